@@ -1,0 +1,25 @@
+"""The audit trail: one record per verdict and per change of stage, keyed, identical on replay, sealed hourly."""
+
+from typing import ClassVar
+
+from schemas.values import Instant, Key, Record
+
+
+class Audit(Record):
+    """One line of the trail. Repeats by `id` are equal to the byte.
+
+    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict and `{key}/stage/{version}` for a change of stage.
+    """
+
+    ce_type: ClassVar[str] = "lifecycle.audit.v1"
+
+    id: str
+    key: Key
+    what: str
+    """`delivery`, `observation`, `recheck`, `outcome`, `stage`, `step`, or an operator's act."""
+    verdict: str
+    """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
+    why: str
+    at: Instant
+    mac: str
+    """HMAC-SHA256 over the canonical JSON of the other fields, under `material.audit`."""

@@ -1,0 +1,47 @@
+"""What became of a desired version: written by the provisioner, folded into the stage by the ledger."""
+
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import Field
+
+from schemas.values import Instant, Key, Record
+
+
+class Direction(StrEnum):
+    """Towards existence or away from it."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class State(StrEnum):
+    """How far the work for a desired version has come."""
+
+    WORKING = "working"
+    DONE = "done"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+    HELD = "held"
+
+
+class Outcome(Record):
+    """One record per turn of a saga; `seq` orders them per key, whatever Kafka repeats."""
+
+    ce_type: ClassVar[str] = "lifecycle.outcome.v1"
+
+    key: Key
+    seq: int
+    """1, 2, 3 … per key."""
+    desired_version: int
+    """The desired version answered."""
+    generation: int
+    direction: Direction
+    state: State
+    step: str | None = None
+    """The step it stands at or failed at."""
+    error_class: str | None = Field(default=None, alias="class")
+    """`refused`, `exhausted`, `unknown`, …: the class of the last answer, never its text."""
+    reason: str | None = None
+    """`grace`, `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or a short cause."""
+    at: Instant

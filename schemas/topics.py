@@ -1,0 +1,92 @@
+"""The journey as a table: every topic, who writes it, who reads it, how long it keeps what.
+
+Rule: a topic name is written here and nowhere else. Partition counts are equal on all topics and never change
+(the partition of a key is its order); the partitioner is murmur2 everywhere (librdkafka's default is another one).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+DAY_MS = 86_400_000
+PARTITIONER = "murmur2_random"
+"""librdkafka's name for the partitioner of the Java client and of Faust."""
+
+LEDGER_APP = "lifecycle-ledger"
+"""Faust's application id: the consumer group of the ledger and the prefix of its changelogs."""
+
+
+class Table(StrEnum):
+    """The two changelog-backed tables of the ledger."""
+
+    TENANTS = "tenants"
+    STAGES = "stages"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the table.
+
+    Attributes:
+        name: Without the prefix of the installation.
+        keyed: The key is always `orgId:integrationId`; else it may be absent.
+        writers: The only services that may write it.
+        readers: Who reads it.
+        retention_ms: How long a record stays; None for a compacted topic.
+        restricted: May hold secrets and personal data; readable only by the services named.
+        log_append_time: The broker's clock stamps the records (log time of the ledger).
+    """
+
+    name: str
+    keyed: bool
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    retention_ms: int | None
+    restricted: bool = False
+    log_append_time: bool = False
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The topic's Kafka settings."""
+        settings = {
+            "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
+            "max.message.bytes": "2097152",
+        }
+        if self.retention_ms is None:
+            # A paused worker's old row must still find the newer one beside it: never compact within the hour.
+            return settings | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(DAY_MS // 24)}
+        return settings | {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+
+
+RECEIVED = Topic(
+    "lifecycle.received", True, ("ingress", "reconciler", "redrive"), ("ledger",), 7 * DAY_MS,
+    restricted=True, log_append_time=True,
+)  # fmt: skip
+EVENTS = Topic("lifecycle.events", True, ("ledger",), ("downstream", "console"), 30 * DAY_MS)
+DESIRED = Topic("lifecycle.desired", True, ("ledger",), ("provisioner",), 7 * DAY_MS, restricted=True)
+OUTCOMES = Topic("lifecycle.outcomes", True, ("provisioner",), ("ledger", "downstream", "console"), 30 * DAY_MS)
+TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("downstream", "reconciler", "console"), None)
+AUDIT = Topic(
+    "lifecycle.audit",
+    True,
+    ("ledger", "provisioner", "operators", "reconciler"),
+    ("archive", "console"),
+    400 * DAY_MS,
+)
+DEAD_LETTERS = Topic("lifecycle.dead-letters", False, ("all",), ("operators",), 30 * DAY_MS, restricted=True)
+
+
+def changelog(table: Table) -> Topic:
+    """The changelog of one ledger table: the durable form of its rows."""
+    return Topic(f"{LEDGER_APP}-{table}-changelog", True, ("ledger",), ("ledger",), None, restricted=True)
+
+
+TOPICS: tuple[Topic, ...] = (
+    RECEIVED, EVENTS, DESIRED, OUTCOMES, TENANTS, AUDIT, DEAD_LETTERS,
+    changelog(Table.TENANTS), changelog(Table.STAGES),
+)  # fmt: skip
+"""Everything `lifecycle topics apply` creates, in the order of the journey."""
+
+
+def named(topic: Topic, prefix: str = "") -> str:
+    """The topic's name in this installation; tests and shared clusters set a prefix."""
+    return prefix + topic.name

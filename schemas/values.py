@@ -1,0 +1,102 @@
+"""The small values that every record shares: keys, instants, event types, JSON.
+
+Rule: an instant is an `int` of microseconds since 1970 UTC inside the house and RFC 3339 in JSON; nothing else
+ever represents time.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII
+)
+UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+def instant(text: str) -> int:
+    """Read an RFC 3339 date-time as microseconds since 1970 UTC; digits beyond the sixth are dropped.
+
+    Raises:
+        ValueError: not RFC 3339, no offset, or no such instant (week dates, dates alone and numbers are refused).
+    """
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError("not an RFC 3339 date-time with an offset")
+    year, month, day, hour, minute, second = (int(group) for group in found.groups()[:6])
+    fraction, zulu, sign, off_hours, off_minutes = found.groups()[6:]
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    offset = UTC
+    if zulu is None:
+        span = timedelta(hours=int(off_hours), minutes=int(off_minutes))
+        if span >= timedelta(hours=24) or int(off_minutes) > 59:
+            raise ValueError("no such offset")
+        offset = timezone(span if sign == "+" else -span)
+    moment = datetime(year, month, day, hour, minute, second, micros, tzinfo=offset)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def rfc3339(at_us: int) -> str:
+    """Write microseconds since 1970 UTC as RFC 3339 with six digits and `Z`."""
+    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _read_instant(value: Any) -> Any:
+    return instant(value) if isinstance(value, str) else value
+
+
+Instant = Annotated[
+    int,
+    BeforeValidator(_read_instant),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""Microseconds since 1970 UTC; RFC 3339 in JSON."""
+
+Key = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}:{UUID_PATTERN}$")]
+"""`orgId:integrationId`, both lower-case UUIDs: the unit of order, state and provisioning, and the Kafka key."""
+
+TenantId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+Json = dict[str, Any]
+"""A JSON object."""
+
+
+class EventType(StrEnum):
+    """The five lifecycle events of the guide."""
+
+    INSTALLED = "installed"
+    UNINSTALLED = "uninstalled"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    CONFIGURATION_UPDATED = "configuration_updated"
+
+
+class Source(StrEnum):
+    """Who asserted an event."""
+
+    WEBHOOK = "webhook"
+    RECONCILER = "reconciler"
+    OPERATOR = "operator"
+
+
+class Record(BaseModel):
+    """A value of ours in Kafka: frozen; unknown fields of a newer writer are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True)
+
+
+def key_of(org_id: str, integration_id: str) -> Key:
+    """Join the two identifiers, lower-cased, to the key."""
+    return f"{org_id.lower()}:{integration_id.lower()}"

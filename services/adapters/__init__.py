@@ -1,0 +1,1 @@
+"""Hands: settings, Kafka, durable tables, HTTP, clock, metrics, logs, health. No decisions."""

@@ -1,0 +1,53 @@
+"""Structured logs: one JSON object a line on standard error, UTC, with key and event ids, no bodies and no secrets.
+
+Rule: a field that may hold a secret is not passed here. What carries these names is dropped all the same.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_NEVER = frozenset(
+    {"body", "secret", "configuration", "signature", "authorization", "password", "token", "installed_by"}
+)
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in _NEVER & event.keys():
+        del event[name]
+    return event
+
+
+def configure(service: str, level: str) -> Logger:
+    """Set the process up once and return its logger; libraries' own logs pass through the same renderer."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _without_secrets,
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logger: Logger = structlog.get_logger(service=service)
+    return logger

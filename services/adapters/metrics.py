@@ -1,0 +1,58 @@
+"""Every metric of every service, declared once with kind, labels and meaning.
+
+Rule: a name, label or meaning is written here and nowhere else; no label is unbounded (never a key, org or tenant).
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_ANSWER_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.2, 1.6, 2.7)
+_WORK_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(name, meaning, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
+    return Gauge(name, meaning, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(name, meaning, labels, registry=REGISTRY, buckets=buckets)
+
+
+# ingress
+INGRESS_ANSWERS = _counter("lifecycle_ingress_answers_total", "Answers by status and reason.", "status", "reason")
+INGRESS_ANSWER_S = _histogram("lifecycle_ingress_answer_seconds", "First byte read to answer given.", _ANSWER_S)
+INGRESS_IN_FLIGHT = _gauge("lifecycle_ingress_in_flight", "Deliveries waiting for Kafka.")
+INGRESS_RECHECKS = _counter("lifecycle_ingress_rechecks_total", "Re-checks asked, by reason.", "reason")
+INGRESS_ODD_MARKS = _counter("lifecycle_ingress_odd_marks_total", "Retry marks that no count could be read from.")
+
+# ledger
+LEDGER_RECORDS = _counter("lifecycle_ledger_records_total", "Input records by kind and verdict.", "kind", "verdict")
+LEDGER_EVENTS = _counter("lifecycle_ledger_events_total", "Events published for the first time.", "event")
+LEDGER_STAGES = _counter("lifecycle_ledger_stage_changes_total", "Stage changes by new stage.", "stage")
+LEDGER_UNACKNOWLEDGED = _gauge("lifecycle_ledger_unacknowledged", "Records sent and not yet acknowledged.")
+LEDGER_DEAD_LETTERS = _counter("lifecycle_ledger_dead_letters_total", "Records sent to dead letters.", "reason")
+
+# provisioner
+SAGA_OUTCOMES = _counter("lifecycle_saga_outcomes_total", "Outcomes published.", "direction", "state")
+SAGA_CALLS = _counter("lifecycle_saga_calls_total", "Calls to outside systems by answer.", "step", "verb", "result")
+SAGA_CALL_S = _histogram("lifecycle_saga_call_seconds", "Length of a call.", _WORK_S, "step", "verb")
+SAGA_S = _histogram("lifecycle_saga_seconds", "Taken up to ended.", _WORK_S, "direction")
+SAGA_RUNNING = _gauge("lifecycle_saga_running", "Sagas this worker drives now.")
+REGISTRY_UP = _gauge("lifecycle_registry_up", "1 while the registry answers.")
+
+# reconciler
+RECONCILE_RUNS = _counter("lifecycle_reconcile_runs_total", "Reads of an organisation by result.", "result")
+RECONCILE_OBSERVATIONS = _counter("lifecycle_reconcile_observations_total", "Observations published.", "cause")
+RECONCILE_AGE = _gauge("lifecycle_reconcile_last_success_timestamp_seconds", "When a whole run last succeeded.")
+
+
+def exposition() -> bytes:
+    """What `/metrics` answers."""
+    return generate_latest(REGISTRY)

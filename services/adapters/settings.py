@@ -1,0 +1,161 @@
+"""One frozen `Settings`, read once from the environment; a bad environment names all its faults at start.
+
+Rule: nobody else reads an environment variable. Every field has a unit in its name, a default that is safe, and a
+reason. Names are those of the field in capitals, without a prefix.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Unusable(Exception):
+    """The environment cannot be used; the text has one line a fault."""
+
+
+class Settings(BaseModel):
+    """What an operator may set. `doctor` prints this table."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    # Kafka
+    kafka_bootstrap_servers: str | None = None
+    """Brokers, `host:port,…`; absent: `up` and `demo` start their own."""
+    kafka_config: dict[str, str] = Field(default_factory=dict)
+    """Further librdkafka settings as a JSON object (TLS, SASL)."""
+    topic_prefix: str = ""
+    """Put before every topic, group and application id, so that one cluster can hold several installations."""
+    topic_partitions: int = Field(default=12, ge=1, le=1000)
+    """Partitions of every topic when `topics apply` creates them; never changes afterwards."""
+    topic_replication: int = Field(default=3, ge=1, le=9)
+    """Replicas of every topic when created; `min.insync.replicas` is one less, at least 1."""
+
+    # Files
+    state_dir: Path = Path(".lifecycle")
+    """Everything a service keeps on local disk; losing it loses no event."""
+    keyring_file: Path = Path("keyring.json")
+    """Endpoint secrets and key material (spec section 2)."""
+    plan_file: Path | None = None
+    """The provisioning plan; absent: the guide's plan, shipped with the provisioner."""
+    orgs_dir: Path = Path("orgs")
+    """One JSON file an organisation: Genesys API credentials, `tenant_id_from`."""
+
+    # Listening
+    host: str = "127.0.0.1"
+    """Address that ingress, simulator and console listen on; a public one is a decision."""
+    port: Port = 8080
+    """Port of the service (ingress, simulator); 0 takes a free one."""
+    metrics_port: Port = 0
+    """Port of `/livez`, `/readyz` and `/metrics` of the other services; 0 takes a free one."""
+
+    # Ingress
+    ack_timeout_s: float = Field(default=1.2, gt=0, le=1.2)
+    """How long Kafka may take before the answer is another (spec section 2)."""
+    receive_timeout_s: float = Field(default=1.0, gt=0, le=1.0)
+    """How long a body may take to arrive."""
+    inflight_max: int = Field(default=20_000, ge=1)
+    """Deliveries waiting for Kafka at once; beyond it 503."""
+
+    # Ledger
+    published_names: tuple[str, ...] = ("crmEndpoint", "syncInterval", "featureFlags")
+    """Names of a configuration that may leave the restricted topics; everything else is taken for a secret."""
+    commit_interval_s: float = Field(default=0.7, gt=0)
+    """How often the ledger commits offsets; a crash replays at most this much."""
+    session_timeout_s: float = Field(default=10.0, ge=1)
+    """How long a silent worker keeps its partitions."""
+
+    # Provisioner
+    database_url: str | None = None
+    """PostgreSQL of the registry; absent: `up` and `demo` start their own."""
+    tenant_database_url: str | None = None
+    """PostgreSQL that holds the tenants' schemas; absent: the registry's database."""
+    sagas_at_once: int = Field(default=64, ge=1)
+    """Sagas one worker drives at the same time."""
+    lease_s: float = Field(default=15.0, gt=0)
+    """How long a silent worker keeps a saga; renewed every third of it."""
+    retry_first_s: float = Field(default=1.0, gt=0)
+    """First wait after a retryable answer; doubled with full jitter, at most 60 s."""
+    egress_allow: tuple[str, ...] = ("*.salesforce.com",)
+    """Hosts that a URL from an event may name."""
+    egress_map: dict[str, str] = Field(default_factory=dict)
+    """Host to local URL, applied after the allow-list; for `up`, demo and tests only."""
+    middleware_url: str | None = None
+    """Our middleware: where the shipped plan makes tenants."""
+    subscriptions_url: str | None = None
+    """Where the shipped plan makes event subscriptions."""
+    oauth_url: str | None = None
+    """Where the shipped plan issues and revokes OAuth tokens."""
+    oauth_client_id: str = "lifecycle"
+    """Client id of the shipped plan's OAuth client."""
+    oauth_client_secret: str = ""
+    """Client secret of the shipped plan's OAuth client."""
+    archive_url: str | None = None
+    """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
+
+    # Reconciler
+    genesys_login_url: str | None = None
+    """OAuth host of Genesys Cloud; absent: from the region in the organisation's file."""
+    genesys_api_url: str | None = None
+    """API host of Genesys Cloud; absent: from the region in the organisation's file."""
+    reconcile_interval_s: float = Field(default=3600.0, gt=0)
+    """Between two runs over all organisations."""
+    reconcile_second_look_s: float = Field(default=600.0, ge=0)
+    """Absence and contradictions are read again this much later before they count (the demo sets 2)."""
+
+    # Simulator
+    simulator_url: str | None = None
+    """Base URL of the simulator, where one is used."""
+
+    # Logs
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """Least level that is written."""
+
+    @field_validator("kafka_config", "egress_map", mode="before")
+    @classmethod
+    def _read_object(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("published_names", "egress_allow", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def kafka(self) -> dict[str, Any]:
+        """Connection settings for librdkafka.
+
+        Raises:
+            Unusable: no brokers are named.
+        """
+        return {"bootstrap.servers": required(self, "kafka_bootstrap_servers"), "log_level": 3, **self.kafka_config}
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Read the settings; empty variables count as absent.
+
+    Raises:
+        Unusable: with every fault by name.
+    """
+    given = {name.lower(): text for name, text in environment.items() if text and name.lower() in Settings.model_fields}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, f['loc'])).upper()}: {f['msg']}" for f in error.errors(include_url=False)]
+        raise Unusable("\n".join(faults)) from None
+
+
+def required(settings: Settings, *names: str) -> str:
+    """The value of the first name; every missing one of `names` is told at once.
+
+    Raises:
+        Unusable: one is missing.
+    """
+    missing = [name for name in names if getattr(settings, name) is None]
+    if missing:
+        raise Unusable("\n".join(f"{name.upper()}: missing, and has no default" for name in missing))
+    return str(getattr(settings, names[0]))

@@ -1,0 +1,103 @@
+"""The words a saga and an outside system exchange: one `Call`, one of five answers.
+
+Rule: an answer says what is known, never what is hoped. A call whose effect cannot be known is `Unknown`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid5
+
+_NAMESPACE = UUID("6f0b7f4e-6f1c-5b39-9d55-0f6f1a3f8a11")
+"""Fixed for ever: idempotency keys must be equal over restarts and releases."""
+
+
+class Verb(StrEnum):
+    """What a call does to the resource that its name denotes."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that a step owes an outside system.
+
+    Attributes:
+        step: Name of the step in the plan.
+        kind: Its kind in the plan (`http`, `oauth`, `postgres`, `subscription`, `archive`).
+        verb: What to do; READ looks up by name and changes nothing.
+        key: `orgId:integrationId`.
+        tenant_id: The recorded binding, never an event's.
+        generation: Life of the key; part of every resource's name.
+        epoch: Of the worker's lease: a system that saw a greater one refuses this call.
+        idempotency_key: Equal only for a repeat of one intent.
+        settings: The step's own settings of the plan, substituted.
+        outputs: What the step returned when it was last done (secrets unsealed); empty before.
+        enabled: The integration's flag: `http` sends it, `subscription` pauses by it.
+        timeout_s: The whole call's.
+    """
+
+    step: str
+    kind: str
+    verb: Verb
+    key: str
+    tenant_id: str
+    generation: int
+    epoch: int
+    idempotency_key: str
+    settings: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    enabled: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is so now (created, updated, already so, or found by READ)."""
+
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """It does not exist (deleted, never was, or not found by READ)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retryable:
+    """Nothing was done and the same call may succeed later; `silent` when the system gave no answer at all."""
+
+    reason: str
+    retry_after_s: float | None = None
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The system will not do this with these inputs, however often it is asked."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The call may or may not have had its effect: read back by name before it is repeated."""
+
+    reason: str
+
+
+Answer = Done | Absent | Retryable | Refused | Unknown
+
+
+def idempotency_key(key: str, generation: int, step: str, n: int) -> str:
+    """The key of intent `n` of a step in one journal."""
+    return str(uuid5(_NAMESPACE, f"{key}/{generation}/{step}/{n}"))
+
+
+def resource_name(key: str, generation: int) -> str:
+    """The name every outside resource of one life of a key carries: `{orgId}.{integrationId}.g{generation}`."""
+    return f"{key.replace(':', '.')}.g{generation}"
