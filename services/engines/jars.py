@@ -1,0 +1,182 @@
+"""Fetches Apache Kafka: 46 jars pinned by exact coordinates and SHA-256, kept in one folder per user.
+
+Rule: nothing runs that was not hashed now. What is missing or corrupt is fetched again into a folder of this
+process's own and renamed into place, so two processes may fetch at once. Never transitively: jgo's own mediation picks
+other versions.
+Source of the list: Maven's resolution of kafka_2.13 4.3.1, log4j-slf4j-impl and log4j-core 2.25.3.
+"""
+
+import hashlib
+import importlib.util
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from services.engines.errors import INSTEAD, DownloadError
+
+KAFKA = "4.3.1"
+
+Progress = Callable[[int, int], None]
+"""Told (bytes here, bytes in all) while jars arrive; never called when all were here."""
+
+_THREADS = 8
+_ROUNDS = 2
+_TIMEOUT_S = 20
+_trust = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One row of the list."""
+
+    group: str
+    artifact: str
+    version: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """Its name in the cache; unique in the list."""
+        return f"{self.artifact}-{self.version}.jar"
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether `folder` holds exactly these bytes."""
+        try:
+            with (folder / self.file_name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        except FileNotFoundError:
+            return False
+
+
+def pinned() -> tuple[Jar, ...]:
+    """The committed list."""
+    text = files("services.engines").joinpath("kafka-jars.tsv").read_text(encoding="ascii")
+    rows = (line.split("\t") for line in text.splitlines()[1:])
+    return tuple(Jar(group, artifact, version, int(size), sha256) for group, artifact, version, size, sha256 in rows)
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where this user keeps Kafka: below XDG_CACHE_HOME, else below HOME's `.cache`."""
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache")
+    return Path(caches, "genesys-lifecycle", f"kafka-{KAFKA}")
+
+
+def fetch(
+    jars: Sequence[Jar], cache: Path, *, progress: Progress | None = None, repository: str | None = None
+) -> tuple[Path, ...]:
+    """Make sure that `cache` holds all of `jars`, whole.
+
+    Args:
+        jars: What is needed.
+        cache: The folder; made when it is not there.
+        progress: Told how far it is.
+        repository: Base URL of another Maven repository; None is jgo's own default.
+
+    Returns:
+        The path of each jar, in the order of `jars`.
+
+    Raises:
+        DownloadError: Something is missing and could not be fetched, or is not what the list says.
+    """
+    missing = _missing(jars, cache)
+    if missing and not all(importlib.util.find_spec(package) for package in ("jgo", "truststore")):
+        raise DownloadError(f"Apache Kafka {KAFKA}: install genesys-lifecycle[local], which fetches it. {INSTEAD}")
+    failures: list[str] = []
+    for _ in range(_ROUNDS):
+        if not missing:
+            break
+        failures = _fetch_round(missing, sum(jar.size_bytes for jar in jars), cache, progress, repository)
+        missing = _missing(missing, cache)
+    if missing:
+        raise DownloadError(
+            f"Apache Kafka {KAFKA}: {len(missing)} of {len(jars)} jars are not in {cache} and could not be fetched "
+            f"from {repository or 'the default Maven repository of jgo'} in {_ROUNDS} tries. "
+            f"First failure: {failures[0] if failures else 'none reported'}. Check the network (HTTPS_PROXY is "
+            f"honoured, certificates are the system's) and run again: what has arrived stays. {INSTEAD}"
+        )
+    return tuple(cache / jar.file_name for jar in jars)
+
+
+def _missing(jars: Sequence[Jar], cache: Path) -> tuple[Jar, ...]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return tuple(
+            jar for jar, here in zip(jars, pool.map(lambda jar: jar.is_in(cache), jars), strict=True) if not here
+        )
+
+
+def _fetch_round(
+    missing: Sequence[Jar], total_bytes: int, cache: Path, progress: Progress | None, repository: str | None
+) -> list[str]:
+    """Fetch each once, all at the same time; returns what failed, in words."""
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+    counted = _Counter(total_bytes - sum(jar.size_bytes for jar in missing), total_bytes, progress)
+    failures: list[str] = []
+
+    def fetch_one(jar: Jar) -> None:
+        if failures:  # the network is gone, or the list is wrong: do not wait for the same answer 45 times more
+            return
+        try:
+            _fetch_one(jar, staging, cache, repository)
+        except Exception as error:  # noqa: BLE001 - jgo and requests raise many kinds; each one means that it is not here
+            failures.append(f"{jar.group}:{jar.artifact}:{jar.version}: {error}")
+        else:
+            counted.add(jar.size_bytes)
+
+    try:
+        with _system_trust(), ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(fetch_one, missing))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return failures
+
+
+def _fetch_one(jar: Jar, staging: Path, cache: Path, repository: str | None) -> None:
+    """Fetch, verify, move into place.
+
+    Raises:
+        DownloadError: The bytes are not those of the list.
+    """
+    from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415 - an extra, and only for a cold cache
+
+    remote = None if repository is None else {"given": repository}
+    context = MavenContext(PythonResolver(), repo_cache=staging, remote_repos=remote, timeout=_TIMEOUT_S)
+    arrived = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
+    named = arrived.rename(arrived.with_name(jar.file_name))
+    if not jar.is_in(named.parent):
+        raise DownloadError(f"what arrived is not what is pinned (SHA-256 {jar.sha256})")
+    named.replace(cache / jar.file_name)
+
+
+class _Counter:
+    """Adds up from many threads."""
+
+    def __init__(self, start_bytes: int, total_bytes: int, progress: Progress | None) -> None:
+        self._bytes, self._total_bytes, self._progress = start_bytes, total_bytes, progress
+        self._lock = threading.Lock()
+
+    def add(self, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes += size_bytes
+            if self._progress:
+                self._progress(self._bytes, self._total_bytes)
+
+
+@contextmanager
+def _system_trust() -> Iterator[None]:
+    """Verify certificates by the system's store while jgo fetches: its `requests` knows only a bundle of its own."""
+    import truststore  # noqa: PLC0415 - an extra, and only for a cold cache
+
+    with _trust:
+        truststore.inject_into_ssl()
+        try:
+            yield
+        finally:
+            truststore.extract_from_ssl()
