@@ -3,9 +3,14 @@
 Rule: live means the process answers; ready means it can take work now, and says what is missing when it cannot.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
 
+import uvicorn
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -40,3 +45,42 @@ def routes(checks: Checks) -> list[Route]:
         Route("/metrics", exposition),
         Route("/version", release),
     ]
+
+
+@contextlib.asynccontextmanager
+async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
+    """Answer the routes on a port of their own, for services without a public one.
+
+    Runs on the caller's loop and leaves the process's signals alone: whoever owns the loop decides when it ends.
+
+    Args:
+        checks: What makes it ready.
+        host: Address to listen on.
+        port: 0 takes a free one.
+
+    Yields:
+        The port; it listens already.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    listening = socket.create_server((host, port), backlog=64)
+    config = uvicorn.Config(
+        Starlette(routes=routes(checks)), log_config=None, access_log=False, lifespan="off", ws="none"
+    )
+    server = _Guest(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="health")
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
+
+
+class _Guest(uvicorn.Server):
+    """A server that does not take the process's signals over."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
