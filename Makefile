@@ -1,0 +1,80 @@
+# Genesys lifecycle: one word a task. Needs Linux, Python 3.11 to 3.13, and make; everything else comes as packages.
+#
+#   PYTHON=/path/to/python3   another interpreter        UV=/path/to/uv   another uv
+#   TEST_ARGS="-k saga"       passed on to pytest        LIFECYCLE_REQUIRE_ALL=1   a missing optional tool fails the tests
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_ARGS ?=
+WORKERS ?= 2
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check fmt schemas faults clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
+		do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+setup: $(READY) ## make the environment in .venv (every other target does it when needed)
+
+# The machine's own Python, and a uv that works: one on the machine, or one of our own.
+define set_up
+set -eu
+python=$${PYTHON:-}
+for name in $$python python3 python3.13 python3.12 python3.11; do
+  if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then python=$$name; break; fi
+  python=
+done
+if [ -z "$$python" ]; then
+  echo "Python 3.11, 3.12 or 3.13 is needed; python3 here is: $$(python3 --version 2>&1 || echo absent). Name one with PYTHON=..." >&2
+  exit 2
+fi
+python=$$("$$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+for uv in $${UV:-} uv $(BIN)/uv; do if "$$uv" --version >/dev/null 2>&1; then break; fi; uv=; done
+if [ -z "$$uv" ]; then
+  echo "no uv on this machine: it goes into $(VENV)"
+  "$$python" -m venv --clear $(VENV) || { echo "python3 -m venv failed (Debian: apt install python3-venv); or name a uv with UV=..." >&2; exit 2; }
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13.9'
+  uv=$(BIN)/uv
+fi
+"$$uv" sync --quiet --locked --python "$$python"
+touch $(READY)
+endef
+export set_up
+
+$(READY): pyproject.toml uv.lock
+	@echo "setting up $(VENV) ..."
+	@sh -c "$$set_up"
+
+demo: $(READY) ## start everything, play the guide's stories on the real engines, check each
+	@$(BIN)/lifecycle demo
+
+up: $(READY) ## start everything and keep it running; Ctrl-C stops it
+	@$(BIN)/lifecycle up
+
+test: $(READY) ## the whole suite on the real engines
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TEST_ARGS)
+
+check: $(READY) ## format, lint, types, import rules, schema drift, lock; changes nothing
+	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
+	run ruff format --check --quiet . ; \
+	run ruff check --quiet . ; \
+	run mypy ; \
+	run lint-imports --no-cache ; \
+	run python -m schemas.export --check ; \
+	run uv lock --check --quiet
+
+fmt: $(READY) ## format, and fix what can be fixed
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+schemas: $(READY) ## write schemas/json from the models
+	@$(BIN)/python -m schemas.export
+
+faults: $(READY) ## the long form of the fault tests: ten seeds, 500 organisations
+	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
+
+clean: ## remove caches and what `make up` left; the environment stays
+	@rm -rf .lifecycle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

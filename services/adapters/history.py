@@ -1,0 +1,135 @@
+"""Reads topics for people and programs that only look: from the beginning, without joining a group or committing.
+
+Rule: a reader of this module changes nothing on the cluster, not even an offset.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaError as Code
+
+from schemas.codec import texts
+from services.adapters.kafka import KafkaError
+
+_BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One record as the log keeps it.
+
+    Attributes:
+        topic: With the prefix of the installation.
+        partition: Of the topic.
+        offset: Of the partition.
+        at_us: The record's timestamp, microseconds UTC.
+        key: As text; empty where it has none.
+        value: The data; None is a tombstone.
+        headers: As text, the first of each name.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    at_us: int
+    key: str
+    value: bytes | None
+    headers: dict[str, str]
+
+
+class Follower:
+    """Follows topics from their beginning. Use from one thread; close it, or use it as a context."""
+
+    def __init__(self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0) -> None:
+        """Stand at the beginning of every partition. Blocks.
+
+        Raises:
+            KafkaError: no broker answers, or a topic does not exist.
+        """
+        self._consumer = Consumer(
+            config
+            | {
+                "group.id": "lifecycle-looks",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        self._ends: set[tuple[str, int]] = set()
+        try:
+            places = [place for topic in topics for place in self._partitions(topic, timeout_s)]
+        except KafkaException as error:
+            raise KafkaError(error.args[0].name()) from None
+        self._all = {(place.topic, place.partition) for place in places}
+        self._consumer.assign(places)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the end of every partition was seen once."""
+        return self._ends >= self._all
+
+    def poll(self, timeout_s: float) -> list[Kept]:
+        """What came next; empty when nothing did within `timeout_s`.
+
+        Raises:
+            KafkaError: the broker refuses.
+        """
+        found = []
+        for message in self._consumer.consume(_BATCH, timeout_s):
+            error = message.error()
+            if error is None:
+                found.append(_kept(message))
+            elif error.code() == Code._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
+                self._ends.add((str(message.topic()), int(message.partition() or 0)))
+            elif not error.retriable() and error.code() not in _PASSING:
+                raise KafkaError(error.name())
+        return found
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _partitions(self, topic: str, timeout_s: float) -> list[TopicPartition]:
+        found = self._consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+        if found is None or found.error:
+            raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
+        return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found.partitions]
+
+
+_PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
+"""librdkafka tells of them and goes on trying."""
+
+
+def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 30.0) -> Iterator[Kept]:
+    """Everything the topics hold now, partition by partition in order.
+
+    Raises:
+        KafkaError: no broker answers, no such topic, or the end was not reached in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with Follower(config, topics) as follower:
+        while not follower.at_end:
+            yield from follower.poll(0.2)
+            if time.monotonic() > deadline:
+                raise KafkaError(f"the end of {', '.join(topics)} was not reached in {timeout_s:g} s")
+
+
+def _kept(message: Any) -> Kept:
+    return Kept(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        at_us=message.timestamp()[1] * 1000,
+        key=(message.key() or b"").decode("utf-8", "replace"),
+        value=message.value(),
+        headers=texts(message.headers()),
+    )

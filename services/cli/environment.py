@@ -1,0 +1,74 @@
+"""The one place that reads the process environment, and the environment that `lifecycle up` left for other commands.
+
+Rule: a service is configured by its environment alone. The other commands add what a running `up` wrote into its state
+folder, where their environment does not say otherwise; so they need no setting on the machine that runs `up`.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from services.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from services.adapters.settings import Settings
+
+STATE_DIR = Path(".lifecycle")
+ENVIRONMENT = "environment.json"
+"""Written by `up` into its state folder once everything is ready, removed when it stops."""
+
+
+def process() -> dict[str, str]:
+    """The environment of this process."""
+    return dict(os.environ)  # noqa: TID251 - the one place
+
+
+def service() -> "Settings":
+    """The settings of a service: its environment, and nothing else.
+
+    Raises:
+        Unusable: with every fault.
+    """
+    from services.adapters import settings
+
+    return settings.read(process())
+
+
+def state_dir(given: Path | None) -> Path:
+    """The state folder: as given, else `STATE_DIR`, else `.lifecycle`."""
+    return given or Path(process().get("STATE_DIR") or STATE_DIR)
+
+
+def operator(given: Path | None = None) -> dict[str, str]:
+    """The environment of an operator's command: that of the running `up`, overridden by our own."""
+    own = {name: text for name, text in process().items() if text}
+    if own.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return own
+    return _left_by_up(state_dir(given)) | own
+
+
+def settings_of_operator(given: Path | None = None) -> "Settings":
+    """The settings of an operator's command.
+
+    Raises:
+        Unusable: with every fault.
+        Failure: neither the environment nor a running `up` names a Kafka.
+    """
+    from services.adapters import settings
+
+    found = settings.read(operator(given))
+    if found.kafka_bootstrap_servers is None:
+        where = state_dir(given)
+        raise Failure(
+            Exit.UNUSABLE, f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where} (--state-dir)."
+        )
+    return found
+
+
+def _left_by_up(folder: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((folder / ENVIRONMENT).read_text())
+    except FileNotFoundError:
+        return {}
+    return found

@@ -1,0 +1,38 @@
+"""How every command ends: one number, one meaning, and never a traceback for what the world may do."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit statuses of `lifecycle`, the same for every command."""
+
+    OK = 0
+    """Done, and all is as it should be."""
+    DEVIATION = 1
+    """Done, and something is not as it should be: it is named."""
+    UNUSABLE = 2
+    """The command line or the environment cannot be used; every fault is named."""
+    UNREACHABLE = 3
+    """Kafka, PostgreSQL, an engine or a service does not answer."""
+    NOT_FOUND = 4
+    """There is no such key."""
+    REFUSED = 5
+    """The ingress, or Genesys, refused."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+EPILOG = (
+    "Exit status: 0 done and as it should be; 1 a deviation, named; 2 unusable command line or environment; "
+    "3 something does not answer; 4 no such key; 5 refused; 130 interrupted. "
+    "Settings come from the environment (`lifecycle doctor` lists them); where it names no Kafka, commands ask "
+    "what `lifecycle up` started in the state folder."
+)
+
+
+class Failure(Exception):
+    """A command that ends with a sentence and a status instead of its result."""
+
+    def __init__(self, status: Exit, text: str) -> None:
+        super().__init__(text)
+        self.status = status

@@ -1,0 +1,152 @@
+"""The program `lifecycle`: every service, and everything an operator does, as one command each.
+
+Rule: this file only names commands and their options. What a command needs is imported when it runs, so that `--help`
+and the small commands start at once; `main` turns what the world did wrong into a sentence and an exit status.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli import environment
+from services.cli.exits import EPILOG, Exit, Failure
+from services.cli.keyring import keyring
+from services.cli.send import send
+from services.cli.tenants import tenants
+from services.cli.topics import topics
+
+app = typer.Typer(
+    name="lifecycle",
+    help="Provision and remove everything that belongs to a Genesys Cloud integration, exactly once.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StateDir = Annotated[
+    Path | None, typer.Option(help="State folder of `lifecycle up`; also STATE_DIR. Default .lifecycle")
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+_RUN, _SERVICES, _OPERATE = "Run everything", "Services, configured by environment", "Operate"
+
+
+@app.command(rich_help_panel=_RUN)
+def demo(
+    story: Annotated[list[str] | None, typer.Option(help="Play only this story (a to h); may be repeated.")] = None,
+    orgs: Annotated[int, typer.Option(min=1, help="Organisations that install in the burst of story g.")] = 500,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """Start everything in a temporary folder, play the guide's stories, and check the end of each."""
+    from services.cli.demo import demo as play
+
+    raise typer.Exit(play(environment.process(), tuple(story or ()), orgs, keep=keep))
+
+
+@app.command(rich_help_panel=_RUN)
+def up(
+    state_dir: StateDir = None,
+    endpoints_file: Annotated[
+        Path | None, typer.Option(help="Where everything is, as JSON, once ready. Default STATE_DIR/endpoints.json")
+    ] = None,
+) -> None:
+    """Start everything and keep it running until SIGTERM or Ctrl-C; the data stays."""
+    from services.cli.up import up as run
+
+    run(environment.state_dir(state_dir), environment.process(), endpoints_file)
+
+
+@app.command(rich_help_panel=_SERVICES)
+def ingress() -> None:
+    """Prove signed webhooks and write them to Kafka before they are answered."""
+    from services.ingress.main import main as run
+
+    raise typer.Exit(run(environment.service()))
+
+
+@app.command(rich_help_panel=_SERVICES)
+def ledger(
+    republish: Annotated[
+        bool, typer.Option("--republish", help="Write tenants and desired of every key again.")
+    ] = False,
+) -> None:
+    """Find out which event a delivery is, merge it, and publish what is desired."""
+    from services.ledger.main import main as run
+
+    raise typer.Exit(run(environment.service(), republish=republish) if republish else run(environment.service()))
+
+
+@app.command(rich_help_panel=_SERVICES)
+def provisioner() -> None:
+    """Drive the outside systems to what is desired."""
+    from services.provisioner.main import main as run
+
+    raise typer.Exit(run(environment.service()))
+
+
+@app.command(rich_help_panel=_SERVICES)
+def reconciler() -> None:
+    """Compare with Genesys hourly and publish what differs as observations."""
+    from services.reconciler.main import main as run
+
+    raise typer.Exit(run(environment.service()))
+
+
+@app.command(rich_help_panel=_SERVICES)
+def simulator() -> None:
+    """Stand for Genesys and the outside systems, for demo and tests."""
+    from services.simulator.main import main as run
+
+    raise typer.Exit(run(environment.service()))
+
+
+@app.command(rich_help_panel=_OPERATE)
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(installed("genesys-lifecycle"))
+
+
+app.command(rich_help_panel=_OPERATE)(send)
+app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
+app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
+app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
+
+
+def main() -> None:
+    """Run one command and end the process with its status."""
+    try:
+        app()
+    except Failure as failure:
+        _end(str(failure), failure.status)
+    except KeyboardInterrupt:
+        _end("interrupted", Exit.INTERRUPTED)
+    except Exception as error:
+        status = _foreign(error)
+        if status is None:
+            raise
+        _end(str(error), status)
+
+
+def _foreign(error: Exception) -> Exit | None:
+    """The status of an error of the hands; None for one that nobody foresaw."""
+    from services.adapters.kafka import KafkaError
+    from services.adapters.settings import Unusable
+    from services.engines import EngineError
+
+    if isinstance(error, Unusable):
+        return Exit.UNUSABLE
+    return Exit.UNREACHABLE if isinstance(error, KafkaError | EngineError) else None
+
+
+def _end(text: str, status: Exit) -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"lifecycle: {line}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""`lifecycle send`: one signed webhook, as Genesys would send it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import environment
+from services.cli.exits import Exit, Failure
+
+_GUIDE = {
+    "crmEndpoint": "https://acme.salesforce.com",
+    "syncInterval": "PT5M",
+    "featureFlags": ["voice_routing", "omnichannel_queue"],
+}
+
+
+def send(
+    event: Annotated[str, typer.Argument(help="installed, uninstalled, enabled, disabled or configuration_updated.")],
+    org: Annotated[str, typer.Option(help="orgId.")] = "98765432-1234-5678-9abc-def012345678",
+    integration: Annotated[str, typer.Option(help="integrationId.")] = "a1b2c3d4-e5f6-7890-abcd-ef1234567890",
+    tenant: Annotated[str, typer.Option(help="tenantId.")] = "tenant_acme_corp",
+    configuration: Annotated[str, typer.Option(help="A JSON object.")] = json.dumps(_GUIDE),
+    event_id: Annotated[str | None, typer.Option(help="metadata.eventId.")] = None,
+    retry: Annotated[int, typer.Option(min=0, help="How many attempts went before this one.")] = 0,
+    url: Annotated[str | None, typer.Option(help="The webhook URL. Default: the ingress of the running `up`.")] = None,
+    endpoint: Annotated[str, typer.Option(help="Whose secret of the keyring signs.")] = "default",
+    endpoints_file: Annotated[Path | None, typer.Option(help="The file that `lifecycle up` wrote.")] = None,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Do not tell the simulator's Genesys.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+    state_dir: Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")] = None,
+) -> None:
+    """Sign and send one webhook, and make the simulator's Genesys know of it."""
+    import httpx2
+
+    from schemas.values import EventType
+    from services.adapters.clock import now_us
+    from services.cli import sender, show
+
+    if event not in set(EventType):
+        raise Failure(Exit.UNUSABLE, f"event: {event!r} is none of {', '.join(EventType)}")
+    places = _places(endpoints_file, state_dir)
+    target = url or f"{_needed(places, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
+    of = sender.Integration(org.lower(), integration.lower(), tenant, _object(configuration))
+    now = now_us()
+    raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
+    secret = _secret(Path(_needed(places, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
+    try:
+        with httpx2.Client(timeout=sender.TIMEOUT_S) as client:
+            if places.get("simulator") and not unknown:
+                sender.tell_genesys(client, places["simulator"], EventType(event), of)
+            answer = sender.read(client.post(target, content=raw, headers=sender.headers(secret, raw, now)))
+    except httpx2.HTTPError as error:
+        raise Failure(Exit.UNREACHABLE, f"{type(error).__name__}: {error}") from None
+    if as_json:
+        show.as_json({"key": of.key, "status": answer.status, "answer": answer.body})
+    else:
+        print(f"{answer.status} {json.dumps(answer.body)}  {of.key}")
+    raise typer.Exit(Exit.OK if answer.accepted else Exit.REFUSED)
+
+
+def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
+    """Ingress, simulator and keyring: from the file, else from the running `up`, else from the environment."""
+    path = endpoints_file or environment.state_dir(state_dir) / "endpoints.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        if endpoints_file is not None:
+            raise Failure(Exit.UNUSABLE, f"--endpoints-file: {path}: no such file") from None
+        own = environment.operator(state_dir)
+        return {"keyring": own.get("KEYRING_FILE"), "simulator": own.get("SIMULATOR_URL")}
+    except ValueError:
+        raise Failure(Exit.UNUSABLE, f"{path}: not JSON") from None
+    return found
+
+
+def _needed(places: dict[str, Any], name: str, how: str) -> str:
+    if not places.get(name):
+        raise Failure(Exit.UNUSABLE, f"no {name} is known: no `lifecycle up` runs here; name it with {how}")
+    return str(places[name])
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Failure(Exit.UNUSABLE, "--configuration: must be a JSON object")
+    return value
+
+
+def _secret(path: Path, endpoint: str) -> bytes:
+    from services.adapters import keyring
+
+    found = keyring.load(path).endpoints.get(endpoint)
+    if found is None:
+        raise Failure(Exit.NOT_FOUND, f"{path} has no endpoint {endpoint!r}")
+    return keyring.raw(found.current.secret)

@@ -1,0 +1,123 @@
+"""Speaks as Genesys does: builds a webhook body, signs it, posts it; and tells the simulator's Genesys what is so.
+
+Rule: the body is built and signed here once; the bytes that were signed are the bytes that are sent.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx2
+
+from schemas.values import EventType, Json, rfc3339
+from services.core.signature import sign
+
+SIGNATURE: Final = "X-Genesys-Signature"
+TIMESTAMP: Final = "X-Genesys-Event-Timestamp"
+TIMEOUT_S: Final = 3.0
+"""The sender gives up after three seconds (the guide)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One installation of the integration at one organisation."""
+
+    org: str
+    id: str
+    tenant: str
+    configuration: Json = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """`orgId:integrationId`."""
+        return f"{self.org}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the ingress said."""
+
+    status: int
+    body: Json
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the delivery is durable."""
+        return self.status == httpx2.codes.OK
+
+
+def body(
+    event: EventType,
+    of: Integration,
+    at_us: int,
+    *,
+    event_id: str | None = None,
+    retry: int = 0,
+    source: str = "marketplace",
+    installed_by: str = "admin@acme.com",
+) -> bytes:
+    """The raw body of one delivery attempt.
+
+    Args:
+        event: What happened.
+        of: To which integration; the configuration rides along with every event.
+        at_us: `eventTimestamp`.
+        event_id: The sender's id of the event, where it gives one.
+        retry: How many attempts went before; from 1 on the metadata say so.
+        source: `metadata.source`.
+        installed_by: `metadata.installedBy`.
+    """
+    metadata: dict[str, Any] = {"installedBy": installed_by, "source": source}
+    if event_id is not None:
+        metadata["eventId"] = event_id
+    if retry:
+        metadata |= {"retryCount": retry, "deliveryAttempt": retry + 1}
+    return json.dumps(
+        {
+            "event": event,
+            "integrationId": of.id,
+            "orgId": of.org,
+            "tenantId": of.tenant,
+            "configuration": of.configuration,
+            "eventTimestamp": rfc3339(at_us),
+            "metadata": metadata,
+        }
+    ).encode()
+
+
+def headers(secret: bytes, raw: bytes, now_us: int) -> dict[str, str]:
+    """The headers of one delivery attempt."""
+    return {"content-type": "application/json", SIGNATURE: sign(secret, raw), TIMESTAMP: rfc3339(now_us)}
+
+
+def read(response: httpx2.Response) -> Answer:
+    """The answer of the ingress; a body that is no JSON object is shown as text."""
+    try:
+        found = response.json()
+    except ValueError:
+        found = {"text": response.text}
+    return Answer(response.status_code, found if isinstance(found, dict) else {"text": response.text})
+
+
+def genesys_path(of: Integration) -> str:
+    """Where the simulator's Genesys is told of an integration."""
+    return f"/genesys/control/orgs/{of.org}/integrations/{of.id}"
+
+
+def tell_genesys(client: httpx2.Client, simulator: str, event: EventType, of: Integration) -> None:
+    """Make the simulator's Genesys agree with an event that it did not send itself.
+
+    Raises:
+        httpx2.HTTPError: it does not answer, or refuses.
+    """
+    url = simulator + genesys_path(of)
+    if event is EventType.UNINSTALLED:
+        response = client.delete(url, params={"webhook": "false"})
+        if response.status_code == httpx2.codes.NOT_FOUND:
+            return
+    else:
+        told = {"tenantId": of.tenant, "configuration": of.configuration, "webhook": False}
+        if event is not EventType.CONFIGURATION_UPDATED:
+            told["enabled"] = event is not EventType.DISABLED
+        response = client.put(url, json=told)
+    response.raise_for_status()

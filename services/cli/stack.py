@@ -1,0 +1,228 @@
+"""Everything on one machine: engines, keyring, topics and services, from start to end, for `up`, demo and tests.
+
+Rule: one state folder is one installation. Started again on the same folder it has the same data, ports and secrets;
+two at once on one folder are refused. The context ends with everything stopped, in reverse order.
+"""
+
+import fcntl
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from services import engines
+from services.adapters import settings, topics
+from services.cli import keys, wiring
+from services.cli.environment import ENVIRONMENT
+from services.cli.exits import Exit, Failure
+from services.cli.files import replace_json
+from services.cli.supervisor import Report, Service, Supervisor
+from services.cli.whereabouts import Whereabouts
+from services.cli.wiring import SERVICES, Addresses, Folders, Ports
+from services.engines.child import last_lines
+from services.engines.ports import free_ports
+
+_READY_S: Final = 120.0
+"""Everything is up in a few seconds on a quiet machine; this much on one that is busy with everything else."""
+
+_STOP_S: Final = 7.0
+"""For all services together; the engines take another second or two."""
+
+_HOPELESS_DEATHS: Final = 3
+"""A service that ended so often before it was ever ready has a fault that waiting does not cure."""
+
+_ENGINES: Final = frozenset({"kafka", "postgres"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running installation.
+
+    Attributes:
+        folders: Its state folder.
+        ports: Its ports.
+        addresses: Its engines.
+        environ: What an operator's command needs to work on it.
+        chosen: Which engines were chosen, in words.
+        supervisor: Its processes.
+    """
+
+    folders: Folders
+    ports: Ports
+    addresses: Addresses
+    environ: Mapping[str, str]
+    chosen: str
+    supervisor: Supervisor
+
+    @property
+    def ingress(self) -> str:
+        """Base URL of the ingress."""
+        return self.ports.base("ingress")
+
+    @property
+    def simulator(self) -> str:
+        """Base URL of the simulator."""
+        return self.ports.base("simulator")
+
+    @property
+    def settings(self) -> settings.Settings:
+        """The settings of an operator's command."""
+        return settings.read(self.environ)
+
+    def endpoints(self) -> dict[str, Any]:
+        """The endpoints file as it is now."""
+        return wiring.endpoints(self.folders, self.ports, self.addresses, self.supervisor.pids())
+
+    def unready(self, services: tuple[str, ...] = SERVICES) -> dict[str, str]:
+        """What is missing, by service; empty when every one says it is ready."""
+        with httpx2.Client(timeout=2.0, trust_env=False) as client:
+            found = {service: _ask(client, f"{self.ports.base(service)}/readyz") for service in services}
+        return {service: fault for service, fault in found.items() if fault}
+
+    def until_ready(self, deadline_s: float = _READY_S) -> None:
+        """Wait until every service is ready.
+
+        Raises:
+            Failure: one was not in time, or ended again and again.
+        """
+        end = time.monotonic() + deadline_s
+        while faults := self.unready():
+            hopeless = [name for name in faults if self.supervisor.deaths[name] >= _HOPELESS_DEATHS]
+            if hopeless or time.monotonic() > end:
+                raise Failure(Exit.UNREACHABLE, self._why(faults))
+            time.sleep(0.1)
+
+    def _why(self, faults: Mapping[str, str]) -> str:
+        return "\n".join(
+            f"{name} is not ready: {fault}; its log {self.supervisor.log_path(name)} ends:\n"
+            + last_lines(self.supervisor.log_path(name))
+            for name, fault in faults.items()
+        )
+
+
+@contextmanager
+def stack(
+    state_dir: Path,
+    environ: Mapping[str, str],
+    *,
+    report: Report,
+    durability: engines.Durability = engines.Durability.EPHEMERAL,
+    endpoints_file: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Stack]:
+    """Run everything for as long as the context lasts.
+
+    Args:
+        state_dir: The installation.
+        environ: Our environment; what it says of engines and topics stands.
+        report: Told what dies, and what is done about it.
+        durability: What a crash of the machine may cost the engines.
+        endpoints_file: Where programs outside find everything; None: in the state folder.
+        progress: Told how far a download is.
+
+    Yields:
+        The installation, once everything is ready.
+
+    Raises:
+        EngineError: an engine cannot be had.
+        Failure: the folder is in use, or a service did not become ready.
+    """
+    folders = Folders(state_dir.resolve())
+    folders.top.mkdir(parents=True, exist_ok=True)
+    with (
+        _alone(folders.top),
+        engines.running(folders.top, environ, durability=durability, progress=progress) as running,
+    ):
+        whereabouts = Whereabouts(endpoints_file or folders.endpoints, folders.top / ENVIRONMENT)
+        whereabouts.withdraw()
+        supervisor = Supervisor(report, whereabouts.refresh)
+        built = _prepare(folders, environ, running, supervisor)
+        try:
+            _start(built, running, environ)
+            built.until_ready()
+            whereabouts.publish(built.endpoints, built.environ)
+            yield built
+        finally:
+            whereabouts.withdraw()
+            supervisor.stop(_STOP_S, leave=_ENGINES)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder; the kernel lets go of it when we die.
+
+    Raises:
+        Failure: another process holds it.
+    """
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure(
+                Exit.UNUSABLE, f"another `lifecycle` runs in {folder}; stop it, or choose --state-dir"
+            ) from None
+        yield
+
+
+def _prepare(folders: Folders, environ: Mapping[str, str], running: engines.Running, supervisor: Supervisor) -> Stack:
+    """Everything the services find: ports, secrets, keyring, folders, topics."""
+    kept = _kept(folders.top / "stack.json")
+    ports = Ports(**kept["ports"])
+    addresses = Addresses(running.kafka_bootstrap, running.database_url)
+    if not folders.keyring.exists():
+        keys.init(folders.keyring)
+    for folder in (folders.orgs, folders.archive, *map(folders.of, SERVICES)):
+        folder.mkdir(parents=True, exist_ok=True)
+    shared = wiring.shared(environ, folders, ports, addresses, kept["oauth_client_secret"])
+    _apply_topics(shared)
+    return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was chosen at the first start and stays: ports, and the secret of the OAuth client."""
+    if not path.exists():
+        names = [field.name for field in fields(Ports)]
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        replace_json(path, {"ports": ports, "oauth_client_secret": secrets.token_urlsafe(32)})
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _apply_topics(environ: Mapping[str, str]) -> None:
+    chosen = settings.read(environ)
+    plan = topics.apply(
+        chosen.kafka,
+        prefix=chosen.topic_prefix,
+        partitions=chosen.topic_partitions,
+        replication=chosen.topic_replication,
+    )
+    if plan.conflicts:
+        raise Failure(Exit.DEVIATION, "\n".join(plan.conflicts))
+
+
+def _start(built: Stack, running: engines.Running, environ: Mapping[str, str]) -> None:
+    for name, engine in (("kafka", running.kafka), ("postgres", running.postgres)):
+        if engine is not None:
+            built.supervisor.add(name, engine)
+    for name in SERVICES:
+        whole = {**environ, **built.environ, **wiring.own(name, built.folders, built.ports)}
+        built.supervisor.add(name, Service(name, whole, built.folders.logs / f"{name}.log"))
+
+
+def _ask(client: httpx2.Client, url: str) -> str:
+    """What is missing at a `/readyz`; empty when nothing is."""
+    try:
+        answer = client.get(url)
+    except httpx2.TransportError as error:
+        return f"no answer ({type(error).__name__})"
+    if answer.status_code == httpx2.codes.OK:
+        return ""
+    with suppress(ValueError, KeyError, AttributeError):
+        return ", ".join(f"{name}: {fault}" for name, fault in answer.json()["checks"].items() if fault != "ok")
+    return f"status {answer.status_code}"

@@ -1,0 +1,98 @@
+"""`lifecycle topics`: the topic table, and the cluster compared with it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import environment
+from services.cli.exits import Exit, Failure
+
+topics = typer.Typer(help="The topics of the journey.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
+
+
+@topics.command("list")
+def show_table(as_json: Json = False) -> None:
+    """The table: who writes what, who reads it, how long it stays. Asks nobody."""
+    from schemas.topics import TOPICS
+    from services.cli import show
+
+    if as_json:
+        show.as_json(
+            [
+                {
+                    "name": topic.name,
+                    "writers": topic.writers,
+                    "readers": topic.readers,
+                    "restricted": topic.restricted,
+                    "config": topic.config,
+                }
+                for topic in TOPICS
+            ]
+        )
+        return
+    rows = [
+        (
+            topic.name,
+            ", ".join(topic.writers),
+            ", ".join(topic.readers),
+            _kept(topic),
+            "yes" if topic.restricted else "",
+        )
+        for topic in TOPICS
+    ]
+    show.table(("topic", "written by", "read by", "kept", "restricted"), rows)
+
+
+@topics.command()
+def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
+    """Compare the cluster with the table; ends with 1 when something differs."""
+    from services.adapters import topics as hands
+    from services.cli import show
+
+    found = hands.plan(**_arguments(state_dir))
+    if as_json:
+        show.as_json({"create": found.create, "configure": found.configure, "conflicts": found.conflicts})
+    else:
+        _tell("create", found.create)
+        _tell("configure", [f"{name} {settings}" for name, settings in found.configure.items()])
+        _tell("conflict", found.conflicts)
+    raise typer.Exit(Exit.DEVIATION if found.create or found.configure or found.conflicts else Exit.OK)
+
+
+@topics.command()
+def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
+    """Create the topics that are missing; those that exist are left as they are."""
+    from services.adapters import topics as hands
+    from services.cli import show
+
+    done = hands.apply(**_arguments(state_dir))
+    if as_json:
+        show.as_json({"created": done.create, "conflicts": done.conflicts})
+    else:
+        _tell("created", done.create)
+    if done.conflicts:
+        raise Failure(Exit.DEVIATION, "\n".join(done.conflicts))
+
+
+def _arguments(state_dir: Path | None) -> dict[str, Any]:
+    settings = environment.settings_of_operator(state_dir)
+    return {
+        "config": settings.kafka,
+        "prefix": settings.topic_prefix,
+        "partitions": settings.topic_partitions,
+        "replication": settings.topic_replication,
+    }
+
+
+def _tell(what: str, names: Any) -> None:
+    for name in names:
+        print(f"{what}: {name}")
+
+
+def _kept(topic: Any) -> str:
+    from schemas.topics import DAY_MS
+
+    return "compacted" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} d"
