@@ -75,7 +75,8 @@ def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: 
         NewTopic(name, partitions, replication, config=_config(wanted[name].config, replication))
         for name in todo.create
     ]
-    for name, future in (AdminClient(config).create_topics(new) if new else {}).items():
+    admin = AdminClient(config)  # it must outlive its answers
+    for name, future in (admin.create_topics(new) if new else {}).items():
         try:
             future.result(timeout_s)
         except KafkaException as error:
