@@ -1,0 +1,33 @@
+"""The regions of Genesys Cloud and their hosts.
+
+Rule: a region is named by its AWS name or by its domain; the hosts are `login.` and `api.` of the domain.
+Source: the platform's list of regions (17, read 2026-11).
+"""
+
+from typing import Final
+
+DOMAINS: Final[dict[str, str]] = {
+    "us-east-1": "mypurecloud.com",
+    "us-east-2": "use2.us-gov-pure.cloud",
+    "us-west-2": "usw2.pure.cloud",
+    "ca-central-1": "cac1.pure.cloud",
+    "mx-central-1": "mxc1.pure.cloud",
+    "sa-east-1": "sae1.pure.cloud",
+    "eu-west-1": "mypurecloud.ie",
+    "eu-west-2": "euw2.pure.cloud",
+    "eu-central-1": "mypurecloud.de",
+    "eu-central-2": "euc2.pure.cloud",
+    "me-central-1": "mec1.pure.cloud",
+    "ap-south-1": "aps1.pure.cloud",
+    "ap-northeast-1": "mypurecloud.jp",
+    "ap-northeast-2": "apne2.pure.cloud",
+    "ap-northeast-3": "apne3.pure.cloud",
+    "ap-southeast-1": "apse1.pure.cloud",
+    "ap-southeast-2": "mypurecloud.com.au",
+}
+
+
+def hosts_of(region: str) -> tuple[str, str] | None:
+    """Login and API base URL of a region; None for one that is not in the list."""
+    domain = DOMAINS.get(region, region)
+    return (f"https://login.{domain}", f"https://api.{domain}") if domain in DOMAINS.values() else None

@@ -1,0 +1,165 @@
+"""What one complete reading says of one key, how that differs from the view, and the observation that says so.
+
+Rule: a state that this version does not know, an absence that this client could not have noticed and a configuration
+that was not read say nothing: their values are None.
+Source of the states: the API's `intendedState`; what RESTORED means for enablement is not documented.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.event import Observed
+from schemas.genesys import Organisation, Reading
+from schemas.tenant import Tenant
+from schemas.values import EventType, Json, Key, TenantId
+from services.core.canonical import configuration_mac
+
+ABSENT: Final = "absent"
+"""The claim that the integration is gone; its second sight removes a tenant."""
+
+_STATES: Final[dict[str, tuple[bool, bool | None]]] = {
+    "ENABLED": (True, True),
+    "DISABLED": (True, False),
+    "RESTORED": (True, None),
+    "DELETED": (False, None),
+}
+"""intendedState to (installed, enabled)."""
+
+_TENANT_ID: Final[TypeAdapter[str]] = TypeAdapter(TenantId)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One reading, one key.
+
+    Attributes:
+        key: Whom it is about.
+        read_at_us: Genesys' clock at the first answer of the reading.
+        installed: None when the reading says nothing of this key.
+        enabled: None when it does not say.
+        configuration: None when it was not read or cannot be compared.
+        mac: Of `configuration`.
+        tenant_id: The recorded one, else the property named by the organisation's file, else None.
+        reason: Why it says nothing; empty when it says something.
+    """
+
+    key: Key
+    read_at_us: int
+    installed: bool | None
+    enabled: bool | None = None
+    configuration: Json | None = None
+    mac: str | None = None
+    tenant_id: str | None = None
+    reason: str = ""
+
+    @property
+    def claim(self) -> str:
+        """Equal for two looks that say the same."""
+        return f"present:{self.enabled}:{self.mac}" if self.installed else ABSENT
+
+
+def look_at(
+    key: Key, reading: Reading, organisation: Organisation, tenant: Tenant | None, seen_by: str | None, mac_key: bytes
+) -> Look:
+    """Find one key in a reading.
+
+    Args:
+        key: Of the reading's organisation.
+        reading: A complete one.
+        organisation: Names the property that holds the tenant's id.
+        tenant: The view of the key.
+        seen_by: Client id that last saw the key listed, this reading included.
+        mac_key: Of `configuration_mac`.
+    """
+    identity = key.partition(":")[2]
+    found = reading.integrations.get(identity)
+    if found is None:
+        return _absence(key, reading, tenant, seen_by)
+    state = _STATES.get(found.intended_state)
+    if state is None:
+        return Look(key, reading.read_at_us, None, reason="its intendedState is not one this version knows")
+    properties = reading.configurations.get(identity)
+    configuration, mac = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
+    recorded = tenant.tenant_id if tenant is not None and tenant.installed else None
+    return Look(
+        key,
+        reading.read_at_us,
+        installed=state[0],
+        enabled=state[1],
+        configuration=configuration,
+        mac=mac,
+        tenant_id=recorded or _named_in(properties, organisation.tenant_id_from),
+    )
+
+
+def differences(look: Look, tenant: Tenant | None) -> tuple[EventType, ...]:
+    """The events that Genesys should have told and the view does not show; empty when they agree."""
+    here = tenant is not None and tenant.installed is True
+    if tenant is None or not here or not look.installed:
+        if here == look.installed:
+            return ()
+        return (EventType.INSTALLED,) if look.installed else (EventType.UNINSTALLED,)
+    found = []
+    # Enabled is what an integration is until it is told otherwise.
+    if look.enabled is not None and look.enabled != (tenant.enabled is not False):
+        found.append(EventType.ENABLED if look.enabled else EventType.DISABLED)
+    if look.mac is not None and look.mac != tenant.configuration_mac:
+        found.append(EventType.CONFIGURATION_UPDATED)
+    return tuple(found)
+
+
+def observed(look: Look, tenant: Tenant | None, differing: tuple[EventType, ...], *, asked: bool) -> Observed:
+    """The observation: what differs, or everything known when a re-check is owed or the key is new."""
+    whole = asked or EventType.INSTALLED in differing
+    flag = whole or not {EventType.ENABLED, EventType.DISABLED}.isdisjoint(differing)
+    settings = whole or EventType.CONFIGURATION_UPDATED in differing
+    org_id, _, integration_id = look.key.partition(":")
+    return Observed(
+        orgId=org_id,
+        integrationId=integration_id,
+        tenant_id=look.tenant_id if look.installed else (tenant.tenant_id if tenant else None),
+        read_at=look.read_at_us,
+        installed=bool(look.installed),
+        enabled=look.enabled if look.installed and flag else None,
+        configuration=look.configuration if look.installed and settings else None,
+        cause="recheck" if asked else "drift",
+    )
+
+
+def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> Look:
+    if key.partition(":")[2] not in reading.absent:
+        return Look(key, reading.read_at_us, None, reason="it is not listed, and asked by id Genesys gave no answer")
+    if seen_by != reading.client_id:
+        return Look(key, reading.read_at_us, None, reason="it is absent, but these credentials never saw it present")
+    return Look(key, reading.read_at_us, installed=False, tenant_id=tenant.tenant_id if tenant else None)
+
+
+def _comparable(
+    properties: Json | None, tenant_id_from: str | None, tenant: Tenant | None, mac_key: bytes
+) -> tuple[Json | None, str | None]:
+    """The configuration and its MAC.
+
+    The property that holds the tenant's id is identity as much as configuration, and a sender may leave it out of the
+    webhook: the form without it counts where it is the one the view has.
+    """
+    if properties is None:
+        return None, None
+    try:
+        bare = {name: value for name, value in properties.items() if name != tenant_id_from}
+        bare_mac = configuration_mac(bare, mac_key)
+        if tenant is not None and tenant.configuration_mac == bare_mac:
+            return bare, bare_mac
+        return properties, configuration_mac(properties, mac_key)
+    except ValueError:
+        return None, None
+
+
+def _named_in(properties: Json | None, tenant_id_from: str | None) -> str | None:
+    if properties is None or tenant_id_from is None:
+        return None
+    try:
+        return _TENANT_ID.validate_python(properties.get(tenant_id_from), strict=True)
+    except ValidationError:
+        return None

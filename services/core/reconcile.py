@@ -1,0 +1,253 @@
+"""Genesys compared with the view: which observations to publish, what to look at again, what to refuse.
+
+Rule: only what a complete reading says counts. Nothing that Genesys did not say, said once, or said of a key younger
+than the second look may change a tenant; no run removes more than `REMOVE_LEAST` or `REMOVE_PERCENT` of them unasked.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from schemas.event import Observed
+from schemas.genesys import Organisation, Reading
+from schemas.tenant import Tenant
+from schemas.values import EventType, Key, rfc3339
+from services.core.look import ABSENT, Look, differences, look_at, observed
+
+REMOVE_LEAST: Final = 5
+REMOVE_PERCENT: Final = 2
+"""At most the greater of the two in one run (spec section 7)."""
+CLAIM_LIFE_US: Final = 24 * 3_600_000_000
+"""A first sight that nobody confirmed within a day is no first sight any more."""
+
+Tenants = Mapping[Key, Tenant]
+
+
+class Action(StrEnum):
+    """What a line of the plan does."""
+
+    INSTALL = "install"
+    REMOVE = "remove"
+    ALIGN = "align"
+    CONFIRM = "confirm"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A claim of Genesys' that counts when it is seen again, one second look after `since_us`."""
+
+    claim: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What earlier runs remember of one key.
+
+    Attributes:
+        seen_by: Client id that last saw it listed: absence means nothing to a client that never did.
+        doubt: A claim waiting for its second sight.
+        observed_at_us: `read_at` of the last observation published; 0 before the first.
+    """
+
+    seen_by: str | None = None
+    doubt: Doubt | None = None
+    observed_at_us: int = 0
+
+
+Memory = Mapping[Key, Sight]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a run is given.
+
+    Attributes:
+        now_us: Our clock at its start.
+        second_look_us: How much later an absence or a contradiction must be seen again.
+        configuration_key: Key of `configuration_mac`.
+        approval: An operator's word for exactly one set of removals (`Stop.approval`), or None.
+    """
+
+    now_us: int
+    second_look_us: int
+    configuration_key: bytes
+    approval: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the plan; `observed` is what will be published, None where nothing is."""
+
+    key: Key
+    action: Action
+    reason: str
+    observed: Observed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The brake: nothing of this run is published.
+
+    Attributes:
+        absent: Tenants that are gone from Genesys, seen once or twice.
+        limit: How many may go in one run.
+        approval: What an operator may answer to remove exactly those seen twice; None while there is none.
+    """
+
+    absent: int
+    limit: int
+    approval: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run wants; `memory` holds the keys it looked at."""
+
+    lines: tuple[Line, ...]
+    memory: Memory
+    stopped: Stop | None
+
+
+def is_asked(tenant: Tenant | None) -> bool:
+    """Whether a re-check of this key is owed: its observation is published even when it agrees."""
+    return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
+
+
+def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
+    """The keys of one organisation that a run compares: what is listed and ours, and what the view has installed."""
+    prefix = f"{reading.org_id}:"
+    ours = organisation.integration_type
+    listed = {
+        f"{prefix}{entity.id}"
+        for entity in reading.integrations.values()
+        if ours in (None, entity.type_id) or f"{prefix}{entity.id}" in tenants
+    }
+    held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or is_asked(tenant))}
+    return sorted(key for key in listed | held if keys is None or key in keys)
+
+
+def questions(
+    listing: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None
+) -> tuple[list[str], list[str]]:
+    """What a listing alone does not say: ids to ask for by id (not listed), and ids whose configuration to read."""
+    ids = [key.partition(":")[2] for key in scope(listing, organisation, tenants, keys)]
+    return [i for i in ids if i not in listing.integrations], [i for i in ids if i in listing.integrations]
+
+
+def compare(
+    readings: Iterable[tuple[Reading, Organisation]],
+    tenants: Tenants,
+    memory: Memory,
+    rules: Rules,
+    keys: Collection[Key] | None = None,
+) -> Plan:
+    """Compare complete readings with the view.
+
+    Args:
+        readings: Only organisations that were read whole; the others are no information and must not be here.
+        tenants: The view, every organisation's.
+        memory: What earlier runs remember, every key's.
+        rules: Time and limits.
+        keys: Look at these alone; None for all.
+
+    Returns:
+        Lines for what differs, waits or is refused; nothing for a key that agrees.
+    """
+    lines: list[Line] = []
+    looked: dict[Key, Sight] = {}
+    for reading, organisation in readings:
+        for key in scope(reading, organisation, tenants, keys):
+            sight = _sight(reading, key, memory.get(key, Sight()))
+            look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
+            line, looked[key] = _judge(look, tenants.get(key), sight, rules)
+            lines.extend([line] if line else [])
+    return Plan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))
+
+
+def remember(sight: Sight, observation: Observed) -> Sight:
+    """What to remember of a key once this observation was published."""
+    return replace(sight, doubt=None, observed_at_us=observation.read_at)
+
+
+def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
+    return replace(sight, seen_by=reading.client_id) if key.partition(":")[2] in reading.integrations else sight
+
+
+def _judge(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) -> tuple[Line | None, Sight]:
+    asked = is_asked(tenant)
+    if look.installed is None:
+        return Line(look.key, Action.REFUSE, f"no information: {look.reason}"), sight
+    differing = differences(look, tenant)
+    if not differing and not asked:
+        return None, replace(sight, doubt=None)
+    if early := _too_early(look, tenant, sight, rules):
+        return Line(look.key, Action.WAIT, early), sight
+    told = ", ".join(event.value for event in differing) or "agrees"
+    told += " (re-check)" if asked else ""
+    doubt = _doubt(look, tenant, sight.doubt, rules, certain=look.installed and not differing)
+    if doubt is not None:
+        again = rfc3339(doubt.since_us + rules.second_look_us)
+        return Line(look.key, Action.WAIT, f"{told}: counts when seen again after {again}"), replace(sight, doubt=doubt)
+    return Line(look.key, _action(differing), told, observed(look, tenant, differing, asked=asked)), sight
+
+
+def _too_early(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) -> str:
+    """Why a difference may only be our own last observation, not yet folded; empty when it is not."""
+    if not sight.observed_at_us:
+        return ""
+    if look.read_at_us <= sight.observed_at_us:
+        # `Date` has whole seconds: two observations of one instant would be one uid with two contents.
+        return "read within the second of the last observation"
+    folded = tenant is not None and tenant.updated_at >= sight.observed_at_us
+    if not folded and rules.now_us < sight.observed_at_us + rules.second_look_us:
+        return "the last observation is on its way"
+    return ""
+
+
+def _doubt(look: Look, tenant: Tenant | None, held: Doubt | None, rules: Rules, *, certain: bool) -> Doubt | None:
+    """The claim that must be seen again, with its first sight; None when this look may be published."""
+    event_us = tenant.updated_at if tenant is not None else 0
+    if certain:
+        return None
+    same = held is not None and held.claim == look.claim and held.since_us >= event_us
+    if held is None or not same or rules.now_us - held.since_us > CLAIM_LIFE_US:
+        young = rules.now_us - event_us < rules.second_look_us
+        return Doubt(look.claim, rules.now_us) if young or not look.installed else None
+    return None if rules.now_us >= held.since_us + rules.second_look_us else held
+
+
+def _action(differing: tuple[EventType, ...]) -> Action:
+    if EventType.UNINSTALLED in differing:
+        return Action.REMOVE
+    if EventType.INSTALLED in differing:
+        return Action.INSTALL
+    return Action.ALIGN if differing else Action.CONFIRM
+
+
+def _brake(lines: Collection[Line], tenants: Tenants, memory: Memory, rules: Rules) -> Stop | None:
+    """Stop a run that meets more absences than it may remove, whether they were seen once or twice, by this run or not.
+
+    A run that meets none goes on: a brake on one organisation holds nobody else's re-check.
+    """
+    absent = {
+        key
+        for key, sight in memory.items()
+        if sight.doubt is not None
+        and sight.doubt.claim == ABSENT
+        and rules.now_us - sight.doubt.since_us <= CLAIM_LIFE_US
+        and key in tenants
+        and tenants[key].installed
+    }
+    limit = max(REMOVE_LEAST, sum(1 for tenant in tenants.values() if tenant.installed) * REMOVE_PERCENT // 100)
+    if len(absent) <= limit or absent.isdisjoint(line.key for line in lines):
+        return None
+    going = sorted(line.key for line in lines if line.action is Action.REMOVE)
+    approval = sha256("\n".join(going).encode()).hexdigest()[:16] if going else None
+    if approval is not None and approval == rules.approval:
+        return None
+    return Stop(len(absent), limit, approval)
