@@ -47,7 +47,19 @@ class Malformed(ValueError):
 
 
 class UnknownEvent(Malformed):
-    """Authentic and an object with an `event` that this version does not know: parked, not refused."""
+    """Authentic and an object with an `event` that this version does not know: parked, not refused.
+
+    Attributes:
+        key: Whom it speaks of, where it says so as the five events do; else None.
+        at_us: The signed `eventTimestamp`, where it is readable; else None.
+        marked: As of a `Delivery`.
+    """
+
+    def __init__(self, key: Key | None, at_us: int | None, *, marked: bool) -> None:
+        super().__init__("event", "is not a known lifecycle event")
+        self.key = key
+        self.at_us = at_us
+        self.marked = marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,9 @@ def delivery(body: Any) -> Delivery:
     """Read one body that is JSON already; same errors as `parse`."""
     if not isinstance(body, dict):
         raise Malformed("body", "must be a JSON object")
-    event = _event(body.get("event"))
+    event = _event(body)
     metadata = _object(body, "metadata")
-    retry, odd_retry = _count(metadata, body, "retryCount")
-    attempt, odd_attempt = _count(metadata, body, "deliveryAttempt")
+    marked, odd_marks = _marks(metadata, body)
     org_id = _text(body, "orgId", _UUID, "must be a UUID")
     integration_id = _text(body, "integrationId", _UUID, "must be a UUID")
     return Delivery(
@@ -111,8 +122,8 @@ def delivery(body: Any) -> Delivery:
         source=_label(metadata, "source"),
         event_id=_event_id(metadata, body),
         sequence=_sequence(metadata, body),
-        marked=retry >= 1 or attempt >= 2,
-        odd_marks=odd_retry or odd_attempt,
+        marked=marked,
+        odd_marks=odd_marks,
     )
 
 
@@ -158,13 +169,26 @@ def _number(node: Any) -> None:
         raise Malformed("body", "integers must not exceed 2^53-1")
 
 
-def _event(value: Any) -> EventType:
+def _event(body: Json) -> EventType:
+    value = body.get("event")
     if not isinstance(value, str):
         raise Malformed("event", "must be a string")
     try:
         return EventType(value)
     except ValueError:
-        raise UnknownEvent("event", "is not a known lifecycle event") from None
+        raise _unknown(body) from None
+
+
+def _unknown(body: Json) -> UnknownEvent:
+    """An event of a later version may look otherwise: what is readable of it is read, the rest is no fault."""
+    org_id, integration_id, metadata = (body.get(n) for n in ("orgId", "integrationId", "metadata"))
+    named = all(isinstance(i, str) and _UUID.fullmatch(i) for i in (org_id, integration_id))
+    try:
+        at_us = _timestamp(body.get("eventTimestamp"))
+    except Malformed:
+        at_us = None
+    marked, _ = _marks(metadata if isinstance(metadata, dict) else {}, body)
+    return UnknownEvent(key_of(str(org_id), str(integration_id)) if named else None, at_us, marked=marked)
 
 
 def _text(body: Mapping[str, Any], field: str, shape: re.Pattern[str], rule: str) -> str:
@@ -235,6 +259,13 @@ def _sequence(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | Non
     if isinstance(value, str) and _SEQUENCE.fullmatch(value):
         return value
     raise Malformed("metadata.sequence", "must be a whole number, or text of 1 to 64 of A-Z a-z 0-9 . _ -")
+
+
+def _marks(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the sender calls this a retry, and whether a mark was there that no count could be read from."""
+    retry, odd_retry = _count(metadata, body, "retryCount")
+    attempt, odd_attempt = _count(metadata, body, "deliveryAttempt")
+    return retry >= 1 or attempt >= 2, odd_retry or odd_attempt
 
 
 def _count(metadata: Mapping[str, Any], body: Mapping[str, Any], field: str) -> tuple[int, bool]:

@@ -1,0 +1,126 @@
+"""Every answer of the ingress, as a table: the only file that chooses an HTTP status.
+
+Rule: an answer is a value made once; a refusal says to its sender what the table says and nothing about the reason,
+which goes to metric and log. Errors are problem details. Sources: the specification's section 2, RFC 9110, RFC 9457.
+"""
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+Event = dict[str, Any]
+"""An ASGI event."""
+
+Fields = list[tuple[bytes, bytes]]
+
+RETRY_AFTER_S: Final = 5
+"""What a 503 asks for: longer than a broker's restart of leadership, shorter than the sender's later waits."""
+
+_CLOSE: Final = (b"connection", b"close")
+_RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        status: HTTP status.
+        reason: Label of metric and log line; never sent.
+        start: The ASGI event that begins it.
+        start_and_close: The same for a connection that cannot be used again.
+        body: The ASGI event that ends it.
+    """
+
+    status: int
+    reason: str
+    start: Event
+    start_and_close: Event
+    body: Event
+
+
+def _answer(status: HTTPStatus, reason: str, content: dict[str, Any], *fields: tuple[bytes, bytes]) -> Answer:
+    payload = json.dumps(content, separators=(",", ":")).encode()
+    kind = b"application/json" if status < HTTPStatus.BAD_REQUEST else b"application/problem+json"
+    head: Fields = [(b"content-type", kind), (b"content-length", b"%d" % len(payload)), *fields]
+    closing = head if _CLOSE in head else [*head, _CLOSE]
+    return Answer(
+        status,
+        reason,
+        {"type": "http.response.start", "status": int(status), "headers": head},
+        {"type": "http.response.start", "status": int(status), "headers": closing},
+        {"type": "http.response.body", "body": payload},
+    )
+
+
+def _accepted(state: str) -> Answer:
+    return _answer(HTTPStatus.OK, state, {"status": state})
+
+
+def _problem(status: HTTPStatus, reason: str, *fields: tuple[bytes, bytes], **members: str) -> Answer:
+    content = {"type": "about:blank", "title": status.phrase, "status": int(status), **members}
+    return _answer(status, reason, content, *fields)
+
+
+def _unauthorized(reason: str) -> Answer:
+    """All of them are equal to the byte: a forger learns nothing from the answer."""
+    return _problem(HTTPStatus.UNAUTHORIZED, reason, (b"www-authenticate", b"Genesys-Signature"))
+
+
+def _unavailable(reason: str, *fields: tuple[bytes, bytes]) -> Answer:
+    return _problem(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY, *fields)
+
+
+# Accepted: it is durable.
+QUEUED: Final = _accepted("queued")
+DUPLICATE_HANDLED: Final = _accepted("duplicate_handled")
+PARKED: Final = _accepted("parked")
+
+# Refused for its form.
+NOT_POST: Final = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "not_post", (b"allow", b"POST"))
+NOT_JSON: Final = _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_json", (b"accept", b"application/json"))
+HEAD_TOO_LARGE: Final = _problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", _CLOSE)
+BODY_TOO_LARGE: Final = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
+FRAMING: Final = _problem(HTTPStatus.BAD_REQUEST, "framing", _CLOSE, detail="ambiguous or broken framing")
+HOST: Final = _problem(HTTPStatus.BAD_REQUEST, "host", _CLOSE, detail="exactly one Host is required")
+LATE: Final = _problem(HTTPStatus.REQUEST_TIMEOUT, "late", _CLOSE)
+
+# Refused because it does not prove itself.
+SIGNATURE: Final = _unauthorized("signature_shape")
+TIMESTAMP: Final = _unauthorized("timestamp_shape")
+NO_ENDPOINT: Final = _unauthorized("endpoint")
+FORGED: Final = _unauthorized("forged")
+FUTURE: Final = _unauthorized("future")
+STALE: Final = _unauthorized("stale")
+UNMARKED: Final = _unauthorized("unmarked")
+UNBOUND: Final = _problem(HTTPStatus.FORBIDDEN, "unbound")
+
+# Not now.
+KAFKA: Final = _unavailable("kafka")
+SATURATED: Final = _unavailable("saturated")
+CROWDED: Final = _unavailable("crowded", _CLOSE)
+DRAINING: Final = _unavailable("draining", _CLOSE)
+BROKEN: Final = _unavailable("broken")
+
+TABLE: Final = (
+    QUEUED, DUPLICATE_HANDLED, PARKED,
+    NOT_POST, NOT_JSON, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, LATE,
+    SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
+    KAFKA, SATURATED, CROWDED, DRAINING, BROKEN,
+)  # fmt: skip
+"""All of them but `malformed`, which is made per fault."""
+
+
+def malformed(field: str, rule: str) -> Answer:
+    """The refusal of an authentic body that is not the schema: names the field and the rule, never a value."""
+    return _problem(HTTPStatus.BAD_REQUEST, "malformed", detail=f"{field} {rule}", field=field)
+
+
+def raw(answer: Answer) -> bytes:
+    """The answer as bytes, for a connection on which no request has come so far that an application could answer."""
+    head = answer.start_and_close
+    lines = [b"HTTP/1.1 %d %s" % (answer.status, HTTPStatus(answer.status).phrase.encode())]
+    lines += [name + b": " + value for name, value in head["headers"]]
+    body: bytes = answer.body["body"]
+    return b"\r\n".join([*lines, b"", body])

@@ -1,0 +1,56 @@
+"""What one process remembers, bounded in size and time. Forgetting costs a word in an answer, never a delivery."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
+
+from services.core.freshness import HORIZON_US, WINDOW_US
+
+WRITTEN_MAX: Final = 100_000
+"""About 20 MB."""
+
+WRITTEN_US: Final = HORIZON_US + WINDOW_US
+"""Bytes first accepted up to W before their signed time may come again until the horizon."""
+
+RECHECK_US: Final = 300_000_000
+"""A key is asked about at most once in 5 minutes."""
+
+RECHECK_MAX: Final = 10_000
+"""Keys asked about in 5 minutes at most: about 33 a second, what one Genesys organisation's rate limit bears."""
+
+
+class Recently:
+    """Which things happened less than a given time ago; of more than `most`, the longest untouched is forgotten."""
+
+    def __init__(self, most: int, within_us: int) -> None:
+        self._most = most
+        self._within_us = within_us
+        self._at_us: OrderedDict[Hashable, int] = OrderedDict()
+
+    def __contains__(self, thing: Hashable) -> bool:
+        return thing in self._at_us
+
+    def __len__(self) -> int:
+        return len(self._at_us)
+
+    def add(self, thing: Hashable, now_us: int) -> None:
+        """It happens now."""
+        self._at_us[thing] = now_us
+        self._at_us.move_to_end(thing)
+        if len(self._at_us) > self._most:
+            self._at_us.popitem(last=False)
+
+    def discard(self, thing: Hashable) -> None:
+        """It did not happen after all."""
+        self._at_us.pop(thing, None)
+
+    def forget(self, now_us: int) -> None:
+        """Drop what is too old; whoever asks calls this first."""
+        oldest_us = now_us - self._within_us
+        while self._at_us and next(iter(self._at_us.values())) <= oldest_us:
+            self._at_us.popitem(last=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would push another out."""
+        return len(self._at_us) >= self._most

@@ -1,0 +1,69 @@
+"""uvicorn's server with a graceful end: unready first, then refusing, then finishing what is in flight.
+
+Rule: the first SIGTERM or SIGINT begins to drain, a second one stops waiting. It returns; it raises no signal again.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from services.adapters.settings import Settings
+from services.ingress.protocol import Protocol
+
+_TICK_S: Final = 0.1
+"""uvicorn's own."""
+
+_DRAIN_MAX_S: Final = 5.0
+"""In flight is nothing longer than librdkafka's timeout; then we stop waiting."""
+
+
+class Server(uvicorn.Server):
+    """One ingress' server."""
+
+    def __init__(
+        self, config: uvicorn.Config, settings: Settings, *, drain: Callable[[], None], in_flight: Callable[[], int]
+    ) -> None:
+        """Wire the end.
+
+        Args:
+            config: uvicorn's.
+            settings: Deadlines.
+            drain: Called once, when the end begins.
+            in_flight: How many records wait for their report.
+        """
+        super().__init__(config)
+        self._settings = settings
+        self._drain = drain
+        self._in_flight = in_flight
+        self._asked_to_end = False
+        self._drained_s: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end; called between any two instructions, so it sets flags alone."""
+        del frame
+        if self._asked_to_end:
+            self.should_exit = True
+            self.force_exit = self.force_exit or sig == signal.SIGINT
+        self._asked_to_end = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Watch deadlines, and the end; ten times a second."""
+        now_s = asyncio.get_running_loop().time()
+        receive_s = self._settings.receive_timeout_s - _TICK_S
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.expire(now_s, receive_s, self._settings.keep_alive_s)
+        if self._asked_to_end:
+            self._watch_the_end(now_s)
+        return await super().on_tick(counter)
+
+    def _watch_the_end(self, now_s: float) -> None:
+        if self._drained_s is None:
+            self._drain()
+            self._drained_s = now_s + self._settings.drain_s
+        elif now_s >= self._drained_s and (self._in_flight() == 0 or now_s >= self._drained_s + _DRAIN_MAX_S):
+            self.should_exit = True
