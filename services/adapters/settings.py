@@ -60,6 +60,10 @@ class Settings(BaseModel):
     """How long a body may take to arrive."""
     inflight_max: int = Field(default=20_000, ge=1)
     """Deliveries waiting for Kafka at once; beyond it 503."""
+    keep_alive_s: float = Field(default=75.0, gt=0)
+    """How long an idle connection stays open; longer than the proxy in front keeps its own (nginx: 60 s)."""
+    drain_s: float = Field(default=1.0, ge=0)
+    """Between SIGTERM and the end of listening: long enough for a balancer to see `/readyz` say no."""
 
     # Ledger
     published_names: tuple[str, ...] = ("crmEndpoint", "syncInterval", "featureFlags")
