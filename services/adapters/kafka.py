@@ -20,6 +20,10 @@ from schemas.topics import PARTITIONER
 _ANY: Final = -1
 """librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses."""
 
+_ROOM_RECORDS: Final = 20_000
+_ROOM_BYTES: Final = 64 << 20
+"""`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
+
 
 class KafkaError(Exception):
     """A record was not written, or may not have been: `reason` is librdkafka's own name for it."""
@@ -72,7 +76,9 @@ class Producer:
         self._reports: deque[tuple[OnReport | None, int, Ack | KafkaError]] = deque()
         self._woken = False
         self._sent = 0
-        self._open: dict[int, None] = {}
+        self._open: dict[int, int] = {}
+        self._open_bytes = 0
+        self._queueing: list[asyncio.Future[None]] = []
         self._barriers: list[tuple[int, asyncio.Future[None]]] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
@@ -113,7 +119,15 @@ class Producer:
         except confluent_kafka.KafkaException as error:
             raise KafkaError(error.args[0].name()) from None
         self._sent = number
-        self._open[number] = None
+        self._open[number] = size = len(message.value) + len(message.key or b"")
+        self._open_bytes += size
+
+    async def room(self) -> None:
+        """Wait while so much is unacknowledged that a writer should pause; returns at once otherwise."""
+        while len(self._open) > _ROOM_RECORDS or self._open_bytes > _ROOM_BYTES:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._queueing.append(future)
+            await future
 
     async def acked(self, topic: str, message: Message, partition: int | None = None) -> Ack:
         """Send one record and wait for its delivery report.
@@ -170,9 +184,13 @@ class Producer:
         self._woken = False
         while self._reports:
             on_report, number, result = self._reports.popleft()
-            del self._open[number]
+            self._open_bytes -= self._open.pop(number)
             if on_report is not None:
                 on_report(result)
+        queueing, self._queueing = self._queueing, []
+        for future in queueing:
+            if not future.done():
+                future.set_result(None)
         oldest = next(iter(self._open), self._sent + 1)
         for barrier in [b for b in self._barriers if b[0] < oldest]:
             self._barriers.remove(barrier)

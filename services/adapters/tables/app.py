@@ -1,0 +1,149 @@
+"""Makes the one Faust app of a table worker: configured whole, with every cure in place, from values alone."""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import faust
+from faust.types import EventT, StreamT
+from yarl import URL
+
+from schemas.codec import Message
+from services.adapters.kafka import Ack, KafkaError, OnReport, Producer, QueueFull
+from services.adapters.tables.assignor import CompleteAssignor
+from services.adapters.tables.consumer import DurableConsumer
+from services.adapters.tables.exits import End, Exit, die
+from services.adapters.tables.recovery import DurableTables
+from services.adapters.tables.table import DurableTable
+from services.adapters.tables.transport import Transport
+
+Agent = Callable[[StreamT[bytes]], Awaitable[None]]
+Taken = Callable[[Collection[int]], Awaitable[None]]
+
+_MIB = 1 << 20
+_ROCKSDB = {"write_buffer_size": 4 * _MIB, "max_write_buffer_number": 2, "block_cache_size": 8 * _MIB}
+"""Per partition and table; Faust's defaults (64 MiB, 3, 2 GiB) are for one big table on a machine of its own."""
+
+
+async def _nothing(_: Collection[int]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a table worker needs to know.
+
+    Attributes:
+        app_id: Faust's application id: the consumer group, and the prefix of the changelogs.
+        brokers: `host:port,…`.
+        partitions: Of every topic of the app.
+        folder: Where the local copies of the tables are kept.
+        commit_interval_s: Between two commits.
+        session_timeout_s: How long the group waits for a silent worker.
+        end: Ends the process.
+    """
+
+    app_id: str
+    brokers: str
+    partitions: int
+    folder: Path
+    commit_interval_s: float
+    session_timeout_s: float
+    end: End = field(default=die)
+
+
+class DurableApp(faust.App):
+    """Faust's app with one producer for everything it writes."""
+
+    def __init__(self, config: Config, producer: Producer, **options: Any) -> None:
+        super().__init__(config.app_id, **options)
+        self.end = config.end
+        self.log_of_writes = producer
+        self.input_names: tuple[str, ...] = ()
+        self.taken: Taken = _nothing
+        """Awaited with the partitions that are newly held, after their tables are whole and before their events."""
+
+    def durable_table(self, name: str) -> DurableTable:
+        """Declare a table; its changelog is `{app_id}-{name}-changelog`."""
+        options = dict(_ROCKSDB)
+        table = self.Table(
+            name, key_type=bytes, value_type=bytes, partitions=self.conf.topic_partitions, options=options
+        )
+        return cast("DurableTable", table)
+
+    def read(self, agents: Mapping[str, Agent]) -> None:
+        """Bind one agent to each input topic; call once, before the start."""
+        self.input_names = tuple(agents)
+        for name, fun in agents.items():
+            topic = self.topic(
+                name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+            )
+            self.agent(topic, name=f"reads {name}")(fun)
+
+    async def begin(self, event: EventT[bytes]) -> bool:
+        """Whether this event is to be processed now; see `DurableConsumer.begin`."""
+        return await self._reader.begin(event)
+
+    def finish(self, event: EventT[bytes]) -> None:
+        """Everything this event causes was sent."""
+        self._reader.finish(event)
+
+    @property
+    def _reader(self) -> DurableConsumer:
+        return cast("DurableConsumer", self.consumer)
+
+    def emit(self, topic: str, message: Message) -> None:
+        """Send one output; durable once the next barrier is passed."""
+
+        def report(result: Ack | KafkaError) -> None:
+            if isinstance(result, KafkaError):
+                self.end(Exit.UNDELIVERED, f"{topic}: {result.reason}")
+
+        self.hand_over(topic, message, report)
+
+    def hand_over(self, topic: str, message: Message, on_report: OnReport, partition: int | None = None) -> None:
+        """Send one record; what cannot be taken ends the process, since half of an event's writes may be out."""
+        try:
+            self.log_of_writes.send(topic, message, on_report, partition)
+        except QueueFull:
+            self.end(Exit.UNDELIVERED, f"{topic}: the producer's queue is full")
+        except KafkaError as error:
+            self.end(Exit.UNDELIVERED, f"{topic}: {error.reason}")
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Transport:
+        return Transport(self.conf.broker_producer, self)
+
+
+def create_app(config: Config, producer: Producer) -> DurableApp:
+    """Make the app. Call inside the loop that will run it."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    # DEBUG records of aiokafka cost 7 % where its logger is left open, and are dropped in the end.
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    return DurableApp(
+        config,
+        producer,
+        broker=[URL(f"kafka://{address.strip()}") for address in config.brokers.split(",")],
+        store="rocksdb://",
+        datadir=config.folder,
+        autodiscover=False,
+        web_enabled=False,
+        topic_partitions=config.partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        broker_commit_interval=config.commit_interval_s,
+        broker_session_timeout=config.session_timeout_s,
+        broker_heartbeat_interval=config.session_timeout_s / 4,
+        broker_rebalance_timeout=max(10.0, config.session_timeout_s),
+        broker_request_timeout=max(20.0, 2 * config.session_timeout_s),
+        consumer_auto_offset_reset="earliest",
+        worker_redirect_stdouts=False,
+        Table=DurableTable,
+        TableManager=DurableTables,
+        PartitionAssignor=CompleteAssignor,
+    )

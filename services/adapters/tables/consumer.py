@@ -1,0 +1,124 @@
+"""Offsets that come from the agents, and a fence in front of them.
+
+Faust commits what its acknowledgement bookkeeping believes: a hole in what was read counts as compaction and is
+committed past (faust/transport/consumer.py, `_add_gap`, `_new_offset`). Here an offset is committed only after the
+agent finished it, and an event that does not follow the one before it in its partition ends the process.
+The input topics therefore switch Faust's acknowledgements off (`acks=False`).
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, EventT
+from mode import Service
+
+from services.adapters.tables import watchdog
+from services.adapters.tables.exits import Exit
+
+
+class DurableConsumer(driver.Consumer):
+    """Faust's consumer with offsets and positions of its own."""
+
+    app: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expected: dict[TP, int] = {}
+        """The next offset of each input partition that an agent may begin; empty until recovery ended."""
+        self.moved_at: dict[TP, float] = {}
+        """When each last moved, monotonic."""
+        self._finished: dict[TP, int] = {}
+
+    async def begin(self, event: EventT[bytes]) -> bool:
+        """Wait for room in the producer's queue, then say whether this event is to be processed now.
+
+        Returns:
+            False: it is done already, or was read before a rebalance; skip it without `finish`.
+        """
+        await self.app.log_of_writes.room()
+        message = event.message
+        expected = self.expected.get(message.tp)
+        if (
+            expected is None
+            or self.app.rebalancing
+            or message.generation_id != self.app.consumer_generation_id
+            or message.offset < expected
+        ):
+            return False
+        if message.offset > expected:
+            self.app.end(
+                Exit.FENCE, f"{message.topic}[{message.partition}]: expected offset {expected}, got {message.offset}"
+            )
+        return True
+
+    def finish(self, event: EventT[bytes]) -> None:
+        """Everything this event causes was sent: its offset may be committed after the next barrier."""
+        message = event.message
+        if self.expected.get(message.tp) == message.offset:
+            self.expected[message.tp] = self._finished[message.tp] = message.offset + 1
+            self.moved_at[message.tp] = time.monotonic()
+
+    async def seek_events(self) -> None:
+        """Put every assigned input partition at its committed offset, the earliest one where nothing was committed."""
+        self.expected.clear()
+        self._finished.clear()
+        partitions = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        if not partitions:
+            return
+        committed = await self._committed(partitions)
+        first = await self.earliest_offsets(*partitions)
+        end = await self.highwaters(*partitions)
+        start = {}
+        for tp in partitions:
+            at = committed[tp]
+            if at is not None and not first[tp] <= at <= end[tp]:
+                self._report_loss(tp, at, first[tp], end[tp])
+            start[tp] = first[tp] if at is None else at
+        await self.seek_wait(start)
+        self._committed_offset.update(committed)
+        self.moved_at = dict.fromkeys(start, time.monotonic())
+        self.expected = start
+
+    def _report_loss(self, tp: TP, at: int, first: int, end: int) -> None:
+        lost = f"records {at} to {first - 1} are gone" if at < first else f"the log ends at {end}"
+        self.app.end(
+            Exit.LOSS,
+            f"{tp.topic}[{tp.partition}]: committed offset {at} is outside the log ({first} to {end}): {lost}",
+        )
+
+    async def _committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
+        consumer = self._thread._ensure_consumer()
+
+        async def ask() -> dict[TP, int | None]:
+            return {tp: await consumer.committed(tp) for tp in partitions}
+
+        found: Mapping[TP, int | None] = await self._thread.call_thread(ask)
+        return found
+
+    # What Faust asks for when it commits.
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._finished.get(tp)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Any:
+        return [tp for tp in self._finished if topics is None or tp in topics or tp.topic in topics]
+
+    # What Faust does to positions.
+
+    async def perform_seek(self) -> None:
+        """Do nothing: only the end of a recovery places the input partitions (`seek_events`).
+
+        Faust calls it also from a fetch that finds the flow stopped; that one runs beside the recovery and would move
+        the partitions under it.
+        """
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's own signature
+        # A copy: Faust hands its living set to another thread, and aiokafka takes an emptied one for "all partitions".
+        wanted = set(active_partitions or ())
+        return await super()._getmany(wanted, timeout) if wanted else {}
+
+    @Service.task
+    async def _watch(self) -> None:
+        await watchdog.watch(self)

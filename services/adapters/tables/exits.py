@@ -1,0 +1,55 @@
+"""How a worker ends itself: a status for each reason, and one last line that says what and where.
+
+Rule: a check never guesses and never raises into Faust, which would log and go on. It ends the process at once;
+nothing is flushed, since whatever was not acknowledged is written again by the replay.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NoReturn
+
+
+class Exit(IntEnum):
+    """Exit statuses of a table worker, from 70 (sysexits' EX_SOFTWARE) upwards. Start it again after each but LOSS."""
+
+    UNDELIVERED = 70
+    """A record that it sent was not written within its time."""
+    UNEXPECTED = 71
+    """A decision raised: a bug, met at the record that is named. Nothing of that record was committed."""
+    LOSS = 72
+    """The committed offset is outside the log: records were removed before they were read."""
+    STORE = 73
+    """The local copy of a table could not be written or read."""
+    FOREIGN_WRITER = 74
+    """Somebody else wrote this worker's changelog: one of the two had lost the partition and did not know."""
+    FENCE = 75
+    """The next record read does not follow the last one: a hole."""
+    COORDINATOR = 76
+    """The task that keeps this worker in its group is dead."""
+    STALL = 77
+    """A partition, or a recovery, has stood still with work waiting."""
+    INCOMPLETE_ASSIGNMENT = 78
+    """Events without their tables were assigned."""
+    METADATA = 79
+    """The cluster's metadata lacks a topic of the group, just after a restart of a broker."""
+    CHANGELOG_BEHIND = 80
+    """The local copy is ahead of its changelog: the topic was made anew, or lost its end."""
+    CRASHED = 81
+    """Faust gave up by itself."""
+    STUCK = 82
+    """It was asked to stop and did not within its time."""
+
+
+End = Callable[[Exit, str], NoReturn]
+"""Ends the process; given as an argument, so that a test can watch it."""
+
+
+def die(reason: Exit, why: str) -> NoReturn:
+    """Write the last line to standard error and end the process, from whatever thread."""
+    line = {"level": "critical", "event": f"{reason.name}: {why}", "exit_status": int(reason)}
+    sys.stderr.write(json.dumps(line) + "\n")
+    sys.stderr.flush()
+    os._exit(reason)

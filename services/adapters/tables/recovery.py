@@ -1,0 +1,91 @@
+"""The end of a recovery, in an order in which nothing can be dropped: seek, then un-pause.
+
+Faust un-pauses the input partitions and clears the queues afterwards, so events already fetched vanish
+(faust/tables/recovery.py, `on_recovery_completed`); it also swallows what its tables raise there. Rule: both tables
+of a partition are whole before any of its events is seen.
+"""
+
+from typing import Any
+
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.types import TP
+
+from services.adapters.tables.exits import Exit
+
+
+class DurableRecovery(Recovery):
+    """Faust's recovery with another end, and a look at what was assigned."""
+
+    app: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held: set[int] = set()
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Hand the partitions over to the agents."""
+        app, consumer = self.app, self.app.consumer
+        await app.on_rebalance_complete.send()
+        self._set_recovery_ended()
+        for table in self.tables.values():
+            await table.on_recovery_completed(self.actives_for_table[table], self.standbys_for_table[table])
+        if app.consumer_generation_id != generation_id:
+            return
+        assignment: set[TP] = consumer.assignment()
+        events = {tp for tp in assignment if not self._is_changelog_tp(tp)}
+        held = self._complete(assignment)
+        app.flow_control.resume()  # clears the queues while the input is still paused
+        if assignment:
+            await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
+            await self._wait(app.taken(held - self._held))
+        self._held = held
+        consumer.resume_partitions(events)
+        self.completed.set()
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        if not app.assignor.assigned_standbys():
+            self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+
+    def _complete(self, assignment: set[TP]) -> set[int]:
+        """The partition numbers held; each with all inputs and all changelogs."""
+        inputs = {str(topic) for topic in self.app.input_names}
+        wanted = inputs | set(self.tables.changelog_topics)
+        held = {tp.partition for tp in assignment if tp.topic in inputs}
+        has = {(tp.topic, tp.partition) for tp in assignment}
+        recovered = {(tp.topic, tp.partition) for tps in self.actives_for_table.values() for tp in tps} | {
+            (tp.topic, tp.partition) for tp in assignment if tp.topic in inputs
+        }
+        lacking = sorted(
+            f"{topic}[{number}]"
+            for topic in wanted
+            for number in held
+            if (topic, number) not in has or (topic, number) not in recovered
+        )
+        if lacking:
+            self.app.end(Exit.INCOMPLETE_ASSIGNMENT, f"assigned without {', '.join(lacking)}")
+        return held
+
+    async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        await super()._build_offsets(consumer, tps, destination, title)
+        for tp in tps:
+            end = self.active_highwaters.get(tp)
+            if end is not None and destination[tp] > end:
+                self.app.end(
+                    Exit.CHANGELOG_BEHIND,
+                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {destination[tp]}, "
+                    f"the topic ends at {end}; remove the copy if the topic was made anew on purpose",
+                )
+
+
+class DurableTables(TableManager):
+    """Faust's table manager with this recovery."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """The one recovery of the app."""
+        if self._recovery is None:
+            self._recovery = DurableRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery

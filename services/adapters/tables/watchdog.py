@@ -1,0 +1,83 @@
+"""Notices what stands still, and ends the process.
+
+Faust never asks aiokafka for its errors (`check_errors`), so a dead group coordinator hangs in silence; a partition
+can lose its place in the fetcher and stand still with work waiting. Rule: a worker that was itself paused gives every
+partition a fresh start before it judges.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from services.adapters.tables.exits import Exit
+
+if TYPE_CHECKING:
+    from services.adapters.tables.consumer import DurableConsumer
+
+LOOK_S = 1.0
+PAUSED_S = 3.0
+"""A look that comes this late means that the process was stopped, or the machine overloaded."""
+
+STALL_S = 60.0
+"""Longer than a restart of a broker (12 s were seen); below that a healthy worker would be ended."""
+
+RECOVERY_STALL_S = 120.0
+"""A rebalance waits for the slowest member (30 s, twice where it is asked again); then rows must arrive."""
+
+
+async def watch(consumer: "DurableConsumer") -> None:
+    """Look once a second until the consumer stops."""
+    recovery = _Recovery(time.monotonic())
+    last = time.monotonic()
+    while not consumer.should_stop:
+        await consumer.sleep(LOOK_S)
+        now = time.monotonic()
+        paused, last = now - last > PAUSED_S, now
+        client = consumer._thread._consumer
+        if client is None or client._closed or consumer.should_stop:
+            continue
+        _coordinator(consumer, client)
+        app = consumer.app
+        if paused:
+            recovery.restart(now)
+        if app.rebalancing or app.in_recovery or paused:
+            consumer.moved_at = dict.fromkeys(consumer.moved_at, now)
+            recovery.judge(app, now)
+        else:
+            recovery.restart(now)
+            _partitions(consumer, client, now)
+
+
+def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
+    coordinator = client._coordinator
+    task = getattr(coordinator, "_coordination_task", None)
+    if task is not None and task.done():
+        consumer.app.end(Exit.COORDINATOR, "the group coordination task has ended")
+    if (error := getattr(coordinator, "_pending_exception", None)) is not None:
+        consumer.app.end(Exit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
+
+
+def _partitions(consumer: "DurableConsumer", client: Any, now: float) -> None:
+    assignment = consumer.assignment()
+    for tp, expected in consumer.expected.items():
+        end = client.highwater(tp) if tp in assignment else None
+        if end is not None and end > expected and now - consumer.moved_at.get(tp, now) > STALL_S:
+            still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
+            consumer.app.end(Exit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
+
+
+class _Recovery:
+    """How long a rebalance or a recovery has made no progress."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._seen: Any = None
+
+    def restart(self, now: float) -> None:
+        self._since = now
+
+    def judge(self, app: Any, now: float) -> None:
+        seen = (app.consumer_generation_id, dict(app.tables.recovery.active_offsets))
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        if now - self._since > RECOVERY_STALL_S:
+            app.end(Exit.STALL, f"the recovery of the tables has stood still for {RECOVERY_STALL_S:.0f} s")

@@ -1,0 +1,158 @@
+"""Feeds a subject while everything around it is killed and paused, and counts what was lost, doubled or miscounted.
+
+Long form: `python -m tests.faults.chaos --seed 61 --n 20000`. A seed fixes the schedule, not the interleaving of the
+processes: a run that fails is repeated with the same seed several times.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services import engines
+from services.adapters.tables.exits import Exit
+from services.engines import Engine
+from services.engines.kafka import Kafka
+from tests.faults.counted import Counted
+from tests.faults.nemesis import Fault, Nemesis
+from tests.faults.subject import Subject, Verdict
+
+EXPECTED_EXITS = frozenset(
+    {
+        *(Exit.UNDELIVERED, Exit.FOREIGN_WRITER, Exit.FENCE, Exit.COORDINATOR, Exit.STALL),
+        *(Exit.INCOMPLETE_ASSIGNMENT, Exit.METADATA, Exit.CRASHED, Exit.STUCK),
+    }
+)
+"""With which a worker may end itself under these faults; the others name a bug or a loss."""
+
+
+_STOPPED = frozenset({0, -signal.SIGTERM})
+"""Asked to stop: by itself, or before it could listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How long and how hard.
+
+    Attributes:
+        deliveries: Without the duplicates.
+        rate: Deliveries a second.
+        steps: Faults; one is a kill of the broker.
+        rest_s: Least and most between two.
+        session_s: Of the workers; a pause is longer than that.
+        drain_s: How long everything may take to be read afterwards.
+    """
+
+    deliveries: int
+    rate: float
+    steps: int
+    rest_s: tuple[float, float]
+    session_s: float = 4.0
+    drain_s: float = 180.0
+
+
+SHORT = Form(deliveries=3_000, rate=300, steps=4, rest_s=(0.5, 1.0), session_s=2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What happened."""
+
+    seed: int
+    verdict: Verdict
+    odd_exits: tuple[int, ...]
+    stops: tuple[int, ...]
+    story: str
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, and nobody ended for a reason that these faults do not explain."""
+        return self.verdict.clean and not self.odd_exits and not set(self.stops) - _STOPPED
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {self.verdict}\n    {self.story}"
+
+
+def schedule(form: Form, draw: random.Random) -> list[Fault]:
+    """A broker kill at a drawn place among other faults, each kind once before any comes again."""
+    others = [fault for fault in Fault if fault is not Fault.BROKER_KILL]
+    faults: list[Fault] = []
+    while len(faults) < form.steps - 1:
+        faults += draw.sample(others, len(others))
+    faults = faults[: form.steps - 1]
+    faults.insert(draw.randrange(form.steps), Fault.BROKER_KILL)
+    return faults
+
+
+@contextmanager
+def own_broker(folder: Path) -> Iterator[Kafka]:
+    """A broker of this test's own, to be killed."""
+    ignored = {"KAFKA_BOOTSTRAP_SERVERS", "LIFECYCLE_ENGINES"}
+    environ = {name: value for name, value in os.environ.items() if name not in ignored}
+    with engines.running(folder, environ, wanted=(Engine.KAFKA,)) as running:
+        assert running.kafka is not None
+        yield running.kafka
+
+
+def unleash(subject: Subject, broker: Kafka, folder: Path, seed: int, form: Form) -> Run:
+    """One seed, from empty topics to the verdict."""
+    draw = random.Random(seed)
+    faults = schedule(form, draw)
+    started = time.monotonic()
+    subject.prepare()
+    environ: Mapping[str, str] = dict(os.environ)
+    nemesis = Nemesis(subject, broker, folder, environ, draw, form.session_s)
+    nemesis.begin()
+    feeding = threading.Thread(target=subject.feed, args=(form.deliveries, form.rate, random.Random(seed + 1)))
+    feeding.start()
+    nemesis.rest(3)
+    for fault in faults:
+        nemesis.strike(fault)
+        nemesis.rest(draw.uniform(*form.rest_s))
+    while feeding.is_alive():
+        nemesis.rest(0.5)
+    fed = time.monotonic()
+    while not subject.drained() and time.monotonic() - fed < form.drain_s:
+        nemesis.rest(0.5)
+    drained = time.monotonic()
+    stops = tuple(nemesis.end())
+    odd = tuple(status for status in nemesis.exits if status not in EXPECTED_EXITS)
+    story = "\n    ".join(
+        (
+            " ".join(nemesis.diary),
+            f"drained in {drained - fed:.0f} s, {time.monotonic() - started:.0f} s in all, stopped with {stops}",
+            *nemesis.last_words(),
+        )
+    )
+    return Run(seed, subject.judge(), odd, stops, story)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run seeds one after the other; 1 when one is not clean."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, nargs="+", required=True)
+    parser.add_argument("--n", type=int, default=20_000, help="deliveries of each seed, without duplicates")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=500)
+    given = parser.parse_args(arguments)
+    form = Form(given.n, given.rate, given.steps, (1.0, 6.0), drain_s=300.0)
+    clean = True
+    for seed in given.seed:
+        folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
+        with own_broker(folder / "broker") as broker:
+            run = unleash(Counted(broker.bootstrap, f"c{seed}-", form.session_s), broker, folder, seed, form)
+        print(run, folder, sep="\n    ", flush=True)
+        clean = clean and run.clean
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""The counting application of `table_worker` as a subject of the chaos driver."""
+
+import json
+import random
+import sys
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults import records
+from tests.faults.subject import Verdict
+from tests.faults.table_worker import INPUTS, OUTPUT, Row
+
+PARTITIONS = 4
+_KEYS = 212
+_DUPLICATES = 0.25
+_COMPACTED = {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
+
+
+@dataclass(slots=True)
+class Counted:
+    """What was fed, and what must come out of it."""
+
+    bootstrap: str
+    prefix: str
+    session_s: float
+    _fed: list[tuple[str, bytes]] = field(default_factory=list)
+    _per_key: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+
+    @property
+    def _group(self) -> str:
+        return f"{self.prefix}chaos"
+
+    def prepare(self) -> None:
+        """Make its topics."""
+        plain: dict[str, dict[str, str]] = {self.prefix + name: {} for name in (*INPUTS, OUTPUT)}
+        changelogs = {f"{self._group}-{table}-changelog": _COMPACTED for table in INPUTS.values()}
+        records.create(self.bootstrap, plain | changelogs, PARTITIONS)
+
+    def worker(self, disk: Path) -> Sequence[str]:
+        """The command of a worker."""
+        arguments = {
+            "brokers": self.bootstrap,
+            "prefix": self.prefix,
+            "partitions": PARTITIONS,
+            "folder": str(disk),
+            "session_s": self.session_s,
+        }
+        return (sys.executable, "-m", "tests.faults.table_worker", json.dumps(arguments))
+
+    def feed(self, count: int, rate: float, draw: random.Random) -> None:
+        """Write deliveries to both inputs, a fifth to the second."""
+        producer = records.producer(self.bootstrap)
+        recent: deque[tuple[str, bytes, bytes]] = deque(maxlen=300)
+        started = time.monotonic()
+        for number in range(count):
+            topic = "events" if draw.random() < 0.8 else "notes"
+            key, uid = b"k%03d" % draw.randrange(_KEYS), b"%08d" % number
+            recent.append((topic, key, uid))
+            self._fed.append((INPUTS[topic], uid))
+            self._per_key[INPUTS[topic], key] += 1
+            producer.produce(self.prefix + topic, key=key, value=uid)
+            if draw.random() < _DUPLICATES:
+                topic, key, uid = draw.choice(recent)
+                producer.produce(self.prefix + topic, key=key, value=uid)
+            producer.poll(0)
+            if number % 20 == 0:
+                time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        assert producer.flush(120) == 0, "the feeder's own records must be written"
+
+    def drained(self) -> bool:
+        """Whether every input offset is committed."""
+        return records.behind(self.bootstrap, self._group, [self.prefix + name for name in INPUTS], PARTITIONS) == 0
+
+    def judge(self) -> Verdict:
+        """Compare what was said, and the rows, with what was fed."""
+        inputs = sum(sum(records.end_offsets(self.bootstrap, self.prefix + name, PARTITIONS)) for name in INPUTS)
+        said = [value for *_, value in records.read(self.bootstrap, self.prefix + OUTPUT, PARTITIONS)]
+        sequences: defaultdict[tuple[str, bytes], set[int]] = defaultdict(set)
+        ids: defaultdict[tuple[str, bytes], defaultdict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
+        for value in said:
+            table, uid, key, sequence = value.split(b"|")
+            sequences[table.decode(), uid].add(int(sequence))
+            ids[table.decode(), key][int(sequence)].add(uid)
+        missing = [str(fed) for fed in self._fed if fed not in sequences]
+        double = [f"{fed} {found}" for fed, found in sequences.items() if len(found) > 1]
+        counts = self._counts()
+        bad = [
+            f"{place}: {count} fed, row says {counts.get(place)}, said {sorted(ids[place])[-1:]}"
+            for place, count in self._per_key.items()
+            if sorted(ids[place]) != list(range(1, count + 1))
+            or any(len(uids) > 1 for uids in ids[place].values())
+            or counts.get(place) != count
+        ]
+        examples = (*missing[:4], *double[:4], *bad[:4])
+        repeats = len(said) - len(set(said))
+        return Verdict(inputs, len(self._fed), len(said), repeats, len(missing), len(double), len(bad), examples)
+
+    def _counts(self) -> dict[tuple[str, bytes], int]:
+        """What a recovery from the changelogs alone would know: the newest row of each key."""
+        newest: dict[tuple[str, bytes], Row] = {}
+        for table in INPUTS.values():
+            for *_, key, packed in records.read(self.bootstrap, f"{self._group}-{table}-changelog", PARTITIONS):
+                row = Row(packed)
+                held = newest.get((table, key))
+                if held is None or row.version >= held.version:
+                    newest[table, key] = row
+        return {place: row.count for place, row in newest.items()}

@@ -1,0 +1,78 @@
+"""Reading and writing whole topics of a test's broker, through restarts of it."""
+
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
+
+_QUIET: dict[str, str | int | float | bool] = {"log_level": 0}
+
+
+def producer(bootstrap: str) -> Producer:
+    """One that outlives a broker that is away for a minute."""
+    return Producer(
+        _QUIET
+        | {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "message.timeout.ms": 120_000,
+            "partitioner": "murmur2_random",
+        }
+    )
+
+
+def create(bootstrap: str, topics: Mapping[str, Mapping[str, str]], partitions: int) -> None:
+    """Make topics; name to settings."""
+    new = [NewTopic(name, partitions, 1, config=dict(config)) for name, config in topics.items()]
+    admin = AdminClient(_QUIET | {"bootstrap.servers": bootstrap})  # it must outlive its answers
+    for future in admin.create_topics(new).values():
+        future.result(30)
+
+
+def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, bytes, bytes]]:
+    """Partition, offset, key and value of every record, in order of each partition."""
+    found = []
+    ends = dict(enumerate(end_offsets(bootstrap, topic, partitions)))
+    consumer = _reader(bootstrap, "reads")
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number, end in ends.items() if end])
+    left = {number for number, end in ends.items() if end}
+    while left:
+        for message in consumer.consume(1000, timeout=0.2):
+            assert not message.error(), message.error()
+            number, offset = message.partition() or 0, message.offset() or 0
+            found.append((number, offset, message.key() or b"", message.value() or b""))
+            if offset + 1 >= ends[number]:
+                left.discard(number)
+    consumer.close()
+    return found
+
+
+def end_offsets(bootstrap: str, topic: str, partitions: int) -> list[int]:
+    """The end of each partition."""
+    consumer = _reader(bootstrap, "ends")
+    marks = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in range(partitions)]
+    consumer.close()
+    return [high for _, high in marks]
+
+
+def behind(bootstrap: str, group: str, topics: Iterable[str], partitions: int) -> int | None:
+    """Offsets not yet committed, in all; None while the broker does not say."""
+    consumer = _reader(bootstrap, group)
+    try:
+        left = 0
+        for topic in topics:
+            asked = [TopicPartition(topic, number) for number in range(partitions)]
+            for place in consumer.committed(asked, timeout=5):
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, place.partition), timeout=5)
+                left += high - (place.offset if place.offset >= 0 else low)
+    except KafkaException:
+        return None
+    else:
+        return left
+    finally:
+        consumer.close()
+
+
+def _reader(bootstrap: str, group: str) -> Consumer:
+    return Consumer(_QUIET | {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})

@@ -1,0 +1,63 @@
+"""What the chaos driver may be let loose on: something with workers, an input, and a way to be judged."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came out, counted.
+
+    Attributes:
+        inputs: Records in the input topics, duplicates included.
+        unique: Different deliveries among them.
+        outputs: Records in the output topic.
+        repeats: Of these, byte-identical repeats, which consumers ignore.
+        missing: Deliveries without an output.
+        double: Deliveries with two different outputs.
+        bad: Keys whose sequence is not 1, 2, 3 … without gaps, or whose row says otherwise.
+        examples: A few of them.
+    """
+
+    inputs: int
+    unique: int
+    outputs: int
+    repeats: int
+    missing: int
+    double: int
+    bad: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Nothing was lost, doubled or miscounted."""
+        return not (self.missing or self.double or self.bad)
+
+    def __str__(self) -> str:
+        text = (
+            f"inputs {self.inputs} unique {self.unique} outputs {self.outputs} repeats {self.repeats} "
+            f"MISSING {self.missing} DOUBLE {self.double} BAD {self.bad}"
+        )
+        return "\n    ".join((text, *self.examples))
+
+
+class Subject(Protocol):
+    """One application under test on one broker."""
+
+    def prepare(self) -> None:
+        """Make its topics."""
+
+    def worker(self, disk: Path) -> Sequence[str]:
+        """The command of a worker that keeps its local state on `disk`."""
+
+    def feed(self, count: int, rate: float, draw: random.Random) -> None:
+        """Write `count` deliveries and some duplicates at about `rate` a second; returns when all are acknowledged."""
+
+    def drained(self) -> bool:
+        """Whether every input offset is committed."""
+
+    def judge(self) -> Verdict:
+        """Read everything that came out."""
