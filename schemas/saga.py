@@ -1,0 +1,149 @@
+"""The journal of one key: what was intended, what became of it, what follows; stored beside the newest desired version.
+
+Rule: a step is written here before it is called and after. What has an intent counts as maybe done until an answer says
+otherwise. Only `services.core.saga` changes a journal; it returns a new one.
+"""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from schemas.tenant import Desired
+from schemas.values import Instant, Json, Record, TenantId
+
+
+class Phase(StrEnum):
+    """What the saga of a key is about now."""
+
+    EMPTY = "empty"
+    """Nothing exists: never provisioned, or torn down."""
+    CREATING = "creating"
+    """The first provisioning of a life."""
+    ACTIVE = "active"
+    """Everything is as the newest answered version wants it, or as the last good one did."""
+    UPDATING = "updating"
+    RESTORING = "restoring"
+    """The last good configuration is put back on the steps that a refused update touched."""
+    COMPENSATING = "compensating"
+    """A first provisioning failed: everything started is undone in reverse."""
+    ROLLED_BACK = "rolled_back"
+    """Compensated; nothing exists; a later version starts another life."""
+    REMOVING = "removing"
+    COMPENSATION_FAILED = "compensation_failed"
+    """Parked with an alert until a newer version comes."""
+    REMOVAL_FAILED = "removal_failed"
+    """Likewise."""
+
+
+class Presence(StrEnum):
+    """What is known of a step's resource."""
+
+    ABSENT = "absent"
+    """Never asked for, or known to be gone."""
+    ASKED = "asked"
+    """Asked for, and every answer so far said that nothing was done."""
+    MAYBE = "maybe"
+    PRESENT = "present"
+
+
+class Verdict(StrEnum):
+    """The class of the newest answer to a step."""
+
+    DONE = "done"
+    RETRYABLE = "retryable"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    """The step will not be asked again in this turn."""
+    EXHAUSTED = "exhausted"
+    """Likewise: its retries are spent."""
+
+
+class StepLog(Record):
+    """The marks of one step in one life: its newest intent and outcome, and what is known of the resource."""
+
+    n: int = 0
+    """Intents so far; the idempotency key of the newest one names it."""
+    verb: str | None = None
+    """Of the newest intent: `create`, `update` or `delete`."""
+    at: Instant = 0
+    """When the newest mark was made."""
+    open: bool = False
+    """The newest intent has no known outcome: its call is under way, or was lost."""
+    read_back: bool = False
+    """The open intent was looked up by name and is to be called again with the same key."""
+    verdict: Verdict = Verdict.DONE
+    there: Presence = Presence.ABSENT
+    inputs: Json = Field(default_factory=dict)
+    """`configuration` (only the names that the step uses) and `enabled`, as the newest create or update had them."""
+    intended: str | None = None
+    """Hash of the settings and inputs of the newest create or update."""
+    applied: str | None = None
+    """Hash of those known to be in force; none while that is in doubt."""
+    outputs: Json = Field(default_factory=dict)
+    """What the system answered; values declared secret are sealed."""
+    answers: int = 0
+    """Answers of the system in this turn that led nowhere; they cost the step's `retries`."""
+    silences: int = 0
+    """Calls of this turn without an answer; they cost nothing but time."""
+    not_before: Instant = 0
+    reason: str = ""
+    """Why the newest answer was not done."""
+
+
+class Life(Record):
+    """One generation of a key: from before its first intent until its teardown or compensation ends."""
+
+    generation: int
+    plan: str
+    """Digest of the plan it began with; it ends with the same one."""
+    tenant_id: TenantId
+    """The recorded binding."""
+    steps: dict[str, StepLog] = Field(default_factory=dict)
+    good: Desired | None = None
+    """The version last applied whole."""
+    issued_for: Instant = 0
+    """`installed_at` for which tokens were issued last."""
+    reissue: tuple[str, ...] = ()
+    """Steps to be undone and done again: an `uninstalled` lay between two installs."""
+
+
+class Sweep(Record):
+    """A life that ended and is looked up again by name, for what a lost call may have left behind."""
+
+    due_at: Instant
+    life: Life
+
+
+class Failure(Record):
+    """Why a turn did not get where it was going."""
+
+    step: str
+    error_class: str
+    """`refused` or `exhausted`."""
+    reason: str
+
+
+class Journal(Record):
+    """Everything a worker needs, beside the plan and the newest desired version, to know the next move."""
+
+    phase: Phase = Phase.EMPTY
+    generation: int = 0
+    """Of the newest life; 0 before the first."""
+    life: Life | None = None
+    """The life that is on, if any."""
+    target: Desired | None = None
+    """The version that was taken up last."""
+    seen: int = -1
+    """The greatest version that made this saga move: a parked one moves again only for a greater."""
+    turned_at: Instant = 0
+    """When the present phase began; `destroy_after` counts from here."""
+    failure: Failure | None = None
+    held: str | None = None
+    """Why the version `held_version` waits for another to change."""
+    held_version: int = -1
+    held_until: Instant = 0
+    told: str | None = None
+    """What was last said about waiting, so that it is said once."""
+    sweeps: tuple[Sweep, ...] = ()
+    seq: int = 0
+    """Outcomes written so far."""

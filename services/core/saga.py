@@ -1,0 +1,240 @@
+"""What a saga does next: a pure, total function of plan, journal, newest desired version and time.
+
+Rule: what decides an order of calls is here, as two tables (what a new version does to a phase, how a phase moves) and the
+two ways along a plan, up and down. Whoever calls the outside world asks `next_move`, writes the move down (`saga_marks`),
+makes the call, writes the answer down (`saga_answers`), and asks again.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep, Verdict
+from schemas.tenant import Desired
+from schemas.values import Json
+from services.core.calls import Verb, resource_name
+from services.core.moves import Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.plan import LEFT_BEHIND, Plan, Step, UndoBy, schema_name
+from services.core.references import Facts, substitute, used_configuration
+
+HELD_US: Final = 60_000_000
+"""How long a version that another tenant stands in the way of waits before it is tried again (spec section 6)."""
+
+_NEVER: Final = StepLog()
+_GIVEN_UP: Final = frozenset({Verdict.REFUSED, Verdict.EXHAUSTED})
+_NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """The plan for new lives, and by digest every plan that a life still goes by."""
+
+    current: Plan
+    by_digest: Mapping[str, Plan] = field(default_factory=dict)
+
+    def of(self, life: Life) -> Plan:
+        """The plan a life began with."""
+        return self.by_digest.get(life.plan, self.current)
+
+
+TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
+    Phase.EMPTY: (Phase.CREATING, Phase.REMOVING),
+    Phase.CREATING: (Phase.CREATING, Phase.REMOVING),
+    Phase.ACTIVE: (Phase.UPDATING, Phase.REMOVING),
+    Phase.UPDATING: (Phase.UPDATING, Phase.REMOVING),
+    Phase.RESTORING: (Phase.UPDATING, Phase.REMOVING),
+    Phase.COMPENSATING: (None, Phase.REMOVING),
+    Phase.ROLLED_BACK: (Phase.CREATING, Phase.REMOVING),
+    Phase.REMOVING: (None, Phase.REMOVING),
+    Phase.COMPENSATION_FAILED: (Phase.COMPENSATING, Phase.REMOVING),
+    Phase.REMOVAL_FAILED: (Phase.REMOVING, Phase.REMOVING),
+}
+"""What a newer desired version does to a phase, installed and not; None: the phase ends first."""
+
+PARKED: Final = frozenset({Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED})
+"""Phases that wait for a newer version, or an operator."""
+
+
+def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> Move:
+    """What to do next; the same for the same arguments, whoever asks.
+
+    Args:
+        plans: The plan for a new life, and those of the lives in the journal.
+        journal: As last written.
+        desired: The newest desired version of the key.
+        now_us: Microseconds UTC.
+    """
+    move = _take(journal, desired, now_us) or _WAYS[journal.phase](plans, journal, now_us)
+    if not isinstance(move, Wait):
+        return move
+    if move.reason == "grace" and desired.installed and _newer(journal, desired):
+        return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
+    return _sweep(plans, journal, now_us, move)
+
+
+def _newer(journal: Journal, desired: Desired) -> bool:
+    if journal.phase in PARKED:
+        return desired.version > journal.seen
+    return journal.target is None or desired.version > journal.target.version
+
+
+def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None:
+    if not _newer(journal, desired):
+        return None
+    phase = TAKES[journal.phase][0 if desired.installed else 1]
+    if phase is None:
+        return None
+    if phase is Phase.CREATING and journal.life is None:
+        if desired.tenant_id is None:
+            return Wait(now_us + HELD_US, "tenant_unknown")
+        if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
+            return Wait(journal.held_until, journal.held)
+    return Take(phase, desired)
+
+
+def _rest(_: Plans, __: Journal, ___: int) -> Move:
+    return Wait(None)
+
+
+def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
+    """Along the plan: what is not there is made, what differs is changed, what is in doubt is looked at."""
+    life, wanted = journal.life, journal.target
+    if life is None or wanted is None:
+        return Finish()
+    if journal.phase is Phase.RESTORING:
+        wanted = life.good or wanted
+    for step in plans.of(life).steps:
+        move = _up_step(journal.phase, life, step, wanted, now_us)
+        if move is not None:
+            return move
+    return Finish()
+
+
+def _up_step(phase: Phase, life: Life, step: Step, wanted: Desired, now_us: int) -> Move | None:  # noqa: PLR0911 - one line a case, in order
+    log = life.steps.get(step.name, _NEVER)
+    stop = _stopped(step, log, now_us)
+    if stop is not None:
+        return stop
+    if step.name in life.reissue and phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
+        return _undo(life, step, log)
+    if _in_doubt(log):
+        return Observe(life.generation, step, log.n)
+    inputs, intended, missing = wish(life, step, wanted)
+    if missing:
+        return GiveUp(step.name, Verdict.REFUSED, f"missing: {', '.join(missing)}")
+    if log.open and log.verb != Verb.DELETE and log.intended == intended:
+        return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended)
+    if log.there in _NOT_THERE or (log.open and log.verb == Verb.CREATE):
+        return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended)
+    if log.applied != intended:
+        return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended)
+    return None
+
+
+def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
+    """Against the plan: whatever was asked for is undone, the newest first."""
+    life = journal.life
+    if life is None:
+        return Finish()
+    for step in reversed(plans.of(life).steps):
+        log = life.steps.get(step.name, _NEVER)
+        if log.there is Presence.ABSENT or step.undo is UndoBy.NOTHING:
+            continue
+        due_us = journal.turned_at + step.destroy_after_s * 1_000_000
+        if journal.phase is Phase.REMOVING and now_us < due_us:
+            return Wait(due_us, "grace", step.name)
+        return _stopped(step, log, now_us) or _undo(life, step, log)
+    return Finish()
+
+
+_WAYS: Final[Mapping[Phase, Callable[[Plans, Journal, int], Move]]] = {
+    Phase.EMPTY: _rest,
+    Phase.CREATING: _up,
+    Phase.ACTIVE: _rest,
+    Phase.UPDATING: _up,
+    Phase.RESTORING: _up,
+    Phase.COMPENSATING: _down,
+    Phase.ROLLED_BACK: _rest,
+    Phase.REMOVING: _down,
+    Phase.COMPENSATION_FAILED: _rest,
+    Phase.REMOVAL_FAILED: _rest,
+}
+
+
+def _stopped(step: Step, log: StepLog, now_us: int) -> Move | None:
+    if log.verdict in _GIVEN_UP:
+        return GiveUp(step.name, log.verdict, log.reason)
+    if now_us < log.not_before:
+        return Wait(log.not_before, "retrying", step.name)
+    return None
+
+
+def _in_doubt(log: StepLog) -> bool:
+    return (log.open and not log.read_back) or (not log.open and log.there is Presence.MAYBE)
+
+
+def _undo(life: Life, step: Step, log: StepLog) -> Move:
+    if log.open and log.verb == Verb.DELETE:
+        return Undo(life.generation, step, log.n) if log.read_back else Observe(life.generation, step, log.n)
+    return Undo(life.generation, step, log.n + 1)
+
+
+def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait) -> Move:
+    """While there is nothing else to do: look ended lives up again."""
+    for sweep in journal.sweeps:
+        move = _sweep_life(plans, sweep, now_us)
+        if not isinstance(move, Wait):
+            return move
+        if wait.until_us is None or (move.until_us or 0) < wait.until_us:
+            wait = Wait(move.until_us, wait.reason, wait.step)
+    return wait
+
+
+def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
+    if now_us < sweep.due_at:
+        return Wait(sweep.due_at)
+    for step in reversed(plans.of(sweep.life).steps):
+        log = sweep.life.steps.get(step.name, _NEVER)
+        if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING or step.kind in LEFT_BEHIND:
+            continue
+        if now_us < log.not_before:
+            return Wait(log.not_before)
+        if _in_doubt(log):
+            return Observe(sweep.life.generation, step, log.n)
+        return _undo(sweep.life, step, log)
+    return Swept(sweep.life.generation)
+
+
+def facts(
+    life: Life, key: str, *, enabled: bool, configuration: Mapping[str, Any], outputs: Mapping[str, Json]
+) -> Facts:
+    """What the references in a step's settings are replaced with."""
+    org, _, integration = key.partition(":")
+    tenant = {
+        "key": key,
+        "id": life.tenant_id,
+        "org": org,
+        "integration": integration,
+        "generation": life.generation,
+        "name": resource_name(key, life.generation),
+        "schema": schema_name(key, life.generation),
+        "enabled": enabled,
+    }
+    return Facts(tenant, configuration, outputs)
+
+
+def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...]]:
+    """What a step is to be given for a desired version.
+
+    Returns:
+        Its inputs, the hash of its settings with them, and the names that are needed and missing.
+    """
+    configuration = used_configuration(step.settings, wanted.configuration)
+    inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
+    outputs = {name: log.outputs for name, log in life.steps.items()}
+    given = facts(life, wanted.key, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
+    settings, missing = substitute(step.settings, given)
+    text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))
+    return inputs, sha256(text.encode()).hexdigest(), missing
