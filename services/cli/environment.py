@@ -45,7 +45,9 @@ def operator(given: Path | None = None) -> dict[str, str]:
     own = {name: text for name, text in process().items() if text}
     if own.get("KAFKA_BOOTSTRAP_SERVERS"):
         return own
-    return _left_by_up(state_dir(given)) | own
+    left = _left_by_up(state_dir(given))
+    # Ours names the folder of `up`; theirs the folder of a service in it.
+    return left | {name: text for name, text in own.items() if not (left and name == "STATE_DIR")}
 
 
 def settings_of_operator(given: Path | None = None) -> "Settings":
@@ -63,7 +65,8 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
         raise Failure(
             Exit.UNUSABLE, f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where} (--state-dir)."
         )
-    return found
+    # A broker that is away is told once, by the command, and not by librdkafka at every attempt.
+    return found.model_copy(update={"kafka_config": {"log_level": "0", **found.kafka_config}})
 
 
 def _left_by_up(folder: Path) -> dict[str, str]:

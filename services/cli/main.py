@@ -13,6 +13,7 @@ import typer
 from services.cli import environment
 from services.cli.exits import EPILOG, Exit, Failure
 from services.cli.keyring import keyring
+from services.cli.operate import doctor, reconcile, replay
 from services.cli.send import send
 from services.cli.tenants import tenants
 from services.cli.topics import topics
@@ -110,7 +111,8 @@ def version() -> None:
     print(installed("genesys-lifecycle"))
 
 
-app.command(rich_help_panel=_OPERATE)(send)
+for command in (send, reconcile, replay, doctor):
+    app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
@@ -125,21 +127,23 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", Exit.INTERRUPTED)
     except Exception as error:
-        status = _foreign(error)
-        if status is None:
+        told = _foreign(error)
+        if told is None:
             raise
-        _end(str(error), status)
+        _end(*told)
 
 
-def _foreign(error: Exception) -> Exit | None:
-    """The status of an error of the hands; None for one that nobody foresaw."""
+def _foreign(error: Exception) -> tuple[str, Exit] | None:
+    """The sentence and status of an error of the hands; None for one that nobody foresaw."""
     from services.adapters.kafka import KafkaError
     from services.adapters.settings import Unusable
     from services.engines import EngineError
 
     if isinstance(error, Unusable):
-        return Exit.UNUSABLE
-    return Exit.UNREACHABLE if isinstance(error, KafkaError | EngineError) else None
+        return str(error), Exit.UNUSABLE
+    if isinstance(error, KafkaError):
+        return f"Kafka: {error.reason} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+    return (str(error), Exit.UNREACHABLE) if isinstance(error, EngineError) else None
 
 
 def _end(text: str, status: Exit) -> None:

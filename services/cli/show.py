@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 _lock = threading.Lock()
 
@@ -59,3 +59,45 @@ class Download:
             news, self._told = tenths > self._told, max(self._told, tenths)
         if news:
             say(f"fetching Apache Kafka: {here_bytes / 1e6:.0f} of {all_bytes / 1e6:.0f} MB")
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere; use it as a context."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._bar: Any = None
+        self._told = -1
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """So many are done."""
+        if is_terminal():
+            self._draw(what, done, of)
+        elif (tenths := done * 10 // max(of, 1)) > self._told:
+            self._told = tenths
+            say(f"  {what}: {done} of {of}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _draw(self, what: str, done: int, of: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        if self._bar is None:
+            columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._bar.add_task(what, total=of)
+        self._bar.update(self._bar.task_ids[0], completed=done)
+        if done == of:
+            self._end()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -179,9 +179,19 @@ def _prepare(folders: Folders, environ: Mapping[str, str], running: engines.Runn
         keys.init(folders.keyring)
     for folder in (folders.orgs, folders.archive, *map(folders.of, SERVICES)):
         folder.mkdir(parents=True, exist_ok=True)
+    _link_engine_logs(folders)
     shared = wiring.shared(environ, folders, ports, addresses, kept["oauth_client_secret"])
     _apply_topics(shared)
     return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
+
+
+def _link_engine_logs(folders: Folders) -> None:
+    """The engines write into their own folders; the logs of all are found in one."""
+    folders.logs.mkdir(exist_ok=True)
+    for name in _ENGINES:
+        link = folders.logs / f"{name}.log"
+        if not link.is_symlink():
+            link.symlink_to(Path("..", name, "server.log"))
 
 
 def _kept(path: Path) -> dict[str, Any]:

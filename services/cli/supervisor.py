@@ -93,7 +93,7 @@ def pause_s(young_deaths: int) -> float:
     """
     if young_deaths <= 1:
         return 0.0
-    return min(_PAUSE_MOST_S, _PAUSE_FIRST_S * 2.0 ** (young_deaths - 2))
+    return min(_PAUSE_MOST_S, _PAUSE_FIRST_S * 2.0 ** min(young_deaths - 2, 16))
 
 
 def ended(status: int) -> str:

@@ -68,20 +68,11 @@ def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> N
 
 
 def _newest(state_dir: Path | None) -> dict[str, Any]:
-    """The view as it is now: the greatest version of each key."""
-    from schemas.codec import decode
-    from schemas.tenant import Tenant
-    from schemas.topics import TENANTS, named
-    from services.adapters import history
+    """The view as it is now."""
+    from services.adapters import tenant_view
 
     settings = environment.settings_of_operator(state_dir)
-    newest: dict[str, Tenant] = {}
-    for record in history.present(settings.kafka, [named(TENANTS, settings.topic_prefix)]):
-        if record.value is not None:
-            one = decode(Tenant, record.value)
-            if one.key not in newest or newest[one.key].version <= one.version:
-                newest[one.key] = one
-    return newest
+    return tenant_view.read(settings.kafka, settings.topic_prefix)
 
 
 def _happenings(key: str, state_dir: Path | None) -> Iterator[dict[str, Any]]:

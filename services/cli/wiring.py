@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from services.adapters.settings import Settings
+
 HOST: Final = "127.0.0.1"
 
 SERVICES: Final = ("simulator", "ingress", "ledger", "provisioner", "reconciler")
 """In the order of their start: the simulator's proxy stands before the tenants' database."""
+
+_FOR_ONE_MACHINE: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1"}
+"""Other than the defaults, which are for a cluster."""
 
 WEBHOOK_PATH: Final = "/v1/genesys/lifecycle/default"
 
@@ -85,7 +90,7 @@ class Folders:
 def shared(
     environ: Mapping[str, str], folders: Folders, ports: Ports, engines: Addresses, client_secret: str
 ) -> dict[str, str]:
-    """The variables that all services have in common; what `environ` says of topics stands.
+    """The variables that all services have in common; what `environ` says of anything else stands.
 
     Args:
         environ: The environment of `up`.
@@ -95,16 +100,17 @@ def shared(
         client_secret: Of the OAuth client at the simulator.
     """
     simulator = ports.base("simulator")
-    defaults = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1"}
-    chosen = {name: environ[name] for name in defaults if environ.get(name)}
-    return defaults | chosen | {
+    names = {name.upper() for name in Settings.model_fields}
+    chosen = {name: text for name, text in environ.items() if name in names and text}
+    return _FOR_ONE_MACHINE | chosen | {
         "KAFKA_BOOTSTRAP_SERVERS": engines.kafka,
-        "TOPIC_PREFIX": environ.get("TOPIC_PREFIX", ""),
         "DATABASE_URL": engines.database,
         "TENANT_DATABASE_URL": with_port(engines.database, HOST, ports.simulator_database),
         "KEYRING_FILE": str(folders.keyring),
         "ORGS_DIR": str(folders.orgs),
         "HOST": HOST,
+        # Each service has its own; an operator's `reconcile` works on the memory of the reconciler.
+        "STATE_DIR": str(folders.of("reconciler")),
         "SIMULATOR_URL": simulator,
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,

@@ -1,0 +1,106 @@
+"""`lifecycle demo`: plays the stories on a whole installation in a temporary folder, shows them, and judges.
+
+Rule: the installation is the one `up` makes, with real engines and real processes. Two settings are other than in
+production, and it says so: the reconciler looks again after 2 s instead of 600.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from typing import Final
+
+import httpx2
+
+from services.adapters import keyring
+from services.cli import report
+from services.cli.exits import Exit, Failure
+from services.cli.outside import Outside
+from services.cli.scene import Scene, World
+from services.cli.show import Download, Progress, say
+from services.cli.stack import Stack, stack
+from services.cli.stories import STORIES, Story
+from services.cli.up import interruptible
+from services.cli.view import View
+
+SECOND_LOOK_S: Final = 2
+
+
+def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, keep: bool) -> Exit:
+    """Play stories and judge them.
+
+    Args:
+        environ: Our environment; it may name engines.
+        letters: Which stories; none named means all.
+        orgs: How many organisations install in the burst.
+        keep: Keep everything running afterwards, until Ctrl-C.
+
+    Returns:
+        OK, or DEVIATION when anything was not as it should be.
+
+    Raises:
+        EngineError: an engine cannot be had.
+        Failure: no such story, or something did not become ready; the logs are kept, and named.
+    """
+    chosen = _chosen(letters)
+    began = time.monotonic()
+    state_dir = Path(tempfile.mkdtemp(prefix="lifecycle-demo-"))
+    deviations: list[str] | None = None
+    try:
+        with interruptible(), stack(state_dir, _demo(environ), report=say, progress=Download()) as built:
+            report.opening(built, time.monotonic() - began, SECOND_LOOK_S)
+            with world(built, orgs) as where:
+                deviations = [text for story in chosen for text in _play(where, story)]
+            report.closing(deviations, len(chosen), time.monotonic() - began)
+            if keep:
+                report.kept(built)
+                _until_interrupted()
+    finally:
+        if deviations == []:
+            rmtree(state_dir, ignore_errors=True)
+        else:
+            say(f"logs are kept in {state_dir / 'logs'}")
+    return Exit.DEVIATION if deviations else Exit.OK
+
+
+@contextmanager
+def world(built: Stack, orgs: int) -> Iterator[World]:
+    """An installation as stories, and tests, see it."""
+    settings = built.settings
+    secret = keyring.raw(keyring.load(built.folders.keyring).endpoints["default"].current.secret)
+    with (
+        httpx2.Client(timeout=30.0, trust_env=False) as client,
+        View(settings.kafka, settings.topic_prefix) as view,
+        Progress() as progress,
+    ):
+        outside = Outside(built.simulator, built.addresses.database, client)
+        yield World(built, view, outside, secret, client, orgs, progress)
+
+
+def _chosen(letters: tuple[str, ...]) -> list[Story]:
+    known = {story.letter: story for story in STORIES}
+    unknown = [letter for letter in letters if letter not in known]
+    if unknown:
+        raise Failure(Exit.UNUSABLE, f"--story: no story {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[letter] for letter in letters] if letters else list(STORIES)
+
+
+def _demo(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**environ, "RECONCILE_SECOND_LOOK_S": str(SECOND_LOOK_S)}
+
+
+def _play(where: World, story: Story) -> list[str]:
+    scene = Scene(where, story.letter)
+    try:
+        story.play(scene)
+    except (httpx2.HTTPError, KeyError) as error:
+        scene.deviations.append(f"cut short by {type(error).__name__}: {error}")
+    report.story(story, scene)
+    return [f"({story.letter}) {text}" for text in scene.deviations]
+
+
+def _until_interrupted() -> None:
+    while True:
+        time.sleep(3600)

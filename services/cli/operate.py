@@ -1,0 +1,116 @@
+"""`lifecycle doctor`, `reconcile` and `replay`: look, compare, and fold a history without anybody."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import environment
+from services.cli.exits import Exit, Failure
+
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
+
+
+def doctor(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting instead, with default and reason.")
+    ] = False,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Check everything that the services need, and say what to do where it is missing; ends with 1 for a fault."""
+    from services.cli import show
+    from services.cli.doctor import Health, examine
+
+    if settings:
+        _list_settings(as_json=as_json)
+        return
+    found = list(examine(environment.operator(state_dir)))
+    if as_json:
+        show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
+    else:
+        show.table(("check", "is", "detail", "what to do"), [(f.what, f.health, f.detail, f.cure) for f in found])
+    raise typer.Exit(Exit.DEVIATION if any(f.health is Health.FAULT for f in found) else Exit.OK)
+
+
+def reconcile(
+    now: Annotated[bool, typer.Option("--now", help="Run at once; the service runs by itself every hour.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; publish and remember nothing.")] = False,
+    org: Annotated[list[str] | None, typer.Option(help="Only this organisation; may be repeated.")] = None,
+    approve: Annotated[str | None, typer.Option(help="Remove exactly the set that an earlier run stopped at.")] = None,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Compare Genesys with the view and publish what differs; ends with 1 when the brake stopped it."""
+    import asyncio
+
+    from services.adapters.clock import now_us
+    from services.cli import show
+    from services.reconciler.run import run_once
+
+    if not now and not dry_run:
+        raise Failure(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
+    settings = environment.settings_of_operator(state_dir)
+    found = asyncio.run(run_once(settings, now=now_us, dry_run=dry_run, orgs=org, approval=approve)).as_json()
+    if as_json:
+        show.as_json(found)
+    else:
+        show.table(
+            ("key", "action", "reason"), [(line["key"], line["action"], line["reason"]) for line in found["plan"]]
+        )
+        _tell_run(found)
+    raise typer.Exit(Exit.DEVIATION if found["stopped"] else Exit.OK)
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON Lines: one delivery a line, `received_at` and `body` (spec 8.1).")],
+    as_json: Json = False,
+) -> None:
+    """Fold a history offline and say, per delivery and per key, what was decided and why."""
+    from services.cli import show
+    from services.cli.replay import fold, rows
+
+    report = fold(file)
+    if as_json:
+        show.as_json(report)
+        return
+    deliveries, tenants = rows(report)
+    show.table(("line", "key", "uid", "verdict", "revision"), deliveries)
+    print()
+    show.table(("key", "installed", "enabled", "uninstalled at", "flags"), tenants)
+
+
+def _tell_run(found: dict[str, Any]) -> None:
+    for refusal in found["refusals"]:
+        print(f"no information: {refusal['scope']}: {refusal['reason']}")
+    if found["stopped"]:
+        stop = found["stopped"]
+        how = f"; lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
+        print(f"STOPPED: {stop['absent']} tenants are gone, at most {stop['limit']} may go in one run{how}")
+    read, again = len(found["read"]), found["look_again_at"]
+    print(
+        f"{read} organisations read, {found['published']} observations published"
+        + (f"; look again at {again}" if again else "")
+    )
+
+
+def _list_settings(*, as_json: bool) -> None:
+    from services.adapters.settings import Settings
+    from services.cli import show
+
+    fields: list[dict[str, Any]] = [
+        {"name": name.upper(), "default": _default(field), "meaning": field.description}
+        for name, field in Settings.model_fields.items()
+    ]
+    if as_json:
+        show.as_json(fields)
+    else:
+        show.table(("setting", "default", "meaning"), [(f["name"], f["default"], f["meaning"]) for f in fields])
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None or value == {} else str(value)

@@ -1,0 +1,79 @@
+"""The story of a partner who installs everywhere at once (the guide's edge case 1)."""
+
+import asyncio
+from typing import Final
+
+import httpx2
+
+from schemas.tenant import Stage
+from schemas.values import EventType
+from services.adapters.clock import now_us
+from services.cli import sender
+from services.cli.outside import ARCHIVE, PROVISIONED
+from services.cli.scene import Scene
+from services.cli.sender import Integration
+from services.cli.view import View
+from services.cli.wiring import WEBHOOK_PATH
+
+_AT_ONCE: Final = 64
+_DEADLINE_S: Final = 240.0
+
+
+def burst(scene: Scene) -> None:
+    """(g) Every organisation installs within a second or two; no 5xx, and every one becomes active."""
+    cast = [scene.integration(f"{number:03}") for number in range(scene.world.orgs)]
+    statuses = asyncio.run(_storm(scene, cast))
+    scene.notes.append(f"{len(cast)} webhooks answered in {(now_us() - scene.began_us) / 1e6:.1f} s: {statuses}")
+    scene.check(statuses == {200: len(cast)}, f"answers by status: {statuses}, not {len(cast)} times 200")
+    keys = {of.key for of in cast}
+
+    def all_active(view: View) -> bool:
+        done = sum(view.tenants[key].stage is Stage.ACTIVE for key in keys if key in view.tenants)
+        scene.world.progress("active", done, len(keys))
+        return done == len(keys)
+
+    if not scene.world.view.until(all_active, _DEADLINE_S):
+        others = [f"{of.tenant}: {stands}" for of in cast if (stands := _stands(scene, of)) != Stage.ACTIVE]
+        scene.deviations.append(f"{len(others)} are not active after {_DEADLINE_S:g} s: {'; '.join(others[:5])}")
+    scene.world.view.until(lambda view: not any(view.gaps(key) for key in keys), 30.0)
+    check_each_once(scene, cast)
+
+
+def check_each_once(scene: Scene, cast: list[Integration]) -> None:
+    """Each of the cast has every resource exactly once, its schema in PostgreSQL, and revisions without a gap."""
+    found = scene.world.outside.inventory()
+    comments = list(scene.world.outside.schemas().values())
+    for of in cast:
+        counts = {system: len(found[system].get(of.key, [])) for system in PROVISIONED}
+        scene.check(set(counts.values()) == {1}, f"{of.tenant}: exists: {counts}")
+        scene.check(not found[ARCHIVE].get(of.key), f"{of.tenant}: archived")
+        schemas = sum(of.key in comment for comment in comments)
+        scene.check(schemas == 1, f"{of.tenant}: {schemas} schemas in PostgreSQL")
+        gaps = scene.world.view.gaps(of.key)
+        scene.check(not gaps, f"{of.tenant}: {gaps}")
+
+
+async def _storm(scene: Scene, cast: list[Integration]) -> dict[int, int]:
+    """Send everything and count the answers by status."""
+    counted: dict[int, int] = {}
+    gate = asyncio.Semaphore(_AT_ONCE)
+    url = scene.world.stack.ingress + WEBHOOK_PATH
+    limits = httpx2.Limits(max_connections=_AT_ONCE)
+    async with httpx2.AsyncClient(timeout=sender.TIMEOUT_S, limits=limits, trust_env=False) as client:
+
+        async def one(of: Integration) -> None:
+            async with gate:
+                now = now_us()
+                raw = sender.body(EventType.INSTALLED, of, now)
+                answer = await client.post(url, content=raw, headers=sender.headers(scene.world.secret, raw, now))
+                counted[answer.status_code] = counted.get(answer.status_code, 0) + 1
+
+        await asyncio.gather(*map(one, cast))
+    return counted
+
+
+def _stands(scene: Scene, of: Integration) -> str:
+    tenant = scene.world.view.tenants.get(of.key)
+    if tenant is None:
+        return "unknown"
+    return f"{tenant.stage} ({tenant.reason})" if tenant.reason else f"{tenant.stage}"

@@ -1,0 +1,141 @@
+"""What the supervisor does with processes that end: real processes, real signals."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.supervisor import Supervisor, ended, pause_s
+from services.engines import child
+from tests.eventually import eventually
+
+
+class Program:
+    """A Python one-liner as a supervised process."""
+
+    def __init__(self, folder: Path, name: str, code: str) -> None:
+        self.log_path = folder / f"{name}.log"
+        self._argv = (sys.executable, "-c", code)
+        self._child: child.Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        self._child = child.start(self._argv, env=dict(os.environ), log_path=self.log_path)
+
+    def poll(self) -> int | None:
+        return self._child.poll() if self._child else None
+
+    def stop(self, timeout_s: float) -> None:
+        if self._child:
+            self._child.stop(timeout_s)
+
+
+_FOREVER = "import time\nwhile True: time.sleep(1)"
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def changes() -> list[None]:
+    return []
+
+
+@pytest.fixture
+def supervisor(told: list[str], changes: list[None]) -> Iterator[Supervisor]:
+    one = Supervisor(told.append, lambda: changes.append(None))
+    yield one
+    one.stop(5)
+
+
+def test_a_killed_process_starts_again_at_once_and_its_new_id_is_told(
+    tmp_path: Path, supervisor: Supervisor, told: list[str], changes: list[None]
+) -> None:
+    supervisor.add("steady", Program(tmp_path, "steady", _FOREVER))
+    first = supervisor.pids()["steady"]
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: supervisor.pids()["steady"] != first)
+    assert eventually(lambda: len(changes)) == 1
+    assert "steady was ended by SIGKILL" in told[0]
+    assert "at once" in told[0]
+
+
+def test_a_process_that_ends_again_and_again_is_told_with_its_status_and_last_words(
+    tmp_path: Path, supervisor: Supervisor, told: list[str]
+) -> None:
+    supervisor.add("sick", Program(tmp_path, "sick", "print('PORT: missing'); raise SystemExit(2)"))
+    eventually(lambda: supervisor.deaths["sick"] >= 3)
+    assert "sick ended with exit status 2" in told[0]
+    assert "PORT: missing" in told[0]
+    assert "in 0.5 s" in told[1]
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, supervisor: Supervisor, told: list[str]
+) -> None:
+    class Gone(Program):
+        starts = 0
+
+        def start(self) -> None:
+            self.starts += 1
+            if self.starts == 2:
+                self._child = None
+                raise OSError("no memory")
+            super().start()
+
+    supervisor.add("gone", Gone(tmp_path, "gone", _FOREVER))
+    os.kill(supervisor.pids()["gone"], signal.SIGKILL)
+    eventually(lambda: supervisor.deaths["gone"] == 2)
+    assert any("gone did not start: no memory" in text for text in told)
+    eventually(lambda: supervisor.pids().get("gone"))
+
+
+def test_stopping_ends_the_processes_in_reverse_order_and_starts_none_again(tmp_path: Path, told: list[str]) -> None:
+    ends: list[str] = []
+
+    class Noted(Program):
+        def stop(self, timeout_s: float) -> None:
+            ends.append(self.log_path.stem)
+            super().stop(timeout_s)
+
+    supervisor = Supervisor(told.append, lambda: None)
+    programs = [Noted(tmp_path, name, _FOREVER) for name in ("first", "second", "third")]
+    for program in programs:
+        supervisor.add(program.log_path.stem, program)
+    supervisor.stop(5)
+    assert ends == ["third", "second", "first"]
+    assert all(program.poll() is not None for program in programs)
+    assert told == []
+
+
+def test_a_process_that_ignores_the_request_to_end_is_killed_in_time(tmp_path: Path) -> None:
+    deaf = (
+        "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(1)"
+    )
+    supervisor = Supervisor(lambda _: None, lambda: None)
+    program = Program(tmp_path, "deaf", deaf)
+    supervisor.add("deaf", program)
+    eventually(lambda: "deaf" in program.log_path.read_text())
+    stopper = threading.Thread(target=supervisor.stop, args=(1,))
+    stopper.start()
+    stopper.join(10)
+    assert program.poll() == -signal.SIGKILL
+
+
+def test_the_pause_grows_with_every_young_death_and_has_a_cap() -> None:
+    assert [pause_s(deaths) for deaths in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 15, 15]
+    assert pause_s(10_000) == 15
+
+
+def test_a_status_is_told_in_words() -> None:
+    assert ended(2) == "exit status 2"
+    assert ended(-signal.SIGKILL) == "SIGKILL"
