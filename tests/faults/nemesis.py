@@ -113,7 +113,7 @@ class Nemesis:
 
     def _kill(self, name: str) -> None:
         self._workers[name].kill()
-        self.rest(self.draw.random())
+        time.sleep(self.draw.random())
         self._start(name)
 
     def _both(self, _: str) -> None:

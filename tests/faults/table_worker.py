@@ -72,7 +72,8 @@ def agent(app: DurableApp, table: DurableTable, other: DurableTable, output: str
     async def read(stream: StreamT[bytes]) -> None:
         async for event in stream.events():
             if await app.begin(event):
-                count(event)
+                with app.deciding(event):
+                    count(event)
                 app.finish(event)
 
     return read

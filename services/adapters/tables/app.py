@@ -1,9 +1,11 @@
 """Makes the one Faust app of a table worker: configured whole, with every cure in place, from values alone."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, cast
 
 import faust
@@ -85,6 +87,17 @@ class DurableApp(faust.App):
     async def begin(self, event: EventT[bytes]) -> bool:
         """Whether this event is to be processed now; see `DurableConsumer.begin`."""
         return await self._reader.begin(event)
+
+    @contextmanager
+    def deciding(self, event: EventT[bytes]) -> Iterator[None]:
+        """Around the decision on one event: what it raises is a bug, and ends the process before Faust can skip it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the text may quote the record, so only kind and place are told
+            message = event.message
+            steps = [f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
+            place = f"{message.topic}[{message.partition}] offset {message.offset}"
+            self.end(Exit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
 
     def finish(self, event: EventT[bytes]) -> None:
         """Everything this event causes was sent."""
