@@ -84,7 +84,9 @@ READ = {
 
 def fingerprint(internal: Any) -> str:
     """Of the source as it was published: the versions are pinned, so only a patched or replaced package differs."""
-    function: Any = internal.fget if isinstance(internal, property) else inspect.unwrap(internal)
+    function: Any = (
+        internal.fget if isinstance(internal, property) else inspect.unwrap(getattr(internal, "fun", internal))
+    )
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
 
 
