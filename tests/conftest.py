@@ -35,6 +35,13 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["engines"] = node.config.stash[_OWN].ticket
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch before the first test what a selected test will need; engines themselves start when asked for."""
+    needs_kafka = any("kafka_bootstrap" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needs_kafka and not session.config.option.collectonly:
+        session.config.stash[_ENGINES].fetch()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what was started."""
     if own := config.stash.get(_OWN, None):

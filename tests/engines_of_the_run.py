@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from services import engines
-from services.engines import Engine
+from services.engines import Engine, jars
+from services.engines.choice import Source
 
 LOCAL = "127.0.0.1"
+_ASKED = ("fetch", "kafka_bootstrap", "database_url", "chosen")
 
 
 class Engines(Protocol):
     """What a test process may ask for."""
+
+    def fetch(self) -> None:
+        """Download what Kafka needs, unless it is here."""
 
     def kafka_bootstrap(self) -> str:
         """The address of the run's Kafka, which answers."""
@@ -45,6 +50,7 @@ class OwnEngines:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._locks = {engine: threading.Lock() for engine in Engine}
+        self._fetching = threading.Lock()
         self._running: dict[Engine, engines.Running] = {}
 
     def kafka_bootstrap(self) -> str:
@@ -59,12 +65,18 @@ class OwnEngines:
     @cached_property
     def ticket(self) -> dict[str, Any]:
         """What a worker needs to ask; opens the desk."""
-        _Desk.register("engines", callable=lambda: self, exposed=("kafka_bootstrap", "database_url", "chosen"))
+        _Desk.register("engines", callable=lambda: self, exposed=_ASKED)
         authkey = secrets.token_bytes(16)
         server = _Desk(address=(LOCAL, 0), authkey=authkey).get_server()
         threading.Thread(target=server.serve_forever, name="engines-for-workers", daemon=True).start()
         assert isinstance(server.address, tuple)
         return {"port": server.address[1], "authkey": authkey}
+
+    def fetch(self) -> None:
+        """Download Kafka now when it will be needed and is not here: no test's time limit covers that."""
+        if engines.choose(os.environ).kafka is Source.PACKAGES:
+            with self._fetching:
+                jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
 
     def close(self) -> None:
         self._stack.close()

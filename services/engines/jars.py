@@ -51,7 +51,7 @@ class Jar:
         try:
             with (folder / self.file_name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
-        except FileNotFoundError:
+        except OSError:  # not there, or not to be read: fetching it again says which
             return False
 
 
@@ -115,8 +115,11 @@ def _fetch_round(
     missing: Sequence[Jar], total_bytes: int, cache: Path, progress: Progress | None, repository: str | None
 ) -> list[str]:
     """Fetch each once, all at the same time; returns what failed, in words."""
-    cache.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+    except OSError as error:
+        return [f"the cache cannot be written ({error}); XDG_CACHE_HOME names another place"]
     counted = _Counter(total_bytes - sum(jar.size_bytes for jar in missing), total_bytes, progress)
     failures: list[str] = []
 

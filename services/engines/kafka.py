@@ -46,6 +46,9 @@ SETTINGS: dict[str, str] = {
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "500",
     "group.consumer.heartbeat.interval.ms": "1500",
+    # The controller takes a broker back after kill -9 only when its former session is over: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "log.cleaner.backoff.ms": "1000",
     # The default allocates 128 MiB of heap at start.
     "log.cleaner.dedupe.buffer.size": "2097152",
@@ -61,6 +64,12 @@ appender.out.name=out
 appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %c{1} %m%n
 rootLogger.appenderRef.out.ref=out
+logger.settings.name=org.apache.kafka.common.config
+logger.settings.level=WARN
+logger.server.name=org.apache.kafka.server.config
+logger.server.level=WARN
+logger.kafka.name=kafka.server.KafkaConfig
+logger.kafka.level=WARN
 """
 
 _JVM = (
@@ -87,7 +96,9 @@ class Kafka:
         jars: What is run.
         environ: Our environment; it sees the bare part.
         ports: None keeps those of the folder, or chooses free ones for a new folder.
-        settings: Broker settings that differ from this module's (another node id, more replicas).
+        settings: Broker settings that differ from this module's. With `controller.quorum.voters` and a `node.id` it is
+            a member of a cluster: start its members at the same time, none answers before a majority is there.
+        cluster_id: What all members of a cluster share; None makes one up.
     """
 
     folder: Path
@@ -96,6 +107,7 @@ class Kafka:
     environ: Mapping[str, str]
     ports: Ports | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    cluster_id: str | None = None
     _child: child.Child | None = None
 
     @property
@@ -145,6 +157,10 @@ class Kafka:
             self._child.kill()
         self._child = None
 
+    @property
+    def _is_member(self) -> bool:
+        return "controller.quorum.voters" in self.settings
+
     def _is_ready(self) -> bool:
         """True also when it ended: then there is nothing to wait for."""
         if self.poll() is not None:
@@ -162,8 +178,8 @@ class Kafka:
     def _write_settings(self) -> None:
         ports = self._ports()
         quorum = f"{HOST}:{ports.quorum}"
-        own = {
-            "controller.quorum.bootstrap.servers": quorum,
+        alone = {} if self._is_member else {"controller.quorum.bootstrap.servers": quorum}
+        own = alone | {
             "listeners": f"PLAINTEXT://{HOST}:{ports.clients},CONTROLLER://{quorum}",
             "log.dirs": str(self._file("data")),
         }
@@ -177,8 +193,9 @@ class Kafka:
         if mark.exists():
             return
         shutil.rmtree(self._file("data"), ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[:22]
-        arguments = ("format", "--standalone", "-t", cluster_id, "-c", self._file("server.properties"))
+        cluster_id = self.cluster_id or base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[:22]
+        quorum = () if self._is_member else ("--standalone",)
+        arguments = ("format", *quorum, "-t", cluster_id, "-c", self._file("server.properties"))
         formatter = self._run(child_class="kafka.tools.StorageTool", arguments=arguments)
         if formatter.wait(_FORMAT_S) != 0:
             formatter.kill()

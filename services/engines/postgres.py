@@ -21,7 +21,7 @@ from services.engines import child
 from services.engines.answers import make_database, postgres_answers, until
 from services.engines.errors import INSTEAD, EngineError, StartError
 from services.engines.ports import HOST, answers, free_ports
-from services.engines.unprivileged import Account, account, mirror, room
+from services.engines.unprivileged import Account, account, forget, mirror, room
 
 ROLE = "lifecycle"
 DATABASE = "lifecycle"
@@ -54,7 +54,8 @@ _INITDB = (
     "--builtin-locale=C.UTF-8", "--no-instructions",
 )  # fmt: skip
 _STILL_IN_USE = "still in use"
-_UNSAFE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+_UNSAFE = ("fsync=off", "full_page_writes=off")
+"""Not synchronous_commit=off: that would lose what was committed in the last half second when the server is killed."""
 _SETTINGS = (
     f"listen_addresses={HOST}", "unix_socket_directories=", "max_connections=200", "shared_buffers=64MB",
     "timezone=UTC", "log_timezone=UTC",
@@ -138,7 +139,7 @@ class Postgres:
 
     def remove(self) -> None:
         """Forget everything; the server must have been stopped."""
-        shutil.rmtree(self.home, ignore_errors=True)
+        forget(self.home)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _came_up(self, binaries: Path) -> bool:

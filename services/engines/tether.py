@@ -44,7 +44,10 @@ def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> N
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execvp(command[0], command)  # noqa: S606 - there is no shell here, and none is wanted
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - there is no shell here, and none is wanted
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error}")
 
 
 if __name__ == "__main__":

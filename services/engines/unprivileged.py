@@ -85,8 +85,13 @@ def _sweep(ours: Path) -> None:
     """Remove what stood for folders whose surroundings are gone: nobody can come back to it."""
     for note in ours.glob(f"*{_STANDS_FOR}"):
         if not Path(note.read_text()).parent.exists():
-            shutil.rmtree(note.with_suffix(""), ignore_errors=True)
-            note.unlink(missing_ok=True)
+            forget(note.with_suffix(""))
+
+
+def forget(place: Path) -> None:
+    """Remove what `room` gave, and the note of what it stood for."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.with_suffix(_STANDS_FOR).unlink(missing_ok=True)
 
 
 def mirror(who: Account, source: Path, parts: tuple[str, ...]) -> Path:
