@@ -1,0 +1,195 @@
+"""The ledger's two rows per key, and their bytes in a changelog: version, schema, JSON.
+
+Rule: a packed row starts with its version as eight big-endian bytes, signed, so that a table keeps the newest row
+without reading it. A row of a newer schema is refused, never read half: its worker stops and damages nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from struct import Struct
+from struct import error as Truncated  # noqa: N812 - the name says what it means here
+from typing import Any, Final, TypeVar
+
+from jiter import from_json
+from pydantic_core import to_json
+
+from schemas.codec import Unreadable
+from schemas.journal import Aspect, Entry, Mark, Move, Register, Registers, Seen, Told, Variant, Verdict
+from schemas.outcome import Direction, State
+from schemas.tenant import Flag, Stage
+from schemas.values import EventType, Key, Source
+
+SCHEMA: Final = 1
+"""Of the JSON behind the first nine bytes; new fields with defaults need no new number."""
+
+_HEAD = Struct(">qB")
+_NO_REGISTERS: Final = Registers()
+_NOT_SEEN: Final = Seen()
+
+__all__ = ["Entry", "StageRow", "TenantRow", "Verdict", "pack", "unpack"]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """What `lifecycle.received` made of a key.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        version: 1 or more; raised by every change. 0: there is no row yet.
+        offset: Of the newest record that changed it; -1 before the first.
+        incarnation: Identity of the topic that its offsets belong to; empty where nobody says.
+        base: What folded.
+        now: `base` with the journal on top.
+        entries: The journal, sorted.
+        texts: Canonical JSON of every configuration that something here refers to, by digest.
+        folded_to: The greatest τ folded.
+        folded_offset: The greatest offset that a folded entry came from.
+        marks: Flags that outlived their entries.
+        flags: All flags that stand now.
+        seen: What was observed up to when.
+        recheck_at_us: A re-check asked and not answered yet.
+        revision: The last one given.
+        desired_version: The version at which desired was last published; 0 before the first time.
+        desired_at_us: Log time of that.
+        trace: `traceparent` of the record that caused that.
+        turned: The version at which desired `installed` last changed.
+        ever: Installed was desired at least once.
+        updated_at_us: Log time of the last change.
+        moves: The newest changes of stage.
+    """
+
+    key: Key
+    version: int = 0
+    offset: int = -1
+    incarnation: str = ""
+    base: Registers = _NO_REGISTERS
+    now: Registers = _NO_REGISTERS
+    entries: tuple[Entry, ...] = ()
+    texts: dict[str, str] | None = None
+    folded_to: int | None = None
+    folded_offset: int = -1
+    marks: tuple[Mark, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    seen: Seen = _NOT_SEEN
+    recheck_at_us: int | None = None
+    revision: int = 0
+    desired_version: int = 0
+    desired_at_us: int = 0
+    trace: str | None = None
+    turned: int = 0
+    ever: bool = False
+    updated_at_us: int = 0
+    moves: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """What `lifecycle.outcomes` made of a key: its last outcome, and two facts about the generation of that.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        version: As in `TenantRow`.
+        offset: Of the newest record that changed it.
+        incarnation: Identity of the topic that its offset belongs to.
+        seq: Of the last outcome; one that is not above it changes nothing.
+        desired_version: The desired version that the last outcome answered.
+        generation: Of the last outcome.
+        direction: Of the last outcome.
+        state: Of the last outcome.
+        step: Of the last outcome.
+        reason: Of the last outcome.
+        up_done: In this generation `up` was done.
+        down_began: In this generation `down` was heard of since.
+        updated_at_us: Log time of the last change.
+        moves: The newest changes of stage.
+    """
+
+    key: Key
+    version: int = 0
+    offset: int = -1
+    incarnation: str = ""
+    seq: int = 0
+    desired_version: int = 0
+    generation: int = 0
+    direction: Direction = Direction.UP
+    state: State = State.WORKING
+    step: str | None = None
+    reason: str | None = None
+    up_done: bool = False
+    down_began: bool = False
+    updated_at_us: int = 0
+    moves: tuple[Move, ...] = ()
+
+
+Row = TypeVar("Row", TenantRow, StageRow)
+
+
+def pack(row: TenantRow | StageRow) -> bytes:
+    """Write a row; equal rows give equal bytes."""
+    body = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "version"}
+    return _HEAD.pack(row.version, SCHEMA) + to_json(body)
+
+
+def unpack(form: type[Row], packed: bytes) -> Row:
+    """Read a row.
+
+    Raises:
+        Unreadable: not a row of this form, or of a schema this program does not know.
+    """
+    try:
+        version, schema = _HEAD.unpack_from(packed)
+        body = from_json(packed[_HEAD.size :]) if schema == SCHEMA else None
+        if not isinstance(body, dict):
+            raise Unreadable(f"{form.__name__}: schema {schema}, and this program reads {SCHEMA}")
+        known = {field.name for field in fields(form)}
+        values = {name: _READ.get(name, _same)(value) for name, value in body.items() if name in known}
+        return form(**{**values, "version": version})
+    except _DAMAGE as damage:
+        raise Unreadable(f"{form.__name__}: {type(damage).__name__}") from None
+
+
+_DAMAGE: Final = (Truncated, ValueError, TypeError, KeyError, IndexError)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _registers(value: list[Any]) -> Registers:
+    return Registers(*(None if held is None else Register(*held) for held in value))
+
+
+_EVENTS: Final = {str(event): event for event in EventType}
+_VERDICTS: Final = {str(verdict): verdict for verdict in Verdict}
+_SOURCES: Final = {str(source): source for source in Source}
+
+
+def _entry(value: list[Any]) -> Entry:
+    value[3] = _EVENTS[value[3]]
+    value[8] = _SOURCES[value[8]]
+    value[10], value[11] = _VERDICTS[value[10]], _VERDICTS[value[11]]
+    if value[16] is not None:
+        event, at_us, tenant_id, digest, source = value[16]
+        value[16] = Told(_EVENTS[event], at_us, tenant_id, digest, _SOURCES[source])
+    value[17] = tuple(Variant(f, _EVENTS[event], *rest) for f, event, *rest in value[17])
+    return Entry._make(value)
+
+
+def _move(value: list[Any]) -> Move:
+    offset, version, before, after, reason, at_us = value
+    first, second = (None if stage is None else Stage(stage) for stage in (before, after))
+    return Move(offset, version, first, second, reason, at_us)
+
+
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "base": _registers,
+    "now": _registers,
+    "entries": lambda value: tuple(map(_entry, value)),
+    "marks": lambda value: tuple(Mark(Flag(flag), Aspect(aspect), at_us) for flag, aspect, at_us in value),
+    "flags": lambda value: tuple(map(Flag, value)),
+    "seen": lambda value: Seen(*value),
+    "moves": lambda value: tuple(map(_move, value)),
+    "direction": Direction,
+    "state": State,
+}
+"""How a field comes back from JSON, where JSON does not say it all."""

@@ -1,0 +1,235 @@
+"""The ledger's three decisions: a record received, an outcome heard, a key told again.
+
+Rule: the answer follows from the rows, the record and its place alone: the row to keep and the records to send. What
+changes a row raises its version; what was taken in before is written again as it is; what says nothing new is audited
+and leaves the row alone. So a crash anywhere repeats records, identical in id and revision, and loses none.
+"""
+
+from base64 import b64encode
+from dataclasses import dataclass, replace
+
+from schemas import codec
+from schemas.dead_letter import DeadLetter
+from schemas.event import Observed, Recheck
+from schemas.journal import Entry, Move, Verdict
+from schemas.outcome import Outcome
+from schemas.rows import StageRow, TenantRow
+from schemas.tenant import Stage
+from schemas.topics import AUDIT, DEAD_LETTERS
+from schemas.webhook import Delivery
+from services.core import audit, journal, views
+from services.core.ageing import ask
+from services.core.identity import Claim, identify
+from services.core.journal import Place, Taken
+from services.core.stage import follow, stage
+from services.core.views import Output, Rules
+
+__all__ = ["Decision", "Output", "Place", "Rules", "conclude", "receive", "republish"]
+
+Received = Delivery | Observed | Recheck
+
+_MOVES_MAX = 8
+_KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
+
+_WHY = {
+    Verdict.NEW: "first delivery of this uid",
+    Verdict.ABSORBED: "an equal event was there within 20 minutes and nothing contradicted it since",
+    Verdict.AMBIGUOUS: "marked as a retry, and something between says otherwise: Genesys is asked",
+    Verdict.DUPLICATE: "this uid was told before",
+    Verdict.CONFLICT: "this uid was told before with another content",
+    Verdict.LATE: "older than what the journal remembers: Genesys is asked",
+    Verdict.ASKED: "a look at Genesys is asked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to keep and what to send.
+
+    Attributes:
+        row: To be written, on a replay unchanged; None leaves the table alone.
+        verdict: What the audit trail says of the record.
+        outputs: Records to send, in this order.
+        folded: Entries that left the journal, final.
+    """
+
+    row: TenantRow | StageRow | None
+    verdict: str
+    outputs: tuple[Output, ...]
+    folded: tuple[Entry, ...] = ()
+
+
+def receive(
+    row: TenantRow | None,
+    last: StageRow | None,
+    record: Received,
+    place: Place,
+    rules: Rules,
+    *,
+    restamps: bool = True,
+    raw: codec.Message | None = None,
+) -> Decision:
+    """Decide about one record of `lifecycle.received`.
+
+    Args:
+        row: What is known of its key; None before the first record.
+        last: What became of its key; None before the first outcome.
+        record: Parsed.
+        place: Where it stands.
+        rules: Keys and published names.
+        restamps: False for a sender that keeps `eventTimestamp` over retries.
+        raw: The record untouched, for a dead letter, and whose `traceparent` rides along.
+    """
+    before = journal.rebased(row or TenantRow(record.key), place)
+    claims = () if isinstance(record, Recheck) else identify(record, rules.identity, restamps=restamps)
+    taken = _take(before, record, claims, place)
+    if taken.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in taken.verdicts):
+        return Decision(None, Verdict.FORGOTTEN, ())
+    verdict = _verdict(taken.verdicts)
+    trace = _trace(raw)
+    changed = taken.row is not before
+    after = _raised(before, taken, last, place, trace) if changed else before
+    told = _told(after, taken.folded, place, rules, trace)
+    line = _line(record, place, verdict, rules)
+    refused = (_dead_letter(record, place, raw),) if verdict is Verdict.CONFLICT else ()
+    if not changed and place.offset > before.offset:
+        return Decision(None, verdict, (line, *refused))
+    told_again = not changed or after.desired_version == after.version
+    stands = (*(views.desired(after) if told_again else ()), *views.tenant(after, last, rules))
+    moves = _moves(after, place, rules)
+    return Decision(after, verdict, (*told, *stands, line, *moves, *refused), taken.folded)
+
+
+def conclude(row: TenantRow | None, last: StageRow | None, outcome: Outcome, place: Place, rules: Rules) -> Decision:
+    """Decide about one record of `lifecycle.outcomes`.
+
+    Args:
+        row: What is known of its key.
+        last: What became of it before; None before the first outcome.
+        outcome: What became of it now.
+        place: Where the outcome stands.
+        rules: Keys and published names.
+    """
+    before = last or StageRow(outcome.key)
+    if before.incarnation != place.incarnation:
+        before = replace(before, incarnation=place.incarnation, offset=-1, moves=())
+    after = follow(before, outcome)
+    if after is before:
+        if place.offset > before.offset:
+            return Decision(None, Verdict.DUPLICATE, ())
+    else:
+        version = max(place.offset, before.version + 1)
+        after = replace(after, version=version, offset=place.offset, updated_at_us=place.log_time_us)
+        move = _move(stage(row, last), stage(row, after), (row.version if row else 0) + version, place)
+        after = replace(after, moves=(*before.moves, *move)[-_MOVES_MAX:])
+    outputs = (*views.tenant(row, after, rules), *_moves(after, place, rules))
+    return Decision(after, Verdict.DUPLICATE if after is before else Verdict.NEW, outputs)
+
+
+def republish(row: TenantRow | None, last: StageRow | None, rules: Rules) -> tuple[Output, ...]:
+    """What stands for a key: desired as it was last published, and the public view."""
+    return (*(() if row is None else views.desired(row)), *views.tenant(row, last, rules))
+
+
+def _take(before: TenantRow, record: Received, claims: tuple[Claim, ...], place: Place) -> Taken:
+    if isinstance(record, Recheck):
+        return Taken(ask(before, min(record.at, place.log_time_us)), (Verdict.ASKED,))
+    if isinstance(record, Observed):
+        return journal.take(journal.observe(before, claims), claims, place)
+    return journal.take(before, claims, place)
+
+
+def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """One word for a record that tells several events: what an operator must see first."""
+    order = (Verdict.CONFLICT, Verdict.NEW, *Verdict)
+    return min(verdicts, key=order.index)
+
+
+def _raised(before: TenantRow, taken: Taken, last: StageRow | None, place: Place, trace: str | None) -> TenantRow:
+    """The changed row with its next version, and what that version is the first to say."""
+    version = max(place.offset, before.version + 1)
+    wanted, wants = views.wish(before.now), views.wish(taken.row.now)
+    news = Verdict.NEW in taken.verdicts or any(e.given == place.offset for e in (*taken.row.entries, *taken.folded))
+    after = replace(
+        taken.row,
+        version=version,
+        offset=max(place.offset, before.offset),
+        updated_at_us=place.log_time_us,
+        ever=before.ever or wants.installed,
+        turned=before.turned if wants.installed == wanted.installed else version,
+    )
+    if news or wants != wanted:
+        after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=trace)
+    shown = version + (last.version if last is not None else 0)
+    move = _move(stage(before, last), stage(after, last), shown, place)
+    return replace(after, moves=(*before.moves, *move)[-_MOVES_MAX:])
+
+
+def _move(
+    before: tuple[Stage | None, str | None], after: tuple[Stage | None, str | None], version: int, place: Place
+) -> tuple[Move, ...]:
+    if before[0] is after[0]:
+        return ()
+    return (Move(place.offset, version, before[0], after[0], after[1], place.log_time_us),)
+
+
+def _told(
+    row: TenantRow, folded: tuple[Entry, ...], place: Place, rules: Rules, trace: str | None
+) -> tuple[Output, ...]:
+    """The events whose revision was given by this record, now or when it came first."""
+    given = sorted((e for e in (*row.entries, *folded) if e.given == place.offset), key=lambda entry: entry.revision)
+    extra = {} if trace is None else {"traceparent": trace}
+    return tuple(views.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in given)
+
+
+def _line(record: Received, place: Place, verdict: Verdict, rules: Rules) -> Output:
+    kind = _KIND[type(record)]
+    line = audit.line(
+        line_id=f"{place.topic}/{place.partition}/{place.offset}/{kind}",
+        key=record.key,
+        what=kind,
+        verdict=verdict,
+        why=_WHY[verdict],
+        at_us=place.log_time_us,
+        material=rules.audit,
+    )
+    return Output(AUDIT, audit.message(line, "ledger"))
+
+
+def _moves(row: TenantRow | StageRow, place: Place, rules: Rules) -> tuple[Output, ...]:
+    """The changes of stage that this record caused, now or when it came first."""
+    lines = (
+        audit.line(
+            line_id=f"{row.key}/stage/{move.version}",
+            key=row.key,
+            what="stage",
+            verdict=f"{move.before or 'none'} → {move.after or 'none'}",
+            why=move.reason or "",
+            at_us=move.at_us,
+            material=rules.audit,
+        )
+        for move in row.moves
+        if move.offset == place.offset
+    )
+    return tuple(Output(AUDIT, audit.message(line, "ledger")) for line in lines)
+
+
+def _dead_letter(record: Received, place: Place, raw: codec.Message | None) -> Output:
+    letter = DeadLetter(
+        id=f"{place.topic}/{place.partition}/{place.offset}",
+        key=record.key,
+        reason=Verdict.CONFLICT,
+        detail="uid: was told before with another content",
+        origin=place.topic,
+        at=place.log_time_us,
+        headers={} if raw is None else codec.texts(raw.headers),
+        body_base64=b64encode(b"" if raw is None else raw.value).decode(),
+    )
+    message = codec.encode(
+        letter, key=record.key, ce_id=letter.id, source="/genesys-lifecycle/ledger", at_us=place.log_time_us
+    )
+    return Output(DEAD_LETTERS, message)
+
+
+def _trace(raw: codec.Message | None) -> str | None:
+    return None if raw is None else codec.texts(raw.headers).get("traceparent")

@@ -1,0 +1,215 @@
+"""State is a function of the set of events: verdicts, registers and flags of one key, whatever came first.
+
+Rule: nothing here looks at an order of arrival. Events sort by their version (τ, rank, uid); a verdict depends on the
+events at or before its own time, the registers on the events judged new, the flags on both.
+
+Theory. Without an id, a sender's retry with a new timestamp looks like a second event. An event whose hash equals that
+of an earlier one at most 20 minutes before it is that one restamped, unless something that contradicts it lies between.
+An unmarked one is then a new event. One marked as a retry is either a late retry of the first or a retry of a lost
+second: nobody can know, so it is ambiguous and changes nothing until Genesys is asked.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from schemas.journal import Aspect, Entry, Mark, Register, Registers, Seen, Verdict
+from schemas.tenant import Flag
+from schemas.values import EventType
+
+RETRY_SPAN_US: Final = 20 * 60 * 1_000_000
+"""R: how long the sender retries (the guide, edge case 3)."""
+
+RANK: Final = {
+    EventType.UNINSTALLED: 0,
+    EventType.ENABLED: 0,
+    EventType.DISABLED: 1,
+    EventType.INSTALLED: 2,
+    EventType.CONFIGURATION_UPDATED: 3,
+}
+"""Who wins at one τ: being there over being gone, disabled over enabled, the newer word on the configuration."""
+
+ASPECT: Final = {
+    EventType.INSTALLED: Aspect.INSTALLED,
+    EventType.UNINSTALLED: Aspect.INSTALLED,
+    EventType.ENABLED: Aspect.ENABLED,
+    EventType.DISABLED: Aspect.ENABLED,
+    EventType.CONFIGURATION_UPDATED: Aspect.CONFIGURATION,
+}
+
+
+class Judged(NamedTuple):
+    """Entries with their verdicts, and for each the index of the event it is a restamp of (its own, if it is none)."""
+
+    entries: list[Entry]
+    roots: list[int | None]
+    """None where that event is in the journal no more."""
+
+
+class View(NamedTuple):
+    """What follows from the registers; None is unknown."""
+
+    installed: bool | None
+    enabled: bool | None
+    digest: str | None
+
+
+def judge(entries: Sequence[Entry]) -> Judged:
+    """Give every entry that is not frozen its verdict.
+
+    Args:
+        entries: Sorted.
+    """
+    times = [entry.at_us for entry in entries]
+    judged: list[Entry] = []
+    roots: list[int | None] = []
+    newest: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        restampable = entry.uid.startswith("f:")
+        twin = newest.get(entry.f) if restampable else None
+        if twin is not None and entry.at_us - times[twin] > RETRY_SPAN_US:
+            twin = None
+        verdict = (
+            entry.verdict if entry.frozen else _verdict(entry, None if twin is None else judged[twin], entries, times)
+        )
+        judged.append(entry if verdict is entry.verdict else entry._replace(verdict=verdict))
+        if verdict is Verdict.ABSORBED:
+            roots.append(None if twin is None else roots[twin])
+        else:
+            roots.append(index)
+        if restampable:
+            newest[entry.f] = index
+    return Judged(judged, roots)
+
+
+def _verdict(entry: Entry, twin: Entry | None, entries: Sequence[Entry], times: Sequence[int]) -> Verdict:
+    if twin is not None:
+        doubtful = twin.verdict is Verdict.AMBIGUOUS or _contradicted(entry, twin.at_us, entries, times, orphan=False)
+        if not doubtful:
+            return Verdict.ABSORBED
+        return Verdict.AMBIGUOUS if entry.marked else Verdict.NEW
+    if entry.marked and _contradicted(entry, entry.at_us - RETRY_SPAN_US, entries, times, orphan=True):
+        return Verdict.AMBIGUOUS
+    return Verdict.NEW
+
+
+def _contradicted(entry: Entry, since_us: int, entries: Sequence[Entry], times: Sequence[int], *, orphan: bool) -> bool:
+    between = range(bisect_left(times, since_us), bisect_right(times, entry.at_us))
+    return any(contradicts(entries[i], entry, orphan=orphan) for i in between if entries[i].uid != entry.uid)
+
+
+def contradicts(other: Entry, entry: Entry, *, orphan: bool) -> bool:
+    """Whether `other`, at or before `entry`, says otherwise about what `entry` says.
+
+    Args:
+        other: The event between.
+        entry: The event judged.
+        orphan: `entry` is marked and has no earlier twin: then a configuration changed since may be its own.
+    """
+    if other.event is EventType.UNINSTALLED:
+        return entry.event is not EventType.UNINSTALLED
+    match entry.event:
+        case EventType.INSTALLED:
+            return orphan and other.event is EventType.CONFIGURATION_UPDATED and _another(other, entry)
+        case EventType.UNINSTALLED:
+            return other.event is EventType.INSTALLED
+        case EventType.CONFIGURATION_UPDATED:
+            return other.event in (EventType.INSTALLED, EventType.CONFIGURATION_UPDATED) and _another(other, entry)
+        case _:
+            return ASPECT[other.event] is Aspect.ENABLED and other.event is not entry.event
+
+
+def _another(one: Entry, two: Entry) -> bool:
+    """Two configurations are known and differ."""
+    return one.digest is not None and two.digest is not None and one.digest != two.digest
+
+
+def fold(entries: Iterable[Entry], base: Registers) -> Registers:
+    """Write the events judged new into the registers; the newest version wins."""
+    installed, uninstalled, enabled, configuration, tenant = base
+    for entry in entries:
+        if entry.verdict is not Verdict.NEW:
+            continue
+        version = (entry.at_us, entry.rank, entry.uid)
+        match entry.event:
+            case EventType.UNINSTALLED:
+                uninstalled = _newest(uninstalled, version, None)
+            case EventType.ENABLED | EventType.DISABLED:
+                enabled = _newest(enabled, version, entry.event is EventType.ENABLED)
+            case _:
+                if entry.event is EventType.INSTALLED:
+                    installed = _newest(installed, version, None)
+                    tenant = tenant if entry.tenant_id is None else _newest(tenant, version, entry.tenant_id)
+                if entry.digest is not None:
+                    configuration = _newest(configuration, version, entry.digest)
+    return Registers(installed, uninstalled, enabled, configuration, tenant)
+
+
+def _newest(held: Register | None, version: tuple[int, int, str], value: Any) -> Register:
+    return held if held is not None and held[:3] > version else Register(*version, value)
+
+
+def view(registers: Registers) -> View:
+    """Read the registers: installed while N is above U; enablement and configuration count only above U."""
+    installed, uninstalled, enabled, configuration, _ = registers
+    if installed is None and uninstalled is None:
+        return View(None, None, None if configuration is None else configuration.value)
+    if installed is None or (uninstalled is not None and uninstalled[:3] > installed[:3]):
+        return View(False, None, None)
+
+    def counts(held: Register | None) -> bool:
+        return held is not None and (uninstalled is None or held[:3] > uninstalled[:3])
+
+    return View(
+        True,
+        enabled.value if enabled is not None and counts(enabled) else True,
+        configuration.value if configuration is not None and counts(configuration) else None,
+    )
+
+
+def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
+    """Everything about these entries that is provisional.
+
+    Args:
+        entries: Sorted and judged.
+        registers: With these entries folded in: a tie counts where a register holds its time.
+    """
+    found = _ties(entries, registers)
+    for entry in entries:
+        if entry.verdict is Verdict.AMBIGUOUS:
+            found.append(Mark(Flag.AMBIGUOUS, ASPECT[entry.event], entry.at_us))
+        if len(entry.variants) > 1:
+            last_us = max(variant.at_us for variant in entry.variants)
+            aspects = sorted({ASPECT[variant.event] for variant in entry.variants})
+            found.extend(Mark(Flag.CONFLICT, aspect, last_us) for aspect in aspects)
+    return found
+
+
+def _ties(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
+    found = []
+    installed, uninstalled = registers.installed, registers.uninstalled
+    if installed is not None and uninstalled is not None and installed.at_us == uninstalled.at_us:
+        found.append(Mark(Flag.TIE, Aspect.INSTALLED, installed.at_us))
+    held_us = {register.at_us for register in registers[:4] if register is not None}
+    for at_us, together in groupby(entries, key=lambda entry: entry.at_us):
+        if at_us not in held_us:
+            continue
+        values: dict[Aspect, set[tuple[str | None, ...]]] = {}
+        for entry in together:
+            if entry.verdict is Verdict.NEW:
+                values.setdefault(ASPECT[entry.event], set()).add(_value(entry))
+        found.extend(Mark(Flag.TIE, aspect, at_us) for aspect, said in values.items() if len(said) > 1)
+    return found
+
+
+def _value(entry: Entry) -> tuple[str | None, ...]:
+    """What an event writes, for comparison at one τ."""
+    if entry.event is EventType.INSTALLED:
+        return entry.event, entry.digest, entry.tenant_id
+    return entry.event, entry.digest
+
+
+def standing(found: Iterable[Mark], seen: Seen) -> tuple[Flag, ...]:
+    """The flags that no observation has ended, in order of name."""
+    return tuple(sorted({mark.flag for mark in found if mark.at_us > getattr(seen, mark.aspect)}))
