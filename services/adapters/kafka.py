@@ -20,6 +20,9 @@ from schemas.topics import PARTITIONER
 _ANY: Final = -1
 """librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses."""
 
+_RECORD_MAX_BYTES: Final = 2_097_152
+"""What the topics take (`max.message.bytes`); librdkafka's own default is half of it."""
+
 _ROOM_RECORDS: Final = 20_000
 _ROOM_BYTES: Final = 64 << 20
 """`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
@@ -70,6 +73,7 @@ class Producer:
                 "linger.ms": linger_ms,
                 "message.timeout.ms": timeout_ms,
                 "partitioner": PARTITIONER,
+                "message.max.bytes": _RECORD_MAX_BYTES,
                 "queue.buffering.max.messages": 500_000,
             }
         )

@@ -1,0 +1,235 @@
+"""What a table worker does about each thing that may be wrong with its topics, its disk or its events."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.codec import Message
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.tables.exits import Exit
+from services.engines import child
+from tests.eventually import eventually
+from tests.faults import records
+from tests.faults.counted import PARTITIONS, Counted
+
+pytestmark = pytest.mark.engines
+
+SESSION_S = 3.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One prefix on the run's broker, with its topics made."""
+
+    counted: Counted
+    folder: Path
+
+    @property
+    def bootstrap(self) -> str:
+        return self.counted.bootstrap
+
+    @property
+    def changelog(self) -> str:
+        return f"{self.counted.prefix}chaos-seen-changelog"
+
+    @property
+    def events(self) -> str:
+        return f"{self.counted.prefix}events"
+
+    def write(self, topic: str, *pairs: tuple[bytes, bytes], partition: int = 0) -> None:
+        producer = records.producer(self.bootstrap)
+        for key, value in pairs:
+            producer.produce(topic, key=key, value=value, partition=partition)
+        assert producer.flush(30) == 0
+
+    def said(self) -> list[bytes]:
+        return [value for *_, value in records.read(self.bootstrap, f"{self.counted.prefix}said", PARTITIONS)]
+
+    def logged(self) -> list[bytes]:
+        return [value for *_, value in records.read(self.bootstrap, self.changelog, PARTITIONS)]
+
+    def start(self, disk: str = "disk") -> child.Child:
+        return child.start(
+            self.counted.worker(self.folder / disk), env=dict(os.environ), log_path=self.folder / "worker.log"
+        )
+
+    @contextmanager
+    def worker(self, disk: str = "disk") -> Iterator[child.Child]:
+        """Stopped by SIGTERM, which must end it cleanly."""
+        worker = self.start(disk)
+        yield worker
+        assert worker.stop(30) == 0, child.last_lines(worker.log_path)
+
+    def ends_with(self, worker: child.Child, reason: Exit) -> str:
+        """The last words of a worker that ends itself for this reason."""
+        status = worker.wait(60)
+        assert status == reason, f"{status}: {child.last_lines(worker.log_path)}"
+        last = json.loads(child.last_lines(worker.log_path, 1))
+        assert last["exit_status"] == reason
+        event: str = last["event"]
+        assert event.startswith(reason.name)
+        return event
+
+
+@pytest.fixture
+def bench(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Bench:
+    counted = Counted(kafka_bootstrap, topic_prefix, SESSION_S)
+    counted.prepare()
+    return Bench(counted, tmp_path)
+
+
+def row(version: int, *uids: bytes) -> bytes:
+    """A row of the counting application that has seen these ids at these offsets."""
+    entries = (struct.pack(">8sqq", uid, number, number + 1) for number, uid in enumerate(uids))
+    return struct.pack(">qq", version, len(uids)) + b"".join(entries)
+
+
+A, B, C = b"aaaaaaaa", b"bbbbbbbb", b"cccccccc"
+OLD, NEW = row(1, A), row(5, A, B)
+
+
+def test_of_two_rows_the_newer_version_survives_and_is_written_again(bench: Bench) -> None:
+    bench.write(bench.changelog, (b"k", NEW), (b"k", OLD))
+    with bench.worker():
+        eventually(lambda: bench.logged() == [NEW, OLD, NEW])
+        bench.write(bench.events, (b"k", C))
+        eventually(lambda: bench.said() == [b"seen|cccccccc|k|3"])
+
+
+def test_a_repair_that_is_cut_short_is_found_again_on_the_same_disk(bench: Bench) -> None:
+    bench.write(bench.changelog, (b"k", NEW))
+    with bench.worker():
+        bench.write(bench.events, (b"x", C))
+        eventually(lambda: len(bench.said()) == 1)
+    bench.write(bench.changelog, (b"k", OLD))
+    with bench.worker():
+        eventually(lambda: bench.logged()[-1] == NEW)
+    with bench.worker():
+        bench.write(bench.events, (b"k", C))
+        eventually(lambda: b"seen|cccccccc|k|3" in bench.said())
+
+
+def test_a_foreign_writer_of_the_changelog_ends_the_worker(bench: Bench) -> None:
+    worker = bench.start()
+    bench.write(bench.events, (b"k", A))
+    eventually(lambda: len(bench.said()) == 1)
+    bench.write(bench.changelog, (b"k", row(0)))
+    bench.write(bench.events, (b"k", B))
+    assert f"{bench.changelog}[0]: expected offset 1, got 2" in bench.ends_with(worker, Exit.FOREIGN_WRITER)
+    with bench.worker():
+        bench.write(bench.events, (b"k", C))
+        eventually(lambda: set(bench.said()) >= {b"seen|bbbbbbbb|k|2", b"seen|cccccccc|k|3"})
+
+
+def _delete(bench: Bench, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for future in admin.delete_topics([topic]).values():
+        future.result(30)
+    eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+
+
+def test_a_missing_changelog_is_no_reason_to_work_without_it(bench: Bench) -> None:
+    _delete(bench, bench.changelog)
+    assert bench.changelog in bench.ends_with(bench.start(), Exit.METADATA)
+
+
+def test_a_changelog_with_another_partition_count_is_refused(bench: Bench) -> None:
+    _delete(bench, bench.changelog)
+    records.create(bench.bootstrap, {bench.changelog: {}}, PARTITIONS + 1)
+    assert "one partition count" in bench.ends_with(bench.start(), Exit.METADATA)
+
+
+def test_a_changelog_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> None:
+    with bench.worker():
+        bench.write(bench.events, (b"k", A), (b"k", B), (b"k", C))
+        eventually(lambda: len(bench.logged()) == 3)
+    _delete(bench, bench.changelog)
+    records.create(bench.bootstrap, {bench.changelog: {"cleanup.policy": "compact"}}, PARTITIONS)
+    assert f"{bench.changelog}[0]" in bench.ends_with(bench.start(), Exit.CHANGELOG_BEHIND)
+
+
+def _commit(bench: Bench, offset: int) -> None:
+    consumer = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": f"{bench.counted.prefix}chaos"})
+    consumer.commit(offsets=[TopicPartition(bench.events, 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench) -> None:
+    bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
+    _commit(bench, 3)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for future in admin.delete_records([TopicPartition(bench.events, 0, 7)]).values():
+        future.result(30)
+    assert f"{bench.events}[0]: committed offset 3" in (said := bench.ends_with(bench.start(), Exit.LOSS))
+    assert "records 3 to 6 are gone" in said
+
+
+def test_an_offset_beyond_the_log_is_reported_as_loss(bench: Bench) -> None:
+    bench.write(bench.events, (b"k", A))
+    _commit(bench, 12)
+    assert "the log ends at 1" in bench.ends_with(bench.start(), Exit.LOSS)
+
+
+def test_a_record_that_the_broker_refuses_ends_the_worker_before_its_offset_is_committed(bench: Bench) -> None:
+    said = f"{bench.counted.prefix}said"
+    _delete(bench, said)
+    records.create(bench.bootstrap, {said: {"max.message.bytes": "200"}}, PARTITIONS)
+    bench.write(bench.events, (b"k" * 500, A))
+    assert f"{said}: MSG_SIZE_TOO_LARGE" in bench.ends_with(bench.start(), Exit.UNDELIVERED)
+    assert not bench.counted.drained()
+
+
+def test_a_decision_that_raises_ends_the_worker_and_names_the_record_but_not_its_content(bench: Bench) -> None:
+    bench.write(bench.events, (b"k", A), (b"k", None))  # type: ignore[arg-type]  # a tombstone is no id
+    said = bench.ends_with(bench.start(), Exit.UNEXPECTED)
+    assert f"{bench.events}[0] offset 1: AssertionError in " in said
+    assert "table_worker.py" in said
+
+
+def test_a_lost_disk_is_rebuilt_and_a_kept_one_is_used(bench: Bench) -> None:
+    for disk, uid, sequence in (("one", A, 1), ("two", B, 2), ("one", C, 3)):
+        with bench.worker(disk):
+            bench.write(bench.events, (b"k", uid))
+            eventually(lambda said=b"seen|%s|k|%d" % (uid, sequence): said in bench.said())  # type: ignore[misc]
+
+
+def test_offsets_set_back_repeat_identical_outputs(bench: Bench) -> None:
+    with bench.worker():
+        bench.write(bench.events, (b"k", A), (b"k", B), (b"k", A))
+        eventually(lambda: len(bench.said()) == 2 and bench.counted.drained())
+    _commit(bench, 0)
+    with bench.worker():
+        eventually(lambda: len(bench.said()) == 4)
+        assert bench.said()[:2] == bench.said()[2:]
+
+
+async def test_a_writer_waits_while_too_much_is_unacknowledged(kafka_bootstrap: str, topic_prefix: str) -> None:
+    records.create(kafka_bootstrap, {topic_prefix + "much": {}}, 1)
+    producer = Producer({"bootstrap.servers": kafka_bootstrap}, linger_ms=5, timeout_ms=30_000)
+    failed: list[object] = []
+
+    def report(result: object) -> None:
+        if isinstance(result, KafkaError):
+            failed.append(result)
+
+    await producer.room()
+    for _ in range(25_000):
+        producer.send(topic_prefix + "much", Message(None, b"x"), report)
+    assert producer.unacknowledged == 25_000
+    await producer.room()
+    assert producer.unacknowledged <= 20_000
+    for _ in range(70):
+        producer.send(topic_prefix + "much", Message(None, bytes(1_000_000)), report)
+    await producer.room()
+    assert producer.unacknowledged <= 67
+    await producer.flush()
+    assert not failed
+    assert await producer.close(5) == 0
