@@ -1,7 +1,7 @@
 """What a saga does next: a pure, total function of plan, journal, newest desired version and time.
 
-Rule: what decides an order of calls is here, as two tables (what a new version does to a phase, how a phase moves) and the
-two ways along a plan, up and down. Whoever calls the outside world asks `next_move`, writes the move down (`saga_marks`),
+Rule: what decides an order of calls is here, as two tables (what a new version does to a phase, how a phase moves) and
+the two ways along a plan, up and down. Whoever calls the outside asks `next_move`, writes the move down (`saga_marks`),
 makes the call, writes the answer down (`saga_answers`), and asks again.
 """
 

@@ -1,0 +1,62 @@
+"""What the registry hands out and answers: a leased row, an outcome on its way, and the four ends of a write."""
+
+import time
+from dataclasses import dataclass
+
+from schemas.saga import Journal
+from schemas.tenant import Desired
+
+
+@dataclass(slots=True)
+class Claim:
+    """A leased row, as last written or read.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        epoch: Of this lease; greater than any before.
+        desired: The newest version known.
+        journal: As last committed.
+        held_until_s: `time.monotonic()` at which the lease may have ended.
+    """
+
+    key: str
+    epoch: int
+    desired: Desired
+    journal: Journal
+    held_until_s: float
+
+    def is_held(self) -> bool:
+        """True while the lease cannot have ended; a call may begin only then."""
+        return time.monotonic() < self.held_until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """It is committed, and the lease goes on or was given back as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """Nothing was written: a newer desired version has come."""
+
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nothing was written: another worker has the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantTaken:
+    """Nothing was written: another organisation has this tenantId."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unacknowledged:
+    """One outcome record that Kafka has not acknowledged."""
+
+    id: int
+    key: str
+    seq: int
+    value: bytes

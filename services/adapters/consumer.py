@@ -1,0 +1,173 @@
+"""One librdkafka consumer group made fit for asyncio: batches in, offsets committed only when asked.
+
+Rule: no record is skipped in silence. A group without offsets starts at the beginning; a committed offset that the log
+no longer has, or does not have yet, stops the consumer and says from where to where.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import confluent_kafka
+from confluent_kafka import Consumer as LibrdkafkaConsumer
+from confluent_kafka import Message as LibrdkafkaMessage
+from confluent_kafka import TopicPartition
+
+from schemas.codec import Headers
+from services.adapters.kafka import KafkaError
+
+_ASK_S: Final = 10.0
+_OUTSIDE: Final = frozenset(
+    {
+        confluent_kafka.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes begin so
+        confluent_kafka.KafkaError.OFFSET_OUT_OF_RANGE,
+    }
+)
+
+
+class OffsetLoss(Exception):
+    """A committed offset is outside the log: records were lost, or the topic was made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Consumer:
+    """Reads one topic in one group. Every method blocks in a thread of its own; call one at a time."""
+
+    def __init__(self, config: dict[str, Any], *, topic: str, group: str) -> None:
+        """Join the group.
+
+        Args:
+            config: librdkafka's connection settings.
+            topic: Full name.
+            group: Full name.
+        """
+        self._topic = topic
+        self._fault: Exception | None = None
+        self._assigned: list[TopicPartition] = []
+        self._consumer = LibrdkafkaConsumer(
+            config
+            | {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "session.timeout.ms": 10_000,
+            }
+        )
+        self._consumer.subscribe([topic], on_assign=self._on_assign)
+
+    @property
+    def assigned(self) -> int:
+        """Partitions of this member."""
+        return len(self._assigned)
+
+    async def batch(self, limit: int, wait_s: float) -> list[Fetched]:
+        """The next records, at most `limit`; none when none come in `wait_s`.
+
+        Raises:
+            OffsetLoss: see the rule.
+            KafkaError: the broker says no; a broker that is only away is waited for.
+        """
+        try:
+            messages = await asyncio.to_thread(self._consumer.consume, limit, wait_s)
+        except confluent_kafka.KafkaException as error:
+            raise KafkaError(error.args[0].name()) from None
+        if self._fault is not None:
+            raise self._fault
+        return [_fetched(message) for message in messages if not _passing(message)]
+
+    async def commit(self, records: Sequence[Fetched]) -> None:
+        """Say that everything up to these records is dealt with.
+
+        Raises:
+            KafkaError: it was not said; they come again.
+        """
+        newest: dict[int, int] = {}
+        for record in records:
+            newest[record.partition] = max(newest.get(record.partition, 0), record.offset + 1)
+        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in newest.items()]
+        try:
+            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+        except confluent_kafka.KafkaException as error:
+            raise KafkaError(error.args[0].name()) from None
+
+    async def has_committed(self) -> bool:
+        """True when the group has an offset for any partition of the topic.
+
+        Raises:
+            KafkaError: no broker answers.
+        """
+        return await asyncio.to_thread(self._has_committed)
+
+    async def close(self) -> None:
+        """Leave the group."""
+        await asyncio.to_thread(self._consumer.close)
+
+    def _has_committed(self) -> bool:
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=_ASK_S).topics.get(self._topic)
+            partitions = [TopicPartition(self._topic, number) for number in found.partitions] if found else []
+            committed = self._consumer.committed(partitions, timeout=_ASK_S) if partitions else []
+        except confluent_kafka.KafkaException as error:
+            raise KafkaError(error.args[0].name()) from None
+        return any(partition.offset > 0 for partition in committed)
+
+    def _on_assign(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
+        """Start where the group stands; runs inside `consume`, so a fault is kept for `batch` to raise."""
+        try:
+            places = [self._place(consumer, place) for place in consumer.committed(partitions, timeout=_ASK_S)]
+        except confluent_kafka.KafkaException as error:
+            self._fault = KafkaError(error.args[0].name())
+            return
+        except OffsetLoss as loss:
+            self._fault = loss
+            return
+        self._assigned = places
+        consumer.assign(places)
+
+    def _place(self, consumer: LibrdkafkaConsumer, committed: TopicPartition) -> TopicPartition:
+        low, high = consumer.get_watermark_offsets(committed, timeout=_ASK_S)
+        if committed.offset < 0:
+            return TopicPartition(committed.topic, committed.partition, low)
+        if not low <= committed.offset <= high:
+            raise OffsetLoss(
+                f"{committed.topic}/{committed.partition}: the group stands at {committed.offset}, "
+                f"the log has {low} to {high}"
+            )
+        return committed
+
+
+def _passing(message: LibrdkafkaMessage) -> bool:
+    """True for a note that is no record and passes by itself.
+
+    Raises:
+        OffsetLoss: the place to read from is gone.
+        KafkaError: it does not pass.
+    """
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() in _OUTSIDE:
+        raise OffsetLoss(error.str())
+    if error.retriable() or not error.fatal():
+        return True
+    raise KafkaError(error.name())
+
+
+def _fetched(message: LibrdkafkaMessage) -> Fetched:
+    # No deserialiser is set: keys, values and headers are bytes, whatever the stubs allow for.
+    key, value, headers = (cast("Any", part) for part in (message.key(), message.value(), message.headers()))
+    place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
+    return Fetched(*place, key, value, list(headers or []))

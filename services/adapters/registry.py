@@ -1,0 +1,262 @@
+"""The registry: one PostgreSQL schema with a row per key, tenantId bindings, plans, and outcomes not yet in Kafka.
+
+Rule: whoever writes a row holds its lease and says so with the epoch; a write under another epoch, or for a desired
+version that is no longer the newest, changes nothing. Leases go by the clock of the database. Journal, binding and
+outcomes of one turn are one commit.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from schemas.outcome import Outcome
+from schemas.saga import Journal
+from schemas.tenant import Desired
+from services.adapters import registry_sql as statements
+from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Unacknowledged, Written
+
+_MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
+_SAFE: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+_SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class RegistryAway(Exception):
+    """The registry does not answer; nothing is known of the last statement."""
+
+
+class Registry:
+    """Use from one event loop; any number of processes may share one schema."""
+
+    def __init__(self, url: str, *, schema: str, lease_s: float, worker: str, connections: int = 8) -> None:
+        """Prepare the pool; nothing connects before `start`.
+
+        Args:
+            url: Of the database.
+            schema: Name of the registry's own schema.
+            lease_s: How long a silent worker keeps a row.
+            worker: Written beside the lease, for people.
+            connections: At most.
+        """
+        self._url, self._schema, self._lease_s, self._worker = url, schema, lease_s, worker
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            kwargs={"autocommit": True, "options": f"-c search_path={schema} {_SESSION}", **_SAFE},
+            open=False,
+            timeout=10.0,
+            reconnect_timeout=5.0,
+        )
+
+    async def start(self) -> None:
+        """Bring the schema up to date, under a lock, and open the pool.
+
+        Raises:
+            RegistryAway: no database answers.
+        """
+        try:
+            async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_SAFE) as session:
+                await _migrate(session, self._schema)
+        except psycopg.OperationalError as error:
+            raise RegistryAway(_brief(error)) from None
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._pool.close()
+
+    async def is_empty(self) -> bool:
+        """True when no desired version was ever stored."""
+        async with self._session() as session:
+            found = await (await session.execute(statements.ANY_SAGA)).fetchone()
+            return found is None
+
+    async def keep_plan(self, digest: str, text: str) -> None:
+        """Store a plan for as long as the registry lives."""
+        async with self._session() as session:
+            await session.execute(statements.KEEP_PLAN, (digest, text))
+
+    async def plan_text(self, digest: str) -> str | None:
+        """The text of a plan that was kept."""
+        async with self._session() as session:
+            found = await (await session.execute(statements.PLAN_TEXT, (digest,))).fetchone()
+            return str(found[0]) if found else None
+
+    async def store(self, batch: Sequence[Desired]) -> int:
+        """Store the newest version of each key and make its saga due; returns how many rows changed."""
+        newest: dict[str, Desired] = {}
+        for desired in batch:
+            if desired.key not in newest or newest[desired.key].version < desired.version:
+                newest[desired.key] = desired
+        rows = [newest[key] for key in sorted(newest)]  # one order for all, so that two of these cannot deadlock
+        columns = (
+            [row.key for row in rows],
+            [row.key.partition(":")[0] for row in rows],
+            [row.model_dump_json() for row in rows],
+            [row.version for row in rows],
+        )
+        async with self._session() as session:
+            return (await session.execute(statements.STORE, columns)).rowcount
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """Lease at most `limit` due rows that nobody holds, each under a new epoch."""
+        held_until_s = time.monotonic() + self._lease_s
+        async with self._session() as session:
+            asked = {"limit": limit, "lease_s": self._lease_s, "worker": self._worker}
+            rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
+        return [
+            Claim(
+                key,
+                epoch,
+                Desired.model_validate_json(desired),
+                Journal.model_validate_json(journal),
+                held_until_s,
+            )
+            for key, epoch, desired, journal in rows
+        ]
+
+    async def write(
+        self, claim: Claim, journal: Journal, outcomes: Sequence[Outcome], *, due_in_s: float | None, release: bool
+    ) -> Written | Newer | Lost | TenantTaken:
+        """Commit one turn: journal, binding, outcomes and when it is due next.
+
+        Args:
+            claim: Brought up to date when something was written.
+            journal: The new one.
+            outcomes: Numbered.
+            due_in_s: From now; None: not before a newer version comes.
+            release: Give the lease back; else it begins anew.
+
+        Raises:
+            RegistryAway: it may or may not be committed.
+        """
+        held_until_s = time.monotonic() + self._lease_s
+        tenant_id = journal.life.tenant_id if journal.life else None
+        before = claim.journal.life.tenant_id if claim.journal.life else None
+        row = {
+            "key": claim.key,
+            "epoch": claim.epoch,
+            "version": claim.desired.version,
+            "journal": journal.model_dump_json(),
+            "phase": journal.phase.value,
+            "generation": journal.generation,
+            "tenant_id": tenant_id,
+            "org": claim.key.partition(":")[0],
+            "due_in_s": due_in_s,
+            "lease_s": None if release else self._lease_s,
+            "seqs": [outcome.seq for outcome in outcomes],
+            "values": [outcome.model_dump_json(by_alias=True).encode() for outcome in outcomes],
+        }
+        async with self._session() as session:
+            binds = tenant_id is not None and tenant_id != before
+            written = await (_bind_and_write if binds else _write)(session, row)
+            if written is None:
+                return TenantTaken()
+            if written:
+                claim.journal, claim.held_until_s = journal, held_until_s
+                if before is not None and before != tenant_id:
+                    await _unbind(session, before)
+                return Written()
+            now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
+        if now is None or now[0] != claim.epoch:
+            return Lost()
+        claim.desired = Desired.model_validate_json(now[1])
+        return Newer(claim.desired)
+
+    async def renew(self, claims: Sequence[Claim]) -> set[str]:
+        """Prolong leases; returns the keys that are still ours."""
+        held_until_s = time.monotonic() + self._lease_s
+        async with self._session() as session:
+            asked = (self._lease_s, [claim.key for claim in claims], [claim.epoch for claim in claims])
+            rows = await (await session.execute(statements.RENEW, asked)).fetchall()
+        ours = {str(row[0]) for row in rows}
+        for claim in claims:
+            if claim.key in ours:
+                claim.held_until_s = max(claim.held_until_s, held_until_s)
+        return ours
+
+    async def drain(
+        self, publish: Callable[[list[Unacknowledged]], Awaitable[list[int]]], limit: int
+    ) -> tuple[int, int]:
+        """Hand the oldest outcomes over, in order, and delete those whose ids come back.
+
+        One process at a time does this: two would break the order within a key. Returns how many were found and how
+        many were deleted; none when another process is at it.
+        """
+        async with self._session() as session, session.transaction():
+            lock = await (await session.execute(statements.OUTBOX_LOCK, (self._schema,))).fetchone()
+            if lock is None or not lock[0]:
+                return 0, 0
+            rows = await (await session.execute(statements.OUTBOX, (limit,))).fetchall()
+            found = [Unacknowledged(*row) for row in rows]
+            acknowledged = await publish(found) if found else []
+            if acknowledged:
+                await session.execute(statements.OUTBOX_DELETE, (acknowledged,))
+            return len(found), len(acknowledged)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as session:
+                yield session
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            raise RegistryAway(_brief(error)) from None
+
+
+async def _write(session: Connection, row: dict[str, Any]) -> bool | None:
+    found = await (await session.execute(statements.WRITE, row)).fetchone()
+    return bool(found and found[0])
+
+
+async def _bind_and_write(session: Connection, row: dict[str, Any]) -> bool | None:
+    """None: the tenantId is another organisation's."""
+    for last in (False, True):
+        try:
+            async with session.transaction():
+                await session.execute(statements.BIND, row)
+                return await _write(session, row)
+        except psycopg.errors.ForeignKeyViolation:
+            if not last:
+                # It may be a binding whose last user has just gone.
+                await _unbind(session, row["tenant_id"])
+    return None
+
+
+async def _unbind(session: Connection, tenant_id: str) -> None:
+    try:
+        await session.execute(statements.UNBIND, (tenant_id,))
+    except psycopg.errors.ForeignKeyViolation:
+        return  # somebody has begun to use it in the meantime
+
+
+async def _migrate(session: Connection, schema: str) -> None:
+    async with session.transaction():
+        await session.execute(statements.MIGRATION_LOCK, (schema,))
+        await session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        await session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+        await session.execute(statements.MIGRATIONS)
+        rows = await (await session.execute(statements.MIGRATED)).fetchall()
+        done = {row[0] for row in rows}
+        for path in sorted(_MIGRATIONS.glob("*.sql")):
+            if path.name not in done:
+                await session.execute(path.read_bytes())
+                await session.execute(statements.MIGRATE, (path.name,))
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

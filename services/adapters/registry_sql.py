@@ -1,0 +1,79 @@
+"""Every statement of the registry. Names are unqualified: the search path is the registry's schema.
+
+Rule: a row is changed by its lease's holder (`epoch`), by intake (only towards a newer version), or by a claim.
+"""
+
+from typing import Final, LiteralString
+
+MIGRATION_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('migrate ' || %s, 0))"
+MIGRATIONS: Final[LiteralString] = """
+    CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())
+"""
+MIGRATED: Final[LiteralString] = "SELECT name FROM migrations"
+MIGRATE: Final[LiteralString] = "INSERT INTO migrations (name) VALUES (%s)"
+
+ANY_SAGA: Final[LiteralString] = "SELECT 1 FROM sagas LIMIT 1"
+KEEP_PLAN: Final[LiteralString] = "INSERT INTO plans (digest, text) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+PLAN_TEXT: Final[LiteralString] = "SELECT text FROM plans WHERE digest = %s"
+
+STORE: Final[LiteralString] = """
+    INSERT INTO sagas (key, org, desired, desired_version, due_at)
+    SELECT key, org, desired, version, clock_timestamp()
+    FROM unnest(%s::text[], %s::text[], %s::json[], %s::bigint[]) AS new (key, org, desired, version)
+    ON CONFLICT (key) DO UPDATE
+    SET desired = excluded.desired, desired_version = excluded.desired_version,
+        due_at = least(sagas.due_at, excluded.due_at)
+    WHERE sagas.desired_version < excluded.desired_version
+"""
+
+CLAIM: Final[LiteralString] = """
+    WITH due AS MATERIALIZED (
+        SELECT key FROM sagas
+        WHERE due_at <= clock_timestamp() AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+        ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    FROM due WHERE sagas.key = due.key
+    RETURNING sagas.key, epoch, desired::text, journal::text
+"""
+
+RENEW: Final[LiteralString] = """
+    UPDATE sagas SET lease_until = clock_timestamp() + make_interval(secs => mine.lease_s)
+    FROM (SELECT key, epoch, %s::float8 AS lease_s FROM unnest(%s::text[], %s::bigint[]) AS m (key, epoch)) AS mine
+    WHERE sagas.key = mine.key AND sagas.epoch = mine.epoch AND sagas.lease_until IS NOT NULL
+    RETURNING sagas.key
+"""
+
+WRITE: Final[LiteralString] = """
+    WITH mine AS (
+        UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
+            tenant_id = %(tenant_id)s, changed_at = clock_timestamp(),
+            due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
+            lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+        WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
+        RETURNING key
+    ), said AS (
+        INSERT INTO outbox (key, seq, value)
+        SELECT mine.key, said.seq, said.value
+        FROM mine, unnest(%(seqs)s::bigint[], %(values)s::bytea[]) AS said (seq, value)
+        ORDER BY said.seq
+        ON CONFLICT (key, seq) DO NOTHING
+    )
+    SELECT count(*) FROM mine
+"""
+"""An interval of null seconds is null: not due, or no lease. Repeated after a lost answer, it says nothing twice."""
+
+AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text FROM sagas WHERE key = %s"
+
+BIND: Final[LiteralString] = """
+    INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING
+"""
+UNBIND: Final[LiteralString] = """
+    DELETE FROM bindings WHERE tenant_id = %s
+    AND NOT EXISTS (SELECT 1 FROM sagas WHERE sagas.tenant_id = bindings.tenant_id)
+"""
+
+OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"
+OUTBOX: Final[LiteralString] = "SELECT id, key, seq, value FROM outbox ORDER BY id LIMIT %s"
+OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"

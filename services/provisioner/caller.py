@@ -1,0 +1,102 @@
+"""Makes one call: from a move to a `Call`, to its kind, within its time, and back with secrets sealed.
+
+Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`: it may have had its effect.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+from schemas.saga import Journal, Life
+from services.adapters import metrics
+from services.adapters.logs import Logger
+from services.adapters.sealing import Sealer, Unsealable
+from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb, idempotency_key
+from services.core.moves import Called, Observe, Undo
+from services.core.references import substitute
+from services.core.saga import facts
+from services.core.saga_marks import life_of, log_of
+
+_SLACK_S: Final = 1.0
+"""A kind keeps its own time; this much later it is taken for lost."""
+
+
+class Hand(Protocol):
+    """What carries a call out: a kind."""
+
+    async def call(self, call: Call) -> Answer:
+        """Carry one call out, within its time, and say what is known."""
+
+
+class Caller:
+    """The hands of the plan, by kind."""
+
+    def __init__(
+        self, hands: Mapping[str, Hand], secret: Mapping[str, frozenset[str]], sealer: Sealer, log: Logger
+    ) -> None:
+        """Take the hands.
+
+        Args:
+            hands: By the kind's name in the plan.
+            secret: Kind to the names of its outputs that are sealed.
+            sealer: Of this installation.
+            log: Of the service.
+        """
+        self._hands, self._secret, self._sealer, self._log = hands, secret, sealer, log
+
+    async def call(self, key: str, epoch: int, journal: Journal, move: Called) -> Answer:
+        """Make the call of a move whose intent is committed."""
+        life = life_of(journal, move)
+        try:
+            call = self._prepared(key, epoch, life, journal, move)
+        except Unsealable as error:
+            # The key may come back to the keyring; meanwhile nobody was asked.
+            return Retryable(f"no key opens {error}", silent=True)
+        if isinstance(call, Refused):
+            return call
+        with metrics.SAGA_CALL_S.labels(call.step, call.verb).time():
+            answer = await self._answered(call)
+        metrics.SAGA_CALLS.labels(call.step, call.verb, type(answer).__name__.lower()).inc()
+        if isinstance(answer, Done):
+            names = self._secret.get(call.kind, frozenset())
+            return replace(answer, outputs=self._sealer.seal(_place(life, key, call.step), answer.outputs, names))
+        return answer
+
+    def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
+        log = log_of(journal, move)
+        outputs = {name: self._sealer.open(_place(life, key, name), one.outputs) for name, one in life.steps.items()}
+        enabled = bool(log.inputs.get("enabled", True))
+        given = facts(life, key, enabled=enabled, configuration=log.inputs.get("configuration", {}), outputs=outputs)
+        settings, missing = substitute(move.step.settings, given)
+        if missing:
+            return Refused(f"missing: {', '.join(missing)}")
+        verb = Verb.READ if isinstance(move, Observe) else Verb.DELETE if isinstance(move, Undo) else move.verb
+        return Call(
+            step=move.step.name,
+            kind=move.step.kind,
+            verb=verb,
+            key=key,
+            tenant_id=life.tenant_id,
+            generation=life.generation,
+            epoch=epoch,
+            idempotency_key=idempotency_key(key, life.generation, move.step.name, move.n),
+            settings=settings,
+            outputs=outputs.get(move.step.name, {}),
+            enabled=enabled,
+            timeout_s=move.step.timeout_s,
+        )
+
+    async def _answered(self, call: Call) -> Answer:
+        try:
+            async with asyncio.timeout(call.timeout_s + _SLACK_S):
+                return await self._hands[call.kind].call(call)
+        except TimeoutError:
+            return Unknown("no answer in time")
+        except Exception as error:  # noqa: BLE001 - the rule above
+            self._log.exception("call failed in a way nobody foresaw", key=call.key, step=call.step, verb=call.verb)
+            return Unknown(type(error).__name__)
+
+
+def _place(life: Life, key: str, step: str) -> str:
+    return f"{key}/{life.generation}/{step}"

@@ -1,0 +1,126 @@
+"""`lifecycle.desired` → registry, then the offset: the newest version of each key, and nothing else.
+
+Rule: an offset is committed after the registry has the record. Intake stops, and says why, when it cannot know what it
+missed: its offset is outside the log, or the registry is empty while the group has read before.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from schemas.codec import Unreadable, decode, encode, texts
+from schemas.dead_letter import DeadLetter
+from schemas.tenant import Desired
+from schemas.topics import DEAD_LETTERS, named
+from services.adapters.consumer import Consumer, Fetched
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.logs import Logger
+from services.adapters.registry import Registry, RegistryAway
+
+R = TypeVar("R")
+
+BATCH: Final = 500
+_WAIT_S: Final = 0.1
+_AWAY_FIRST_S: Final = 0.2
+_AWAY_MOST_S: Final = 5.0
+_WAY_BACK: Final = "have every key published again (`lifecycle ledger --republish`), then delete the group's offsets"
+
+
+class Stopped(Exception):
+    """Intake must not go on by itself; the text says why and what to do."""
+
+
+class Intake:
+    """The consumer of one process."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        registry: Registry,
+        producer: Producer,
+        *,
+        prefix: str,
+        now_us: Callable[[], int],
+        log: Logger,
+    ) -> None:
+        """Take the two ends.
+
+        Args:
+            consumer: Of `lifecycle.desired`.
+            registry: Started.
+            producer: For what cannot be read.
+            prefix: Of this installation's topics.
+            now_us: The clock.
+            log: Of the service.
+        """
+        self._consumer, self._registry, self._producer = consumer, registry, producer
+        self._prefix, self._now_us, self._log = prefix, now_us, log
+        self._stopping = False
+        self.stored: Callable[[], None] = lambda: None
+        """Called when versions were stored."""
+
+    def stop(self) -> None:
+        """Finish the batch in hand."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Read until `stop`.
+
+        Raises:
+            RegistryAway: it was away when asked to stop.
+            Stopped: the registry is empty though the group has read before.
+            OffsetLoss: the group's offset is outside the log.
+            KafkaError: the broker refuses.
+        """
+        if await self._consumer.has_committed() and await self._patiently(self._registry.is_empty):
+            raise Stopped(f"the registry is empty, but its consumer group has offsets: {_WAY_BACK}")
+        while not self._stopping:
+            records = await self._consumer.batch(BATCH, _WAIT_S)
+            if records:
+                await self._store(records)
+
+    async def _store(self, records: list[Fetched]) -> None:
+        versions: list[Desired] = []
+        for record in records:
+            try:
+                versions.append(decode(Desired, record.value))
+            except Unreadable as fault:
+                await self._bury(record, fault)
+        changed = await self._patiently(lambda: self._registry.store(versions)) if versions else 0
+        try:
+            await self._consumer.commit(records)
+        except KafkaError as error:
+            # They come again, and the registry knows them.
+            self._log.warning("offsets not committed", why=error.reason)
+        if changed:
+            self.stored()
+
+    async def _patiently(self, ask: Callable[[], Awaitable[R]]) -> R:
+        """Ask the registry until it answers; what was read waits meanwhile, and so does Kafka."""
+        pause_s = _AWAY_FIRST_S
+        while True:
+            try:
+                return await ask()
+            except RegistryAway:
+                if self._stopping:
+                    raise
+                await asyncio.sleep(pause_s)
+                pause_s = min(_AWAY_MOST_S, pause_s * 2)
+
+    async def _bury(self, record: Fetched, fault: Unreadable) -> None:
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        key = record.key.decode("utf-8", "replace") if record.key else None
+        letter = DeadLetter.model_construct(
+            id=place,
+            key=key,
+            reason="unreadable",
+            detail=str(fault),
+            origin=record.topic,
+            at=self._now_us(),
+            headers=texts(record.headers),
+            body_base64=b64encode(record.value or b"").decode(),
+        )
+        message = encode(letter, key=key, ce_id=place, source="/genesys-lifecycle/provisioner", at_us=letter.at)
+        await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
+        self._log.error("dead letter", place=place, why=str(fault))

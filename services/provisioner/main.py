@@ -1,0 +1,208 @@
+"""The process: settings → registry, producer, consumer, kinds; intake, runner and outbox until SIGTERM.
+
+Rule: it starts when its configuration can be used, also while Kafka or the registry is away: then `/readyz` says which,
+nothing is lost, and work goes on when they are back. Intake may stop for good; sagas that are known go on.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from schemas.topics import DESIRED, named
+from services.adapters import clock, health, keyring, logs
+from services.adapters.consumer import Consumer, OffsetLoss
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.logs import Logger
+from services.adapters.registry import Registry, RegistryAway
+from services.adapters.sealing import Sealer
+from services.adapters.settings import Settings, Unusable, required
+from services.core.plan import BadPlan
+from services.core.saga_answers import Pace
+from services.provisioner import kinds
+from services.provisioner.caller import Caller, Hand
+from services.provisioner.intake import Intake, Stopped
+from services.provisioner.outbox import Outbox
+from services.provisioner.plans import PlanBook, settings_for_plans
+from services.provisioner.runner import Limits, Runner
+
+SCHEMA: Final = "lifecycle"
+"""PostgreSQL schema of the registry."""
+
+_LINGER_MS: Final = 5.0
+_MESSAGE_TIMEOUT_MS: Final = 10_000
+_AGAIN_S: Final = 2.0
+_CLOSE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What carries the plan out.
+
+    Attributes:
+        kinds: By their names in the plan.
+        secret: Kind to the names of its outputs that are sealed.
+        plan: The text of the plan.
+    """
+
+    kinds: Mapping[str, Hand]
+    secret: Mapping[str, frozenset[str]]
+    plan: str
+
+
+@dataclass(slots=True)
+class _Parts:
+    registry: Registry
+    producer: Producer
+    runner: Runner
+    outbox: Outbox
+    intake_fault: str = "not started"
+    intake: Intake | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def checks(self) -> dict[str, str]:
+        return {"registry": self.runner.registry_fault, "intake": self.intake_fault}
+
+
+def main(settings: Settings) -> int:
+    """Run the provisioner until SIGTERM or SIGINT.
+
+    Returns:
+        0 after a clean stop.
+
+    Raises:
+        Unusable: with every fault of the configuration.
+    """
+    log = logs.configure("provisioner", settings.log_level)
+    return uvloop.run(_main(settings, log))
+
+
+async def _main(settings: Settings, log: Logger) -> int:
+    built = kinds.build(settings, log)
+    plan = settings.plan_file or Path(__file__).with_name("plan.toml")
+    try:
+        return await serve(settings, Hands(built, kinds.SECRET_OUTPUTS, plan.read_text(encoding="utf-8")), log)
+    except OSError as error:
+        raise Unusable(f"PLAN_FILE: {plan}: {error.strerror}") from None
+    finally:
+        for kind in built.values():
+            await kind.close()
+
+
+async def serve(settings: Settings, hands: Hands, log: Logger) -> int:
+    """Run with the given hands until SIGTERM or SIGINT.
+
+    Raises:
+        Unusable: with every fault of the configuration.
+    """
+    parts = _parts(settings, hands, log)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, parts.stopping.set)
+    async with health.serve(parts.checks, host=settings.host, port=settings.metrics_port) as port:
+        log.info("listening", port=port)
+        try:
+            if await _registry_starts(parts, log):
+                await _work(settings, parts, log)
+        finally:
+            await parts.producer.close(_CLOSE_S)
+            await parts.registry.close()
+    log.info("stopped")
+    return 0
+
+
+def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
+    registry = Registry(
+        required(settings, "database_url", "kafka_bootstrap_servers"),
+        schema=SCHEMA,
+        lease_s=settings.lease_s,
+        worker=f"{socket.gethostname()}/{os.getpid()}",
+    )
+    sealer = Sealer(keyring.material(settings.keyring_file).outputs)
+    try:
+        plans = PlanBook(registry, text=hands.plan, kinds=hands.kinds.keys(), settings=settings_for_plans(settings))
+    except BadPlan as error:
+        raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
+    runner = Runner(
+        registry,
+        Caller(hands.kinds, hands.secret, sealer, log),
+        plans,
+        Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
+        now_us=clock.now_us,
+        log=log,
+    )
+    producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
+    outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
+    runner.said = outbox.wake
+    return _Parts(registry, producer, runner, outbox)
+
+
+async def _registry_starts(parts: _Parts, log: Logger) -> bool:
+    """Wait for the registry; False when asked to stop before it came."""
+    while not parts.stopping.is_set():
+        try:
+            await parts.registry.start()
+            await parts.runner.prepare()
+        except RegistryAway as error:
+            parts.runner.registry_is(str(error))
+            log.warning("waiting for the registry", why=str(error))
+            await _pause(parts.stopping, _AGAIN_S)
+        else:
+            return True
+    return False
+
+
+async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
+    outbox = asyncio.create_task(parts.outbox.run(), name="outbox")
+    runner = asyncio.create_task(parts.runner.run(), name="runner")
+    intake = asyncio.create_task(_take_in(settings, parts, log), name="intake")
+    stop = asyncio.create_task(parts.stopping.wait(), name="stop")
+    await asyncio.wait({outbox, runner, stop}, return_when=asyncio.FIRST_COMPLETED)
+    parts.stopping.set()
+    if parts.intake is not None:
+        parts.intake.stop()
+    parts.runner.stop()
+    await asyncio.wait({runner, intake})
+    parts.outbox.stop()
+    await outbox
+    runner.result()
+    intake.result()
+
+
+async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
+    """Read until asked to stop, with a new consumer after a broker said no."""
+    while not parts.stopping.is_set():
+        group = f"{settings.topic_prefix}lifecycle-provisioner"
+        consumer = Consumer(settings.kafka, topic=named(DESIRED, settings.topic_prefix), group=group)
+        intake = Intake(
+            consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
+        )
+        intake.stored = parts.runner.wake
+        parts.intake, parts.intake_fault = intake, ""
+        try:
+            await intake.run()
+        except (Stopped, OffsetLoss) as error:
+            parts.intake_fault = str(error)
+            log.critical("intake stopped", why=str(error), group=group)
+            return
+        except KafkaError as error:
+            parts.intake_fault = error.reason
+            log.warning("intake begins anew", why=error.reason)
+            await _pause(parts.stopping, _AGAIN_S)
+        except RegistryAway:
+            return
+        finally:
+            await consumer.close()
+
+
+async def _pause(stopping: asyncio.Event, at_most_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await stopping.wait()

@@ -1,0 +1,92 @@
+"""Registry → `lifecycle.outcomes`: in order within a key, deleted after the delivery report.
+
+Rule: an outcome may be sent twice, and says so by its `seq`; it is never lost, and never first sent before an older one
+of its key.
+"""
+
+import asyncio
+from typing import Final
+
+from schemas.codec import decode, encode
+from schemas.outcome import Outcome
+from schemas.topics import OUTCOMES, named
+from services.adapters.claims import Unacknowledged
+from services.adapters.kafka import Ack, KafkaError, Producer
+from services.adapters.logs import Logger
+from services.adapters.registry import Registry, RegistryAway
+
+BATCH: Final = 500
+_POLL_S: Final = 1.0
+
+
+class Outbox:
+    """One process of all publishes at a time; the registry decides which."""
+
+    def __init__(self, registry: Registry, producer: Producer, *, prefix: str, log: Logger) -> None:
+        """Take the two ends."""
+        self._registry, self._producer, self._log = registry, producer, log
+        self._topic = named(OUTCOMES, prefix)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Outcomes were written."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Publish what is there, once more, and end."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish until `stop`."""
+        while True:
+            last = self._stopping
+            self._wake.clear()
+            try:
+                found, sent = await self._registry.drain(self._publish, BATCH)
+            except RegistryAway:
+                found = sent = 0
+            if last:
+                return
+            if not (found == BATCH and sent):
+                await self._rest()
+
+    async def _publish(self, rows: list[Unacknowledged]) -> list[int]:
+        acknowledged: list[int] = []
+        failed: set[str] = set()
+
+        def send(row: Unacknowledged) -> None:
+            outcome = decode(Outcome, row.value)
+            message = encode(
+                outcome,
+                key=row.key,
+                ce_id=f"{row.key}/outcome/{row.seq}",
+                source="/genesys-lifecycle/provisioner",
+                at_us=outcome.at,
+            )
+
+            def report(result: Ack | KafkaError) -> None:
+                if isinstance(result, Ack) and row.key not in failed:
+                    acknowledged.append(row.id)
+                else:
+                    failed.add(row.key)
+
+            self._producer.send(self._topic, message, report)
+
+        try:
+            for row in rows:
+                send(row)
+        except KafkaError as error:
+            self._log.warning("outcomes not sent", why=error.reason)
+        await self._producer.flush()
+        if failed:
+            self._log.warning("outcomes not acknowledged", keys=len(failed))
+        return acknowledged
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_POLL_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,60 @@
+"""The plan for new lives, and every plan that a life still goes by.
+
+Rule: a life is finished with the plan it began with. So a plan's text is kept in the registry before a life may begin
+with it, and a plan is changed by giving another file, at any time.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from schemas.saga import Journal
+from services.adapters.registry import Registry
+from services.adapters.settings import Settings
+from services.core.plan import BadPlan, Plan, parse
+from services.core.saga import Plans
+
+_SETTINGS: Final = (
+    "middleware_url",
+    "subscriptions_url",
+    "oauth_url",
+    "oauth_client_id",
+    "oauth_client_secret",
+)
+"""What a plan may name as `{settings.…}`."""
+
+
+def settings_for_plans(settings: Settings) -> dict[str, Any]:
+    """The settings that a plan may name; what is not given is None."""
+    return {name: getattr(settings, name) or None for name in _SETTINGS}
+
+
+class PlanBook:
+    """Reads plans, once each."""
+
+    def __init__(self, registry: Registry, *, text: str, kinds: Collection[str], settings: Mapping[str, Any]) -> None:
+        """Check the current plan.
+
+        Raises:
+            BadPlan: it cannot be carried out.
+        """
+        self._registry, self._text, self._kinds, self._settings = registry, text, frozenset(kinds), settings
+        self._current = parse(text, kinds=self._kinds, settings=settings)
+        self._by_digest: dict[str, Plan] = {self._current.digest: self._current}
+
+    async def keep(self) -> None:
+        """Store the current plan; before the first life begins."""
+        await self._registry.keep_plan(self._current.digest, self._text)
+
+    async def needed_by(self, journal: Journal) -> Plans:
+        """The plans that the lives in a journal go by.
+
+        Raises:
+            BadPlan: one of them is not kept, or can no longer be carried out.
+        """
+        lives = [sweep.life for sweep in journal.sweeps] + ([journal.life] if journal.life else [])
+        for digest in {life.plan for life in lives} - self._by_digest.keys():
+            text = await self._registry.plan_text(digest)
+            if text is None:
+                raise BadPlan((f"plan {digest[:12]} is not kept",))
+            self._by_digest[digest] = parse(text, kinds=self._kinds, settings=self._settings)
+        return Plans(self._current, self._by_digest)

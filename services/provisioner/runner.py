@@ -1,0 +1,227 @@
+"""Claims due sagas and drives each by one loop: decide, commit, call, settle.
+
+Rule: nothing is called before its intent is committed under a lease that still holds, and no answer is forgotten: it is
+committed with whatever is decided next. Sagas share nothing but the worker's time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.outcome import Outcome, State
+from schemas.saga import Journal
+from services.adapters import metrics
+from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Written
+from services.adapters.logs import Logger
+from services.adapters.registry import Registry, RegistryAway
+from services.core.moves import Wait
+from services.core.plan import BadPlan
+from services.core.saga_answers import Pace, settle
+from services.core.saga_marks import Turn, decide, hold
+from services.provisioner.caller import Caller
+from services.provisioner.plans import PlanBook
+
+_POLL_S: Final = 0.5
+"""How late a saga may be that another process made due, or whose time has come."""
+
+_BAD_PLAN_US: Final = 60_000_000
+_AWAY_FIRST_S: Final = 0.1
+_AWAY_MOST_S: Final = 5.0
+_ENDS: Final = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED})
+_ALARMING: Final = frozenset({"update_refused", "tenant_conflict", "tenant_changed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker may do.
+
+    Attributes:
+        at_once: Sagas driven at the same time.
+        lease_s: As the registry's; renewed every third of it.
+        pace: Of waits.
+    """
+
+    at_once: int
+    lease_s: float
+    pace: Pace
+
+
+class Runner:
+    """One worker; any number of them, in any number of processes, share one registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        caller: Caller,
+        plans: PlanBook,
+        limits: Limits,
+        *,
+        now_us: Callable[[], int],
+        log: Logger,
+    ) -> None:
+        """Prepare a worker.
+
+        Args:
+            registry: Started.
+            caller: Makes the calls.
+            plans: Of every life.
+            limits: Of this worker.
+            now_us: The clock.
+            log: Of the service.
+        """
+        self._registry, self._caller, self._plans = registry, caller, plans
+        self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
+        self._now_us, self._log = now_us, log
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.registry_fault = "not asked yet"
+        """What is wrong with the registry; empty text when it is well."""
+        self.said: Callable[[], None] = lambda: None
+        """Called when outcomes were committed."""
+
+    def wake(self) -> None:
+        """Look for due sagas now."""
+        self._wake.set()
+
+    async def prepare(self) -> None:
+        """Keep the current plan, before the first life goes by it."""
+        await self._plans.keep()
+
+    async def run(self) -> None:
+        """Claim and drive until `stop`."""
+        renewing = asyncio.create_task(self._renew(), name="renew")
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                free = self._at_once - len(self._running)
+                claims = await self._claim(free) if free else []
+                for claim in claims:
+                    task = asyncio.create_task(self._drive(claim), name=f"saga {claim.key}")
+                    self._running[task] = claim
+                    task.add_done_callback(self._ended)
+                metrics.SAGA_RUNNING.set(len(self._running))
+                if len(claims) < free or not free:
+                    await self._rest(_POLL_S)
+            if self._running:
+                await asyncio.wait(self._running)
+        finally:
+            renewing.cancel()
+
+    def stop(self) -> None:
+        """Start no further call; `run` returns when those under way are settled and their leases given back."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _drive(self, claim: Claim) -> None:
+        journal = claim.journal
+        while True:
+            now_us = self._now_us()
+            turn = await self._decide(claim, journal, now_us)
+            due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
+            match await self._commit(claim, turn, due_in_s):
+                case Lost():
+                    return
+                case Newer():
+                    continue
+                case TenantTaken():
+                    journal = hold(journal, claim.desired, "tenant_conflict", now_us)
+                    continue
+            if isinstance(turn.move, Wait) or not claim.is_held():
+                return
+            answer = await self._caller.call(claim.key, claim.epoch, turn.journal, turn.move)
+            journal = settle(turn.journal, turn.move, answer, self._now_us(), self._pace)
+
+    async def _decide(self, claim: Claim, journal: Journal, now_us: int) -> Turn:
+        if self._stopping:
+            return Turn(journal, Wait(now_us), ())
+        try:
+            return decide(await self._plans.needed_by(journal), journal, claim.desired, now_us)
+        except BadPlan as error:
+            self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
+            return Turn(journal, Wait(now_us + _BAD_PLAN_US), ())
+
+    async def _commit(self, claim: Claim, turn: Turn, due_in_s: float | None) -> Written | Newer | Lost | TenantTaken:
+        """Write one turn, however long the registry is away; a turn that ends in a wait gives the lease back."""
+        began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
+        release = isinstance(turn.move, Wait)
+        while True:
+            try:
+                result = await self._registry.write(
+                    claim, turn.journal, turn.outcomes, due_in_s=due_in_s, release=release
+                )
+                break
+            except RegistryAway as error:
+                self.registry_is(str(error))
+                if self._stopping:
+                    return Lost()
+                await asyncio.sleep(pause_s)
+                pause_s = min(_AWAY_MOST_S, pause_s * 2)
+        if isinstance(result, Written) and turn.outcomes:
+            self._tell(turn.outcomes, began_us)
+        return result
+
+    def _tell(self, outcomes: tuple[Outcome, ...], began_us: int) -> None:
+        for said in outcomes:
+            metrics.SAGA_OUTCOMES.labels(said.direction, said.state).inc()
+            if said.state in _ENDS and began_us:
+                metrics.SAGA_S.labels(said.direction).observe(max(0, said.at - began_us) / 1_000_000)
+            needs_people = said.state in {State.ROLLED_BACK, State.FAILED} or said.reason in _ALARMING
+            (self._log.error if needs_people else self._log.info)(
+                "outcome",
+                key=said.key,
+                version=said.desired_version,
+                generation=said.generation,
+                direction=said.direction.value,
+                state=said.state.value,
+                step=said.step,
+                error_class=said.error_class,
+                reason=said.reason,
+            )
+        self.said()
+
+    async def _claim(self, limit: int) -> list[Claim]:
+        try:
+            claims = await self._registry.claim(limit)
+        except RegistryAway as error:
+            self.registry_is(str(error))
+            await self._rest(_AWAY_MOST_S)
+            return []
+        self.registry_is("")
+        return claims
+
+    def registry_is(self, fault: str) -> None:
+        """Note what is wrong with the registry; empty text when it is well."""
+        if fault and not self.registry_fault:
+            self._log.error("registry away", why=fault)
+        self.registry_fault = fault
+        metrics.REGISTRY_UP.set(0 if fault else 1)
+
+    async def _rest(self, at_most_s: float) -> None:
+        try:
+            async with asyncio.timeout(at_most_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            claims = list(self._running.values())
+            if claims:
+                try:
+                    await self._registry.renew(claims)
+                except RegistryAway:
+                    continue  # a worker that could not renew starts no call: `is_held` says so
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        claim = self._running.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("saga stopped", key=claim.key, why=repr(error))
+        if len(self._running) >= self._at_once - 1:
+            self._wake.set()
+
+
+def _due_in_s(wait: Wait, now_us: int) -> float | None:
+    return None if wait.until_us is None else max(0.0, (wait.until_us - now_us) / 1_000_000)
