@@ -55,7 +55,7 @@ up: $(READY) ## start everything and keep it running; Ctrl-C stops it
 	@$(BIN)/lifecycle up
 
 test: $(READY) ## the whole suite on the real engines
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TEST_ARGS)
+	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) --dist loadgroup $(TEST_ARGS)
 
 check: $(READY) ## format, lint, types, import rules, schema drift, lock; changes nothing
 	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \

@@ -47,6 +47,8 @@ def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, kee
     chosen = _chosen(letters)
     began = time.monotonic()
     state_dir = Path(tempfile.mkdtemp(prefix="lifecycle-demo-"))
+    # Where we are root PostgreSQL is somebody else, and keeps its data here only if it may walk in.
+    state_dir.chmod(0o711)
     deviations: list[str] | None = None
     try:
         with interruptible(), stack(state_dir, _demo(environ), report=say, progress=Download()) as built:

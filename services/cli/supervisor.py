@@ -22,6 +22,11 @@ _LOOK_S: Final = 0.05
 _YOUNG_S: Final = 10.0
 """A process that lived less than this died young."""
 
+_YOUNG_IF_KILLED_S: Final = 1.0
+"""The same where somebody killed it: that is no fault of its own, unless it happens before it did anything."""
+
+_KILLED: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM})
+
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_MOST_S: Final = 15.0
 
@@ -159,7 +164,7 @@ class Supervisor:
                 continue
             self.deaths[name] += 1
             lived = time.monotonic() - began
-            young_deaths = young_deaths + 1 if lived < _YOUNG_S else 0
+            young_deaths = young_deaths + 1 if lived < _young_s(process.poll()) else 0
             pause = pause_s(young_deaths)
             self._report(f"{name} {_end_of(process)} after {lived:.1f} s; it starts again {_when(pause)}")
             if self._stopping.wait(pause):
@@ -173,6 +178,10 @@ class Supervisor:
         except (EngineError, OSError, subprocess.SubprocessError) as error:
             self._report(f"{name} did not start: {error}")
         self._on_change()
+
+
+def _young_s(status: int | None) -> float:
+    return _YOUNG_IF_KILLED_S if status in _KILLED else _YOUNG_S
 
 
 def _when(pause: float) -> str:

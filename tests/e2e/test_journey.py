@@ -1,0 +1,167 @@
+"""The whole journey as somebody outside sees it: `lifecycle up`, a signed POST, and what becomes of it."""
+
+import os
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import outsider
+from tests.e2e.outsider import Up
+from tests.eventually import eventually
+
+pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("e2e")]
+
+_JOURNEY_S = 90
+_FIVE = {"middleware": 1, "crm": 1, "schemas": 1, "subscriptions": 1, "tokens": 1}
+_SERVICES = {"simulator", "ingress", "ledger", "provisioner", "reconciler"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Up]:
+    with outsider.folder() as state_dir, outsider.up(state_dir) as one:
+        yield one
+        assert one.stop() == 0, one.log.read_text()
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    with outsider.folder() as made:
+        yield made
+
+
+def ids(number: int) -> dict[str, str]:
+    return {
+        "org": f"00000000-0000-4000-8000-{number:012}",
+        "integration": f"00000000-0000-4000-9000-{number:012}",
+        "tenant": f"tenant_{number}",
+    }
+
+
+def key_of(who: dict[str, str]) -> str:
+    return f"{who['org']}:{who['integration']}"
+
+
+def post(running: Up, event: str, who: dict[str, str]) -> tuple[int, Any]:
+    return outsider.post(running, event, outsider.secret_of(running), **who)
+
+
+def stands(running: Up, who: dict[str, str], stage: str) -> dict[str, Any]:
+    def found() -> dict[str, Any]:
+        tenant = outsider.tenant(running, key_of(who))
+        assert tenant.get("stage") == stage, tenant
+        return tenant
+
+    return eventually(found, _JOURNEY_S)
+
+
+def test_a_signed_post_becomes_an_active_tenant_and_goes_away_again(running: Up) -> None:
+    who = ids(1)
+    assert post(running, "installed", who) == (200, {"status": "queued"})
+    tenant = stands(running, who, "active")
+    assert (tenant["tenant_id"], tenant["revision"], tenant["generation"]) == ("tenant_1", 1, 1)
+    assert outsider.inventory(running, key_of(who)) == _FIVE
+    assert len(outsider.schemas(running, key_of(who))) == 1
+
+    assert post(running, "uninstalled", who)[0] == 200
+    assert stands(running, who, "deprovisioned")["revision"] == 2
+    assert outsider.inventory(running, key_of(who)) == {"archive": 1}
+    assert outsider.schemas(running, key_of(who)) == []
+    revisions = {event["revision"]: event["event"] for event in outsider.read(running, "lifecycle.events", key_of(who))}
+    assert revisions == {1: "installed", 2: "uninstalled"}
+
+
+def test_a_forged_post_changes_nothing(running: Up) -> None:
+    who = ids(2)
+    status, _ = outsider.post(running, "uninstalled", b"a secret that is long enough, and wrong", **who)
+    assert status == 401
+    assert outsider.read(running, "lifecycle.received", key_of(who)) == []
+
+
+@pytest.mark.parametrize("service", sorted(_SERVICES))
+def test_a_service_killed_is_started_again_and_the_journey_goes_on(running: Up, service: str) -> None:
+    who = ids(10 + sorted(_SERVICES).index(service))
+    before = running.endpoints
+    os.kill(before["pids"][service], signal.SIGKILL)
+    eventually(lambda: running.endpoints["pids"][service] != before["pids"][service])
+    now = running.endpoints
+    assert {name: now[name] for name in ("ingress", "simulator", "kafka", "metrics")} == {
+        name: before[name] for name in ("ingress", "simulator", "kafka", "metrics")
+    }
+    eventually(lambda: is_live(now["metrics"][service]), 60)
+    status, _ = post(running, "installed", who)
+    assert status == 200
+    stands(running, who, "active")
+    assert outsider.inventory(running, key_of(who)) == _FIVE
+
+
+def test_the_engines_are_started_again_too(running: Up) -> None:
+    who = ids(20)
+    before = running.endpoints
+    for engine in ("kafka", "postgres"):
+        os.kill(before["pids"][engine], signal.SIGKILL)
+    eventually(lambda: not {"kafka", "postgres"} & set(map_equal(before["pids"], running.endpoints["pids"])), 120)
+
+    def accepted() -> bool:
+        return post(running, "installed", who)[0] == 200
+
+    eventually(accepted, 60)
+    stands(running, who, "active")
+    assert outsider.inventory(running, key_of(who)) == _FIVE
+
+
+def test_the_commands_find_what_runs(running: Up) -> None:
+    who = ids(30)
+    words = ("--org", who["org"], "--integration", who["integration"], "--tenant", who["tenant"])
+    status, sent = running.lifecycle("send", "installed", *words)
+    assert (status, sent["status"], sent["key"]) == (0, 200, key_of(who))
+    stands(running, who, "active")
+    status, tenants = running.lifecycle("tenants", "list", "--stage", "active")
+    assert status == 0
+    assert key_of(who) in {one["key"] for one in tenants}
+    assert running.lifecycle("tenants", "show", key_of(who))[1]["tenant_id"] == who["tenant"]
+    happened = [line["what"] for line in running.lifecycle("tenants", "timeline", key_of(who))[1]]
+    assert {"event", "delivery", "stage"} <= set(happened)
+    assert running.lifecycle("topics", "plan") == (0, {"create": [], "configure": {}, "conflicts": []})
+    status, findings = running.lifecycle("doctor")
+    assert (status, [one for one in findings if one["health"] == "fault"]) == (0, [])
+
+
+def test_up_again_on_the_same_folder_has_the_same_data_ports_and_secrets(state_dir: Path) -> None:
+    who = ids(40)
+    with outsider.up(state_dir) as first:
+        before = first.endpoints
+        secret = Path(before["keyring"]).read_text()
+        post(first, "installed", who)
+        stands(first, who, "active")
+        assert first.stop() == 0
+        assert not first.file.exists()
+    assert not any(outsider.is_running(pid) for pid in before["pids"].values())
+    with outsider.up(state_dir) as second:
+        now = second.endpoints
+        assert {name: value for name, value in now.items() if name != "pids"} == {
+            name: value for name, value in before.items() if name != "pids"
+        }
+        assert Path(now["keyring"]).read_text() == secret
+        assert outsider.tenant(second, key_of(who))["stage"] == "active"
+        assert outsider.inventory(second, key_of(who)) == _FIVE
+        post(second, "uninstalled", who)
+        stands(second, who, "deprovisioned")
+        second.process.kill()
+        second.process.wait()
+        eventually(lambda: not any(outsider.is_running(pid) for pid in now["pids"].values()))
+
+
+def is_live(metrics_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(metrics_url.removesuffix("metrics") + "readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def map_equal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [name for name, value in one.items() if other.get(name) == value]
