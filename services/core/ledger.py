@@ -24,14 +24,14 @@ from services.core.journal import Place, Taken
 from services.core.stage import follow, stage
 from services.core.views import Output, Rules
 
-__all__ = ["Decision", "Output", "Place", "Rules", "conclude", "receive", "republish"]
+__all__ = ["WHY", "Decision", "Output", "Place", "Rules", "conclude", "receive", "republish"]
 
 Received = Delivery | Observed | Recheck
 
 _MOVES_MAX = 8
 _KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
 
-_WHY = {
+WHY = {
     Verdict.NEW: "first delivery of this uid",
     Verdict.ABSORBED: "an equal event was there within 20 minutes and nothing contradicted it since",
     Verdict.AMBIGUOUS: "marked as a retry, and something between says otherwise: Genesys is asked",
@@ -40,6 +40,7 @@ _WHY = {
     Verdict.LATE: "older than what the journal remembers: Genesys is asked",
     Verdict.ASKED: "a look at Genesys is asked",
 }
+"""What a verdict means, for the audit trail and for people; never a value from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def _line(record: Received, place: Place, verdict: Verdict, rules: Rules) -> Out
         key=record.key,
         what=kind,
         verdict=verdict,
-        why=_WHY[verdict],
+        why=WHY[verdict],
         at_us=place.log_time_us,
         material=rules.audit,
     )
