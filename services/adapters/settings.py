@@ -114,6 +114,16 @@ class Settings(BaseModel):
     # Simulator
     simulator_url: str | None = None
     """Base URL of the simulator, where one is used."""
+    simulator_database_port: Port = 0
+    """Port of the simulator's PostgreSQL proxy, before the database of DATABASE_URL; 0 takes a free one."""
+    simulator_webhook_url: str | None = None
+    """Where the simulator's Genesys sends its webhooks; absent: it sends none."""
+    simulator_archive_dir: Path | None = None
+    """The archive's folder, which the simulator's inventory lists; absent: below `state_dir`."""
+    simulator_latency_s: float = Field(default=0.0, ge=0)
+    """How long every outside system takes before it answers."""
+    simulator_rate_per_minute: int = Field(default=300, ge=1)
+    """Requests a Genesys token may make per minute; the platform's default is 300."""
 
     # Logs
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

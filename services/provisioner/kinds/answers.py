@@ -1,0 +1,59 @@
+"""What an HTTP answer means for a step: the one table for every kind that speaks HTTP.
+
+Rule: only what is known. A silence after sending is `Unknown`, unless the call could change nothing.
+Sources: RFC 9110 (status codes, Retry-After), RFC 6585 (429), draft-ietf-httpapi-idempotency-key-header-07 (409, 422).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from services.adapters.http import NoAnswer, NotSent, Response
+from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb
+
+_PASSING: Final = frozenset({408, 425, 429})
+_GONE: Final = frozenset({404, 410})
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+
+
+def meaning(call: Call, response: Response) -> Answer:
+    """What one answer says of the call's resource; `Done` carries no outputs yet."""
+    status = response.status
+    if 200 <= status < 300:
+        return Done()
+    if status in _GONE and call.verb in {Verb.READ, Verb.DELETE}:
+        return Absent()
+    if status == 409 and call.verb is Verb.CREATE and is_ours(call, response.body):
+        return Done()
+    wait_s = _retry_after_s(response.headers)
+    busy = status == 409 and wait_s is not None
+    if status >= 500 or status in _PASSING or busy:
+        return Retryable(_reason(response), wait_s)
+    return Refused(_reason(response))
+
+
+def silence(call: Call, failure: NotSent | NoAnswer) -> Answer:
+    """What it says when no whole answer came."""
+    if isinstance(failure, NotSent):
+        return Retryable(failure.reason, silent=failure.passing)
+    if call.verb is Verb.READ:
+        return Retryable(failure.reason, silent=True)
+    return Unknown(failure.reason)
+
+
+def is_ours(call: Call, body: Any) -> bool:
+    """Whether a resource shown in an answer is the one this life of the key made, or makes."""
+    return isinstance(body, Mapping) and (body.get("key"), body.get("generation")) == (call.key, call.generation)
+
+
+def _reason(response: Response) -> str:
+    """The status, and the error code where the body has one; never a free text, which may quote what we sent."""
+    body = response.body
+    code = body.get("error") or body.get("code") if isinstance(body, Mapping) else None
+    known = isinstance(code, str) and _CODE.fullmatch(code)
+    return f"HTTP {response.status} {code}" if known else f"HTTP {response.status}"
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None

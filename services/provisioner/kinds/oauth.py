@@ -1,0 +1,85 @@
+"""Kind `oauth`: the tenant's access token, issued by RFC 6749 section 4.4 and revoked by RFC 7009.
+
+Settings: `url` (of `/token`, `/revoke` and `/grants/{name}`), `url_from`, `client_id`, `client_secret`.
+Rule: one grant a name. The name is in the scope, so issuing again replaces the token and never adds one; and since an
+answer may be lost with the token in it, the grant can be read back by its own client.
+"""
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from services.adapters.http import Request, Response
+from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
+from services.provisioner.kinds.answers import meaning
+from services.provisioner.kinds.outbound import Origin, Outbound, origin
+
+
+class OAuth:
+    """Issues, revokes and reads back."""
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+
+    async def call(self, call: Call) -> Answer:
+        """Carry one call out."""
+        given = origin(call)
+        if isinstance(given, Refused):
+            return given
+        if call.verb is Verb.DELETE:
+            return await self._revoke(call, given)
+        if call.verb is Verb.READ:
+            return await self._read(call, given)
+        return await self._issue(call, given)
+
+    async def close(self) -> None:
+        """End the connections; they are shared, and ended once."""
+        await self._outbound.close()
+
+    async def _issue(self, call: Call, given: Origin) -> Answer:
+        if call.verb is Verb.UPDATE and call.outputs.get("access_token"):
+            return Done(call.outputs)  # nothing of a configuration is in a token
+        scope = f"tenant:{resource_name(call.key, call.generation)}"
+        form = {"grant_type": "client_credentials", "scope": scope}
+        answer = await self._send(call, "POST", "/token", form, given)
+        return answer if isinstance(answer, Answer) else _granted(answer.body) or Unknown("no token in the answer")
+
+    async def _revoke(self, call: Call, given: Origin) -> Answer:
+        """Revoke the token; one whose answer was lost is looked up first."""
+        token = call.outputs.get("access_token")
+        if token is None:
+            found = await self._read(replace(call, verb=Verb.READ), given)
+            if not isinstance(found, Done):
+                return found
+            token = found.outputs["access_token"]
+        form = {"token": token, "token_type_hint": "access_token"}
+        answer = await self._send(call, "POST", "/revoke", form, given)
+        return answer if isinstance(answer, Answer) else Done()
+
+    async def _read(self, call: Call, given: Origin) -> Answer:
+        name = quote(resource_name(call.key, call.generation), safe="")
+        answer = await self._send(call, "GET", f"/grants/{name}", None, given)
+        return answer if isinstance(answer, Answer) else _granted(answer.body) or Retryable("no token in the answer")
+
+    async def _send(
+        self, call: Call, method: str, path: str, form: dict[str, str] | None, given: Origin
+    ) -> Response | Answer:
+        """The successful response, or what any other means."""
+        settings = call.settings
+        # RFC 6749 section 2.3.1: form-encoded before they become a Basic header.
+        client = (
+            quote(str(settings.get("client_id", "")), safe=""),
+            quote(str(settings.get("client_secret", "")), safe=""),
+        )
+        url = str(settings.get("url", "")).rstrip("/") + path
+        response = await self._outbound.send(call, Request(method, url, form=form, basic=client), given)
+        if not isinstance(response, Response):
+            return response
+        answer = meaning(call, response)
+        return response if isinstance(answer, Done) else answer
+
+
+def _granted(body: Any) -> Done | None:
+    if not isinstance(body, dict) or not isinstance(body.get("access_token"), str):
+        return None
+    return Done({"access_token": body["access_token"], "scope": body.get("scope")})

@@ -1,0 +1,129 @@
+"""Which faults are set, and which of them strike a call.
+
+Rule: a fault strikes the calls its filter means, in order of arrival, until its count or its time is spent.
+The clock is an argument.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.core.calls import Verb
+
+
+class System(StrEnum):
+    """An outside system, as the inventory and the faults name it."""
+
+    MIDDLEWARE = "middleware"
+    CRM = "crm"
+    SCHEMAS = "schemas"
+    SUBSCRIPTIONS = "subscriptions"
+    TOKENS = "tokens"
+    ARCHIVE = "archive"
+    GENESYS = "genesys"
+
+
+class Kind(StrEnum):
+    """What goes wrong. The first six are for every system, the others for Genesys alone."""
+
+    REFUSE = "refuse"
+    ERROR = "error"
+    SLOW = "slow"
+    """The call waits before it takes effect: a caller that gave up is answered by a late effect."""
+    LOST_ANSWER = "lost_answer"
+    """The call takes effect and its answer is withheld."""
+    IGNORE_IDEMPOTENCY = "ignore_idempotency"
+    """Neither the idempotency key nor the epoch of the call is looked at."""
+    DOWN = "down"
+    """The connection ends without an answer and nothing happens."""
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    EMPTY = "empty"
+    """A listing answers 200 without integrations, and calls that complete."""
+    MISSING_PAGE = "missing_page"
+    """The last page of a listing is left out; `total` still counts its integrations."""
+    STALE = "stale"
+    """Reads show the state before the last change of each integration."""
+
+
+class Fault(BaseModel):
+    """One fault as an operator posts it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: System
+    fault: Kind
+    verb: Verb | None = None
+    key: str | None = None
+    times: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, ge=0)
+    """Of `slow`: how long each call waits. Of every other: how long the fault stays; absent or 0 is until cleared."""
+
+    def means(self, system: System, verb: Verb, key: str) -> bool:
+        """Whether the filter is for this call; a call about a whole organisation has the org's id as its key."""
+        org_wide = self.key is not None and ":" not in key and self.key.startswith(f"{key}:")
+        return self.system is system and self.verb in {None, verb} and (self.key in {None, key} or org_wide)
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What strikes one call.
+
+    Attributes:
+        wait_s: Before anything happens.
+        ending: The one fault that decides the answer, if any.
+        forgetful: Idempotency key and epoch are not looked at.
+    """
+
+    wait_s: float = 0.0
+    ending: Kind | None = None
+    forgetful: bool = False
+
+
+@dataclass(slots=True)
+class _Set:
+    fault: Fault
+    left: int | None
+    until_s: float | None
+
+
+class Faults:
+    """The faults set now."""
+
+    def __init__(self) -> None:
+        self._set: list[_Set] = []
+
+    def add(self, fault: Fault, now_s: float) -> None:
+        """Set one more."""
+        timed = fault.seconds and fault.fault is not Kind.SLOW
+        self._set.append(_Set(fault, fault.times, now_s + fault.seconds if timed and fault.seconds else None))
+
+    def clear(self) -> int:
+        """Remove all and say how many there were."""
+        count = len(self._set)
+        self._set.clear()
+        return count
+
+    def strike(self, system: System, verb: Verb, key: str, now_s: float) -> Struck:
+        """What strikes this call now; counts what struck."""
+        wait_s, ending, forgetful = 0.0, None, False
+        self._set = [s for s in self._set if s.until_s is None or now_s < s.until_s]
+        for one in [s for s in self._set if s.fault.means(system, verb, key)]:
+            kind = one.fault.fault
+            if kind is Kind.SLOW:
+                wait_s += one.fault.seconds or 0.0
+            elif kind is Kind.IGNORE_IDEMPOTENCY:
+                forgetful = True
+            elif ending is None:
+                ending = kind
+            else:
+                continue
+            self._spend(one)
+        return Struck(wait_s, ending, forgetful)
+
+    def _spend(self, one: _Set) -> None:
+        if one.left is not None:
+            one.left -= 1
+            if one.left == 0:
+                self._set.remove(one)

@@ -1,0 +1,83 @@
+"""Middleware, CRM and event subscriptions: three systems that keep named resources by our REST contract.
+
+Rule: a name has one resource, so a repeated PUT can never make a second one, keys remembered or not.
+"""
+
+import json
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.core.calls import Verb
+from services.simulator.faults import System
+from services.simulator.wire import arrival, form, serve
+from services.simulator.world import Arrival, Outcome, Reply, World
+
+_ABSENT = Reply(404, {"error": "not_found"}, Outcome.ABSENT)
+_PATHS = {System.MIDDLEWARE: "/middleware", System.CRM: "/crm", System.SUBSCRIPTIONS: "/subscriptions"}
+
+
+def routes(world: World) -> list[Route]:
+    """The routes of the three, each with resources at any depth below its path: the last segment is the name."""
+    found = [Route("/crm/{prefix:path}services/oauth2/token", _crm_token, methods=["POST"])]
+    for system, path in _PATHS.items():
+        endpoint = partial(_resource, world, system)
+        found.append(Route(path + "/{name:path}", endpoint, methods=["PUT", "GET", "DELETE"]))
+    return found
+
+
+async def _resource(world: World, system: System, request: Request) -> Response:
+    name = request.path_params["name"].rpartition("/")[2]
+    known = name in world.memory.table(system)
+    put = Verb.UPDATE if known else Verb.CREATE
+    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method, put)
+    call = await arrival(request, system, verb)
+    if not call.key:
+        return JSONResponse({"error": "invalid_request", "detail": "Lifecycle-Key: missing"}, 400)
+    desired = await request.body()
+    effects = {
+        "PUT": partial(_put, world, name, call, desired),
+        "GET": partial(_get, world, name, call),
+        "DELETE": partial(_delete, world, name, call),
+    }
+    return await serve(request, world, call, effects[request.method])
+
+
+def _put(world: World, name: str, call: Arrival, desired: bytes) -> Reply:
+    try:
+        body = json.loads(desired)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("enabled"), bool):
+        return Reply(400, {"error": "invalid_request", "detail": "enabled: must be a boolean"}, Outcome.REFUSED)
+    before = world.memory.table(call.system).get(name)
+    if before and (before["key"], before["generation"]) != (call.key, call.generation):
+        return Reply(409, {"error": "exists", **before}, Outcome.REFUSED)
+    row = {"id": name, "name": name, "key": call.key, "generation": call.generation, "desired": body}
+    world.memory.put(call.system, name, row)
+    return Reply(200 if before else 201, row, Outcome.DONE)
+
+
+def _get(world: World, name: str, call: Arrival) -> Reply:
+    row = world.memory.table(call.system).get(name)
+    return Reply(200, row, Outcome.DONE) if row else _ABSENT
+
+
+def _delete(world: World, name: str, call: Arrival) -> Reply:
+    if name not in world.memory.table(call.system):
+        return _ABSENT
+    world.memory.put(call.system, name, None)
+    return Reply(204, None, Outcome.DONE)
+
+
+async def _crm_token(request: Request) -> Response:
+    """The CRM's own OAuth: looks at the client's secret alone. It keeps nothing, so it is in no call list."""
+    fields = await form(request)
+    secret = fields.get("client_secret", "")
+    if fields.get("grant_type") != "client_credentials":
+        return JSONResponse({"error": "unsupported_grant_type"}, 400)
+    if not secret or secret.startswith("invalid"):
+        return JSONResponse({"error": "invalid_client", "error_description": "invalid client credentials"}, 401)
+    return JSONResponse({"access_token": "crm-session", "token_type": "Bearer"})
