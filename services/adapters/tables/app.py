@@ -16,6 +16,7 @@ from schemas.codec import Message
 from services.adapters.kafka import Ack, KafkaError, OnReport, Producer, QueueFull
 from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer
+from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import End, Exit, die
 from services.adapters.tables.recovery import DurableTables
 from services.adapters.tables.table import DurableTable
@@ -44,6 +45,7 @@ class Config:
         folder: Where the local copies of the tables are kept.
         commit_interval_s: Between two commits.
         session_timeout_s: How long the group waits for a silent worker.
+        security: Further librdkafka settings (TLS, SASL), for the consumer.
         end: Ends the process.
     """
 
@@ -53,6 +55,7 @@ class Config:
     folder: Path
     commit_interval_s: float
     session_timeout_s: float
+    security: Mapping[str, str] = field(default_factory=dict)
     end: End = field(default=die)
 
 
@@ -103,6 +106,10 @@ class DurableApp(faust.App):
         """Everything this event causes was sent."""
         self._reader.finish(event)
 
+    def committed(self, event: EventT[bytes]) -> int:
+        """The greatest offset of the event's partition that is known to be committed; -1 for none."""
+        return self._reader.committed(event.message.tp)
+
     @property
     def _reader(self) -> DurableConsumer:
         return cast("DurableConsumer", self.consumer)
@@ -141,6 +148,7 @@ def create_app(config: Config, producer: Producer) -> DurableApp:
         config,
         producer,
         broker=[URL(f"kafka://{address.strip()}") for address in config.brokers.split(",")],
+        broker_credentials=credentials(config.security),
         store="rocksdb://",
         datadir=config.folder,
         autodiscover=False,

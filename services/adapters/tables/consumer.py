@@ -30,6 +30,11 @@ class DurableConsumer(driver.Consumer):
         self.moved_at: dict[TP, float] = {}
         """When each last moved, monotonic."""
         self._finished: dict[TP, int] = {}
+        self._committed: dict[TP, int] = {}
+
+    def committed(self, tp: TP) -> int:
+        """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
+        return self._committed.get(tp, 0) - 1
 
     async def begin(self, event: EventT[bytes]) -> bool:
         """Wait for room in the producer's queue, then say whether this event is to be processed now.
@@ -64,10 +69,11 @@ class DurableConsumer(driver.Consumer):
         """Put every assigned input partition at its committed offset, the earliest one where nothing was committed."""
         self.expected.clear()
         self._finished.clear()
+        self._committed.clear()
         partitions = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         if not partitions:
             return
-        committed = await self._committed(partitions)
+        committed = await self._ask_committed(partitions)
         first = await self.earliest_offsets(*partitions)
         end = await self.highwaters(*partitions)
         start = {}
@@ -78,6 +84,7 @@ class DurableConsumer(driver.Consumer):
             start[tp] = first[tp] if at is None else at
         await self.seek_wait(start)
         self._committed_offset.update(committed)
+        self._committed = {tp: at for tp, at in committed.items() if at is not None}
         self.moved_at = dict.fromkeys(start, time.monotonic())
         self.expected = start
 
@@ -88,7 +95,7 @@ class DurableConsumer(driver.Consumer):
             f"{tp.topic}[{tp.partition}]: committed offset {at} is outside the log ({first} to {end}): {lost}",
         )
 
-    async def _committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
+    async def _ask_committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
         consumer = self._thread._ensure_consumer()
 
         async def ask() -> dict[TP, int | None]:
@@ -104,6 +111,13 @@ class DurableConsumer(driver.Consumer):
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Any:
         return [tp for tp in self._finished if topics is None or tp in topics or tp.topic in topics]
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Faust notes an offset as committed also when the broker refused it.
+        done = await super()._commit(offsets)
+        if done:
+            self._committed.update(offsets)
+        return done
 
     # What Faust does to positions.
 

@@ -1,0 +1,126 @@
+"""The two agents of the ledger: a delivery becomes a tenant's row, an outcome becomes its stage.
+
+Rule: begin, read both rows, decide, write the row, send, finish. Nothing is awaited between reading and sending, so
+what is composed of both rows is composed of one moment; and whatever cannot be read is acknowledged in the dead
+letters before the partition moves on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from faust.types import EventT, StreamT
+
+from schemas import codec
+from schemas.event import Observed, Recheck
+from schemas.rows import StageRow, TenantRow, pack, unpack
+from schemas.topics import OUTCOMES, RECEIVED, Topic, named
+from schemas.webhook import Delivery
+from services.adapters.logs import Logger
+from services.adapters.tables.app import DurableApp
+from services.adapters.tables.table import DurableTable
+from services.core.ledger import Decision, Output, Place, Rules, conclude, receive
+from services.ledger import reading
+from services.ledger.reading import Refused
+from services.ledger.telling import tell, tell_refused
+
+_KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
+Row = TypeVar("Row", TenantRow, StageRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the agents share.
+
+    Attributes:
+        app: Reads, writes and commits.
+        tenants: Rows by key, from `lifecycle.received`.
+        stages: Rows by key, from `lifecycle.outcomes`.
+        rules: Keys and published names.
+        restamps: By endpoint, whether its sender changes `eventTimestamp` over retries; true where it is not named.
+        incarnations: Identity of each input topic, by its name without the prefix.
+        prefix: Of the installation.
+        log: Of the service.
+    """
+
+    app: DurableApp
+    tenants: DurableTable
+    stages: DurableTable
+    rules: Rules
+    restamps: Mapping[str, bool]
+    incarnations: Mapping[str, str]
+    prefix: str
+    log: Logger
+
+    async def reads_received(self, stream: StreamT[bytes]) -> None:
+        """The agent of `lifecycle.received`."""
+        async for event in stream.events():
+            if await self.app.begin(event):
+                with self.app.deciding(event):
+                    self._receive(event)
+                self.app.finish(event)
+
+    async def reads_outcomes(self, stream: StreamT[bytes]) -> None:
+        """The agent of `lifecycle.outcomes`."""
+        async for event in stream.events():
+            if await self.app.begin(event):
+                with self.app.deciding(event):
+                    self._conclude(event)
+                self.app.finish(event)
+
+    def _receive(self, event: EventT[bytes]) -> None:
+        raw, place = reading.untouched(event.message), self._place(event, RECEIVED)
+        record = reading.received(raw)
+        if isinstance(record, Refused):
+            self._refuse(record, raw, place)
+            return
+        row, last = self.rows(place.partition, record.key.encode())
+        restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
+        decision = receive(row, last, record, place, self.rules, restamps=restamps, raw=raw)
+        self._write(self.tenants, decision, place)
+        tell(self.log, _KIND[type(record)], row, decision, place)
+
+    def _conclude(self, event: EventT[bytes]) -> None:
+        raw, place = reading.untouched(event.message), self._place(event, OUTCOMES)
+        outcome = reading.outcome(raw)
+        if isinstance(outcome, Refused):
+            self._refuse(outcome, raw, place)
+            return
+        row, last = self.rows(place.partition, outcome.key.encode())
+        decision = conclude(row, last, outcome, place, self.rules)
+        self._write(self.stages, decision, place)
+        tell(self.log, "outcome", last, decision, place)
+
+    def rows(self, partition: int, key: bytes) -> tuple[TenantRow | None, StageRow | None]:
+        """Both rows of a key."""
+        return _read(TenantRow, self.tenants.row(partition, key)), _read(StageRow, self.stages.row(partition, key))
+
+    def send(self, outputs: tuple[Output, ...]) -> None:
+        """Hand records over, in this order."""
+        for output in outputs:
+            self.app.emit(named(output.topic, self.prefix), output.message)
+
+    def _write(self, table: DurableTable, decision: Decision, place: Place) -> None:
+        if decision.row is not None:
+            table.put(place.partition, decision.row.key.encode(), pack(decision.row))
+        self.send(decision.outputs)
+
+    def _refuse(self, refused: Refused, raw: codec.Message, place: Place) -> None:
+        self.send((reading.dead_letter(refused, raw, place),))
+        tell_refused(self.log, refused.reason, refused.detail, place)
+
+    def _place(self, event: EventT[bytes], topic: Topic) -> Place:
+        message = event.message
+        return Place(
+            topic=topic.name,
+            partition=message.partition,
+            offset=message.offset,
+            # Faust gives Kafka's milliseconds as seconds in a float.
+            log_time_us=round(message.timestamp * 1000) * 1000,
+            committed=self.app.committed(event),
+            incarnation=self.incarnations[topic.name],
+        )
+
+
+def _read(form: type[Row], packed: bytes | None) -> Row | None:
+    return None if packed is None else unpack(form, packed)

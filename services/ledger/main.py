@@ -1,0 +1,127 @@
+"""Wires the ledger: settings, key material, one producer, the two tables, the two agents, health."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from schemas.keyring import Keyring, Material
+from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
+from services.adapters import clock, health, keyring, logs, metrics
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.logs import Logger
+from services.adapters.settings import Settings, Unusable, required
+from services.adapters.tables.app import Config, DurableApp, create_app
+from services.adapters.tables.exits import Exit
+from services.adapters.tables.worker import run
+from services.adapters.topic_description import Described, describe
+from services.core.ledger import Rules
+from services.ledger.agents import Ledger
+from services.ledger.handover import Handover
+
+_LINGER_MS: Final = 5
+"""Batches across events; a commit waits that much longer, and nobody else."""
+
+_DELIVERY_TIMEOUT_MS: Final = 60_000
+"""Outlives a restart of a broker; then the worker ends and its successor writes again."""
+
+_CLOSE_S: Final = 5.0
+
+
+def main(settings: Settings, *, republish: bool = False) -> int:
+    """Run until SIGTERM or SIGINT; the statuses of `services.adapters.tables.exits` are how it ends otherwise.
+
+    Args:
+        settings: Of the process.
+        republish: Say desired and tenants of every key again, once, for each partition taken over.
+
+    Raises:
+        Unusable: with every fault of the environment.
+    """
+    log = logs.configure("ledger", settings.log_level)
+    required(settings, "kafka_bootstrap_servers")
+    ring = keyring.load(settings.keyring_file)
+    material = ring.material
+    if material is None:
+        raise Unusable(f"KEYRING_FILE: {settings.keyring_file}: material: missing; this service needs it")
+    try:
+        asyncio.run(_serve(settings, log, ring, material, whole=republish))
+    except KafkaError as error:
+        log.critical("kafka does not answer", reason=error.reason)
+        return Exit.CRASHED
+    return 0
+
+
+async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, *, whole: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    topics = await asyncio.to_thread(_topics, settings)
+    producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
+    metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
+    app = create_app(_config(settings, topics[RECEIVED.name].partitions), producer)
+    ledger = Ledger(
+        app=app,
+        tenants=app.durable_table(Table.TENANTS),
+        stages=app.durable_table(Table.STAGES),
+        rules=_rules(settings, material),
+        restamps={name: endpoint.restamps for name, endpoint in ring.endpoints.items()},
+        incarnations={topic.name: topics[topic.name].identity for topic in (RECEIVED, OUTCOMES)},
+        prefix=settings.topic_prefix,
+        log=log,
+    )
+    app.taken = Handover(ledger, clock.now_us, whole=whole).taken
+    app.read(
+        {
+            named(RECEIVED, settings.topic_prefix): ledger.reads_received,
+            named(OUTCOMES, settings.topic_prefix): ledger.reads_outcomes,
+        }
+    )
+    async with health.serve(_checks(app), host=settings.host, port=settings.metrics_port) as port:
+        log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
+        await run(app, stop)
+    await producer.close(_CLOSE_S)
+    log.info("ledger stopped")
+
+
+def _topics(settings: Settings) -> Mapping[str, Described]:
+    """Every topic as the cluster has it, by its name without the prefix."""
+    names = {named(topic, settings.topic_prefix): topic.name for topic in TOPICS}
+    found = {names[name]: topic for name, topic in describe(settings.kafka, names).items()}
+    missing = sorted(set(names.values()) - set(found))
+    if missing:
+        raise Unusable("\n".join(f"{name}: no such topic; make it with `lifecycle topics apply`" for name in missing))
+    inputs = (RECEIVED, OUTCOMES, *(changelog(table) for table in Table))
+    counts = {topic.name: found[topic.name].partitions for topic in inputs}
+    if len(set(counts.values())) > 1:
+        raise Unusable("\n".join(f"{name}: {count} partitions; all need one count" for name, count in counts.items()))
+    return found
+
+
+def _config(settings: Settings, partitions: int) -> Config:
+    return Config(
+        app_id=settings.topic_prefix + LEDGER_APP,
+        brokers=str(settings.kafka["bootstrap.servers"]),
+        partitions=partitions,
+        folder=settings.state_dir / "ledger",
+        commit_interval_s=settings.commit_interval_s,
+        session_timeout_s=settings.session_timeout_s,
+        security=settings.kafka_config,
+    )
+
+
+def _rules(settings: Settings, material: Material) -> Rules:
+    return Rules(
+        identity=keyring.raw(material.identity),
+        configuration=keyring.raw(material.configuration),
+        audit=keyring.raw(material.audit[0]),
+        published_names=settings.published_names,
+    )
+
+
+def _checks(app: DurableApp) -> Callable[[], Mapping[str, str]]:
+    def checks() -> Mapping[str, str]:
+        ready = app.tables.actives_ready and not app.rebalancing
+        return {"tables": "" if ready else "not recovered yet, or being shared out anew"}
+
+    return checks
