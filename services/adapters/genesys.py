@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx2
 
@@ -75,12 +74,8 @@ class Genesys:
         self._http = httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False)
         self._token = _Token(self._http, hosts.login_url.rstrip("/"), organisation)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
+        """Let the connections go."""
         await self._http.aclose()
 
     async def listing(self) -> Reading:

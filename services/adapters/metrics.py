@@ -51,6 +51,7 @@ REGISTRY_UP = _gauge("lifecycle_registry_up", "1 while the registry answers.")
 RECONCILE_RUNS = _counter("lifecycle_reconcile_runs_total", "Reads of an organisation by result.", "result")
 RECONCILE_OBSERVATIONS = _counter("lifecycle_reconcile_observations_total", "Observations published.", "cause")
 RECONCILE_AGE = _gauge("lifecycle_reconcile_last_success_timestamp_seconds", "When a whole run last succeeded.")
+RECONCILE_STOPPED = _gauge("lifecycle_reconcile_stopped", "1 while the brake waits for an operator's approval.")
 
 
 def exposition() -> bytes:

@@ -4,12 +4,14 @@ Rule: of several records of a key the greatest version counts, whatever their or
 has reached the end that the topic had when it was asked for.
 """
 
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
 import confluent_kafka
+from confluent_kafka import KafkaError as Code
 
 from schemas import codec
 from schemas.tenant import Tenant
@@ -18,10 +20,13 @@ from schemas.values import Key
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 1000
+_END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
+_PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
+"""librdkafka tells of them and goes on trying."""
 
 
 class TenantView:
-    """A growing view; blocking, for one thread at a time."""
+    """A growing view; blocking. Any thread may close it while another reads."""
 
     def __init__(self, config: dict[str, Any], prefix: str) -> None:
         """Prepare; the first `catch_up` connects.
@@ -41,15 +46,12 @@ class TenantView:
                 "enable.partition.eof": True,
             }
         )
+        self._lock = threading.Lock()
+        self._closed = False
         self._next: dict[int, int] = {}
         self._tenants: dict[Key, Tenant] = {}
         self.unreadable = 0
         """Records that this version cannot read; they are left out."""
-
-    @property
-    def tenants(self) -> Mapping[Key, Tenant]:
-        """What was read so far."""
-        return self._tenants
 
     def catch_up(self, timeout_s: float) -> dict[Key, Tenant]:
         """Read to the present end and return a copy of the view.
@@ -59,37 +61,53 @@ class TenantView:
         """
         deadline_s = time.monotonic() + timeout_s
         try:
-            ends = self._ends(timeout_s)
+            with self._lock:
+                ends = self._ends(min(timeout_s, 10.0))
             while any(self._next[partition] < end for partition, end in ends.items()):
                 if time.monotonic() > deadline_s:
                     raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
-                self.take(0.2)
+                self._take(0.2)
         except confluent_kafka.KafkaException as error:
             raise KafkaError(error.args[0].name()) from None
         return dict(self._tenants)
 
-    def take(self, wait_s: float) -> None:
-        """Read what is there, waiting at most `wait_s` for the first record.
+    def follow(self, wait_s: float) -> Mapping[Key, Tenant]:
+        """Read on a little and return a copy of the view, which may be behind; the first call catches up.
 
         Raises:
-            KafkaError: the broker refuses.
+            KafkaError: as `catch_up`, or the broker refuses.
         """
-        for message in self._consumer.consume(_BATCH, wait_s):
-            error = message.error()
-            partition, offset = message.partition(), message.offset()
-            if error is not None and error.code() != confluent_kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                raise KafkaError(error.name())
-            if partition is None or offset is None:
-                continue
-            self._next[partition] = offset if error is not None else offset + 1
-            if error is None:
-                self._keep(message.value())
+        if not self._next:
+            return self.catch_up(30.0)
+        self._take(wait_s)
+        return dict(self._tenants)
 
     def close(self) -> None:
-        """Leave."""
-        self._consumer.close()
+        """Leave; whoever reads now is told with a KafkaError."""
+        with self._lock:
+            self._closed = True
+            self._consumer.close()
+
+    def _take(self, wait_s: float) -> None:
+        with self._lock:
+            if self._closed:
+                raise KafkaError("closed")
+            messages = self._consumer.consume(_BATCH, wait_s)
+        for message in messages:
+            error, partition, offset = message.error(), message.partition(), message.offset()
+            if error is not None and error.code() != _END:
+                if not error.retriable() and error.code() not in _PASSING:
+                    raise KafkaError(error.name())
+                continue
+            if partition is None or offset is None:
+                continue
+            if error is None:
+                self._keep(message.value())
+            self._next[partition] = offset if error is not None else offset + 1
 
     def _ends(self, timeout_s: float) -> dict[int, int]:
+        if self._closed:
+            raise KafkaError("closed")
         if not self._next:
             found = self._consumer.list_topics(self._topic, timeout=timeout_s).topics.get(self._topic)
             if found is None or found.error:

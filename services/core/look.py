@@ -43,6 +43,7 @@ class Look:
         mac: Of `configuration`.
         tenant_id: The recorded one, else the property named by the organisation's file, else None.
         reason: Why it says nothing; empty when it says something.
+        listed: Whether Genesys knows it, in whatever state.
     """
 
     key: Key
@@ -53,10 +54,13 @@ class Look:
     mac: str | None = None
     tenant_id: str | None = None
     reason: str = ""
+    listed: bool = True
 
     @property
-    def claim(self) -> str:
-        """Equal for two looks that say the same."""
+    def claim(self) -> str | None:
+        """Equal for two looks that say the same; None for one that says nothing."""
+        if self.installed is None:
+            return "listed" if self.listed else None
         return f"present:{self.enabled}:{self.mac}" if self.installed else ABSENT
 
 
@@ -129,11 +133,13 @@ def observed(look: Look, tenant: Tenant | None, differing: tuple[EventType, ...]
 
 
 def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> Look:
+    reason = ""
     if key.partition(":")[2] not in reading.absent:
-        return Look(key, reading.read_at_us, None, reason="it is not listed, and asked by id Genesys gave no answer")
-    if seen_by != reading.client_id:
-        return Look(key, reading.read_at_us, None, reason="it is absent, but these credentials never saw it present")
-    return Look(key, reading.read_at_us, installed=False, tenant_id=tenant.tenant_id if tenant else None)
+        reason = "it is not listed, and asked by id Genesys gave no answer"
+    elif seen_by != reading.client_id:
+        reason = "it is absent, but these credentials never saw it present"
+    recorded = tenant.tenant_id if tenant else None
+    return Look(key, reading.read_at_us, None if reason else False, tenant_id=recorded, reason=reason, listed=False)
 
 
 def _comparable(

@@ -159,8 +159,11 @@ def compare(
         Lines for what differs, waits or is refused; nothing for a key that agrees.
     """
     lines: list[Line] = []
+    doubted = [key for key, sight in memory.items() if sight.doubt is not None and (keys is None or key in keys)]
     looked: dict[Key, Sight] = {}
     for reading, organisation in readings:
+        # A doubt of a key that is nobody's any more, neither listed nor installed, would be due for ever.
+        looked |= {k: replace(memory[k], doubt=None) for k in doubted if k.startswith(f"{reading.org_id}:")}
         for key in scope(reading, organisation, tenants, keys):
             sight = _sight(reading, key, memory.get(key, Sight()))
             look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
@@ -174,22 +177,34 @@ def remember(sight: Sight, observation: Observed) -> Sight:
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
 
 
+def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> dict[Key, Sight]:
+    """The memory, with those of `keys` that a reading lists known as seen."""
+    by_org = {reading.org_id: reading for reading in readings}
+    found = {key: memory.get(key, Sight()) for key in keys if key.partition(":")[0] in by_org}
+    return {**memory, **{key: _sight(by_org[key.partition(":")[0]], key, sight) for key, sight in found.items()}}
+
+
 def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
     return replace(sight, seen_by=reading.client_id) if key.partition(":")[2] in reading.integrations else sight
 
 
 def _judge(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) -> tuple[Line | None, Sight]:
     asked = is_asked(tenant)
+    if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
+        sight = replace(sight, doubt=None)
     if look.installed is None:
         return Line(look.key, Action.REFUSE, f"no information: {look.reason}"), sight
     differing = differences(look, tenant)
+    certain = look.installed and not differing
+    if certain:
+        sight = replace(sight, doubt=None)
     if not differing and not asked:
         return None, replace(sight, doubt=None)
     if early := _too_early(look, tenant, sight, rules):
         return Line(look.key, Action.WAIT, early), sight
     told = ", ".join(event.value for event in differing) or "agrees"
     told += " (re-check)" if asked else ""
-    doubt = _doubt(look, tenant, sight.doubt, rules, certain=look.installed and not differing)
+    doubt = None if certain else _doubt(look, tenant, sight.doubt, rules)
     if doubt is not None:
         again = rfc3339(doubt.since_us + rules.second_look_us)
         return Line(look.key, Action.WAIT, f"{told}: counts when seen again after {again}"), replace(sight, doubt=doubt)
@@ -209,15 +224,12 @@ def _too_early(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) ->
     return ""
 
 
-def _doubt(look: Look, tenant: Tenant | None, held: Doubt | None, rules: Rules, *, certain: bool) -> Doubt | None:
+def _doubt(look: Look, tenant: Tenant | None, held: Doubt | None, rules: Rules) -> Doubt | None:
     """The claim that must be seen again, with its first sight; None when this look may be published."""
     event_us = tenant.updated_at if tenant is not None else 0
-    if certain:
-        return None
-    same = held is not None and held.claim == look.claim and held.since_us >= event_us
-    if held is None or not same or rules.now_us - held.since_us > CLAIM_LIFE_US:
+    if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
         young = rules.now_us - event_us < rules.second_look_us
-        return Doubt(look.claim, rules.now_us) if young or not look.installed else None
+        return Doubt(look.claim or "", rules.now_us) if young or not look.installed else None
     return None if rules.now_us >= held.since_us + rules.second_look_us else held
 
 

@@ -1,0 +1,122 @@
+"""The reconciler's process: an hourly run over everybody, and at once the keys that are owed a look.
+
+Rule: one run at a time. What fails is said once and tried again; the loop is the only place that catches.
+"""
+
+import asyncio
+import random
+import signal
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.values import Key
+from services.adapters import clock, health, logs, metrics
+from services.adapters.kafka import KafkaError
+from services.adapters.settings import Settings, Unusable
+from services.core.due import due, unseen
+from services.reconciler.report import Report
+from services.reconciler.run import Asked, Hands, made, rules_of, run, sight
+
+TICK_S: Final = 1.0
+"""How soon a flag or a second look is noticed."""
+JITTER: Final = 0.1
+"""Part of the interval by which runs are moved, so that installations do not ask Genesys in step."""
+FIRST_RUN_MAX_S: Final = 5.0
+TAKE_S: Final = 0.05
+
+
+@dataclass(slots=True)
+class _State:
+    """What the loop knows between two ticks."""
+
+    next_run_s: float
+    fault: str = "not yet running"
+    looked: dict[Key, int] = field(default_factory=dict)
+
+
+def main(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        Unusable: brokers or key material are missing.
+    """
+    log = logs.configure("reconciler", settings.log_level)
+    return asyncio.run(_serve(settings, log))
+
+
+async def _serve(settings: Settings, log: logs.Logger) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    hands = made(settings, clock.now_us)
+    chance = random.Random()  # noqa: S311 - jitter, not a secret
+    first_s = chance.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
+    state = _State(asyncio.get_running_loop().time() + first_s)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    working = asyncio.create_task(_loop(hands, state, chance, log), name="reconcile")
+    try:
+        async with health.serve(lambda: {"view": state.fault}, host=settings.host, port=settings.metrics_port) as port:
+            log.info("started", metrics_port=port, interval_s=settings.reconcile_interval_s)
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # A run may wait long for Genesys. What it published and did not remember is published again, and is the same.
+        working.cancel()
+        stopping.cancel()
+        await asyncio.wait((working,))
+        await hands.close()
+    if not working.cancelled():
+        working.result()
+    log.info("stopped")
+    return 0
+
+
+async def _loop(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+    while True:
+        await _tick(hands, state, chance, log)
+        await asyncio.sleep(TICK_S)
+
+
+async def _tick(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+    """One look at the clock and the view; never raises for what Kafka, Genesys or the disk may do."""
+    try:
+        await _work(hands, state, chance, log)
+    except (KafkaError, OSError, Unusable) as error:
+        if state.fault != str(error):
+            log.warning("waiting", fault=str(error))
+        state.fault = str(error)
+    else:
+        state.fault = ""
+
+
+async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+    now_s = asyncio.get_running_loop().time()
+    tenants = await asyncio.to_thread(hands.view.follow, TAKE_S)
+    if now_s >= state.next_run_s:
+        report = await run(hands, Asked())
+        interval_s = hands.settings.reconcile_interval_s
+        state.next_run_s = now_s + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
+        state.looked.update(dict.fromkeys(tenants, hands.now_us()))
+        if report.stopped is None:
+            metrics.RECONCILE_STOPPED.set(0)
+            metrics.RECONCILE_AGE.set(hands.now_us() / 1_000_000)
+        _tell(report, log, "hourly")
+        return
+    memory = hands.sights.load()
+    if keys := due(tenants, memory, state.looked, rules_of(hands)):
+        state.looked.update(dict.fromkeys(keys, hands.now_us()))
+        _tell(await run(hands, Asked(keys=keys)), log, "due")
+    elif keys := unseen(tenants, memory, state.looked):
+        state.looked.update(dict.fromkeys(keys, hands.now_us()))
+        await sight(hands, keys)
+
+
+def _tell(report: Report, log: logs.Logger, occasion: str) -> None:
+    for line in report.lines:
+        log.info("line", key=line.key, action=line.action.value, reason=line.reason)
+    for refusal in report.refusals:
+        log.warning("no information", scope=refusal.scope, reason=refusal.reason)
+    if report.stopped is not None:
+        stop = report.stopped
+        metrics.RECONCILE_STOPPED.set(1)
+        log.error("stopped by the brake", absent=stop.absent, limit=stop.limit, approval=stop.approval)
+    log.info("run", occasion=occasion, read=len(report.read), lines=len(report.lines), published=report.published)

@@ -1,0 +1,235 @@
+"""One run: read the organisations, compare with the view, publish what differs, remember what was seen.
+
+Rule: the plan is made before anything is published, and a dry run ends there. Memory is saved whole before and after
+publishing, so that a crash repeats an observation and never skips a second look.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from schemas import codec
+from schemas.event import Observed
+from schemas.genesys import Organisation, Reading
+from schemas.tenant import Tenant
+from schemas.topics import RECEIVED, named
+from schemas.values import Key
+from services.adapters import keyring, metrics, organisations
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.settings import Settings
+from services.adapters.tenant_view import TenantView
+from services.core.reconcile import Line, Plan, Rules, Sight, compare, remember, seen
+from services.reconciler.memory import Sights
+from services.reconciler.reading import Readers
+from services.reconciler.report import Refusal, Report
+
+SOURCE: Final = "/genesys-lifecycle/reconciler"
+LINGER_MS: Final = 5
+PUBLISH_TIMEOUT_MS: Final = 30_000
+VIEW_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a run works with, made once a process.
+
+    Attributes:
+        settings: The environment.
+        configuration_key: Of `configuration_mac`.
+        view: The tenants; blocking, so asked for in a thread.
+        sights: The memory.
+        readers: The clients.
+        producer: Of observations.
+        now_us: Our clock.
+    """
+
+    settings: Settings
+    configuration_key: bytes
+    view: TenantView
+    sights: Sights
+    readers: Readers
+    producer: Producer
+    now_us: Callable[[], int]
+
+    async def close(self) -> None:
+        """Let everything go."""
+        await self.readers.close()
+        await asyncio.to_thread(self.view.close)
+        await self.producer.close(PUBLISH_TIMEOUT_MS / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run is asked to do.
+
+    Attributes:
+        dry_run: Plan, and stop there.
+        orgs: Only these organisations; None for all.
+        keys: Only these keys; None for all.
+        approval: An operator's word for one set of removals.
+    """
+
+    dry_run: bool = False
+    orgs: Collection[str] | None = None
+    keys: Collection[Key] | None = None
+    approval: str | None = None
+
+
+async def run_once(
+    settings: Settings,
+    *,
+    now: Callable[[], int],
+    dry_run: bool,
+    orgs: Collection[str] | None = None,
+    approval: str | None = None,
+) -> Report:
+    """One run over all organisations, or over `orgs`: what `lifecycle reconcile --now` does.
+
+    Args:
+        settings: Kafka, keyring, ORGS_DIR, Genesys, state folder.
+        now: Our clock, microseconds UTC.
+        dry_run: Plan, and stop there: nothing is published or remembered.
+        orgs: Organisation ids; None for all.
+        approval: `stopped.approval` of an earlier report, to remove exactly that set.
+
+    Raises:
+        Unusable: brokers or key material are missing.
+        KafkaError: the view cannot be read.
+    """
+    hands = made(settings, now)
+    try:
+        return await run(hands, Asked(dry_run=dry_run, orgs=orgs, approval=approval))
+    finally:
+        await hands.close()
+
+
+def made(settings: Settings, now_us: Callable[[], int]) -> Hands:
+    """Make the hands.
+
+    Raises:
+        Unusable: brokers or key material are missing.
+    """
+    key = keyring.raw(keyring.material(settings.keyring_file).configuration)
+    return Hands(
+        settings=settings,
+        configuration_key=key,
+        view=TenantView(settings.kafka, settings.topic_prefix),
+        sights=Sights(settings.state_dir),
+        readers=Readers(settings, now_us),
+        producer=Producer(settings.kafka, linger_ms=LINGER_MS, timeout_ms=PUBLISH_TIMEOUT_MS),
+        now_us=now_us,
+    )
+
+
+async def run(hands: Hands, asked: Asked) -> Report:
+    """Read, compare, publish, remember; alone in its state folder.
+
+    Raises:
+        KafkaError: the view cannot be read.
+    """
+    async with hands.sights.alone():
+        known = organisations.load(hands.settings.orgs_dir)
+        readings, refusals = await _readings(hands, known, await _tenants(hands), asked)
+        # The view again: what arrived while Genesys was read is no difference.
+        tenants, memory = await _tenants(hands), hands.sights.load()
+        rules = rules_of(hands, asked.approval)
+        plan = compare(readings, tenants, memory, rules, asked.keys)
+        written: dict[Key, Sight] = {}
+        if not asked.dry_run:
+            hands.sights.save({**memory, **plan.memory})
+            written, failed = await _publish(hands, plan)
+            refusals += failed
+            hands.sights.save({**memory, **plan.memory, **written})
+    waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
+    return Report(
+        dry_run=asked.dry_run,
+        read=tuple(sorted(reading.org_id for reading, _ in readings)),
+        lines=plan.lines,
+        refusals=tuple(refusals),
+        published=len(written),
+        stopped=plan.stopped,
+        look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
+    )
+
+
+async def sight(hands: Hands, keys: Collection[Key]) -> None:
+    """Look once whether Genesys lists these keys, so that their absence can mean something one day."""
+    async with hands.sights.alone():
+        known = organisations.load(hands.settings.orgs_dir).known
+        orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
+        readings = await asyncio.gather(*(hands.readers.listed(known[org_id]) for org_id in orgs))
+        memory = hands.sights.load()
+        hands.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
+
+
+def rules_of(hands: Hands, approval: str | None = None) -> Rules:
+    """The rules as they are now."""
+    second_look_us = int(hands.settings.reconcile_second_look_s * 1_000_000)
+    return Rules(hands.now_us(), second_look_us, hands.configuration_key, approval)
+
+
+async def _tenants(hands: Hands) -> Mapping[Key, Tenant]:
+    return await asyncio.to_thread(hands.view.catch_up, VIEW_TIMEOUT_S)
+
+
+def _wanted(known: organisations.Organisations, tenants: Mapping[Key, Tenant], asked: Asked) -> list[str]:
+    if asked.keys is not None:
+        return sorted({key.partition(":")[0] for key in asked.keys})
+    if asked.orgs is not None:
+        return sorted({org_id.lower() for org_id in asked.orgs})
+    held = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed}
+    return sorted(held | known.known.keys() | known.faults.keys())
+
+
+async def _readings(
+    hands: Hands,
+    known: organisations.Organisations,
+    tenants: Mapping[Key, Tenant],
+    asked: Asked,
+) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
+    wanted = _wanted(known, tenants, asked)
+
+    async def one(org_id: str) -> Reading | str:
+        organisation = known.known.get(org_id)
+        if organisation is None:
+            return f"organisation file: {known.faults.get(org_id, 'missing')}"
+        return await hands.readers.read(organisation, tenants, asked.keys)
+
+    results = await asyncio.gather(*(one(org_id) for org_id in wanted))
+    refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]
+    read = [(reading, known.known[reading.org_id]) for reading in results if isinstance(reading, Reading)]
+    metrics.RECONCILE_RUNS.labels(result="read").inc(len(read))
+    metrics.RECONCILE_RUNS.labels(result="no_information").inc(len(refusals))
+    return read, refusals
+
+
+async def _publish(hands: Hands, plan: Plan) -> tuple[dict[Key, Sight], list[Refusal]]:
+    """Write the plan's observations; returns what to remember of those acknowledged, and what was not."""
+    if plan.stopped is not None:
+        return {}, []
+    lines = [(line, line.observed) for line in plan.lines if line.observed is not None]
+    results = await asyncio.gather(*(_write(hands, line, observation) for line, observation in lines))
+    written, failed = {}, []
+    for (line, observation), fault in zip(lines, results, strict=True):
+        if fault is None:
+            written[line.key] = remember(plan.memory[line.key], observation)
+            metrics.RECONCILE_OBSERVATIONS.labels(cause=observation.cause).inc()
+        else:
+            failed.append(Refusal(line.key, f"not written: {fault}"))
+    return written, failed
+
+
+async def _write(hands: Hands, line: Line, observation: Observed) -> str | None:
+    message = codec.encode(
+        observation,
+        key=line.key,
+        ce_id=f"{line.key}/r:{observation.read_at}",
+        source=SOURCE,
+        at_us=observation.read_at,
+    )
+    try:
+        await hands.producer.acked(named(RECEIVED, hands.settings.topic_prefix), message)
+    except KafkaError as error:
+        return error.reason
+    return None

@@ -1,0 +1,115 @@
+"""A real HTTP server that answers as the Genesys API does, and lies on request: for the tests of those who ask it.
+
+It is not the simulator: it keeps nothing, it says what the test tells it to say.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+Answer = Callable[[Request], Response | None]
+
+
+@dataclass
+class FakeGenesys:
+    """What the API says. `lie` sees every request first and may answer in its place."""
+
+    org_id: str
+    integrations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Id to `{"state": intendedState, "properties": {…}}`; the order is the listing's."""
+    page_size: int = 25
+    lie: Answer = lambda _: None
+    date_s: Callable[[], float] | None = None
+    calls: list[str] = field(default_factory=list)
+    minted: int = 0
+    url: str = ""
+
+    def add(self, identity: str, state: str = "ENABLED", **properties: Any) -> None:
+        """Let an integration exist."""
+        self.integrations[identity] = {"state": state, "properties": properties}
+
+    def app(self) -> Starlette:
+        """The routes."""
+
+        async def answer(request: Request) -> Response:
+            self.calls.append(request.url.path)
+            response = self.lie(request) or self._truth(request)
+            if self.date_s is not None:
+                response.headers["date"] = formatdate(self.date_s(), usegmt=True)
+            return response
+
+        return Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])])
+
+    def _truth(self, request: Request) -> Response:
+        path = request.url.path
+        if path == "/login/oauth/token":
+            self.minted += 1
+            return JSONResponse({"access_token": f"token-{self.minted}", "token_type": "bearer", "expires_in": 86400})
+        if request.headers.get("authorization") != f"Bearer token-{self.minted}":
+            return JSONResponse({"code": "authentication.required", "status": 401}, 401)
+        if path == "/api/v2/organizations/me":
+            return JSONResponse({"id": self.org_id, "name": "org"})
+        if path == "/api/v2/integrations":
+            return JSONResponse(self.listing(int(request.query_params["pageNumber"])))
+        return self._one(path.split("/")[4], path)
+
+    def _one(self, identity: str, path: str) -> Response:
+        if identity not in self.integrations:
+            return JSONResponse({"code": "not.found", "status": 404}, 404)
+        if path.endswith("/config/current"):
+            return JSONResponse({"version": 1, "properties": self.integrations[identity]["properties"]})
+        return JSONResponse(self._entity(identity))
+
+    def listing(self, number: int) -> dict[str, Any]:
+        """One page."""
+        ids = list(self.integrations)
+        first = (number - 1) * self.page_size
+        more = first + self.page_size < len(ids)
+        return {
+            "entities": [self._entity(identity) for identity in ids[first : first + self.page_size]],
+            "pageSize": self.page_size,
+            "pageNumber": number,
+            "total": len(ids),
+            "nextUri": f"/api/v2/integrations?pageNumber={number + 1}" if more else None,
+        }
+
+    def _entity(self, identity: str) -> dict[str, Any]:
+        return {
+            "id": identity,
+            "intendedState": self.integrations[identity]["state"],
+            "integrationType": {"id": "ours"},
+        }
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(genesys: FakeGenesys) -> AsyncIterator[FakeGenesys]:
+    """Answer on a free port of this machine; `genesys.url` is its base."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    config = uvicorn.Config(
+        genesys.app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=genesys.date_s is None
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    genesys.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        yield genesys
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()

@@ -1,0 +1,174 @@
+"""Whatever Genesys says, in whatever order of runs: nothing is removed on no information, and agreement is silence."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.event import Observed
+from schemas.tenant import Stage, Tenant
+from schemas.values import Key
+from services.core.canonical import configuration_mac
+from services.core.reconcile import REMOVE_LEAST, Memory, Plan, Sight, Tenants, compare, remember
+from tests.genesys_worlds import (
+    AMBIGUOUS,
+    CLIENT,
+    HOUR_US,
+    LOOK_US,
+    MAC_KEY,
+    NOW_US,
+    key_of,
+    organisation,
+    reading,
+    rules,
+    tenant,
+    view,
+)
+
+GONE = "404"
+SILENT = "no answer by id"
+PRESENT = ("ENABLED", "DISABLED", "RESTORED")
+NUMBERS = range(4)
+
+worlds = st.fixed_dictionaries(
+    dict.fromkeys(NUMBERS, st.sampled_from((*PRESENT, "DELETED", "HIBERNATED", GONE, SILENT)))
+)
+harmless = st.fixed_dictionaries(dict.fromkeys(NUMBERS, st.sampled_from((*PRESENT, "HIBERNATED", SILENT))))
+tenants = st.lists(
+    st.builds(
+        tenant,
+        st.sampled_from(NUMBERS),
+        installed=st.sampled_from((True, True, True, False, None)),
+        enabled=st.sampled_from((True, False, None)),
+        flags=st.sampled_from(((), AMBIGUOUS)),
+        recheck_at=st.sampled_from((None, NOW_US - HOUR_US)),
+        updated_at=st.integers(NOW_US - 2 * LOOK_US, NOW_US),
+    ),
+    max_size=4,
+).map(lambda found: view(*found))
+waits = st.integers(1, 2 * LOOK_US)
+
+World = dict[int, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a history."""
+
+    now_us: int
+    world: World
+    plan: Plan
+
+
+def run(world: World, tenants: Tenants, memory: Memory, now_us: int) -> Plan:
+    listed = {n: state for n, state in world.items() if state not in (GONE, SILENT)}
+    absent = tuple(n for n, state in world.items() if state == GONE)
+    return compare([(reading(listed, absent=absent, at_us=now_us), organisation())], tenants, memory, rules(now_us))
+
+
+def history(steps: list[tuple[World, int]], tenants: Tenants) -> list[Ran]:
+    """Runs one after another, the view standing still (nobody folds), every client knowing everybody at first."""
+    memory: dict[Key, Sight] = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
+    now_us, ran = NOW_US, []
+    for world, wait_us in steps:
+        now_us += wait_us
+        plan = run(world, tenants, memory, now_us)
+        memory |= plan.memory
+        ran.append(Ran(now_us, world, plan))
+    return ran
+
+
+def removed(plan: Plan) -> set[Key]:
+    return {line.key for line in plan.lines if line.observed is not None and not line.observed.installed}
+
+
+@given(st.lists(st.tuples(harmless, waits), max_size=6), tenants)
+def test_nothing_is_removed_by_what_is_no_absence(steps: list[tuple[World, int]], tenants: Tenants) -> None:
+    assert not set().union(*(removed(ran.plan) for ran in history(steps, tenants)))
+
+
+@given(st.lists(st.tuples(worlds, waits), max_size=6), tenants)
+def test_nothing_is_removed_by_credentials_that_never_saw_it(steps: list[tuple[World, int]], tenants: Tenants) -> None:
+    blind: list[tuple[World, int]] = [
+        ({n: GONE if s in ("DELETED", *PRESENT) else s for n, s in world.items()}, wait_us) for world, wait_us in steps
+    ]
+    memory: dict[Key, Sight] = {}
+    now_us = NOW_US
+    for world, wait_us in blind:
+        now_us += wait_us
+        plan = run({n: s for n, s in world.items() if s != "HIBERNATED"}, tenants, memory, now_us)
+        memory |= plan.memory
+        assert not removed(plan)
+
+
+@given(st.lists(st.tuples(worlds, waits), min_size=2, max_size=8), tenants)
+def test_a_removal_was_seen_twice_a_second_look_apart_and_never_otherwise_between(
+    steps: list[tuple[World, int]], tenants: Tenants
+) -> None:
+    ran = history(steps, tenants)
+    for place, last in enumerate(ran):
+        for key in removed(last.plan):
+            number = next(n for n in NUMBERS if key_of(n) == key)
+            first = [
+                at
+                for at in range(place)
+                if ran[at].world[number] in ("DELETED", GONE)
+                and last.now_us - ran[at].now_us >= LOOK_US
+                and all(between.world[number] not in (*PRESENT, "HIBERNATED") for between in ran[at:place])
+            ]
+            assert first, (key, [one.world[number] for one in ran])
+
+
+@given(worlds, tenants)
+def test_a_plan_is_a_function_of_what_it_is_given(world: World, tenants: Tenants) -> None:
+    memory = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
+    first = run(world, tenants, memory, NOW_US)
+    assert run(world, tenants, memory, NOW_US) == first
+    again = run(world, tenants, {**memory, **first.memory}, NOW_US)
+    assert (again.lines, again.memory) == (first.lines, first.memory)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(NUMBERS, st.sampled_from(("ENABLED", "DISABLED")))), st.integers(0, HOUR_US))
+def test_a_world_that_agrees_gives_an_empty_plan(world: World, age_us: int) -> None:
+    agreeing = view(*(tenant(n, enabled=s == "ENABLED", updated_at=NOW_US - age_us) for n, s in world.items()))
+    plan = run(world, agreeing, {}, NOW_US)
+    assert (plan.lines, plan.stopped) == ((), None)
+
+
+@given(worlds, tenants)
+def test_what_was_observed_and_folded_agrees_next_time(world: World, before: Tenants) -> None:
+    memory: dict[Key, Sight] = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
+    now_us, after = NOW_US, dict(before)
+    for _ in range(3):  # a first look, a second, and one that finds nothing more
+        plan = run(world, after, memory, now_us)
+        memory |= plan.memory
+        for line in plan.lines:
+            if line.observed is not None:
+                after[line.key] = folded(after.get(line.key), line.observed, now_us + 1)
+                memory[line.key] = remember(memory[line.key], line.observed)
+        now_us += 2 * LOOK_US
+    last = run(world, after, memory, now_us)
+    assert not [line for line in last.lines if line.observed is not None]
+
+
+def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
+    """What the ledger makes of an observation newer than everything it knows."""
+    start = known or tenant(0, key=observed.key, stage=Stage.PENDING_INSTALL, enabled=None, configuration_mac=None)
+    fresh = observed.installed and not (known and known.installed)
+    enabled = observed.enabled if observed.enabled is not None else (None if fresh else start.enabled)
+    mac = start.configuration_mac
+    if observed.configuration is not None:
+        mac = configuration_mac(observed.configuration, MAC_KEY)
+    changes = {"installed": observed.installed, "enabled": enabled, "configuration_mac": mac}
+    return start.model_copy(update={**changes, "flags": (), "recheck_at": None, "updated_at": at_us})
+
+
+@given(st.integers(0, 40), st.integers(0, 20))
+def test_no_run_removes_more_than_the_brake_lets(gone: int, here: int) -> None:
+    world = {**dict.fromkeys(range(gone), GONE), **dict.fromkeys(range(gone, gone + here), "ENABLED")}
+    everybody = view(*(tenant(n) for n in world))
+    memory: dict[Key, Sight] = {key: Sight(seen_by=CLIENT) for key in everybody}
+    first = run(world, everybody, memory, NOW_US)
+    second = run(world, everybody, {**memory, **first.memory}, NOW_US + LOOK_US)
+    assert len(removed(second)) == gone
+    assert (second.stopped is None) == (gone <= REMOVE_LEAST)

@@ -1,0 +1,290 @@
+"""What a reading of Genesys makes of the view: observations, second looks, refusals."""
+
+import pytest
+
+from schemas.event import Observed
+from schemas.genesys import Organisation, Reading
+from schemas.values import Json, Key
+from services.core.canonical import configuration_mac
+from services.core.reconcile import (
+    Action,
+    Doubt,
+    Line,
+    Memory,
+    Plan,
+    Rules,
+    Sight,
+    Tenants,
+    compare,
+    questions,
+    remember,
+)
+from tests.genesys_worlds import (
+    AMBIGUOUS,
+    CLIENT,
+    CONFIGURATION,
+    HOUR_US,
+    LOOK_US,
+    MAC_KEY,
+    NOW_US,
+    ORG,
+    integration_id,
+    key_of,
+    organisation,
+    reading,
+    rules,
+    tenant,
+    view,
+)
+
+SEEN: Memory = {key_of(number): Sight(seen_by=CLIENT) for number in range(100)}
+LATER_US = NOW_US + LOOK_US
+
+
+def planned(
+    what: Reading,
+    tenants: Tenants,
+    memory: Memory = SEEN,
+    given: Rules | None = None,
+    by: Organisation | None = None,
+    keys: frozenset[Key] | None = None,
+) -> Plan:
+    return compare([(what, by or organisation())], tenants, memory, given or rules(), keys)
+
+
+def only(plan: Plan) -> Line:
+    (line,) = plan.lines
+    return line
+
+
+def told(plan: Plan) -> Observed:
+    observed = only(plan).observed
+    assert observed is not None, only(plan)
+    return observed
+
+
+def twice(first: Reading, second: Reading, tenants: Tenants, memory: Memory = SEEN) -> Plan:
+    """Two runs, one second look apart."""
+    before = planned(first, tenants, memory)
+    return planned(second, tenants, {**memory, **before.memory}, rules(LATER_US))
+
+
+def test_what_agrees_has_no_line() -> None:
+    assert planned(reading({1: "ENABLED"}), view(tenant(1))).lines == ()
+
+
+def test_a_disabled_integration_is_observed_with_what_differs_alone() -> None:
+    plan = planned(reading({1: "DISABLED"}), view(tenant(1)))
+    assert only(plan).action is Action.ALIGN
+    assert told(plan) == Observed(
+        orgId=ORG,
+        integrationId=integration_id(1),
+        tenant_id="tenant-1",
+        read_at=NOW_US,
+        installed=True,
+        enabled=False,
+        configuration=None,
+        cause="drift",
+    )
+
+
+def test_enabled_is_what_a_tenant_is_until_told_otherwise() -> None:
+    assert planned(reading({1: "ENABLED"}), view(tenant(1, enabled=None))).lines == ()
+
+
+def test_another_configuration_is_observed_whole() -> None:
+    other: Json = {"crmEndpoint": "https://other.my.salesforce.com"}
+    observed = told(planned(reading({1: "ENABLED"}, properties={1: other}), view(tenant(1))))
+    assert (observed.configuration, observed.enabled) == (other, None)
+
+
+def test_a_configuration_that_was_not_read_says_nothing() -> None:
+    assert planned(reading({1: "ENABLED"}, properties={}), view(tenant(1))).lines == ()
+
+
+def test_a_configuration_that_no_hash_can_hold_says_nothing() -> None:
+    assert planned(reading({1: "ENABLED"}, properties={1: {"n": 2**60}}), view(tenant(1))).lines == ()
+
+
+def test_the_tenant_id_among_the_properties_is_no_difference() -> None:
+    named = {**CONFIGURATION, "tenantId": "tenant-1"}
+    assert planned(reading({1: "ENABLED"}, properties={1: named}), view(tenant(1))).lines == ()
+    whole = tenant(1, configuration_mac=configuration_mac(named, MAC_KEY))
+    assert planned(reading({1: "ENABLED"}, properties={1: named}), view(whole)).lines == ()
+
+
+def test_an_integration_nobody_told_of_is_installed_with_all_that_is_known() -> None:
+    named = {**CONFIGURATION, "tenantId": "acme"}
+    plan = planned(reading({1: "DISABLED"}, properties={1: named}), {})
+    observed = told(plan)
+    assert only(plan).action is Action.INSTALL
+    assert (observed.tenant_id, observed.enabled, observed.configuration) == ("acme", False, named)
+
+
+@pytest.mark.parametrize("value", [None, 7, "", "-begins-wrong", "x" * 129])
+def test_a_property_that_names_no_tenant_leaves_the_tenant_unknown(value: object) -> None:
+    assert told(planned(reading({1: "ENABLED"}, properties={1: {"tenantId": value}}), {})).tenant_id is None
+
+
+def test_an_integration_of_another_type_is_not_ours_to_install() -> None:
+    plan = planned(reading({1: "ENABLED"}), {}, by=organisation(integration_type="another"))
+    assert plan.lines == ()
+    assert planned(reading({1: "ENABLED"}), {}, by=organisation(integration_type="ours")).lines != ()
+
+
+def test_an_integration_installed_again_is_installed_with_the_property_and_not_the_old_name() -> None:
+    gone = tenant(1, installed=False)
+    named = {"tenantId": "fresh"}
+    observed = told(planned(reading({1: "ENABLED"}, properties={1: named}), view(gone)))
+    assert (observed.installed, observed.tenant_id) == (True, "fresh")
+
+
+def test_a_restored_integration_is_installed_and_says_nothing_of_enablement() -> None:
+    observed = told(planned(reading({1: "RESTORED"}), view(tenant(1, installed=False))))
+    assert (observed.installed, observed.enabled) == (True, None)
+
+
+def test_a_state_that_nobody_knows_is_no_information() -> None:
+    line = only(planned(reading({1: "HIBERNATED"}), view(tenant(1))))
+    assert (line.action, line.observed) == (Action.REFUSE, None)
+
+
+def test_absence_seen_once_waits() -> None:
+    plan = planned(reading({}, absent=(1,)), view(tenant(1)))
+    assert only(plan).action is Action.WAIT
+    assert plan.memory[key_of(1)].doubt == Doubt("absent", NOW_US)
+
+
+@pytest.mark.parametrize("gone", [reading({}, absent=(1,), at_us=LATER_US), reading({1: "DELETED"}, at_us=LATER_US)])
+def test_absence_seen_twice_removes(gone: Reading) -> None:
+    plan = twice(gone, gone, view(tenant(1)))
+    assert only(plan).action is Action.REMOVE
+    observed = told(plan)
+    assert (observed.installed, observed.enabled, observed.configuration) == (False, None, None)
+    assert observed.tenant_id == "tenant-1"
+
+
+def test_absence_seen_twice_within_one_second_look_waits() -> None:
+    first = planned(reading({}, absent=(1,)), view(tenant(1)))
+    soon = rules(LATER_US - 1)
+    second = planned(reading({}, absent=(1,)), view(tenant(1)), {**SEEN, **first.memory}, soon)
+    assert only(second).action is Action.WAIT
+    assert second.memory[key_of(1)].doubt == Doubt("absent", NOW_US)
+
+
+def test_a_sight_in_between_starts_the_absence_anew() -> None:
+    tenants = view(tenant(1))
+    first = planned(reading({}, absent=(1,)), tenants)
+    back = planned(reading({1: "ENABLED"}), tenants, {**SEEN, **first.memory}, rules(NOW_US + LOOK_US // 2))
+    again = planned(reading({}, absent=(1,)), tenants, {**SEEN, **back.memory}, rules(LATER_US))
+    assert back.lines == ()
+    assert only(again).action is Action.WAIT
+
+
+def test_absence_of_one_these_credentials_never_saw_is_no_information() -> None:
+    gone = reading({}, absent=(1,))
+    assert only(twice(gone, gone, view(tenant(1)), memory={})).action is Action.REFUSE
+    other = reading({}, absent=(1,), client_id="client-2")
+    assert only(twice(other, other, view(tenant(1)))).action is Action.REFUSE
+
+
+def test_one_that_is_not_listed_and_gave_no_answer_by_id_is_no_information() -> None:
+    silent = reading({2: "ENABLED"})
+    plan = twice(silent, silent, view(tenant(1), tenant(2)))
+    assert only(plan).action is Action.REFUSE
+
+
+def test_absence_first_seen_more_than_a_day_ago_must_be_seen_twice_again() -> None:
+    old = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - 25 * HOUR_US))}
+    assert only(planned(reading({}, absent=(1,)), view(tenant(1, updated_at=1)), old)).action is Action.WAIT
+
+
+def test_an_event_since_the_first_sight_starts_the_absence_anew() -> None:
+    memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - 2 * LOOK_US))}
+    newer = view(tenant(1, updated_at=NOW_US - LOOK_US))
+    assert only(planned(reading({}, absent=(1,)), newer, memory)).action is Action.WAIT
+
+
+def test_what_contradicts_a_young_event_is_read_again_first() -> None:
+    young = view(tenant(1, updated_at=NOW_US - 1_000_000))
+    first = planned(reading({1: "DISABLED"}), young)
+    assert only(first).action is Action.WAIT
+    early = planned(reading({1: "DISABLED"}), young, first.memory, rules(LATER_US - 1))
+    assert only(early).action is Action.WAIT
+    second = planned(reading({1: "DISABLED"}, at_us=LATER_US), young, first.memory, rules(LATER_US))
+    assert told(second).enabled is False
+
+
+def test_another_contradiction_than_the_first_one_waits_anew() -> None:
+    young = view(tenant(1, updated_at=NOW_US - 1_000_000))
+    first = planned(reading({1: "DISABLED"}), young)
+    other = planned(reading({}, absent=(1,)), young, first.memory, rules(LATER_US))
+    assert only(other).action is Action.WAIT
+
+
+def test_a_key_nobody_told_of_has_no_young_event_to_contradict() -> None:
+    assert only(planned(reading({1: "ENABLED"}), {}, {})).action is Action.INSTALL
+
+
+@pytest.mark.parametrize("owed", [{"flags": AMBIGUOUS}, {"recheck_at": NOW_US - 5_000_000}], ids=["flag", "recheck_at"])
+def test_a_recheck_is_published_whole_even_when_it_agrees(owed: dict[str, object]) -> None:
+    plan = planned(reading({1: "ENABLED"}), view(tenant(1, **owed, updated_at=NOW_US - 1)))
+    observed = told(plan)
+    assert only(plan).action is Action.CONFIRM
+    assert (observed.installed, observed.enabled, observed.configuration) == (True, True, CONFIGURATION)
+    assert observed.cause == "recheck"
+
+
+def test_a_recheck_that_finds_nothing_needs_its_second_look_too() -> None:
+    flagged = view(tenant(1, flags=AMBIGUOUS))
+    gone = reading({}, absent=(1,), at_us=LATER_US)
+    assert only(planned(gone, flagged)).action is Action.WAIT
+    assert only(twice(gone, gone, flagged)).action is Action.REMOVE
+
+
+def test_a_recheck_of_one_removed_already_confirms_it_after_two_looks() -> None:
+    flagged = view(tenant(1, installed=False, flags=AMBIGUOUS))
+    gone = reading({}, absent=(1,), at_us=LATER_US)
+    assert only(twice(gone, gone, flagged)).action is Action.CONFIRM
+
+
+def test_an_observation_on_its_way_is_not_published_again() -> None:
+    first = planned(reading({1: "DISABLED"}), view(tenant(1)))
+    known = {key_of(1): remember(first.memory[key_of(1)], told(first))}
+    again = planned(
+        reading({1: "DISABLED"}, at_us=NOW_US + 5_000_000), view(tenant(1)), known, rules(NOW_US + 5_000_000)
+    )
+    assert only(again).action is Action.WAIT
+    lost = planned(reading({1: "DISABLED"}, at_us=LATER_US), view(tenant(1)), known, rules(LATER_US))
+    assert only(lost).action is Action.ALIGN
+
+
+def test_two_observations_of_one_second_are_never_published() -> None:
+    flagged = view(tenant(1, flags=AMBIGUOUS, updated_at=NOW_US + 100_000))
+    known = {key_of(1): Sight(CLIENT, None, NOW_US)}
+    plan = planned(reading({1: "ENABLED"}), flagged, known, rules(NOW_US + 900_000))
+    assert only(plan).action is Action.WAIT
+
+
+def test_a_run_over_some_keys_leaves_the_others_alone() -> None:
+    plan = planned(reading({1: "DISABLED", 2: "DISABLED"}), view(tenant(1), tenant(2)), keys=frozenset({key_of(2)}))
+    assert only(plan).key == key_of(2)
+    assert set(plan.memory) == {key_of(2)}
+
+
+def test_a_tenant_of_another_organisation_is_not_compared() -> None:
+    elsewhere = "99999999-1111-4111-8111-111111111111"
+    other = tenant(1, key=key_of(1, elsewhere))
+    assert planned(reading({2: "ENABLED"}), view(other, tenant(2))).lines == ()
+
+
+def test_the_listing_leaves_two_questions_open() -> None:
+    missing, present = questions(reading({2: "ENABLED"}), organisation(), view(tenant(1), tenant(2)), None)
+    assert (missing, present) == ([integration_id(1)], [integration_id(2)])
+
+
+@pytest.mark.parametrize("claim", ["absent", "present:True:x"])
+def test_a_doubt_about_a_key_that_is_nobodys_any_more_is_dropped(claim: str) -> None:
+    memory = {key_of(1): Sight(CLIENT, Doubt(claim, NOW_US - LOOK_US))}
+    plan = planned(reading({2: "ENABLED"}), view(tenant(1, installed=False), tenant(2)), memory)
+    assert (plan.lines, plan.memory[key_of(1)].doubt) == ((), None)

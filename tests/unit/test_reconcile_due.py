@@ -1,0 +1,42 @@
+"""Which keys are owed a look before the next hour."""
+
+import pytest
+
+from schemas.tenant import Stage
+from services.core.due import RECHECK_EVERY_US, SETTLE_US, due, unseen
+from services.core.reconcile import Doubt, Sight
+from tests.genesys_worlds import AMBIGUOUS, CLIENT, LOOK_US, NOW_US, key_of, rules, tenant, view
+
+SETTLED_US = NOW_US - SETTLE_US
+OWED = [{"flags": AMBIGUOUS}, {"recheck_at": SETTLED_US}]
+
+
+@pytest.mark.parametrize("owed", OWED, ids=["flag", "recheck_at"])
+def test_a_recheck_is_due_at_once_and_then_every_five_minutes(owed: dict[str, object]) -> None:
+    tenants = view(tenant(1, **owed, updated_at=SETTLED_US), tenant(2))
+    assert due(tenants, {}, {}, rules()) == {key_of(1)}
+    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, rules()) == frozenset()
+    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US}, rules()) == {key_of(1)}
+
+
+def test_a_recheck_waits_until_its_second_has_passed_on_genesys_clock() -> None:
+    tenants = view(tenant(1, flags=AMBIGUOUS, updated_at=SETTLED_US + 1))
+    assert due(tenants, {}, {}, rules()) == frozenset()
+
+
+def test_a_second_look_is_due_one_second_look_after_the_first() -> None:
+    memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - LOOK_US))}
+    assert due({}, memory, {}, rules()) == {key_of(1)}
+    assert due({}, memory, {}, rules(NOW_US - 1)) == frozenset()
+
+
+def test_a_second_look_that_gave_no_information_is_not_repeated_at_once() -> None:
+    memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - LOOK_US))}
+    assert due({}, memory, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, rules()) == frozenset()
+
+
+def test_an_active_tenant_is_looked_for_once() -> None:
+    tenants = view(tenant(1), tenant(2), tenant(3, stage=Stage.PENDING_INSTALL), tenant(4, installed=False))
+    memory = {key_of(1): Sight(seen_by=CLIENT), key_of(2): Sight()}
+    assert unseen(tenants, memory, {}) == {key_of(2)}
+    assert unseen(tenants, memory, {key_of(2): 1}) == frozenset()
