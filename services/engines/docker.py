@@ -2,7 +2,7 @@
 
 Rule: used only when `LIFECYCLE_ENGINES=docker` says so, and testcontainers is imported only then. Its reaper container
 removes these when we die; with the reaper disabled (TESTCONTAINERS_RYUK_DISABLED) a killed parent leaves them behind.
-The clients' port is chosen before the start, so the broker can be told what to advertise.
+A broker must advertise the port that Docker maps, which is known only once the container runs: it waits for a script.
 """
 
 import secrets
@@ -13,28 +13,29 @@ from services.engines.answers import kafka_answers, make_database, postgres_answ
 from services.engines.errors import EngineError, StartError
 from services.engines.jars import KAFKA
 from services.engines.kafka import SETTINGS
-from services.engines.ports import free_ports
 from services.engines.postgres import DATABASE, ROLE
 
 KAFKA_IMAGE = f"apache/kafka:{KAFKA}"
 POSTGRES_IMAGE = "postgres:18"
 
 _READY_S = 120
-_IN_CONTAINER = {"kafka": 9092, "quorum": 9093, "postgres": 5432}
+_CLIENTS, _QUORUM, _SESSIONS = 9092, 9093, 5432
+_SCRIPT = "/tmp/lifecycle-start.sh"  # noqa: S108 - inside the container
+_WAIT = f"while [ ! -f {_SCRIPT} ]; do sleep 0.1; done; exec sh {_SCRIPT}"
+_BROKER = SETTINGS | {
+    "controller.quorum.voters": f"1@localhost:{_QUORUM}",
+    "listeners": f"PLAINTEXT://:{_CLIENTS},CONTROLLER://:{_QUORUM}",
+}
+"""The settings of the local broker; the image makes them of `KAFKA_…` variables and formats for static voters."""
 
 
 @dataclass(slots=True)
 class DockerKafka:
     """A broker in a container; it keeps nothing over a stop."""
 
-    _port: int = field(default_factory=lambda: free_ports(1)[0])
     _container: Any = None
-    _host: str = ""
-
-    @property
-    def bootstrap(self) -> str:
-        """`host:port` for clients; known once it was started."""
-        return f"{self._host}:{self._port}"
+    bootstrap: str = ""
+    """`host:port` for clients; known once it was started."""
 
     def start(self) -> None:
         """Start and wait until it answers.
@@ -43,12 +44,13 @@ class DockerKafka:
             EngineError: No Docker engine answers, or the image cannot be had.
             StartError: The broker did not answer in time.
         """
-        container = _container(KAFKA_IMAGE)
-        self._host = container.get_container_host_ip()
-        container.with_bind_ports(_IN_CONTAINER["kafka"], self._port)
-        for name, value in _kafka_settings(self.bootstrap).items():
+        container = _container(KAFKA_IMAGE).with_exposed_ports(_CLIENTS).with_command(["sh", "-c", _WAIT])
+        for name, value in _BROKER.items():
             container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
         self._container = _started(container, KAFKA_IMAGE)
+        self.bootstrap = _address(container, _CLIENTS)
+        advertise = f"export KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://{self.bootstrap}"
+        container.copy_into_container(f"{advertise}\nexec /etc/kafka/docker/run\n".encode(), _SCRIPT)
         if not until(lambda: kafka_answers(self.bootstrap), _READY_S, pause_s=0.5):
             self.stop()
             raise StartError(f"{KAFKA_IMAGE} did not answer on {self.bootstrap} in {_READY_S} s")
@@ -64,10 +66,9 @@ class DockerKafka:
 class DockerPostgres:
     """A server in a container; it keeps nothing over a stop."""
 
-    _port: int = field(default_factory=lambda: free_ports(1)[0])
     _password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     _container: Any = None
-    _host: str = ""
+    _address: str = ""
 
     @property
     def url(self) -> str:
@@ -81,14 +82,13 @@ class DockerPostgres:
             EngineError: No Docker engine answers, or the image cannot be had.
             StartError: The server did not answer in time.
         """
-        container = _container(POSTGRES_IMAGE)
-        self._host = container.get_container_host_ip()
-        container.with_bind_ports(_IN_CONTAINER["postgres"], self._port)
+        container = _container(POSTGRES_IMAGE).with_exposed_ports(_SESSIONS)
         container.with_env("POSTGRES_USER", ROLE).with_env("POSTGRES_PASSWORD", self._password)
         self._container = _started(container, POSTGRES_IMAGE)
+        self._address = _address(container, _SESSIONS)
         if not until(lambda: postgres_answers(self._url("postgres")), _READY_S, pause_s=0.5):
             self.stop()
-            raise StartError(f"{POSTGRES_IMAGE} did not answer on {self._host}:{self._port} in {_READY_S} s")
+            raise StartError(f"{POSTGRES_IMAGE} did not answer on {self._address} in {_READY_S} s")
         make_database(self._url("postgres"), DATABASE)
 
     def stop(self) -> None:
@@ -98,17 +98,11 @@ class DockerPostgres:
         self._container = None
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{ROLE}:{self._password}@{self._host}:{self._port}/{database}"
+        return f"postgresql://{ROLE}:{self._password}@{self._address}/{database}"
 
 
-def _kafka_settings(advertised: str) -> dict[str, str]:
-    """The settings of the local broker, with the addresses of a container. The image formats with static voters."""
-    quorum = _IN_CONTAINER["quorum"]
-    return SETTINGS | {
-        "controller.quorum.voters": f"1@localhost:{quorum}",
-        "listeners": f"PLAINTEXT://:{_IN_CONTAINER['kafka']},CONTROLLER://:{quorum}",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
-    }
+def _address(container: Any, port: int) -> str:
+    return f"{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
 
 
 def _container(image: str) -> Any:

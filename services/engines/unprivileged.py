@@ -111,16 +111,21 @@ def mirror(who: Account, source: Path, parts: tuple[str, ...]) -> Path:
     if copy == source or _sizes(source, parts) == _sizes(copy, parts):
         return copy
     staging = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
-    staging.chmod(0o755)
     for part in parts:
         if (source / part).is_dir():
             shutil.copytree(source / part, staging / part, symlinks=True)
         else:
             (staging / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / part, staging / part)
-    for folder, _, _ in os.walk(staging):
-        Path(folder).chmod(0o755)
+    _open_to_all(staging)
     return _put_in_place(staging, copy)
+
+
+def _open_to_all(tree: Path) -> None:
+    """Let everybody read, enter and run what its owner may: it may have been installed under a strict umask."""
+    for path in (tree, *tree.rglob("*")):
+        owner = path.stat().st_mode & 0o500
+        path.chmod(owner | 0o200 | owner >> 3 | owner >> 6)
 
 
 def _put_in_place(staging: Path, copy: Path) -> Path:

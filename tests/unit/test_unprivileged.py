@@ -1,0 +1,101 @@
+"""Where an unprivileged PostgreSQL keeps what it needs, when the folders of its starter are closed to it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.engines.unprivileged import Account, forget, mirror, reaches, room
+
+NOBODY = Account("nobody", 65534, 65534)
+PARTS = ("bin/program", "share")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A folder nobody but its owner may enter."""
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+@pytest.fixture
+def opened() -> Iterator[Path]:
+    """A folder everybody may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def tree(closed: Path) -> Iterator[Path]:
+    """An installation below a closed folder."""
+    for name, text in (("bin/program", "run"), ("share/deep/data", "read"), ("include/unneeded", "skip")):
+        file = closed / "tree" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o700 if "program" in name else 0o600)
+    yield closed / "tree"
+    forget(room(NOBODY, closed / "tree"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_below_a_closed_one_is_out_of_reach(closed: Path, opened: Path) -> None:
+    (closed / "inside").mkdir()
+    assert not reaches(NOBODY, closed / "inside")
+    assert reaches(NOBODY, opened / "not-there-yet")
+    assert reaches(Account("owner", closed.stat().st_uid, NOBODY.gid), closed)
+
+
+def test_room_is_where_it_was_wanted_when_the_way_is_open(opened: Path) -> None:
+    assert room(NOBODY, opened / "state" / "data") == opened / "state" / "data"
+
+
+def test_room_for_a_closed_folder_is_always_the_same_place_elsewhere(closed: Path) -> None:
+    place = room(NOBODY, closed / "data")
+    assert place == room(NOBODY, closed / "data") != room(NOBODY, closed / "other")
+    assert reaches(NOBODY, place.parent)
+    assert not place.exists()
+    for wanted in (closed / "data", closed / "other"):
+        forget(room(NOBODY, wanted))
+
+
+def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
+    (closed / "state").mkdir()
+    left = room(NOBODY, closed / "state" / "data")
+    left.mkdir()
+    kept = room(NOBODY, closed / "kept")
+    kept.mkdir()
+    shutil.rmtree(closed / "state")
+    room(NOBODY, closed / "kept")
+    assert (left.exists(), kept.exists()) == (False, True)
+    forget(kept)
+
+
+def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> None:
+    copy = mirror(NOBODY, tree, PARTS)
+    assert copy != tree
+    assert contents(copy) == {"bin/program": "run", "share/deep/data": "read"}
+    assert all(reaches(NOBODY, folder) for folder in copy.rglob("*") if folder.is_dir())
+    assert [oct((copy / name).stat().st_mode)[-3:] for name in ("bin/program", "share/deep/data")] == ["755", "644"]
+
+
+def test_a_tree_within_reach_is_used_as_it_is(opened: Path) -> None:
+    (opened / "share").mkdir()
+    assert mirror(NOBODY, opened, ("share",)) == opened
+
+
+def test_a_damaged_copy_is_made_again(tree: Path) -> None:
+    copy = mirror(NOBODY, tree, PARTS)
+    (copy / "share" / "deep" / "data").unlink()
+    assert contents(mirror(NOBODY, tree, PARTS)) == {"bin/program": "run", "share/deep/data": "read"}
+
+
+def test_a_newer_tree_replaces_an_older_copy(tree: Path) -> None:
+    mirror(NOBODY, tree, PARTS)
+    (tree / "bin" / "program").write_text("run faster")
+    assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "run faster"
