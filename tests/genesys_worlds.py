@@ -5,7 +5,7 @@ from typing import Any
 from schemas.genesys import Integration, Organisation, Reading
 from schemas.tenant import Flag, Stage, Tenant
 from schemas.values import Json, Key
-from services.core.canonical import configuration_mac
+from services.core.identity import canonical, keyed
 from services.core.reconcile import Rules
 
 ORG = "11111111-1111-4111-8111-111111111111"
@@ -15,6 +15,11 @@ NOW_US = 1_800_000_000_000_000
 LOOK_US = 600_000_000
 HOUR_US = 3_600_000_000
 CLIENT = "client-1"
+
+
+def configuration_mac(configuration: Json) -> str:
+    """As the ledger writes it into the view."""
+    return keyed(MAC_KEY, canonical(configuration))
 
 
 def integration_id(number: int) -> str:
@@ -64,7 +69,7 @@ def tenant(number: int, **changes: Any) -> Tenant:
         "installed": True,
         "enabled": True,
         "configuration": CONFIGURATION,
-        "configuration_mac": configuration_mac(CONFIGURATION, MAC_KEY),
+        "configuration_mac": configuration_mac(CONFIGURATION),
         "stage": Stage.ACTIVE,
         "reason": None,
         "flags": (),

@@ -8,13 +8,14 @@ Source of the states: the API's `intendedState`; what RESTORED means for enablem
 from dataclasses import dataclass
 from typing import Final
 
+import rfc8785
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import EventType, Json, Key, TenantId
-from services.core.canonical import configuration_mac
+from services.core.identity import keyed
 
 ABSENT: Final = "absent"
 """The claim that the integration is gone; its second sight removes a tenant."""
@@ -75,7 +76,7 @@ def look_at(
         organisation: Names the property that holds the tenant's id.
         tenant: The view of the key.
         seen_by: Client id that last saw the key listed, this reading included.
-        mac_key: Of `configuration_mac`.
+        mac_key: `material.configuration`, the key of `configuration_mac`.
     """
     identity = key.partition(":")[2]
     found = reading.integrations.get(identity)
@@ -154,10 +155,10 @@ def _comparable(
         return None, None
     try:
         bare = {name: value for name, value in properties.items() if name != tenant_id_from}
-        bare_mac = configuration_mac(bare, mac_key)
+        bare_mac = keyed(mac_key, rfc8785.dumps(bare))
         if tenant is not None and tenant.configuration_mac == bare_mac:
             return bare, bare_mac
-        return properties, configuration_mac(properties, mac_key)
+        return properties, keyed(mac_key, rfc8785.dumps(properties))
     except ValueError:
         return None, None
 

@@ -8,15 +8,14 @@ from hypothesis import strategies as st
 from schemas.event import Observed
 from schemas.tenant import Stage, Tenant
 from schemas.values import Key
-from services.core.canonical import configuration_mac
 from services.core.reconcile import REMOVE_LEAST, Memory, Plan, Sight, Tenants, compare, remember
 from tests.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,
     HOUR_US,
     LOOK_US,
-    MAC_KEY,
     NOW_US,
+    configuration_mac,
     key_of,
     organisation,
     reading,
@@ -158,7 +157,7 @@ def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
     enabled = observed.enabled if observed.enabled is not None else (None if fresh else start.enabled)
     mac = start.configuration_mac
     if observed.configuration is not None:
-        mac = configuration_mac(observed.configuration, MAC_KEY)
+        mac = configuration_mac(observed.configuration)
     changes = {"installed": observed.installed, "enabled": enabled, "configuration_mac": mac}
     return start.model_copy(update={**changes, "flags": (), "recheck_at": None, "updated_at": at_us})
 

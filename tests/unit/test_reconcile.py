@@ -5,7 +5,6 @@ import pytest
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.values import Json, Key
-from services.core.canonical import configuration_mac
 from services.core.reconcile import (
     Action,
     Doubt,
@@ -25,9 +24,9 @@ from tests.genesys_worlds import (
     CONFIGURATION,
     HOUR_US,
     LOOK_US,
-    MAC_KEY,
     NOW_US,
     ORG,
+    configuration_mac,
     integration_id,
     key_of,
     organisation,
@@ -109,7 +108,7 @@ def test_a_configuration_that_no_hash_can_hold_says_nothing() -> None:
 def test_the_tenant_id_among_the_properties_is_no_difference() -> None:
     named = {**CONFIGURATION, "tenantId": "tenant-1"}
     assert planned(reading({1: "ENABLED"}, properties={1: named}), view(tenant(1))).lines == ()
-    whole = tenant(1, configuration_mac=configuration_mac(named, MAC_KEY))
+    whole = tenant(1, configuration_mac=configuration_mac(named))
     assert planned(reading({1: "ENABLED"}, properties={1: named}), view(whole)).lines == ()
 
 
