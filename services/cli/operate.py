@@ -69,16 +69,24 @@ def replay(
 ) -> None:
     """Fold a history offline and say, per delivery and per key, what was decided and why."""
     from services.cli import show
-    from services.cli.replay import fold, rows
+    from services.core.replay import replay as fold
 
-    report = fold(file)
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise Failure(Exit.UNUSABLE, f"{file}: {error.strerror}") from None
+    found = fold(lines)
     if as_json:
-        show.as_json(report)
+        show.as_json(found.as_json())
         return
-    deliveries, tenants = rows(report)
-    show.table(("line", "key", "uid", "verdict", "revision"), deliveries)
+    columns = ("line", "key", "uid", "verdict", "revision", "why")
+    show.table(columns, [(d.line, d.key, d.uid, d.verdict, d.revision, d.why) for d in found.deliveries])
     print()
-    show.table(("key", "installed", "enabled", "uninstalled at", "flags"), tenants)
+    states = ("installed", "enabled", "uninstalled_at", "flags")
+    rows = [
+        (key, *(" ".join(one[s]) if s == "flags" else one[s] for s in states)) for key, one in found.tenants.items()
+    ]
+    show.table(("key", *states), rows)
 
 
 def _tell_run(found: dict[str, Any]) -> None:

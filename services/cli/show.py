@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 _lock = threading.Lock()
+_ANY_WIDTH = 10_000
 
 
 def say(text: str) -> None:
@@ -37,8 +38,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*map(Text, row))
-    # A pipe has no width: lines are as long as their contents.
-    Console(width=None if sys.stdout.isatty() else 200).print(drawn)
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width: lines are as long as their contents.
+        console = Console(width=Console(width=_ANY_WIDTH).measure(drawn).maximum)
+    console.print(drawn)
 
 
 def is_terminal() -> bool:

@@ -1,0 +1,128 @@
+"""How `lifecycle` ends and what it says, with no engine near: one number, one meaning, never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cli.exits import Exit
+from services.cli.wiring import SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
+
+_NOWHERE = "127.0.0.1:1"
+
+
+def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+    clean = {"PATH": os.environ["PATH"], "HOME": str(cwd), **environ}
+    argv = [sys.executable, "-m", "services.cli.main", *words]
+    return subprocess.run(argv, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_with_a_bad_environment_names_every_fault_and_ends_with_2(service: str, tmp_path: Path) -> None:
+    done = lifecycle(service, cwd=tmp_path, PORT="here", METRICS_PORT="99999", TOPIC_PARTITIONS="0")
+    assert done.returncode == Exit.UNUSABLE
+    assert {line.split(":")[1].strip() for line in done.stderr.splitlines()} == {
+        "PORT",
+        "METRICS_PORT",
+        "TOPIC_PARTITIONS",
+    }
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_finds_no_kafka_says_what_to_do(tmp_path: Path) -> None:
+    done = lifecycle("tenants", "list", cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert "KAFKA_BOOTSTRAP_SERVERS" in done.stderr
+    assert "lifecycle up" in done.stderr
+
+
+def test_a_kafka_that_does_not_answer_is_told_once_and_ends_with_3(tmp_path: Path) -> None:
+    done = lifecycle("topics", "plan", cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
+    assert done.returncode == Exit.UNREACHABLE
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
+    assert lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json").returncode == Exit.UNREACHABLE
+
+
+def test_a_keyring_is_made_for_its_owner_alone_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "keyring.json"
+    assert lifecycle("keyring", "init", str(path), cwd=tmp_path).returncode == Exit.OK
+    made = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert lifecycle("keyring", "init", str(path), cwd=tmp_path).returncode == Exit.UNUSABLE
+    assert path.read_text() == made
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    done = lifecycle("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == Exit.DEVIATION
+    faults = {one["what"]: one for one in json.loads(done.stdout) if one["health"] == "fault"}
+    assert set(faults) == {"keyring", "kafka", "postgresql"}
+    assert all(one["cure"] for one in faults.values())
+
+
+def test_doctor_lists_every_setting_with_its_reason(tmp_path: Path) -> None:
+    listed = json.loads(lifecycle("doctor", "--settings", "--json", cwd=tmp_path).stdout)
+    assert all(one["name"].isupper() and one["meaning"] for one in listed)
+
+
+@pytest.mark.parametrize(
+    "words", [("send", "gone"), ("demo", "--story", "z"), ("reconcile",)], ids=["event", "story", "when"]
+)
+def test_words_that_cannot_be_used_end_with_2(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = lifecycle(*words, cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_exit_status(tmp_path: Path) -> None:
+    told = " ".join(lifecycle("--help", cwd=tmp_path, COLUMNS="200").stdout.split())
+    assert all(f"{status.value} " in told for status in Exit)
+
+
+class TestTheEnvironmentOfALocalInstallation:
+    ports = Ports(simulator=1, simulator_database=2, ingress=3, ledger=4, provisioner=5, reconciler=6)
+    engines = Addresses("127.0.0.1:9092", "postgresql://lifecycle:s%40cret@127.0.0.1:5432/lifecycle")
+
+    def made(self, tmp_path: Path, **environ: str) -> dict[str, str]:
+        return shared(environ, Folders(tmp_path), self.ports, self.engines, "client-secret")
+
+    def test_the_tenants_database_is_reached_through_the_proxy_of_the_simulator(self, tmp_path: Path) -> None:
+        assert self.made(tmp_path)["TENANT_DATABASE_URL"] == "postgresql://lifecycle:s%40cret@127.0.0.1:2/lifecycle"
+
+    def test_what_the_environment_says_stands_unless_it_is_ours_to_say(self, tmp_path: Path) -> None:
+        made = self.made(tmp_path, TOPIC_PREFIX="x-", RECONCILE_SECOND_LOOK_S="2", HOST="0.0.0.0", HOME="/home")
+        assert (made["TOPIC_PREFIX"], made["RECONCILE_SECOND_LOOK_S"], made["HOST"]) == ("x-", "2", "127.0.0.1")
+        assert "HOME" not in made
+
+    def test_every_service_has_a_port_and_a_folder_of_its_own(self, tmp_path: Path) -> None:
+        made = [own(service, Folders(tmp_path), self.ports) for service in SERVICES]
+        assert len({one["STATE_DIR"] for one in made}) == len(SERVICES)
+        assert len({one.get("PORT") or one["METRICS_PORT"] for one in made}) == len(SERVICES)
+
+    def test_the_endpoints_file_has_the_keys_of_the_contract(self, tmp_path: Path) -> None:
+        found: dict[str, Any] = endpoints(Folders(tmp_path), self.ports, self.engines, {"ledger": 7})
+        assert set(found) == {"kafka", "ingress", "console", "database", "simulator", "keyring", "metrics", "pids"}
+        assert found["ingress"] == "http://127.0.0.1:3"
+        assert found["metrics"]["ledger"] == "http://127.0.0.1:4/metrics"
+
+
+@pytest.mark.parametrize(
+    ("url", "moved"),
+    [
+        ("postgresql://u:p@host:1/db?sslmode=disable", "postgresql://u:p@127.0.0.1:9/db?sslmode=disable"),
+        ("postgresql://host/db", "postgresql://127.0.0.1:9/db"),
+        ("postgresql://u@[::1]:1/db", "postgresql://u@127.0.0.1:9/db"),
+    ],
+    ids=["query", "bare", "ipv6"],
+)
+def test_a_url_moves_to_another_port_with_everything_else_as_it_is(url: str, moved: str) -> None:
+    assert with_port(url, "127.0.0.1", 9) == moved
