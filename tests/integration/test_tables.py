@@ -65,7 +65,11 @@ class Bench:
     def worker(self, disk: str = "disk") -> Iterator[child.Child]:
         """Stopped by SIGTERM, which must end it cleanly."""
         worker = self.start(disk)
-        yield worker
+        try:
+            yield worker
+        except BaseException:
+            worker.kill()
+            raise
         assert worker.stop(30) == 0, child.last_lines(worker.log_path)
 
     def ends_with(self, worker: child.Child, reason: Exit) -> str:

@@ -1,0 +1,192 @@
+"""The ledger as a process on a real broker: what goes in, what comes out, and that it comes out again the same."""
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from schemas.event import Observed, Recheck
+from schemas.outcome import Direction, Outcome, State
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
+from services.engines import child
+from tests.eventually import eventually
+from tests.ledger_process import LedgerBench, Out, body, new_key, now_us
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+
+OUTPUTS = (EVENTS, DESIRED, TENANTS, AUDIT, DEAD_LETTERS)
+
+
+@pytest.fixture
+def bench(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> LedgerBench:
+    return LedgerBench(kafka_bootstrap, topic_prefix, tmp_path, {"steady": {"restamps": False}})
+
+
+def outcome(
+    key: str, seq: int, version: int, state: State = State.DONE, direction: Direction = Direction.UP
+) -> Outcome:
+    return Outcome(
+        key=key, seq=seq, desired_version=version, generation=1, direction=direction, state=state, at=now_us()
+    )
+
+
+def verdicts(bench: LedgerBench, key: str) -> list[str]:
+    return [line.said["verdict"] for line in bench.out(AUDIT, key) if line.said["what"] != "stage"]
+
+
+def test_a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_stage(bench: LedgerBench) -> None:
+    key = new_key()
+    raw = body(key)
+    with bench.ledger() as url:
+        bench.receive(raw, key)
+        bench.receive(raw, key)
+        eventually(lambda: verdicts(bench, key) == ["new", "duplicate"])
+        (event,), (desired,) = bench.out(EVENTS, key), bench.out(DESIRED, key)
+        assert (event.said["revision"], event.said["event"]) == (1, "installed")
+        assert event.said["configuration"] == {"crmEndpoint": "https://acme.salesforce.com"}
+        assert event.ce_id == f"{key}/{event.said['uid']}"
+        assert desired.said["configuration"]["secretName"] == "hush"
+        assert [tenant.said["stage"] for tenant in bench.out(TENANTS, key)] == ["pending_install"]
+        bench.conclude(outcome(key, 1, desired.said["version"]))
+        eventually(lambda: [tenant.said["stage"] for tenant in bench.out(TENANTS, key)][-1] == "active")
+        first, last = bench.out(TENANTS, key)
+        assert last.said["version"] > first.said["version"]
+        changes = [line.said["verdict"] for line in bench.out(AUDIT, key) if line.said["what"] == "stage"]
+        assert changes == ["none → pending_install", "pending_install → active"]
+        metrics = httpx2.get(f"{url}/metrics", timeout=5).text
+    assert 'lifecycle_ledger_records_total{kind="delivery",verdict="duplicate"} 1.0' in metrics
+    assert 'lifecycle_ledger_events_total{event="installed"} 1.0' in metrics
+    assert 'lifecycle_ledger_stage_changes_total{stage="active"} 1.0' in metrics
+
+
+def test_observations_and_re_checks_come_the_same_road(bench: LedgerBench) -> None:
+    key = new_key()
+    org, _, integration = key.partition(":")
+    seen = Observed(
+        orgId=org,
+        integrationId=integration,
+        read_at=now_us() // 1_000_000 * 1_000_000,
+        installed=True,
+        enabled=True,
+        configuration={"syncInterval": "PT5M"},
+        cause="hourly",
+    )
+    with bench.ledger():
+        bench.tell(seen, key)
+        eventually(lambda: [e.said["revision"] for e in bench.out(EVENTS, key)] == [1, 2, 3])
+        bench.tell(Recheck(key=key, reason="asked", at=now_us() + 2_000_000), key)
+        eventually(lambda: verdicts(bench, key) == ["new", "asked"])
+        eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"] is not None)
+
+
+def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on(bench: LedgerBench) -> None:
+    key, other = new_key(), new_key()
+    refused = {
+        "malformed": [b"{", body(key, orgId="no uuid"), body(key, configuration={"syncInterval": "often"})],
+        "unknown_event": [body(key, event="exploded")],
+    }
+    with bench.ledger():
+        for raws in refused.values():
+            for raw in raws:
+                bench.receive(raw, key)
+        bench.receive(body(key), key, kind="lifecycle.unknown.v1")
+        bench.receive(b"{}", key, kind=Observed.ce_type)
+        bench.receive(body(other), key)
+        bench.receive(None, key)
+        bench.receive(body(key), "not a key")
+        bench.receive(body(key), key)
+        eventually(lambda: verdicts(bench, key) == ["new"])
+        eventually(lambda: len(bench.out(DEAD_LETTERS)) == 9)
+    letters = bench.out(DEAD_LETTERS)
+    reasons = [letter.said["reason"] for letter in letters]
+    assert sorted(reasons) == ["malformed"] * 4 + ["unknown_event"] + ["unreadable"] * 4
+    assert len({letter.said["id"] for letter in letters}) == 9
+    assert {letter.key for letter in letters} == {key, None}
+    assert not bench.out(EVENTS, other)
+    assert all("acme" not in letter.said["detail"] for letter in letters)
+
+
+def test_offsets_set_back_write_identical_records_and_nothing_else(bench: LedgerBench) -> None:
+    keys = [new_key() for _ in range(4)]
+    with bench.ledger():
+        for number, key in enumerate(keys):
+            start = now_us()
+            for step, event in enumerate(
+                ("installed", "configuration_updated", "disabled", "enabled")[: 1 + number % 4]
+            ):
+                bench.receive(body(key, event, start + step), key)
+                bench.receive(body(key, event, start + step), key)
+        bench.receive(b"{", keys[0])
+        eventually(lambda: {record.key for record in bench.out(DESIRED)} == set(keys))
+        for record in bench.out(DESIRED):
+            assert record.key is not None
+            bench.conclude(outcome(record.key, record.said["version"] + 1, record.said["version"]))
+        bench.drained()
+    before = {topic.name: bench.out(topic) for topic in OUTPUTS}
+    bench.set_back()
+    with bench.ledger():
+        bench.drained()
+    for topic in OUTPUTS:
+        again = bench.out(topic)[len(before[topic.name]) :]
+        assert newest(bench.out(topic)) == newest(before[topic.name]), topic.name
+        if topic in {EVENTS, AUDIT, DEAD_LETTERS}:
+            assert _as_set(again) <= _as_set(before[topic.name]), topic.name
+    assert _as_set(bench.out(EVENTS)) == _as_set(before[EVENTS.name])
+
+
+def newest(records: list[Out]) -> dict[str, bytes]:
+    """The greatest version of each key, or each record by its id where there is no version."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for record in records:
+        name = record.key if "version" in record.said else record.ce_id
+        version = record.said.get("version", 0)
+        if version >= found.get(str(name), (-1, b""))[0]:
+            found[str(name)] = (version, record.value)
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _as_set(records: list[Out]) -> set[tuple[str, bytes]]:
+    return {(record.ce_id, record.value) for record in records}
+
+
+def test_whoever_takes_over_says_recent_keys_again_and_every_key_when_asked(bench: LedgerBench) -> None:
+    key = new_key()
+
+    def said(topic: Topic) -> list[tuple[str, bytes]]:
+        return [(record.ce_id, record.value) for record in bench.out(topic, key)]
+
+    with bench.ledger():
+        bench.receive(body(key), key)
+        eventually(lambda: len(said(TENANTS)) == 1)
+    with bench.ledger(disk="empty"):
+        eventually(lambda: len(said(TENANTS)) == 2)
+    with bench.ledger("--republish"):
+        eventually(lambda: len(said(TENANTS)) == 3)
+    for topic in (TENANTS, DESIRED):
+        assert len(said(topic)) == 3
+        assert len(set(said(topic))) == 1
+    assert len(said(EVENTS)) == 1
+
+
+def test_a_sender_that_keeps_its_timestamps_is_not_believed_when_it_marks_a_retry(bench: LedgerBench) -> None:
+    moment = now_us()
+    marked = {"metadata": {"retryCount": 1}}
+    with bench.ledger():
+        for endpoint, verdict in (("default", "ambiguous"), ("steady", "new")):
+            key = new_key()
+            bench.receive(body(key, "uninstalled", moment - 60_000_000), key, endpoint=endpoint)
+            bench.receive(body(key, "installed", moment, **marked), key, endpoint=endpoint)
+            eventually(lambda key=key, verdict=verdict: verdicts(bench, key) == ["new", verdict])  # type: ignore[misc]
+
+
+def test_missing_topics_and_material_are_told_by_name_at_start(
+    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    bench = LedgerBench(kafka_bootstrap, topic_prefix, tmp_path)
+    nowhere = bench.start(TOPIC_PREFIX=f"{topic_prefix}nowhere-")
+    assert nowhere.wait(60) == 2
+    assert "lifecycle.received: no such topic" in child.last_lines(nowhere.log_path)
+    (tmp_path / "keyring.json").write_text('{"endpoints": {}}')
+    keyless = bench.start()
+    assert keyless.wait(60) == 2
+    assert "material: missing" in child.last_lines(keyless.log_path)
