@@ -112,6 +112,14 @@ class Entry(NamedTuple):
     """In order of arrival; empty while there is only one."""
 
 
+class Parted(NamedTuple):
+    """An entry that folded while its offsets may still be delivered again."""
+
+    offset: int
+    """A record below it found the entry in the journal."""
+    entry: Entry
+
+
 class Mark(NamedTuple):
     """A flag on one aspect, at one time; an observation of the aspect at or after it ends it."""
 

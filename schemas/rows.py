@@ -14,7 +14,7 @@ from jiter import from_json
 from pydantic_core import to_json
 
 from schemas.codec import Unreadable
-from schemas.journal import Aspect, Entry, Mark, Move, Register, Registers, Seen, Told, Variant, Verdict
+from schemas.journal import Aspect, Entry, Mark, Move, Parted, Register, Registers, Seen, Told, Variant, Verdict
 from schemas.outcome import Direction, State
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Key, Source
@@ -41,9 +41,10 @@ class TenantRow:
         base: What folded.
         now: `base` with the journal on top.
         entries: The journal, sorted.
+        parted: Entries that folded and whose offsets may still be delivered again; only a replay looks at them.
         texts: Canonical JSON of every configuration that something here refers to, by digest.
         folded_to: The greatest τ folded.
-        folded_offset: The greatest offset that a folded entry came from.
+        folded_offset: The greatest offset that an entry came from of which nothing is kept.
         marks: Flags that outlived their entries.
         flags: All flags that stand now.
         seen: What was observed up to when.
@@ -65,6 +66,7 @@ class TenantRow:
     base: Registers = _NO_REGISTERS
     now: Registers = _NO_REGISTERS
     entries: tuple[Entry, ...] = ()
+    parted: tuple[Parted, ...] = ()
     texts: dict[str, str] | None = None
     folded_to: int | None = None
     folded_offset: int = -1
@@ -185,6 +187,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "base": _registers,
     "now": _registers,
     "entries": lambda value: tuple(map(_entry, value)),
+    "parted": lambda value: tuple(Parted(offset, _entry(entry)) for offset, entry in value),
     "marks": lambda value: tuple(Mark(Flag(flag), Aspect(aspect), at_us) for flag, aspect, at_us in value),
     "flags": lambda value: tuple(map(Flag, value)),
     "seen": lambda value: Seen(*value),

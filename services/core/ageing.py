@@ -1,8 +1,8 @@
 """How a journal grows old: entries freeze after 8 hours, fold after 24, and earlier when there are too many.
 
-Rule: ages are counted in log time, so a worker that was down judges as one that was not. An entry folds only when every
-offset it came from, or was published at, is committed: a replay must still find it. Folding changes no register that
-shows, and a flag outlives its entry.
+Rule: ages are counted in log time, so a worker that was down judges as one that was not, and what folds is a function
+of row and record alone. An entry whose offsets are not all committed folds too, but is kept aside, since a replay must
+still find it. Folding changes no register that shows, and a flag outlives its entry.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from schemas.journal import Aspect, Entry, Mark, Registers
+from schemas.journal import Aspect, Entry, Mark, Parted, Registers
 from schemas.rows import TenantRow
 from schemas.tenant import Flag
 from services.core import merge
@@ -24,9 +24,8 @@ ENTRIES_MAX: Final = 512
 """Beyond it the oldest entries fold early."""
 TEXTS_MAX_BYTES: Final = 640 * 1024
 """The same for the configurations that a row carries: it must fit into one record of 2 MiB, every quote escaped."""
-ENTRIES_HARD: Final = 2 * ENTRIES_MAX
-TEXTS_HARD_BYTES: Final = 896 * 1024
-"""Beyond these two even what is not committed folds: a row that Kafka refuses would stop the partition for good."""
+ROW_MAX_BYTES: Final = 896 * 1024
+"""Beyond it entries kept aside for a replay go too: a row that Kafka refuses would stop the partition for good."""
 
 
 def ask(row: TenantRow, at_us: int) -> TenantRow:
@@ -40,37 +39,33 @@ def ask(row: TenantRow, at_us: int) -> TenantRow:
     return replace(row, recheck_at_us=asked_us)
 
 
-def sweep(row: TenantRow, log_time_us: int, settled: int) -> tuple[TenantRow, tuple[Entry, ...]]:
+def sweep(row: TenantRow, offset: int, log_time_us: int, settled: int) -> tuple[TenantRow, tuple[Entry, ...]]:
     """Freeze and fold what is old.
 
     Args:
         row: With its entries judged.
-        log_time_us: Of the record that comes next.
+        offset: Of the record that comes next.
+        log_time_us: Of that record.
         settled: The greatest committed offset.
 
     Returns:
-        The row, and the entries that left it.
+        The row, and the entries that left its journal.
     """
     frozen = _frozen(row, log_time_us - FREEZE_US)
-    old = set()
-    for entry in frozen.entries:
-        if entry.at_us >= log_time_us - MEMORY_US:
-            break
-        if _foldable(entry, settled):
-            old.add(entry.uid)
-    return _fold(frozen, old)
+    old = {entry.uid for entry in frozen.entries if entry.at_us < log_time_us - MEMORY_US}
+    return _fold(_settled(frozen, settled), old, offset, settled)
 
 
-def relieve(row: TenantRow, log_time_us: int, settled: int) -> tuple[TenantRow, tuple[Entry, ...]]:
+def relieve(row: TenantRow, offset: int, log_time_us: int, settled: int) -> tuple[TenantRow, tuple[Entry, ...]]:
     """Fold the oldest entries of an overfull journal, flag the key and ask about it.
 
     What stands within the retry span above a folded entry freezes with it: its verdict leaned on that entry.
     """
-    old = _excess(row, settled)
+    old = _excess(row)
     if not old:
         return row, ()
     last_us = max(entry.at_us for entry in row.entries if entry.uid in old)
-    relieved, leaving = _fold(_frozen(row, last_us + merge.RETRY_SPAN_US + 1), old)
+    relieved, leaving = _fold(_frozen(row, last_us + merge.RETRY_SPAN_US + 1), old, offset + 1, settled)
     storm = Mark(Flag.STORM, Aspect.INSTALLED, log_time_us)
     return ask(replace(relieved, marks=_newest((*relieved.marks, storm))), log_time_us), leaving
 
@@ -79,8 +74,10 @@ def summed(row: TenantRow) -> TenantRow:
     """The row with what follows from its journal: the registers of now, the flags, and only the texts it needs."""
     now = merge.fold(row.entries, row.base)
     marks = (*row.marks, *merge.marks(row.entries, now))
-    needed = _references(row.entries) | _references((), row.base, now)
+    needed = _references((*row.entries, *(parted.entry for parted in row.parted)), row.base, now)
     texts = {digest: text for digest, text in (row.texts or {}).items() if digest in needed}
+    if row.parted and sum(map(len, texts.values())) > ROW_MAX_BYTES:
+        return summed(replace(row, parted=()))
     return replace(row, now=now, flags=merge.standing(marks, row.seen), texts=texts)
 
 
@@ -92,12 +89,16 @@ def _frozen(row: TenantRow, before_us: int) -> TenantRow:
     return replace(row, entries=entries)
 
 
-def _foldable(entry: Entry, settled: int) -> bool:
-    last = max((variant.offset for variant in entry.variants), default=entry.offset)
-    return max(last, entry.given) <= settled
+def _settled(row: TenantRow, settled: int) -> TenantRow:
+    """Let go of entries kept aside that no replay can need any more."""
+    gone = [parted.entry.offset for parted in row.parted if _last(parted.entry) <= settled]
+    if not gone:
+        return row
+    parted = tuple(parted for parted in row.parted if _last(parted.entry) > settled)
+    return replace(row, parted=parted, folded_offset=max(row.folded_offset, *gone))
 
 
-def _fold(row: TenantRow, old: set[str]) -> tuple[TenantRow, tuple[Entry, ...]]:
+def _fold(row: TenantRow, old: set[str], offset: int, settled: int) -> tuple[TenantRow, tuple[Entry, ...]]:
     """Move entries into the registers, with their verdicts, and their flags into the row."""
     if not old:
         return row, ()
@@ -109,11 +110,16 @@ def _fold(row: TenantRow, old: set[str]) -> tuple[TenantRow, tuple[Entry, ...]]:
         row,
         base=base,
         entries=tuple(entry for entry in row.entries if entry.uid not in old),
+        parted=(*row.parted, *(Parted(offset, entry) for entry in leaving)),
         folded_to=last_us if row.folded_to is None else max(row.folded_to, last_us),
-        folded_offset=max(row.folded_offset, *(entry.offset for entry in leaving)),
         marks=_newest((*row.marks, *marks)),
     )
-    return folded, leaving
+    return _settled(folded, settled), leaving
+
+
+def _last(entry: Entry) -> int:
+    """The greatest offset at which a replay needs the entry."""
+    return max(entry.given, max((variant.offset for variant in entry.variants), default=entry.offset))
 
 
 def _newest(marks: Iterable[Mark]) -> tuple[Mark, ...]:
@@ -134,26 +140,18 @@ def _references(entries: Iterable[Entry], *registers: Registers) -> Counter[str]
     return found
 
 
-def _excess(row: TenantRow, settled: int) -> set[str]:
-    """The uids of the oldest entries that must go so that the row is within bounds."""
+def _excess(row: TenantRow) -> set[str]:
+    """The uids of the oldest entries that must go so that the journal is within bounds."""
     texts = row.texts or {}
-    count, size = len(row.entries), sum(map(len, texts.values()))
-    if count <= ENTRIES_MAX and size <= TEXTS_MAX_BYTES:
-        return set()
     references = _references(row.entries, row.base, row.now)
+    count, size = len(row.entries), sum(len(texts[digest]) for digest in references)
     old: set[str] = set()
-    for most, most_bytes, last in (
-        (ENTRIES_MAX, TEXTS_MAX_BYTES, settled),
-        (ENTRIES_HARD, TEXTS_HARD_BYTES, None),
-    ):
-        for entry in row.entries:
-            if count <= most and size <= most_bytes:
-                break
-            if entry.uid in old or not (last is None or _foldable(entry, last)):
-                continue
-            old.add(entry.uid)
-            count -= 1
-            freed = _references((entry,))
-            references -= freed
-            size -= sum(len(texts[digest]) for digest in freed if not references[digest])
+    for entry in row.entries:
+        if count <= ENTRIES_MAX and size <= TEXTS_MAX_BYTES:
+            break
+        old.add(entry.uid)
+        count -= 1
+        freed = _references((entry,))
+        references -= freed
+        size -= sum(len(texts[digest]) for digest in freed if not references[digest])
     return old

@@ -25,8 +25,8 @@ class Place:
         partition: Its partition.
         offset: Its offset.
         log_time_us: When the broker appended it, microseconds UTC.
-        committed: The greatest offset of the partition that will never be delivered again. None where nobody knows:
-            then everything before this record counts, which a crash within one commit interval can belie.
+        committed: The greatest offset of the partition that will never be delivered again; it decides what a row
+            keeps for replays, nothing else. None where nobody knows: then everything before this record counts.
         incarnation: Identity of the topic; the offsets of another one say nothing.
     """
 
@@ -65,7 +65,9 @@ def rebased(row: TenantRow, place: Place) -> TenantRow:
         entry._replace(offset=-1, given=-1, variants=tuple(v._replace(offset=-1) for v in entry.variants))
         for entry in row.entries
     )
-    return replace(row, incarnation=place.incarnation, offset=-1, folded_offset=-1, entries=entries, moves=())
+    return replace(
+        row, incarnation=place.incarnation, offset=-1, folded_offset=-1, entries=entries, parted=(), moves=()
+    )
 
 
 def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
@@ -76,10 +78,11 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
         claims: The events that the record tells.
         place: Where it stands.
     """
-    swept, folded = sweep(row, place.log_time_us, place.settled)
+    swept, folded = sweep(row, place.offset, place.log_time_us, place.settled)
     before = {entry.uid: entry for entry in swept.entries}
-    said = {claim.uid: _said(swept, before.get(claim.uid), claim, place) for claim in claims}
-    after = {entry.uid: entry for entry, _ in said.values() if entry is not None}
+    parted = {parted.entry.uid: parted.entry for parted in swept.parted if place.offset < parted.offset}
+    said = {claim.uid: _said(swept, _known(claim.uid, before, parted, place), claim, place) for claim in claims}
+    after = {entry.uid: entry for entry, _ in said.values() if entry is not None and parted.get(entry.uid) is not entry}
     if all(before.get(uid) is entry for uid, entry in after.items()):
         verdicts = tuple(verdict for _, verdict in said.values())
         return _asked(row, swept, verdicts, folded, place)
@@ -88,12 +91,17 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
     greeted = [e._replace(greeted=e.verdict) if e.uid in after and e.uid not in before else e for e in judged.entries]
     entries, revision = revisions.give(judged._replace(entries=greeted), row.revision, place.offset)
     taken = summed(replace(swept, entries=entries, revision=revision, texts={**(swept.texts or {}), **texts}))
-    relieved, early = relieve(taken, place.log_time_us, place.settled)
+    relieved, early = relieve(taken, place.offset, place.log_time_us, place.settled)
     final = {entry.uid: entry.greeted for entry in entries}
     verdicts = tuple(
         final[uid] if uid in after and uid not in before else verdict for uid, (_, verdict) in said.items()
     )
     return Taken(summed(relieved) if early else taken, verdicts, (*folded, *early))
+
+
+def _known(uid: str, journal: dict[str, Entry], parted: dict[str, Entry], place: Place) -> Entry | None:
+    entry = journal.get(uid)
+    return entry if entry is not None and place.offset >= entry.offset else parted.get(uid, entry)
 
 
 def _said(row: TenantRow, entry: Entry | None, claim: Claim, place: Place) -> tuple[Entry | None, Verdict]:

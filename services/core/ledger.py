@@ -178,9 +178,11 @@ def _told(
     row: TenantRow, folded: tuple[Entry, ...], place: Place, rules: Rules, trace: str | None
 ) -> tuple[Output, ...]:
     """The events whose revision was given by this record, now or when it came first."""
-    given = sorted((e for e in (*row.entries, *folded) if e.given == place.offset), key=lambda entry: entry.revision)
+    kept = (*(parted.entry for parted in row.parted), *folded, *row.entries)
+    given = {entry.uid: entry for entry in kept if entry.given == place.offset}.values()
     extra = {} if trace is None else {"traceparent": trace}
-    return tuple(views.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in given)
+    told = sorted(given, key=lambda entry: entry.revision)
+    return tuple(views.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in told)
 
 
 def _line(record: Received, place: Place, verdict: Verdict, rules: Rules) -> Output:

@@ -1,0 +1,163 @@
+"""The ledger's functions agree with the rules said plainly, and with nothing else: no order, no repetition."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.journal import Verdict
+from schemas.rows import TenantRow
+from schemas.webhook import Delivery
+from services.core.ageing import summed, sweep
+from services.core.identity import identify
+from services.core.journal import take
+from services.core.ledger import Place
+from services.core.merge import view
+from tests.deliveries import KEY, NOON_US, RULES
+from tests.property.histories import HOUR, Arrival, burst, days
+from tests.property.model import Said, World
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "model" / "algebra.py"
+
+
+def said(delivery: Delivery) -> Said:
+    """A delivery in the words of the model, under the product's own uid and hash."""
+    claim = identify(delivery, RULES.identity)[0]
+    at = (delivery.at_us - NOON_US) // 1000
+    return Said(claim.event.value, at, claim.text or "", claim.uid, claim.f, claim.marked)
+
+
+def fold(arrivals: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
+    row = TenantRow(KEY)
+    verdicts: list[Verdict] = []
+    for offset, (delivery, arrived) in enumerate(arrivals):
+        place = Place("received", 0, offset, NOON_US + arrived * 1000)
+        taken = take(row, identify(delivery, RULES.identity), place)
+        row, verdicts = taken.row, [*verdicts, *taken.verdicts]
+    return row, verdicts
+
+
+def at_once(history: list[Delivery]) -> TenantRow:
+    return fold([Arrival(delivery, 30 * 60_000) for delivery in history])[0]
+
+
+def state(row: TenantRow) -> tuple[bool | None, bool | None, str | None, bool]:
+    seen = view(row.now)
+    text = None if seen.digest is None else (row.texts or {})[seen.digest]
+    return seen.installed, seen.enabled, text, bool(row.flags)
+
+
+def essence(row: TenantRow) -> Any:
+    """Everything about a row that may not depend on order: not revisions, offsets, first impressions."""
+    entries = [(entry[:9], entry.verdict, sorted(variant[:4] for variant in entry.variants)) for entry in row.entries]
+    return entries, row.now, row.flags, state(row)
+
+
+@given(days())
+@settings(max_examples=1200, deadline=None)
+def test_days_of_history_end_as_the_rules_say(arrivals: list[Arrival]) -> None:
+    world = World()
+    late = []
+    for delivery, arrived in arrivals:
+        late.append(not world.hear(said(delivery), arrived))
+    row, verdicts = fold(arrivals)
+    assert [verdict is Verdict.LATE for verdict in verdicts] == late
+    end = arrivals[-1].arrived + 200 * HOUR
+    for moment in (arrivals[-1].arrived, end):
+        world.age(moment)
+        row, _ = sweep(row, len(arrivals), NOON_US + moment * 1000, len(arrivals))
+        row = summed(row)
+        assert state(row) == world.state()
+        assert row.folded_to == (None if world.folded_to is None else NOON_US + world.folded_to * 1000)
+    assert row.entries == ()
+
+
+@given(days())
+@settings(max_examples=600, deadline=None)
+def test_each_verdict_is_the_one_the_rules_give(arrivals: list[Arrival]) -> None:
+    world, row = World(), TenantRow(KEY)
+    for offset, (delivery, arrived) in enumerate(arrivals):
+        world.hear(said(delivery), arrived)
+        before = row
+        row = take(row, identify(delivery, RULES.identity), Place("received", 0, offset, NOON_US + arrived * 1000)).row
+        if row is not before:
+            assert {entry.uid: entry.verdict for entry in row.entries} == world.verdicts()
+            assert state(row) == world.state()
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference model is not beside this checkout")
+@given(days())
+@settings(max_examples=600, deadline=None)
+def test_the_reference_model_agrees(arrivals: list[Arrival]) -> None:
+    algebra = reference()
+    journal: dict[str, Any] = {}
+    frozen: dict[str, str] = {}
+    base, folded_to, flagged = algebra.Base(), None, False
+    counted = []
+    for delivery, arrived in arrivals:
+        frozen = algebra.freeze(journal, frozen, arrived)
+        journal, base, frozen, folded, doubt = algebra.prune(journal, base, frozen, arrived)
+        flagged |= doubt
+        folded_to = max((t for t in (folded_to, folded) if t is not None), default=None)
+        heard = algebra.Heard(*said(delivery))
+        age = None if folded_to is None else heard.B - folded_to
+        old = age is not None and (age <= 0 or (age <= algebra.R and arrived - heard.B > 24 * algebra.H))
+        late = old and heard.uid not in journal
+        counted.append(not late)
+        if not late:
+            journal = algebra.add(journal, heard, frozen)
+    row, verdicts = fold(arrivals)
+    assert [verdict is not Verdict.LATE for verdict in verdicts] == counted
+    shown = algebra.view(journal, base, frozen)
+    assert state(row)[:3] == (shown.installed, shown.enabled, shown.config)
+    if row.entries and row.updated_at_us == NOON_US + arrivals[-1].arrived * 1000:
+        assert state(row)[3] == (shown.flagged or flagged)
+
+
+def reference() -> ModuleType:
+    """The reference model, its deliveries under the product's uid and hash."""
+    if "algebra" in sys.modules:
+        return sys.modules["algebra"]
+    spec = importlib.util.spec_from_file_location("algebra", REFERENCE)
+    assert spec is not None
+    assert spec.loader is not None
+    algebra = sys.modules["algebra"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(algebra)
+
+    class Heard(algebra.D):  # type: ignore[misc, name-defined]  # a module read at run time
+        def __init__(self, event: str, at: int, configuration: str, uid: str, f: str, marked: bool) -> None:  # noqa: FBT001 - the fields of Said, in order
+            super().__init__(event, at, configuration, "", marked)
+            self.__dict__.update(names=(uid, f))
+
+        @property
+        def F(self) -> str:  # noqa: N802 - the model's name
+            return str(self.__dict__["names"][1])
+
+        @property
+        def uid(self) -> str:
+            return str(self.__dict__["names"][0])
+
+    algebra.Heard = Heard  # type: ignore[attr-defined]  # ours, beside its own
+    return algebra
+
+
+@given(burst(), st.data())
+@settings(max_examples=300, deadline=None)
+def test_neither_order_nor_repetition_changes_what_is_so(history: list[Delivery], data: st.DataObject) -> None:
+    again = history + data.draw(st.lists(st.sampled_from(history), max_size=4))
+    shuffled = data.draw(st.permutations(again))
+    assert essence(at_once(shuffled)) == essence(at_once(history))
+
+
+@given(burst(12), burst(12))
+@settings(max_examples=200, deadline=None)
+def test_a_journal_only_grows_and_registers_never_turn_back(first: list[Delivery], then: list[Delivery]) -> None:
+    few, many = at_once(first), at_once(first + then)
+    assert {entry.uid for entry in few.entries} <= {entry.uid for entry in many.entries}
+    taus = {entry.uid: entry.at_us for entry in few.entries}
+    assert all(entry.at_us <= taus.get(entry.uid, entry.at_us) for entry in many.entries)
