@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.adapters.http import Client
-from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
+from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb, resource_name
 from services.provisioner.kinds import Kind
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.oauth import OAuth

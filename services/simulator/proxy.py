@@ -1,0 +1,186 @@
+"""The tenants' database behind a proxy: faults by what a connection announces, and the call list of `schemas`.
+
+Rule: the database is the real one and is never spoken for, except by a fault. What came of a call is read from the
+wire: a COMMIT that the server confirmed, an error, a rollback. Connections that announce nothing pass untouched.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.core.calls import Verb
+from services.simulator.faults import Kind, Struck, System
+from services.simulator.pgwire import (
+    CANCEL_REQUEST,
+    GSS_REQUEST,
+    SSL_REQUEST,
+    Announced,
+    Message,
+    announced,
+    error,
+    read_message,
+    read_start,
+)
+from services.simulator.world import Arrival, Outcome, World
+
+_REFUSAL_CLASSES: Final = ("22", "23", "2B", "42")
+_INJECTED: Final = {
+    Kind.REFUSE: ("42501", Outcome.REFUSED),
+    Kind.ERROR: ("53300", Outcome.ERROR),
+}
+_ENDED: Final = (OSError, EOFError, asyncio.IncompleteReadError)
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What one announced session did so far."""
+
+    call: Announced
+    struck: Struck
+    tags: list[str] = field(default_factory=list)
+    sqlstate: str | None = None
+    rolled_back: bool = False
+    told: bool = False
+
+    @property
+    def arrival(self) -> Arrival:
+        return Arrival(
+            System.SCHEMAS, self.call.verb, self.call.key, self.call.generation, 0, self.call.idempotency_key
+        )
+
+    @property
+    def committed(self) -> Outcome:
+        """What a confirmed COMMIT means: absent when it found nothing to drop or to read."""
+        if self.call.verb is Verb.DELETE and "DROP SCHEMA" not in self.tags:
+            return Outcome.ABSENT
+        selected = [tag for tag in self.tags if tag.startswith("SELECT")]
+        if self.call.verb is Verb.READ and selected[-1:] == ["SELECT 0"]:
+            return Outcome.ABSENT
+        return Outcome.DONE
+
+    @property
+    def unfinished(self) -> Outcome:
+        """What a session that ended without COMMIT means; who rolls back without an error refuses itself."""
+        if self.sqlstate is not None:
+            return Outcome.REFUSED if self.sqlstate.startswith(_REFUSAL_CLASSES) else Outcome.ERROR
+        return Outcome.REFUSED if self.rolled_back else Outcome.ERROR
+
+
+class Proxy:
+    """Accepts PostgreSQL clients for one real server."""
+
+    def __init__(self, world: World, target: tuple[str, int]) -> None:
+        self._world = world
+        self._target = target
+
+    async def start(self, host: str, port: int) -> asyncio.Server:
+        """Listen; the server's sockets tell the port."""
+        return await asyncio.start_server(self._accept, host, port, backlog=512)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(*_ENDED, ValueError):
+            await self._session((reader, writer))
+        writer.close()
+
+    async def _session(self, client: Wire) -> None:
+        code, start = await read_start(client[0])
+        while code in {SSL_REQUEST, GSS_REQUEST}:
+            client[1].write(b"N")
+            code, start = await read_start(client[0])
+        call = announced(start) if code != CANCEL_REQUEST else None
+        if call is None:
+            await self._through(client, start)
+        else:
+            await self._announced(client, start, call)
+
+    async def _through(self, client: Wire, start: bytes) -> None:
+        server = await asyncio.open_connection(*self._target)
+        server[1].write(start)
+        await _both(server, lambda: _copy(client, server), lambda: _copy(server, client))
+
+    async def _announced(self, client: Wire, start: bytes, call: Announced) -> None:
+        struck = self._world.faults.strike(System.SCHEMAS, call.verb, call.key, time.monotonic())
+        if wait_s := self._world.latency_s + struck.wait_s:
+            await asyncio.sleep(wait_s)
+        if struck.ending is Kind.DOWN:
+            return
+        watched = _Watched(call, struck)
+        server = await asyncio.open_connection(*self._target)
+        server[1].write(start)
+        try:
+            await _both(
+                server,
+                lambda: self._from_client(client, server, watched),
+                lambda: self._from_server(server, client, watched),
+            )
+        finally:
+            self._tell(watched, watched.unfinished)
+
+    async def _from_client(self, client: Wire, server: Wire, watched: _Watched) -> None:
+        injected = _INJECTED.get(watched.struck.ending) if watched.struck.ending else None
+        while True:
+            message = await read_message(client[0])
+            statement = message.starts
+            if statement is not None and injected is not None:
+                self._tell(watched, injected[1])
+                await _answer_error(client, message, injected[0])
+                return
+            watched.rolled_back |= statement is not None and statement.upper().startswith("ROLLBACK")
+            server[1].write(message.raw)
+            await server[1].drain()
+
+    async def _from_server(self, server: Wire, client: Wire, watched: _Watched) -> None:
+        while True:
+            message = await read_message(server[0])
+            if message.kind == b"E":
+                watched.sqlstate = message.sqlstate
+            elif message.kind == b"C":
+                watched.tags.append(message.text)
+                if message.text == "COMMIT" and not watched.told:
+                    lost = watched.struck.ending is Kind.LOST_ANSWER
+                    self._tell(watched, Outcome.LOST if lost else watched.committed)
+                    if lost:
+                        return
+            client[1].write(message.raw)
+            await client[1].drain()
+
+    def _tell(self, watched: _Watched, outcome: Outcome) -> None:
+        """Put the call on the list, once."""
+        if not watched.told:
+            watched.told = True
+            self._world.record(watched.arrival, outcome)
+
+
+async def _answer_error(client: Wire, message: Message, sqlstate: str) -> None:
+    """Answer a statement with an error; of an extended query the rest is skipped up to its Sync."""
+    while message.kind not in {b"Q", b"S"}:
+        message = await read_message(client[0])
+    client[1].write(error(sqlstate, "injected by the simulator"))
+    await client[1].drain()
+    await client[0].read(1)  # the client hears it and leaves
+
+
+async def _copy(source: Wire, sink: Wire) -> None:
+    while part := await source[0].read(1 << 16):
+        sink[1].write(part)
+        await sink[1].drain()
+
+
+async def _both(server: Wire, *pumps: Callable[[], Awaitable[None]]) -> None:
+    """Run two pumps until one ends, then end the server's connection."""
+    tasks = [asyncio.ensure_future(pump()) for pump in pumps]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        server[1].close()
+    for end in ends:
+        if isinstance(end, Exception) and not isinstance(end, _ENDED):
+            raise end
