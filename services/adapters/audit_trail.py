@@ -1,0 +1,148 @@
+"""Reads one key's audit records from Kafka by scanning the partition that holds them.
+
+Rule: a scan ends where the log ended after it was asked for, so it holds everything acknowledged before. Scans of a
+partition that wait are made one: five hundred teardowns at once read each partition a few times, not five hundred.
+"""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka.partitioner import murmur2
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from services.adapters.kafka import KafkaError
+
+_BATCH: Final = 1_000
+_POLL_S: Final = 1.0
+_Found = dict[bytes, list[tuple[int, bytes]]]
+"""Key to the time (µs) and value of each of its records."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    key: str
+    since_us: int | None
+    answer: "asyncio.Future[list[bytes]]"
+
+
+class AuditTrail:
+    """Answers from one event loop; nothing is open between scans."""
+
+    def __init__(self, config: dict[str, Any], topic: str, *, timeout_s: float) -> None:
+        """Prepare.
+
+        Args:
+            config: librdkafka's connection settings.
+            topic: `lifecycle.audit` of this installation.
+            timeout_s: Of one scan.
+        """
+        self._config = config | {
+            "group.id": "lifecycle-archive",  # librdkafka wants one; it is never joined and nothing is committed
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 20,
+        }
+        self._topic = topic
+        self._timeout_s = timeout_s
+        self._partitions = 0
+        self._waiting: defaultdict[int, list[_Wish]] = defaultdict(list)
+        self._scanning: dict[int, asyncio.Task[None]] = {}
+
+    async def of(self, key: str, since_us: int | None) -> list[bytes]:
+        """The values of a key's records, in order.
+
+        Args:
+            key: `orgId:integrationId`.
+            since_us: Records older than this are left out; None reads from the beginning.
+
+        Raises:
+            KafkaError: they could not be read whole.
+        """
+        if not self._partitions:
+            self._partitions = await asyncio.to_thread(self._count)
+        partition = (murmur2(key.encode()) & 0x7FFFFFFF) % self._partitions
+        wish = _Wish(key, since_us, asyncio.get_running_loop().create_future())
+        self._waiting[partition].append(wish)
+        if partition not in self._scanning:
+            self._scanning[partition] = asyncio.create_task(self._serve(partition), name=f"audit-{partition}")
+        return await wish.answer
+
+    async def _serve(self, partition: int) -> None:
+        try:
+            while wishes := self._waiting.pop(partition, None):
+                _settle(wishes, await self._found(partition, wishes))
+        finally:
+            del self._scanning[partition]
+
+    async def _found(self, partition: int, wishes: list[_Wish]) -> _Found | KafkaError:
+        since = [wish.since_us for wish in wishes]
+        first = None if None in since else min(s for s in since if s is not None)
+        keys = frozenset(wish.key.encode() for wish in wishes)
+        try:
+            return await asyncio.to_thread(self._scan, partition, first, keys)
+        except KafkaException as error:
+            return KafkaError(error.args[0].name())
+        except KafkaError as error:
+            return error
+
+    def _count(self) -> int:
+        consumer = Consumer(self._config)
+        try:
+            found = consumer.list_topics(self._topic, timeout=self._timeout_s).topics.get(self._topic)
+        except KafkaException as error:
+            raise KafkaError(error.args[0].name()) from None
+        finally:
+            consumer.close()
+        if found is None or found.error or not found.partitions:
+            raise KafkaError(f"{self._topic}: no such topic")
+        return len(found.partitions)
+
+    def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Found:
+        """Time (µs) and value of each record of the keys. Blocks."""
+        found: _Found = {key: [] for key in keys}
+        consumer = Consumer(self._config)
+        try:
+            place = TopicPartition(self._topic, partition)
+            low, high = consumer.get_watermark_offsets(place, timeout=self._timeout_s, cached=False)
+            start = _start(consumer, place, since_us, self._timeout_s)
+            position = low if start == OFFSET_BEGINNING else start
+            consumer.assign([TopicPartition(self._topic, partition, position)])
+            silent_s = 0.0
+            while position < high:
+                messages = consumer.consume(_BATCH, _POLL_S)
+                silent_s = 0.0 if messages else silent_s + _POLL_S
+                if silent_s >= self._timeout_s:
+                    raise KafkaError("the end of the audit trail was not reached")
+                for message in messages:
+                    if error := message.error():
+                        raise KafkaError(error.name())
+                    position = int(message.offset() or 0) + 1
+                    key, value = message.key(), message.value()
+                    if key in found and value is not None and position <= high:
+                        found[key].append((message.timestamp()[1] * 1000, value))
+        finally:
+            consumer.close()
+        return found
+
+
+def _start(consumer: Consumer, place: TopicPartition, since_us: int | None, timeout_s: float) -> int:
+    """The first offset at or after an instant; the end when there is none."""
+    if since_us is None:
+        return OFFSET_BEGINNING
+    wanted = TopicPartition(place.topic, place.partition, max(0, since_us // 1000))
+    found = consumer.offsets_for_times([wanted], timeout=timeout_s)[0]
+    if found.offset >= 0:
+        return int(found.offset)
+    return int(consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)[1])
+
+
+def _settle(wishes: list[_Wish], result: _Found | KafkaError) -> None:
+    for wish in wishes:
+        if wish.answer.done():
+            continue
+        if isinstance(result, KafkaError):
+            wish.answer.set_exception(result)
+        else:
+            since_us = wish.since_us or 0
+            wish.answer.set_result([value for at_us, value in result[wish.key.encode()] if at_us >= since_us])
