@@ -1,0 +1,183 @@
+"""The platform API of the simulated Genesys: client credentials, paging, rate limits, its errors and its lies.
+
+Source: the public API's documentation and models (paths, paging, `ErrorBody`, 429 with `Retry-After`, HTTP 400 for
+minting too often). A fault of system `genesys` strikes here; `empty`, `missing_page` and `stale` are its lies.
+"""
+
+import asyncio
+import base64
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.core.calls import Verb
+from services.simulator.faults import Faults, Kind, System
+from services.simulator.genesys import Genesys, configuration, shown
+from services.simulator.wire import abort, form, number
+
+_LIFE_S: Final = 86_400
+_MINTS_PER_MINUTE: Final = 60
+_ERRORS: Final = {
+    Kind.REFUSE: (403, "missing.any.permissions", "Unable to perform the requested action"),
+    Kind.ERROR: (503, "service.unavailable", "The service is unavailable"),
+    Kind.UNAUTHORIZED: (401, "authentication.required", "No authentication bearer token specified"),
+    Kind.RATE_LIMITED: (429, "too.many.requests.retry.after", "Rate limit exceeded the maximum"),
+}
+
+Answer = Callable[[str, Kind | None], Response]
+"""What a resource answers to an organisation, lying as a fault says."""
+
+
+class Api:
+    """Tokens, budgets and the routes that use them."""
+
+    def __init__(self, genesys: Genesys, faults: Faults, per_minute: int) -> None:
+        self._genesys = genesys
+        self._faults = faults
+        self._per_minute = per_minute
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._spent: dict[str, deque[float]] = {}
+
+    def routes(self) -> list[Route]:
+        """The API, and the login host beside it."""
+        top = "/genesys/api/v2"
+        return [
+            Route("/genesys/login/oauth/token", self._token, methods=["POST"]),
+            Route(f"{top}/organizations/me", self._me),
+            Route(f"{top}/integrations", self._listing),
+            Route(f"{top}/integrations/{{id}}", self._integration),
+            Route(f"{top}/integrations/{{id}}/config/current", self._configuration),
+        ]
+
+    async def _token(self, request: Request) -> Response:
+        grant = (await form(request)).get("grant_type")
+        org = self._client(request)
+        if org is None:
+            return JSONResponse({"error": "invalid_client", "description": "client not found"}, 401)
+        if grant != "client_credentials":
+            return JSONResponse({"error": "unsupported_grant_type"}, 400)
+        if not self._spend(f"mint:{org}", _MINTS_PER_MINUTE):
+            return JSONResponse({"error": "invalid_request", "description": "rate limit exceeded;"}, 400)
+        token = secrets.token_urlsafe(32)
+        self._tokens[token] = (org, time.monotonic() + _LIFE_S)
+        return JSONResponse({"access_token": token, "token_type": "bearer", "expires_in": _LIFE_S})
+
+    async def _me(self, request: Request) -> Response:
+        return await self._answer(request, lambda org, _: JSONResponse({"id": org, "name": f"Org {org[:8]}"}))
+
+    async def _listing(self, request: Request) -> Response:
+        size = min(max(number(request.query_params.get("pageSize")) or 25, 1), 999)
+        page = min(max(number(request.query_params.get("pageNumber")) or 1, 1), 999)
+        return await self._answer(
+            request, lambda org, lie: JSONResponse(_page(self._told(org, lie), page, size, lie)), org_wide=True
+        )
+
+    async def _integration(self, request: Request) -> Response:
+        return await self._one(request, shown)
+
+    async def _configuration(self, request: Request) -> Response:
+        return await self._one(request, configuration)
+
+    async def _one(self, request: Request, show: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+        wanted = request.path_params["id"].lower()
+
+        def answer(org: str, lie: Kind | None) -> Response:
+            found = next((row for row in self._told(org, lie) if row["id"] == wanted), None)
+            return (
+                _error(404, "not.found", "The requested resource was not found")
+                if found is None
+                else JSONResponse(show(found))
+            )
+
+        return await self._answer(request, answer)
+
+    def _told(self, org: str, lie: Kind | None) -> list[dict[str, Any]]:
+        rows = self._genesys.listing(org)
+        return [row.get("before") or row for row in rows] if lie is Kind.STALE else rows
+
+    async def _answer(self, request: Request, answer: Answer, *, org_wide: bool = False) -> Response:
+        """Faults, then the token, then its budget, then the answer."""
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        org, until_s = self._tokens.get(token, ("", 0.0))
+        wanted = "" if org_wide else request.path_params.get("id", "")
+        key = f"{org}:{wanted.lower()}" if wanted else org
+        struck = self._faults.strike(System.GENESYS, Verb.READ, key, time.monotonic())
+        if struck.wait_s:
+            await asyncio.sleep(struck.wait_s)
+        if struck.ending in {Kind.DOWN, Kind.LOST_ANSWER}:
+            return await abort(request)
+        if struck.ending in _ERRORS:
+            return _error(*_ERRORS[struck.ending])
+        if time.monotonic() >= until_s:
+            return _error(*_ERRORS[Kind.UNAUTHORIZED])
+        if not self._spend(token, self._per_minute):
+            return _error(*_ERRORS[Kind.RATE_LIMITED])
+        return answer(org, struck.ending)
+
+    def _spend(self, name: str, budget: int) -> bool:
+        """Take one of a minute's budget; False when it is spent."""
+        now_s = time.monotonic()
+        spent = self._spent.setdefault(name, deque())
+        while spent and spent[0] <= now_s - 60:
+            spent.popleft()
+        if len(spent) >= budget:
+            return False
+        spent.append(now_s)
+        return True
+
+    def _client(self, request: Request) -> str | None:
+        """The organisation whose client authenticates with Basic."""
+        try:
+            text = base64.b64decode(request.headers.get("authorization", "").partition(" ")[2]).decode()
+        except ValueError:
+            return None
+        client_id, _, secret = (unquote_plus(part) for part in text.partition(":"))
+        found = [o for o, row in self._genesys.orgs().items() if row["client_id"] == client_id]
+        return next(
+            (o for o in found if secrets.compare_digest(self._genesys.orgs()[o]["client_secret"], secret)), None
+        )
+
+
+def _page(rows: list[dict[str, Any]], page: int, size: int, lie: Kind | None) -> dict[str, Any]:
+    """One page of a listing, as the API shapes it."""
+    total = 0 if lie is Kind.EMPTY else len(rows)
+    pages = -(-total // size)
+    told = pages - 1 if lie is Kind.MISSING_PAGE else pages
+    part = rows[(page - 1) * size : page * size] if page <= told else []
+    path = f"/api/v2/integrations?pageSize={size}&pageNumber="
+    body = {
+        "entities": [shown(row) for row in part],
+        "pageSize": size,
+        "pageNumber": page,
+        "total": total,
+        "pageCount": pages,
+        "firstUri": f"{path}1",
+        "lastUri": f"{path}{max(pages, 1)}",
+        "selfUri": f"{path}{page}",
+    }
+    if page < told:
+        body["nextUri"] = f"{path}{page + 1}"
+    if page > 1:
+        body["previousUri"] = f"{path}{page - 1}"
+    return body
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    """An `ErrorBody`."""
+    headers = {"Retry-After": "3"} if status == 429 else {}
+    body = {
+        "message": message + (". Retry the request in [3] seconds" if status == 429 else ""),
+        "code": code,
+        "status": status,
+        "contextId": secrets.token_hex(8),
+        "details": [],
+        "errors": [],
+    }
+    return JSONResponse(body, status, headers)

@@ -1,0 +1,101 @@
+"""Starts the simulator: one HTTP port for everything outside, one for the proxy before the tenants' database."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import uvicorn
+from psycopg.conninfo import conninfo_to_dict
+from starlette.applications import Starlette
+
+from services.adapters import health, logs
+from services.adapters.logs import Logger
+from services.adapters.settings import Settings, Unusable
+from services.simulator import grants, rest, truth
+from services.simulator.faults import Faults
+from services.simulator.genesys import Genesys
+from services.simulator.genesys_api import Api
+from services.simulator.genesys_control import Control
+from services.simulator.memory import Memory
+from services.simulator.proxy import Proxy
+from services.simulator.webhooks import Webhooks
+from services.simulator.wire import Protocol
+from services.simulator.world import World
+
+_IDLE_S = 75
+"""Longer than any client's idle connections: who ends first must be the client."""
+
+
+def main(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        Unusable: a setting that is needed is missing or cannot be used.
+    """
+    log = logs.configure("simulator", settings.log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn ends on them, and then raises them again for us
+    asyncio.run(_run(settings, log))
+    return 0
+
+
+async def _run(settings: Settings, log: Logger) -> None:
+    memory = Memory(settings.state_dir / "simulator.jsonl")
+    world = World(memory, Faults(), settings.simulator_latency_s)
+    webhooks = None
+    if settings.simulator_webhook_url:
+        webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, log)
+    app = _app(settings, world, webhooks)
+    proxy = await _proxy(settings, world)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        backlog=2048,
+        timeout_keep_alive=_IDLE_S,
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        if proxy is not None:
+            proxy.close()
+        if webhooks is not None:
+            await webhooks.close()
+        memory.close()
+        log.info("stopped")
+
+
+def _app(settings: Settings, world: World, webhooks: Webhooks | None) -> Starlette:
+    genesys = Genesys(world.memory, settings.orgs_dir)
+    archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
+    return Starlette(
+        routes=[
+            *truth.routes(world, settings.database_url, archive),
+            *rest.routes(world),
+            *grants.routes(world),
+            *Api(genesys, world.faults, settings.simulator_rate_per_minute).routes(),
+            *Control(genesys, webhooks).routes(),
+            *health.routes(dict[str, str]),
+        ]
+    )
+
+
+async def _proxy(settings: Settings, world: World) -> asyncio.Server | None:
+    """Listen before the tenants' database; None where no database is named.
+
+    Raises:
+        Unusable: DATABASE_URL is not one host reached by TCP.
+    """
+    if settings.database_url is None:
+        return None
+    where = conninfo_to_dict(settings.database_url)
+    host, port = str(where.get("host") or ""), str(where.get("port") or "5432")
+    if not host or host.startswith("/") or "," in host or not port.isdigit():
+        raise Unusable("DATABASE_URL: the simulator's proxy needs one host reached by TCP")
+    return await Proxy(world, (host, int(port))).start(settings.host, settings.simulator_database_port)
