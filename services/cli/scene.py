@@ -142,12 +142,12 @@ class Scene:
         self.check(len(mine) == 1, f"{of.tenant}: {len(mine)} schemas with a role in PostgreSQL, not 1")
         self._check_revisions(of)
 
-    def check_gone(self, of: Integration, *, archived: int) -> None:
-        """Nothing left of it anywhere but `archived` archives."""
+    def check_gone(self, of: Integration, *, archived: bool) -> None:
+        """Nothing left of it anywhere but, when it had a life, one archive."""
         counts = self.world.outside.counts(of.key)
         left = {system: count for system, count in counts.items() if count and system != ARCHIVE}
         self.check(not left, f"{of.tenant}: still exists: {left}")
-        self.check(counts[ARCHIVE] == archived, f"{of.tenant}: {counts[ARCHIVE]} archives, not {archived}")
+        self.check(counts[ARCHIVE] == archived, f"{of.tenant}: {counts[ARCHIVE]} archives, not {int(archived)}")
         mine = [name for name, comment in self.world.outside.schemas().items() if of.key in comment]
         self.check(not mine, f"{of.tenant}: its schema still exists in PostgreSQL")
         self._check_revisions(of)
@@ -159,8 +159,9 @@ class Scene:
         self.check(len(found) == count, f"{of.tenant}: {len(found)} events {found}, not {count}")
 
     def reconcile(self) -> Json:
-        """Run `lifecycle reconcile --now` and return its result."""
+        """Run `lifecycle reconcile --now` for the organisations of this story and return its result."""
         argv = [sys.executable, "-m", "services.cli.main", "reconcile", "--now", "--json"]
+        argv += [word for of in self.cast.values() for word in ("--org", of.org)]
         environ = {**self.world.stack.environ, "PATH": "/usr/bin:/bin"}
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120, check=False)
         self.check(done.returncode == 0, f"reconcile ended with {done.returncode}: {done.stderr.strip()[-400:]}")

@@ -32,7 +32,7 @@ def uninstalled_first(scene: Scene) -> None:
     scene.revisions(of, 2)
     calls = scene.world.outside.calls(of.key)
     scene.check(not calls, f"{of.tenant}: {len(calls)} calls, not one should have been made")
-    scene.check_gone(of, archived=0)
+    scene.check_gone(of, archived=False)
 
 
 def late_uninstall(scene: Scene) -> None:

@@ -42,7 +42,7 @@ def drift(scene: Scene) -> None:
     scene.until(disabled, Stage.ACTIVE, revision=2)
     scene.check_provisioned(disabled)
     scene.until(removed, Stage.DEPROVISIONED, revision=2)
-    scene.check_gone(removed, archived=1)
+    scene.check_gone(removed, archived=True)
 
 
 def _stands(scene: Scene, key: str) -> str:
