@@ -22,6 +22,7 @@ from services.adapters.tables.exits import Exit
 from services.engines import Engine
 from services.engines.kafka import Kafka
 from tests.faults.counted import Counted
+from tests.faults.lifecycles import Lifecycles
 from tests.faults.nemesis import Fault, Nemesis
 from tests.faults.subject import Subject, Verdict
 
@@ -142,13 +143,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--n", type=int, default=20_000, help="deliveries of each seed, without duplicates")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rate", type=float, default=500)
+    parser.add_argument("--subject", choices=("counted", "ledger"), default="counted")
     given = parser.parse_args(arguments)
     form = Form(given.n, given.rate, given.steps, (1.0, 6.0), drain_s=300.0)
     clean = True
     for seed in given.seed:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         with own_broker(folder / "broker") as broker:
-            run = unleash(Counted(broker.bootstrap, f"c{seed}-", form.session_s), broker, folder, seed, form)
+            prefix = f"c{seed}-"
+            subject: Subject = Counted(broker.bootstrap, prefix, form.session_s)
+            if given.subject == "ledger":
+                subject = Lifecycles(broker.bootstrap, prefix, form.session_s, folder)
+            run = unleash(subject, broker, folder, seed, form)
         print(run, folder, sep="\n    ", flush=True)
         clean = clean and run.clean
     return 0 if clean else 1

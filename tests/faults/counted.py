@@ -5,12 +5,11 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults import records
-from tests.faults.subject import Verdict
+from tests.faults.subject import Command, Verdict
 from tests.faults.table_worker import INPUTS, OUTPUT, Row
 
 PARTITIONS = 4
@@ -39,8 +38,8 @@ class Counted:
         changelogs = {f"{self._group}-{table}-changelog": _COMPACTED for table in INPUTS.values()}
         records.create(self.bootstrap, plain | changelogs, PARTITIONS)
 
-    def worker(self, disk: Path) -> Sequence[str]:
-        """The command of a worker."""
+    def worker(self, disk: Path) -> Command:
+        """One counting process."""
         arguments = {
             "brokers": self.bootstrap,
             "prefix": self.prefix,
@@ -48,7 +47,7 @@ class Counted:
             "folder": str(disk),
             "session_s": self.session_s,
         }
-        return (sys.executable, "-m", "tests.faults.table_worker", json.dumps(arguments))
+        return Command((sys.executable, "-m", "tests.faults.table_worker", json.dumps(arguments)))
 
     def feed(self, count: int, rate: float, draw: random.Random) -> None:
         """Write deliveries to both inputs, a fifth to the second."""

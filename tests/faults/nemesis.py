@@ -106,7 +106,8 @@ class Nemesis:
             self._disks[name] += 1
         disk = self.folder / f"disk-{name}-{self._disks[name]}"
         log = self.folder / f"worker-{name}.log"
-        self._workers[name] = child.start(self.subject.worker(disk), env=self.environ, log_path=log)
+        command = self.subject.worker(disk)
+        self._workers[name] = child.start(command.argv, env={**self.environ, **command.environ}, log_path=log)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self._workers[name].pid, number)

@@ -1,8 +1,8 @@
 """What the chaos driver may be let loose on: something with workers, an input, and a way to be judged."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -44,14 +44,22 @@ class Verdict:
         return "\n    ".join((text, *self.examples))
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a worker is started: its arguments, and what it finds in its environment beside ours."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
 class Subject(Protocol):
     """One application under test on one broker."""
 
     def prepare(self) -> None:
         """Make its topics."""
 
-    def worker(self, disk: Path) -> Sequence[str]:
-        """The command of a worker that keeps its local state on `disk`."""
+    def worker(self, disk: Path) -> Command:
+        """A worker that keeps its local state on `disk`."""
 
     def feed(self, count: int, rate: float, draw: random.Random) -> None:
         """Write `count` deliveries and some duplicates at about `rate` a second; returns when all are acknowledged."""

@@ -57,9 +57,8 @@ class Bench:
         return [value for *_, value in records.read(self.bootstrap, self.changelog, PARTITIONS)]
 
     def start(self, disk: str = "disk") -> child.Child:
-        return child.start(
-            self.counted.worker(self.folder / disk), env=dict(os.environ), log_path=self.folder / "worker.log"
-        )
+        argv = self.counted.worker(self.folder / disk).argv
+        return child.start(argv, env=dict(os.environ), log_path=self.folder / "worker.log")
 
     @contextmanager
     def worker(self, disk: str = "disk") -> Iterator[child.Child]:
