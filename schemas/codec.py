@@ -17,6 +17,8 @@ Headers = list[tuple[str, bytes]]
 R = TypeVar("R", bound=Record)
 
 JSON_TYPE: Final = b"application/json"
+_SPECVERSION: Final = ("ce_specversion", b"1.0")
+_CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
 
 
 class Unreadable(ValueError):
@@ -38,17 +40,22 @@ class Message:
     headers: Headers = field(default_factory=list)
 
 
+_TIME: Final = 4
+"""Where `attributes` puts `ce_time`."""
+
+
 def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapping[str, str] | None = None) -> Headers:
     """The headers of one CloudEvent; `extra` are plain headers beside them (`traceparent`, `endpoint`, …)."""
     headers = [
-        ("ce_specversion", b"1.0"),
+        _SPECVERSION,
         ("ce_id", ce_id.encode()),
         ("ce_source", source.encode()),
         ("ce_type", ce_type.encode()),
         ("ce_time", rfc3339(at_us).encode()),
-        ("content-type", JSON_TYPE),
+        _CONTENT_TYPE,
     ]
-    headers.extend((name, text.encode()) for name, text in (extra or {}).items())
+    if extra:
+        headers += [(name, text.encode()) for name, text in extra.items()]
     return headers
 
 
@@ -77,7 +84,15 @@ def encode(
 
 
 def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, extra: Mapping[str, str]) -> Message:
-    """Wrap one untouched delivery for `lifecycle.received`."""
+    """Wrap one untouched delivery for `lifecycle.received`.
+
+    Args:
+        body: The raw bytes.
+        key: The Kafka key.
+        ce_id: Equal for equal bytes.
+        received_at_us: When the ingress had it; stamped once. Becomes `ce_time` and the header `received_at`.
+        extra: The other headers that ride along: `endpoint`, `event_timestamp_header`, `redrive_id`, `traceparent`.
+    """
     headers = attributes(
         ce_id=ce_id,
         ce_type=webhook.CE_TYPE,
@@ -85,6 +100,7 @@ def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, e
         at_us=received_at_us,
         extra=extra,
     )
+    headers.append(("received_at", headers[_TIME][1]))
     return Message(None if key is None else key.encode(), body, headers)
 
 

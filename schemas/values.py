@@ -22,6 +22,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII
 )
+_FIRST_US = -62_135_596_800_000_000
+_LAST_US = 253_402_300_799_999_999
+"""What `rfc3339` can write: an offset must not carry an instant out of it."""
 UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
@@ -43,13 +46,16 @@ def instant(text: str) -> int:
         if span >= timedelta(hours=24) or int(off_minutes) > 59:
             raise ValueError("no such offset")
         offset = timezone(span if sign == "+" else -span)
-    moment = datetime(year, month, day, hour, minute, second, micros, tzinfo=offset)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    since = datetime(year, month, day, hour, minute, second, micros, tzinfo=offset) - _EPOCH
+    at_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if not _FIRST_US <= at_us <= _LAST_US:
+        raise ValueError("not within the years 1 to 9999 UTC")
+    return at_us
 
 
 def rfc3339(at_us: int) -> str:
     """Write microseconds since 1970 UTC as RFC 3339 with six digits and `Z`."""
-    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def _read_instant(value: Any) -> Any:

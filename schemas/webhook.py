@@ -27,6 +27,7 @@ INTEGER_MAX: Final = 2**53 - 1
 _UUID = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
 _TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _DURATION = re.compile(r"P(?=\d|T\d)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?", re.ASCII)
+_EVENTS = {str(event): event for event in EventType}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _COUNT = re.compile(r"\d{1,4}", re.ASCII)
 _SEQUENCE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -145,21 +146,25 @@ def read_json(raw: bytes) -> Any:
 
 
 def _bounded(value: Any) -> None:
-    left = NODES_MAX
-    level = [value]
-    for depth in range(DEPTH_MAX + 1):
-        following: list[Any] = []
-        for node in level:
-            if isinstance(node, dict | list):
-                if depth == DEPTH_MAX:
-                    raise Malformed("body", f"must not nest deeper than {DEPTH_MAX}")
-                following.extend(node.values() if isinstance(node, dict) else node)
-            else:
-                _number(node)
+    """Walk the values level by level. The parser makes exact types, and most values are text: asked in that order."""
+    left, depth, level = NODES_MAX, 0, [value]
+    while level:
         left -= len(level)
         if left < 0:
             raise Malformed("body", f"must not hold more than {NODES_MAX} values")
-        level = following
+        below: list[Any] = []
+        for node in level:
+            kind = type(node)
+            if kind is str:
+                continue
+            if kind is not dict and kind is not list:
+                _number(node)
+                continue
+            if depth == DEPTH_MAX:
+                raise Malformed("body", f"must not nest deeper than {DEPTH_MAX}")
+            below += node.values() if kind is dict else node
+        level = below
+        depth += 1
 
 
 def _number(node: Any) -> None:
@@ -173,10 +178,10 @@ def _event(body: Json) -> EventType:
     value = body.get("event")
     if not isinstance(value, str):
         raise Malformed("event", "must be a string")
-    try:
-        return EventType(value)
-    except ValueError:
-        raise _unknown(body) from None
+    event = _EVENTS.get(value)
+    if event is None:
+        raise _unknown(body)
+    return event
 
 
 def _unknown(body: Json) -> UnknownEvent:
