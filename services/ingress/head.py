@@ -59,7 +59,7 @@ def read(scope: Mapping[str, Any]) -> Head | Answer:
     if scope["method"] != "POST":
         return answers.NOT_POST
     headers = scope["headers"]
-    if len(headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in headers) > HEAD_MAX_BYTES:
+    if len(headers) > HEADERS_MAX or sum([len(name) + len(value) for name, value in headers]) > HEAD_MAX_BYTES:
         return answers.HEAD_TOO_LARGE
     found = _once(headers)
     return _framing(found, scope["http_version"]) or _kind(found) or _proof(found)

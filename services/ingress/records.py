@@ -66,16 +66,12 @@ def dead_letter(tried: Attempt, key: Key | None, reason: str, fault: Malformed) 
         detail=str(fault),
         origin="ingress",
         at=tried.received_us,
-        headers=_beside(tried),
+        headers=_beside(tried) | {"received_at": rfc3339(tried.received_us)},
         body_base64=b64encode(tried.body).decode("ascii"),
     )
     return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=tried.received_us)
 
 
 def _beside(tried: Attempt) -> dict[str, str]:
-    beside = {
-        "endpoint": tried.endpoint,
-        "received_at": rfc3339(tried.received_us),
-        "event_timestamp_header": tried.head.stated,
-    }
+    beside = {"endpoint": tried.endpoint, "event_timestamp_header": tried.head.stated}
     return beside if tried.head.trace is None else beside | {"traceparent": tried.head.trace}

@@ -1,0 +1,50 @@
+"""The generated JSON Schemas are those of the records, are valid, and are what stands in the repository."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from schemas import codec, export, webhook
+from schemas.values import Record
+from tests.samples import SAMPLES
+from tests.unit.test_webhook import GUIDE
+
+
+def test_the_repository_holds_the_schemas_of_this_code() -> None:
+    assert export.drift(export.FOLDER) == []
+    assert export.main(["--check"]) == 0
+
+
+def test_drift_names_what_differs(tmp_path: Path) -> None:
+    export.write(tmp_path)
+    assert export.drift(tmp_path) == []
+    (tmp_path / "lifecycle.event.v1.json").write_text("{}")
+    (tmp_path / "lifecycle.audit.v1.json").unlink()
+    (tmp_path / "old.json").write_text("{}")
+    assert export.drift(tmp_path) == [
+        "old.json is not a record",
+        "lifecycle.event.v1.json differs",
+        "lifecycle.audit.v1.json is missing",
+    ]
+
+
+@pytest.mark.parametrize("name", export.documents())
+def test_each_is_a_schema_of_draft_2020_12(name: str) -> None:
+    Draft202012Validator.check_schema(export.documents()[name])
+
+
+def test_there_is_a_sample_of_every_record() -> None:
+    assert [type(sample) for sample in SAMPLES] == list(export.RECORDS)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
+def test_what_is_written_is_what_its_schema_says(sample: Record) -> None:
+    schema = export.documents()[type(sample).ce_type]  # type: ignore[attr-defined]  # every concrete record has one
+    Draft202012Validator(schema).validate(json.loads(codec.dump(sample)))
+    assert codec.decode(type(sample), codec.dump(sample)) == sample
+
+
+def test_the_guides_example_is_what_the_webhooks_schema_says() -> None:
+    Draft202012Validator(export.documents()[webhook.CE_TYPE]).validate(GUIDE)
