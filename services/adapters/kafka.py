@@ -93,6 +93,11 @@ class Producer:
         """Records sent and not yet reported on."""
         return len(self._open)
 
+    @property
+    def sent(self) -> int:
+        """Records taken so far."""
+        return self._sent
+
     def send(
         self, topic: str, message: Message, on_report: OnReport | None = None, partition: int | None = None
     ) -> None:

@@ -5,16 +5,17 @@ after it lost the partition; saying it again once ends both. For keys that have 
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from schemas.rows import StageRow, TenantRow, unpack
 from services.core.ledger import republish
 from services.ledger.agents import Ledger
 
 RECENT_US = 3_600 * 1_000_000
-_KEYS_A_TURN = 200
-"""Between two turns of the event loop, which has heartbeats to send meanwhile."""
+_ROWS_A_TURN = 200
+"""Read between two turns of the event loop, which has others to serve meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +36,20 @@ class Handover:
         """Say again what stands for the keys of these partitions, before their events go on."""
         since_us = 0 if self.whole else self.now_us() - RECENT_US
         for partition in sorted(partitions):
-            keys = self._changed(partition, since_us)
-            told = 0
-            for told, key in enumerate(keys, start=1):
-                self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
-                if told % _KEYS_A_TURN == 0:
-                    await self.ledger.app.log_of_writes.room()
-                    await asyncio.sleep(0)
-            self.ledger.log.info("partition taken over", partition=partition, keys_told_again=told)
+            told: set[bytes] = set()
+            async for key in self._changed(partition, since_us):
+                if key not in told:
+                    told.add(key)
+                    self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
+            self.ledger.log.info("partition taken over", partition=partition, keys_told_again=len(told))
 
-    def _changed(self, partition: int, since_us: int) -> list[bytes]:
-        tenants = (
-            key
-            for key, packed in self.ledger.tenants.rows(partition)
-            if self.whole or unpack(TenantRow, packed).updated_at_us >= since_us
-        )
-        stages = (
-            key
-            for key, packed in self.ledger.stages.rows(partition)
-            if self.whole or unpack(StageRow, packed).updated_at_us >= since_us
-        )
-        return sorted({*tenants, *stages})
+    async def _changed(self, partition: int, since_us: int) -> AsyncIterator[bytes]:
+        tenants = ((key, unpack(TenantRow, row)) for key, row in self.ledger.tenants.rows(partition))
+        stages = ((key, unpack(StageRow, row)) for key, row in self.ledger.stages.rows(partition))
+        both: Iterator[tuple[bytes, TenantRow | StageRow]] = chain(tenants, stages)
+        for number, (key, row) in enumerate(both):
+            if number % _ROWS_A_TURN == 0:
+                await self.ledger.app.log_of_writes.room()
+                await asyncio.sleep(0)
+            if row.updated_at_us >= since_us:
+                yield key

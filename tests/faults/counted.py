@@ -25,6 +25,7 @@ class Counted:
     bootstrap: str
     prefix: str
     session_s: float
+    look_s: float = 30.0
     _fed: list[tuple[str, bytes]] = field(default_factory=list)
     _per_key: Counter[tuple[str, bytes]] = field(default_factory=Counter)
 
@@ -46,6 +47,7 @@ class Counted:
             "partitions": PARTITIONS,
             "folder": str(disk),
             "session_s": self.session_s,
+            "look_s": self.look_s,
         }
         return Command((sys.executable, "-m", "tests.faults.table_worker", json.dumps(arguments)))
 

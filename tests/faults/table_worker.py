@@ -79,12 +79,12 @@ def agent(app: DurableApp, table: DurableTable, other: DurableTable, output: str
     return read
 
 
-async def work(brokers: str, prefix: str, partitions: int, folder: str, session_s: float) -> None:
+async def work(brokers: str, prefix: str, partitions: int, folder: str, session_s: float, look_s: float) -> None:
     """Run until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     producer = Producer({"bootstrap.servers": brokers, "log_level": 0}, linger_ms=5, timeout_ms=60_000)
-    config = Config(f"{prefix}chaos", brokers, partitions, Path(folder), 0.7, session_s)
+    config = Config(f"{prefix}chaos", brokers, partitions, Path(folder), 0.7, session_s, foreign_look_s=look_s)
     app = create_app(config, producer)
     tables = {topic: app.durable_table(name) for topic, name in INPUTS.items()}
     events, notes = tables.values()

@@ -5,7 +5,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,15 @@ def test_a_foreign_writer_of_the_changelog_ends_the_worker(bench: Bench) -> None
     with bench.worker():
         bench.write(bench.events, (b"k", C))
         eventually(lambda: set(bench.said()) >= {b"seen|bbbbbbbb|k|2", b"seen|cccccccc|k|3"})
+
+
+def test_a_foreign_writer_is_noticed_though_nothing_is_written(bench: Bench) -> None:
+    watchful = Bench(replace(bench.counted, look_s=0.5), bench.folder)
+    worker = watchful.start()
+    bench.write(bench.events, (b"k", A), (b"k", B))
+    eventually(lambda: bench.counted.drained() and len(bench.said()) == 2)
+    bench.write(bench.changelog, (b"k", row(0)))
+    assert f"{bench.changelog}[0]: expected offset 2, got 3" in bench.ends_with(worker, Exit.FOREIGN_WRITER)
 
 
 def _delete(bench: Bench, topic: str) -> None:

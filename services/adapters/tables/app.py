@@ -1,6 +1,5 @@
 """Makes the one Faust app of a table worker: configured whole, with every cure in place, from values alone."""
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer
 from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import End, Exit, die
+from services.adapters.tables.quiet import quieten
 from services.adapters.tables.recovery import DurableTables
 from services.adapters.tables.table import DurableTable
 from services.adapters.tables.transport import Transport
@@ -46,6 +46,7 @@ class Config:
         commit_interval_s: Between two commits.
         session_timeout_s: How long the group waits for a silent worker.
         security: Further librdkafka settings (TLS, SASL), for the consumer.
+        foreign_look_s: Between two looks for a foreign writer of a changelog that this worker does not write.
         end: Ends the process.
     """
 
@@ -56,6 +57,7 @@ class Config:
     commit_interval_s: float
     session_timeout_s: float
     security: Mapping[str, str] = field(default_factory=dict)
+    foreign_look_s: float = 30.0
     end: End = field(default=die)
 
 
@@ -65,6 +67,7 @@ class DurableApp(faust.App):
     def __init__(self, config: Config, producer: Producer, **options: Any) -> None:
         super().__init__(config.app_id, **options)
         self.end = config.end
+        self.foreign_look_s = config.foreign_look_s
         self.log_of_writes = producer
         self.input_names: tuple[str, ...] = ()
         self.taken: Taken = _nothing
@@ -142,8 +145,7 @@ class DurableApp(faust.App):
 def create_app(config: Config, producer: Producer) -> DurableApp:
     """Make the app. Call inside the loop that will run it."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    # DEBUG records of aiokafka cost 7 % where its logger is left open, and are dropped in the end.
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    quieten()
     return DurableApp(
         config,
         producer,

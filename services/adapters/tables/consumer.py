@@ -136,3 +136,7 @@ class DurableConsumer(driver.Consumer):
     @Service.task
     async def _watch(self) -> None:
         await watchdog.watch(self)
+
+    @Service.task
+    async def _watch_changelogs(self) -> None:
+        await watchdog.watch_changelogs(self)

@@ -27,6 +27,7 @@ class DurableTable(faust.Table[bytes, bytes]):
         self._end: End = app.end
         self._follows: dict[TP, int] = {}
         self._unrepaired: Counter[TP] = Counter()
+        self._in_flight: Counter[TP] = Counter()
 
     @property
     def store(self) -> DurableStore:
@@ -64,10 +65,29 @@ class DurableTable(faust.Table[bytes, bytes]):
             self._send(partition, key, row, repairs=True)
         await super().on_recovery_completed(active_tps, standby_tps)
 
+    async def look_for_foreign_writers(self) -> None:
+        """End the process when a changelog that nothing of ours is on the way to has grown all the same.
+
+        A stale row that nobody follows with a write would stand last, until compaction keeps it alone.
+        """
+        before = {tp: end for tp, end in self._follows.items() if not self._in_flight[tp]}
+        rebalances = self.app.rebalancing_count
+        ends = await self.app.consumer.highwaters(*before) if before else {}
+        if self.app.rebalancing_count != rebalances:
+            return  # some of these may be another worker's by now
+        for tp, end in ends.items():
+            follows = self._follows.get(tp)
+            if follows == before[tp] and not self._in_flight[tp] and end > follows:
+                self._report_foreign(tp, follows, end)
+
+    def _report_foreign(self, tp: TP, expected: int, got: int) -> None:
+        self._end(Exit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
+
     def _send(self, partition: int, key: bytes, row: bytes, *, repairs: bool = False) -> None:
         def report(result: Ack | KafkaError) -> None:
             self._acknowledged(partition, result, repairs=repairs)
 
+        self._in_flight[self.changelog(partition)] += 1
         self.app.hand_over(self.changelog(partition).topic, Message(key, row), report, partition)
 
     def _acknowledged(self, partition: int, result: Ack | KafkaError, *, repairs: bool) -> None:
@@ -76,7 +96,8 @@ class DurableTable(faust.Table[bytes, bytes]):
             self._end(Exit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
         follows = self._follows.get(tp)
         if follows is not None and result.offset != follows:
-            self._end(Exit.FOREIGN_WRITER, f"{tp.topic}[{partition}]: expected offset {follows}, got {result.offset}")
+            self._report_foreign(tp, follows, result.offset)
+        self._in_flight[tp] -= 1
         self._follows[tp] = result.offset + 1
         self._unrepaired[tp] -= repairs
         if self._unrepaired[tp] <= 0:

@@ -8,6 +8,8 @@ partition a fresh start before it judges.
 import time
 from typing import TYPE_CHECKING, Any
 
+from aiokafka.errors import KafkaError
+
 from services.adapters.tables.exits import Exit
 
 if TYPE_CHECKING:
@@ -47,6 +49,20 @@ async def watch(consumer: "DurableConsumer") -> None:
             _partitions(consumer, client, now)
 
 
+async def watch_changelogs(consumer: "DurableConsumer") -> None:
+    """Look from time to time whether somebody else has written the changelogs of our tables."""
+    app = consumer.app
+    while not consumer.should_stop:
+        await consumer.sleep(app.foreign_look_s)
+        if app.rebalancing or app.in_recovery:
+            continue
+        for table in app.tables.values():
+            try:
+                await table.look_for_foreign_writers()
+            except (KafkaError, TimeoutError):
+                continue  # no answer is no evidence; the next look asks again
+
+
 def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
     coordinator = client._coordinator
     task = getattr(coordinator, "_coordination_task", None)
@@ -76,7 +92,7 @@ class _Recovery:
         self._since = now
 
     def judge(self, app: Any, now: float) -> None:
-        seen = (app.consumer_generation_id, dict(app.tables.recovery.active_offsets))
+        seen = (app.consumer_generation_id, dict(app.tables.recovery.active_offsets), app.log_of_writes.sent)
         if seen != self._seen:
             self._seen, self._since = seen, now
         if now - self._since > RECOVERY_STALL_S:
