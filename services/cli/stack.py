@@ -123,7 +123,7 @@ def stack(
         environ: Our environment; what it says of engines and topics stands.
         report: Told what dies, and what is done about it.
         durability: What a crash of the machine may cost the engines.
-        endpoints_file: Where programs outside find everything; None: in the state folder.
+        endpoints_file: Where programs outside find everything, beside the file in the state folder.
         progress: Told how far a download is.
 
     Yields:
@@ -139,7 +139,9 @@ def stack(
         _alone(folders.top),
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
     ):
-        whereabouts = Whereabouts(endpoints_file or folders.endpoints, folders.top / ENVIRONMENT)
+        # Always in the state folder too: there our own commands look.
+        endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
+        whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)
         whereabouts.withdraw()
         supervisor = Supervisor(report, whereabouts.refresh)
         built = _prepare(folders, environ, running, supervisor)

@@ -1,10 +1,10 @@
-"""The two files by which others find a running installation: the endpoints file, and the environment for commands.
+"""The files by which others find a running installation: where its endpoints are, and the environment for commands.
 
 Rule: they exist only while everything that was ready once is supervised; a reader never sees half of one.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ from services.cli.files import replace_json
 
 
 class Whereabouts:
-    """Writes the files, rewrites the first when process ids change, removes both."""
+    """Writes the files, rewrites the endpoints when process ids change, removes all."""
 
-    def __init__(self, endpoints_file: Path, environment_file: Path) -> None:
+    def __init__(self, endpoints_files: Collection[Path], environment_file: Path) -> None:
         """Write nothing yet.
 
         Args:
-            endpoints_file: For programs outside.
+            endpoints_files: For programs outside, equal wherever they are.
             environment_file: For commands of ours.
         """
-        self._endpoints_file = endpoints_file
+        self._endpoints_files = tuple(endpoints_files)
         self._environment_file = environment_file
         self._describe: Callable[[], dict[str, Any]] | None = None
         self._lock = threading.Lock()
@@ -36,17 +36,21 @@ class Whereabouts:
         with self._lock:
             self._describe = describe
             replace_json(self._environment_file, dict(environ))
-            replace_json(self._endpoints_file, describe())
+            self._write(describe)
 
     def refresh(self) -> None:
         """Write the endpoints anew, when they were published; called by any thread."""
         with self._lock:
             if self._describe is not None:
-                replace_json(self._endpoints_file, self._describe())
+                self._write(self._describe)
 
     def withdraw(self) -> None:
-        """Remove both files."""
+        """Remove the files."""
         with self._lock:
             self._describe = None
-            for path in (self._endpoints_file, self._environment_file):
+            for path in (*self._endpoints_files, self._environment_file):
                 path.unlink(missing_ok=True)
+
+    def _write(self, describe: Callable[[], dict[str, Any]]) -> None:
+        for path in self._endpoints_files:
+            replace_json(path, describe())
