@@ -1,5 +1,7 @@
 """The ledger as a process on a real broker: what goes in, what comes out, and that it comes out again the same."""
 
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -12,14 +14,23 @@ from services.engines import child
 from tests.eventually import eventually
 from tests.ledger_process import LedgerBench, Out, body, new_key, now_us
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(180), pytest.mark.xdist_group("ledger")]
 
 OUTPUTS = (EVENTS, DESIRED, TENANTS, AUDIT, DEAD_LETTERS)
 
 
+@pytest.fixture(scope="module")
+def running(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LedgerBench, str]]:
+    """One ledger for the tests that only write to it, each under keys of its own."""
+    prefix, folder = f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger")
+    shared = LedgerBench(kafka_bootstrap, prefix, folder, {"steady": {"restamps": False}})
+    with shared.ledger() as url:
+        yield shared, url
+
+
 @pytest.fixture
 def bench(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> LedgerBench:
-    return LedgerBench(kafka_bootstrap, topic_prefix, tmp_path, {"steady": {"restamps": False}})
+    return LedgerBench(kafka_bootstrap, topic_prefix, tmp_path)
 
 
 def outcome(
@@ -34,69 +45,70 @@ def verdicts(bench: LedgerBench, key: str) -> list[str]:
     return [line.said["verdict"] for line in bench.out(AUDIT, key) if line.said["what"] != "stage"]
 
 
-def test_a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_stage(bench: LedgerBench) -> None:
+def test_a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_stage(
+    running: tuple[LedgerBench, str],
+) -> None:
+    bench, url = running
     key = new_key()
     raw = body(key)
-    with bench.ledger() as url:
-        bench.receive(raw, key)
-        bench.receive(raw, key)
-        eventually(lambda: verdicts(bench, key) == ["new", "duplicate"])
-        (event,), (desired,) = bench.out(EVENTS, key), bench.out(DESIRED, key)
-        assert (event.said["revision"], event.said["event"]) == (1, "installed")
-        assert event.said["configuration"] == {"crmEndpoint": "https://acme.salesforce.com"}
-        assert event.ce_id == f"{key}/{event.said['uid']}"
-        assert desired.said["configuration"]["secretName"] == "hush"
-        assert [tenant.said["stage"] for tenant in bench.out(TENANTS, key)] == ["pending_install"]
-        bench.conclude(outcome(key, 1, desired.said["version"]))
-        eventually(lambda: [tenant.said["stage"] for tenant in bench.out(TENANTS, key)][-1] == "active")
-        first, last = bench.out(TENANTS, key)
-        assert last.said["version"] > first.said["version"]
-        changes = [line.said["verdict"] for line in bench.out(AUDIT, key) if line.said["what"] == "stage"]
-        assert changes == ["none → pending_install", "pending_install → active"]
-        metrics = httpx2.get(f"{url}/metrics", timeout=5).text
-    assert 'lifecycle_ledger_records_total{kind="delivery",verdict="duplicate"} 1.0' in metrics
-    assert 'lifecycle_ledger_events_total{event="installed"} 1.0' in metrics
+    bench.receive(raw, key)
+    bench.receive(raw, key)
+    eventually(lambda: verdicts(bench, key) == ["new", "duplicate"])
+    (event,), (desired,) = bench.out(EVENTS, key), bench.out(DESIRED, key)
+    assert (event.said["revision"], event.said["event"]) == (1, "installed")
+    assert event.said["configuration"] == {"crmEndpoint": "https://acme.salesforce.com"}
+    assert event.ce_id == f"{key}/{event.said['uid']}"
+    assert desired.said["configuration"]["secretName"] == "hush"
+    assert [tenant.said["stage"] for tenant in bench.out(TENANTS, key)] == ["pending_install"]
+    bench.conclude(outcome(key, 1, desired.said["version"]))
+    eventually(lambda: [tenant.said["stage"] for tenant in bench.out(TENANTS, key)][-1] == "active")
+    first, last = bench.out(TENANTS, key)
+    assert last.said["version"] > first.said["version"]
+    changes = [line.said["verdict"] for line in bench.out(AUDIT, key) if line.said["what"] == "stage"]
+    assert changes == ["none → pending_install", "pending_install → active"]
+    metrics = httpx2.get(f"{url}/metrics", timeout=5).text
+    assert 'lifecycle_ledger_records_total{kind="delivery",verdict="duplicate"}' in metrics
+    assert 'lifecycle_ledger_events_total{event="installed"}' in metrics
     assert 'lifecycle_ledger_stage_changes_total{stage="active"} 1.0' in metrics
 
 
-def test_observations_and_re_checks_come_the_same_road(bench: LedgerBench) -> None:
+def test_observations_and_re_checks_come_the_same_road(running: tuple[LedgerBench, str]) -> None:
+    bench, _ = running
     key = new_key()
     org, _, integration = key.partition(":")
     seen = Observed(
         orgId=org,
         integrationId=integration,
-        read_at=now_us() // 1_000_000 * 1_000_000,
+        read_at=now_us() // 1_000_000 * 1_000_000 - 10_000_000,
         installed=True,
         enabled=True,
         configuration={"syncInterval": "PT5M"},
         cause="hourly",
     )
-    with bench.ledger():
-        bench.tell(seen, key)
-        eventually(lambda: [e.said["revision"] for e in bench.out(EVENTS, key)] == [1, 2, 3])
-        bench.tell(Recheck(key=key, reason="asked", at=now_us() + 2_000_000), key)
-        eventually(lambda: verdicts(bench, key) == ["new", "asked"])
-        eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"] is not None)
+    bench.tell(seen, key)
+    eventually(lambda: [e.said["revision"] for e in bench.out(EVENTS, key)] == [1, 2, 3])
+    bench.tell(Recheck(key=key, reason="asked", at=now_us()), key)
+    eventually(lambda: verdicts(bench, key) == ["new", "asked"])
+    eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"] is not None)
 
 
-def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on(bench: LedgerBench) -> None:
+def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on(
+    running: tuple[LedgerBench, str],
+) -> None:
+    bench, _ = running
     key, other = new_key(), new_key()
-    refused = {
-        "malformed": [b"{", body(key, orgId="no uuid"), body(key, configuration={"syncInterval": "often"})],
-        "unknown_event": [body(key, event="exploded")],
-    }
-    with bench.ledger():
-        for raws in refused.values():
-            for raw in raws:
-                bench.receive(raw, key)
-        bench.receive(body(key), key, kind="lifecycle.unknown.v1")
-        bench.receive(b"{}", key, kind=Observed.ce_type)
-        bench.receive(body(other), key)
-        bench.receive(None, key)
-        bench.receive(body(key), "not a key")
-        bench.receive(body(key), key)
-        eventually(lambda: verdicts(bench, key) == ["new"])
-        eventually(lambda: len(bench.out(DEAD_LETTERS)) == 9)
+    assert not bench.out(DEAD_LETTERS)
+    for raw in (b"{", body(key, orgId="no uuid"), body(key, configuration={"syncInterval": "often"})):
+        bench.receive(raw, key)
+    bench.receive(body(key, event="exploded"), key)
+    bench.receive(body(key), key, kind="lifecycle.unknown.v1")
+    bench.receive(b"{}", key, kind=Observed.ce_type)
+    bench.receive(body(other), key)
+    bench.receive(None, key)
+    bench.receive(body(key), "not a key")
+    bench.receive(body(key), key)
+    eventually(lambda: verdicts(bench, key) == ["new"])
+    eventually(lambda: len(bench.out(DEAD_LETTERS)) == 9)
     letters = bench.out(DEAD_LETTERS)
     reasons = [letter.said["reason"] for letter in letters]
     assert sorted(reasons) == ["malformed"] * 4 + ["unknown_event"] + ["unreadable"] * 4
@@ -104,6 +116,19 @@ def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_o
     assert {letter.key for letter in letters} == {key, None}
     assert not bench.out(EVENTS, other)
     assert all("acme" not in letter.said["detail"] for letter in letters)
+
+
+def test_a_sender_that_keeps_its_timestamps_is_not_believed_when_it_marks_a_retry(
+    running: tuple[LedgerBench, str],
+) -> None:
+    bench, _ = running
+    moment = now_us()
+    marked = {"metadata": {"retryCount": 1}}
+    for endpoint, verdict in (("default", "ambiguous"), ("steady", "new")):
+        key = new_key()
+        bench.receive(body(key, "uninstalled", moment - 60_000_000), key, endpoint=endpoint)
+        bench.receive(body(key, "installed", moment, **marked), key, endpoint=endpoint)
+        eventually(lambda key=key, verdict=verdict: verdicts(bench, key) == ["new", verdict])  # type: ignore[misc]
 
 
 def test_offsets_set_back_write_identical_records_and_nothing_else(bench: LedgerBench) -> None:
@@ -166,17 +191,6 @@ def test_whoever_takes_over_says_recent_keys_again_and_every_key_when_asked(benc
         assert len(said(topic)) == 3
         assert len(set(said(topic))) == 1
     assert len(said(EVENTS)) == 1
-
-
-def test_a_sender_that_keeps_its_timestamps_is_not_believed_when_it_marks_a_retry(bench: LedgerBench) -> None:
-    moment = now_us()
-    marked = {"metadata": {"retryCount": 1}}
-    with bench.ledger():
-        for endpoint, verdict in (("default", "ambiguous"), ("steady", "new")):
-            key = new_key()
-            bench.receive(body(key, "uninstalled", moment - 60_000_000), key, endpoint=endpoint)
-            bench.receive(body(key, "installed", moment, **marked), key, endpoint=endpoint)
-            eventually(lambda key=key, verdict=verdict: verdicts(bench, key) == ["new", verdict])  # type: ignore[misc]
 
 
 def test_missing_topics_and_material_are_told_by_name_at_start(
