@@ -16,6 +16,7 @@ from typing import Any
 
 import confluent_kafka
 
+from schemas import codec
 from schemas.topics import Topic, named
 from schemas.values import rfc3339
 from services.adapters import topics
@@ -153,6 +154,7 @@ class Ingress:
     bootstrap: str
     prefix: str
     lines: list[str] = field(default_factory=list)
+    readers: "dict[str, Reader]" = field(default_factory=dict)
     port: int = 0
 
     def ask(self, data: bytes) -> Reply:
@@ -179,7 +181,10 @@ class Ingress:
 
     def records(self, topic: Topic) -> "list[confluent_kafka.Message]":
         """Everything in a topic, from its beginning to its end now."""
-        return read_all(self.bootstrap, named(topic, self.prefix))
+        name = named(topic, self.prefix)
+        if name not in self.readers:
+            self.readers[name] = Reader(self.bootstrap, name)
+        return self.readers[name].read()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [line for line in map(_json, list(self.lines)) if line.get("event") == event]
@@ -193,27 +198,41 @@ def _json(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_all(bootstrap: str, topic: str) -> "list[confluent_kafka.Message]":
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False}
-    )
-    try:
-        partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
-        found = []
-        for number in partitions:
-            place = confluent_kafka.TopicPartition(topic, number, 0)
-            _, end = consumer.get_watermark_offsets(place, timeout=20)
-            consumer.assign([place])
-            count = 0
-            while count < end:
-                message = consumer.poll(20)
-                assert message is not None
-                assert message.error() is None, message.error()
-                found.append(message)
-                count = (message.offset() or 0) + 1
-        return found
-    finally:
-        consumer.close()
+def headers_of(record: "confluent_kafka.Message") -> dict[str, str]:
+    found = record.headers()
+    return codec.texts(found if isinstance(found, list) else None)
+
+
+class Reader:
+    """Everything in a topic, from its beginning; reads on where it stopped."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "reader",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 20,
+            }
+        )
+        partitions = self._consumer.list_topics(topic, timeout=20).topics[topic].partitions
+        self._places = [confluent_kafka.TopicPartition(topic, number, 0) for number in partitions]
+        self._consumer.assign(self._places)
+        self._next = dict.fromkeys(partitions, 0)
+        self._found: list[confluent_kafka.Message] = []
+
+    def read(self) -> "list[confluent_kafka.Message]":
+        ends = {place.partition: self._consumer.get_watermark_offsets(place, timeout=20)[1] for place in self._places}
+        while any(self._next[number] < end for number, end in ends.items()):
+            message = self._consumer.poll(20)
+            assert message is not None
+            assert message.error() is None, message.error()
+            self._found.append(message)
+            self._next[message.partition() or 0] = (message.offset() or 0) + 1
+        return self._found
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def keyring_file(folder: Path) -> Path:
@@ -221,14 +240,16 @@ def keyring_file(folder: Path) -> Path:
     far, past = rfc3339(now_us() + 3600 * _S), rfc3339(now_us() - _S)
     path = folder / "keyring.json"
     path.write_text(
-        json.dumps({
-            "endpoints": {
-                "default": {"current": {"secret": SECRET}},
-                "rotated": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": far}},
-                "expired": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": past}},
-                "narrow": {"current": {"secret": NARROW}, "orgs": [ORG.upper()]},
+        json.dumps(
+            {
+                "endpoints": {
+                    "default": {"current": {"secret": SECRET}},
+                    "rotated": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": far}},
+                    "expired": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": past}},
+                    "narrow": {"current": {"secret": NARROW}, "orgs": [ORG.upper()]},
+                }
             }
-        })
+        )
     )
     return path
 
@@ -248,7 +269,7 @@ def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> It
     process = subprocess.Popen([sys.executable, "-c", _RUN], env=environ, stderr=subprocess.PIPE, text=True)
     running = Ingress(process, bootstrap, prefix)
     assert process.stderr is not None
-    reader = threading.Thread(target=lambda stream: running.lines.extend(stream), args=[process.stderr], daemon=True)
+    reader = threading.Thread(target=running.lines.extend, args=[process.stderr], daemon=True)
     reader.start()
     try:
         eventually(lambda: running.logged("listening") or process.poll() is not None)
@@ -259,6 +280,8 @@ def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> It
         process.wait()
         reader.join()
         process.stderr.close()
+        for opened in running.readers.values():
+            opened.close()
 
 
 def make_topics(bootstrap: str, prefix: str) -> None:

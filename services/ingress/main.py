@@ -26,7 +26,7 @@ from services.ingress.app import application
 from services.ingress.gates import Gate, gates
 from services.ingress.protocol import CONNECTIONS_MAX, Protocol
 from services.ingress.receive import Receiver
-from services.ingress.server import Server
+from services.ingress.server import Server, Turns
 from services.ingress.telling import Telling
 from services.ingress.writer import FATAL, Limits, Writer
 
@@ -126,6 +126,10 @@ async def _serve(settings: Settings, held: dict[str, Gate], listening: socket.so
     writer = Writer(producer, Limits(settings.ack_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES), failed)
     receiver = Receiver(lambda: held, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
 
+    def started() -> None:
+        log.info("listening", host=settings.host, port=listening.getsockname()[1], endpoints=sorted(held))
+        _settle_garbage()
+
     def drain() -> None:
         receiver.draining = True
         health.draining = "draining"
@@ -134,10 +138,8 @@ async def _serve(settings: Settings, held: dict[str, Gate], listening: socket.so
     metrics.INGRESS_IN_FLIGHT.set_function(lambda: writer.in_flight)
     Protocol.on_refusal = staticmethod(lambda answer: telling.answered(answer, 0.0, None))
     config = _server_config(application(receiver, health.checks), settings)
-    server = Server(config, settings, drain=drain, in_flight=lambda: writer.in_flight)
+    server = Server(config, settings, Turns(started, drain, lambda: writer.in_flight))
     checking = asyncio.create_task(_watch_kafka(producer, settings, health), name="kafka-check")
-    log.info("listening", host=settings.host, port=listening.getsockname()[1], endpoints=sorted(held))
-    _settle_garbage()
     await server.serve(sockets=[listening])
     checking.cancel()
     unreported = await producer.close(_CLOSE_S)

@@ -52,11 +52,28 @@ class Protocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_MAX_BYTES:
                 self._refuse(answers.HEAD_TOO_LARGE)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own contract; uvicorn never keeps it open
+        """The sender writes nothing more; it may still read.
+
+        Returns:
+            Whether an answer is owed, so that the connection must stay.
+        """
+        if self._begun_s is not None and self._has_head():
+            self._end_body(answers.FRAMING)
+        else:
+            self._deafen()
+        return self._is_answering()
+
     def on_message_begin(self) -> None:
         """Note when the first byte of a request came."""
         super().on_message_begin()
         self._begun_s = self.scope["state"][BEGUN] = self.loop.time()
         self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Trailers come by the same way as headers; what is begun here is a list that nobody reads."""
+        super().on_headers_complete()
+        self.headers = []
 
     def on_message_complete(self) -> None:
         """The request is whole."""

@@ -5,7 +5,9 @@ Rule: the first SIGTERM or SIGINT begins to drain, a second one stops waiting. I
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -21,26 +23,40 @@ _DRAIN_MAX_S: Final = 5.0
 """In flight is nothing longer than librdkafka's timeout; then we stop waiting."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What else happens at the turns of the server's life.
+
+    Attributes:
+        started: Called once it answers, and a signal finds its handler.
+        drain: Called once, when the end begins.
+        in_flight: How many records wait for their report.
+    """
+
+    started: Callable[[], None]
+    drain: Callable[[], None]
+    in_flight: Callable[[], int]
+
+
 class Server(uvicorn.Server):
     """One ingress' server."""
 
-    def __init__(
-        self, config: uvicorn.Config, settings: Settings, *, drain: Callable[[], None], in_flight: Callable[[], int]
-    ) -> None:
-        """Wire the end.
-
-        Args:
-            config: uvicorn's.
-            settings: Deadlines.
-            drain: Called once, when the end begins.
-            in_flight: How many records wait for their report.
-        """
+    def __init__(self, config: uvicorn.Config, settings: Settings, turns: Turns) -> None:
+        """Wire beginning and end."""
         super().__init__(config)
         self._settings = settings
-        self._drain = drain
-        self._in_flight = in_flight
+        self._turns = turns
         self._asked_to_end = False
         self._drained_s: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer.
+
+        Args:
+            sockets: Those that listen already.
+        """
+        await super().startup(sockets)
+        self._turns.started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end; called between any two instructions, so it sets flags alone."""
@@ -63,7 +79,7 @@ class Server(uvicorn.Server):
 
     def _watch_the_end(self, now_s: float) -> None:
         if self._drained_s is None:
-            self._drain()
+            self._turns.drain()
             self._drained_s = now_s + self._settings.drain_s
-        elif now_s >= self._drained_s and (self._in_flight() == 0 or now_s >= self._drained_s + _DRAIN_MAX_S):
+        elif now_s >= self._drained_s and (self._turns.in_flight() == 0 or now_s >= self._drained_s + _DRAIN_MAX_S):
             self.should_exit = True

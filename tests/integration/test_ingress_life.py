@@ -1,0 +1,161 @@
+"""How the ingress starts, says how it is, refuses while Kafka is away, and ends."""
+
+import contextlib
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from schemas.topics import RECEIVED
+from services.engines.ports import free_ports
+from tests.eventually import eventually
+from tests.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
+
+pytestmark = pytest.mark.engines
+
+
+def _checks(running: Ingress) -> dict[str, str]:
+    found: dict[str, str] = running.get("/readyz").said["checks"]
+    return found
+
+
+def test_it_is_ready_once_the_topics_are_there(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+    with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running:
+        assert running.get("/livez").said == {"status": "live"}
+        eventually(lambda: "lifecycle topics apply" in _checks(running)["kafka"])
+        assert running.get("/readyz").status == 503
+        assert running.post(body()).status == 503
+        make_topics(kafka_bootstrap, topic_prefix)
+        eventually(lambda: running.get("/readyz").status == 200)
+        told = body()
+        eventually(lambda: running.post(told).status == 200)
+        assert running.get("/version").said["name"] == "genesys-lifecycle"
+
+
+def test_it_starts_without_kafka_and_asks_the_sender_to_come_again(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with ingress(f"127.0.0.1:{port}", "x-", tmp_path) as running:
+        reply = running.post(body())
+        assert reply.status == 503
+        assert int(reply.fields["retry-after"]) > 0
+        assert running.post(body(event="upgraded")).status == 503, "parked is a promise too"
+        assert running.post(body(), secret="x" * 32).status == 401, "a forger learns nothing of our troubles"
+        assert running.get("/livez").status == 200
+        eventually(lambda: _checks(running)["kafka"] not in {"ok", "not asked yet"})
+        assert running.metric("lifecycle_ingress_answers_total", status="503", reason="kafka") == 2
+        assert eventually(lambda: running.logged("unwritten"))
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+
+
+def test_an_unusable_configuration_names_every_fault_at_once(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps({"endpoints": {"default": {"current": {"secret": "canary"}}}}))
+    environment = {
+        "KEYRING_FILE": str(bad),
+        "KAFKA_BOOTSTRAP_SERVERS": "",
+        "EGRESS_MAP": '{"a": "b"}',
+        "HOST": "0.0.0.0",
+    }
+    with ingress("", "x-", tmp_path, **environment) as running:
+        assert running.process.wait(20) == 78
+        eventually(lambda: "EGRESS_MAP" in "".join(running.lines))
+        told = "".join(running.lines)
+    assert "KEYRING_FILE" in told
+    assert "endpoints.default.current.secret" in told
+    assert "KAFKA_BOOTSTRAP_SERVERS" in told
+    assert "canary" not in told
+
+
+def test_a_port_that_is_taken_is_a_fault_of_the_configuration(kafka_bootstrap: str, tmp_path: Path) -> None:
+    with (
+        ingress(kafka_bootstrap, "x-", tmp_path) as first,
+        ingress(kafka_bootstrap, "x-", tmp_path, PORT=str(first.port)) as second,
+    ):
+        assert second.process.wait(20) == 78
+        assert eventually(lambda: "Address already in use" in "".join(second.lines))
+
+
+def test_a_keyring_without_endpoints_is_unusable(kafka_bootstrap: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"endpoints": {}}')
+    with ingress(kafka_bootstrap, "x-", tmp_path, KEYRING_FILE=str(empty)) as running:
+        assert running.process.wait(20) == 78
+
+
+@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_gracefully(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path, ask: signal.Signals) -> None:
+    make_topics(kafka_bootstrap, topic_prefix)
+    with ingress(kafka_bootstrap, topic_prefix, tmp_path, DRAIN_S="2") as running:
+        told = body()
+        with contextlib.closing(Line(running.port)) as waiting:
+            waiting.write(request(raw(body())))
+            assert (waiting.reply() or Reply(0, {}, b"")).status == 200
+            running.process.send_signal(ask)
+            eventually(lambda: running.logged("draining"))
+            assert running.get("/readyz").status == 503
+            assert _checks(running)["draining"] == "draining"
+            refused = running.post(told)
+            assert refused.status == 503
+            assert refused.fields["connection"] == "close"
+            assert "retry-after" in refused.fields
+            assert waiting.reply() is None, "an idle connection is closed"
+        assert running.process.wait(20) == 0
+        (ended,) = eventually(lambda: running.logged("ended"))
+        assert ended["unreported"] == 0
+        assert all(record.key() != key(told).encode() for record in running.records(RECEIVED))
+
+
+def test_every_200_before_the_end_is_in_the_topic(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+    make_topics(kafka_bootstrap, topic_prefix)
+    with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running:
+        accepted: list[str] = []
+        statuses: set[int] = set()
+
+        def send() -> None:
+            with contextlib.suppress(OSError, AssertionError):
+                while True:
+                    told = body()
+                    status = running.post(told).status
+                    statuses.add(status)
+                    if status == 200:
+                        accepted.append(key(told))
+
+        senders = [threading.Thread(target=send) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        eventually(lambda: len(accepted) > 50)
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        for sender in senders:
+            sender.join()
+        assert statuses <= {200, 503}
+        assert {record.key() for record in running.records(RECEIVED)} >= {name.encode() for name in accepted}
+
+
+def test_too_much_in_flight_is_refused_at_once(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with ingress(f"127.0.0.1:{port}", "x-", tmp_path, INFLIGHT_MAX="2") as running, contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(contextlib.closing(Line(running.port))) for _ in range(8)]
+        for line in lines:
+            line.write(request(raw(body())))
+        assert {(line.reply() or Reply(0, {}, b"")).status for line in lines} == {503}
+        assert running.metric("lifecycle_ingress_answers_total", status="503", reason="saturated") >= 6
+
+
+def test_a_body_that_is_under_way_at_the_end_is_still_answered(
+    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    make_topics(kafka_bootstrap, topic_prefix)
+    with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running, contextlib.closing(Line(running.port)) as line:
+        payload = raw(body())
+        line.write(head(payload) + payload[:10])
+        running.process.terminate()
+        eventually(lambda: running.logged("draining"))
+        line.write(payload[10:])
+        reply = line.reply()
+        assert reply is not None
+        assert reply.status in {200, 503}
+        assert running.process.wait(20) == 0
