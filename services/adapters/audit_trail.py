@@ -110,7 +110,8 @@ class AuditTrail:
             consumer.assign([TopicPartition(self._topic, partition, position)])
             silent_s = 0.0
             while position < high:
-                messages = consumer.consume(_BATCH, _POLL_S)
+                # No more than there are: `consume` waits for as many as it was asked for.
+                messages = consumer.consume(min(_BATCH, high - position), _POLL_S)
                 silent_s = 0.0 if messages else silent_s + _POLL_S
                 if silent_s >= self._timeout_s:
                     raise KafkaError("the end of the audit trail was not reached")

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from services.adapters import health, logs
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable
-from services.simulator import grants, rest, truth
+from services.simulator import grants, objects, rest, truth
 from services.simulator.faults import Faults
 from services.simulator.genesys import Genesys
 from services.simulator.genesys_api import Api
@@ -79,6 +79,7 @@ def _app(settings: Settings, world: World, webhooks: Webhooks | None) -> Starlet
             *truth.routes(world, settings.database_url, archive),
             *rest.routes(world),
             *grants.routes(world),
+            *objects.routes(world, archive),
             *Api(genesys, world.faults, settings.simulator_rate_per_minute).routes(),
             *Control(genesys, webhooks).routes(),
             *health.routes(dict[str, str]),

@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import ObjectStore
 
 from schemas.values import instant, rfc3339
@@ -28,6 +34,7 @@ TRAIL: Final = "audit.jsonl.gz"
 MANIFEST: Final = "manifest.json"
 _BEFORE_US: Final = 24 * 3_600 * 1_000_000
 """The trail of a life begins before its first step: with its deliveries, which may have waited in a spool."""
+_REFUSALS: Final = (PermissionDeniedError, UnauthenticatedError, NotSupportedError, InvalidPathError)
 
 
 class Archive:
@@ -48,6 +55,8 @@ class Archive:
                 if call.verb is Verb.READ:
                     return await self._read(call)
                 return Done({"since": rfc3339(self._now_us()), **call.outputs})
+        except _REFUSALS as error:
+            return Refused(type(error).__name__)
         except (TimeoutError, KafkaError, BaseError, OSError) as error:
             silent = isinstance(error, TimeoutError | KafkaError)
             reason = type(error).__name__
