@@ -8,11 +8,10 @@ from typing import Final
 from schemas.keyring import Keyring, Material
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
 from services.adapters import clock, health, keyring, logs, metrics
-from services.adapters.kafka import KafkaError, Producer
+from services.adapters.kafka import Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import Config, DurableApp, create_app
-from services.adapters.tables.exits import Exit
 from services.adapters.tables.worker import run
 from services.adapters.topic_description import Described, describe
 from services.core.ledger import Rules
@@ -37,6 +36,7 @@ def main(settings: Settings, *, republish: bool = False) -> int:
 
     Raises:
         Unusable: with every fault of the environment.
+        KafkaError: no broker answers.
     """
     log = logs.configure("ledger", settings.log_level)
     required(settings, "kafka_bootstrap_servers")
@@ -44,11 +44,7 @@ def main(settings: Settings, *, republish: bool = False) -> int:
     material = ring.material
     if material is None:
         raise Unusable(f"KEYRING_FILE: {settings.keyring_file}: material: missing; this service needs it")
-    try:
-        asyncio.run(_serve(settings, log, ring, material, whole=republish))
-    except KafkaError as error:
-        log.critical("kafka does not answer", reason=error.reason)
-        return Exit.CRASHED
+    asyncio.run(_serve(settings, log, ring, material, whole=republish))
     return 0
 
 

@@ -1,0 +1,78 @@
+"""What the durable tables read from settings, and how they speak of themselves."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import faust
+import pytest
+
+from services.adapters.settings import Unusable
+from services.adapters.tables.credentials import credentials
+from services.adapters.tables.exits import Exit
+from services.adapters.tables.quiet import Once
+from services.adapters.tables.store import version
+
+
+def test_a_plain_cluster_needs_no_credentials() -> None:
+    assert credentials({}) is None
+    assert credentials({"security.protocol": "PLAINTEXT", "linger.ms": "5"}) is None
+
+
+def test_sasl_settings_are_those_of_the_producer() -> None:
+    config = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "ledger",
+        "sasl.password": "hush",
+    }
+    found = credentials(config)
+    assert isinstance(found, faust.SASLCredentials)
+    assert (found.username, found.password, str(found.mechanism.value)) == ("ledger", "hush", "SCRAM-SHA-512")
+    assert found.ssl_context is not None
+    assert "hush" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"sasl.oauthbearer.method": "oidc", "ssl.keystore.location": "f"}, "ssl.keystore.location"),
+        ({"security.protocol": "sasl_plaintext", "sasl.mechanism": "GSSAPI"}, "GSSAPI"),
+        ({"security.protocol": "quic"}, "quic"),
+        ({"security.protocol": "ssl", "ssl.ca.location": "/nowhere"}, "ssl"),
+    ],
+    ids=["unknown settings", "unknown mechanism", "unknown protocol", "missing file"],
+)
+def test_what_the_consumer_would_not_obey_is_refused_by_name(config: dict[str, str], named: str) -> None:
+    with pytest.raises(Unusable, match=named):
+        credentials(config)
+
+
+def test_a_sentence_passes_once_and_other_sentences_beside_it() -> None:
+    once = Once()
+
+    def passes(text: str, logger: str = "aiokafka") -> bool:
+        return once.filter(logging.LogRecord(logger, logging.ERROR, "", 0, text, ("a",), None))
+
+    assert [passes("lost %s"), passes("lost %s"), passes("found %s"), passes("lost %s", "aiokafka.conn")] == [
+        *(True, False, True, True)
+    ]
+
+
+def test_a_version_is_the_head_of_a_row_and_no_row_is_below_every_version() -> None:
+    assert version((-5).to_bytes(8, "big", signed=True) + b"row") == -5
+    assert version(None) < version((-(2**63) + 1).to_bytes(8, "big", signed=True))
+
+
+def test_the_last_line_of_a_worker_is_json_and_its_status_has_a_meaning() -> None:
+    say = "from services.adapters.tables.exits import *; die(Exit.FENCE, 'topic[1]: a \"hole\"')"
+    ended = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=False)
+    assert ended.returncode == Exit.FENCE
+    assert json.loads(ended.stderr) == {
+        "level": "critical",
+        "event": 'FENCE: topic[1]: a "hole"',
+        "exit_status": Exit.FENCE,
+    }
+    assert len(set(Exit)) == len(Exit.__members__)
+    assert all(70 <= status < 100 for status in Exit)
