@@ -71,6 +71,10 @@ class StepLog(Record):
     """The newest intent has no known outcome: its call is under way, or was lost."""
     read_back: bool = False
     """The open intent was looked up by name and is to be called again with the same key."""
+    lost: bool = False
+    """The newest intent is being called again: whatever this answer says, the first call may have had its effect."""
+    older: bool = False
+    """A create before the newest one, with other inputs, may have had its effect."""
     verdict: Verdict = Verdict.DONE
     there: Presence = Presence.ABSENT
     inputs: Json = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.calls import Verb, resource_name
 from services.core.moves import Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
-from services.core.plan import LEFT_BEHIND, Plan, Step, UndoBy, schema_name
+from services.core.plan import Plan, Step, UndoBy, schema_name
 from services.core.references import Facts, substitute, used_configuration
 
 HELD_US: Final = 60_000_000
@@ -197,7 +197,7 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
         return Wait(sweep.due_at)
     for step in reversed(plans.of(sweep.life).steps):
         log = sweep.life.steps.get(step.name, _NEVER)
-        if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING or step.kind in LEFT_BEHIND:
+        if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING:
             continue
         if now_us < log.not_before:
             return Wait(log.not_before)

@@ -65,7 +65,7 @@ def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
         case Refused(reason):
             return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
         case Retryable(reason, _, silent):
-            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": False}
+            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
         case Unknown(reason):
             there = Presence.MAYBE if log.there is Presence.ASKED else log.there
             return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False, "there": there}
@@ -82,7 +82,7 @@ def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
                 return _settled(log, Presence.ABSENT, log.outputs)
             return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
         case Retryable(reason, _, silent):
-            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": False}
+            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
         case Unknown(reason):
             return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False}
 
@@ -91,7 +91,9 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
     """After a look by name: of a lost call, or of something that may be there."""
     match answer:
         case Done(outputs) if log.open and log.verb == Verb.CREATE:
-            return _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
+            settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
+            # Which of two creates it comes from is not to be seen: the next move gives it the newer one's settings.
+            return settled | {"applied": None} if log.older else settled
         case Done() if log.open:
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.PRESENT}
         case Done():
@@ -101,7 +103,8 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
         case Absent():
             return _settled(log, Presence.ABSENT, log.outputs)
         case Refused() if log.open:
-            return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True}
+            there = Presence.MAYBE if log.there is Presence.ASKED else log.there
+            return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
         case Refused():
             return {"there": Presence.ASKED}
         case Retryable(reason, _, silent):
@@ -115,6 +118,8 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
     return {
         "open": False,
         "read_back": False,
+        "lost": False,
+        "older": False,
         "verdict": Verdict.DONE,
         "there": there,
         "applied": log.intended if present else None,

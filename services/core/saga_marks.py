@@ -158,8 +158,16 @@ def _rested(log: StepLog) -> StepLog:
 
 def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     log = log_of(journal, move)
-    change: dict[str, object] = {"n": move.n, "at": now_us, "open": True, "read_back": False, "applied": None}
+    change: dict[str, object] = {
+        "n": move.n,
+        "at": now_us,
+        "open": True,
+        "read_back": False,
+        "lost": log.open and move.n == log.n,
+        "applied": None,
+    }
     if isinstance(move, Run):
+        change["older"] = log.older or (log.open and log.verb == Verb.CREATE and move.n != log.n)
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
         if log.there is Presence.ABSENT:
             change["there"] = Presence.ASKED

@@ -1,0 +1,212 @@
+"""The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold whoever writes, and whenever."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from schemas.outcome import Direction, Outcome, State
+from schemas.saga import Journal, Life
+from schemas.tenant import Desired
+from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Unacknowledged, Written
+from services.adapters.registry import Registry, RegistryAway
+from tests.eventually import eventually_async
+
+LEASE_S = 1.0
+
+
+def key(number: int, org: int = 1) -> str:
+    """A key of organisation `org`."""
+    return f"00000000-0000-4000-8000-{org:012x}:00000000-0000-4000-9000-{number:012x}"
+
+
+def desired(of: str, version: int = 1, **fields: object) -> Desired:
+    """An installed version."""
+    given = {
+        "key": of, "version": version, "installed": True, "enabled": True, "configuration": {"nul": "\0"},
+        "tenant_id": "acme", "installed_at": 1, "uninstalled_at": None,
+    }  # fmt: skip
+    return Desired.model_validate(given | fields)
+
+
+def alive(tenant_id: str = "acme") -> Journal:
+    """A journal with a life that goes by a tenantId."""
+    return Journal(generation=1, life=Life(generation=1, plan="p", tenant_id=tenant_id))
+
+
+def said(of: str, seq: int) -> Outcome:
+    """An outcome."""
+    return Outcome(
+        key=of, seq=seq, desired_version=1, generation=1, direction=Direction.UP, state=State.WORKING, at=seq
+    )
+
+
+@pytest.fixture
+async def registry(database_url: str) -> AsyncIterator[Registry]:
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(registry: Registry, database_url: str) -> AsyncIterator[Registry]:
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def _claim(registry: Registry, of: str) -> Claim:
+    await registry.store([desired(of)])
+    (claim,) = await registry.claim(10)
+    return claim
+
+
+async def test_many_may_start_at_once_on_an_empty_database(database_url: str) -> None:
+    starting = [Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n)) for n in range(4)]
+    await asyncio.gather(*(one.start() for one in starting))
+    assert all([await one.is_empty() for one in starting])
+    for one in starting:
+        await one.close()
+
+
+async def test_only_a_newer_version_is_stored_and_the_newest_of_a_batch(registry: Registry) -> None:
+    assert await registry.store([desired(key(1), 3), desired(key(1), 5), desired(key(1), 4)]) == 1
+    assert await registry.store([desired(key(1), 5), desired(key(1), 2)]) == 0
+    (claim,) = await registry.claim(10)
+    assert claim.desired == desired(key(1), 5)
+    assert not await registry.is_empty()
+
+
+async def test_a_row_is_claimed_once_and_again_when_its_lease_has_ended(registry: Registry, other: Registry) -> None:
+    first = await _claim(registry, key(1))
+    assert await other.claim(10) == []
+    (second,) = await eventually_async(lambda: other.claim(10))
+    assert second.epoch == first.epoch + 1
+    assert isinstance(await registry.write(first, Journal(seq=9), (), due_in_s=None, release=True), Lost)
+    assert isinstance(await other.write(second, Journal(seq=1), (), due_in_s=None, release=True), Written)
+
+
+async def test_a_renewed_lease_goes_on(registry: Registry, other: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    began = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began + 2 * LEASE_S:
+        assert await registry.renew([claim]) == {claim.key}
+        assert await other.claim(10) == []
+    assert claim.is_held()
+
+
+async def test_a_lease_that_was_lost_is_not_renewed(registry: Registry, other: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await eventually_async(lambda: other.claim(10))
+    assert await registry.renew([claim]) == set()
+
+
+async def test_a_lease_ends_for_its_holder_no_later_than_for_the_others(registry: Registry, other: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await eventually_async(lambda: other.claim(10))
+    assert not claim.is_held()
+
+
+async def test_two_workers_never_claim_the_same_row(registry: Registry, other: Registry) -> None:
+    await registry.store([desired(key(number)) for number in range(60)])
+    claims = await asyncio.gather(*(one.claim(10) for one in (registry, other) * 3))
+    keys = [claim.key for batch in claims for claim in batch]
+    assert len(keys) == len(set(keys)) == 60
+
+
+async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.store([desired(key(1), 2)])
+    result = await registry.write(claim, alive(), (said(key(1), 1),), due_in_s=0, release=False)
+    assert isinstance(result, Newer)
+    assert claim.desired.version == 2
+    assert isinstance(await registry.write(claim, Journal(), (), due_in_s=0, release=True), Written)
+    (again,) = await registry.claim(10)
+    assert again.journal == Journal()
+    assert await registry.drain(_nobody, 10) == (0, 0)
+
+
+async def test_a_version_that_comes_while_a_saga_rests_makes_it_due(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(), (), due_in_s=None, release=True)
+    assert await registry.claim(10) == []
+    await registry.store([desired(key(1), 2)])
+    assert [again.key for again in await registry.claim(10)] == [key(1)]
+
+
+async def test_another_organisation_cannot_have_a_tenant_before_its_last_life_ends(registry: Registry) -> None:
+    first, second = key(1, org=1), key(2, org=1)
+    foreign = key(3, org=2)
+    mine = await _claim(registry, first)
+    assert isinstance(await registry.write(mine, alive(), (), due_in_s=None, release=False), Written)
+    sibling = await _claim(registry, second)
+    assert isinstance(await registry.write(sibling, alive(), (), due_in_s=None, release=False), Written)
+    theirs = await _claim(registry, foreign)
+    assert isinstance(await registry.write(theirs, alive(), (), due_in_s=None, release=False), TenantTaken)
+    await registry.write(mine, Journal(), (), due_in_s=None, release=False)
+    assert isinstance(await registry.write(theirs, alive(), (), due_in_s=None, release=False), TenantTaken)
+    await registry.write(sibling, Journal(), (), due_in_s=None, release=False)
+    assert isinstance(await registry.write(theirs, alive(), (), due_in_s=None, release=False), Written)
+
+
+async def test_of_many_claimants_at_once_one_organisation_has_the_tenant(registry: Registry, other: Registry) -> None:
+    await registry.store([desired(key(1, org=org)) for org in range(20)])
+    claims = await registry.claim(20)
+    results = await asyncio.gather(
+        *(
+            (registry, other)[n % 2].write(claim, alive(), (), due_in_s=None, release=False)
+            for n, claim in enumerate(claims)
+        )
+    )
+    assert sum(isinstance(result, Written) for result in results) == 1
+
+
+async def test_outcomes_leave_in_order_and_stay_until_they_are_acknowledged(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(), (said(key(1), 1), said(key(1), 2)), due_in_s=0, release=False)
+    await registry.write(claim, Journal(), (said(key(1), 3),), due_in_s=0, release=False)
+    seen: list[int] = []
+
+    async def first_only(rows: list[Unacknowledged]) -> list[int]:
+        seen.extend(row.seq for row in rows)
+        return [rows[0].id]
+
+    assert await registry.drain(first_only, 10) == (3, 1)
+    assert await registry.drain(first_only, 10) == (2, 1)
+    assert seen == [1, 2, 3, 2, 3]
+
+
+async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, other: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(), (said(key(1), 1),), due_in_s=0, release=False)
+    found: list[tuple[int, int]] = []
+
+    async def meanwhile(rows: list[Unacknowledged]) -> list[int]:
+        found.append(await other.drain(_nobody, 10))
+        return [row.id for row in rows]
+
+    assert await registry.drain(meanwhile, 10) == (1, 1)
+    assert found == [(0, 0)]
+
+
+async def test_a_turn_written_twice_after_a_lost_answer_says_nothing_twice(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    for _ in range(2):
+        await registry.write(claim, Journal(seq=1), (said(key(1), 1),), due_in_s=0, release=False)
+    assert await registry.drain(_all, 10) == (1, 1)
+
+
+async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:
+    nobody = Registry("postgresql://lifecycle@127.0.0.1:1/none", schema="lifecycle", lease_s=LEASE_S, worker="one")
+    with pytest.raises(RegistryAway):
+        await nobody.start()
+
+
+async def _nobody(_: list[Unacknowledged]) -> list[int]:
+    return []
+
+
+async def _all(rows: list[Unacknowledged]) -> list[int]:
+    return [row.id for row in rows]

@@ -1,0 +1,84 @@
+"""Whatever the outside answers, wherever the worker is lost, whatever is wished meanwhile: it ends as wished, once."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.saga import Phase
+from schemas.tenant import Desired
+from tests.saga_world import STEPS, Mode, Wishes, Worker, World, ends
+
+MAKES: dict[str, Callable[[Wishes, int], Desired]] = {
+    "installed": lambda wishes, number: wishes.installed(size=str(number)),
+    "uninstalled": lambda wishes, _: wishes.uninstalled(),
+    "configured": lambda wishes, number: wishes.configured(size=str(number)),
+    "bad": lambda wishes, number: wishes.configured(bad=STEPS[2 + number]),
+    "disabled": lambda wishes, _: wishes.switched(enabled=False),
+    "enabled": lambda wishes, _: wishes.switched(enabled=True),
+    "reinstalled": lambda wishes, number: wishes.reinstalled(size=str(number)),
+    "other tenant": lambda wishes, _: wishes.change(tenant_id="other"),
+}
+WISHES = st.lists(
+    st.tuples(st.integers(0, 25), st.sampled_from(list(MAKES)), st.integers(0, 3)), min_size=1, max_size=7
+)
+MODES = st.lists(st.sampled_from(list(Mode)), max_size=60)
+CRASHES = st.frozensets(st.integers(1, 80), max_size=8)
+
+
+def _told(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], Wishes]:
+    wishes, told, at = Wishes(), [], 0
+    for gap, what, number in story:
+        at += gap
+        told.append((at, MAKES[what](wishes, number)))
+    return told, wishes
+
+
+@given(story=WISHES, modes=MODES, crashes=CRASHES)
+def test_it_ends_as_wished_with_each_thing_once(
+    story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
+) -> None:
+    told, wishes = _told(story)
+    world = World(modes=modes)
+    worker = Worker(world, told[0][1], crashes=crashes)
+    worker.run(told)
+    _agrees(worker, world)
+    # Whoever is parked, rolled back or refused is woken by one newer version in a world that is well again.
+    world.modes.clear()
+    last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
+    worker.run([(0, last)])
+    assert (worker.last.desired_version, worker.last.state.value) == (last.version, "done")
+    if last.installed:
+        assert world.steps() == list(STEPS)
+        assert worker.phase is Phase.ACTIVE
+        assert world.there["middleware", worker.journal.generation].configuration == {"size": "9"}
+        assert all(resource.enabled == last.enabled for resource in world.there.values())
+    else:
+        assert world.there == {}
+        assert worker.phase is Phase.EMPTY
+    assert worker.journal.sweeps == ()
+
+
+def _agrees(worker: Worker, world: World) -> None:
+    """What the journal says at rest is so outside, and was said."""
+    journal = worker.journal
+    assert [said.seq for said in worker.outcomes] == list(range(1, len(worker.outcomes) + 1))
+    assert worker.outcomes
+    if journal.phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
+        assert world.there == {}
+    if journal.phase is Phase.ACTIVE and worker.last.reason != "update_refused":
+        assert world.steps() == list(STEPS)
+    version, _, _, _ = ends(worker.outcomes)[-1]
+    if journal.phase not in {Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED}:
+        assert version == worker.desired.version
+
+
+@given(story=WISHES, modes=MODES, crashes=CRASHES)
+@settings(max_examples=30)
+def test_a_journal_is_the_same_after_storing_it(
+    story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
+) -> None:
+    told, _ = _told(story)
+    worker = Worker(World(modes=modes), told[0][1], crashes=crashes)
+    worker.run(told)
+    assert worker.journal.model_dump_json() == worker.stored

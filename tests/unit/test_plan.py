@@ -1,0 +1,135 @@
+"""A plan is checked whole before anything runs, and its references are replaced without guessing."""
+
+from importlib.resources import files
+
+import pytest
+
+from services.core.plan import BadPlan, UndoBy, duration_s, parse, schema_name
+from services.core.references import Facts, substitute, used_configuration
+
+KINDS = ("http", "postgres")
+GOOD = '[[step]]\nname = "a"\nkind = "http"\nundo = "reverse"\n'
+
+
+def _faults(text: str, **settings: str | None) -> tuple[str, ...]:
+    with pytest.raises(BadPlan) as found:
+        parse(text, kinds=KINDS, settings=settings)
+    return found.value.faults
+
+
+def test_a_step_has_defaults_for_everything_but_its_name_kind_and_undo() -> None:
+    (step,) = parse(GOOD, kinds=KINDS, settings={}).steps
+    assert (step.retries, step.timeout_s, step.destroy_after_s, step.undo) == (8, 10.0, 0, UndoBy.REVERSE)
+
+
+def test_what_is_not_the_plans_is_the_kinds() -> None:
+    (step,) = parse(GOOD + 'url = "x"\nbody = { b = [1, "{tenant.id}"] }\n', kinds=KINDS, settings={}).steps
+    assert step.settings == {"url": "x", "body": {"b": [1, "{tenant.id}"]}}
+
+
+def test_settings_of_the_installation_are_replaced_at_once() -> None:
+    (step,) = parse(GOOD + 'url = "{settings.u}/x"', kinds=KINDS, settings={"u": "http://m"}).steps
+    assert step.settings == {"url": "http://m/x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no [[step]]"),
+        ("[[step", "not TOML"),
+        (GOOD + GOOD, "used twice"),
+        (GOOD.replace("http", "ftp"), "'ftp' is none of"),
+        (GOOD.replace('undo = "reverse"', ""), "undo: must be"),
+        (GOOD.replace('"a"', '"A b"'), "name: lower-case"),
+        (GOOD + "retries = 0", "retries: 1 to 100"),
+        (GOOD + 'timeout_s = "1"', "timeout_s: above 0"),
+        (GOOD + 'destroy_after = "1 day"', "destroy_after: not an ISO 8601"),
+        (GOOD + 'x = "{steps.b.id}"', "not an output of an earlier step"),
+        (GOOD + 'x = "{steps.a.id}"', "not an output of an earlier step"),
+        (GOOD + 'x = "{tenant.secret}"', "tenant has"),
+        (GOOD + 'x = "{settings.none}"', "no such setting"),
+        (GOOD + 'x = "{settings.u}"', "U is missing"),
+        (GOOD + 'x = "{environment.HOME}"', "references are to"),
+    ],
+    ids=lambda value: value[-40:] if isinstance(value, str) else None,
+)
+def test_a_fault_is_named(text: str, fault: str) -> None:
+    assert fault in "\n".join(_faults(text, u=None))
+
+
+def test_all_faults_are_named_at_once() -> None:
+    text = GOOD.replace("http", "ftp") + GOOD.replace('undo = "reverse"', "") + '[[step]]\nname = "c"\n'
+    assert len(_faults(text)) == 5
+
+
+def test_an_optional_setting_of_the_installation_may_be_missing() -> None:
+    (step,) = parse(GOOD + 'x = "{settings.u?}"', kinds=KINDS, settings={"u": None}).steps
+    assert step.settings == {"x": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("PT0S", 0), ("P7D", 604_800), ("P1W", 604_800), ("PT1H30M", 5_400), ("P1DT1S", 86_401)],
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["P", "PT", "7D", "P1Y", "P1M", "PT1.5S", "-PT1S", ""])
+def test_what_is_no_duration(text: str) -> None:
+    assert duration_s(text) is None
+
+
+def _facts(**configuration: object) -> Facts:
+    return Facts({"id": "acme", "enabled": True}, configuration, {"a": {"id": 7}})
+
+
+def test_a_setting_that_is_one_reference_takes_the_value_as_it_is() -> None:
+    settings, missing = substitute({"x": "{configuration.o}", "y": "{steps.a.id}"}, _facts(o={"deep": [1]}))
+    assert (settings, missing) == ({"x": {"deep": [1]}, "y": 7}, ())
+
+
+def test_a_reference_in_text_is_written_out() -> None:
+    settings, _ = substitute({"x": "t-{tenant.id}-{steps.a.id}-{tenant.enabled}"}, _facts())
+    assert settings == {"x": "t-acme-7-true"}
+
+
+def test_the_whole_configuration_may_be_named() -> None:
+    settings, _ = substitute({"x": "{configuration}"}, _facts(a=1))
+    assert settings == {"x": {"a": 1}}
+
+
+def test_what_may_be_missing_is_left_out_and_in_text_is_empty() -> None:
+    settings, missing = substitute({"x": "{configuration.no?}", "y": "<{configuration.no?}>", "z": 1}, _facts())
+    assert (settings, missing) == ({"y": "<>", "z": 1}, ())
+
+
+def test_what_is_needed_and_missing_is_named() -> None:
+    _, missing = substitute({"x": "{configuration.no}", "y": ["{configuration.a.b}"]}, _facts(a=1))
+    assert missing == ("configuration.no", "configuration.a.b")
+
+
+def test_values_are_not_read_as_references() -> None:
+    settings, _ = substitute({"x": "{configuration.a}"}, _facts(a="{settings.secret}"))
+    assert settings == {"x": "{settings.secret}"}
+
+
+def test_only_the_names_a_step_uses_are_its_inputs() -> None:
+    settings = {"x": "{configuration.a.deep}", "y": ["{configuration.b?}"], "z": "{tenant.id}"}
+    assert used_configuration(settings, {"a": {"deep": 1}, "b": 2, "c": 3}) == {"a": {"deep": 1}, "b": 2}
+
+
+def test_schema_names_are_derived_and_nothing_of_the_senders() -> None:
+    first, second = schema_name("o:i", 1), schema_name("o:i", 2)
+    assert first != second
+    assert first.startswith("t_")
+    assert len(first) == 34
+    assert set(first[2:]) <= set("0123456789abcdef")
+
+
+def test_the_shipped_plan_can_be_carried_out() -> None:
+    text = files("services.provisioner").joinpath("plan.toml").read_text()
+    names = ("middleware_url", "subscriptions_url", "oauth_url", "oauth_client_id", "oauth_client_secret")
+    kinds = ("archive", "http", "oauth", "postgres", "subscription")
+    plan = parse(text, kinds=kinds, settings=dict.fromkeys(names, "x"))
+    assert [step.name for step in plan.steps] == ["archive", "middleware", "crm", "schema", "subscriptions", "tokens"]

@@ -1,0 +1,38 @@
+"""Sealed outputs open with any key of the keyring, at their own place, and nowhere else."""
+
+import json
+
+import pytest
+from pydantic import SecretStr
+
+from services.adapters.sealing import Sealer, Unsealable
+
+OLD, NEW = SecretStr("o" * 32), SecretStr("n" * 32)
+SECRET = frozenset({"token"})
+
+
+def test_only_what_is_secret_is_sealed_and_opens_again() -> None:
+    sealed = Sealer([NEW]).seal("k/1/tokens", {"token": "canary", "id": "7"}, SECRET)
+    assert sealed["id"] == "7"
+    assert "canary" not in json.dumps(sealed)
+    assert Sealer([NEW]).open("k/1/tokens", sealed) == {"token": "canary", "id": "7"}
+
+
+def test_an_older_key_still_opens() -> None:
+    sealed = Sealer([OLD]).seal("k/1/tokens", {"token": {"deep": [1]}}, SECRET)
+    assert Sealer([NEW, OLD]).open("k/1/tokens", sealed) == {"token": {"deep": [1]}}
+
+
+def test_nothing_opens_without_its_key_or_at_another_place() -> None:
+    sealed = Sealer([OLD]).seal("k/1/tokens", {"token": "x"}, SECRET)
+    with pytest.raises(Unsealable):
+        Sealer([NEW]).open("k/1/tokens", sealed)
+    with pytest.raises(Unsealable):
+        Sealer([OLD]).open("k/2/tokens", sealed)
+
+
+def test_equal_values_seal_equally_at_one_place_and_differently_elsewhere() -> None:
+    sealer = Sealer([NEW])
+    assert sealer.seal("a", {"token": "x"}, SECRET) == sealer.seal("a", {"token": "x"}, SECRET)
+    assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("b", {"token": "x"}, SECRET)
+    assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("a", {"token": "y"}, SECRET)
