@@ -195,7 +195,8 @@ class Kafka:
         shutil.rmtree(self._file("data"), ignore_errors=True)
         cluster_id = self.cluster_id or base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[:22]
         quorum = () if self._is_member else ("--standalone",)
-        arguments = ("format", *quorum, "-t", cluster_id, "-c", self._file("server.properties"))
+        # With `=`: one identifier in 64 begins with a hyphen.
+        arguments = ("format", *quorum, f"--cluster-id={cluster_id}", "-c", self._file("server.properties"))
         formatter = self._run(child_class="kafka.tools.StorageTool", arguments=arguments)
         if formatter.wait(_FORMAT_S) != 0:
             formatter.kill()
