@@ -107,7 +107,8 @@ class Outside:
 def outside(folder: Path, database_url: str | None = None, **environ: str) -> Iterator[Outside]:
     """A running simulator."""
     port, database_port = free_ports(2)
-    world = Outside(folder, port, database_port, database_url, environ)
+    own = {name.upper(): text for name, text in environ.items()}
+    world = Outside(folder, port, database_port, database_url, own)
     world.start()
     try:
         yield world

@@ -41,6 +41,7 @@ class AuditTrail:
         self._config = config | {
             "group.id": "lifecycle-archive",  # librdkafka wants one; it is never joined and nothing is committed
             "enable.auto.commit": False,
+            "auto.offset.reset": "error",  # records that retention took meanwhile are no reason to skip others
             "fetch.wait.max.ms": 20,
         }
         self._topic = topic

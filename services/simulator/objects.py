@@ -19,7 +19,7 @@ from services.simulator.faults import System
 from services.simulator.wire import abort
 from services.simulator.world import Arrival, Outcome, Reply, World
 
-_SHAPE: Final = re.compile(rf"({UUID_PATTERN})/({UUID_PATTERN})/g(\d{{1,9}})/([a-z.]{{1,40}})", re.ASCII)
+_SHAPE: Final = re.compile(rf"({UUID_PATTERN})/({UUID_PATTERN})/g(\d{{1,9}})/([a-z]+(?:\.[a-z]+)*)", re.ASCII)
 
 
 def routes(world: World, folder: Path) -> list[Route]:

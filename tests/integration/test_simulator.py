@@ -1,0 +1,154 @@
+"""The simulator tells the truth, also after it was killed; and it fails as it is told to."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.eventually import eventually
+from tests.outside import ORG, Outside, outside
+
+KEY = f"{ORG}:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+SYSTEMS = {"middleware", "crm", "schemas", "subscriptions", "tokens", "archive"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Outside]:
+    with outside(tmp_path) as running:
+        yield running
+
+
+def put(world: Outside, path: str, *, idempotency_key: str, epoch: int = 1, generation: int = 1) -> httpx2.Response:
+    headers = {
+        "Idempotency-Key": idempotency_key,
+        "Lifecycle-Key": KEY,
+        "Lifecycle-Generation": str(generation),
+        "Lifecycle-Epoch": str(epoch),
+    }
+    return httpx2.put(f"{world.url}/{path}", headers=headers, json={"enabled": True})
+
+
+def test_the_inventory_names_every_system_even_when_nothing_exists(world: Outside) -> None:
+    found = httpx2.get(f"{world.url}/inventory").json()
+    assert set(found) == SYSTEMS
+    assert all(rows == {} for rows in found.values())
+
+
+def test_a_killed_simulator_remembers_resources_answers_epochs_and_calls(world: Outside) -> None:
+    first = put(world, "middleware/a", idempotency_key="k1", epoch=5)
+    assert first.status_code == 201
+    world.kill()
+    world.start()
+    assert world.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
+    assert put(world, "middleware/a", idempotency_key="k1", epoch=5).json() == first.json()
+    assert put(world, "middleware/b", idempotency_key="k2", epoch=4).status_code == 409
+    assert world.calls(KEY) == [("create", "done"), ("update", "done"), ("create", "refused")]
+
+
+def test_a_memory_cut_short_by_a_kill_is_read_up_to_the_cut(world: Outside) -> None:
+    put(world, "middleware/a", idempotency_key="k1")
+    world.kill()
+    journal = world.folder / "state" / "simulator.jsonl"
+    with journal.open("ab") as file:
+        file.write(b'["middleware","b",{"id":')
+    world.start()
+    assert world.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
+    put(world, "middleware/c", idempotency_key="k2")
+    world.kill()
+    world.start()
+    assert [row["id"] for row in world.inventory("middleware", KEY)] == ["a", "c"]
+
+
+def test_it_ends_cleanly_when_asked_to(world: Outside) -> None:
+    assert world.stop() == 0
+
+
+def test_calls_have_the_fields_of_the_contract(world: Outside) -> None:
+    put(world, "subscriptions/a", idempotency_key="k1", generation=3)
+    call = httpx2.get(f"{world.url}/calls", params={"key": KEY}).json()[0]
+    assert call.pop("at").endswith("Z")
+    assert call == {
+        "system": "subscriptions",
+        "verb": "create",
+        "key": KEY,
+        "generation": 3,
+        "idempotency_key": "k1",
+        "outcome": "done",
+    }
+    assert httpx2.get(f"{world.url}/calls", params={"key": "nobody"}).json() == []
+    assert len(httpx2.get(f"{world.url}/calls").json()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"system": "middleware"},
+        {"system": "nothing", "fault": "refuse"},
+        {"system": "middleware", "fault": "nothing"},
+        {"system": "middleware", "fault": "refuse", "times": 0},
+        {"system": "middleware", "fault": "refuse", "verb": "frobnicate"},
+        {"system": "middleware", "fault": "refuse", "typo": 1},
+        [],
+    ],
+)
+def test_a_fault_that_is_none_is_refused_by_name(world: Outside, fault: Any) -> None:
+    answer = httpx2.post(f"{world.url}/faults", json=fault)
+    assert answer.status_code == 400
+    assert answer.json()["detail"]
+
+
+def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside) -> None:
+    world.fault("middleware", "refuse", verb="create", key=KEY, times=2, seconds=0)
+    assert put(world, "crm/a", idempotency_key="k0").status_code == 201
+    statuses = [put(world, "middleware/a", idempotency_key="k1").status_code for _ in range(3)]
+    assert statuses == [403, 403, 201]
+    world.fault("middleware", "error", key="another")
+    assert put(world, "middleware/a", idempotency_key="k2").status_code == 200
+    world.fault("middleware", "error", verb=None, key=None, times=None)
+    assert put(world, "middleware/a", idempotency_key="k3").status_code == 503
+    world.heal()
+    assert put(world, "middleware/a", idempotency_key="k3").status_code == 200
+
+
+def test_a_fault_with_seconds_ends_by_itself(world: Outside) -> None:
+    world.fault("middleware", "down", seconds=0.5)
+    with pytest.raises(httpx2.HTTPError):
+        put(world, "middleware/a", idempotency_key="k1")
+
+    def is_back() -> bool:
+        try:
+            return put(world, "middleware/a", idempotency_key="k1").is_success
+        except httpx2.HTTPError:
+            return False
+
+    eventually(is_back)
+
+
+def test_the_archive_is_read_from_its_folder(world: Outside) -> None:
+    org, _, integration = KEY.partition(":")
+    folder = world.archive / org / integration / "g4"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"key": KEY, "generation": 4}))
+    assert world.inventory("archive", KEY) == [{"id": f"{org}/{integration}/g4", "generation": 4}]
+
+
+def test_an_inventory_that_cannot_be_read_whole_is_an_error_and_no_list(tmp_path: Path) -> None:
+    with outside(tmp_path, "postgresql://u:p@127.0.0.1:9/x") as world:
+        answer = httpx2.get(f"{world.url}/inventory", timeout=10)
+        assert answer.status_code == 503
+        assert answer.json()["detail"].startswith("schemas: ")
+
+
+@pytest.mark.parametrize("path", ["../state/simulator.jsonl", "a/b/g1/manifest.json", f"{ORG}/{ORG}/g1/.."])
+def test_the_object_store_touches_nothing_outside_its_shape(world: Outside, path: str) -> None:
+    raw = path.replace("..", "%2e%2e")
+    assert httpx2.put(f"{world.url}/archive/{raw}", content=b"x").status_code in {400, 404}
+    assert not any(file.is_file() for file in world.archive.rglob("*"))
+
+
+def test_latency_delays_every_answer(tmp_path: Path) -> None:
+    with outside(tmp_path, simulator_latency_s="0.4") as world, pytest.raises(httpx2.ReadTimeout):
+        httpx2.get(f"{world.url}/middleware/a", headers={"Lifecycle-Key": KEY}, timeout=0.1)
