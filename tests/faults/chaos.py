@@ -114,7 +114,9 @@ def unleash(subject: Subject, broker: Kafka, folder: Path, seed: int, form: Form
     nemesis.begin()
     feeding = threading.Thread(target=subject.feed, args=(form.deliveries, form.rate, random.Random(seed + 1)))
     feeding.start()
-    nemesis.rest(3)
+    # A worker that is killed before it began has nothing to lose.
+    while not subject.begun() and time.monotonic() - started < form.drain_s:
+        nemesis.rest(0.5)
     for fault in faults:
         nemesis.strike(fault)
         nemesis.rest(draw.uniform(*form.rest_s))

@@ -71,6 +71,10 @@ class Counted:
                 time.sleep(max(0.0, started + number / rate - time.monotonic()))
         assert producer.flush(120) == 0, "the feeder's own records must be written"
 
+    def begun(self) -> bool:
+        """Whether anything was said yet."""
+        return sum(records.end_offsets(self.bootstrap, self.prefix + OUTPUT, PARTITIONS)) > 0
+
     def drained(self) -> bool:
         """Whether every input offset is committed."""
         return records.behind(self.bootstrap, self._group, [self.prefix + name for name in INPUTS], PARTITIONS) == 0

@@ -82,6 +82,10 @@ class Lifecycles:
                 time.sleep(max(0.0, started + number / rate - time.monotonic()))
         assert producer.flush(120) == 0, "the feeder's own records must be written"
 
+    def begun(self) -> bool:
+        """Whether any event was published yet."""
+        return sum(records.end_offsets(self.bootstrap, named(EVENTS, self.prefix), PARTITIONS)) > 0
+
     def drained(self) -> bool:
         """Whether every input offset is committed."""
         names = [named(topic, self.prefix) for topic in (RECEIVED, OUTCOMES)]

@@ -64,6 +64,9 @@ class Subject(Protocol):
     def feed(self, count: int, rate: float, draw: random.Random) -> None:
         """Write `count` deliveries and some duplicates at about `rate` a second; returns when all are acknowledged."""
 
+    def begun(self) -> bool:
+        """Whether anything came out yet."""
+
     def drained(self) -> bool:
         """Whether every input offset is committed."""
 
