@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
-import confluent_kafka
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
 
 from schemas import codec
 from schemas.tenant import Tenant
@@ -36,7 +37,7 @@ class TenantView:
             prefix: Of the installation's topics.
         """
         self._topic = named(TENANTS, prefix)
-        self._consumer = confluent_kafka.Consumer(
+        self._consumer = Consumer(
             config
             | {
                 # Assigned by hand and never committed: the name only satisfies the client.
@@ -46,6 +47,7 @@ class TenantView:
                 "enable.partition.eof": True,
             }
         )
+        self._admin = AdminClient(config)
         self._lock = threading.Lock()
         self._closed = False
         self._next: dict[int, int] = {}
@@ -67,8 +69,10 @@ class TenantView:
                 if time.monotonic() > deadline_s:
                     raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
                 self._take(0.2)
-        except confluent_kafka.KafkaException as error:
+        except KafkaException as error:
             raise KafkaError(error.args[0].name()) from None
+        except TimeoutError:
+            raise KafkaError(f"{self._topic}: no answer in time") from None
         return dict(self._tenants)
 
     def follow(self, wait_s: float) -> Mapping[Key, Tenant]:
@@ -111,21 +115,13 @@ class TenantView:
         if not self._next:
             found = self._consumer.list_topics(self._topic, timeout=timeout_s).topics.get(self._topic)
             if found is None or found.error:
-                raise KafkaError(f"{self._topic}: no such topic")
+                raise KafkaError(f"{self._topic}: no such topic; make it with `lifecycle topics apply`")
             self._next = dict.fromkeys(found.partitions, 0)
-            places = [
-                confluent_kafka.TopicPartition(self._topic, p, confluent_kafka.OFFSET_BEGINNING) for p in self._next
-            ]
-            self._consumer.assign(places)
-        ends = {}
-        for partition in self._next:
-            place = confluent_kafka.TopicPartition(self._topic, partition)
-            marks = self._consumer.get_watermark_offsets(place, timeout=timeout_s)
-            if marks is None:
-                raise KafkaError(f"{self._topic}: no answer within {timeout_s:g} s")
-            low, high = marks
-            ends[partition] = high if high > low else 0
-        return ends
+            self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
+        # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
+        asked = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in self._next}  # type: ignore[no-untyped-call]
+        answers = self._admin.list_offsets(asked, request_timeout=timeout_s)
+        return {place.partition: answer.result(timeout_s).offset for place, answer in answers.items()}
 
     def _keep(self, value: bytes | None) -> None:
         try:

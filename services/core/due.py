@@ -3,7 +3,7 @@
 Rule: a key is looked at for one reason at most once in `RECHECK_EVERY_US`, however often it is asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from schemas.tenant import Stage
@@ -43,12 +43,12 @@ def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: Rule
     return frozenset(asked | second)
 
 
-def unseen(tenants: Tenants, memory: Memory, looked: Mapping[Key, int]) -> frozenset[Key]:
+def unseen(tenants: Tenants, memory: Memory, sighted: Collection[Key]) -> frozenset[Key]:
     """Active keys that Genesys has not shown us yet: without a sight of them, their absence will never count."""
     return frozenset(
         key
         for key, tenant in tenants.items()
-        if tenant.stage is Stage.ACTIVE and tenant.installed and key not in looked and not _seen(memory, key)
+        if tenant.stage is Stage.ACTIVE and tenant.installed and key not in sighted and not _seen(memory, key)
     )
 
 

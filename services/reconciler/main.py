@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.values import Key
-from services.adapters import clock, health, logs, metrics
+from services.adapters import clock, health, keyring, logs, metrics
 from services.adapters.kafka import KafkaError
 from services.adapters.settings import Settings, Unusable
 from services.core.due import due, unseen
+from services.core.reconcile import is_asked
 from services.reconciler.report import Report
 from services.reconciler.run import Asked, Hands, made, rules_of, run, sight
 
@@ -32,6 +33,9 @@ class _State:
     next_run_s: float
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
+    """When a key was looked at because it was owed a look."""
+    sighted: set[Key] = field(default_factory=set)
+    """Active keys that were looked for, to have seen them once."""
 
 
 def main(settings: Settings) -> int:
@@ -41,6 +45,14 @@ def main(settings: Settings) -> int:
         Unusable: brokers or key material are missing.
     """
     log = logs.configure("reconciler", settings.log_level)
+    faults = []
+    for needed in (lambda: settings.kafka, lambda: keyring.material(settings.keyring_file)):
+        try:
+            needed()
+        except Unusable as fault:
+            faults.append(str(fault))
+    if faults:
+        raise Unusable("\n".join(faults))
     return asyncio.run(_serve(settings, log))
 
 
@@ -95,7 +107,7 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
         report = await run(hands, Asked())
         interval_s = hands.settings.reconcile_interval_s
         state.next_run_s = now_s + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
-        state.looked.update(dict.fromkeys(tenants, hands.now_us()))
+        state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), hands.now_us()))
         if report.stopped is None:
             metrics.RECONCILE_STOPPED.set(0)
             metrics.RECONCILE_AGE.set(hands.now_us() / 1_000_000)
@@ -105,8 +117,8 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
     if keys := due(tenants, memory, state.looked, rules_of(hands)):
         state.looked.update(dict.fromkeys(keys, hands.now_us()))
         _tell(await run(hands, Asked(keys=keys)), log, "due")
-    elif keys := unseen(tenants, memory, state.looked):
-        state.looked.update(dict.fromkeys(keys, hands.now_us()))
+    elif keys := unseen(tenants, memory, state.sighted):
+        state.sighted |= keys
         await sight(hands, keys)
 
 

@@ -38,5 +38,5 @@ def test_a_second_look_that_gave_no_information_is_not_repeated_at_once() -> Non
 def test_an_active_tenant_is_looked_for_once() -> None:
     tenants = view(tenant(1), tenant(2), tenant(3, stage=Stage.PENDING_INSTALL), tenant(4, installed=False))
     memory = {key_of(1): Sight(seen_by=CLIENT), key_of(2): Sight()}
-    assert unseen(tenants, memory, {}) == {key_of(2)}
-    assert unseen(tenants, memory, {key_of(2): 1}) == frozenset()
+    assert unseen(tenants, memory, set()) == {key_of(2)}
+    assert unseen(tenants, memory, {key_of(2)}) == frozenset()

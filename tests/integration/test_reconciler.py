@@ -1,0 +1,154 @@
+"""The reconciler between a real Genesys API, a real ledger and Kafka: what differs is observed, lies change nothing."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from schemas.event import Recheck
+from services.adapters.clock import now_us
+from services.adapters.tenant_view import TenantView
+from services.core.reconcile import Action
+from tests.eventually import eventually
+from tests.ledger_process import LedgerBench
+from tests.outside import Outside, outside
+from tests.reconciler_world import CONFIGURATION, World, changed, tenant_of
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture(scope="module")
+def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
+    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
+    with made.ledger():
+        yield made
+
+
+@pytest.fixture(scope="module")
+def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside(tmp_path_factory.mktemp("outside")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def view(bench: LedgerBench) -> Iterator[TenantView]:
+    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
+        yield made
+
+
+@pytest.fixture
+def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path) -> Iterator[World]:
+    yield World(bench, genesys, tmp_path, view)
+    genesys.heal()
+
+
+def test_drift_nobody_told_of_is_observed_and_folded(world: World) -> None:
+    disabled, removed, untouched, unheard = (world.new_key() for _ in range(4))
+    for key in (disabled, removed, untouched):
+        world.install(key)
+    assert world.run().lines == ()
+    world.know(disabled, enabled=False)
+    world.forget(removed)
+    world.know(unheard, enabled=False)
+    last = world.run_twice()
+    assert last.refusals == ()
+    seen = {one.key: (one.installed, one.enabled, one.configuration) for one in world.observations()}
+    assert seen == {
+        disabled: (True, False, None),
+        removed: (False, None, None),
+        unheard: (True, False, {**CONFIGURATION, "tenantId": tenant_of(unheard)}),
+    }
+    eventually(lambda: changed(world, disabled, installed=True, enabled=False))
+    eventually(lambda: changed(world, removed, installed=False, tenant_id=tenant_of(removed)))
+    eventually(lambda: changed(world, unheard, installed=True, enabled=False, tenant_id=tenant_of(unheard)))
+    assert world.run_twice().lines == ()
+    assert len(world.observations()) == 3
+
+
+def test_a_dry_run_publishes_and_remembers_nothing(world: World) -> None:
+    key = world.new_key()
+    world.know(key)
+    report = world.run(dry_run=True)
+    assert [(line.key, line.action) for line in report.lines] == [(key, Action.INSTALL)]
+    assert (report.published, world.observations()) == (0, [])
+    assert not (world.folder / "reconciler" / "sights.json").exists()
+    assert report.as_json()["plan"][0]["action"] == "install"
+
+
+@pytest.mark.parametrize("lie", ["unauthorized", "refuse", "error", "empty", "missing_page", "down"])
+def test_a_lying_or_absent_api_publishes_nothing(world: World, lie: str) -> None:
+    here, gone = world.new_key(), world.new_key()
+    world.install(here)
+    world.install(gone)
+    assert world.run().lines == ()
+    world.forget(gone)
+    world.outside.fault("genesys", lie)
+    for _ in range(2):
+        report = world.run_twice()
+        assert (report.lines, report.published, report.read) == ((), 0, ())
+        assert [refusal.scope for refusal in report.refusals] == [world.org_id]
+    assert world.observations() == []
+    assert world.tenant(gone).installed
+
+
+def test_an_organisation_without_usable_credentials_is_no_information(world: World) -> None:
+    key = world.new_key()
+    world.install(key)
+    file = world.outside.orgs / f"{world.org_id}.json"
+    good = file.read_text()
+    for text in ("{}", good.replace("client_secret", "secret"), good.replace(world.org_id, world.org_id[:-1] + "0")):
+        file.write_text(text)
+        report = world.run()
+        assert (report.read, report.lines) == ((), ())
+        assert report.refusals[0].reason.startswith("organisation file: ")
+        assert good[60:90] not in str(report)
+    file.unlink()
+    assert world.run().refusals[0].reason == "organisation file: missing"
+
+
+def test_a_recheck_is_answered_although_it_agrees(world: World) -> None:
+    key = world.new_key()
+    world.install(key)
+    world.bench.tell(Recheck(key=key, reason="test", at=now_us()), key)
+    eventually(lambda: world.tenant(key).recheck_at is not None)
+    report = world.run_twice()
+    assert [(line.key, line.action) for line in report.lines] == [(key, Action.CONFIRM)]
+    (observed,) = world.observations()
+    assert (observed.installed, observed.enabled, observed.configuration) == (True, True, CONFIGURATION)
+    eventually(lambda: world.tenant(key).recheck_at is None)
+
+
+def test_the_brake_holds_until_exactly_that_set_is_approved(world: World) -> None:
+    keys = [world.new_key() for _ in range(7)]
+    for key in keys:
+        world.install(key)
+    assert world.run().lines == ()
+    for key in keys[:6]:
+        world.forget(key)
+    stopped = world.run_twice()
+    assert stopped.stopped is not None
+    assert world.observations() == []
+    assert world.run(approval="another").published == 0
+    report = world.run(approval=stopped.stopped.approval)
+    assert (report.published, report.stopped) == (6, None)
+    assert {one.key for one in world.observations()} == set(keys[:6])
+    eventually(lambda: all(changed(world, key, installed=False) for key in keys[:6]))
+    assert world.tenant(keys[6]).installed
+
+
+def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> None:
+    removed, asked = world.new_key(), world.new_key()
+    world.install(removed)
+    world.install(asked)
+    with world.service() as url:
+        eventually((world.folder / "reconciler" / "sights.json").exists)
+        world.bench.tell(Recheck(key=asked, reason="test", at=now_us()), asked)
+        eventually(lambda: any(one.key == asked for one in world.observations()))
+        world.forget(removed)
+        world.run()  # the first look; the second is the service's
+        eventually(lambda: changed(world, removed, installed=False))
+        answer = httpx2.get(f"{url}/metrics").text
+        assert 'lifecycle_reconcile_observations_total{cause="recheck"}' in answer
