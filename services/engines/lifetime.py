@@ -82,6 +82,7 @@ def running(
     Raises:
         EngineError: One cannot be had; the text says what was tried and what to set instead.
     """
+    state_dir = state_dir.resolve()  # children have working directories of their own
     ways: dict[Engine, Callable[[ExitStack], _Had]] = {
         Engine.KAFKA: lambda stack: _kafka(stack, state_dir, environ, progress),
         Engine.POSTGRES: lambda stack: _postgres(stack, state_dir, environ, durability),

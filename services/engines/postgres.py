@@ -115,8 +115,8 @@ class Postgres:
         if self._child and self._child.poll() is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._user = account()
-        self._home = room(self._user, self.folder / "data") if self._user else self.folder / "data"
+        self._user, wanted = account(), self.folder.resolve() / "data"
+        self._home = room(self._user, wanted) if self._user else wanted
         binaries = _binaries(self._user)
         self._initialise_once(binaries)
         # A server that was killed -9 leaves backends that need a moment to notice; until then a new one ends at once.
@@ -162,10 +162,14 @@ class Postgres:
 
     def _initialise_once(self, binaries: Path) -> None:
         """Make the cluster; port and password are written last, so what was cut short is made again."""
-        if self._access_path.exists():
+        known = self._access_path.exists()
+        if known and (self.home / "PG_VERSION").exists():
             return
+        if known and self.durability is Durability.DURABLE:
+            raise StartError(f"PostgreSQL's data in {self.home} are gone. Remove {self.folder} to begin with none.")
         shutil.rmtree(self.home, ignore_errors=True)
-        access = _Access(self.port or free_ports(1)[0], secrets.token_urlsafe(24))
+        port = self._access().port if known else self.port or free_ports(1)[0]
+        access = _Access(port, secrets.token_urlsafe(24))
         password = self.home.with_name(f".{self.home.name}.password")
         try:
             _write_for(self._user, password, access.password)

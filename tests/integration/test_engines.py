@@ -1,6 +1,7 @@
 """The engines are real, come back on their folder, die with their parent, and say what to do when there are none."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from services import engines
-from services.engines import Durability, EngineError, jars, java
+from services.engines import Durability, Engine, EngineError, jars, java
 from services.engines.kafka import Kafka, Ports
 from services.engines.ports import HOST, free_ports
 from services.engines.postgres import Postgres
@@ -149,6 +150,27 @@ def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: Postgr
     for file in (path for path in server.folder.rglob("*") if path.is_file()):
         if password in file.read_text(errors="replace"):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_data_that_vanished_are_made_anew_only_where_none_were_promised(server: Postgres) -> None:
+    server.start()
+    before = server.url.rpartition("@")[2]
+    server.stop()
+    shutil.rmtree(server.home)
+    if server.durability is Durability.DURABLE:
+        with pytest.raises(EngineError, match="are gone"):
+            server.start()
+    else:
+        server.start()
+        assert server.url.rpartition("@")[2] == before
+
+
+def test_a_state_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with engines.running(Path("state"), os.environ, wanted=(Engine.POSTGRES,)) as had:
+        assert had.postgres is not None
+        assert had.postgres.home.is_absolute()
+    had.postgres.remove()
 
 
 def test_a_taken_port_is_named_in_the_error(server: Postgres) -> None:
