@@ -26,7 +26,7 @@ from services.ingress.telling import Telling
 from services.ingress.writer import Limits, Writer
 from tests.ingress_process import SECRET, body, make_topics
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ingress-fuzz")]  # one process serves them all
 
 NAMES = [
     b"host", b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"traceparent",
@@ -36,7 +36,14 @@ VALUES = [
     b"localhost", b"application/json", b"application/json; charset=utf-8", b"3", b"300000", b"+3", b"chunked", b"gzip",
     b"100-continue", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"0" * 64, b"sha256=" + b"f" * 64,
 ]  # fmt: skip
-headers = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=80)), max_size=12)
+RIGHT = [
+    (b"host", b"localhost"), (b"content-type", b"application/json"), (b"x-genesys-signature", b"0" * 64),
+    (b"x-genesys-event-timestamp", b"2024-01-15T14:32:10Z"),
+]  # fmt: skip
+odd = st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=80))
+headers = st.lists(odd, max_size=12) | st.tuples(st.permutations(RIGHT), st.lists(odd, max_size=2)).map(
+    lambda both: [*both[0], *both[1]]
+)
 chunks = st.lists(st.binary(max_size=60), min_size=1, max_size=4)
 paths = st.sampled_from(["/v1/genesys/lifecycle", "/v1/genesys/lifecycle/", "/v1/genesys/lifecycle/narrow", "/x"])
 methods = st.sampled_from(["POST", "GET", "PUT"]) | st.text(max_size=5)
@@ -57,7 +64,9 @@ class Site:
         self._runner = asyncio.Runner()
 
         async def build() -> None:
-            self._producer = Producer({"bootstrap.servers": bootstrap}, linger_ms=0.5, timeout_ms=10_000)
+            self._producer = Producer(
+                {"bootstrap.servers": bootstrap, "log_level": 0}, linger_ms=0.5, timeout_ms=10_000
+            )
             telling = Telling(logs.configure("ingress", "error"))
             writer = Writer(self._producer, Limits(10.0, 1_000, 1 << 24), telling.unwritten)
             gates = {"default": Gate(Secrets(SECRET.encode()), binding(["*"], ["*"]))}
@@ -112,7 +121,8 @@ def test_any_request_is_answered_and_never_with_a_server_error(site: Site) -> No
         assert status < 500
 
     answered()
-    assert seen >= {400, 401, 404, 405, 415}, "a generator that only ever makes one refusal tests nothing"
+    assert 401 in seen, "a generator whose heads are never well-formed does not reach the proof"
+    assert len(seen) >= 4, "one that only ever makes one refusal tests nothing"
 
 
 def test_any_authentic_body_is_answered_and_never_with_a_server_error(site: Site) -> None:
