@@ -46,8 +46,9 @@ SETTINGS: dict[str, str] = {
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "500",
     "group.consumer.heartbeat.interval.ms": "1500",
-    # The controller takes a broker back after kill -9 only when its former session is over: 9 s by default.
-    "broker.session.timeout.ms": "3000",
+    # The controller takes a broker back after kill -9 only when its former session is over: 9 s by default. With 3 s a
+    # machine that is busy with everything else was seen to lose a broker that lives.
+    "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "500",
     "log.cleaner.backoff.ms": "1000",
     # The default allocates 128 MiB of heap at start.
