@@ -45,13 +45,14 @@ class Fetched:
 class Consumer:
     """Reads one topic in one group. Every method blocks in a thread of its own; call one at a time."""
 
-    def __init__(self, config: dict[str, Any], *, topic: str, group: str) -> None:
+    def __init__(self, config: dict[str, Any], *, topic: str, group: str, session_timeout_s: float) -> None:
         """Join the group.
 
         Args:
             config: librdkafka's connection settings.
             topic: Full name.
             group: Full name.
+            session_timeout_s: How long a silent member keeps its partitions.
         """
         self._topic = topic
         self._fault: Exception | None = None
@@ -63,7 +64,8 @@ class Consumer:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
-                "session.timeout.ms": 10_000,
+                "session.timeout.ms": int(session_timeout_s * 1_000),
+                "heartbeat.interval.ms": int(session_timeout_s * 300),
             }
         )
         self._consumer.subscribe([topic], on_assign=self._on_assign)

@@ -180,7 +180,12 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
     """Read until asked to stop, with a new consumer after a broker said no."""
     while not parts.stopping.is_set():
         group = f"{settings.topic_prefix}lifecycle-provisioner"
-        consumer = Consumer(settings.kafka, topic=named(DESIRED, settings.topic_prefix), group=group)
+        consumer = Consumer(
+            settings.kafka,
+            topic=named(DESIRED, settings.topic_prefix),
+            group=group,
+            session_timeout_s=settings.session_timeout_s,
+        )
         intake = Intake(
             consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )

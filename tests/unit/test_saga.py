@@ -65,6 +65,49 @@ def test_what_appeared_after_the_end_is_removed() -> None:
     assert worker.journal.sweeps == ()
 
 
+def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes, until_us=60_000_000)
+    late = world.there["crm", 1]
+    worker.run([(0, wishes.uninstalled())])
+    world.there["crm", 1] = late
+    refusals = iter([Mode.REFUSED] * 3)
+    world.decides = lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.DELETE) else None
+    worker.until_us = 10**18
+    worker.run()
+    assert world.there == {}
+    assert worker.phase is Phase.EMPTY
+    assert worker.journal.sweeps == ()
+
+
+def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    world.decides = lambda _, v: Mode.REFUSED if v is Verb.READ else None
+    worker.run([(0, wishes.uninstalled())])
+    assert len(world.made(Verb.READ)) == len(STEPS) - 1
+    assert worker.journal.sweeps == ()
+
+
+def test_what_vanished_outside_is_made_again_by_an_update() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    del world.there["middleware", 1]
+    worker.run([(0, wishes.configured(size="2"))])
+    assert [verb for _, verb, _, _ in world.calls] == ["update", "create"]
+    assert world.there["middleware", 1].configuration == {"size": "2"}
+
+
+def test_what_was_in_doubt_when_a_reinstall_revived_it_is_looked_at_and_given_its_settings() -> None:
+    world, wishes = World(), Wishes()
+    plans = Plans(plan(PLAN_TEXT.replace('kind = "http"', 'kind = "http"\ndestroy_after = "P1D"')))
+    worker = _active(world, wishes, plans=plans, until_us=3600 * 10**6)
+    world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.SILENT]
+    worker.run([(0, wishes.uninstalled()), (6, wishes.installed())])
+    assert world.steps() == list(STEPS)
+    assert ends(worker.outcomes)[-1] == (3, "up", "done", None)
+
+
 def test_uninstall_before_any_install_calls_nobody_and_is_answered() -> None:
     world = World()
     worker = Worker(world, Wishes().uninstalled())

@@ -1,0 +1,194 @@
+"""Real provisioner processes on real Kafka and PostgreSQL: what was wished exists once, whatever befalls them."""
+
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import confluent_kafka.admin
+import pytest
+from confluent_kafka import TopicPartition
+
+from schemas.outcome import State
+from schemas.topics import DESIRED, named
+from tests.eventually import eventually
+from tests.provisioner_child import CANARY
+from tests.provisioner_process import PARTITIONS, Scene, desired, end, gone, key, shut
+from tests.saga_world import STEPS
+
+
+@pytest.fixture
+def scene(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Scene]:
+    with Scene(kafka_bootstrap, topic_prefix, database_url, tmp_path) as made:
+        yield made
+
+
+def test_an_install_becomes_things_and_an_uninstall_removes_them_in_reverse(scene: Scene) -> None:
+    scene.start()
+    scene.wish([desired(key(1), 1)])
+    assert scene.ended(key(1), 1).state is State.DONE
+    assert scene.things(key(1)) == list(STEPS)
+    scene.wish([gone(key(1), 2)])
+    assert scene.ended(key(1), 2).direction.value == "down"
+    assert scene.things(key(1)) == []
+    assert scene.calls(key(1)) == [(s, "create") for s in STEPS] + [(s, "delete") for s in reversed(STEPS)]
+    said = scene.outcomes(key(1))
+    assert [o.seq for o in said] == list(range(1, len(said) + 1))
+    assert [(o.direction, o.state) for o in said] == [
+        ("up", "working"),
+        ("up", "done"),
+        ("down", "working"),
+        ("down", "done"),
+    ]
+
+
+def test_a_refused_step_is_compensated_and_a_correction_makes_it_active(scene: Scene) -> None:
+    scene.start()
+    bad = {"crmEndpoint": "https://acme.salesforce.com", "bad": "subscriptions"}
+    scene.wish([desired(key(1), 1, configuration=bad)])
+    ended = scene.ended(key(1), 1)
+    assert (ended.state, ended.step, ended.error_class) == (State.ROLLED_BACK, "subscriptions", "refused")
+    assert scene.things(key(1)) == []
+    scene.wish([desired(key(1), 2)])
+    assert scene.ended(key(1), 2).state is State.DONE
+    assert scene.things(key(1)) == list(STEPS)
+
+
+def test_secret_outputs_are_sealed_and_appear_in_no_log(scene: Scene) -> None:
+    scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    ((journal,),) = scene.rows("SELECT journal::text FROM lifecycle.sagas")
+    assert '"$sealed"' in journal
+    assert CANARY not in journal + scene.logs()
+
+
+def test_an_uninstall_with_another_tenants_name_acts_on_the_recorded_one(scene: Scene) -> None:
+    scene.start()
+    scene.wish([desired(key(1), 1, tenant_id="mine"), desired(key(2), 1, tenant_id="yours")])
+    scene.ended(key(1), 1)
+    scene.ended(key(2), 1)
+    scene.wish([gone(key(1), 2, tenant_id="yours")])
+    assert scene.ended(key(1), 2).state is State.DONE
+    assert scene.rows("SELECT DISTINCT tenant_id FROM outside.calls WHERE key = %s", key(1)) == [("mine",)]
+    assert scene.things(key(1)) == []
+    assert scene.things(key(2)) == list(STEPS)
+
+
+def test_of_two_organisations_that_claim_a_tenant_the_second_waits_without_a_call(scene: Scene) -> None:
+    scene.start()
+    first, second = key(1, org=1), key(2, org=2)
+    scene.wish([desired(first, 1, tenant_id="acme")])
+    scene.ended(first, 1)
+    scene.wish([desired(second, 1, tenant_id="acme")])
+    held = scene.ended(second, 1)
+    assert (held.state, held.reason, held.direction) == (State.HELD, "tenant_conflict", "up")
+    assert scene.calls(second) == []
+    scene.wish([gone(first, 2)])
+    scene.ended(first, 2)
+    scene.wish([desired(second, 2, tenant_id="acme")])
+    assert scene.ended(second, 2).state is State.DONE
+    assert scene.things(second) == list(STEPS)
+
+
+def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Scene) -> None:
+    scene.start()
+    scene.wish([desired(key(1), 1, tenant_id="mine")])
+    scene.ended(key(1), 1)
+    scene.wish([desired(key(1), 2, tenant_id="other")])
+    assert scene.ended(key(1), 2).reason == "tenant_changed"
+    assert len(scene.calls(key(1))) == len(STEPS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, seed: int) -> None:
+    chance = random.Random(seed)
+    keys = [key(number) for number in range(50)]
+    scene.environment["OUTSIDE_PAUSE_S"] = "0.02"
+    scene.wish([desired(of, 1) for of in keys])
+    done = 0
+    for _ in range(5):
+        process = scene.start()
+        done += chance.randrange(5, 60)
+        eventually(lambda: scene.rows("SELECT count(*) FROM outside.calls")[0][0] >= done)  # noqa: B023 - called at once
+        end(process, signal.SIGKILL)
+    scene.start()
+    for of in keys:
+        assert scene.ended(of, 1).state is State.DONE
+    assert scene.rows("SELECT step, count(*), sum(made) FROM outside.things GROUP BY step ORDER BY step") == [
+        (step, 50, 50) for step in sorted(STEPS)
+    ]
+    for of in keys:
+        assert sorted({outcome.seq for outcome in scene.outcomes(of)}) == [1, 2]
+    scene.wish([gone(of, 2) for of in keys])
+    for of in keys:
+        assert scene.ended(of, 2).direction.value == "down"
+    assert scene.rows("SELECT count(*) FROM outside.things") == [(0,)]
+
+
+def test_asked_to_stop_it_finishes_its_calls_gives_its_sagas_back_and_exits_well(scene: Scene) -> None:
+    scene.environment["OUTSIDE_PAUSE_S"] = "0.05"
+    process = scene.start()
+    keys = [key(number) for number in range(30)]
+    scene.wish([desired(of, 1) for of in keys])
+    eventually(lambda: scene.rows("SELECT count(*) FROM outside.calls")[0][0] >= 30)
+    assert end(process) == 0
+    assert scene.rows("SELECT count(*) FROM lifecycle.sagas WHERE lease_until IS NOT NULL") == [(0,)]
+    assert scene.rows("SELECT count(*) FROM lifecycle.outbox") == [(0,)]
+    scene.start()
+    for of in keys:
+        assert scene.ended(of, 1).state is State.DONE
+    assert scene.rows("SELECT count(*) FROM outside.calls WHERE verb = 'read'") == [(0,)]
+    assert scene.rows("SELECT count(*), sum(made) FROM outside.things") == [(180, 180)]
+
+
+def test_two_processes_share_the_work_and_do_nothing_twice(scene: Scene) -> None:
+    scene.environment |= {"OUTSIDE_PAUSE_S": "0.01", "SAGAS_AT_ONCE": "8"}
+    scene.start()
+    scene.start()
+    keys = [key(number) for number in range(60)]
+    scene.wish([desired(of, 1) for of in keys])
+    for of in keys:
+        assert scene.ended(of, 1).state is State.DONE
+    assert scene.rows("SELECT count(*), sum(made) FROM outside.things") == [(360, 360)]
+    assert scene.rows("SELECT count(*) FROM outside.calls") == [(360,)]
+    assert scene.rows("SELECT count(DISTINCT worker) FROM lifecycle.sagas") == [(2,)]
+
+
+def test_a_registry_that_is_away_is_said_and_nothing_is_lost(scene: Scene, database_admin_url: str) -> None:
+    scene.start(METRICS_PORT=str(scene.port))
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    with shut(database_admin_url, scene.database):
+        eventually(lambda: scene.ready(scene.port)[0] == 503)
+        assert scene.ready(scene.port)[1]["registry"] != "ok"
+        scene.wish([gone(key(1), 2), desired(key(2), 1)])
+    assert scene.ended(key(1), 2).state is State.DONE
+    assert scene.ended(key(2), 1).state is State.DONE
+    eventually(lambda: scene.ready(scene.port)[0] == 200)
+
+
+def test_a_registry_that_is_empty_though_its_group_has_read_stops_intake(scene: Scene) -> None:
+    process = scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    assert end(process) == 0
+    scene.run("DROP SCHEMA lifecycle CASCADE")
+    scene.start(METRICS_PORT=str(scene.port))
+    eventually(lambda: "the registry is empty" in scene.ready(scene.port)[1].get("intake", ""))
+    assert scene.ready(scene.port)[0] == 503
+
+
+def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> None:
+    process = scene.start()
+    scene.wish([desired(key(number), 1) for number in range(10)])
+    for number in range(10):
+        scene.ended(key(number), 1)
+    assert end(process) == 0
+    scene.wish([desired(key(number), 2) for number in range(10)])
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": scene.kafka})
+    places = [TopicPartition(named(DESIRED, scene.prefix), number, -1) for number in range(PARTITIONS)]
+    for future in admin.delete_records(places).values():
+        future.result(10)
+    scene.start(METRICS_PORT=str(scene.port))
+    eventually(lambda: "the group stands at" in scene.ready(scene.port)[1].get("intake", ""))
