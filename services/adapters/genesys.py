@@ -56,27 +56,23 @@ class Genesys:
         self,
         organisation: Organisation,
         hosts: Hosts,
+        http: httpx2.AsyncClient,
         *,
         now_us: Callable[[], int],
-        timeout_s: float = 10.0,
     ) -> None:
         """Prepare; nothing is sent before the first question.
 
         Args:
             organisation: Whose world the token must be.
             hosts: From `hosts_for`.
+            http: From `connections`; the caller closes it.
             now_us: Our clock, to refuse a `Date` that cannot be true.
-            timeout_s: Of one request.
         """
         self.organisation = organisation
         self._api_url = hosts.api_url.rstrip("/")
         self._now_us = now_us
-        self._http = httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False)
-        self._token = _Token(self._http, hosts.login_url.rstrip("/"), organisation)
-
-    async def close(self) -> None:
-        """Let the connections go."""
-        await self._http.aclose()
+        self._http = http
+        self._token = _Token(http, hosts.login_url.rstrip("/"), organisation)
 
     async def listing(self) -> Reading:
         """Read every integration of the organisation.
@@ -105,7 +101,12 @@ class Genesys:
             NoInformation: anything else.
         """
         answer = await self._get(f"/api/v2/integrations/{identity}", absent=True)
-        return None if answer.status_code == 404 else _shaped(genesys.integration, _json(answer))
+        if answer.status_code == 404:
+            return None
+        found = _shaped(genesys.integration, _json(answer))
+        if found.id != identity:
+            raise NoInformation("another integration was answered")
+        return found
 
     async def configuration(self, identity: str) -> Json:
         """Read the properties of one integration's current configuration.
@@ -202,6 +203,11 @@ class _Token:
         if not isinstance(token, str) or not token or not isinstance(life_s, int | float):
             raise NoInformation("token: not a token response")
         return token, float(life_s)
+
+
+def connections(timeout_s: float = 10.0) -> httpx2.AsyncClient:
+    """One client for all organisations: each of its own would read the certificates of the world again."""
+    return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False)
 
 
 def hosts_for(organisation: Organisation, login_url: str | None, api_url: str | None) -> Hosts:

@@ -4,16 +4,20 @@ Rule: one organisation's trouble is its own. A client, and with it its token, li
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Final, TypeVar
 
-from schemas.genesys import Integration, Organisation, Reading
+from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
-from schemas.values import Json, Key
-from services.adapters.genesys import Genesys, NoInformation, hosts_for
+from schemas.values import Key
+from services.adapters.genesys import Genesys, NoInformation, connections, hosts_for
 from services.adapters.settings import Settings
 from services.core.reconcile import questions
 
+T = TypeVar("T")
+
+FAILURES_MAX: Final = 3
 ORGS_AT_ONCE: Final = 4
 """Organisations read at the same time: enough to hide latency, few enough to be nobody's burden."""
 
@@ -30,14 +34,13 @@ class Readers:
         """
         self._settings = settings
         self._now_us = now_us
+        self._http = connections()
         self._clients: dict[str, Genesys] = {}
         self._gate = asyncio.Semaphore(ORGS_AT_ONCE)
 
     async def close(self) -> None:
         """Let every connection go."""
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
+        await self._http.aclose()
 
     async def read(
         self, organisation: Organisation, tenants: Mapping[Key, Tenant], keys: Collection[Key] | None
@@ -49,56 +52,48 @@ class Readers:
         """
         async with self._gate:
             try:
-                client = await self._client(organisation)
+                client = self._client(organisation)
                 listing = await client.listing()
             except NoInformation as none:
                 return none.reason
             missing, present = questions(listing, organisation, tenants, keys)
-            found, absent = await _asked_by_id(client, missing)
-            configurations = await _configurations(client, present)
-        everything = {**listing.integrations, **found}
-        return Reading(
-            listing.org_id, listing.client_id, listing.read_at_us, everything, frozenset(absent), configurations
+            asked = await _each(missing, client.integration)
+            configurations = await _each(present, client.configuration)
+        found = {identity: entity for identity, entity in asked.items() if entity is not None}
+        return replace(
+            listing,
+            integrations={**listing.integrations, **found},
+            absent=frozenset(asked.keys() - found.keys()),
+            configurations=configurations,
         )
 
     async def listed(self, organisation: Organisation) -> Reading | str:
         """Read the listing alone: enough to have seen somebody."""
         async with self._gate:
             try:
-                return await (await self._client(organisation)).listing()
+                return await self._client(organisation).listing()
             except NoInformation as none:
                 return none.reason
 
-    async def _client(self, organisation: Organisation) -> Genesys:
+    def _client(self, organisation: Organisation) -> Genesys:
         known = self._clients.get(organisation.org_id)
         if known is not None and known.organisation == organisation:
             return known
         hosts = hosts_for(organisation, self._settings.genesys_login_url, self._settings.genesys_api_url)
-        fresh = self._clients[organisation.org_id] = Genesys(organisation, hosts, now_us=self._now_us)
-        if known is not None:
-            await known.close()
-        return fresh
+        known = self._clients[organisation.org_id] = Genesys(organisation, hosts, self._http, now_us=self._now_us)
+        return known
 
 
-async def _asked_by_id(client: Genesys, ids: list[str]) -> tuple[dict[str, Integration], list[str]]:
-    found, absent = {}, []
+async def _each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
+    """The answers there were; who fails `FAILURES_MAX` times in a row is not asked on."""
+    found: dict[str, T] = {}
+    failures = 0
     for identity in ids:
         try:
-            entity = await client.integration(identity)
+            found[identity] = await ask(identity)
+            failures = 0
         except NoInformation:
-            continue
-        if entity is None:
-            absent.append(identity)
-        elif entity.id == identity:
-            found[identity] = entity
-    return found, absent
-
-
-async def _configurations(client: Genesys, ids: list[str]) -> dict[str, Json]:
-    found = {}
-    for identity in ids:
-        try:
-            found[identity] = await client.configuration(identity)
-        except NoInformation:
-            continue
+            failures += 1
+            if failures == FAILURES_MAX:
+                break
     return found

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Organisation
 from services.adapters.clock import now_us
-from services.adapters.genesys import Genesys, Hosts, NoInformation, hosts_for
+from services.adapters.genesys import Genesys, Hosts, NoInformation, connections, hosts_for
 from tests.genesys_server import Answer, FakeGenesys, serving
 
 ORG = "11111111-1111-4111-8111-111111111111"
@@ -35,9 +35,8 @@ async def genesys() -> AsyncIterator[FakeGenesys]:
 
 @pytest.fixture
 async def client(genesys: FakeGenesys) -> AsyncIterator[Genesys]:
-    made = Genesys(organisation(), Hosts(f"{genesys.url}/login", genesys.url), now_us=now_us, timeout_s=5.0)
-    yield made
-    await made.close()
+    async with connections(timeout_s=5.0) as http:
+        yield Genesys(organisation(), Hosts(f"{genesys.url}/login", genesys.url), http, now_us=now_us)
 
 
 def at(path: str, respond: Response | Answer) -> Answer:
@@ -141,20 +140,19 @@ async def test_whatever_is_not_a_whole_listing_is_no_information(
 
 
 async def test_a_server_that_is_away_is_no_information() -> None:
-    gone = Genesys(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), now_us=now_us, timeout_s=1.0)
-    with pytest.raises(NoInformation, match="no answer"):
-        await gone.listing()
-    await gone.close()
+    async with connections(timeout_s=1.0) as http:
+        gone = Genesys(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), http, now_us=now_us)
+        with pytest.raises(NoInformation, match="no answer"):
+            await gone.listing()
 
 
 async def test_a_clock_that_is_not_ours_is_no_information() -> None:
     world = FakeGenesys(ORG, date_s=lambda: now_us() / 1_000_000 + 86_400)
     world.add(identity(0))
-    async with serving(world) as served:
-        client = Genesys(organisation(), Hosts(f"{served.url}/login", served.url), now_us=now_us)
+    async with serving(world) as served, connections() as http:
+        client = Genesys(organisation(), Hosts(f"{served.url}/login", served.url), http, now_us=now_us)
         with pytest.raises(NoInformation, match="from our clock"):
             await client.listing()
-        await client.close()
 
 
 async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, client: Genesys) -> None:
