@@ -28,7 +28,6 @@ _ERRORS: Final = {
     Kind.REFUSE: (403, "missing.any.permissions", "Unable to perform the requested action"),
     Kind.ERROR: (503, "service.unavailable", "The service is unavailable"),
     Kind.UNAUTHORIZED: (401, "authentication.required", "No authentication bearer token specified"),
-    Kind.RATE_LIMITED: (429, "too.many.requests.retry.after", "Rate limit exceeded the maximum"),
 }
 
 Answer = Callable[[str, Kind | None], Response]
@@ -113,12 +112,14 @@ class Api:
             await asyncio.sleep(struck.wait_s)
         if struck.ending in {Kind.DOWN, Kind.LOST_ANSWER}:
             return await abort(request)
+        if struck.ending is Kind.RATE_LIMITED:
+            return _limited(1)
         if struck.ending in _ERRORS:
             return _error(*_ERRORS[struck.ending])
         if time.monotonic() >= until_s:
             return _error(*_ERRORS[Kind.UNAUTHORIZED])
         if not self._spend(token, self._per_minute):
-            return _error(*_ERRORS[Kind.RATE_LIMITED])
+            return _limited(int(self._spent[token][0] + 60 - time.monotonic()) + 1)
         return answer(org, struck.ending)
 
     def _spend(self, name: str, budget: int) -> bool:
@@ -169,11 +170,16 @@ def _page(rows: list[dict[str, Any]], page: int, size: int, lie: Kind | None) ->
     return body
 
 
-def _error(status: int, code: str, message: str) -> Response:
+def _limited(wait_s: int) -> Response:
+    """The 429 of a budget that is spent."""
+    message = f"Rate limit exceeded the maximum. Retry the request in [{wait_s}] seconds"
+    return _error(429, "too.many.requests.retry.after", message, {"Retry-After": str(wait_s)})
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
     """An `ErrorBody`."""
-    headers = {"Retry-After": "3"} if status == 429 else {}
     body = {
-        "message": message + (". Retry the request in [3] seconds" if status == 429 else ""),
+        "message": message,
         "code": code,
         "status": status,
         "contextId": secrets.token_hex(8),

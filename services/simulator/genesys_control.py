@@ -23,7 +23,7 @@ _SILENT = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL 
 class Wanted(BaseModel):
     """The body of a PUT; what is absent stays as it is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     tenant_id: TenantId | None = Field(default=None, alias="tenantId")
     enabled: bool | None = None
