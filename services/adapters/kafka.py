@@ -16,6 +16,7 @@ import confluent_kafka
 
 from schemas.codec import Message
 from schemas.topics import PARTITIONER
+from services.adapters.settings import Unusable
 
 _ANY: Final = -1
 """librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses."""
@@ -63,20 +64,24 @@ class Producer:
             config: librdkafka's connection settings (`bootstrap.servers`, security).
             linger_ms: How long a batch may wait for company.
             timeout_ms: After this a record that is not acknowledged is reported as failed.
+
+        Raises:
+            Unusable: librdkafka does not know a setting, or not its value.
         """
         self._loop = asyncio.get_running_loop()
-        self._producer = confluent_kafka.Producer(
-            config
-            | {
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": linger_ms,
-                "message.timeout.ms": timeout_ms,
-                "partitioner": PARTITIONER,
-                "message.max.bytes": _RECORD_MAX_BYTES,
-                "queue.buffering.max.messages": 500_000,
-            }
-        )
+        ours = {
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": linger_ms,
+            "message.timeout.ms": timeout_ms,
+            "partitioner": PARTITIONER,
+            "message.max.bytes": _RECORD_MAX_BYTES,
+            "queue.buffering.max.messages": 500_000,
+        }
+        try:
+            self._producer = confluent_kafka.Producer(config | ours)
+        except confluent_kafka.KafkaException as error:
+            raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
         self._reports: deque[tuple[OnReport | None, int, Ack | KafkaError]] = deque()
         self._woken = False
         self._sent = 0
@@ -200,6 +205,11 @@ class Producer:
         for future in queueing:
             if not future.done():
                 future.set_result(None)
+        if self._barriers:
+            self._open_barriers()
+
+    def _open_barriers(self) -> None:
+        # Not at each wake-up: the front of a dict from which much was taken is slow to find.
         oldest = next(iter(self._open), self._sent + 1)
         for barrier in [b for b in self._barriers if b[0] < oldest]:
             self._barriers.remove(barrier)

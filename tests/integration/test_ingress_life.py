@@ -78,6 +78,12 @@ def test_a_port_that_is_taken_is_a_fault_of_the_configuration(kafka_bootstrap: s
         assert eventually(lambda: "Address already in use" in "".join(second.lines))
 
 
+def test_a_setting_that_librdkafka_does_not_know_is_named(kafka_bootstrap: str, tmp_path: Path) -> None:
+    with ingress(kafka_bootstrap, "x-", tmp_path, KAFKA_CONFIG='{"no.such.setting": "1"}') as running:
+        assert running.process.wait(20) == 78
+        assert eventually(lambda: "KAFKA_CONFIG" in "".join(running.lines) and "no.such.setting" in str(running.lines))
+
+
 def test_a_keyring_without_endpoints_is_unusable(kafka_bootstrap: str, tmp_path: Path) -> None:
     empty = tmp_path / "empty.json"
     empty.write_text('{"endpoints": {}}')
