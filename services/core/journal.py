@@ -78,7 +78,9 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
         claims: The events that the record tells.
         place: Where it stands.
     """
-    swept, folded = sweep(row, place.offset, place.log_time_us, place.settled)
+    # A replay finds the row as old as it was: what it tells may have been more than 24 hours old on arrival.
+    again = place.offset <= row.offset
+    swept, folded = (row, ()) if again else sweep(row, place.offset, place.log_time_us, place.settled)
     before = {entry.uid: entry for entry in swept.entries}
     parted = {parted.entry.uid: parted.entry for parted in swept.parted if place.offset < parted.offset}
     said = {claim.uid: _said(swept, _known(claim.uid, before, parted, place), claim, place) for claim in claims}

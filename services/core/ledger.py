@@ -28,7 +28,8 @@ __all__ = ["WHY", "Decision", "Output", "Place", "Rules", "conclude", "receive",
 
 Received = Delivery | Observed | Recheck
 
-_MOVES_MAX = 8
+_MOVES_MAX = 32
+"""Changes of stage kept for a replay; more of one key within one commit interval lose their oldest audit line."""
 _KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
 
 WHY = {
@@ -121,8 +122,9 @@ def conclude(row: TenantRow | None, last: StageRow | None, outcome: Outcome, pla
     else:
         version = max(place.offset, before.version + 1)
         after = replace(after, version=version, offset=place.offset, updated_at_us=place.log_time_us)
-        move = _move(stage(row, last), stage(row, after), (row.version if row else 0) + version, place)
-        after = replace(after, moves=(*before.moves, *move)[-_MOVES_MAX:])
+        shown = version + (row.version if row is not None else 0)
+        moves = _moved(before.moves, stage(row, last), stage(row, after), shown, place)
+        after = replace(after, moves=moves)
     outputs = (*views.tenant(row, after, rules), *_moves(after, place, rules))
     return Decision(after, Verdict.DUPLICATE if after is before else Verdict.NEW, outputs)
 
@@ -162,16 +164,22 @@ def _raised(before: TenantRow, taken: Taken, last: StageRow | None, place: Place
     if news or wants != wanted:
         after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=trace)
     shown = version + (last.version if last is not None else 0)
-    move = _move(stage(before, last), stage(after, last), shown, place)
-    return replace(after, moves=(*before.moves, *move)[-_MOVES_MAX:])
+    return replace(after, moves=_moved(before.moves, stage(before, last), stage(after, last), shown, place))
 
 
-def _move(
-    before: tuple[Stage | None, str | None], after: tuple[Stage | None, str | None], version: int, place: Place
+def _moved(
+    moves: tuple[Move, ...],
+    before: tuple[Stage | None, str | None],
+    after: tuple[Stage | None, str | None],
+    version: int,
+    place: Place,
 ) -> tuple[Move, ...]:
+    """The changes of stage that a replay may have to tell again, and the one that there is now."""
+    kept = tuple(move for move in moves if place.committed is None or move.offset > place.committed)
     if before[0] is after[0]:
-        return ()
-    return (Move(place.offset, version, before[0], after[0], after[1], place.log_time_us),)
+        return kept[-_MOVES_MAX:]
+    (was, _), (now, reason) = before, after
+    return (*kept, Move(place.offset, version, was, now, reason, place.log_time_us))[-_MOVES_MAX:]
 
 
 def _told(

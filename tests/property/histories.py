@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from schemas.event import Observed, Recheck
 from schemas.values import EventType
 from schemas.webhook import Delivery
-from tests.deliveries import KEY, NOON_US
+from tests.deliveries import KEY, NOON_US, observed
 
 MINUTE = 60_000
 HOUR = 3_600_000
@@ -36,36 +37,66 @@ def attempt(event: str, at: int, configuration: str, event_id: str | None, *, ma
     )
 
 
-def _times(span: int) -> st.SearchStrategy[int]:
-    """Times that collide, that lie within a retry span of each other, and that lie beyond."""
-    close = st.sampled_from([0, 1, MINUTE, 5 * MINUTE, 19 * MINUTE, 20 * MINUTE, 21 * MINUTE])
-    return st.builds(lambda far, near: far + near, st.integers(0, span // HOUR).map(lambda h: h * HOUR), close)
+CLOSE = st.sampled_from([0, 1, MINUTE, 5 * MINUTE, 19 * MINUTE, 20 * MINUTE, 21 * MINUTE])
+"""Times that collide, that lie within a retry span of each other, and that lie beyond."""
+
+FAR = st.builds(lambda hours, near: hours * HOUR + near, st.integers(0, 60), CLOSE)
 
 
-@st.composite
-def attempts(draw: Any, span: int = 0) -> Delivery:
+def attempts(times: st.SearchStrategy[int]) -> st.SearchStrategy[Delivery]:
     """One delivery; ids are few, so that they are told again and clash."""
-    event_id = draw(st.sampled_from([None, None, None, "1", "2", "3"]))
-    return attempt(
-        draw(st.sampled_from(sorted(EventType))),
-        draw(_times(span)),
-        draw(st.sampled_from("AB")),
-        event_id,
-        marked=draw(st.booleans()),
+    return st.builds(
+        attempt,
+        st.sampled_from(sorted(EventType)),
+        times,
+        st.sampled_from("AB"),
+        st.sampled_from([None, None, None, "1", "2", "3"]),
+        marked=st.booleans(),
     )
 
 
 def burst(most: int = 10) -> st.SearchStrategy[list[Delivery]]:
     """A history within half an hour: nothing freezes."""
-    return st.lists(attempts(), min_size=1, max_size=most)
+    return st.lists(attempts(CLOSE), min_size=1, max_size=most)
 
 
-@st.composite
-def days(draw: Any, most: int = 14) -> list[Arrival]:
+def _arrival(delivery: Delivery, delay: int) -> Arrival:
+    return Arrival(delivery, (delivery.at_us - NOON_US) // 1000 + delay)
+
+
+DELAYS = st.sampled_from([*(half * MINUTE // 2 for half in range(40)), 9 * HOUR, 25 * HOUR, 30 * HOUR])
+
+
+def _in_order(records: list[Any]) -> list[Any]:
+    return sorted(records, key=lambda record: int(record.arrived))
+
+
+def days(most: int = 14) -> st.SearchStrategy[list[Arrival]]:
     """A history over three days in order of arrival, most of it within minutes and some of it many hours late."""
-    told = draw(st.lists(st.tuples(attempts(60 * HOUR), st.integers(0, 40)), min_size=1, max_size=most))
-    late = {0: 9 * HOUR, 1: 25 * HOUR, 2: 30 * HOUR}
-    return sorted(
-        (Arrival(d, (d.at_us - NOON_US) // 1000 + late.get(delay, delay * MINUTE // 2)) for d, delay in told),
-        key=lambda arrival: arrival.arrived,
-    )
+    return st.lists(st.builds(_arrival, attempts(FAR), DELAYS), min_size=1, max_size=most).map(_in_order)
+
+
+class Record(NamedTuple):
+    """Anything in `lifecycle.received`, and the log time of its arrival in milliseconds after noon."""
+
+    record: Delivery | Observed | Recheck
+    arrived: int
+
+
+OBSERVATIONS = st.builds(
+    lambda at, **fields: observed(at // 1000, **fields),
+    FAR,
+    installed=st.booleans(),
+    enabled=st.sampled_from([None, True, False]),
+    configuration=st.sampled_from([None, {"crmEndpoint": "A"}, {"crmEndpoint": "B"}]),
+    tenant_id=st.sampled_from([None, "tenant_acme_corp"]),
+)
+
+
+def topics(most: int = 14) -> st.SearchStrategy[list[Record]]:
+    """A stretch of `lifecycle.received` over some days: deliveries, observations and wishes to look."""
+    told = st.builds(_arrival, attempts(FAR), DELAYS).map(lambda arrival: Record(*arrival))
+    seen = st.builds(Record, OBSERVATIONS, FAR)
+    asked = FAR.map(lambda at: Record(Recheck(key=KEY, reason="stale", at=NOON_US + at * 1000), at))
+    mixed = st.one_of(told, told, told, told, told, seen, asked)
+    return st.lists(mixed, min_size=1, max_size=most).map(_in_order)
