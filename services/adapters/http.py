@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -66,6 +66,10 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: Any = field(repr=False)
+
+
+Resolver = Callable[[str, float], Awaitable[list[str]]]
+"""From a host name, within some seconds, to every address it has; raises `NotSent`."""
 
 
 async def resolve(host: str, timeout_s: float) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.adapters.http import Client
+from services.adapters.http import Client, resolve
 from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb, resource_name
 from services.provisioner.kinds import Kind
 from services.provisioner.kinds.http import Http
@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 @pytest.fixture
 async def outbound(world: Outside) -> AsyncIterator[Outbound]:
     client = Client(connections=10)
-    yield Outbound(client, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": f"{world.url}/crm"})
+    yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": f"{world.url}/crm"})
     await client.close()
 
 

@@ -11,7 +11,7 @@ from obstore.store import ObjectStore, from_url
 from schemas.topics import AUDIT, named
 from services.adapters.audit_trail import AuditTrail
 from services.adapters.clock import now_us
-from services.adapters.http import Client
+from services.adapters.http import Client, resolve
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.core.calls import Answer, Call
@@ -52,9 +52,8 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
     """
     if settings.egress_map:
         log.warning("event URLs are replaced", hosts=sorted(settings.egress_map))
-    outbound = Outbound(
-        Client(connections=settings.sagas_at_once), allow=settings.egress_allow, egress_map=settings.egress_map
-    )
+    client = Client(connections=settings.sagas_at_once)
+    outbound = Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map)
     trail = AuditTrail(settings.kafka, named(AUDIT, settings.topic_prefix), timeout_s=_SCAN_S)
     database = settings.tenant_database_url or required(settings, "database_url")
     return {

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from services.adapters.http import Client, NoAnswer, NotSent, Request, Response, resolve
+from services.adapters.http import Client, NoAnswer, NotSent, Request, Resolver, Response
 from services.core import egress
 from services.core.calls import Answer, Call, Refused
 from services.provisioner.kinds.answers import silence
@@ -29,8 +29,11 @@ class Origin(StrEnum):
 class Outbound:
     """Sends a step's requests."""
 
-    def __init__(self, client: Client, *, allow: Sequence[str], egress_map: Mapping[str, str]) -> None:
+    def __init__(
+        self, client: Client, resolver: Resolver, *, allow: Sequence[str], egress_map: Mapping[str, str]
+    ) -> None:
         self._client = client
+        self._resolve = resolver
         self._allow = tuple(allow)
         self._map = dict(egress_map)
 
@@ -52,7 +55,7 @@ class Outbound:
         if local := egress.mapped(judged, self._map):
             return await self._attempt(call, replace(request, url=local), timeout_s)
         try:
-            addresses = await resolve(judged.host, timeout_s)
+            addresses = await self._resolve(judged.host, timeout_s)
         except NotSent as failure:
             return silence(call, failure)
         if denied := egress.judge_addresses(addresses):
