@@ -53,6 +53,7 @@ class Http:
             left = await self._delete_at(leaving, former, given)
             if not isinstance(left, Done | Absent):
                 return left
+            outputs.setdefault("url", None)
         return Done(outputs)
 
     async def _put_at(self, call: Call, base: str, given: Origin) -> Answer:

@@ -1,0 +1,170 @@
+"""The CRM step: credentials proved first, an endpoint that moves or goes away; and what the flag does to others."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from services.adapters.http import Client, resolve
+from services.core.calls import Absent, Done, Refused, Retryable, Unknown, Verb, resource_name
+from services.provisioner.kinds.http import Http
+from services.provisioner.kinds.oauth import OAuth
+from services.provisioner.kinds.outbound import Outbound
+from services.provisioner.kinds.subscription import Subscription
+from tests.outside import ORG, Outside, a_call, outside
+
+ACME = "https://acme.salesforce.com"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside(tmp_path_factory.mktemp("outside")) as running:
+        yield running
+
+
+@pytest.fixture
+async def outbound(world: Outside) -> AsyncIterator[Outbound]:
+    async with Client(connections=10) as client:
+        places = {"acme.salesforce.com": f"{world.url}/crm", "other.salesforce.com": f"{world.url}/middleware"}
+        yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places)
+
+
+@pytest.fixture
+def key() -> str:
+    return f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}"
+
+
+def settings(url: str | None = ACME, **credentials: str) -> dict[str, Any]:
+    """As the shipped plan substitutes them: what is missing is left out."""
+    path = {"path": "/services/oauth2/token"}
+    return {"path": "/connections", "credentials": path | credentials} | ({} if url is None else {"url": url})
+
+
+async def test_an_invalid_client_secret_is_refused_before_anything_is_made(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    wrong = settings(client_id="c", client_secret="invalid-secret")
+    answer = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=wrong))
+    assert answer == Refused("credentials: HTTP 401 invalid_client")
+    assert world.calls(key) == []
+
+
+async def test_a_valid_client_secret_opens_a_session(outbound: Outbound, world: Outside, key: str) -> None:
+    right = settings(client_id="c", client_secret="right")
+    assert isinstance(await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=right)), Done)
+    assert len(world.inventory("crm", key)) == 1
+
+
+async def test_half_of_the_credentials_is_refused(outbound: Outbound, key: str) -> None:
+    half = settings(client_id="c")
+    answer = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=half))
+    assert answer == Refused("credentials: client_id and client_secret go together")
+
+
+async def test_credentials_that_died_do_not_keep_the_connection_alive(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(client_id="c", client_secret="ok")))
+    assert isinstance(made, Done)
+    dead = settings(client_id="c", client_secret="invalid-now")
+    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=2, settings=dead, outputs=made.outputs))
+    assert gone == Done()
+    assert world.inventory("crm", key) == []
+
+
+async def test_a_tenant_without_an_endpoint_has_no_connection_and_nobody_is_called(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    assert await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(None))) == Done()
+    assert await Http(outbound).call(a_call(Verb.READ, key=key, settings=settings(None))) == Absent()
+    assert await Http(outbound).call(a_call(Verb.DELETE, key=key, settings=settings(None))) == Absent()
+    assert world.calls(key) == []
+
+
+async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    assert isinstance(made, Done)
+    elsewhere = settings("https://other.salesforce.com")
+    moved = await Http(outbound).call(a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs))
+    assert isinstance(moved, Done)
+    assert world.inventory("crm", key) == []
+    assert len(world.inventory("middleware", key)) == 1
+    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=settings(), outputs=moved.outputs))
+    assert isinstance(gone, Done)
+    assert world.inventory("middleware", key) == []
+
+
+async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    assert isinstance(made, Done)
+    world.fault("crm", "error", verb="delete", key=key, times=1)
+    move = a_call(Verb.UPDATE, key=key, n=2, settings=settings("https://other.salesforce.com"), outputs=made.outputs)
+    assert isinstance(await Http(outbound).call(move), Retryable)
+    assert isinstance(await Http(outbound).call(move), Done)
+    assert world.inventory("crm", key) == []
+    assert len(world.inventory("middleware", key)) == 1
+
+
+async def test_an_endpoint_that_goes_away_takes_its_connection_along(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    assert isinstance(made, Done)
+    left = await Http(outbound).call(a_call(Verb.UPDATE, key=key, n=2, settings=settings(None), outputs=made.outputs))
+    assert isinstance(left, Done)
+    assert world.inventory("crm", key) == []
+
+
+async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbound, world: Outside, key: str) -> None:
+    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    assert isinstance(made, Done)
+    elsewhere = settings("https://other.salesforce.com")
+    world.fault("middleware", "lost_answer", verb="create", key=key, times=1)
+    moving = a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs)
+    assert isinstance(await Http(outbound).call(moving), Unknown)
+    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, outputs=made.outputs))
+    assert isinstance(gone, Done)
+    assert world.inventory("crm", key) == []
+    assert world.inventory("middleware", key) == []
+
+
+async def test_disabled_pauses_a_subscription_and_deletes_nothing(outbound: Outbound, world: Outside, key: str) -> None:
+    kind = Subscription(outbound)
+    given = {"url": f"{world.url}/subscriptions", "url_from": "operator", "topics": ["presence"]}
+    await kind.call(a_call(Verb.CREATE, key=key, settings=given))
+    assert _desired(world, "subscriptions", key)["state"] == "active"
+    await kind.call(a_call(Verb.UPDATE, key=key, n=2, settings=given, enabled=False))
+    assert _desired(world, "subscriptions", key) | {"topics": ["presence"], "state": "paused", "enabled": False} == (
+        _desired(world, "subscriptions", key)
+    )
+    await kind.call(a_call(Verb.UPDATE, key=key, n=3, settings=given))
+    assert _desired(world, "subscriptions", key)["state"] == "active"
+    assert len(world.inventory("subscriptions", key)) == 1
+
+
+async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound, world: Outside, key: str) -> None:
+    kind = OAuth(outbound)
+    given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "a:b c", "client_secret": "p%/ü"}
+    made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
+    assert isinstance(made, Done)
+    assert await kind.call(a_call(Verb.UPDATE, key=key, n=2, settings=given, outputs=made.outputs)) == made
+    assert world.calls(key) == [("create", "done")]
+
+
+async def test_the_oauth_server_refuses_a_wrong_client(outbound: Outbound, world: Outside, key: str) -> None:
+    given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "l", "client_secret": "invalid"}
+    for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
+        answer = await OAuth(outbound).call(a_call(verb, key=key, settings=given))
+        assert answer == Refused("HTTP 401 invalid_client")
+
+
+def _desired(world: Outside, system: str, key: str) -> dict[str, Any]:
+    headers = {"Lifecycle-Key": key}
+    found: dict[str, Any] = httpx2.get(f"{world.url}/{system}/{resource_name(key, 1)}", headers=headers).json()
+    return dict(found["desired"])
