@@ -67,8 +67,7 @@ def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
         case Retryable(reason, _, silent):
             return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
         case Unknown(reason):
-            there = Presence.MAYBE if log.there is Presence.ASKED else log.there
-            return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False, "there": there}
+            return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False}
 
 
 def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
