@@ -33,5 +33,5 @@ def test_one_events_way_is_readable() -> None:
 
 def test_the_architecture_names_the_way_in_order() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    positions = [text.index(f"`{path}` –") for path in WAY]
+    positions = [text.index(f"`{path}`") for path in WAY]
     assert positions == sorted(positions)
