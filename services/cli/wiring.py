@@ -115,7 +115,8 @@ def shared(
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,
         "SIMULATOR_ARCHIVE_DIR": str(folders.archive),
-        "ARCHIVE_URL": folders.archive.as_uri(),
+        # Over HTTP, so that a fault may strike the archive too; the simulator keeps it in that folder.
+        "ARCHIVE_URL": f"{simulator}/archive",
         "MIDDLEWARE_URL": f"{simulator}/middleware",
         "SUBSCRIPTIONS_URL": f"{simulator}/subscriptions",
         "OAUTH_URL": f"{simulator}/oauth",
