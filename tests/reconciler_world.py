@@ -14,13 +14,15 @@ from uuid import uuid4
 import httpx2
 
 from schemas.event import Observed
-from schemas.tenant import Tenant
+from schemas.outcome import Direction, Outcome, State
+from schemas.tenant import Stage, Tenant
 from schemas.topics import RECEIVED
 from schemas.values import Json, Key
 from services.adapters import settings
 from services.adapters.clock import now_us
 from services.adapters.tenant_view import TenantView
 from services.engines import child
+from services.reconciler.memory import Sights
 from services.reconciler.report import Report
 from services.reconciler.run import run_once
 from tests.eventually import eventually
@@ -72,6 +74,25 @@ class World:
         self.bench.receive(body(key, tenantId=tenant_of(key), configuration=CONFIGURATION), key)
         eventually(lambda: self.tenant(key).installed)
 
+    def conclude(self, key: Key) -> None:
+        """The provisioner has made it."""
+        version = self.tenant(key).version
+        done = Outcome(
+            key=key,
+            seq=1,
+            desired_version=version,
+            generation=1,
+            direction=Direction.UP,
+            state=State.DONE,
+            at=now_us(),
+        )
+        self.bench.conclude(done)
+        eventually(lambda: changed(self, key, stage=Stage.ACTIVE))
+
+    def has_seen(self, key: Key) -> bool:
+        """Whether the reconciler of this state folder saw the key in a listing."""
+        return key in Sights(self.folder).load()
+
     def tenant(self, key: Key) -> Tenant:
         found = self.view.catch_up(30.0)
         assert key in found
@@ -101,7 +122,7 @@ class World:
         return self.run()
 
     @contextmanager
-    def service(self, **environ: str) -> Iterator[str]:
+    def service(self, *, ready: bool = True, **environ: str) -> Iterator[str]:
         """A running `lifecycle reconciler`; the base URL of its health. SIGTERM must end it cleanly."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -109,7 +130,7 @@ class World:
         argv = (sys.executable, "-m", "services.cli.main", "reconciler")
         worker = child.start(argv, env=own, log_path=self.folder / "reconciler.log", cwd=Path.cwd())
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: _ready(url))
+        eventually(lambda: _status(url) == 200 if ready else _status(url) is not None)
         yield url
         assert worker.stop(30) == 0, child.last_lines(worker.log_path)
 
@@ -128,8 +149,8 @@ def changed(world: World, key: Key, **values: Any) -> bool:
     return all(getattr(found, name) == value for name, value in values.items())
 
 
-def _ready(url: str) -> bool:
+def _status(url: str) -> int | None:
     try:
-        return httpx2.get(f"{url}/readyz", timeout=5).status_code == 200
+        return httpx2.get(f"{url}/readyz", timeout=5).status_code
     except httpx2.TransportError:
-        return False
+        return None

@@ -21,9 +21,14 @@ from schemas.values import Key
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 1000
+_PAUSE_S: Final = 0.1
 _END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
 """librdkafka tells of them and goes on trying."""
+_ELECTING: Final = frozenset(
+    {Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH}
+)
+"""What is so for a moment after a topic was made or a leader moved."""
 
 
 class TenantView:
@@ -62,17 +67,14 @@ class TenantView:
             KafkaError: no broker answers, no such topic, or the end was not reached in time.
         """
         deadline_s = time.monotonic() + timeout_s
-        try:
-            with self._lock:
+        ends: dict[int, int] | None = None
+        while ends is None or any(self._next[partition] < end for partition, end in ends.items()):
+            if time.monotonic() > deadline_s:
+                raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
+            if ends is None:
                 ends = self._ends(min(timeout_s, 10.0))
-            while any(self._next[partition] < end for partition, end in ends.items()):
-                if time.monotonic() > deadline_s:
-                    raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
+            else:
                 self._take(0.2)
-        except KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
-        except TimeoutError:
-            raise KafkaError(f"{self._topic}: no answer in time") from None
         return dict(self._tenants)
 
     def follow(self, wait_s: float) -> Mapping[Key, Tenant]:
@@ -109,19 +111,32 @@ class TenantView:
                 self._keep(message.value())
             self._next[partition] = offset if error is not None else offset + 1
 
-    def _ends(self, timeout_s: float) -> dict[int, int]:
-        if self._closed:
-            raise KafkaError("closed")
-        if not self._next:
-            found = self._consumer.list_topics(self._topic, timeout=timeout_s).topics.get(self._topic)
-            if found is None or found.error:
-                raise KafkaError(f"{self._topic}: no such topic; make it with `lifecycle topics apply`")
-            self._next = dict.fromkeys(found.partitions, 0)
-            self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
-        # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
-        asked = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in self._next}  # type: ignore[no-untyped-call]
-        answers = self._admin.list_offsets(asked, request_timeout=timeout_s)
-        return {place.partition: answer.result(timeout_s).offset for place, answer in answers.items()}
+    def _ends(self, timeout_s: float) -> dict[int, int] | None:
+        """The end of each partition; None when the cluster is still finding its leaders."""
+        try:
+            with self._lock:
+                if self._closed:
+                    raise KafkaError("closed")
+                if not self._next:
+                    self._begin(timeout_s)
+                # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
+                asked = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in self._next}  # type: ignore[no-untyped-call]
+                answers = self._admin.list_offsets(asked, request_timeout=timeout_s)
+                return {place.partition: answer.result(timeout_s).offset for place, answer in answers.items()}
+        except KafkaException as error:
+            if error.args[0].code() in _ELECTING:
+                time.sleep(_PAUSE_S)
+                return None
+            raise KafkaError(error.args[0].name()) from None
+        except TimeoutError:
+            raise KafkaError(f"{self._topic}: no answer in time") from None
+
+    def _begin(self, timeout_s: float) -> None:
+        found = self._consumer.list_topics(self._topic, timeout=timeout_s).topics.get(self._topic)
+        if found is None or found.error:
+            raise KafkaError(f"{self._topic}: no such topic; make it with `lifecycle topics apply`")
+        self._next = dict.fromkeys(found.partitions, 0)
+        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
 
     def _keep(self, value: bytes | None) -> None:
         try:

@@ -144,7 +144,7 @@ def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> 
     world.install(removed)
     world.install(asked)
     with world.service() as url:
-        eventually((world.folder / "reconciler" / "sights.json").exists)
+        eventually(lambda: world.has_seen(removed))
         world.bench.tell(Recheck(key=asked, reason="test", at=now_us()), asked)
         eventually(lambda: any(one.key == asked for one in world.observations()))
         world.forget(removed)
@@ -152,3 +152,19 @@ def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> 
         eventually(lambda: changed(world, removed, installed=False))
         answer = httpx2.get(f"{url}/metrics").text
         assert 'lifecycle_reconcile_observations_total{cause="recheck"}' in answer
+
+
+def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: World) -> None:
+    other, fresh = world.new_key(), world.new_key()
+    world.install(other)
+    with world.service():
+        eventually(lambda: world.has_seen(other))
+        world.install(fresh)
+        world.conclude(fresh)
+        eventually(lambda: world.has_seen(fresh))
+    assert world.observations() == []
+
+
+def test_the_service_waits_for_its_topics_and_says_so(world: World) -> None:
+    with world.service(ready=False, TOPIC_PREFIX="nobody-made-these-") as url:
+        eventually(lambda: "no such topic" in httpx2.get(f"{url}/readyz").text)

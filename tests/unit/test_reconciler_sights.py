@@ -1,0 +1,58 @@
+"""The reconciler's memory: what it keeps, what it forgets, and who may write it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.core.reconcile import Doubt, Sight
+from services.reconciler.memory import Sights
+from tests.genesys_worlds import key_of
+
+KEPT = {key_of(1): Sight("client", Doubt("absent", 7), 3), key_of(2): Sight()}
+
+
+def test_what_is_saved_is_loaded_by_any_process(tmp_path: Path) -> None:
+    one, other = Sights(tmp_path), Sights(tmp_path)
+    assert other.load() == {}
+    one.save(KEPT)
+    assert other.load() == KEPT
+    one.save({})
+    assert other.load() == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"k": 1}', '{"k": {}}', '{"k": {"seen_by": null, "doubt": 1}}'])
+def test_a_file_that_is_no_memory_is_forgotten(tmp_path: Path, text: str) -> None:
+    sights = Sights(tmp_path)
+    sights.save(KEPT)
+    (tmp_path / "reconciler" / "sights.json").write_text(text)
+    assert Sights(tmp_path).load() == {}
+
+
+def test_changing_what_was_loaded_changes_no_memory(tmp_path: Path) -> None:
+    sights = Sights(tmp_path)
+    sights.save(KEPT)
+    sights.load().clear()
+    assert sights.load() == KEPT
+
+
+async def test_two_runs_of_one_folder_take_turns(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    async def run(name: str, inside: asyncio.Event, leave: asyncio.Event) -> None:
+        async with Sights(tmp_path).alone():
+            order.append(f"{name} in")
+            inside.set()
+            await leave.wait()
+            order.append(f"{name} out")
+
+    first_in, first_leaves, second_in, second_leaves = (asyncio.Event() for _ in range(4))
+    second_leaves.set()
+    first = asyncio.create_task(run("first", first_in, first_leaves))
+    await first_in.wait()
+    second = asyncio.create_task(run("second", second_in, second_leaves))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(second_in.wait()), 0.3)
+    first_leaves.set()
+    await asyncio.gather(first, second)
+    assert order == ["first in", "first out", "second in", "second out"]
