@@ -122,6 +122,12 @@ class Faults:
             self._spend(one)
         return Struck(wait_s, ending, forgetful)
 
+    def is_down(self, system: System, key: str, now_s: float) -> bool:
+        """Whether nobody answers there at all, whatever is asked; counts nothing."""
+        standing = [s for s in self._set if s.left is None and (s.until_s is None or now_s < s.until_s)]
+        down = [s.fault for s in standing if s.fault.fault is Kind.DOWN and s.fault.verb is None]
+        return any(fault.means(system, Verb.READ, key) for fault in down)
+
     def _spend(self, one: _Set) -> None:
         if one.left is not None:
             one.left -= 1

@@ -4,7 +4,9 @@ Rule: a name has one resource, so a repeated PUT can never make a second one, ke
 """
 
 import json
+import time
 from functools import partial
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +14,7 @@ from starlette.routing import Route
 
 from services.core.calls import Verb
 from services.simulator.faults import System
-from services.simulator.wire import arrival, form, serve
+from services.simulator.wire import abort, arrival, form, serve
 from services.simulator.world import Arrival, Outcome, Reply, World
 
 _ABSENT = Reply(404, {"error": "not_found"}, Outcome.ABSENT)
@@ -21,7 +23,7 @@ _PATHS = {System.MIDDLEWARE: "/middleware", System.CRM: "/crm", System.SUBSCRIPT
 
 def routes(world: World) -> list[Route]:
     """The routes of the three, each with resources at any depth below its path: the last segment is the name."""
-    found = [Route("/crm/{prefix:path}services/oauth2/token", _crm_token, methods=["POST"])]
+    found = [Route("/crm/{prefix:path}services/oauth2/token", partial(_crm_token, world), methods=["POST"])]
     for system, path in _PATHS.items():
         endpoint = partial(_resource, world, system)
         found.append(Route(path + "/{name:path}", endpoint, methods=["PUT", "GET", "DELETE"]))
@@ -72,8 +74,10 @@ def _delete(world: World, name: str, call: Arrival) -> Reply:
     return Reply(204, None, Outcome.DONE)
 
 
-async def _crm_token(request: Request) -> Response:
+async def _crm_token(world: World, request: Request) -> Response:
     """The CRM's own OAuth: looks at the client's secret alone. It keeps nothing, so it is in no call list."""
+    if world.faults.is_down(System.CRM, unquote(request.headers.get("lifecycle-key", "")), time.monotonic()):
+        return await abort(request)
     fields = await form(request)
     secret = fields.get("client_secret", "")
     if fields.get("grant_type") != "client_credentials":

@@ -6,6 +6,7 @@ Sources: RFC 9110 (status codes, Retry-After), RFC 6585 (429), draft-ietf-httpap
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from services.adapters.http import NoAnswer, NotSent, Response
@@ -13,6 +14,7 @@ from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, 
 
 _PASSING: Final = frozenset({408, 425, 429})
 _GONE: Final = frozenset({404, 410})
+_SECONDS_DIGITS: Final = 6
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -55,5 +57,12 @@ def _reason(response: Response) -> str:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The wait a system asks for: seconds, or a date that is read against the answer's own `Date`."""
     text = headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    if text.isascii() and text.isdigit() and len(text) < _SECONDS_DIGITS:
+        return float(text)
+    try:
+        wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, wait.total_seconds())

@@ -1,0 +1,79 @@
+"""The kinds and the plan that is shipped with them fit each other and their settings."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from services.adapters.settings import Settings, Unusable
+from services.core.plan import parse
+from services.provisioner.kinds import SECRET_OUTPUTS, build
+
+LOG = structlog.get_logger()
+
+
+def settings(tmp_path: Path, **more: Any) -> Settings:
+    given = {"kafka_bootstrap_servers": "127.0.0.1:9", "database_url": "postgresql://127.0.0.1:9/x"}
+    return Settings.model_validate(given | {"state_dir": tmp_path} | more)
+
+
+async def test_every_kind_says_which_of_its_outputs_are_secret(tmp_path: Path) -> None:
+    built = build(settings(tmp_path), LOG)
+    assert built.keys() == SECRET_OUTPUTS.keys()
+    for kind in built.values():
+        await kind.close()
+
+
+def test_the_shipped_plan_is_the_guides_and_ends_its_teardown_with_the_archive() -> None:
+    text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
+    urls = {"middleware_url": "http://m", "subscriptions_url": "http://s", "oauth_url": "http://o"}
+    client = {"oauth_client_id": "l", "oauth_client_secret": "s"}
+    plan = parse(text, kinds=SECRET_OUTPUTS.keys(), settings=urls | client)
+    assert [step.name for step in plan.steps] == [
+        "archive",
+        "middleware",
+        "crm",
+        "schema",
+        "subscriptions",
+        "tokens",
+    ]
+
+
+def test_only_urls_of_settings_are_the_operators_in_the_shipped_plan() -> None:
+    text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
+    for step in tomllib.loads(text)["step"]:
+        if step.get("url_from") == "operator":
+            assert step["url"].startswith("{settings.")
+
+
+@pytest.mark.parametrize("url", ["file:///{tmp}/archive", "http://127.0.0.1:9/archive", "s3://bucket/prefix"])
+async def test_the_archive_may_be_a_folder_a_store_over_http_or_a_bucket(tmp_path: Path, url: str) -> None:
+    build(settings(tmp_path, archive_url=url.format(tmp=str(tmp_path)[1:])), LOG)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x/y", ""])
+async def test_an_archive_that_is_none_is_named_at_start(tmp_path: Path, url: str) -> None:
+    if url:
+        with pytest.raises(Unusable, match="ARCHIVE_URL"):
+            build(settings(tmp_path, archive_url=url), LOG)
+    else:
+        build(settings(tmp_path, archive_url=url), LOG)
+        assert (tmp_path / "archive").is_dir()
+
+
+async def test_replaced_urls_are_for_a_machine_of_ones_own(tmp_path: Path) -> None:
+    replaced = {"egress_map": {"*.salesforce.com": "http://127.0.0.1:9"}}
+    build(settings(tmp_path, **replaced), LOG)
+    for host in ("0.0.0.0", "192.168.1.1", "::", "example.com"):
+        with pytest.raises(Unusable, match="EGRESS_MAP"):
+            build(settings(tmp_path, host=host, **replaced), LOG)
+
+
+async def test_a_missing_database_or_kafka_is_named_at_start(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="DATABASE_URL"):
+        build(settings(tmp_path, database_url=None), LOG)
+    with pytest.raises(Unusable, match="KAFKA_BOOTSTRAP_SERVERS"):
+        build(settings(tmp_path, kafka_bootstrap_servers=None), LOG)

@@ -1,0 +1,69 @@
+"""Which faults strike which calls."""
+
+from typing import Any
+
+from services.core.calls import Verb
+from services.simulator.faults import Fault, Faults, Kind, Struck, System
+
+
+def faults(*given: dict[str, Any]) -> Faults:
+    made = Faults()
+    for one in given:
+        made.add(Fault.model_validate({"system": "crm"} | one), 100.0)
+    return made
+
+
+def strike(of: Faults, verb: Verb = Verb.CREATE, key: str = "o:i", now_s: float = 100.0) -> Struck:
+    return of.strike(System.CRM, verb, key, now_s)
+
+
+def test_without_faults_nothing_strikes() -> None:
+    assert strike(faults()) == Struck()
+
+
+def test_a_filter_means_system_verb_and_key() -> None:
+    made = faults({"fault": "refuse", "verb": "create", "key": "o:i"})
+    assert strike(made).ending is Kind.REFUSE
+    assert strike(made, verb=Verb.DELETE).ending is None
+    assert strike(made, key="o:j").ending is None
+    assert made.strike(System.TOKENS, Verb.CREATE, "o:i", 100.0) == Struck()
+
+
+def test_a_fault_of_one_integration_strikes_calls_about_its_whole_organisation() -> None:
+    made = faults({"fault": "refuse", "key": "o:i"})
+    assert strike(made, key="o").ending is Kind.REFUSE
+    assert strike(made, key="p").ending is None
+
+
+def test_the_first_ending_decides_and_only_it_is_counted() -> None:
+    made = faults({"fault": "refuse", "times": 1}, {"fault": "error", "times": 1})
+    assert [strike(made).ending for _ in range(3)] == [Kind.REFUSE, Kind.ERROR, None]
+
+
+def test_waits_add_up_beside_an_ending() -> None:
+    made = faults(
+        {"fault": "slow", "seconds": 1}, {"fault": "slow", "seconds": 2}, {"fault": "ignore_idempotency"},
+        {"fault": "lost_answer"},
+    )  # fmt: skip
+    assert strike(made) == Struck(3.0, Kind.LOST_ANSWER, forgetful=True)
+
+
+def test_seconds_end_every_fault_but_a_slow_one() -> None:
+    made = faults({"fault": "down", "seconds": 10}, {"fault": "slow", "seconds": 10})
+    assert strike(made, now_s=109.9) == Struck(10.0, Kind.DOWN)
+    assert strike(made, now_s=110.0) == Struck(10.0, None)
+
+
+def test_clearing_says_how_many_there_were() -> None:
+    made = faults({"fault": "down"}, {"fault": "refuse"})
+    assert made.clear() == 2
+    assert strike(made) == Struck()
+
+
+def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:
+    assert faults({"fault": "down"}).is_down(System.CRM, "o:i", 100.0)
+    assert not faults({"fault": "down", "verb": "create"}).is_down(System.CRM, "o:i", 100.0)
+    assert not faults({"fault": "down", "times": 1}).is_down(System.CRM, "o:i", 100.0)
+    assert not faults({"fault": "down", "seconds": 1}).is_down(System.CRM, "o:i", 101.0)
+    assert not faults({"fault": "down", "key": "o:j"}).is_down(System.CRM, "o:i", 100.0)
+    assert not faults({"fault": "refuse"}).is_down(System.CRM, "o:i", 100.0)
