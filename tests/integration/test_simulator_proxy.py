@@ -1,0 +1,107 @@
+"""The proxy before PostgreSQL: what announces nothing passes untouched; the wire format is read as it is written."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from services.core.calls import Verb
+from services.simulator.pgwire import Announced, Message, announced, error
+from tests.eventually import eventually
+from tests.outside import Outside, outside
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[Outside]:
+    with outside(tmp_path, database_url) as running:
+        yield running
+
+
+def test_a_session_that_announces_nothing_passes_untouched(world: Outside) -> None:
+    world.fault("schemas", "refuse")
+    with psycopg.connect(world.tenants_url) as session:
+        assert session.execute("SELECT sum(n) FROM generate_series(1, 100000) n").fetchone() == (5_000_050_000,)
+        session.execute("CREATE TABLE big (line text)")
+        with session.cursor().copy("COPY big FROM STDIN") as copy:
+            for _ in range(1000):
+                copy.write_row(["x" * 5_000])
+        assert session.execute("SELECT sum(length(line)) FROM big").fetchone() == (5_000_000,)
+        with session.cursor().copy("COPY big TO STDOUT") as copy:
+            assert sum(len(part) for part in copy) == 5_001_000
+    assert world.calls("") == []
+
+
+def test_a_running_query_can_be_cancelled_through_it(world: Outside) -> None:
+    with psycopg.connect(world.tenants_url) as session:
+        began = threading.Timer(0.3, session.cancel_safe)
+        began.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            session.execute("SELECT pg_sleep(60)")
+        began.join()
+
+
+def test_a_server_that_goes_away_ends_the_session(world: Outside) -> None:
+    with psycopg.connect(world.tenants_url, autocommit=True) as session:
+        row = session.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        assert world.database_url is not None
+        with psycopg.connect(world.database_url, autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", row)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+def test_an_announced_session_in_use_by_anyone_is_on_the_list_with_what_it_did(world: Outside) -> None:
+    options = "-c lifecycle.call=create:o:i:3:some-key"
+    with psycopg.connect(world.tenants_url, options=options) as session:
+        session.execute("CREATE TABLE t (id int)")
+    with pytest.raises(psycopg.errors.UndefinedTable), psycopg.connect(world.tenants_url, options=options) as session:
+        session.execute("SELECT * FROM nowhere")
+    with psycopg.connect(world.tenants_url, options=options) as session:
+        session.execute("SELECT 1")
+        session.rollback()
+    eventually(lambda: world.calls("o:i") == [("create", "done"), ("create", "refused"), ("create", "refused")])
+
+
+async def test_a_hundred_sessions_at_once_are_all_served(world: Outside) -> None:
+    async def one(number: int) -> None:
+        options = f"-c lifecycle.call=read:o:{number}:1:k"
+        async with await psycopg.AsyncConnection.connect(world.tenants_url, options=options) as session:
+            await session.execute("SELECT pg_sleep(0.05)")
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert all(world.calls(f"o:{number}") == [("read", "done")] for number in range(0, 100, 10))
+
+
+def _start(options: str) -> bytes:
+    fields = b"user\0u\0options\0" + options.encode() + b"\0\0"
+    return b"\0\0\0\0" + b"\0\3\0\0" + fields
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ("-c lifecycle.call=create:o:i:3:k", Announced(Verb.CREATE, "o:i", 3, "k")),
+        ("-c a=b -c lifecycle.call=delete:a%20b:c%3Ad:1:k%3A1 -c d=e", Announced(Verb.DELETE, "a b:c:d", 1, "k:1")),
+        ("-c lifecycle.call=create:o:i:x:k", None),
+        ("-c lifecycle.call=frobnicate:o:i:3:k", None),
+        ("-c lifecycle.call=create", None),
+        ("-c lifecycle.call=", None),
+        ("", None),
+    ],
+)
+def test_an_announcement_is_read_or_is_none(options: str, call: Announced | None) -> None:
+    assert announced(_start(options)) == call
+
+
+def test_messages_are_read_as_they_are_written() -> None:
+    assert Message(b"Q", b"COMMIT\0").starts == "COMMIT"
+    assert Message(b"P", b"name\0SELECT 1\0\0\0").starts == "SELECT 1"
+    assert Message(b"S", b"").starts is None
+    assert Message(b"C", b"DROP SCHEMA\0").text == "DROP SCHEMA"
+    raw = error("42501", "no")
+    assert raw[:1] == b"E"
+    assert Message(b"E", raw[5:-6]).sqlstate == "42501"
