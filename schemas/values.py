@@ -91,7 +91,9 @@ class Source(StrEnum):
 class Record(BaseModel):
     """A value of ours in Kafka: frozen; unknown fields of a newer writer are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
 
 def key_of(org_id: str, integration_id: str) -> Key:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
 from schemas import codec, export, webhook
+from schemas.event import Recheck
 from schemas.values import Record
 from tests.samples import SAMPLES
 from tests.unit.test_webhook import GUIDE
@@ -48,3 +50,9 @@ def test_what_is_written_is_what_its_schema_says(sample: Record) -> None:
 
 def test_the_guides_example_is_what_the_webhooks_schema_says() -> None:
     Draft202012Validator(export.documents()[webhook.CE_TYPE]).validate(GUIDE)
+
+
+def test_a_record_that_cannot_be_made_does_not_repeat_what_it_was_given() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Recheck(key="canary", reason="", at=0)
+    assert "canary" not in str(caught.value)
