@@ -5,7 +5,9 @@ loop through one deque with one wake-up for many (a wake-up per record would cos
 """
 
 import asyncio
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +29,29 @@ _RECORD_MAX_BYTES: Final = 2_097_152
 _ROOM_RECORDS: Final = 20_000
 _ROOM_BYTES: Final = 64 << 20
 """`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
+
+
+class _Seldom(logging.Filter):
+    """Lets a line pass once in ten seconds: while a broker is away librdkafka says so twenty times a second."""
+
+    _EVERY_S: Final = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_s = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether enough time went by since the last one."""
+        del record
+        now_s = time.monotonic()
+        passes = now_s >= self._next_s
+        if passes:
+            self._next_s = now_s + self._EVERY_S
+        return passes
+
+
+_LOG: Final = logging.getLogger("librdkafka")
+_LOG.addFilter(_Seldom())
 
 
 class KafkaError(Exception):
@@ -79,7 +104,7 @@ class Producer:
             "queue.buffering.max.messages": 500_000,
         }
         try:
-            self._producer = confluent_kafka.Producer(config | ours)
+            self._producer = confluent_kafka.Producer(config | ours, logger=_LOG)
         except confluent_kafka.KafkaException as error:
             raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
         self._reports: deque[tuple[OnReport | None, int, Ack | KafkaError]] = deque()

@@ -46,6 +46,8 @@ def test_it_starts_without_kafka_and_asks_the_sender_to_come_again(tmp_path: Pat
         eventually(lambda: _checks(running)["kafka"] not in {"ok", "not asked yet"})
         assert running.metric("lifecycle_ingress_answers_total", status="503", reason="kafka") == 2
         assert eventually(lambda: running.logged("unwritten"))
+        assert all(line.startswith("{") for line in running.lines), "what librdkafka says is a JSON line too"
+        assert 1 <= sum("Connect to" in line for line in running.lines) <= 3, "and not twenty a second"
         running.process.terminate()
         assert running.process.wait(20) == 0
 
