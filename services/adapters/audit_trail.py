@@ -47,6 +47,7 @@ class AuditTrail:
         self._topic = topic
         self._timeout_s = timeout_s
         self._partitions = 0
+        self._counting = asyncio.Lock()
         self._waiting: defaultdict[int, list[_Wish]] = defaultdict(list)
         self._scanning: dict[int, asyncio.Task[None]] = {}
 
@@ -60,8 +61,8 @@ class AuditTrail:
         Raises:
             KafkaError: they could not be read whole.
         """
-        if not self._partitions:
-            self._partitions = await asyncio.to_thread(self._count)
+        async with self._counting:
+            self._partitions = self._partitions or await asyncio.to_thread(self._count)
         partition = (murmur2(key.encode()) & 0x7FFFFFFF) % self._partitions
         wish = _Wish(key, since_us, asyncio.get_running_loop().create_future())
         self._waiting[partition].append(wish)

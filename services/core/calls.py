@@ -49,8 +49,8 @@ class Call:
     generation: int
     epoch: int
     idempotency_key: str
-    settings: Mapping[str, Any]
-    outputs: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(repr=False)  # both may hold secrets
+    outputs: Mapping[str, Any] = field(repr=False)
     enabled: bool
     timeout_s: float
 
@@ -59,7 +59,7 @@ class Call:
 class Done:
     """It is so now (created, updated, already so, or found by READ)."""
 
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import asyncio
 import gzip
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,16 @@ from services.adapters.clock import now_us
 from services.adapters.kafka import Producer
 from services.core.calls import Absent, Done, Refused, Retryable, Unknown, Verb
 from services.provisioner.kinds.archive import Archive, pack
-from tests.outside import ORG, a_call, outside
+from tests.outside import ORG, Outside, a_call, outside
 
 PARTITIONS = 4
 KEYS = [key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{number:012d}") for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside(tmp_path_factory.mktemp("outside")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -85,29 +92,28 @@ async def _no_lines(_: str, __: int | None) -> list[bytes]:
     return []
 
 
-async def test_a_later_life_leaves_the_former_archive_alone(tmp_path: Path) -> None:
-    with outside(tmp_path / "outside") as world:
-        archive = Archive(from_url(world.archive.as_uri(), mkdir=True), _no_lines, now_us)
-        for generation in (1, 2):
-            await archive.call(a_call(Verb.DELETE, key=KEYS[0], generation=generation))
-        assert [row["generation"] for row in world.inventory("archive", KEYS[0])] == [1, 2]
+async def test_a_later_life_leaves_the_former_archive_alone(world: Outside) -> None:
+    archive = Archive(from_url(world.archive.as_uri(), mkdir=True), _no_lines, now_us)
+    for generation in (1, 2):
+        await archive.call(a_call(Verb.DELETE, key=KEYS[0], generation=generation))
+    assert [row["generation"] for row in world.inventory("archive", KEYS[0])] == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("fault", "answer"), [("refuse", Refused), ("error", Unknown), ("down", Unknown), ("lost_answer", Unknown)]
 )
 async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
-    tmp_path: Path, fault: str, answer: type[Refused | Unknown]
+    world: Outside, fault: str, answer: type[Refused | Unknown]
 ) -> None:
-    with outside(tmp_path) as world:
-        store = from_url(f"{world.url}/archive", client_options={"allow_http": True}, retry_config={"max_retries": 0})
-        archive = Archive(store, _no_lines, now_us)
-        world.fault("archive", fault, verb="create", times=1)
-        assert isinstance(await archive.call(a_call(Verb.DELETE)), answer)
-        assert isinstance(await archive.call(a_call(Verb.READ)), Done)
-        assert isinstance(await archive.call(a_call(Verb.DELETE)), Done)
-        assert await archive.call(a_call(Verb.READ)) == Absent()
-        assert len(world.inventory("archive", a_call(Verb.READ).key)) == 1
+    key = key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}")
+    store = from_url(f"{world.url}/archive", client_options={"allow_http": True}, retry_config={"max_retries": 0})
+    archive = Archive(store, _no_lines, now_us)
+    world.fault("archive", fault, verb="create", times=1)
+    assert isinstance(await archive.call(a_call(Verb.DELETE, key=key)), answer)
+    assert isinstance(await archive.call(a_call(Verb.READ, key=key)), Done)
+    assert isinstance(await archive.call(a_call(Verb.DELETE, key=key)), Done)
+    assert await archive.call(a_call(Verb.READ, key=key)) == Absent()
+    assert len(world.inventory("archive", key)) == 1
 
 
 async def test_a_trail_that_cannot_be_read_archives_nothing(tmp_path: Path) -> None:

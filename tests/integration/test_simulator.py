@@ -1,6 +1,7 @@
 """The simulator tells the truth, also after it was killed; and it fails as it is told to."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,63 +13,85 @@ from tests.eventually import eventually
 from tests.outside import ORG, Outside, outside
 
 KEY = f"{ORG}:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+"""Of the tests that have a simulator of their own; the others have `key`."""
 SYSTEMS = {"middleware", "crm", "schemas", "subscriptions", "tokens", "archive"}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[Outside]:
+def fresh(tmp_path: Path) -> Iterator[Outside]:
+    """A simulator of the test's own."""
     with outside(tmp_path) as running:
         yield running
 
 
-def put(world: Outside, path: str, *, idempotency_key: str, epoch: int = 1, generation: int = 1) -> httpx2.Response:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside(tmp_path_factory.mktemp("outside")) as running:
+        yield running
+
+
+@pytest.fixture
+def world(shared: Outside) -> Iterator[Outside]:
+    """A simulator that other tests use as well, with other keys."""
+    yield shared
+    shared.heal()
+
+
+@pytest.fixture
+def key() -> str:
+    return f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}"
+
+
+def put(
+    world: Outside, path: str, *, idempotency_key: str, epoch: int = 1, generation: int = 1, key: str = KEY
+) -> httpx2.Response:
     headers = {
         "Idempotency-Key": idempotency_key,
-        "Lifecycle-Key": KEY,
+        "Lifecycle-Key": key,
         "Lifecycle-Generation": str(generation),
         "Lifecycle-Epoch": str(epoch),
     }
     return httpx2.put(f"{world.url}/{path}", headers=headers, json={"enabled": True})
 
 
-def test_the_inventory_names_every_system_even_when_nothing_exists(world: Outside) -> None:
-    found = httpx2.get(f"{world.url}/inventory").json()
+def test_the_inventory_names_every_system_even_when_nothing_exists(fresh: Outside) -> None:
+    found = httpx2.get(f"{fresh.url}/inventory").json()
     assert set(found) == SYSTEMS
     assert all(rows == {} for rows in found.values())
 
 
-def test_a_killed_simulator_remembers_resources_answers_epochs_and_calls(world: Outside) -> None:
-    first = put(world, "middleware/a", idempotency_key="k1", epoch=5)
+def test_a_killed_simulator_remembers_resources_answers_epochs_and_calls(fresh: Outside) -> None:
+    first = put(fresh, "middleware/a", idempotency_key="k1", epoch=5)
     assert first.status_code == 201
-    world.kill()
-    world.start()
-    assert world.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
-    assert put(world, "middleware/a", idempotency_key="k1", epoch=5).json() == first.json()
-    assert put(world, "middleware/b", idempotency_key="k2", epoch=4).status_code == 409
-    assert world.calls(KEY) == [("create", "done"), ("update", "done"), ("create", "refused")]
+    fresh.kill()
+    fresh.start()
+    assert fresh.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
+    assert put(fresh, "middleware/a", idempotency_key="k1", epoch=5).json() == first.json()
+    assert put(fresh, "middleware/b", idempotency_key="k2", epoch=4).status_code == 409
+    assert fresh.calls(KEY) == [("create", "done"), ("update", "done"), ("create", "refused")]
 
 
-def test_a_memory_cut_short_by_a_kill_is_read_up_to_the_cut(world: Outside) -> None:
-    put(world, "middleware/a", idempotency_key="k1")
-    world.kill()
-    journal = world.folder / "state" / "simulator.jsonl"
+def test_a_memory_cut_short_by_a_kill_is_read_up_to_the_cut(fresh: Outside) -> None:
+    put(fresh, "middleware/a", idempotency_key="k1")
+    fresh.kill()
+    journal = fresh.folder / "state" / "simulator.jsonl"
     with journal.open("ab") as file:
         file.write(b'["middleware","b",{"id":')
-    world.start()
-    assert world.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
-    put(world, "middleware/c", idempotency_key="k2")
-    world.kill()
-    world.start()
-    assert [row["id"] for row in world.inventory("middleware", KEY)] == ["a", "c"]
+    fresh.start()
+    assert fresh.inventory("middleware", KEY) == [{"id": "a", "generation": 1}]
+    put(fresh, "middleware/c", idempotency_key="k2")
+    fresh.kill()
+    fresh.start()
+    assert [row["id"] for row in fresh.inventory("middleware", KEY)] == ["a", "c"]
 
 
-def test_it_ends_cleanly_when_asked_to(world: Outside) -> None:
-    assert world.stop() == 0
+def test_it_ends_cleanly_when_asked_to(fresh: Outside) -> None:
+    assert fresh.stop() == 0
 
 
-def test_calls_have_the_fields_of_the_contract(world: Outside) -> None:
-    put(world, "subscriptions/a", idempotency_key="k1", generation=3)
-    call = httpx2.get(f"{world.url}/calls", params={"key": KEY}).json()[0]
+def test_calls_have_the_fields_of_the_contract(fresh: Outside) -> None:
+    put(fresh, "subscriptions/a", idempotency_key="k1", generation=3)
+    call = httpx2.get(f"{fresh.url}/calls", params={"key": KEY}).json()[0]
     assert call.pop("at").endswith("Z")
     assert call == {
         "system": "subscriptions",
@@ -78,8 +101,8 @@ def test_calls_have_the_fields_of_the_contract(world: Outside) -> None:
         "idempotency_key": "k1",
         "outcome": "done",
     }
-    assert httpx2.get(f"{world.url}/calls", params={"key": "nobody"}).json() == []
-    assert len(httpx2.get(f"{world.url}/calls").json()) == 1
+    assert httpx2.get(f"{fresh.url}/calls", params={"key": "nobody"}).json() == []
+    assert len(httpx2.get(f"{fresh.url}/calls").json()) == 1
 
 
 @pytest.mark.parametrize(
@@ -100,39 +123,41 @@ def test_a_fault_that_is_none_is_refused_by_name(world: Outside, fault: Any) -> 
     assert answer.json()["detail"]
 
 
-def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside) -> None:
-    world.fault("middleware", "refuse", verb="create", key=KEY, times=2, seconds=0)
-    assert put(world, "crm/a", idempotency_key="k0").status_code == 201
-    statuses = [put(world, "middleware/a", idempotency_key="k1").status_code for _ in range(3)]
+def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside, key: str) -> None:
+    world.fault("middleware", "refuse", verb="create", key=key, times=2, seconds=0)
+    assert put(world, f"crm/{key[-12:]}", idempotency_key=f"{key}k0", key=key).status_code == 201
+    statuses = [
+        put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k1", key=key).status_code for _ in range(3)
+    ]
     assert statuses == [403, 403, 201]
     world.fault("middleware", "error", key="another")
-    assert put(world, "middleware/a", idempotency_key="k2").status_code == 200
+    assert put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k2", key=key).status_code == 200
     world.fault("middleware", "error", verb=None, key=None, times=None)
-    assert put(world, "middleware/a", idempotency_key="k3").status_code == 503
+    assert put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k3", key=key).status_code == 503
     world.heal()
-    assert put(world, "middleware/a", idempotency_key="k3").status_code == 200
+    assert put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k3", key=key).status_code == 200
 
 
-def test_a_fault_with_seconds_ends_by_itself(world: Outside) -> None:
+def test_a_fault_with_seconds_ends_by_itself(world: Outside, key: str) -> None:
     world.fault("middleware", "down", seconds=0.5)
     with pytest.raises(httpx2.HTTPError):
-        put(world, "middleware/a", idempotency_key="k1")
+        put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k1", key=key)
 
     def is_back() -> bool:
         try:
-            return put(world, "middleware/a", idempotency_key="k1").is_success
+            return put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k1", key=key).is_success
         except httpx2.HTTPError:
             return False
 
     eventually(is_back)
 
 
-def test_the_archive_is_read_from_its_folder(world: Outside) -> None:
-    org, _, integration = KEY.partition(":")
+def test_the_archive_is_read_from_its_folder(world: Outside, key: str) -> None:
+    org, _, integration = key.partition(":")
     folder = world.archive / org / integration / "g4"
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"key": KEY, "generation": 4}))
-    assert world.inventory("archive", KEY) == [{"id": f"{org}/{integration}/g4", "generation": 4}]
+    (folder / "manifest.json").write_text(json.dumps({"key": key, "generation": 4}))
+    assert world.inventory("archive", key) == [{"id": f"{org}/{integration}/g4", "generation": 4}]
 
 
 def test_an_inventory_that_cannot_be_read_whole_is_an_error_and_no_list(tmp_path: Path) -> None:
@@ -146,7 +171,8 @@ def test_an_inventory_that_cannot_be_read_whole_is_an_error_and_no_list(tmp_path
 def test_the_object_store_touches_nothing_outside_its_shape(world: Outside, path: str) -> None:
     raw = path.replace("..", "%2e%2e")
     assert httpx2.put(f"{world.url}/archive/{raw}", content=b"x").status_code in {400, 404}
-    assert not any(file.is_file() for file in world.archive.rglob("*"))
+    assert not any(file.name != "manifest.json" for file in world.archive.rglob("*") if file.is_file())
+    assert not (world.archive / "a").exists()
 
 
 def test_latency_delays_every_answer(tmp_path: Path) -> None:
