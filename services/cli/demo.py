@@ -1,13 +1,14 @@
 """`lifecycle demo`: plays the stories on a whole installation in a temporary folder, shows them, and judges.
 
-Rule: the installation is the one `up` makes, with real engines and real processes. Two settings are other than in
+Rule: the installation is the one `up` makes, with real engines and real processes. One setting is other than in
 production, and it says so: the reconciler looks again after 2 s instead of 600.
 """
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -54,7 +55,7 @@ def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, kee
         with interruptible(), stack(state_dir, _demo(environ), report=say, progress=Download()) as built:
             report.opening(built, time.monotonic() - began, SECOND_LOOK_S)
             with world(built, orgs) as where:
-                deviations = [text for story in chosen for text in _play(where, story)]
+                deviations = [text for story in chosen for text in _play(where, story)] + where.view.contradictions
             report.closing(deviations, len(chosen), time.monotonic() - began)
             if keep:
                 report.kept(built)
@@ -104,5 +105,5 @@ def _play(where: World, story: Story) -> list[str]:
 
 
 def _until_interrupted() -> None:
-    while True:
-        time.sleep(3600)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -76,7 +76,7 @@ def ledger(
     """Find out which event a delivery is, merge it, and publish what is desired."""
     from services.ledger.main import main as run
 
-    raise typer.Exit(run(environment.service(), republish=republish) if republish else run(environment.service()))
+    raise typer.Exit(run(environment.service(), republish=republish))
 
 
 @app.command(rich_help_panel=_SERVICES)
