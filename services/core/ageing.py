@@ -1,8 +1,9 @@
 """How a journal grows old: entries freeze after 8 hours, fold after 24, and earlier when there are too many.
 
 Rule: ages are counted in log time, so a worker that was down judges as one that was not, and what folds is a function
-of row and record alone. An entry whose offsets are not all committed folds too, but is kept aside, since a replay must
-still find it. Folding changes no register that shows, and a flag outlives its entry.
+of row and record alone. Whether an entry is committed or not, it folds; it is kept aside until every record that found
+it in the journal is, since a replay must find it again. Folding changes no register that shows, and a flag outlives
+its entry.
 """
 
 from collections import Counter
@@ -90,11 +91,11 @@ def _frozen(row: TenantRow, before_us: int) -> TenantRow:
 
 
 def _settled(row: TenantRow, settled: int) -> TenantRow:
-    """Let go of entries kept aside that no replay can need any more."""
-    gone = [parted.entry.offset for parted in row.parted if _last(parted.entry) <= settled]
+    """Let go of entries kept aside once no record that found them in the journal can come again."""
+    gone = [parted.entry.offset for parted in row.parted if parted.offset <= settled + 1]
     if not gone:
         return row
-    parted = tuple(parted for parted in row.parted if _last(parted.entry) > settled)
+    parted = tuple(parted for parted in row.parted if parted.offset > settled + 1)
     return replace(row, parted=parted, folded_offset=max(row.folded_offset, *gone))
 
 
@@ -115,11 +116,6 @@ def _fold(row: TenantRow, old: set[str], offset: int, settled: int) -> tuple[Ten
         marks=_newest((*row.marks, *marks)),
     )
     return _settled(folded, settled), leaving
-
-
-def _last(entry: Entry) -> int:
-    """The greatest offset at which a replay needs the entry."""
-    return max(entry.given, max((variant.offset for variant in entry.variants), default=entry.offset))
 
 
 def _newest(marks: Iterable[Mark]) -> tuple[Mark, ...]:

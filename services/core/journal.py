@@ -78,16 +78,18 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
         claims: The events that the record tells.
         place: Where it stands.
     """
-    # A replay finds the row as old as it was: what it tells may have been more than 24 hours old on arrival.
-    again = place.offset <= row.offset
-    swept, folded = (row, ()) if again else sweep(row, place.offset, place.log_time_us, place.settled)
+    swept, folded = _aged(row, place)
     before = {entry.uid: entry for entry in swept.entries}
-    parted = {parted.entry.uid: parted.entry for parted in swept.parted if place.offset < parted.offset}
+    # A uid that folded twice was, below the first parting, the entry that parted first.
+    parted = {kept.entry.uid: kept.entry for kept in reversed(swept.parted) if place.offset < kept.offset}
     said = {claim.uid: _said(swept, _known(claim.uid, before, parted, place), claim, place) for claim in claims}
     after = {entry.uid: entry for entry, _ in said.values() if entry is not None and parted.get(entry.uid) is not entry}
     if all(before.get(uid) is entry for uid, entry in after.items()):
         verdicts = tuple(verdict for _, verdict in said.values())
-        return _asked(row, swept, verdicts, folded, place)
+        if Verdict.LATE in verdicts and place.offset > row.offset:
+            # How old the row was is kept with what was said of it, so that a replay says the same.
+            return Taken(summed(ask(swept, place.log_time_us)), verdicts, folded)
+        return Taken(row, verdicts)
     texts = {claim.digest: claim.text for claim in claims if claim.digest is not None and claim.text is not None}
     judged = merge.judge(sorted((before | after).values()))
     greeted = [e._replace(greeted=e.verdict) if e.uid in after and e.uid not in before else e for e in judged.entries]
@@ -108,6 +110,8 @@ def _known(uid: str, journal: dict[str, Entry], parted: dict[str, Entry], place:
 
 def _said(row: TenantRow, entry: Entry | None, claim: Claim, place: Place) -> tuple[Entry | None, Verdict]:
     """What one claim makes of the entry of its uid, and the verdict on it; that on a new entry comes later."""
+    if entry is not None and place.offset < entry.offset:
+        return entry, Verdict.LATE  # a replay of what came too late before anything of this uid was taken in
     if entry is not None:
         joined = entry if entry.frozen else join(entry, claim, place.offset)
         return joined, _repeated(joined, claim, place.offset)
@@ -129,15 +133,20 @@ def _said(row: TenantRow, entry: Entry | None, claim: Claim, place: Place) -> tu
     return fresh, Verdict.NEW
 
 
-def _asked(
-    row: TenantRow, swept: TenantRow, verdicts: tuple[Verdict, ...], folded: tuple[Entry, ...], place: Place
-) -> Taken:
-    """Nothing joined. What the sweep found is a function of log time, so the next change may find it again."""
-    if Verdict.LATE in verdicts:
-        asked = ask(swept, place.log_time_us)
-        if asked.recheck_at_us != row.recheck_at_us:
-            return Taken(summed(asked), verdicts, folded)
-    return Taken(row, verdicts)
+def look(row: TenantRow, at_us: int, place: Place) -> Taken:
+    """Note a wish that Genesys be asked as of `at_us`."""
+    aged, folded = _aged(row, place)
+    asked = ask(aged, min(at_us, place.log_time_us))
+    if asked.recheck_at_us == row.recheck_at_us:
+        return Taken(row, (Verdict.ASKED,))
+    return Taken(summed(asked), (Verdict.ASKED,), folded)
+
+
+def _aged(row: TenantRow, place: Place) -> tuple[TenantRow, tuple[Entry, ...]]:
+    """The row as old as the record; for a replay as old as it is, since what it tells may have folded since."""
+    if place.offset <= row.offset:
+        return row, ()
+    return sweep(row, place.offset, place.log_time_us, place.settled)
 
 
 def observe(row: TenantRow, claims: Sequence[Claim]) -> TenantRow:
@@ -201,8 +210,6 @@ def _variants(entry: Entry) -> tuple[Variant, ...]:
 def _repeated(entry: Entry, claim: Claim, offset: int) -> Verdict:
     """The verdict on a delivery of a known uid; a replay gets the one it got first."""
     first, *others = _variants(entry)
-    if offset < first.offset:
-        return Verdict.LATE  # it came before anything of this uid was taken in
     if claim.f == first.f:
         return entry.greeted if offset == first.offset else Verdict.DUPLICATE
     told_before = any(variant.f == claim.f and variant.offset != offset for variant in others)

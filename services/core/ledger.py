@@ -18,7 +18,6 @@ from schemas.tenant import Stage
 from schemas.topics import AUDIT, DEAD_LETTERS
 from schemas.webhook import Delivery
 from services.core import audit, journal, views
-from services.core.ageing import ask
 from services.core.identity import Claim, identify
 from services.core.journal import Place, Taken
 from services.core.stage import follow, stage
@@ -136,7 +135,7 @@ def republish(row: TenantRow | None, last: StageRow | None, rules: Rules) -> tup
 
 def _take(before: TenantRow, record: Received, claims: tuple[Claim, ...], place: Place) -> Taken:
     if isinstance(record, Recheck):
-        return Taken(ask(before, min(record.at, place.log_time_us)), (Verdict.ASKED,))
+        return journal.look(before, record.at, place)
     if isinstance(record, Observed):
         return journal.take(journal.observe(before, claims), claims, place)
     return journal.take(before, claims, place)
