@@ -1,6 +1,6 @@
 """Which faults are set, and which of them strike a call.
 
-Rule: a fault strikes the calls its filter means, in order of arrival, until its count or its time is spent.
+Rule: a fault strikes the calls its filter means, in order of arrival, until its count, or else its time, is spent.
 The clock is an argument.
 """
 
@@ -58,7 +58,7 @@ class Fault(BaseModel):
     key: str | None = None
     times: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, ge=0)
-    """Of `slow`: how long each call waits. Of every other: how long the fault stays; absent or 0 is until cleared."""
+    """Of `slow`: how long each call waits. Of every other without `times`: how long it stays; 0 is until cleared."""
 
     def means(self, system: System, verb: Verb, key: str) -> bool:
         """Whether the filter is for this call; a call about a whole organisation has the org's id as its key."""
@@ -96,7 +96,7 @@ class Faults:
 
     def add(self, fault: Fault, now_s: float) -> None:
         """Set one more."""
-        timed = fault.seconds and fault.fault is not Kind.SLOW
+        timed = fault.fault is not Kind.SLOW and fault.times is None
         self._set.append(_Set(fault, fault.times, now_s + fault.seconds if timed and fault.seconds else None))
 
     def clear(self) -> int:

@@ -54,6 +54,12 @@ def test_seconds_end_every_fault_but_a_slow_one() -> None:
     assert strike(made, now_s=110.0) == Struck(10.0, None)
 
 
+def test_a_count_outlives_any_time() -> None:
+    made = faults({"fault": "lost_answer", "times": 1, "seconds": 1})
+    assert strike(made, now_s=500.0).ending is Kind.LOST_ANSWER
+    assert strike(made, now_s=500.0) == Struck()
+
+
 def test_clearing_says_how_many_there_were() -> None:
     made = faults({"fault": "down"}, {"fault": "refuse"})
     assert made.clear() == 2
