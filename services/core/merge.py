@@ -126,28 +126,35 @@ def _another(one: Entry, two: Entry) -> bool:
 
 
 def fold(entries: Iterable[Entry], base: Registers) -> Registers:
-    """Write the events judged new into the registers; the newest version wins."""
-    installed, uninstalled, enabled, configuration, tenant = base
+    """Write the events judged new into the registers; the newest version wins.
+
+    Args:
+        entries: Sorted and judged.
+        base: What was there before.
+    """
+    newest: dict[EventType, Entry] = {}
+    configured = named = None
     for entry in entries:
-        if entry.verdict is not Verdict.NEW:
-            continue
-        version = (entry.at_us, entry.rank, entry.uid)
-        match entry.event:
-            case EventType.UNINSTALLED:
-                uninstalled = _newest(uninstalled, version, None)
-            case EventType.ENABLED | EventType.DISABLED:
-                enabled = _newest(enabled, version, entry.event is EventType.ENABLED)
-            case _:
-                if entry.event is EventType.INSTALLED:
-                    installed = _newest(installed, version, None)
-                    tenant = tenant if entry.tenant_id is None else _newest(tenant, version, entry.tenant_id)
-                if entry.digest is not None:
-                    configuration = _newest(configuration, version, entry.digest)
-    return Registers(installed, uninstalled, enabled, configuration, tenant)
+        if entry.verdict is Verdict.NEW:
+            newest[entry.event] = entry
+            if entry.digest is not None:
+                configured = entry
+            if entry.event is EventType.INSTALLED and entry.tenant_id is not None:
+                named = entry
+    enabled, disabled = newest.get(EventType.ENABLED), newest.get(EventType.DISABLED)
+    return Registers(
+        _newer(base.installed, newest.get(EventType.INSTALLED), None),
+        _newer(base.uninstalled, newest.get(EventType.UNINSTALLED), None),
+        _newer(_newer(base.enabled, enabled, True), disabled, False),
+        _newer(base.configuration, configured, None if configured is None else configured.digest),
+        _newer(base.tenant, named, None if named is None else named.tenant_id),
+    )
 
 
-def _newest(held: Register | None, version: tuple[int, int, str], value: Any) -> Register:
-    return held if held is not None and held[:3] > version else Register(*version, value)
+def _newer(held: Register | None, entry: Entry | None, value: Any) -> Register | None:
+    if entry is None or (held is not None and held[:3] > entry[:3]):
+        return held
+    return Register(entry.at_us, entry.rank, entry.uid, value)
 
 
 def view(registers: Registers) -> View:
@@ -192,9 +199,7 @@ def _ties(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
     if installed is not None and uninstalled is not None and installed.at_us == uninstalled.at_us:
         found.append(Mark(Flag.TIE, Aspect.INSTALLED, installed.at_us))
     held_us = {register.at_us for register in registers[:4] if register is not None}
-    for at_us, together in groupby(entries, key=lambda entry: entry.at_us):
-        if at_us not in held_us:
-            continue
+    for at_us, together in groupby((e for e in entries if e.at_us in held_us), key=lambda entry: entry.at_us):
         values: dict[Aspect, set[tuple[str | None, ...]]] = {}
         for entry in together:
             if entry.verdict is Verdict.NEW:
