@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from struct import Struct
-from struct import error as Truncated  # noqa: N812 - the name says what it means here
 from typing import Any, Final, TypeVar
 
 from jiter import from_json
@@ -140,19 +139,21 @@ def unpack(form: type[Row], packed: bytes) -> Row:
     Raises:
         Unreadable: not a row of this form, or of a schema this program does not know.
     """
+    if len(packed) < _HEAD.size:
+        raise Unreadable(f"{form.__name__}: {len(packed)} bytes")
+    version, schema = _HEAD.unpack_from(packed)
+    if schema != SCHEMA:
+        raise Unreadable(f"{form.__name__}: schema {schema}, and this program reads {SCHEMA}")
+    known = {field.name for field in fields(form)}
     try:
-        version, schema = _HEAD.unpack_from(packed)
-        body = from_json(packed[_HEAD.size :]) if schema == SCHEMA else None
-        if not isinstance(body, dict):
-            raise Unreadable(f"{form.__name__}: schema {schema}, and this program reads {SCHEMA}")
-        known = {field.name for field in fields(form)}
+        body = from_json(packed[_HEAD.size :])
         values = {name: _READ.get(name, _same)(value) for name, value in body.items() if name in known}
         return form(**{**values, "version": version})
     except _DAMAGE as damage:
         raise Unreadable(f"{form.__name__}: {type(damage).__name__}") from None
 
 
-_DAMAGE: Final = (Truncated, ValueError, TypeError, KeyError, IndexError)
+_DAMAGE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 def _same(value: Any) -> Any:

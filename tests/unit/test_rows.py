@@ -1,0 +1,125 @@
+"""Rows survive their bytes, sort by their version unread, and a newer schema is refused whole."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import Unreadable
+from schemas.journal import Aspect, Entry, Mark, Move, Parted, Register, Registers, Seen, Told, Variant, Verdict
+from schemas.outcome import Direction, State
+from schemas.rows import StageRow, TenantRow, pack, unpack
+from schemas.tenant import Flag, Stage
+from schemas.values import EventType, Source
+from tests.deliveries import KEY
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+MAYBE = st.none() | TEXT
+NUMBER = st.integers(-1, 2**53)
+EVENT = st.sampled_from(EventType)
+SOURCE = st.sampled_from(Source)
+VERDICT = st.sampled_from(Verdict)
+REGISTERS = st.builds(
+    Registers, *[st.none() | st.builds(Register, NUMBER, st.integers(0, 3), TEXT, st.none() | st.booleans() | TEXT)] * 5
+)
+ENTRY = st.builds(
+    Entry,
+    at_us=NUMBER,
+    rank=st.integers(0, 3),
+    uid=TEXT,
+    event=EVENT,
+    f=TEXT,
+    marked=st.booleans(),
+    tenant_id=MAYBE,
+    digest=MAYBE,
+    source=SOURCE,
+    offset=NUMBER,
+    verdict=VERDICT,
+    greeted=VERDICT,
+    told=st.none() | st.builds(Told, EVENT, NUMBER, MAYBE, MAYBE, SOURCE),
+    variants=st.lists(st.builds(Variant, TEXT, EVENT, NUMBER, st.booleans(), NUMBER), max_size=2).map(tuple),
+)
+STAGE = st.none() | st.sampled_from(Stage)
+MOVES = st.lists(st.builds(Move, NUMBER, NUMBER, STAGE, STAGE, MAYBE, NUMBER), max_size=2).map(tuple)
+TENANT_ROW = st.builds(
+    TenantRow,
+    key=st.just(KEY),
+    version=st.integers(-(2**63), 2**63 - 1),
+    base=REGISTERS,
+    now=REGISTERS,
+    entries=st.lists(ENTRY, max_size=3).map(tuple),
+    parted=st.lists(st.builds(Parted, NUMBER, ENTRY), max_size=2).map(tuple),
+    texts=st.none() | st.dictionaries(TEXT, TEXT, max_size=2),
+    folded_to=st.none() | NUMBER,
+    marks=st.lists(st.builds(Mark, st.sampled_from(Flag), st.sampled_from(Aspect), NUMBER), max_size=2).map(tuple),
+    flags=st.lists(st.sampled_from(Flag), max_size=2).map(tuple),
+    seen=st.builds(Seen, NUMBER, NUMBER, NUMBER),
+    recheck_at_us=st.none() | NUMBER,
+    trace=MAYBE,
+    ever=st.booleans(),
+    moves=MOVES,
+)
+STAGE_ROW = st.builds(
+    StageRow,
+    key=st.just(KEY),
+    version=st.integers(0, 2**63 - 1),
+    direction=st.sampled_from(Direction),
+    state=st.sampled_from(State),
+    step=MAYBE,
+    reason=MAYBE,
+    up_done=st.booleans(),
+    moves=MOVES,
+)
+
+
+@given(TENANT_ROW)
+@settings(max_examples=150, deadline=None)
+def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
+    packed = pack(row)
+    again = unpack(TenantRow, packed)
+    assert again == row
+    assert pack(again) == packed
+    for entry in (*again.entries, *(parted.entry for parted in again.parted)):
+        assert isinstance(entry.event, EventType)
+        assert isinstance(entry.verdict, Verdict)
+
+
+@given(STAGE_ROW)
+@settings(max_examples=50, deadline=None)
+def test_a_stage_row_survives_its_bytes(row: StageRow) -> None:
+    assert unpack(StageRow, pack(row)) == row
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_the_version_stands_in_front_big_endian_and_signed(version: int) -> None:
+    assert int.from_bytes(pack(TenantRow(KEY, version))[:8], "big", signed=True) == version
+
+
+def test_a_row_of_a_newer_schema_is_refused_and_says_so() -> None:
+    packed = bytearray(pack(TenantRow(KEY, 7)))
+    packed[8] += 1
+    with pytest.raises(Unreadable, match="schema 2"):
+        unpack(TenantRow, bytes(packed))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"\x00" * 8,
+        pack(TenantRow(KEY, 1))[:-1],
+        pack(TenantRow(KEY, 1))[:9] + b"[]",
+        pack(TenantRow(KEY, 1))[:9] + b'{"key":"k","entries":[[1,2]]}',
+        pack(TenantRow(KEY, 1))[:9] + b'{"key":"k","flags":["unheard"]}',
+        pack(TenantRow(KEY, 1))[:9] + b"{}",
+    ],
+    ids=["empty", "no-schema", "cut", "no-object", "short-entry", "unknown-flag", "no-key"],
+)
+def test_damage_is_refused_and_never_half_read(damaged: bytes) -> None:
+    with pytest.raises(Unreadable, match="TenantRow"):
+        unpack(TenantRow, damaged)
+
+
+def test_a_field_of_a_later_writer_is_ignored_and_a_missing_one_takes_its_default() -> None:
+    head = pack(TenantRow(KEY, 5))[:9]
+    row = unpack(TenantRow, head + b'{"key":"%s","later":[1]}' % KEY.encode())
+    assert row == TenantRow(KEY, 5)
