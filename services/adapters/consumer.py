@@ -45,13 +45,16 @@ class Fetched:
 class Consumer:
     """Reads one topic in one group. Every method blocks in a thread of its own; call one at a time."""
 
-    def __init__(self, config: dict[str, Any], *, topic: str, group: str, session_timeout_s: float) -> None:
+    def __init__(
+        self, config: dict[str, Any], *, topic: str, group: str, member: str | None, session_timeout_s: float
+    ) -> None:
         """Join the group.
 
         Args:
             config: librdkafka's connection settings.
             topic: Full name.
             group: Full name.
+            member: A name that a restarted process has again, and no other: it takes its own partitions over at once.
             session_timeout_s: How long a silent member keeps its partitions.
         """
         self._topic = topic
@@ -59,6 +62,7 @@ class Consumer:
         self._assigned: list[TopicPartition] = []
         self._consumer = LibrdkafkaConsumer(
             config
+            | ({"group.instance.id": member} if member else {})
             | {
                 "group.id": group,
                 "enable.auto.commit": False,

@@ -96,7 +96,7 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
         case Done() if log.open:
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.PRESENT}
         case Done():
-            return {"there": Presence.PRESENT, "applied": None}
+            return {"there": Presence.PRESENT}
         case Absent() if log.open and log.verb == Verb.CREATE:
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
         case Absent():

@@ -68,7 +68,7 @@ class _Parts:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def checks(self) -> dict[str, str]:
-        return {"registry": self.runner.registry_fault, "intake": self.intake_fault}
+        return {"registry": self.runner.registry_fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
 
 
 def main(settings: Settings) -> int:
@@ -164,7 +164,7 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
     runner = asyncio.create_task(parts.runner.run(), name="runner")
     intake = asyncio.create_task(_take_in(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    await asyncio.wait({outbox, runner, stop}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({outbox, runner, intake, stop}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
     if parts.intake is not None:
         parts.intake.stop()
@@ -184,6 +184,8 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
             settings.kafka,
             topic=named(DESIRED, settings.topic_prefix),
             group=group,
+            # A fixed port is this process's own on its host, before a crash and after.
+            member=f"{socket.gethostname()}-{settings.metrics_port}" if settings.metrics_port else None,
             session_timeout_s=settings.session_timeout_s,
         )
         intake = Intake(
@@ -196,15 +198,16 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
         except (Stopped, OffsetLoss) as error:
             parts.intake_fault = str(error)
             log.critical("intake stopped", why=str(error), group=group)
-            return
+            break
         except KafkaError as error:
             parts.intake_fault = error.reason
             log.warning("intake begins anew", why=error.reason)
             await _pause(parts.stopping, _AGAIN_S)
         except RegistryAway:
-            return
+            break
         finally:
             await consumer.close()
+    await parts.stopping.wait()
 
 
 async def _pause(stopping: asyncio.Event, at_most_s: float) -> None:

@@ -28,6 +28,8 @@ class Outbox:
         self._topic = named(OUTCOMES, prefix)
         self._wake = asyncio.Event()
         self._stopping = False
+        self.fault = ""
+        """Why outcomes do not leave; empty text while they do."""
 
     def wake(self) -> None:
         """Outcomes were written."""
@@ -54,7 +56,7 @@ class Outbox:
 
     async def _publish(self, rows: list[Unacknowledged]) -> list[int]:
         acknowledged: list[int] = []
-        failed: set[str] = set()
+        failed: dict[str, str] = {}
 
         def send(row: Unacknowledged) -> None:
             outcome = decode(Outcome, row.value)
@@ -70,7 +72,7 @@ class Outbox:
                 if isinstance(result, Ack) and row.key not in failed:
                     acknowledged.append(row.id)
                 else:
-                    failed.add(row.key)
+                    failed[row.key] = result.reason if isinstance(result, KafkaError) else failed[row.key]
 
             self._producer.send(self._topic, message, report)
 
@@ -78,10 +80,11 @@ class Outbox:
             for row in rows:
                 send(row)
         except KafkaError as error:
-            self._log.warning("outcomes not sent", why=error.reason)
+            failed[""] = error.reason
         await self._producer.flush()
+        self.fault = next(iter(failed.values()), "")
         if failed:
-            self._log.warning("outcomes not acknowledged", keys=len(failed))
+            self._log.warning("outcomes not acknowledged", keys=len(failed), why=self.fault)
         return acknowledged
 
     async def _rest(self) -> None:

@@ -104,7 +104,7 @@ def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Sce
 def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     keys = [key(number) for number in range(50)]
-    scene.environment["OUTSIDE_PAUSE_S"] = "0.02"
+    scene.environment |= {"OUTSIDE_PAUSE_S": "0.02", "METRICS_PORT": str(scene.port)}
     scene.wish([desired(of, 1) for of in keys])
     done = 0
     for _ in range(5):
@@ -192,3 +192,35 @@ def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> No
         future.result(10)
     scene.start(METRICS_PORT=str(scene.port))
     eventually(lambda: "the group stands at" in scene.ready(scene.port)[1].get("intake", ""))
+
+
+def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(scene: Scene) -> None:
+    scene.environment["OUTSIDE_PAUSE_S"] = "0.2"
+    sleeper = scene.start()
+    scene.wish([desired(key(1), 1)])
+    eventually(lambda: len(scene.calls(key(1))) >= 2)
+    sleeper.send_signal(signal.SIGSTOP)
+    scene.start()
+    assert scene.ended(key(1), 1).state is State.DONE
+    epochs = scene.rows("SELECT max(epoch) FROM outside.calls")
+    ((journal, epoch),) = scene.rows("SELECT journal::text, epoch FROM lifecycle.sagas")
+    sleeper.send_signal(signal.SIGCONT)
+    eventually(lambda: "listening" in scene.logs())
+    assert end(sleeper) == 0
+    assert scene.rows("SELECT journal::text, epoch FROM lifecycle.sagas") == [(journal, epoch)]
+    assert scene.rows("SELECT max(epoch) FROM outside.calls") == epochs
+    assert scene.rows("SELECT count(*), sum(made) FROM outside.things") == [(len(STEPS), len(STEPS))]
+    said = scene.outcomes(key(1))
+    assert sorted(outcome.seq for outcome in said) == [1, 2]
+
+
+def test_killed_while_it_holds_partitions_it_has_them_again_at_once(scene: Scene) -> None:
+    scene.environment |= {"SESSION_TIMEOUT_S": "45", "METRICS_PORT": str(scene.port)}
+    process = scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    end(process, signal.SIGKILL)
+    scene.start()
+    scene.wish([desired(key(number), 1) for number in range(2, 8)])
+    for number in range(2, 8):
+        assert scene.ended(key(number), 1, deadline_s=30).state is State.DONE

@@ -74,7 +74,9 @@ def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> 
     refusals = iter([Mode.REFUSED] * 3)
     world.decides = lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.DELETE) else None
     worker.until_us = 10**18
+    began_us = worker.now_us
     worker.run()
+    assert worker.now_us > began_us + 3 * 60_000_000
     assert world.there == {}
     assert worker.phase is Phase.EMPTY
     assert worker.journal.sweeps == ()
