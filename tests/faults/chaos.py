@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,35 +107,38 @@ def unleash(subject: Subject, broker: Kafka, folder: Path, seed: int, form: Form
     """One seed, from empty topics to the verdict."""
     draw = random.Random(seed)
     faults = schedule(form, draw)
-    started = time.monotonic()
     subject.prepare()
-    environ: Mapping[str, str] = dict(os.environ)
-    nemesis = Nemesis(subject, broker, folder, environ, draw, form.session_s)
+    nemesis = Nemesis(subject, broker, folder, dict(os.environ), draw, form.session_s)
+    try:
+        took = _play(subject, nemesis, faults, form, random.Random(seed + 1))
+        stops = tuple(nemesis.end())
+    finally:
+        nemesis.kill_all()
+    odd = tuple(status for status in nemesis.exits if status not in EXPECTED_EXITS)
+    story = "\n    ".join((" ".join(nemesis.diary), f"{took}, stopped with {stops}", *nemesis.last_words()))
+    return Run(seed, subject.judge(), odd, stops, story)
+
+
+def _play(subject: Subject, nemesis: Nemesis, faults: Sequence[Fault], form: Form, feed: random.Random) -> str:
+    """Feed and strike, then let everything be read; how long it took."""
+    started = time.monotonic()
     nemesis.begin()
-    feeding = threading.Thread(target=subject.feed, args=(form.deliveries, form.rate, random.Random(seed + 1)))
+    arguments = (form.deliveries, form.rate, feed)
+    feeding = threading.Thread(target=subject.feed, args=arguments, name="feeds", daemon=True)
     feeding.start()
     # A worker that is killed before it began has nothing to lose.
     while not subject.begun() and time.monotonic() - started < form.drain_s:
         nemesis.rest(0.5)
     for fault in faults:
         nemesis.strike(fault)
-        nemesis.rest(draw.uniform(*form.rest_s))
+        nemesis.rest(nemesis.draw.uniform(*form.rest_s))
     while feeding.is_alive():
         nemesis.rest(0.5)
     fed = time.monotonic()
     while not subject.drained() and time.monotonic() - fed < form.drain_s:
         nemesis.rest(0.5)
     drained = time.monotonic()
-    stops = tuple(nemesis.end())
-    odd = tuple(status for status in nemesis.exits if status not in EXPECTED_EXITS)
-    story = "\n    ".join(
-        (
-            " ".join(nemesis.diary),
-            f"drained in {drained - fed:.0f} s, {time.monotonic() - started:.0f} s in all, stopped with {stops}",
-            *nemesis.last_words(),
-        )
-    )
-    return Run(seed, subject.judge(), odd, stops, story)
+    return f"drained in {drained - fed:.0f} s, {drained - started:.0f} s in all"
 
 
 def main(arguments: Sequence[str]) -> int:

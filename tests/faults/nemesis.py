@@ -93,6 +93,11 @@ class Nemesis:
         """Ask every worker to stop; their exit statuses."""
         return [worker.stop(20) for worker in self._workers.values()]
 
+    def kill_all(self) -> None:
+        """Leave nobody behind, whatever happened."""
+        for worker in self._workers.values():
+            worker.kill()
+
     def last_words(self) -> list[str]:
         """The last lines of those that ended themselves."""
         found = []

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
 
+from tests.eventually import eventually
+
 _QUIET: dict[str, str | int | float | bool] = {"log_level": 0}
 
 
@@ -49,11 +51,20 @@ def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, by
 
 
 def end_offsets(bootstrap: str, topic: str, partitions: int) -> list[int]:
-    """The end of each partition."""
+    """The end of each partition; asks again while the broker has just started, or the topic was just made."""
     consumer = _reader(bootstrap, "ends")
-    marks = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in range(partitions)]
+
+    def ask() -> list[int] | None:
+        places = [TopicPartition(topic, number) for number in range(partitions)]
+        try:
+            return [consumer.get_watermark_offsets(place, timeout=10)[1] for place in places]
+        except KafkaException:
+            return None
+
+    found = eventually(ask)
     consumer.close()
-    return [high for _, high in marks]
+    assert found is not None
+    return found
 
 
 def behind(bootstrap: str, group: str, topics: Iterable[str], partitions: int) -> int | None:
