@@ -1,0 +1,160 @@
+"""Freezing at 8 hours, folding at 24, lateness, storms: all in log time."""
+
+import pytest
+
+from schemas.rows import pack
+from schemas.topics import AUDIT
+from services.core.ageing import ENTRIES_MAX
+from tests.deliveries import HOUR_S, at, delivery, observed
+from tests.ledger_worker import Worker, events, letters, values, verdicts, view
+
+
+def test_a_frozen_entry_is_final() -> None:
+    worker = Worker()
+    worker.hear(delivery("enabled", 100, eventId="1"), 100)
+    worker.hear(delivery("installed", 0, eventId="0"), 100)
+    earlier = worker.hear(delivery("enabled", 0, eventId="1"), 9 * HOUR_S)
+    assert (earlier.verdict, earlier.row) == ("duplicate", None)
+    conflict = worker.hear(delivery("disabled", 0, eventId="1"), 9 * HOUR_S)
+    assert (conflict.verdict, conflict.row, len(letters(conflict))) == ("conflict", None, 1)
+    assert worker.tenant.flags == ()
+
+
+def test_an_entry_of_exactly_8_hours_may_still_change() -> None:
+    worker = Worker()
+    worker.hear(delivery("enabled", 100, eventId="1"), 100)
+    assert worker.hear(delivery("enabled", 0, eventId="1"), 100 + 8 * HOUR_S).row is not None
+
+
+def test_frozen_verdicts_stand_and_the_rest_are_judged_with_them() -> None:
+    worker = Worker()
+    worker.hear(delivery("enabled", 0), 0)
+    worker.hear(delivery("enabled", 600), 600)
+    between = worker.hear(delivery("disabled", 300), 9 * HOUR_S)
+    assert events(between) == [(worker.tenant.entries[1].uid, 2)]
+    assert [entry.verdict for entry in worker.tenant.entries] == ["new", "new", "absorbed"]
+
+
+def test_after_24_hours_entries_fold_and_nothing_that_shows_changes() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}, eventId="1"), 0)
+    worker.hear(delivery("disabled", 60, eventId="2"), 60)
+    before = view(worker.decisions[-1])
+    later = worker.hear(delivery("disabled", 25 * HOUR_S, eventId="3"), 25 * HOUR_S)
+    assert [entry.uid for entry in worker.tenant.entries] == ["e:3"]
+    assert [entry.uid for entry in later.folded] == ["e:1", "e:2"]
+    assert worker.tenant.folded_to == at(60)
+    same = ("installed", "enabled", "configuration", "configuration_mac", "tenant_id", "flags", "stage")
+    assert {name: view(later)[name] for name in same} == {name: before[name] for name in same}
+
+
+def test_an_unknown_uid_at_or_below_what_folded_is_late_and_asked_about() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"), 0)
+    worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
+    late = worker.hear(delivery("uninstalled", 0, eventId="3"), 25 * HOUR_S + 1)
+    assert (late.verdict, events(late)) == ("late", [])
+    assert view(late)["installed"] is True
+    assert view(late)["recheck_at"] == "2024-01-16T13:00:01.000000Z"
+    assert worker.tenant.revision == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "log_s", "verdict"),
+    [
+        (20 * 60, 25 * HOUR_S, "late"),
+        (20 * 60 + 1, 25 * HOUR_S, "new"),
+        (20 * 60, 24 * HOUR_S + 20 * 60, "new"),
+    ],
+    ids=["within-the-span", "beyond-the-span", "not-a-day-old"],
+)
+def test_within_the_retry_span_above_what_folded_only_the_old_are_late(second: int, log_s: int, verdict: str) -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"), 0)
+    worker.hear(delivery("disabled", 10 * HOUR_S, eventId="2"), 24 * HOUR_S + 1)
+    assert worker.tenant.folded_to == at(0)
+    assert worker.hear(delivery("enabled", second, eventId="3"), log_s).verdict == verdict
+
+
+def test_a_replay_of_what_came_late_says_late_again() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"), 0)
+    worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
+    first = worker.hear(delivery("enabled", 0, eventId="3"), 25 * HOUR_S)
+    again = worker.hear(delivery("enabled", 0, eventId="3"), 25 * HOUR_S, offset=2)
+    assert (verdicts(again), view(again)) == (verdicts(first), view(first))
+    assert values(again, AUDIT) == values(first, AUDIT)
+
+
+def test_what_folded_and_is_committed_is_forgotten_by_a_reset_of_offsets() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"), 0)
+    worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
+    replayed = worker.hear(delivery("installed", 0, eventId="1"), 0, offset=0)
+    assert (replayed.row, replayed.outputs) == (None, ())
+
+
+def test_what_folded_before_its_offset_was_committed_is_found_by_its_replay() -> None:
+    worker = Worker()
+    first = worker.hear(delivery("installed", 0, eventId="1"), 0, committed=-1)
+    worker.hear(delivery("disabled", 26 * HOUR_S, eventId="2"), 26 * HOUR_S, committed=-1)
+    assert [entry.uid for entry in worker.tenant.entries] == ["e:2"]
+    replayed = worker.hear(delivery("installed", 0, eventId="1"), 0, offset=0, committed=-1)
+    assert events(replayed) == [("e:1", 1)]
+    assert verdicts(replayed) == verdicts(first)
+    worker.hear(delivery("enabled", 27 * HOUR_S, eventId="3"), 27 * HOUR_S, committed=1)
+    assert worker.tenant.parted == ()
+
+
+def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:
+    worker = Worker()
+    for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
+        worker.hear(delivery(event, second))
+    worker.hear(delivery("enabled", 2, retryCount=1))
+    worker.hear(delivery("configuration_updated", 30 * HOUR_S), 30 * HOUR_S)
+    assert [mark.flag for mark in worker.tenant.marks] == ["ambiguous"]
+    assert [*worker.tenant.flags] == ["ambiguous"]
+    worker.hear(observed(31 * HOUR_S), 31 * HOUR_S)
+    assert [*worker.tenant.flags] == ["ambiguous"]
+    worker.hear(observed(32 * HOUR_S, enabled=True), 32 * HOUR_S)
+    assert [*worker.tenant.flags, *worker.tenant.marks] == []
+
+
+def test_a_storm_folds_the_oldest_early_flags_the_key_and_asks() -> None:
+    worker = Worker()
+    for number in range(ENTRIES_MAX + 40):
+        worker.hear(
+            delivery("enabled" if number % 2 else "disabled", number * 0.01, eventId=str(number)), number * 0.01
+        )
+    row = worker.tenant
+    assert len(row.entries) == ENTRIES_MAX
+    assert row.flags == ("storm",)
+    assert row.recheck_at_us is not None
+    assert row.revision == ENTRIES_MAX + 40
+    assert view(worker.decisions[-1])["enabled"] is None
+    assert row.now.enabled is not None
+    assert row.now.enabled.uid == f"e:{ENTRIES_MAX + 39}"
+    assert worker.hear(delivery("enabled", 0, eventId="0"), 60).verdict == "late"
+    resolved = worker.hear(observed(3600, enabled=True), 3600)
+    assert (view(resolved)["flags"], view(resolved)["recheck_at"]) == ([], None)
+
+
+def test_restamps_of_what_a_storm_folded_stay_absorbed() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0), 0)
+    worker.hear(delivery("installed", 60), 60)
+    for number in range(ENTRIES_MAX - 1):
+        worker.hear(delivery("enabled", 120 + number, eventId=str(number)), 120 + number)
+    absorbed = worker.tenant.entries[0]
+    assert (absorbed.at_us, absorbed.verdict, absorbed.frozen) == (at(60), "absorbed", True)
+
+
+def test_a_row_stays_within_one_record_whatever_it_is_configured_with() -> None:
+    worker = Worker()
+    for number in range(24):
+        configuration = {"note": f"{number:04}" + '"' * 60_000}
+        worker.hear(delivery("configuration_updated", number, configuration, eventId=str(number)), number, committed=-1)
+    assert len(pack(worker.tenant)) < 2 * 1024 * 1024
+    assert "storm" in worker.tenant.flags
+    assert worker.tenant.revision == 24
+    assert all(values(decision, AUDIT) for decision in worker.decisions)

@@ -1,0 +1,46 @@
+"""A line of the trail is genuine only as it was written."""
+
+from schemas import codec
+from schemas.audit import Audit
+from services.core.audit import genuine, line, message
+from tests.deliveries import KEY, at
+
+KEYS = (b"newest" * 6, b"former" * 6)
+
+
+def written(material: bytes = KEYS[0]) -> Audit:
+    return line(
+        line_id="lifecycle.received/0/7/delivery",
+        key=KEY,
+        what="delivery",
+        verdict="new",
+        why="first",
+        at_us=at(0),
+        material=material,
+    )
+
+
+def test_the_same_thing_said_again_is_the_same_line() -> None:
+    assert written() == written()
+    assert message(written(), "ledger") == message(written(), "ledger")
+
+
+def test_a_line_of_this_key_or_a_former_one_is_genuine_and_of_another_is_not() -> None:
+    assert genuine(written(KEYS[0]), KEYS)
+    assert genuine(written(KEYS[1]), KEYS)
+    assert not genuine(written(b"foreign" * 6), KEYS)
+    assert not genuine(written(), ())
+
+
+def test_whoever_changes_any_field_is_found() -> None:
+    changes = {"id": "x", "key": KEY.upper(), "what": "stage", "verdict": "late", "why": "", "at": at(1), "mac": "é"}
+    assert set(changes) == set(Audit.model_fields)
+    for field, value in changes.items():
+        assert not genuine(written().model_copy(update={field: value}), KEYS), field
+
+
+def test_a_line_survives_the_wire_and_stays_genuine() -> None:
+    sent = message(written(), "provisioner")
+    assert genuine(codec.decode(Audit, sent.value), KEYS)
+    assert codec.texts(sent.headers)["ce_source"] == "/genesys-lifecycle/provisioner"
+    assert sent.key == KEY.encode()

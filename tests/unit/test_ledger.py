@@ -1,0 +1,198 @@
+"""What one record makes of a key, and what the world is told of it."""
+
+from base64 import b64decode
+
+from schemas.event import Recheck
+from schemas.outcome import Direction, State
+from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS
+from services.core.ledger import republish
+from tests.deliveries import KEY, RULES, at, delivery, observed
+from tests.ledger_worker import Worker, events, letters, values, verdicts, view, wish
+
+CONFIGURATION = {"crmEndpoint": "https://acme.salesforce.com", "crmClientSecret": "canary", "syncInterval": "PT5M"}
+PUBLISHED = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
+
+
+def test_a_new_event_is_told_wished_shown_and_audited_in_that_order() -> None:
+    decision = Worker().hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
+    assert [output.topic for output in decision.outputs] == [EVENTS, DESIRED, TENANTS, AUDIT, AUDIT]
+    (event,) = values(decision, EVENTS)
+    assert event == {
+        "key": KEY,
+        "uid": "e:1",
+        "event": "installed",
+        "occurred_at": "2024-01-15T12:00:00.000000Z",
+        "revision": 1,
+        "tenant_id": "tenant_acme_corp",
+        "source": "webhook",
+        "configuration": PUBLISHED,
+    }
+    asked = wish(decision)
+    assert (asked["version"], asked["installed"], asked["enabled"]) == (1, True, True)
+    assert asked["configuration"] == CONFIGURATION
+    shown = view(decision)
+    assert (shown["stage"], shown["revision"], shown["version"]) == ("pending_install", 1, 1)
+    assert shown["configuration"] == PUBLISHED
+    assert verdicts(decision) == [("delivery", "new"), ("stage", "none → pending_install")]
+    ids = {name.decode() for o in decision.outputs for header, name in o.message.headers if header == "ce_id"}
+    assert f"{KEY}/e:1" in ids
+    assert {output.message.key for output in decision.outputs} == {KEY.encode()}
+
+
+def test_no_secret_leaves_but_in_desired() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
+    worker.hear(delivery("configuration_updated", 5, CONFIGURATION | {"token": "canary"}, eventId="2"))
+    worker.hear(observed(60, configuration=CONFIGURATION, cause="operator:Ann"))
+    worker.told(1, Direction.UP, State.DONE)
+    for decision in worker.decisions:
+        for output in decision.outputs:
+            if output.topic is not DESIRED:
+                assert b"canary" not in output.message.value
+                assert b"admin@acme.com" not in output.message.value
+                assert b"Ann" not in output.message.value
+
+
+def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() -> None:
+    worker = Worker()
+    gone = worker.hear(delivery("uninstalled", 10))
+    assert (wish(gone)["installed"], view(gone)["stage"]) == (False, "deprovisioned")
+    late = worker.hear(delivery("installed", 0))
+    assert (wish(late)["installed"], view(late)["stage"]) == (False, "deprovisioned")
+    assert wish(late)["configuration"] == {}
+
+
+def test_a_late_uninstall_between_two_installs_tears_nothing_down() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"))
+    worker.told(1, Direction.UP, State.DONE)
+    worker.hear(delivery("installed", 1800, eventId="3"))
+    late = worker.hear(delivery("uninstalled", 900, eventId="2"))
+    assert events(late) == [("e:2", 3)]
+    assert wish(late)["installed"] is True
+    assert wish(late)["uninstalled_at"] == "2024-01-15T12:15:00.000000Z"
+    assert view(late)["stage"] == "active"
+
+
+def test_desired_is_told_for_every_new_event_also_with_an_equal_value() -> None:
+    worker = Worker()
+    worker.hear(delivery("enabled", 0, eventId="1"))
+    again = worker.hear(delivery("enabled", 3600, eventId="2"))
+    assert wish(again)["version"] == again.row.version if again.row else False
+
+
+def test_a_duplicate_is_audited_and_nothing_else() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"))
+    duplicate = worker.hear(delivery("installed", 7, eventId="1", retryCount=1))
+    assert duplicate.row is None
+    assert [output.topic for output in duplicate.outputs] == [AUDIT]
+    assert verdicts(duplicate) == [("delivery", "duplicate")]
+
+
+def test_a_duplicate_that_lowers_the_time_folds_again_and_publishes_no_event() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", -60, eventId="0"))
+    worker.hear(delivery("enabled", 7, eventId="1"))
+    worker.hear(delivery("disabled", 5, eventId="2"))
+    assert view(worker.decisions[-1])["enabled"] is True
+    earlier = worker.hear(delivery("enabled", 0, eventId="1"))
+    assert (events(earlier), verdicts(earlier)) == ([], [("delivery", "duplicate")])
+    assert (wish(earlier)["enabled"], wish(earlier)["version"]) == (False, 4)
+    assert view(earlier)["revision"] == 3
+
+
+def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"))
+    first = worker.hear(delivery("disabled", 5, eventId="2"))
+    worker.hear(delivery("enabled", 9, eventId="3"))
+    before = worker.tenant
+    again = worker.hear(delivery("disabled", 5, eventId="2"), offset=1)
+    assert again.row is before
+    assert verdicts(again) == verdicts(first)
+    assert [m for m in again.outputs if m.topic in (EVENTS, AUDIT)] == [
+        m for m in first.outputs if m.topic in (EVENTS, AUDIT)
+    ]
+    assert (wish(again)["version"], view(again)["version"]) == (before.desired_version, before.version)
+
+
+def test_what_was_published_stays_though_another_content_counts_now() -> None:
+    worker = Worker()
+    first = worker.hear(delivery("enabled", 9, eventId="1"))
+    conflict = worker.hear(delivery("disabled", 5, eventId="1"))
+    assert (verdicts(conflict), events(conflict)) == ([("delivery", "conflict")], [])
+    assert worker.entry("e:1").event == "disabled"
+    assert worker.tenant.flags == ("conflict",)
+    (letter,) = letters(conflict)
+    assert letter["id"] == "lifecycle.received/0/1"
+    assert (letter["reason"], b64decode(letter["body_base64"])) == ("conflict", b"as it came")
+    assert letter["headers"]["endpoint"] == "default"
+    again = worker.hear(delivery("enabled", 9, eventId="1"), offset=0)
+    assert values(again, EVENTS) == values(first, EVENTS)
+    conflict_again = worker.hear(delivery("disabled", 5, eventId="1"), offset=1)
+    assert letters(conflict_again) == [letter]
+    retried = worker.hear(delivery("disabled", 5, eventId="1"))
+    assert (verdicts(retried), letters(retried)) == ([("delivery", "duplicate")], [])
+
+
+def test_a_topic_made_anew_counts_as_above_every_version() -> None:
+    worker = Worker()
+    for second in range(5):
+        worker.hear(delivery("enabled", second * 3600, eventId=str(second)), incarnation="first")
+    decision = worker.hear(delivery("disabled", 9 * 3600, eventId="9"), offset=0, incarnation="second")
+    assert decision.verdict == "new"
+    assert worker.tenant.version == 6
+    duplicate = worker.hear(delivery("disabled", 9 * 3600, eventId="9"), offset=1, incarnation="second")
+    assert (duplicate.verdict, duplicate.row) == ("duplicate", None)
+    replayed = worker.hear(delivery("disabled", 9 * 3600, eventId="9"), offset=0, incarnation="second")
+    assert events(replayed) == [("e:9", 6)]
+
+
+def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
+    worker = Worker()
+    shown = view(worker.hear(delivery("installed", 0)))
+    done = worker.told(1, Direction.UP, State.DONE)
+    assert (view(done)["stage"], view(done)["generation"]) == ("active", 1)
+    assert view(done)["version"] == shown["version"] + 1
+    assert verdicts(done) == [("stage", "pending_install → active")]
+    assert worker.told(1, Direction.UP, State.DONE, offset=1).outputs == done.outputs
+    above = worker.told(1, Direction.DOWN, State.DONE, offset=7)
+    assert (above.row, above.outputs) == (None, ())
+
+
+def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0))
+    worker.told(1, Direction.UP, State.DONE)
+    gone = worker.hear(delivery("uninstalled", 60))
+    (line,) = [line for line in values(gone, AUDIT) if line["what"] == "stage"]
+    assert line["id"] == f"{KEY}/stage/{view(gone)['version']}"
+    assert line["verdict"] == "active → deprovisioning"
+
+
+def test_republishing_tells_what_stands() -> None:
+    worker = Worker()
+    last = worker.hear(delivery("installed", 0))
+    assert republish(worker.row, None, RULES) == tuple(o for o in last.outputs if o.topic in (DESIRED, TENANTS))
+    assert republish(None, None, RULES) == ()
+
+
+def test_a_wish_to_look_is_shown_until_an_observation_answers_it() -> None:
+    worker = Worker()
+    asked = worker.hear(Recheck(key=KEY, reason="stale", at=at(10.7)), 11)
+    assert view(asked)["recheck_at"] == "2024-01-15T12:00:10.000000Z"
+    assert (view(asked)["installed"], view(asked)["stage"]) == (None, None)
+    assert verdicts(asked) == [("recheck", "asked")]
+    early = worker.hear(observed(9), 12)
+    assert view(early)["recheck_at"] is not None
+    answered = worker.hear(observed(10), 13)
+    assert view(answered)["recheck_at"] is None
+    overtaken = worker.hear(Recheck(key=KEY, reason="stale", at=at(8)), 14)
+    assert (overtaken.row, verdicts(overtaken)) == (None, [("recheck", "asked")])
+
+
+def test_a_wish_from_a_clock_ahead_can_still_be_answered() -> None:
+    worker = Worker()
+    worker.hear(Recheck(key=KEY, reason="stale", at=at(7200)), 10)
+    assert worker.tenant.recheck_at_us == at(10)

@@ -1,0 +1,92 @@
+"""What the reconciler or an operator saw is folded as events that are always taken at their word."""
+
+from schemas.topics import EVENTS
+from schemas.values import Source
+from tests.deliveries import HOUR_S, at, delivery, observed
+from tests.ledger_worker import Worker, events, values, verdicts, view, wish
+
+
+def test_an_observation_is_up_to_three_events_under_its_time() -> None:
+    decision = Worker().hear(observed(60, enabled=False, configuration={"crmEndpoint": "x"}, tenant_id="t"))
+    moment = at(60)
+    assert events(decision) == [
+        (f"r:{moment}:disabled", 1),
+        (f"r:{moment}:installed", 2),
+        (f"r:{moment}:configuration_updated", 3),
+    ]
+    assert {event["source"] for event in values(decision, EVENTS)} == {"reconciler"}
+    assert (view(decision)["enabled"], view(decision)["configuration"]) == (False, {"crmEndpoint": "x"})
+    assert verdicts(decision)[0] == ("observation", "new")
+
+
+def test_what_is_not_there_has_no_other_aspect() -> None:
+    decision = Worker().hear(observed(60, installed=False, enabled=False, configuration={"a": 1}))
+    assert events(decision) == [(f"r:{at(60)}:uninstalled", 1)]
+    assert view(decision)["installed"] is False
+
+
+def test_an_observed_install_keeps_tenant_id_and_configuration() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}))
+    decision = worker.hear(observed(60))
+    assert (wish(decision)["tenant_id"], wish(decision)["configuration"]) == ("tenant_acme_corp", {"crmEndpoint": "x"})
+    assert values(decision, EVENTS)[0]["tenant_id"] is None
+    assert wish(worker.hear(observed(90, tenant_id="other")))["tenant_id"] == "other"
+
+
+def test_an_operator_is_named_as_the_source() -> None:
+    decision = Worker().hear(observed(0, source=Source.OPERATOR, cause="operator:resolve"))
+    assert values(decision, EVENTS)[0]["source"] == "operator"
+
+
+def test_an_observation_is_never_refused_for_age() -> None:
+    worker = Worker()
+    worker.hear(delivery("enabled", 0, eventId="1"))
+    worker.hear(delivery("disabled", 30 * HOUR_S, eventId="2"), 30 * HOUR_S)
+    assert worker.tenant.folded_to == at(0)
+    assert worker.hear(delivery("enabled", 0, eventId="3"), 30 * HOUR_S).verdict == "late"
+    assert worker.hear(observed(-60, enabled=True), 30 * HOUR_S).verdict == "new"
+
+
+def test_an_ambiguity_ends_with_a_look_at_its_aspect_and_not_at_another() -> None:
+    worker = Worker()
+    for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
+        worker.hear(delivery(event, second))
+    worker.hear(delivery("enabled", 2, deliveryAttempt=2))
+    assert worker.tenant.flags == ("ambiguous",)
+    worker.hear(observed(60, configuration={}))
+    assert worker.tenant.flags == ("ambiguous",)
+    worker.hear(observed(1, enabled=True))
+    assert worker.tenant.flags == ("ambiguous",)
+    resolved = worker.hear(observed(61, enabled=True))
+    assert (view(resolved)["flags"], view(resolved)["enabled"]) == ([], True)
+
+
+def test_a_tie_of_install_and_uninstall_stands_installed_until_looked_at() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0))
+    tied = worker.hear(delivery("uninstalled", 0))
+    assert (view(tied)["installed"], view(tied)["flags"]) == (True, ["tie"])
+    assert view(worker.hear(observed(60, installed=False)))["flags"] == []
+
+
+def test_an_absence_ends_the_flags_of_every_aspect() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", -60))
+    worker.hear(delivery("enabled", 0))
+    worker.hear(delivery("disabled", 0))
+    assert worker.tenant.flags == ("tie",)
+    assert view(worker.hear(observed(60, installed=False)))["flags"] == []
+
+
+def test_a_restamp_stays_one_though_it_was_observed_meanwhile() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0))
+    worker.hear(observed(60))
+    assert worker.hear(delivery("installed", 120)).verdict == "absorbed"
+
+
+def test_the_same_look_twice_is_a_duplicate() -> None:
+    worker = Worker()
+    worker.hear(observed(60, enabled=True))
+    assert worker.hear(observed(60, enabled=True)).verdict == "duplicate"
