@@ -147,8 +147,13 @@ class Scene:
         """Wait for the end of a version of a key."""
 
         def find() -> Outcome | None:
-            found = self.outcomes(of)
-            ends = [o for o in found if o.desired_version >= version and o.state is not State.WORKING]
+            ends = [
+                said
+                for said in self.said
+                if said.key == of and said.desired_version >= version and said.state is not State.WORKING
+            ]
+            if not ends:
+                self.outcomes(of)
             return ends[-1] if ends else None
 
         result = eventually(find, deadline_s)

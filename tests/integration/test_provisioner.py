@@ -100,7 +100,7 @@ def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Sce
     assert len(scene.calls(key(1))) == len(STEPS)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     keys = [key(number) for number in range(50)]
@@ -119,7 +119,7 @@ def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, 
         (step, 50, 50) for step in sorted(STEPS)
     ]
     for of in keys:
-        assert sorted({outcome.seq for outcome in scene.outcomes(of)}) == [1, 2]
+        assert {outcome.seq for outcome in scene.said if outcome.key == of} == {1, 2}
     scene.wish([gone(of, 2) for of in keys])
     for of in keys:
         assert scene.ended(of, 2).direction.value == "down"
