@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from schemas.values import EventType, Instant, Json, Key, Record, Source, TenantId
+from schemas.values import EventType, Instant, Json, Key, Record, Source, TenantId, Uuid
 
 
 class Event(Record):
@@ -29,8 +29,8 @@ class Observed(Record):
 
     ce_type: ClassVar[str] = "lifecycle.observed.v1"
 
-    orgId: str  # noqa: N815 - the sender's spelling, as in the webhook
-    integrationId: str  # noqa: N815
+    orgId: Uuid  # noqa: N815 - the sender's spelling, as in the webhook
+    integrationId: Uuid  # noqa: N815
     tenant_id: TenantId | None = None
     read_at: Instant
     """The `Date` header of the first answer of the read: Genesys' clock, not ours."""

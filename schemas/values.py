@@ -61,6 +61,9 @@ Instant = Annotated[
 ]
 """Microseconds since 1970 UTC; RFC 3339 in JSON."""
 
+Uuid = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}$")]
+"""Lower-case."""
+
 Key = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}:{UUID_PATTERN}$")]
 """`orgId:integrationId`, both lower-case UUIDs: the unit of order, state and provisioning, and the Kafka key."""
 
