@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust import topics
@@ -26,7 +27,7 @@ from faust.transport.producer import Producer, ProducerBuffer
 from mode.utils.queues import FlowControlEvent
 
 from services.adapters.tables.assignor import CompleteAssignor
-from services.adapters.tables.consumer import DurableConsumer
+from services.adapters.tables.consumer import DurableConsumer, PromptThread
 from services.adapters.tables.recovery import DurableRecovery, DurableTables
 from services.adapters.tables.store import DurableStore
 from services.adapters.tables.table import DurableTable
@@ -45,6 +46,8 @@ READ = {
     "threaded commit": (driver.AIOKafkaConsumerThread._commit, "932852ce7a23"),
     "seek and wait": (driver.AIOKafkaConsumerThread._seek_wait, "9d221e816d94"),
     "to message": (driver.Consumer._to_message, "7c24f6511b2f"),
+    "worker's consumer": (driver.AIOKafkaConsumerThread._create_worker_consumer, "c2701bfc3e6f"),
+    "new thread": (driver.Consumer._new_consumer_thread, "0870ec53dea7"),
     "empty set means all": (Fetcher.fetched_records, "be4348896b9b"),
     # barrier
     "producer": (Producer.flush, "9ff5ea46f01f"),
@@ -106,8 +109,9 @@ def test_an_internal_reads_as_it_did(name: str) -> None:
         (
             DurableConsumer,
             driver.Consumer,
-            ("_new_offset", "_filter_tps_with_pending_acks", "perform_seek", "_getmany"),
+            ("_new_offset", "_filter_tps_with_pending_acks", "perform_seek", "_getmany", "_new_consumer_thread"),
         ),
+        (PromptThread, driver.AIOKafkaConsumerThread, ("_create_worker_consumer",)),
         (Barrier, Producer, ("flush",)),
         (DurableStore, rocksdb.Store, ("apply_changelog_batch",)),
         (DurableTable, Collection, ("_new_store_by_url", "on_recovery_completed")),
@@ -128,6 +132,10 @@ def test_what_is_overridden_exists_with_the_same_arguments(ours: type, theirs: t
 def test_faust_takes_consumer_and_producer_from_the_transport() -> None:
     assert (driver.Transport.Consumer, driver.Transport.Producer) == (driver.Consumer, driver.Producer)
     assert (Transport.Consumer, Transport.Producer) == (DurableConsumer, Barrier)
+
+
+def test_the_wait_of_a_fetch_is_read_when_the_consumer_starts() -> None:
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
 
 
 def test_the_watchdog_asks_for_attributes_that_exist() -> None:

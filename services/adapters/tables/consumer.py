@@ -17,6 +17,19 @@ from mode import Service
 from services.adapters.tables import watchdog
 from services.adapters.tables.exits import Exit
 
+_FETCH_WAIT_MS = 100
+"""Faust lets a fetch wait 1.5 s at the broker, and whatever is asked of that broker meanwhile (the offsets of a
+recovery, three times) stands in line behind it: seconds of each start on a quiet topic."""
+
+
+class PromptThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread, whose consumer waits at the broker no longer than a recovery may wait behind it."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
+
 
 class DurableConsumer(driver.Consumer):
     """Faust's consumer with offsets and positions of its own."""
@@ -31,6 +44,9 @@ class DurableConsumer(driver.Consumer):
         """When each last moved, monotonic."""
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> PromptThread:
+        return PromptThread(self, loop=self.loop, beacon=self.beacon)
 
     def committed(self, tp: TP) -> int:
         """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
