@@ -77,7 +77,7 @@ def summed(row: TenantRow) -> TenantRow:
     marks = (*row.marks, *merge.marks(row.entries, now))
     needed = _references((*row.entries, *(parted.entry for parted in row.parted)), row.base, now)
     texts = {digest: text for digest, text in (row.texts or {}).items() if digest in needed}
-    if row.parted and sum(map(len, texts.values())) > ROW_MAX_BYTES:
+    if row.parted and sum(map(_bytes, texts.values())) > ROW_MAX_BYTES:
         return summed(replace(row, parted=()))
     return replace(row, now=now, flags=merge.standing(marks, row.seen), texts=texts)
 
@@ -140,7 +140,7 @@ def _excess(row: TenantRow) -> set[str]:
     """The uids of the oldest entries that must go so that the journal is within bounds."""
     texts = row.texts or {}
     references = _references(row.entries, row.base, row.now)
-    count, size = len(row.entries), sum(len(texts[digest]) for digest in references)
+    count, size = len(row.entries), sum(_bytes(texts[digest]) for digest in references)
     old: set[str] = set()
     for entry in row.entries:
         if count <= ENTRIES_MAX and size <= TEXTS_MAX_BYTES:
@@ -149,5 +149,9 @@ def _excess(row: TenantRow) -> set[str]:
         count -= 1
         freed = _references((entry,))
         references -= freed
-        size -= sum(len(texts[digest]) for digest in freed if not references[digest])
+        size -= sum(_bytes(texts[digest]) for digest in freed if not references[digest])
     return old
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

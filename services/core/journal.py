@@ -91,7 +91,9 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
             return Taken(summed(ask(swept, place.log_time_us)), verdicts, folded)
         return Taken(row, verdicts)
     texts = {claim.digest: claim.text for claim in claims if claim.digest is not None and claim.text is not None}
-    judged = merge.judge(sorted((before | after).values()))
+    changed = [entry for uid, entry in after.items() if before.get(uid) is not entry]
+    since_us = min(entry.at_us for now in changed for entry in (now, before.get(now.uid, now)))
+    judged = merge.judge(sorted((before | after).values()), since_us)
     greeted = [e._replace(greeted=e.verdict) if e.uid in after and e.uid not in before else e for e in judged.entries]
     entries, revision = revisions.give(judged._replace(entries=greeted), row.revision, place.offset)
     taken = summed(replace(swept, entries=entries, revision=revision, texts={**(swept.texts or {}), **texts}))

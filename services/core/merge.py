@@ -9,7 +9,6 @@ An unmarked one is then a new event. One marked as a retry is either a late retr
 second: nobody can know, so it is ambiguous and changes nothing until Genesys is asked.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from schemas.journal import Aspect, Entry, Mark, Register, Registers, Seen, Verdict
 from schemas.tenant import Flag
 from schemas.values import EventType
+from services.core.contradiction import Between
 
 RETRY_SPAN_US: Final = 20 * 60 * 1_000_000
 """R: how long the sender retries (the guide, edge case 3)."""
@@ -55,74 +55,42 @@ class View(NamedTuple):
     digest: str | None
 
 
-def judge(entries: Sequence[Entry]) -> Judged:
-    """Give every entry that is not frozen its verdict.
+def judge(entries: Sequence[Entry], since_us: int) -> Judged:
+    """Give every entry that is not final its verdict.
 
     Args:
         entries: Sorted.
+        since_us: Nothing changed below it, so verdicts below it stand.
     """
-    times = [entry.at_us for entry in entries]
+    between: Between | None = None
     judged: list[Entry] = []
     roots: list[int | None] = []
     newest: dict[str, int] = {}
     for index, entry in enumerate(entries):
         restampable = entry.uid.startswith("f:")
         twin = newest.get(entry.f) if restampable else None
-        if twin is not None and entry.at_us - times[twin] > RETRY_SPAN_US:
+        if twin is not None and entry.at_us - judged[twin].at_us > RETRY_SPAN_US:
             twin = None
-        verdict = (
-            entry.verdict if entry.frozen else _verdict(entry, None if twin is None else judged[twin], entries, times)
-        )
-        judged.append(entry if verdict is entry.verdict else entry._replace(verdict=verdict))
-        if verdict is Verdict.ABSORBED:
-            roots.append(None if twin is None else roots[twin])
-        else:
-            roots.append(index)
+        if not entry.frozen and entry.at_us >= since_us:
+            between = between or Between(entries)
+            verdict = _verdict(entry, None if twin is None else judged[twin], between)
+            entry = entry if verdict is entry.verdict else entry._replace(verdict=verdict)  # noqa: PLW2901 - the same uid
+        judged.append(entry)
+        restamp = entry.verdict is Verdict.ABSORBED
+        roots.append(index if not restamp else None if twin is None else roots[twin])
         if restampable:
             newest[entry.f] = index
     return Judged(judged, roots)
 
 
-def _verdict(entry: Entry, twin: Entry | None, entries: Sequence[Entry], times: Sequence[int]) -> Verdict:
+def _verdict(entry: Entry, twin: Entry | None, between: Between) -> Verdict:
     if twin is not None:
-        doubtful = twin.verdict is Verdict.AMBIGUOUS or _contradicted(entry, twin.at_us, entries, times, orphan=False)
-        if not doubtful:
+        if twin.verdict is not Verdict.AMBIGUOUS and not between.contradicts(entry, twin.at_us, orphan=False):
             return Verdict.ABSORBED
         return Verdict.AMBIGUOUS if entry.marked else Verdict.NEW
-    if entry.marked and _contradicted(entry, entry.at_us - RETRY_SPAN_US, entries, times, orphan=True):
+    if entry.marked and between.contradicts(entry, entry.at_us - RETRY_SPAN_US, orphan=True):
         return Verdict.AMBIGUOUS
     return Verdict.NEW
-
-
-def _contradicted(entry: Entry, since_us: int, entries: Sequence[Entry], times: Sequence[int], *, orphan: bool) -> bool:
-    between = range(bisect_left(times, since_us), bisect_right(times, entry.at_us))
-    return any(contradicts(entries[i], entry, orphan=orphan) for i in between if entries[i].uid != entry.uid)
-
-
-def contradicts(other: Entry, entry: Entry, *, orphan: bool) -> bool:
-    """Whether `other`, at or before `entry`, says otherwise about what `entry` says.
-
-    Args:
-        other: The event between.
-        entry: The event judged.
-        orphan: `entry` is marked and has no earlier twin: then a configuration changed since may be its own.
-    """
-    if other.event is EventType.UNINSTALLED:
-        return entry.event is not EventType.UNINSTALLED
-    match entry.event:
-        case EventType.INSTALLED:
-            return orphan and other.event is EventType.CONFIGURATION_UPDATED and _another(other, entry)
-        case EventType.UNINSTALLED:
-            return other.event is EventType.INSTALLED
-        case EventType.CONFIGURATION_UPDATED:
-            return other.event in (EventType.INSTALLED, EventType.CONFIGURATION_UPDATED) and _another(other, entry)
-        case _:
-            return ASPECT[other.event] is Aspect.ENABLED and other.event is not entry.event
-
-
-def _another(one: Entry, two: Entry) -> bool:
-    """Two configurations are known and differ."""
-    return one.digest is not None and two.digest is not None and one.digest != two.digest
 
 
 def fold(entries: Iterable[Entry], base: Registers) -> Registers:

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.rows import pack
-from schemas.topics import AUDIT
+from schemas.topics import AUDIT, EVENTS
 from services.core.ageing import ENTRIES_MAX
 from tests.deliveries import HOUR_S, at, delivery, observed
 from tests.ledger_worker import Worker, events, letters, values, verdicts, view
@@ -158,3 +158,19 @@ def test_a_row_stays_within_one_record_whatever_it_is_configured_with() -> None:
     assert "storm" in worker.tenant.flags
     assert worker.tenant.revision == 24
     assert all(values(decision, AUDIT) for decision in worker.decisions)
+
+
+def test_a_storm_within_one_commit_interval_replays_to_the_byte() -> None:
+    worker, total = Worker(), ENTRIES_MAX + 60
+    history = [
+        (delivery("enabled" if number % 2 else "disabled", number * 7 % total, eventId=str(number)), number * 0.01)
+        for number in range(total)
+    ]
+    first = [worker.hear(told, log_s, committed=-1) for told, log_s in history]
+    end = worker.tenant
+    for offset, (told, log_s) in enumerate(history):
+        again = worker.hear(told, log_s, offset=offset, committed=-1)
+        assert values(again, EVENTS) == values(first[offset], EVENTS)
+        assert values(again, AUDIT) == values(first[offset], AUDIT)
+    assert worker.tenant is end
+    assert end.revision == sum(len(values(decision, EVENTS)) for decision in first)
