@@ -76,6 +76,12 @@ def days(most: int = 14) -> st.SearchStrategy[list[Arrival]]:
     return st.lists(st.builds(_arrival, attempts(FAR), DELAYS), min_size=1, max_size=most).map(_in_order)
 
 
+def arrivals(most: int = 14) -> st.SearchStrategy[list[Arrival]]:
+    """A history over days, or one dense enough that restamps of restamps lie among what contradicts them."""
+    dense = burst(most).map(lambda told: [Arrival(delivery, 30 * MINUTE) for delivery in told])
+    return st.one_of(days(most), dense)
+
+
 class Record(NamedTuple):
     """Anything in `lifecycle.received`, and the log time of its arrival in milliseconds after noon."""
 

@@ -19,7 +19,7 @@ from services.core.journal import take
 from services.core.ledger import Place
 from services.core.merge import view
 from tests.deliveries import KEY, NOON_US, RULES
-from tests.property.histories import HOUR, Arrival, burst, days
+from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import Said, World
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "model" / "algebra.py"
@@ -32,10 +32,10 @@ def said(delivery: Delivery) -> Said:
     return Said(claim.event.value, at, claim.text or "", claim.uid, claim.f, claim.marked)
 
 
-def fold(arrivals: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
+def fold(history: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
     row = TenantRow(KEY)
     verdicts: list[Verdict] = []
-    for offset, (delivery, arrived) in enumerate(arrivals):
+    for offset, (delivery, arrived) in enumerate(history):
         place = Place("received", 0, offset, NOON_US + arrived * 1000)
         taken = take(row, identify(delivery, RULES.identity), place)
         row, verdicts = taken.row, [*verdicts, *taken.verdicts]
@@ -58,30 +58,30 @@ def essence(row: TenantRow) -> Any:
     return entries, row.now, row.flags, state(row)
 
 
-@given(days())
+@given(arrivals())
 @settings(max_examples=1200, deadline=None)
-def test_days_of_history_end_as_the_rules_say(arrivals: list[Arrival]) -> None:
+def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
     world = World()
     late = []
-    for delivery, arrived in arrivals:
+    for delivery, arrived in history:
         late.append(not world.hear(said(delivery), arrived))
-    row, verdicts = fold(arrivals)
+    row, verdicts = fold(history)
     assert [verdict is Verdict.LATE for verdict in verdicts] == late
-    end = arrivals[-1].arrived + 200 * HOUR
-    for moment in (arrivals[-1].arrived, end):
+    end = history[-1].arrived + 200 * HOUR
+    for moment in (history[-1].arrived, end):
         world.age(moment)
-        row, _ = sweep(row, len(arrivals), NOON_US + moment * 1000, len(arrivals))
+        row, _ = sweep(row, len(history), NOON_US + moment * 1000, len(history))
         row = summed(row)
         assert state(row) == world.state()
         assert row.folded_to == (None if world.folded_to is None else NOON_US + world.folded_to * 1000)
     assert row.entries == ()
 
 
-@given(days())
+@given(arrivals())
 @settings(max_examples=600, deadline=None)
-def test_each_verdict_is_the_one_the_rules_give(arrivals: list[Arrival]) -> None:
+def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
     world, row = World(), TenantRow(KEY)
-    for offset, (delivery, arrived) in enumerate(arrivals):
+    for offset, (delivery, arrived) in enumerate(history):
         world.hear(said(delivery), arrived)
         before = row
         row = take(row, identify(delivery, RULES.identity), Place("received", 0, offset, NOON_US + arrived * 1000)).row
@@ -91,15 +91,15 @@ def test_each_verdict_is_the_one_the_rules_give(arrivals: list[Arrival]) -> None
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference model is not beside this checkout")
-@given(days())
+@given(arrivals())
 @settings(max_examples=600, deadline=None)
-def test_the_reference_model_agrees(arrivals: list[Arrival]) -> None:
+def test_the_reference_model_agrees(history: list[Arrival]) -> None:
     algebra = reference()
     journal: dict[str, Any] = {}
     frozen: dict[str, str] = {}
     base, folded_to, flagged = algebra.Base(), None, False
     counted = []
-    for delivery, arrived in arrivals:
+    for delivery, arrived in history:
         frozen = algebra.freeze(journal, frozen, arrived)
         journal, base, frozen, folded, doubt = algebra.prune(journal, base, frozen, arrived)
         flagged |= doubt
@@ -111,11 +111,11 @@ def test_the_reference_model_agrees(arrivals: list[Arrival]) -> None:
         counted.append(not late)
         if not late:
             journal = algebra.add(journal, heard, frozen)
-    row, verdicts = fold(arrivals)
+    row, verdicts = fold(history)
     assert [verdict is not Verdict.LATE for verdict in verdicts] == counted
     shown = algebra.view(journal, base, frozen)
     assert state(row)[:3] == (shown.installed, shown.enabled, shown.config)
-    if row.entries and row.updated_at_us == NOON_US + arrivals[-1].arrived * 1000:
+    if row.entries and row.updated_at_us == NOON_US + history[-1].arrived * 1000:
         assert state(row)[3] == (shown.flagged or flagged)
 
 

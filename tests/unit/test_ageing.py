@@ -106,6 +106,17 @@ def test_what_folded_before_its_offset_was_committed_is_found_by_its_replay() ->
     assert worker.tenant.parted == ()
 
 
+def test_a_duplicate_just_before_its_entry_folded_is_a_duplicate_again() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0, eventId="1"), 0)
+    first = worker.hear(delivery("installed", 0, eventId="1"), 60)
+    worker.hear(delivery("disabled", 26 * HOUR_S, eventId="2"), 26 * HOUR_S, committed=0)
+    replayed = worker.hear(delivery("installed", 0, eventId="1"), 60, offset=1, committed=0)
+    assert verdicts(replayed) == verdicts(first) == [("delivery", "duplicate")]
+    worker.hear(delivery("enabled", 27 * HOUR_S, eventId="3"), 27 * HOUR_S, committed=1)
+    assert worker.tenant.parted == ()
+
+
 def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:
     worker = Worker()
     for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):

@@ -58,6 +58,13 @@ def test_s5_a_marked_third_is_ambiguous_and_changes_nothing() -> None:
     assert tenant["flags"] == ["ambiguous"]
 
 
+def test_s5_then_an_unmarked_fourth_is_new_since_its_twin_is_in_doubt() -> None:
+    history = body("enabled", 0), body("disabled", 1), body("enabled", 2, deliveryAttempt=2), body("enabled", 3)
+    verdicts, tenant = judged(body("installed", -60), *history)
+    assert verdicts == ["new", "new", "new", "ambiguous", "new"]
+    assert tenant["enabled"] is True
+
+
 def test_s6_five_restamped_installs_are_one() -> None:
     verdicts, _ = judged(*(body("installed", minutes * 60) for minutes in (0, 4, 8, 12, 16, 20)))
     assert verdicts == ["new"] + ["absorbed"] * 5
