@@ -129,7 +129,7 @@ class Nemesis:
             self._start(name)
 
     def _term(self, name: str) -> None:
-        status = self._workers[name].stop(25)
+        status = self._workers[name].stop(20)
         if status != 0:
             self.diary.append(f"not stopped cleanly:{name}:{status}")
         self._start(name)

@@ -40,7 +40,7 @@ class Exit(IntEnum):
     CRASHED = 81
     """Faust gave up by itself."""
     STUCK = 82
-    """It was asked to stop and did not within its time."""
+    """It was asked to stop and did not within its time; where its tasks stood is told."""
 
 
 End = Callable[[Exit, str], NoReturn]

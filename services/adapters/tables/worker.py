@@ -1,13 +1,19 @@
-"""Runs a table worker from start to end on the caller's loop."""
+"""Runs a table worker from start to end on the caller's loop.
+
+Rule: once it was asked to stop, the process has a fixed time to live, whatever hangs: Faust's services, a barrier
+behind a broker that is away, or the end of the loop itself. What was not committed is read again.
+"""
 
 import asyncio
+import threading
 from contextlib import suppress
+from pathlib import Path
 
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.exits import Exit
 
-STOP_S = 15.0
-"""Stopping passes one commit barrier; when the broker is away that would wait for it, and a replay does as well."""
+STOP_S = 12.0
+"""Two seconds are usual; a supervisor kills after fifteen."""
 
 
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
@@ -18,25 +24,33 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
         asyncio.create_task(stop.wait(), name="asked to stop"),
         asyncio.create_task(app._crashed.wait(), name="faust crashed"),
     }
-    try:
-        while not stop.is_set():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if starting in done and (error := starting.exception()) is not None:
-                app.end(Exit.CRASHED, f"could not start: {type(error).__name__}: {error}")
-            if app.crashed:
-                app.end(Exit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
-        await _stop(app)
-    finally:
-        for task in waiting:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    while not stop.is_set():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if starting in done and not starting.cancelled() and (error := starting.exception()) is not None:
+            app.end(Exit.CRASHED, f"could not start: {type(error).__name__}: {error}")
+        if app.crashed:
+            app.end(Exit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
+    _end_in_time(app, asyncio.get_running_loop())
+    await app.stop()
+    await app.log_of_writes.flush()
+    for task in waiting:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
-async def _stop(app: DurableApp) -> None:
-    try:
-        async with asyncio.timeout(STOP_S):
-            await app.stop()
-            await app.log_of_writes.flush()
-    except TimeoutError:
-        app.end(Exit.STUCK, f"did not stop within {STOP_S:.0f} s; uncommitted events will be read again")
+def _end_in_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
+    """End the process after `STOP_S`, from a thread: the loop may be what hangs."""
+
+    def end() -> None:
+        app.end(Exit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_places(loop)}")
+
+    timer = threading.Timer(STOP_S, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _places(loop: asyncio.AbstractEventLoop) -> str:
+    """Where the tasks of the loop stand."""
+    frames = [frame for task in asyncio.all_tasks(loop) for frame in task.get_stack(limit=1)]
+    return ", ".join(sorted({f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in frames}))
