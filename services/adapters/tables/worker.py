@@ -8,6 +8,7 @@ import asyncio
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.exits import Exit
@@ -51,6 +52,12 @@ def _end_in_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _places(loop: asyncio.AbstractEventLoop) -> str:
-    """Where the tasks of the loop stand."""
-    frames = [frame for task in asyncio.all_tasks(loop) for frame in task.get_stack(limit=1)]
-    return ", ".join(sorted({f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in frames}))
+    """Where the tasks of the loop stand, innermost."""
+    return ", ".join(sorted({_place(task.get_coro()) for task in asyncio.all_tasks(loop)}))
+
+
+def _place(waiting: Any) -> str:
+    place = "nowhere"
+    while (frame := getattr(waiting, "cr_frame", None)) is not None:
+        place, waiting = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", waiting.cr_await
+    return place
