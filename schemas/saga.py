@@ -151,3 +151,5 @@ class Journal(Record):
     sweeps: tuple[Sweep, ...] = ()
     seq: int = 0
     """Outcomes written so far."""
+    lines: int = 0
+    """Audit lines written so far: one for each answer that changed, or failed to change, something outside."""

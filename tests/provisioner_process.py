@@ -19,15 +19,17 @@ import confluent_kafka
 import psycopg
 from psycopg import sql
 
+from schemas.audit import Audit
 from schemas.codec import decode
 from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
-from schemas.topics import DESIRED, OUTCOMES, named
+from schemas.topics import AUDIT, DESIRED, OUTCOMES, named
 from services.adapters import topics
 from tests.eventually import eventually
 from tests.provisioner_child import TABLES
 
 PARTITIONS = 2
+SECRET = "k" * 40
 
 
 def free_port() -> int:
@@ -79,15 +81,9 @@ class Scene:
 
     def __enter__(self) -> Self:
         topics.apply({"bootstrap.servers": self.kafka}, prefix=self.prefix, partitions=PARTITIONS, replication=1)
-        secret = "k" * 40
-        material = {
-            "identity": secret,
-            "configuration": secret,
-            "audit": [secret],
-            "seal": [secret],
-            "outputs": [secret],
-        }
-        self.folder.joinpath("keyring.json").write_text(json.dumps({"endpoints": {}, "material": material}))
+        material = {"identity": SECRET, "configuration": SECRET}
+        lists = {"audit": [SECRET], "seal": [SECRET], "outputs": [SECRET]}
+        self.folder.joinpath("keyring.json").write_text(json.dumps({"endpoints": {}, "material": material | lists}))
         with psycopg.connect(self.database, autocommit=True) as session:
             session.execute(TABLES)
         self._producer = confluent_kafka.Producer({"bootstrap.servers": self.kafka, "linger.ms": 1})
@@ -142,6 +138,15 @@ class Scene:
             if message.error() is None:
                 self.said.append(decode(Outcome, message.value()))
         return [outcome for outcome in self.said if outcome.key == of]
+
+    def audit(self, of: str) -> list[Audit]:
+        """The audit lines of a key so far, repeats included."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka, "group.id": str(uuid.uuid4())})
+        places = [confluent_kafka.TopicPartition(named(AUDIT, self.prefix), n, 0) for n in range(PARTITIONS)]
+        consumer.assign(places)
+        found = [decode(Audit, message.value()) for message in consumer.consume(1_000, 1.0)]
+        consumer.close()
+        return [line for line in found if line.key == of]
 
     def ended(self, of: str, version: int, deadline_s: float = 60.0) -> Outcome:
         """Wait for the end of a version of a key."""

@@ -1,4 +1,4 @@
-"""What the registry hands out and answers: a leased row, an outcome on its way, and the four ends of a write."""
+"""What the registry hands out and answers: a leased row, what is to be published, and the four ends of a write."""
 
 import time
 from dataclasses import dataclass
@@ -53,10 +53,26 @@ class TenantTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Saying:
+    """A record to be published once the turn that it belongs to is committed.
+
+    Attributes:
+        topic: Its topic's name, without prefix.
+        seq: 1, 2, 3 … per key and topic.
+        value: JSON.
+    """
+
+    topic: str
+    seq: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Unacknowledged:
-    """One outcome record that Kafka has not acknowledged."""
+    """A saying that Kafka has not acknowledged."""
 
     id: int
     key: str
+    topic: str
     seq: int
     value: bytes

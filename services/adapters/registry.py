@@ -1,8 +1,8 @@
-"""The registry: one PostgreSQL schema with a row per key, tenantId bindings, plans, and outcomes not yet in Kafka.
+"""The registry: one PostgreSQL schema with a row per key, bindings, plans, and what Kafka has not acknowledged.
 
 Rule: whoever writes a row holds its lease and says so with the epoch; a write under another epoch, or for a desired
 version that is no longer the newest, changes nothing. Leases go by the clock of the database. Journal, binding and
-outcomes of one turn are one commit.
+sayings of one turn are one commit.
 """
 
 import time
@@ -15,11 +15,10 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
-from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Unacknowledged, Written
+from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
 
 _MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
 _SAFE: Final[dict[str, Any]] = {
@@ -29,7 +28,16 @@ _SAFE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-_SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+_SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+"""A process that was stopped in the middle of a transaction holds its locks no longer than this. It is longer than Kafka
+may take to acknowledge what `drain` handed over."""
+
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -130,14 +138,14 @@ class Registry:
         ]
 
     async def write(
-        self, claim: Claim, journal: Journal, outcomes: Sequence[Outcome], *, due_in_s: float | None, release: bool
+        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, due_in_s: float | None, release: bool
     ) -> Written | Newer | Lost | TenantTaken:
-        """Commit one turn: journal, binding, outcomes and when it is due next.
+        """Commit one turn: journal, binding, what it says and when it is due next.
 
         Args:
             claim: Brought up to date when something was written.
             journal: The new one.
-            outcomes: Numbered.
+            sayings: In the order in which they are to be published.
             due_in_s: From now; None: not before a newer version comes.
             release: Give the lease back; else it begins anew.
 
@@ -158,8 +166,9 @@ class Registry:
             "org": claim.key.partition(":")[0],
             "due_in_s": due_in_s,
             "lease_s": None if release else self._lease_s,
-            "seqs": [outcome.seq for outcome in outcomes],
-            "values": [outcome.model_dump_json(by_alias=True).encode() for outcome in outcomes],
+            "topics": [saying.topic for saying in sayings],
+            "seqs": [saying.seq for saying in sayings],
+            "values": [saying.value for saying in sayings],
         }
         async with self._session() as session:
             binds = tenant_id is not None and tenant_id != before
@@ -192,7 +201,7 @@ class Registry:
     async def drain(
         self, publish: Callable[[list[Unacknowledged]], Awaitable[list[int]]], limit: int
     ) -> tuple[int, int]:
-        """Hand the oldest outcomes over, in order, and delete those whose ids come back.
+        """Hand the oldest sayings over, in order, and delete those whose ids come back.
 
         One process at a time does this: two would break the order within a key. Returns how many were found and how
         many were deleted; none when another process is at it.
@@ -213,7 +222,7 @@ class Registry:
         try:
             async with self._pool.connection() as session:
                 yield session
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
 
 

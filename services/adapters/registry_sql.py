@@ -54,11 +54,12 @@ WRITE: Final[LiteralString] = """
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
         RETURNING key
     ), said AS (
-        INSERT INTO outbox (key, seq, value)
-        SELECT mine.key, said.seq, said.value
-        FROM mine, unnest(%(seqs)s::bigint[], %(values)s::bytea[]) AS said (seq, value)
-        ORDER BY said.seq
-        ON CONFLICT (key, seq) DO NOTHING
+        INSERT INTO outbox (key, topic, seq, value)
+        SELECT mine.key, said.topic, said.seq, said.value
+        FROM mine, unnest(%(topics)s::text[], %(seqs)s::bigint[], %(values)s::bytea[])
+            WITH ORDINALITY AS said (topic, seq, value, place)
+        ORDER BY said.place
+        ON CONFLICT (key, topic, seq) DO NOTHING
     )
     SELECT count(*) FROM mine
 """
@@ -75,5 +76,5 @@ UNBIND: Final[LiteralString] = """
 """
 
 OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"
-OUTBOX: Final[LiteralString] = "SELECT id, key, seq, value FROM outbox ORDER BY id LIMIT %s"
+OUTBOX: Final[LiteralString] = "SELECT id, key, topic, seq, value FROM outbox ORDER BY id LIMIT %s"
 OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"

@@ -51,6 +51,8 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     after = _paced(after, answer, now_us, pace, seed)
     if after.answers >= move.step.retries and after.verdict is not Verdict.REFUSED:
         after = after.model_copy(update={"verdict": Verdict.EXHAUSTED})
+    if not isinstance(move, Observe):
+        journal = journal.model_copy(update={"lines": journal.lines + 1})
     return with_log(_without_reissue(journal, move, after), move, _kept_trying(journal, move, after, now_us))
 
 

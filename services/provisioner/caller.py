@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
+from schemas import codec
 from schemas.saga import Journal, Life
+from schemas.topics import AUDIT
 from services.adapters import metrics
+from services.adapters.claims import Saying
 from services.adapters.logs import Logger
 from services.adapters.sealing import Sealer, Unsealable
+from services.core import audit
 from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb, idempotency_key
 from services.core.moves import Called, Observe, Undo
 from services.core.references import substitute
@@ -33,7 +37,12 @@ class Caller:
     """The hands of the plan, by kind."""
 
     def __init__(
-        self, hands: Mapping[str, Hand], secret: Mapping[str, frozenset[str]], sealer: Sealer, log: Logger
+        self,
+        hands: Mapping[str, Hand],
+        secret: Mapping[str, frozenset[str]],
+        sealer: Sealer,
+        audit_key: bytes,
+        log: Logger,
     ) -> None:
         """Take the hands.
 
@@ -41,9 +50,11 @@ class Caller:
             hands: By the kind's name in the plan.
             secret: Kind to the names of its outputs that are sealed.
             sealer: Of this installation.
+            audit_key: The newest of `material.audit`.
             log: Of the service.
         """
-        self._hands, self._secret, self._sealer, self._log = hands, secret, sealer, log
+        self._hands, self._secret, self._sealer = hands, secret, sealer
+        self._audit_key, self._log = audit_key, log
 
     async def call(self, key: str, epoch: int, journal: Journal, move: Called) -> Answer:
         """Make the call of a move whose intent is committed."""
@@ -62,6 +73,22 @@ class Caller:
             names = self._secret.get(call.kind, frozenset())
             return replace(answer, outputs=self._sealer.seal(_place(life, key, call.step), answer.outputs, names))
         return answer
+
+    def lines(self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int) -> list[Saying]:
+        """The audit line of an answer, for the same commit; a look changes nothing and has none."""
+        if isinstance(move, Observe):
+            return []
+        verb = Verb.DELETE if isinstance(move, Undo) else move.verb
+        line = audit.line(
+            line_id=f"{key}/step/{journal.lines}",
+            key=key,
+            what="step",
+            verdict=f"{verb} {type(answer).__name__.lower()}",
+            why=f"{move.step.name} of generation {move.generation}, intent {move.n}",
+            at_us=now_us,
+            material=self._audit_key,
+        )
+        return [Saying(AUDIT.name, journal.lines, codec.dump(line))]
 
     def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)

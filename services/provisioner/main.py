@@ -125,14 +125,15 @@ def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",
     )
-    sealer = Sealer(keyring.material(settings.keyring_file).outputs)
+    material = keyring.material(settings.keyring_file)
+    sealer, audit_key = Sealer(material.outputs), keyring.raw(material.audit[0])
     try:
         plans = PlanBook(registry, text=hands.plan, kinds=hands.kinds.keys(), settings=settings_for_plans(settings))
     except BadPlan as error:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
     runner = Runner(
         registry,
-        Caller(hands.kinds, hands.secret, sealer, log),
+        Caller(hands.kinds, hands.secret, sealer, audit_key, log),
         plans,
         Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
         now_us=clock.now_us,

@@ -1,19 +1,21 @@
-"""Registry → `lifecycle.outcomes`: in order within a key, deleted after the delivery report.
+"""Registry → `lifecycle.outcomes` and `lifecycle.audit`: in order within a key, deleted after the delivery report.
 
-Rule: an outcome may be sent twice, and says so by its `seq`; it is never lost, and never first sent before an older one
-of its key.
+Rule: a record may be sent twice, equal to the byte; it is never lost, and never first sent before an older one of its
+key.
 """
 
 import asyncio
 from typing import Final
 
-from schemas.codec import decode, encode
+from schemas.audit import Audit
+from schemas.codec import Message, decode, encode
 from schemas.outcome import Outcome
-from schemas.topics import OUTCOMES, named
+from schemas.topics import AUDIT
 from services.adapters.claims import Unacknowledged
 from services.adapters.kafka import Ack, KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
+from services.core import audit
 
 BATCH: Final = 500
 _POLL_S: Final = 1.0
@@ -25,7 +27,7 @@ class Outbox:
     def __init__(self, registry: Registry, producer: Producer, *, prefix: str, log: Logger) -> None:
         """Take the two ends."""
         self._registry, self._producer, self._log = registry, producer, log
-        self._topic = named(OUTCOMES, prefix)
+        self._prefix = prefix
         self._wake = asyncio.Event()
         self._stopping = False
         self.fault = ""
@@ -59,14 +61,6 @@ class Outbox:
         failed: dict[str, str] = {}
 
         def send(row: Unacknowledged) -> None:
-            outcome = decode(Outcome, row.value)
-            message = encode(
-                outcome,
-                key=row.key,
-                ce_id=f"{row.key}/outcome/{row.seq}",
-                source="/genesys-lifecycle/provisioner",
-                at_us=outcome.at,
-            )
 
             def report(result: Ack | KafkaError) -> None:
                 if isinstance(result, Ack) and row.key not in failed:
@@ -74,7 +68,7 @@ class Outbox:
                 else:
                     failed[row.key] = result.reason if isinstance(result, KafkaError) else failed[row.key]
 
-            self._producer.send(self._topic, message, report)
+            self._producer.send(self._prefix + row.topic, _message(row), report)
 
         try:
             for row in rows:
@@ -93,3 +87,16 @@ class Outbox:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+def _message(row: Unacknowledged) -> Message:
+    if row.topic == AUDIT.name:
+        return audit.message(decode(Audit, row.value), "provisioner")
+    outcome = decode(Outcome, row.value)
+    return encode(
+        outcome,
+        key=row.key,
+        ce_id=f"{row.key}/outcome/{row.seq}",
+        source="/genesys-lifecycle/provisioner",
+        at_us=outcome.at,
+    )

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from schemas import codec
 from schemas.outcome import Outcome, State
 from schemas.saga import Journal
+from schemas.topics import OUTCOMES
 from services.adapters import metrics
-from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Written
+from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Written
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
@@ -79,7 +81,7 @@ class Runner:
         self.registry_fault = "not asked yet"
         """What is wrong with the registry; empty text when it is well."""
         self.said: Callable[[], None] = lambda: None
-        """Called when outcomes were committed."""
+        """Called when something to be published was committed."""
 
     def wake(self) -> None:
         """Look for due sagas now."""
@@ -115,12 +117,11 @@ class Runner:
         self._wake.set()
 
     async def _drive(self, claim: Claim) -> None:
-        journal = claim.journal
+        journal, lines = claim.journal, list[Saying]()
         while True:
             now_us = self._now_us()
             turn = await self._decide(claim, journal, now_us)
-            due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
-            match await self._commit(claim, turn, due_in_s):
+            match await self._commit(claim, turn, lines, now_us):
                 case Lost():
                     return
                 case Newer():
@@ -131,7 +132,9 @@ class Runner:
             if isinstance(turn.move, Wait) or not claim.is_held():
                 return
             answer = await self._caller.call(claim.key, claim.epoch, turn.journal, turn.move)
-            journal = settle(turn.journal, turn.move, answer, self._now_us(), self._pace)
+            now_us = self._now_us()
+            journal = settle(turn.journal, turn.move, answer, now_us, self._pace)
+            lines = self._caller.lines(claim.key, journal, turn.move, answer, now_us)
 
     async def _decide(self, claim: Claim, journal: Journal, now_us: int) -> Turn:
         if self._stopping:
@@ -142,15 +145,17 @@ class Runner:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             return Turn(journal, Wait(now_us + _BAD_PLAN_US), ())
 
-    async def _commit(self, claim: Claim, turn: Turn, due_in_s: float | None) -> Written | Newer | Lost | TenantTaken:
+    async def _commit(
+        self, claim: Claim, turn: Turn, lines: list[Saying], now_us: int
+    ) -> Written | Newer | Lost | TenantTaken:
         """Write one turn, however long the registry is away; a turn that ends in a wait gives the lease back."""
         began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
         release = isinstance(turn.move, Wait)
+        due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
+        sayings = [*lines, *map(_saying, turn.outcomes)]
         while True:
             try:
-                result = await self._registry.write(
-                    claim, turn.journal, turn.outcomes, due_in_s=due_in_s, release=release
-                )
+                result = await self._registry.write(claim, turn.journal, sayings, due_in_s=due_in_s, release=release)
                 break
             except RegistryAway as error:
                 self.registry_is(str(error))
@@ -158,7 +163,7 @@ class Runner:
                     return Lost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
-        if isinstance(result, Written) and turn.outcomes:
+        if isinstance(result, Written) and sayings:
             self._tell(turn.outcomes, began_us)
         return result
 
@@ -221,6 +226,10 @@ class Runner:
             self._log.error("saga stopped", key=claim.key, why=repr(error))
         if len(self._running) >= self._at_once - 1:
             self._wake.set()
+
+
+def _saying(outcome: Outcome) -> Saying:
+    return Saying(OUTCOMES.name, outcome.seq, codec.dump(outcome))
 
 
 def _due_in_s(wait: Wait, now_us: int) -> float | None:

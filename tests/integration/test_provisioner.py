@@ -11,9 +11,10 @@ from confluent_kafka import TopicPartition
 
 from schemas.outcome import State
 from schemas.topics import DESIRED, named
+from services.core.audit import genuine
 from tests.eventually import eventually
 from tests.provisioner_child import CANARY
-from tests.provisioner_process import PARTITIONS, Scene, desired, end, gone, key, shut
+from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, gone, key, shut
 from tests.saga_world import STEPS
 
 
@@ -61,6 +62,19 @@ def test_secret_outputs_are_sealed_and_appear_in_no_log(scene: Scene) -> None:
     ((journal,),) = scene.rows("SELECT journal::text FROM lifecycle.sagas")
     assert '"$sealed"' in journal
     assert CANARY not in journal + scene.logs()
+
+
+def test_every_change_outside_has_its_line_in_the_audit_trail(scene: Scene) -> None:
+    scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    scene.wish([gone(key(1), 2)])
+    scene.ended(key(1), 2)
+    expected = [f"{verb} done" for verb in ("create", "delete") for _ in STEPS]
+    lines = eventually(lambda: scene.audit(key(1)) if len(scene.audit(key(1))) >= len(expected) else [])
+    assert [line.verdict for line in lines] == expected
+    assert [line.id for line in lines] == [f"{key(1)}/step/{number}" for number in range(1, len(expected) + 1)]
+    assert all(genuine(line, [SECRET.encode()]) for line in lines)
 
 
 def test_an_uninstall_with_another_tenants_name_acts_on_the_recorded_one(scene: Scene) -> None:

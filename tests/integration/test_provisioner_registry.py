@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life
 from schemas.tenant import Desired
-from services.adapters.claims import Claim, Lost, Newer, TenantTaken, Unacknowledged, Written
+from schemas.topics import AUDIT, OUTCOMES
+from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway
 from tests.eventually import eventually_async
 
@@ -34,11 +34,9 @@ def alive(tenant_id: str = "acme") -> Journal:
     return Journal(generation=1, life=Life(generation=1, plan="p", tenant_id=tenant_id))
 
 
-def said(of: str, seq: int) -> Outcome:
-    """An outcome."""
-    return Outcome(
-        key=of, seq=seq, desired_version=1, generation=1, direction=Direction.UP, state=State.WORKING, at=seq
-    )
+def said(seq: int, topic: str = OUTCOMES.name) -> Saying:
+    """Something to be published."""
+    return Saying(topic, seq, b"{}")
 
 
 @pytest.fixture
@@ -119,7 +117,7 @@ async def test_two_workers_never_claim_the_same_row(registry: Registry, other: R
 async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.store([desired(key(1), 2)])
-    result = await registry.write(claim, alive(), (said(key(1), 1),), due_in_s=0, release=False)
+    result = await registry.write(claim, alive(), (said(1),), due_in_s=0, release=False)
     assert isinstance(result, Newer)
     assert claim.desired.version == 2
     assert isinstance(await registry.write(claim, Journal(), (), due_in_s=0, release=True), Written)
@@ -165,22 +163,23 @@ async def test_of_many_claimants_at_once_one_organisation_has_the_tenant(registr
 
 async def test_outcomes_leave_in_order_and_stay_until_they_are_acknowledged(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
-    await registry.write(claim, Journal(), (said(key(1), 1), said(key(1), 2)), due_in_s=0, release=False)
-    await registry.write(claim, Journal(), (said(key(1), 3),), due_in_s=0, release=False)
-    seen: list[int] = []
+    await registry.write(claim, Journal(), (said(1, AUDIT.name), said(1)), due_in_s=0, release=False)
+    await registry.write(claim, Journal(), (said(2),), due_in_s=0, release=False)
+    seen: list[tuple[str, int]] = []
 
     async def first_only(rows: list[Unacknowledged]) -> list[int]:
-        seen.extend(row.seq for row in rows)
+        seen.extend((row.topic, row.seq) for row in rows)
         return [rows[0].id]
 
     assert await registry.drain(first_only, 10) == (3, 1)
     assert await registry.drain(first_only, 10) == (2, 1)
-    assert seen == [1, 2, 3, 2, 3]
+    first, *rest = [(AUDIT.name, 1), (OUTCOMES.name, 1), (OUTCOMES.name, 2)]
+    assert seen == [first, *rest, *rest]
 
 
 async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, other: Registry) -> None:
     claim = await _claim(registry, key(1))
-    await registry.write(claim, Journal(), (said(key(1), 1),), due_in_s=0, release=False)
+    await registry.write(claim, Journal(), (said(1),), due_in_s=0, release=False)
     found: list[tuple[int, int]] = []
 
     async def meanwhile(rows: list[Unacknowledged]) -> list[int]:
@@ -194,7 +193,7 @@ async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, othe
 async def test_a_turn_written_twice_after_a_lost_answer_says_nothing_twice(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     for _ in range(2):
-        await registry.write(claim, Journal(seq=1), (said(key(1), 1),), due_in_s=0, release=False)
+        await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
     assert await registry.drain(_all, 10) == (1, 1)
 
 
