@@ -29,8 +29,8 @@ _SAFE: Final[dict[str, Any]] = {
     "tcp_user_timeout": 15_000,
 }
 _SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
-"""A process that was stopped in the middle of a transaction holds its locks no longer than this. It is longer than Kafka
-may take to acknowledge what `drain` handed over."""
+"""A process that was stopped in the middle of a transaction holds its locks no longer than this. Kafka has less time to
+acknowledge what `drain` handed over."""
 
 _AWAY: Final = (
     psycopg.OperationalError,
