@@ -21,13 +21,12 @@ def give(judged: Judged, revision: int, offset: int) -> tuple[tuple[Entry, ...],
         The journal, and the last revision given now.
     """
     lent = _lent(judged)
-    own = {entry.revision for entry in judged.entries if entry.revision}
     entries = []
     for index, entry in enumerate(judged.entries):
         borrowed = 0
         if entry.verdict is Verdict.NEW and not entry.revision:
-            # A lender that folded is final: what it lent stays lent.
-            borrowed = lent.get(index) or (entry.borrowed if entry.borrowed not in own else 0)
+            # A restamp is never older than its event, so no lender folds before its borrower.
+            borrowed = lent.get(index, 0)
             if not borrowed:
                 revision += 1
                 entries.append(entry._replace(revision=revision, given=offset, borrowed=0))

@@ -23,7 +23,8 @@ def test_a_frozen_entry_is_final() -> None:
 def test_an_entry_of_exactly_8_hours_may_still_change() -> None:
     worker = Worker()
     worker.hear(delivery("enabled", 100, eventId="1"), 100)
-    assert worker.hear(delivery("enabled", 0, eventId="1"), 100 + 8 * HOUR_S).row is not None
+    assert worker.hear(delivery("enabled", 50, eventId="1"), 100 + 8 * HOUR_S).row is not None
+    assert worker.hear(delivery("enabled", 0, eventId="1"), 50 + 8 * HOUR_S + 0.000001).row is None
 
 
 def test_frozen_verdicts_stand_and_the_rest_are_judged_with_them() -> None:
@@ -115,6 +116,21 @@ def test_a_duplicate_just_before_its_entry_folded_is_a_duplicate_again() -> None
     assert verdicts(replayed) == verdicts(first) == [("delivery", "duplicate")]
     worker.hear(delivery("enabled", 27 * HOUR_S, eventId="3"), 27 * HOUR_S, committed=1)
     assert worker.tenant.parted == ()
+
+
+def test_an_observation_that_folded_and_came_again_is_found_by_either_replay() -> None:
+    worker = Worker()
+    first = worker.hear(observed(0), 0, committed=-1)
+    again = worker.hear(observed(0), 25 * HOUR_S, committed=-1)
+    worker.hear(delivery("disabled", 50 * HOUR_S, eventId="1"), 50 * HOUR_S, committed=-1)
+    assert [len(worker.tenant.parted), events(first), events(again)] == [
+        2,
+        [(f"r:{at(0)}:installed", 1)],
+        [(f"r:{at(0)}:installed", 2)],
+    ]
+    for offset, then, log_s in ((0, first, 0), (1, again, 25 * HOUR_S)):
+        replayed = worker.hear(observed(0), log_s, offset=offset, committed=-1)
+        assert (events(replayed), verdicts(replayed)[0]) == (events(then), verdicts(then)[0])
 
 
 def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:

@@ -117,6 +117,16 @@ def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
     assert (wish(again)["version"], view(again)["version"]) == (before.desired_version, before.version)
 
 
+def test_what_was_published_stays_though_its_time_is_lowered_twice() -> None:
+    worker = Worker()
+    first = worker.hear(delivery("enabled", 9, eventId="1"))
+    worker.hear(delivery("enabled", 7, eventId="1"))
+    worker.hear(delivery("enabled", 5, eventId="1"))
+    assert worker.entry("e:1").at_us == at(5)
+    again = worker.hear(delivery("enabled", 9, eventId="1"), offset=0)
+    assert values(again, EVENTS) == values(first, EVENTS)
+
+
 def test_what_was_published_stays_though_another_content_counts_now() -> None:
     worker = Worker()
     first = worker.hear(delivery("enabled", 9, eventId="1"))

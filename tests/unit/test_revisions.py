@@ -73,3 +73,11 @@ def test_a_published_event_that_turns_ambiguous_keeps_its_revision() -> None:
     assert worker.entry(uid(worker, 100)).verdict == "ambiguous"
     assert worker.entry(uid(worker, 100)).revision == 2
     assert worker.tenant.flags == ("ambiguous",)
+
+
+def test_of_several_published_restamps_the_older_borrows_the_first_revision() -> None:
+    worker = Worker()
+    for second in (1000, 2600, 1800, 0):
+        worker.hear(delivery("enabled", second))
+    assert worker.tenant.revision == 2
+    assert [(entry.revision, entry.borrowed) for entry in worker.tenant.entries] == [(0, 1), (1, 0), (0, 0), (2, 0)]
