@@ -213,6 +213,8 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(scene:
     sleeper = scene.start()
     scene.wish([desired(key(1), 1)])
     eventually(lambda: len(scene.calls(key(1))) >= 2)
+    # In the middle of a call, and with nothing on its way to Kafka.
+    eventually(lambda: scene.rows("SELECT count(*) FROM lifecycle.outbox") == [(0,)])
     sleeper.send_signal(signal.SIGSTOP)
     scene.start()
     assert scene.ended(key(1), 1).state is State.DONE

@@ -35,6 +35,7 @@ def _told(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]],
 
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES)
+@settings(max_examples=300, deadline=None)
 def test_it_ends_as_wished_with_each_thing_once(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:
@@ -74,7 +75,7 @@ def _agrees(worker: Worker, world: World) -> None:
 
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_journal_is_the_same_after_storing_it(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:
