@@ -87,7 +87,7 @@ class Settings(BaseModel):
     egress_allow: tuple[str, ...] = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     egress_map: dict[str, str] = Field(default_factory=dict)
-    """Host to local URL, applied after the allow-list; for `up`, demo and tests only."""
+    """Host to local URL (`{host}` in it: that host), applied after the allow-list; for `up`, demo and tests only."""
     middleware_url: str | None = None
     """Our middleware: where the shipped plan makes tenants."""
     subscriptions_url: str | None = None

@@ -121,7 +121,7 @@ def shared(
         "SUBSCRIPTIONS_URL": f"{simulator}/subscriptions",
         "OAUTH_URL": f"{simulator}/oauth",
         "OAUTH_CLIENT_SECRET": client_secret,
-        "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{simulator}/crm"}),
+        "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{simulator}/crm/{{host}}"}),
         "GENESYS_LOGIN_URL": f"{simulator}/genesys/login",
         "GENESYS_API_URL": f"{simulator}/genesys",
     }  # fmt: skip

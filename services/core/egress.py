@@ -84,10 +84,15 @@ def matches(host: str, pattern: str) -> bool:
 
 
 def mapped(allowed: Allowed, egress_map: Mapping[str, str]) -> str | None:
-    """The local URL that stands for an allowed one (first pattern that means its host), or None."""
+    """The local URL that stands for an allowed one (first pattern that means its host), or None.
+
+    Args:
+        allowed: As judged.
+        egress_map: Host pattern to local URL; `{host}` in it is the host, so that two hosts stay two places.
+    """
     for pattern, local in egress_map.items():
         if matches(allowed.host, pattern):
-            return local.rstrip("/") + allowed.path
+            return local.rstrip("/").replace("{host}", allowed.host) + allowed.path
     return None
 
 

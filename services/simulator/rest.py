@@ -1,6 +1,7 @@
 """Middleware, CRM and event subscriptions: three systems that keep named resources by our REST contract.
 
-Rule: a name has one resource, so a repeated PUT can never make a second one, keys remembered or not.
+Rule: a path has one resource, so a repeated PUT can never make a second one, keys remembered or not. The path of the
+CRM begins with the customer's host: the same name at two hosts is two resources.
 """
 
 import json
@@ -31,46 +32,52 @@ def routes(world: World) -> list[Route]:
 
 
 async def _resource(world: World, system: System, request: Request) -> Response:
-    name = request.path_params["name"].rpartition("/")[2]
-    known = name in world.memory.table(system)
-    put = Verb.UPDATE if known else Verb.CREATE
-    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method, put)
+    place: str = request.path_params["name"]
+    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method) or _putting(world, system, place)
     call = await arrival(request, system, verb)
     if not call.key:
         return JSONResponse({"error": "invalid_request", "detail": "Lifecycle-Key: missing"}, 400)
     desired = await request.body()
     effects = {
-        "PUT": partial(_put, world, name, call, desired),
-        "GET": partial(_get, world, name, call),
-        "DELETE": partial(_delete, world, name, call),
+        "PUT": partial(_put, world, place, call, desired),
+        "GET": partial(_get, world, place, call),
+        "DELETE": partial(_delete, world, place, call),
     }
     return await serve(request, world, call, effects[request.method])
 
 
-def _put(world: World, name: str, call: Arrival, desired: bytes) -> Reply:
+def _putting(world: World, system: System, place: str) -> Verb:
+    """Whether a PUT creates; a connection that moves to another host is changed, for who sets faults or counts."""
+    rows = world.memory.table(system)
+    moves = system is System.CRM and any(row["id"] == place.rpartition("/")[2] for row in rows.values())
+    return Verb.UPDATE if place in rows or moves else Verb.CREATE
+
+
+def _put(world: World, place: str, call: Arrival, desired: bytes) -> Reply:
     try:
         body = json.loads(desired)
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("enabled"), bool):
         return Reply(400, {"error": "invalid_request", "detail": "enabled: must be a boolean"}, Outcome.REFUSED)
-    before = world.memory.table(call.system).get(name)
+    before = world.memory.table(call.system).get(place)
     if before and (before["key"], before["generation"]) != (call.key, call.generation):
         return Reply(409, {"error": "exists", **before}, Outcome.REFUSED)
+    name = place.rpartition("/")[2]
     row = {"id": name, "name": name, "key": call.key, "generation": call.generation, "desired": body}
-    world.memory.put(call.system, name, row)
+    world.memory.put(call.system, place, row)
     return Reply(200 if before else 201, row, Outcome.DONE)
 
 
-def _get(world: World, name: str, call: Arrival) -> Reply:
-    row = world.memory.table(call.system).get(name)
+def _get(world: World, place: str, call: Arrival) -> Reply:
+    row = world.memory.table(call.system).get(place)
     return Reply(200, row, Outcome.DONE) if row else _ABSENT
 
 
-def _delete(world: World, name: str, call: Arrival) -> Reply:
-    if name not in world.memory.table(call.system):
+def _delete(world: World, place: str, call: Arrival) -> Reply:
+    if place not in world.memory.table(call.system):
         return _ABSENT
-    world.memory.put(call.system, name, None)
+    world.memory.put(call.system, place, None)
     return Reply(204, None, Outcome.DONE)
 
 

@@ -1,5 +1,6 @@
 """The CRM step: credentials proved first, an endpoint that moves or goes away; and what the flag does to others."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from services.adapters.http import Client, resolve
+from services.cli.wiring import Addresses, Folders, Ports, shared
 from services.core.calls import Absent, Done, Refused, Retryable, Unknown, Verb, resource_name
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.oauth import OAuth
@@ -96,6 +98,27 @@ async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
     gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=settings(), outputs=moved.outputs))
     assert isinstance(gone, Done)
     assert world.inventory("middleware", key) == []
+
+
+async def test_under_the_map_of_up_a_connection_that_moves_to_another_host_lives_there_alone(
+    world: Outside, key: str
+) -> None:
+    ports = Ports(world.port, world.database_port, 1, 2, 3, 4)
+    environ = shared({}, Folders(world.folder), ports, Addresses("kafka:1", "postgresql://u@h:1/d"), "secret")
+    async with Client(connections=10) as client:
+        places = json.loads(environ["EGRESS_MAP"])
+        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        given = settings(client_id="c", client_secret="right")
+        made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
+        assert isinstance(made, Done)
+        elsewhere = given | {"url": "https://acme2.salesforce.com"}
+        moved = await kind.call(a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs))
+        assert isinstance(moved, Done)
+        assert [row["generation"] for row in world.inventory("crm", key)] == [1]
+        assert world.calls(key) == [("create", "done"), ("update", "done"), ("delete", "done")]
+        gone = await kind.call(a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, outputs=moved.outputs))
+        assert gone == Done()
+    assert world.inventory("crm", key) == []
 
 
 async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(

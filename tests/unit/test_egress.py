@@ -148,6 +148,13 @@ def test_the_map_replaces_the_host_and_keeps_the_path() -> None:
     assert mapped(allowed, {"*.example.com": "http://127.0.0.1:9"}) is None
 
 
+def test_two_hosts_of_one_pattern_stay_two_places() -> None:
+    local = {"*.salesforce.com": "http://127.0.0.1:9/crm/{host}"}
+    allowed = [judge(f"https://{name}.salesforce.com/a", SALESFORCE) for name in ("Acme", "acme2")]
+    found = [mapped(one, local) for one in allowed if isinstance(one, Allowed)]
+    assert found == [f"http://127.0.0.1:9/crm/{name}.salesforce.com/a" for name in ("acme", "acme2")]
+
+
 def test_a_star_means_everything_below_and_not_the_name_itself() -> None:
     assert matches("a.b.salesforce.com", "*.salesforce.com")
     assert not matches("salesforce.com", "*.salesforce.com")
