@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
 )
 
@@ -49,17 +51,22 @@ def rfc3339(at_us: int) -> str:
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def _read_instant(value: Any) -> Any:
-    return instant(value) if isinstance(value, str) else value
+def _read_instant(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str):
+        return instant(value)
+    if info.mode == "json":  # seconds or microseconds? A number of JSON does not say
+        raise ValueError("not an RFC 3339 date-time with an offset")
+    return value
 
 
 Instant = Annotated[
     int,
+    Field(ge=_FIRST_US, le=_LAST_US),
     BeforeValidator(_read_instant),
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""Microseconds since 1970 UTC; RFC 3339 in JSON."""
+"""Microseconds since 1970 UTC; in JSON RFC 3339 and nothing else."""
 
 Uuid = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}$")]
 """Lower-case."""

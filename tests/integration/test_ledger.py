@@ -103,16 +103,19 @@ def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_o
     bench.receive(body(key, event="exploded"), key)
     bench.receive(body(key), key, kind="lifecycle.unknown.v1")
     bench.receive(b"{}", key, kind=Observed.ce_type)
+    org, _, integration = key.partition(":")
+    beyond = f'{{"orgId":"{org}","integrationId":"{integration}","read_at":{10**20},"installed":true,"cause":"x"}}'
+    bench.receive(beyond.encode(), key, kind=Observed.ce_type)
     bench.receive(body(other), key)
     bench.receive(None, key)
     bench.receive(body(key), "not a key")
     bench.receive(body(key), key)
     eventually(lambda: verdicts(bench, key) == ["new"])
-    eventually(lambda: len(bench.out(DEAD_LETTERS)) == 9)
+    eventually(lambda: len(bench.out(DEAD_LETTERS)) == 10)
     letters = bench.out(DEAD_LETTERS)
     reasons = [letter.said["reason"] for letter in letters]
-    assert sorted(reasons) == ["malformed"] * 4 + ["unknown_event"] + ["unreadable"] * 4
-    assert len({letter.said["id"] for letter in letters}) == 9
+    assert sorted(reasons) == ["malformed"] * 4 + ["unknown_event"] + ["unreadable"] * 5
+    assert len({letter.said["id"] for letter in letters}) == 10
     assert {letter.key for letter in letters} == {key, None}
     assert not bench.out(EVENTS, other)
     assert all("acme" not in letter.said["detail"] for letter in letters)

@@ -1,8 +1,15 @@
 """An instant is read from RFC 3339 and from nothing else, and written in one way."""
 
-import pytest
+import json
 
-from schemas.values import instant, rfc3339
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from schemas import codec
+from schemas.codec import Unreadable
+from schemas.event import Observed
+from schemas.values import Instant, instant, rfc3339
+from tests.deliveries import observed
 
 READ = {
     "2024-01-15T14:32:10Z": "2024-01-15T14:32:10.000000Z",
@@ -38,3 +45,23 @@ def test_it_is_read_to_the_microsecond(text: str, written: str) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         instant(text)
+
+
+@pytest.mark.parametrize("number", [0, 1767225600, 10**20, -(10**20), 1.5e9, True])
+def test_a_number_in_json_is_no_instant(number: float) -> None:
+    told = json.loads(codec.dump(observed(0))) | {"read_at": number}
+    with pytest.raises(Unreadable, match="read_at"):
+        codec.decode(Observed, json.dumps(told).encode())
+
+
+@pytest.mark.parametrize("at_us", [10**20, -(10**20), 253_402_300_800_000_000])
+def test_what_could_not_be_written_is_not_taken_inside_either(at_us: int) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Instant).validate_python(at_us)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"])
+def test_the_first_and_the_last_instant_come_back_from_json(text: str) -> None:
+    form = TypeAdapter(Instant)
+    assert form.dump_json(form.validate_json(f'"{text}"')) == f'"{text}"'.encode()
+    assert form.validate_python(instant(text)) == instant(text)
