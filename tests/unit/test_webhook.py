@@ -172,7 +172,6 @@ STRICT = {
     "depth 33": b"[" + NESTED_32 + b"]",
     "depth 33 of empties": b"[" * 33 + b"]" * 33,
     "depth 100,000": b"[" * 100_000 + b"]" * 100_000,
-    "2,001 values": b"[" + b",".join([b"1"] * 2_000) + b"]",
     "lone surrogate": b'["\\ud800"]',
     "overlong UTF-8": b'["\xc0\xaf"]',
     "CESU-8": b'["\xed\xa0\xbd\xed\xb8\x80"]',
@@ -194,10 +193,10 @@ def test_json_that_readers_may_read_differently_is_refused(bytes_: bytes) -> Non
     [
         b"[9007199254740991,-9007199254740991,-0,1.5e300,true,null]",
         NESTED_32,
-        b"[" + b",".join([b"1"] * 1_999) + b"]",
+        b"[" + b",".join([b"1"] * (webhook.BODY_MAX_BYTES // 2 - 1)) + b"]",
         '["é😀"]'.encode(),
     ],
-    ids=["numbers", "depth 32", "2,000 values", "unicode"],
+    ids=["numbers", "depth 32", "as many values as a body holds", "unicode"],
 )  # fmt: skip
 def test_json_within_the_limits_is_read(bytes_: bytes) -> None:
     assert webhook.read_json(bytes_) == json.loads(bytes_)
