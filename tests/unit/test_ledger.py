@@ -171,6 +171,16 @@ def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
     assert (above.row, above.outputs) == (None, ())
 
 
+def test_what_happens_to_a_tenant_that_is_gone_does_not_turn_its_stage() -> None:
+    worker = Worker()
+    worker.hear(delivery("installed", 0))
+    worker.told(1, Direction.UP, State.DONE)
+    worker.hear(delivery("uninstalled", 60))
+    assert view(worker.told(2, Direction.DOWN, State.DONE))["stage"] == "deprovisioned"
+    assert view(worker.hear(delivery("disabled", 90)))["stage"] == "deprovisioned"
+    assert view(worker.hear(delivery("installed", 120)))["stage"] == "pending_install"
+
+
 def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None:
     worker = Worker()
     worker.hear(delivery("installed", 0))
