@@ -84,7 +84,9 @@ class StepLog(Record):
     applied: str | None = None
     """Hash of those known to be in force; none while that is in doubt."""
     outputs: Json = Field(default_factory=dict)
-    """What the system answered; values declared secret are sealed."""
+    """What the system answered for what is there now; values declared secret are sealed."""
+    former: Json = Field(default_factory=dict)
+    """What it answered for what was there before: later steps may name it when they are undone, and nothing else."""
     answers: int = 0
     """Answers of the system in this turn that led nowhere; they cost the step's `retries`."""
     silences: int = 0

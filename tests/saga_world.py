@@ -101,6 +101,8 @@ class World:
     calls: list[tuple[str, Verb, int, Mode]] = field(default_factory=list)
     blind: set[tuple[str, int]] = field(default_factory=set)
     """Places that the world once refused to show."""
+    outputs_given: list[dict[str, Any]] = field(default_factory=list)
+    """What each call was told of what its step had answered, in the order of `calls` since it was emptied."""
     asked: dict[str, object] = field(default_factory=dict)
     """Idempotency key to what it asked for."""
     archived: int = 0
@@ -311,6 +313,7 @@ class Worker:
         if verb is not Verb.READ:
             assert key not in self.known, f"{verb} {move.step.name} under a key whose outcome is known"
             self.pending = move, key
+        self.world.outputs_given.append(log_of(journal, move).outputs)
         return self.world.call(move.step.name, verb, move.generation, inputs, key)
 
 

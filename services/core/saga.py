@@ -233,7 +233,7 @@ def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str,
     """
     configuration = used_configuration(step.settings, wanted.configuration)
     inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
-    outputs = {name: log.outputs for name, log in life.steps.items()}
+    outputs = {name: log.outputs or log.former for name, log in life.steps.items()}
     given = facts(life, wanted.key, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)
     text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))

@@ -76,11 +76,11 @@ def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
     """After a delete."""
     match answer:
         case Done() | Absent():
-            return _settled(log, Presence.ABSENT, log.outputs)
+            return _settled(log, Presence.ABSENT, {})
         case Refused(reason):
             if log.there is Presence.ASKED:
                 # Whoever refuses to make a thing may refuse to remove it in the same words; it never was there.
-                return _settled(log, Presence.ABSENT, log.outputs)
+                return _settled(log, Presence.ABSENT, {})
             return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
         case Retryable(reason, _, silent):
             return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
@@ -95,14 +95,13 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
             settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
             # Which of two creates it comes from is not to be seen: the next move gives it the newer one's settings.
             return settled | {"applied": None} if log.older else settled
-        case Done() if log.open:
-            return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.PRESENT}
-        case Done():
-            return {"there": Presence.PRESENT}
+        case Done(outputs):
+            found: dict[str, Any] = {"there": Presence.PRESENT, "outputs": {**log.outputs, **outputs}}
+            return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True} | found if log.open else found
         case Absent() if log.open and log.verb == Verb.CREATE:
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
         case Absent():
-            return _settled(log, Presence.ABSENT, log.outputs)
+            return _settled(log, Presence.ABSENT, {})
         case Refused() if log.open:
             there = Presence.MAYBE if log.there is Presence.ASKED else log.there
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
@@ -125,6 +124,7 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
         "there": there,
         "applied": log.intended if present else None,
         "outputs": outputs,
+        "former": log.former if present else log.outputs or log.former,
         "answers": 0,
         "silences": 0,
         "not_before": 0,

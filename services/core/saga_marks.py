@@ -201,8 +201,10 @@ def _begin_give_up(
         return _begin_finish(plans, journal, desired, now_us)
     phase = FAILS[journal.phase]
     failure = Failure(step=move.step, error_class=move.error_class, reason=move.reason[:200])
+    # Why it was to be undone is said in the end, also when undoing it took more than one turn.
+    kept = journal.failure if journal.phase is Phase.COMPENSATING and journal.failure else failure
     life = journal.life and _again(journal.life, plans.of(journal.life), None)
-    after = journal.model_copy(update={"phase": phase, "failure": failure, "life": life, "told": None})
+    after = journal.model_copy(update={"phase": phase, "failure": kept, "life": life, "told": None})
     of = journal.target or desired
     if phase in PARKED:
         return after, _outcome(after, of, State.FAILED, now_us, failure, _cause(failure))
@@ -244,7 +246,7 @@ def _sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
         step.name: StepLog(
             n=log.n,
             inputs=log.inputs,
-            outputs=log.outputs,
+            former=log.outputs or log.former,
             there=Presence.ABSENT if step.kind in LEFT_BEHIND else Presence.MAYBE,
         )
         for step in plan.steps

@@ -92,9 +92,12 @@ class Caller:
 
     def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)
-        outputs = {name: self._sealer.open(_place(life, key, name), one.outputs) for name, one in life.steps.items()}
+        named = {
+            name: self._sealer.open(_place(life, key, name), one.outputs or one.former)
+            for name, one in life.steps.items()
+        }
         enabled = bool(log.inputs.get("enabled", True))
-        given = facts(life, key, enabled=enabled, configuration=log.inputs.get("configuration", {}), outputs=outputs)
+        given = facts(life, key, enabled=enabled, configuration=log.inputs.get("configuration", {}), outputs=named)
         settings, missing = substitute(move.step.settings, given)
         if missing:
             return Refused(f"missing: {', '.join(missing)}")
@@ -109,7 +112,7 @@ class Caller:
             epoch=epoch,
             idempotency_key=idempotency_key(key, life.generation, move.step.name, move.n),
             settings=settings,
-            outputs=outputs.get(move.step.name, {}),
+            outputs=named[move.step.name] if log.outputs else {},
             enabled=enabled,
             timeout_s=move.step.timeout_s,
         )

@@ -20,6 +20,7 @@ def _active(world: World, wishes: Wishes, **more: object) -> Worker:
     worker = Worker(world, wishes.installed(), **more)  # type: ignore[arg-type]  # fields of the worker
     worker.run()
     world.calls.clear()
+    world.outputs_given.clear()
     return worker
 
 
@@ -174,7 +175,7 @@ def test_a_compensation_that_keeps_failing_is_parked_and_a_newer_version_finishe
     failing["on"] = False
     worker.run([(0, wishes.configured())])
     assert world.steps() == list(STEPS)
-    assert ends(worker.outcomes)[-2:] == [(1, "up", "rolled_back", f"{step}_exhausted"), (2, "up", "done", None)]
+    assert ends(worker.outcomes)[-2:] == [(1, "up", "rolled_back", "tokens_exhausted"), (2, "up", "done", None)]
     assert worker.journal.generation == 2
 
 
@@ -638,3 +639,17 @@ def test_outcomes_name_the_key() -> None:
     worker = Worker(World(), Wishes().installed())
     worker.run()
     assert {said.key for said in worker.outcomes} == {KEY}
+
+
+def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_successors() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    world.modes = [Mode.WELL, Mode.LOST_WITH_EFFECT]
+    worker.marks = 0
+    worker.run([(0, wishes.reinstalled()), (4, wishes.uninstalled())])
+    assert [(step, verb) for step, verb, _, _ in world.calls[:3]] == [
+        ("tokens", Verb.DELETE),
+        ("tokens", Verb.CREATE),
+        ("tokens", Verb.DELETE),
+    ]
+    assert world.outputs_given[:3] == [{"id": "tokens.1"}, {}, {}]
