@@ -28,7 +28,7 @@ def routes(world: World) -> list[Route]:
     return [
         Route("/oauth/token", partial(_token, world), methods=["POST"]),
         Route("/oauth/revoke", partial(_revoke, world), methods=["POST"]),
-        Route("/oauth/grants/{name}", partial(_grant, world), methods=["GET"]),
+        Route("/oauth/grants/{name:path}", partial(_grant, world), methods=["GET"]),
     ]
 
 

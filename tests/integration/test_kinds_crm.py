@@ -180,6 +180,20 @@ async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound
     assert world.calls(key) == [("create", "done")]
 
 
+async def test_a_token_that_a_lost_answer_replaced_is_the_one_revoked(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
+    kind = OAuth(outbound)
+    given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "c", "client_secret": "s"}
+    made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
+    assert isinstance(made, Done)
+    world.fault("tokens", "lost_answer", verb="create", key=key, times=1)
+    assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, n=2, settings=given)), Unknown)
+    gone = await kind.call(a_call(Verb.DELETE, key=key, n=3, settings=given, outputs=made.outputs))
+    assert gone == Done()
+    assert world.inventory("tokens", key) == []
+
+
 async def test_the_oauth_server_refuses_a_wrong_client(outbound: Outbound, world: Outside, key: str) -> None:
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "l", "client_secret": "invalid"}
     for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):

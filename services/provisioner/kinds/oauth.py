@@ -45,14 +45,11 @@ class OAuth:
         return answer if isinstance(answer, Answer) else _granted(answer.body) or Unknown("no token in the answer")
 
     async def _revoke(self, call: Call, given: Origin) -> Answer:
-        """Revoke the token; one whose answer was lost is looked up first."""
-        token = call.outputs.get("access_token")
-        if token is None:
-            found = await self._read(replace(call, verb=Verb.READ), given)
-            if not isinstance(found, Done):
-                return found
-            token = found.outputs["access_token"]
-        form = {"token": token, "token_type_hint": "access_token"}
+        """Revoke the token there is now: the one we were told of last may have been replaced by a lost answer's."""
+        found = await self._read(replace(call, verb=Verb.READ), given)
+        if not isinstance(found, Done):
+            return found
+        form = {"token": found.outputs["access_token"], "token_type_hint": "access_token"}
         answer = await self._send(call, "POST", "/revoke", form, given)
         return answer if isinstance(answer, Answer) else Done()
 
