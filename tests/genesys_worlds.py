@@ -36,8 +36,17 @@ def organisation(**changes: Any) -> Organisation:
     )
 
 
-def rules(now_us: int = NOW_US, approval: str | None = None, look_us: int = LOOK_US) -> Rules:
-    return Rules(now_us=now_us, second_look_us=look_us, configuration_key=MAC_KEY, approval=approval)
+def rules(
+    now_us: int = NOW_US, approval: str | None = None, look_us: int = LOOK_US, began_us: int | None = None
+) -> Rules:
+    """Of a run at one instant, unless it began before."""
+    return Rules(
+        began_us=now_us if began_us is None else began_us,
+        now_us=now_us,
+        second_look_us=look_us,
+        configuration_key=MAC_KEY,
+        approval=approval,
+    )
 
 
 def reading(

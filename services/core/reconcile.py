@@ -67,12 +67,14 @@ class Rules:
     """What a run is given.
 
     Attributes:
-        now_us: Our clock at its start.
+        began_us: Our clock before anything was read: no answer of this run is older.
+        now_us: Our clock after everything was read: no answer of this run is newer.
         second_look_us: How much later an absence or a contradiction must be seen again.
         configuration_key: Key of `configuration_mac`.
         approval: An operator's word for exactly one set of removals (`Stop.approval`), or None.
     """
 
+    began_us: int
     now_us: int
     second_look_us: int
     configuration_key: bytes
@@ -225,12 +227,15 @@ def _too_early(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) ->
 
 
 def _doubt(look: Look, tenant: Tenant | None, held: Doubt | None, rules: Rules) -> Doubt | None:
-    """The claim that must be seen again, with its first sight; None when this look may be published."""
+    """The claim that must be seen again, with its first sight; None when this look may be published.
+
+    A reading takes its time: the first sight counts from its end, the second from its beginning.
+    """
     event_us = tenant.updated_at if tenant is not None else 0
     if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
         young = rules.now_us - event_us < rules.second_look_us
         return Doubt(look.claim or "", rules.now_us) if young or not look.installed else None
-    return None if rules.now_us >= held.since_us + rules.second_look_us else held
+    return None if rules.began_us >= held.since_us + rules.second_look_us else held
 
 
 def _action(differing: tuple[EventType, ...]) -> Action:

@@ -114,7 +114,7 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
         _tell(report, log, "hourly")
         return
     memory = hands.sights.load()
-    if keys := due(tenants, memory, state.looked, rules_of(hands)):
+    if keys := due(tenants, memory, state.looked, rules_of(hands, hands.now_us())):
         state.looked.update(dict.fromkeys(keys, hands.now_us()))
         _tell(await run(hands, Asked(keys=keys)), log, "due")
     elif keys := unseen(tenants, memory, state.sighted):

@@ -129,11 +129,12 @@ async def run(hands: Hands, asked: Asked) -> Report:
         KafkaError: the view cannot be read.
     """
     async with hands.sights.alone():
+        began_us = hands.now_us()
         known = organisations.load(hands.settings.orgs_dir)
         readings, refusals = await _readings(hands, known, await _tenants(hands), asked)
         # The view again: what arrived while Genesys was read is no difference.
         tenants, memory = await _tenants(hands), hands.sights.load()
-        rules = rules_of(hands, asked.approval)
+        rules = rules_of(hands, began_us, asked.approval)
         plan = compare(readings, tenants, memory, rules, asked.keys)
         written: dict[Key, Sight] = {}
         if not asked.dry_run:
@@ -163,10 +164,10 @@ async def sight(hands: Hands, keys: Collection[Key]) -> None:
         hands.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
 
 
-def rules_of(hands: Hands, approval: str | None = None) -> Rules:
-    """The rules as they are now."""
+def rules_of(hands: Hands, began_us: int, approval: str | None = None) -> Rules:
+    """The rules as they are now, of a run that began then."""
     second_look_us = int(hands.settings.reconcile_second_look_s * 1_000_000)
-    return Rules(hands.now_us(), second_look_us, hands.configuration_key, approval)
+    return Rules(began_us, hands.now_us(), second_look_us, hands.configuration_key, approval)
 
 
 async def _tenants(hands: Hands) -> Mapping[Key, Tenant]:

@@ -241,6 +241,20 @@ def test_a_recheck_that_finds_nothing_needs_its_second_look_too() -> None:
     assert only(twice(gone, gone, flagged)).action is Action.REMOVE
 
 
+def test_a_reading_that_took_as_long_as_a_second_look_is_not_one() -> None:
+    gone = reading({}, absent=(1,))
+    first = planned(gone, view(tenant(1)), given=rules(NOW_US + 1_000_000, began_us=NOW_US))
+    known = {**SEEN, **first.memory}
+    patient = rules(NOW_US + LOOK_US + 2_000_000, began_us=NOW_US + 3_000_000)
+    assert only(
+        planned(reading({}, absent=(1,), at_us=NOW_US + 3_000_000), view(tenant(1)), known, patient)
+    ).action is (Action.WAIT)
+    later = rules(NOW_US + LOOK_US + 3_000_000, began_us=NOW_US + LOOK_US + 1_000_000)
+    assert only(planned(reading({}, absent=(1,), at_us=LATER_US), view(tenant(1)), known, later)).action is (
+        Action.REMOVE
+    )
+
+
 def test_a_recheck_of_one_removed_already_confirms_it_after_two_looks() -> None:
     flagged = view(tenant(1, installed=False, flags=AMBIGUOUS))
     gone = reading({}, absent=(1,), at_us=LATER_US)
