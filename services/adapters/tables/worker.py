@@ -13,8 +13,8 @@ from typing import Any
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.exits import Exit
 
-STOP_S = 12.0
-"""Two seconds are usual; a supervisor kills after fifteen."""
+STOP_S = 6.0
+"""Two seconds are usual; `lifecycle up` kills after seven, and then nobody would learn what hung."""
 
 
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
