@@ -54,6 +54,12 @@ class _Watched:
         )
 
     @property
+    def decides(self) -> bool:
+        """Whether a COMMIT now says what came of the call; a schema's tables go in transactions of their own."""
+        dropped = [tag for tag in self.tags if tag.startswith("DROP ") and tag != "DROP ROLE"]
+        return self.call.verb is not Verb.DELETE or not dropped or "DROP SCHEMA" in dropped
+
+    @property
     def committed(self) -> Outcome:
         """What a confirmed COMMIT means: absent when it found nothing to drop or to read."""
         if self.call.verb is Verb.DELETE and "DROP SCHEMA" not in self.tags:
@@ -141,7 +147,7 @@ class Proxy:
                 watched.sqlstate = message.sqlstate
             elif message.kind == b"C":
                 watched.tags.append(message.text)
-                if message.text == "COMMIT" and not watched.told:
+                if message.text == "COMMIT" and watched.decides and not watched.told:
                     lost = watched.struck.ending is Kind.LOST_ANSWER
                     self._tell(watched, Outcome.LOST if lost else watched.committed)
                     if lost:
