@@ -222,6 +222,48 @@ async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: Postgres
     assert _exists(world.database_url, name) == (False, False)
 
 
+async def test_a_drop_in_batches_is_one_call_whose_last_answer_is_the_one_lost(
+    kind: Postgres, world: Outside, key: str
+) -> None:
+    assert world.database_url is not None
+    for n in (1, 3):
+        assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, n=n)), Done)
+        _run(world.database_url, *(f"CREATE TABLE {schema_name(key, 1)}.t{number} (id int)" for number in range(60)))
+        if n == 1:
+            assert await kind.call(a_call(Verb.DELETE, key=key, n=2, timeout_s=60)) == Done()
+    world.fault("schemas", "lost_answer", verb="delete", key=key, times=1)
+    assert isinstance(await kind.call(a_call(Verb.DELETE, key=key, n=4, timeout_s=60)), Unknown)
+    assert _exists(world.database_url, schema_name(key, 1)) == (False, False)
+    assert [call for call in world.calls(key, "schemas") if call[0] == "delete"] == [
+        ("delete", "done"),
+        ("delete", "lost"),
+    ]
+
+
+async def test_a_tenants_own_programs_over_its_own_rows_do_not_stop_the_drop(
+    kind: Postgres, world: Outside, key: str
+) -> None:
+    assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
+    assert world.database_url is not None
+    name = schema_name(key, 1)
+    _run(
+        world.database_url,
+        f"CREATE TABLE {name}.orders (id int)",
+        f"CREATE FUNCTION {name}.total({name}.orders) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"CREATE FUNCTION {name}.next() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"CREATE TABLE {name}.defaulted (id int DEFAULT {name}.next())",
+        f"CREATE TYPE {name}.pair AS (a {name}.orders, b {name}.defaulted)",
+        f"CREATE TYPE {name}.span AS RANGE (subtype = int4)",
+        f"CREATE VIEW {name}.totals AS SELECT {name}.total(o) FROM {name}.orders o",
+        f"CREATE FUNCTION {name}.shown({name}.totals) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"CREATE TABLE {name}.kept (shown {name}.totals, first {name}.orders DEFAULT NULL)",
+        f"ALTER TABLE {name}.orders ADD COLUMN kept {name}.defaulted",
+        f"CREATE AGGREGATE {name}.sums(int) (SFUNC = int4pl, STYPE = int)",
+    )
+    assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
+    assert _exists(world.database_url, name) == (False, False)
+
+
 async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: Postgres, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None

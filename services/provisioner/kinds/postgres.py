@@ -152,13 +152,15 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
     if found is not None and not _is_ours(found[0], call):
         return Refused("the schema is somebody else's")
     if found is not None:
-        await contents.drop_views(connection, name)
+        await contents.drop_loose(connection, name)
         while await contents.drop_tables(connection, name):
             # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
             await session.commit()
             if not await session.fence(call):
                 return _STALE
-        await contents.drop_rest(connection, name)
+            await contents.drop_loose(connection, name)
+        await contents.drop_sequences(connection, name)
+        await contents.drop_loose(connection, name)
         await connection.execute(sql.SQL("DROP SCHEMA {} RESTRICT").format(named))
     if await (await connection.execute(_ROLE, (name,))).fetchone() is not None:
         await connection.execute(sql.SQL("DROP ROLE {}").format(named))
