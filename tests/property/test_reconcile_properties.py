@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.event import Observed
@@ -81,11 +81,13 @@ def removed(plan: Plan) -> set[Key]:
     return {line.key for line in plan.lines if line.observed is not None and not line.observed.installed}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(harmless, waits), max_size=6), tenants)
 def test_nothing_is_removed_by_what_is_no_absence(steps: list[tuple[World, int]], tenants: Tenants) -> None:
     assert not set().union(*(removed(ran.plan) for ran in history(steps, tenants)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(worlds, waits), max_size=6), tenants)
 def test_nothing_is_removed_by_credentials_that_never_saw_it(steps: list[tuple[World, int]], tenants: Tenants) -> None:
     blind: list[tuple[World, int]] = [
@@ -100,6 +102,7 @@ def test_nothing_is_removed_by_credentials_that_never_saw_it(steps: list[tuple[W
         assert not removed(plan)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(worlds, waits), min_size=2, max_size=8), tenants)
 def test_a_removal_was_seen_twice_a_second_look_apart_and_never_otherwise_between(
     steps: list[tuple[World, int]], tenants: Tenants
@@ -118,6 +121,7 @@ def test_a_removal_was_seen_twice_a_second_look_apart_and_never_otherwise_betwee
             assert first, (key, [one.world[number] for one in ran])
 
 
+@settings(deadline=None)
 @given(worlds, tenants)
 def test_a_plan_is_a_function_of_what_it_is_given(world: World, tenants: Tenants) -> None:
     memory = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
@@ -127,6 +131,7 @@ def test_a_plan_is_a_function_of_what_it_is_given(world: World, tenants: Tenants
     assert (again.lines, again.memory) == (first.lines, first.memory)
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(NUMBERS, st.sampled_from(("ENABLED", "DISABLED")))), st.integers(0, HOUR_US))
 def test_a_world_that_agrees_gives_an_empty_plan(world: World, age_us: int) -> None:
     agreeing = view(*(tenant(n, enabled=s == "ENABLED", updated_at=NOW_US - age_us) for n, s in world.items()))
@@ -134,6 +139,7 @@ def test_a_world_that_agrees_gives_an_empty_plan(world: World, age_us: int) -> N
     assert (plan.lines, plan.stopped) == ((), None)
 
 
+@settings(deadline=None)
 @given(worlds, tenants)
 def test_what_was_observed_and_folded_agrees_next_time(world: World, before: Tenants) -> None:
     memory: dict[Key, Sight] = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
@@ -162,6 +168,7 @@ def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
     return start.model_copy(update={**changes, "flags": (), "recheck_at": None, "updated_at": at_us})
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 20))
 def test_no_run_removes_more_than_the_brake_lets(gone: int, here: int) -> None:
     world = {**dict.fromkeys(range(gone), GONE), **dict.fromkeys(range(gone, gone + here), "ENABLED")}
