@@ -18,6 +18,7 @@ from schemas import genesys
 from schemas.genesys import Integration, Organisation, Reading, Strange
 from schemas.values import Json
 from services.adapters.genesys_regions import hosts_of
+from services.adapters.http import LOOPBACK
 
 T = TypeVar("T")
 
@@ -207,7 +208,7 @@ class _Token:
 
 def connections(timeout_s: float = 10.0) -> httpx2.AsyncClient:
     """One client for all organisations: each of its own would read the certificates of the world again."""
-    return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False)
+    return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False, mounts=dict.fromkeys(LOOPBACK))
 
 
 def hosts_for(organisation: Organisation, login_url: str | None, api_url: str | None) -> Hosts:

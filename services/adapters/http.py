@@ -20,6 +20,8 @@ _IDLE_S: Final = 2.0
 """Idle connections go before a server's own patience ends: a race there would make an answer unknown."""
 _CONNECT_SHARE: Final = 0.8
 """Of the time allowed: not connected by then is known to be not sent."""
+LOOPBACK: Final = ("all://127.0.0.1", "all://localhost")
+"""Where no proxy of the environment leads (as `mounts` of a client that takes one elsewhere)."""
 
 
 class NotSent(Exception):

@@ -36,6 +36,7 @@ def send(
 
     from schemas.values import EventType
     from services.adapters.clock import now_us
+    from services.adapters.http import LOOPBACK
     from services.cli import sender, show
 
     if event not in set(EventType):
@@ -47,7 +48,7 @@ def send(
     raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
     secret = _secret(Path(_needed(places, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
     try:
-        with httpx2.Client(timeout=sender.TIMEOUT_S) as client:
+        with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
             if places.get("simulator") and not unknown:
                 sender.tell_genesys(client, places["simulator"], EventType(event), of)
             answer = sender.read(client.post(target, content=raw, headers=sender.headers(secret, raw, now)))

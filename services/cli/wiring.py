@@ -124,7 +124,14 @@ def shared(
         "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{simulator}/crm/{{host}}"}),
         "GENESYS_LOGIN_URL": f"{simulator}/genesys/login",
         "GENESYS_API_URL": f"{simulator}/genesys",
+        **_unproxied(environ),
     }  # fmt: skip
+
+
+def _unproxied(environ: Mapping[str, str]) -> dict[str, str]:
+    """A proxy that the operator has for the world is no way to this machine; of the two names the lower-case one wins."""
+    given = environ.get("no_proxy") or environ.get("NO_PROXY")
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, (given, HOST, "localhost"))))
 
 
 def own(service: str, folders: Folders, ports: Ports) -> dict[str, str]:

@@ -4,11 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx2
 import pytest
 
+from services.adapters.genesys import connections
 from services.cli.exits import Exit
 from services.cli.wiring import SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
 
@@ -50,6 +56,45 @@ def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
     assert lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json").returncode == Exit.UNREACHABLE
+
+
+@contextmanager
+def answering_404() -> Iterator[str]:
+    """The URL of a server on this machine that knows nothing."""
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_webhook_to_this_machine_takes_no_proxy(tmp_path: Path) -> None:
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    with answering_404() as url:
+        proxied = {"HTTP_PROXY": f"http://{_NOWHERE}", "KEYRING_FILE": "keyring.json"}
+        assert lifecycle("send", "installed", "--url", url, cwd=tmp_path, **proxied).returncode == Exit.REFUSED
+
+
+async def test_a_genesys_on_this_machine_takes_no_proxy_and_the_real_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://{_NOWHERE}")
+    with answering_404() as url:
+        async with connections() as client:
+            assert (await client.get(url)).status_code == 404
+            with pytest.raises(httpx2.ConnectError):
+                await client.get("https://api.mypurecloud.invalid")
 
 
 def test_a_keyring_is_made_for_its_owner_alone_and_never_replaced(tmp_path: Path) -> None:
@@ -102,6 +147,11 @@ class TestTheEnvironmentOfALocalInstallation:
         made = self.made(tmp_path, TOPIC_PREFIX="x-", RECONCILE_SECOND_LOOK_S="2", HOST="0.0.0.0", HOME="/home")
         assert (made["TOPIC_PREFIX"], made["RECONCILE_SECOND_LOOK_S"], made["HOST"]) == ("x-", "2", "127.0.0.1")
         assert "HOME" not in made
+
+    def test_no_proxy_of_the_operators_leads_to_this_machine(self, tmp_path: Path) -> None:
+        ours = "127.0.0.1,localhost"
+        assert [self.made(tmp_path)[name] for name in ("NO_PROXY", "no_proxy")] == [ours, ours]
+        assert self.made(tmp_path, NO_PROXY="a", no_proxy="corp")["NO_PROXY"] == f"corp,{ours}"
 
     def test_every_service_has_a_port_and_a_folder_of_its_own(self, tmp_path: Path) -> None:
         made = [own(service, Folders(tmp_path), self.ports) for service in SERVICES]
