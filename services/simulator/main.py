@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from services.adapters import health, logs
 from services.adapters.logs import Logger
@@ -19,7 +20,7 @@ from services.simulator.genesys_control import Control
 from services.simulator.memory import Memory
 from services.simulator.proxy import Proxy
 from services.simulator.webhooks import Webhooks
-from services.simulator.wire import Protocol
+from services.simulator.wire import Dated, Protocol
 from services.simulator.world import World
 
 _IDLE_S = 75
@@ -56,6 +57,7 @@ async def _run(settings: Settings, log: Logger) -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        date_header=False,
         backlog=2048,
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=2,
@@ -83,7 +85,8 @@ def _app(settings: Settings, world: World, webhooks: Webhooks | None) -> Starlet
             *Api(genesys, world.faults, settings.simulator_rate_per_minute).routes(),
             *Control(genesys, webhooks).routes(),
             *health.routes(dict[str, str]),
-        ]
+        ],
+        middleware=[Middleware(Dated)],
     )
 
 

@@ -6,13 +6,16 @@ The headers are those of our REST contract (docs/rest-contract.md).
 import asyncio
 import hashlib
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services.adapters.clock import now_us
 from services.core.calls import Verb
 from services.simulator.faults import System
 from services.simulator.world import Arrival, Reply, World
@@ -27,6 +30,27 @@ class Protocol(HttpToolsProtocol):
         """Hand the transport's `abort` to the application with the request."""
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)[_ABORT] = self.transport.abort
+
+
+class Dated:
+    """Says in each answer when it was given.
+
+    Uvicorn's own header is up to a second old; an answer given after a question would seem to be from before it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                now = formatdate(now_us() / 1_000_000, usegmt=True)
+                message["headers"] = [*message.get("headers", ()), (b"date", now.encode())]
+            await send(message)
+
+        await self._app(scope, receive, dated)
 
 
 async def abort(request: Request) -> Response:

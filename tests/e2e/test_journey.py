@@ -13,7 +13,7 @@ from tests.e2e import outsider
 from tests.e2e.outsider import Up
 from tests.eventually import eventually
 
-pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400)]
 
 _JOURNEY_S = 90
 _FIVE = {"middleware": 1, "crm": 1, "schemas": 1, "subscriptions": 1, "tokens": 1}

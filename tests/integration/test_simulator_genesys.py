@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,15 @@ def test_pages_are_as_the_api_documents_them(world: Outside, org: str) -> None:
     assert len(set(seen)) == 31
     assert get(world, "integrations", bearer, pageSize=10, pageNumber=5).json()["entities"] == []
     assert get(world, "integrations", bearer).json()["pageSize"] == 25
+
+
+def test_no_answer_is_dated_before_its_question(world: Outside) -> None:
+    """What was asked in this second must be answered as of this second: a re-check ends by it."""
+    with httpx2.Client(trust_env=False) as client:
+        for _ in range(300):
+            asked_s = now_us() // 1_000_000
+            date = client.get(f"{world.url}/livez").headers["date"]
+            assert parsedate_to_datetime(date).timestamp() >= asked_s
 
 
 def test_every_organisation_is_its_own_world(world: Outside, org: str) -> None:
