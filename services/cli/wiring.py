@@ -129,7 +129,7 @@ def shared(
 
 
 def _unproxied(environ: Mapping[str, str]) -> dict[str, str]:
-    """A proxy that the operator has for the world is no way to this machine; of the two names the lower-case one wins."""
+    """A proxy that the operator has for the world is no way to this machine; of both names the lower-case one wins."""
     given = environ.get("no_proxy") or environ.get("NO_PROXY")
     return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, (given, HOST, "localhost"))))
 
