@@ -255,8 +255,10 @@ def _sequence(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | Non
     value = _either(metadata, body, "sequence")
     if value is None or value == "":
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
+        whole = int(value)
+        if whole == value:  # 7.0 is another spelling of 7, as everywhere in canonical JSON
+            return str(whole)
     if isinstance(value, str) and _SEQUENCE.fullmatch(value):
         return value
     raise Malformed("metadata.sequence", "must be a whole number, or text of 1 to 64 of A-Z a-z 0-9 . _ -")

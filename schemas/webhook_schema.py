@@ -27,7 +27,7 @@ _EVENT_ID: Final = {
 _SEQUENCE: Final = {
     "description": "The sender's own sequence number of the event: equal over retries. Empty counts as absent.",
     "anyOf": [
-        {"type": "integer", "minimum": 0},
+        {"type": "integer", "minimum": 0, "maximum": 2**53 - 1},
         {"type": "string", "pattern": "^[A-Za-z0-9._-]*$", "maxLength": 64},
         {"type": "null"},
     ],

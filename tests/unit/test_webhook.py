@@ -88,6 +88,11 @@ def test_ids_of_the_sender_are_read_in_both_places(place: str) -> None:
     assert (found.event_id, found.sequence) == ("ev-1", "7")
 
 
+def test_a_whole_number_is_a_sequence_however_it_is_spelt() -> None:
+    assert {told(sequence=number).sequence for number in (7, 7.0)} == {"7"}
+    assert told(sequence=-0.0).sequence == "0"
+
+
 def test_an_empty_id_is_no_id() -> None:
     found = told(eventId="", sequence="", metadata={"eventId": None, "sequence": None})
     assert (found.event_id, found.sequence) == (None, None)
@@ -128,7 +133,7 @@ def test_a_field_that_is_not_the_schema_is_named(field: str, value: Any) -> None
         ("metadata", "installedBy", 1), ("metadata", "source", {}),
         ("metadata", "eventId", 1), ("metadata", "eventId", "x" * 129), ("metadata", "eventId", "a\x00b"),
         ("metadata", "sequence", -1), ("metadata", "sequence", True),
-        ("metadata", "sequence", 1.5), ("metadata", "sequence", "a b"),
+        ("metadata", "sequence", 1.5), ("metadata", "sequence", "a b"), ("metadata", "sequence", 1e300),
     ],
 )  # fmt: skip
 def test_a_nested_field_is_named_by_its_path(part: str, field: str, value: Any) -> None:
