@@ -104,11 +104,17 @@ def simulator() -> None:
 
 
 @app.command(rich_help_panel=_OPERATE)
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    print(installed("genesys-lifecycle"))
+    from services.cli import show
+
+    found = installed("genesys-lifecycle")
+    if as_json:
+        show.as_json({"name": "genesys-lifecycle", "version": found})
+    else:
+        print(found)
 
 
 for command in (send, reconcile, replay, doctor):

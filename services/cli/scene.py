@@ -21,7 +21,7 @@ from services.cli import sender
 from services.cli.outside import ARCHIVE, PROVISIONED, Outside
 from services.cli.sender import Answer, Integration
 from services.cli.stack import Stack
-from services.cli.view import View
+from services.cli.view import Told, View
 from services.cli.wiring import WEBHOOK_PATH
 
 DEADLINE_S: Final = 60.0
@@ -105,7 +105,7 @@ class Scene:
     def until(self, of: Integration, stage: Stage, *, revision: int, deadline_s: float = DEADLINE_S) -> None:
         """Wait until a tenant stands at a stage, at a revision or a later one; else it is a deviation."""
 
-        def is_so(view: View) -> bool:
+        def is_so(view: Told) -> bool:
             tenant = view.tenants.get(of.key)
             return tenant is not None and tenant.stage is stage and tenant.revision >= revision
 

@@ -31,14 +31,14 @@ class Change:
     generation: int
 
 
-class View:
-    """Follows the topics in a thread of its own; use it as a context."""
+class Told:
+    """Everything that was told so far."""
 
-    def __init__(self, config: dict[str, Any], prefix: str) -> None:
-        """Begin at the beginning. Blocks until Kafka has named the partitions.
+    def __init__(self, prefix: str) -> None:
+        """Know nothing yet.
 
-        Raises:
-            KafkaError: no broker answers, or a topic is missing.
+        Args:
+            prefix: Of the installation's topics.
         """
         self.tenants: dict[str, Tenant] = {}
         self.changes: dict[str, list[Change]] = defaultdict(list)
@@ -46,58 +46,21 @@ class View:
         self.verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         self.contradictions: list[str] = []
         """Revisions that two events claim."""
+        self.topics = {named(topic, prefix): topic for topic in (TENANTS, EVENTS, AUDIT)}
         self._audited: set[str] = set()
-        self._names = {named(topic, prefix): topic for topic in (TENANTS, EVENTS, AUDIT)}
-        self._follower = Follower(config, list(self._names))
-        self._news = threading.Condition(threading.RLock())
-        self._leaving = False
-        self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
-
-    def until(self, is_so: Callable[[Self], bool], deadline_s: float) -> bool:
-        """Wait until it is so; False when it was not in time. `is_so` sees a view that stands still."""
-        deadline = time.monotonic() + deadline_s
-        with self._news:
-            while not is_so(self):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._news.wait(min(left, 1.0))
-        return True
 
     def gaps(self, key: str) -> str:
         """What is wrong with the revisions of a key; empty when they count from 1 without gaps."""
-        with self._news:
-            found = sorted(self.events[key])
-            tenant = self.tenants.get(key)
+        found, tenant = sorted(self.events[key]), self.tenants.get(key)
         if found != list(range(1, len(found) + 1)):
             return f"revisions {found} are not 1, 2, 3 …"
         if tenant is not None and tenant.revision != len(found):
             return f"the view stands at revision {tenant.revision}, the events at {len(found)}"
         return ""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leaving = True
-        self._thread.join(5)
-        self._follower.close()
-
-    def _follow(self) -> None:
-        while not self._leaving:
-            try:
-                records = self._follower.poll(0.1)
-            except KafkaError:
-                continue  # the broker may be restarting: librdkafka finds it again
-            if records:
-                with self._news:
-                    for record in records:
-                        self._fold(record)
-                    self._news.notify_all()
-
-    def _fold(self, record: Kept) -> None:
-        topic = self._names[record.topic]
+    def fold(self, record: Kept) -> None:
+        """Take one record in."""
+        topic = self.topics[record.topic]
         if record.value is None:
             return
         if topic is TENANTS:
@@ -122,6 +85,59 @@ class View:
         changes = self.changes[tenant.key]
         if not changes or _essence(changes[-1]) != _essence(now):
             changes.append(now)
+
+
+class View(Told):
+    """Follows the topics in a thread of its own; use it as a context."""
+
+    def __init__(self, config: dict[str, Any], prefix: str) -> None:
+        """Begin at the beginning. Blocks until Kafka has named the partitions.
+
+        Raises:
+            KafkaError: no broker answers, or a topic is missing.
+        """
+        super().__init__(prefix)
+        self._follower = Follower(config, list(self.topics))
+        self._news = threading.Condition(threading.RLock())
+        self._leaving = False
+        self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
+
+    def until(self, is_so: Callable[[Told], bool], deadline_s: float) -> bool:
+        """Wait until it is so; False when it was not in time. `is_so` sees a view that stands still."""
+        deadline = time.monotonic() + deadline_s
+        with self._news:
+            while not is_so(self):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._news.wait(min(left, 1.0))
+        return True
+
+    def gaps(self, key: str) -> str:
+        """As `Told.gaps`, of a view that stands still."""
+        with self._news:
+            return super().gaps(key)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leaving = True
+        self._thread.join(5)
+        self._follower.close()
+
+    def _follow(self) -> None:
+        while not self._leaving:
+            try:
+                records = self._follower.poll(0.1)
+            except KafkaError:
+                continue  # the broker may be restarting: librdkafka finds it again
+            if records:
+                with self._news:
+                    for record in records:
+                        self.fold(record)
+                    self._news.notify_all()
 
 
 def _essence(change: Change) -> tuple[object, ...]:

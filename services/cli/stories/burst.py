@@ -12,7 +12,7 @@ from services.cli import sender
 from services.cli.outside import ARCHIVE, PROVISIONED
 from services.cli.scene import Scene
 from services.cli.sender import Integration
-from services.cli.view import View
+from services.cli.view import Told
 from services.cli.wiring import WEBHOOK_PATH
 
 _AT_ONCE: Final = 64
@@ -29,7 +29,7 @@ def burst(scene: Scene) -> None:
     scene.check(statuses == {200: len(cast)}, f"answers by status: {statuses}, not {len(cast)} times 200")
     keys = {of.key for of in cast}
 
-    def all_active(view: View) -> bool:
+    def all_active(view: Told) -> bool:
         done = sum(view.tenants[key].stage is Stage.ACTIVE for key in keys if key in view.tenants)
         scene.world.progress("active", done, len(keys))
         return done == len(keys)

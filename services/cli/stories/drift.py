@@ -7,7 +7,7 @@ from schemas.values import EventType, instant
 from services.adapters.clock import now_us
 from services.cli import sender
 from services.cli.scene import SECOND_US, Scene
-from services.cli.view import View
+from services.cli.view import Told
 
 _RUNS: Final = 6
 _SETTLE_S: Final = 10.0
@@ -27,7 +27,7 @@ def drift(scene: Scene) -> None:
     sender.tell_genesys(world.client, world.stack.simulator, EventType.DISABLED, disabled)
     sender.tell_genesys(world.client, world.stack.simulator, EventType.UNINSTALLED, removed)
 
-    def aligned(view: View) -> bool:
+    def aligned(view: Told) -> bool:
         one, other = view.tenants[disabled.key], view.tenants[removed.key]
         return one.enabled is False and other.stage is Stage.DEPROVISIONED
 
