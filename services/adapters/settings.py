@@ -1,7 +1,7 @@
 """One frozen `Settings`, read once from the environment; a bad environment names all its faults at start.
 
 Rule: nobody else reads an environment variable. Every field has a unit in its name, a default that is safe, and a
-reason. Names are those of the field in capitals, without a prefix.
+reason. Names are those of the field in capitals, without a prefix. What may hold a secret has no part in the repr.
 """
 
 import json
@@ -26,7 +26,7 @@ class Settings(BaseModel):
     # Kafka
     kafka_bootstrap_servers: str | None = None
     """Brokers, `host:port,…`; absent: `up` and `demo` start their own."""
-    kafka_config: dict[str, str] = Field(default_factory=dict)
+    kafka_config: dict[str, str] = Field(default_factory=dict, repr=False)
     """Further librdkafka settings as a JSON object (TLS, SASL)."""
     topic_prefix: str = ""
     """Put before every topic, group and application id, so that one cluster can hold several installations."""
@@ -74,9 +74,9 @@ class Settings(BaseModel):
     """How long a silent worker keeps its partitions."""
 
     # Provisioner
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL of the registry; absent: `up` and `demo` start their own."""
-    tenant_database_url: str | None = None
+    tenant_database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL that holds the tenants' schemas; absent: the registry's database."""
     sagas_at_once: int = Field(default=64, ge=1)
     """Sagas one worker drives at the same time."""
@@ -96,7 +96,7 @@ class Settings(BaseModel):
     """Where the shipped plan issues and revokes OAuth tokens."""
     oauth_client_id: str = "lifecycle"
     """Client id of the shipped plan's OAuth client."""
-    oauth_client_secret: str = ""
+    oauth_client_secret: str = Field(default="", repr=False)
     """Client secret of the shipped plan's OAuth client."""
     archive_url: str | None = None
     """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
