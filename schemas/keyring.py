@@ -1,13 +1,17 @@
 """The keyring file: which secret speaks for which endpoint, and the house's own key material.
 
-Rule: a secret is a `SecretStr` of at least 32 UTF-8 bytes and appears in no log, repr or error.
+Rule: a secret is a `SecretStr` of at least 32 UTF-8 bytes and appears in no log, repr or error; what a validator says
+of a fault names a rule and never a value.
 """
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from schemas.values import Instant
+from schemas.values import UUID_PATTERN, Instant
+
+_UUID: Final = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:
@@ -16,7 +20,15 @@ def _long_enough(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _anyone_or_one(name: str) -> str:
+    if name != "*" and _UUID.fullmatch(name) is None:
+        raise ValueError("neither * nor a UUID")
+    return name
+
+
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Bound = Annotated[str, AfterValidator(_anyone_or_one)]
+"""`*`, or one organisation or integration; a name that is neither would bind to nobody, and silently."""
 
 
 class _Strict(BaseModel):
@@ -41,8 +53,8 @@ class Endpoint(_Strict):
 
     current: Current
     previous: Previous | None = None
-    orgs: tuple[str, ...] = ("*",)
-    integrations: tuple[str, ...] = ("*",)
+    orgs: tuple[Bound, ...] = ("*",)
+    integrations: tuple[Bound, ...] = ("*",)
     restamps: bool = True
     """False: this sender keeps `eventTimestamp` over retries, so its retry marks say nothing."""
 

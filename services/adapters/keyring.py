@@ -1,11 +1,16 @@
-"""Reads the keyring file. A secret leaves this module only inside `SecretStr`."""
+"""Reads the keyring file. A secret leaves this module only inside `SecretStr`; a fault quotes nothing of the file."""
 
+import re
 from pathlib import Path
+from typing import Any, Final
 
+from jiter import from_json
 from pydantic import SecretStr, ValidationError
 
 from schemas.keyring import Keyring, Material
 from services.adapters.settings import Unusable
+
+_WHERE: Final = re.compile(r"line \d+ column \d+$")
 
 
 def load(path: Path) -> Keyring:
@@ -15,12 +20,26 @@ def load(path: Path) -> Keyring:
         Unusable: no such file, not JSON, or not a keyring; the text names fields, never values.
     """
     try:
-        return Keyring.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise Unusable(f"KEYRING_FILE: {path}: {error.strerror}; make one with `lifecycle keyring init`") from None
+    try:
+        # Of two endpoints of one name the first would be gone without a word.
+        from_json(text, catch_duplicate_keys=True)
+        return Keyring.model_validate_json(text)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc']))}: {f['type']}" for f in error.errors(include_input=False)]
-        raise Unusable("\n".join(f"KEYRING_FILE: {path}: {fault}" for fault in faults)) from None
+        faults = [f"{'.'.join(map(str, f['loc'])) or 'file'}: {_rule(f)}" for f in error.errors(include_input=False)]
+    except ValueError as error:
+        where = _WHERE.search(str(error))
+        kind = "has a name twice" if "duplicate key" in str(error) else "is not JSON"
+        faults = [f"file: {kind}{'' if where is None else ', at ' + where[0]}"]
+    raise Unusable("\n".join(f"KEYRING_FILE: {path}: {fault}" for fault in faults)) from None
+
+
+def _rule(fault: Any) -> str:
+    """What a validator of ours says, or pydantic's sentence; neither quotes a value."""
+    said = fault.get("ctx", {}).get("error")
+    return str(said) if fault["type"] == "value_error" else str(fault["msg"])
 
 
 def material(path: Path) -> Material:
