@@ -75,6 +75,7 @@ class Scene:
     database: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("tests.provisioner_child",)
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     said: list[Outcome] = field(default_factory=list)
     port: int = field(default_factory=free_port)
@@ -116,7 +117,7 @@ class Scene:
         }
         log = self.folder / f"provisioner-{len(self.processes)}.log"
         with log.open("wb") as written:
-            process = subprocess.Popen([sys.executable, "-m", "tests.provisioner_child"], env=given, stderr=written)
+            process = subprocess.Popen([sys.executable, "-m", *self.program], env=given, stderr=written)
         self.processes.append(process)
         return process
 

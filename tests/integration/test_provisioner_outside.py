@@ -1,0 +1,130 @@
+"""The shipped plan, as its service runs it, against outside systems that refuse, fail and lose answers at every call.
+
+What exists is read from the simulator and from PostgreSQL, never from the provisioner's own journal. All tenants of a
+test go through it at once, each with a fault of its own.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import pytest
+
+from schemas.outcome import Outcome, State
+from tests.outside import Outside, outside
+from tests.provisioner_process import Scene, desired, gone, key
+
+SYSTEMS = ("middleware", "crm", "schemas", "subscriptions", "tokens")
+FAULTS = (("error", 2), ("lost_answer", 1), ("lost_answer", 2), ("down", 2))
+
+
+class Stage(NamedTuple):
+    """One installation of the service and the world it works on."""
+
+    scene: Scene
+    world: Outside
+
+
+@pytest.fixture
+def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Stage]:
+    secret = {"oauth_client_secret": "s" * 32}
+    with (
+        Scene(
+            kafka_bootstrap, topic_prefix, database_url, tmp_path, program=("services.cli.main", "provisioner")
+        ) as scene,
+        outside(tmp_path, database_url, keyring_file=str(tmp_path / "keyring.json"), **secret) as world,
+    ):
+        scene.environment |= {
+            "TENANT_DATABASE_URL": world.tenants_url,
+            "MIDDLEWARE_URL": f"{world.url}/middleware",
+            "SUBSCRIPTIONS_URL": f"{world.url}/subscriptions",
+            "OAUTH_URL": f"{world.url}/oauth",
+            "OAUTH_CLIENT_SECRET": secret["oauth_client_secret"],
+            "ARCHIVE_URL": f"{world.url}/archive",
+            "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{world.url}/crm/{{host}}"}),
+            "STATE_DIR": str(tmp_path / "provisioner"),
+        }
+        yield Stage(scene, world)
+
+
+def _all(stage: Stage, keys: list[str], version: int, check: Callable[[Outcome], bool], *, there: bool) -> None:
+    """Wait for the end of a version of every key; each system then has exactly one thing of each, or none."""
+    for of in keys:
+        assert check(stage.scene.ended(of, version)), (of, stage.world.calls(of))
+    inventory = httpx2.get(f"{stage.world.url}/inventory", timeout=20).raise_for_status().json()
+    for of in keys:
+        assert {system: len(inventory[system].get(of, [])) for system in SYSTEMS} == dict.fromkeys(SYSTEMS, int(there))
+
+
+def _done(outcome: Outcome) -> bool:
+    return outcome.state is State.DONE and outcome.reason is None
+
+
+def _schemas(stage: Stage) -> int:
+    ((count,),) = stage.scene.rows("SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 't_')")
+    return int(count)
+
+
+def test_whatever_fails_for_a_while_everything_exists_once_and_then_nothing(stage: Stage) -> None:
+    cases = [(s, v, f, n) for s in SYSTEMS for v in ("create", "update", "delete") for f, n in FAULTS]
+    keys = [key(number) for number in range(len(cases))]
+
+    def strike(during: str) -> None:
+        for of, (system, verb, fault, times) in zip(keys, cases, strict=True):
+            if verb == during:
+                stage.world.fault(system, fault, verb=verb, key=of, times=times)
+
+    stage.scene.start()
+    strike("create")
+    stage.scene.wish([desired(of, 1) for of in keys])
+    _all(stage, keys, 1, _done, there=True)
+    assert _schemas(stage) == len(keys)
+    strike("update")
+    stage.scene.wish([desired(of, 2, enabled=False) for of in keys])
+    _all(stage, keys, 2, _done, there=True)
+    strike("delete")
+    stage.scene.wish([gone(of, 3) for of in keys])
+    _all(stage, keys, 3, _done, there=False)
+    assert _schemas(stage) == 0
+    assert all(stage.world.inventory("archive", of) for of in keys[:3])
+
+
+def test_a_lost_answer_is_read_back_also_when_reading_fails_at_first(stage: Stage) -> None:
+    keys = [key(number) for number in range(len(SYSTEMS) * len(FAULTS))]
+    cases = [(system, fault, times) for system in SYSTEMS for fault, times in FAULTS]
+    for of, (system, fault, times) in zip(keys, cases, strict=True):
+        stage.world.fault(system, "lost_answer", verb="create", key=of, times=1)
+        stage.world.fault(system, fault, verb="read", key=of, times=times)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in keys])
+    _all(stage, keys, 1, _done, there=True)
+
+
+def test_what_is_refused_is_compensated_restored_or_parked(stage: Stage) -> None:
+    first = dict(zip(SYSTEMS, (key(number) for number in range(5)), strict=True))
+    update = dict(zip(SYSTEMS[:4], (key(number) for number in range(10, 14)), strict=True))
+    last = dict(zip(SYSTEMS, (key(number) for number in range(20, 25)), strict=True))
+    for system, of in first.items():
+        stage.world.fault(system, "refuse", verb="create", key=of, times=1)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in [*first.values(), *update.values(), *last.values()]])
+    _all(stage, list(first.values()), 1, lambda said: said.state is State.ROLLED_BACK, there=False)
+    _all(stage, [*update.values(), *last.values()], 1, _done, there=True)
+
+    for system, of in update.items():
+        stage.world.fault(system, "refuse", verb="update", key=of, times=1)
+    stage.scene.wish([desired(of, 2) for of in first.values()])
+    stage.scene.wish([desired(of, 2, enabled=False) for of in update.values()])
+    _all(stage, list(first.values()), 2, _done, there=True)
+    _all(stage, list(update.values()), 2, lambda said: said.reason == "update_refused", there=True)
+    assert not any("delete" in dict(stage.world.calls(of)) for of in update.values())
+
+    for system, of in last.items():
+        stage.world.fault(system, "refuse", verb="delete", key=of, times=1)
+    stage.scene.wish([gone(of, 3) for of in last.values()])
+    for of in last.values():
+        assert stage.scene.ended(of, 3).state is State.FAILED
+    stage.scene.wish([gone(of, 4) for of in last.values()])
+    _all(stage, list(last.values()), 4, _done, there=False)
