@@ -1,12 +1,14 @@
 """What the world is told of a key: the records that follow from its rows, as they stand.
 
 Rule: a record is a function of the rows alone (an event, of its entry alone), so writing it again writes the same
-bytes. Configurations leave whole only in `desired`, which is restricted; elsewhere their published names alone.
+bytes. Configurations leave whole only in `desired`, which is restricted; elsewhere their published names alone, and
+of a URL under such a name neither user, query nor fragment: that is where people keep passwords and tokens.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from jiter import from_json
 
@@ -161,4 +163,19 @@ def published(whole: Json | None, rules: Rules) -> Json | None:
     """The part of a configuration that everybody may read."""
     if whole is None:
         return None
-    return {name: whole[name] for name in rules.published_names if name in whole}
+    return {name: _harmless(whole[name]) for name in rules.published_names if name in whole}
+
+
+def _harmless(value: Any) -> Any:
+    """A value without what a URL may hide; text that looks like a URL and is none is not told at all."""
+    if isinstance(value, dict):
+        return {name: _harmless(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    if not isinstance(value, str) or "//" not in value:
+        return value
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,11 +1,15 @@
 """What one record makes of a key, and what the world is told of it."""
 
 from base64 import b64decode
+from typing import Any
+
+import pytest
 
 from schemas.event import Recheck
 from schemas.outcome import Direction, State
 from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS
 from services.core.ledger import republish
+from services.core.views import published
 from tests.deliveries import KEY, RULES, at, delivery, observed
 from tests.ledger_worker import Worker, events, letters, values, verdicts, view, wish
 
@@ -51,6 +55,26 @@ def test_no_secret_leaves_but_in_desired() -> None:
                 assert b"canary" not in output.message.value
                 assert b"admin@acme.com" not in output.message.value
                 assert b"Ann" not in output.message.value
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("https://acme.salesforce.com", "https://acme.salesforce.com"),
+        ("https://acme.salesforce.com:8443/services/data", "https://acme.salesforce.com:8443/services/data"),
+        ("https://ann:canary@acme.salesforce.com/x", "https://acme.salesforce.com/x"),
+        ("https://ann:can@canary@acme.salesforce.com/x", "https://acme.salesforce.com/x"),
+        ("https://acme.salesforce.com/x?token=canary#canary", "https://acme.salesforce.com/x"),
+        ("//ann:canary@acme.salesforce.com", "//acme.salesforce.com"),
+        ("https://ann:canary@[acme", None),
+        ("PT5M", "PT5M"),
+        (["https://canary@a.salesforce.com", 7], ["https://a.salesforce.com", 7]),
+        ({"primary": "https://canary@a.salesforce.com"}, {"primary": "https://a.salesforce.com"}),
+    ],
+)
+def test_a_published_url_tells_neither_user_nor_query_nor_fragment(told: Any, shown: Any) -> None:
+    configuration = {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": told}
+    assert published(configuration, RULES) == {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": shown}
 
 
 def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() -> None:
