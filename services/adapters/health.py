@@ -5,7 +5,6 @@ Rule: live means the process answers; ready means it can take work now, and says
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
 
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.adapters import metrics
+from services.adapters.listening import listen
 
 Checks = Callable[[], Mapping[str, str]]
 """Name of a dependency to what is wrong with it; empty text when it is well."""
@@ -56,15 +56,15 @@ async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
     Args:
         checks: What makes it ready.
         host: Address to listen on.
-        port: 0 takes a free one.
+        port: METRICS_PORT; 0 takes a free one.
 
     Yields:
         The port; it listens already.
 
     Raises:
-        OSError: the address cannot be had.
+        Unusable: the address cannot be had.
     """
-    listening = socket.create_server((host, port), backlog=64)
+    listening = listen(host, port, setting="METRICS_PORT", backlog=64)
     config = uvicorn.Config(
         Starlette(routes=routes(checks)), log_config=None, access_log=False, lifespan="off", ws="none"
     )

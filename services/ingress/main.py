@@ -21,6 +21,7 @@ import uvloop
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters import clock, keyring, logs, metrics
 from services.adapters.kafka import KafkaError, Producer
+from services.adapters.listening import listen
 from services.adapters.settings import Settings, Unusable
 from services.ingress.app import application
 from services.ingress.gates import Gate, gates
@@ -38,6 +39,7 @@ _MESSAGE_TIMEOUT_MS: Final = 1500
 
 _IN_FLIGHT_MAX_BYTES: Final = 64 * 1024 * 1024
 
+_BACKLOG: Final = 8192
 _CHECK_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 
@@ -68,7 +70,10 @@ def main(settings: Settings) -> int:
     # Of what uvicorn says, a parser's complaint about a stranger's bytes is no news: the answer is counted.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _raise_file_limit()
-    with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG) as listening,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         return runner.run(_serve(settings, held, listening, log))
 
 
@@ -103,14 +108,6 @@ def _raise_file_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS_MAX + 1_000
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, backlog=8192)
-    except OSError as error:
-        raise Unusable(f"HOST, PORT: {settings.host}, {settings.port}: {error.strerror}") from None
 
 
 async def _serve(settings: Settings, held: dict[str, Gate], listening: socket.socket, log: logs.Logger) -> int:

@@ -1,11 +1,21 @@
 """The small server of services without a public port."""
 
 import signal
+import socket
 
 import httpx2
 import pytest
 
 from services.adapters import health
+from services.adapters.settings import Unusable
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 async def test_it_answers_on_a_free_port_and_leaves_the_signals_alone() -> None:
@@ -21,8 +31,20 @@ async def test_it_answers_on_a_free_port_and_leaves_the_signals_alone() -> None:
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-async def test_a_taken_port_is_an_error_of_the_caller() -> None:
+async def test_a_taken_port_is_a_fault_of_the_settings() -> None:
     async with health.serve(dict, host="127.0.0.1", port=0) as port:
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(Unusable, match=f"HOST, METRICS_PORT: 127.0.0.1, {port}: .*in use"):
             async with health.serve(dict, host="127.0.0.1", port=port):
                 pass
+
+
+async def test_an_address_that_is_not_ours_is_one_too() -> None:
+    with pytest.raises(Unusable, match=r"HOST, METRICS_PORT: 192\.0\.2\.1, 0: "):
+        async with health.serve(dict, host="192.0.2.1", port=0):
+            pass
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="the machine has no ::1")
+async def test_it_listens_on_ipv6_too() -> None:
+    async with health.serve(dict, host="::1", port=0) as port, httpx2.AsyncClient() as client:
+        assert (await client.get(f"http://[::1]:{port}/livez")).status_code == 200
