@@ -7,7 +7,6 @@ loop through one deque with one wake-up for many (a wake-up per record would cos
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ import confluent_kafka
 
 from schemas.codec import Message
 from schemas.topics import PARTITIONER
+from services.adapters.seldom import Seldom
 from services.adapters.settings import Unusable
 
 _ANY: Final = -1
@@ -31,27 +31,8 @@ _ROOM_BYTES: Final = 64 << 20
 """`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
 
 
-class _Seldom(logging.Filter):
-    """Lets a line pass once in ten seconds: while a broker is away librdkafka says so twenty times a second."""
-
-    _EVERY_S: Final = 10.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next_s = 0.0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether enough time went by since the last one."""
-        del record
-        now_s = time.monotonic()
-        passes = now_s >= self._next_s
-        if passes:
-            self._next_s = now_s + self._EVERY_S
-        return passes
-
-
 _LOG: Final = logging.getLogger("librdkafka")
-_LOG.addFilter(_Seldom())
+_LOG.addFilter(Seldom())
 
 
 class KafkaError(Exception):

@@ -8,10 +8,10 @@ import sys
 import faust
 import pytest
 
+from services.adapters.seldom import Seldom
 from services.adapters.settings import Unusable
 from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import Exit
-from services.adapters.tables.quiet import Once
 from services.adapters.tables.store import version
 
 
@@ -49,15 +49,28 @@ def test_what_the_consumer_would_not_obey_is_refused_by_name(config: dict[str, s
         credentials(config)
 
 
-def test_a_sentence_passes_once_and_other_sentences_beside_it() -> None:
-    once = Once()
+@pytest.mark.parametrize("logger", ["aiokafka", "librdkafka"])
+def test_a_sentence_passes_once_and_other_sentences_beside_it(logger: str) -> None:
+    seldom = Seldom()
 
-    def passes(text: str, logger: str = "aiokafka") -> bool:
-        return once.filter(logging.LogRecord(logger, logging.ERROR, "", 0, text, ("a",), None))
+    def passes(text: str, *args: object, name: str = logger) -> bool:
+        return seldom.filter(logging.LogRecord(name, logging.ERROR, "", 0, text, args, None))
 
-    assert [passes("lost %s"), passes("lost %s"), passes("found %s"), passes("lost %s", "aiokafka.conn")] == [
+    assert [passes("lost %s", 1), passes("lost %s", 2), passes("found %s", 1), passes("lost %s", 1, name="other")] == [
         *(True, False, True, True)
     ]
+    refused = "%s [%s] %s", "FAIL", "rdkafka#producer-1"  # how librdkafka says everything
+    assert passes(*refused, "127.0.0.1:1: Connection refused (after 0ms)")
+    assert not passes(*refused, "127.0.0.1:2: Connection refused (after 17ms)")
+    assert passes(*refused, "127.0.0.1:2: SASL authentication failed")
+
+
+def test_sentences_that_never_repeat_do_not_fill_the_memory() -> None:
+    seldom = Seldom()
+    for number in range(3_000):
+        text = "".join(chr(97 + int(digit)) for digit in str(number))
+        assert seldom.filter(logging.LogRecord("x", logging.ERROR, "", 0, text, None, None))
+    assert len(seldom._passed_at_s) <= 1_000
 
 
 def test_a_version_is_the_head_of_a_row_and_no_row_is_below_every_version() -> None:
