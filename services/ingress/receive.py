@@ -94,18 +94,19 @@ class Receiver:
     def _refusal(self, gate: Gate, tried: Attempt, told: webhook.Delivery | UnknownEvent) -> Answer | None:
         """What speaks against an authentic delivery: its time, or whom it speaks for."""
         bound = told.key is None or gate.binding.covers(told.key)
-        if told.at_us is not None:
-            verdict = judge(
-                now_us=tried.received_us,
-                header_us=tried.head.stated_us,
-                signed_us=told.at_us,
-                marked=told.marked,
-                known=self._knows(self._written, tried),
-            )
-            if not verdict.accepted:
-                if verdict.recheck and bound and told.key is not None:
-                    self._ask(told.key, verdict.row, tried.received_us)
-                return _UNTIMELY[verdict.row]
+        parked = isinstance(told, UnknownEvent)
+        verdict = judge(
+            now_us=tried.received_us,
+            header_us=tried.head.stated_us,
+            # Without a readable time of its own (an unknown event may have none) nothing but a fresh header vouches.
+            signed_us=tried.received_us if told.at_us is None else told.at_us,
+            marked=told.marked and told.at_us is not None,
+            known=told.at_us is not None and self._knows(self._buried if parked else self._written, tried),
+        )
+        if not verdict.accepted:
+            if verdict.recheck and bound and told.key is not None:
+                self._ask(told.key, verdict.row, tried.received_us)
+            return _UNTIMELY[verdict.row]
         return None if bound else answers.UNBOUND
 
     async def _write(self, tried: Attempt, told: webhook.Delivery) -> Answer:
@@ -141,7 +142,7 @@ class Receiver:
         room = self._writer.post(self._received, wish, partial(self._heard, key))
         if not room:
             self._asked.discard(key)
-        self._telling.recheck(row, "asked" if room else "no_room")
+        self._telling.recheck(row, "no_room" if not room else "asked" if key in self._asked else "unwritten")
 
     def _heard(self, key: Key, written: bool) -> None:  # noqa: FBT001 - a report's one word
         if not written:

@@ -53,7 +53,7 @@ class Telling:
         self._sampled("unwritten", reason)
 
     def recheck(self, reason: str, outcome: str) -> None:
-        """A re-check was due: `asked`, `asked_before` (within five minutes) or `no_room`."""
+        """A re-check was due: `asked`, `asked_before` (within five minutes), `no_room` or `unwritten`."""
         metrics.INGRESS_RECHECKS.labels(f"{reason}_{outcome}").inc()
 
     def odd_marks(self) -> None:

@@ -262,6 +262,23 @@ def test_an_unknown_event_is_bound_and_timed_like_any_other(live: Ingress) -> No
     assert dead(live, raw(foreign)) == dead(live, raw(stale)) == []
 
 
+def test_parked_bytes_count_as_written_before(live: Ingress) -> None:
+    told = body(event="upgraded")
+    old = now_us() - 10 * MINUTE
+    assert live.post(told, at_us=old).status == 401
+    assert live.post(told).said == {"status": "parked"}
+    assert live.post(told, at_us=old).said == {"status": "parked"}
+
+
+@pytest.mark.parametrize("time", ["soon", 7, None])
+def test_an_unknown_event_without_a_readable_time_is_judged_by_its_header_alone(live: Ingress, time: Any) -> None:
+    told = body(event="upgraded", eventTimestamp=time, metadata={"retryCount": 3})
+    assert live.post(told).said == {"status": "parked"}
+    assert [live.post(told, at_us=now_us() + age).status for age in (-2 * MINUTE, 2 * MINUTE)] == [401, 401]
+    assert live.post(told).said == {"status": "parked"}
+    assert len(dead(live, raw(told))) == 1
+
+
 def test_unknown_fields_are_kept(live: Ingress) -> None:
     told = body(novelty={"a": [1, 2]})
     assert live.post(told).status == 200
