@@ -16,7 +16,7 @@ class Audit(Record):
     id: str
     key: Key
     what: str
-    """`delivery`, `observation`, `recheck`, `outcome`, `stage`, `step`, or an operator's act."""
+    """`delivery`, `observation`, `recheck` (ledger, a verdict), `stage` (ledger, a change) or `step` (provisioner)."""
     verdict: str
     """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
     why: str

@@ -1,7 +1,8 @@
 """Tells a replay from a retry: the time rule of the ingress, as a table.
 
 Rule: only the signed `eventTimestamp` (B) bounds the age of a delivery; the header (H) is free to whoever replays it
-and is a plausibility filter. First row that applies. Rows T1 to T7 and their reasons: the specification's section 2.
+and is a plausibility filter. First row that applies; T1 to T7 are their names here and in the tests. The rule in one
+paragraph: spec section 2, "Time rule".
 """
 
 from dataclasses import dataclass

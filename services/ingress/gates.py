@@ -18,7 +18,7 @@ class Gate:
 
 
 Gates = Callable[[], Mapping[str, Gate]]
-"""The gates in force now, by endpoint. Asked once per request, so that a new keyring counts from the next one on."""
+"""The gates in force now, by endpoint. Asked once per request; who answers decides when another keyring counts."""
 
 
 def gates(keyring: Keyring) -> dict[str, Gate]:

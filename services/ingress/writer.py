@@ -88,7 +88,12 @@ class Writer:
         return await fate
 
     def post(self, topic: str, message: Message, on_known: OnKnown) -> bool:
-        """Write one record without waiting; False when there was no room for it."""
+        """Write one record without waiting.
+
+        Returns:
+            Whether its fate is told to `on_known`: perhaps already, as not written, where the producer refused it at
+            once. False when there was no room for it, and then nothing is told.
+        """
         return self._send(topic, message, on_known, None)
 
     def _send(self, topic: str, message: Message, on_known: OnKnown, fate: asyncio.Future[Fate] | None) -> bool:

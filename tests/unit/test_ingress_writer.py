@@ -1,0 +1,19 @@
+"""What is told of a record that the producer refuses at once."""
+
+from schemas.codec import Message
+from services.adapters.kafka import Producer
+from services.ingress.writer import Fate, Limits, Writer
+
+TOO_LARGE = Message(None, b"x" * (2_097_152 + 1))
+
+
+async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() -> None:
+    producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=1000)
+    reasons: list[str] = []
+    known: list[bool] = []
+    writer = Writer(producer, Limits(1.0, 10, 1 << 26), reasons.append)
+    assert writer.post("any", TOO_LARGE, known.append)
+    assert known == [False]
+    assert await writer.write("any", TOO_LARGE, known.append) is Fate.UNWRITTEN
+    assert (known, reasons, writer.in_flight) == ([False] * 2, ["MSG_SIZE_TOO_LARGE"] * 2, 0)
+    await producer.close(1.0)
