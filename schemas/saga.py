@@ -87,6 +87,10 @@ class StepLog(Record):
     """What the system answered for what is there now; values declared secret are sealed."""
     former: Json = Field(default_factory=dict)
     """What it answered for what was there before: later steps may name it when they are undone, and nothing else."""
+    place: str | None = None
+    """The `url` that the newest create or update named; none where it named none or is known to have done nothing."""
+    places: tuple[str, ...] = ()
+    """Where earlier ones may have put it as well: forgotten when an answer says that it is at `place` alone."""
     answers: int = 0
     """Answers of the system in this turn that led nowhere; they cost the step's `retries`."""
     silences: int = 0

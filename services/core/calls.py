@@ -39,6 +39,7 @@ class Call:
         outputs: What the step returned when it was last done (secrets unsealed); empty before.
         enabled: The integration's flag: `http` sends it, `subscription` pauses by it.
         timeout_s: The whole call's.
+        places: Every `url` where this life's resource may be by now; an update that is done left it at its own alone.
     """
 
     step: str
@@ -53,6 +54,7 @@ class Call:
     outputs: Mapping[str, Any] = field(repr=False)
     enabled: bool
     timeout_s: float
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """Nothing was done and the same call may succeed later; `silent` when the system gave no answer at all."""
+    """The same call may succeed later, and nothing is in doubt: it did nothing, or removed what would be removed again.
+
+    `silent` when the system gave no answer at all: that costs no try.
+    """
 
     reason: str
     retry_after_s: float | None = None
@@ -85,9 +90,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The call may or may not have had its effect: read back by name before it is repeated."""
+    """The call may or may not have had its effect: read back by name before it is repeated.
+
+    `silent` when the system gave no answer at all, or none that was whole: that costs no try.
+    """
 
     reason: str
+    silent: bool = True
 
 
 Answer = Done | Absent | Retryable | Refused | Unknown

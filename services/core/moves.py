@@ -19,7 +19,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Create or update a step's resource; `n` is the last one's only for a repeat."""
+    """Create or update a step's resource, at its `url` if it has one; `n` is the last one's only for a repeat."""
 
     generation: int
     step: Step
@@ -27,6 +27,7 @@ class Run:
     n: int
     inputs: Json
     intended: str
+    place: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,15 +121,15 @@ def _up_step(phase: Phase, life: Life, step: Step, wanted: Desired, now_us: int)
         return _undo(life, step, log)
     if _in_doubt(log):
         return Observe(life.generation, step, log.n)
-    inputs, intended, missing = wish(life, step, wanted)
+    inputs, intended, missing, place = wish(life, step, wanted)
     if missing:
         return GiveUp(step.name, Verdict.REFUSED, f"missing: {', '.join(missing)}")
     if log.open and log.verb != Verb.DELETE and log.intended == intended:
-        return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended)
+        return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, place)
     if log.there in _NOT_THERE or (log.open and log.verb == Verb.CREATE):
-        return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended)
+        return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended, place)
     if log.applied != intended:
-        return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended)
+        return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended, place)
     return None
 
 
@@ -225,11 +225,11 @@ def facts(
     return Facts(tenant, configuration, outputs)
 
 
-def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...]]:
+def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...], str | None]:
     """What a step is to be given for a desired version.
 
     Returns:
-        Its inputs, the hash of its settings with them, and the names that are needed and missing.
+        Its inputs, the hash of its settings with them, the names that are needed and missing, and its `url`.
     """
     configuration = used_configuration(step.settings, wanted.configuration)
     inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
@@ -237,4 +237,5 @@ def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str,
     given = facts(life, wanted.key, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)
     text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))
-    return inputs, sha256(text.encode()).hexdigest(), missing
+    place = settings.get("url")
+    return inputs, sha256(text.encode()).hexdigest(), missing, place if isinstance(place, str) else None

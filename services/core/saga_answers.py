@@ -1,7 +1,8 @@
 """The mark after a call: what an answer of an outside system does to the journal of its step.
 
 Rule: an answer changes what is known and nothing else. `Done` and `Absent` settle; `Retryable` costs a try unless
-nobody answered; `Refused` ends the step's turn; `Unknown` leaves the intent open, to be read back by name.
+nobody answered; `Refused` ends the step's turn; `Unknown` leaves the intent open, to be read back by name, and costs a
+try when somebody did answer.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from schemas.saga import Journal, Presence, StepLog, Verdict
 from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb
-from services.core.moves import Called, Observe, Undo
+from services.core.moves import Called, Observe, Run, Undo
 from services.core.saga import HELD_US
 from services.core.saga_marks import log_of, with_log
 
@@ -46,6 +47,8 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
         change = _undone(log, answer)
     else:
         change = _done(log, answer)
+    if isinstance(move, Run):
+        change |= _placed(log, answer)
     after = log.model_copy(update={"at": now_us} | change)
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
     after = _paced(after, answer, now_us, pace, seed)
@@ -68,8 +71,15 @@ def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
             return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
         case Retryable(reason, _, silent):
             return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
-        case Unknown(reason):
-            return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False}
+        case Unknown(reason, silent):
+            return _answered(log, Verdict.UNKNOWN, reason, silent=silent) | {"read_back": False}
+
+
+def _placed(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Where it may be after a create or an update."""
+    if isinstance(answer, Done):
+        return {"places": ()}
+    return {} if log.lost or isinstance(answer, Unknown) else {"place": None}
 
 
 def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -84,8 +94,8 @@ def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
             return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
         case Retryable(reason, _, silent):
             return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
-        case Unknown(reason):
-            return _answered(log, Verdict.UNKNOWN, reason, silent=True) | {"read_back": False}
+        case Unknown(reason, silent):
+            return _answered(log, Verdict.UNKNOWN, reason, silent=silent) | {"read_back": False}
 
 
 def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - one line a case, in order
@@ -109,8 +119,8 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
             return {"there": Presence.ASKED}
         case Retryable(reason, _, silent):
             return _answered(log, log.verdict, reason, silent=silent)
-        case Unknown(reason):
-            return _answered(log, log.verdict, reason, silent=True)
+        case Unknown(reason, silent):
+            return _answered(log, log.verdict, reason, silent=silent)
 
 
 def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str, Any]:

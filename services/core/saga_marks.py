@@ -169,6 +169,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     if isinstance(move, Run):
         change["older"] = log.older or (log.open and log.verb == Verb.CREATE and move.n != log.n)
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
+        change |= {"place": move.place, "places": places_of(log)}
         if log.there is Presence.ABSENT:
             change["there"] = Presence.ASKED
     else:
@@ -247,6 +248,7 @@ def _sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
             n=log.n,
             inputs=log.inputs,
             former=log.outputs or log.former,
+            places=places_of(log),
             there=Presence.ABSENT if step.kind in LEFT_BEHIND else Presence.MAYBE,
         )
         for step in plan.steps
@@ -259,6 +261,11 @@ def _sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
 def log_of(journal: Journal, move: Called) -> StepLog:
     """The marks of the step that a call is for."""
     return life_of(journal, move).steps.get(move.step.name, StepLog())
+
+
+def places_of(log: StepLog) -> tuple[str, ...]:
+    """Every place where a step's resource may be."""
+    return tuple(dict.fromkeys((*log.places, *([log.place] if log.place else []))))
 
 
 def life_of(journal: Journal, move: Called) -> Life:

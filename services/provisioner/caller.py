@@ -20,7 +20,7 @@ from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown,
 from services.core.moves import Called, Observe, Undo
 from services.core.references import substitute
 from services.core.saga import facts
-from services.core.saga_marks import life_of, log_of
+from services.core.saga_marks import life_of, log_of, places_of
 
 _SLACK_S: Final = 1.0
 """A kind keeps its own time; this much later it is taken for lost."""
@@ -115,6 +115,7 @@ class Caller:
             outputs=named[move.step.name] if log.outputs else {},
             enabled=enabled,
             timeout_s=move.step.timeout_s,
+            places=places_of(log),
         )
 
     async def _answered(self, call: Call) -> Answer:

@@ -10,7 +10,7 @@ import pytest
 
 from services.adapters.http import Client, resolve
 from services.cli.wiring import Addresses, Folders, Ports, shared
-from services.core.calls import Absent, Done, Refused, Retryable, Unknown, Verb, resource_name
+from services.core.calls import Absent, Done, Refused, Unknown, Verb, resource_name
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.oauth import OAuth
 from services.provisioner.kinds.outbound import Outbound
@@ -128,7 +128,7 @@ async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
     assert isinstance(made, Done)
     world.fault("crm", "error", verb="delete", key=key, times=1)
     move = a_call(Verb.UPDATE, key=key, n=2, settings=settings("https://other.salesforce.com"), outputs=made.outputs)
-    assert isinstance(await Http(outbound).call(move), Retryable)
+    assert isinstance(await Http(outbound).call(move), Unknown)
     assert isinstance(await Http(outbound).call(move), Done)
     assert world.inventory("crm", key) == []
     assert len(world.inventory("middleware", key)) == 1
@@ -151,7 +151,9 @@ async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbou
     world.fault("middleware", "lost_answer", verb="create", key=key, times=1)
     moving = a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs)
     assert isinstance(await Http(outbound).call(moving), Unknown)
-    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, outputs=made.outputs))
+    gone = await Http(outbound).call(
+        a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, places=(ACME, elsewhere["url"]))
+    )
     assert isinstance(gone, Done)
     assert world.inventory("crm", key) == []
     assert world.inventory("middleware", key) == []

@@ -2,15 +2,17 @@
 
 Settings: `url` (without it there is nothing to keep), `url_from`, `path`, `body`, and `credentials` (`path`,
 `client_id`, `client_secret`) where the system wants an OAuth session: those are proved before anything is made.
-Rule: a resource stays where it was put until it is taken away there, whatever the configuration says by then.
+Rule: a resource stays where it was put until it is taken away there, whatever the configuration says by then. One that
+moves is made at the new place first, and then removed wherever else it may be.
 """
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
 from services.adapters.http import Request, Response
-from services.core.calls import Absent, Answer, Call, Done, Refused, Unknown, Verb, resource_name
+from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
@@ -33,6 +35,8 @@ class Http:
             return await self._delete(call, given)
         if call.verb is Verb.READ:
             return await self._read(call, given)
+        if not isinstance(call.settings.get("url"), str | None):
+            return Refused("url: not a text")
         return await self._put(call, given)
 
     async def close(self) -> None:
@@ -40,21 +44,22 @@ class Http:
         await self._outbound.close()
 
     async def _put(self, call: Call, given: Origin) -> Answer:
-        base, former = call.settings.get("url"), call.outputs.get("url")
-        outputs: dict[str, Any] = {}
+        base = call.settings.get("url")
+        outputs: dict[str, Any] = {"url": base}
         if base is not None:
             answer = await self._put_at(call, base, given)
             if not isinstance(answer, Done):
                 return answer
-            outputs = {**answer.outputs, "url": base}
-        if former is not None and former != base:
-            # A second effect of one intent: its key is derived, so that a repeat repeats both.
-            leaving = replace(call, verb=Verb.DELETE, idempotency_key=f"{call.idempotency_key}-former")
-            left = await self._delete_at(leaving, former, given)
-            if not isinstance(left, Done | Absent):
-                return left
-            outputs.setdefault("url", None)
-        return Done(outputs)
+            outputs |= answer.outputs
+        left = [place for place in _places(call) if place != base]
+        for answer in [await self._delete_at(_part(call, place), place, given) for place in left]:
+            if base is not None and not isinstance(answer, Done | Absent):
+                # What was put is there, so nothing is as it was: neither `Retryable` nor `Refused` would be true.
+                silent = isinstance(answer, Unknown | Retryable) and answer.silent
+                return Unknown(f"left at a former place: {answer.reason}", silent=silent)
+            if not isinstance(answer, Done | Absent):
+                return answer
+        return Done(outputs if base is not None or left else {})
 
     async def _put_at(self, call: Call, base: str, given: Origin) -> Answer:
         session = await self._session(call, base, given)
@@ -77,11 +82,9 @@ class Http:
         return answer
 
     async def _delete(self, call: Call, given: Origin) -> Answer:
-        places = dict.fromkeys(base for base in (call.outputs.get("url"), call.settings.get("url")) if base)
-        answers: list[Answer] = []
-        for number, base in enumerate(places):
-            one = replace(call, idempotency_key=f"{call.idempotency_key}-{number}") if number else call
-            answers.append(await self._delete_at(one, base, given))
+        places = _places(call) or _named(call)
+        one = len(places) == 1
+        answers = [await self._delete_at(call if one else _part(call, place), place, given) for place in places]
         failed = [answer for answer in answers if not isinstance(answer, Done | Absent)]
         done = [answer for answer in answers if isinstance(answer, Done)]
         return [*failed, *done, Absent()][0]
@@ -96,9 +99,15 @@ class Http:
         return meaning(call, response) if isinstance(response, Response) else response
 
     async def _read(self, call: Call, given: Origin) -> Answer:
-        base = call.settings.get("url") or call.outputs.get("url")
-        if base is None:
-            return Absent()
+        failed: list[Answer] = []
+        for base in dict.fromkeys((*_named(call), *_places(call))):
+            found = await self._read_at(call, base, given)
+            if isinstance(found, Done):
+                return Done({**found.outputs, "url": base})
+            failed += [] if isinstance(found, Absent) else [found]
+        return [*failed, Absent()][0]
+
+    async def _read_at(self, call: Call, base: str, given: Origin) -> Answer:
         session = await self._session(call, base, given)
         if not isinstance(session, dict):
             return session
@@ -106,8 +115,7 @@ class Http:
         if not isinstance(response, Response):
             return response
         answer = meaning(call, response)
-        found = shown(call, response) if isinstance(answer, Done) else answer
-        return Done({**found.outputs, "url": base}) if isinstance(found, Done) else found
+        return shown(call, response) if isinstance(answer, Done) else answer
 
     async def _session(self, call: Call, base: str, given: Origin) -> Session | Answer:
         """Prove the client credentials, where the step has any, and open a session (RFC 6749 section 4.4)."""
@@ -141,6 +149,23 @@ def shown(call: Call, response: Response) -> Answer:
     if isinstance(response.body, dict):
         return Done({"id": response.body.get("id", resource_name(call.key, call.generation))})
     return Unknown("the answer shows no resource")
+
+
+def _places(call: Call) -> list[str]:
+    """Where the resource may be already."""
+    told = (*call.places, call.outputs.get("url"))
+    return [place for place in dict.fromkeys(told) if isinstance(place, str)]
+
+
+def _named(call: Call) -> list[str]:
+    """Where it is to be, if anywhere."""
+    return [call.settings["url"]] if isinstance(call.settings.get("url"), str) else []
+
+
+def _part(call: Call, place: str) -> Call:
+    """One of several removals of an intent: its key is derived, so that a repeat repeats each."""
+    key = f"{call.idempotency_key}-{sha256(place.encode()).hexdigest()[:12]}"
+    return replace(call, verb=Verb.DELETE, idempotency_key=key)
 
 
 def _at(call: Call, base: str) -> str:

@@ -1,0 +1,234 @@
+"""A `crmEndpoint` that moves, through saga, caller and kind against a real simulator: it ends at one place or none."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from schemas.outcome import Outcome
+from schemas.saga import Journal, Phase, Presence
+from schemas.tenant import Desired
+from services.adapters import logs
+from services.adapters.http import Client, resolve
+from services.adapters.sealing import Sealer
+from services.core.calls import Answer, Done, Unknown, resource_name
+from services.core.moves import Called, Wait
+from services.core.plan import parse
+from services.core.saga import Plans
+from services.core.saga_answers import Pace, settle
+from services.core.saga_marks import decide
+from services.provisioner.caller import Caller
+from services.provisioner.kinds.http import Http
+from services.provisioner.kinds.outbound import Outbound
+from tests.outside import ORG, Outside, outside
+
+PLAN = """
+[[step]]
+name = "crm"
+kind = "http"
+undo = "reverse"
+retries = 3
+url = "{configuration.crmEndpoint?}"
+"""
+SYSTEMS = {"a": "crm", "b": "middleware", "c": "subscriptions"}
+"""Three hosts at three systems of the simulator, so that a fault strikes at one of them alone."""
+
+
+@dataclass
+class Saga:
+    """Decides, calls and settles as the runner does; waits are jumped."""
+
+    key: str
+    caller: Caller
+    plans: Plans = field(default_factory=lambda: Plans(parse(PLAN, kinds=["http"], settings={})))
+    journal: Journal = field(default_factory=Journal)
+    now_us: int = 1_000_000
+    version: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    async def installed(self, endpoint: object, until: Callable[[Answer], bool] | None = None) -> None:
+        """Install, or configure, with this endpoint."""
+        await self._take(until, installed=True, configuration={"crmEndpoint": endpoint}, uninstalled_at=None)
+
+    async def uninstalled(self, until: Callable[[Answer], bool] | None = None) -> None:
+        """Uninstall, and wait for the sweep."""
+        await self._take(until, installed=False, configuration={}, uninstalled_at=self.now_us)
+
+    async def _take(self, until: Callable[[Answer], bool] | None, **wish: Any) -> None:
+        self.version += 1
+        same = {"key": self.key, "version": self.version, "enabled": True, "tenant_id": "acme", "installed_at": 1}
+        desired = Desired.model_validate(same | wish)
+        for _ in range(100):
+            turn = decide(self.plans, self.journal, desired, self.now_us)
+            self.journal = turn.journal
+            self.outcomes += turn.outcomes
+            if not isinstance(turn.move, Wait):
+                if await self._call(turn.move, until):
+                    return
+            elif turn.move.until_us is None:
+                return
+            else:
+                self.now_us = max(self.now_us + 1, turn.move.until_us)
+        raise AssertionError(f"no rest: {self.journal}")
+
+    async def _call(self, move: Called, until: Callable[[Answer], bool] | None) -> bool:
+        answer = await self.caller.call(self.key, 1, self.journal, move)
+        self.journal = settle(self.journal, move, answer, self.now_us, Pace())
+        self.now_us += 1_000
+        return until is not None and until(answer)
+
+    @property
+    def said(self) -> tuple[str, str, str | None]:
+        """The newest outcome: direction, state, reason."""
+        last = self.outcomes[-1]
+        return last.direction.value, last.state.value, last.reason
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside(tmp_path_factory.mktemp("outside")) as world:
+        yield world
+
+
+@pytest.fixture
+def world(running: Outside) -> Iterator[Outside]:
+    yield running
+    running.heal()
+
+
+@pytest.fixture
+async def saga(world: Outside) -> AsyncIterator[Saga]:
+    places = {f"{host}.salesforce.com": f"{world.url}/{system}/{{host}}" for host, system in SYSTEMS.items()}
+    async with Client(connections=10) as client:
+        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        sealer = Sealer([SecretStr("x" * 40)])
+        caller = Caller({"http": kind}, {}, sealer, b"k" * 32, logs.configure("test", "critical"))
+        yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller)
+
+
+def url(host: str) -> str:
+    return f"https://{host}.salesforce.com"
+
+
+def live(world: Outside, saga: Saga) -> list[str]:
+    """Hosts where the tenant has a connection, one entry a connection."""
+    return [host for host, system in SYSTEMS.items() for _ in world.inventory(system, saga.key)]
+
+
+def _active(world: Outside, saga: Saga, hosts: list[str], reason: str | None = None) -> None:
+    assert saga.said == ("up", "done", reason)
+    assert live(world, saga) == hosts
+
+
+async def _gone(world: Outside, saga: Saga) -> None:
+    """Whatever happened before, an uninstall leaves nothing anywhere and says so."""
+    world.heal()
+    await saga.uninstalled()
+    assert saga.said == ("down", "done", None)
+    assert live(world, saga) == []
+    assert saga.journal.sweeps == ()
+
+
+def _in_doubt(answer: Answer) -> bool:
+    return isinstance(answer, Unknown)
+
+
+async def test_a_connection_lives_where_it_moved_to(saga: Saga, world: Outside) -> None:
+    for host in "abca":
+        await saga.installed(url(host))
+        _active(world, saga, [host])
+    await saga.installed(None)
+    _active(world, saga, [])
+    await _gone(world, saga)
+
+
+async def test_a_former_place_that_does_not_let_go_has_it_back_alone(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("crm", "refuse", verb="delete")
+    await saga.installed(url("b"))
+    _active(world, saga, ["a"], "update_refused")
+    await _gone(world, saga)
+
+
+async def test_what_was_maybe_put_at_a_new_place_goes_when_the_endpoint_goes_back(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("middleware", "lost_answer", verb="create", times=1)
+    await saga.installed(url("b"), until=_in_doubt)
+    assert live(world, saga) == ["a", "b"]
+    await saga.installed(url("a"))
+    _active(world, saga, ["a"])
+    await _gone(world, saga)
+
+
+async def test_a_place_left_behind_is_not_forgotten_when_the_endpoint_goes_on(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("crm", "error", verb="delete", times=1)
+    await saga.installed(url("b"), until=_in_doubt)
+    assert live(world, saga) == ["a", "b"]
+    await saga.installed(url("c"))
+    _active(world, saga, ["c"])
+    await _gone(world, saga)
+
+
+async def test_an_uninstall_in_the_middle_of_a_move_removes_from_every_place(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("crm", "error", verb="delete", times=1)
+    await saga.installed(url("b"), until=_in_doubt)
+    world.fault("subscriptions", "lost_answer", verb="create", times=1)
+    await saga.installed(url("c"), until=_in_doubt)
+    assert live(world, saga) == ["a", "b", "c"]
+    await _gone(world, saga)
+
+
+async def test_a_move_that_never_arrived_does_not_hide_the_place_it_left_from(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("middleware", "down", times=1)
+    await saga.installed(url("b"), until=_in_doubt)
+    assert live(world, saga) == ["a"]
+    await _gone(world, saga)
+
+
+async def test_a_place_that_refused_the_move_is_not_asked_to_remove_what_it_never_had(
+    saga: Saga, world: Outside
+) -> None:
+    await saga.installed(url("a"))
+    world.fault("middleware", "refuse")
+    world.fault("crm", "error", verb="update", times=1)
+    await saga.installed(url("b"), until=lambda _: saga.journal.phase is Phase.RESTORING)
+    await saga.uninstalled()
+    assert (saga.said, live(world, saga)) == (("down", "done", None), [])
+    assert ("delete", "refused") not in world.calls(saga.key)
+
+
+async def test_what_arrived_late_at_a_former_place_is_swept(saga: Saga, world: Outside) -> None:
+    await saga.installed(url("a"))
+    world.fault("middleware", "lost_answer", verb="create", times=1)
+    await saga.installed(url("b"), until=_in_doubt)
+    await saga.installed(url("a"), until=lambda answer: isinstance(answer, Unknown | Done))
+    await saga.uninstalled(until=lambda answer: isinstance(answer, Done))
+    assert live(world, saga) == []
+    headers = {"Lifecycle-Key": saga.key, "Lifecycle-Generation": "1", "Lifecycle-Epoch": "1"}
+    late = f"{world.url}/middleware/b.salesforce.com/{resource_name(saga.key, 1)}"
+    httpx2.put(late, headers=headers, json={"enabled": True}).raise_for_status()
+    assert live(world, saga) == ["b"]
+    await _gone(world, saga)
+
+
+@pytest.mark.parametrize("endpoint", [5, True, ["https://a.salesforce.com"], {"url": "https://a.salesforce.com"}])
+async def test_an_endpoint_that_is_no_text_is_refused_and_rolled_back(
+    saga: Saga, world: Outside, endpoint: object
+) -> None:
+    await saga.installed(endpoint)
+    assert saga.said == ("up", "rolled_back", "crm_refused")
+    await saga.installed(url("a"))
+    _active(world, saga, ["a"])
+    await saga.installed(endpoint)
+    _active(world, saga, ["a"], "update_refused")
+    life = saga.journal.life
+    assert life is not None
+    assert life.steps["crm"].there is Presence.PRESENT
+    await _gone(world, saga)
