@@ -74,6 +74,7 @@ class Mode(StrEnum):
     SILENT = "silent"
     LOST_WITH_EFFECT = "lost with effect"
     LOST_WITHOUT = "lost without effect"
+    BROKEN = "answered in a way nobody foresaw"
 
 
 @dataclass
@@ -134,6 +135,7 @@ class World:
             Mode.RETRYABLE: Retryable("busy"),
             Mode.SILENT: Retryable("down", silent=True),
             Mode.LOST_WITHOUT: Unknown("lost"),
+            Mode.BROKEN: Unknown("TypeError", silent=False),
         }
         return answers[mode]
 

@@ -1,6 +1,7 @@
 """Makes one call: from a move to a `Call`, to its kind, within its time, and back with secrets sealed.
 
-Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`: it may have had its effect.
+Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`, since it may have had its effect, and
+costs a try, since it may happen for ever.
 """
 
 import asyncio
@@ -126,7 +127,7 @@ class Caller:
             return Unknown("no answer in time")
         except Exception as error:  # noqa: BLE001 - the rule above
             self._log.exception("call failed in a way nobody foresaw", key=call.key, step=call.step, verb=call.verb)
-            return Unknown(type(error).__name__)
+            return Unknown(type(error).__name__, silent=False)
 
 
 def _place(life: Life, key: str, step: str) -> str:

@@ -92,6 +92,14 @@ def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
     assert worker.journal.sweeps == ()
 
 
+def test_a_call_that_breaks_for_ever_costs_its_tries_and_is_given_up() -> None:
+    world = World(decides=lambda step, _: Mode.BROKEN if step == "crm" else None)
+    worker = Worker(world, Wishes().installed())
+    worker.run()
+    assert worker.phase is Phase.COMPENSATION_FAILED
+    assert ends(worker.outcomes)[-1] == (1, "up", "failed", "crm_exhausted")
+
+
 def test_what_vanished_outside_is_made_again_by_an_update() -> None:
     world, wishes = World(), Wishes()
     worker = _active(world, wishes)
