@@ -15,7 +15,7 @@ from services.adapters.clock import now_us
 from services.adapters.http import Client, resolve
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
-from services.core.calls import Answer, Call
+from services.provisioner.caller import Hand
 from services.provisioner.kinds.archive import Archive
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.oauth import OAuth
@@ -35,11 +35,8 @@ SECRET_OUTPUTS: Final = {
 _SCAN_S: Final = 10.0
 
 
-class Kind(Protocol):
-    """One kind of outside system."""
-
-    async def call(self, call: Call) -> Answer:
-        """Carry one call out, within its time, and say what is known."""
+class Kind(Hand, Protocol):
+    """One kind of outside system, for as long as a process lives."""
 
     async def close(self) -> None:
         """Let go of everything that is open."""
