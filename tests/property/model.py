@@ -4,6 +4,7 @@ Nothing here is fast, incremental or shared with the product. A history is a lis
 every delivery of it that counts. All times are whole milliseconds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -61,7 +62,10 @@ class World:
             return
         gone = {said.uid: self.journal.pop(said.uid) for said in old}
         self.base += [(self.final[said.uid], said) for said in old]
-        self.flagged |= self._doubts(old, self.final, gone, self._new(old, self.final))
+        # A tie that something newer, still in the journal, has settled is none: growing old alone raises no flag.
+        folded = self._new([], {})
+        held = registers(self._new(self.counting(), verdicts))
+        self.flagged |= self._doubts(old, self.final, gone, [said if said in folded else None for said in held])
         self.folded_to = max([said.at for said in old] + ([] if self.folded_to is None else [self.folded_to]))
         self.final = {uid: verdict for uid, verdict in self.final.items() if uid not in gone}
 
@@ -102,24 +106,27 @@ class World:
         folded = [said for verdict, said in self.base if verdict == "new"]
         return folded + [said for said in rows if verdicts[said.uid] == "new"]
 
-    def _doubts(self, rows: list[Said], verdicts: dict[str, str], told: dict[str, list[Said]], new: list[Said]) -> bool:
+    def _doubts(
+        self, rows: list[Said], verdicts: dict[str, str], told: dict[str, list[Said]], held: Sequence[Said | None]
+    ) -> bool:
         conflict = any(len({said.f for said in told[row.uid]}) > 1 for row in rows)
         ambiguous = any(verdicts[row.uid] == "ambiguous" for row in rows)
-        held = [said for said in registers(new) if said is not None]
-        installed, uninstalled = registers(new)[:2]
+        installed, uninstalled = held[:2]
         both = installed is not None and uninstalled is not None and installed.at == uninstalled.at
         values: dict[tuple[str, int], set[str]] = {}
         for row in rows:
             if verdicts[row.uid] == "new":
                 values.setdefault((SPEAKS_OF[row.event], row.at), set()).add(row.f)
-        split = any(len(f) > 1 and at in {said.at for said in held} for (_, at), f in values.items())
+        split = any(
+            len(f) > 1 and at in {said.at for said in held if said is not None} for (_, at), f in values.items()
+        )
         return conflict or ambiguous or both or split
 
     def state(self) -> tuple[bool | None, bool | None, str | None, bool]:
         """Installed, enabled, configuration, and whether any of it is in doubt."""
         rows, verdicts = self.counting(), self.verdicts()
         new = self._new(rows, verdicts)
-        doubt = self.flagged or self._doubts(rows, verdicts, self.journal, new)
+        doubt = self.flagged or self._doubts(rows, verdicts, self.journal, registers(new))
         n, u, e, c = registers(new)
         if n is None and u is None:
             return None, None, None if c is None else c.configuration, doubt

