@@ -23,6 +23,10 @@ class Verdict(StrEnum):
     INVALID = "invalid"
     ASKED = "asked"
     """A re-check was asked; no event."""
+    FUTURE = "future"
+    """An observation from a clock far ahead of the log's: to the dead letters."""
+    TOO_LARGE = "too_large"
+    """The row would not fit into a record of Kafka with it: to the dead letters."""
     FORGOTTEN = "forgotten"
     """A repeat from below everything the journal remembers: nothing is written."""
 
@@ -55,6 +59,10 @@ class Registers(NamedTuple):
     """Its value is the digest of a text in the row."""
     tenant: Register | None = None
     """An observed install without a tenantId leaves it alone, so it is a register of its own."""
+
+
+VARIANTS_MAX = 32
+"""Bodies kept of one uid: a sender that gives one id to everything must not make a row that Kafka refuses."""
 
 
 class Variant(NamedTuple):
@@ -109,7 +117,7 @@ class Entry(NamedTuple):
     """Revision of a restamp of this event that was published first."""
     told: Told | None = None
     variants: tuple[Variant, ...] = ()
-    """In order of arrival; empty while there is only one."""
+    """In order of arrival; empty while there is only one; at most `VARIANTS_MAX`."""
 
 
 class Parted(NamedTuple):

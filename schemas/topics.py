@@ -11,6 +11,12 @@ DAY_MS = 86_400_000
 PARTITIONER = "murmur2_random"
 """librdkafka's name for the partitioner of the Java client and of Faust."""
 
+RECORD_MAX_BYTES = 2_097_152
+"""`max.message.bytes` of every topic, and what a producer may send."""
+
+ROW_MAX_BYTES = RECORD_MAX_BYTES - 65_536
+"""The greatest packed row: what is left of a record of a changelog after key, headers and the next re-check."""
+
 LEDGER_APP = "lifecycle-ledger"
 """Faust's application id: the consumer group of the ledger and the prefix of its changelogs."""
 
@@ -49,7 +55,7 @@ class Topic:
         """The topic's Kafka settings."""
         settings = {
             "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
-            "max.message.bytes": "2097152",
+            "max.message.bytes": str(RECORD_MAX_BYTES),
         }
         if self.retention_ms is None:
             # A paused worker's old row must still find the newer one beside it: never compact within the hour.

@@ -16,15 +16,12 @@ from typing import Any, Final, cast
 import confluent_kafka
 
 from schemas.codec import Message
-from schemas.topics import PARTITIONER
+from schemas.topics import PARTITIONER, RECORD_MAX_BYTES
 from services.adapters.seldom import Seldom
 from services.adapters.settings import Unusable
 
 _ANY: Final = -1
 """librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses."""
-
-_RECORD_MAX_BYTES: Final = 2_097_152
-"""What the topics take (`max.message.bytes`); librdkafka's own default is half of it."""
 
 _ROOM_RECORDS: Final = 20_000
 _ROOM_BYTES: Final = 64 << 20
@@ -81,7 +78,7 @@ class Producer:
             "linger.ms": linger_ms,
             "message.timeout.ms": timeout_ms,
             "partitioner": PARTITIONER,
-            "message.max.bytes": _RECORD_MAX_BYTES,
+            "message.max.bytes": RECORD_MAX_BYTES,
             "queue.buffering.max.messages": 500_000,
         }
         try:

@@ -2,8 +2,9 @@
 
 Rule: ages are counted in log time, so a worker that was down judges as one that was not, and what folds is a function
 of row and record alone. Whether an entry is committed or not, it folds; it is kept aside until every record that found
-it in the journal is, since a replay must find it again. Folding changes no register that shows, and a flag outlives
-its entry.
+it in the journal is, since a replay must find it again; nothing but a commit lets it go. Folding changes no register
+that shows, and a flag outlives its entry. Ties are sought at times that a register holds with the whole journal on top,
+so that growing old alone raises no flag.
 """
 
 from collections import Counter
@@ -12,8 +13,9 @@ from dataclasses import replace
 from typing import Final
 
 from schemas.journal import Aspect, Entry, Mark, Parted, Registers
-from schemas.rows import TenantRow
+from schemas.rows import TenantRow, pack
 from schemas.tenant import Flag
+from schemas.topics import ROW_MAX_BYTES
 from services.core import merge
 
 HOUR_US: Final = 3_600 * 1_000_000
@@ -23,10 +25,11 @@ MEMORY_US: Final = 24 * HOUR_US
 """The guide's lifetime of an idempotency key."""
 ENTRIES_MAX: Final = 512
 """Beyond it the oldest entries fold early."""
-TEXTS_MAX_BYTES: Final = 640 * 1024
-"""The same for the configurations that a row carries: it must fit into one record of 2 MiB, every quote escaped."""
-ROW_MAX_BYTES: Final = 896 * 1024
-"""Beyond it entries kept aside for a replay go too: a row that Kafka refuses would stop the partition for good."""
+TEXTS_MAX_BYTES: Final = 1024 * 1024
+"""The same for the configurations that the journal refers to, as a packed row carries them."""
+_ENTRY_MAX_BYTES: Final = 2_048
+"""No packed entry with one variant is larger: its uid has at most 128 characters of 4 bytes, each told once."""
+_VARIANT_MAX_BYTES: Final = 160
 
 
 def ask(row: TenantRow, at_us: int) -> TenantRow:
@@ -77,9 +80,16 @@ def summed(row: TenantRow) -> TenantRow:
     marks = (*row.marks, *merge.marks(row.entries, now))
     needed = _references((*row.entries, *(parted.entry for parted in row.parted)), row.base, now)
     texts = {digest: text for digest, text in (row.texts or {}).items() if digest in needed}
-    if row.parted and sum(map(_bytes, texts.values())) > ROW_MAX_BYTES:
-        return summed(replace(row, parted=()))
     return replace(row, now=now, flags=merge.standing(marks, row.seen), texts=texts)
+
+
+def too_large(row: TenantRow) -> bool:
+    """Whether a changelog would refuse the row; it is packed only where a rough bound does not say no."""
+    kept = (*row.entries, *(parted.entry for parted in row.parted))
+    texts = sum(map(_bytes, (row.texts or {}).values()))
+    variants = sum(len(entry.variants) for entry in kept)
+    most = texts + (len(kept) + 32) * _ENTRY_MAX_BYTES + variants * _VARIANT_MAX_BYTES
+    return most > ROW_MAX_BYTES and len(pack(row)) > ROW_MAX_BYTES
 
 
 def _frozen(row: TenantRow, before_us: int) -> TenantRow:
@@ -105,12 +115,15 @@ def _fold(row: TenantRow, old: set[str], offset: int, settled: int) -> tuple[Ten
         return row, ()
     leaving = tuple(entry for entry in row.entries if entry.uid in old)
     base = merge.fold(leaving, row.base)
-    marks = (mark for mark in merge.marks(leaving, base) if mark.at_us > getattr(row.seen, mark.aspect))
+    staying = tuple(entry for entry in row.entries if entry.uid not in old)
+    now = merge.fold(staying, base)
+    held = Registers(*(was if was == still else None for was, still in zip(base, now, strict=True)))
+    marks = (mark for mark in merge.marks(leaving, held) if mark.at_us > getattr(row.seen, mark.aspect))
     last_us = leaving[-1].at_us
     folded = replace(
         row,
         base=base,
-        entries=tuple(entry for entry in row.entries if entry.uid not in old),
+        entries=staying,
         parted=(*row.parted, *(Parted(offset, entry) for entry in leaving)),
         folded_to=last_us if row.folded_to is None else max(row.folded_to, last_us),
         marks=_newest((*row.marks, *marks)),
@@ -154,4 +167,6 @@ def _excess(row: TenantRow) -> set[str]:
 
 
 def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+    """The size of canonical JSON as text within JSON: its control characters are escaped already."""
+    plain = len(text) if text.isascii() else len(text.encode())
+    return plain + text.count('"') + text.count("\\")

@@ -4,11 +4,11 @@ Rule: joining a delivery commutes, associates and repeats without effect, so the
 deliveries; and what is said of a record depends on nothing that came after it, so a replay says the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from schemas.journal import Aspect, Entry, Seen, Told, Variant, Verdict
+from schemas.journal import VARIANTS_MAX, Aspect, Entry, Seen, Told, Variant, Verdict
 from schemas.rows import TenantRow
 from schemas.values import EventType
 from services.core import merge, revisions
@@ -86,7 +86,7 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
     after = {entry.uid: entry for entry, _ in said.values() if entry is not None and parted.get(entry.uid) is not entry}
     if all(before.get(uid) is entry for uid, entry in after.items()):
         verdicts = tuple(verdict for _, verdict in said.values())
-        if Verdict.LATE in verdicts and place.offset > row.offset:
+        if _doubted(said) and place.offset > row.offset:
             # How old the row was is kept with what was said of it, so that a replay says the same.
             return Taken(summed(ask(swept, place.log_time_us)), verdicts, folded)
         return Taken(row, verdicts)
@@ -102,7 +102,16 @@ def take(row: TenantRow, claims: Sequence[Claim], place: Place) -> Taken:
     verdicts = tuple(
         final[uid] if uid in after and uid not in before else verdict for uid, (_, verdict) in said.items()
     )
-    return Taken(summed(relieved) if early else taken, verdicts, (*folded, *early))
+    asked = ask(relieved, place.log_time_us) if _doubted(said) else relieved
+    return Taken(summed(asked) if asked is not taken else taken, verdicts, (*folded, *early))
+
+
+def _doubted(said: Mapping[str, tuple[Entry | None, Verdict]]) -> bool:
+    """Whether Genesys must be asked: something came too late, or two looks at one moment saw different things."""
+    return any(
+        verdict is Verdict.LATE or (verdict is Verdict.CONFLICT and uid.startswith("r:"))
+        for uid, (_, verdict) in said.items()
+    )
 
 
 def _known(uid: str, journal: dict[str, Entry], parted: dict[str, Entry], place: Place) -> Entry | None:
@@ -175,8 +184,12 @@ def observe(row: TenantRow, claims: Sequence[Claim]) -> TenantRow:
 def join(entry: Entry, claim: Claim, offset: int) -> Entry:
     """Add one delivery of a known uid: least time and common mark per variant; the least (time, hash) counts.
 
+    Of more than `VARIANTS_MAX` variants the greatest is not kept (the first to come always is, with its greeting), so
+    which one counts follows from the set in any order. What does not: a variant that was not kept and comes again with
+    a lesser time has lost the marks of its former deliveries, and a repeat of one is called a conflict again.
+
     Returns:
-        The very entry that came in if the delivery says nothing new.
+        The very entry that came in if the delivery says nothing new, or is not kept.
     """
     variants = {variant.f: variant for variant in _variants(entry)}
     known = variants.get(claim.f)
@@ -187,7 +200,12 @@ def join(entry: Entry, claim: Claim, offset: int) -> Entry:
     else:
         at_us, marked = min(known.at_us, claim.at_us), known.marked and claim.marked
         variants[claim.f] = known._replace(at_us=at_us, marked=marked)
-    counting = min(variants.values(), key=lambda variant: (variant.at_us, variant.f))
+    if len(variants) > VARIANTS_MAX:
+        greatest = max(list(variants.values())[1:], key=_precedence)
+        if greatest.f == claim.f:
+            return entry
+        del variants[greatest.f]
+    counting = min(variants.values(), key=_precedence)
     several = tuple(variants.values()) if len(variants) > 1 else ()
     joined = entry._replace(at_us=counting.at_us, marked=counting.marked, variants=several)
     if counting.f != entry.f:  # only the variant that has just come can overtake, so the claim is its content
@@ -203,6 +221,10 @@ def join(entry: Entry, claim: Claim, offset: int) -> Entry:
         told = Told(entry.event, entry.at_us, entry.tenant_id, entry.digest, entry.source)
         joined = joined._replace(told=told)
     return joined
+
+
+def _precedence(variant: Variant) -> tuple[int, str]:
+    return variant.at_us, variant.f
 
 
 def _variants(entry: Entry) -> tuple[Variant, ...]:

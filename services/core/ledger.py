@@ -5,31 +5,39 @@ changes a row raises its version; what was taken in before is written again as i
 and leaves the row alone. So a crash anywhere repeats records, identical in id and revision, and loses none.
 """
 
-from base64 import b64encode
 from dataclasses import dataclass, replace
 
 from schemas import codec
-from schemas.dead_letter import DeadLetter
 from schemas.event import Observed, Recheck
 from schemas.journal import Entry, Move, Verdict
 from schemas.outcome import Outcome
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
-from schemas.topics import AUDIT, DEAD_LETTERS
+from schemas.topics import AUDIT
 from schemas.webhook import Delivery
-from services.core import audit, journal, views
+from services.core import ageing, audit, dead_letters, journal, views
+from services.core.freshness import WINDOW_US
 from services.core.identity import Claim, identify
 from services.core.journal import Place, Taken
 from services.core.stage import follow, stage
 from services.core.views import Output, Rules
 
-__all__ = ["WHY", "Decision", "Output", "Place", "Rules", "conclude", "receive", "republish"]
+__all__ = ["KIND", "WHY", "Decision", "Output", "Place", "Received", "Rules", "conclude", "receive", "republish"]
 
 Received = Delivery | Observed | Recheck
 
 _MOVES_MAX = 32
 """Changes of stage kept for a replay; more of one key within one commit interval lose their oldest audit line."""
-_KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
+
+KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
+"""What the audit trail and the metrics call them."""
+
+_REFUSED = {
+    Verdict.CONFLICT: "uid: was told before with another content",
+    Verdict.FUTURE: "read_at: is more than 90 s ahead of the log's time",
+    Verdict.TOO_LARGE: "configuration: the row of its key would not fit into one record",
+}
+"""Verdicts whose record goes to the dead letters, with the detail."""
 
 WHY = {
     Verdict.NEW: "first delivery of this uid",
@@ -39,6 +47,8 @@ WHY = {
     Verdict.CONFLICT: "this uid was told before with another content",
     Verdict.LATE: "older than what the journal remembers: Genesys is asked",
     Verdict.ASKED: "a look at Genesys is asked",
+    Verdict.FUTURE: "read at a time that is still to come by the log's clock",
+    Verdict.TOO_LARGE: "no room is left in the row of this key until what is under way is committed: Genesys is asked",
 }
 """What a verdict means, for the audit trail and for people; never a value from outside."""
 
@@ -92,7 +102,8 @@ def receive(
     after = _raised(before, taken, last, place, trace) if changed else before
     told = _told(after, taken.folded, place, rules, trace)
     line = _line(record, place, verdict, rules)
-    refused = (_dead_letter(record, place, raw),) if verdict is Verdict.CONFLICT else ()
+    detail = _REFUSED.get(verdict)
+    refused = () if detail is None else (dead_letters.letter(record.key, verdict, detail, place, raw),)
     if not changed and place.offset > before.offset:
         return Decision(None, verdict, (line, *refused))
     told_again = not changed or after.desired_version == after.version
@@ -136,9 +147,15 @@ def republish(row: TenantRow | None, last: StageRow | None, rules: Rules) -> tup
 def _take(before: TenantRow, record: Received, claims: tuple[Claim, ...], place: Place) -> Taken:
     if isinstance(record, Recheck):
         return journal.look(before, record.at, place)
-    if isinstance(record, Observed):
-        return journal.take(journal.observe(before, claims), claims, place)
-    return journal.take(before, claims, place)
+    if isinstance(record, Observed) and record.read_at > place.log_time_us + WINDOW_US:
+        # Its time would outdo every event until then.
+        return Taken(before, (Verdict.FUTURE,))
+    seen = journal.observe(before, claims) if isinstance(record, Observed) else before
+    taken = journal.take(seen, claims, place)
+    if taken.row is before or not ageing.too_large(taken.row):
+        return taken
+    # The last resort: a row that Kafka refuses would stop the partition for good. Its replay may find room.
+    return journal.look(before, place.log_time_us, place)._replace(verdicts=(Verdict.TOO_LARGE,))
 
 
 def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -193,7 +210,7 @@ def _told(
 
 
 def _line(record: Received, place: Place, verdict: Verdict, rules: Rules) -> Output:
-    kind = _KIND[type(record)]
+    kind = KIND[type(record)]
     line = audit.line(
         line_id=f"{place.topic}/{place.partition}/{place.offset}/{kind}",
         key=record.key,
@@ -222,23 +239,6 @@ def _moves(row: TenantRow | StageRow, place: Place, rules: Rules) -> tuple[Outpu
         if move.offset == place.offset
     )
     return tuple(Output(AUDIT, audit.message(line, "ledger")) for line in lines)
-
-
-def _dead_letter(record: Received, place: Place, raw: codec.Message | None) -> Output:
-    letter = DeadLetter(
-        id=f"{place.topic}/{place.partition}/{place.offset}",
-        key=record.key,
-        reason=Verdict.CONFLICT,
-        detail="uid: was told before with another content",
-        origin=place.topic,
-        at=place.log_time_us,
-        headers={} if raw is None else codec.texts(raw.headers),
-        body_base64=b64encode(b"" if raw is None else raw.value).decode(),
-    )
-    message = codec.encode(
-        letter, key=record.key, ce_id=letter.id, source="/genesys-lifecycle/ledger", at_us=place.log_time_us
-    )
-    return Output(DEAD_LETTERS, message)
 
 
 def _trace(raw: codec.Message | None) -> str | None:

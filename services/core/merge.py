@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from schemas.journal import Aspect, Entry, Mark, Register, Registers, Seen, Verdict
+from schemas.journal import VARIANTS_MAX, Aspect, Entry, Mark, Register, Registers, Seen, Verdict
 from schemas.tenant import Flag
 from schemas.values import EventType
 from services.core.contradiction import Between
@@ -158,6 +158,8 @@ def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
             last_us = max(variant.at_us for variant in entry.variants)
             aspects = sorted({ASPECT[variant.event] for variant in entry.variants})
             found.extend(Mark(Flag.CONFLICT, aspect, last_us) for aspect in aspects)
+            if len(entry.variants) >= VARIANTS_MAX:
+                found.append(Mark(Flag.STORM, Aspect.INSTALLED, last_us))
     return found
 
 

@@ -12,19 +12,16 @@ from typing import TypeVar
 from faust.types import EventT, StreamT
 
 from schemas import codec
-from schemas.event import Observed, Recheck
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import OUTCOMES, RECEIVED, Topic, named
-from schemas.webhook import Delivery
 from services.adapters.logs import Logger
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.table import DurableTable
-from services.core.ledger import Decision, Output, Place, Rules, conclude, receive
+from services.core.ledger import KIND, Decision, Output, Place, Rules, conclude, receive
 from services.ledger import reading
 from services.ledger.reading import Refused
 from services.ledger.telling import tell, tell_refused
 
-_KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
 Row = TypeVar("Row", TenantRow, StageRow)
 
 
@@ -78,7 +75,7 @@ class Ledger:
         restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
         decision = receive(row, last, record, place, self.rules, restamps=restamps, raw=raw)
         self._write(self.tenants, decision, place)
-        tell(self.log, _KIND[type(record)], row, decision, place)
+        tell(self.log, KIND[type(record)], row, decision, place)
 
     def _conclude(self, event: EventT[bytes]) -> None:
         raw, place = reading.untouched(event.message), self._place(event, OUTCOMES)

@@ -5,7 +5,6 @@ place, so a replay writes the same letter.
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,15 +13,13 @@ from faust.types.tuples import Message as Arrived
 
 from schemas import codec, webhook
 from schemas.codec import Message, Unreadable
-from schemas.dead_letter import DeadLetter
 from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
-from schemas.topics import DEAD_LETTERS
 from schemas.values import UUID_PATTERN
 from schemas.webhook import Delivery, Malformed, UnknownEvent
-from services.core.ledger import Output, Place
+from services.core.dead_letters import letter
+from services.core.ledger import Output, Place, Received
 
-Received = Delivery | Observed | Recheck
 R = TypeVar("R", Delivery, Observed, Recheck, Received, Outcome)
 
 _KEY = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}".encode(), re.ASCII)
@@ -88,16 +85,4 @@ def untouched(arrived: Arrived) -> Message:
 def dead_letter(refused: Refused, raw: Message, place: Place) -> Output:
     """The refused record, whole, with the way back."""
     key = raw.key.decode() if raw.key is not None and _KEY.fullmatch(raw.key) else None
-    letter = DeadLetter(
-        id=f"{place.topic}/{place.partition}/{place.offset}",
-        key=key,
-        reason=refused.reason,
-        detail=refused.detail,
-        origin=place.topic,
-        at=place.log_time_us,
-        headers=codec.texts(raw.headers),
-        body_base64=b64encode(raw.value).decode(),
-    )
-    source = "/genesys-lifecycle/ledger"
-    message = codec.encode(letter, key=key, ce_id=letter.id, source=source, at_us=place.log_time_us)
-    return Output(DEAD_LETTERS, message)
+    return letter(key, refused.reason, refused.detail, place, raw)

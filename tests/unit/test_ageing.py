@@ -3,7 +3,8 @@
 import pytest
 
 from schemas.rows import pack
-from schemas.topics import AUDIT, EVENTS
+from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS, ROW_MAX_BYTES
+from schemas.webhook import Delivery
 from services.core.ageing import ENTRIES_MAX
 from tests.deliveries import HOUR_S, at, delivery, observed
 from tests.ledger_worker import Worker, events, letters, values, verdicts, view
@@ -176,15 +177,65 @@ def test_restamps_of_what_a_storm_folded_stay_absorbed() -> None:
     assert (absorbed.at_us, absorbed.verdict, absorbed.frozen) == (at(60), "absorbed", True)
 
 
-def test_a_row_stays_within_one_record_whatever_it_is_configured_with() -> None:
+def large(number: int, length: int, letter: str = "a") -> Delivery:
+    """A configuration of this length, unlike every other."""
+    return delivery("configuration_updated", number, {"note": f"{number:04}" + letter * length}, eventId=str(number))
+
+
+def test_what_folded_early_is_kept_aside_until_its_offset_is_committed() -> None:
     worker = Worker()
-    for number in range(24):
-        configuration = {"note": f"{number:04}" + '"' * 60_000}
-        worker.hear(delivery("configuration_updated", number, configuration, eventId=str(number)), number, committed=-1)
-    assert len(pack(worker.tenant)) < 2 * 1024 * 1024
+    history = [large(number, 250_000) for number in range(6)]
+    first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
+    end = worker.tenant
+    assert 0 < len(end.parted) < 6
+    for offset, told in enumerate(history):
+        again = worker.hear(told, offset, offset=offset, committed=-1)
+        assert (values(again, EVENTS), values(again, AUDIT)) == (
+            values(first[offset], EVENTS),
+            values(first[offset], AUDIT),
+        )
+    assert worker.tenant is end
+    assert end.revision == 6
+
+
+def test_a_row_that_kafka_would_refuse_sends_the_record_to_dead_letters_and_asks() -> None:
+    worker = Worker()
+    history = [large(number, 60_000, '"') for number in range(24)]
+    first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
+    assert len(pack(worker.tenant)) <= ROW_MAX_BYTES
+    taken = [decision.verdict for decision in first].count("new")
+    assert [decision.verdict for decision in first] == ["new"] * taken + ["too_large"] * (24 - taken)
+    assert [[letter["reason"] for letter in letters(decision)] for decision in first[taken:]] == [["too_large"]] * (
+        24 - taken
+    )
+    assert all(values(decision, AUDIT) for decision in first)
+    assert (worker.tenant.revision, worker.tenant.recheck_at_us) == (taken, at(23))
     assert "storm" in worker.tenant.flags
-    assert worker.tenant.revision == 24
-    assert all(values(decision, AUDIT) for decision in worker.decisions)
+    for offset, told in enumerate(history):
+        again = worker.hear(told, offset, offset=offset, committed=-1)
+        for topic in (EVENTS, AUDIT, DEAD_LETTERS):
+            assert values(again, topic) == values(first[offset], topic)
+    assert worker.hear(large(24, 60_000, '"'), 24, committed=23).verdict == "new"
+
+
+def test_growing_old_alone_raises_no_flag() -> None:
+    worker = Worker()
+    for event, second in (("enabled", 0), ("disabled", 0), ("enabled", 2400)):
+        worker.hear(delivery(event, second), second)
+    assert worker.tenant.flags == ()
+    worker.hear(delivery("configuration_updated", 24 * HOUR_S + 200), 24 * HOUR_S + 201)
+    assert len(worker.tenant.entries) == 2
+    assert worker.tenant.flags == ()
+
+
+def test_a_tie_that_still_holds_outlives_its_entries() -> None:
+    worker = Worker()
+    for event in ("enabled", "disabled"):
+        worker.hear(delivery(event, 0), 0)
+    worker.hear(delivery("configuration_updated", 24 * HOUR_S + 200), 24 * HOUR_S + 201)
+    assert [mark.flag for mark in worker.tenant.marks] == ["tie"]
+    worker.hear(delivery("enabled", 24 * HOUR_S + 300), 24 * HOUR_S + 301)
+    assert worker.tenant.flags == ("tie",)
 
 
 def test_a_storm_within_one_commit_interval_replays_to_the_byte() -> None:

@@ -1,9 +1,11 @@
 """What the reconciler or an operator saw is folded as events that are always taken at their word."""
 
+import pytest
+
 from schemas.topics import EVENTS
 from schemas.values import Source
-from tests.deliveries import HOUR_S, at, delivery, observed
-from tests.ledger_worker import Worker, events, values, verdicts, view, wish
+from tests.deliveries import HOUR_S, KEY, at, delivery, observed
+from tests.ledger_worker import Worker, events, letters, values, verdicts, view, wish
 
 
 def test_an_observation_is_up_to_three_events_under_its_time() -> None:
@@ -90,3 +92,26 @@ def test_the_same_look_twice_is_a_duplicate() -> None:
     worker = Worker()
     worker.hear(observed(60, enabled=True))
     assert worker.hear(observed(60, enabled=True)).verdict == "duplicate"
+
+
+def test_an_observation_from_a_clock_ahead_goes_to_dead_letters_and_changes_nothing() -> None:
+    worker = Worker()
+    assert worker.hear(observed(90), 0).verdict == "new"
+    before = worker.tenant
+    ahead = worker.hear(observed(91), 0)
+    assert (ahead.verdict, ahead.row, verdicts(ahead)) == ("future", None, [("observation", "future")])
+    assert [(letter["reason"], letter["key"]) for letter in letters(ahead)] == [("future", KEY)]
+    worker.hear(observed(60, enabled=True), 60)
+    again = worker.hear(observed(91), 0, offset=1)
+    assert (letters(again), verdicts(again)[0]) == (letters(ahead), verdicts(ahead)[0])
+    assert before.revision == 1
+
+
+@pytest.mark.parametrize("later", [1, 9 * HOUR_S])
+def test_two_looks_at_one_moment_that_differ_ask_for_a_third(later: int) -> None:
+    worker = Worker()
+    worker.hear(observed(0, configuration={"crmEndpoint": "x"}), 1)
+    assert worker.tenant.recheck_at_us is None
+    other = worker.hear(observed(0, configuration={"crmEndpoint": "y"}), later)
+    assert other.verdict == "conflict"
+    assert view(other)["recheck_at"] is not None
