@@ -17,7 +17,7 @@ from schemas.rows import TenantRow
 from schemas.values import Json, Key, instant, rfc3339
 from services.core import views
 from services.core.identity import identify
-from services.core.ledger import WHY, Place, Rules, receive
+from services.core.ledger import WHY, Decision, Place, Rules, receive
 from services.core.merge import view
 
 OFFLINE: Final = Rules(identity=b"offline" * 5, configuration=b"offline" * 5, audit=b"offline" * 5, published_names=())
@@ -94,10 +94,14 @@ def replay(lines: Iterable[str | bytes], rules: Rules = OFFLINE) -> Report:
             rows[delivery.key] = decision.row
         folded |= {(delivery.key, entry.uid, entry.offset): entry for entry in decision.folded}
         claim = identify(delivery, rules.identity)[0]
-        known = (entry.offset for entry in (*rows[delivery.key].entries, *decision.folded) if entry.uid == claim.uid)
-        read.append(_Line(number, delivery.key, claim.uid, claim.f, next(known, None)))
+        life = None if decision.verdict is Verdict.LATE else _life(claim.uid, rows[delivery.key], decision)
+        read.append(_Line(number, delivery.key, claim.uid, claim.f, life))
     final = folded | {(key, entry.uid, entry.offset): entry for key, row in rows.items() for entry in row.entries}
     return Report(tuple(_judgements(read, final)), {key: _tenant(row) for key, row in rows.items()})
+
+
+def _life(uid: str, row: TenantRow, decision: Decision) -> int | None:
+    return next((entry.offset for entry in (*row.entries, *decision.folded) if entry.uid == uid), None)
 
 
 def _read(text: str | bytes) -> tuple[int, webhook.Delivery] | str:

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from schemas.journal import VARIANTS_MAX
+from schemas.rows import pack
+from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS
 from services.core.replay import replay
-from tests.deliveries import HOUR_S, INTEGRATION, KEY, ORG, body, line
+from tests.deliveries import HOUR_S, INTEGRATION, KEY, ORG, body, delivery, line
+from tests.ledger_worker import Worker, letters, values
 
 CRM_A = {"crmEndpoint": "https://a.salesforce.com", "syncInterval": "PT5M"}
 CRM_B = {"crmEndpoint": "https://b.salesforce.com", "syncInterval": "PT5M"}
@@ -180,3 +184,33 @@ def test_what_cannot_be_read_is_invalid_and_the_rest_goes_on() -> None:
     verdicts = [(delivery.line, delivery.verdict) for delivery in report.deliveries]
     assert verdicts == [(1, "invalid"), (2, "invalid"), (3, "invalid"), (5, "new"), (6, "invalid")]
     assert set(report.as_json()["deliveries"][0]) == {"line", "key", "uid", "verdict", "revision"}
+
+
+def test_one_id_for_everything_keeps_32_contents_and_lets_the_least_count_in_any_order() -> None:
+    history = [delivery("configuration_updated", number, {"i": number}, eventId="constant") for number in range(80)]
+    ends = []
+    for order in (history, history[::-1], history[40:] + history[:40]):
+        worker = Worker()
+        told = [worker.hear(one, 80) for one in order]
+        assert [decision.verdict for decision in told[1:]] == ["conflict"] * 79
+        assert all(len(letters(decision)) == 1 for decision in told[1:])
+        assert len(worker.entry("e:constant").variants) == VARIANTS_MAX
+        assert worker.tenant.flags == ("conflict", "storm")
+        assert len(pack(worker.tenant)) < 20_000
+        ends.append((worker.entry("e:constant")[:8], worker.tenant.now))
+    assert ends == ends[:1] * 3
+
+
+def test_a_replay_says_of_a_content_that_was_not_kept_what_it_said_first() -> None:
+    worker = Worker()
+    history = [delivery("configuration_updated", number, {"i": number}, eventId="constant") for number in range(40)]
+    first = [worker.hear(told, 40, committed=-1) for told in history]
+    again = [worker.hear(told, 40, offset=offset, committed=-1) for offset, told in enumerate(history)]
+    for topic in (EVENTS, AUDIT, DEAD_LETTERS):
+        assert [values(decision, topic) for decision in again] == [values(decision, topic) for decision in first]
+
+
+def test_what_came_late_is_late_though_its_event_folded_with_it() -> None:
+    day = 25 * 3600
+    lines = [line(body("installed", 0), 1), line(body("installed", 0), day), line(body("installed", 0), day + 1)]
+    assert [judged.verdict for judged in replay(lines).deliveries] == ["new", "late", "late"]
