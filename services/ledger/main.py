@@ -13,7 +13,7 @@ from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import Config, DurableApp, create_app
 from services.adapters.tables.worker import run
-from services.adapters.topic_description import Described, describe
+from services.adapters.topic_description import Described, describe, stamped_by_broker
 from services.core.ledger import Rules
 from services.ledger.agents import Ledger
 from services.ledger.handover import Handover
@@ -39,13 +39,25 @@ def main(settings: Settings, *, republish: bool = False) -> int:
         KafkaError: no broker answers.
     """
     log = logs.configure("ledger", settings.log_level)
-    required(settings, "kafka_bootstrap_servers")
-    ring = keyring.load(settings.keyring_file)
-    material = ring.material
-    if material is None:
-        raise Unusable(f"KEYRING_FILE: {settings.keyring_file}: material: missing; this service needs it")
+    ring, material = _usable(settings)
     asyncio.run(_serve(settings, log, ring, material, whole=republish))
     return 0
+
+
+def _usable(settings: Settings) -> tuple[Keyring, Material]:
+    """The keyring and its key material, once everything was checked."""
+    faults: list[str] = []
+    try:
+        required(settings, "kafka_bootstrap_servers")
+    except Unusable as unusable:
+        faults.append(str(unusable))
+    try:
+        found = keyring.load(settings.keyring_file), keyring.material(settings.keyring_file)
+    except Unusable as unusable:
+        faults.append(str(unusable))
+    if faults:
+        raise Unusable("\n".join(faults))
+    return found
 
 
 async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, *, whole: bool) -> None:
@@ -91,6 +103,10 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     counts = {topic.name: found[topic.name].partitions for topic in inputs}
     if len(set(counts.values())) > 1:
         raise Unusable("\n".join(f"{name}: {count} partitions; all need one count" for name, count in counts.items()))
+    received = named(RECEIVED, settings.topic_prefix)
+    if not stamped_by_broker(settings.kafka, received):
+        # Ages are counted in log time: under the senders' clocks nothing, or everything, would be old.
+        raise Unusable(f"{received}: message.timestamp.type is not LogAppendTime; set it with `kafka-configs`")
     return found
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
-from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, RECEIVED, TENANTS, Topic, named
 from services.engines import child
 from tests.eventually import eventually
 from tests.ledger_process import LedgerBench, Out, body, new_key, now_us
@@ -207,3 +214,21 @@ def test_missing_topics_and_material_are_told_by_name_at_start(
     keyless = bench.start()
     assert keyless.wait(60) == 2
     assert "material: missing" in child.last_lines(keyless.log_path)
+    bare = bench.start(KAFKA_BOOTSTRAP_SERVERS="")
+    assert bare.wait(60) == 2
+    told = child.last_lines(bare.log_path)
+    assert "KAFKA_BOOTSTRAP_SERVERS: missing" in told
+    assert "material: missing" in told
+
+
+def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench) -> None:
+    name = named(RECEIVED, bench.prefix)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
+    (done,) = admin.incremental_alter_configs(
+        [ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])]
+    ).values()
+    done.result(30)
+    worker = bench.start()
+    assert worker.wait(60) == 2
+    assert f"{name}: message.timestamp.type is not LogAppendTime" in child.last_lines(worker.log_path)
