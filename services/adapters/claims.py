@@ -37,9 +37,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Newer:
-    """Nothing was written: a newer desired version has come."""
+    """A newer desired version has come; the claim has it.
 
-    desired: Desired
+    Attributes:
+        written: This turn is committed all the same: it was so before, and its answer was lost.
+    """
+
+    written: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,10 +184,13 @@ class Registry:
         if now is None or now[0] != claim.epoch:
             return Lost()
         claim.desired = Desired.model_validate_json(now[1])
-        return Newer(claim.desired)
+        if now[2] != row["journal"]:
+            return Newer(written=False)
+        claim.journal = journal
+        return Newer(written=True)
 
-    async def renew(self, claims: Sequence[Claim]) -> set[str]:
-        """Prolong leases; returns the keys that are still ours."""
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        """Prolong the leases that are still ours."""
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
             asked = (self._lease_s, [claim.key for claim in claims], [claim.epoch for claim in claims])
@@ -196,7 +199,6 @@ class Registry:
         for claim in claims:
             if claim.key in ours:
                 claim.held_until_s = max(claim.held_until_s, held_until_s)
-        return ours
 
     async def drain(
         self, publish: Callable[[list[Unacknowledged]], Awaitable[list[int]]], limit: int

@@ -65,7 +65,7 @@ WRITE: Final[LiteralString] = """
 """
 """An interval of null seconds is null: not due, or no lease. Repeated after a lost answer, it says nothing twice."""
 
-AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text FROM sagas WHERE key = %s"
+AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text FROM sagas WHERE key = %s"
 
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING

@@ -124,7 +124,9 @@ class Runner:
             match await self._commit(claim, turn, lines, now_us):
                 case Lost():
                     return
-                case Newer():
+                case Newer(written):
+                    if written:
+                        journal, lines = turn.journal, []
                     continue
                 case TenantTaken():
                     journal = hold(journal, claim.desired, "tenant_conflict", now_us)
@@ -163,7 +165,7 @@ class Runner:
                     return Lost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
-        if isinstance(result, Written) and sayings:
+        if sayings and (isinstance(result, Written) or result == Newer(written=True)):
             self._tell(turn.outcomes, began_us)
         return result
 

@@ -1,0 +1,121 @@
+"""One worker on a real PostgreSQL: what it does when the registry fails it in the middle of a turn."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from schemas.codec import decode
+from schemas.outcome import Outcome
+from schemas.saga import Journal
+from schemas.tenant import Desired
+from schemas.topics import OUTCOMES
+from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.registry import Registry, RegistryAway
+from services.adapters.sealing import Sealer
+from services.core.calls import Answer, Call, Done, Verb
+from services.core.saga_answers import Pace
+from services.provisioner.caller import Caller
+from services.provisioner.plans import PlanBook
+from services.provisioner.runner import Limits, Runner
+from tests.eventually import eventually_async
+from tests.provisioner_process import desired, gone, key
+
+LEASE_S = 1.0
+PLAN = '[[step]]\nname = "thing"\nkind = "http"\nundo = "reverse"\n'
+
+
+@dataclass
+class Hand:
+    """Does whatever is asked, once `held` is set."""
+
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[Call] = field(default_factory=list)
+
+    async def call(self, call: Call) -> Answer:
+        self.calls.append(call)
+        await self.held.wait()
+        return Done()
+
+
+class Deaf(Registry):
+    """A registry whose answer to one write is lost, and meanwhile a newer version comes."""
+
+    lost: Callable[[Journal, bool], bool] = lambda _, __: False
+
+    async def write(
+        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, due_in_s: float | None, release: bool
+    ) -> Written | Newer | Lost | TenantTaken:
+        result = await super().write(claim, journal, sayings, due_in_s=due_in_s, release=release)
+        if self.lost(journal, release):
+            self.lost = lambda _, __: False
+            await self.store([gone(claim.key, 2)])
+            claim.journal = Journal()  # as it was before, for all that this worker was told
+            raise RegistryAway("the answer was lost")
+        return result
+
+
+async def _outcomes(registry: Registry) -> list[Outcome]:
+    found: list[Outcome] = []
+
+    async def look(rows: list[Unacknowledged]) -> list[int]:
+        found.extend(decode(Outcome, row.value) for row in rows if row.topic == OUTCOMES.name)
+        return []
+
+    await registry.drain(look, 100)
+    return found
+
+
+def _runner(registry: Registry, hand: Hand) -> Runner:
+    log = structlog.get_logger()
+    sealer = Sealer([SecretStr("k" * 40)])
+    return Runner(
+        registry,
+        Caller({"http": hand}, {}, sealer, b"k" * 40, log),
+        PlanBook(registry, text=PLAN, kinds={"http"}, settings={}),
+        Limits(4, LEASE_S, Pace(first_s=0.05)),
+        now_us=lambda: time.time_ns() // 1_000,
+        log=log,
+    )
+
+
+@pytest.fixture
+async def hand() -> Hand:
+    return Hand()
+
+
+@pytest.fixture
+async def deaf(database_url: str) -> AsyncIterator[Deaf]:
+    opened = Deaf(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "release"), [(gone(key(1), 1), True), (desired(key(1), 1), False)], ids=["at an end", "at an intent"]
+)
+async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_and_a_newer_one_comes(
+    deaf: Deaf, hand: Hand, first: Desired, *, release: bool
+) -> None:
+    hand.held.set()
+    runner = _runner(deaf, hand)
+    await runner.prepare()
+    await deaf.store([first])
+    deaf.lost = lambda _, released: released is release
+    running = asyncio.create_task(runner.run())
+
+    async def ended() -> list[Outcome]:
+        found = await _outcomes(deaf)
+        return found if {o.desired_version for o in found if o.state == "done"} >= {2} else []
+
+    said = await eventually_async(ended)
+    runner.stop()
+    await running
+    assert [outcome.seq for outcome in said] == list(range(1, len(said) + 1))
+    assert said[0].desired_version == 1
+    assert {call.verb for call in hand.calls} <= {Verb.READ, Verb.DELETE}
