@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
@@ -38,6 +39,9 @@ _AWAY: Final = (
     psycopg.errors.IdleInTransactionSessionTimeout,
     PoolTimeout,
 )
+
+_UNREADABLE_S: Final = 60.0
+"""How long a row waits that another release wrote, or that somebody edited."""
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -69,6 +73,8 @@ class Registry:
             timeout=10.0,
             reconnect_timeout=5.0,
         )
+        self.unreadable: Callable[[str, str], None] = lambda _, __: None
+        """Called with the key of a due row that this release cannot read, and why."""
 
     async def start(self) -> None:
         """Bring the schema up to date, under a lock, and open the pool.
@@ -121,21 +127,22 @@ class Registry:
             return (await session.execute(statements.STORE, columns)).rowcount
 
     async def claim(self, limit: int) -> list[Claim]:
-        """Lease at most `limit` due rows that nobody holds, each under a new epoch."""
+        """Lease at most `limit` due rows that nobody holds, each under a new epoch; `unreadable` has the others."""
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
             asked = {"limit": limit, "lease_s": self._lease_s, "worker": self._worker}
             rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
-        return [
-            Claim(
-                key,
-                epoch,
-                Desired.model_validate_json(desired),
-                Journal.model_validate_json(journal),
-                held_until_s,
-            )
-            for key, epoch, desired, journal in rows
-        ]
+            claims: list[Claim] = []
+            bad: list[tuple[str, int]] = []
+            for key, epoch, desired, journal in rows:
+                try:
+                    claims.append(Claim(key, epoch, *_read(desired, journal), held_until_s))
+                except Unreadable as fault:
+                    bad.append((key, epoch))
+                    self.unreadable(key, str(fault))
+            if bad:
+                await session.execute(statements.DEFER, (_UNREADABLE_S, *map(list, zip(*bad, strict=True))))
+        return claims
 
     async def write(
         self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, due_in_s: float | None, release: bool
@@ -226,6 +233,10 @@ class Registry:
                 yield session
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
+
+
+def _read(desired: str, journal: str) -> tuple[Desired, Journal]:
+    return decode(Desired, desired.encode()), decode(Journal, journal.encode())
 
 
 async def _write(session: Connection, row: dict[str, Any]) -> bool | None:

@@ -38,6 +38,12 @@ CLAIM: Final[LiteralString] = """
     RETURNING sagas.key, epoch, desired::text, journal::text
 """
 
+DEFER: Final[LiteralString] = """
+    UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL
+    FROM unnest(%s::text[], %s::bigint[]) AS mine (key, epoch)
+    WHERE sagas.key = mine.key AND sagas.epoch = mine.epoch
+"""
+
 RENEW: Final[LiteralString] = """
     UPDATE sagas SET lease_until = clock_timestamp() + make_interval(secs => mine.lease_s)
     FROM (SELECT key, epoch, %s::float8 AS lease_s FROM unnest(%s::text[], %s::bigint[]) AS m (key, epoch)) AS mine

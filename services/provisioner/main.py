@@ -125,6 +125,7 @@ def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",
     )
+    registry.unreadable = lambda key, why: log.error("row cannot be read", key=key, why=why)
     material = keyring.material(settings.keyring_file)
     sealer, audit_key = Sealer(material.outputs), keyring.raw(material.audit[0])
     try:

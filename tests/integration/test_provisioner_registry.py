@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from schemas.saga import Journal, Life
@@ -209,6 +210,29 @@ async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_
     assert await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False) == Newer(written=True)
     assert claim.journal == Journal(seq=1)
     assert claim.desired.version == 2
+
+
+async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
+    registry: Registry, database_url: str
+) -> None:
+    told: list[tuple[str, str]] = []
+    registry.unreadable = lambda of, why: told.append((of, why))
+    await registry.store([desired(key(number)) for number in range(1, 5)])
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("UPDATE lifecycle.sagas SET journal = %s WHERE key = %s", ('{"phase": "paused"}', key(2)))
+        session.execute("UPDATE lifecycle.sagas SET desired = %s WHERE key = %s", ('{"version": "canary"}', key(3)))
+    assert {claim.key for claim in await registry.claim(10)} == {key(1), key(4)}
+    assert {of for of, _ in told} == {key(2), key(3)}
+    assert "canary" not in str(told)
+    with psycopg.connect(database_url, autocommit=True) as session:
+        waiting = session.execute(
+            "SELECT key, lease_until, due_at > clock_timestamp() + interval '30 s' FROM lifecycle.sagas"
+            " WHERE lease_until IS NULL ORDER BY key"
+        )
+        assert waiting.fetchall() == [(key(2), None, True), (key(3), None, True)]
+        session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
+    await registry.store([desired(key(2), 2)])
+    assert [claim.key for claim in await registry.claim(10)] == [key(2)]
 
 
 async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:
