@@ -33,12 +33,9 @@ _SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_trans
 """A process that was stopped in the middle of a transaction holds its locks no longer than this. Kafka has less time to
 acknowledge what `drain` handed over."""
 
-_AWAY: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-    PoolTimeout,
-)
+_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
+"""Nothing wrong with what was asked. Internal errors are the server's own state: it only reads after a fail-over, a
+transaction sat idle for too long, a page is broken."""
 
 _UNREADABLE_S: Final = 60.0
 """How long a row waits that another release wrote, or that somebody edited."""
@@ -85,7 +82,7 @@ class Registry:
         try:
             async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_SAFE) as session:
                 await _migrate(session, self._schema)
-        except psycopg.OperationalError as error:
+        except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
         await self._pool.open()
 
@@ -230,7 +227,11 @@ class Registry:
     async def _session(self) -> AsyncIterator[Connection]:
         try:
             async with self._pool.connection() as session:
-                yield session
+                try:
+                    yield session
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    await session.close()  # the address may lead to another server by now
+                    raise
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
 

@@ -96,6 +96,8 @@ class Runner:
         renewing = asyncio.create_task(self._renew(), name="renew")
         try:
             while not self._stopping:
+                if renewing.done():
+                    renewing.result()  # it ends only by an error that nobody foresaw
                 self._wake.clear()
                 free = self._at_once - len(self._running)
                 claims = await self._claim(free) if free else []

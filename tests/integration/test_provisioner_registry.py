@@ -1,10 +1,12 @@
 """The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold whoever writes, and whenever."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from schemas.saga import Journal, Life
 from schemas.tenant import Desired
@@ -233,6 +235,38 @@ async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
     await registry.store([desired(key(2), 2)])
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
+
+
+async def test_a_database_that_only_reads_is_away_until_it_writes_again(
+    registry: Registry, database_url: str, database_admin_url: str
+) -> None:
+    claim = await _claim(registry, key(1))
+    with _read_only(database_admin_url, database_url):
+        for _ in range(2):  # the first may be told of the connection that ended
+            with pytest.raises(RegistryAway):
+                await registry.write(claim, alive(), (), due_in_s=None, release=False)
+        with pytest.raises(RegistryAway, match="read-only"):
+            await Registry(database_url, schema="another", lease_s=LEASE_S, worker="two").start()
+
+    async def stored() -> bool:
+        try:
+            return await registry.store([desired(key(2))]) == 1
+        except RegistryAway:
+            return False
+
+    # The connections of that time are not kept: the same address may lead to another server by now.
+    assert await eventually_async(stored)
+
+
+@contextmanager
+def _read_only(admin_url: str, database_url: str) -> Iterator[None]:
+    name = database_url.rpartition("/")[2]
+    with psycopg.connect(admin_url, autocommit=True) as session:
+        alter = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+        session.execute(alter.format(sql.Identifier(name), sql.SQL("on")))
+        session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        yield
+        session.execute(alter.format(sql.Identifier(name), sql.SQL("off")))
 
 
 async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:

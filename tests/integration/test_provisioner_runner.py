@@ -59,6 +59,13 @@ class Deaf(Registry):
         return result
 
 
+class Unrenewing(Registry):
+    """A registry that fails in a way nobody foresaw when leases are renewed."""
+
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        raise ArithmeticError(len(claims))
+
+
 async def _outcomes(registry: Registry) -> list[Outcome]:
     found: list[Outcome] = []
 
@@ -119,3 +126,16 @@ async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_a
     assert [outcome.seq for outcome in said] == list(range(1, len(said) + 1))
     assert said[0].desired_version == 1
     assert {call.verb for call in hand.calls} <= {Verb.READ, Verb.DELETE}
+
+
+async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(database_url: str, hand: Hand) -> None:
+    registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await registry.start()
+    runner = _runner(registry, hand)
+    await runner.prepare()
+    await registry.store([desired(key(1), 1)])
+    with pytest.raises(ArithmeticError):
+        async with asyncio.timeout(20):
+            await runner.run()
+    hand.held.set()
+    await registry.close()
