@@ -24,6 +24,22 @@ _OUTSIDE: Final = frozenset(
         confluent_kafka.KafkaError.OFFSET_OUT_OF_RANGE,
     }
 )
+_FATAL: Final = confluent_kafka.KafkaError._FATAL  # noqa: SLF001 - likewise
+_PASSING: Final = frozenset(
+    getattr(confluent_kafka.KafkaError, name)
+    for name in (
+        # a broker is away, slow, or changing its part
+        *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_FAIL", "_WAIT_COORD", "_RETRY"),
+        *("NETWORK_EXCEPTION", "REQUEST_TIMED_OUT", "BROKER_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE"),
+        *("LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH"),
+        *("COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "OFFSET_NOT_AVAILABLE"),
+        *("KAFKA_STORAGE_ERROR", "THROTTLING_QUOTA_EXCEEDED"),
+        # the group is being shared out anew; a member that was too slow joins again with its next poll
+        *("REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "MEMBER_ID_REQUIRED"),
+        *("_ASSIGNMENT_LOST", "_MAX_POLL_EXCEEDED", "_PARTITION_EOF"),
+    )
+)
+"""Named one by one: what is not here (rights, identity, a topic that is not there) is said, never waited out."""
 
 
 class OffsetLoss(Exception):
@@ -59,7 +75,8 @@ class Consumer:
         """
         self._topic = topic
         self._fault: Exception | None = None
-        self._assigned: list[TopicPartition] = []
+        self.has_joined = False
+        """The group gave this member its partitions, be they none."""
         self._consumer = LibrdkafkaConsumer(
             config
             | ({"group.instance.id": member} if member else {})
@@ -74,11 +91,6 @@ class Consumer:
         )
         self._consumer.subscribe([topic], on_assign=self._on_assign)
 
-    @property
-    def assigned(self) -> int:
-        """Partitions of this member."""
-        return len(self._assigned)
-
     async def batch(self, limit: int, wait_s: float) -> list[Fetched]:
         """The next records, at most `limit`; none when none come in `wait_s`.
 
@@ -92,7 +104,7 @@ class Consumer:
             raise KafkaError(error.args[0].name()) from None
         if self._fault is not None:
             raise self._fault
-        return [_fetched(message) for message in messages if not _passing(message)]
+        return [_fetched(message) for message in messages if _is_record(message)]
 
     async def commit(self, records: Sequence[Fetched]) -> None:
         """Say that everything up to these records is dealt with.
@@ -140,8 +152,8 @@ class Consumer:
         except OffsetLoss as loss:
             self._fault = loss
             return
-        self._assigned = places
         consumer.assign(places)
+        self.has_joined = True
 
     def _place(self, consumer: LibrdkafkaConsumer, committed: TopicPartition) -> TopicPartition:
         low, high = consumer.get_watermark_offsets(committed, timeout=_ASK_S)
@@ -155,21 +167,27 @@ class Consumer:
         return committed
 
 
-def _passing(message: LibrdkafkaMessage) -> bool:
-    """True for a note that is no record and passes by itself.
+def fault_of(error: confluent_kafka.KafkaError) -> OffsetLoss | KafkaError | None:
+    """What is wrong when a note comes instead of a record; None when librdkafka mends it by itself."""
+    if error.code() in _OUTSIDE:
+        return OffsetLoss(error.str())
+    if error.code() in _PASSING:
+        return None
+    # A fatal error has one name for all causes; its text has the cause.
+    return KafkaError(error.str() if error.code() == _FATAL else error.name())
+
+
+def _is_record(message: LibrdkafkaMessage) -> bool:
+    """False for a note that passes by itself.
 
     Raises:
         OffsetLoss: the place to read from is gone.
         KafkaError: it does not pass.
     """
     error = message.error()
-    if error is None:
-        return False
-    if error.code() in _OUTSIDE:
-        raise OffsetLoss(error.str())
-    if error.retriable() or not error.fatal():
-        return True
-    raise KafkaError(error.name())
+    if error is not None and (fault := fault_of(error)) is not None:
+        raise fault
+    return error is None
 
 
 def _fetched(message: LibrdkafkaMessage) -> Fetched:

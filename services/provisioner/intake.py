@@ -59,6 +59,8 @@ class Intake:
         self._stopping = False
         self.stored: Callable[[], None] = lambda: None
         """Called when versions were stored."""
+        self.well: Callable[[], None] = lambda: None
+        """Called after each look at Kafka as a member of the group."""
 
     def stop(self) -> None:
         """Finish the batch in hand."""
@@ -77,6 +79,8 @@ class Intake:
             raise Stopped(f"the registry is empty, but its consumer group has offsets: {_WAY_BACK}")
         while not self._stopping:
             records = await self._consumer.batch(BATCH, _WAIT_S)
+            if self._consumer.has_joined:
+                self.well()
             if records:
                 await self._store(records)
 

@@ -67,6 +67,9 @@ class _Parts:
     intake: Intake | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def intake_is_well(self) -> None:
+        self.intake_fault = ""
+
     def checks(self) -> dict[str, str]:
         return {"registry": self.runner.registry_fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
 
@@ -194,7 +197,8 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
             consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )
         intake.stored = parts.runner.wake
-        parts.intake, parts.intake_fault = intake, ""
+        intake.well = parts.intake_is_well
+        parts.intake = intake
         try:
             await intake.run()
         except (Stopped, OffsetLoss) as error:

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,3 +241,27 @@ def test_killed_while_it_holds_partitions_it_has_them_again_at_once(scene: Scene
     scene.wish([desired(key(number), 1) for number in range(2, 8)])
     for number in range(2, 8):
         assert scene.ended(key(number), 1, deadline_s=30).state is State.DONE
+
+
+def test_a_consumer_that_another_member_fenced_is_said_and_begins_anew(scene: Scene) -> None:
+    scene.start(METRICS_PORT=str(scene.port))
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    assert scene.ready(scene.port)[0] == 200
+    group, member = f"{scene.prefix}lifecycle-provisioner", f"{socket.gethostname()}-{scene.port}"
+    other = confluent_kafka.Consumer(
+        {"bootstrap.servers": scene.kafka, "group.id": group, "group.instance.id": member, "session.timeout.ms": 6_000}
+    )
+    other.subscribe([named(DESIRED, scene.prefix)])
+
+    def fenced() -> bool:
+        other.poll(0.01)
+        return "FENCED" in scene.ready(scene.port)[1].get("intake", "").upper()
+
+    try:
+        assert eventually(fenced)
+    finally:
+        other.close()
+    scene.wish([desired(key(2), 1)])
+    assert scene.ended(key(2), 1).state is State.DONE
+    eventually(lambda: scene.ready(scene.port)[0] == 200)

@@ -1,0 +1,41 @@
+"""Which of the broker's words pass by themselves, and which a consumer must not read on after."""
+
+import confluent_kafka
+import pytest
+
+from services.adapters.consumer import OffsetLoss, fault_of
+from services.adapters.kafka import KafkaError
+
+PASSING = ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED", "NOT_COORDINATOR")
+LASTING = (
+    "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
+    "SASL_AUTHENTICATION_FAILED", "_AUTHENTICATION", "_SSL", "_FENCED", "FENCED_INSTANCE_ID",
+    "UNKNOWN_TOPIC_OR_PART", "INVALID_GROUP_ID", "UNSUPPORTED_VERSION",
+)  # fmt: skip
+
+
+def _error(name: str) -> confluent_kafka.KafkaError:
+    return confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name))
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_the_client_mends_itself_passes(name: str) -> None:
+    assert fault_of(_error(name)) is None
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_what_needs_people_is_a_fault_by_its_name(name: str) -> None:
+    fault = fault_of(_error(name))
+    assert isinstance(fault, KafkaError)
+    assert fault.reason == name
+
+
+@pytest.mark.parametrize("name", ["_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"])
+def test_a_place_outside_the_log_is_a_loss(name: str) -> None:
+    assert isinstance(fault_of(_error(name)), OffsetLoss)
+
+
+def test_a_fatal_error_is_named_by_its_cause() -> None:
+    fault = fault_of(confluent_kafka.KafkaError(confluent_kafka.KafkaError._FATAL, "fenced by another", fatal=True))
+    assert isinstance(fault, KafkaError)
+    assert fault.reason == "fenced by another"
