@@ -24,7 +24,10 @@ BATCH: Final = 500
 _WAIT_S: Final = 0.1
 _AWAY_FIRST_S: Final = 0.2
 _AWAY_MOST_S: Final = 5.0
-_WAY_BACK: Final = "have every key published again (`lifecycle ledger --republish`), then delete the group's offsets"
+_WAY_BACK: Final = (
+    "have every key published again (`lifecycle ledger --republish`), then delete the group's offsets. Generations "
+    "will begin anew at 1: look outside for what carries a greater one in its name, since nobody else will remove it"
+)
 
 
 class Stopped(Exception):

@@ -1,6 +1,7 @@
 """The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold whoever writes, and whenever."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -87,6 +88,27 @@ async def test_a_row_is_claimed_once_and_again_when_its_lease_has_ended(registry
     assert second.epoch == first.epoch + 1
     assert isinstance(await registry.write(first, Journal(seq=9), (), due_in_s=None, release=True), Lost)
     assert isinstance(await other.write(second, Journal(seq=1), (), due_in_s=None, release=True), Written)
+
+
+async def test_epochs_of_a_registry_made_anew_are_above_those_of_the_former(
+    registry: Registry, database_url: str
+) -> None:
+    before = await _claim(registry, key(1))
+    for _ in range(3):
+        await registry.write(before, Journal(), (), due_in_s=0, release=True)
+        (before,) = await registry.claim(1)
+    assert before.epoch >= time.time() - 600
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("DROP SCHEMA lifecycle CASCADE")
+    anew = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+
+    async def a_second_later() -> bool:
+        return time.time() >= before.epoch + 1
+
+    assert await eventually_async(a_second_later)
+    await anew.start()
+    assert (await _claim(anew, key(1))).epoch > before.epoch
+    await anew.close()
 
 
 async def test_a_renewed_lease_goes_on(registry: Registry, other: Registry) -> None:

@@ -44,6 +44,12 @@ def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
     assert means(Verb.CREATE, 409, **{"retry-after": "2"}) == Retryable("HTTP 409", 2.0)
 
 
+@pytest.mark.parametrize("verb", list(Verb))
+def test_a_stale_epoch_says_nothing_of_the_tenant(verb: Verb) -> None:
+    assert means(verb, 409, {"error": "stale_epoch"}) == Retryable("HTTP 409 stale_epoch")
+    assert isinstance(means(verb, 403, {"error": "stale_epoch"}), Refused)
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 599])
 @pytest.mark.parametrize("verb", list(Verb))
 def test_what_passes_by_itself_is_retryable_and_spends_a_try(verb: Verb, status: int) -> None:

@@ -13,6 +13,8 @@ from services.adapters.http import NoAnswer, NotSent, Response
 from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb
 
 _PASSING: Final = frozenset({408, 425, 429})
+_STALE: Final = "stale_epoch"
+"""Of docs/rest-contract.md: the lease is lost, which its next holder need not suffer for, or its number is to rise."""
 _GONE: Final = frozenset({404, 410})
 _SECONDS_DIGITS: Final = 6
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -29,7 +31,8 @@ def meaning(call: Call, response: Response) -> Answer:
         return Done()
     wait_s = _retry_after_s(response.headers)
     busy = status == 409 and wait_s is not None
-    if status >= 500 or status in _PASSING or busy:
+    stale = status == 409 and _code(response.body) == _STALE
+    if status >= 500 or status in _PASSING or busy or stale:
         return Retryable(_reason(response), wait_s)
     return Refused(_reason(response))
 
@@ -50,10 +53,13 @@ def is_ours(call: Call, body: Any) -> bool:
 
 def _reason(response: Response) -> str:
     """The status, and the error code where the body has one; never a free text, which may quote what we sent."""
-    body = response.body
+    code = _code(response.body)
+    return f"HTTP {response.status} {code}" if code else f"HTTP {response.status}"
+
+
+def _code(body: Any) -> str | None:
     code = body.get("error") or body.get("code") if isinstance(body, Mapping) else None
-    known = isinstance(code, str) and _CODE.fullmatch(code)
-    return f"HTTP {response.status} {code}" if known else f"HTTP {response.status}"
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -60,7 +60,8 @@ class Session:
         self.committing = False
 
 
-_STALE: Final = Refused("stale epoch")
+_STALE: Final = Retryable("stale epoch")
+"""To whoever lost its lease it makes no difference; whoever holds it has, next time, a greater one."""
 
 
 class Postgres:
@@ -119,7 +120,7 @@ class Postgres:
 async def _carry_out(session: Session, call: Call) -> Answer:
     work = {Verb.READ: _read, Verb.DELETE: _drop}.get(call.verb, _create)
     answer = await work(session, call, _name(call))
-    if isinstance(answer, Refused):
+    if isinstance(answer, Refused | Retryable):
         await session.connection.rollback()
     else:
         await session.commit()
