@@ -42,6 +42,7 @@ LEDGER_DEAD_LETTERS = _counter("lifecycle_ledger_dead_letters_total", "Records s
 # provisioner
 SAGA_OUTCOMES = _counter("lifecycle_saga_outcomes_total", "Outcomes published.", "direction", "state")
 SAGA_CALLS = _counter("lifecycle_saga_calls_total", "Calls to outside systems by answer.", "step", "verb", "result")
+SAGA_UNSEALABLE = _counter("lifecycle_saga_unsealable_total", "Calls not made: no key opens an output they need.")
 SAGA_CALL_S = _histogram("lifecycle_saga_call_seconds", "Length of a call.", _WORK_S, "step", "verb")
 SAGA_S = _histogram("lifecycle_saga_seconds", "Taken up to ended.", _WORK_S, "direction")
 SAGA_RUNNING = _gauge("lifecycle_saga_running", "Sagas this worker drives now.")

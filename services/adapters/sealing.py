@@ -24,7 +24,7 @@ _NONCE_BYTES: Final = 12
 
 
 class Unsealable(Exception):
-    """No key of the keyring opens it."""
+    """No key of the keyring opens it, or it only looks as if it were sealed."""
 
 
 class Sealer:
@@ -63,8 +63,13 @@ class Sealer:
         nonce = hmac.digest(nonce_key, place.encode() + b"\0" + plain, "sha256")[:_NONCE_BYTES]
         return base64.b64encode(nonce + cipher.encrypt(nonce, plain, place.encode())).decode()
 
-    def _open(self, place: str, sealed: str) -> Any:
-        packed = base64.b64decode(sealed)
+    def _open(self, place: str, sealed: Any) -> Any:
+        try:
+            packed = base64.b64decode(sealed, validate=True)
+        except (TypeError, ValueError):
+            raise Unsealable(place) from None
+        if len(packed) < _NONCE_BYTES:
+            raise Unsealable(place)
         for cipher, _ in self._keys:
             try:
                 return json.loads(cipher.decrypt(packed[:_NONCE_BYTES], packed[_NONCE_BYTES:], place.encode()))

@@ -5,6 +5,7 @@ costs a try, since it may happen for ever.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Protocol
@@ -25,6 +26,8 @@ from services.core.saga_marks import life_of, log_of, places_of
 
 _SLACK_S: Final = 1.0
 """A kind keeps its own time; this much later it is taken for lost."""
+
+_CRY_EVERY_S: Final = 10.0
 
 
 class Hand(Protocol):
@@ -56,6 +59,7 @@ class Caller:
         """
         self._hands, self._secret, self._sealer = hands, secret, sealer
         self._audit_key, self._log = audit_key, log
+        self._next_cry_s = 0.0
 
     async def call(self, key: str, epoch: int, journal: Journal, move: Called) -> Answer:
         """Make the call of a move whose intent is committed."""
@@ -64,6 +68,7 @@ class Caller:
             call = self._prepared(key, epoch, life, journal, move)
         except Unsealable as error:
             # The key may come back to the keyring; meanwhile nobody was asked.
+            self._cry(str(error), key)
             return Retryable(f"no key opens {error}", silent=True)
         if isinstance(call, Refused):
             return call
@@ -118,6 +123,14 @@ class Caller:
             timeout_s=move.step.timeout_s,
             places=places_of(log),
         )
+
+    def _cry(self, place: str, key: str) -> None:
+        """Sagas that cost no try would wait for a key in silence, and one lost key is the same news for all of them."""
+        metrics.SAGA_UNSEALABLE.inc()
+        now_s = time.monotonic()
+        if now_s >= self._next_cry_s:
+            self._next_cry_s = now_s + _CRY_EVERY_S
+            self._log.error("no key of material.outputs opens what was sealed", place=place, key=key)
 
     async def _answered(self, call: Call) -> Answer:
         try:

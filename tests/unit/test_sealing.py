@@ -1,6 +1,7 @@
 """Sealed outputs open with any key of the keyring, at their own place, and nowhere else."""
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -29,6 +30,12 @@ def test_nothing_opens_without_its_key_or_at_another_place() -> None:
         Sealer([NEW]).open("k/1/tokens", sealed)
     with pytest.raises(Unsealable):
         Sealer([OLD]).open("k/2/tokens", sealed)
+
+
+@pytest.mark.parametrize("foreign", ["!!", 5, None, {}, ["x"], "", "AAAA", "A" * 40, "ü"])
+def test_what_only_looks_sealed_does_not_open(foreign: Any) -> None:
+    with pytest.raises(Unsealable):
+        Sealer([NEW]).open("k/1/tokens", {"id": {"$sealed": foreign}})
 
 
 def test_equal_values_seal_equally_at_one_place_and_differently_elsewhere() -> None:

@@ -1,0 +1,42 @@
+"""What the caller does when it cannot even ask."""
+
+import structlog
+from pydantic import SecretStr
+from structlog.testing import LogCapture
+
+from schemas.saga import Journal, Life, StepLog
+from services.adapters import metrics
+from services.adapters.sealing import Sealer
+from services.core.calls import Answer, Call, Retryable
+from services.core.moves import Undo
+from services.provisioner.caller import Caller
+from tests.saga_world import KEY, plan
+
+TOKENS = plan().steps[-1]
+
+
+class Nobody:
+    """A hand that must not be asked."""
+
+    async def call(self, call: Call) -> Answer:
+        raise AssertionError(call)
+
+
+def _counted() -> float:
+    found = metrics.REGISTRY.get_sample_value("lifecycle_saga_unsealable_total")
+    assert found is not None
+    return found
+
+
+async def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_while() -> None:
+    sealed = Sealer([SecretStr("o" * 40)]).seal(f"{KEY}/1/tokens", {"token": "x"}, frozenset({"token"}))
+    life = Life(generation=1, plan=plan().digest, tenant_id="acme", steps={"tokens": StepLog(n=1, outputs=sealed)})
+    told = LogCapture()
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told])
+    caller = Caller({"oauth": Nobody()}, {}, Sealer([SecretStr("n" * 40)]), b"k" * 40, log)
+    before = _counted()
+    for _ in range(3):
+        answer = await caller.call(KEY, 1, Journal(generation=1, life=life), Undo(1, TOKENS, 2))
+        assert answer == Retryable(f"no key opens {KEY}/1/tokens/token", silent=True)
+    assert _counted() == before + 3
+    assert [(line["log_level"], line["place"]) for line in told.entries] == [("error", f"{KEY}/1/tokens/token")]
