@@ -208,6 +208,8 @@ def _begin_give_up(
     after = journal.model_copy(update={"phase": phase, "failure": kept, "life": life, "told": None})
     of = journal.target or desired
     if phase in PARKED:
+        # A version that made it move again, and did not become its target, has no other answer.
+        of = of.model_copy(update={"version": max(of.version, journal.seen)})
         return after, _outcome(after, of, State.FAILED, now_us, failure, _cause(failure))
     return after, _outcome(after, of, State.WORKING, now_us, failure, phase.value)
 

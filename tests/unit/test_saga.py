@@ -225,6 +225,25 @@ def test_a_parked_saga_moves_once_for_each_newer_version() -> None:
     assert len(world.calls) == asked + 1
 
 
+@pytest.mark.parametrize("parked", [Phase.REMOVAL_FAILED, Phase.COMPENSATION_FAILED])
+def test_a_version_that_a_parked_saga_took_up_in_vain_is_answered(parked: Phase) -> None:
+    world, wishes = World(), Wishes()
+    world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
+    if parked is Phase.REMOVAL_FAILED:
+        worker = _active(world, wishes)
+        worker.run([(0, wishes.uninstalled())])
+    else:
+        worker = Worker(world, wishes.installed(bad="tokens"))
+        worker.run()
+    assert worker.phase is parked
+    worker.run([(0, wishes.installed())])
+    assert worker.phase is parked
+    assert ends(worker.outcomes)[-1][0] == wishes.now.version
+    world.decides = lambda _, __: None
+    worker.run([(0, wishes.configured())])
+    assert ends(worker.outcomes)[-1] == (wishes.now.version, "up", "done", None)
+
+
 def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() -> None:
     world = World(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
     worker = Worker(world, Wishes().installed())
