@@ -143,7 +143,8 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         if log.there is Presence.ABSENT or step.undo is UndoBy.NOTHING:
             continue
         due_us = journal.turned_at + step.destroy_after_s * 1_000_000
-        if journal.phase is Phase.REMOVING and now_us < due_us:
+        # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
+        if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
             return Wait(due_us, "grace", step.name)
         return _stopped(step, log, now_us) or _undo(life, step, log)
     return Finish()

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.saga import Journal, Phase
 from services.core.calls import Verb
-from services.core.moves import Wait
+from services.core.moves import Take, Wait
 from services.core.plan import Plan
 from services.core.saga import Plans, next_move
 from services.core.saga_answers import Pace
@@ -242,6 +242,17 @@ def test_a_version_that_a_parked_saga_took_up_in_vain_is_answered(parked: Phase)
     world.decides = lambda _, __: None
     worker.run([(0, wishes.configured())])
     assert ends(worker.outcomes)[-1] == (wishes.now.version, "up", "done", None)
+
+
+def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    world.decides = lambda s, v: Mode.SILENT if (s, v) == ("schema", Verb.DELETE) else None
+    worker.until_us = worker.now_us
+    worker.run([(0, wishes.uninstalled())])
+    assert worker.phase is Phase.REMOVING
+    move = next_move(worker.plans, worker.journal, wishes.installed(), worker.journal.turned_at - 1_000_000)
+    assert not isinstance(move, Take)
 
 
 def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() -> None:
