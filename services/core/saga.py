@@ -29,10 +29,17 @@ _NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """The plan for new lives, and by digest every plan that a life still goes by."""
+    """The plan for new lives, and by digest every plan that a life still goes by.
+
+    Attributes:
+        current: For new lives.
+        by_digest: The others.
+        unusable: Plans of ended lives that cannot be carried out, and why: what those may have left waits for a remedy.
+    """
 
     current: Plan
     by_digest: Mapping[str, Plan] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, life: Life) -> Plan:
         """The plan a life began with."""
@@ -196,6 +203,8 @@ def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait) -> Move:
 def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
     if now_us < sweep.due_at:
         return Wait(sweep.due_at)
+    if sweep.life.plan in plans.unusable:
+        return Wait(now_us + HELD_US)
     for step in reversed(plans.of(sweep.life).steps):
         log = sweep.life.steps.get(step.name, _NEVER)
         if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING:

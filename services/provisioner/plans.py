@@ -46,15 +46,25 @@ class PlanBook:
         await self._registry.keep_plan(self._current.digest, self._text)
 
     async def needed_by(self, journal: Journal) -> Plans:
-        """The plans that the lives in a journal go by.
+        """The plans that the lives in a journal go by; those of ended lives that cannot be carried out are named.
 
         Raises:
-            BadPlan: one of them is not kept, or can no longer be carried out.
+            BadPlan: that of the life that is on is not kept, or can no longer be carried out.
         """
-        lives = [sweep.life for sweep in journal.sweeps] + ([journal.life] if journal.life else [])
-        for digest in {life.plan for life in lives} - self._by_digest.keys():
-            text = await self._registry.plan_text(digest)
-            if text is None:
-                raise BadPlan((f"plan {digest[:12]} is not kept",))
-            self._by_digest[digest] = parse(text, kinds=self._kinds, settings=self._settings)
-        return Plans(self._current, self._by_digest)
+        unusable: dict[str, str] = {}
+        for digest in {sweep.life.plan for sweep in journal.sweeps}:
+            try:
+                await self._learn(digest)
+            except BadPlan as error:
+                unusable[digest] = str(error)
+        if journal.life is not None:
+            await self._learn(journal.life.plan)
+        return Plans(self._current, self._by_digest, unusable)
+
+    async def _learn(self, digest: str) -> None:
+        if digest in self._by_digest:
+            return
+        text = await self._registry.plan_text(digest)
+        if text is None:
+            raise BadPlan((f"plan {digest[:12]} is not kept",))
+        self._by_digest[digest] = parse(text, kinds=self._kinds, settings=self._settings)

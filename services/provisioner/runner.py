@@ -144,10 +144,14 @@ class Runner:
         if self._stopping:
             return Turn(journal, Wait(now_us), ())
         try:
-            return decide(await self._plans.needed_by(journal), journal, claim.desired, now_us)
+            plans = await self._plans.needed_by(journal)
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             return Turn(journal, Wait(now_us + _BAD_PLAN_US), ())
+        turn = decide(plans, journal, claim.desired, now_us)
+        if plans.unusable and isinstance(turn.move, Wait):
+            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
+        return turn
 
     async def _commit(
         self, claim: Claim, turn: Turn, lines: list[Saying], now_us: int

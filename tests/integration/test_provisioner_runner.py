@@ -11,13 +11,14 @@ from pydantic import SecretStr
 
 from schemas.codec import decode
 from schemas.outcome import Outcome
-from schemas.saga import Journal
+from schemas.saga import Journal, Life, Sweep
 from schemas.tenant import Desired
 from schemas.topics import OUTCOMES
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway
 from services.adapters.sealing import Sealer
 from services.core.calls import Answer, Call, Done, Verb
+from services.core.plan import BadPlan
 from services.core.saga_answers import Pace
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
@@ -126,6 +127,15 @@ async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_a
     assert [outcome.seq for outcome in said] == list(range(1, len(said) + 1))
     assert said[0].desired_version == 1
     assert {call.verb for call in hand.calls} <= {Verb.READ, Verb.DELETE}
+
+
+async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(deaf: Deaf) -> None:
+    book = PlanBook(deaf, text=PLAN, kinds={"http"}, settings={})
+    ended, on = Life(generation=1, plan="f" * 64, tenant_id="acme"), Life(generation=2, plan="f" * 64, tenant_id="acme")
+    plans = await book.needed_by(Journal(sweeps=(Sweep(due_at=0, life=ended),)))
+    assert plans.unusable == {"f" * 64: "plan ffffffffffff is not kept"}
+    with pytest.raises(BadPlan):
+        await book.needed_by(Journal(life=on))
 
 
 async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(database_url: str, hand: Hand) -> None:

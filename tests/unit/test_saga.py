@@ -255,6 +255,24 @@ def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
     assert not isinstance(move, Take)
 
 
+def test_an_ended_life_whose_plan_cannot_be_carried_out_stands_in_nobodys_way() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes, until_us=60_000_000)
+    worker.run([(0, wishes.uninstalled())])
+    (sweep,) = worker.journal.sweeps
+    now = plan(PLAN_TEXT + "# of another release\n")
+    worker.plans = Plans(now, unusable={sweep.life.plan: "no such kind"})
+    worker.until_us = sweep.due_at + 10 * 60_000_000
+    asked = len(world.calls)
+    worker.run([(0, wishes.installed())])
+    assert ends(worker.outcomes)[-1] == (wishes.now.version, "up", "done", None)
+    assert len(world.calls) == asked + len(STEPS)
+    assert [left.life.plan for left in worker.journal.sweeps] == [sweep.life.plan]
+    worker.plans, worker.until_us = Plans(now, {sweep.life.plan: plan()}), 10**18
+    worker.run()
+    assert worker.journal.sweeps == ()
+
+
 def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() -> None:
     world = World(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
     worker = Worker(world, Wishes().installed())
