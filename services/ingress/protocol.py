@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol with what it lacks: a deadline for receiving, a cap on heads, and our answers.
 
 Rule: the application answers whatever has come so far that it can; only a head that never became a request is answered
-here. One sweep over all connections watches the deadlines, instead of a timer a request (`expire`).
+here. `Upgrade` is ignored (RFC 9110, 7.8): such a request is what it would be without. One sweep over all connections
+watches the deadlines, instead of a timer a request (`expire`).
 It sets internals of uvicorn's cycle (`more_body`, `message_event`, `keep_alive`); a contract test watches them.
 """
 
@@ -9,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.ingress import answers
@@ -19,8 +21,37 @@ from services.ingress.receive import BEGUN
 HEAD_MAX_BYTES: Final = 64 * 1024
 """A head still incomplete after so many bytes is cut off; the exact caps are judged when it is whole."""
 
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+
 CONNECTIONS_MAX: Final = 30_000
 """Above the greatest burst we promise to take (20,000 at once)."""
+
+
+class _Parser(httptools.HttpRequestParser):
+    """A parser that knows of no upgrade but CONNECT, which is refused."""
+
+    def __init__(self, protocol: "Protocol") -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._protocol = protocol
+
+    def ignores_upgrade(self) -> bool:
+        """Whether this head asks for one, so that what follows it is kept from this parser."""
+        return self.should_upgrade() and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # asyncio gives no other
+        """Feed it; behind an upgrade a fresh parser reads the same head without it, and then the body."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self.ignores_upgrade():
+                raise
+            rest = data[upgrade.args[0] :]
+            version = self.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.get_method(), self._protocol.url, version)]
+            lines += [b"%s: %s" % field for field in self._protocol.headers if field[0] != b"upgrade"]
+            self._protocol.parser = _Parser(self._protocol)
+            self._protocol.parser.feed_data(b"\r\n".join([*lines, b"", b""]) + rest)
 
 
 class Protocol(HttpToolsProtocol):
@@ -30,11 +61,13 @@ class Protocol(HttpToolsProtocol):
         on_refusal: Told each answer given here, set once by the server for all connections.
     """
 
+    parser: _Parser
     on_refusal: Callable[[Answer], None] = staticmethod(lambda _: None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
+        self.parser = _Parser(self)
         self._waiting_since_s = self.loop.time()
         self._begun_s: float | None = None
         self._head_bytes = 0
@@ -65,18 +98,30 @@ class Protocol(HttpToolsProtocol):
         return self._is_answering()
 
     def on_message_begin(self) -> None:
-        """Note when the first byte of a request came."""
+        """Note when the first byte of a request came; a head that is read again had come before."""
         super().on_message_begin()
-        self._begun_s = self.scope["state"][BEGUN] = self.loop.time()
+        if self._begun_s is None:
+            self._begun_s = self.loop.time()
+        self.scope["state"][BEGUN] = self._begun_s
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """Trailers come by the same way as headers; what is begun here is a list that nobody reads."""
+        """Trailers come by the same way as headers; what is begun here is a list that nobody reads.
+
+        Raises:
+            ValueError: the parser takes other versions too; this fails it.
+        """
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise ValueError
+        if self.parser.ignores_upgrade():
+            return
         super().on_headers_complete()
         self.headers = []
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self.parser.ignores_upgrade():
+            return
         super().on_message_complete()
         self._begun_s = None
 

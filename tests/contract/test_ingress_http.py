@@ -98,6 +98,11 @@ REFUSED: dict[str, tuple[int, Case]] = {
     "NUL in a value": (400, lambda p: fields("X-Nul: a\x00b", payload=p) + p),
     "NUL in a name": (400, lambda p: fields("X-\x00: a", payload=p) + p),
     "no colon": (400, lambda p: fields("nonsense", payload=p) + p),
+    "CL and TE with an upgrade": (
+        400,
+        lambda p: fields("Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked", payload=p) + chunked(p),
+    ),
+    "HTTP/2.0 in the request line": (400, lambda p: head(p).replace(b"HTTP/1.1", b"HTTP/2.0", 1) + p),
     "HTTP/2 preface": (400, lambda _: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "no HTTP at all": (400, lambda _: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     "two signatures": (401, lambda p: fields("X-Genesys-Signature: " + "0" * 64, payload=p) + p),
@@ -172,6 +177,13 @@ ONE: dict[str, Case] = {
     "percent-encoded path": lambda p: head(p, path="/v1/genesys/lifecycle/%64efault") + p,
     "query": lambda p: head(p, path="/v1/genesys/lifecycle?a=b") + p,
     "expect": lambda p: fields("Expect: 100-continue", payload=p) + p,
+    "upgrade to h2c": lambda p: (
+        fields("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk", payload=p) + p
+    ),
+    "upgrade to websocket": lambda p: fields("Connection: Upgrade", "Upgrade: websocket", payload=p) + p,
+    "upgrade, chunked": lambda p: (
+        fields("Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked", payload=p, without=CL) + chunked(p)
+    ),
 }
 
 
@@ -189,6 +201,18 @@ def test_pipelined_requests_are_answered_in_order(live: Ingress) -> None:
     replies = exchange(live, request(raw(three[0])) + wrong + request(raw(three[2])))
     assert [reply.status for reply in replies] == [200, 401, 200]
     assert [written(live, told) for told in three] == [1, 0, 1]
+
+
+def test_an_upgrade_that_comes_in_pieces_is_followed_by_the_next_request(live: Ingress) -> None:
+    first, second = body(), body()
+    upgrade = fields("Connection: Upgrade", "Upgrade: h2c", payload=raw(first)) + raw(first)
+    with contextlib.closing(Line(live.port)) as line:
+        for byte in upgrade:
+            line.write(bytes([byte]))
+        line.write(request(raw(second)))
+        line.end()
+        assert [reply.status for reply in line.replies()] == [200, 200]
+    assert [written(live, told) for told in (first, second)] == [1, 1]
 
 
 def test_garbage_behind_a_request_does_not_cost_its_answer(live: Ingress) -> None:
