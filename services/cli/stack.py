@@ -134,7 +134,6 @@ def stack(
         Failure: the folder is in use, or a service did not become ready.
     """
     folders = Folders(state_dir.resolve())
-    folders.top.mkdir(parents=True, exist_ok=True)
     with (
         _alone(folders.top),
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
@@ -157,12 +156,17 @@ def stack(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it when we die.
+    """Make the folder and hold it; the kernel lets go of it when we die.
 
     Raises:
-        Failure: another process holds it.
+        Failure: another process holds it, or there can be no such folder.
     """
-    with (folder / "lock").open("a+") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise Failure(Exit.UNUSABLE, f"--state-dir: {folder}: {error.strerror}") from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

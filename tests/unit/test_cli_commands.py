@@ -128,6 +128,15 @@ def test_words_that_cannot_be_used_end_with_2(words: tuple[str, ...], tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below", "/proc/1/nowhere"])
+def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = lifecycle("up", "--state-dir", folder, cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith("lifecycle: --state-dir: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_help_names_every_exit_status(tmp_path: Path) -> None:
     told = " ".join(lifecycle("--help", cwd=tmp_path, COLUMNS="200").stdout.split())
     assert all(f"{status.value} " in told for status in Exit)
