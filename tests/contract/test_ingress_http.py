@@ -14,7 +14,7 @@ import pytest
 from schemas.topics import RECEIVED
 from tests.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
 
-pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ingress-http")]  # one process serves them all
+pytestmark = [pytest.mark.engines]
 
 MIB = 1024 * 1024
 

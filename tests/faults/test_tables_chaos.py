@@ -9,7 +9,7 @@ from services.engines.kafka import Kafka
 from tests.faults.chaos import SHORT, own_broker, unleash
 from tests.faults.counted import Counted
 
-pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from tests.ingress_process import (
     request,
 )
 
-pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ingress-answers")]  # one process serves them all
+pytestmark = [pytest.mark.engines]
 
 S = 1_000_000
 MINUTE = 60 * S

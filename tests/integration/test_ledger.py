@@ -21,7 +21,7 @@ from services.engines import child
 from tests.eventually import eventually
 from tests.ledger_process import LedgerBench, Out, body, new_key, now_us
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(180), pytest.mark.xdist_group("ledger")]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
 OUTPUTS = (EVENTS, DESIRED, TENANTS, AUDIT, DEAD_LETTERS)
 

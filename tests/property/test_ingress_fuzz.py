@@ -26,7 +26,7 @@ from services.ingress.telling import Telling
 from services.ingress.writer import Limits, Writer
 from tests.ingress_process import SECRET, body, make_topics
 
-pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ingress-fuzz")]  # one process serves them all
+pytestmark = [pytest.mark.engines]
 
 NAMES = [
     b"host", b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"traceparent",
