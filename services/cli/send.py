@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -14,6 +15,9 @@ _GUIDE = {
     "syncInterval": "PT5M",
     "featureFlags": ["voice_routing", "omnichannel_queue"],
 }
+
+_OPTIONS: Final = {"orgId": "--org", "integrationId": "--integration", "tenantId": "--tenant"}
+"""Field of the body to the option that filled it."""
 
 
 def send(
@@ -41,11 +45,13 @@ def send(
 
     if event not in set(EventType):
         raise Failure(Exit.UNUSABLE, f"event: {event!r} is none of {', '.join(EventType)}")
+    _judge_url(url)
     places = _places(endpoints_file, state_dir)
     target = url or f"{_needed(places, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
     of = sender.Integration(org.lower(), integration.lower(), tenant, _object(configuration))
     now = now_us()
     raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
+    _judge(raw)
     secret = _secret(Path(_needed(places, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
     try:
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
@@ -59,6 +65,31 @@ def send(
     else:
         print(f"{answer.status} {json.dumps(answer.body)}  {of.key}")
     raise typer.Exit(Exit.OK if answer.accepted else Exit.REFUSED)
+
+
+def _judge(raw: bytes) -> None:
+    """Refuse here what no ingress takes, where an option of ours is the cause; other refusals are the ingress' to show.
+
+    Raises:
+        Failure: the option, and what it must be.
+    """
+    from schemas import webhook
+
+    try:
+        webhook.parse(raw)
+    except webhook.Malformed as fault:
+        if fault.field in _OPTIONS:
+            raise Failure(Exit.UNUSABLE, f"{_OPTIONS[fault.field]}: {fault.rule}") from None
+
+
+def _judge_url(url: str | None) -> None:
+    try:
+        parts = urlsplit(url or "http://localhost")
+        well = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        well = False
+    if not well:
+        raise Failure(Exit.UNUSABLE, f"--url: {url!r} is no http or https URL")
 
 
 def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:

@@ -58,6 +58,27 @@ def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
     assert lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json").returncode == Exit.UNREACHABLE
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--org", "nope"),
+        ("--integration", "{}"),
+        ("--tenant", "../x"),
+        ("--url", "nonsense"),
+        ("--url", "ftp://localhost/v1"),
+        ("--url", "http://[::1/v1"),
+        ("--url", "http://localhost:port/v1"),
+    ],
+)
+def test_an_option_of_send_that_cannot_be_used_is_named(option: str, value: str, tmp_path: Path) -> None:
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle", option, value)
+    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith(f"lifecycle: {option}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @contextmanager
 def answering_404() -> Iterator[str]:
     """The URL of a server on this machine that knows nothing."""
