@@ -6,14 +6,17 @@ folder, where their environment does not say otherwise; so they need no setting 
 
 import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from services.adapters.settings import Settings
 
+ENDPOINTS = "endpoints.json"
 STATE_DIR = Path(".lifecycle")
 ENVIRONMENT = "environment.json"
 """Written by `up` into its state folder once everything is ready, removed when it stops."""
@@ -55,7 +58,7 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
 
     Raises:
         Unusable: with every fault.
-        Failure: neither the environment nor a running `up` names a Kafka.
+        Failure: the `up` found was killed, or neither the environment nor a running `up` names a Kafka.
     """
     from services.adapters import settings
 
@@ -69,9 +72,34 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
     return found.model_copy(update={"kafka_config": {"log_level": "0", **found.kafka_config}})
 
 
+def judge(endpoints: Mapping[str, Any], path: Path) -> None:
+    """Say at once that an endpoints file has outlived its processes: a killed `up` removes nothing.
+
+    Raises:
+        Failure: none of the processes in it runs.
+    """
+    pids = endpoints.get("pids")
+    if pids and not any(map(_runs, pids.values())):
+        raise Failure(
+            Exit.UNREACHABLE, f"{path}: none of its processes runs, `lifecycle up` was killed; start it again"
+        )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, and it runs
+    return True
+
+
 def _left_by_up(folder: Path) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads((folder / ENVIRONMENT).read_text())
     except FileNotFoundError:
         return {}
+    with suppress(FileNotFoundError, ValueError):
+        judge(json.loads((folder / ENDPOINTS).read_text()), folder / ENDPOINTS)
     return found

@@ -94,7 +94,7 @@ def _judge_url(url: str | None) -> None:
 
 def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
     """Ingress, simulator and keyring: from the file, else from the running `up`, else from the environment."""
-    path = endpoints_file or environment.state_dir(state_dir) / "endpoints.json"
+    path = endpoints_file or environment.state_dir(state_dir) / environment.ENDPOINTS
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -104,6 +104,7 @@ def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, An
         return {"keyring": own.get("KEYRING_FILE"), "simulator": own.get("SIMULATOR_URL")}
     except ValueError:
         raise Failure(Exit.UNUSABLE, f"{path}: not JSON") from None
+    environment.judge(found, path)
     return found
 
 

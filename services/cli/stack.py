@@ -134,14 +134,14 @@ def stack(
         Failure: the folder is in use, or a service did not become ready.
     """
     folders = Folders(state_dir.resolve())
+    # Always in the state folder too: there our own commands look.
+    endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
+    whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)
     with (
         _alone(folders.top),
+        _withdrawn(whereabouts),
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
     ):
-        # Always in the state folder too: there our own commands look.
-        endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
-        whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)
-        whereabouts.withdraw()
         supervisor = Supervisor(report, whereabouts.refresh)
         built = _prepare(folders, environ, running, supervisor)
         try:
@@ -174,6 +174,13 @@ def _alone(folder: Path) -> Iterator[None]:
                 Exit.UNUSABLE, f"another `lifecycle` runs in {folder}; stop it, or choose --state-dir"
             ) from None
         yield
+
+
+@contextmanager
+def _withdrawn(whereabouts: Whereabouts) -> Iterator[None]:
+    """What a killed `up` left goes before the engines start, which may take long or fail."""
+    whereabouts.withdraw()
+    yield
 
 
 def _prepare(folders: Folders, environ: Mapping[str, str], running: engines.Running, supervisor: Supervisor) -> Stack:

@@ -158,6 +158,36 @@ def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """A state folder whose `up` was killed: the files say that it is ready, and none of its processes runs."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    places = {
+        "kafka": _NOWHERE,
+        "ingress": f"http://{_NOWHERE}",
+        "keyring": "keyring.json",
+        "pids": {"ledger": ended.pid},
+    }
+    (tmp_path / "endpoints.json").write_text(json.dumps(places))
+    (tmp_path / "environment.json").write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [("tenants", "list"), ("send", "installed"), ("doctor",)], ids=" ".join)
+def test_a_command_says_when_the_up_it_found_was_killed(words: tuple[str, ...], killed: Path) -> None:
+    done = lifecycle(*words, "--state-dir", ".", cwd=killed)
+    assert done.returncode == Exit.UNREACHABLE
+    assert "none of its processes runs" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_a_killed_up_left_is_gone_before_the_engines_of_the_next(killed: Path) -> None:
+    assert lifecycle("up", "--state-dir", ".", cwd=killed, LIFECYCLE_ENGINES="nonsense").returncode != Exit.OK
+    assert not (killed / "endpoints.json").exists()
+    assert not (killed / "environment.json").exists()
+
+
 def test_help_names_every_exit_status(tmp_path: Path) -> None:
     told = " ".join(lifecycle("--help", cwd=tmp_path, COLUMNS="200").stdout.split())
     assert all(f"{status.value} " in told for status in Exit)
