@@ -1,7 +1,8 @@
 """`lifecycle doctor`, `reconcile` and `replay`: look, compare, and fold a history without anybody."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -10,6 +11,9 @@ from services.cli.exits import Exit, Failure
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
+
+_NAMED_AT_MOST: Final = 10
+"""More organisations without information are counted by reason; `--json` names all."""
 
 
 def doctor(
@@ -56,10 +60,7 @@ def reconcile(
     if as_json:
         show.as_json(found)
     else:
-        show.table(
-            ("key", "action", "reason"), [(line["key"], line["action"], line["reason"]) for line in found["plan"]]
-        )
-        _tell_run(found)
+        tell_run(found)
     raise typer.Exit(Exit.DEVIATION if found["stopped"] else Exit.OK)
 
 
@@ -89,9 +90,20 @@ def replay(
     show.table(("key", *states), rows)
 
 
-def _tell_run(found: dict[str, Any]) -> None:
-    for refusal in found["refusals"]:
-        print(f"no information: {refusal['scope']}: {refusal['reason']}")
+def tell_run(found: dict[str, Any]) -> None:
+    """A run for a person.
+
+    Args:
+        found: The JSON of its report.
+    """
+    from services.cli import show
+
+    if found["plan"]:
+        show.table(
+            ("key", "action", "reason"), [(line["key"], line["action"], line["reason"]) for line in found["plan"]]
+        )
+    for text in _refused(found["refusals"]):
+        print(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
         how = f"; lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
@@ -101,6 +113,18 @@ def _tell_run(found: dict[str, Any]) -> None:
         f"{read} organisations read, {found['published']} observations published"
         + (f"; look again at {again}" if again else "")
     )
+
+
+def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:
+    """Each with its scope while they are few, else counted by reason."""
+    if len(refusals) <= _NAMED_AT_MOST:
+        yield from (f"{one['scope']}: {one['reason']}" for one in refusals)
+        return
+    scopes: dict[str, list[str]] = {}
+    for one in refusals:
+        scopes.setdefault(one["reason"], []).append(one["scope"])
+    for reason, of in scopes.items():
+        yield f"once ({of[0]}): {reason}" if len(of) == 1 else f"{len(of)} times: {reason}"
 
 
 def _list_settings(*, as_json: bool) -> None:

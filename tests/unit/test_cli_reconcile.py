@@ -1,0 +1,33 @@
+"""What `lifecycle reconcile` says of a run, and the status it ends with."""
+
+from typing import Any
+
+import pytest
+
+from services.cli.operate import tell_run
+
+_MISSING = "organisation file: missing"
+
+
+def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
+    told = [{"scope": scope, "reason": reason} for scope, reason in refusals]
+    return {"plan": [], "refusals": told, "read": [], "published": 0, "stopped": None, "look_again_at": None} | changes
+
+
+def test_a_few_organisations_without_information_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_run(found(*((f"org-{n}", _MISSING) for n in range(10))))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"no information: org-0: {_MISSING}"
+    assert len(lines) == 11
+
+
+def test_many_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_run(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"no information: 10 times: {_MISSING}", "no information: once (org-x): login refused"]
+    assert len(lines) == 3
+
+
+def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_run(found())
+    assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
