@@ -5,16 +5,16 @@ status; nothing is given up, since an operator who repairs the cause should not 
 """
 
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from services.engines import EngineError, child
+from services.engines import child
 
 _LOOK_S: Final = 0.05
 """How often a process is asked whether it still runs."""
@@ -103,7 +103,12 @@ def pause_s(young_deaths: int) -> float:
 
 def ended(status: int) -> str:
     """An exit status in words: `exit status 2`, `SIGKILL`."""
-    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-status}"
 
 
 class Supervisor:
@@ -166,18 +171,26 @@ class Supervisor:
             lived = time.monotonic() - began
             young_deaths = young_deaths + 1 if lived < _young_s(process.poll()) else 0
             pause = pause_s(young_deaths)
-            self._report(f"{name} {_end_of(process)} after {lived:.1f} s; it starts again {_when(pause)}")
+            self._tell(f"{name} {_end_of(process)} after {lived:.1f} s; it starts again {_when(pause)}")
             if self._stopping.wait(pause):
                 return
             began = time.monotonic()
             self._start_again(name, process)
 
     def _start_again(self, name: str, process: Process) -> None:
+        # Whatever goes wrong here is told: a watch that ends in silence leaves its process without anybody.
         try:
             process.start()
-        except (EngineError, OSError, subprocess.SubprocessError) as error:
-            self._report(f"{name} did not start: {error}")
-        self._on_change()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._tell(f"{name} did not start: {error}")
+        try:
+            self._on_change()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._tell(f"the new process id of {name} could not be told: {error}")
+
+    def _tell(self, text: str) -> None:
+        with suppress(OSError):  # a terminal that is gone, a log on a full disk
+            self._report(text)
 
 
 def _young_s(status: int | None) -> float:
@@ -195,4 +208,8 @@ def _end_of(process: Process) -> str:
         return "was not there"
     if status < 0:
         return f"was ended by {ended(status)}"
-    return f"ended with {ended(status)} (its log {process.log_path} ends: {child.last_lines(process.log_path, 3)})"
+    try:
+        last = f"its log {process.log_path} ends: {child.last_lines(process.log_path, 3)}"
+    except OSError as error:
+        last = f"its log {process.log_path} cannot be read: {error.strerror}"
+    return f"ended with {ended(status)} ({last})"

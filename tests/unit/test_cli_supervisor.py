@@ -99,6 +99,50 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     eventually(lambda: supervisor.pids().get("gone"))
 
 
+class _Died(Program):
+    """Ends when the test says so, with whatever status; its log is nowhere."""
+
+    starts = 0
+    status: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self.starts or None
+
+    def start(self) -> None:
+        self.starts += 1
+        self.status = None
+
+    def poll(self) -> int | None:
+        return self.status
+
+
+@pytest.mark.parametrize("status", [1, -35], ids=["no log", "a signal without a name"])
+def test_an_end_that_cannot_be_described_is_no_end_of_the_watch(
+    status: int, tmp_path: Path, supervisor: Supervisor, told: list[str]
+) -> None:
+    program = _Died(tmp_path, "odd", "")
+    supervisor.add("odd", program)
+    for starts in (2, 3):
+        program.status = status
+        eventually(lambda starts=starts: program.starts == starts)  # type: ignore[misc]  # bound per turn
+    assert len(told) == 2
+
+
+def test_an_id_that_cannot_be_told_is_reported_and_the_watch_goes_on(tmp_path: Path, told: list[str]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    supervisor = Supervisor(told.append, full)
+    program = _Died(tmp_path, "full", "")
+    supervisor.add("full", program)
+    for starts in (2, 3):
+        program.status = -signal.SIGKILL
+        eventually(lambda starts=starts: program.starts == starts)  # type: ignore[misc]  # bound per turn
+    assert any("No space left on device" in text for text in told)
+    supervisor.stop(5)
+
+
 def test_stopping_ends_the_processes_in_reverse_order_and_starts_none_again(tmp_path: Path, told: list[str]) -> None:
     ends: list[str] = []
 
@@ -139,3 +183,4 @@ def test_the_pause_grows_with_every_young_death_and_has_a_cap() -> None:
 def test_a_status_is_told_in_words() -> None:
     assert ended(2) == "exit status 2"
     assert ended(-signal.SIGKILL) == "SIGKILL"
+    assert ended(-35) == "signal 35"
