@@ -6,8 +6,8 @@ folder, where their environment does not say otherwise; so they need no setting 
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,22 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
         )
     # A broker that is away is told once, by the command, and not by librdkafka at every attempt.
     return found.model_copy(update={"kafka_config": {"log_level": "0", **found.kafka_config}})
+
+
+@contextmanager
+def answering(settings: "Settings") -> Iterator[None]:
+    """Say which Kafka it was that did not do its part.
+
+    Raises:
+        Failure: instead of a KafkaError.
+    """
+    from services.adapters.kafka import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        where = f"{settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
+        raise Failure(Exit.UNREACHABLE, f"Kafka at {where}: {error.reason} (`lifecycle doctor` says more)") from None
 
 
 def judge(endpoints: Mapping[str, Any], path: Path) -> None:

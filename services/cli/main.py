@@ -20,7 +20,6 @@ from services.cli.topics import topics
 
 app = typer.Typer(
     name="lifecycle",
-    help="Provision and remove everything that belongs to a Genesys Cloud integration, exactly once.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,6 +31,21 @@ StateDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 _RUN, _SERVICES, _OPERATE = "Run everything", "Services, configured by environment", "Operate"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def every(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Provision and remove everything that belongs to a Genesys Cloud integration, exactly once."""
 
 
 @app.command(rich_help_panel=_RUN)

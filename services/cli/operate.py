@@ -56,7 +56,8 @@ def reconcile(
     if not now and not dry_run:
         raise Failure(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
     settings = environment.settings_of_operator(state_dir)
-    found = asyncio.run(run_once(settings, now=now_us, dry_run=dry_run, orgs=org, approval=approve)).as_json()
+    with environment.answering(settings):
+        found = asyncio.run(run_once(settings, now=now_us, dry_run=dry_run, orgs=org, approval=approve)).as_json()
     if as_json:
         show.as_json(found)
     else:

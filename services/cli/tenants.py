@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli import environment
 from services.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from services.adapters.settings import Settings
 
 tenants = typer.Typer(help="What is, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -56,7 +59,9 @@ def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> N
     """What happened to one key: events, outcomes and audit, in order of time."""
     from services.cli import show
 
-    found = sorted(_happenings(key.lower(), state_dir), key=lambda one: (one["at"], one["id"]))
+    settings = environment.settings_of_operator(state_dir)
+    with environment.answering(settings):
+        found = sorted(_happenings(key.lower(), settings), key=lambda one: (one["at"], one["id"]))
     if not found:
         raise Failure(Exit.NOT_FOUND, f"{key}: nothing is known of it")
     if as_json:
@@ -72,10 +77,11 @@ def _newest(state_dir: Path | None) -> dict[str, Any]:
     from services.adapters import tenant_view
 
     settings = environment.settings_of_operator(state_dir)
-    return tenant_view.read(settings.kafka, settings.topic_prefix)
+    with environment.answering(settings):
+        return tenant_view.read(settings.kafka, settings.topic_prefix)
 
 
-def _happenings(key: str, state_dir: Path | None) -> Iterator[dict[str, Any]]:
+def _happenings(key: str, settings: "Settings") -> Iterator[dict[str, Any]]:
     """Each event and audit record of the key once, whatever Kafka repeats."""
     from schemas.audit import Audit
     from schemas.codec import decode
@@ -84,7 +90,6 @@ def _happenings(key: str, state_dir: Path | None) -> Iterator[dict[str, Any]]:
     from schemas.values import rfc3339
     from services.adapters import history
 
-    settings = environment.settings_of_operator(state_dir)
     events, audit = (named(topic, settings.topic_prefix) for topic in (EVENTS, AUDIT))
     seen: set[str] = set()
     for record in history.present(settings.kafka, [events, audit]):

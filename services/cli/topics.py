@@ -1,12 +1,15 @@
 """`lifecycle topics`: the topic table, and the cluster compared with it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli import environment
 from services.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from services.adapters.settings import Settings
 
 topics = typer.Typer(help="The topics of the journey.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -52,7 +55,9 @@ def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
     from services.adapters import topics as hands
     from services.cli import show
 
-    found = hands.plan(**_arguments(state_dir))
+    settings = environment.settings_of_operator(state_dir)
+    with environment.answering(settings):
+        found = hands.plan(**_arguments(settings))
     if as_json:
         show.as_json({"create": found.create, "configure": found.configure, "conflicts": found.conflicts})
     else:
@@ -68,17 +73,20 @@ def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
     from services.adapters import topics as hands
     from services.cli import show
 
-    done = hands.apply(**_arguments(state_dir))
+    settings = environment.settings_of_operator(state_dir)
+    with environment.answering(settings):
+        done = hands.apply(**_arguments(settings))
     if as_json:
         show.as_json({"created": done.create, "conflicts": done.conflicts})
     else:
         _tell("created", done.create)
+        if not done.create and not done.conflicts:
+            print("nothing to do: every topic is there")
     if done.conflicts:
         raise Failure(Exit.DEVIATION, "\n".join(done.conflicts))
 
 
-def _arguments(state_dir: Path | None) -> dict[str, Any]:
-    settings = environment.settings_of_operator(state_dir)
+def _arguments(settings: "Settings") -> dict[str, Any]:
     return {
         "config": settings.kafka,
         "prefix": settings.topic_prefix,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -50,6 +51,13 @@ def test_a_kafka_that_does_not_answer_is_told_once_and_ends_with_3(tmp_path: Pat
     done = lifecycle("topics", "plan", cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
     assert done.returncode == Exit.UNREACHABLE
     assert len(done.stderr.splitlines()) == 1
+    assert f"{_NOWHERE} (KAFKA_BOOTSTRAP_SERVERS)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--version",), ("version",)], ids=" ".join)
+def test_the_version_is_told_both_ways(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = lifecycle(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (Exit.OK, version("genesys-lifecycle") + "\n")
 
 
 def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
