@@ -25,6 +25,7 @@ from services.cli.stack import Stack, stack
 from services.cli.stories import STORIES, Story
 from services.cli.up import interruptible
 from services.cli.view import View
+from services.cli.wiring import OUTSIDE
 
 SECOND_LOOK_S: Final = 2
 
@@ -52,7 +53,7 @@ def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, kee
     state_dir.chmod(0o711)
     deviations: list[str] | None = None
     try:
-        with interruptible(), stack(state_dir, _demo(environ), report=say, progress=Download()) as built:
+        with interruptible(), stack(state_dir, alone(environ), report=say, progress=Download()) as built:
             report.opening(built, time.monotonic() - began, SECOND_LOOK_S)
             with world(built, orgs) as where:
                 deviations = [text for story in chosen for text in _play(where, story)] + where.view.contradictions
@@ -90,8 +91,10 @@ def _chosen(letters: tuple[str, ...]) -> list[Story]:
     return [known[letter] for letter in letters] if letters else list(STORIES)
 
 
-def _demo(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**environ, "RECONCILE_SECOND_LOOK_S": str(SECOND_LOOK_S)}
+def alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the demo, which must never reach the outside systems of the operator's."""
+    own = {name: text for name, text in environ.items() if name not in OUTSIDE}
+    return {**own, "RECONCILE_SECOND_LOOK_S": str(SECOND_LOOK_S)}
 
 
 def _play(where: World, story: Story) -> list[str]:

@@ -21,6 +21,21 @@ SERVICES: Final = ("simulator", "ingress", "ledger", "provisioner", "reconciler"
 _FOR_ONE_MACHINE: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1"}
 """Other than the defaults, which are for a cluster."""
 
+_SIMULATED: Final = {
+    # Over HTTP, so that a fault may strike the archive too; the simulator keeps it in its folder.
+    "ARCHIVE_URL": "SIMULATOR/archive",
+    "MIDDLEWARE_URL": "SIMULATOR/middleware",
+    "SUBSCRIPTIONS_URL": "SIMULATOR/subscriptions",
+    "OAUTH_URL": "SIMULATOR/oauth",
+    "EGRESS_MAP": json.dumps({"*.salesforce.com": "SIMULATOR/crm/{host}"}),
+    "GENESYS_LOGIN_URL": "SIMULATOR/genesys/login",
+    "GENESYS_API_URL": "SIMULATOR/genesys",
+}
+"""Where the simulator stands for an outside system that the operator does not name."""
+
+OUTSIDE: Final = frozenset({"TENANT_DATABASE_URL", "OAUTH_CLIENT_SECRET", *_SIMULATED})
+"""Variables of the outside systems: what the operator says of them stands."""
+
 WEBHOOK_PATH: Final = "/v1/genesys/lifecycle/default"
 
 _OWN_PORT: Final = frozenset({"simulator", "ingress"})
@@ -97,15 +112,19 @@ def shared(
         folders: Its state folder.
         ports: All ports.
         engines: The engines.
-        client_secret: Of the OAuth client at the simulator.
+        client_secret: Of the OAuth client at the simulator, unless `environ` has one.
     """
     simulator = ports.base("simulator")
     names = {name.upper() for name in Settings.model_fields}
     chosen = {name: text for name, text in environ.items() if name in names and text}
-    return _FOR_ONE_MACHINE | chosen | {
+    outside = {
+        "TENANT_DATABASE_URL": with_port(engines.database, HOST, ports.simulator_database),
+        "OAUTH_CLIENT_SECRET": client_secret,
+        **{name: form.replace("SIMULATOR", simulator) for name, form in _SIMULATED.items()},
+    }
+    return _FOR_ONE_MACHINE | outside | chosen | {
         "KAFKA_BOOTSTRAP_SERVERS": engines.kafka,
         "DATABASE_URL": engines.database,
-        "TENANT_DATABASE_URL": with_port(engines.database, HOST, ports.simulator_database),
         "KEYRING_FILE": str(folders.keyring),
         "ORGS_DIR": str(folders.orgs),
         "HOST": HOST,
@@ -115,15 +134,6 @@ def shared(
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,
         "SIMULATOR_ARCHIVE_DIR": str(folders.archive),
-        # Over HTTP, so that a fault may strike the archive too; the simulator keeps it in that folder.
-        "ARCHIVE_URL": f"{simulator}/archive",
-        "MIDDLEWARE_URL": f"{simulator}/middleware",
-        "SUBSCRIPTIONS_URL": f"{simulator}/subscriptions",
-        "OAUTH_URL": f"{simulator}/oauth",
-        "OAUTH_CLIENT_SECRET": client_secret,
-        "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{simulator}/crm/{{host}}"}),
-        "GENESYS_LOGIN_URL": f"{simulator}/genesys/login",
-        "GENESYS_API_URL": f"{simulator}/genesys",
         **_unproxied(environ),
     }  # fmt: skip
 

@@ -16,8 +16,9 @@ import httpx2
 import pytest
 
 from services.adapters.genesys import connections
+from services.cli.demo import alone
 from services.cli.exits import Exit
-from services.cli.wiring import SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
+from services.cli.wiring import OUTSIDE, SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
 
 _NOWHERE = "127.0.0.1:1"
 
@@ -215,6 +216,14 @@ class TestTheEnvironmentOfALocalInstallation:
         made = self.made(tmp_path, TOPIC_PREFIX="x-", RECONCILE_SECOND_LOOK_S="2", HOST="0.0.0.0", HOME="/home")
         assert (made["TOPIC_PREFIX"], made["RECONCILE_SECOND_LOOK_S"], made["HOST"]) == ("x-", "2", "127.0.0.1")
         assert "HOME" not in made
+
+    @pytest.mark.parametrize("name", sorted(OUTSIDE))
+    def test_an_outside_system_that_the_operator_names_takes_the_place_of_the_simulators(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        assert self.made(tmp_path)[name]
+        assert self.made(tmp_path, **{name: "theirs"})[name] == "theirs"
+        assert name not in alone({name: "theirs"}), "the demo touches nothing of the operator's"
 
     def test_no_proxy_of_the_operators_leads_to_this_machine(self, tmp_path: Path) -> None:
         ours = "127.0.0.1,localhost"
