@@ -46,7 +46,7 @@ def reconcile(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Compare Genesys with the view and publish what differs; ends with 1 when the brake stopped it."""
+    """Compare Genesys with the view and publish what differs; ends with 1 for the brake or an unread organisation."""
     import asyncio
 
     from services.adapters.clock import now_us
@@ -62,7 +62,7 @@ def reconcile(
         show.as_json(found)
     else:
         tell_run(found)
-    raise typer.Exit(Exit.DEVIATION if found["stopped"] else Exit.OK)
+    raise typer.Exit(status_of(found))
 
 
 def replay(
@@ -114,6 +114,16 @@ def tell_run(found: dict[str, Any]) -> None:
         f"{read} organisations read, {found['published']} observations published"
         + (f"; look again at {again}" if again else "")
     )
+
+
+def status_of(found: dict[str, Any]) -> Exit:
+    """How a run ends; an organisation without credentials is not ours to read, and no deviation."""
+    from services.reconciler.report import NO_CREDENTIALS, NOT_WRITTEN
+
+    reasons = {refusal["reason"] for refusal in found["refusals"]} - {NO_CREDENTIALS}
+    if any(reason.startswith(NOT_WRITTEN) for reason in reasons):
+        return Exit.UNREACHABLE
+    return Exit.DEVIATION if reasons or found["stopped"] else Exit.OK
 
 
 def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:

@@ -1,10 +1,16 @@
 """What a run says of itself, for the log, the CLI and its `--json`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from schemas.values import rfc3339
 from services.core.reconcile import Line, Stop
+
+NO_CREDENTIALS: Final = "organisation file: missing"
+"""Reason of an organisation that nobody gave us to read."""
+
+NOT_WRITTEN: Final = "not written: "
+"""Begins the reason of an observation that Kafka did not acknowledge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from services.adapters.tenant_view import TenantView
 from services.core.reconcile import Line, Plan, Rules, Sight, compare, remember, seen
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
-from services.reconciler.report import Refusal, Report
+from services.reconciler.report import NO_CREDENTIALS, NOT_WRITTEN, Refusal, Report
 
 SOURCE: Final = "/genesys-lifecycle/reconciler"
 LINGER_MS: Final = 5
@@ -194,7 +194,8 @@ async def _readings(
     async def one(org_id: str) -> Reading | str:
         organisation = known.known.get(org_id)
         if organisation is None:
-            return f"organisation file: {known.faults.get(org_id, 'missing')}"
+            fault = known.faults.get(org_id)
+            return NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
         return await hands.readers.read(organisation, tenants, asked.keys)
 
     results = await asyncio.gather(*(one(org_id) for org_id in wanted))
@@ -217,7 +218,7 @@ async def _publish(hands: Hands, plan: Plan) -> tuple[dict[Key, Sight], list[Ref
             written[line.key] = remember(plan.memory[line.key], observation)
             metrics.RECONCILE_OBSERVATIONS.labels(cause=observation.cause).inc()
         else:
-            failed.append(Refusal(line.key, f"not written: {fault}"))
+            failed.append(Refusal(line.key, f"{NOT_WRITTEN}{fault}"))
     return written, failed
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.cli.operate import tell_run
+from services.cli.exits import Exit
+from services.cli.operate import status_of, tell_run
 
 _MISSING = "organisation file: missing"
 
@@ -31,3 +32,19 @@ def test_many_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
     tell_run(found())
     assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
+
+
+@pytest.mark.parametrize(
+    ("run", "status"),
+    [
+        (found(), Exit.OK),
+        (found(("org-1", _MISSING)), Exit.OK),
+        (found(("org-1", _MISSING), ("org-2", "organisation file: not JSON")), Exit.DEVIATION),
+        (found(("org-1", "login refused")), Exit.DEVIATION),
+        (found(("org-1", "login refused"), ("org-2:i", "not written: _MSG_TIMED_OUT")), Exit.UNREACHABLE),
+        (found(stopped={"absent": 9, "limit": 5, "approval": None}), Exit.DEVIATION),
+    ],
+    ids=["well", "no credentials", "bad credentials", "not read", "not written", "brake"],
+)
+def test_a_run_ends_with_what_it_could_not_do(run: dict[str, Any], status: Exit) -> None:
+    assert status_of(run) is status
