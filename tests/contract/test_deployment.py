@@ -106,6 +106,7 @@ async def _asked(**ports: str) -> int:
 def test_the_compose_file_keeps_the_compose_specification() -> None:
     tool = [sys.executable, "-m", "uv", "tool", "run", "--from", CHECKER, "check-jsonschema"]
     environ = {name: text for name, text in os.environ.items() if name != "VIRTUAL_ENV"}
+    environ["UV_SYSTEM_CERTS"] = "true"  # what pyproject.toml says for the project, a tool run must be told
     try:
         there = subprocess.run([*tool, "--version"], env=environ, capture_output=True, timeout=FETCH_S, check=False)
     except subprocess.TimeoutExpired:
