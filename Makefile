@@ -12,6 +12,8 @@ WORKERS ?= 2
 # (loadgroup does nothing here: pytest-xdist 3.8 names groups by an attribute that pytest 9.2 no longer has.)
 BY_FILE := --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
+# Whom the machine trusts, uv trusts: also where it reads no pyproject.toml (uv tool run).
+export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check fmt schemas faults clean
