@@ -17,6 +17,7 @@ from services.engines import Engine
 from services.engines.choice import ENGINES_VARIABLE, KAFKA_VARIABLE
 from tests.eventually import eventually
 from tests.ingress_process import Ingress, Line, body, ingress, key, make_topics, raw, request
+from tests.stopping import stop
 
 pytestmark = pytest.mark.engines
 
@@ -45,7 +46,7 @@ def test_a_stalled_broker_costs_answers_and_no_delivery(own: tuple[Ingress, int]
     told = [body() for _ in range(20)]
     stale = body(event="upgraded")
 
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     with contextlib.ExitStack() as stack:
         lines = [stack.enter_context(contextlib.closing(Line(running.port))) for _ in [*told, stale]]
         for line, one in zip(lines, [*told, stale], strict=True):
@@ -71,7 +72,7 @@ def test_a_report_that_comes_after_the_answer_makes_the_retry_a_duplicate(own: t
     running, pid = own
     assert running.post(body()).status == 200
     told = body()
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     with contextlib.closing(Line(running.port)) as line:
         line.write(request(raw(told)))
         # Seen in flight, so it stands in the stopped broker's socket and will be written when the broker goes on.
