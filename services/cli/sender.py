@@ -3,17 +3,16 @@
 Rule: the body is built and signed here once; the bytes that were signed are the bytes that are sent.
 """
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 
-from schemas.values import EventType, Json, rfc3339
+from schemas import webhook_sent
+from schemas.values import EventType, Json
+from schemas.webhook_sent import Sent
 from services.core.signature import sign
 
-SIGNATURE: Final = "X-Genesys-Signature"
-TIMESTAMP: Final = "X-Genesys-Event-Timestamp"
 TIMEOUT_S: Final = 3.0
 """The sender gives up after three seconds (the guide)."""
 
@@ -67,27 +66,15 @@ def body(
         source: `metadata.source`.
         installed_by: `metadata.installedBy`.
     """
-    metadata: dict[str, Any] = {"installedBy": installed_by, "source": source}
+    metadata: Json = {"installedBy": installed_by, "source": source}
     if event_id is not None:
         metadata["eventId"] = event_id
-    if retry:
-        metadata |= {"retryCount": retry, "deliveryAttempt": retry + 1}
-    return json.dumps(
-        {
-            "event": event,
-            "integrationId": of.id,
-            "orgId": of.org,
-            "tenantId": of.tenant,
-            "configuration": of.configuration,
-            "eventTimestamp": rfc3339(at_us),
-            "metadata": metadata,
-        }
-    ).encode()
+    return webhook_sent.body(Sent(event, of.org, of.id, of.tenant, of.configuration, at_us, metadata), retry)
 
 
 def headers(secret: bytes, raw: bytes, now_us: int) -> dict[str, str]:
     """The headers of one delivery attempt."""
-    return {"content-type": "application/json", SIGNATURE: sign(secret, raw), TIMESTAMP: rfc3339(now_us)}
+    return webhook_sent.headers(sign(secret, raw), now_us)
 
 
 def read(response: httpx2.Response) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from schemas.values import instant
 from schemas.webhook import BODY_MAX_BYTES
+from schemas.webhook_sent import SIGNATURE, TIMESTAMP
 from services.core.signature import claimed
 from services.ingress import answers
 from services.ingress.answers import Answer
@@ -18,8 +19,8 @@ from services.ingress.answers import Answer
 HEADERS_MAX: Final = 64
 HEAD_MAX_BYTES: Final = 16 * 1024
 
-_SIGNATURE: Final = b"x-genesys-signature"
-_TIMESTAMP: Final = b"x-genesys-event-timestamp"
+_SIGNATURE: Final = SIGNATURE.lower().encode()
+_TIMESTAMP: Final = TIMESTAMP.lower().encode()
 _LENGTH: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
 _READ: Final = frozenset({

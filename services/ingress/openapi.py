@@ -6,17 +6,18 @@ from itertools import groupby
 from typing import Any, Final
 
 from schemas.webhook_schema import BODY
+from schemas.webhook_sent import SIGNATURE, TIMESTAMP
 from services.ingress import answers
 from services.ingress.answers import Answer
 
 _REF: Final = "#/components/schemas/"
 _HEADERS: Final = (
     (
-        "X-Genesys-Signature",
+        SIGNATURE,
         "Hex HMAC-SHA256 of the raw body under the endpoint's secret.",
         r"^(sha256=)?[0-9A-Fa-f]{64}$",
     ),
-    ("X-Genesys-Event-Timestamp", "RFC 3339; not covered by the signature.", None),
+    (TIMESTAMP, "RFC 3339; not covered by the signature.", None),
 )
 _STATUS: Final[dict[str, Any]] = {
     "type": "object",

@@ -12,11 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from schemas.values import UUID_PATTERN, TenantId, key_of
+from schemas.webhook_sent import Sent
 from services.adapters.clock import now_us
 from services.simulator.genesys import Change, Genesys
-from services.simulator.webhooks import Told, Webhooks
+from services.simulator.webhooks import Webhooks
 
 _PATH = "/genesys/control/orgs/{org}/integrations/{id}"
+_METADATA = {"installedBy": "admin@example.com", "source": "marketplace"}
 _SILENT = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL is not set"}, 409)
 
 
@@ -94,19 +96,18 @@ class Control:
         assert self._webhooks is not None, "asked before"
         base = now_us()
         told = [
-            Told(
+            Sent(
                 event=event,
-                org=row["org"],
-                integration=row["id"],
+                org_id=row["org"],
+                integration_id=row["id"],
                 tenant_id=row["tenant_id"] or f"tenant-{row['id'][:8]}",
                 configuration=row["configuration"],
                 at_us=base + order,
-                metadata=wanted.metadata,
-                restamp=wanted.restamp,
+                metadata={**_METADATA, **wanted.metadata},
             )
             for order, event in enumerate(events)
         ]
-        self._webhooks.send(told)
+        self._webhooks.send(told, restamp=wanted.restamp)
 
 
 def _address(request: Request) -> Address:

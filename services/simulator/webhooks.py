@@ -6,14 +6,14 @@ Source: the guide (headers, body, 3 s, `maxRetries` 5, `initialDelayMs` 1000, `b
 """
 
 import asyncio
-import json
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 
-from schemas.values import rfc3339
+from schemas import webhook_sent
+from schemas.webhook_sent import Sent
 from services.adapters import keyring
 from services.adapters.clock import now_us
 from services.adapters.logs import Logger
@@ -24,24 +24,6 @@ FIRST_WAIT_S: Final = 1.0
 TIMEOUT_S: Final = 3.0
 _AT_ONCE: Final = 100
 _ENDPOINT: Final = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One event to be told.
-
-    Attributes:
-        restamp: Every attempt carries its own `eventTimestamp`.
-    """
-
-    event: str
-    org: str
-    integration: str
-    tenant_id: str
-    configuration: dict[str, Any]
-    at_us: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-    restamp: bool = False
 
 
 class Webhooks:
@@ -55,9 +37,14 @@ class Webhooks:
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._sending: set[asyncio.Task[None]] = set()
 
-    def send(self, events: list[Told]) -> None:
-        """Begin to tell some events of one integration, one after the other."""
-        task = asyncio.create_task(self._tell_all(events))
+    def send(self, events: list[Sent], *, restamp: bool) -> None:
+        """Begin to tell some events of one integration, one after the other.
+
+        Args:
+            events: In this order.
+            restamp: Every attempt carries its own `eventTimestamp`.
+        """
+        task = asyncio.create_task(self._tell_all(events, restamp=restamp))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -68,48 +55,27 @@ class Webhooks:
         await asyncio.gather(*self._sending, return_exceptions=True)
         await self._http.aclose()
 
-    async def _tell_all(self, events: list[Told]) -> None:
+    async def _tell_all(self, events: list[Sent], *, restamp: bool) -> None:
         secret = keyring.raw(keyring.load(self._keyring_file).endpoints[_ENDPOINT].current.secret)
         for event in events:
-            await self._tell(event, secret)
+            await self._tell(event, secret, restamp=restamp)
 
-    async def _tell(self, told: Told, secret: bytes) -> None:
+    async def _tell(self, told: Sent, secret: bytes, *, restamp: bool) -> None:
         for attempt in range(RETRIES + 1):
             if attempt:
                 await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             async with self._room:
-                answer = await self._attempt(told, attempt, secret)
+                answer = await self._attempt(replace(told, at_us=now_us()) if restamp else told, attempt, secret)
             if answer is not None and 200 <= answer < 300:
                 return
-        self._log.warning("webhook given up", event_type=told.event, key=f"{told.org}:{told.integration}")
+        self._log.warning("webhook given up", event_type=told.event, key=f"{told.org_id}:{told.integration_id}")
 
-    async def _attempt(self, told: Told, attempt: int, secret: bytes) -> int | None:
+    async def _attempt(self, told: Sent, attempt: int, secret: bytes) -> int | None:
         """The status of one attempt, None without an answer."""
-        body = payload(told, attempt, now_us())
-        headers = {
-            "Content-Type": "application/json",
-            "X-Genesys-Signature": sign(secret, body),
-            "X-Genesys-Event-Timestamp": rfc3339(now_us()),
-        }
+        body = webhook_sent.body(told, attempt)
+        headers = webhook_sent.headers(sign(secret, body), now_us())
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return (await self._http.post(self._url, content=body, headers=headers)).status_code
         except (httpx2.HTTPError, TimeoutError):
             return None
-
-
-def payload(told: Told, attempt: int, now_us: int) -> bytes:
-    """The body of one attempt; the first is 0."""
-    metadata = {"installedBy": "admin@example.com", "source": "marketplace", **told.metadata}
-    if attempt:
-        metadata |= {"retryCount": attempt, "deliveryAttempt": attempt + 1}
-    body = {
-        "event": told.event,
-        "integrationId": told.integration,
-        "orgId": told.org,
-        "tenantId": told.tenant_id,
-        "configuration": told.configuration,
-        "eventTimestamp": rfc3339(now_us if told.restamp else told.at_us),
-        "metadata": metadata,
-    }
-    return json.dumps(body).encode()
