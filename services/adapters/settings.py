@@ -6,6 +6,7 @@ reason. Names are those of the field in capitals, without a prefix. What may hol
 
 import json
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,6 +141,13 @@ class Settings(BaseModel):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @property
+    def egress_fault(self) -> str:
+        """What speaks against `egress_map` here; empty text when nothing does."""
+        if not self.egress_map or _is_loopback(self.host):
+            return ""
+        return f"EGRESS_MAP: it is for one machine alone, and HOST {self.host} is not a loopback address"
+
+    @property
     def kafka(self) -> dict[str, Any]:
         """Connection settings for librdkafka.
 
@@ -147,6 +155,13 @@ class Settings(BaseModel):
             Unusable: no brokers are named.
         """
         return {"bootstrap.servers": required(self, "kafka_bootstrap_servers"), "log_level": 3, **self.kafka_config}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read(environment: Mapping[str, str]) -> Settings:

@@ -6,12 +6,10 @@ why); a configuration that cannot be used is refused with every fault at once.
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import resource
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -90,17 +88,11 @@ def _usable(settings: Settings) -> dict[str, Gate]:
         _ = settings.kafka
     except Unusable as unusable:
         faults.append(str(unusable))
-    if settings.egress_map and not _is_loopback(settings.host):
-        faults.append(f"EGRESS_MAP: it is for one machine alone, and HOST {settings.host} is not a loopback address")
+    if settings.egress_fault:
+        faults.append(settings.egress_fault)
     if faults:
         raise Unusable("\n".join(faults))
     return held
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _raise_file_limit() -> None:

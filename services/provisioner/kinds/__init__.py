@@ -4,7 +4,6 @@ Promise: a kind turns a `Call` into one of the five answers and raises for nothi
 between calls that matters; everything a repeat needs is in the call.
 """
 
-from ipaddress import ip_address
 from typing import Final, Protocol
 
 from obstore.store import ObjectStore, from_url
@@ -48,9 +47,9 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
     Raises:
         Unusable: a setting that a kind needs is missing or cannot be used.
     """
+    if settings.egress_fault:
+        raise Unusable(settings.egress_fault)
     if settings.egress_map:
-        if not _is_local(settings.host):
-            raise Unusable("EGRESS_MAP: for a machine of one's own only, and HOST is an address others can reach")
         log.warning("event URLs are replaced", hosts=sorted(settings.egress_map))
     client = Client(connections=settings.sagas_at_once)
     outbound = Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map)
@@ -63,13 +62,6 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
         "postgres": Postgres(database),
         "subscription": Subscription(outbound),
     }
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _store(settings: Settings) -> ObjectStore:
