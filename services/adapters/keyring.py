@@ -22,7 +22,17 @@ def load(path: Path) -> Keyring:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise Unusable(f"KEYRING_FILE: {path}: {error.strerror}; make one with `lifecycle keyring init`") from None
+        cure = "; make one with `lifecycle keyring init`" if isinstance(error, FileNotFoundError) else ""
+        raise Unusable(f"KEYRING_FILE: {path}: {error.strerror}{cure}") from None
+    return parse(text, path)
+
+
+def parse(text: bytes, path: Path) -> Keyring:
+    """Read the text of a keyring.
+
+    Raises:
+        Unusable: not JSON, or not a keyring; the text names `path` and fields, never values.
+    """
     try:
         # Of two endpoints of one name the first would be gone without a word.
         from_json(text, catch_duplicate_keys=True)

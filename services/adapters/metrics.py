@@ -6,6 +6,8 @@ Rule: a name, label or meaning is written here and nowhere else; no label is unb
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from services.adapters.tallies import Tally, Times
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -26,11 +28,26 @@ def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str
 
 
 # ingress
-INGRESS_ANSWERS = _counter("lifecycle_ingress_answers_total", "Answers by status and reason.", "status", "reason")
-INGRESS_ANSWER_S = _histogram("lifecycle_ingress_answer_seconds", "First byte read to answer given.", _ANSWER_S)
+INGRESS_ANSWERS = Tally("lifecycle_ingress_answers_total", "Answers by status and reason.", "status", "reason")
+INGRESS_ANSWER_S = Times("lifecycle_ingress_answer_seconds", "First byte read to answer given.", _ANSWER_S)
+REGISTRY.register(INGRESS_ANSWERS)
+REGISTRY.register(INGRESS_ANSWER_S)
 INGRESS_IN_FLIGHT = _gauge("lifecycle_ingress_in_flight", "Deliveries waiting for Kafka.")
 INGRESS_RECHECKS = _counter("lifecycle_ingress_rechecks_total", "Re-checks asked, by reason.", "reason")
+INGRESS_BREAKER = _gauge("lifecycle_ingress_breaker", "1 for the state of the breaker before Kafka.", "state")
+INGRESS_SPOOL_RECORDS = _gauge("lifecycle_ingress_spool_records", "Records on local disk that Kafka has not yet.")
+INGRESS_SPOOL_BYTES = _gauge("lifecycle_ingress_spool_bytes", "Their size.")
+INGRESS_SPOOL_AGE_S = _gauge("lifecycle_ingress_spool_oldest_seconds", "How long the oldest of them waits.")
+INGRESS_SPOOL_OPEN = _gauge("lifecycle_ingress_spool_open", "1 while the spool takes records.")
+INGRESS_SPOOL_CLOSED = _counter("lifecycle_ingress_spool_closed_total", "Spools closed, by reason.", "reason")
+INGRESS_SPOOL_DRAINED = _counter("lifecycle_ingress_spool_drained_total", "Spooled records by result.", "result")
 INGRESS_ODD_MARKS = _counter("lifecycle_ingress_odd_marks_total", "Retry marks that no count could be read from.")
+
+# keyring
+KEYRING_BROKEN = _gauge(
+    "lifecycle_keyring_broken", "1 while the keyring file cannot be used; the last good one counts."
+)
+KEYRING_RELOADS = _counter("lifecycle_keyring_reloads_total", "Changes of the keyring file by result.", "result")
 
 # ledger
 LEDGER_RECORDS = _counter("lifecycle_ledger_records_total", "Input records by kind and verdict.", "kind", "verdict")

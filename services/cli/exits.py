@@ -17,7 +17,7 @@ class Exit(IntEnum):
     NOT_FOUND = 4
     """There is no such key."""
     REFUSED = 5
-    """The ingress, or Genesys, refused."""
+    """The ingress, or Genesys, refused; or the keyring would lose a secret that counts."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

@@ -1,13 +1,45 @@
-"""`lifecycle keyring`: makes the file of secrets (spec section 2)."""
+"""`lifecycle keyring`: makes, shows and changes the file of secrets (spec section 2).
 
+Rule: a secret is printed where `--show-secret` asks for it, and nowhere else; elsewhere it is said where it stands.
+"""
+
+import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from services.cli import environment
+from services.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from schemas.keyring import Endpoint, Keyring
+    from schemas.values import Json as Object
 
 keyring = typer.Typer(help="The file of secrets.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Last part of the webhook's URL.")]
+File = Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE, or that of the running `up`.")]
+ShowSecret = Annotated[bool, typer.Option("--show-secret", help="Print the secret itself as well.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
+
+OVERLAP_MAX_S: Final = 24 * 3600
+"""Two secrets are one more than needed; the sender has given up its retries after 20 minutes (spec section 1)."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_SPAN: Final = re.compile(r"(\d{1,6})([smh])|0", re.ASCII)
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
+_OPTIONS: Final = {"orgs": "--org", "integrations": "--integration"}
+"""Field of an endpoint to the option that filled it."""
+
+
+class Rotating(StrEnum):
+    """Lists of `material`; `identity` is no list: a journal lives by it."""
+
+    AUDIT = "audit"
+    SEAL = "seal"
+    OUTPUTS = "outputs"
 
 
 @keyring.callback()
@@ -22,4 +54,207 @@ def init(path: Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE
 
     where = path or environment.service().keyring_file
     keys.init(where)
-    print(f"{where}: made; the webhook of Genesys is signed with endpoints.default.current.secret")
+    print(f"{where}: made; the webhook of Genesys is signed with {_place('default')}")
+
+
+@keyring.command("list")
+def show_all(path: File = None, as_json: Json = False, state_dir: StateDir = None) -> None:
+    """Every endpoint and whom it may speak for; no secret."""
+    from services.adapters import keyring as hands
+    from services.adapters.clock import now_us
+    from services.cli import show
+
+    now = now_us()
+    endpoints = sorted(hands.load(_file(path, state_dir)).endpoints.items())
+    found = [_told(name, endpoint, now) for name, endpoint in endpoints]
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [
+        (
+            one["endpoint"],
+            " ".join(one["orgs"]),
+            " ".join(one["integrations"]),
+            "yes" if one["restamps"] else "no",
+            _former(one["previous"]),
+        )
+        for one in found
+    ]
+    show.table(("endpoint", "organisations", "integrations", "restamps", "previous secret"), rows)
+
+
+@keyring.command()
+def add(
+    endpoint: Name,
+    path: File = None,
+    org: Annotated[
+        list[str] | None, typer.Option(help="Organisation it may speak for; repeatable. Default any.")
+    ] = None,
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Integration it may speak for; repeatable. Default any.")
+    ] = None,
+    no_restamps: Annotated[
+        bool, typer.Option("--no-restamps", help="This sender keeps `eventTimestamp` over its retries.")
+    ] = False,
+    show_secret: ShowSecret = False,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Add an endpoint with a fresh secret; a running ingress takes it within a second."""
+    from services.adapters.clock import now_us
+    from services.cli import keyring_file, keys, show
+
+    made = keys.endpoint(org or keys.ANYBODY, integration or keys.ANYBODY, restamps=not no_restamps)
+    _judge(endpoint, made)
+    where = _file(path, state_dir)
+
+    def edit(held: "Object", before: "Keyring") -> None:
+        if endpoint in before.endpoints:
+            raise Failure(Exit.REFUSED, f"{where} has an endpoint {endpoint!r}; `lifecycle keyring rotate` renews it")
+        held["endpoints"][endpoint] = made
+
+    after = keyring_file.change(where, edit)
+    _say(where, endpoint, after, now_us(), show_secret=show_secret, as_json=as_json)
+    if no_restamps:
+        show.say("restart the ledger before the first delivery: it reads `restamps` when it starts")
+
+
+@keyring.command()
+def rotate(
+    endpoint: Name,
+    path: File = None,
+    overlap: Annotated[
+        str, typer.Option(help="How long the former secret counts: 30s, 90m, 24h, at most 24h; 0.")
+    ] = "24h",
+    yes: Annotated[bool, typer.Option("--yes", help="Even if it cuts off a former secret that counts.")] = False,
+    show_secret: ShowSecret = False,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Give an endpoint a fresh secret; the former one counts on for a while, so that no delivery is refused."""
+    from schemas.values import rfc3339
+    from services.adapters.clock import now_us
+    from services.cli import keyring_file, keys
+
+    now, overlap_us = now_us(), _span_us(overlap)
+    where = _file(path, state_dir)
+
+    def edit(held: "Object", before: "Keyring") -> None:
+        found = before.endpoints.get(endpoint)
+        if found is None:
+            raise Failure(Exit.NOT_FOUND, f"{where} has no endpoint {endpoint!r}")
+        if found.previous is not None and keys.counts(found.previous, now) and not yes:
+            until = rfc3339(found.previous.not_after)
+            raise Failure(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
+        held["endpoints"][endpoint] = keys.rotated(held["endpoints"][endpoint], now, overlap_us)
+
+    after = keyring_file.change(where, edit)
+    _say(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
+
+
+@keyring.command("rotate-material")
+def rotate_material(
+    name: Annotated[Rotating, typer.Argument(help="A list of keys; those it has are kept behind the new one.")],
+    path: File = None,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Put a fresh key before the others of a list of `material`; `identity` is never rotated."""
+    from services.cli import keyring_file, keys, show
+
+    where = _file(path, state_dir)
+
+    def edit(held: "Object", before: "Keyring") -> None:
+        if before.material is None:
+            raise Failure(Exit.NOT_FOUND, f"{where} has no material")
+        held["material"][name] = [keys.secret(), *held["material"][name]]
+
+    after = keyring_file.change(where, edit)
+    count = len(getattr(after.material, name))
+    if as_json:
+        show.as_json({"file": str(where), "secret_at": f"material.{name}[0]", "keys": count})
+    else:
+        print(f"{where}: material.{name}[0] is new, {count - 1} older kept")
+    show.say("restart the ledger and every provisioner: they read `material` when they start")
+
+
+def _file(path: Path | None, state_dir: Path | None) -> Path:
+    """The file meant: as given, else KEYRING_FILE, else that of the running `up`, else `keyring.json`."""
+    from services.adapters import settings
+
+    own = environment.service()
+    if path is not None or "keyring_file" in own.model_fields_set:
+        return path or own.keyring_file
+    return settings.read(environment.operator(state_dir)).keyring_file
+
+
+def _judge(name: str, made: "Object") -> None:
+    """Refuse by its option what no keyring takes.
+
+    Raises:
+        Failure: the argument or option, and what it must be.
+    """
+    from pydantic import ValidationError
+
+    from schemas.keyring import Endpoint
+
+    if _NAME.fullmatch(name) is None:
+        raise Failure(Exit.UNUSABLE, f"ENDPOINT: {name!r} is not 1 to 64 letters, digits, dots, dashes and underscores")
+    try:
+        Endpoint.model_validate(made)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        raise Failure(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
+
+
+def _span_us(text: str) -> int:
+    found = _SPAN.fullmatch(text)
+    span_s = -1 if found is None else int(found[1] or 0) * _UNIT_S[found[2] or "s"]
+    if not 0 <= span_s <= OVERLAP_MAX_S:
+        raise Failure(Exit.UNUSABLE, f"--overlap: {text!r} is neither 0 nor a number with s, m or h, at most 24h")
+    return span_s * 1_000_000
+
+
+def _told(name: str, endpoint: "Endpoint", now_us: int) -> dict[str, Any]:
+    """An endpoint without its secrets."""
+    from schemas.values import rfc3339
+    from services.cli import keys
+
+    former = endpoint.previous
+    told = former and {"not_after": rfc3339(former.not_after), "counts": keys.counts(former, now_us)}
+    return {
+        "endpoint": name,
+        "orgs": endpoint.orgs,
+        "integrations": endpoint.integrations,
+        "restamps": endpoint.restamps,
+        "previous": told,
+    }
+
+
+def _former(previous: dict[str, Any] | None) -> str:
+    """The state of a previous secret for a person."""
+    if previous is None:
+        return "none"
+    return f"{'counts until' if previous['counts'] else 'expired'} {previous['not_after']}"
+
+
+def _say(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
+    """Where the fresh secret stands and what became of the former one."""
+    from services.adapters.keyring import raw
+    from services.cli import show
+
+    told = _told(name, after.endpoints[name], now_us)
+    secret = raw(after.endpoints[name].current.secret).decode()
+    if as_json:
+        place = {"file": str(where), "secret_at": _place(name)}
+        show.as_json(told | place | ({"secret": secret} if show_secret else {}))
+        return
+    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {_former(told['previous'])}")
+    if show_secret:
+        print(secret)
+
+
+def _place(name: str) -> str:
+    """Where the secret of an endpoint stands, as jq writes it behind its first dot."""
+    key = f".{name}" if name.isidentifier() else f'["{name}"]'
+    return f"endpoints{key}.current.secret"

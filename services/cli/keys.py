@@ -1,31 +1,42 @@
-"""Makes the keyring of a new installation: random secrets, in a file that its owner alone may read."""
+"""What stands in a keyring file, as JSON: a fresh one, one more endpoint, another secret. Pure but for the dice.
+
+Rule: a secret is never replaced without a trace: the former one is kept until an instant, or given up by name.
+"""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+from schemas.keyring import Previous
+from schemas.values import Json, rfc3339
 from services.cli.exits import Exit, Failure
 from services.cli.files import replace_json
 
+ANYBODY: Final = ("*",)
 _SECRET_BYTES = 32
 
 
-def fresh() -> dict[str, Any]:
-    """A keyring with one endpoint `default` and key material, as the file holds it (spec section 2)."""
+def secret() -> str:
+    """A secret that nobody has."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
 
-    def secret() -> str:
-        return secrets.token_urlsafe(_SECRET_BYTES)
 
+def endpoint(orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBODY, *, restamps: bool = True) -> Json:
+    """An endpoint with a fresh secret."""
     return {
-        "endpoints": {
-            "default": {
-                "current": {"secret": secret()},
-                "previous": None,
-                "orgs": ["*"],
-                "integrations": ["*"],
-                "restamps": True,
-            }
-        },
+        "current": {"secret": secret()},
+        "previous": None,
+        "orgs": [*orgs],
+        "integrations": [*integrations],
+        "restamps": restamps,
+    }
+
+
+def fresh() -> Json:
+    """A keyring with one endpoint `default` and key material, as the file holds it (spec section 2)."""
+    return {
+        "endpoints": {"default": endpoint()},
         "material": {
             "identity": secret(),
             "configuration": secret(),
@@ -36,12 +47,26 @@ def fresh() -> dict[str, Any]:
     }
 
 
+def rotated(endpoint: Json, now_us: int, overlap_us: int) -> Json:
+    """The endpoint with a fresh secret; the one it had counts for `overlap_us` more, and not at all for 0."""
+    kept = {"secret": endpoint["current"]["secret"], "not_after": rfc3339(now_us + overlap_us)}
+    return {**endpoint, "current": {"secret": secret()}, "previous": kept if overlap_us else None}
+
+
+def counts(previous: Previous | None, now_us: int) -> bool:
+    """Whether a previous secret is still believed."""
+    return previous is not None and now_us < previous.not_after
+
+
 def init(path: Path) -> None:
     """Write a fresh keyring; one that exists is never replaced, since a journal may live by its `identity`.
 
     Raises:
-        Failure: there is one.
+        Failure: there is one, or none can be written there.
     """
     if path.exists():
         raise Failure(Exit.UNUSABLE, f"{path} exists; a keyring is never overwritten")
-    replace_json(path, fresh())
+    try:
+        replace_json(path, fresh())
+    except OSError as error:
+        raise Failure(Exit.UNUSABLE, f"{path}: cannot be made: {error.strerror}") from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from schemas.keyring import Endpoint, Keyring
 from services.adapters.keyring import raw
+from services.adapters.settings import Unusable
 from services.core.binding import Binding, binding
 from services.core.signature import Secrets
 
@@ -22,7 +23,13 @@ Gates = Callable[[], Mapping[str, Gate]]
 
 
 def gates(keyring: Keyring) -> dict[str, Gate]:
-    """Read the endpoints of a keyring."""
+    """Read the endpoints of a keyring.
+
+    Raises:
+        Unusable: it has none.
+    """
+    if not keyring.endpoints:
+        raise Unusable("KEYRING_FILE: endpoints: empty; nobody could be believed")
     return {name: _gate(endpoint) for name, endpoint in keyring.endpoints.items()}
 
 

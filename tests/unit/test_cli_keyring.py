@@ -1,0 +1,388 @@
+"""`lifecycle keyring`: secrets are made, renewed and listed; nothing that counts is lost, and none is shown unasked."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.keyring import Previous
+from schemas.values import instant, rfc3339
+from services.adapters import keyring
+from services.adapters.settings import Settings, Unusable
+from services.cli import keyring_file, keys
+from services.cli.exits import Exit, Failure
+from services.cli.main import main
+from services.core.signature import sign
+from tests.ingress_process import ORG, now_us
+from tests.unit.test_cli_commands import lifecycle
+
+S = 1_000_000
+HOUR = 3600 * S
+INTEGRATION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "keyring.json"
+    keys.init(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Said:
+    out: str
+    err: str
+
+
+class Run(Protocol):
+    """Runs `lifecycle keyring` with these words and says what it wrote; it must end with `status`."""
+
+    def __call__(self, file: Path, *words: str, status: Exit = Exit.OK) -> Said: ...
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """In this process, as there are many: the program's own `main`, from its command line to its exit status."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def ran(file: Path, *words: str, status: Exit = Exit.OK) -> Said:
+        monkeypatch.chdir(file.parent)
+        monkeypatch.setenv("KEYRING_FILE", file.name)
+        monkeypatch.setattr(sys, "argv", ["lifecycle", "keyring", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        done = Said(*capsys.readouterr())
+        assert (ended.value.code or Exit.OK) == status, done.err
+        return done
+
+    return ran
+
+
+def held(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def secrets_of(file: Path) -> set[str]:
+    """Every secret of the file, wherever it stands."""
+
+    def texts(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return set().union(*map(texts, value.values()))
+        if isinstance(value, list):
+            return set().union(*map(texts, value))
+        return {value} if isinstance(value, str) and len(value) > 40 else set()
+
+    return texts(held(file))
+
+
+def rotate(file: Path, now: int, overlap_us: int, name: str = "default") -> None:
+    def edit(whole: Any, _: Any) -> None:
+        whole["endpoints"][name] = keys.rotated(whole["endpoints"][name], now, overlap_us)
+
+    keyring_file.change(file, edit)
+
+
+def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path, run: Run) -> None:
+    before = held(file)
+    done = run(file, "add", "acme")
+    assert "endpoints.acme.current.secret" in done.out
+    assert not any(secret in done.out + done.err for secret in secrets_of(file))
+    after = held(file)
+    added = after["endpoints"].pop("acme")
+    assert after == before, "everything else is as it was"
+    assert len(added.pop("current")["secret"].encode()) >= 32
+    assert added == {"previous": None, "orgs": ["*"], "integrations": ["*"], "restamps": True}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in file.parent.iterdir()} == {file.name}, "nothing is left beside it"
+
+
+def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(file: Path, run: Run) -> None:
+    words = ("--org", ORG, "--org", ORG.upper(), "--integration", INTEGRATION, "--no-restamps")
+    done = run(file, "add", "acme.crm-1", *words, "--show-secret", "--json")
+    told = json.loads(done.out)
+    (made,) = [one for name, one in held(file)["endpoints"].items() if name == "acme.crm-1"]
+    assert told == {
+        "endpoint": "acme.crm-1",
+        "orgs": [ORG, ORG.upper()],
+        "integrations": [INTEGRATION],
+        "restamps": False,
+        "previous": None,
+        "file": file.name,
+        "secret_at": 'endpoints["acme.crm-1"].current.secret',
+        "secret": made["current"]["secret"],
+    }
+    assert "restart the ledger" in done.err
+
+
+def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: Run) -> None:
+    before = file.read_bytes()
+    assert "rotate" in run(file, "add", "default", status=Exit.REFUSED).err
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("", "ENDPOINT"),
+        ("a/b", "ENDPOINT"),
+        (".hidden", "ENDPOINT"),
+        ("ä", "ENDPOINT"),
+        ("a" * 65, "ENDPOINT"),
+        ("a\n", "ENDPOINT"),
+        ("a", "--org", "nope"),
+        ("a", "--integration", "{}"),
+    ],
+    ids=repr,
+)
+def test_what_no_keyring_takes_is_named_and_changes_nothing(file: Path, words: tuple[str, ...], run: Run) -> None:
+    before = file.read_bytes()
+    name, option, *value = words
+    done = run(file, "add", *([option, *value] if value else []), "--", name, status=Exit.UNUSABLE)
+    assert done.err.startswith(f"lifecycle: {option}: ")
+    assert file.read_bytes() == before
+
+
+def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_otherwise(file: Path, run: Run) -> None:
+    before, asked_us = held(file), now_us()
+    done = run(file, "rotate", "default")
+    after = held(file)
+    fresh, former = (after["endpoints"]["default"].pop(name) for name in ("current", "previous"))
+    was = before["endpoints"]["default"].pop("current")
+    before["endpoints"]["default"].pop("previous")
+    assert after == before, "everything else is as it was"
+    assert former["secret"] == was["secret"] != fresh["secret"]
+    assert 24 * HOUR <= instant(former["not_after"]) - asked_us <= 24 * HOUR + 60 * S
+    assert f"counts until {former['not_after']}" in done.out
+    assert not any(secret in done.out + done.err for secret in secrets_of(file))
+
+
+@pytest.mark.parametrize(
+    ("overlap", "us"), [("30s", 30 * S), ("90m", 90 * 60 * S), ("24h", 24 * HOUR), ("0", None), ("0h", None)]
+)
+def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | None, run: Run) -> None:
+    asked_us = now_us()
+    told = json.loads(run(file, "rotate", "default", "--overlap", overlap, "--json").out)
+    former = held(file)["endpoints"]["default"]["previous"]
+    if us is None:
+        assert (former, told["previous"]) == (None, None)
+    else:
+        assert told["previous"] == {"not_after": former["not_after"], "counts": True}
+        assert us <= instant(former["not_after"]) - asked_us <= us + 60 * S
+
+
+@pytest.mark.parametrize("overlap", ["25h", "86401s", "1441m", "-1h", "1d", "1.5h", "h", "", "24", "٣h", "9999999h"])
+def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: str, run: Run) -> None:
+    before = file.read_bytes()
+    assert run(file, "rotate", "default", f"--overlap={overlap}", status=Exit.UNUSABLE).err.startswith(
+        "lifecycle: --overlap: "
+    )
+    assert file.read_bytes() == before
+
+
+def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Path, run: Run) -> None:
+    rotate(file, now_us(), HOUR)
+    before = file.read_bytes()
+    current = held(file)["endpoints"]["default"]["current"]["secret"]
+    told = run(file, "rotate", "default", status=Exit.REFUSED).err
+    assert held(file)["endpoints"]["default"]["previous"]["not_after"] in told
+    assert "--yes" in told
+    run(file, "rotate", "default", "--overlap", "0", status=Exit.REFUSED)
+    assert file.read_bytes() == before
+    run(file, "rotate", "default", "--yes")
+    assert held(file)["endpoints"]["default"]["previous"]["secret"] == current
+
+
+def test_a_former_secret_that_expired_gives_way(file: Path, run: Run) -> None:
+    rotate(file, now_us() - 2 * HOUR, HOUR)
+    current = held(file)["endpoints"]["default"]["current"]["secret"]
+    run(file, "rotate", "default")
+    assert held(file)["endpoints"]["default"]["previous"]["secret"] == current
+
+
+@pytest.mark.parametrize(("at_us", "counts"), [(999, True), (1_000, False), (1_001, False)])
+def test_a_previous_secret_counts_until_its_instant(at_us: int, *, counts: bool) -> None:
+    previous = Previous(secret=SecretStr("x" * 32), not_after=1_000)
+    assert keys.counts(previous, at_us) is counts
+
+
+def test_an_endpoint_that_is_not_there_is_not_rotated(file: Path, run: Run) -> None:
+    run(file, "rotate", "acme", status=Exit.NOT_FOUND)
+
+
+def test_the_list_says_everything_but_the_secrets(file: Path, run: Run) -> None:
+    run(file, "add", "acme", "--org", ORG, "--no-restamps")
+    run(file, "add", "old")
+    run(file, "rotate", "default", "--overlap", "1h")
+    rotate(file, now_us() - 2 * HOUR, HOUR, "old")
+    until = {name: one["previous"] and one["previous"]["not_after"] for name, one in held(file)["endpoints"].items()}
+    as_json, as_text = run(file, "list", "--json").out, run(file, "list").out
+    anybody = {"orgs": ["*"], "integrations": ["*"], "restamps": True}
+    assert json.loads(as_json) == [
+        anybody | {"endpoint": "acme", "orgs": [ORG], "restamps": False, "previous": None},
+        anybody | {"endpoint": "default", "previous": {"not_after": until["default"], "counts": True}},
+        anybody | {"endpoint": "old", "previous": {"not_after": until["old"], "counts": False}},
+    ]
+    assert f"counts until {until['default']}" in as_text
+    assert f"expired {until['old']}" in as_text
+    assert len(secrets_of(file)) == 10
+    assert not any(secret in as_json + as_text for secret in secrets_of(file))
+
+
+@pytest.mark.parametrize("name", ["audit", "seal", "outputs"])
+def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(file: Path, name: str, run: Run) -> None:
+    before = held(file)
+    told = json.loads(run(file, "rotate-material", name, "--json").out)
+    after = held(file)
+    first, *others = after["material"].pop(name)
+    assert others == before["material"].pop(name) != [first]
+    assert after == before
+    assert told == {"file": file.name, "secret_at": f"material.{name}[0]", "keys": 2}
+
+
+@pytest.mark.parametrize("name", ["identity", "configuration"])
+def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: Run) -> None:
+    before = file.read_bytes()
+    run(file, "rotate-material", name, status=Exit.UNUSABLE)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words", [("add", "a"), ("rotate", "default"), ("rotate-material", "seal"), ("list",)], ids=str
+)
+@pytest.mark.parametrize(
+    "content",
+    ['{"endpoints": {"default": {"current": {"secret": "canary"}}}}', '{"endpoints": {', "{}"],
+    ids=["short", "half", "empty"],
+)
+def test_a_broken_file_is_refused_with_its_fault_and_left_as_it_is(
+    tmp_path: Path, content: str, words: tuple[str, ...], run: Run
+) -> None:
+    path = tmp_path / "keyring.json"
+    path.write_text(content)
+    told = run(path, *words, status=Exit.UNUSABLE).err
+    assert told.startswith(f"lifecycle: KEYRING_FILE: {path.name}: ")
+    assert "canary" not in told
+    assert path.read_text() == content
+
+
+def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: Run) -> None:
+    told = run(tmp_path / "keyring.json", "add", "acme", status=Exit.UNUSABLE).err
+    assert "lifecycle keyring init" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "keyring.json"
+    path.write_text(json.dumps({"endpoints": keys.fresh()["endpoints"]}))
+    run(path, "rotate-material", "seal", status=Exit.NOT_FOUND)
+
+
+def test_the_file_of_the_running_up_is_found_by_its_state_folder(file: Path) -> None:
+    state = file.parent / ".lifecycle"
+    state.mkdir()
+    (state / "environment.json").write_text(json.dumps({"KEYRING_FILE": str(file)}))
+    for words in (("list", "--json"), ("list", "--json", "--state-dir", ".lifecycle"), ("list", "--json", str(file))):
+        done = lifecycle("keyring", *words, cwd=file.parent)
+        assert [one["endpoint"] for one in json.loads(done.stdout)] == ["default"]
+
+
+def test_commands_at_the_same_time_lose_no_change_of_each_other(file: Path) -> None:
+    argv = [sys.executable, "-m", "services.cli.main", "keyring"]
+    environ = {"PATH": os.environ["PATH"], "KEYRING_FILE": str(file)}
+    words = [("add", f"e{number}") for number in range(4)] + [("rotate", "default"), ("rotate-material", "seal")]
+    with file.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # so that all of them stand before it
+        running = [subprocess.Popen([*argv, *one], env=environ, stdout=subprocess.DEVNULL) for one in words]
+        assert all(one.poll() is None for one in running)
+    assert [one.wait(60) for one in running] == [0] * len(words)
+    after = held(file)
+    assert set(after["endpoints"]) == {"default", "e0", "e1", "e2", "e3"}
+    assert after["endpoints"]["default"]["previous"] is not None
+    assert len(after["material"]["seal"]) == 2
+
+
+def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_every_moment(file: Path) -> None:
+    def add(number: int) -> None:
+        keyring_file.change(file, lambda held, _: held["endpoints"].update({f"e{number}": keys.endpoint()}))
+
+    with ThreadPoolExecutor(8) as pool:
+        adding = [pool.submit(add, number) for number in range(60)]
+        seen = [len(keyring.load(file).endpoints)]
+        while not all(one.done() for one in adding):
+            seen.append(len(keyring.load(file).endpoints))
+        assert all(one.result() is None for one in adding)
+    assert seen == sorted(seen)
+    assert len(keyring.load(file).endpoints) == 61
+
+
+def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: Run) -> None:
+    link = file.with_name("link.json")
+    link.symlink_to(file.name)
+    run(link, "add", "acme")
+    assert link.is_symlink()
+    assert "acme" in held(file)["endpoints"]
+
+
+def test_rights_of_others_end_with_the_next_change_and_that_is_said(file: Path, run: Run) -> None:
+    file.chmod(0o644)
+    assert "its owner alone" in run(file, "add", "acme").err
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file somebody else's")
+def test_what_root_changes_stays_its_owners(file: Path) -> None:
+    os.chown(file, 4711, 4712)
+    rotate(file, now_us(), HOUR)
+    assert (file.stat().st_uid, file.stat().st_gid) == (4711, 4712)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+EDITS: dict[str, Callable[[Any, Any], None]] = {
+    "not a keyring": lambda held, _: held["endpoints"].update({"bad": {"current": {"secret": "short"}}}),
+    "refused": lambda _, before: refuse(before),
+}
+
+
+def refuse(before: Any) -> None:
+    raise Failure(Exit.REFUSED, f"{len(before.endpoints)} endpoints are enough")
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_change_that_cannot_be_made_leaves_the_file_and_nothing_beside_it(
+    file: Path, edit: Callable[[Any, Any], None]
+) -> None:
+    before = file.read_bytes()
+    with pytest.raises((Unusable, Failure)):
+        keyring_file.change(file, edit)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_what_the_file_said_without_saying_it_is_not_written_down(file: Path) -> None:
+    file.write_text(
+        json.dumps(
+            {"endpoints": {"default": {"current": {"secret": "x" * 32}}, "other": {"current": {"secret": "y" * 32}}}}
+        )
+    )
+    rotate(file, 0, HOUR)
+    found = held(file)["endpoints"]
+    assert found["other"] == {"current": {"secret": "y" * 32}}
+    assert found["default"]["previous"] == {"secret": "x" * 32, "not_after": rfc3339(HOUR)}
+    assert set(found["default"]) == {"current", "previous"}
+
+
+def test_a_fresh_secret_signs(file: Path, run: Run) -> None:
+    secret = run(file, "rotate", "default", "--show-secret").out.splitlines()[1]
+    current = keyring.load(file).endpoints["default"].current.secret
+    assert sign(secret.encode(), b"{}") == sign(keyring.raw(current), b"{}")
