@@ -1,0 +1,40 @@
+"""What is said of the disk under a spool."""
+
+from pathlib import Path
+
+import pytest
+
+from services.adapters.settings import Settings
+from services.adapters.spool.disk import fullness, is_volatile, put_aside
+from services.cli.doctor import Health, _spool
+
+
+def test_a_folder_that_is_not_there_yet_is_as_full_as_what_will_hold_it(tmp_path: Path) -> None:
+    assert fullness(tmp_path / "a" / "b") == pytest.approx(fullness(tmp_path), abs=0.05)
+    assert 0 <= fullness(tmp_path) <= 1
+
+
+def test_memory_is_told_from_a_disk(tmp_path: Path) -> None:
+    assert is_volatile(Path("/dev/shm/spool"))
+    assert not is_volatile(Path("/proc/self"))
+    assert is_volatile(tmp_path) == is_volatile(tmp_path / "not" / "there")
+
+
+def test_the_doctor_names_what_is_wrong_with_a_spool(tmp_path: Path) -> None:
+    def looked(**settings: object) -> tuple[Health, str]:
+        found = _spool(Settings.model_validate(settings))
+        return found.health, found.detail
+
+    assert looked()[0] is Health.SKIPPED
+    assert looked(spool_dir=Path("/dev/shm/x"))[0] is Health.FAULT
+    if is_volatile(tmp_path):  # where temporary files are in memory, no spool can be well
+        assert looked(spool_dir=tmp_path)[0] is Health.FAULT
+        return
+    assert looked(spool_dir=tmp_path, spool_high_water=1)[0] is Health.WELL
+    assert "full" in looked(spool_dir=tmp_path, spool_high_water=1e-9)[1]
+    (tmp_path / "aside" / "1-corrupt").mkdir(parents=True)
+    assert put_aside(tmp_path) == ["1-corrupt"]
+    assert looked(spool_dir=tmp_path, spool_high_water=1) == (
+        Health.FAULT,
+        f"{tmp_path}: damaged, put aside: 1-corrupt",
+    )
