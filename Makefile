@@ -2,11 +2,13 @@
 #
 #   PYTHON=/path/to/python3   another interpreter        UV=/path/to/uv   another uv
 #   TEST_ARGS="-k saga"       passed on to pytest        LIFECYCLE_REQUIRE_ALL=1   a missing optional tool fails the tests
+#   BENCH_ARGS="--rounds 3"   passed on to the benchmarks
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_ARGS ?=
+BENCH_ARGS ?=
 # Three on two cores: a test of a distributed system mostly waits (239 s instead of 336).
 WORKERS ?= 3
 # A file runs in one worker, so that what it starts is started once; files in order, the long ones come first.
@@ -17,11 +19,11 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas faults clean
+.PHONY: help setup demo up test check fmt schemas faults bench bench-latency clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
-		do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
+		do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(READY) ## make the environment in .venv (every other target does it when needed)
 
@@ -63,12 +65,13 @@ up: $(READY) ## start everything and keep it running; Ctrl-C stops it
 test: $(READY) ## the whole suite on the real engines
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) $(TEST_ARGS)
 
-check: $(READY) ## format, lint, types, import rules, schema drift, lock; changes nothing
+check: $(READY) ## format, lint, types, import and house rules, schema drift, lock; changes nothing
 	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
 	run ruff format --check --quiet . ; \
 	run ruff check --quiet . ; \
 	run mypy ; \
 	run lint-imports --no-cache --no-logo ; \
+	run python -m tests.house_rules ; \
 	run python -m schemas.export --check ; \
 	run uv lock --check --quiet
 
@@ -80,6 +83,12 @@ schemas: $(READY) ## write schemas/json from the models
 
 faults: $(READY) ## the long form of the fault tests: ten seeds, 500 organisations
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
+
+bench: $(READY) ## throughput beside bare servers and the guide's design, into docs/performance.md (needs wrk)
+	@$(BIN)/python -m tests.bench.throughput $(BENCH_ARGS)
+
+bench-latency: $(READY) ## how long senders wait, in storms and while Kafka stands still, into docs/performance.md
+	@$(BIN)/python -m tests.bench.latency $(BENCH_ARGS)
 
 clean: ## remove caches and what `make up` left; the environment stays
 	@rm -rf .lifecycle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

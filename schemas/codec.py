@@ -5,8 +5,7 @@ binding 1.0.2, section 3.2.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,14 +18,15 @@ R = TypeVar("R", bound=Record)
 JSON_TYPE: Final = b"application/json"
 _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
+_INGRESS: Final = ("ce_source", b"/genesys-lifecycle/ingress")
+_WEBHOOK: Final = ("ce_type", webhook.CE_TYPE.encode())
 
 
 class Unreadable(ValueError):
     """A record that this version cannot read; the text names fields and rules, never values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What goes to Kafka, and what comes back.
 
     Attributes:
@@ -37,11 +37,7 @@ class Message:
 
     key: bytes | None
     value: bytes
-    headers: Headers = field(default_factory=list)
-
-
-_TIME: Final = 4
-"""Where `attributes` puts `ce_time`."""
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapping[str, str] | None = None) -> Headers:
@@ -83,7 +79,7 @@ def encode(
     return Message(None if key is None else key.encode(), dump(record), headers)
 
 
-def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, extra: Mapping[str, str]) -> Message:
+def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, beside: Headers) -> Message:
     """Wrap one untouched delivery for `lifecycle.received`.
 
     Args:
@@ -91,17 +87,11 @@ def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, e
         key: The Kafka key.
         ce_id: Equal for equal bytes.
         received_at_us: When the ingress had it; stamped once. Becomes `ce_time` and the header `received_at`.
-        extra: The other headers that ride along: `endpoint`, `event_timestamp_header`, `redrive_id`, `traceparent`.
+        beside: The other headers that ride along: `endpoint`, `event_timestamp_header`, `redrive_id`, `traceparent`.
     """
-    headers = attributes(
-        ce_id=ce_id,
-        ce_type=webhook.CE_TYPE,
-        source="/genesys-lifecycle/ingress",
-        at_us=received_at_us,
-        extra=extra,
-    )
-    headers.append(("received_at", headers[_TIME][1]))
-    return Message(None if key is None else key.encode(), body, headers)
+    time = rfc3339(received_at_us).encode()
+    headers = [_SPECVERSION, ("ce_id", ce_id.encode()), _INGRESS, _WEBHOOK, ("ce_time", time), _CONTENT_TYPE]
+    return Message(None if key is None else key.encode(), body, [*headers, *beside, ("received_at", time)])
 
 
 def dump(record: Record) -> bytes:

@@ -7,13 +7,14 @@ Sources: the guide (fields), RFC 8259 with I-JSON's limits (JSON profile), RFC 3
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Final
+from typing import Annotated, Any, Final, NamedTuple, NotRequired
 
 from jiter import from_json
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from schemas.values import UUID_PATTERN, EventType, Json, Key, instant, key_of
+from schemas.values import EventType, Json, Key, instant, key_of
 
 CE_TYPE: Final = "genesys.webhook.v1"
 """CloudEvents type of an untouched delivery in `lifecycle.received`."""
@@ -23,13 +24,57 @@ DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
 """I-JSON: integers beyond it differ between readers."""
 
-_UUID = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
-_TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_DURATION = re.compile(r"P(?=\d|T\d)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?", re.ASCII)
-_EVENTS = {str(event): event for event in EventType}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_COUNT = re.compile(r"\d{1,4}", re.ASCII)
-_SEQUENCE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_HEX: Final = "[0-9A-Fa-f]"
+_UUID_SHAPE: Final = f"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$"
+_TIME_PART: Final = r"T(?:#H(?:#M)?(?:#S)?|#M(?:#S)?|#S)".replace("#S", "[0-9]+(?:[.,][0-9]+)?S").replace("#", "[0-9]+")
+_DATE_PART: Final = "(?:#Y(?:#M)?(?:#W)?(?:#D)?|#M(?:#W)?(?:#D)?|#W(?:#D)?|#D)".replace("#", "[0-9]+")
+_EVENTS: Final = {str(event): event for event in EventType}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_COUNT: Final = re.compile(r"\d{1,4}", re.ASCII)
+_MARKS: Final = (("retryCount", 1), ("deliveryAttempt", 2))
+"""Names of the sender's counts, and from which count on they say that this is a retry."""
+_SEQUENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+_UUID: Final = re.compile(_UUID_SHAPE)
+_Uuid = Annotated[str, Field(pattern=_UUID_SHAPE)]
+
+
+class _Configuration(TypedDict, total=False):
+    crmEndpoint: str | None
+    syncInterval: Annotated[str, Field(pattern=f"^P(?:{_DATE_PART}(?:{_TIME_PART})?|{_TIME_PART})$")] | None
+    featureFlags: list[str] | None
+
+
+class _Metadata(TypedDict, total=False):
+    installedBy: str | None
+    source: str | None
+
+
+class _Body(TypedDict):
+    """The fields that have a shape; what is not named here is kept and may be anything."""
+
+    metadata: NotRequired[_Metadata | None]
+    orgId: _Uuid
+    integrationId: _Uuid
+    tenantId: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    configuration: NotRequired[_Configuration | None]
+    eventTimestamp: str
+
+
+_SHAPE: Final = TypeAdapter(_Body).validator
+_RULES: Final = {
+    "metadata": "must be an object",
+    "orgId": "must be a UUID",
+    "integrationId": "must be a UUID",
+    "tenantId": "must be 1 to 128 letters, digits, . _ or -",
+    "configuration": "must be an object",
+    "configuration.crmEndpoint": "must be a string",
+    "configuration.syncInterval": "must be an ISO 8601 duration",
+    "configuration.featureFlags": "must be a list of strings",
+    "eventTimestamp": "must be an RFC 3339 date-time",
+    "metadata.installedBy": "must be a string",
+    "metadata.source": "must be a string",
+}
 
 
 class Malformed(ValueError):
@@ -62,35 +107,49 @@ class UnknownEvent(Malformed):
         self.marked = marked
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One verified attempt of the sender to tell one event.
 
     Attributes:
+        body: The object itself; its named fields have their shape.
         key: `orgId:integrationId`, lower-cased.
         event: One of the five.
-        tenant_id: As this delivery names it.
-        configuration: The object, untouched; empty where the sender gave none.
         at_us: The signed `eventTimestamp` (B), microseconds UTC.
-        installed_by: `metadata.installedBy`, stable over retries.
-        source: `metadata.source`, stable over retries.
         event_id: The sender's id (tier 1), None where absent or empty.
         sequence: The sender's sequence as text (tier 2), None where absent.
         marked: The signed metadata calls this a retry (`retryCount` >= 1 or `deliveryAttempt` >= 2).
         odd_marks: A retry mark was there but not readable as a count: treated as absent, counted.
     """
 
+    body: Json
     key: Key
     event: EventType
-    tenant_id: str
-    configuration: Json
     at_us: int
-    installed_by: str | None
-    source: str | None
     event_id: str | None
     sequence: str | None
     marked: bool
     odd_marks: bool = False
+
+    @property
+    def tenant_id(self) -> str:
+        """As this delivery names it."""
+        found: str = self.body["tenantId"]
+        return found
+
+    @property
+    def configuration(self) -> Json:
+        """The object, untouched; empty where the sender gave none."""
+        return self.body.get("configuration") or {}
+
+    @property
+    def installed_by(self) -> str | None:
+        """`metadata.installedBy`, stable over retries."""
+        return (self.body.get("metadata") or {}).get("installedBy")
+
+    @property
+    def source(self) -> str | None:
+        """`metadata.source`, stable over retries."""
+        return (self.body.get("metadata") or {}).get("source")
 
 
 def parse(raw: bytes) -> Delivery:
@@ -107,23 +166,32 @@ def delivery(body: Any) -> Delivery:
     """Read one body that is JSON already; same errors as `parse`."""
     if not isinstance(body, dict):
         raise Malformed("body", "must be a JSON object")
-    event = _event(body)
-    metadata = _object(body, "metadata")
+    name = body.get("event")
+    if not isinstance(name, str):
+        raise Malformed("event", "must be a string")
+    event = _EVENTS.get(name)
+    if event is None:
+        raise _unknown(body)
+    try:
+        _SHAPE.validate_python(body, strict=True)
+        at_us = instant(body["eventTimestamp"])
+    except ValidationError as error:
+        raise _malformed(error) from None
+    except ValueError:
+        raise Malformed("eventTimestamp", _RULES["eventTimestamp"]) from None
+    metadata = body.get("metadata") or {}
+    # The sender's place for its own ids is `metadata`; the top level is accepted too.
+    event_id, sequence = metadata.get("eventId"), metadata.get("sequence")
     marked, odd_marks = _marks(metadata, body)
-    org_id = _text(body, "orgId", _UUID, "must be a UUID")
-    integration_id = _text(body, "integrationId", _UUID, "must be a UUID")
     return Delivery(
-        key=key_of(org_id, integration_id),
-        event=event,
-        tenant_id=_text(body, "tenantId", _TENANT_ID, "must be 1 to 128 letters, digits, . _ or -"),
-        configuration=_configuration(body),
-        at_us=_timestamp(body.get("eventTimestamp")),
-        installed_by=_label(metadata, "installedBy"),
-        source=_label(metadata, "source"),
-        event_id=_event_id(metadata, body),
-        sequence=_sequence(metadata, body),
-        marked=marked,
-        odd_marks=odd_marks,
+        body,
+        key_of(body["orgId"], body["integrationId"]),
+        event,
+        at_us,
+        _event_id(body.get("eventId") if event_id is None else event_id),
+        _sequence(body.get("sequence") if sequence is None else sequence),
+        marked,
+        odd_marks,
     )
 
 
@@ -170,80 +238,26 @@ def _number(node: Any) -> None:
         raise Malformed("body", "integers must not exceed 2^53-1")
 
 
-def _event(body: Json) -> EventType:
-    value = body.get("event")
-    if not isinstance(value, str):
-        raise Malformed("event", "must be a string")
-    event = _EVENTS.get(value)
-    if event is None:
-        raise _unknown(body)
-    return event
-
-
 def _unknown(body: Json) -> UnknownEvent:
     """An event of a later version may look otherwise: what is readable of it is read, the rest is no fault."""
     org_id, integration_id, metadata = (body.get(n) for n in ("orgId", "integrationId", "metadata"))
     named = all(isinstance(i, str) and _UUID.fullmatch(i) for i in (org_id, integration_id))
     try:
-        at_us = _timestamp(body.get("eventTimestamp"))
-    except Malformed:
+        at_us = instant(str(body.get("eventTimestamp")))
+    except ValueError:
         at_us = None
     marked, _ = _marks(metadata if isinstance(metadata, dict) else {}, body)
     return UnknownEvent(key_of(str(org_id), str(integration_id)) if named else None, at_us, marked=marked)
 
 
-def _text(body: Mapping[str, Any], field: str, shape: re.Pattern[str], rule: str) -> str:
-    value = body.get(field)
-    if not isinstance(value, str) or not shape.fullmatch(value):
-        raise Malformed(field, rule)
-    return value
+def _malformed(error: ValidationError) -> Malformed:
+    """The first fault, by the dotted path of its field; a fault within a list is the list's."""
+    where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+    path = ".".join(str(part) for part in where[:2])
+    return Malformed(path, _RULES[path])
 
 
-def _object(body: Mapping[str, Any], field: str) -> Json:
-    value = body.get(field)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise Malformed(field, "must be an object")
-    return value
-
-
-def _configuration(body: Mapping[str, Any]) -> Json:
-    configuration = _object(body, "configuration")
-    endpoint, interval, features = (configuration.get(n) for n in ("crmEndpoint", "syncInterval", "featureFlags"))
-    if endpoint is not None and not isinstance(endpoint, str):
-        raise Malformed("configuration.crmEndpoint", "must be a string")
-    if interval is not None and not (isinstance(interval, str) and _DURATION.fullmatch(interval)):
-        raise Malformed("configuration.syncInterval", "must be an ISO 8601 duration")
-    if features is not None and not (isinstance(features, list) and all(isinstance(f, str) for f in features)):
-        raise Malformed("configuration.featureFlags", "must be a list of strings")
-    return configuration
-
-
-def _timestamp(value: Any) -> int:
-    if not isinstance(value, str):
-        raise Malformed("eventTimestamp", "must be an RFC 3339 date-time")
-    try:
-        return instant(value)
-    except ValueError:
-        raise Malformed("eventTimestamp", "must be an RFC 3339 date-time") from None
-
-
-def _label(metadata: Mapping[str, Any], field: str) -> str | None:
-    value = metadata.get(field)
-    if value is not None and not isinstance(value, str):
-        raise Malformed(f"metadata.{field}", "must be a string")
-    return value
-
-
-def _either(metadata: Mapping[str, Any], body: Mapping[str, Any], field: str) -> Any:
-    """The sender's place for its own ids is `metadata`; the top level is accepted too."""
-    value = metadata.get(field)
-    return body.get(field) if value is None else value
-
-
-def _event_id(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | None:
-    value = _either(metadata, body, "eventId")
+def _event_id(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > 128 or _CONTROL.search(value):
@@ -251,8 +265,7 @@ def _event_id(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | Non
     return value
 
 
-def _sequence(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | None:
-    value = _either(metadata, body, "sequence")
+def _sequence(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
@@ -265,22 +278,24 @@ def _sequence(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> str | Non
 
 
 def _marks(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the sender calls this a retry, and whether a mark was there that no count could be read from."""
-    retry, odd_retry = _count(metadata, body, "retryCount")
-    attempt, odd_attempt = _count(metadata, body, "deliveryAttempt")
-    return retry >= 1 or attempt >= 2, odd_retry or odd_attempt
+    """Whether the sender calls this a retry, and whether a mark was there that no count could be read from.
+
+    A count is 0 to 1000, or text of up to 4 digits; of several readable ones the greatest counts.
+    """
+    marked = odd = False
+    for field, least in _MARKS:
+        for value in (metadata.get(field), body.get(field)):
+            if value is None:
+                continue
+            count = _count(value)
+            if count is None:
+                odd = True
+            elif count >= least:
+                marked = True
+    return marked, odd
 
 
-def _count(metadata: Mapping[str, Any], body: Mapping[str, Any], field: str) -> tuple[int, bool]:
-    """The greatest readable count (0..1000, or text of up to 4 digits), and whether an unreadable one was there."""
-    greatest, odd = 0, False
-    for value in (metadata.get(field), body.get(field)):
-        if value is None:
-            continue
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000:
-            greatest = max(greatest, value)
-        elif isinstance(value, str) and _COUNT.fullmatch(value):
-            greatest = max(greatest, int(value))
-        else:
-            odd = True
-    return greatest, odd
+def _count(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000:
+        return value
+    return int(value) if isinstance(value, str) and _COUNT.fullmatch(value) else None

@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +193,9 @@ class LedgerBench:
     def _send(self, topic: Topic, message: Message) -> None:
         self._write(topic, message.key, message.value, message.headers)
 
-    def _write(self, topic: Topic, key: bytes | None, value: bytes | None, headers: codec.Headers) -> None:
+    def _write(
+        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
         self._producer.produce(named(topic, self.prefix), value=value, key=key, headers=list(headers))
         assert self._producer.flush(30) == 0
 

@@ -21,8 +21,13 @@ Checks = Callable[[], Mapping[str, str]]
 """Name of a dependency to what is wrong with it; empty text when it is well."""
 
 
-def routes(checks: Checks) -> list[Route]:
-    """The routes of one service."""
+def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
+    """The routes of one service.
+
+    Args:
+        checks: What makes it ready.
+        notes: What an operator should know and what keeps it from nothing; shown beside, where there is any.
+    """
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -31,6 +36,8 @@ def routes(checks: Checks) -> list[Route]:
         found = checks()
         faults = {name: fault for name, fault in found.items() if fault}
         body = {"status": "unready" if faults else "ready", "checks": {n: f or "ok" for n, f in found.items()}}
+        if known := {name: note for name, note in notes().items() if note}:
+            body["notes"] = known
         return JSONResponse(body, status_code=503 if faults else 200)
 
     async def exposition(_: Request) -> Response:

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import confluent_kafka
@@ -44,13 +43,28 @@ class QueueFull(KafkaError):
     """The producer's queue is full: nothing was taken; wait for acknowledgements and try again."""
 
 
-@dataclass(frozen=True, slots=True)
 class Ack:
-    """Where a record now is, on every in-sync replica."""
+    """Where a record now is, on every in-sync replica; asked of librdkafka only by whoever wants to know."""
 
-    topic: str
-    partition: int
-    offset: int
+    __slots__ = ("_written",)
+
+    def __init__(self, written: Any) -> None:
+        self._written = written
+
+    @property
+    def topic(self) -> str:
+        """Its whole name."""
+        return cast("str", self._written.topic())
+
+    @property
+    def partition(self) -> int:
+        """Its number."""
+        return cast("int", self._written.partition())
+
+    @property
+    def offset(self) -> int:
+        """There."""
+        return cast("int", self._written.offset())
 
 
 OnReport = Callable[[Ack | KafkaError], None]
@@ -85,7 +99,7 @@ class Producer:
             self._producer = confluent_kafka.Producer(config | ours, logger=_LOG)
         except confluent_kafka.KafkaException as error:
             raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
-        self._reports: deque[tuple[OnReport | None, int, Ack | KafkaError]] = deque()
+        self._reports: deque[tuple[OnReport | None, int, Any, Any]] = deque()
         self._woken = False
         self._sent = 0
         self._open: dict[int, int] = {}
@@ -118,14 +132,12 @@ class Producer:
         number = self._sent + 1
 
         def report(error: Any, written: Any) -> None:
-            result: Ack | KafkaError
-            result = KafkaError(error.name()) if error else Ack(written.topic(), written.partition(), written.offset())
-            self._reports.append((on_report, number, result))
+            self._reports.append((on_report, number, error, written))
             if not self._woken:
                 self._woken = True
                 self._loop.call_soon_threadsafe(self._drain)
 
-        headers = cast("Any", message.headers)  # the stub wants an invariant list of wider tuples
+        headers = cast("Any", message.headers or [])  # the stub wants an invariant list of wider tuples
         where = _ANY if partition is None else partition
         try:
             self._producer.produce(
@@ -192,6 +204,11 @@ class Producer:
             raise KafkaError(error.args[0].name()) from None
         return 0 if found is None or found.error else len(found.partitions)
 
+    def settle(self) -> None:
+        """Tell every report that has come. Whoever judges by the clock asks for it first: a busy loop may be behind."""
+        if self._reports:
+            self._drain()
+
     def _poll(self) -> None:
         while not self._stopping:
             self._producer.poll(0.1)
@@ -200,10 +217,10 @@ class Producer:
         # Cleared first: a report that comes while we drain asks for a wake-up of its own.
         self._woken = False
         while self._reports:
-            on_report, number, result = self._reports.popleft()
+            on_report, number, error, written = self._reports.popleft()
             self._open_bytes -= self._open.pop(number)
             if on_report is not None:
-                on_report(result)
+                on_report(KafkaError(error.name()) if error else Ack(written))
         queueing, self._queueing = self._queueing, []
         for future in queueing:
             if not future.done():

@@ -59,6 +59,17 @@ class Settings(BaseModel):
     """How long Kafka may take before the answer is another (spec section 2)."""
     receive_timeout_s: float = Field(default=1.0, gt=0, le=1.0)
     """How long a body may take to arrive."""
+    spool_dir: Path | None = None
+    """Where deliveries wait while Kafka is slow or away. Naming it declares that it outlives process and machine (a
+    persistent volume, never an emptyDir); absent: no spool, and Kafka's trouble is 503."""
+    spool_timeout_s: float = Field(default=0.4, gt=0, le=0.4)
+    """How long the spool may take before the answer is 503 (spec section 2)."""
+    spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Size at which the spool closes."""
+    spool_max_age_s: float = Field(default=21_600.0, gt=0, le=21_600)
+    """Age of its oldest record at which the spool closes; older records become dead letters with a re-check."""
+    spool_high_water: float = Field(default=0.8, gt=0, le=1)
+    """Part of its file system in use at which the spool closes, before the disk is full."""
     inflight_max: int = Field(default=20_000, ge=1)
     """Deliveries waiting for Kafka at once; beyond it 503."""
     keep_alive_s: float = Field(default=75.0, gt=0)

@@ -57,7 +57,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("settings", Health.FAULT, line, "correct this environment variable")
         return
     yield Finding("settings", Health.WELL, "every variable can be used")
-    for check in (_keyring, _kafka, _topics, _database, _organisations):
+    for check in (_keyring, _spool, _kafka, _topics, _database, _organisations):
         yield _guarded(check, chosen)
 
 
@@ -88,6 +88,25 @@ def _keyring(chosen: Settings) -> Finding:
         cure = "only ingress can run with it; take the file that holds `material`"
         return Finding("keyring", Health.FAULT, f"{chosen.keyring_file} has no material", cure)
     return Finding("keyring", Health.WELL, f"endpoints: {', '.join(sorted(found.endpoints))}")
+
+
+def _spool(chosen: Settings) -> Finding:
+    from services.adapters.spool.disk import fullness, is_volatile, put_aside
+
+    folder = chosen.spool_dir
+    if folder is None:
+        cure = "set SPOOL_DIR where a volume outlives process and machine"
+        return Finding("spool", Health.SKIPPED, "SPOOL_DIR is not set: while Kafka is away the answer is 503", cure)
+    if is_volatile(folder):
+        cure = "name a folder on a volume that outlives the machine's restart, or none"
+        return Finding("spool", Health.FAULT, f"{folder} is in memory: what was answered 200 would be lost", cure)
+    if kept := put_aside(folder):
+        cure = "look at them, then remove them; the hourly reconciliation finds what they held"
+        return Finding("spool", Health.FAULT, f"{folder}: damaged, put aside: {', '.join(kept)}", cure)
+    if (full := fullness(folder)) >= chosen.spool_high_water:
+        cure = "make room, or raise SPOOL_HIGH_WATER"
+        return Finding("spool", Health.FAULT, f"{folder}: its file system is {full:.0%} full", cure)
+    return Finding("spool", Health.WELL, str(folder))
 
 
 def _kafka(chosen: Settings) -> Finding:

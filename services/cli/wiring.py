@@ -18,8 +18,8 @@ HOST: Final = "127.0.0.1"
 SERVICES: Final = ("simulator", "ingress", "ledger", "provisioner", "reconciler")
 """In the order of their start: the simulator's proxy stands before the tenants' database."""
 
-_FOR_ONE_MACHINE: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1"}
-"""Other than the defaults, which are for a cluster."""
+_FOR_ONE_MACHINE: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1", "SPOOL_HIGH_WATER": "0.95"}
+"""Other than the defaults, which are for a cluster and a volume of one's own."""
 
 _SIMULATED: Final = {
     # Over HTTP, so that a fault may strike the archive too; the simulator keeps it in its folder.
@@ -130,6 +130,7 @@ def shared(
         "HOST": HOST,
         # Each service has its own; an operator's `reconcile` works on the memory of the reconciler.
         "STATE_DIR": str(folders.of("reconciler")),
+        "SPOOL_DIR": str(folders.of("ingress") / "spool"),
         "SIMULATOR_URL": simulator,
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,

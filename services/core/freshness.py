@@ -76,16 +76,12 @@ def judge(*, now_us: int, header_us: int, signed_us: int, marked: bool, known: b
         marked: The signed metadata calls it a retry.
         known: This process has written these bytes before.
     """
-    return TABLE[_row(now_us - header_us, now_us - signed_us, marked=marked, known=known)]
-
-
-def _row(header_age_us: int, signed_age_us: int, *, marked: bool, known: bool) -> Row:
-    if signed_age_us < -WINDOW_US:
-        return Row.FUTURE
-    if signed_age_us > HORIZON_US:
-        return Row.STALE
-    if abs(header_age_us) <= WINDOW_US:
-        return Row.FRESH
+    if now_us - signed_us < -WINDOW_US:
+        return TABLE[Row.FUTURE]
+    if now_us - signed_us > HORIZON_US:
+        return TABLE[Row.STALE]
+    if abs(now_us - header_us) <= WINDOW_US:
+        return TABLE[Row.FRESH]
     if marked:
-        return Row.RETRY
-    return Row.REDELIVERY if known else Row.UNMARKED
+        return TABLE[Row.RETRY]
+    return TABLE[Row.REDELIVERY if known else Row.UNMARKED]

@@ -2,21 +2,44 @@
 
 Rule: a claim is 32 bytes before it is compared, both MACs are always computed, and they are compared in constant time.
 An unknown endpoint and an absent or expired previous secret cost the same work and prove nothing.
-Source: the guide (HMAC-SHA256 over the raw body, hex); RFC 2104.
+Source: the guide (HMAC-SHA256 over the raw body, hex); RFC 2104, whose section 4 keeps the keyed states: half the work.
 """
 
-import re
+from binascii import unhexlify
 from dataclasses import dataclass, field
+from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import Final
 
 DIGEST_BYTES: Final = 32
 
-_SHAPE: Final = re.compile(rb"(?:sha256=)?([0-9A-Fa-f]{64})")
-"""Checked first: `bytes.fromhex` would take spaces, and a comparison of texts raises on what is not ASCII."""
+_PREFIX: Final = b"sha256="
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class _Keyed:
+    """HMAC-SHA256 under one key, of which both hashes have taken their block already."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = (sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
+
+    def __call__(self, body: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(body)
+        outer.update(inner.digest())
+        return outer.digest()
+
 
 _NOBODY: Final = bytes(DIGEST_BYTES)
 """Key of the MACs computed for nobody. It is public, so a claim that matches it proves nothing."""
+
+_MAC_OF_NOBODY: Final = _Keyed(_NOBODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +55,22 @@ class Secrets:
     current: bytes = field(repr=False)
     previous: bytes | None = field(default=None, repr=False)
     not_after_us: int = 0
+    macs: tuple[_Keyed, _Keyed] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        keyed = _Keyed(self.current), _MAC_OF_NOBODY if self.previous is None else _Keyed(self.previous)
+        object.__setattr__(self, "macs", keyed)
 
 
 def claimed(header: bytes) -> bytes | None:
     """The 32 bytes that a signature header claims; None when it has not the shape of one."""
-    found = _SHAPE.fullmatch(header)
-    return None if found is None else bytes.fromhex(found[1].decode("ascii"))
+    digits = header.removeprefix(_PREFIX)
+    if len(digits) != 2 * DIGEST_BYTES:
+        return None
+    try:
+        return unhexlify(digits)  # nothing but digits; `bytes.fromhex` would take spaces
+    except ValueError:
+        return None
 
 
 def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> bool:
@@ -49,13 +82,12 @@ def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> b
         body: The raw bytes, untouched.
         now_us: Microseconds UTC.
     """
-    current = _NOBODY if secrets is None else secrets.current
-    previous = None if secrets is None else secrets.previous
-    by_current = compare_digest(digest(current, body, "sha256"), claim)
-    by_previous = compare_digest(digest(_NOBODY if previous is None else previous, body, "sha256"), claim)
+    by_current, by_previous = (_MAC_OF_NOBODY, _MAC_OF_NOBODY) if secrets is None else secrets.macs
+    is_current = compare_digest(by_current(body), claim)
+    is_previous = compare_digest(by_previous(body), claim)
     if secrets is None:
         return False
-    return by_current or (by_previous and previous is not None and now_us < secrets.not_after_us)
+    return is_current or (is_previous and secrets.previous is not None and now_us < secrets.not_after_us)
 
 
 def sign(secret: bytes, body: bytes) -> str:

@@ -5,17 +5,20 @@ which goes to metric and log. Errors are problem details. Sources: the specifica
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-Event = dict[str, Any]
-"""An ASGI event."""
-
-Fields = list[tuple[bytes, bytes]]
+Field = tuple[bytes, bytes]
 
 RETRY_AFTER_S: Final = 5
 """What a 503 asks for: longer than a broker's restart of leadership, shorter than the sender's later waits."""
+
+OK: Final = 200
+
+SITE: Final = "site"
+"""The reason of an answer that is not of this table."""
 
 _CLOSE: Final = (b"connection", b"close")
 _RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER_S)
@@ -27,38 +30,49 @@ class Answer:
 
     Attributes:
         status: HTTP status.
+        label: The same as text.
         reason: Label of metric and log line; never sent.
-        start: The ASGI event that begins it.
-        start_and_close: The same for a connection that cannot be used again.
-        body: The ASGI event that ends it.
+        closes: The connection ends with it, whatever its sender wants.
+        kept: The whole of it, for a connection that stays.
+        closing: The same for one that ends.
     """
 
     status: int
+    label: str
     reason: str
-    start: Event
-    start_and_close: Event
-    body: Event
+    closes: bool
+    kept: bytes
+    closing: bytes
 
 
-def _answer(status: HTTPStatus, reason: str, content: dict[str, Any], *fields: tuple[bytes, bytes]) -> Answer:
+def _answer(status: HTTPStatus, reason: str, content: dict[str, Any], *fields: Field) -> Answer:
     payload = json.dumps(content, separators=(",", ":")).encode()
     kind = b"application/json" if status < HTTPStatus.BAD_REQUEST else b"application/problem+json"
-    head: Fields = [(b"content-type", kind), (b"content-length", b"%d" % len(payload)), *fields]
-    closing = head if _CLOSE in head else [*head, _CLOSE]
-    return Answer(
-        status,
-        reason,
-        {"type": "http.response.start", "status": int(status), "headers": head},
-        {"type": "http.response.start", "status": int(status), "headers": closing},
-        {"type": "http.response.body", "body": payload},
-    )
+    return _made(status, reason, [(b"content-type", kind), (b"content-length", b"%d" % len(payload)), *fields], payload)
 
 
-def _accepted(state: str) -> Answer:
-    return _answer(HTTPStatus.OK, state, {"status": state})
+def foreign(status: int, fields: list[Field], payload: bytes) -> Answer:
+    """An answer that was chosen elsewhere: that of the site."""
+    return _made(status, SITE, fields, payload)
 
 
-def _problem(status: HTTPStatus, reason: str, *fields: tuple[bytes, bytes], **members: str) -> Answer:
+def _made(status: int, reason: str, fields: list[Field], payload: bytes) -> Answer:
+    closes = _CLOSE in fields
+    kept, closing = (_written(status, found, payload) for found in (fields, fields if closes else [*fields, _CLOSE]))
+    return Answer(status, str(int(status)), reason, closes, kept, closing)
+
+
+def _written(status: int, fields: Iterable[Field], payload: bytes) -> bytes:
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [name + b": " + value for name, value in fields]
+    return b"\r\n".join([*lines, b"", payload])
+
+
+def _accepted(state: str, *fields: Field) -> Answer:
+    return _answer(HTTPStatus.OK, state, {"status": state}, *fields)
+
+
+def _problem(status: HTTPStatus, reason: str, *fields: Field, **members: str) -> Answer:
     content = {"type": "about:blank", "title": status.phrase, "status": int(status), **members}
     return _answer(status, reason, content, *fields)
 
@@ -68,7 +82,7 @@ def _unauthorized(reason: str) -> Answer:
     return _problem(HTTPStatus.UNAUTHORIZED, reason, (b"www-authenticate", b"Genesys-Signature"))
 
 
-def _unavailable(reason: str, *fields: tuple[bytes, bytes]) -> Answer:
+def _unavailable(reason: str, *fields: Field) -> Answer:
     return _problem(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY, *fields)
 
 
@@ -76,6 +90,7 @@ def _unavailable(reason: str, *fields: tuple[bytes, bytes]) -> Answer:
 QUEUED: Final = _accepted("queued")
 DUPLICATE_HANDLED: Final = _accepted("duplicate_handled")
 PARKED: Final = _accepted("parked")
+SPOOLED: Final = _accepted("spooled", _RETRY)
 
 # Refused for its form.
 NOT_POST: Final = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "not_post", (b"allow", b"POST"))
@@ -104,7 +119,7 @@ DRAINING: Final = _unavailable("draining", _CLOSE)
 BROKEN: Final = _unavailable("broken")
 
 TABLE: Final = (
-    QUEUED, DUPLICATE_HANDLED, PARKED,
+    QUEUED, DUPLICATE_HANDLED, PARKED, SPOOLED,
     NOT_POST, NOT_JSON, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, LATE,
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
     KAFKA, SATURATED, CROWDED, DRAINING, BROKEN,
@@ -115,12 +130,3 @@ TABLE: Final = (
 def malformed(field: str, rule: str) -> Answer:
     """The refusal of an authentic body that is not the schema: names the field and the rule, never a value."""
     return _problem(HTTPStatus.BAD_REQUEST, "malformed", detail=f"{field} {rule}", field=field)
-
-
-def raw(answer: Answer) -> bytes:
-    """The answer as bytes, for a connection on which no request has come so far that an application could answer."""
-    head = answer.start_and_close
-    lines = [b"HTTP/1.1 %d %s" % (answer.status, HTTPStatus(answer.status).phrase.encode())]
-    lines += [name + b": " + value for name, value in head["headers"]]
-    body: bytes = answer.body["body"]
-    return b"\r\n".join([*lines, b"", body])

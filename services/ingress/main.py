@@ -8,29 +8,34 @@ import asyncio
 import gc
 import logging
 import resource
-import socket
-from collections.abc import Callable
+import signal
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from services.adapters import clock, keyring, logs, metrics
+from services.adapters import clock, logs, metrics
 from services.adapters.kafka import KafkaError, Producer
+from services.adapters.keyring_watch import KeyringWatch
 from services.adapters.listening import listen
 from services.adapters.settings import Settings, Unusable
-from services.ingress.app import application
+from services.core.breaker import State
+from services.ingress.app import Application, site
+from services.ingress.connection import CONNECTIONS_MAX, Connection
+from services.ingress.drainer import Drainer
 from services.ingress.gates import Gate, gates
-from services.ingress.protocol import CONNECTIONS_MAX, Protocol
 from services.ingress.receive import Receiver
 from services.ingress.server import Server, Turns
+from services.ingress.spools import Rules, Spools
 from services.ingress.telling import Telling
 from services.ingress.writer import FATAL, Limits, Writer
 
-_LINGER_MS: Final = 0.5
-"""Measured on a real broker: 0 costs a request a record, 2 costs a third of the throughput at 64 connections."""
+_LINGER_MS: Final = 2.0
+"""Measured on a real broker: below it librdkafka's thread wakes for nearly every record, at a tenth of our CPU."""
 
 _MESSAGE_TIMEOUT_MS: Final = 1500
 """Longer than our own wait for the report; librdkafka looks once a second."""
@@ -49,9 +54,25 @@ class _Health:
     kafka: str = "not asked yet"
     draining: str = ""
     fatal: bool = field(default=False)
+    spools: Spools | None = None
 
     def checks(self) -> dict[str, str]:
-        return {"kafka": self.kafka, "keyring": "", "draining": self.draining}
+        """Faults that keep us from taking deliveries; with room in the spool a Kafka that is away is none."""
+        spooling = self.spools is not None and self.spools.has_room
+        return {"kafka": "" if spooling else self.kafka, "keyring": "", "draining": self.draining}
+
+    def notes(self) -> dict[str, str]:
+        """What is not as it should be, and keeps nobody from taking deliveries."""
+        if self.spools is None:
+            return {}
+        spools = self.spools
+        return {
+            "kafka": f"{self.kafka}; deliveries go to the spool" if self.kafka and spools.has_room else "",
+            "spool": f"takes no records: {spools.fault}" if spools.fault else "",
+            "waiting": f"{spools.depth} spooled records, the oldest for {spools.oldest_age_s:.0f} s"
+            if spools.depth
+            else "",
+        }
 
 
 def main(settings: Settings) -> int:
@@ -64,24 +85,19 @@ def main(settings: Settings) -> int:
         Unusable: with every fault of the configuration.
     """
     log = logs.configure("ingress", settings.log_level)
-    held = _usable(settings)
+    held = _usable(settings, log)
     # Of what uvicorn says, a parser's complaint about a stranger's bytes is no news: the answer is counted.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _raise_file_limit()
-    with (
-        listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG) as listening,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return runner.run(_serve(settings, held, listening, log))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, held, log))
 
 
-def _usable(settings: Settings) -> dict[str, Gate]:
-    """The gates of the keyring, once everything was checked."""
-    faults, held = [], {}
+def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate]]:
+    """The gates of the keyring as its file changes, once everything was checked."""
+    faults, held = [], None
     try:
-        held = gates(keyring.load(settings.keyring_file))
-        if not held:
-            faults.append(f"KEYRING_FILE: {settings.keyring_file}: endpoints: empty; nobody could be believed")
+        held = KeyringWatch(settings.keyring_file, gates, log)
     except Unusable as unusable:
         faults.append(str(unusable))
     try:
@@ -90,7 +106,7 @@ def _usable(settings: Settings) -> dict[str, Gate]:
         faults.append(str(unusable))
     if settings.egress_fault:
         faults.append(settings.egress_fault)
-    if faults:
+    if held is None or faults:
         raise Unusable("\n".join(faults))
     return held
 
@@ -102,9 +118,12 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
-async def _serve(settings: Settings, held: dict[str, Gate], listening: socket.socket, log: logs.Logger) -> int:
-    health, telling = _Health(), Telling(log)
+async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
+    health, telling = _Health(), Telling(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
+    rules = _spool_rules(settings)
+    # Before we listen: opening holds the process up, and what a former one left may be much.
+    health.spools = spools = None if rules is None else await Spools.open(rules, telling, clock.now_us)
     server: Server
 
     def failed(reason: str) -> None:
@@ -112,34 +131,80 @@ async def _serve(settings: Settings, held: dict[str, Gate], listening: socket.so
         if reason == FATAL:
             health.fatal = server.should_exit = True
 
-    writer = Writer(producer, Limits(settings.ack_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES), failed)
-    receiver = Receiver(lambda: held, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+    limits = Limits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
+    writer = Writer(producer, limits, failed, spools)
+    receiver = Receiver(held.newest, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+    listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
     def started() -> None:
-        log.info("listening", host=settings.host, port=listening.getsockname()[1], endpoints=sorted(held))
-        _settle_garbage()
+        log.info("listening", host=settings.host, port=listening.getsockname()[1], endpoints=sorted(held.newest()))
+        settle_garbage()
 
     def drain() -> None:
         receiver.draining = True
         health.draining = "draining"
         log.info("draining", in_flight=writer.in_flight)
 
-    metrics.INGRESS_IN_FLIGHT.set_function(lambda: writer.in_flight)
-    Protocol.on_refusal = staticmethod(lambda answer: telling.answered(answer, 0.0, None))
-    config = _server_config(application(receiver, health.checks), settings)
-    server = Server(config, settings, Turns(started, drain, lambda: writer.in_flight))
-    checking = asyncio.create_task(_watch_kafka(producer, settings, health), name="kafka-check")
-    await server.serve(sockets=[listening])
-    checking.cancel()
+    _measure(writer, spools)
+    pages = site(health.checks, health.notes)
+    config = _server_config(Application(receiver, pages, telling), pages, settings)
+    server = Server(config, settings, Turns(started, drain, lambda: writer.owed))
+    tasks = [
+        asyncio.create_task(_watch_kafka(producer, settings, health), name="kafka-check"),
+        asyncio.create_task(held.run(), name="keyring-watch"),
+    ]
+    if spools is not None:
+        drainer = Drainer(spools, producer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+        tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
+    for task in tasks:
+        task.add_done_callback(partial(_must_not_end, log))
+    with listening:
+        await server.serve(sockets=[listening])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     unreported = await producer.close(_CLOSE_S)
-    log.info("ended", unreported=unreported, fatal=health.fatal)
+    spooled = 0 if spools is None else spools.depth
+    if spools is not None:
+        await spools.end()
+    log.info("ended", unreported=unreported, spooled=spooled, fatal=health.fatal)
     return 1 if health.fatal else 0
 
 
-def _server_config(app: Callable[..., Any], settings: Settings) -> uvicorn.Config:
+def _must_not_end(log: logs.Logger, task: "asyncio.Task[None]") -> None:
+    """A task of the whole process ends with it; an end of its own is a fault that must not pass in silence."""
+    if not task.cancelled():
+        log.error("task ended", task=task.get_name(), exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _spool_rules(settings: Settings) -> Rules | None:
+    if settings.spool_dir is None:
+        return None
+    age_us = round(settings.spool_max_age_s * 1_000_000)
+    return Rules(settings.spool_dir, settings.spool_max_bytes, age_us, settings.spool_high_water)
+
+
+def _measure(writer: Writer, spools: Spools | None) -> None:
+    metrics.INGRESS_IN_FLIGHT.set_function(lambda: writer.in_flight)
+    if spools is None:
+        return
+    metrics.INGRESS_SPOOL_RECORDS.set_function(lambda: spools.depth)
+    metrics.INGRESS_SPOOL_BYTES.set_function(lambda: spools.size_bytes)
+    metrics.INGRESS_SPOOL_AGE_S.set_function(lambda: spools.oldest_age_s)
+    metrics.INGRESS_SPOOL_OPEN.set_function(lambda: spools.has_room)
+    for state in State:
+        metrics.INGRESS_BREAKER.labels(state).set_function(partial(_is_in, spools, state))
+
+
+def _is_in(spools: Spools, state: State) -> bool:
+    return spools.breaker.state is state
+
+
+def _server_config(application: Application, pages: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
-        http=Protocol,
+        pages,
+        http=cast("type[asyncio.Protocol]", partial(Connection, application)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -152,7 +217,7 @@ def _server_config(app: Callable[..., Any], settings: Settings) -> uvicorn.Confi
     )
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What is alive now lives as long as the process; the collector need not look at it again."""
     gc.collect()
     gc.freeze()

@@ -26,8 +26,13 @@ class Recently:
         self._most = most
         self._within_us = within_us
         self._at_us: OrderedDict[Hashable, int] = OrderedDict()
+        self._forget_us = 0
+        """Nothing is too old before."""
 
-    def __contains__(self, thing: Hashable) -> bool:
+    def knows(self, thing: Hashable, now_us: int) -> bool:
+        """Whether it happened, and not too long ago."""
+        if now_us >= self._forget_us:
+            self._forget(now_us)
         return thing in self._at_us
 
     def __len__(self) -> int:
@@ -44,13 +49,14 @@ class Recently:
         """It did not happen after all."""
         self._at_us.pop(thing, None)
 
-    def forget(self, now_us: int) -> None:
-        """Drop what is too old; whoever asks calls this first."""
-        oldest_us = now_us - self._within_us
-        while self._at_us and next(iter(self._at_us.values())) <= oldest_us:
-            self._at_us.popitem(last=False)
-
     @property
     def full(self) -> bool:
         """Whether one more would push another out."""
         return len(self._at_us) >= self._most
+
+    def _forget(self, now_us: int) -> None:
+        oldest_us = next(iter(self._at_us.values()), now_us)
+        while oldest_us <= now_us - self._within_us:
+            self._at_us.popitem(last=False)
+            oldest_us = next(iter(self._at_us.values()), now_us)
+        self._forget_us = oldest_us + self._within_us

@@ -1,8 +1,6 @@
 """What the ingress writes: deliveries untouched, wishes to look again, and dead letters. Pure."""
 
 from base64 import b64encode
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from schemas import codec
@@ -11,43 +9,16 @@ from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
 from schemas.values import Key, rfc3339
 from schemas.webhook import Malformed
-from services.ingress.head import Head
+from services.ingress.request import Request
 
 _SOURCE: Final = "/genesys-lifecycle/ingress"
+_RODE_ALONG: Final = frozenset({"endpoint", "event_timestamp_header", "received_at", "traceparent"})
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One authentic request.
-
-    Attributes:
-        endpoint: By which it came.
-        head: What its head said.
-        body: The raw bytes.
-        digest: SHA-256 of the body: equal bytes, equal digest.
-        received_us: Our clock when it was whole, microseconds UTC; stamped once, no later stage judges by its own.
-    """
-
-    endpoint: str
-    head: Head
-    body: bytes
-    digest: bytes
-    received_us: int
-
-
-def attempt(endpoint: str, head: Head, body: bytes, now_us: int) -> Attempt:
-    """Note one authentic request."""
-    return Attempt(endpoint, head, body, sha256(body).digest(), now_us)
-
-
-def delivery(tried: Attempt, key: Key) -> Message:
+def delivery(request: Request, key: Key) -> Message:
     """The record of an accepted delivery; its `ce_id` is equal for equal bytes."""
     return codec.received(
-        tried.body,
-        key=key,
-        ce_id=tried.digest.hex(),
-        received_at_us=tried.received_us,
-        extra=_beside(tried),
+        request.body, key=key, ce_id=request.digest.hex(), received_at_us=request.received_us, beside=_beside(request)
     )
 
 
@@ -57,21 +28,37 @@ def recheck(key: Key, reason: str, now_us: int) -> Message:
     return codec.encode(wish, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
 
 
-def dead_letter(tried: Attempt, key: Key | None, reason: str, fault: Malformed) -> Message:
+def dead_letter(request: Request, key: Key | None, reason: str, fault: Malformed) -> Message:
     """The record of an authentic delivery that no service can process; repeats have the same id."""
     letter = DeadLetter(
-        id=f"ingress/{tried.digest.hex()}",
+        id=f"ingress/{request.digest.hex()}",
         key=key,
         reason=reason,
         detail=str(fault),
         origin="ingress",
-        at=tried.received_us,
-        headers=_beside(tried) | {"received_at": rfc3339(tried.received_us)},
-        body_base64=b64encode(tried.body).decode("ascii"),
+        at=request.received_us,
+        headers=codec.texts(_beside(request)) | {"received_at": rfc3339(request.received_us)},
+        body_base64=b64encode(request.body).decode("ascii"),
     )
-    return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=tried.received_us)
+    return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=request.received_us)
 
 
-def _beside(tried: Attempt) -> dict[str, str]:
-    beside = {"endpoint": tried.endpoint, "event_timestamp_header": tried.head.stated}
-    return beside if tried.head.trace is None else beside | {"traceparent": tried.head.trace}
+def expired(spooled: Message, key: Key, now_us: int) -> Message:
+    """The record of a delivery that was spooled longer than it may still change anything; repeats have the same id."""
+    told = codec.texts(spooled.headers)
+    letter = DeadLetter(
+        id=f"ingress/{told['ce_id']}/expired",
+        key=key,
+        reason="spooled_too_long",
+        detail="Kafka was away for longer than the spool's age",
+        origin="ingress",
+        at=now_us,
+        headers={name: text for name, text in told.items() if name in _RODE_ALONG},
+        body_base64=b64encode(spooled.value).decode("ascii"),
+    )
+    return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=now_us)
+
+
+def _beside(request: Request) -> codec.Headers:
+    beside = [("endpoint", (request.endpoint or "").encode()), ("event_timestamp_header", request.head.stated)]
+    return beside if request.head.trace is None else [*beside, ("traceparent", request.head.trace)]

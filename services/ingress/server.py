@@ -14,7 +14,7 @@ from typing import Final
 import uvicorn
 
 from services.adapters.settings import Settings
-from services.ingress.protocol import Protocol
+from services.ingress.connection import Connection
 
 _TICK_S: Final = 0.1
 """uvicorn's own."""
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         now_s = asyncio.get_running_loop().time()
         receive_s = self._settings.receive_timeout_s - _TICK_S
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Protocol):
+            if isinstance(connection, Connection):
                 connection.expire(now_s, receive_s, self._settings.keep_alive_s)
         if self._asked_to_end:
             self._watch_the_end(now_s)

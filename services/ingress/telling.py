@@ -5,11 +5,13 @@ Rule: no body, no secret, no header and no identifier of a request that did not 
 
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from services.adapters import metrics
 from services.adapters.logs import Logger
-from services.ingress.answers import Answer
+from services.ingress.answers import SITE
+from services.ingress.gates import Gates
+from services.ingress.request import Request
 
 _EVERY_S: Final = 1.0
 """At most one line a second and reason: a flood of forgeries must not become a flood of logs."""
@@ -26,26 +28,31 @@ class _Sample:
 class Telling:
     """What is counted and said."""
 
-    def __init__(self, log: Logger) -> None:
-        self._log = log
-        self._samples: dict[str, _Sample] = {}
-        self._counters: dict[str, Any] = {}
-
-    def answered(self, answer: Answer, seconds: float, endpoint: str | None) -> None:
-        """One request was answered.
+    def __init__(self, log: Logger, gates: Gates = dict) -> None:
+        """Tell nothing yet.
 
         Args:
-            answer: How.
-            seconds: From its first byte.
-            endpoint: By which endpoint of the keyring; None when it named no such one.
+            log: Where.
+            gates: Whose endpoints may be named; any other name is a stranger's text.
         """
-        counter = self._counters.get(answer.reason)
-        if counter is None:
-            counter = metrics.INGRESS_ANSWERS.labels(str(answer.status), answer.reason)
-            self._counters[answer.reason] = counter
-        counter.inc()
-        metrics.INGRESS_ANSWER_S.observe(seconds)
+        self._log = log
+        self._gates = gates
+        self._samples: dict[str, _Sample] = {}
+
+    def answered(self, request: Request, now_s: float) -> None:
+        """A request has its answer; what the site shows is none of the ingress.
+
+        Args:
+            request: Which.
+            now_s: The loop's clock.
+        """
+        answer = request.given
+        if answer is None or answer.reason == SITE:
+            return
+        metrics.INGRESS_ANSWERS.inc(answer.label, answer.reason)
+        metrics.INGRESS_ANSWER_S.observe(now_s - request.begun_s)
         if answer.status >= _GOOD:
+            endpoint = request.endpoint if request.endpoint in self._gates() else None
             self._sampled("refused", answer.reason, status=answer.status, endpoint=endpoint)
 
     def unwritten(self, reason: str) -> None:
@@ -59,6 +66,23 @@ class Telling:
     def odd_marks(self) -> None:
         """An accepted delivery carries a retry mark that is no count."""
         metrics.INGRESS_ODD_MARKS.inc()
+
+    def spool(self, event: str, **fields: object) -> None:
+        """Something happened to a spool as a whole: `found`, `left`, `refused`, `aside`."""
+        self._log.warning(f"spool {event}", **fields)
+
+    def spool_closed(self, reason: str) -> None:
+        """The spool takes no more records: `age`, `size`, `high_water`, or what its disk did."""
+        metrics.INGRESS_SPOOL_CLOSED.labels(reason).inc()
+        self._log.error("spool closed", reason=reason)
+
+    def drained(self, result: str) -> None:
+        """A spooled record was `written`, `expired` to dead letters, or `failed` and stays."""
+        metrics.INGRESS_SPOOL_DRAINED.labels(result).inc()
+
+    def breaker(self, state: str) -> None:
+        """The breaker before Kafka is `open` or `closed` from now on."""
+        self._log.warning("breaker", state=state)
 
     def broken(self) -> None:
         """A fault of ours; call where it is caught."""

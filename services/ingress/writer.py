@@ -1,7 +1,9 @@
-"""Durable writes with a deadline: a record is written when its delivery report says so, and not a moment before.
+"""Durable writes with a deadline: to Kafka, or to the spool while Kafka is slow or away.
 
-Rule: what is in flight is bounded in number and bytes until the report comes, not until we stop waiting; a report that
-comes after the deadline is still told (`OnKnown`), so that the sender's retry is recognised as a duplicate.
+Rule: a record is durable when Kafka's delivery report or the spool's fsync says so, and not a moment before. What is in
+flight is bounded in number and bytes until the report comes, not until we stop waiting; a report that comes after the
+answer is still told, so that the sender's retry is recognised as a duplicate. What Kafka did not acknowledge in time
+may have been written all the same: it is spooled, and what then stands there twice is a duplicate.
 """
 
 import asyncio
@@ -9,20 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from schemas.codec import Message
-from services.adapters.kafka import Ack, KafkaError, OnReport, Producer, QueueFull
+from schemas.spooled import Spooled
+from services.adapters.kafka import Ack, KafkaError, Producer, QueueFull
+from services.ingress.spools import Spools
 
 _SWEEP_S: Final = 0.05
-"""One timer for all waits instead of one a request; a wait may be this much longer than the deadline."""
+"""One timer for all waits instead of one a request; a wait may be this much shorter than it might be."""
 
 FATAL: Final = "_FATAL"
 """librdkafka's name for a producer that will never write again."""
-
-
-OnKnown = Callable[[bool], None]
-"""Told, in time or later, whether every in-sync replica has the record."""
 
 
 class Fate(StrEnum):
@@ -30,10 +31,16 @@ class Fate(StrEnum):
 
     WRITTEN = "written"
     """Every in-sync replica has it."""
+    SPOOLED = "spooled"
+    """It is on our disk, fsynced, and will be written."""
     UNWRITTEN = "unwritten"
     """It was not written, or may not have been."""
     REFUSED = "refused"
     """There was no room for it."""
+
+
+OnFate = Callable[[Fate], None]
+"""Told once in time; and once more when a report that comes later says that the record is durable after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +48,62 @@ class Limits:
     """How much may be under way, and for how long."""
 
     wait_s: float
+    spool_wait_s: float
     records: int
     size_bytes: int
+
+
+class _Outgoing:
+    """One record on its way."""
+
+    __slots__ = ("answered", "at_kafka", "due_s", "message", "on_fate", "received_us", "sent_s", "topic")
+
+    def __init__(self, topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+        self.topic = topic
+        self.message = message
+        self.received_us = received_us
+        self.on_fate = on_fate
+        self.sent_s = self.due_s = 0.0
+        self.at_kafka = False
+        self.answered = False
+
+    def tell(self, fate: Fate) -> None:
+        self.answered = True
+        self.on_fate(fate)
+
+    def spooled(self, kept: bool) -> None:  # noqa: FBT001 - a report's one word
+        """The spool's."""
+        if kept:
+            self.tell(Fate.SPOOLED)
+        elif not self.answered:
+            self.tell(Fate.UNWRITTEN)
 
 
 class Writer:
     """All writes of one ingress. Use from the loop that made the producer."""
 
-    def __init__(self, producer: Producer, limits: Limits, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        limits: Limits,
+        on_failure: Callable[[str], None],
+        spools: Spools | None = None,
+    ) -> None:
         """Wrap a producer.
 
         Args:
             producer: Its delivery reports decide.
-            limits: Caps and deadline.
+            limits: Caps and deadlines.
             on_failure: Told librdkafka's reason of each record that was not written.
+            spools: Where records go while Kafka is slow or away; None where no folder is declared durable.
         """
         self._producer = producer
         self._limits = limits
         self._on_failure = on_failure
+        self._spools = spools
         self._loop = asyncio.get_running_loop()
-        self._waits: deque[tuple[float, asyncio.Future[Fate]]] = deque()
+        self._for_kafka: deque[_Outgoing] = deque()
+        self._for_spool: deque[_Outgoing] = deque()
         self._sweeping = False
         self.in_flight = 0
         self._in_flight_bytes = 0
@@ -68,74 +111,123 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether no further record would be taken now."""
+        if self.in_flight < self._limits.records and self._in_flight_bytes < self._limits.size_bytes:
+            return False
+        return self._spools is None or not self._spools.has_room
+
+    @property
+    def owed(self) -> int:
+        """Records whose fate is not told yet."""
+        return self.in_flight + len(self._for_spool)
+
+    @property
+    def _kafka_full(self) -> bool:
         return self.in_flight >= self._limits.records or self._in_flight_bytes >= self._limits.size_bytes
 
-    async def write(self, topic: str, message: Message, on_known: OnKnown) -> Fate:
-        """Write one record and wait for its report, at most as long as the limits say.
+    def write(self, topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+        """Make one record durable.
 
         Args:
             topic: Its whole name.
             message: The record.
-            on_known: Told what the report says.
+            received_us: When the ingress had it, microseconds UTC.
+            on_fate: Told its fate, within the limits; perhaps at once.
         """
-        fate: asyncio.Future[Fate] = self._loop.create_future()
-        if not self._send(topic, message, on_known, fate):
-            return Fate.REFUSED
-        self._waits.append((self._loop.time() + self._limits.wait_s, fate))
+        going = _Outgoing(topic, message, received_us, on_fate)
+        if self._kafka_full or (self._spools is not None and self._spools.preferred):
+            self._spool(going, Fate.REFUSED)
+            return
+        going.sent_s = now_s = self._loop.time()
+        going.due_s = now_s + self._limits.wait_s - _SWEEP_S
+        going.at_kafka = True
+        try:
+            self._producer.send(topic, message, partial(self._reported, going))
+        except QueueFull:
+            self._spool(going, Fate.REFUSED)
+            return
+        except KafkaError as error:
+            self._on_failure(error.reason)
+            going.tell(Fate.UNWRITTEN)
+            return
+        self.in_flight += 1
+        self._in_flight_bytes += len(message.value)
+        self._for_kafka.append(going)
         if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(_SWEEP_S, self._sweep)
-        return await fate
+            self._sweep()
 
-    def post(self, topic: str, message: Message, on_known: OnKnown) -> bool:
-        """Write one record without waiting.
+    def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> bool:
+        """Write one record without waiting; it is never spooled.
 
         Returns:
-            Whether its fate is told to `on_known`: perhaps already, as not written, where the producer refused it at
-            once. False when there was no room for it, and then nothing is told.
+            Whether its fate is told to `on_known`: perhaps already, as not written, where it was refused at once. False
+            when there was no room for it, and then nothing is told.
         """
-        return self._send(topic, message, on_known, None)
-
-    def _send(self, topic: str, message: Message, on_known: OnKnown, fate: asyncio.Future[Fate] | None) -> bool:
-        if self.full:
+        if self._kafka_full:
             return False
-        size = len(message.value)
+        if self._spools is not None and self._spools.preferred:
+            on_known(False)
+            return True
+
+        def report(result: Ack | KafkaError) -> None:
+            if isinstance(result, KafkaError):
+                self._on_failure(result.reason)
+            on_known(not isinstance(result, KafkaError))
+
         try:
-            self._producer.send(topic, message, self._reporter(size, on_known, fate))
+            self._producer.send(topic, message, report)
         except QueueFull:
             return False
         except KafkaError as error:
-            self._on_failure(error.reason)
-            on_known(False)
-            _settle(fate, Fate.UNWRITTEN)
-            return True
-        self.in_flight += 1
-        self._in_flight_bytes += size
+            report(error)
         return True
 
-    def _reporter(self, size: int, on_known: OnKnown, fate: asyncio.Future[Fate] | None) -> OnReport:
-        def report(result: Ack | KafkaError) -> None:
-            self.in_flight -= 1
-            self._in_flight_bytes -= size
-            if isinstance(result, KafkaError):
-                self._on_failure(result.reason)
-                on_known(False)
-                _settle(fate, Fate.UNWRITTEN)
-            else:
-                on_known(True)
-                _settle(fate, Fate.WRITTEN)
+    def _reported(self, going: _Outgoing, result: Ack | KafkaError) -> None:
+        """Kafka's delivery report of a record, in time or late."""
+        self.in_flight -= 1
+        self._in_flight_bytes -= len(going.message.value)
+        if isinstance(result, KafkaError):
+            self._on_failure(result.reason)
+            if going.at_kafka:
+                self._not_in_time(going)
+            return
+        going.at_kafka = False
+        if self._spools is not None:
+            now_s = self._loop.time()
+            self._spools.acked(now_s, now_s - going.sent_s)
+        going.tell(Fate.WRITTEN)
 
-        return report
+    def _not_in_time(self, going: _Outgoing) -> None:
+        """Kafka has not acknowledged it in time, or refused it: the spool's turn."""
+        going.at_kafka = False
+        if self._spools is not None:
+            self._spools.failed(self._loop.time())
+        self._spool(going, Fate.UNWRITTEN)
+
+    def _spool(self, going: _Outgoing, otherwise: Fate) -> None:
+        spools = self._spools
+        if spools is None or not spools.has_room:
+            going.tell(otherwise)
+            return
+        going.due_s = self._loop.time() + self._limits.spool_wait_s - _SWEEP_S
+        spools.append(Spooled(going.topic, going.message, going.received_us), going.spooled)
+        self._for_spool.append(going)
+        if not self._sweeping:
+            self._sweep()
 
     def _sweep(self) -> None:
+        """Answer what has waited long enough; what was answered meanwhile only stood in the row."""
+        self._producer.settle()
         now_s = self._loop.time()
-        while self._waits and (self._waits[0][1].done() or self._waits[0][0] <= now_s):
-            _settle(self._waits.popleft()[1], Fate.UNWRITTEN)
-        self._sweeping = bool(self._waits)
+        waits = self._for_kafka
+        while waits and (not waits[0].at_kafka or waits[0].due_s <= now_s):
+            going = waits.popleft()
+            if going.at_kafka:
+                self._not_in_time(going)
+        waits = self._for_spool
+        while waits and (waits[0].answered or waits[0].due_s <= now_s):
+            going = waits.popleft()
+            if not going.answered:
+                going.tell(Fate.UNWRITTEN)
+        self._sweeping = bool(self._for_kafka or self._for_spool)
         if self._sweeping:
             self._loop.call_later(_SWEEP_S, self._sweep)
-
-
-def _settle(fate: asyncio.Future[Fate] | None, result: Fate) -> None:
-    if fate is not None and not fate.done():
-        fate.set_result(result)

@@ -39,7 +39,8 @@ def test_a_record_of_ours_is_a_cloud_event(record: Record) -> None:
 
 
 def test_an_untouched_delivery_is_a_cloud_event() -> None:
-    message = codec.received(b'{"a": 1}', key=KEY, ce_id="d" * 64, received_at_us=AT_US, extra={"endpoint": "default"})
+    beside = [("endpoint", b"default")]
+    message = codec.received(b'{"a": 1}', key=KEY, ce_id="d" * 64, received_at_us=AT_US, beside=beside)
     event = _read(message)
     assert event.get_type() == webhook.CE_TYPE
     assert event.get_data() == {"a": 1}

@@ -23,14 +23,12 @@ class Arrival(NamedTuple):
 
 def attempt(event: str, at: int, configuration: str, event_id: str | None, *, marked: bool) -> Delivery:
     """A delivery at `at` milliseconds after noon; other events than two carry no configuration."""
+    configured = {"crmEndpoint": configuration} if event in CONFIGURED else {}
     return Delivery(
+        body={"tenantId": "tenant_acme_corp", "configuration": configured},
         key=KEY,
         event=EventType(event),
-        tenant_id="tenant_acme_corp",
-        configuration={"crmEndpoint": configuration} if event in CONFIGURED else {},
         at_us=NOON_US + at * 1000,
-        installed_by=None,
-        source=None,
         event_id=event_id,
         sequence=None,
         marked=marked,

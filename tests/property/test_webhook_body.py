@@ -171,7 +171,8 @@ def test_every_instant_that_is_read_can_be_written(text: str) -> None:
 @given(st.binary(max_size=200), st.integers(0, 10**16), st.dictionaries(st.sampled_from(["endpoint", "x"]), words))
 def test_an_untouched_delivery_is_carried_untouched(raw: bytes, at_us: int, extra: dict[str, str]) -> None:
     extra = {name: text.encode("utf-8", "replace").decode() for name, text in extra.items()}
-    message = codec.received(raw, key=None, ce_id="1", received_at_us=at_us, extra=extra)
+    beside = [(name, text.encode()) for name, text in extra.items()]
+    message = codec.received(raw, key=None, ce_id="1", received_at_us=at_us, beside=beside)
     read = codec.texts(message.headers)
     assert message.value == raw
     assert read["ce_type"] == webhook.CE_TYPE

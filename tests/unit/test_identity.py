@@ -1,6 +1,5 @@
 """Which event a delivery is: tiers, hash, marks."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,11 +45,16 @@ def test_what_a_retry_may_vary_does_not_reach_the_hash(volatile: dict[str, Any])
 
 @pytest.mark.parametrize(
     "stable",
-    [{"installed_by": "b"}, {"source": "b"}, {"tenant_id": "b"}, {"configuration": {"retryCount": 1}}],
-    ids=lambda names: next(iter(names)),
+    [
+        {"metadata": {"installedBy": "b", "source": "marketplace"}},
+        {"metadata": {"installedBy": "admin@acme.com", "source": "b"}},
+        {"tenantId": "b"},
+        {"configuration": {"retryCount": 1}},
+    ],
+    ids=["installed_by", "source", "tenant_id", "configuration"],
 )
 def test_what_the_event_says_does(stable: dict[str, Any]) -> None:
-    other = replace(delivery("installed"), **stable)
+    other = webhook.delivery(body("installed") | stable)
     assert identify(other, RULES.identity)[0].f != claim().f
 
 

@@ -6,10 +6,8 @@ from services.ingress.memory import Recently
 def test_a_thing_is_known_until_its_time_is_over() -> None:
     memory = Recently(most=10, within_us=100)
     memory.add("a", 0)
-    memory.forget(99)
-    assert "a" in memory
-    memory.forget(100)
-    assert "a" not in memory
+    assert memory.knows("a", 99)
+    assert not memory.knows("a", 100)
     assert len(memory) == 0
 
 
@@ -18,9 +16,8 @@ def test_happening_again_renews_it() -> None:
     memory.add("a", 0)
     memory.add("b", 50)
     memory.add("a", 60)
-    memory.forget(155)
-    assert "a" in memory
-    assert "b" not in memory
+    assert memory.knows("a", 155)
+    assert not memory.knows("b", 155)
 
 
 def test_of_too_many_the_longest_untouched_goes() -> None:
@@ -29,7 +26,7 @@ def test_of_too_many_the_longest_untouched_goes() -> None:
         memory.add(thing, at_us)
     assert memory.full
     memory.add("c", 4)
-    assert ["a" in memory, "b" in memory, "c" in memory] == [True, False, True]
+    assert [memory.knows(thing, 4) for thing in "abc"] == [True, False, True]
 
 
 def test_what_did_not_happen_is_unknown() -> None:
@@ -37,4 +34,13 @@ def test_what_did_not_happen_is_unknown() -> None:
     memory.add("a", 0)
     memory.discard("a")
     memory.discard("a")
-    assert "a" not in memory
+    assert not memory.knows("a", 1)
+
+
+def test_what_comes_after_a_pause_is_forgotten_in_its_own_time() -> None:
+    memory = Recently(most=10, within_us=100)
+    assert not memory.knows("a", 1_000)
+    memory.add("a", 1_050)
+    memory.add("b", 1_080)
+    assert [memory.knows("a", 1_149), memory.knows("a", 1_150), memory.knows("b", 1_179)] == [True, False, True]
+    assert not memory.knows("b", 1_180)

@@ -1,0 +1,188 @@
+"""The spools of one process: its own, which takes records while Kafka is slow or away, and those that former ones left.
+
+Rule: a spool that was closed never takes a record again, and is drained whatever closed it. One that its age, its size
+or a filling disk closed is followed by a new one once it is empty; one that the disk betrayed has no successor in this
+process: who loses an fsync today loses another tomorrow.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from schemas.spooled import Spooled
+from services.adapters.spool import OnReport, Spool, SpoolError, Taken, left_behind
+from services.adapters.spool.disk import fullness
+from services.core.breaker import Breaker, State
+from services.ingress.telling import Telling
+
+_PASSING: Final = frozenset({"age", "size", "high_water"})
+"""Reasons that an empty spool does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a spool closes.
+
+    Attributes:
+        folder: Where spools are; declared to outlive process and machine.
+        size_bytes: It holds so much.
+        age_us: Its oldest record is so old.
+        high_water: So full is the disk, 0 to 1.
+    """
+
+    folder: Path
+    size_bytes: int
+    age_us: int
+    high_water: float
+
+
+class Spools:
+    """All of one process. Use from the loop that opened them."""
+
+    def __init__(self, rules: Rules, telling: Telling, now_us: Callable[[], int]) -> None:
+        """Have none yet; see `open`."""
+        self.rules = rules
+        self.breaker = Breaker()
+        self.fault = ""
+        """Why no records are taken; empty while they are."""
+        self._telling = telling
+        self._now_us = now_us
+        self._own: Spool | None = None
+        self._former: list[Spool] = []
+        self._told = State.CLOSED
+
+    @classmethod
+    async def open(cls, rules: Rules, telling: Telling, now_us: Callable[[], int]) -> Self:
+        """Adopt what former processes left, and open an own one; what cannot be had is told, and missing."""
+        spools = cls(rules, telling, now_us)
+        for folder in left_behind(rules.folder):
+            try:
+                spool = await Spool.adopt(folder, telling.spool_closed)
+            except Taken:
+                continue
+            except SpoolError as error:
+                telling.spool("left", path=str(folder), fault=str(error))
+            else:
+                telling.spool("found", path=str(folder), records=spool.depth, damaged=spool.damaged)
+                spools._former.append(spool)
+        await spools._renew()
+        return spools
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a record would be taken now."""
+        own = self._own
+        return own is not None and not own.closed and own.size_bytes + own.waiting_bytes < self.rules.size_bytes
+
+    @property
+    def preferred(self) -> bool:
+        """Whether records go here before Kafka is asked: the breaker is not closed, and there is room."""
+        return self.breaker.state is not State.CLOSED and self.has_room
+
+    @property
+    def depth(self) -> int:
+        """Records that Kafka has not yet."""
+        return sum(spool.depth for spool in self.to_drain)
+
+    @property
+    def size_bytes(self) -> int:
+        """Their size."""
+        return sum(spool.size_bytes for spool in self.to_drain)
+
+    @property
+    def oldest_age_s(self) -> float:
+        """How long the oldest of them waits, in seconds; 0 where there is none."""
+        received = [spool.oldest_us for spool in self.to_drain if spool.oldest_us is not None]
+        return max(0.0, (self._now_us() - min(received)) / 1e6) if received else 0.0
+
+    @property
+    def to_drain(self) -> list[Spool]:
+        """All, the oldest first."""
+        return self._former if self._own is None else [*self._former, self._own]
+
+    def acked(self, now_s: float, took_s: float) -> None:
+        """Kafka acknowledged a record, in time or late; arguments as of the breaker."""
+        self.breaker.acked(now_s, took_s)
+        if self.breaker.state is not self._told:
+            self.tell_breaker()
+
+    def failed(self, now_s: float) -> None:
+        """Kafka did not, in time."""
+        self.breaker.failed(now_s)
+        if self.breaker.state is not self._told:
+            self.tell_breaker()
+
+    def tell_breaker(self) -> None:
+        """Say that the breaker is open, or closed again; a probe on the way is no news."""
+        state = self.breaker.state
+        if state is not State.HALF_OPEN and state is not self._told:
+            self._told = state
+            self._telling.breaker(state)
+
+    def append(self, record: Spooled, on_report: OnReport) -> None:
+        """Keep one record; ask `has_room` first."""
+        assert self._own is not None
+        self._own.append(record, on_report)
+
+    async def look(self) -> None:
+        """Close the own one when it is time, part with those that are empty, and open a new one; once a second."""
+        own = self._own
+        if own is not None and not own.closed and (reason := await self._reason(own)):
+            own.close_to_new(reason)
+            self._closed(reason)
+        for spool in [spool for spool in self._former if not spool.depth]:
+            self._former.remove(spool)
+            await self._part(spool)
+        if own is not None and own.closed and not own.depth and not own.waiting:
+            passing = own.closed in _PASSING
+            self._own = None
+            await self._part(own)
+            if passing:
+                await self._renew()
+        elif own is None and self.fault in _PASSING:
+            await self._renew()
+
+    async def end(self) -> None:
+        """Keep what waits, and leave what is not drained to the next start."""
+        for spool in self.to_drain:
+            try:
+                await spool.end()
+            except SpoolError as error:
+                self._telling.spool("left", path=str(spool.path), fault=str(error))
+
+    async def _renew(self) -> None:
+        if await asyncio.to_thread(fullness, self.rules.folder) >= self.rules.high_water:
+            if self.fault != "high_water":
+                self._closed("high_water")
+            return
+        try:
+            self._own = await Spool.open(self.rules.folder, self._closed)
+            self.fault = ""
+        except SpoolError as error:
+            self._telling.spool("refused", path=str(self.rules.folder), fault=str(error))
+            self._closed("open")
+
+    async def _part(self, spool: Spool) -> None:
+        """All of it is in Kafka: remove it, or keep it as evidence where the disk failed."""
+        betrayed = bool(spool.damaged) or spool.closed not in _PASSING | {"former"}
+        try:
+            if betrayed:
+                await spool.aside(spool.closed)
+                self._telling.spool("aside", path=str(spool.path), reason=spool.closed, damaged=spool.damaged)
+            else:
+                await spool.end()
+        except SpoolError as error:
+            self._telling.spool("left", path=str(spool.path), fault=str(error))
+
+    async def _reason(self, own: Spool) -> str:
+        if own.size_bytes + own.waiting_bytes >= self.rules.size_bytes:
+            return "size"
+        if own.oldest_us is not None and self._now_us() - own.oldest_us >= self.rules.age_us:
+            return "age"
+        return "high_water" if await asyncio.to_thread(fullness, self.rules.folder) >= self.rules.high_water else ""
+
+    def _closed(self, reason: str) -> None:
+        self.fault = reason
+        self._telling.spool_closed(reason)
