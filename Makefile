@@ -81,8 +81,10 @@ fmt: $(READY) ## format, and fix what can be fixed
 schemas: $(READY) ## write schemas/json from the models
 	@$(BIN)/python -m schemas.export
 
-faults: $(READY) ## the long form of the fault tests: ten seeds, 500 organisations
+faults: $(READY) ## the long form of the fault tests: kills of every service, 200 of the ingress, ten minutes of fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
+	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
+	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 
 bench: $(READY) ## throughput beside bare servers and the guide's design, into docs/performance.md (needs wrk)
 	@$(BIN)/python -m tests.bench.throughput $(BENCH_ARGS)

@@ -53,6 +53,15 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self._closing = True
 
+    def abort(self) -> None:
+        self._closing = True
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Let the loop turn until it is so."""
+        async with asyncio.timeout(20):
+            while not predicate():
+                await asyncio.sleep(0)
+
     def pause_reading(self) -> None:
         """It is given everything all the same."""
 
@@ -71,20 +80,18 @@ class Site:
         writer = Writer(sender, Limits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten)
         gates: Mapping[str, Gate] = {"default": Gate(Secrets(secret), binding(["*"], ["*"]))}
         receiver = Receiver(lambda: gates, writer, telling, topic_prefix=prefix, now_us=now_us)
-        self._application = Application(receiver, site(dict), telling)
+        self.application = Application(receiver, site(dict), telling)
         self._state = ServerState()
 
     async def exchange(self, *parts: bytes) -> bytes:
         """Everything that is answered to these parts, after which the sender writes nothing more."""
         wire = Wire()
-        connection = Connection(self._application, server_state=self._state)
+        connection = Connection(self.application, server_state=self._state)
         connection.connection_made(wire)
         for part in parts:
             connection.data_received(part)
         if connection.eof_received():
-            async with asyncio.timeout(20):
-                while not wire.is_closing():
-                    await asyncio.sleep(0)
+            await wire.until(wire.is_closing)
         connection.connection_lost(None)
         return wire.written
 

@@ -31,6 +31,14 @@ _LOG: Final = logging.getLogger("librdkafka")
 _LOG.addFilter(Seldom())
 
 
+ABOUT_THE_RECORD: Final = frozenset({
+    "MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "INVALID_MSG_SIZE", "RECORD_LIST_TOO_LARGE",
+    "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED",
+    "POLICY_VIOLATION",
+})  # fmt: skip
+"""librdkafka's names for what Kafka has against one record or one topic, and not because it is in trouble itself."""
+
+
 class KafkaError(Exception):
     """A record was not written, or may not have been: `reason` is librdkafka's own name for it."""
 

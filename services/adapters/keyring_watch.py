@@ -54,6 +54,10 @@ class KeyringWatch(Generic[T]):
         """What is in force now, replaced as a whole; asked once a request, so it only hands out."""
         return self._newest
 
+    def fault(self) -> str:
+        """What is wrong with the file, in a word; empty while it is in force."""
+        return "the file cannot be used, the last good one is in force: the log says why" if self._fault else ""
+
     async def run(self) -> None:
         """Look again and again, beside the loop, until cancelled."""
         while True:

@@ -3,10 +3,12 @@
 Rule: a field that may hold a secret is not passed here. What carries these names is dropped all the same.
 """
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -15,6 +17,21 @@ _NEVER = frozenset(
 )
 
 Logger = structlog.typing.FilteringBoundLogger
+
+
+class _Forgiving(io.TextIOBase):
+    """Standard error, whose reader may be gone and whose disk may be full: a line is lost then, and nothing else."""
+
+    def write(self, text: str) -> int:
+        """Write it if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -35,10 +52,10 @@ def configure(service: str, level: str) -> Logger:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Forgiving())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

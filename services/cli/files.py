@@ -2,6 +2,8 @@
 
 import json
 import os
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,25 +15,42 @@ def replace(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be; what is at `path` is untouched.
     """
+    _put(path, text, Path.rename)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """`replace` with the JSON of a value."""
+    replace(path, _json(value))
+
+
+def create_json(path: Path, value: Any) -> None:
+    """Put the JSON of a value at `path`, where nothing is; of two who try at once one does.
+
+    Raises:
+        FileExistsError: something is there.
+        OSError: it cannot be.
+    """
+    _put(path, _json(value), os.link)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _put(path: Path, text: str, name_it: Callable[[Path, Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # new, and its owner's alone
+    staging = Path(name)
     try:
-        descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             _hand_over(descriptor, path)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        staging.rename(path)
-    except BaseException:
+        name_it(staging, path)
+    finally:
         staging.unlink(missing_ok=True)
-        raise
     _keep_name(path.parent)
-
-
-def replace_json(path: Path, value: Any) -> None:
-    """`replace` with the JSON of a value."""
-    replace(path, json.dumps(value, indent=2) + "\n")
 
 
 def _hand_over(descriptor: int, path: Path) -> None:

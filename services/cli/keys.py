@@ -11,7 +11,7 @@ from typing import Final
 from schemas.keyring import Previous
 from schemas.values import Json, rfc3339
 from services.cli.exits import Exit, Failure
-from services.cli.files import replace_json
+from services.cli.files import create_json
 
 ANYBODY: Final = ("*",)
 _SECRET_BYTES = 32
@@ -64,9 +64,9 @@ def init(path: Path) -> None:
     Raises:
         Failure: there is one, or none can be written there.
     """
-    if path.exists():
-        raise Failure(Exit.UNUSABLE, f"{path} exists; a keyring is never overwritten")
     try:
-        replace_json(path, fresh())
+        create_json(path, fresh())
+    except FileExistsError:
+        raise Failure(Exit.UNUSABLE, f"{path} exists; a keyring is never overwritten") from None
     except OSError as error:
         raise Failure(Exit.UNUSABLE, f"{path}: cannot be made: {error.strerror}") from None

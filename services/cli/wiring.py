@@ -88,6 +88,11 @@ class Folders:
         return self.top / "orgs"
 
     @property
+    def spool(self) -> Path:
+        """Deliveries that Kafka has not yet."""
+        return self.top / "spool"
+
+    @property
     def archive(self) -> Path:
         """The archive of audit trails."""
         return self.top / "archive"
@@ -130,7 +135,7 @@ def shared(
         "HOST": HOST,
         # Each service has its own; an operator's `reconcile` works on the memory of the reconciler.
         "STATE_DIR": str(folders.of("reconciler")),
-        "SPOOL_DIR": str(folders.of("ingress") / "spool"),
+        "SPOOL_DIR": str(folders.spool),
         "SIMULATOR_URL": simulator,
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,

@@ -73,7 +73,9 @@ class Breaker:
         return True
 
     def probed(self, now_s: float, *, well: bool) -> None:
-        """The probe came back."""
+        """The probe came back; late news once the breaker is closed."""
+        if self.state is State.CLOSED:
+            return
         if well:
             self.state, self._failures, self._half_s = State.CLOSED, 0, 0.0
             self._acks, self._slow = [0, 0], [0, 0]

@@ -1,6 +1,6 @@
 """Who answers which path: the webhook's its receiver, everything else a Starlette site.
 
-Rule: whatever fails, the sender is answered, once; this is the one place that catches.
+Rule: whatever fails while a request is judged, its sender is answered, once; this is the one place that catches.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ def endpoint_of(target: bytes) -> str | None:
     """The endpoint that a request's target names; None when it is not a webhook's.
 
     Raises:
-        Exception: it is no target at all.
+        httptools.HttpParserInvalidURLError: it is no target at all.
+        UnicodeDecodeError: nor is it.
     """
     path = unquote(httptools.parse_url(target).path.decode("ascii"))
     if path.startswith(_PREFIX):
@@ -62,9 +63,15 @@ class Application:
     def hear(self, request: Request) -> None:
         """The head is whole: note whose path it is, and `refusal` when that can be said already."""
         target = request.target
-        request.endpoint = _usual(target) if len(target) <= _USUAL_BYTES else endpoint_of(target)
-        if request.endpoint is not None:
-            self._receiver.hear(request)
+        try:
+            request.endpoint = _usual(target) if len(target) <= _USUAL_BYTES else endpoint_of(target)
+            if request.endpoint is not None:
+                self._receiver.hear(request)
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            request.refusal = answers.FRAMING
+        except Exception:  # noqa: BLE001 - see above
+            self._telling.broken()
+            request.refusal = answers.BROKEN
 
     def take(self, request: Request) -> None:
         """Answer a request that is whole, or has a `refusal`."""

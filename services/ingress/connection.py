@@ -1,6 +1,7 @@
-"""One connection: requests are answered one after the other, in the order in which they came, whoever answers them.
+"""One connection: requests are taken as they come, and answered in the order in which they came.
 
-Rule: a request that cannot be read to its end is answered too, in its turn, and is the last one heard.
+Rule: nobody waits for another's answer, only for its turn to be written. A request that cannot be read to its end is
+answered too, in its turn, and is the last one heard.
 It is what uvicorn asks of a protocol class, without ASGI between: a task and its events would cost a delivery more than
 its proof does (docs/decisions/0014). uvicorn has no deadline for receiving; `expire` keeps ours.
 """
@@ -20,11 +21,11 @@ CONNECTIONS_MAX: Final = 30_000
 """Above the greatest burst we promise to take (20,000 at once)."""
 
 HELD_MAX_BYTES: Final = 128 * 1024 * 1024
-"""Bodies that are not whole, and requests that wait for their turn, on all connections together; a body that would be
-more is refused for now. One that comes in one piece with its head never counts."""
+"""Bodies that are not whole, on all connections together; one that would be more is refused for now. A body that comes
+in one piece with its head never counts."""
 
-_TURNS_MAX: Final = 8
-"""Requests that may wait for their turn; beyond it we read no further."""
+_OWED_MAX: Final = 8
+"""Answers that may be owed to one connection; beyond it we read no further."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -33,7 +34,7 @@ class Application(Protocol):
     """Whoever answers.
 
     Attributes:
-        held_bytes: What all connections hold of requests that cannot be answered yet; they keep it.
+        held_bytes: What all connections hold of bodies that are not whole; they keep it.
     """
 
     held_bytes: int
@@ -64,12 +65,12 @@ class Connection(asyncio.Protocol):
         self._all: set[Any] = server_state.connections
         self._transport: asyncio.Transport
         self._hearing = Hearing(self._begin, application.hear, self._expected, self._queue)
-        self._turns: deque[Request] = deque()
-        self._answering: Request | None = None
+        self._owed: deque[Request] = deque()
         self._held_bytes = 0
-        self._advancing = False
+        self._paused = False
         self._choked = False
         self._deaf = False
+        self._expected_late = False
         self._waiting_since_s = self._loop.time()
 
     # What the transport tells.
@@ -82,10 +83,10 @@ class Connection(asyncio.Protocol):
             self._cut(answers.CROWDED)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is there any more; what is being answered is finished all the same."""
+        """Nobody is there any more; what was taken is finished all the same."""
         del exc
         self._all.discard(self)
-        self._turns.clear()
+        self._owed.clear()
         self._deafen()
 
     def data_received(self, data: bytes) -> None:
@@ -95,7 +96,8 @@ class Connection(asyncio.Protocol):
         try:
             self._hearing.feed(data)
         except Unreadable as unreadable:
-            self._cut(unreadable.answer)
+            if not self._deaf:
+                self._cut(unreadable.answer)
         if self._held_bytes or self._hearing.held_bytes:
             self._hold()
 
@@ -105,19 +107,21 @@ class Connection(asyncio.Protocol):
         Returns:
             Whether an answer is owed, so that the connection must stay.
         """
-        if self._has_head():
+        request = self._hearing.request
+        if request is not None and request.version:
             self._cut(answers.FRAMING)
         self._deafen()
-        return self._answering is not None or bool(self._turns)
+        return bool(self._owed)
 
     def pause_writing(self) -> None:
-        """The sender does not read: it is not answered either."""
+        """The sender does not read: we read no further either."""
         self._choked = True
+        self._read_or_not()
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._choked = False
-        self._advance()
+        self._read_or_not()
 
     # What uvicorn's server asks.
 
@@ -126,7 +130,7 @@ class Connection(asyncio.Protocol):
         request = self._hearing.request
         if request is not None and request.version:
             request.keeps = False
-        elif self._answering is not None or self._turns:
+        elif self._owed:
             self._deafen()
         else:
             self._transport.close()
@@ -139,38 +143,34 @@ class Connection(asyncio.Protocol):
             receive_s: From the first byte of a request to its last, and from an answer until it is read.
             idle_s: From the connection, or the last answer, to the first byte.
         """
-        if self._answering is not None:
-            return
         request = self._hearing.request
         if self._choked or self._transport.is_closing():
             if now_s - self._waiting_since_s > receive_s:
                 self._transport.abort()
-        elif request is None:
-            if now_s - self._waiting_since_s > idle_s:
-                self._transport.close()
-        elif now_s - request.begun_s > receive_s:
-            self._cut(answers.LATE)
+        elif request is not None:
+            if now_s - request.begun_s > receive_s and not self._paused:
+                self._cut(answers.LATE)
+        elif not self._owed and now_s - self._waiting_since_s > idle_s:
+            self._transport.close()
 
     # What is heard.
 
     def _begin(self) -> Request:
         return Request(self._loop.time(), self._reply)
 
-    def _has_head(self) -> bool:
-        request = self._hearing.request
-        return request is not None and bool(request.version)
-
     def _expected(self) -> None:
-        if self._answering is None and not self._turns:
+        if self._owed:
+            self._expected_late = True
+        else:
             self._transport.write(_CONTINUE)
 
     def _hold(self) -> None:
         """Count what we hold, and refuse what is too much."""
-        held_bytes = self._hearing.held_bytes + sum(len(request.body) for request in self._turns)
+        held_bytes = self._hearing.held_bytes
         self._application.held_bytes += held_bytes - self._held_bytes
         self._held_bytes = held_bytes
         request = self._hearing.request
-        if request is not None and self._hearing.held_bytes and self._application.held_bytes > HELD_MAX_BYTES:
+        if request is not None and held_bytes and self._application.held_bytes > HELD_MAX_BYTES:
             request.refusal = answers.SATURATED
             self._hearing.drop()
             self._hold()
@@ -194,44 +194,49 @@ class Connection(asyncio.Protocol):
     # Turns.
 
     def _queue(self, request: Request) -> None:
-        if self._transport.is_closing():  # it was told that nothing more is heard
+        if self._deaf and request.refusal is None:  # its sender was told, or said, that nothing more is heard
             return
-        if self._answering is None and not self._turns and not self._choked:
-            self._answering = request
-            self._application.take(request)
-            return
-        self._turns.append(request)
-        if len(self._turns) > _TURNS_MAX:
-            self._transport.pause_reading()
+        self._owed.append(request)
+        if not request.keeps:
+            self._deafen()
+        elif len(self._owed) > _OWED_MAX:
+            self._read_or_not()
+        self._application.take(request)
 
-    def _advance(self) -> None:
-        """Let those who wait be answered, one after the other."""
-        if self._advancing:
-            return
-        self._advancing = True
-        while self._turns and self._answering is None and not self._choked:
-            if len(self._turns) == _TURNS_MAX + 1:
-                self._transport.resume_reading()
-            self._answering = self._turns.popleft()
-            self._application.take(self._answering)
-        self._advancing = False
+    def _read_or_not(self) -> None:
+        pause = self._choked or len(self._owed) > _OWED_MAX
+        if pause and not self._paused:
+            self._transport.pause_reading()
+        elif self._paused and not pause:
+            self._transport.resume_reading()
+            if self._hearing.request is not None:  # it waited for us, not for its sender
+                self._hearing.request.begun_s = self._loop.time()
+        self._paused = pause
 
     def _reply(self, request: Request) -> None:
+        """One of those owed has its answer; write what has its turn."""
         now_s = self._loop.time()
+        owed, transport = self._owed, self._transport
+        while owed and (answer := owed[0].given) is not None and not transport.is_closing():
+            first = owed.popleft()
+            last = answer.closes or not first.keeps or (self._deaf and not owed)
+            data = answer.closing if last else answer.kept
+            transport.write(data if first.method != b"HEAD" else data[: data.index(b"\r\n\r\n") + 4])
+            self._waiting_since_s = now_s
+            if last:
+                owed.clear()
+                self._deafen()
+                transport.close()
+        if self._paused or self._expected_late:
+            self._go_on()
         self._application.answered(request, now_s)
-        answer, self._answering = request.given, None
-        if answer is None or self._transport.is_closing():
-            return
-        last = answer.closes or not request.keeps or (self._deaf and not self._turns)
-        data = answer.closing if last else answer.kept
-        self._transport.write(data if request.method != b"HEAD" else data[: data.index(b"\r\n\r\n") + 4])
-        self._waiting_since_s = now_s
-        if last:
-            self._turns.clear()
-            self._deafen()
-            self._transport.close()
-            return
-        if self._hearing.request is not None:  # it waited for us, not for its sender
-            self._hearing.request.begun_s = now_s
-        if self._turns:
-            self._advance()
+
+    def _go_on(self) -> None:
+        """An answer less is owed."""
+        if not self._transport.is_closing():
+            self._read_or_not()
+            request = self._hearing.request
+            if self._expected_late and not self._owed:
+                self._expected_late = False
+                if request is not None and request.version and not request.size_bytes:
+                    self._transport.write(_CONTINUE)

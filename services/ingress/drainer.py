@@ -1,18 +1,20 @@
 """Takes spooled records to Kafka, in order, and is the only one that tries while the breaker is open.
 
-Rule: a record leaves the spool after its delivery report, and not a moment before. One that has waited longer than the
-ledger may be told of it (spec section 2, 6 h) changes no state any more: it goes to dead letters, and its key to a
-re-check.
+Rule: a record leaves the spool after its delivery report, and not a moment before. One that Kafka refuses, or does not
+take in time, is passed over and tried again later: it holds up no other, and it is not the only one that may probe.
+One that has waited longer than the ledger may be told of it (spec section 2, 6 h) changes no state any more: it goes to
+dead letters, and its key to a re-check.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from services.adapters.kafka import KafkaError, Producer
+from services.adapters.kafka import ABOUT_THE_RECORD, KafkaError, Producer
 from services.adapters.spool import Spool
 from services.core.breaker import State
 from services.ingress import records
@@ -22,57 +24,102 @@ from services.ingress.telling import Telling
 _LOOK_S: Final = 0.2
 _HOUSEKEEPING_S: Final = 1.0
 
+_AGAIN_S: Final = 5.0
+"""How long what was passed over is left alone."""
+
 _BATCH: Final = 200
 _BATCH_BYTES: Final = 4 << 20
 """What is under way at once: enough for thousands of records a second, little beside fresh deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Whole names of those it writes to by itself."""
+
+    received: str
+    dead_letters: str
 
 
 class Drainer:
     """Drains the spools of one process until it is cancelled."""
 
     def __init__(
-        self, spools: Spools, producer: Producer, telling: Telling, *, topic_prefix: str, now_us: Callable[[], int]
+        self,
+        spools: Spools,
+        producer: Producer,
+        telling: Telling,
+        on_failure: Callable[[str], None],
+        topics: Topics,
+        now_us: Callable[[], int],
     ) -> None:
+        """Drain nothing yet.
+
+        Args:
+            spools: What to drain.
+            producer: Its delivery reports decide.
+            telling: Told what became of each record.
+            on_failure: Told librdkafka's reason of each record that was not written.
+            topics: For what has waited too long.
+            now_us: Microseconds UTC.
+        """
         self._spools = spools
         self._producer = producer
         self._telling = telling
+        self._on_failure = on_failure
+        self._topics = topics
         self._now_us = now_us
-        self._received = named(RECEIVED, topic_prefix)
-        self._dead_letters = named(DEAD_LETTERS, topic_prefix)
+        self._passed_over: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
+        self._again_s = 0.0
 
     async def run(self) -> None:
-        """Drain, and keep the spools' house."""
-        loop = asyncio.get_running_loop()
-        house_s = 0.0
+        """Drain, and keep the spools' house; neither waits for the other, nor one disk for another."""
+        await asyncio.gather(self._drain(), self._keep_house())
+
+    async def _drain(self) -> None:
         while True:
             busy = False
             try:
                 busy = await self._round()
-                if loop.time() >= house_s:
-                    await self._spools.look()
-                    house_s = loop.time() + _HOUSEKEEPING_S
             except Exception:  # noqa: BLE001 - whatever fails once, what is spooled must be tried again
                 self._telling.broken()
             await asyncio.sleep(0 if busy else _LOOK_S)
 
-    async def _round(self) -> bool:
-        """Take one batch to Kafka; whether there may be more to do at once."""
-        for spool in self._spools.to_drain:
-            if spool.depth:
-                return await self._batch(spool)
-        return False
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self._spools.look()
+            except Exception:  # noqa: BLE001 - likewise
+                self._telling.broken()
+            await asyncio.sleep(_HOUSEKEEPING_S)
 
-    async def _batch(self, spool: Spool) -> bool:
+    async def _round(self) -> bool:
+        """Take a batch of each spool to Kafka; whether there may be more to do at once."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._again_s:
+            self._passed_over.clear()
+        busy = False
+        for spool in list(self._spools.to_drain):
+            passed_over = self._passed_over.setdefault(spool, set())
+            if spool.depth > len(passed_over):
+                busy |= await self._batch(spool, passed_over)
+        return busy
+
+    async def _batch(self, spool: Spool, passed_over: set[int]) -> bool:
         breaker, loop = self._spools.breaker, asyncio.get_running_loop()
         probing = breaker.state is not State.CLOSED
         if probing and not breaker.may_probe(loop.time()):
             return False
         well = False
         try:
-            batch = await spool.oldest(1 if probing else _BATCH, _BATCH_BYTES)
-            written = await asyncio.gather(*(self._write(record) for _, record in batch))
-            spool.delete(number for (number, _), done in zip(batch, written, strict=True) if done)
-            well = bool(batch) and all(written)
+            batch = await spool.oldest(1 if probing else _BATCH, _BATCH_BYTES, passed_over)
+            faults = await asyncio.gather(*(self._write(record) for _, record in batch))
+            written = [number for (number, _), fault in zip(batch, faults, strict=True) if not fault]
+            if len(written) < len(batch):
+                passed_over.update(number for (number, _), fault in zip(batch, faults, strict=True) if fault)
+                self._again_s = loop.time() + _AGAIN_S
+            spool.delete(written)
+            # What Kafka has against one record says that it answers.
+            well = any(not fault or fault in ABOUT_THE_RECORD for fault in faults)
         finally:
             if probing:
                 breaker.probed(loop.time(), well=well)
@@ -81,27 +128,26 @@ class Drainer:
                 self._spools.failed(loop.time())
         return well
 
-    async def _write(self, record: Spooled) -> bool:
-        if self._now_us() - record.received_us > self._spools.rules.age_us:
-            written = await self._write_all(*self._expired(record))
-            self._telling.drained("expired" if written else "failed")
-        else:
-            written = await self._write_all((record.topic, record.message))
-            self._telling.drained("written" if written else "failed")
-        return written
-
-    async def _write_all(self, *messages: tuple[str, Message]) -> bool:
+    async def _write(self, record: Spooled) -> str:
+        """Write one; why it is not written, or nothing."""
+        now_us = self._now_us()
+        expired = now_us - record.received_us > self._spools.rules.age_us
+        messages = self._expired(record, now_us) if expired else [(record.topic, record.message)]
         try:
             for topic, message in messages:
                 await self._producer.acked(topic, message)
         except KafkaError as error:
-            self._telling.unwritten(error.reason)
-            return False
-        return True
+            self._on_failure(error.reason)
+            self._telling.drained("failed")
+            return error.reason
+        self._telling.drained("expired" if expired else "written")
+        return ""
 
-    def _expired(self, record: Spooled) -> list[tuple[str, Message]]:
-        if record.topic != self._received or record.message.key is None:
+    def _expired(self, record: Spooled, now_us: int) -> list[tuple[str, Message]]:
+        if record.topic != self._topics.received or record.message.key is None:
             return [(record.topic, record.message)]  # a dead letter is one at any age
-        key, now_us = record.message.key.decode(), self._now_us()
-        letter = records.expired(record.message, key, now_us)
-        return [(self._dead_letters, letter), (self._received, records.recheck(key, "spooled_too_long", now_us))]
+        key = record.message.key.decode()
+        return [
+            (self._topics.dead_letters, records.expired(record.message, key, now_us)),
+            (self._topics.received, records.recheck(key, "spooled_too_long", now_us)),
+        ]

@@ -1,7 +1,8 @@
 """Bytes become requests: httptools' parser, with our caps, and without upgrades.
 
-Rule: never more of a body in memory than the cap; a body that is refused is read and forgotten. `Upgrade` is ignored
-(RFC 9110, 7.8): such a request is what it would be without. Whatever cannot be read in one way only is `Unreadable`.
+Rule: never more of a body in memory than the cap; a body that is refused, or of no webhook, is read and forgotten, and
+so are trailers. `Upgrade` is ignored (RFC 9110, 7.8): such a request is what it would be without. Whatever cannot be
+read in one way only is `Unreadable`.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,12 @@ from services.ingress import answers
 from services.ingress.answers import Answer
 from services.ingress.request import Field, Request
 
-HEAD_MAX_BYTES: Final = 64 * 1024
-"""A head still incomplete after so many bytes is cut off; the exact caps are judged when it is whole."""
+UNREAD_MAX_BYTES: Final = 64 * 1024
+"""What may come of a request beside its body: a head still incomplete after so many bytes is cut off (the exact caps
+are judged when it is whole), and so are trailers."""
+
+_A_BYTES_CHUNK: Final = 8
+"""A byte of body may come as a chunk of its own: `1`, CR, LF, the byte, CR, LF; and a little for an extension."""
 
 DROPPED_MAX_BYTES: Final = 16 * 1024 * 1024
 """So much of a refused body is read, so that its sender, who may still be writing, sees the answer."""
@@ -66,8 +71,9 @@ class Hearing:
         self._target = b""
         self._fields: list[Field] = []
         self._parts: list[bytes] = []
-        self._head_bytes = self._chunk_bytes = 0
+        self._come_bytes = self._piece_bytes = 0
         self._expects = False
+        self._has_head = False
 
     @property
     def held_bytes(self) -> int:
@@ -80,15 +86,15 @@ class Hearing:
         Raises:
             Unreadable: and what comes after them must not be fed.
         """
-        self._chunk_bytes = len(data)
-        self._head_bytes += self._chunk_bytes
+        self._piece_bytes = len(data)
+        self._come_bytes += self._piece_bytes
         try:
             self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise Unreadable(answers.FRAMING) from error
         request = self.request
-        if request is not None and not request.version and self._head_bytes > HEAD_MAX_BYTES:
-            raise Unreadable(answers.HEAD_TOO_LARGE)
+        if request is not None and self._come_bytes > UNREAD_MAX_BYTES + _A_BYTES_CHUNK * request.size_bytes:
+            raise Unreadable(answers.FRAMING if request.version else answers.HEAD_TOO_LARGE)
 
     def drop(self) -> None:
         """Forget what came of the body, and what will."""
@@ -105,7 +111,7 @@ class Hearing:
     def on_message_begin(self) -> None:
         """A first byte; a head that is read again had one before.
 
-        What stood before it in the same chunk is counted to its head too.
+        What stood before it in the same piece is counted to its head too.
 
         Raises:
             ValueError: nothing more is heard; this fails the parser.
@@ -114,15 +120,17 @@ class Hearing:
             raise ValueError
         if self.request is None:
             self.request = self._begin()
-        self._target, self._fields, self._expects = b"", [], False
-        self._head_bytes = self._chunk_bytes
+            self._come_bytes = self._piece_bytes
+        self._target, self._fields, self._expects, self._has_head = b"", [], False, False
 
     def on_url(self, part: bytes) -> None:
         """Part of the target."""
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; trailers come by this way too, into a list that nobody reads."""
+        """One field; trailers come by this way too, and are nobody's."""
+        if self._has_head:
+            return
         name = name.lower()
         self._fields.append((name, value))
         if name == b"expect":
@@ -146,10 +154,10 @@ class Hearing:
         request.method, request.target, request.fields = parser.get_method(), self._target, self._fields
         request.keeps = version == "1.1" and parser.should_keep_alive() and not upgrades
         request.version = version
-        request.head_bytes = self._head_bytes
-        self._fields = []
+        request.head_bytes = self._come_bytes
+        self._has_head = True
         self._heard(request)
-        if self._expects:
+        if self._expects and version == "1.1":
             if request.refusal is not None:  # this sender waits for our answer: asking for the body would be a lie
                 raise ValueError
             self._expected()
@@ -165,7 +173,8 @@ class Hearing:
         request.size_bytes += len(part)
         if request.refusal is None:
             if request.size_bytes <= BODY_MAX_BYTES:
-                self._parts.append(part)
+                if request.endpoint is not None:
+                    self._parts.append(part)
                 return
             request.refusal = answers.BODY_TOO_LARGE
             self._parts.clear()
@@ -187,18 +196,19 @@ class Hearing:
 
     def _feed(self, data: bytes) -> None:
         """Feed the parser; behind an upgrade a fresh one reads the same head without it, and then the body."""
-        parser = self._parser
-        assert parser is not None
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if not self._ignores_upgrade():
-                raise
-            version, rest = parser.get_http_version().encode(), data[upgrade.args[0] :]
-            lines = [b"%s %s HTTP/%s" % (parser.get_method(), self._target, version)]
-            lines += [b"%s: %s" % field for field in self._fields if field[0] != b"upgrade"]
-            self._parser = self._fresh()
-            self._feed(b"\r\n".join([*lines, b"", b""]) + rest)
+        while (parser := self._parser) is not None:
+            try:
+                parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._ignores_upgrade():
+                    raise
+                version, rest = parser.get_http_version().encode(), data[upgrade.args[0] :]
+                lines = [b"%s %s HTTP/%s" % (parser.get_method(), self._target, version)]
+                lines += [b"%s: %s" % field for field in self._fields if field[0] != b"upgrade"]
+                self._parser = self._fresh()
+                data = b"\r\n".join([*lines, b"", b""]) + rest
+            else:
+                return
 
     def _ignores_upgrade(self) -> bool:
         """Whether this head asks for one, so that what follows it is kept from this parser; CONNECT is refused."""

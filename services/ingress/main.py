@@ -9,7 +9,8 @@ import gc
 import logging
 import resource
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
@@ -26,7 +27,7 @@ from services.adapters.settings import Settings, Unusable
 from services.core.breaker import State
 from services.ingress.app import Application, site
 from services.ingress.connection import CONNECTIONS_MAX, Connection
-from services.ingress.drainer import Drainer
+from services.ingress.drainer import Drainer, Topics
 from services.ingress.gates import Gate, gates
 from services.ingress.receive import Receiver
 from services.ingress.server import Server, Turns
@@ -53,26 +54,28 @@ class _Health:
 
     kafka: str = "not asked yet"
     draining: str = ""
-    fatal: bool = field(default=False)
+    fatal: bool = False
     spools: Spools | None = None
+    keyring: Callable[[], str] = str
 
     def checks(self) -> dict[str, str]:
         """Faults that keep us from taking deliveries; with room in the spool a Kafka that is away is none."""
         spooling = self.spools is not None and self.spools.has_room
-        return {"kafka": "" if spooling else self.kafka, "keyring": "", "draining": self.draining}
+        return {"kafka": "" if spooling else self.kafka, "draining": self.draining}
 
     def notes(self) -> dict[str, str]:
         """What is not as it should be, and keeps nobody from taking deliveries."""
-        if self.spools is None:
-            return {}
-        spools = self.spools
-        return {
-            "kafka": f"{self.kafka}; deliveries go to the spool" if self.kafka and spools.has_room else "",
-            "spool": f"takes no records: {spools.fault}" if spools.fault else "",
-            "waiting": f"{spools.depth} spooled records, the oldest for {spools.oldest_age_s:.0f} s"
-            if spools.depth
-            else "",
-        }
+        notes = {"keyring": self.keyring()}
+        if (spools := self.spools) is not None:
+            if self.kafka and spools.has_room:
+                notes["kafka"] = f"{self.kafka}; deliveries go to the spool"
+            if spools.fault or spools.stalled:
+                notes["spool"] = f"takes no records: {spools.fault or 'its disk does not answer'}"
+            elif spools.left:
+                notes["spool"] = f"{spools.left} folders of former processes cannot be opened: the log says why"
+            if spools.depth:
+                notes["waiting"] = f"{spools.depth} spooled records, the oldest for {spools.oldest_age_s:.0f} s"
+        return notes
 
 
 def main(settings: Settings) -> int:
@@ -119,7 +122,7 @@ def _raise_file_limit() -> None:
 
 
 async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
-    health, telling = _Health(), Telling(log, held.newest)
+    health, telling = _Health(keyring=held.fault), Telling(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     rules = _spool_rules(settings)
     # Before we listen: opening holds the process up, and what a former one left may be much.
@@ -154,10 +157,11 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
         asyncio.create_task(held.run(), name="keyring-watch"),
     ]
     if spools is not None:
-        drainer = Drainer(spools, producer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+        to = Topics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
+        drainer = Drainer(spools, producer, telling, failed, to, clock.now_us)
         tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
     for task in tasks:
-        task.add_done_callback(partial(_must_not_end, log))
+        task.add_done_callback(partial(_must_not_end, log, health))
     with listening:
         await server.serve(sockets=[listening])
     for task in tasks:
@@ -171,9 +175,10 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
     return 1 if health.fatal else 0
 
 
-def _must_not_end(log: logs.Logger, task: "asyncio.Task[None]") -> None:
+def _must_not_end(log: logs.Logger, health: _Health, task: "asyncio.Task[None]") -> None:
     """A task of the whole process ends with it; an end of its own is a fault that must not pass in silence."""
     if not task.cancelled():
+        health.fatal = True
         log.error("task ended", task=task.get_name(), exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
 

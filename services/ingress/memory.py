@@ -33,7 +33,8 @@ class Recently:
         """Whether it happened, and not too long ago."""
         if now_us >= self._forget_us:
             self._forget(now_us)
-        return thing in self._at_us
+        at_us = self._at_us.get(thing)
+        return at_us is not None and abs(now_us - at_us) < self._within_us  # a clock may have been set back
 
     def __len__(self) -> int:
         return len(self._at_us)

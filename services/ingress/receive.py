@@ -72,24 +72,22 @@ class Receiver:
             request.answer(answers.FORGED if gate else answers.NO_ENDPOINT)
             return
         request.digest = sha256(raw).digest()
+        told: webhook.Delivery | UnknownEvent
         try:
-            told = webhook.parse(raw)
+            told, memory = webhook.parse(raw), self._written
         except UnknownEvent as unknown:
-            known = self._buried.knows(request.digest, now_us)
-            refusal = self._refusal(gate, request, unknown, known=known)
-            if refusal is None:
-                self._bury(request, unknown.key, unknown, answers.PARKED)
-            else:
-                request.answer(refusal)
+            told, memory = unknown, self._buried
         except Malformed as fault:
             self._bury(request, None, fault, answers.malformed(fault.field, fault.rule))
+            return
+        known = memory.knows(request.digest, now_us)
+        refusal = self._refusal(gate, request, told, known=known)
+        if refusal is not None:
+            request.answer(refusal)
+        elif isinstance(told, UnknownEvent):
+            self._bury(request, told.key, told, answers.PARKED)
         else:
-            known = self._written.knows(request.digest, now_us)
-            refusal = self._refusal(gate, request, told, known=known)
-            if refusal is None:
-                self._write(request, told, known=known)
-            else:
-                request.answer(refusal)
+            self._write(request, told, known=known)
 
     def _refusal(
         self, gate: Gate, request: Request, told: webhook.Delivery | UnknownEvent, *, known: bool
@@ -148,13 +146,9 @@ class Receiver:
             return
         self._asked.add(key, now_us)
         wish = records.recheck(key, row, now_us)
-        room = self._writer.post(self._received, wish, partial(self._heard, key))
-        if not room:
-            self._asked.discard(key)
-        self._telling.recheck(
-            row, "no_room" if not room else "asked" if self._asked.knows(key, now_us) else "unwritten"
-        )
+        self._writer.post(self._received, wish, partial(self._heard, key, row))
 
-    def _heard(self, key: Key, written: bool) -> None:  # noqa: FBT001 - a report's one word
+    def _heard(self, key: Key, row: Row, written: bool) -> None:  # noqa: FBT001 - a report's one word
+        self._telling.recheck(row, "asked" if written else "unwritten")
         if not written:
             self._asked.discard(key)

@@ -8,17 +8,33 @@ process: who loses an fsync today loses another tomorrow.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from schemas.spooled import Spooled
 from services.adapters.spool import OnReport, Spool, SpoolError, Taken, left_behind
-from services.adapters.spool.disk import fullness
+from services.adapters.spool.disk import fullness, sync_s
 from services.core.breaker import Breaker, State
 from services.ingress.telling import Telling
 
 _PASSING: Final = frozenset({"age", "size", "high_water"})
 """Reasons that an empty spool does not have."""
+
+_END_S: Final = 5.0
+"""No disk is waited for longer, at the end."""
+
+_SWIFT_S: Final = 0.05
+"""Opening a folder takes about ten syncs and holds the loop up meanwhile: only on a disk that answers quickly."""
+
+_WAITING_MAX_BYTES: Final = 64 << 20
+"""What may wait for the disk, as what may be in flight to Kafka."""
+
+_AGAIN_BELOW: Final = 0.05
+"""A disk that was too full is full enough again so much below the mark: no flapping."""
+
+_LOOK_AGAIN_S: Final = 5.0
+_ORPHANS_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +63,22 @@ class Spools:
         self.breaker = Breaker()
         self.fault = ""
         """Why no records are taken; empty while they are."""
+        self.stalled = False
+        """The disk has not answered in time, and not since."""
+        self.left = 0
+        """Folders that former processes left, and that could not be opened."""
         self._telling = telling
         self._now_us = now_us
         self._own: Spool | None = None
         self._former: list[Spool] = []
         self._told = State.CLOSED
+        self._adopted_s = 0.0
 
     @classmethod
     async def open(cls, rules: Rules, telling: Telling, now_us: Callable[[], int]) -> Self:
         """Adopt what former processes left, and open an own one; what cannot be had is told, and missing."""
         spools = cls(rules, telling, now_us)
-        for folder in left_behind(rules.folder):
-            try:
-                spool = await Spool.adopt(folder, telling.spool_closed)
-            except Taken:
-                continue
-            except SpoolError as error:
-                telling.spool("left", path=str(folder), fault=str(error))
-            else:
-                telling.spool("found", path=str(folder), records=spool.depth, damaged=spool.damaged)
-                spools._former.append(spool)
+        await spools._adopt()
         await spools._renew()
         return spools
 
@@ -74,7 +86,13 @@ class Spools:
     def has_room(self) -> bool:
         """Whether a record would be taken now."""
         own = self._own
-        return own is not None and not own.closed and own.size_bytes + own.waiting_bytes < self.rules.size_bytes
+        return (
+            own is not None
+            and not own.closed
+            and not self.stalled
+            and own.waiting_bytes < _WAITING_MAX_BYTES
+            and own.size_bytes + own.waiting_bytes < self.rules.size_bytes
+        )
 
     @property
     def preferred(self) -> bool:
@@ -104,6 +122,8 @@ class Spools:
 
     def acked(self, now_s: float, took_s: float) -> None:
         """Kafka acknowledged a record, in time or late; arguments as of the breaker."""
+        if self.breaker.state is not State.CLOSED and not self.has_room:
+            self.breaker.probed(now_s, well=True)  # nobody else could: deliveries ask Kafka themselves
         self.breaker.acked(now_s, took_s)
         if self.breaker.state is not self._told:
             self.tell_breaker()
@@ -124,7 +144,7 @@ class Spools:
     def append(self, record: Spooled, on_report: OnReport) -> None:
         """Keep one record; ask `has_room` first."""
         assert self._own is not None
-        self._own.append(record, on_report)
+        self._own.append(record, partial(self._reported, on_report))
 
     async def look(self) -> None:
         """Close the own one when it is time, part with those that are empty, and open a new one; once a second."""
@@ -143,19 +163,61 @@ class Spools:
                 await self._renew()
         elif own is None and self.fault in _PASSING:
             await self._renew()
+        await self._look_for_orphans()
 
     async def end(self) -> None:
-        """Keep what waits, and leave what is not drained to the next start."""
-        for spool in self.to_drain:
-            try:
+        """Keep what waits, and leave what is not drained to the next start; no disk is waited for longer than 5 s."""
+        await asyncio.gather(*(self._end(spool) for spool in self.to_drain))
+
+    async def _end(self, spool: Spool) -> None:
+        try:
+            async with asyncio.timeout(_END_S):
                 await spool.end()
+        except (SpoolError, TimeoutError) as error:
+            fault = str(error) or "its disk does not answer"
+            self._telling.spool("left", path=str(spool.path), fault=fault)
+
+    def _reported(self, on_report: OnReport, kept: bool) -> None:  # noqa: FBT001 - a report's one word
+        self.stalled = False
+        on_report(kept)
+
+    async def _adopt(self) -> None:
+        """Take what former processes left, to drain it."""
+        left = 0
+        try:
+            found = left_behind(self.rules.folder)
+        except SpoolError as error:
+            self._telling.spool("refused", path=str(self.rules.folder), fault=str(error))
+            return
+        for folder in found:
+            try:
+                spool = await Spool.adopt(folder, self._telling.spool_closed)
+            except Taken:
+                continue
             except SpoolError as error:
-                self._telling.spool("left", path=str(spool.path), fault=str(error))
+                left += 1
+                self._telling.spool("left", path=str(folder), fault=str(error))
+            else:
+                self._telling.spool("found", path=str(folder), records=spool.depth, damaged=spool.damaged)
+                self._former.append(spool)
+        self.left = left
+
+    async def _look_for_orphans(self) -> None:
+        """What another process left since, and what could not be opened before."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._adopted_s < (_LOOK_AGAIN_S if self.left else _ORPHANS_S):
+            return
+        self._adopted_s = now_s
+        if await asyncio.to_thread(sync_s, self.rules.folder) < _SWIFT_S:
+            await self._adopt()
 
     async def _renew(self) -> None:
-        if await asyncio.to_thread(fullness, self.rules.folder) >= self.rules.high_water:
+        most = self.rules.high_water - (_AGAIN_BELOW if self.fault == "high_water" else 0)
+        if await asyncio.to_thread(fullness, self.rules.folder) >= most:
             if self.fault != "high_water":
                 self._closed("high_water")
+            return
+        if self.fault and await asyncio.to_thread(sync_s, self.rules.folder) >= _SWIFT_S:
             return
         try:
             self._own = await Spool.open(self.rules.folder, self._closed)

@@ -16,7 +16,7 @@ from typing import Final
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import Ack, KafkaError, Producer, QueueFull
+from services.adapters.kafka import ABOUT_THE_RECORD, Ack, KafkaError, Producer, QueueFull
 from services.ingress.spools import Spools
 
 _SWEEP_S: Final = 0.05
@@ -111,9 +111,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether no further record would be taken now."""
-        if self.in_flight < self._limits.records and self._in_flight_bytes < self._limits.size_bytes:
-            return False
-        return self._spools is None or not self._spools.has_room
+        return self._kafka_full and (self._spools is None or not self._spools.has_room)
 
     @property
     def owed(self) -> int:
@@ -155,18 +153,17 @@ class Writer:
         if not self._sweeping:
             self._sweep()
 
-    def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> bool:
-        """Write one record without waiting; it is never spooled.
+    def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> None:
+        """Write one record without waiting; it is never spooled, and not tried where there is no room.
 
-        Returns:
-            Whether its fate is told to `on_known`: perhaps already, as not written, where it was refused at once. False
-            when there was no room for it, and then nothing is told.
+        Args:
+            topic: Its whole name.
+            message: The record.
+            on_known: Told whether every in-sync replica has it, perhaps at once.
         """
-        if self._kafka_full:
-            return False
-        if self._spools is not None and self._spools.preferred:
+        if self._kafka_full or (self._spools is not None and self._spools.preferred):
             on_known(False)
-            return True
+            return
 
         def report(result: Ack | KafkaError) -> None:
             if isinstance(result, KafkaError):
@@ -175,11 +172,8 @@ class Writer:
 
         try:
             self._producer.send(topic, message, report)
-        except QueueFull:
-            return False
         except KafkaError as error:
             report(error)
-        return True
 
     def _reported(self, going: _Outgoing, result: Ack | KafkaError) -> None:
         """Kafka's delivery report of a record, in time or late."""
@@ -188,7 +182,7 @@ class Writer:
         if isinstance(result, KafkaError):
             self._on_failure(result.reason)
             if going.at_kafka:
-                self._not_in_time(going)
+                self._not_in_time(going, result.reason)
             return
         going.at_kafka = False
         if self._spools is not None:
@@ -196,10 +190,10 @@ class Writer:
             self._spools.acked(now_s, now_s - going.sent_s)
         going.tell(Fate.WRITTEN)
 
-    def _not_in_time(self, going: _Outgoing) -> None:
+    def _not_in_time(self, going: _Outgoing, reason: str = "") -> None:
         """Kafka has not acknowledged it in time, or refused it: the spool's turn."""
         going.at_kafka = False
-        if self._spools is not None:
+        if self._spools is not None and reason not in ABOUT_THE_RECORD:
             self._spools.failed(self._loop.time())
         self._spool(going, Fate.UNWRITTEN)
 
@@ -216,8 +210,15 @@ class Writer:
 
     def _sweep(self) -> None:
         """Answer what has waited long enough; what was answered meanwhile only stood in the row."""
-        self._producer.settle()
-        now_s = self._loop.time()
+        try:
+            self._producer.settle()
+            self._expire(self._loop.time())
+        finally:
+            self._sweeping = bool(self._for_kafka or self._for_spool)
+            if self._sweeping:
+                self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _expire(self, now_s: float) -> None:
         waits = self._for_kafka
         while waits and (not waits[0].at_kafka or waits[0].due_s <= now_s):
             going = waits.popleft()
@@ -227,7 +228,6 @@ class Writer:
         while waits and (waits[0].answered or waits[0].due_s <= now_s):
             going = waits.popleft()
             if not going.answered:
+                if self._spools is not None:
+                    self._spools.stalled = True
                 going.tell(Fate.UNWRITTEN)
-        self._sweeping = bool(self._for_kafka or self._for_spool)
-        if self._sweeping:
-            self._loop.call_later(_SWEEP_S, self._sweep)

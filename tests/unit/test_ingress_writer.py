@@ -13,7 +13,7 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
     known: list[bool] = []
     fates: list[Fate] = []
     writer = Writer(producer, Limits(1.0, 0.4, 10, 1 << 26), reasons.append)
-    assert writer.post("any", TOO_LARGE, known.append)
+    writer.post("any", TOO_LARGE, known.append)
     writer.write("any", TOO_LARGE, 0, fates.append)
     assert (known, fates) == ([False], [Fate.UNWRITTEN])
     assert (reasons, writer.in_flight) == (["MSG_SIZE_TOO_LARGE"] * 2, 0)

@@ -1,6 +1,9 @@
 """What the disk under a spool's folder is like: how full, in memory or not, and what was put aside on it."""
 
+import math
 import os
+import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +25,25 @@ def fullness(folder: Path) -> float:
 
 def is_volatile(folder: Path) -> bool:
     """Whether the file system of a folder is in memory, so that a restart of the machine loses it."""
-    place = _nearest(folder.absolute())
+    place = _nearest(folder.resolve())
     kinds = {}
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
         _, mounted, kind, *_ = line.split(" ")
         kinds[Path(mounted.encode().decode("unicode_escape"))] = kind  # of two mounts on one place the later counts
     return next((kinds[path] for path in (place, *place.parents) if path in kinds), "") in _IN_MEMORY
+
+
+def sync_s(folder: Path) -> float:
+    """How long the disk takes to sync a small file, seconds; infinite where it cannot. Blocks, and holds nobody up."""
+    began_s = time.monotonic()
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+            file.write(b"spool")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return math.inf
+    return time.monotonic() - began_s
 
 
 def put_aside(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ error of the disk nothing is written any more, and what was kept before it can s
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,7 @@ class Spool:
         self._appended.append((number, raw, record.received_us, on_report))
         self._commit_soon()
 
-    async def oldest(self, most: int, size_bytes: int) -> list[tuple[int, Spooled]]:
+    async def oldest(self, most: int, size_bytes: int, without: Container[int] = ()) -> list[tuple[int, Spooled]]:
         """The oldest records with their numbers, in order; the same again until they are deleted.
 
         What cannot be read is passed over, counted as damage, and closes the spool.
@@ -142,8 +142,9 @@ class Spool:
         Args:
             most: At most so many.
             size_bytes: At most so large together, as encoded; one is given whatever its size.
+            without: Numbers to pass over.
         """
-        while not self._ended and (numbers := self._stock.oldest(most, size_bytes)):
+        while not self._ended and (numbers := self._stock.oldest(most, size_bytes, without)):
             read = await self._thread.ask(partial(self._read, numbers))
             live = [(number, record) for number, record in zip(numbers, read, strict=True) if number in self._stock]
             bad = [number for number, record in live if record is None]

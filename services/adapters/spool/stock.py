@@ -5,6 +5,7 @@ has its name, and the damaged one is put aside with every byte it has.
 """
 
 from array import array
+from collections.abc import Container
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,11 +74,11 @@ class Stock:
             del self._sizes[: self.front - self._first], self._times[: self.front - self._first]
             self._first = self.front
 
-    def oldest(self, most: int, size_bytes: int) -> list[int]:
-        """The first numbers, at most so many and so large, but at least one."""
+    def oldest(self, most: int, size_bytes: int, without: Container[int] = ()) -> list[int]:
+        """The first numbers that are not in `without`, at most so many and so large, but at least one."""
         chosen: list[int] = []
         for number in range(self.front, self.next):
-            if number in self._dropped:
+            if number in self._dropped or number in without:
                 continue
             size_bytes -= self._sizes[number - self._first]
             if chosen and (size_bytes < 0 or len(chosen) >= most):

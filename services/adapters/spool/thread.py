@@ -5,6 +5,7 @@ Rule: a daemon, since a sync may never return, and a process must be able to end
 
 import asyncio
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ class Thread:
         threading.Thread(target=self._work, name="spool", daemon=True).start()
 
     def do(self, call: Callable[[], None]) -> None:
-        """Have `call` called; it may not raise."""
+        """Have `call` called; what it raises ends nothing but itself, and is printed as a thread's last words are."""
         self._todo.put(call)
 
     async def ask(self, call: Callable[[], T]) -> T:
@@ -37,7 +38,10 @@ class Thread:
 
     def _work(self) -> None:
         while (call := self._todo.get()) is not None:
-            call()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - what comes after it must be done all the same
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _answer(answer: Future[T], call: Callable[[], T]) -> None:
