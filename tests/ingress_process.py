@@ -107,8 +107,8 @@ def request(payload: bytes, **how: Any) -> bytes:
 class Line:
     """One connection to an ingress."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, port: int, timeout_s: float = 20.0) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self._read = self._socket.makefile("rb")
 
     def write(self, data: bytes) -> None:
@@ -256,7 +256,16 @@ def keyring_file(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> Iterator[Ingress]:
-    """Start one process; ends it, if it still runs, with SIGKILL."""
+    """Start one process and wait until it answers; ends it, if it still runs, with SIGKILL."""
+    with unborn(bootstrap, prefix, folder, **environment) as running:
+        eventually(lambda: running.logged("listening") or running.process.poll() is not None)
+        running.port = running.logged("listening")[0]["port"] if running.process.poll() is None else 0
+        yield running
+
+
+@contextlib.contextmanager
+def unborn(bootstrap: str, prefix: str, folder: Path, **environment: str) -> Iterator[Ingress]:
+    """The same, without waiting."""
     environ = {
         "PATH": os.environ["PATH"],
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
@@ -272,8 +281,6 @@ def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> It
     reader = threading.Thread(target=running.lines.extend, args=[process.stderr], daemon=True)
     reader.start()
     try:
-        eventually(lambda: running.logged("listening") or process.poll() is not None)
-        running.port = running.logged("listening")[0]["port"] if process.poll() is None else 0
         yield running
     finally:
         process.kill()

@@ -16,7 +16,7 @@ from schemas.codec import Message
 from schemas.spooled import Spooled
 from services.adapters.kafka import ABOUT_THE_RECORD, KafkaError, Producer
 from services.adapters.spool import Spool
-from services.core.breaker import State
+from services.core.breaker import PROBE_S, State
 from services.ingress import records
 from services.ingress.spools import Spools
 from services.ingress.telling import Telling
@@ -24,8 +24,8 @@ from services.ingress.telling import Telling
 _LOOK_S: Final = 0.2
 _HOUSEKEEPING_S: Final = 1.0
 
-_AGAIN_S: Final = 5.0
-"""How long what was passed over is left alone."""
+_AGAIN_S: Final = 2 * PROBE_S
+"""How long what was passed over is left alone: beyond the end of the next probe, which so is another record."""
 
 _BATCH: Final = 200
 _BATCH_BYTES: Final = 4 << 20
@@ -124,6 +124,8 @@ class Drainer:
             if probing:
                 breaker.probed(loop.time(), well=well)
                 self._spools.tell_breaker()
+                if well:  # what probes passed over comes first again
+                    self._passed_over.clear()
             elif not well:
                 self._spools.failed(loop.time())
         return well

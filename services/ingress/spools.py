@@ -239,6 +239,8 @@ class Spools:
             self._telling.spool("left", path=str(spool.path), fault=str(error))
 
     async def _reason(self, own: Spool) -> str:
+        if not own.path.exists():
+            return "gone"  # somebody removed it: what is written there now would be lost with us
         if own.size_bytes + own.waiting_bytes >= self.rules.size_bytes:
             return "size"
         if own.oldest_us is not None and self._now_us() - own.oldest_us >= self.rules.age_us:
