@@ -85,6 +85,7 @@ faults: $(READY) ## the long form of the fault tests: kills of every service, 20
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
+	@$(BIN)/python -m tests.faults.fuzz_timing
 
 bench: $(READY) ## throughput beside bare servers and the guide's design, into docs/performance.md (needs wrk)
 	@$(BIN)/python -m tests.bench.throughput $(BENCH_ARGS)

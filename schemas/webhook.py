@@ -180,16 +180,16 @@ def delivery(body: Any) -> Delivery:
     except ValueError:
         raise Malformed("eventTimestamp", _RULES["eventTimestamp"]) from None
     metadata = body.get("metadata") or {}
-    # The sender's place for its own ids is `metadata`; the top level is accepted too.
-    event_id, sequence = metadata.get("eventId"), metadata.get("sequence")
+    # The sender's place for its own ids is `metadata`; the top level is accepted too, and judged in any case.
+    event_id, sequence = _event_id(body.get("eventId")), _sequence(body.get("sequence"))
     marked, odd_marks = _marks(metadata, body)
     return Delivery(
         body,
         key_of(body["orgId"], body["integrationId"]),
         event,
         at_us,
-        _event_id(body.get("eventId") if event_id is None else event_id),
-        _sequence(body.get("sequence") if sequence is None else sequence),
+        _event_id(metadata.get("eventId")) or event_id,
+        _sequence(metadata.get("sequence")) or sequence,
         marked,
         odd_marks,
     )

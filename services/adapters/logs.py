@@ -3,11 +3,11 @@
 Rule: a field that may hold a secret is not passed here. What carries these names is dropped all the same.
 """
 
-import contextlib
 import io
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
@@ -24,14 +24,17 @@ class _Forgiving(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write it if that can be done."""
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Likewise."""
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             sys.stderr.flush()
+
+    def __del__(self) -> None:
+        """Nothing is owed: io's own would flush once more, when this module's names are gone."""
 
 
 def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

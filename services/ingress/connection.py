@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
         if self._deaf and request.refusal is None:  # its sender was told, or said, that nothing more is heard
             return
         self._owed.append(request)
-        if not request.keeps:
+        if not request.keeps or (request.refusal is not None and request.refusal.closes):
             self._deafen()
         elif len(self._owed) > _OWED_MAX:
             self._read_or_not()

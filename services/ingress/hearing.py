@@ -132,7 +132,7 @@ class Hearing:
         if self._has_head:
             return
         name = name.lower()
-        self._fields.append((name, value))
+        self._fields.append((name, value.strip(b" \t")))  # RFC 9112, 5.1: white space around a value is not of it
         if name == b"expect":
             self._expects = True
 

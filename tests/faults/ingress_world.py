@@ -22,6 +22,7 @@ from tests.ingress_process import Ingress, body, ingress, raw
 from tests.stopping import stop
 
 DEPTH = "lifecycle_ingress_spool_records"
+OLDEST_S = "lifecycle_ingress_spool_oldest_seconds"
 OPEN = "lifecycle_ingress_spool_open"
 CLOSED = "lifecycle_ingress_spool_closed_total"
 DRAINED = "lifecycle_ingress_spool_drained_total"

@@ -21,6 +21,7 @@ from tests.faults.ingress_world import (
     CLOSED,
     DEPTH,
     DRAINED,
+    OLDEST_S,
     OPEN,
     World,
     copies,
@@ -74,7 +75,7 @@ def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order
         assert running.metric(DEPTH) == kept
         assert running.metric("lifecycle_ingress_spool_bytes") > sum(len(one.payload) for one in quick)
         assert running.metric(OPEN) == 1
-        assert running.metric("lifecycle_ingress_spool_oldest_seconds") > 0
+        assert running.metric(OLDEST_S) > 0
         eventually(lambda: "deliveries go to the spool" in notes(running).get("kafka", ""))
         found = readiness(running)
         assert (found["status"], found["checks"]["kafka"]) == ("ready", "ok")
@@ -190,6 +191,7 @@ def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(wo
         eventually(lambda: running.metric(CLOSED, reason="age") == 1)
         assert [one.status for one in sent(running, body())] == [503]
 
+        eventually(lambda: running.metric(OLDEST_S) > 5)  # and so is the youngest older than its age
         world.go_on()
         eventually(lambda: drained(running))
         assert running.metric(DRAINED, result="expired") == len(openers) + len(old) + 1
