@@ -222,7 +222,7 @@ class Reader:
         self._found: list[confluent_kafka.Message] = []
 
     def read(self) -> "list[confluent_kafka.Message]":
-        ends = {place.partition: self._consumer.get_watermark_offsets(place, timeout=20)[1] for place in self._places}
+        ends = eventually(self._ends)  # a broker that stood still for long has lost its leadership for a moment
         while any(self._next[number] < end for number, end in ends.items()):
             message = self._consumer.poll(20)
             assert message is not None
@@ -230,6 +230,12 @@ class Reader:
             self._found.append(message)
             self._next[message.partition() or 0] = (message.offset() or 0) + 1
         return self._found
+
+    def _ends(self) -> dict[int, int]:
+        try:
+            return {p.partition: self._consumer.get_watermark_offsets(p, timeout=20)[1] for p in self._places}
+        except confluent_kafka.KafkaException as error:
+            raise AssertionError(str(error)) from error
 
     def close(self) -> None:
         self._consumer.close()

@@ -118,7 +118,8 @@ def said(attempts: list[Attempt]) -> list[str]:
 
 
 def drained(running: Ingress) -> bool:
-    return running.metric(DEPTH) == 0 and running.metric(BREAKER, state="closed") == 1
+    """Whether nothing waits and Kafka is asked again: a delivery is sent to see that."""
+    return running.metric(DEPTH) == 0 and said(sent(running, body())) == ["queued"]
 
 
 def deviations(running: Ingress, attempts: list[Attempt]) -> list[str]:

@@ -132,8 +132,16 @@ def test_slow_acknowledgements_from_before_a_good_probe_are_forgotten() -> None:
     assert breaker.may_probe(T)
     acking(breaker, 100, SLOWER_S)  # late reports of what was sent before it opened
     breaker.probed(T + TICK_S, well=True)
-    assert acking(breaker, SLOW_LEAST - 1, SLOWER_S, T + TICK_S).state is State.CLOSED
-    assert acking(breaker, 1, SLOWER_S, T + TICK_S).state is State.OPEN
+    assert acking(breaker, SLOW_LEAST - 1, SLOWER_S, T + 2 * SLOW_S).state is State.CLOSED
+    assert acking(breaker, 1, SLOWER_S, T + 2 * SLOW_S).state is State.OPEN
+
+
+@pytest.mark.xfail(strict=True, reason="they are counted as slow, and open it again at once")
+def test_late_reports_of_what_was_sent_before_it_closed_do_not_open_it_again() -> None:
+    breaker = probing()
+    breaker.probed(T + 1, well=True)
+    assert acking(breaker, 10 * SLOW_LEAST, SLOWER_S, T + 1 + TICK_S).state is State.CLOSED
+    assert acking(breaker, SLOW_LEAST, SLOWER_S, T + 1 + SLOWER_S).state is State.OPEN, "sent since, and slow"
 
 
 def test_nothing_but_a_probe_closes_it() -> None:
