@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from schemas import webhook
-from schemas.values import Key, Record, rfc3339
+from schemas.times import rfc3339
+from schemas.values import Key, Record
 
 Headers = list[tuple[str, bytes]]
 R = TypeVar("R", bound=Record)

@@ -1,4 +1,4 @@
-"""The sender's wire format, the guide's dialect, and its strict JSON. The only module that speaks it.
+"""The sender's wire format, the guide's dialect, and its strict JSON. Only this module and its shape speak it.
 
 Rule: bytes become a typed `Delivery` once, here, after they were proved authentic; nothing behind this module knows
 the sender's spelling. Every refusal names a field and a rule, never a value.
@@ -8,13 +8,14 @@ Sources: the guide (fields), RFC 8259 with I-JSON's limits (JSON profile), RFC 3
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import Annotated, Any, Final, NamedTuple, NotRequired
+from typing import Any, Final, NamedTuple
 
 from jiter import from_json
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
 
-from schemas.values import EventType, Json, Key, instant, key_of
+from schemas.times import instant
+from schemas.values import EventType, Json, Key, key_of
+from schemas.webhook_shape import RULES, SHAPE, UUID_SHAPE
 
 CE_TYPE: Final = "genesys.webhook.v1"
 """CloudEvents type of an untouched delivery in `lifecycle.received`."""
@@ -24,10 +25,6 @@ DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
 """I-JSON: integers beyond it differ between readers."""
 
-_HEX: Final = "[0-9A-Fa-f]"
-_UUID_SHAPE: Final = f"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$"
-_TIME_PART: Final = r"T(?:#H(?:#M)?(?:#S)?|#M(?:#S)?|#S)".replace("#S", "[0-9]+(?:[.,][0-9]+)?S").replace("#", "[0-9]+")
-_DATE_PART: Final = "(?:#Y(?:#M)?(?:#W)?(?:#D)?|#M(?:#W)?(?:#D)?|#W(?:#D)?|#D)".replace("#", "[0-9]+")
 _EVENTS: Final = {str(event): event for event in EventType}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _COUNT: Final = re.compile(r"\d{1,4}", re.ASCII)
@@ -35,46 +32,7 @@ _MARKS: Final = (("retryCount", 1), ("deliveryAttempt", 2))
 """Names of the sender's counts, and from which count on they say that this is a retry."""
 _SEQUENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
-_UUID: Final = re.compile(_UUID_SHAPE)
-_Uuid = Annotated[str, Field(pattern=_UUID_SHAPE)]
-
-
-class _Configuration(TypedDict, total=False):
-    crmEndpoint: str | None
-    syncInterval: Annotated[str, Field(pattern=f"^P(?:{_DATE_PART}(?:{_TIME_PART})?|{_TIME_PART})$")] | None
-    featureFlags: list[str] | None
-
-
-class _Metadata(TypedDict, total=False):
-    installedBy: str | None
-    source: str | None
-
-
-class _Body(TypedDict):
-    """The fields that have a shape; what is not named here is kept and may be anything."""
-
-    metadata: NotRequired[_Metadata | None]
-    orgId: _Uuid
-    integrationId: _Uuid
-    tenantId: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    configuration: NotRequired[_Configuration | None]
-    eventTimestamp: str
-
-
-_SHAPE: Final = TypeAdapter(_Body).validator
-_RULES: Final = {
-    "metadata": "must be an object",
-    "orgId": "must be a UUID",
-    "integrationId": "must be a UUID",
-    "tenantId": "must be 1 to 128 letters, digits, . _ or -",
-    "configuration": "must be an object",
-    "configuration.crmEndpoint": "must be a string",
-    "configuration.syncInterval": "must be an ISO 8601 duration",
-    "configuration.featureFlags": "must be a list of strings",
-    "eventTimestamp": "must be an RFC 3339 date-time",
-    "metadata.installedBy": "must be a string",
-    "metadata.source": "must be a string",
-}
+_UUID: Final = re.compile(UUID_SHAPE)
 
 
 class Malformed(ValueError):
@@ -173,12 +131,12 @@ def delivery(body: Any) -> Delivery:
     if event is None:
         raise _unknown(body)
     try:
-        _SHAPE.validate_python(body, strict=True)
+        SHAPE.validate_python(body, strict=True)
         at_us = instant(body["eventTimestamp"])
     except ValidationError as error:
         raise _malformed(error) from None
     except ValueError:
-        raise Malformed("eventTimestamp", _RULES["eventTimestamp"]) from None
+        raise Malformed("eventTimestamp", RULES["eventTimestamp"]) from None
     metadata = body.get("metadata") or {}
     # The sender's place for its own ids is `metadata`; the top level is accepted too, and judged in any case.
     event_id, sequence = _event_id(body.get("eventId")), _sequence(body.get("sequence"))
@@ -254,13 +212,13 @@ def _malformed(error: ValidationError) -> Malformed:
     """The first fault, by the dotted path of its field; a fault within a list is the list's."""
     where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
     path = ".".join(str(part) for part in where[:2])
-    return Malformed(path, _RULES[path])
+    return Malformed(path, RULES[path])
 
 
 def _event_id(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 128 or _CONTROL.search(value):
+    if not isinstance(value, str) or len(value) > 128 or (not value.isprintable() and _CONTROL.search(value)):
         raise Malformed("metadata.eventId", "must be a string of 1 to 128 characters without control characters")
     return value
 

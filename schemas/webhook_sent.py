@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schemas.values import Json, rfc3339
+from schemas.times import rfc3339
+from schemas.values import Json
 
 SIGNATURE: Final = "X-Genesys-Signature"
 TIMESTAMP: Final = "X-Genesys-Event-Timestamp"

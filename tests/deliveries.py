@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas import webhook
 from schemas.event import Observed
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.core.ledger import Place, Rules
 
 ORG = "98765432-1234-5678-9abc-def012345678"

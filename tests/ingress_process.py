@@ -17,8 +17,8 @@ from typing import Any
 import confluent_kafka
 
 from schemas import codec
+from schemas.times import rfc3339
 from schemas.topics import Topic, named
-from schemas.values import rfc3339
 from services.adapters import topics
 from services.core.signature import sign
 from tests.eventually import eventually

@@ -19,8 +19,9 @@ from confluent_kafka import Consumer, TopicPartition
 from schemas import codec, webhook
 from schemas.codec import Message
 from schemas.outcome import Outcome
+from schemas.times import rfc3339
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, Topic, named
-from schemas.values import Record, rfc3339
+from schemas.values import Record
 from services.adapters import topics
 from services.engines import child
 from tests.eventually import eventually

@@ -132,7 +132,7 @@ def rotate(
     state_dir: StateDir = None,
 ) -> None:
     """Give an endpoint a fresh secret; the former one counts on for a while, so that no delivery is refused."""
-    from schemas.values import rfc3339
+    from schemas.times import rfc3339
     from services.adapters.clock import now_us
     from services.cli import keyring_file, keys
 
@@ -217,7 +217,7 @@ def _span_us(text: str) -> int:
 
 def _told(name: str, endpoint: "Endpoint", now_us: int) -> dict[str, Any]:
     """An endpoint without its secrets."""
-    from schemas.values import rfc3339
+    from schemas.times import rfc3339
     from services.cli import keys
 
     former = endpoint.previous

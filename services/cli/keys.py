@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from schemas.keyring import Previous
-from schemas.values import Json, rfc3339
+from schemas.times import rfc3339
+from schemas.values import Json
 from services.cli.exits import Exit, Failure
 from services.cli.files import create_json
 

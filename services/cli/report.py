@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from schemas.tenant import Tenant
-from schemas.values import instant
+from schemas.times import instant
 from services.cli.scene import Scene
 from services.cli.sender import Integration
 from services.cli.show import table

@@ -86,8 +86,8 @@ def _happenings(key: str, settings: "Settings") -> Iterator[dict[str, Any]]:
     from schemas.audit import Audit
     from schemas.codec import decode
     from schemas.event import Event
+    from schemas.times import rfc3339
     from schemas.topics import AUDIT, EVENTS, named
-    from schemas.values import rfc3339
     from services.adapters import history
 
     events, audit = (named(topic, settings.topic_prefix) for topic in (EVENTS, AUDIT))

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from schemas import codec
 from schemas.audit import Audit
-from schemas.values import Key, rfc3339
+from schemas.times import rfc3339
+from schemas.values import Key
 from services.core.identity import canonical, keyed
 
 

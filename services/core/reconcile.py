@@ -13,7 +13,8 @@ from typing import Final
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
-from schemas.values import EventType, Key, rfc3339
+from schemas.times import rfc3339
+from schemas.values import EventType, Key
 from services.core.look import ABSENT, Look, differences, look_at, observed
 
 REMOVE_LEAST: Final = 5

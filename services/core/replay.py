@@ -14,7 +14,8 @@ from jiter import from_json
 from schemas import webhook
 from schemas.journal import Entry, Verdict
 from schemas.rows import TenantRow
-from schemas.values import Json, Key, instant, rfc3339
+from schemas.times import instant, rfc3339
+from schemas.values import Json, Key
 from services.core import views
 from services.core.identity import identify
 from services.core.ledger import WHY, Decision, Place, Rules, receive

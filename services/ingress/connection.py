@@ -49,8 +49,8 @@ class Application(Protocol):
         """It has its answer, at this time of the loop's clock."""
 
 
-class Connection(asyncio.Protocol):
-    """One connection of a sender."""
+class Connection:
+    """One connection of a sender: an asyncio.Protocol in all but descent, which would keep it from being compiled."""
 
     def __init__(self, application: Application, *, server_state: ServerState, **_unused: Any) -> None:
         """Begin one.
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
 
     # What the transport tells.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection, unless there are too many."""
         self._transport = transport
         self._all.add(self)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.codec import JSON_TYPE
-from schemas.values import instant
+from schemas.times import instant
 from schemas.webhook import BODY_MAX_BYTES
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
 from services.core.signature import claimed

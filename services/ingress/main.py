@@ -35,8 +35,9 @@ from services.ingress.spools import Rules, Spools
 from services.ingress.telling import Telling
 from services.ingress.writer import FATAL, Limits, Writer
 
-_LINGER_MS: Final = 2.0
-"""Measured on a real broker: below it librdkafka's thread wakes for nearly every record, at a tenth of our CPU."""
+_LINGER_MS: Final = 0.5
+"""So long that what the writer hands over together travels together: without it the first record of a batch goes alone.
+Beyond it nothing waits here; under load the writer gathers."""
 
 _MESSAGE_TIMEOUT_MS: Final = 1500
 """Longer than our own wait for the report; librdkafka looks once a second."""

@@ -27,6 +27,29 @@ _UNTIMELY: Final = {Row.FUTURE: answers.FUTURE, Row.STALE: answers.STALE, Row.UN
 _NOT_NOW: Final = {Fate.UNWRITTEN: answers.KAFKA, Fate.REFUSED: answers.SATURATED}
 
 
+class _Owed:
+    """An answer that waits for its record."""
+
+    __slots__ = ("_answer", "_memory", "_request")
+
+    def __init__(self, memory: Recently, request: Request, answer: Answer) -> None:
+        self._memory = memory
+        self._request = request
+        self._answer = answer
+
+    def fated(self, fate: Fate) -> None:
+        """What became of the record."""
+        request, answer = self._request, self._answer
+        if fate is Fate.WRITTEN:
+            self._memory.add(request.digest, request.received_us)
+            request.answer(answer)
+        elif fate is Fate.SPOOLED:
+            self._memory.add(request.digest, request.received_us)
+            request.answer(answers.SPOOLED if answer.status == OK else answer)
+        else:
+            request.answer(_NOT_NOW[fate])
+
+
 class Receiver:
     """Answers the POST paths. One per process."""
 
@@ -112,8 +135,8 @@ class Receiver:
         if told.odd_marks:
             self._telling.odd_marks()
         answer = answers.DUPLICATE_HANDLED if known else answers.QUEUED
-        kept = partial(self._kept, self._written, request, answer)
-        self._writer.write(self._received, records.delivery(request, told.key), request.received_us, kept)
+        owed = _Owed(self._written, request, answer)
+        self._writer.write(self._received, records.delivery(request, told.key), request.received_us, owed.fated)
 
     def _bury(self, request: Request, key: Key | None, fault: Malformed, answer: Answer) -> None:
         """To dead letters, once for equal bytes; answered so only when it is there."""
@@ -122,19 +145,8 @@ class Receiver:
             return
         reason = "unknown_event" if isinstance(fault, UnknownEvent) else "malformed"
         letter = records.dead_letter(request, key, reason, fault)
-        kept = partial(self._kept, self._buried, request, answer)
-        self._writer.write(self._dead_letters, letter, request.received_us, kept)
-
-    @staticmethod
-    def _kept(memory: Recently, request: Request, answer: Answer, fate: Fate) -> None:
-        if fate is Fate.WRITTEN:
-            memory.add(request.digest, request.received_us)
-            request.answer(answer)
-        elif fate is Fate.SPOOLED:
-            memory.add(request.digest, request.received_us)
-            request.answer(answers.SPOOLED if answer.status == OK else answer)
-        else:
-            request.answer(_NOT_NOW[fate])
+        owed = _Owed(self._buried, request, answer)
+        self._writer.write(self._dead_letters, letter, request.received_us, owed.fated)
 
     def _ask(self, key: Key, row: Row, now_us: int) -> None:
         """Ask for a re-check, at most once per key in five minutes; the refusal does not wait for it."""

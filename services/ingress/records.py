@@ -7,7 +7,8 @@ from schemas import codec
 from schemas.codec import Message
 from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
-from schemas.values import Key, rfc3339
+from schemas.times import rfc3339
+from schemas.values import Key
 from schemas.webhook import Malformed
 from services.ingress.request import Request
 

@@ -11,16 +11,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, Ack, KafkaError, Producer, QueueFull
+from services.adapters.kafka import ABOUT_THE_RECORD, Ack, KafkaError, OnReport, QueueFull
 from services.ingress.spools import Spools
 
 _SWEEP_S: Final = 0.05
 """One timer for all waits instead of one a request; a wait may be this much shorter than it might be."""
+
+_COMPANY_S: Final = 0.004
+"""How long a record may wait for company: what librdkafka calls `linger.ms`, under load alone."""
 
 FATAL: Final = "_FATAL"
 """librdkafka's name for a producer that will never write again."""
@@ -53,12 +55,23 @@ class Limits:
     size_bytes: int
 
 
+class Sender(Protocol):
+    """What is asked of a `Producer` here."""
+
+    def send(self, topic: str, message: Message, on_report: OnReport) -> None:
+        """Hand one record over."""
+
+    def settle(self) -> None:
+        """Tell every report that has come."""
+
+
 class _Outgoing:
     """One record on its way."""
 
-    __slots__ = ("answered", "at_kafka", "due_s", "message", "on_fate", "received_us", "sent_s", "topic")
+    __slots__ = ("_writer", "answered", "at_kafka", "due_s", "message", "on_fate", "received_us", "sent_s", "topic")
 
-    def __init__(self, topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+    def __init__(self, writer: "Writer", topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+        self._writer = writer
         self.topic = topic
         self.message = message
         self.received_us = received_us
@@ -70,6 +83,10 @@ class _Outgoing:
     def tell(self, fate: Fate) -> None:
         self.answered = True
         self.on_fate(fate)
+
+    def reported(self, result: Ack | KafkaError) -> None:
+        """Kafka's."""
+        self._writer.reported(self, result)
 
     def spooled(self, kept: bool) -> None:  # noqa: FBT001 - a report's one word
         """The spool's."""
@@ -84,7 +101,7 @@ class Writer:
 
     def __init__(
         self,
-        producer: Producer,
+        producer: Sender,
         limits: Limits,
         on_failure: Callable[[str], None],
         spools: Spools | None = None,
@@ -105,6 +122,8 @@ class Writer:
         self._for_kafka: deque[_Outgoing] = deque()
         self._for_spool: deque[_Outgoing] = deque()
         self._sweeping = False
+        self._gathered: list[_Outgoing] = []
+        self._gathering = False
         self.in_flight = 0
         self._in_flight_bytes = 0
 
@@ -131,27 +150,24 @@ class Writer:
             received_us: When the ingress had it, microseconds UTC.
             on_fate: Told its fate, within the limits; perhaps at once.
         """
-        going = _Outgoing(topic, message, received_us, on_fate)
+        going = _Outgoing(self, topic, message, received_us, on_fate)
         if self._kafka_full or (self._spools is not None and self._spools.preferred):
             self._spool(going, Fate.REFUSED)
             return
         going.sent_s = now_s = self._loop.time()
         going.due_s = now_s + self._limits.wait_s - _SWEEP_S
         going.at_kafka = True
-        try:
-            self._producer.send(topic, message, partial(self._reported, going))
-        except QueueFull:
-            self._spool(going, Fate.REFUSED)
-            return
-        except KafkaError as error:
-            self._on_failure(error.reason)
-            going.tell(Fate.UNWRITTEN)
-            return
         self.in_flight += 1
         self._in_flight_bytes += len(message.value)
         self._for_kafka.append(going)
         if not self._sweeping:
             self._sweep()
+        self._gathered.append(going)
+        if 2 * len(self._gathered) >= self.in_flight:
+            self._set_out()
+        elif not self._gathering:
+            self._gathering = True
+            self._loop.call_later(_COMPANY_S, self._set_out_late)
 
     def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> None:
         """Write one record without waiting; it is never spooled, and not tried where there is no room.
@@ -175,10 +191,39 @@ class Writer:
         except KafkaError as error:
             report(error)
 
-    def _reported(self, going: _Outgoing, result: Ack | KafkaError) -> None:
-        """Kafka's delivery report of a record, in time or late."""
+    def _set_out(self) -> None:
+        """Hand over what has gathered.
+
+        A record waits until as many wait as are on their way: alone it sets out at once, and the more there are, the
+        more travel together; a request costs Kafka and us as much as several records.
+        """
+        gathered, self._gathered = self._gathered, []
+        for going in gathered:
+            try:
+                self._producer.send(going.topic, going.message, going.reported)
+            except KafkaError as error:
+                self._arrived(going)
+                going.at_kafka = False
+                if isinstance(error, QueueFull):
+                    self._spool(going, Fate.REFUSED)
+                else:
+                    self._on_failure(error.reason)
+                    going.tell(Fate.UNWRITTEN)
+
+    def _set_out_late(self) -> None:
+        self._gathering = False
+        self._set_out()
+
+    def _arrived(self, going: _Outgoing) -> None:
+        """It is in flight no more."""
         self.in_flight -= 1
         self._in_flight_bytes -= len(going.message.value)
+
+    def reported(self, going: _Outgoing, result: Ack | KafkaError) -> None:
+        """Kafka's delivery report of a record, in time or late."""
+        self._arrived(going)
+        if self._gathered and 2 * len(self._gathered) >= self.in_flight:
+            self._set_out()
         if isinstance(result, KafkaError):
             self._on_failure(result.reason)
             if going.at_kafka:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.core.reconcile import Line, Stop
 
 NO_CREDENTIALS: Final = "organisation file: missing"

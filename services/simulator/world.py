@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.adapters.clock import now_us
 from services.core.calls import Verb
 from services.simulator.faults import Faults, Kind, System

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services import engines
 from services.adapters import topics
 from services.adapters.clock import now_us

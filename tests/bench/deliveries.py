@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.core.signature import sign
 
 SECRET = "bench-secret-0123456789-0123456789-abcdef"

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.adapters.clock import now_us
 from tests.bench.figures import BROKEN, UNANSWERED
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.engines import jars
 from tests.bench import machine, report
 from tests.bench.verdict import Verdict

@@ -7,12 +7,12 @@ import asyncio
 import os
 import sys
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from schemas.codec import Message
 from services.adapters import keyring, logs, settings
 from services.adapters.clock import now_us
-from services.adapters.kafka import Ack, OnReport, Producer
+from services.adapters.kafka import Ack, OnReport
 from services.ingress.app import Application, site
 from services.ingress.connection import Connection
 from services.ingress.gates import gates
@@ -41,7 +41,7 @@ def unwritten() -> Application:
     found = settings.read(os.environ)
     telling = Telling(logs.configure("ingress", "error"))
     held = gates(keyring.load(found.keyring_file))
-    writer = Writer(cast("Producer", _AtOnce()), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
+    writer = Writer(_AtOnce(), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
     return Application(receiver, site(dict), telling)
 

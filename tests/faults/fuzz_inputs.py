@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from schemas.values import EventType, rfc3339
+from schemas.times import rfc3339
+from schemas.values import EventType
 from services.core.signature import sign
 from tests.contract.test_ingress_http import ONE, REFUSED
 from tests.faults.fuzz_site import NOW_US

@@ -14,8 +14,8 @@ from schemas import codec, webhook
 from schemas.codec import Message
 from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
+from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from schemas.values import rfc3339
 from schemas.webhook import BODY_MAX_BYTES, Delivery, Malformed, UnknownEvent
 from services.core.identity import canonical, identify
 from services.core.signature import Secrets, claimed, sign, verify

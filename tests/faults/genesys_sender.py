@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from schemas.values import EventType, rfc3339
+from schemas.times import rfc3339
+from schemas.values import EventType
 from tests.ingress_process import Line, body, now_us, raw, request
 
 TIMEOUT_S = 3.0

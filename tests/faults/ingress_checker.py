@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import confluent_kafka
 
 from schemas.dead_letter import DeadLetter
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from tests.faults.genesys_sender import Attempt, Kind
 from tests.ingress_process import headers_of, key
 

@@ -10,8 +10,8 @@ import pytest
 from schemas import codec
 from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
+from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, Topic
-from schemas.values import rfc3339
 from tests.eventually import eventually
 from tests.ingress_process import (
     NARROW,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.cli import keyring_file, keys
 from tests.eventually import eventually
 from tests.ingress_process import PREVIOUS, SECRET, Ingress, Line, body, ingress, make_topics, now_us, raw, request

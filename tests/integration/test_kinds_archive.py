@@ -12,8 +12,9 @@ import pytest
 from obstore.store import from_url
 
 from schemas.codec import Message
+from schemas.times import rfc3339
 from schemas.topics import AUDIT, named
-from schemas.values import key_of, rfc3339
+from schemas.values import key_of
 from services.adapters import topics
 from services.adapters.audit_trail import AuditTrail
 from services.adapters.clock import now_us

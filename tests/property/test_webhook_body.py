@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from schemas import codec, webhook
-from schemas.values import EventType, instant, rfc3339
+from schemas.times import instant, rfc3339
+from schemas.values import EventType
 from schemas.webhook import Malformed, UnknownEvent
 from schemas.webhook_schema import BODY
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.keyring import Previous
-from schemas.values import instant, rfc3339
+from schemas.times import instant, rfc3339
 from services.adapters import keyring
 from services.adapters.settings import Settings, Unusable
 from services.cli import keyring_file, keys

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.values import rfc3339
+from schemas.times import rfc3339
 from services.adapters import keyring
 from services.adapters.settings import Unusable
 from services.core import signature

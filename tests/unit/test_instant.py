@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from schemas import codec
 from schemas.codec import Unreadable
 from schemas.event import Observed
-from schemas.values import Instant, instant, rfc3339
+from schemas.times import instant, rfc3339
+from schemas.values import Instant
 from tests.deliveries import observed
 
 READ = {

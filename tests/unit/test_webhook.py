@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from schemas import webhook
-from schemas.values import EventType, instant
+from schemas.times import instant
+from schemas.values import EventType
 from schemas.webhook import Malformed, UnknownEvent
 
 GUIDE: dict[str, Any] = {

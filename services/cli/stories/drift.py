@@ -3,7 +3,8 @@
 from typing import Final
 
 from schemas.tenant import Stage
-from schemas.values import EventType, instant
+from schemas.times import instant
+from schemas.values import EventType
 from services.adapters.clock import now_us
 from services.cli import sender
 from services.cli.scene import SECOND_US, Scene

@@ -23,7 +23,7 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore
 
-from schemas.values import instant, rfc3339
+from schemas.times import instant, rfc3339
 from services.adapters.kafka import KafkaError
 from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb
 
