@@ -265,7 +265,10 @@ def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> It
     """Start one process and wait until it answers; ends it, if it still runs, with SIGKILL."""
     with unborn(bootstrap, prefix, folder, **environment) as running:
         eventually(lambda: running.logged("listening") or running.process.poll() is not None)
-        running.port = running.logged("listening")[0]["port"] if running.process.poll() is None else 0
+        if running.process.poll() is None:
+            (listening,) = running.logged("listening")
+            running.port = listening["port"]
+            assert listening["compiled"] is ("/compiled-" in os.environ.get("PYTHONPATH", ""))
         yield running
 
 
@@ -273,7 +276,7 @@ def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> It
 def unborn(bootstrap: str, prefix: str, folder: Path, **environment: str) -> Iterator[Ingress]:
     """The same, without waiting."""
     environ = {
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "PYTHONSAFEPATH") if name in os.environ},
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
         "TOPIC_PREFIX": prefix,
         "KEYRING_FILE": str(keyring_file(folder)),

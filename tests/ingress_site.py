@@ -14,10 +14,11 @@ from services.adapters import logs
 from services.adapters.kafka import Ack, OnReport, Producer
 from services.core.binding import binding
 from services.core.signature import Secrets
-from services.ingress.app import Application, site
+from services.ingress.app import Application
 from services.ingress.connection import Connection
 from services.ingress.gates import Gate
 from services.ingress.receive import Receiver
+from services.ingress.site import site
 from services.ingress.telling import Telling
 from services.ingress.writer import Limits, Writer
 

@@ -7,6 +7,7 @@ Sources of the constants: the specification's section 2 and the answer's budget 
 """
 
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 FAILURES: Final = 5
@@ -32,7 +33,7 @@ class State(StrEnum):
 class Breaker:
     """What one process knows of its Kafka."""
 
-    __slots__ = ("_acks", "_failures", "_half_s", "_probe_s", "_slow", "state")
+    __slots__ = ("_acks", "_failures", "_half_s", "_probe_s", "_since_s", "_slow", "state")
 
     def __init__(self) -> None:
         self.state = State.CLOSED
@@ -41,6 +42,7 @@ class Breaker:
         self._slow = [0, 0]
         self._half_s = 0.0
         self._probe_s = 0.0
+        self._since_s = -inf
 
     def acked(self, now_s: float, took_s: float) -> None:
         """A record was acknowledged, in time or late.
@@ -53,7 +55,7 @@ class Breaker:
         if now_s >= self._half_s:
             self._turn(now_s)
         self._acks[0] += 1
-        if took_s > SLOW_S:
+        if took_s > SLOW_S and now_s - took_s >= self._since_s:  # what was sent before it closed tells of then
             self._slow[0] += 1
             slow = sum(self._slow)
             if slow >= SLOW_LEAST and slow * 100 > sum(self._acks):
@@ -77,7 +79,7 @@ class Breaker:
         if self.state is State.CLOSED:
             return
         if well:
-            self.state, self._failures, self._half_s = State.CLOSED, 0, 0.0
+            self.state, self._failures, self._half_s, self._since_s = State.CLOSED, 0, 0.0, now_s
             self._acks, self._slow = [0, 0], [0, 0]
         else:
             self.state, self._probe_s = State.OPEN, now_s + PROBE_S

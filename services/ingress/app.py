@@ -4,23 +4,17 @@ Rule: whatever fails while a request is judged, its sender is answered, once; th
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
 from starlette.applications import Starlette
-from starlette.requests import Request as SiteRequest
-from starlette.responses import Response
-from starlette.routing import Route
 
-from services.adapters.health import Checks, routes
-from services.ingress import answers, openapi
-from services.ingress.answers import Answer
+from services.ingress import answers
 from services.ingress.receive import Receiver
 from services.ingress.request import Request
+from services.ingress.site import visited
 from services.ingress.telling import Telling
 
 _PREFIX: Final = "/v1/genesys/lifecycle/"
@@ -39,7 +33,8 @@ def endpoint_of(target: bytes) -> str | None:
         httptools.HttpParserInvalidURLError: it is no target at all.
         UnicodeDecodeError: nor is it.
     """
-    path = unquote(httptools.parse_url(target).path.decode("ascii"))
+    url: Any = httptools.parse_url(target)  # its stubs know of no target without a path
+    path = unquote((url.path or b"/").decode("ascii"))
     if path.startswith(_PREFIX):
         return path[len(_PREFIX) :]
     return DEFAULT if path in _BARE else None
@@ -90,50 +85,7 @@ class Application:
 
     async def _visit(self, request: Request) -> None:
         try:
-            request.answer(await _visit(self._site, request))
+            request.answer(await visited(self._site, request))
         except Exception:  # noqa: BLE001 - see above
             self._telling.broken()
             request.answer(answers.BROKEN)
-
-
-async def _visit(site: Callable[..., Awaitable[None]], request: Request) -> Answer:
-    """Let the site answer; its bodies are small and whole, and it reads none."""
-    url = httptools.parse_url(request.target)
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": request.version,
-        "method": request.method.decode("ascii"),
-        "scheme": "http",
-        "path": unquote(url.path.decode("ascii")),
-        "raw_path": url.path,
-        "query_string": url.query or b"",
-        "root_path": "",
-        "headers": request.fields,
-        "client": None,
-        "server": None,
-    }
-    start: MutableMapping[str, Any] = {}
-    parts: list[bytes] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            start.update(message)
-        else:
-            parts.append(message.get("body", b""))
-
-    await site(scope, receive, send)
-    return answers.foreign(start["status"], start["headers"], b"".join(parts))
-
-
-def site(checks: Checks, notes: Checks = dict) -> Starlette:
-    """Health, metrics, version and the OpenAPI document."""
-    document = json.dumps(openapi.document()).encode()
-
-    async def described(_: SiteRequest) -> Response:
-        return Response(document, media_type="application/json")
-
-    return Starlette(routes=[*routes(checks, notes), Route("/openapi.json", described)])

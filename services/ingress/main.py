@@ -9,6 +9,7 @@ import gc
 import logging
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +26,13 @@ from services.adapters.keyring_watch import KeyringWatch
 from services.adapters.listening import listen
 from services.adapters.settings import Settings, Unusable
 from services.core.breaker import State
-from services.ingress.app import Application, site
+from services.ingress.app import Application
 from services.ingress.connection import CONNECTIONS_MAX, Connection
 from services.ingress.drainer import Drainer, Topics
 from services.ingress.gates import Gate, gates
 from services.ingress.receive import Receiver
 from services.ingress.server import Server, Turns
+from services.ingress.site import site
 from services.ingress.spools import Rules, Spools
 from services.ingress.telling import Telling
 from services.ingress.writer import FATAL, Limits, Writer
@@ -141,7 +143,8 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
     def started() -> None:
-        log.info("listening", host=settings.host, port=listening.getsockname()[1], endpoints=sorted(held.newest()))
+        port, endpoints = listening.getsockname()[1], sorted(held.newest())
+        log.info("listening", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
         settle_garbage()
 
     def drain() -> None:
@@ -174,6 +177,11 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
         await spools.end()
     log.info("ended", unreported=unreported, spooled=spooled, fatal=health.fatal)
     return 1 if health.fatal else 0
+
+
+def _is_compiled() -> bool:
+    """Whether a delivery's way is machine code here (docs/decisions/0017)."""
+    return not str(sys.modules[Writer.__module__].__file__).endswith(".py")
 
 
 def _must_not_end(log: logs.Logger, health: _Health, task: "asyncio.Task[None]") -> None:

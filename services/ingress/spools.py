@@ -130,7 +130,8 @@ class Spools:
 
     def failed(self, now_s: float) -> None:
         """Kafka did not, in time."""
-        self.breaker.failed(now_s)
+        if self.to_drain:  # with no spool there is nowhere else to go, and nobody to probe
+            self.breaker.failed(now_s)
         if self.breaker.state is not self._told:
             self.tell_breaker()
 
@@ -164,6 +165,9 @@ class Spools:
         elif own is None and self.fault in _PASSING:
             await self._renew()
         await self._look_for_orphans()
+        if not self.to_drain and self.breaker.state is not State.CLOSED:
+            self.breaker.probed(asyncio.get_running_loop().time(), well=True)
+            self.tell_breaker()
 
     async def end(self) -> None:
         """Keep what waits, and leave what is not drained to the next start; no disk is waited for longer than 5 s."""

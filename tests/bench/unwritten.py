@@ -13,10 +13,11 @@ from schemas.codec import Message
 from services.adapters import keyring, logs, settings
 from services.adapters.clock import now_us
 from services.adapters.kafka import Ack, OnReport
-from services.ingress.app import Application, site
+from services.ingress.app import Application
 from services.ingress.connection import Connection
 from services.ingress.gates import gates
 from services.ingress.receive import Receiver
+from services.ingress.site import site
 from services.ingress.telling import Telling
 from services.ingress.writer import Limits, Writer
 from tests.bench import bare

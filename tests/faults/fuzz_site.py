@@ -20,7 +20,7 @@ from services.adapters import logs
 from services.adapters.kafka import OnReport, Producer
 from services.core.binding import binding
 from services.core.signature import Secrets
-from services.ingress import app
+from services.ingress import app, site
 from services.ingress.answers import TABLE
 from services.ingress.connection import Connection
 from services.ingress.gates import Gate
@@ -157,7 +157,7 @@ class FuzzSite:
         self._loop.set_exception_handler(lambda _, context: self._faults.append(_fault(context)))
         self._gates = gates(secret)
         self._telling = _Showing(self._faults)
-        self._site = app.site(dict)
+        self._site = site.site(dict)
         self._producer, self._writer = self._loop.run_until_complete(self._build())
 
     async def _build(self) -> tuple[_Records, Writer]:

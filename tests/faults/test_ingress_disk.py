@@ -18,6 +18,7 @@ from tests.faults.chaos import own_broker
 from tests.faults.genesys_sender import together
 from tests.faults.ingress_disk import injected, needs_root, needs_strace, small_disk
 from tests.faults.ingress_world import (
+    BREAKER,
     CLOSED,
     OLDEST_S,
     OPEN,
@@ -70,6 +71,7 @@ def test_after_one_failed_fsync_nothing_is_promised_or_synced_again_and_everythi
             attempts += good + bad
 
             world.go_on()
+            eventually(lambda: running.metric(BREAKER, state="closed") == 1)  # though nobody asks, and no spool is left
             eventually(lambda: drained(running))
             (kept,) = eventually(lambda: folders(world.spool / "aside"))
             assert kept.endswith("-fsync")

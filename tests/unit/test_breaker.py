@@ -136,7 +136,6 @@ def test_slow_acknowledgements_from_before_a_good_probe_are_forgotten() -> None:
     assert acking(breaker, 1, SLOWER_S, T + 2 * SLOW_S).state is State.OPEN
 
 
-@pytest.mark.xfail(strict=True, reason="they are counted as slow, and open it again at once")
 def test_late_reports_of_what_was_sent_before_it_closed_do_not_open_it_again() -> None:
     breaker = probing()
     breaker.probed(T + 1, well=True)

@@ -77,6 +77,11 @@ async def test_answers_come_in_the_order_of_the_requests(site: Site) -> None:
     assert statuses(found) == [200, 401, 200, 401, 200]
 
 
+async def test_a_target_without_a_path_is_the_sites(site: Site) -> None:
+    found = await site.exchange(b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\nGET * HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert statuses(found) == [404, 404]
+
+
 async def test_what_comes_behind_a_request_that_ends_the_connection_is_not_taken(site: Site) -> None:
     last = request(raw(body()), fields={"Connection": "close"})
     assert statuses(await site.exchange(last + request(raw(body())))) == [200]

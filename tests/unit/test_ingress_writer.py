@@ -1,5 +1,7 @@
 """What is told of a record that the producer refuses at once."""
 
+import asyncio
+
 from schemas.codec import Message
 from services.adapters.kafka import Producer
 from services.ingress.writer import Fate, Limits, Writer
@@ -18,3 +20,18 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
     assert (known, fates) == ([False], [Fate.UNWRITTEN])
     assert (reasons, writer.in_flight) == (["MSG_SIZE_TOO_LARGE"] * 2, 0)
     await producer.close(1.0)
+
+
+async def test_records_travel_together_and_none_waits_for_a_report_that_does_not_come() -> None:
+    producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
+    writer = Writer(producer, Limits(60.0, 0.4, 1000, 1 << 26), lambda _: None)
+    handed_over = []
+    for _ in range(11):
+        writer.write("any", Message(None, b"x"), 0, lambda _: None)
+        handed_over.append(producer.sent)
+    assert handed_over == [1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8]
+    assert writer.in_flight == 11
+    async with asyncio.timeout(5):
+        while producer.sent < 11:
+            await asyncio.sleep(0.001)
+    await producer.close(0.0)

@@ -1,0 +1,69 @@
+"""The ingress as the image has it: what is compiled behaves as its source does, in one process and over sockets."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests import compiled
+
+pytestmark = pytest.mark.engines
+
+_JUDGES = (
+    *(f"unit/test_{name}.py" for name in (
+        "binding", "breaker", "freshness", "ingress_connection", "ingress_memory", "ingress_writer", "instant",
+        "keyring_watch", "signature", "spooled", "webhook",
+    )),
+    "integration/test_ingress_answers.py",
+    "integration/test_ingress_life.py",
+    "property/test_ingress_fuzz.py",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def environ() -> dict[str, str]:
+    """Compiled packages before the sources, for every child too."""
+    try:
+        folder = compiled.folder()
+    except compiled.NotHere as not_here:
+        pytest.skip(f"the compiled ingress: {not_here}")
+    return dict(os.environ) | {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}:{compiled.ROOT}"}
+
+
+def _modules() -> list[str]:
+    told = tomllib.loads((compiled.ROOT / "pyproject.toml").read_text())
+    files = told["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]["include"]
+    return [name.removesuffix(".py").replace("/", ".") for name in files]
+
+
+@pytest.mark.timeout(700)
+def test_every_module_that_should_be_is_compiled(environ: dict[str, str]) -> None:
+    program = "import importlib, sys; [print(importlib.import_module(name).__file__) for name in sys.argv[1:]]"
+    argv = (sys.executable, "-c", program, *_modules())
+    found = subprocess.run(argv, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout.split()
+    assert [Path(file).name.split(".")[0] for file in found] == [name.rpartition(".")[2] for name in _modules()]
+    assert {Path(file).suffix for file in found} == {".so"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_judges_the_sources_judges_it(environ: dict[str, str], tmp_path: Path) -> None:
+    tests = [str(compiled.ROOT / "tests" / name) for name in _JUDGES]
+    options = (
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        str(compiled.ROOT / "pyproject.toml"),
+        f"--rootdir={compiled.ROOT}",
+    )
+    without = {name: value for name, value in environ.items() if not name.startswith("PYTEST_")}
+    ran = subprocess.run(
+        (sys.executable, "-m", "pytest", *options, *tests),
+        env=without, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-6000:]
+    assert "skipped" not in ran.stdout.splitlines()[-1], ran.stdout[-2000:]
