@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from services.adapters.clock import now_us
 from services.engines import Engine, child
 from services.engines.kafka import Kafka
 from services.engines.ports import HOST, free_ports
+from tests import compiled
 from tests.bench import deliveries, machine
 from tests.bench.figures import Name
 from tests.bench.machine import Cores
@@ -95,13 +96,29 @@ def bare(name: Name) -> Start:
     return Start((sys.executable, "-m", "tests.bench.bare", word, "{port}"))
 
 
+@cache
+def compiled_environ() -> Mapping[str, str]:
+    """What makes a Python find the compiled ingress, as the image has it; empty where it cannot be built."""
+    try:
+        return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{compiled.folder()}:{compiled.ROOT}"}
+    except compiled.NotHere as not_here:
+        print(f"The ingress is measured uncompiled: {not_here}", file=sys.stderr)
+        return {}
+
+
 def unwritten(folder: Path) -> Start:
     """The ingress without Kafka."""
-    return Start((sys.executable, "-m", "tests.bench.unwritten", "{port}"), {"KEYRING_FILE": str(keyring(folder))})
+    environ = {"KEYRING_FILE": str(keyring(folder)), **compiled_environ()}
+    return Start((sys.executable, "-m", "tests.bench.unwritten", "{port}"), environ)
 
 
 def acked(folder: Path, kafka: Broker, prefix: str, **settings: str) -> Start:
-    """The ingress; makes its topics.
+    """The ingress as the image has it; makes its topics. Arguments as of `source`."""
+    return source(folder, kafka, prefix, **settings, **compiled_environ())
+
+
+def source(folder: Path, kafka: Broker, prefix: str, **settings: str) -> Start:
+    """The ingress as a checkout has it; makes its topics.
 
     Args:
         folder: For its keyring and its state.

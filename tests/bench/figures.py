@@ -13,6 +13,7 @@ class Name(StrEnum):
     STARLETTE = "bare Starlette"
     UNWRITTEN = "ingress, no Kafka"
     ACKED = "ingress, acked"
+    SOURCE = "ingress, acked, not compiled"
     SPOOLED = "ingress, spool"
     GUIDE = "the guide's design"
 

@@ -92,7 +92,7 @@ def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> 
     chance, found = random.Random(asked.seed), Found()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
-        told.progress("starting Kafka and the servers")
+        told.progress("compiling the ingress, starting Kafka and the servers")
         kafka = stack.enter_context(contenders.broker(folder))
         starts = {
             Name.ASGI: contenders.bare(Name.ASGI),

@@ -58,6 +58,7 @@ def main() -> int:
         f"wrk, Kafka and Redis on core {cores.sender}."
     )
     notes = [f"Not run: {Name.GUIDE} ({missing})."] if missing else []
+    notes += [] if contenders.compiled_environ() else ["The ingress was measured uncompiled."]
     notes += [f"NOT 2xx: {fault}." for fault in faults]
     twice = {each.server for each in slices if each.repeated} - {Name.ASGI, Name.STARLETTE}
     notes += [f"{server} was sent some deliveries twice: it is faster than at the warm-up." for server in sorted(twice)]
@@ -77,7 +78,7 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
     chance, missing = random.Random(asked.seed), ""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
-        told.progress("starting Kafka and the servers")
+        told.progress("compiling the ingress, starting Kafka and the servers")
         kafka = stack.enter_context(contenders.broker(folder))
         starts = {
             Name.ASGI: contenders.bare(Name.ASGI),
@@ -85,6 +86,8 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
             Name.UNWRITTEN: contenders.unwritten(folder),
             Name.ACKED: contenders.acked(folder, kafka, "bench."),
         }
+        if contenders.compiled_environ():
+            starts[Name.SOURCE] = contenders.source(folder, kafka, "source.")
         try:
             starts[Name.GUIDE] = stack.enter_context(express.design(folder))
         except express.NotHere as error:
