@@ -19,7 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas faults bench bench-latency clean
+.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -86,6 +86,9 @@ faults: $(READY) ## the long form of the fault tests: kills of every service, 20
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 	@$(BIN)/python -m tests.faults.fuzz_timing
+
+wheel: $(READY) ## the package with the ingress compiled, into dist (needs a C compiler and Python's headers)
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/uv build --no-build-isolation --python $(BIN)/python --out-dir dist
 
 bench: $(READY) ## throughput beside bare servers and the guide's design, into docs/performance.md (needs wrk)
 	@$(BIN)/python -m tests.bench.throughput $(BENCH_ARGS)

@@ -15,6 +15,7 @@ class Name(StrEnum):
     ACKED = "ingress, acked"
     SOURCE = "ingress, acked, not compiled"
     SPOOLED = "ingress, spool"
+    KAFKA = "Kafka alone"
     GUIDE = "the guide's design"
 
 

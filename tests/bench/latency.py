@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.adapters.clock import now_us
-from tests.bench import contenders, latency_gates, machine, report, schedule, stopped, told
+from tests.bench import contenders, latency_gates, machine, produced, report, schedule, stopped, told
 from tests.bench.contenders import Server
 from tests.bench.figures import Name, Stop, Storm
 from tests.bench.latency_gates import STOPPED_CASE
@@ -32,6 +32,7 @@ _COMMAND: Final = "bench-latency"
 _CONNECTIONS: Final = 256
 _STEADY: Final = (Name.ASGI, Name.STARLETTE, Name.ACKED)
 _ALL: Final = (*_STEADY, Name.SPOOLED)
+_AT_A_RATE: Final = (*_STEADY, Name.KAFKA)
 _CEILING: Final = Case("ceiling", partial(schedule.at_once, 30_000), _CONNECTIONS, _ALL)
 """As many as possible, as fast as both sides can: what the sender itself costs, and a warm-up for all."""
 
@@ -109,7 +110,10 @@ def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> 
             chance.shuffle(turns)
             for case, name in turns:
                 told.progress(f"round {number} of {asked.rounds}: {case.name}, {name}")
-                found.storms.append(brave(case, servers[name], folder, number))
+                if name is Name.KAFKA:
+                    found.storms.append(produced.alone(case, kafka, "bench.", cores.server, folder, number))
+                else:
+                    found.storms.append(brave(case, servers[name], folder, number))
         _stop(found, kafka, cores, folder, servers[Name.STARLETTE])
     found.notes.append(_ceiling_in_words(found.ceilings))
     return found
@@ -133,7 +137,7 @@ def _stop(found: Found, kafka: contenders.Broker, cores: Cores, folder: Path, ba
 def _cases(seconds: float, files: int) -> list[Case]:
     """All cases; a storm has a connection for each request, as far as files are allowed."""
     rates = [
-        Case(f"{rate:,}/s", partial(schedule.poisson, rate, seconds), _CONNECTIONS, _STEADY) for rate in RATES_PER_S
+        Case(f"{rate:,}/s", partial(schedule.poisson, rate, seconds), _CONNECTIONS, _AT_A_RATE) for rate in RATES_PER_S
     ]
     storms = [
         Case(f"{count:,} at once", partial(schedule.at_once, count), min(count, files - _OTHER_FILES), _ALL)

@@ -35,8 +35,9 @@ EXPECTED_EXITS = frozenset(
 """With which a worker may end itself under these faults; the others name a bug or a loss."""
 
 
-_STOPPED = frozenset({0, -signal.SIGTERM})
-"""Asked to stop: by itself, or before it could listen."""
+_STOPPED = frozenset({0, -signal.SIGTERM, Exit.STUCK})
+"""Asked to stop: by itself, before it could listen, or by its own hand when it could not in time: a call to a
+coordinator that is just being found again may take Faust longer than a stop may. Nothing is lost by it."""
 
 
 @dataclass(frozen=True, slots=True)
