@@ -95,7 +95,10 @@ def decode(number: int, raw: bytes) -> Spooled:
 
 
 def carve(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Every whole record somewhere in `raw`, with its number, in the order met; of any version, repeats included."""
+    """Every whole record somewhere in `raw`, with its number, in the order met; of any version, repeats included.
+
+    A sender cannot smuggle one in: its newlines may stand in no string of JSON, and its words nowhere else in it.
+    """
     at = 0
     while (found := _LINE.search(raw, at)) is not None:
         end = found.end() + int(found[5])

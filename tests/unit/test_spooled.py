@@ -1,5 +1,6 @@
 """A record on disk is read back as it was, or refused: no bit of it can change unseen."""
 
+import json
 import re
 from dataclasses import replace
 from zlib import crc32
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import Message
 from schemas.spooled import VERSION, Corrupt, Newer, Spooled, carve, decode, encode, received_us
+from schemas.webhook import Malformed, read_json
 
 RECORD = Spooled("lifecycle.received", Message(b"org:integration", b'{"event":"installed"}', [("ce_id", b"1")]), 42)
 
@@ -97,3 +99,14 @@ def as_version(version: int, raw: bytes) -> bytes:
 
 def _summed(rest: bytes) -> bytes:
     return b"spooled %08x%b" % (crc32(rest), rest)
+
+
+def test_no_body_that_is_taken_can_hold_a_record() -> None:
+    forged = encode(7, RECORD)
+    for template in (b'{"a":"%b"}', b'{"a":%b}', b'{"a":1}%b', b'%b{"a":1}', b'{"%b":1}'):
+        with pytest.raises(Malformed):
+            read_json(template % forged)
+    quoted = json.dumps({"a": forged.decode()}).encode()
+    assert list(carve(encode(8, replace(RECORD, message=Message(None, quoted))))) == [
+        (8, encode(8, replace(RECORD, message=Message(None, quoted))))
+    ]
