@@ -11,9 +11,12 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
+from services.adapters.clock import now_us
+
 ROOT: Final = Path(__file__).parents[1]
 _BUILD: Final = ROOT / "build"
 _BUILD_MAX_S: Final = 600.0
+_KEPT_S: Final = 86_400.0
 
 
 class NotHere(Exception):
@@ -29,13 +32,14 @@ def folder() -> Path:
     _look()
     built = _BUILD / f"compiled-{_digest()}"
     if not built.is_dir():
-        for stale in _BUILD.glob("compiled-*"):
-            shutil.rmtree(stale, ignore_errors=True)
         _BUILD.mkdir(exist_ok=True)
+        _forget_old()
         with tempfile.TemporaryDirectory(dir=_BUILD) as place:
             fresh = Path(place) / "fresh"
             with zipfile.ZipFile(_wheel(Path(place))) as wheel:
                 wheel.extractall(fresh)
+            if built.name != f"compiled-{_digest()}":
+                raise RuntimeError("the sources were changed while they were compiled: try again")
             try:
                 fresh.rename(built)
             except OSError:  # another process was quicker
@@ -43,9 +47,16 @@ def folder() -> Path:
     return built
 
 
+def _forget_old() -> None:
+    """What nobody has begun to use for a day; another run may still be using a younger one."""
+    for old in _BUILD.glob("compiled-*"):
+        if now_us() / 1e6 - old.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _look() -> None:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    if not (shutil.which(os.environ.get("CC", compiler)) or shutil.which("cc")):
+    if not shutil.which(os.environ.get("CC", compiler)):
         raise NotHere("no C compiler (Debian: apt install gcc libc6-dev)")
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         raise NotHere("no headers of this Python (Debian: apt install python3-dev)")

@@ -162,8 +162,9 @@ class Producer:
         sent = _Sent(number, size_bytes, on_report, self._come)
         where = _ANY if partition is None else partition
         try:
-            # Positions, not names: what names cost is seen at each delivery. The stub wants wider tuples.
-            self._producer.produce(topic, value, key, where, sent, None, 0, cast("Any", headers or []))
+            self._producer.produce(
+                topic, value, key, partition=where, on_delivery=sent, headers=cast("Any", headers or [])
+            )  # the stub wants an invariant list of wider tuples
         except BufferError:
             raise QueueFull("queue full") from None
         except confluent_kafka.KafkaException as error:

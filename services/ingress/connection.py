@@ -50,7 +50,7 @@ class Application(Protocol):
 
 
 class Connection:
-    """One connection of a sender: an asyncio.Protocol in all but descent, which would keep it from being compiled."""
+    """One connection of a sender: an asyncio.Protocol in all but descent, so that it is compiled to one flat class."""
 
     def __init__(self, application: Application, *, server_state: ServerState, **_unused: Any) -> None:
         """Begin one.

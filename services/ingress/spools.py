@@ -95,6 +95,11 @@ class Spools:
         )
 
     @property
+    def _guards(self) -> bool:
+        """Whether the breaker is for anything: with no spool there is nowhere else to go, and nobody to probe."""
+        return self._own is not None or bool(self._former)
+
+    @property
     def preferred(self) -> bool:
         """Whether records go here before Kafka is asked: the breaker is not closed, and there is room."""
         return self.breaker.state is not State.CLOSED and self.has_room
@@ -122,6 +127,8 @@ class Spools:
 
     def acked(self, now_s: float, took_s: float) -> None:
         """Kafka acknowledged a record, in time or late; arguments as of the breaker."""
+        if not self._guards:
+            return
         if self.breaker.state is not State.CLOSED and not self.has_room:
             self.breaker.probed(now_s, well=True)  # nobody else could: deliveries ask Kafka themselves
         self.breaker.acked(now_s, took_s)
@@ -130,7 +137,7 @@ class Spools:
 
     def failed(self, now_s: float) -> None:
         """Kafka did not, in time."""
-        if self.to_drain:  # with no spool there is nowhere else to go, and nobody to probe
+        if self._guards:
             self.breaker.failed(now_s)
         if self.breaker.state is not self._told:
             self.tell_breaker()
@@ -165,7 +172,7 @@ class Spools:
         elif own is None and self.fault in _PASSING:
             await self._renew()
         await self._look_for_orphans()
-        if not self.to_drain and self.breaker.state is not State.CLOSED:
+        if not self._guards and self.breaker.state is not State.CLOSED:
             self.breaker.probed(asyncio.get_running_loop().time(), well=True)
             self.tell_breaker()
 

@@ -22,7 +22,8 @@ _SWEEP_S: Final = 0.05
 """One timer for all waits instead of one a request; a wait may be this much shorter than it might be."""
 
 _COMPANY_S: Final = 0.004
-"""How long a record may wait for company: what librdkafka calls `linger.ms`, under load alone."""
+_COMPANY_MAX: Final = 128
+"""How long a record waits for company at most, unless the loop itself stands still, and for how many."""
 
 FATAL: Final = "_FATAL"
 """librdkafka's name for a producer that will never write again."""
@@ -122,7 +123,7 @@ class Writer:
         self._for_kafka: deque[_Outgoing] = deque()
         self._for_spool: deque[_Outgoing] = deque()
         self._sweeping = False
-        self._gathered: list[_Outgoing] = []
+        self._gathered: deque[_Outgoing] = deque()
         self._gathering = False
         self.in_flight = 0
         self._in_flight_bytes = 0
@@ -154,20 +155,19 @@ class Writer:
         if self._kafka_full or (self._spools is not None and self._spools.preferred):
             self._spool(going, Fate.REFUSED)
             return
-        going.sent_s = now_s = self._loop.time()
-        going.due_s = now_s + self._limits.wait_s - _SWEEP_S
+        going.due_s = self._loop.time() + self._limits.wait_s - _SWEEP_S
         going.at_kafka = True
         self.in_flight += 1
         self._in_flight_bytes += len(message.value)
         self._for_kafka.append(going)
-        if not self._sweeping:
-            self._sweep()
         self._gathered.append(going)
-        if 2 * len(self._gathered) >= self.in_flight:
+        if self._enough:
             self._set_out()
         elif not self._gathering:
             self._gathering = True
             self._loop.call_later(_COMPANY_S, self._set_out_late)
+        if not self._sweeping:
+            self._sweep()
 
     def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> None:
         """Write one record without waiting; it is never spooled, and not tried where there is no room.
@@ -191,14 +191,27 @@ class Writer:
         except KafkaError as error:
             report(error)
 
-    def _set_out(self) -> None:
-        """Hand over what has gathered.
+    @property
+    def _enough(self) -> bool:
+        """Whether what has gathered sets out: as many wait as are on their way.
 
-        A record waits until as many wait as are on their way: alone it sets out at once, and the more there are, the
-        more travel together; a request costs Kafka and us as much as several records.
+        So a record alone sets out at once, and the more there are, the more travel together: a request to the broker
+        costs as much as several records.
         """
-        gathered, self._gathered = self._gathered, []
-        for going in gathered:
+        waiting = len(self._gathered)
+        return waiting > 0 and (2 * waiting >= self.in_flight or waiting >= _COMPANY_MAX)
+
+    def _set_out(self) -> None:
+        """Hand over what has gathered; an error that is none of Kafka's leaves the rest for the next time."""
+        now_s = self._loop.time()
+        while self._gathered:
+            going = self._gathered.popleft()
+            if going.due_s <= now_s:  # the loop stood still: Kafka shall not get what the spool has, or nobody promised
+                self._arrived(going)
+                if going.at_kafka:
+                    self._not_in_time(going)
+                continue
+            going.sent_s = now_s
             try:
                 self._producer.send(going.topic, going.message, going.reported)
             except KafkaError as error:
@@ -209,9 +222,12 @@ class Writer:
                 else:
                     self._on_failure(error.reason)
                     going.tell(Fate.UNWRITTEN)
+            except Exception:
+                self._arrived(going)
+                raise
 
     def _set_out_late(self) -> None:
-        self._gathering = False
+        self._gathering = False  # what gathered since the timer was set sets out early: no harm
         self._set_out()
 
     def _arrived(self, going: _Outgoing) -> None:
@@ -222,23 +238,23 @@ class Writer:
     def reported(self, going: _Outgoing, result: Ack | KafkaError) -> None:
         """Kafka's delivery report of a record, in time or late."""
         self._arrived(going)
-        if self._gathered and 2 * len(self._gathered) >= self.in_flight:
-            self._set_out()
         if isinstance(result, KafkaError):
             self._on_failure(result.reason)
             if going.at_kafka:
                 self._not_in_time(going, result.reason)
-            return
-        going.at_kafka = False
-        if self._spools is not None:
-            now_s = self._loop.time()
-            self._spools.acked(now_s, now_s - going.sent_s)
-        going.tell(Fate.WRITTEN)
+        else:
+            going.at_kafka = False
+            if self._spools is not None:
+                now_s = self._loop.time()
+                self._spools.acked(now_s, now_s - going.sent_s)
+            going.tell(Fate.WRITTEN)
+        if self._enough:
+            self._set_out()
 
     def _not_in_time(self, going: _Outgoing, reason: str = "") -> None:
         """Kafka has not acknowledged it in time, or refused it: the spool's turn."""
         going.at_kafka = False
-        if self._spools is not None and reason not in ABOUT_THE_RECORD:
+        if self._spools is not None and going.sent_s and reason not in ABOUT_THE_RECORD:
             self._spools.failed(self._loop.time())
         self._spool(going, Fate.UNWRITTEN)
 

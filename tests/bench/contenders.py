@@ -96,13 +96,16 @@ def bare(name: Name) -> Start:
     return Start((sys.executable, "-m", "tests.bench.bare", word, "{port}"))
 
 
+UNCOMPILED: Final = "NOT compiled: the ingress was measured as a checkout has it."
+
+
 @cache
 def compiled_environ() -> Mapping[str, str]:
     """What makes a Python find the compiled ingress, as the image has it; empty where it cannot be built."""
     try:
         return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{compiled.folder()}:{compiled.ROOT}"}
     except compiled.NotHere as not_here:
-        print(f"The ingress is measured uncompiled: {not_here}", file=sys.stderr)
+        print(f"{UNCOMPILED} {not_here}", file=sys.stderr)
         return {}
 
 

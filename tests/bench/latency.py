@@ -116,6 +116,7 @@ def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> 
                     found.storms.append(brave(case, servers[name], folder, number))
         _stop(found, kafka, cores, folder, servers[Name.STARLETTE])
     found.notes.append(_ceiling_in_words(found.ceilings))
+    found.notes += [] if contenders.compiled_environ() else [contenders.UNCOMPILED]
     return found
 
 

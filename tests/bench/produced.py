@@ -1,7 +1,6 @@
 """Kafka alone: the instants of a case, and a bare producer: `python -m tests.bench.produced PLAN BOOTSTRAP CORE`.
 
-Nothing else is done, so no ingress that waits for Kafka's acknowledgement can be quicker on the same two cores: what a
-ratio with a server that writes nothing cannot say.
+What waiting for Kafka costs on these two cores, which a ratio with a server that writes nothing cannot say.
 """
 
 import json

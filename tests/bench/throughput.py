@@ -58,7 +58,7 @@ def main() -> int:
         f"wrk, Kafka and Redis on core {cores.sender}."
     )
     notes = [f"Not run: {Name.GUIDE} ({missing})."] if missing else []
-    notes += [] if contenders.compiled_environ() else ["The ingress was measured uncompiled."]
+    notes += [] if contenders.compiled_environ() else [contenders.UNCOMPILED]
     notes += [f"NOT 2xx: {fault}." for fault in faults]
     twice = {each.server for each in slices if each.repeated} - {Name.ASGI, Name.STARLETTE}
     notes += [f"{server} was sent some deliveries twice: it is faster than at the warm-up." for server in sorted(twice)]

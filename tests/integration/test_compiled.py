@@ -19,6 +19,8 @@ _JUDGES = (
     )),
     "integration/test_ingress_answers.py",
     "integration/test_ingress_life.py",
+    "integration/test_ingress_spool.py",
+    "integration/test_ledger.py",
     "property/test_ingress_fuzz.py",
 )  # fmt: skip
 
@@ -49,7 +51,7 @@ def test_every_module_that_should_be_is_compiled(environ: dict[str, str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_what_judges_the_sources_judges_it(environ: dict[str, str], tmp_path: Path) -> None:
     tests = [str(compiled.ROOT / "tests" / name) for name in _JUDGES]
     options = (
@@ -63,7 +65,7 @@ def test_what_judges_the_sources_judges_it(environ: dict[str, str], tmp_path: Pa
     without = {name: value for name, value in environ.items() if not name.startswith("PYTEST_")}
     ran = subprocess.run(
         (sys.executable, "-m", "pytest", *options, *tests),
-        env=without, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=280,
+        env=without, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-6000:]
     assert "skipped" not in ran.stdout.splitlines()[-1], ran.stdout[-2000:]

@@ -1,6 +1,7 @@
 """What is told of a record that the producer refuses at once."""
 
 import asyncio
+import time
 
 from schemas.codec import Message
 from services.adapters.kafka import Producer
@@ -34,4 +35,19 @@ async def test_records_travel_together_and_none_waits_for_a_report_that_does_not
     async with asyncio.timeout(5):
         while producer.sent < 11:
             await asyncio.sleep(0.001)
+    await producer.close(0.0)
+
+
+async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender_was_told() -> None:
+    producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
+    fates: list[Fate] = []
+    writer = Writer(producer, Limits(0.1, 0.4, 1000, 1 << 26), lambda _: None)
+    for _ in range(11):
+        writer.write("any", Message(None, b"x"), 0, fates.append)
+    time.sleep(0.2)
+    async with asyncio.timeout(5):
+        while len(fates) < 11:
+            await asyncio.sleep(0.001)
+    assert fates == [Fate.UNWRITTEN] * 11
+    assert (producer.sent, writer.in_flight) == (8, 8), "three were never handed over, and are in flight no more"
     await producer.close(0.0)
