@@ -24,6 +24,8 @@ SIGN: Final = {"default": (SECRET,), "rotated": (SECRET, PREVIOUS), "expired": (
 
 _LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE)( +)([!-~]+)( +)HTTP/(1\.[01])")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_TABBED: Final = re.compile(rb"transfer-encoding:.*\t[ \t]*$", re.IGNORECASE | re.DOTALL)
+"""llhttp takes blanks behind a coding for white space, and refuses tabs."""
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(;[^\r\n]*)?\r\n")
 _EXTENSION: Final = re.compile(rb"(?:;[a-z]+(?:=[a-z]+)?)*")
@@ -67,8 +69,8 @@ def requests(data: bytes) -> Iterator[Request | None]:
             yield None
             return
         named = [(field[1].lower(), field[2]) for field in fields if field]
-        is_spaced = len(begins[2] + begins[4]) > 2
-        framed = _body(Request(begins[1], begins[3], begins[5], named, is_odd=is_spaced), data)
+        is_odd = len(begins[2] + begins[4]) > 2 or any(_TABBED.match(line) for line in lines)
+        framed = _body(Request(begins[1], begins[3], begins[5], named, is_odd=is_odd), data)
         if framed is None:
             yield None
             return
