@@ -14,7 +14,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import httpx2
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from schemas import codec, webhook
 from schemas.codec import Message
@@ -164,8 +164,9 @@ class LedgerBench:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reads", "enable.auto.commit": False})
         name = named(topic, self.prefix)
         ends = dict(enumerate(records.end_offsets(self.bootstrap, name, PARTITIONS)))
-        left = {number for number, end in ends.items() if end}
-        consumer.assign([TopicPartition(name, number, 0) for number in left])
+        places = {number: TopicPartition(name, number, OFFSET_BEGINNING) for number in ends}
+        left = {number for number, end in ends.items() if consumer.get_watermark_offsets(places[number])[0] < end}
+        consumer.assign([places[number] for number in left])
         found: list[Out] = []
         while left:
             for message in consumer.consume(500, timeout=0.2):

@@ -86,11 +86,18 @@ def ledger(
     republish: Annotated[
         bool, typer.Option("--republish", help="Write tenants and desired of every key again.")
     ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Go on where records are gone unread; ask Genesys about every key.")
+    ] = False,
+    recover_only: Annotated[
+        bool, typer.Option("--recover-only", help="Bring the local tables up to date, and end.")
+    ] = False,
 ) -> None:
     """Find out which event a delivery is, merge it, and publish what is desired."""
+    from services.ledger.main import Wanted
     from services.ledger.main import main as run
 
-    raise typer.Exit(run(environment.service(), republish=republish))
+    raise typer.Exit(run(environment.service(), Wanted(republish, accept_loss, recover_only)))
 
 
 @app.command(rich_help_panel=_SERVICES)

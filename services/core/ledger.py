@@ -13,7 +13,8 @@ from schemas.journal import Entry, Move, Verdict
 from schemas.outcome import Outcome
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
-from schemas.topics import AUDIT
+from schemas.topics import AUDIT, RECEIVED
+from schemas.values import Key
 from schemas.webhook import Delivery
 from services.core import ageing, audit, dead_letters, journal, views
 from services.core.freshness import WINDOW_US
@@ -142,6 +143,13 @@ def conclude(row: TenantRow | None, last: StageRow | None, outcome: Outcome, pla
 def republish(row: TenantRow | None, last: StageRow | None, rules: Rules) -> tuple[Output, ...]:
     """What stands for a key: desired as it was last published, and the public view."""
     return (*(() if row is None else views.desired(row)), *views.tenant(row, last, rules))
+
+
+def question(key: Key, reason: str, at_us: int) -> Output:
+    """The wish that Genesys is asked about a key; it comes back through `lifecycle.received`."""
+    wish = Recheck(key=key, reason=reason, at=at_us)
+    ce_id = f"{key}/recheck/{reason}/{at_us}"
+    return Output(RECEIVED, codec.encode(wish, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us))
 
 
 def _take(before: TenantRow, record: Received, claims: tuple[Claim, ...], place: Place) -> Taken:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from schemas.rows import StageRow, TenantRow, unpack
-from services.core.ledger import republish
+from services.core.ledger import question, republish
 from services.ledger.agents import Ledger
 
 RECENT_US = 3_600 * 1_000_000
@@ -35,13 +35,26 @@ class Handover:
     async def taken(self, partitions: Collection[int]) -> None:
         """Say again what stands for the keys of these partitions, before their events go on."""
         since_us = 0 if self.whole else self.now_us() - RECENT_US
+        lost = {tp.partition: told for tp, told in self.ledger.app.lost.items()}
+        self.ledger.app.lost.clear()
         for partition in sorted(partitions):
+            if partition in lost:
+                await self._ask_again(partition, lost[partition])
             told: set[bytes] = set()
             async for key in self._changed(partition, since_us):
                 if key not in told:
                     told.add(key)
                     self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
             self.ledger.log.info("partition taken over", partition=partition, keys_told_again=len(told))
+
+    async def _ask_again(self, partition: int, lost: str) -> None:
+        """Records are gone unread: Genesys is asked about every key that they may have spoken of."""
+        asked: set[bytes] = set()
+        async for key in self._changed(partition, 0):
+            if key not in asked:
+                asked.add(key)
+                self.ledger.send((question(key.decode(), "records_lost", self.now_us()),))
+        self.ledger.log.warning("loss accepted", partition=partition, lost=lost, keys_asked_about=len(asked))
 
     async def _changed(self, partition: int, since_us: int) -> AsyncIterator[bytes]:
         tenants = ((key, unpack(TenantRow, row)) for key, row in self.ledger.tenants.rows(partition))

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from schemas.keyring import Keyring, Material
@@ -12,6 +13,7 @@ from services.adapters.kafka import Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import Config, DurableApp, create_app
+from services.adapters.tables.warm import warm
 from services.adapters.tables.worker import run
 from services.adapters.topic_description import Described, describe, stamped_by_broker
 from services.core.ledger import Rules
@@ -27,12 +29,27 @@ _DELIVERY_TIMEOUT_MS: Final = 60_000
 _CLOSE_S: Final = 5.0
 
 
-def main(settings: Settings, *, republish: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one start of the ledger does beside its work.
+
+    Attributes:
+        republish: Say desired and tenants of every key again, once, for each partition taken over.
+        accept_loss: Go on where records are gone unread, and ask Genesys about every key of their partitions.
+        recover_only: Bring the local copies of the tables up to date and end.
+    """
+
+    republish: bool = False
+    accept_loss: bool = False
+    recover_only: bool = False
+
+
+def main(settings: Settings, wanted: Wanted) -> int:
     """Run until SIGTERM or SIGINT; the statuses of `services.adapters.tables.exits` are how it ends otherwise.
 
     Args:
         settings: Of the process.
-        republish: Say desired and tenants of every key again, once, for each partition taken over.
+        wanted: Beside its work.
 
     Raises:
         Unusable: with every fault of the environment.
@@ -40,7 +57,7 @@ def main(settings: Settings, *, republish: bool = False) -> int:
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
-    asyncio.run(_serve(settings, log, ring, material, whole=republish))
+    asyncio.run(_warm(settings, log) if wanted.recover_only else _serve(settings, log, ring, material, wanted))
     return 0
 
 
@@ -60,14 +77,14 @@ def _usable(settings: Settings) -> tuple[Keyring, Material]:
     return found
 
 
-async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, *, whole: bool) -> None:
+async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, wanted: Wanted) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topics = await asyncio.to_thread(_topics, settings)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
-    app = create_app(_config(settings, topics[RECEIVED.name].partitions), producer)
+    app = create_app(_config(settings, topics[RECEIVED.name].partitions, wanted), producer)
     ledger = Ledger(
         app=app,
         tenants=app.durable_table(Table.TENANTS),
@@ -78,7 +95,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         prefix=settings.topic_prefix,
         log=log,
     )
-    app.taken = Handover(ledger, clock.now_us, whole=whole).taken
+    app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken
     app.read(
         {
             named(RECEIVED, settings.topic_prefix): ledger.reads_received,
@@ -110,7 +127,17 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     return found
 
 
-def _config(settings: Settings, partitions: int) -> Config:
+async def _warm(settings: Settings, log: Logger) -> None:
+    """Read the changelogs into the local copies, as far as they go now; takes no partition from anybody."""
+    partitions = (await asyncio.to_thread(_topics, settings))[RECEIVED.name].partitions
+    producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
+    app = create_app(_config(settings, partitions, Wanted()), producer)
+    tables = [app.durable_table(table) for table in Table]
+    await asyncio.to_thread(warm, tables, settings.kafka, partitions, log)
+    await producer.close(_CLOSE_S)
+
+
+def _config(settings: Settings, partitions: int, wanted: Wanted) -> Config:
     return Config(
         app_id=settings.topic_prefix + LEDGER_APP,
         brokers=str(settings.kafka["bootstrap.servers"]),
@@ -119,6 +146,8 @@ def _config(settings: Settings, partitions: int) -> Config:
         commit_interval_s=settings.commit_interval_s,
         session_timeout_s=settings.session_timeout_s,
         security=settings.kafka_config,
+        standby_replicas=settings.standby_replicas,
+        accept_loss=wanted.accept_loss,
     )
 
 

@@ -47,7 +47,8 @@ class Form:
     Attributes:
         deliveries: Without the duplicates.
         rate: Deliveries a second.
-        steps: Faults; one is a kill of the broker.
+        steps: Faults.
+        broker_kills: How many of them kill the broker.
         rest_s: Least and most between two.
         session_s: Of the workers; a pause is longer than that.
         drain_s: How long everything may take to be read afterwards.
@@ -56,12 +57,13 @@ class Form:
     deliveries: int
     rate: float
     steps: int
+    broker_kills: int
     rest_s: tuple[float, float]
     session_s: float = 4.0
     drain_s: float = 180.0
 
 
-SHORT = Form(deliveries=3_000, rate=300, steps=4, rest_s=(0.5, 1.0), session_s=2.5)
+SHORT = Form(deliveries=3_000, rate=300, steps=4, broker_kills=1, rest_s=(0.5, 1.0), session_s=2.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,15 @@ class Run:
 
 
 def schedule(form: Form, draw: random.Random) -> list[Fault]:
-    """A broker kill at a drawn place among other faults, each kind once before any comes again."""
+    """Broker kills at drawn places among other faults, each kind once before any comes again."""
     others = [fault for fault in Fault if fault is not Fault.BROKER_KILL]
     faults: list[Fault] = []
-    while len(faults) < form.steps - 1:
+    wanted = form.steps - form.broker_kills
+    while len(faults) < wanted:
         faults += draw.sample(others, len(others))
-    faults = faults[: form.steps - 1]
-    faults.insert(draw.randrange(form.steps), Fault.BROKER_KILL)
+    faults = faults[:wanted]
+    for _ in range(form.broker_kills):
+        faults.insert(draw.randrange(len(faults) + 1), Fault.BROKER_KILL)
     return faults
 
 
@@ -147,11 +151,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", required=True)
     parser.add_argument("--n", type=int, default=20_000, help="deliveries of each seed, without duplicates")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="faults of each seed")
+    parser.add_argument("--broker-kills", type=int, default=3, help="of these")
     parser.add_argument("--rate", type=float, default=500)
     parser.add_argument("--subject", choices=("counted", "ledger"), default="counted")
     given = parser.parse_args(arguments)
-    form = Form(given.n, given.rate, given.steps, (1.0, 6.0), drain_s=300.0)
+    form = Form(given.n, given.rate, given.steps, given.broker_kills, (1.0, 6.0), drain_s=300.0)
     clean = True
     for seed in given.seed:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))

@@ -1,7 +1,8 @@
 """The real ledger as a subject of the chaos driver: lifecycles of many integrations, and outcomes beside them.
 
-Every delivery carries an event id of its own, so each unique one is exactly one event; the final state of a key is
-what the core makes of its deliveries in one go.
+Their times are shuffled within 20 minutes, a quarter comes twice, and some carry no event id and are told again with
+another time. What must be published, and what every key must look like at last, is what the core makes of the log in
+one go: nothing that a crash could have touched.
 """
 
 import json
@@ -18,6 +19,7 @@ from schemas import codec, webhook
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import TenantRow
 from schemas.tenant import Tenant
+from schemas.times import instant, rfc3339
 from schemas.topics import AUDIT, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from schemas.values import EventType
 from services.adapters import keyring as keyring_file
@@ -30,8 +32,13 @@ from tests.ledger_process import PARTITIONS, LedgerBench, body, new_key, now_us
 _KEYS = 120
 _DUPLICATES = 0.25
 _OUTCOMES = 0.2
+_NAMELESS = 0.3
+"""Deliveries that no id of the sender names: they are told apart by what they say, and when."""
+_RESTAMPS = 0.4
+"""Of those, how many say again what one before said, with another time, half of them marked as retries."""
+_SHUFFLED_US = 20 * 60 * 1_000_000
 _EVENTS = tuple(EventType)
-_COMPARED = ("tenant_id", "installed", "enabled", "configuration", "configuration_mac", "flags")
+_COMPARED = ("tenant_id", "installed", "enabled", "configuration", "configuration_mac", "flags", "revision")
 
 
 @dataclass(slots=True)
@@ -43,7 +50,6 @@ class Lifecycles:
     session_s: float
     folder: Path
     _bench: LedgerBench = field(init=False)
-    _fed: dict[str, dict[str, bytes]] = field(default_factory=lambda: defaultdict(dict))
     _concluded: Counter[str] = field(default_factory=Counter)
 
     def prepare(self) -> None:
@@ -62,15 +68,23 @@ class Lifecycles:
         return Command((sys.executable, "-m", "services.cli.main", "ledger"), environ)
 
     def feed(self, count: int, rate: float, draw: random.Random) -> None:
-        """Write deliveries, some of them twice, and outcomes of the same keys."""
+        """Write deliveries with times in any order, some twice, some restamped, and outcomes of the same keys."""
         producer = records.producer(self.bootstrap)
         keys = [new_key() for _ in range(_KEYS)]
         recent: deque[tuple[str, bytes]] = deque(maxlen=300)
+        nameless: deque[tuple[str, bytes]] = deque(maxlen=300)
         started, base_us = time.monotonic(), now_us()
         headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
         for number in range(count):
-            key, uid = draw.choice(keys), f"{number:08d}"
-            raw = self._delivery(key, uid, base_us + number, draw)
+            key = draw.choice(keys)
+            at_us = base_us + number - draw.randrange(_SHUFFLED_US)
+            if draw.random() < _NAMELESS:
+                restamps = nameless and draw.random() < _RESTAMPS
+                key, raw = draw.choice(nameless) if restamps else (key, _delivery(key, None, at_us, draw))
+                raw = _restamped(raw, draw) if restamps else raw
+                nameless.append((key, raw))
+            else:
+                raw = _delivery(key, f"{number:08d}", at_us, draw)
             recent.append((key, raw))
             for spoken, told in [(key, raw)] + ([draw.choice(recent)] if draw.random() < _DUPLICATES else []):
                 producer.produce(named(RECEIVED, self.prefix), value=told, key=spoken.encode(), headers=headers)
@@ -92,72 +106,79 @@ class Lifecycles:
         return records.behind(self.bootstrap, self.prefix + LEDGER_APP, names, PARTITIONS) == 0
 
     def judge(self) -> Verdict:
-        """Compare events, audit and view with what was fed."""
-        inputs = self._read(RECEIVED)
-        said = self._read(EVENTS)
-        revisions: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
-        for _, _, key, value in said:
-            revisions[key.decode(), json.loads(value)["uid"]].add(value)
-        missing = [
-            f"{key} {uid}" for key, fed in self._fed.items() for uid in fed if (key, f"e:{uid}") not in revisions
-        ]
+        """Compare events, audit and view with what the core makes of the log in one go."""
+        inputs, said = self._read(RECEIVED), self._read(EVENTS)
+        oracle = self._oracle(inputs)
+        published: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
+        for *_, key, value in said:
+            published[key.decode(), json.loads(value)["uid"]].add(value)
+        events = {(key, uid): value for key, (_, told) in oracle.items() for uid, value in told.items()}
+        missing = [f"{key} {uid}" for key, uid in events if (key, uid) not in published]
         audited = {json.loads(value)["id"] for *_, value in self._read(AUDIT)}
         missing += [
             f"audit of offset {offset} in partition {partition}"
             for partition, offset, *_ in inputs
             if f"{RECEIVED.name}/{partition}/{offset}/delivery" not in audited
         ]
-        double = [f"{place} {values}" for place, values in revisions.items() if len(values) > 1]
-        bad = list(self._misjudged(revisions))
+        double = [f"{place} {values}" for place, values in published.items() if len(values) > 1]
+        bad = [f"{place} said, and not due" for place in published if place not in events]
+        bad += [
+            f"{place} said {values}, due {events[place]!r}"
+            for place, values in published.items()
+            if place in events and values != {events[place]}
+        ]
+        bad += list(self._misjudged(oracle, published))
         return Verdict(
             len(inputs) + len(self._read(OUTCOMES)),
-            sum(map(len, self._fed.values())),
+            len(events),
             len(said),
             len(said) - len({value for *_, value in said}),
             *(len(missing), len(double), len(bad)),
             (*missing[:4], *double[:4], *bad[:4]),
         )
 
-    def _misjudged(self, revisions: dict[tuple[str, str], set[bytes]]) -> Iterator[str]:
+    def _oracle(self, inputs: list[tuple[int, int, int, bytes, bytes]]) -> dict[str, tuple[Tenant, dict[str, bytes]]]:
+        """Of each key the view, and each event by its uid, as no crash could have made them."""
+        rules = self._rules()
+        rows: dict[str, TenantRow] = {}
+        told: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        for partition, offset, at_us, spoken, raw in inputs:
+            key = spoken.decode()
+            place = Place(RECEIVED.name, partition, offset, at_us)
+            decision = receive(rows.get(key), None, webhook.parse(raw), place, rules)
+            if isinstance(decision.row, TenantRow):
+                rows[key] = decision.row
+            for output in decision.outputs:
+                if output.topic is EVENTS:
+                    told[key][json.loads(output.message.value)["uid"]] = output.message.value
+        views = {key: tenant(row, None, rules)[0].message.value for key, row in rows.items()}
+        return {key: (codec.decode(Tenant, view), told[key]) for key, view in views.items()}
+
+    def _misjudged(
+        self, oracle: dict[str, tuple[Tenant, dict[str, bytes]]], published: dict[tuple[str, str], set[bytes]]
+    ) -> Iterator[str]:
         """Keys with a gap in their revisions, or whose newest view is not what their deliveries say."""
         given: defaultdict[str, list[int]] = defaultdict(list)
-        for (key, _), values in revisions.items():
+        for (key, _), values in published.items():
             given[key] += [json.loads(value)["revision"] for value in values]
         views: dict[str, Tenant] = {}
-        for _, _, spoken, value in self._read(TENANTS):
+        for *_, spoken, value in self._read(TENANTS):
             view = codec.decode(Tenant, value)
             if spoken.decode() not in views or view.version >= views[spoken.decode()].version:
                 views[spoken.decode()] = view
-        rules = self._rules()
-        for key, fed in self._fed.items():
-            expected, shown = self._expected(key, rules), views.get(key)
-            if sorted(given[key]) != list(range(1, len(fed) + 1)):
-                yield f"{key}: revisions {sorted(given[key])} of {len(fed)}"
+        for key, (expected, _) in oracle.items():
+            shown = views.get(key)
+            if sorted(given[key]) != list(range(1, len(given[key]) + 1)):
+                yield f"{key}: revisions {sorted(given[key])}"
             elif shown is None or any(getattr(shown, name) != getattr(expected, name) for name in _COMPARED):
                 yield f"{key}: shown {shown}, expected {expected}"
-            elif (shown.revision, shown.generation) != (len(fed), self._concluded[key]):
-                yield f"{key}: revision {shown.revision} of {len(fed)}, generation {shown.generation}"
-
-    def _expected(self, key: str, rules: Rules) -> Tenant:
-        row: TenantRow | None = None
-        for offset, raw in enumerate(self._fed[key].values()):
-            decision = receive(row, None, webhook.parse(raw), Place(RECEIVED.name, 0, offset, now_us()), rules)
-            row = decision.row if isinstance(decision.row, TenantRow) else row
-        (output,) = tenant(row, None, rules)
-        return codec.decode(Tenant, output.message.value)
+            elif shown.generation != self._concluded[key]:
+                yield f"{key}: generation {shown.generation} of {self._concluded[key]}"
 
     def _rules(self) -> Rules:
         found = keyring_file.material(self.folder / "keyring.json")
         identity, configuration, audit = map(keyring_file.raw, (found.identity, found.configuration, found.audit[0]))
         return Rules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"))
-
-    def _delivery(self, key: str, uid: str, at_us: int, draw: random.Random) -> bytes:
-        configuration = {"crmEndpoint": f"https://{uid}.salesforce.com", "hidden": uid * draw.randrange(1, 40)}
-        raw = body(
-            key, draw.choice(_EVENTS), at_us, configuration=configuration, metadata={"eventId": uid, "source": "chaos"}
-        )
-        self._fed[key][uid] = raw
-        return raw
 
     def _outcome(self, key: str) -> codec.Message:
         self._concluded[key] += 1
@@ -175,5 +196,21 @@ class Lifecycles:
             outcome, key=key, ce_id=f"{key}/{number}", source="/genesys-lifecycle/chaos", at_us=now_us()
         )
 
-    def _read(self, topic: Topic) -> list[tuple[int, int, bytes, bytes]]:
+    def _read(self, topic: Topic) -> list[tuple[int, int, int, bytes, bytes]]:
         return records.read(self.bootstrap, named(topic, self.prefix), PARTITIONS)
+
+
+def _delivery(key: str, uid: str | None, at_us: int, draw: random.Random) -> bytes:
+    named_so = f"{draw.randrange(10**8):08d}" if uid is None else uid
+    configuration = {"crmEndpoint": f"https://{named_so}.salesforce.com", "hidden": named_so * draw.randrange(1, 40)}
+    metadata = {"source": "chaos"} | ({} if uid is None else {"eventId": uid})
+    return body(key, draw.choice(_EVENTS), at_us, configuration=configuration, metadata=metadata)
+
+
+def _restamped(raw: bytes, draw: random.Random) -> bytes:
+    """The same delivery as a sender tells it again that changes its time."""
+    told = json.loads(raw)
+    told["eventTimestamp"] = rfc3339(instant(told["eventTimestamp"]) + draw.randrange(1, 600_000_000))
+    if draw.random() < 0.5:
+        told["metadata"] |= {"retryCount": draw.randrange(1, 6)}
+    return json.dumps(told).encode()

@@ -32,8 +32,8 @@ def create(bootstrap: str, topics: Mapping[str, Mapping[str, str]], partitions: 
         future.result(30)
 
 
-def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, bytes, bytes]]:
-    """Partition, offset, key and value of every record, in order of each partition."""
+def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, int, bytes, bytes]]:
+    """Partition, offset, time (µs UTC), key and value of every record, in order of each partition."""
     found = []
     ends = dict(enumerate(end_offsets(bootstrap, topic, partitions)))
     consumer = _reader(bootstrap, "reads")
@@ -43,7 +43,8 @@ def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, by
         for message in consumer.consume(1000, timeout=0.2):
             assert not message.error(), message.error()
             number, offset = message.partition() or 0, message.offset() or 0
-            found.append((number, offset, message.key() or b"", message.value() or b""))
+            at_us = message.timestamp()[1] * 1000
+            found.append((number, offset, at_us, message.key() or b"", message.value() or b""))
             if offset + 1 >= ends[number]:
                 left.discard(number)
     consumer.close()

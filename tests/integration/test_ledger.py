@@ -1,11 +1,14 @@
 """The ledger as a process on a real broker: what goes in, what comes out, and that it comes out again the same."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
     AdminClient,
     AlterConfigOpType,
@@ -17,9 +20,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, RECEIVED, TENANTS, Topic, named
+from services.adapters.tables.exits import Exit
 from services.engines import child
 from tests.eventually import eventually
-from tests.ledger_process import LedgerBench, Out, body, new_key, now_us
+from tests.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
@@ -203,6 +207,54 @@ def test_whoever_takes_over_says_recent_keys_again_and_every_key_when_asked(benc
     assert len(said(EVENTS)) == 1
 
 
+def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBench) -> None:
+    key, other = new_key(), new_key()
+    with bench.ledger():
+        for told in (key, other):
+            bench.receive(body(told), told)
+        bench.drained()
+    bench.receive(body(key, "disabled"), key)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    places = [TopicPartition(named(RECEIVED, bench.prefix), number, -1) for number in range(PARTITIONS)]
+    for future in admin.delete_records(places).values():
+        future.result(30)
+    refused = bench.start()
+    assert refused.wait(60) == Exit.LOSS
+    assert "--accept-loss" in child.last_lines(refused.log_path)
+    with bench.ledger("--accept-loss"):
+        eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"])
+        bench.drained()
+    asked = [out for out in bench.out(RECEIVED) if out.headers["ce_type"] == Recheck.ce_type]
+    (partition,) = {out.said["reason"] for out in asked}
+    assert partition == "records_lost"
+    assert key in {out.key for out in asked}
+    with bench.ledger():
+        bench.drained()  # it goes on from there without being asked again
+
+
+def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
+    keys = [new_key() for _ in range(5)]
+
+    def recovered() -> list[int]:
+        before = len(_lines(bench.folder / "ledger.log", "recovered"))
+        warming = bench.start("--recover-only", disk="warm")
+        assert warming.wait(60) == 0, child.last_lines(warming.log_path)
+        return [line["records"] for line in _lines(bench.folder / "ledger.log", "recovered")[before:]]
+
+    with bench.ledger():
+        for key in keys:
+            bench.receive(body(key), key)
+        bench.drained()
+        assert sum(recovered()) == len(keys)
+        assert recovered() == [0] * (2 * PARTITIONS)
+        assert len(_lines(bench.folder / "ledger.log", "partition taken over")) == PARTITIONS, "nobody lost a partition"
+    before = len(bench.out(TENANTS))
+    with bench.ledger(disk="warm"):
+        bench.receive(body(keys[0], "disabled"), keys[0])
+        eventually(lambda: bench.out(TENANTS, keys[0])[-1].said["enabled"] is False)
+    assert len(bench.out(TENANTS)) > before
+
+
 def test_missing_topics_and_material_are_told_by_name_at_start(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -232,3 +284,8 @@ def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench
     worker = bench.start()
     assert worker.wait(60) == 2
     assert f"{name}: message.timestamp.type is not LogAppendTime" in child.last_lines(worker.log_path)
+
+
+def _lines(log: Path, event: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in found if line.get("event") == event]

@@ -8,7 +8,7 @@ from traceback import extract_tb
 from typing import Any, cast
 
 import faust
-from faust.types import EventT, StreamT
+from faust.types import TP, EventT, StreamT
 from yarl import URL
 
 from schemas.codec import Message
@@ -46,6 +46,8 @@ class Config:
         commit_interval_s: Between two commits.
         session_timeout_s: How long the group waits for a silent worker.
         security: Further librdkafka settings (TLS, SASL), for the consumer.
+        standby_replicas: How many other workers keep a copy of each table partition beside the one that writes it.
+        accept_loss: Go on where a committed offset is outside the log, instead of ending the process.
         foreign_look_s: Between two looks for a foreign writer of a changelog that this worker does not write.
         end: Ends the process.
     """
@@ -57,6 +59,8 @@ class Config:
     commit_interval_s: float
     session_timeout_s: float
     security: Mapping[str, str] = field(default_factory=dict)
+    standby_replicas: int = 0
+    accept_loss: bool = False
     foreign_look_s: float = 30.0
     end: End = field(default=die)
 
@@ -68,10 +72,14 @@ class DurableApp(faust.App):
         super().__init__(config.app_id, **options)
         self.end = config.end
         self.foreign_look_s = config.foreign_look_s
+        self.accept_loss = config.accept_loss
+        self.lost: dict[TP, str] = {}
+        """Input partitions of which records are gone unread, and which; told with `taken`, who forgets them."""
         self.log_of_writes = producer
         self.input_names: tuple[str, ...] = ()
         self.taken: Taken = _nothing
-        """Awaited with the partitions that are newly held, after their tables are whole and before their events."""
+        """Awaited with the partitions that are newly held, or have lost records, after their tables are whole and
+        before their events."""
 
     def durable_table(self, name: str) -> DurableTable:
         """Declare a table; its changelog is `{app_id}-{name}-changelog`."""
@@ -158,7 +166,7 @@ def create_app(config: Config, producer: Producer) -> DurableApp:
         topic_partitions=config.partitions,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        table_standby_replicas=0,
+        table_standby_replicas=config.standby_replicas,
         broker_commit_interval=config.commit_interval_s,
         broker_session_timeout=config.session_timeout_s,
         broker_heartbeat_interval=config.session_timeout_s / 4,

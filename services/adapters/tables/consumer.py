@@ -97,6 +97,7 @@ class DurableConsumer(driver.Consumer):
             at = committed[tp]
             if at is not None and not first[tp] <= at <= end[tp]:
                 self._report_loss(tp, at, first[tp], end[tp])
+                at = min(max(at, first[tp]), end[tp])
             start[tp] = first[tp] if at is None else at
         await self.seek_wait(start)
         self._committed_offset.update(committed)
@@ -106,10 +107,10 @@ class DurableConsumer(driver.Consumer):
 
     def _report_loss(self, tp: TP, at: int, first: int, end: int) -> None:
         lost = f"records {at} to {first - 1} are gone" if at < first else f"the log ends at {end}"
-        self.app.end(
-            Exit.LOSS,
-            f"{tp.topic}[{tp.partition}]: committed offset {at} is outside the log ({first} to {end}): {lost}",
-        )
+        told = f"{tp.topic}[{tp.partition}]: committed offset {at} is outside the log ({first} to {end}): {lost}"
+        if not self.app.accept_loss:
+            self.app.end(Exit.LOSS, f"{told}; --accept-loss goes on, and asks Genesys about every key")
+        self.app.lost[tp] = told
 
     async def _ask_committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
         consumer = self._thread._ensure_consumer()

@@ -38,7 +38,8 @@ class DurableRecovery(Recovery):
         app.flow_control.resume()  # clears the queues while the input is still paused
         if assignment:
             await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
-            await self._wait(app.taken(held - self._held))
+            lost = {tp.partition for tp in app.lost}
+            await self._wait(app.taken((held - self._held) | (held & lost)))
         self._held = held
         consumer.resume_partitions(events)
         self.completed.set()

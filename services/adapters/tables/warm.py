@@ -1,0 +1,90 @@
+"""Brings the local copies of tables up to date without being of the group: no partition changes hands for it.
+
+Rule: what is read counts as read exactly as in a recovery (`DurableStore`), so a later start reads on from there, and a
+copy that is ahead of its changelog is told.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from faust.types import TP
+
+from services.adapters.kafka import KafkaError
+from services.adapters.logs import Logger
+from services.adapters.tables.exits import Exit
+from services.adapters.tables.table import DurableTable
+
+_BATCH: Final = 2_000
+_LOOK_S: Final = 0.2
+_PATIENCE_S: Final = 30.0
+_TELL_EVERY: Final = 100_000
+
+
+class _Message(NamedTuple):
+    """As much of Faust's as a store looks at."""
+
+    tp: TP
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+
+
+class _Event(NamedTuple):
+    message: _Message
+
+
+def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
+    """Read every changelog from where each copy stands to its end. Blocks.
+
+    Args:
+        tables: Of one app, which must not run.
+        kafka: librdkafka's settings.
+        partitions: How many each changelog has.
+        log: Told the progress.
+
+    Raises:
+        KafkaError: no broker answers, or records do not come.
+    """
+    consumer = Consumer({**kafka, "group.id": "none", "enable.auto.commit": False, "enable.partition.eof": False})
+    try:
+        for table in tables:
+            for partition in range(partitions):
+                _read(consumer, table, partition, log)
+    except KafkaException as error:
+        raise KafkaError(error.args[0].name()) from None
+    finally:
+        consumer.close()
+
+
+def _read(consumer: Consumer, table: DurableTable, partition: int, log: Logger) -> None:
+    tp = table.changelog(partition)
+    first, end = consumer.get_watermark_offsets(TopicPartition(tp.topic, partition), timeout=_PATIENCE_S)
+    held = table.store.persisted_offset(tp)
+    start = first if held is None else max(first, held + 1)
+    if start > end:
+        table.app.end(
+            Exit.CHANGELOG_BEHIND, f"{tp.topic}[{partition}]: the local copy has read to {held}, it ends at {end}"
+        )
+    consumer.assign([TopicPartition(tp.topic, partition, start)])
+    at, patience_s = start, _PATIENCE_S
+    while at < end:
+        found = consumer.consume(_BATCH, timeout=_LOOK_S)
+        patience_s = _PATIENCE_S if found else patience_s - _LOOK_S
+        if patience_s <= 0:
+            raise KafkaError("_TIMED_OUT")
+        if not found:
+            continue
+        batch = [_event(tp, message) for message in found]
+        table.store.apply_changelog_batch(cast("Any", batch), None, None)
+        told, at = at, batch[-1].message.offset + 1
+        if at // _TELL_EVERY > told // _TELL_EVERY:
+            log.info("recovering", table=table.name, partition=partition, offset=at, end=end)
+    log.info("recovered", table=table.name, partition=partition, records=end - start, end=end)
+
+
+def _event(tp: TP, message: Any) -> _Event:
+    if message.error():
+        raise KafkaError(message.error().name())
+    return _Event(_Message(tp, tp.partition, message.offset(), message.key(), message.value()))
