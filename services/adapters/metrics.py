@@ -12,6 +12,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry(auto_describe=True)
 
 _ANSWER_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.2, 1.6, 2.7)
+_ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _WORK_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
@@ -54,6 +55,9 @@ LEDGER_RECORDS = _counter("lifecycle_ledger_records_total", "Input records by ki
 LEDGER_EVENTS = _counter("lifecycle_ledger_events_total", "Events published for the first time.", "event")
 LEDGER_STAGES = _counter("lifecycle_ledger_stage_changes_total", "Stage changes by new stage.", "stage")
 LEDGER_UNACKNOWLEDGED = _gauge("lifecycle_ledger_unacknowledged", "Records sent and not yet acknowledged.")
+LEDGER_JOURNAL = _histogram(
+    "lifecycle_ledger_journal_entries", "Events in the journal of a row when it is written.", _ENTRIES
+)
 LEDGER_DEAD_LETTERS = _counter("lifecycle_ledger_dead_letters_total", "Records sent to dead letters.", "reason")
 
 # provisioner

@@ -84,6 +84,8 @@ class Settings(BaseModel):
     """How often the ledger commits offsets; a crash replays at most this much."""
     session_timeout_s: float = Field(default=10.0, ge=1)
     """How long a silent worker keeps its partitions."""
+    unreadable_in_a_row: int = Field(default=100, ge=1)
+    """After so many the ledger ends: this version is the wrong one, and would bury a whole topic in dead letters."""
     standby_replicas: int = Field(default=0, ge=0)
     """How many other ledgers keep a copy of each table partition: a takeover then reads what is new alone."""
 

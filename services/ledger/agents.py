@@ -16,6 +16,7 @@ from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import OUTCOMES, RECEIVED, Topic, named
 from services.adapters.logs import Logger
 from services.adapters.tables.app import DurableApp
+from services.adapters.tables.exits import Exit
 from services.adapters.tables.table import DurableTable
 from services.core.ledger import KIND, Decision, Output, Place, Rules, conclude, receive
 from services.ledger import reading
@@ -23,6 +24,23 @@ from services.ledger.reading import Refused
 from services.ledger.telling import tell, tell_refused
 
 Row = TypeVar("Row", TenantRow, StageRow)
+
+
+@dataclass(slots=True)
+class Patience:
+    """How many records in a row could not be read, and how many may.
+
+    A few are bad records. More say that this is not the version that its writers are of, and a version that cannot
+    read must not bury a topic.
+    """
+
+    most: int
+    in_a_row: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether one more is one too many."""
+        return self.in_a_row >= self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class Ledger:
         incarnations: Identity of each input topic, by its name without the prefix.
         prefix: Of the installation.
         log: Of the service.
+        patience: With records that cannot be read.
     """
 
     app: DurableApp
@@ -48,6 +67,7 @@ class Ledger:
     incarnations: Mapping[str, str]
     prefix: str
     log: Logger
+    patience: Patience
 
     async def reads_received(self, stream: StreamT[bytes]) -> None:
         """The agent of `lifecycle.received`."""
@@ -71,6 +91,7 @@ class Ledger:
         if isinstance(record, Refused):
             self._refuse(record, raw, place)
             return
+        self.patience.in_a_row = 0
         row, last = self.rows(place.partition, record.key.encode())
         restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
         decision = receive(row, last, record, place, self.rules, restamps=restamps, raw=raw)
@@ -83,6 +104,7 @@ class Ledger:
         if isinstance(outcome, Refused):
             self._refuse(outcome, raw, place)
             return
+        self.patience.in_a_row = 0
         row, last = self.rows(place.partition, outcome.key.encode())
         decision = conclude(row, last, outcome, place, self.rules)
         self._write(self.stages, decision, place)
@@ -103,6 +125,10 @@ class Ledger:
         self.send(decision.outputs)
 
     def _refuse(self, refused: Refused, raw: codec.Message, place: Place) -> None:
+        if self.patience.is_over:
+            last = f"{place.topic}[{place.partition}] offset {place.offset}: {refused.reason}: {refused.detail}"
+            self.app.end(Exit.POISON, f"{self.patience.most} records in a row could not be read, nor {last}")
+        self.patience.in_a_row += 1
         self.send((reading.dead_letter(refused, raw, place),))
         tell_refused(self.log, refused.reason, refused.detail, place)
 

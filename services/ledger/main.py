@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from schemas.keyring import Keyring, Material
@@ -13,12 +14,14 @@ from services.adapters.kafka import Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import Config, DurableApp, create_app
+from services.adapters.tables.exits import noted, noting
 from services.adapters.tables.warm import warm
 from services.adapters.tables.worker import run
 from services.adapters.topic_description import Described, describe, stamped_by_broker
 from services.core.ledger import Rules
-from services.ledger.agents import Ledger
+from services.ledger.agents import Ledger, Patience
 from services.ledger.handover import Handover
+from services.ledger.watching import Watch
 
 _LINGER_MS: Final = 5
 """Batches across events; a commit waits that much longer, and nobody else."""
@@ -94,7 +97,9 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         incarnations={topic.name: topics[topic.name].identity for topic in (RECEIVED, OUTCOMES)},
         prefix=settings.topic_prefix,
         log=log,
+        patience=Patience(settings.unreadable_in_a_row),
     )
+    metrics.REGISTRY.register(Watch(app, clock.now_us, noted(_folder(settings))))
     app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken
     app.read(
         {
@@ -142,13 +147,18 @@ def _config(settings: Settings, partitions: int, wanted: Wanted) -> Config:
         app_id=settings.topic_prefix + LEDGER_APP,
         brokers=str(settings.kafka["bootstrap.servers"]),
         partitions=partitions,
-        folder=settings.state_dir / "ledger",
+        folder=_folder(settings),
         commit_interval_s=settings.commit_interval_s,
         session_timeout_s=settings.session_timeout_s,
         security=settings.kafka_config,
         standby_replicas=settings.standby_replicas,
         accept_loss=wanted.accept_loss,
+        end=noting(_folder(settings)),
     )
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.state_dir / "ledger"
 
 
 def _rules(settings: Settings, material: Material) -> Rules:

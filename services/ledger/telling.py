@@ -26,6 +26,8 @@ def tell(log: Logger, kind: str, before: TenantRow | StageRow | None, decision: 
     row = decision.row
     if row is None or (before is not None and row.version == before.version):
         return
+    if isinstance(row, TenantRow):
+        metrics.LEDGER_JOURNAL.observe(len(row.entries))
     for output in decision.outputs:
         if output.topic is EVENTS:
             metrics.LEDGER_EVENTS.labels(from_json(output.message.value)["event"]).inc()

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
-from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, RECEIVED, TENANTS, Topic, named
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from services.adapters.tables.exits import Exit
 from services.engines import child
 from tests.eventually import eventually
@@ -232,6 +232,37 @@ def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBen
         bench.drained()  # it goes on from there without being asked again
 
 
+def test_a_version_that_can_read_nothing_buries_no_topic(bench: LedgerBench) -> None:
+    key = new_key()
+    for number in range(7):
+        bench.receive(b"{}", key, kind=f"lifecycle.unheard-of.v{number}")
+    ended = bench.start(UNREADABLE_IN_A_ROW="5")
+    assert ended.wait(60) == Exit.POISON
+    assert "5 records in a row could not be read, nor lifecycle.received" in child.last_lines(ended.log_path)
+    assert len({letter.ce_id for letter in bench.out(DEAD_LETTERS)}) <= 5
+    with bench.ledger() as url:  # within its patience the same records pass
+        bench.drained()
+        assert len({letter.ce_id for letter in bench.out(DEAD_LETTERS)}) == 7
+        assert _metric(url, 'lifecycle_ledger_ends_total{reason="poison"}') == 1
+
+
+def test_a_scrape_says_lag_journal_and_rebalances(bench: LedgerBench) -> None:
+    key = new_key()
+    bench.receive(body(key), key)
+    with bench.ledger() as url:
+        bench.drained()
+        names = [
+            f'lifecycle_ledger_lag_records{{partition="{number}",topic="{named(topic, bench.prefix)}"}}'
+            for number in range(PARTITIONS)
+            for topic in (RECEIVED, OUTCOMES)
+        ]
+        assert [_metric(url, name) for name in names] == [0] * len(names)
+        assert _metric(url, "lifecycle_ledger_recovering") == 0
+        assert _metric(url, "lifecycle_ledger_rebalances_total") >= 1
+        assert _metric(url, "lifecycle_ledger_journal_entries_count") == 1
+        assert _metric(url, "lifecycle_ledger_unacknowledged") == 0
+
+
 def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(5)]
 
@@ -284,6 +315,11 @@ def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench
     worker = bench.start()
     assert worker.wait(60) == 2
     assert f"{name}: message.timestamp.type is not LogAppendTime" in child.last_lines(worker.log_path)
+
+
+def _metric(url: str, name: str) -> float:
+    lines = dict(line.rsplit(" ", 1) for line in httpx2.get(f"{url}/metrics").text.splitlines() if line[0] != "#")
+    return float(lines[name])
 
 
 def _lines(log: Path, event: str) -> list[dict[str, Any]]:

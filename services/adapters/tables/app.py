@@ -117,6 +117,16 @@ class DurableApp(faust.App):
         """Everything this event causes was sent."""
         self._reader.finish(event)
 
+    def lag(self, now_us: int) -> Mapping[TP, tuple[int, float]]:
+        """See `DurableConsumer.lag`; empty before the start."""
+        return self._reader.lag(now_us) if self._consumer is not None else {}
+
+    @property
+    def recovering(self) -> int:
+        """Records of changelogs still to be read before the events go on."""
+        tables = cast("DurableTables", self.tables)
+        return tables.recovery.active_remaining_total() if self.in_recovery else 0
+
     def committed(self, event: EventT[bytes]) -> int:
         """The greatest offset of the event's partition that is known to be committed; -1 for none."""
         return self._reader.committed(event.message.tp)

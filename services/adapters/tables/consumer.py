@@ -42,6 +42,8 @@ class DurableConsumer(driver.Consumer):
         """The next offset of each input partition that an agent may begin; empty until recovery ended."""
         self.moved_at: dict[TP, float] = {}
         """When each last moved, monotonic."""
+        self.read_to_us: dict[TP, int] = {}
+        """Log time of the last event that was finished, microseconds UTC."""
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
 
@@ -51,6 +53,21 @@ class DurableConsumer(driver.Consumer):
     def committed(self, tp: TP) -> int:
         """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
         return self._committed.get(tp, 0) - 1
+
+    def lag(self, now_us: int) -> dict[TP, tuple[int, float]]:
+        """Records not finished yet of each held input partition, and for how many seconds the first of them waits.
+
+        The seconds are since the last finished record was appended, so they are too many rather than too few; 0 where
+        this worker has finished none.
+        """
+        client = self._thread._consumer
+        found = {}
+        for tp, expected in list(self.expected.items()):
+            end = None if client is None else client.highwater(tp)
+            records = max(0, (end or 0) - expected)
+            since_us = self.read_to_us.get(tp, now_us) if records else now_us
+            found[tp] = records, max(0, now_us - since_us) / 1e6
+        return found
 
     async def begin(self, event: EventT[bytes]) -> bool:
         """Wait for room in the producer's queue, then say whether this event is to be processed now.
@@ -80,6 +97,7 @@ class DurableConsumer(driver.Consumer):
         if self.expected.get(message.tp) == message.offset:
             self.expected[message.tp] = self._finished[message.tp] = message.offset + 1
             self.moved_at[message.tp] = time.monotonic()
+            self.read_to_us[message.tp] = round(message.timestamp * 1_000_000)
 
     async def seek_events(self) -> None:
         """Put every assigned input partition at its committed offset, the earliest one where nothing was committed."""

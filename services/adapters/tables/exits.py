@@ -7,9 +7,14 @@ nothing is flushed, since whatever was not acknowledged is written again by the 
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
+
+_NOTES: Final = "ends.json"
 
 
 class Exit(IntEnum):
@@ -41,10 +46,36 @@ class Exit(IntEnum):
     """Faust gave up by itself."""
     STUCK = 82
     """It was asked to stop and did not within its time; where its tasks stood is told."""
+    POISON = 83
+    """So many records in a row could not be read that this version must be the wrong one. Start the right one."""
 
 
 End = Callable[[Exit, str], NoReturn]
 """Ends the process; given as an argument, so that a test can watch it."""
+
+
+def noting(folder: Path) -> End:
+    """An `End` that counts itself in a file of the folder before."""
+
+    def end(reason: Exit, why: str) -> NoReturn:
+        with suppress(OSError):  # a disk that is full must not keep anybody from ending
+            counts = noted(folder)
+            counts[reason] += 1
+            fresh = folder / f"{_NOTES}.new"
+            fresh.write_text(json.dumps({each.name: counts[each] for each in counts}))
+            fresh.replace(folder / _NOTES)
+        die(reason, why)
+
+    return end
+
+
+def noted(folder: Path) -> Counter[Exit]:
+    """How often workers of this folder have ended themselves, by reason; a file that cannot be read counts nothing."""
+    try:
+        told = json.loads((folder / _NOTES).read_text())
+        return Counter({Exit[name]: int(count) for name, count in told.items()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return Counter()
 
 
 def die(reason: Exit, why: str) -> NoReturn:
