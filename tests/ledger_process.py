@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +148,14 @@ class LedgerBench:
             raw,
             [(name, text.encode()) for name, text in named_headers.items()],
         )
+
+    def receive_all(self, deliveries: Iterable[tuple[str, bytes]]) -> None:
+        """Write many deliveries to `lifecycle.received`, in this order."""
+        headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
+        for key, raw in deliveries:
+            self._producer.produce(named(RECEIVED, self.prefix), value=raw, key=key.encode(), headers=headers)
+            self._producer.poll(0)
+        assert self._producer.flush(60) == 0
 
     def tell(self, record: Record, key: str) -> None:
         """Write an observation or a re-check to `lifecycle.received`."""

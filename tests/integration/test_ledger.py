@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,37 @@ def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBen
     assert key in {out.key for out in asked}
     with bench.ledger():
         bench.drained()  # it goes on from there without being asked again
+
+
+def test_all_720_orders_of_a_history_end_in_one_state(bench: LedgerBench) -> None:
+    a, b = {"crmEndpoint": "https://a.salesforce.com"}, {"crmEndpoint": "https://b.salesforce.com"}
+    start_us = now_us() - 200_000_000
+    history = [
+        ("installed", 0, a),
+        ("configuration_updated", 5, b),
+        ("installed", 60, a),
+        ("disabled", 70, a),
+        ("uninstalled", 100, a),
+        ("installed", 200, b),
+    ]
+    orders = {new_key(): order for order in permutations(history)}
+    with bench.ledger():
+        bench.receive_all(
+            (key, body(key, event, start_us + seconds * 1_000_000, configuration=configuration))
+            for key, order in orders.items()
+            for event, seconds, configuration in order
+        )
+        bench.drained()
+    newest = {str(out.key): out.said for out in bench.out(TENANTS)}
+    assert set(newest) == set(orders)
+    names = ("tenant_id", "installed", "enabled", "configuration", "stage", "reason", "flags", "recheck_at")
+    ends = {json.dumps([view[name] for name in names]) for view in newest.values()}
+    assert ends == {json.dumps(["tenant_acme_corp", True, True, b, "pending_install", None, [], None])}
+    given: dict[str, set[tuple[int, bytes]]] = {key: set() for key in orders}
+    for out in bench.out(EVENTS):
+        given[str(out.key)].add((out.said["revision"], out.value))
+    for told in given.values():
+        assert sorted(revision for revision, _ in told) == list(range(1, len(told) + 1))
 
 
 def test_a_version_that_can_read_nothing_buries_no_topic(bench: LedgerBench) -> None:
