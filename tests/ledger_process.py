@@ -101,9 +101,11 @@ class LedgerBench:
     prefix: str
     folder: Path
     endpoints: Mapping[str, Any] = field(default_factory=dict)
+    replication: int = 1
 
     def __post_init__(self) -> None:
-        topics.apply({"bootstrap.servers": self.bootstrap}, prefix=self.prefix, partitions=PARTITIONS, replication=1)
+        kafka = {"bootstrap.servers": self.bootstrap}
+        topics.apply(kafka, prefix=self.prefix, partitions=PARTITIONS, replication=self.replication)
         keyring(self.folder / "keyring.json", **self.endpoints)
         self._producer = records.producer(self.bootstrap)
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from pathlib import Path
 from services import engines
 from services.adapters.tables.exits import Exit
 from services.engines import Engine
-from services.engines.kafka import Kafka
+from services.engines.kafka import Kafka, Ports
+from services.engines.ports import HOST, free_ports
 from tests.faults.counted import Counted
 from tests.faults.lifecycles import Lifecycles
 from tests.faults.nemesis import Fault, Nemesis
@@ -52,6 +54,7 @@ class Form:
         rest_s: Least and most between two.
         session_s: Of the workers; a pause is longer than that.
         drain_s: How long everything may take to be read afterwards.
+        workers: How many at once.
     """
 
     deliveries: int
@@ -61,6 +64,7 @@ class Form:
     rest_s: tuple[float, float]
     session_s: float = 4.0
     drain_s: float = 180.0
+    workers: int = 2
 
 
 SHORT = Form(deliveries=3_000, rate=300, steps=4, broker_kills=1, rest_s=(0.5, 1.0), session_s=2.5)
@@ -108,12 +112,41 @@ def own_broker(folder: Path) -> Iterator[Kafka]:
         yield running.kafka
 
 
-def unleash(subject: Subject, broker: Kafka, folder: Path, seed: int, form: Form) -> Run:
+@contextmanager
+def own_cluster(folder: Path, size: int) -> Iterator[list[Kafka]]:
+    """Brokers of this test's own; of several each holds every record."""
+    if size == 1:
+        with own_broker(folder) as alone:
+            yield [alone]
+        return
+    with own_broker(folder / "pattern") as pattern:  # it knows Java and the jars
+        ports = free_ports(2 * size)
+        voters = ",".join(f"{node}@{HOST}:{ports[size + node - 1]}" for node in range(1, size + 1))
+        shared = {"controller.quorum.voters": voters, "offsets.topic.replication.factor": str(size)}
+        members = [
+            Kafka(
+                *(folder / str(node), pattern.java, pattern.jars, os.environ),
+                Ports(clients=ports[node - 1], quorum=ports[size + node - 1]),
+                {"node.id": str(node), **shared},
+                cluster_id="bGlmZWN5Y2xlLWNsdXN0ZQ",
+            )
+            for node in range(1, size + 1)
+        ]
+    try:
+        with ThreadPoolExecutor(size) as pool:
+            list(pool.map(Kafka.start, members))
+        yield members
+    finally:
+        for member in members:
+            member.kill()
+
+
+def unleash(subject: Subject, brokers: Sequence[Kafka], folder: Path, seed: int, form: Form) -> Run:
     """One seed, from empty topics to the verdict."""
     draw = random.Random(seed)
     faults = schedule(form, draw)
     subject.prepare()
-    nemesis = Nemesis(subject, broker, folder, dict(os.environ), draw, form.session_s)
+    nemesis = Nemesis(subject, brokers, folder, dict(os.environ), draw, form.session_s, form.workers)
     try:
         took = _play(subject, nemesis, faults, form, random.Random(seed + 1))
         stops = tuple(nemesis.end())
@@ -154,18 +187,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=8, help="faults of each seed")
     parser.add_argument("--broker-kills", type=int, default=3, help="of these")
     parser.add_argument("--rate", type=float, default=500)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--brokers", type=int, default=1, help="each holds every record (the ledger's topics alone)")
     parser.add_argument("--subject", choices=("counted", "ledger"), default="counted")
     given = parser.parse_args(arguments)
-    form = Form(given.n, given.rate, given.steps, given.broker_kills, (1.0, 6.0), drain_s=300.0)
+    form = Form(given.n, given.rate, given.steps, given.broker_kills, (1.0, 6.0), drain_s=300.0, workers=given.workers)
     clean = True
     for seed in given.seed:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-        with own_broker(folder / "broker") as broker:
-            prefix = f"c{seed}-"
-            subject: Subject = Counted(broker.bootstrap, prefix, form.session_s)
+        with own_cluster(folder / "broker", given.brokers) as brokers:
+            prefix, bootstrap = f"c{seed}-", ",".join(broker.bootstrap for broker in brokers)
+            subject: Subject = Counted(bootstrap, prefix, form.session_s)
             if given.subject == "ledger":
-                subject = Lifecycles(broker.bootstrap, prefix, form.session_s, folder)
-            run = unleash(subject, broker, folder, seed, form)
+                subject = Lifecycles(bootstrap, prefix, form.session_s, folder, given.brokers)
+            run = unleash(subject, brokers, folder, seed, form)
         print(run, folder, sep="\n    ", flush=True)
         clean = clean and run.clean
     return 0 if clean else 1

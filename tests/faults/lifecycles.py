@@ -49,12 +49,13 @@ class Lifecycles:
     prefix: str
     session_s: float
     folder: Path
+    replication: int = 1
     _bench: LedgerBench = field(init=False)
     _concluded: Counter[str] = field(default_factory=Counter)
 
     def prepare(self) -> None:
         """Make its topics and its keyring."""
-        self._bench = LedgerBench(self.bootstrap, self.prefix, self.folder)
+        self._bench = LedgerBench(self.bootstrap, self.prefix, self.folder, replication=self.replication)
 
     def worker(self, disk: Path) -> Command:
         """One `lifecycle ledger`."""

@@ -1,4 +1,4 @@
-"""What goes wrong, in an order that a seed decides, to two workers and one broker; each as a real process.
+"""What goes wrong, in an order that a seed decides, to workers and brokers; each as a real process.
 
 Rule: whatever ends a worker, the supervisor in here starts it again at once, sometimes on an empty disk.
 """
@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,6 @@ from services.engines import child
 from services.engines.kafka import Kafka
 from tests.faults.subject import Subject
 
-WORKERS = ("1", "2")
 EMPTY_DISK = 0.35
 _POLL_S = 0.1
 
@@ -28,17 +27,17 @@ class Fault(StrEnum):
     KILL = "kill"
     """SIGKILL to a worker."""
     BOTH = "both"
-    """SIGKILL to both at once."""
+    """SIGKILL to all at once."""
     TERM = "term"
     """SIGTERM: it stops by itself."""
     PAUSE = "pause"
     """SIGSTOP to a worker for longer than its session, then SIGCONT: it wakes up without its partitions."""
     BROKER_PAUSE = "broker-pause"
-    """SIGSTOP to the broker, then SIGCONT."""
+    """SIGSTOP to a broker, then SIGCONT."""
     BROKER_KILL = "broker-kill"
-    """SIGKILL to the broker, then a restart."""
+    """SIGKILL to a broker, then a restart."""
     LOST_COMMIT = "lost-commit"
-    """The broker stands still, workers are killed while they wait for it, the broker goes on."""
+    """A broker stands still, workers are killed while they wait for it, the broker goes on."""
 
 
 @dataclass(slots=True)
@@ -51,11 +50,12 @@ class Nemesis:
     """
 
     subject: Subject
-    broker: Kafka
+    brokers: Sequence[Kafka]
     folder: Path
     environ: Mapping[str, str]
     draw: random.Random
     session_s: float
+    workers: int = 2
     exits: Counter[int] = field(default_factory=Counter)
     diary: list[str] = field(default_factory=list)
     _workers: dict[str, child.Child] = field(default_factory=dict)
@@ -63,13 +63,18 @@ class Nemesis:
 
     def begin(self) -> None:
         """Start the workers."""
-        for name in WORKERS:
+        for name in self.names:
             self._start(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the workers."""
+        return tuple(str(number + 1) for number in range(self.workers))
 
     def strike(self, fault: Fault) -> None:
         """One step of the schedule."""
         self.supervise()
-        name = self.draw.choice(WORKERS)
+        name = self.draw.choice(self.names)
         self.diary.append(f"{fault}:{name}")
         _STRIKES[fault](self, name)
 
@@ -125,7 +130,7 @@ class Nemesis:
     def _both(self, _: str) -> None:
         for worker in self._workers.values():
             worker.kill()
-        for name in WORKERS:
+        for name in self.names:
             self._start(name)
 
     def _term(self, name: str) -> None:
@@ -140,24 +145,29 @@ class Nemesis:
         self._signal(name, signal.SIGCONT)
 
     def _broker_pause(self, _: str) -> None:
-        assert self.broker.pid is not None
-        os.kill(self.broker.pid, signal.SIGSTOP)
-        time.sleep(self.draw.uniform(0.5, 1.25) * self.session_s)
-        os.kill(self.broker.pid, signal.SIGCONT)
+        self._stand_still(self.draw.uniform(0.5, 1.25) * self.session_s, ())
 
     def _broker_kill(self, _: str) -> None:
-        self.broker.kill()
-        self.broker.start()
+        broker = self.draw.choice(self.brokers)
+        broker.kill()
+        if len(self.brokers) > 1:  # the others go on without it
+            self.rest(self.draw.uniform(1.0, 6.0))
+        broker.start()
 
     def _lost_commit(self, _: str) -> None:
-        assert self.broker.pid is not None
-        os.kill(self.broker.pid, signal.SIGSTOP)
-        time.sleep(self.draw.uniform(1.2, 2.5))
-        names = self.draw.choice(("1", "2", "12"))
-        for name in names:
+        lost = self.draw.sample(self.names, self.draw.randrange(1, len(self.names) + 1))
+        self._stand_still(self.draw.uniform(1.2, 2.5), lost)
+
+    def _stand_still(self, seconds: float, lost: Sequence[str]) -> None:
+        """A broker does, and workers are lost while they wait for it."""
+        broker = self.draw.choice(self.brokers)
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        for name in lost:
             self._workers[name].kill()
-        os.kill(self.broker.pid, signal.SIGCONT)
-        for name in names:
+        os.kill(broker.pid, signal.SIGCONT)
+        for name in lost:
             self._start(name)
 
 

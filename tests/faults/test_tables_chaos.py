@@ -20,6 +20,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_every_delivery_is_counted_once_whatever_is_killed_or_paused(seed: int, broker: Kafka, tmp_path: Path) -> None:
-    run = unleash(Counted(broker.bootstrap, f"s{seed}-", SHORT.session_s), broker, tmp_path, seed, SHORT)
+    run = unleash(Counted(broker.bootstrap, f"s{seed}-", SHORT.session_s), [broker], tmp_path, seed, SHORT)
     print(run)
     assert run.clean, str(run)
