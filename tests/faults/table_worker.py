@@ -19,6 +19,7 @@ from services.adapters.kafka import Producer
 from services.adapters.tables.app import Agent, Config, DurableApp, create_app
 from services.adapters.tables.table import DurableTable
 from services.adapters.tables.worker import run
+from tests.faults import sabotage
 
 INPUTS = {"events": "seen", "notes": "noted"}
 """Input topic to table, both without the prefix."""
@@ -79,8 +80,10 @@ def agent(app: DurableApp, table: DurableTable, other: DurableTable, output: str
     return read
 
 
-async def work(brokers: str, prefix: str, partitions: int, folder: str, session_s: float, look_s: float) -> None:
-    """Run until SIGTERM."""
+async def work(
+    *, brokers: str, prefix: str, partitions: int, folder: str, session_s: float, look_s: float, done_to_it: str = ""
+) -> None:
+    """Run until SIGTERM, or until what is `done_to_it` on purpose is noticed."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     producer = Producer({"bootstrap.servers": brokers, "log_level": 0}, linger_ms=5, timeout_ms=60_000)
@@ -90,6 +93,8 @@ async def work(brokers: str, prefix: str, partitions: int, folder: str, session_
     events, notes = tables.values()
     others = {"events": notes, "notes": events}
     app.read({prefix + topic: agent(app, table, others[topic], prefix + OUTPUT) for topic, table in tables.items()})
+    if done_to_it:
+        sabotage.ALL[done_to_it](app, prefix + "events")
     await run(app, stop)
     await producer.close(5)
 

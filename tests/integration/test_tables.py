@@ -56,8 +56,9 @@ class Bench:
     def logged(self) -> list[bytes]:
         return [value for *_, value in records.read(self.bootstrap, self.changelog, PARTITIONS)]
 
-    def start(self, disk: str = "disk") -> child.Child:
-        argv = self.counted.worker(self.folder / disk).argv
+    def start(self, disk: str = "disk", done_to_it: str = "") -> child.Child:
+        *argv, arguments = self.counted.worker(self.folder / disk).argv
+        argv.append(json.dumps(json.loads(arguments) | {"done_to_it": done_to_it}))
         return child.start(argv, env=dict(os.environ), log_path=self.folder / "worker.log")
 
     @contextmanager
@@ -172,6 +173,31 @@ def _commit(bench: Bench, offset: int) -> None:
     consumer = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": f"{bench.counted.prefix}chaos"})
     consumer.commit(offsets=[TopicPartition(bench.events, 0, offset)], asynchronous=False)
     consumer.close()
+
+
+def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behind_it_is_committed(bench: Bench) -> None:
+    bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
+    assert f"{bench.events}[0]: expected offset 1, got 2" in bench.ends_with(bench.start(done_to_it="hole"), Exit.FENCE)
+    with bench.worker():
+        eventually(bench.counted.drained)
+    assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
+
+
+def test_a_partition_that_nothing_comes_from_any_more_ends_the_worker(bench: Bench) -> None:
+    bench.write(bench.events, (b"k", A))
+    said = bench.ends_with(bench.start(done_to_it="silence"), Exit.STALL)
+    assert f"{bench.events}[0]: stands still at offset 0 of 1" in said
+
+
+def test_a_dead_group_coordinator_ends_the_worker(bench: Bench) -> None:
+    said = bench.ends_with(bench.start(done_to_it="dead_coordinator"), Exit.COORDINATOR)
+    assert "the group coordination task has ended" in said
+
+
+def test_events_without_the_changelog_of_their_table_end_the_worker(bench: Bench) -> None:
+    said = bench.ends_with(bench.start(done_to_it="no_changelog"), Exit.INCOMPLETE_ASSIGNMENT)
+    assert f"assigned without {bench.changelog}[0]" in said
+    assert bench.said() == []
 
 
 def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench) -> None:
