@@ -19,7 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency clean
+.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency bench-tables clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -95,6 +95,9 @@ bench: $(READY) ## throughput beside bare servers and the guide's design, into d
 
 bench-latency: $(READY) ## how long senders wait, in storms and while Kafka stands still, into docs/performance.md
 	@$(BIN)/python -m tests.bench.latency $(BENCH_ARGS)
+
+bench-tables: $(READY) ## the ledger's durable tables beside Faust as it comes, into docs/performance.md
+	@$(BIN)/python -m tests.bench.tables $(BENCH_ARGS)
 
 clean: ## remove caches and what `make up` left; the environment stays
 	@rm -rf .lifecycle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

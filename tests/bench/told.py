@@ -34,6 +34,7 @@ class Result:
         tables: In Markdown.
         verdicts: Of its gates.
         figures: What `--json` writes beside them.
+        picture: Whether they are drawn.
     """
 
     command: str
@@ -42,6 +43,7 @@ class Result:
     tables: str
     verdicts: list[Verdict]
     figures: dict[str, Any]
+    picture: bool = True
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -95,10 +97,10 @@ def tell(result: Result, docs: Path, raw: Path | None) -> None:
         raw.write_text(told + "\n")
     page = docs / _PAGE
     picture = f"performance-{result.command}.svg"
-    shown = f"![{result.command}]({picture})"
-    page.write_text(report.replaced(page.read_text(), _region(result.command), f"{whole}\n\n{shown}"))
+    shown = f"\n\n![{result.command}]({picture})" if result.picture else ""
+    page.write_text(report.replaced(page.read_text(), _region(result.command), whole + shown))
     print(f"\n{report.summary(result.verdicts)}")
-    fault = _draw(told, docs / picture)
+    fault = _draw(told, docs / picture) if result.picture else ""
     if fault:
         print(f"\nThe picture {docs / picture} was NOT drawn: {fault}", file=sys.stderr)
 
