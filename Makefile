@@ -81,9 +81,12 @@ fmt: $(READY) ## format, and fix what can be fixed
 schemas: $(READY) ## write schemas/json from the models
 	@$(BIN)/python -m schemas.export
 
-faults: $(READY) ## the long form of the fault tests: kills of every service, 200 of the ingress, ten minutes of fuzzing
+faults: $(READY) ## the long form of the fault tests, two hours: kills of every service, chaos of the ledger, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
+	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed $$(seq -s' ' 201 220)
+	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
+	@$(BIN)/python -m tests.faults.histories --count 100000
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 	@$(BIN)/python -m tests.faults.fuzz_timing
 

@@ -1,4 +1,4 @@
-"""Tables lose nothing and double nothing while workers and broker are killed and paused."""
+"""The ledger loses nothing and doubles nothing while workers and broker are killed and paused: the short form."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from services.engines.kafka import Kafka
 from tests.faults.chaos import SHORT, own_broker, unleash
-from tests.faults.counted import Counted
+from tests.faults.lifecycles import Lifecycles
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -19,7 +19,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
-def test_every_delivery_is_counted_once_whatever_is_killed_or_paused(seed: int, broker: Kafka, tmp_path: Path) -> None:
-    run = unleash(Counted(broker.bootstrap, f"s{seed}-", SHORT.session_s), [broker], tmp_path, seed, SHORT)
+def test_the_log_says_what_nobodys_death_could_have_changed(seed: int, broker: Kafka, tmp_path: Path) -> None:
+    subject = Lifecycles(broker.bootstrap, f"s{seed}-", SHORT.session_s, tmp_path)
+    run = unleash(subject, [broker], tmp_path, seed, SHORT)
     print(run)
     assert run.clean, str(run)
