@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
@@ -316,6 +317,38 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
         bench.receive(body(keys[0], "disabled"), keys[0])
         eventually(lambda: bench.out(TENANTS, keys[0])[-1].said["enabled"] is False)
     assert len(bench.out(TENANTS)) > before
+
+
+def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> None:
+    keys = [new_key() for _ in range(20)]
+    log = bench.folder / "ledger.log"
+
+    def missing() -> int:
+        before = len(_lines(log, "recovered"))
+        warming = bench.start("--recover-only", disk="second")
+        assert warming.wait(60) == 0
+        return sum(int(line["records"]) for line in _lines(log, "recovered")[before:])
+
+    def taken() -> int:
+        return len(_lines(log, "partition taken over"))
+
+    both = [bench.start(disk="first", STANDBY_REPLICAS="1")]
+    try:
+        eventually(lambda: taken() == PARTITIONS, 60)
+        both.append(bench.start(disk="second", STANDBY_REPLICAS="1"))
+        eventually(lambda: taken() == PARTITIONS + PARTITIONS // 2, 60)
+        bench.receive_all((key, body(key)) for key in keys)
+        bench.drained()
+        time.sleep(2)  # a copy follows within a moment
+    finally:
+        for worker in both:
+            worker.kill()
+    assert missing() == 0, "though half of the partitions were never its own"
+    with bench.ledger(disk="second"):
+        bench.receive_all((key, body(key, "disabled")) for key in keys)
+        bench.drained()
+    assert {out.key for out in bench.out(TENANTS) if out.said["enabled"] is False} == set(keys)
+    assert {out.said["revision"] for out in bench.out(EVENTS)} == {1, 2}
 
 
 def test_missing_topics_and_material_are_told_by_name_at_start(

@@ -85,7 +85,12 @@ class DurableApp(faust.App):
         """Declare a table; its changelog is `{app_id}-{name}-changelog`."""
         options = dict(_ROCKSDB)
         table = self.Table(
-            name, key_type=bytes, value_type=bytes, partitions=self.conf.topic_partitions, options=options
+            name,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=self.conf.topic_partitions,
+            options=options,
+            standby_buffer_size=1,  # a copy that waits for a thousand records is none
         )
         return cast("DurableTable", table)
 

@@ -25,6 +25,7 @@ class _Message(NamedTuple):
     """As much of Faust's as a store looks at."""
 
     tp: TP
+    topic: str
     partition: int
     offset: int
     key: bytes
@@ -87,4 +88,4 @@ def _read(consumer: Consumer, table: DurableTable, partition: int, log: Logger) 
 def _event(tp: TP, message: Any) -> _Event:
     if message.error():
         raise KafkaError(message.error().name())
-    return _Event(_Message(tp, tp.partition, message.offset(), message.key(), message.value()))
+    return _Event(_Message(tp, tp.topic, tp.partition, message.offset(), message.key(), message.value()))
