@@ -56,7 +56,7 @@ class Ledger:
         incarnations: Identity of each input topic, by its name without the prefix.
         prefix: Of the installation.
         log: Of the service.
-        patience: With records that cannot be read.
+        patience: With records that cannot be read, by input topic.
     """
 
     app: DurableApp
@@ -67,7 +67,7 @@ class Ledger:
     incarnations: Mapping[str, str]
     prefix: str
     log: Logger
-    patience: Patience
+    patience: Mapping[str, Patience]
 
     async def reads_received(self, stream: StreamT[bytes]) -> None:
         """The agent of `lifecycle.received`."""
@@ -91,7 +91,7 @@ class Ledger:
         if isinstance(record, Refused):
             self._refuse(record, raw, place)
             return
-        self.patience.in_a_row = 0
+        self.patience[place.topic].in_a_row = 0
         row, last = self.rows(place.partition, record.key.encode())
         restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
         decision = receive(row, last, record, place, self.rules, restamps=restamps, raw=raw)
@@ -104,7 +104,7 @@ class Ledger:
         if isinstance(outcome, Refused):
             self._refuse(outcome, raw, place)
             return
-        self.patience.in_a_row = 0
+        self.patience[place.topic].in_a_row = 0
         row, last = self.rows(place.partition, outcome.key.encode())
         decision = conclude(row, last, outcome, place, self.rules)
         self._write(self.stages, decision, place)
@@ -125,10 +125,12 @@ class Ledger:
         self.send(decision.outputs)
 
     def _refuse(self, refused: Refused, raw: codec.Message, place: Place) -> None:
-        if self.patience.is_over:
+        patience = self.patience[place.topic]
+        if patience.is_over:
             last = f"{place.topic}[{place.partition}] offset {place.offset}: {refused.reason}: {refused.detail}"
-            self.app.end(Exit.POISON, f"{self.patience.most} records in a row could not be read, nor {last}")
-        self.patience.in_a_row += 1
+            told = f"{patience.most} records in a row could not be read, nor {last}"
+            self.app.end(Exit.POISON, f"{told}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
+        patience.in_a_row += 1
         self.send((reading.dead_letter(refused, raw, place),))
         tell_refused(self.log, refused.reason, refused.detail, place)
 

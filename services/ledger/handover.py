@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from schemas.rows import StageRow, TenantRow, unpack
+from schemas.topics import RECEIVED, named
 from services.core.ledger import question, republish
 from services.ledger.agents import Ledger
 
@@ -35,11 +36,10 @@ class Handover:
     async def taken(self, partitions: Collection[int]) -> None:
         """Say again what stands for the keys of these partitions, before their events go on."""
         since_us = 0 if self.whole else self.now_us() - RECENT_US
-        lost = {tp.partition: told for tp, told in self.ledger.app.lost.items()}
-        self.ledger.app.lost.clear()
+        lost = self._losses()
         for partition in sorted(partitions):
             if partition in lost:
-                await self._ask_again(partition, lost[partition])
+                await self._ask_again(partition)
             told: set[bytes] = set()
             async for key in self._changed(partition, since_us):
                 if key not in told:
@@ -47,14 +47,23 @@ class Handover:
                     self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
             self.ledger.log.info("partition taken over", partition=partition, keys_told_again=len(told))
 
-    async def _ask_again(self, partition: int, lost: str) -> None:
+    def _losses(self) -> set[int]:
+        """Say what is gone; the partitions whose keys Genesys can say something about."""
+        lost, received = dict(self.ledger.app.lost), named(RECEIVED, self.ledger.prefix)
+        self.ledger.app.lost.clear()
+        for tp, told in lost.items():
+            cure = "Genesys is asked about every key" if tp.topic == received else "stages wait for the next outcomes"
+            self.ledger.log.warning("loss accepted", lost=told, cure=cure)
+        return {tp.partition for tp in lost if tp.topic == received}
+
+    async def _ask_again(self, partition: int) -> None:
         """Records are gone unread: Genesys is asked about every key that they may have spoken of."""
         asked: set[bytes] = set()
         async for key in self._changed(partition, 0):
             if key not in asked:
                 asked.add(key)
                 self.ledger.send((question(key.decode(), "records_lost", self.now_us()),))
-        self.ledger.log.warning("loss accepted", partition=partition, lost=lost, keys_asked_about=len(asked))
+        self.ledger.log.warning("asked after a loss", partition=partition, keys=len(asked))
 
     async def _changed(self, partition: int, since_us: int) -> AsyncIterator[bytes]:
         tenants = ((key, unpack(TenantRow, row)) for key, row in self.ledger.tenants.rows(partition))

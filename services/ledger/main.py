@@ -97,7 +97,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         incarnations={topic.name: topics[topic.name].identity for topic in (RECEIVED, OUTCOMES)},
         prefix=settings.topic_prefix,
         log=log,
-        patience=Patience(settings.unreadable_in_a_row),
+        patience={topic.name: Patience(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
     )
     metrics.REGISTRY.register(Watch(app, clock.now_us, noted(_folder(settings))))
     app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from services import engines
 from services.adapters.tables.exits import Exit
+from services.cli.exits import Exit as CliExit
 from services.engines import Engine
 from services.engines.kafka import Kafka, Ports
 from services.engines.ports import HOST, free_ports
@@ -32,6 +33,7 @@ EXPECTED_EXITS = frozenset(
     {
         *(Exit.UNDELIVERED, Exit.FOREIGN_WRITER, Exit.FENCE, Exit.COORDINATOR, Exit.STALL),
         *(Exit.INCOMPLETE_ASSIGNMENT, Exit.METADATA, Exit.CRASHED, Exit.STUCK),
+        CliExit.UNREACHABLE,  # at the very start
     }
 )
 """With which a worker may end itself under these faults; the others name a bug or a loss."""
@@ -176,6 +178,7 @@ def _play(subject: Subject, nemesis: Nemesis, faults: Sequence[Fault], form: For
     while not subject.drained() and time.monotonic() - fed < form.drain_s:
         nemesis.rest(0.5)
     drained = time.monotonic()
+    assert subject.drained(), "not everything was committed in time"
     return f"drained in {drained - fed:.0f} s, {drained - started:.0f} s in all"
 
 

@@ -115,7 +115,9 @@ class Lifecycles:
             published[key.decode(), json.loads(value)["uid"]].add(value)
         events = {(key, uid): value for key, (_, told) in oracle.items() for uid, value in told.items()}
         missing = [f"{key} {uid}" for key, uid in events if (key, uid) not in published]
-        audited = {json.loads(value)["id"] for *_, value in self._read(AUDIT)}
+        audited: defaultdict[str, set[bytes]] = defaultdict(set)
+        for *_, value in self._read(AUDIT):
+            audited[json.loads(value)["id"]].add(value)
         missing += [
             f"audit of offset {offset} in partition {partition}"
             for partition, offset, *_ in inputs
@@ -128,6 +130,7 @@ class Lifecycles:
             for place, values in published.items()
             if place in events and values != {events[place]}
         ]
+        bad += [f"audit {name} says {lines}" for name, lines in audited.items() if len(lines) > 1]
         bad += list(self._misjudged(oracle, published))
         return Verdict(
             len(inputs) + len(self._read(OUTCOMES)),

@@ -86,7 +86,7 @@ class Worker:
         """Work until the log ends, or death comes."""
         me: Any = self
         table, none = cast("DurableTable", me), cast("DurableTable", _Nothing())
-        patience = Patience(100)
+        patience = {RECEIVED.name: Patience(100)}
         ledger = Ledger(cast("DurableApp", me), table, none, RULES, {}, {RECEIVED.name: "one"}, "", LOG, patience)
         await ledger.reads_received(me)
 

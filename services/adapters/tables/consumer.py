@@ -14,6 +14,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
+from services.adapters.clock import now_us
 from services.adapters.tables import watchdog
 from services.adapters.tables.exits import Exit
 
@@ -42,8 +43,10 @@ class DurableConsumer(driver.Consumer):
         """The next offset of each input partition that an agent may begin; empty until recovery ended."""
         self.moved_at: dict[TP, float] = {}
         """When each last moved, monotonic."""
-        self.read_to_us: dict[TP, int] = {}
-        """Log time of the last event that was finished, microseconds UTC."""
+        self._since_us: dict[TP, int] = {}
+        """Since when each input partition may have something waiting, microseconds UTC."""
+        self._accepted: dict[TP, int] = {}
+        """Where partitions go on that have lost records; to be committed once their keys were asked about."""
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
 
@@ -54,20 +57,26 @@ class DurableConsumer(driver.Consumer):
         """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
         return self._committed.get(tp, 0) - 1
 
-    def lag(self, now_us: int) -> dict[TP, tuple[int, float]]:
-        """Records not finished yet of each held input partition, and for how many seconds the first of them waits.
+    def lag(self, at_us: int) -> dict[TP, tuple[int, float]]:
+        """Records not finished yet of each held input partition, and for how many seconds at most the first waits.
 
-        The seconds are since the last finished record was appended, so they are too many rather than too few; 0 where
-        this worker has finished none.
+        That is since the last finished record was appended, or since nothing was seen to wait; ask once a second.
         """
         client = self._thread._consumer
+        held = set() if client is None else client.assignment()
         found = {}
         for tp, expected in list(self.expected.items()):
-            end = None if client is None else client.highwater(tp)
+            end = client.highwater(tp) if client is not None and tp in held else None
             records = max(0, (end or 0) - expected)
-            since_us = self.read_to_us.get(tp, now_us) if records else now_us
-            found[tp] = records, max(0, now_us - since_us) / 1e6
+            if not records and end is not None:
+                self._since_us[tp] = at_us
+            found[tp] = records, max(0, at_us - self._since_us.get(tp, at_us)) / 1e6
         return found
+
+    def losses_were_told(self) -> None:
+        """The keys of partitions that lost records were asked about: commit where they go on from."""
+        self._finished.update({tp: at for tp, at in self._accepted.items() if tp not in self._finished})
+        self._accepted.clear()
 
     async def begin(self, event: EventT[bytes]) -> bool:
         """Wait for room in the producer's queue, then say whether this event is to be processed now.
@@ -97,17 +106,18 @@ class DurableConsumer(driver.Consumer):
         if self.expected.get(message.tp) == message.offset:
             self.expected[message.tp] = self._finished[message.tp] = message.offset + 1
             self.moved_at[message.tp] = time.monotonic()
-            self.read_to_us[message.tp] = round(message.timestamp * 1_000_000)
+            self._since_us[message.tp] = max(round(message.timestamp * 1_000_000), self._since_us.get(message.tp, 0))
 
     async def seek_events(self) -> None:
         """Put every assigned input partition at its committed offset, the earliest one where nothing was committed."""
         self.expected.clear()
         self._finished.clear()
         self._committed.clear()
+        self._accepted.clear()
         partitions = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         if not partitions:
             return
-        committed = await self._ask_committed(partitions)
+        committed = dict(await self._ask_committed(partitions))
         first = await self.earliest_offsets(*partitions)
         end = await self.highwaters(*partitions)
         start = {}
@@ -115,12 +125,14 @@ class DurableConsumer(driver.Consumer):
             at = committed[tp]
             if at is not None and not first[tp] <= at <= end[tp]:
                 self._report_loss(tp, at, first[tp], end[tp])
-                at = min(max(at, first[tp]), end[tp])
+                # From the front, also where the log is shorter than what was committed: what stands there may be new.
+                self._accepted[tp], committed[tp], at = first[tp], None, None
             start[tp] = first[tp] if at is None else at
         await self.seek_wait(start)
         self._committed_offset.update(committed)
         self._committed = {tp: at for tp, at in committed.items() if at is not None}
         self.moved_at = dict.fromkeys(start, time.monotonic())
+        self._since_us = dict.fromkeys(start, now_us())
         self.expected = start
 
     def _report_loss(self, tp: TP, at: int, first: int, end: int) -> None:

@@ -18,7 +18,10 @@ _NOTES: Final = "ends.json"
 
 
 class Exit(IntEnum):
-    """Exit statuses of a table worker, from 70 (sysexits' EX_SOFTWARE) upwards. Start it again after each but LOSS."""
+    """Exit statuses of a table worker, from 70 (sysexits' EX_SOFTWARE) upwards.
+
+    Start it again after each but LOSS and POISON.
+    """
 
     UNDELIVERED = 70
     """A record that it sent was not written within its time."""
@@ -73,7 +76,7 @@ def noted(folder: Path) -> Counter[Exit]:
     """How often workers of this folder have ended themselves, by reason; a file that cannot be read counts nothing."""
     try:
         told = json.loads((folder / _NOTES).read_text())
-        return Counter({Exit[name]: int(count) for name, count in told.items()})
+        return Counter({Exit[name]: int(count) for name, count in told.items() if name in Exit.__members__})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return Counter()
 

@@ -35,11 +35,12 @@ class DurableRecovery(Recovery):
         assignment: set[TP] = consumer.assignment()
         events = {tp for tp in assignment if not self._is_changelog_tp(tp)}
         held = self._complete(assignment)
-        app.flow_control.resume()  # clears the queues while the input is still paused
+        self._clear_events()
         if assignment:
             await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
             lost = {tp.partition for tp in app.lost}
             await self._wait(app.taken((held - self._held) | (held & lost)))
+            consumer.losses_were_told()
         self._held = held
         consumer.resume_partitions(events)
         self.completed.set()
@@ -49,6 +50,16 @@ class DurableRecovery(Recovery):
         if not app.assignor.assigned_standbys():
             self.tables.on_standbys_ready()
         app.on_rebalance_end()
+
+    def _clear_events(self) -> None:
+        """Forget events fetched for others, while the input is still paused; what comes for standbys goes on."""
+        control = self.app.flow_control
+        if not self.standby_tps:
+            control.resume()
+            return
+        for queue in control._queues:  # it was resumed for the standbys already
+            if queue is not self.tables.changelog_queue:
+                queue.clear()
 
     def _complete(self, assignment: set[TP]) -> set[int]:
         """The partition numbers held; each with all inputs and all changelogs."""

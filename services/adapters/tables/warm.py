@@ -48,7 +48,12 @@ def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: i
     Raises:
         KafkaError: no broker answers, or records do not come.
     """
-    consumer = Consumer({**kafka, "group.id": "none", "enable.auto.commit": False, "enable.partition.eof": False})
+    ours = {
+        "group.id": "lifecycle-warms",  # librdkafka wants one; it is never joined and nothing is committed
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+    }
+    consumer = Consumer({**kafka, **ours})
     try:
         for table in tables:
             for partition in range(partitions):
@@ -77,7 +82,9 @@ def _read(consumer: Consumer, table: DurableTable, partition: int, log: Logger) 
             raise KafkaError("_TIMED_OUT")
         if not found:
             continue
-        batch = [_event(tp, message) for message in found]
+        batch = [_event(tp, message) for message in found if message.partition() == partition or message.error()]
+        if not batch:
+            continue
         table.store.apply_changelog_batch(cast("Any", batch), None, None)
         told, at = at, batch[-1].message.offset + 1
         if at // _TELL_EVERY > told // _TELL_EVERY:

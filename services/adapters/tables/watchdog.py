@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 
+from services.adapters.clock import now_us
 from services.adapters.tables.exits import Exit
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ async def watch(consumer: "DurableConsumer") -> None:
             continue
         _coordinator(consumer, client)
         app = consumer.app
+        consumer.lag(now_us())  # whether nothing waits is noted there
         if paused:
             recovery.restart(now)
         if app.rebalancing or app.in_recovery or paused:
