@@ -206,7 +206,9 @@ class Writer:
         now_s = self._loop.time()
         while self._gathered:
             going = self._gathered.popleft()
-            if going.due_s <= now_s:  # the loop stood still: Kafka shall not get what the spool has, or nobody promised
+            if (
+                not going.at_kafka or going.due_s <= now_s
+            ):  # the loop stood still: Kafka shall not get what the spool has
                 self._arrived(going)
                 if going.at_kafka:
                     self._not_in_time(going)

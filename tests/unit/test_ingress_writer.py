@@ -2,9 +2,14 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 from schemas.codec import Message
+from services.adapters import logs
+from services.adapters.clock import now_us
 from services.adapters.kafka import Producer
+from services.ingress.spools import Rules, Spools
+from services.ingress.telling import Telling
 from services.ingress.writer import Fate, Limits, Writer
 
 TOO_LARGE = Message(None, b"x" * (2_097_152 + 1))
@@ -50,4 +55,25 @@ async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender
             await asyncio.sleep(0.001)
     assert fates == [Fate.UNWRITTEN] * 11
     assert (producer.sent, writer.in_flight) == (8, 8), "three were never handed over, and are in flight no more"
+    await producer.close(0.0)
+
+
+async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_too(tmp_path: Path) -> None:
+    producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
+    spools = await Spools.open(Rules(tmp_path, 1 << 26, 10**12, 1.0), Telling(logs.configure("test", "error")), now_us)
+    fates: list[Fate] = []
+    writer = Writer(producer, Limits(0.1, 30.0, 1000, 1 << 26), lambda _: None, spools)
+    for _ in range(3):
+        writer.write("any", Message(None, b"x"), 0, fates.append)
+    assert producer.sent == 2
+    time.sleep(0.2)
+    writer._sweep()  # its timer may be due before that of the company
+    writer._set_out()
+    assert (producer.sent, writer.in_flight) == (2, 2)
+    async with asyncio.timeout(10):
+        while len(fates) < 3:
+            await asyncio.sleep(0.001)
+    assert fates == [Fate.SPOOLED] * 3
+    assert spools.depth == 3
+    await spools.end()
     await producer.close(0.0)
