@@ -5,7 +5,7 @@ The producer says at the next turn of the loop that every replica has the record
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.server import ServerState
 
@@ -77,8 +77,7 @@ class Site:
         self, secret: bytes, now_us: Callable[[], int], producer: Producer | None = None, prefix: str = ""
     ) -> None:
         telling = Telling(logs.configure("ingress", "error"))
-        sender = producer or cast("Producer", AtOnce())
-        writer = Writer(sender, Limits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten)
+        writer = Writer(producer or AtOnce(), Limits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten)
         gates: Mapping[str, Gate] = {"default": Gate(Secrets(secret), binding(["*"], ["*"]))}
         receiver = Receiver(lambda: gates, writer, telling, topic_prefix=prefix, now_us=now_us)
         self.application = Application(receiver, site(dict), telling)

@@ -6,7 +6,7 @@ Rule: a name, label or meaning is written here and nowhere else; no label is unb
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from services.adapters.tallies import Tally, Times
+from services.adapters.tallies import Asked, Tally, Times
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -26,6 +26,12 @@ def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
 
 def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
     return Histogram(name, meaning, labels, registry=REGISTRY, buckets=buckets)
+
+
+def _asked(name: str, meaning: str, *labels: str) -> Asked:
+    found = Asked(name, meaning, *labels)
+    REGISTRY.register(found)
+    return found
 
 
 # ingress
@@ -58,6 +64,11 @@ LEDGER_UNACKNOWLEDGED = _gauge("lifecycle_ledger_unacknowledged", "Records sent 
 LEDGER_JOURNAL = _histogram(
     "lifecycle_ledger_journal_entries", "Events in the journal of a row when it is written.", _ENTRIES
 )
+LEDGER_LAG_RECORDS = _asked("lifecycle_ledger_lag_records", "Input records not processed yet.", "topic", "partition")
+LEDGER_LAG_S = _asked("lifecycle_ledger_lag_seconds", "How long the first of them waits.", "topic", "partition")
+LEDGER_RECOVERING = _asked("lifecycle_ledger_recovering", "Changelog records to be read before events go on.")
+LEDGER_REBALANCES = _asked("lifecycle_ledger_rebalances_total", "Times that partitions were shared out anew.")
+LEDGER_ENDS = _asked("lifecycle_ledger_ends_total", "Ends of workers on this disk.", "reason")
 LEDGER_DEAD_LETTERS = _counter("lifecycle_ledger_dead_letters_total", "Records sent to dead letters.", "reason")
 
 # provisioner

@@ -5,9 +5,9 @@ Rule: written from one thread alone, the event loop's; what another thread reads
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
@@ -39,6 +39,34 @@ class Tally(Collector):
         family = CounterMetricFamily(name, meaning, labels=labels)
         for values, count in list(self._counts.items()):
             family.add_metric(values, count)
+        yield family
+
+
+class Asked(Collector):
+    """A gauge or counter with labels that is asked for at each scrape; without values until somebody answers."""
+
+    def __init__(self, name: str, meaning: str, *labels: str) -> None:
+        """Be answered by nobody yet.
+
+        Args:
+            name: A counter's with `_total`.
+            meaning: For a person.
+            labels: Names.
+        """
+        self._of = (name, meaning, labels)
+        self._answer: Callable[[], Mapping[tuple[str, ...], float]] = dict
+
+    def set_function(self, answer: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
+        """Who answers: a value by the values of the labels, in order."""
+        self._answer = answer
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """For the registry."""
+        name, meaning, labels = self._of
+        made = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = made(name.removesuffix("_total"), meaning, labels=labels)
+        for values, value in self._answer().items():
+            family.add_metric(values, value)
         yield family
 
 

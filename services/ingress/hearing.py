@@ -12,8 +12,8 @@ import httptools
 
 from schemas.webhook import BODY_MAX_BYTES
 from services.ingress import answers
-from services.ingress.answers import Answer
-from services.ingress.request import Field, Request
+from services.ingress.answers import Answer, Field
+from services.ingress.request import Request
 
 UNREAD_MAX_BYTES: Final = 64 * 1024
 """What may come of a request beside its body: a head still incomplete after so many bytes is cut off (the exact caps

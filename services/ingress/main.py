@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 import uvloop
@@ -47,6 +47,17 @@ _MESSAGE_TIMEOUT_MS: Final = 1500
 _IN_FLIGHT_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _BACKLOG: Final = 8192
+PLAIN: Final[dict[str, Any]] = {
+    "ws": "none",
+    "lifespan": "off",
+    "log_config": None,
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+}
+"""What uvicorn shall leave out; a benchmark's bare servers leave out the same."""
+
 _CHECK_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 
@@ -218,14 +229,8 @@ def _is_in(spools: Spools, state: State) -> bool:
 def _server_config(application: Application, pages: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         pages,
+        **PLAIN,
         http=cast("type[asyncio.Protocol]", partial(Connection, application)),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
         timeout_keep_alive=cast("int", settings.keep_alive_s),
         timeout_graceful_shutdown=3,
     )

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from services.ingress.answers import Answer
-
-Field = tuple[bytes, bytes]
+from services.ingress.answers import Answer, Field
 
 
 class Head(NamedTuple):

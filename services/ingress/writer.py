@@ -206,9 +206,7 @@ class Writer:
         now_s = self._loop.time()
         while self._gathered:
             going = self._gathered.popleft()
-            if (
-                not going.at_kafka or going.due_s <= now_s
-            ):  # the loop stood still: Kafka shall not get what the spool has
+            if not going.at_kafka or going.due_s <= now_s:  # the loop stood still: the spool has it, or gets it
                 self._arrived(going)
                 if going.at_kafka:
                     self._not_in_time(going)

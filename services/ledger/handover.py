@@ -40,12 +40,11 @@ class Handover:
         for partition in sorted(partitions):
             if partition in lost:
                 await self._ask_again(partition)
-            told: set[bytes] = set()
+            told = 0
             async for key in self._changed(partition, since_us):
-                if key not in told:
-                    told.add(key)
-                    self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
-            self.ledger.log.info("partition taken over", partition=partition, keys_told_again=len(told))
+                told += 1
+                self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
+            self.ledger.log.info("partition taken over", partition=partition, keys_told_again=told)
 
     def _losses(self) -> set[int]:
         """Say what is gone; the partitions whose keys Genesys can say something about."""
@@ -58,14 +57,15 @@ class Handover:
 
     async def _ask_again(self, partition: int) -> None:
         """Records are gone unread: Genesys is asked about every key that they may have spoken of."""
-        asked: set[bytes] = set()
+        asked = 0
         async for key in self._changed(partition, 0):
-            if key not in asked:
-                asked.add(key)
-                self.ledger.send((question(key.decode(), "records_lost", self.now_us()),))
-        self.ledger.log.warning("asked after a loss", partition=partition, keys=len(asked))
+            asked += 1
+            self.ledger.send((question(key.decode(), "records_lost", self.now_us()),))
+        self.ledger.log.warning("asked after a loss", partition=partition, keys=asked)
 
     async def _changed(self, partition: int, since_us: int) -> AsyncIterator[bytes]:
+        """The keys of which either row has changed since, each once."""
+        found: set[bytes] = set()
         tenants = ((key, unpack(TenantRow, row)) for key, row in self.ledger.tenants.rows(partition))
         stages = ((key, unpack(StageRow, row)) for key, row in self.ledger.stages.rows(partition))
         both: Iterator[tuple[bytes, TenantRow | StageRow]] = chain(tenants, stages)
@@ -73,5 +73,6 @@ class Handover:
             if number % _ROWS_A_TURN == 0:
                 await self.ledger.app.log_of_writes.room()
                 await asyncio.sleep(0)
-            if row.updated_at_us >= since_us:
+            if row.updated_at_us >= since_us and key not in found:
+                found.add(key)
                 yield key

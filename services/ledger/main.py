@@ -21,7 +21,7 @@ from services.adapters.topic_description import Described, describe, stamped_by_
 from services.core.ledger import Rules
 from services.ledger.agents import Ledger, Patience
 from services.ledger.handover import Handover
-from services.ledger.watching import Watch
+from services.ledger.watching import watch
 
 _LINGER_MS: Final = 5
 """Batches across events; a commit waits that much longer, and nobody else."""
@@ -99,7 +99,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         log=log,
         patience={topic.name: Patience(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
     )
-    metrics.REGISTRY.register(Watch(app, clock.now_us, noted(_folder(settings))))
+    watch(app, clock.now_us, noted(_folder(settings)))
     app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken
     app.read(
         {

@@ -55,14 +55,7 @@ def run(make: Callable[[], Any], port: int, **options: Any) -> None:
     async def serve(listening: socket.socket) -> None:
         config = uvicorn.Config(
             make(),
-            **{"http": "httptools", **options},
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
+            **{"http": "httptools", **ingress.PLAIN, **options},
             timeout_keep_alive=75,
         )
         ingress.settle_garbage()

@@ -158,10 +158,8 @@ def _ceiling_in_words(ceilings: Sequence[Storm]) -> str:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.latency", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--seconds", type=float, default=3, help="of a steady rate; default 3")
-    parser.add_argument("--seed", type=int, default=now_us(), help="of the order of cases; default: another each time")
-    told.add_options(parser)
+    told.add_options(parser, rounds=5)
     return parser.parse_args()
 
 

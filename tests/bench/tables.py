@@ -264,11 +264,9 @@ def _judge(turns: Sequence[Turn], many: int, *, cores_shared: bool) -> list[Verd
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tables", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--events", type=int, default=40_000, help="of each turn; default 40,000")
     parser.add_argument("--many", type=int, default=1_000_000, help="keys of the large table; default 1,000,000")
-    parser.add_argument("--seed", type=int, default=now_us(), help="of the order of turns")
-    told.add_options(parser)
+    told.add_options(parser, rounds=3)
     return parser.parse_args()
 
 

@@ -110,10 +110,8 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.throughput", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="default 10")
     parser.add_argument("--seconds", type=float, default=1, help="of a slice, whole; default 1")
-    parser.add_argument("--seed", type=int, default=now_us(), help="of the order of slices; default: another each time")
-    told.add_options(parser)
+    told.add_options(parser, rounds=10)
     return parser.parse_args()
 
 

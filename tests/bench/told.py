@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from schemas.times import rfc3339
+from services.adapters.clock import now_us
 from services.engines import jars
 from tests.bench import machine, report
 from tests.bench.verdict import Verdict
@@ -46,8 +47,10 @@ class Result:
     picture: bool = True
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Where the result goes."""
+def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """How often, in which order, and where the result goes; `rounds` unless somebody says otherwise."""
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
+    parser.add_argument("--seed", type=int, default=now_us(), help="of the order of turns; default: another each time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="raw figures as JSON")
     parser.add_argument("--docs", type=Path, default=_DOCS, help="where performance.md and its pictures are")
 

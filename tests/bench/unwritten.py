@@ -3,16 +3,13 @@
 It is the whole ingress with a producer that acknowledges at the next turn of the loop. Set KEYRING_FILE.
 """
 
-import asyncio
 import os
 import sys
 from functools import lru_cache
 from typing import Any
 
-from schemas.codec import Message
 from services.adapters import keyring, logs, settings
 from services.adapters.clock import now_us
-from services.adapters.kafka import Ack, OnReport
 from services.ingress.app import Application
 from services.ingress.connection import Connection
 from services.ingress.gates import gates
@@ -21,20 +18,7 @@ from services.ingress.site import site
 from services.ingress.telling import Telling
 from services.ingress.writer import Limits, Writer
 from tests.bench import bare
-
-
-class _AtOnce:
-    """A producer that acknowledges at the next turn of the loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def send(self, topic: str, message: Message, on_report: OnReport) -> None:
-        del topic, message
-        self._loop.call_soon(on_report, Ack(None))
-
-    def settle(self) -> None:
-        """Nothing is kept back."""
+from tests.ingress_site import AtOnce
 
 
 def unwritten() -> Application:
@@ -42,7 +26,7 @@ def unwritten() -> Application:
     found = settings.read(os.environ)
     telling = Telling(logs.configure("ingress", "error"))
     held = gates(keyring.load(found.keyring_file))
-    writer = Writer(_AtOnce(), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
+    writer = Writer(AtOnce(), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
     return Application(receiver, site(dict), telling)
 

@@ -57,21 +57,26 @@ class DurableConsumer(driver.Consumer):
         """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
         return self._committed.get(tp, 0) - 1
 
+    def note_idle(self, at_us: int) -> None:
+        """Remember which input partitions have nothing that waits; once a second."""
+        self._since_us.update({tp: at_us for tp, records in self._waiting().items() if records == 0})
+
     def lag(self, at_us: int) -> dict[TP, tuple[int, float]]:
         """Records not finished yet of each held input partition, and for how many seconds at most the first waits.
 
-        That is since the last finished record was appended, or since nothing was seen to wait; ask once a second.
+        That is since the last finished record was appended, or since nothing was seen to wait.
         """
+        return {
+            tp: (records or 0, 0.0 if records == 0 else max(0, at_us - self._since_us.get(tp, at_us)) / 1e6)
+            for tp, records in self._waiting().items()
+        }
+
+    def _waiting(self) -> dict[TP, int | None]:
+        """Records not finished yet of each held input partition; None where its end is not known yet."""
         client = self._thread._consumer
         held = set() if client is None else client.assignment()
-        found = {}
-        for tp, expected in list(self.expected.items()):
-            end = client.highwater(tp) if client is not None and tp in held else None
-            records = max(0, (end or 0) - expected)
-            if not records and end is not None:
-                self._since_us[tp] = at_us
-            found[tp] = records, max(0, at_us - self._since_us.get(tp, at_us)) / 1e6
-        return found
+        ends = {tp: client.highwater(tp) if client is not None and tp in held else None for tp in list(self.expected)}
+        return {tp: None if end is None else max(0, end - self.expected.get(tp, end)) for tp, end in ends.items()}
 
     def losses_were_told(self) -> None:
         """The keys of partitions that lost records were asked about: commit where they go on from."""

@@ -40,7 +40,7 @@ async def watch(consumer: "DurableConsumer") -> None:
             continue
         _coordinator(consumer, client)
         app = consumer.app
-        consumer.lag(now_us())  # whether nothing waits is noted there
+        consumer.note_idle(now_us())
         if paused:
             recovery.restart(now)
         if app.rebalancing or app.in_recovery or paused:
