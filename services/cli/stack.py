@@ -4,7 +4,6 @@ Rule: one state folder is one installation. Started again on the same folder it 
 two at once on one folder are refused. The context ends with everything stopped, in reverse order.
 """
 
-import fcntl
 import json
 import secrets
 import time
@@ -18,6 +17,7 @@ import httpx2
 
 from services import engines
 from services.adapters import settings, topics
+from services.adapters.alone import alone
 from services.cli import keys, wiring
 from services.cli.environment import ENVIRONMENT
 from services.cli.exits import Exit, Failure
@@ -138,7 +138,7 @@ def stack(
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)
     with (
-        _alone(folders.top),
+        alone(folders.top, "--state-dir"),
         _withdrawn(whereabouts),
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
     ):
@@ -152,28 +152,6 @@ def stack(
         finally:
             whereabouts.withdraw()
             supervisor.stop(_STOP_S, leave=_ENGINES)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it; the kernel lets go of it when we die.
-
-    Raises:
-        Failure: another process holds it, or there can be no such folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise Failure(Exit.UNUSABLE, f"--state-dir: {folder}: {error.strerror}") from None
-    with file as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failure(
-                Exit.UNUSABLE, f"another `lifecycle` runs in {folder}; stop it, or choose --state-dir"
-            ) from None
-        yield
 
 
 @contextmanager

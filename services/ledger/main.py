@@ -10,6 +10,7 @@ from typing import Final
 from schemas.keyring import Keyring, Material
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
 from services.adapters import clock, health, keyring, logs, metrics
+from services.adapters.alone import alone
 from services.adapters.kafka import Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
@@ -60,7 +61,8 @@ def main(settings: Settings, wanted: Wanted) -> int:
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
-    asyncio.run(_warm(settings, log) if wanted.recover_only else _serve(settings, log, ring, material, wanted))
+    with alone(_folder(settings), "STATE_DIR"):
+        asyncio.run(_warm(settings, log) if wanted.recover_only else _serve(settings, log, ring, material, wanted))
     return 0
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from services.adapters.clock import now_us
 from tests.bench import contenders, machine, report, told
-from tests.bench.table_work import TABLE, Work
+from tests.bench.table_work import KEPT, TABLE, Work
 from tests.bench.verdict import Standing, Verdict, exit_status, in_words, noise, quartiles
 from tests.faults import records
 from tests.faults.table_worker import Row
@@ -91,7 +91,8 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> list[Turn]:
         began = machine.read()
         [ready] = bench.run(replace(many, events=0))
         strangers = machine.strangers_cores(began, machine.read())
-        turns.append(Turn(0, "durable", asked.many, 0, 0, 0, ready["ready_s"], asked.many, strangers))
+        rss_bytes = int(ready["rss_bytes"])
+        turns.append(Turn(0, "durable", asked.many, 0, 0, rss_bytes, ready["ready_s"], asked.many, strangers))
         for number in range(1, asked.rounds + 1):
             kinds = [*_KINDS, "many"]
             chance.shuffle(kinds)
@@ -142,7 +143,8 @@ class _Bench:
     def fill(self, work: Work, keys: int) -> None:
         """A row for every key, in the changelog."""
         row = Row(None)
-        row.receive(b"00000000", -1)
+        for number in range(KEPT):
+            row.receive(b"%08d" % number, number - KEPT)
         packed, producer = row.pack(), records.producer(self.bootstrap)
         for number in range(keys):
             self._produce(producer, f"{work.app_id}-{TABLE}-changelog", _key(number), packed)
@@ -209,7 +211,7 @@ def _table(turns: Sequence[Turn]) -> str:
                 f"{keys:,}",
                 f"{speed.middle:,.0f} [{speed.low:,.0f}-{speed.high:,.0f}]",
                 f"{median(turn.cpu_us for turn in worked):.0f}",
-                f"{max(turn.rss_bytes for turn in worked) / _MIB:.0f}",
+                f"{max(turn.rss_bytes for turn in own) / _MIB:.0f}",
                 f"{median(turn.recovery_s for turn in recovered):.1f}" if recovered else "-",
                 f"{recovered[0].recovered:,}" if recovered else "-",
                 f"{median(turn.strangers_cores for turn in own):.2f}",
@@ -233,7 +235,7 @@ def _judge(turns: Sequence[Turn], many: int, *, cores_shared: bool) -> list[Verd
         standing = Standing.NOISY if why else Standing.HOLDS if holds else Standing.FAILS
         return Verdict(gate, in_words(seen), f"{'≥' if is_least else '≤'} {limit:.2f}", standing, why)
 
-    rss_mib = max(found[much].rss_bytes for found in rounds) / _MIB
+    rss_mib = max(turn.rss_bytes for turn in turns if (turn.kind, turn.keys) == much) / _MIB
     return [
         ratio(
             "durable tables ÷ Faust as it comes, events/s",

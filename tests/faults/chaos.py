@@ -192,6 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, default=500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--brokers", type=int, default=1, help="each holds every record (the ledger's topics alone)")
+    parser.add_argument("--standbys", type=int, default=0, help="of each partition's copy (the ledger alone)")
     parser.add_argument("--subject", choices=("counted", "ledger"), default="counted")
     given = parser.parse_args(arguments)
     form = Form(given.n, given.rate, given.steps, given.broker_kills, (1.0, 6.0), drain_s=300.0, workers=given.workers)
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
             prefix, bootstrap = f"c{seed}-", ",".join(broker.bootstrap for broker in brokers)
             subject: Subject = Counted(bootstrap, prefix, form.session_s)
             if given.subject == "ledger":
-                subject = Lifecycles(bootstrap, prefix, form.session_s, folder, given.brokers)
+                subject = Lifecycles(bootstrap, prefix, form.session_s, folder, given.brokers, given.standbys)
             run = unleash(subject, brokers, folder, seed, form)
         print(run, folder, sep="\n    ", flush=True)
         clean = clean and run.clean

@@ -20,7 +20,7 @@ from schemas.outcome import Direction, Outcome, State
 from schemas.rows import TenantRow
 from schemas.tenant import Tenant
 from schemas.times import instant, rfc3339
-from schemas.topics import AUDIT, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
+from schemas.topics import AUDIT, DESIRED, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from schemas.values import EventType
 from services.adapters import keyring as keyring_file
 from services.core.ledger import Place, Rules, receive
@@ -41,6 +41,21 @@ _EVENTS = tuple(EventType)
 _COMPARED = ("tenant_id", "installed", "enabled", "configuration", "configuration_mac", "flags", "revision")
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What must have been told of a key.
+
+    Attributes:
+        view: Its last record of `lifecycle.tenants`, as far as deliveries alone make it.
+        events: Each of `lifecycle.events`, by uid.
+        desired: Each of `lifecycle.desired`, by version; of those in between some may never be told.
+    """
+
+    view: Tenant
+    events: dict[str, bytes]
+    desired: dict[int, bytes]
+
+
 @dataclass(slots=True)
 class Lifecycles:
     """What was fed, and what must come out of it."""
@@ -50,6 +65,7 @@ class Lifecycles:
     session_s: float
     folder: Path
     replication: int = 1
+    standbys: int = 0
     _bench: LedgerBench = field(init=False)
     _concluded: Counter[str] = field(default_factory=Counter)
 
@@ -65,6 +81,7 @@ class Lifecycles:
             "KEYRING_FILE": str(self.folder / "keyring.json"),
             "STATE_DIR": str(disk),
             "SESSION_TIMEOUT_S": str(self.session_s),
+            "STANDBY_REPLICAS": str(self.standbys),
         }
         return Command((sys.executable, "-m", "services.cli.main", "ledger"), environ)
 
@@ -107,13 +124,13 @@ class Lifecycles:
         return records.behind(self.bootstrap, self.prefix + LEDGER_APP, names, PARTITIONS) == 0
 
     def judge(self) -> Verdict:
-        """Compare events, audit and view with what the core makes of the log in one go."""
+        """Compare events, audit, desired and view with what the core makes of the log in one go."""
         inputs, said = self._read(RECEIVED), self._read(EVENTS)
         oracle = self._oracle(inputs)
         published: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
         for *_, key, value in said:
             published[key.decode(), json.loads(value)["uid"]].add(value)
-        events = {(key, uid): value for key, (_, told) in oracle.items() for uid, value in told.items()}
+        events = {(key, uid): value for key, due in oracle.items() for uid, value in due.events.items()}
         missing = [f"{key} {uid}" for key, uid in events if (key, uid) not in published]
         audited: defaultdict[str, set[bytes]] = defaultdict(set)
         for *_, value in self._read(AUDIT):
@@ -131,7 +148,7 @@ class Lifecycles:
             if place in events and values != {events[place]}
         ]
         bad += [f"audit {name} says {lines}" for name, lines in audited.items() if len(lines) > 1]
-        bad += list(self._misjudged(oracle, published))
+        bad += [*self._misjudged(oracle, published), *self._undesired(oracle)]
         return Verdict(
             len(inputs) + len(self._read(OUTCOMES)),
             len(events),
@@ -141,11 +158,12 @@ class Lifecycles:
             (*missing[:4], *double[:4], *bad[:4]),
         )
 
-    def _oracle(self, inputs: list[tuple[int, int, int, bytes, bytes]]) -> dict[str, tuple[Tenant, dict[str, bytes]]]:
-        """Of each key the view, and each event by its uid, as no crash could have made them."""
+    def _oracle(self, inputs: list[tuple[int, int, int, bytes, bytes]]) -> dict[str, Due]:
+        """What is due of each key, as no crash could have made it."""
         rules = self._rules()
         rows: dict[str, TenantRow] = {}
         told: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        desired: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
         for partition, offset, at_us, spoken, raw in inputs:
             key = spoken.decode()
             place = Place(RECEIVED.name, partition, offset, at_us)
@@ -153,14 +171,27 @@ class Lifecycles:
             if isinstance(decision.row, TenantRow):
                 rows[key] = decision.row
             for output in decision.outputs:
+                value = output.message.value
                 if output.topic is EVENTS:
-                    told[key][json.loads(output.message.value)["uid"]] = output.message.value
+                    told[key][json.loads(value)["uid"]] = value
+                elif output.topic is DESIRED:
+                    desired[key][json.loads(value)["version"]] = value
         views = {key: tenant(row, None, rules)[0].message.value for key, row in rows.items()}
-        return {key: (codec.decode(Tenant, view), told[key]) for key, view in views.items()}
+        return {key: Due(codec.decode(Tenant, view), told[key], desired[key]) for key, view in views.items()}
 
-    def _misjudged(
-        self, oracle: dict[str, tuple[Tenant, dict[str, bytes]]], published: dict[tuple[str, str], set[bytes]]
-    ) -> Iterator[str]:
+    def _undesired(self, oracle: dict[str, Due]) -> Iterator[str]:
+        """Desired states that no delivery asked for, and keys whose newest one was never told."""
+        newest: Counter[str] = Counter()
+        for *_, spoken, value in self._read(DESIRED):
+            key, version = spoken.decode(), int(json.loads(value)["version"])
+            newest[key] = max(newest[key], version)
+            if key not in oracle or oracle[key].desired.get(version) != value:
+                yield f"{key}: desired {value!r} at version {version} is not due"
+        for key, due in oracle.items():
+            if due.desired and newest[key] != max(due.desired):
+                yield f"{key}: desired is told up to version {newest[key]} of {max(due.desired)}"
+
+    def _misjudged(self, oracle: dict[str, Due], published: dict[tuple[str, str], set[bytes]]) -> Iterator[str]:
         """Keys with a gap in their revisions, or whose newest view is not what their deliveries say."""
         given: defaultdict[str, list[int]] = defaultdict(list)
         for (key, _), values in published.items():
@@ -170,8 +201,8 @@ class Lifecycles:
             view = codec.decode(Tenant, value)
             if spoken.decode() not in views or view.version >= views[spoken.decode()].version:
                 views[spoken.decode()] = view
-        for key, (expected, _) in oracle.items():
-            shown = views.get(key)
+        for key, due in oracle.items():
+            shown, expected = views.get(key), due.view
             if sorted(given[key]) != list(range(1, len(given[key]) + 1)):
                 yield f"{key}: revisions {sorted(given[key])}"
             elif shown is None or any(getattr(shown, name) != getattr(expected, name) for name in _COMPARED):

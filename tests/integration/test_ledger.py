@@ -23,6 +23,7 @@ from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from services.adapters.tables.exits import Exit
+from services.cli.exits import Exit as CliExit
 from services.engines import child
 from tests.eventually import eventually
 from tests.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
@@ -312,6 +313,10 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
         assert sum(recovered()) == len(keys)
         assert recovered() == [0] * (2 * PARTITIONS)
         assert len(_lines(bench.folder / "ledger.log", "partition taken over")) == PARTITIONS, "nobody lost a partition"
+        for flags in ((), ("--recover-only",)):
+            second = bench.start(*flags)
+            assert second.wait(60) == CliExit.UNUSABLE
+            assert "STATE_DIR: another `lifecycle` runs in" in child.last_lines(second.log_path)
     before = len(bench.out(TENANTS))
     with bench.ledger(disk="warm"):
         bench.receive(body(keys[0], "disabled"), keys[0])

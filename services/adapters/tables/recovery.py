@@ -5,6 +5,7 @@ Faust un-pauses the input partitions and clears the queues afterwards, so events
 of a partition are whole before any of its events is seen.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from faust.tables.manager import TableManager
@@ -14,6 +15,23 @@ from faust.types import TP
 from services.adapters.tables.exits import Exit
 
 
+class Tenure:
+    """Which partitions are held without a break, so that nobody else can have worked on them in between."""
+
+    def __init__(self) -> None:
+        self._generation = -1
+        self._held: frozenset[int] = frozenset()
+
+    def taken(self, generation: int, held: Collection[int]) -> set[int]:
+        """Those of the partitions held now that somebody else may have held since."""
+        kept = self._held if generation == self._generation + 1 else frozenset()
+        return set(held) - kept
+
+    def begin(self, generation: int, held: Collection[int]) -> None:
+        """They are taken over."""
+        self._generation, self._held = generation, frozenset(held)
+
+
 class DurableRecovery(Recovery):
     """Faust's recovery with another end, and a look at what was assigned."""
 
@@ -21,7 +39,7 @@ class DurableRecovery(Recovery):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._held: set[int] = set()
+        self._tenure = Tenure()
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         """Hand the partitions over to the agents."""
@@ -39,9 +57,9 @@ class DurableRecovery(Recovery):
         if assignment:
             await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
             lost = {tp.partition for tp in app.lost}
-            await self._wait(app.taken((held - self._held) | (held & lost)))
+            await self._wait(app.taken(self._tenure.taken(generation_id, held) | (held & lost)))
             consumer.losses_were_told()
-        self._held = held
+        self._tenure.begin(generation_id, held)
         consumer.resume_partitions(events)
         self.completed.set()
         consumer.resume_flow()
@@ -82,13 +100,22 @@ class DurableRecovery(Recovery):
 
     async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         await super()._build_offsets(consumer, tps, destination, title)
+        if destination is self.active_offsets:  # whose ends are asked for before, a standby's afterwards
+            self._compare(tps, destination, self.active_highwaters)
+
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        await super()._build_highwaters(consumer, tps, destination, title)
+        if destination is self.standby_highwaters:
+            self._compare(tps, self.standby_offsets, destination)
+
+    def _compare(self, tps: set[TP], read: Mapping[TP, int | None], ends: Mapping[TP, int | None]) -> None:
         for tp in tps:
-            end = self.active_highwaters.get(tp)
-            if end is not None and destination[tp] > end:
+            at, end = read.get(tp), ends.get(tp)
+            if at is not None and end is not None and at > end:
                 self.app.end(
                     Exit.CHANGELOG_BEHIND,
-                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {destination[tp]}, "
-                    f"the topic ends at {end}; remove the copy if the topic was made anew on purpose",
+                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end}; "
+                    f"remove the copy if the topic was made anew on purpose",
                 )
 
 

@@ -1,0 +1,87 @@
+"""Whose partitions somebody else may have worked on meanwhile, and a standby's copy that has read too far."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from faust.types import TP
+
+from services.adapters.kafka import Producer
+from services.adapters.tables.app import Config, DurableApp, create_app
+from services.adapters.tables.exits import Exit
+from services.adapters.tables.recovery import Tenure
+
+TABLE_0 = TP("app-seen-changelog", 0)
+
+
+class Ended(Exception):
+    pass
+
+
+def end(reason: Exit, why: str) -> NoReturn:
+    raise Ended(reason, why)
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[DurableApp]:
+    producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=1_000)
+    yield create_app(Config("app", "127.0.0.1:9", 1, tmp_path, 1.0, 10.0, end=end), producer)
+    await producer.close(0.0)
+
+
+def test_everything_is_new_at_first() -> None:
+    assert Tenure().taken(1, {0, 1}) == {0, 1}
+
+
+def test_what_stays_from_one_generation_to_the_next_is_not_taken_again() -> None:
+    tenure = Tenure()
+    tenure.begin(3, {0, 1})
+    assert tenure.taken(4, {1, 2}) == {2}
+
+
+def test_a_generation_in_between_may_have_given_a_partition_to_somebody_else() -> None:
+    tenure = Tenure()
+    tenure.begin(3, {0, 1})
+    assert tenure.taken(5, {0, 1}) == {0, 1}
+
+
+def test_a_group_that_begins_anew_tells_nothing_of_who_worked_before() -> None:
+    tenure = Tenure()
+    tenure.begin(3, {0, 1})
+    assert tenure.taken(1, {0}) == {0}
+
+
+class Ends:
+    """Says where topics end, as Faust's consumer does: one behind the last record."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+
+    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
+        return dict.fromkeys(partitions, self._end)
+
+    async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
+        return dict.fromkeys(partitions, 0)
+
+
+@pytest.mark.parametrize(("end_offset", "ahead"), [(9, True), (10, False)])
+async def test_a_standby_that_has_read_beyond_its_changelog_ends_the_worker(
+    app: DurableApp, end_offset: int, *, ahead: bool
+) -> None:
+    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    recovery.standby_offsets[TABLE_0] = 9
+    looked = recovery._build_highwaters(Ends(end_offset), {TABLE_0}, recovery.standby_highwaters, "standby")
+    if not ahead:
+        await looked
+        return
+    with pytest.raises(Ended, match="read to offset 9, the topic ends at 8") as ended:
+        await looked
+    assert ended.value.args[0] is Exit.CHANGELOG_BEHIND
+
+
+async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: DurableApp) -> None:
+    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    recovery.standby_offsets[TABLE_0], recovery.standby_highwaters[TABLE_0] = 9, 4
+    await recovery._build_offsets(Ends(10), {TABLE_0}, recovery.standby_offsets, "standby")
+    assert recovery.standby_offsets[TABLE_0] == 9
