@@ -8,7 +8,8 @@ from schemas.values import Instant, Key, Record
 class Audit(Record):
     """One line of the trail. Repeats by `id` are equal to the byte.
 
-    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict and `{key}/stage/{version}` for a change of stage.
+    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict, `{key}/stage/{version}` for a change of stage,
+    `{key}/step/{number}` and `{key}/retry/{number}` for a call of the provisioner and an operator's wish to try again.
     """
 
     ce_type: ClassVar[str] = "lifecycle.audit.v1"
@@ -16,7 +17,8 @@ class Audit(Record):
     id: str
     key: Key
     what: str
-    """`delivery`, `observation`, `recheck` (ledger, a verdict), `stage` (ledger, a change) or `step` (provisioner)."""
+    """`delivery`, `observation`, `recheck` (ledger, a verdict), `stage` (ledger, a change), `step` (provisioner) or
+    `retry` (an operator)."""
     verdict: str
     """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
     why: str

@@ -18,7 +18,7 @@ from services.core.moves import Called, Observe, Run, Wait
 from services.core.plan import Plan, parse
 from services.core.saga import Plans
 from services.core.saga_answers import Pace, settle
-from services.core.saga_marks import Turn, decide, life_of, log_of
+from services.core.saga_marks import Turn, decide, life_of, log_of, redriven
 
 KEY = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 STEPS = ("archive", "middleware", "crm", "schema", "subscriptions", "tokens")
@@ -232,6 +232,10 @@ class Worker:
     desired: Desired
     plans: Plans = field(default_factory=lambda: Plans(plan()))
     crashes: frozenset[int] = frozenset()
+    bars: list[bool] = field(default_factory=list)
+    """Whether the system of the next call is away, once each; when they are used up, no system is."""
+    wishes_again: frozenset[int] = frozenset()
+    """Numbers of commits before which an operator wishes that it be tried again."""
     stored: str = Journal().model_dump_json()
     outcomes: list[Outcome] = field(default_factory=list)
     now_us: int = 1_000_000
@@ -276,7 +280,9 @@ class Worker:
         while True:
             while coming and coming[0][0] <= self.marks:
                 self.desired = coming.pop(0)[1]
-            turn = decide(self.plans, journal, self.desired, self.now_us)
+            if self.marks in self.wishes_again:
+                journal = redriven(journal) or journal
+            turn = self._decided(journal)
             self._commit(turn)
             if isinstance(turn.move, Wait):
                 if turn.move.until_us is None or turn.move.until_us > self.until_us:
@@ -289,6 +295,15 @@ class Worker:
             answer = self._call(turn.journal, turn.move)
             self._mark()
             journal = settle(turn.journal, turn.move, answer, self.now_us, self.pace)
+
+    def _decided(self, journal: Journal) -> Turn:
+        barred: dict[tuple[int, str], Wait] = {}
+        while True:
+            turn = decide(self.plans, journal, self.desired, self.now_us, barred)
+            move = turn.move
+            if isinstance(move, Wait) or not (self.bars and self.bars.pop(0)):
+                return turn
+            barred[move.generation, move.step.name] = Wait(self.now_us + 5_000_000, "system_away", move.step.name)
 
     def _commit(self, turn: Turn) -> None:
         self.stored = turn.journal.model_dump_json()

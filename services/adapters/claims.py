@@ -80,3 +80,32 @@ class Unacknowledged:
     topic: str
     seq: int
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A saga as an operator sees it.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        desired_version: The newest.
+        phase: Of its journal.
+        generation: The newest life's.
+        tenant_id: The recorded binding, while a life is on.
+        waits_for: The outside system it waits for, where that is away.
+        due_s: When it is due next, seconds since 1970; None: when a newer version comes.
+        changed_s: When something was last written.
+        worker: Who drives it now.
+        journal: As last written.
+    """
+
+    key: str
+    desired_version: int
+    phase: str
+    generation: int
+    tenant_id: str | None
+    waits_for: str | None
+    due_s: float | None
+    changed_s: float
+    worker: str | None
+    journal: Journal

@@ -77,6 +77,7 @@ SAGA_CALLS = _counter("lifecycle_saga_calls_total", "Calls to outside systems by
 SAGA_UNSEALABLE = _counter("lifecycle_saga_unsealable_total", "Calls not made: no key opens an output they need.")
 SAGA_CALL_S = _histogram("lifecycle_saga_call_seconds", "Length of a call.", _WORK_S, "step", "verb")
 SAGA_S = _histogram("lifecycle_saga_seconds", "Taken up to ended.", _WORK_S, "direction")
+SAGA_SYSTEMS_AWAY = _gauge("lifecycle_saga_systems_away", "Outside systems that this worker leaves alone now.")
 SAGA_RUNNING = _gauge("lifecycle_saga_running", "Sagas this worker drives now.")
 REGISTRY_UP = _gauge("lifecycle_registry_up", "1 while the registry answers.")
 

@@ -19,7 +19,10 @@ from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
-from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
+
+SCHEMA: Final = "lifecycle"
+"""Of PostgreSQL, where a provisioner has its registry."""
 
 _MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
 _SAFE: Final[dict[str, Any]] = {
@@ -50,7 +53,9 @@ class RegistryAway(Exception):
 class Registry:
     """Use from one event loop; any number of processes may share one schema."""
 
-    def __init__(self, url: str, *, schema: str, lease_s: float, worker: str, connections: int = 8) -> None:
+    def __init__(
+        self, url: str, *, schema: str, lease_s: float, worker: str, org_limit: int = 1_000_000, connections: int = 8
+    ) -> None:
         """Prepare the pool; nothing connects before `start`.
 
         Args:
@@ -58,9 +63,11 @@ class Registry:
             schema: Name of the registry's own schema.
             lease_s: How long a silent worker keeps a row.
             worker: Written beside the lease, for people.
+            org_limit: Leases of one organisation at once, over all workers.
             connections: At most.
         """
         self._url, self._schema, self._lease_s, self._worker = url, schema, lease_s, worker
+        self._org_limit = org_limit
         self._pool = AsyncConnectionPool(
             url,
             min_size=1,
@@ -84,6 +91,10 @@ class Registry:
                 await _migrate(session, self._schema)
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
+        await self.open()
+
+    async def open(self) -> None:
+        """Open the pool, on a schema that somebody else brings up to date."""
         await self._pool.open()
 
     async def close(self) -> None:
@@ -124,10 +135,13 @@ class Registry:
             return (await session.execute(statements.STORE, columns)).rowcount
 
     async def claim(self, limit: int) -> list[Claim]:
-        """Lease at most `limit` due rows that nobody holds, each under a new epoch; `unreadable` has the others."""
+        """Lease at most `limit` due rows that nobody holds, each under a new epoch; `unreadable` has the others.
+
+        Organisations take turns.
+        """
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
-            asked = {"limit": limit, "lease_s": self._lease_s, "worker": self._worker}
+            asked = {"limit": limit, "org_limit": self._org_limit, "lease_s": self._lease_s, "worker": self._worker}
             rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
             claims: list[Claim] = []
             bad: list[tuple[str, int]] = []
@@ -141,8 +155,40 @@ class Registry:
                 await session.execute(statements.DEFER, (_UNREADABLE_S, *map(list, zip(*bad, strict=True))))
         return claims
 
+    async def claim_one(self, key: str) -> Claim | None:
+        """Lease the row of a key, due or not; None where there is none, or somebody holds it.
+
+        Raises:
+            Unreadable: this release cannot read it.
+        """
+        held_until_s = time.monotonic() + self._lease_s
+        async with self._session() as session:
+            asked = {"key": key, "lease_s": self._lease_s, "worker": self._worker}
+            found = await (await session.execute(statements.CLAIM_ONE, asked)).fetchone()
+        return None if found is None else Claim(found[0], found[1], *_read(found[2], found[3]), held_until_s)
+
+    async def sagas(self, *, key: str | None = None, phases: Sequence[str] | None = None, limit: int) -> list[Row]:
+        """Look at sagas, those that changed last first.
+
+        Args:
+            key: Only this one's.
+            phases: Only those in one of these.
+            limit: At most so many.
+        """
+        async with self._session() as session:
+            asked = {"key": key, "phases": None if phases is None else list(phases), "limit": limit}
+            rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
+        return [Row(*(*row[:-1], decode(Journal, row[-1].encode()))) for row in rows]
+
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, due_in_s: float | None, release: bool
+        self,
+        claim: Claim,
+        journal: Journal,
+        sayings: Sequence[Saying],
+        *,
+        due_in_s: float | None,
+        release: bool,
+        waits_for: str | None = None,
     ) -> Written | Newer | Lost | TenantTaken:
         """Commit one turn: journal, binding, what it says and when it is due next.
 
@@ -152,6 +198,7 @@ class Registry:
             sayings: In the order in which they are to be published.
             due_in_s: From now; None: not before a newer version comes.
             release: Give the lease back; else it begins anew.
+            waits_for: The outside system whose return makes it due (`wake`), whatever `due_in_s` says.
 
         Raises:
             RegistryAway: it may or may not be committed.
@@ -169,6 +216,7 @@ class Registry:
             "tenant_id": tenant_id,
             "org": claim.key.partition(":")[0],
             "due_in_s": due_in_s,
+            "waits_for": waits_for,
             "lease_s": None if release else self._lease_s,
             "topics": [saying.topic for saying in sayings],
             "seqs": [saying.seq for saying in sayings],
@@ -204,6 +252,11 @@ class Registry:
             if claim.key in ours:
                 claim.held_until_s = max(claim.held_until_s, held_until_s)
 
+    async def wake(self, system: str) -> int:
+        """Make every saga due that waits for a system; returns how many do."""
+        async with self._session() as session:
+            return (await session.execute(statements.WAKE, (system,))).rowcount
+
     async def drain(
         self, publish: Callable[[list[Unacknowledged]], Awaitable[list[int]]], limit: int
     ) -> tuple[int, int]:
@@ -232,6 +285,8 @@ class Registry:
                 except psycopg.errors.ReadOnlySqlTransaction:
                     await session.close()  # the address may lead to another server by now
                     raise
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
 

@@ -27,15 +27,45 @@ STORE: Final[LiteralString] = """
 """
 
 CLAIM: Final[LiteralString] = """
-    WITH due AS MATERIALIZED (
-        SELECT key FROM sagas
-        WHERE due_at <= clock_timestamp() AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-        ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    WITH due AS (
+        SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS turn
+        FROM sagas
+        WHERE due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until <= statement_timestamp())
+    ), leased AS (
+        SELECT org, count(*) AS running FROM sagas WHERE lease_until > statement_timestamp() GROUP BY org
+    ), fair AS (
+        SELECT key, due_at, turn + coalesce(running, 0) AS place
+        FROM due LEFT JOIN leased USING (org)
+        WHERE turn + coalesce(running, 0) <= %(org_limit)s
+        ORDER BY place, due_at LIMIT 4 * %(limit)s
+    ), mine AS MATERIALIZED (
+        SELECT sagas.key FROM sagas JOIN fair USING (key)
+        WHERE sagas.due_at <= statement_timestamp()
+            AND (sagas.lease_until IS NULL OR sagas.lease_until <= statement_timestamp())
+        ORDER BY place, fair.due_at LIMIT %(limit)s FOR UPDATE OF sagas SKIP LOCKED
     )
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-    FROM due WHERE sagas.key = due.key
+    FROM mine WHERE sagas.key = mine.key
     RETURNING sagas.key, epoch, desired::text, journal::text
+"""
+"""Organisations take turns, the one with the fewest leases first: one of each before a second of any. Four times as
+many are looked at, since another worker may be locking the same ones."""
+
+CLAIM_ONE: Final[LiteralString] = """
+    UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    WHERE key = %(key)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+    RETURNING key, epoch, desired::text, journal::text
+"""
+
+SAGAS: Final[LiteralString] = """
+    SELECT key, desired_version, phase, generation, tenant_id, waits_for,
+        extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,
+        CASE WHEN lease_until > statement_timestamp() THEN worker END, journal::text
+    FROM sagas WHERE (%(key)s::text IS NULL OR key = %(key)s)
+        AND (%(phases)s::text[] IS NULL OR phase = ANY(%(phases)s))
+    ORDER BY changed_at DESC LIMIT %(limit)s
 """
 
 DEFER: Final[LiteralString] = """
@@ -54,7 +84,7 @@ RENEW: Final[LiteralString] = """
 WRITE: Final[LiteralString] = """
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
-            tenant_id = %(tenant_id)s, changed_at = clock_timestamp(),
+            tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, changed_at = clock_timestamp(),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
@@ -70,6 +100,10 @@ WRITE: Final[LiteralString] = """
     SELECT count(*) FROM mine
 """
 """An interval of null seconds is null: not due, or no lease. Repeated after a lost answer, it says nothing twice."""
+
+WAKE: Final[LiteralString] = """
+    UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL WHERE waits_for = %s AND lease_until IS NULL
+"""
 
 AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text FROM sagas WHERE key = %s"
 

@@ -14,6 +14,7 @@ from services.cli import environment
 from services.cli.exits import EPILOG, Exit, Failure
 from services.cli.keyring import keyring
 from services.cli.operate import doctor, reconcile, replay
+from services.cli.sagas import sagas
 from services.cli.send import send
 from services.cli.tenants import tenants
 from services.cli.topics import topics
@@ -141,6 +142,7 @@ def version(as_json: Json = False) -> None:
 for command in (send, reconcile, replay, doctor):
     app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
+app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
 

@@ -20,7 +20,7 @@ def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: in
     Args:
         line_id: Unique per thing said; equal for its repeats.
         key: `orgId:integrationId`.
-        what: `delivery`, `observation`, `recheck`, `stage` or `step`.
+        what: `delivery`, `observation`, `recheck`, `stage`, `step` or `retry`.
         verdict: What was decided, or what changed.
         why: Words of ours, never a value from outside.
         at_us: When it happened, from the record that caused it.

@@ -15,7 +15,7 @@ from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep, Verdict
 from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.calls import Verb, resource_name
-from services.core.moves import Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
 from services.core.plan import Plan, Step, UndoBy, schema_name
 from services.core.references import Facts, substitute, used_configuration
 
@@ -63,8 +63,13 @@ TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
 PARKED: Final = frozenset({Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED})
 """Phases that wait for a newer version, or an operator."""
 
+Barred = Mapping[tuple[int, str], Wait]
+"""By generation and step: calls that may not be made now, and what to do instead."""
 
-def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> Move:
+_NONE: Final[Barred] = {}
+
+
+def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = _NONE) -> Move:
     """What to do next; the same for the same arguments, whoever asks.
 
     Args:
@@ -72,13 +77,18 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> 
         journal: As last written.
         desired: The newest desired version of the key.
         now_us: Microseconds UTC.
+        barred: Steps whose systems are away, or busy.
     """
-    move = _take(journal, desired, now_us) or _WAYS[journal.phase](plans, journal, now_us)
+    move = _take(journal, desired, now_us) or _unbarred(_WAYS[journal.phase](plans, journal, now_us), barred)
     if not isinstance(move, Wait):
         return move
     if move.reason == "grace" and desired.installed and _newer(journal, desired):
         return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
-    return _sweep(plans, journal, now_us, move)
+    return _sweep(plans, journal, now_us, move, barred)
+
+
+def _unbarred(move: Move, barred: Barred) -> Move:
+    return barred.get((move.generation, move.step.name), move) if isinstance(move, Called) else move
 
 
 def _newer(journal: Journal, desired: Desired) -> bool:
@@ -189,10 +199,10 @@ def _undo(life: Life, step: Step, log: StepLog) -> Move:
     return Undo(life.generation, step, log.n + 1)
 
 
-def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait) -> Move:
+def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait, barred: Barred) -> Move:
     """While there is nothing else to do: look ended lives up again."""
     for sweep in journal.sweeps:
-        move = _sweep_life(plans, sweep, now_us)
+        move = _unbarred(_sweep_life(plans, sweep, now_us), barred)
         if not isinstance(move, Wait):
             return move
         if wait.until_us is None or (move.until_us or 0) < wait.until_us:

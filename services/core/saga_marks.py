@@ -14,7 +14,7 @@ from schemas.tenant import Desired
 from services.core.calls import Verb
 from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
 from services.core.plan import LEFT_BEHIND, REISSUED, Plan
-from services.core.saga import HELD_US, PARKED, Plans, next_move
+from services.core.saga import HELD_US, PARKED, Barred, Plans, next_move
 
 SWEEP_AFTER_US: Final = 60_000_000
 """Beside the longest call: when a life that ended is looked up again (spec section 6)."""
@@ -36,6 +36,11 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 }
 """What a phase becomes, and what is said, when it has done all it had to."""
 
+_NONE: Final[Barred] = {}
+_OUR_OWN: Final = frozenset({"grace", "retrying", "system_away"})
+"""Reasons of waits that no other tenant, and no other version, stands behind."""
+
+_LED_NOWHERE: Final = frozenset({Verdict.RETRYABLE, Verdict.UNKNOWN})
 _DOWN: Final = frozenset({Phase.REMOVING, Phase.REMOVAL_FAILED})
 
 
@@ -48,11 +53,11 @@ class Turn:
     outcomes: tuple[Outcome, ...]
 
 
-def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> Turn:
+def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = _NONE) -> Turn:
     """Go on until a call or a wait is due; the intent of that call is in the journal returned."""
     said: list[Outcome] = []
     while True:
-        move = next_move(plans, journal, desired, now_us)
+        move = next_move(plans, journal, desired, now_us, barred)
         journal, outcome = begin(plans, journal, desired, move, now_us)
         if outcome is not None:
             # Work that ended in the same breath was never under way.
@@ -90,6 +95,25 @@ def begin(  # noqa: PLR0911 - one case a move
 def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journal:
     """Keep a version waiting for another tenant to give way."""
     return journal.model_copy(update={"held": reason, "held_version": desired.version, "held_until": now_us + HELD_US})
+
+
+def redriven(journal: Journal) -> Journal | None:
+    """The journal with which a saga begins its turn again, as an operator wishes; None where nothing is left to do.
+
+    What is parked moves again, what was rolled back or refused is tried again, and what waits waits no longer.
+    """
+    life, phase = journal.life, journal.phase
+    if phase in PARKED:
+        return journal.model_copy(update={"seen": -1})
+    refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
+    if phase is Phase.ROLLED_BACK or refused:
+        return journal.model_copy(update={"target": None})
+    if journal.held:
+        return journal.model_copy(update={"held_until": 0})
+    if life is None or phase is Phase.ACTIVE:
+        return None
+    rested = {name: _rested(log) if log.verdict in _LED_NOWHERE else log for name, log in life.steps.items()}
+    return journal.model_copy(update={"life": life.model_copy(update={"steps": rested})})
 
 
 def _outcome(
@@ -182,7 +206,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
 def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> tuple[Journal, Outcome | None]:
     if not move.reason:
         return journal, None
-    held = move.reason not in {"grace", "retrying"}
+    held = move.reason not in _OUR_OWN
     of = desired if held else journal.target or desired
     told = f"{of.version}/{journal.phase}/{move.reason}/{move.step}"
     if told == journal.told:

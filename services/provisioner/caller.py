@@ -61,23 +61,31 @@ class Caller:
         self._audit_key, self._log = audit_key, log
         self._next_cry_s = 0.0
 
-    async def call(self, key: str, epoch: int, journal: Journal, move: Called) -> Answer:
-        """Make the call of a move whose intent is committed."""
-        life = life_of(journal, move)
+    def prepare(self, key: str, epoch: int, journal: Journal, move: Called) -> Call | Answer:
+        """The call of a move, or what is known without one.
+
+        Args:
+            key: Of the saga.
+            epoch: Of the lease.
+            journal: With the move's intent in it.
+            move: What is to be done.
+        """
         try:
-            call = self._prepared(key, epoch, life, journal, move)
+            return self._prepared(key, epoch, life_of(journal, move), journal, move)
         except Unsealable as error:
-            # The key may come back to the keyring; meanwhile nobody was asked.
+            # The key may come back to the keyring; meanwhile nobody is asked.
             self._cry(str(error), key)
             return Retryable(f"no key opens {error}", silent=True)
-        if isinstance(call, Refused):
-            return call
+
+    async def call(self, call: Call) -> Answer:
+        """Make a call whose intent is committed."""
         with metrics.SAGA_CALL_S.labels(call.step, call.verb).time():
             answer = await self._answered(call)
         metrics.SAGA_CALLS.labels(call.step, call.verb, type(answer).__name__.lower()).inc()
         if isinstance(answer, Done):
             names = self._secret.get(call.kind, frozenset())
-            return replace(answer, outputs=self._sealer.seal(_place(life, key, call.step), answer.outputs, names))
+            place = _place(call.generation, call.key, call.step)
+            return replace(answer, outputs=self._sealer.seal(place, answer.outputs, names))
         return answer
 
     def lines(self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int) -> list[Saying]:
@@ -99,7 +107,7 @@ class Caller:
     def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)
         named = {
-            name: self._sealer.open(_place(life, key, name), one.outputs or one.former)
+            name: self._sealer.open(_place(life.generation, key, name), one.outputs or one.former)
             for name, one in life.steps.items()
         }
         enabled = bool(log.inputs.get("enabled", True))
@@ -143,5 +151,5 @@ class Caller:
             return Unknown(type(error).__name__, silent=False)
 
 
-def _place(life: Life, key: str, step: str) -> str:
-    return f"{key}/{life.generation}/{step}"
+def _place(generation: int, key: str, step: str) -> str:
+    return f"{key}/{generation}/{step}"

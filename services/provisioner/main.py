@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,20 +22,19 @@ from services.adapters import clock, health, keyring, logs
 from services.adapters.consumer import Consumer, OffsetLoss
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
-from services.adapters.registry import Registry, RegistryAway
+from services.adapters.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.sealing import Sealer
 from services.adapters.settings import Settings, Unusable, required
 from services.core.plan import BadPlan
 from services.core.saga_answers import Pace
 from services.provisioner import kinds
 from services.provisioner.caller import Caller, Hand
+from services.provisioner.gates import Gates
 from services.provisioner.intake import Intake, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, settings_for_plans
 from services.provisioner.runner import Limits, Runner
-
-SCHEMA: Final = "lifecycle"
-"""PostgreSQL schema of the registry."""
+from services.provisioner.turns import Turns
 
 _LINGER_MS: Final = 5.0
 _MESSAGE_TIMEOUT_MS: Final = 10_000
@@ -127,6 +127,7 @@ def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
         schema=SCHEMA,
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",
+        org_limit=settings.org_sagas_at_once,
     )
     registry.unreadable = lambda key, why: log.error("row cannot be read", key=key, why=why)
     material = keyring.material(settings.keyring_file)
@@ -137,8 +138,12 @@ def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
     runner = Runner(
         registry,
-        Caller(hands.kinds, hands.secret, sealer, audit_key, log),
-        plans,
+        Turns(
+            plans,
+            Caller(hands.kinds, hands.secret, sealer, audit_key, log),
+            Gates(settings.system_calls_at_once, time.monotonic),
+            log,
+        ),
         Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
         now_us=clock.now_us,
         log=log,

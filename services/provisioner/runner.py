@@ -18,16 +18,13 @@ from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Wr
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
-from services.core.plan import BadPlan
 from services.core.saga_answers import Pace, settle
-from services.core.saga_marks import Turn, decide, hold
-from services.provisioner.caller import Caller
-from services.provisioner.plans import PlanBook
+from services.core.saga_marks import Turn, hold
+from services.provisioner.turns import Step, Turns
 
 _POLL_S: Final = 0.5
 """How late a saga may be that another process made due, or whose time has come."""
 
-_BAD_PLAN_US: Final = 60_000_000
 _AWAY_FIRST_S: Final = 0.1
 _AWAY_MOST_S: Final = 5.0
 _ENDS: Final = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED})
@@ -55,8 +52,7 @@ class Runner:
     def __init__(
         self,
         registry: Registry,
-        caller: Caller,
-        plans: PlanBook,
+        turns: Turns,
         limits: Limits,
         *,
         now_us: Callable[[], int],
@@ -66,16 +62,17 @@ class Runner:
 
         Args:
             registry: Started.
-            caller: Makes the calls.
-            plans: Of every life.
+            turns: Decides, and makes the calls.
             limits: Of this worker.
             now_us: The clock.
             log: Of the service.
         """
-        self._registry, self._caller, self._plans = registry, caller, plans
+        self._registry, self._turns = registry, turns
+        turns.well_again = self._well_again
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
         self._now_us, self._log = now_us, log
         self._running: dict[asyncio.Task[None], Claim] = {}
+        self._waking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
         self.registry_fault = "not asked yet"
@@ -89,7 +86,7 @@ class Runner:
 
     async def prepare(self) -> None:
         """Keep the current plan, before the first life goes by it."""
-        await self._plans.keep()
+        await self._turns.prepare()
 
     async def run(self) -> None:
         """Claim and drive until `stop`."""
@@ -122,48 +119,47 @@ class Runner:
         journal, lines = claim.journal, list[Saying]()
         while True:
             now_us = self._now_us()
-            turn = await self._decide(claim, journal, now_us)
-            match await self._commit(claim, turn, lines, now_us):
-                case Lost():
+            step = await self._next(claim, journal, now_us)
+            try:
+                match await self._commit(claim, step, lines, now_us):
+                    case Lost():
+                        return
+                    case Newer(written):
+                        if written:
+                            journal, lines = step.turn.journal, []
+                        continue
+                    case TenantTaken():
+                        journal = hold(journal, claim.desired, "tenant_conflict", now_us)
+                        continue
+                move = step.turn.move
+                if isinstance(move, Wait) or not claim.is_held():
                     return
-                case Newer(written):
-                    if written:
-                        journal, lines = turn.journal, []
-                    continue
-                case TenantTaken():
-                    journal = hold(journal, claim.desired, "tenant_conflict", now_us)
-                    continue
-            if isinstance(turn.move, Wait) or not claim.is_held():
-                return
-            answer = await self._caller.call(claim.key, claim.epoch, turn.journal, turn.move)
+                answer = await self._turns.answer(step)
+            finally:
+                self._turns.leave(step)
             now_us = self._now_us()
-            journal = settle(turn.journal, turn.move, answer, now_us, self._pace)
-            lines = self._caller.lines(claim.key, journal, turn.move, answer, now_us)
+            journal = settle(step.turn.journal, move, answer, now_us, self._pace)
+            lines = self._turns.lines(claim.key, journal, move, answer, now_us)
 
-    async def _decide(self, claim: Claim, journal: Journal, now_us: int) -> Turn:
+    async def _next(self, claim: Claim, journal: Journal, now_us: int) -> Step:
         if self._stopping:
-            return Turn(journal, Wait(now_us), ())
-        try:
-            plans = await self._plans.needed_by(journal)
-        except BadPlan as error:
-            self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
-            return Turn(journal, Wait(now_us + _BAD_PLAN_US), ())
-        turn = decide(plans, journal, claim.desired, now_us)
-        if plans.unusable and isinstance(turn.move, Wait):
-            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
-        return turn
+            return Step(Turn(journal, Wait(now_us), ()))
+        return await self._turns.next(claim, journal, now_us)
 
     async def _commit(
-        self, claim: Claim, turn: Turn, lines: list[Saying], now_us: int
+        self, claim: Claim, step: Step, lines: list[Saying], now_us: int
     ) -> Written | Newer | Lost | TenantTaken:
         """Write one turn, however long the registry is away; a turn that ends in a wait gives the lease back."""
+        turn = step.turn
         began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
         release = isinstance(turn.move, Wait)
         due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
         sayings = [*lines, *map(_saying, turn.outcomes)]
         while True:
             try:
-                result = await self._registry.write(claim, turn.journal, sayings, due_in_s=due_in_s, release=release)
+                result = await self._registry.write(
+                    claim, turn.journal, sayings, due_in_s=due_in_s, release=release, waits_for=step.waits_for
+                )
                 break
             except RegistryAway as error:
                 self.registry_is(str(error))
@@ -227,6 +223,19 @@ class Runner:
                     await self._registry.renew(claims)
                 except RegistryAway:
                     continue  # a worker that could not renew starts no call: `is_held` says so
+
+    def _well_again(self, system: str) -> None:
+        task = asyncio.create_task(self._wake_who_waits_for(system), name=f"wake for {system}")
+        self._waking.add(task)
+        task.add_done_callback(self._waking.discard)
+
+    async def _wake_who_waits_for(self, system: str) -> None:
+        try:
+            woken = await self._registry.wake(system)
+        except RegistryAway:
+            return  # they come by themselves, within a minute
+        self._log.info("system is well again", system=system, woken=woken)
+        self.wake()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claim = self._running.pop(task)

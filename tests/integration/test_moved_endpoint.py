@@ -15,7 +15,7 @@ from schemas.tenant import Desired
 from services.adapters import logs
 from services.adapters.http import Client, resolve
 from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Done, Unknown, resource_name
+from services.core.calls import Answer, Call, Done, Unknown, resource_name
 from services.core.moves import Called, Wait
 from services.core.plan import parse
 from services.core.saga import Plans
@@ -76,7 +76,8 @@ class Saga:
         raise AssertionError(f"no rest: {self.journal}")
 
     async def _call(self, move: Called, until: Callable[[Answer], bool] | None) -> bool:
-        answer = await self.caller.call(self.key, 1, self.journal, move)
+        prepared = self.caller.prepare(self.key, 1, self.journal, move)
+        answer = await self.caller.call(prepared) if isinstance(prepared, Call) else prepared
         self.journal = settle(self.journal, move, answer, self.now_us, Pace())
         self.now_us += 1_000
         return until is not None and until(answer)

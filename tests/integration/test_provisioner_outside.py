@@ -5,14 +5,18 @@ test go through it at once, each with a fault of its own.
 """
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 import pytest
 
 from schemas.outcome import Outcome, State
+from tests.eventually import eventually
 from tests.outside import Outside, outside
 from tests.provisioner_process import Scene, desired, gone, key
 
@@ -128,3 +132,52 @@ def test_what_is_refused_is_compensated_restored_or_parked(stage: Stage) -> None
         assert stage.scene.ended(of, 3).state is State.FAILED
     stage.scene.wish([gone(of, 4) for of in last.values()])
     _all(stage, list(last.values()), 4, _done, there=False)
+
+
+def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
+    """What `lifecycle sagas … --json` says."""
+    scene = stage.scene
+    own = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": scene.kafka,
+        "DATABASE_URL": scene.database,
+        "KEYRING_FILE": str(scene.folder / "keyring.json"),
+    }
+    argv = [sys.executable, "-m", "services.cli.main", "sagas", *arguments, "--json"]
+    done = subprocess.run(argv, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout or "null")
+
+
+def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage) -> None:
+    refused, parked, well = (key(number) for number in range(3))
+    stage.world.fault("subscriptions", "refuse", verb="create", key=refused, times=1)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in (refused, parked, well)])
+    _all(stage, [refused], 1, lambda said: said.state is State.ROLLED_BACK, there=False)
+    _all(stage, [parked, well], 1, _done, there=True)
+    stage.world.fault("crm", "refuse", verb="delete", key=parked, times=1)
+    stage.scene.wish([gone(parked, 2)])
+    assert stage.scene.ended(parked, 2).state is State.FAILED
+
+    failed = {one["key"]: one for one in _sagas(stage, "list", "--state", "failed")}
+    assert set(failed) == {refused, parked}
+    assert failed[parked]["stands_at"] == "crm"
+    assert failed[parked]["why"].startswith("refused: HTTP 4")
+    shown = _sagas(stage, "show", parked)
+    assert [step["step"] for step in shown["steps"] if step["there"] != "absent"] == ["archive", "middleware", "crm"]
+    _sagas(stage, "show", key(9), status=4)
+    _sagas(stage, "retry", status=2)
+    assert _sagas(stage, "retry", key(9), status=1) == [{"key": key(9), "result": "no such saga"}]
+    assert _sagas(stage, "retry", well) == [{"key": well, "result": "nothing to try again"}]
+
+    again = _sagas(stage, "retry", "--failed")
+    assert {one["key"]: one["result"] for one in again} == dict.fromkeys((refused, parked), "tried again now")
+    eventually(
+        lambda: not _sagas(stage, "list", "--state", "failed") and not _sagas(stage, "list", "--state", "working")
+    )
+    assert stage.scene.ended(parked, 2).desired_version == 2
+    _all(stage, [refused, well], 1, lambda _: True, there=True)
+    _all(stage, [parked], 2, lambda _: True, there=False)
+    lines = eventually(lambda: [line for line in stage.scene.audit(parked) if line.what == "retry"])
+    assert [line.why for line in lines] == ["an operator's wish, while it was removal_failed"]

@@ -140,6 +140,58 @@ async def test_two_workers_never_claim_the_same_row(registry: Registry, other: R
     assert len(keys) == len(set(keys)) == 60
 
 
+async def test_organisations_take_turns_whoever_came_first(registry: Registry) -> None:
+    await registry.store([desired(key(number)) for number in range(300)])
+    await registry.store([desired(key(number, org=number)) for number in range(2, 6)])
+    claims = await registry.claim(8)
+    assert [claim.key.partition(":")[0] for claim in claims].count(key(1).partition(":")[0]) == 4
+    assert {claim.key for claim in claims} >= {key(number, org=number) for number in range(2, 6)}
+
+
+async def test_of_one_organisation_no_more_are_leased_than_may_be(database_url: str, registry: Registry) -> None:
+    narrow = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", org_limit=3)
+    await narrow.start()
+    await registry.store([desired(key(number)) for number in range(9)] + [desired(key(1, org=2))])
+    first = await narrow.claim(9)
+    assert len(first) == 4
+    assert await narrow.claim(9) == []
+    await narrow.write(first[0], Journal(), (), due_in_s=None, release=True)
+    assert len(await narrow.claim(9)) == 1
+    await narrow.close()
+
+
+async def test_who_waits_for_a_system_is_due_when_that_is_well_again(registry: Registry) -> None:
+    await registry.store([desired(key(number)) for number in range(3)])
+    waits = ("crm", "crm", "tokens")
+    for claim, system in zip(await registry.claim(3), waits, strict=True):
+        await registry.write(claim, Journal(), (), due_in_s=60, release=True, waits_for=system)
+    assert await registry.claim(3) == []
+    assert await registry.wake("crm") == 2
+    assert len(await registry.claim(3)) == 2
+    assert await registry.wake("crm") == 0, "they are being driven"
+
+
+async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry, other: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(), (), due_in_s=None, release=True)
+    mine = await other.claim_one(key(1))
+    assert mine is not None
+    assert mine.epoch == claim.epoch + 1
+    assert await registry.claim_one(key(1)) is None
+    assert await registry.claim_one(key(2)) is None
+    (row,) = await registry.sagas(key=key(1), limit=5)
+    assert (row.worker, row.due_s, row.phase) == ("two", None, "empty")
+    assert await registry.sagas(phases=["active"], limit=5) == []
+
+
+async def test_a_registry_without_its_tables_is_away(database_url: str) -> None:
+    bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one")
+    await bare.open()
+    with pytest.raises(RegistryAway, match="start a provisioner"):
+        await bare.claim(1)
+    await bare.close()
+
+
 async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.store([desired(key(1), 2)])

@@ -21,8 +21,10 @@ from services.core.calls import Answer, Call, Done, Verb
 from services.core.plan import BadPlan
 from services.core.saga_answers import Pace
 from services.provisioner.caller import Caller
+from services.provisioner.gates import Gates
 from services.provisioner.plans import PlanBook
 from services.provisioner.runner import Limits, Runner
+from services.provisioner.turns import Turns
 from tests.eventually import eventually_async
 from tests.provisioner_process import desired, gone, key
 
@@ -49,9 +51,16 @@ class Deaf(Registry):
     lost: Callable[[Journal, bool], bool] = lambda _, __: False
 
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, due_in_s: float | None, release: bool
+        self,
+        claim: Claim,
+        journal: Journal,
+        sayings: Sequence[Saying],
+        *,
+        due_in_s: float | None,
+        release: bool,
+        waits_for: str | None = None,
     ) -> Written | Newer | Lost | TenantTaken:
-        result = await super().write(claim, journal, sayings, due_in_s=due_in_s, release=release)
+        result = await super().write(claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for)
         if self.lost(journal, release):
             self.lost = lambda _, __: False
             await self.store([gone(claim.key, 2)])
@@ -83,8 +92,12 @@ def _runner(registry: Registry, hand: Hand) -> Runner:
     sealer = Sealer([SecretStr("k" * 40)])
     return Runner(
         registry,
-        Caller({"http": hand}, {}, sealer, b"k" * 40, log),
-        PlanBook(registry, text=PLAN, kinds={"http"}, settings={}),
+        Turns(
+            PlanBook(registry, text=PLAN, kinds={"http"}, settings={}),
+            Caller({"http": hand}, {}, sealer, b"k" * 40, log),
+            Gates(16, time.monotonic),
+            log,
+        ),
         Limits(4, LEASE_S, Pace(first_s=0.05)),
         now_us=lambda: time.time_ns() // 1_000,
         log=log,

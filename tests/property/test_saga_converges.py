@@ -24,6 +24,7 @@ WISHES = st.lists(
 )
 MODES = st.lists(st.sampled_from(list(Mode)), max_size=60)
 CRASHES = st.frozensets(st.integers(1, 80), max_size=8)
+BARS = st.lists(st.booleans(), max_size=40)
 
 
 def _told(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], Wishes]:
@@ -34,14 +35,18 @@ def _told(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]],
     return told, wishes
 
 
-@given(story=WISHES, modes=MODES, crashes=CRASHES)
+@given(story=WISHES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
 @settings(max_examples=300, deadline=None)
 def test_it_ends_as_wished_with_each_thing_once(
-    story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
+    story: list[tuple[int, str, int]],
+    modes: list[Mode],
+    crashes: frozenset[int],
+    bars: list[bool],
+    again: frozenset[int],
 ) -> None:
     told, wishes = _told(story)
     world = World(modes=modes)
-    worker = Worker(world, told[0][1], crashes=crashes)
+    worker = Worker(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
     worker.run(told)
     _agrees(worker, world)
     # Whoever is parked, rolled back or refused is woken by one newer version in a world that is well again.

@@ -28,7 +28,7 @@ def _counted() -> float:
     return found
 
 
-async def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_while() -> None:
+def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_while() -> None:
     sealed = Sealer([SecretStr("o" * 40)]).seal(f"{KEY}/1/tokens", {"token": "x"}, frozenset({"token"}))
     life = Life(generation=1, plan=plan().digest, tenant_id="acme", steps={"tokens": StepLog(n=1, outputs=sealed)})
     told = LogCapture()
@@ -38,7 +38,7 @@ async def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in
     caller = Caller({"oauth": Nobody()}, {}, Sealer([SecretStr("n" * 40)]), b"k" * 40, log)
     before = _counted()
     for _ in range(3):
-        answer = await caller.call(KEY, 1, Journal(generation=1, life=life), Undo(1, TOKENS, 2))
-        assert answer == Retryable(f"no key opens {KEY}/1/tokens/token", silent=True)
+        known = caller.prepare(KEY, 1, Journal(generation=1, life=life), Undo(1, TOKENS, 2))
+        assert known == Retryable(f"no key opens {KEY}/1/tokens/token", silent=True)
     assert _counted() == before + 3
     assert [(line["log_level"], line["place"]) for line in told.entries] == [("error", f"{KEY}/1/tokens/token")]

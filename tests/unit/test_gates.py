@@ -1,97 +1,113 @@
-"""What the keyring file says of an endpoint is what its gate believes: two secrets, one of them until an instant."""
+"""A system that hangs keeps few places, one that is away is left alone, and nobody waits for another's."""
 
-import json
-import sys
-from pathlib import Path
-from typing import Any
+import asyncio
 
 import pytest
 
-from schemas.times import rfc3339
-from services.adapters import keyring
-from services.adapters.settings import Unusable
-from services.core import signature
-from services.core.signature import claimed, sign, verify
-from services.ingress.gates import Gate, gates
-from tests.ingress_process import ORG, PREVIOUS, SECRET
+from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb
+from services.core.circuit import FAILURES, PROBE_S
+from services.provisioner import gates as module
+from services.provisioner.gates import Gates, system_of
 
-BODY = b'{"event":"installed"}'
-MS = 1000
-NOT_AFTER = 1_800_000_000_000_000
+AWAY = Retryable("HTTP 503")
 
 
-def held(tmp_path: Path, **fields: Any) -> dict[str, Gate]:
-    path = tmp_path / "keyring.json"
-    endpoint = {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": rfc3339(NOT_AFTER)}}
-    path.write_text(json.dumps({"endpoints": {"default": endpoint | fields}}))
-    return gates(keyring.load(path))
+class Clock:
+    """Seconds, by hand."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
-def believed(gate: Gate | None, secret: str, now_us: int) -> bool:
-    claim = claimed(sign(secret.encode(), BODY).encode())
-    assert claim is not None
-    return verify(None if gate is None else gate.secrets, claim, BODY, now_us)
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gates:
+    monkeypatch.setattr(module, "_QUEUE_S", 0.05)
+    return Gates(2, clock)
+
+
+async def call(gates: Gates, system: str, key: str, answer: Answer) -> bool:
+    """One call through a door that is open."""
+    assert await gates.enter(system) == (0.0, False)
+    well_again = gates.answered(system, key, answer)
+    gates.leave(system)
+    return well_again
+
+
+async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: Gates) -> None:
+    for _ in range(2):
+        assert await gates.enter("crm") == (0.0, False)
+    stay_s, is_away = await gates.enter("crm")
+    assert stay_s > 0
+    assert not is_away
+    assert await gates.enter("tokens") == (0.0, False), "another system is nobody's trouble"
+    waiting = asyncio.create_task(gates.enter("crm"))
+    await asyncio.sleep(0)
+    gates.leave("crm")
+    assert await waiting == (0.0, False)
+
+
+async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_but_a_probe(
+    gates: Gates, clock: Clock
+) -> None:
+    for number in range(FAILURES):
+        await call(gates, "crm", str(number), AWAY if number % 2 else Unknown("lost"))
+    assert gates.away == ["crm"]
+    assert await gates.enter("crm") == (PROBE_S, True)
+    clock.now_s += PROBE_S
+    assert not await call(gates, "crm", "x", AWAY)
+    assert (await gates.enter("crm"))[1], "still away"
+    clock.now_s += PROBE_S
+    assert await call(gates, "crm", "x", Done())
+    assert gates.away == []
+
+
+async def test_refusals_are_answers_however_many(gates: Gates) -> None:
+    for number in range(20):
+        await call(gates, "crm", str(number), Refused("credentials: HTTP 401"))
+    assert gates.away == []
+
+
+async def test_one_tenants_silences_close_no_door(gates: Gates) -> None:
+    for _ in range(20):
+        await call(gates, "crm", "poison", Unknown("lost"))
+    assert gates.away == []
+
+
+async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Gates) -> None:
+    for _ in range(2):
+        await gates.enter("crm")
+    waiting = asyncio.create_task(gates.enter("crm"))
+    await asyncio.sleep(0)
+    for number in range(FAILURES):
+        gates.answered("crm", str(number), AWAY)
+    gates.leave("crm")
+    assert (await waiting)[1]
+
+
+async def test_nothing_is_remembered_of_a_system_that_is_well(gates: Gates) -> None:
+    for number in range(1_000):
+        await call(gates, f"crm {number}.salesforce.com", str(number), Done())
+    assert gates._gates == {}
 
 
 @pytest.mark.parametrize(
-    ("at_us", "previous"),
-    [(NOT_AFTER - MS, True), (NOT_AFTER, False), (NOT_AFTER + MS, False)],
-    ids=["1 ms before", "at that instant", "1 ms after"],
+    ("settings", "system"),
+    [
+        ({"url": "https://acme.salesforce.com/x"}, "crm acme.salesforce.com"),
+        ({"url": "https://ACME.salesforce.com"}, "crm acme.salesforce.com"),
+        ({"url": "http://middleware:80/x", "url_from": "operator"}, "crm"),
+        ({}, "crm"),
+        ({"url": 7}, "crm"),
+        ({"url": "https://[half"}, "crm"),
+    ],
 )
-def test_the_previous_secret_is_believed_until_not_after_and_the_current_one_always(
-    tmp_path: Path, at_us: int, *, previous: bool
-) -> None:
-    gate = held(tmp_path)["default"]
-    assert believed(gate, PREVIOUS, at_us) is previous
-    assert believed(gate, SECRET, at_us)
-
-
-def test_an_instant_with_an_offset_is_that_instant(tmp_path: Path) -> None:
-    in_delhi = {"secret": PREVIOUS, "not_after": "2027-01-15T13:30:00+05:30"}
-    gate = held(tmp_path, previous=in_delhi)["default"]
-    assert rfc3339(NOT_AFTER) == "2027-01-15T08:00:00.000000Z"
-    assert [believed(gate, PREVIOUS, NOT_AFTER + ms * MS) for ms in (-1, 1)] == [True, False]
-
-
-def test_an_endpoint_without_a_previous_secret_believes_one(tmp_path: Path) -> None:
-    gate = held(tmp_path, previous=None)["default"]
-    assert believed(gate, SECRET, 0)
-    assert not believed(gate, PREVIOUS, 0)
-    assert not believed(gate, signature._NOBODY.decode(), 0), "what stands in for it is public"
-
-
-def test_an_endpoint_that_is_not_there_believes_nobody(tmp_path: Path) -> None:
-    assert not believed(held(tmp_path).get("another"), SECRET, 0)
-
-
-@pytest.mark.parametrize("which", ["unknown", "no previous", "expired", "current", "previous"])
-def test_whoever_asks_costs_two_macs(tmp_path: Path, which: str) -> None:
-    former = {"previous": None} if which == "no previous" else {}
-    gate = held(tmp_path, **former).get("another" if which == "unknown" else "default")
-    secret, now_us = PREVIOUS if which == "previous" else SECRET, NOT_AFTER if which == "expired" else 0
-    compared: list[str] = []
-
-    def heard(_: Any, event: str, called: Any) -> None:
-        if event == "c_call" and called.__name__ == "compare_digest":
-            compared.append(event)
-
-    sys.setprofile(heard)
-    try:
-        believed(gate, secret, now_us)
-    finally:
-        sys.setprofile(None)
-    assert len(compared) == 2
-
-
-def test_a_gate_shows_no_secret_and_speaks_for_whom_it_is_bound_to(tmp_path: Path) -> None:
-    gate = held(tmp_path, orgs=[ORG.upper()])["default"]
-    assert gate.binding.covers(f"{ORG}:anything")
-    assert not gate.binding.covers(f"{ORG[::-1]}:anything")
-    assert "canary" not in repr(gate)
-
-
-def test_a_keyring_without_endpoints_is_unusable(tmp_path: Path) -> None:
-    path = tmp_path / "keyring.json"
-    path.write_text('{"endpoints": {}}')
-    with pytest.raises(Unusable, match="endpoints: empty"):
-        gates(keyring.load(path))
+def test_a_system_is_a_step_and_where_the_event_names_it_its_host(settings: dict[str, object], system: str) -> None:
+    call_of = Call("crm", "http", Verb.READ, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1)
+    assert system_of(call_of) == system

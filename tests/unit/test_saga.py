@@ -10,7 +10,7 @@ from services.core.moves import Take, Wait
 from services.core.plan import Plan
 from services.core.saga import Plans, next_move
 from services.core.saga_answers import Pace
-from services.core.saga_marks import decide, hold
+from services.core.saga_marks import decide, hold, redriven
 from tests.saga_world import KEY, PLAN_TEXT, STEPS, Mode, Resource, Wishes, Worker, World, ends, plan
 
 ABSENT_STEPS = tuple(reversed(STEPS))
@@ -709,3 +709,72 @@ def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_success
         ("tokens", Verb.DELETE),
     ]
     assert world.outputs_given[:3] == [{"id": "tokens.1"}, {}, {}]
+
+
+def test_a_system_that_is_away_costs_no_try_and_leaves_nothing_in_doubt() -> None:
+    world, worker = World(), Worker(World(), Wishes().installed(), bars=[False, False, *[True] * 20])
+    worker.world = world
+    worker.run()
+    assert world.made(Verb.CREATE) == list(STEPS)
+    assert len(world.calls) == len(STEPS)
+    assert [said.reason for said in worker.outcomes] == [None, "system_away", None], "said once"
+    life = worker.journal.life
+    assert life is not None
+    assert {log.n for log in life.steps.values()} == {1}
+
+
+def test_while_one_system_is_away_an_uninstall_takes_the_others_down() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    worker.desired = wishes.uninstalled()
+    worker.bars, worker.until_us = [False] * 2 + [True] * 1_000, worker.now_us + 60_000_000
+    worker.run()
+    assert world.made(Verb.DELETE) == ["tokens", "subscriptions"]
+    worker.bars, worker.until_us = [], 10**18
+    worker.run()
+    assert world.there == {}
+    assert worker.last.state.value == "done"
+
+
+@pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE])
+def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) -> None:
+    world, wishes = World(), Wishes()
+    worker = Worker(world, wishes.installed())
+    if verb is Verb.DELETE:
+        worker.run()
+        worker.desired = wishes.uninstalled()
+    world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("schema", verb) else None
+    worker.run()
+    assert worker.phase is (Phase.ROLLED_BACK if verb is Verb.CREATE else Phase.REMOVAL_FAILED)
+    world.decides = lambda _, __: None
+    again = redriven(worker.journal)
+    assert again is not None
+    worker.stored = again.model_dump_json()
+    worker.run()
+    assert worker.last.state.value == "done"
+    assert worker.last.desired_version == worker.desired.version
+    assert world.steps() == (list(STEPS) if verb is Verb.CREATE else [])
+
+
+def test_a_refused_update_is_tried_again_when_an_operator_wishes_it() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    worker.desired = wishes.configured(size="2")
+    world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("middleware", Verb.UPDATE) else None
+    worker.run()
+    assert worker.last.reason == "update_refused"
+    world.decides = lambda _, __: None
+    again = redriven(worker.journal)
+    assert again is not None
+    worker.stored = again.model_dump_json()
+    worker.run()
+    assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
+    assert world.there["middleware", 1].configuration == {"size": "2"}
+
+
+def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
+    worker = _active(World(), wishes := Wishes())
+    assert redriven(worker.journal) is None
+    worker.desired = wishes.uninstalled()
+    worker.run()
+    assert redriven(worker.journal) is None

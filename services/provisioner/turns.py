@@ -1,0 +1,107 @@
+"""One turn of a saga: decided by the plans of its lives, as far as the systems' doors are open, and its call made.
+
+Rule: a call that is turned away at a door is a wait and has no intent, so it costs no try and leaves nothing in doubt.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.saga import Journal
+from services.adapters.claims import Claim, Saying
+from services.adapters.logs import Logger
+from services.core.calls import Absent, Answer, Call
+from services.core.moves import Called, Wait
+from services.core.plan import BadPlan
+from services.core.saga import Plans
+from services.core.saga_marks import Turn, decide
+from services.provisioner.caller import Caller
+from services.provisioner.gates import Gates, system_of
+from services.provisioner.plans import PlanBook
+
+_BAD_PLAN_US: Final = 60_000_000
+_NOTHING: Final = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A turn, and what its call needs.
+
+    Attributes:
+        turn: As decided.
+        prepared: The call, or what is known without one; nothing is asked where the turn ends in a wait.
+        system: Whom the call goes to, where a place there is held.
+        waits_for: The system that the saga waits for, where it is away.
+    """
+
+    turn: Turn
+    prepared: Call | Answer = _NOTHING
+    system: str | None = None
+    waits_for: str | None = None
+
+
+class Turns:
+    """Of one worker."""
+
+    def __init__(self, plans: PlanBook, caller: Caller, gates: Gates, log: Logger) -> None:
+        """Take what a turn needs.
+
+        Args:
+            plans: Of every life.
+            caller: Makes the calls.
+            gates: Of the systems that are called.
+            log: Of the service.
+        """
+        self._plans, self._caller, self._gates, self._log = plans, caller, gates, log
+        self.lines: Callable[[str, Journal, Called, Answer, int], list[Saying]] = caller.lines
+        self.well_again: Callable[[str], None] = lambda _: None
+        """Called with a system that answers again after it was left alone."""
+
+    async def prepare(self) -> None:
+        """Keep the current plan, before the first life goes by it."""
+        await self._plans.keep()
+
+    async def next(self, claim: Claim, journal: Journal, now_us: int) -> Step:
+        """Decide; what holds a place at a system is given back by `leave`."""
+        try:
+            plans = await self._plans.needed_by(journal)
+        except BadPlan as error:
+            self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
+            return Step(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()))
+        step = await self._let_in(claim, plans, journal, now_us)
+        if plans.unusable and isinstance(step.turn.move, Wait):
+            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
+        return step
+
+    async def _let_in(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> Step:
+        barred: dict[tuple[int, str], Wait] = {}
+        away: str | None = None
+        while True:
+            turn = decide(plans, journal, claim.desired, now_us, barred)
+            move = turn.move
+            if isinstance(move, Wait):
+                return Step(turn, waits_for=away)
+            prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
+            if not isinstance(prepared, Call):
+                return Step(turn, prepared)
+            system = system_of(prepared)
+            stay_s, is_away = await self._gates.enter(system)
+            if not stay_s:
+                return Step(turn, prepared, system)
+            away = system if is_away else away
+            until_us = now_us + int(stay_s * 1_000_000)
+            barred[move.generation, move.step.name] = Wait(until_us, "system_away" if is_away else "", move.step.name)
+
+    async def answer(self, step: Step) -> Answer:
+        """Make the call of a turn that is committed."""
+        if not isinstance(step.prepared, Call):
+            return step.prepared
+        answer = await self._caller.call(step.prepared)
+        if step.system and self._gates.answered(step.system, step.prepared.key, answer):
+            self.well_again(step.system)
+        return answer
+
+    def leave(self, step: Step) -> None:
+        """Give the place at the system back, if one is held."""
+        if step.system is not None:
+            self._gates.leave(step.system)
