@@ -5,11 +5,11 @@ after it lost the partition; saying it again once ends both. For keys that have 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 
-from schemas.rows import StageRow, TenantRow, unpack
+from schemas.rows import updated_at_us
 from schemas.topics import RECEIVED, named
 from services.core.ledger import question, republish
 from services.ledger.agents import Ledger
@@ -66,13 +66,13 @@ class Handover:
     async def _changed(self, partition: int, since_us: int) -> AsyncIterator[bytes]:
         """The keys of which either row has changed since, each once."""
         found: set[bytes] = set()
-        tenants = ((key, unpack(TenantRow, row)) for key, row in self.ledger.tenants.rows(partition))
-        stages = ((key, unpack(StageRow, row)) for key, row in self.ledger.stages.rows(partition))
-        both: Iterator[tuple[bytes, TenantRow | StageRow]] = chain(tenants, stages)
+        app = self.ledger.app
+        both = chain(self.ledger.tenants.rows(partition), self.ledger.stages.rows(partition))
         for number, (key, row) in enumerate(both):
             if number % _ROWS_A_TURN == 0:
-                await self.ledger.app.log_of_writes.room()
+                app.looked_at += _ROWS_A_TURN
+                await app.log_of_writes.room()
                 await asyncio.sleep(0)
-            if row.updated_at_us >= since_us and key not in found:
+            if updated_at_us(row) >= since_us and key not in found:
                 found.add(key)
                 yield key

@@ -1,6 +1,7 @@
 """Wires the ledger: settings, key material, one producer, the two tables, the two agents, health."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from services.ledger.agents import Ledger, Patience
 from services.ledger.handover import Handover
 from services.ledger.watching import watch
 
+_CHANGELOGS: Final = "changelogs.json"
 _LINGER_MS: Final = 5
 """Batches across events; a commit waits that much longer, and nobody else."""
 
@@ -87,6 +89,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topics = await asyncio.to_thread(_topics, settings)
+    _same_changelogs(_folder(settings), topics)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
     app = create_app(_config(settings, topics[RECEIVED.name].partitions, wanted), producer)
@@ -134,9 +137,34 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     return found
 
 
+def _same_changelogs(folder: Path, topics: Mapping[str, Described]) -> None:
+    """Compare the changelogs with those that the local copies were read from, and note them.
+
+    A copy that is ahead of a topic made anew is told by that; one that the topic has outgrown would pass for it.
+
+    Raises:
+        Unusable: one was made anew.
+    """
+    found = {changelog(table).name: topics[changelog(table).name].identity for table in Table}
+    file = folder / _CHANGELOGS
+    try:
+        known: dict[str, str] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = {}
+    anew = [name for name, identity in found.items() if identity and known.get(name, identity) != identity]
+    if anew:
+        cure = f"remove {folder} to begin with the topic as it is now, if that was on purpose"
+        raise Unusable(
+            "\n".join(f"{name}: was made anew since the local copy was read from it; {cure}" for name in anew)
+        )
+    file.write_text(json.dumps(found))
+
+
 async def _warm(settings: Settings, log: Logger) -> None:
     """Read the changelogs into the local copies, as far as they go now; takes no partition from anybody."""
-    partitions = (await asyncio.to_thread(_topics, settings))[RECEIVED.name].partitions
+    topics = await asyncio.to_thread(_topics, settings)
+    _same_changelogs(_folder(settings), topics)
+    partitions = topics[RECEIVED.name].partitions
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     app = create_app(_config(settings, partitions, Wanted()), producer)
     tables = [app.durable_table(table) for table in Table]

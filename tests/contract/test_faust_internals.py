@@ -24,8 +24,10 @@ from faust.transport import conductor
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.producer import Producer, ProducerBuffer
+from mode import Service
 from mode.utils.queues import FlowControlEvent
 
+from services.adapters.tables.app import DurableApp
 from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer, PromptThread
 from services.adapters.tables.recovery import DurableRecovery, DurableTables
@@ -69,6 +71,9 @@ READ = {
     "slurp": (Recovery._slurp_changelogs, "7825c7e50f76"),
     "offsets": (Recovery._build_offsets, "27eec86be06c"),
     "highwaters": (Recovery._build_highwaters, "91b4cc0d3724"),
+    "wait": (Recovery._wait, "ec7429b70176"),
+    "wait of a service": (Service.wait_first, "feade6a31f8a"),
+    "rebalance starts": (App.on_rebalance_start, "5c1e23de3067"),
     "rebalance": (Recovery.on_rebalance, "aa4d997a1795"),
     "clears queues": (FlowControlEvent.resume, "4dcdc1253fd0"),
     "the one recovery": (vars(TableManager)["recovery"], "f0bf5de78b4c"),
@@ -109,13 +114,25 @@ def test_an_internal_reads_as_it_did(name: str) -> None:
         (
             DurableConsumer,
             driver.Consumer,
-            ("_new_offset", "_filter_tps_with_pending_acks", "perform_seek", "_getmany", "_new_consumer_thread"),
+            (
+                "_new_offset",
+                "_filter_tps_with_pending_acks",
+                "_commit",
+                "perform_seek",
+                "_getmany",
+                "_new_consumer_thread",
+            ),
         ),
         (PromptThread, driver.AIOKafkaConsumerThread, ("_create_worker_consumer",)),
         (Barrier, Producer, ("flush",)),
         (DurableStore, rocksdb.Store, ("apply_changelog_batch",)),
         (DurableTable, Collection, ("_new_store_by_url", "on_recovery_completed")),
-        (DurableRecovery, Recovery, ("on_recovery_completed", "_build_offsets")),
+        (
+            DurableRecovery,
+            Recovery,
+            ("on_recovery_completed", "on_rebalance", "_wait", "_build_offsets", "_build_highwaters"),
+        ),
+        (DurableApp, App, ("_new_transport", "_new_producer_transport")),
         (DurableTables, TableManager, ("recovery",)),
         (CompleteAssignor, PartitionAssignor, ("_perform_assignment",)),
     ],

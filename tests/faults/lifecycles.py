@@ -17,13 +17,12 @@ from typing import Any
 
 from schemas import codec, webhook
 from schemas.outcome import Direction, Outcome, State
-from schemas.rows import TenantRow
-from schemas.tenant import Tenant
+from schemas.rows import StageRow, TenantRow
 from schemas.times import instant, rfc3339
 from schemas.topics import AUDIT, DESIRED, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from schemas.values import EventType
 from services.adapters import keyring as keyring_file
-from services.core.ledger import Place, Rules, receive
+from services.core.ledger import Place, Rules, conclude, receive
 from services.core.views import tenant
 from tests.faults import records
 from tests.faults.subject import Command, Verdict
@@ -38,7 +37,10 @@ _RESTAMPS = 0.4
 """Of those, how many say again what one before said, with another time, half of them marked as retries."""
 _SHUFFLED_US = 20 * 60 * 1_000_000
 _EVENTS = tuple(EventType)
-_COMPARED = ("tenant_id", "installed", "enabled", "configuration", "configuration_mac", "flags", "revision")
+
+
+Read = tuple[int, int, int, bytes, bytes]
+"""Partition, offset, time (µs UTC), key and value of a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,16 @@ class Due:
     """What must have been told of a key.
 
     Attributes:
-        view: Its last record of `lifecycle.tenants`, as far as deliveries alone make it.
+        view: Its last record of `lifecycle.tenants`.
         events: Each of `lifecycle.events`, by uid.
         desired: Each of `lifecycle.desired`, by version; of those in between some may never be told.
+        audit: Each verdict of `lifecycle.audit`, by id.
     """
 
-    view: Tenant
+    view: bytes
     events: dict[str, bytes]
     desired: dict[int, bytes]
+    audit: dict[str, bytes]
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Lifecycles:
     standbys: int = 0
     _bench: LedgerBench = field(init=False)
     _concluded: Counter[str] = field(default_factory=Counter)
+    _fed: int = 0
 
     def prepare(self) -> None:
         """Make its topics and its keyring."""
@@ -107,12 +112,13 @@ class Lifecycles:
             for spoken, told in [(key, raw)] + ([draw.choice(recent)] if draw.random() < _DUPLICATES else []):
                 producer.produce(named(RECEIVED, self.prefix), value=told, key=spoken.encode(), headers=headers)
             if draw.random() < _OUTCOMES:
-                message = self._outcome(draw.choice(keys))
+                message = self._outcome(draw.choice(keys), draw)
                 producer.produce(named(OUTCOMES, self.prefix), value=message.value, key=message.key)
             producer.poll(0)
             if number % 20 == 0:
                 time.sleep(max(0.0, started + number / rate - time.monotonic()))
         assert producer.flush(120) == 0, "the feeder's own records must be written"
+        self._fed = count
 
     def begun(self) -> bool:
         """Whether any event was published yet."""
@@ -125,8 +131,8 @@ class Lifecycles:
 
     def judge(self) -> Verdict:
         """Compare events, audit, desired and view with what the core makes of the log in one go."""
-        inputs, said = self._read(RECEIVED), self._read(EVENTS)
-        oracle = self._oracle(inputs)
+        inputs, outcomes, said = self._read(RECEIVED), self._read(OUTCOMES), self._read(EVENTS)
+        oracle = self._oracle(inputs, outcomes)
         published: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
         for *_, key, value in said:
             published[key.decode(), json.loads(value)["uid"]].add(value)
@@ -135,11 +141,9 @@ class Lifecycles:
         audited: defaultdict[str, set[bytes]] = defaultdict(set)
         for *_, value in self._read(AUDIT):
             audited[json.loads(value)["id"]].add(value)
-        missing += [
-            f"audit of offset {offset} in partition {partition}"
-            for partition, offset, *_ in inputs
-            if f"{RECEIVED.name}/{partition}/{offset}/delivery" not in audited
-        ]
+        lines = {name: value for due in oracle.values() for name, value in due.audit.items()}
+        missing += [f"audit {name}" for name in lines if name not in audited]
+        missing += [f"only {len(inputs)} deliveries of {self._fed}"] if len(inputs) < self._fed else []
         double = [f"{place} {values}" for place, values in published.items() if len(values) > 1]
         bad = [f"{place} said, and not due" for place in published if place not in events]
         bad += [
@@ -147,10 +151,14 @@ class Lifecycles:
             for place, values in published.items()
             if place in events and values != {events[place]}
         ]
-        bad += [f"audit {name} says {lines}" for name, lines in audited.items() if len(lines) > 1]
+        bad += [
+            f"audit {name} says {found}"
+            for name, found in audited.items()
+            if len(found) > 1 or (name in lines and found != {lines[name]})
+        ]
         bad += [*self._misjudged(oracle, published), *self._undesired(oracle)]
         return Verdict(
-            len(inputs) + len(self._read(OUTCOMES)),
+            len(inputs) + len(outcomes),
             len(events),
             len(said),
             len(said) - len({value for *_, value in said}),
@@ -158,12 +166,13 @@ class Lifecycles:
             (*missing[:4], *double[:4], *bad[:4]),
         )
 
-    def _oracle(self, inputs: list[tuple[int, int, int, bytes, bytes]]) -> dict[str, Due]:
+    def _oracle(self, inputs: list[Read], outcomes: list[Read]) -> dict[str, Due]:
         """What is due of each key, as no crash could have made it."""
         rules = self._rules()
         rows: dict[str, TenantRow] = {}
-        told: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
-        desired: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
+        stages: dict[str, StageRow] = {}
+        told: defaultdict[Topic, defaultdict[str, dict[Any, bytes]]] = defaultdict(lambda: defaultdict(dict))
+        named_by = {EVENTS: "uid", DESIRED: "version", AUDIT: "id"}
         for partition, offset, at_us, spoken, raw in inputs:
             key = spoken.decode()
             place = Place(RECEIVED.name, partition, offset, at_us)
@@ -171,13 +180,22 @@ class Lifecycles:
             if isinstance(decision.row, TenantRow):
                 rows[key] = decision.row
             for output in decision.outputs:
-                value = output.message.value
-                if output.topic is EVENTS:
-                    told[key][json.loads(value)["uid"]] = value
-                elif output.topic is DESIRED:
-                    desired[key][json.loads(value)["version"]] = value
-        views = {key: tenant(row, None, rules)[0].message.value for key, row in rows.items()}
-        return {key: Due(codec.decode(Tenant, view), told[key], desired[key]) for key, view in views.items()}
+                body = json.loads(output.message.value)
+                if output.topic in named_by and body.get("what") != "stage":
+                    told[output.topic][key][body[named_by[output.topic]]] = output.message.value
+        for partition, offset, at_us, spoken, raw in outcomes:
+            key, outcome = spoken.decode(), codec.decode(Outcome, raw)
+            place = Place(OUTCOMES.name, partition, offset, at_us)
+            decision = conclude(rows.get(key), stages.get(key), outcome, place, rules)
+            if isinstance(decision.row, StageRow):
+                stages[key] = decision.row
+        return {
+            key: Due(
+                tenant(rows.get(key), stages.get(key), rules)[0].message.value,
+                *(told[topic][key] for topic in (EVENTS, DESIRED, AUDIT)),
+            )
+            for key in rows.keys() | stages.keys()
+        }
 
     def _undesired(self, oracle: dict[str, Due]) -> Iterator[str]:
         """Desired states that no delivery asked for, and keys whose newest one was never told."""
@@ -192,46 +210,44 @@ class Lifecycles:
                 yield f"{key}: desired is told up to version {newest[key]} of {max(due.desired)}"
 
     def _misjudged(self, oracle: dict[str, Due], published: dict[tuple[str, str], set[bytes]]) -> Iterator[str]:
-        """Keys with a gap in their revisions, or whose newest view is not what their deliveries say."""
+        """Keys with a gap in their revisions, or whose newest view is not what their records say."""
         given: defaultdict[str, list[int]] = defaultdict(list)
         for (key, _), values in published.items():
             given[key] += [json.loads(value)["revision"] for value in values]
-        views: dict[str, Tenant] = {}
+        views: dict[str, tuple[int, bytes]] = {}
         for *_, spoken, value in self._read(TENANTS):
-            view = codec.decode(Tenant, value)
-            if spoken.decode() not in views or view.version >= views[spoken.decode()].version:
-                views[spoken.decode()] = view
+            views[spoken.decode()] = max(views.get(spoken.decode(), (-1, b"")), (json.loads(value)["version"], value))
         for key, due in oracle.items():
-            shown, expected = views.get(key), due.view
             if sorted(given[key]) != list(range(1, len(given[key]) + 1)):
                 yield f"{key}: revisions {sorted(given[key])}"
-            elif shown is None or any(getattr(shown, name) != getattr(expected, name) for name in _COMPARED):
-                yield f"{key}: shown {shown}, expected {expected}"
-            elif shown.generation != self._concluded[key]:
-                yield f"{key}: generation {shown.generation} of {self._concluded[key]}"
+            _, shown = views.get(key, (-1, b""))
+            if shown != due.view:
+                yield f"{key}: shown {shown!r}, expected {due.view!r}"
 
     def _rules(self) -> Rules:
         found = keyring_file.material(self.folder / "keyring.json")
         identity, configuration, audit = map(keyring_file.raw, (found.identity, found.configuration, found.audit[0]))
         return Rules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"))
 
-    def _outcome(self, key: str) -> codec.Message:
-        self._concluded[key] += 1
-        number = self._concluded[key]
+    def _outcome(self, key: str, draw: random.Random) -> codec.Message:
+        """The next outcome of a key, or one that was told before."""
+        number = self._concluded[key] = self._concluded[key] + 1
+        if number > 1 and draw.random() < _DUPLICATES:
+            number = self._concluded[key] = draw.randrange(1, number)
         outcome = Outcome(
             key=key,
             seq=number,
-            desired_version=number,
-            generation=number,
-            direction=Direction.UP,
-            state=State.DONE,
+            desired_version=draw.randrange(1, 5_000),
+            generation=1 + number // 4,
+            direction=draw.choice(tuple(Direction)),
+            state=draw.choice(tuple(State)),
             at=now_us(),
         )
         return codec.encode(
             outcome, key=key, ce_id=f"{key}/{number}", source="/genesys-lifecycle/chaos", at_us=now_us()
         )
 
-    def _read(self, topic: Topic) -> list[tuple[int, int, int, bytes, bytes]]:
+    def _read(self, topic: Topic) -> list[Read]:
         return records.read(self.bootstrap, named(topic, self.prefix), PARTITIONS)
 
 

@@ -90,8 +90,7 @@ class Nemesis:
         for name, worker in list(self._workers.items()):
             status = worker.poll()
             if status is not None:
-                self.exits[status] += 1
-                self.diary.append(f"ended:{name}:{status}")
+                self._noted(name, status)
                 self._start(name)
 
     def end(self) -> list[int]:
@@ -119,24 +118,34 @@ class Nemesis:
         command = self.subject.worker(disk)
         self._workers[name] = child.start(command.argv, env={**self.environ, **command.environ}, log_path=log)
 
+    def _killed(self, name: str) -> None:
+        """End a worker; one that had ended itself just before is counted with those that did."""
+        status = self._workers[name].kill()
+        if status != -signal.SIGKILL:
+            self._noted(name, status)
+
+    def _noted(self, name: str, status: int) -> None:
+        self.exits[status] += 1
+        self.diary.append(f"ended:{name}:{status}")
+
     def _signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self._workers[name].pid, number)
 
     def _kill(self, name: str) -> None:
-        self._workers[name].kill()
+        self._killed(name)
         time.sleep(self.draw.random())
         self._start(name)
 
     def _both(self, _: str) -> None:
-        for worker in self._workers.values():
-            worker.kill()
+        for name in self.names:
+            self._killed(name)
         for name in self.names:
             self._start(name)
 
     def _term(self, name: str) -> None:
         status = self._workers[name].stop(20)
-        if status != 0:
-            self.diary.append(f"not stopped cleanly:{name}:{status}")
+        if status not in {0, -signal.SIGTERM}:  # it could not listen yet
+            self._noted(name, status)
         self._start(name)
 
     def _pause(self, name: str) -> None:
@@ -165,7 +174,7 @@ class Nemesis:
         os.kill(broker.pid, signal.SIGSTOP)
         time.sleep(seconds)
         for name in lost:
-            self._workers[name].kill()
+            self._killed(name)
         os.kill(broker.pid, signal.SIGCONT)
         for name in lost:
             self._start(name)

@@ -1,17 +1,20 @@
 """What Faust and aiokafka were seen to do wrong, done to a worker on purpose: each cure must notice its own.
 
-Only internals of the two libraries are touched, never ours.
+Only internals of the two libraries are touched, and what an application may hang in (`taken`).
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from services.adapters.tables import watchdog
 from services.adapters.tables.app import DurableApp
+from services.adapters.tables.exits import Exit
 
 Sabotage = Callable[[DurableApp, str], None]
 
@@ -38,6 +41,35 @@ def silence(app: DurableApp, topic: str) -> None:
         found.pop(TP(topic, 0), None)
 
     _change_what_is_read(drop)
+
+
+def unseen(app: DurableApp, topic: str) -> None:
+    """Likewise, before its first fetch: nothing is known of its end."""
+    silence(app, topic)
+    consumer: Any = AIOKafkaConsumer
+    consumer.highwater = lambda *_: None
+
+
+def late(app: DurableApp, topic: str) -> None:
+    """A takeover ends when the partitions are being shared out anew already."""
+    del topic
+
+    async def taken(_: Any) -> None:
+        before = app.rebalancing_count
+        app.taken = real
+        sys.stderr.write("it takes its time\n")
+        sys.stderr.flush()
+        while app.rebalancing_count == before:
+            await asyncio.sleep(0.05)
+        app._sabotage = asyncio.get_running_loop().create_task(look())  # type: ignore[attr-defined]  # kept alive
+
+    async def look() -> None:
+        while not app.in_recovery:
+            if not app.rebalancing or app.tables.actives_ready:
+                app.end(Exit.UNEXPECTED, "it works in the middle of a rebalance")
+            await asyncio.sleep(0.005)
+
+    real, app.taken = app.taken, taken
 
 
 def dead_coordinator(app: DurableApp, topic: str) -> None:
@@ -67,7 +99,9 @@ def no_changelog(app: DurableApp, topic: str) -> None:
     consumer.assignment = assignment
 
 
-ALL: Final[dict[str, Sabotage]] = {each.__name__: each for each in (hole, silence, dead_coordinator, no_changelog)}
+ALL: Final[dict[str, Sabotage]] = {
+    each.__name__: each for each in (hole, silence, unseen, late, dead_coordinator, no_changelog)
+}
 
 
 def _change_what_is_read(change: Callable[[dict[TP, list[Any]]], None]) -> None:

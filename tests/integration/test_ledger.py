@@ -21,7 +21,20 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
-from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, OUTCOMES, RECEIVED, TENANTS, Topic, named
+from schemas.topics import (
+    AUDIT,
+    DEAD_LETTERS,
+    DESIRED,
+    EVENTS,
+    OUTCOMES,
+    RECEIVED,
+    TENANTS,
+    Table,
+    Topic,
+    changelog,
+    named,
+)
+from services.adapters import topics
 from services.adapters.tables.exits import Exit
 from services.cli.exits import Exit as CliExit
 from services.engines import child
@@ -322,6 +335,24 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
         bench.receive(body(keys[0], "disabled"), keys[0])
         eventually(lambda: bench.out(TENANTS, keys[0])[-1].said["enabled"] is False)
     assert len(bench.out(TENANTS)) > before
+
+
+def test_a_changelog_made_anew_does_not_pass_for_the_one_that_the_copy_was_read_from(bench: LedgerBench) -> None:
+    key = new_key()
+    with bench.ledger():
+        bench.receive(body(key), key)
+        bench.drained()
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    name = named(changelog(Table.TENANTS), bench.prefix)
+    for deleted in admin.delete_topics([name]).values():
+        deleted.result(30)
+    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    topics.apply({"bootstrap.servers": bench.bootstrap}, prefix=bench.prefix, partitions=PARTITIONS, replication=1)
+    again = bench.start()
+    assert again.wait(60) == CliExit.UNUSABLE
+    assert "ledger-tenants-changelog: was made anew" in child.last_lines(again.log_path)
+    with bench.ledger(disk="another"):
+        bench.receive(body(key), key)
 
 
 def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> None:

@@ -183,9 +183,10 @@ def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behin
     assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
 
 
-def test_a_partition_that_nothing_comes_from_any_more_ends_the_worker(bench: Bench) -> None:
+@pytest.mark.parametrize("how", ["silence", "unseen"])
+def test_a_partition_that_nothing_comes_from_any_more_ends_the_worker(bench: Bench, how: str) -> None:
     bench.write(bench.events, (b"k", A))
-    said = bench.ends_with(bench.start(done_to_it="silence"), Exit.STALL)
+    said = bench.ends_with(bench.start(done_to_it=how), Exit.STALL)
     assert f"{bench.events}[0]: stands still at offset 0 of 1" in said
 
 
@@ -208,6 +209,29 @@ def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench
         future.result(30)
     assert f"{bench.events}[0]: committed offset 3" in (said := bench.ends_with(bench.start(), Exit.LOSS))
     assert "records 3 to 6 are gone" in said
+
+
+def test_a_group_whose_offsets_kafka_forgot_has_lost_what_the_log_forgot_too(bench: Bench) -> None:
+    with bench.worker():
+        bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
+        eventually(bench.counted.drained)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for forgotten in admin.delete_consumer_groups([f"{bench.counted.prefix}chaos"]).values():
+        forgotten.result(30)
+    for removed in admin.delete_records([TopicPartition(bench.events, 0, 7)]).values():
+        removed.result(30)
+    said = bench.ends_with(bench.start(), Exit.LOSS)
+    assert f"{bench.events}[0]: no offset is committed any more (7 to 10): records 0 to 6 are gone" in said
+
+
+def test_a_takeover_that_ends_in_the_next_rebalance_leaves_it_to_that(bench: Bench) -> None:
+    first = bench.start("one", done_to_it="late")
+    eventually(lambda: "it takes its time" in first.log_path.read_text())
+    bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
+    with bench.worker("two"):
+        eventually(bench.counted.drained)
+    assert first.stop(30) == 0, child.last_lines(first.log_path)
+    assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
 
 
 def test_an_offset_beyond_the_log_is_reported_as_loss(bench: Bench) -> None:

@@ -1,5 +1,8 @@
 """Rows survive their bytes, sort by their version unread, and a newer schema is refused whole."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.codec import Unreadable
 from schemas.journal import Aspect, Entry, Mark, Move, Parted, Register, Registers, Seen, Told, Variant, Verdict
 from schemas.outcome import Direction, State
-from schemas.rows import StageRow, TenantRow, pack, unpack
+from schemas.rows import StageRow, TenantRow, pack, unpack, updated_at_us
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Source
 from tests.deliveries import KEY
@@ -87,6 +90,21 @@ def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
 @settings(max_examples=50, deadline=None)
 def test_a_stage_row_survives_its_bytes(row: StageRow) -> None:
     assert unpack(StageRow, pack(row)) == row
+
+
+@given(st.one_of(TENANT_ROW, STAGE_ROW), st.integers(0, 2**53), st.text())
+@settings(max_examples=100, deadline=None)
+def test_when_a_row_changed_is_read_without_the_rest(row: TenantRow | StageRow, changed_us: int, trace: str) -> None:
+    more: dict[str, Any] = (
+        {"texts": {"d": f'{{"updated_at_us":{trace}}}'}, "trace": trace} if isinstance(row, TenantRow) else {}
+    )
+    assert updated_at_us(pack(replace(row, updated_at_us=changed_us, **more))) == changed_us
+
+
+@pytest.mark.parametrize("packed", [b"", b"\0" * 9, pack(TenantRow(KEY, 7))[:8] + b"\2" + pack(TenantRow(KEY, 7))[9:]])
+def test_a_row_that_cannot_be_read_does_not_say_when_it_changed(packed: bytes) -> None:
+    with pytest.raises(Unreadable):
+        updated_at_us(packed)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))

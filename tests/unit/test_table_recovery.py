@@ -1,5 +1,6 @@
 """Whose partitions somebody else may have worked on meanwhile, and a standby's copy that has read too far."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -85,3 +86,11 @@ async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: Dur
     recovery.standby_offsets[TABLE_0], recovery.standby_highwaters[TABLE_0] = 9, 4
     await recovery._build_offsets(Ends(10), {TABLE_0}, recovery.standby_offsets, "standby")
     assert recovery.standby_offsets[TABLE_0] == 9
+
+
+async def test_a_wait_that_runs_out_in_a_recovery_ends_the_worker(app: DurableApp) -> None:
+    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    with pytest.raises(Ended, match=r"no answer within 0\.01 s") as ended:
+        await recovery._wait(asyncio.sleep(5), timeout=0.01)
+    assert ended.value.args[0] is Exit.STALL
+    await recovery._wait(asyncio.sleep(0), timeout=5)

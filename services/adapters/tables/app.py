@@ -1,6 +1,6 @@
 """Makes the one Faust app of a table worker: configured whole, with every cure in place, from values alone."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,8 @@ class DurableApp(faust.App):
         self.lost: dict[TP, str] = {}
         """Input partitions of which records are gone unread, and which; told with `taken`, who forgets them."""
         self.log_of_writes = producer
+        self.looked_at = 0
+        """Rows that `taken` has looked at: by this the watchdog sees that it goes on."""
         self.input_names: tuple[str, ...] = ()
         self.taken: Taken = _nothing
         """Awaited with the partitions that are newly held, or have lost records, after their tables are whole and
@@ -121,6 +123,11 @@ class DurableApp(faust.App):
     def finish(self, event: EventT[bytes]) -> None:
         """Everything this event causes was sent."""
         self._reader.finish(event)
+
+    def has_rows(self, partition: int) -> bool:
+        """Whether any table holds a row of a partition."""
+        tables = cast("Iterable[DurableTable]", self.tables.values())
+        return any(next(table.rows(partition), None) is not None for table in tables)
 
     def lag(self, now_us: int) -> Mapping[TP, tuple[int, float]]:
         """See `DurableConsumer.lag`; empty before the start."""

@@ -14,7 +14,6 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
-from services.adapters.clock import now_us
 from services.adapters.tables import watchdog
 from services.adapters.tables.exits import Exit
 
@@ -41,6 +40,8 @@ class DurableConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.expected: dict[TP, int] = {}
         """The next offset of each input partition that an agent may begin; empty until recovery ended."""
+        self.ends: dict[TP, int] = {}
+        """Where each input partition ended when recovery ended: nothing is known of its end before the first fetch."""
         self.moved_at: dict[TP, float] = {}
         """When each last moved, monotonic."""
         self._since_us: dict[TP, int] = {}
@@ -67,16 +68,26 @@ class DurableConsumer(driver.Consumer):
         That is since the last finished record was appended, or since nothing was seen to wait.
         """
         return {
-            tp: (records or 0, 0.0 if records == 0 else max(0, at_us - self._since_us.get(tp, at_us)) / 1e6)
+            tp: (records, 0.0 if records == 0 else max(0, at_us - self._since_us.get(tp, at_us)) / 1e6)
             for tp, records in self._waiting().items()
         }
 
-    def _waiting(self) -> dict[TP, int | None]:
-        """Records not finished yet of each held input partition; None where its end is not known yet."""
-        client = self._thread._consumer
-        held = set() if client is None else client.assignment()
-        ends = {tp: client.highwater(tp) if client is not None and tp in held else None for tp in list(self.expected)}
-        return {tp: None if end is None else max(0, end - self.expected.get(tp, end)) for tp, end in ends.items()}
+    def end(self, tp: TP) -> int:
+        """Where an input partition ends, as far as is known: the next offset to be appended."""
+        client, known = self._thread._consumer, self.ends.get(tp, 0)
+        try:
+            return max(known, client.highwater(tp) or 0) if client is not None else known
+        except (AssertionError, AttributeError):
+            return known  # another thread has taken it away just now
+
+    def _waiting(self) -> dict[TP, int]:
+        """Records not finished yet of each held input partition."""
+        return {tp: max(0, self.end(tp) - expected) for tp, expected in list(self.expected.items())}
+
+    def forget(self) -> None:
+        """Partitions are shared out anew: what was read of them is no longer ours to go on with, or to commit."""
+        self.expected = {}
+        self._finished.clear()
 
     def losses_were_told(self) -> None:
         """The keys of partitions that lost records were asked about: commit where they go on from."""
@@ -128,7 +139,10 @@ class DurableConsumer(driver.Consumer):
         start = {}
         for tp in partitions:
             at = committed[tp]
-            if at is not None and not first[tp] <= at <= end[tp]:
+            if at is None and first[tp] > 0 and self.app.has_rows(tp.partition):
+                self._report_loss(tp, None, first[tp], end[tp])  # Kafka forgets the offsets of a group that is away
+                self._accepted[tp] = first[tp]
+            elif at is not None and not first[tp] <= at <= end[tp]:
                 self._report_loss(tp, at, first[tp], end[tp])
                 # From the front, also where the log is shorter than what was committed: what stands there may be new.
                 self._accepted[tp], committed[tp], at = first[tp], None, None
@@ -137,12 +151,14 @@ class DurableConsumer(driver.Consumer):
         self._committed_offset.update(committed)
         self._committed = {tp: at for tp, at in committed.items() if at is not None}
         self.moved_at = dict.fromkeys(start, time.monotonic())
-        self._since_us = dict.fromkeys(start, now_us())
+        self._since_us = {}
+        self.ends = dict(end)
         self.expected = start
 
-    def _report_loss(self, tp: TP, at: int, first: int, end: int) -> None:
-        lost = f"records {at} to {first - 1} are gone" if at < first else f"the log ends at {end}"
-        told = f"{tp.topic}[{tp.partition}]: committed offset {at} is outside the log ({first} to {end}): {lost}"
+    def _report_loss(self, tp: TP, at: int | None, first: int, end: int) -> None:
+        lost = f"the log ends at {end}" if at is not None and at > end else f"records {at or 0} to {first - 1} are gone"
+        stood = f"committed offset {at} is outside the log" if at is not None else "no offset is committed any more"
+        told = f"{tp.topic}[{tp.partition}]: {stood} ({first} to {end}): {lost}"
         if not self.app.accept_loss:
             self.app.end(Exit.LOSS, f"{told}; --accept-loss goes on, and asks Genesys about every key")
         self.app.lost[tp] = told

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from faust.tables.manager import TableManager
-from faust.tables.recovery import Recovery
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from services.adapters.tables.exits import Exit
@@ -40,15 +40,30 @@ class DurableRecovery(Recovery):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tenure = Tenure()
+        self._round = 0
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Begin anew, with the sizes of buffers that the new roles ask for: Faust keeps those of the first."""
+        self._round = self.app.rebalancing_count
+        self.buffer_sizes.clear()
+        self.app.consumer.forget()
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
-        """Hand the partitions over to the agents."""
+        """Hand the partitions over to the agents, unless they are being shared out anew by then.
+
+        Faust tells a recovery of that only when the next assignment has come.
+        """
         app, consumer = self.app, self.app.consumer
         await app.on_rebalance_complete.send()
+        if not self._is_current(generation_id):
+            return
         self._set_recovery_ended()
         for table in self.tables.values():
             await table.on_recovery_completed(self.actives_for_table[table], self.standbys_for_table[table])
-        if app.consumer_generation_id != generation_id:
+        if not self._is_current(generation_id):
             return
         assignment: set[TP] = consumer.assignment()
         events = {tp for tp in assignment if not self._is_changelog_tp(tp)}
@@ -58,6 +73,8 @@ class DurableRecovery(Recovery):
             await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
             lost = {tp.partition for tp in app.lost}
             await self._wait(app.taken(self._tenure.taken(generation_id, held) | (held & lost)))
+            if not self._is_current(generation_id):
+                return
             consumer.losses_were_told()
         self._tenure.begin(generation_id, held)
         consumer.resume_partitions(events)
@@ -68,6 +85,20 @@ class DurableRecovery(Recovery):
         if not app.assignor.assigned_standbys():
             self.tables.on_standbys_ready()
         app.on_rebalance_end()
+
+    def _is_current(self, generation_id: int) -> bool:
+        """Whether no rebalance has begun since the assignment that is being recovered."""
+        same: bool = self._round == self.app.rebalancing_count and self.app.consumer_generation_id == generation_id
+        return same
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109 - Faust's own signature
+        try:
+            await super()._wait(coro, timeout)
+        except ServiceStopped:
+            if not self.should_stop:
+                # Faust takes a wait that ran out for a stop: the recovery would end here, and nobody would know.
+                self.app.end(Exit.STALL, f"no answer within {timeout} s in the recovery of the tables")
+            raise
 
     def _clear_events(self) -> None:
         """Forget events fetched for others, while the input is still paused; what comes for standbys goes on."""
@@ -83,17 +114,10 @@ class DurableRecovery(Recovery):
         """The partition numbers held; each with all inputs and all changelogs."""
         inputs = {str(topic) for topic in self.app.input_names}
         wanted = inputs | set(self.tables.changelog_topics)
+        recovered = {tp for tps in self.actives_for_table.values() for tp in tps}
+        whole = {tp for tp in assignment if tp.topic in inputs or tp in recovered}
         held = {tp.partition for tp in assignment if tp.topic in inputs}
-        has = {(tp.topic, tp.partition) for tp in assignment}
-        recovered = {(tp.topic, tp.partition) for tps in self.actives_for_table.values() for tp in tps} | {
-            (tp.topic, tp.partition) for tp in assignment if tp.topic in inputs
-        }
-        lacking = sorted(
-            f"{topic}[{number}]"
-            for topic in wanted
-            for number in held
-            if (topic, number) not in has or (topic, number) not in recovered
-        )
+        lacking = sorted(f"{topic}[{number}]" for topic in wanted for number in held if TP(topic, number) not in whole)
         if lacking:
             self.app.end(Exit.INCOMPLETE_ASSIGNMENT, f"assigned without {', '.join(lacking)}")
         return held

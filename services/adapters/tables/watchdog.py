@@ -48,7 +48,7 @@ async def watch(consumer: "DurableConsumer") -> None:
             recovery.judge(app, now)
         else:
             recovery.restart(now)
-            _partitions(consumer, client, now)
+            _partitions(consumer, now)
 
 
 async def watch_changelogs(consumer: "DurableConsumer") -> None:
@@ -74,11 +74,10 @@ def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
         consumer.app.end(Exit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
 
 
-def _partitions(consumer: "DurableConsumer", client: Any, now: float) -> None:
-    assignment = consumer.assignment()
-    for tp, expected in consumer.expected.items():
-        end = client.highwater(tp) if tp in assignment else None
-        if end is not None and end > expected and now - consumer.moved_at.get(tp, now) > STALL_S:
+def _partitions(consumer: "DurableConsumer", now: float) -> None:
+    for tp, expected in list(consumer.expected.items()):
+        end = consumer.end(tp)
+        if end > expected and now - consumer.moved_at.get(tp, now) > STALL_S:
             still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
             consumer.app.end(Exit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
 
@@ -94,7 +93,8 @@ class _Recovery:
         self._since = now
 
     def judge(self, app: Any, now: float) -> None:
-        seen = (app.consumer_generation_id, dict(app.tables.recovery.active_offsets), app.log_of_writes.sent)
+        read = dict(app.tables.recovery.active_offsets)
+        seen = (app.consumer_generation_id, read, app.log_of_writes.sent, app.looked_at)
         if seen != self._seen:
             self._seen, self._since = seen, now
         if now - self._since > RECOVERY_STALL_S:
