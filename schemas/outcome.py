@@ -1,11 +1,14 @@
 """What became of a desired version: written by the provisioner, folded into the stage by the ledger."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import Field
 
 from schemas.values import Instant, Key, Record
+
+WORDS_MAX: Final = 1_000
+"""Characters of a word or a short cause: it rides along in the key's row and view."""
 
 
 class Direction(StrEnum):
@@ -38,10 +41,10 @@ class Outcome(Record):
     generation: int
     direction: Direction
     state: State
-    step: str | None = None
+    step: str | None = Field(default=None, max_length=WORDS_MAX)
     """The step it stands at or failed at."""
-    error_class: str | None = Field(default=None, alias="class")
+    error_class: str | None = Field(default=None, alias="class", max_length=WORDS_MAX)
     """`refused`, `exhausted`, `unknown`, …: the class of the last answer, never its text."""
-    reason: str | None = None
+    reason: str | None = Field(default=None, max_length=WORDS_MAX)
     """`grace`, `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or a short cause."""
     at: Instant

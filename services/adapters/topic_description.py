@@ -12,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from services.adapters.kafka import KafkaError
+from services.adapters.settings import Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 
 
     Raises:
         KafkaError: no broker answers, or it refuses.
+        Unusable: librdkafka does not know a setting, or not its value.
     """
-    admin = AdminClient(config)
+    admin = _admin(config)
     found = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
         try:
@@ -46,11 +48,19 @@ def stamped_by_broker(config: dict[str, Any], name: str, timeout_s: float = 10.0
 
     Raises:
         KafkaError: no broker answers, or it refuses.
+        Unusable: librdkafka does not know a setting, or not its value.
     """
-    admin = AdminClient(config)
+    admin = _admin(config)
     (future,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)], request_timeout=timeout_s).values()
     try:
         kind: str = future.result(timeout_s + 5)["message.timestamp.type"].value
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     return kind == "LogAppendTime"
+
+
+def _admin(config: dict[str, Any]) -> AdminClient:
+    try:
+        return AdminClient(config)
+    except KafkaException as error:
+        raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None

@@ -1,9 +1,13 @@
 """The one builder of the ledger's dead letters: a record of Kafka, whole, with the reason and the way back.
 
-Rule: a letter is named by the place of its record, so a replay writes the same letter.
+Rule: a letter is named by the place of its record, so a replay writes the same letter. A letter always fits into one
+record of Kafka: of what is larger than that its beginning is kept, and its hash; the record itself stands where it was.
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final
 
 from schemas import codec
 from schemas.dead_letter import DeadLetter
@@ -11,6 +15,10 @@ from schemas.topics import DEAD_LETTERS
 from schemas.values import Key
 from services.core.journal import Place
 from services.core.views import Output
+
+_BODY_MAX_BYTES: Final = 1_048_576
+"""Base64 makes four thirds of it, which leaves room for the rest of the letter (`RECORD_MAX_BYTES`)."""
+_HEADERS_MAX_BYTES: Final = 65_536
 
 
 def letter(key: Key | None, reason: str, detail: str, place: Place, raw: codec.Message | None) -> Output:
@@ -23,6 +31,9 @@ def letter(key: Key | None, reason: str, detail: str, place: Place, raw: codec.M
         place: Where the record stands.
         raw: The record untouched.
     """
+    body = b"" if raw is None else raw.value
+    if len(body) > _BODY_MAX_BYTES:
+        detail += f"; body: the first {_BODY_MAX_BYTES} of {len(body)} bytes, sha256 {sha256(body).hexdigest()}"
     record = DeadLetter(
         id=f"{place.topic}/{place.partition}/{place.offset}",
         key=key,
@@ -30,8 +41,19 @@ def letter(key: Key | None, reason: str, detail: str, place: Place, raw: codec.M
         detail=detail,
         origin=place.topic,
         at=place.log_time_us,
-        headers={} if raw is None else codec.texts(raw.headers),
-        body_base64=b64encode(b"" if raw is None else raw.value).decode(),
+        headers={} if raw is None else _bounded(codec.texts(raw.headers)),
+        body_base64=b64encode(body[:_BODY_MAX_BYTES]).decode(),
     )
     source = "/genesys-lifecycle/ledger"
     return Output(DEAD_LETTERS, codec.encode(record, key=key, ce_id=record.id, source=source, at_us=place.log_time_us))
+
+
+def _bounded(headers: Mapping[str, str]) -> dict[str, str]:
+    """As many headers as fit, in their order; a byte that is no UTF-8 takes three."""
+    kept, left = dict[str, str](), _HEADERS_MAX_BYTES
+    for name, text in headers.items():
+        left -= len(name.encode()) + len(text.encode())
+        if left < 0:
+            break
+        kept[name] = text
+    return kept

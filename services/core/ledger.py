@@ -5,6 +5,7 @@ changes a row raises its version; what was taken in before is written again as i
 and leaves the row alone. So a crash anywhere repeats records, identical in id and revision, and loses none.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from schemas import codec
@@ -27,6 +28,8 @@ __all__ = ["KIND", "WHY", "Decision", "Output", "Place", "Received", "Rules", "c
 
 Received = Delivery | Observed | Recheck
 
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, level 1."""
 _MOVES_MAX = 32
 """Changes of stage kept for a replay; more of one key within one commit interval lose their oldest audit line."""
 
@@ -250,4 +253,6 @@ def _moves(row: TenantRow | StageRow, place: Place, rules: Rules) -> tuple[Outpu
 
 
 def _trace(raw: codec.Message | None) -> str | None:
-    return None if raw is None else codec.texts(raw.headers).get("traceparent")
+    """`traceparent` where it is one: anything else would ride along with every record of the key, however large."""
+    told = None if raw is None else codec.texts(raw.headers).get("traceparent")
+    return told if told and _TRACEPARENT.fullmatch(told) else None

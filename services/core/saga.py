@@ -100,6 +100,8 @@ def _newer(journal: Journal, desired: Desired) -> bool:
 def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None:
     if not _newer(journal, desired):
         return None
+    if journal.life is not None and _says_nothing(desired):
+        return Wait(None, "install_unknown") if journal.phase is Phase.ACTIVE else None
     phase = TAKES[journal.phase][0 if desired.installed else 1]
     if phase is None:
         return None
@@ -109,6 +111,11 @@ def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None
         if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
             return Wait(journal.held_until, journal.held)
     return Take(phase, desired)
+
+
+def _says_nothing(desired: Desired) -> bool:
+    """Neither an install nor an uninstall is known: absence of information never removes anything."""
+    return not desired.installed and desired.installed_at is None and desired.uninstalled_at is None
 
 
 def _rest(_: Plans, __: Journal, ___: int) -> Move:

@@ -5,9 +5,10 @@ bytes. Configurations leave whole only in `desired`, which is restricted; elsewh
 of a URL under such a name neither user, query nor fragment: that is where people keep passwords and tokens.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from jiter import from_json
@@ -22,6 +23,10 @@ from schemas.values import Json
 from services.core.identity import keyed
 from services.core.merge import view
 from services.core.stage import stage
+
+_SPACE: Final = re.compile(r"\s")
+_WITHOUT_SCHEME: Final = re.compile(r"[?#].*|^[^?#]*@", re.DOTALL)
+"""What a URL without its scheme may hide, as above."""
 
 _LEDGER = "/genesys-lifecycle/ledger"
 
@@ -172,8 +177,10 @@ def _harmless(value: Any) -> Any:
         return {name: _harmless(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_harmless(inner) for inner in value]
-    if not isinstance(value, str) or "//" not in value:
+    if not isinstance(value, str):
         return value
+    if "//" not in value:
+        return value if _SPACE.search(value) else _WITHOUT_SCHEME.sub("", value)
     try:
         parts = urlsplit(value)
     except ValueError:

@@ -20,7 +20,7 @@ from services.adapters.tables.exits import Exit
 from services.adapters.tables.table import DurableTable
 from services.core.ledger import KIND, Decision, Output, Place, Rules, conclude, receive
 from services.ledger import reading
-from services.ledger.reading import Refused
+from services.ledger.reading import Refused, Seat
 from services.ledger.telling import tell, tell_refused
 
 Row = TypeVar("Row", TenantRow, StageRow)
@@ -87,7 +87,7 @@ class Ledger:
 
     def _receive(self, event: EventT[bytes]) -> None:
         raw, place = reading.untouched(event.message), self._place(event, RECEIVED)
-        record = reading.received(raw)
+        record = reading.received(raw, self._seat(place))
         if isinstance(record, Refused):
             self._refuse(record, raw, place)
             return
@@ -100,7 +100,7 @@ class Ledger:
 
     def _conclude(self, event: EventT[bytes]) -> None:
         raw, place = reading.untouched(event.message), self._place(event, OUTCOMES)
-        outcome = reading.outcome(raw)
+        outcome = reading.outcome(raw, self._seat(place))
         if isinstance(outcome, Refused):
             self._refuse(outcome, raw, place)
             return
@@ -123,6 +123,9 @@ class Ledger:
         if decision.row is not None:
             table.put(place.partition, decision.row.key.encode(), pack(decision.row))
         self.send(decision.outputs)
+
+    def _seat(self, place: Place) -> Seat:
+        return Seat(place.partition, self.app.partitions)
 
     def _refuse(self, refused: Refused, raw: codec.Message, place: Place) -> None:
         patience = self.patience[place.topic]

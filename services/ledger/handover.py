@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 
+from schemas.codec import Unreadable
 from schemas.rows import updated_at_us
 from schemas.topics import RECEIVED, named
+from services.adapters.tables.exits import Exit
 from services.core.ledger import question, republish
 from services.ledger.agents import Ledger
 
@@ -73,6 +75,13 @@ class Handover:
                 app.looked_at += _ROWS_A_TURN
                 await app.log_of_writes.room()
                 await asyncio.sleep(0)
-            if updated_at_us(row) >= since_us and key not in found:
+            if self._updated_at_us(partition, key, row) >= since_us and key not in found:
                 found.add(key)
                 yield key
+
+    def _updated_at_us(self, partition: int, key: bytes, row: bytes) -> int:
+        try:
+            return updated_at_us(row)
+        except Unreadable as fault:
+            cure = "start the newer release that wrote it, or write its row again"
+            self.ledger.app.end(Exit.STORE, f"a row of partition {partition}, key {key[:100]!r}: {fault}; {cure}")

@@ -12,11 +12,12 @@ from schemas.keyring import Keyring, Material
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
 from services.adapters import clock, health, keyring, logs, metrics
 from services.adapters.alone import alone
-from services.adapters.kafka import Producer
+from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import Config, DurableApp, create_app
-from services.adapters.tables.exits import noted, noting
+from services.adapters.tables.exits import Exit, noted, noting
+from services.adapters.tables.recovery import WARNING
 from services.adapters.tables.warm import warm
 from services.adapters.tables.worker import run
 from services.adapters.topic_description import Described, describe, stamped_by_broker
@@ -25,7 +26,12 @@ from services.ledger.agents import Ledger, Patience
 from services.ledger.handover import Handover
 from services.ledger.watching import watch
 
-_CHANGELOGS: Final = "changelogs.json"
+_TOPICS: Final = "topics.json"
+_TOPICS_LOOK_S: Final = 10.0
+_GROWN: Final = (
+    "With another count keys change their partition, lose their rows and begin anew: make the topics again with the "
+    "former count"
+)
 _LINGER_MS: Final = 5
 """Batches across events; a commit waits that much longer, and nobody else."""
 
@@ -89,7 +95,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topics = await asyncio.to_thread(_topics, settings)
-    _same_changelogs(_folder(settings), topics)
+    _same_topics(_folder(settings), topics)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
     app = create_app(_config(settings, topics[RECEIVED.name].partitions, wanted), producer)
@@ -114,7 +120,9 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     )
     async with health.serve(_checks(app), host=settings.host, port=settings.metrics_port) as port:
         log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
+        watching = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
         await run(app, stop)
+        watching.cancel()
     await producer.close(_CLOSE_S)
     log.info("ledger stopped")
 
@@ -129,7 +137,12 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     inputs = (RECEIVED, OUTCOMES, *(changelog(table) for table in Table))
     counts = {topic.name: found[topic.name].partitions for topic in inputs}
     if len(set(counts.values())) > 1:
-        raise Unusable("\n".join(f"{name}: {count} partitions; all need one count" for name, count in counts.items()))
+        told = (
+            *(f"{name}: {count} partitions" for name, count in counts.items()),
+            "all of these need one count",
+            _GROWN,
+        )
+        raise Unusable("\n".join(told))
     received = named(RECEIVED, settings.topic_prefix)
     if not stamped_by_broker(settings.kafka, received):
         # Ages are counted in log time: under the senders' clocks nothing, or everything, would be old.
@@ -137,33 +150,53 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     return found
 
 
-def _same_changelogs(folder: Path, topics: Mapping[str, Described]) -> None:
+def _same_topics(folder: Path, topics: Mapping[str, Described]) -> None:
     """Compare the changelogs with those that the local copies were read from, and note them.
 
     A copy that is ahead of a topic made anew is told by that; one that the topic has outgrown would pass for it.
 
     Raises:
-        Unusable: one was made anew.
+        Unusable: they are others, or have grown.
     """
     found = {changelog(table).name: topics[changelog(table).name].identity for table in Table}
-    file = folder / _CHANGELOGS
+    count, file = topics[RECEIVED.name].partitions, folder / _TOPICS
     try:
-        known: dict[str, str] = json.loads(file.read_text())
-    except (OSError, ValueError):
-        known = {}
-    anew = [name for name, identity in found.items() if identity and known.get(name, identity) != identity]
-    if anew:
-        cure = f"remove {folder} to begin with the topic as it is now, if that was on purpose"
-        raise Unusable(
-            "\n".join(f"{name}: was made anew since the local copy was read from it; {cure}" for name in anew)
-        )
-    file.write_text(json.dumps(found))
+        noted_before = json.loads(file.read_text())
+        known, count_before = dict(noted_before["changelogs"]), int(noted_before["partitions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known, count_before = {}, count
+    told = f"is not the topic that {folder} was read from: that is another installation's, or the topic was made anew"
+    others = [name for name, identity in found.items() if identity and known.get(name, identity) != identity]
+    faults = [f"{name}: {told}. {WARNING}" for name in others]
+    if count != count_before:
+        faults.append(f"{RECEIVED.name}: {count} partitions, and {count_before} before. {_GROWN}")
+    if faults:
+        raise Unusable("\n".join(faults))
+    file.write_text(json.dumps({"changelogs": found, "partitions": count}))
+
+
+async def _watch_topics(settings: Settings, topics: Mapping[str, Described], app: DurableApp) -> None:
+    """End the process when a topic is made anew, or grows, under a ledger at work: its offsets would mean others."""
+    inputs = {named(topic, settings.topic_prefix): topics[topic.name] for topic in (RECEIVED, OUTCOMES)}
+    while True:
+        await asyncio.sleep(_TOPICS_LOOK_S)
+        try:
+            found = await asyncio.to_thread(describe, settings.kafka, inputs)
+        except KafkaError:
+            continue  # no answer is no evidence
+        for name, before in inputs.items():
+            now = found.get(name, before)
+            if now.identity != before.identity:
+                cure = f"set the group {app.conf.id} back to its beginning: to read again changes nothing"
+                app.end(Exit.LOSS, f"{name} was made anew while it was read, and records of it may be unread; {cure}")
+            if now.partitions != before.partitions:
+                app.end(Exit.LOSS, f"{name}: {now.partitions} partitions, and {before.partitions} before. {_GROWN}")
 
 
 async def _warm(settings: Settings, log: Logger) -> None:
     """Read the changelogs into the local copies, as far as they go now; takes no partition from anybody."""
     topics = await asyncio.to_thread(_topics, settings)
-    _same_changelogs(_folder(settings), topics)
+    _same_topics(_folder(settings), topics)
     partitions = topics[RECEIVED.name].partitions
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     app = create_app(_config(settings, partitions, Wanted()), producer)

@@ -7,14 +7,17 @@ place, so a replay writes the same letter.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
+from aiokafka.partitioner import murmur2
 from faust.types.tuples import Message as Arrived
 
 from schemas import codec, webhook
 from schemas.codec import Message, Unreadable
 from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
+from schemas.topics import PARTITIONER
 from schemas.values import UUID_PATTERN
 from schemas.webhook import Delivery, Malformed, UnknownEvent
 from services.core.dead_letters import letter
@@ -30,7 +33,7 @@ class Refused:
     """A record that nobody can process.
 
     Attributes:
-        reason: `malformed`, `unknown_event` or `unreadable`.
+        reason: `malformed`, `unknown_event`, `unreadable` or `misplaced`.
         detail: Names a field and a rule, never a value.
     """
 
@@ -38,7 +41,14 @@ class Refused:
     detail: str
 
 
-def received(raw: Message) -> Received | Refused:
+class Seat(NamedTuple):
+    """A partition, of how many."""
+
+    partition: int
+    partitions: int
+
+
+def received(raw: Message, seat: Seat) -> Received | Refused:
     """Read one record of `lifecycle.received`."""
     value = raw.value
     kind = codec.texts(raw.headers).get("ce_type")
@@ -58,20 +68,31 @@ def received(raw: Message) -> Received | Refused:
         return Refused("malformed", str(fault))
     except Unreadable as fault:
         return Refused("unreadable", str(fault))
-    return _under_its_key(record, raw)
+    return _under_its_key(record, raw, seat)
 
 
-def outcome(raw: Message) -> Outcome | Refused:
+def outcome(raw: Message, seat: Seat) -> Outcome | Refused:
     """Read one record of `lifecycle.outcomes`."""
     try:
-        return _under_its_key(codec.decode(Outcome, raw.value), raw)
+        return _under_its_key(codec.decode(Outcome, raw.value), raw, seat)
     except Unreadable as fault:
         return Refused("unreadable", str(fault))
 
 
-def _under_its_key(record: R, raw: Message) -> R | Refused:
-    # The partition, and with it the row, follow from Kafka's key: another key inside would be another tenant's.
-    return record if raw.key == record.key.encode() else Refused("unreadable", "key: is not that of the content")
+def _under_its_key(record: R, raw: Message, seat: Seat) -> R | Refused:
+    # The partition, and with it the row, follow from Kafka's key: another key inside would be another tenant's, and a
+    # key in another partition would begin anew beside itself.
+    if raw.key != record.key.encode():
+        return Refused("unreadable", "key: is not that of the content")
+    if _partition(raw.key, seat.partitions) != seat.partition:
+        return Refused("misplaced", f"key: belongs into another partition; write with the partitioner {PARTITIONER}")
+    return record
+
+
+@lru_cache(maxsize=65_536)
+def _partition(key: bytes, partitions: int) -> int:
+    found: int = (murmur2(key) & 0x7FFFFFFF) % partitions
+    return found
 
 
 def untouched(arrived: Arrived) -> Message:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
 
+from schemas.topics import RECORD_MAX_BYTES
 from tests.eventually import eventually
 
 _QUIET: dict[str, str | int | float | bool] = {"log_level": 0}
 
 
-def producer(bootstrap: str) -> Producer:
+def producer(bootstrap: str, compression: str = "none") -> Producer:
     """One that outlives a broker that is away for a minute."""
     return Producer(
         _QUIET
@@ -18,6 +19,8 @@ def producer(bootstrap: str) -> Producer:
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "linger.ms": 5,
+            "message.max.bytes": RECORD_MAX_BYTES,
+            "compression.type": compression,
             "message.timeout.ms": 120_000,
             "partitioner": "murmur2_random",
         }

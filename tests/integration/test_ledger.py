@@ -3,22 +3,26 @@
 import json
 import secrets
 import time
+from base64 import b64decode
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     ResourceType,
 )
 
+from schemas import webhook
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
 from schemas.topics import (
@@ -39,6 +43,7 @@ from services.adapters.tables.exits import Exit
 from services.cli.exits import Exit as CliExit
 from services.engines import child
 from tests.eventually import eventually
+from tests.faults import records
 from tests.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
@@ -350,9 +355,97 @@ def test_a_changelog_made_anew_does_not_pass_for_the_one_that_the_copy_was_read_
     topics.apply({"bootstrap.servers": bench.bootstrap}, prefix=bench.prefix, partitions=PARTITIONS, replication=1)
     again = bench.start()
     assert again.wait(60) == CliExit.UNUSABLE
-    assert "ledger-tenants-changelog: was made anew" in child.last_lines(again.log_path)
+    assert "ledger-tenants-changelog: is not the topic that" in child.last_lines(again.log_path)
     with bench.ledger(disk="another"):
         bench.receive(body(key), key)
+
+
+def test_an_input_made_anew_under_a_ledger_at_work_ends_it(bench: LedgerBench) -> None:
+    key = new_key()
+    worker = bench.start()
+    bench.receive(body(key), key)
+    bench.drained()
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    name = named(RECEIVED, bench.prefix)
+    for deleted in admin.delete_topics([name]).values():
+        deleted.result(30)
+    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+    topics.apply({"bootstrap.servers": bench.bootstrap}, prefix=bench.prefix, partitions=PARTITIONS, replication=1)
+    bench.receive_all((key, body(key)) for key in [new_key() for _ in range(100)])
+    assert worker.wait(60) == Exit.LOSS
+    # A rebalance may come first, and find the committed offset beyond a log that is still short.
+    last = child.last_lines(worker.log_path, 1)
+    assert f"{name} was made anew while it was read" in last or "is outside the log" in last
+
+
+def test_topics_that_have_grown_are_refused_and_the_cure_is_no_growth(bench: LedgerBench) -> None:
+    with bench.ledger():
+        bench.drained()
+    grown = [named(one, bench.prefix) for one in (RECEIVED, OUTCOMES, *(changelog(table) for table in Table))]
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for raised in admin.create_partitions([NewPartitions(name, PARTITIONS + 2) for name in grown]).values():
+        raised.result(30)
+    again = bench.start()
+    assert again.wait(60) == CliExit.UNUSABLE
+    assert "lifecycle.received: 6 partitions, and 4 before" in child.last_lines(again.log_path)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+def test_whatever_compressed_a_delivery_it_is_read(running: tuple[LedgerBench, str], codec: str) -> None:
+    bench, _ = running
+    key = new_key()
+    producer = records.producer(bench.bootstrap, compression=codec)
+    headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
+    producer.produce(named(RECEIVED, bench.prefix), value=body(key), key=key.encode(), headers=headers)
+    assert producer.flush(30) == 0
+    eventually(lambda: len(bench.out(EVENTS, key)) == 1)
+
+
+def test_a_mark_of_a_transaction_is_no_hole(bench: LedgerBench) -> None:
+    keys = [new_key() for _ in range(3)]
+    headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
+    writer = Producer({
+        "bootstrap.servers": bench.bootstrap, "transactional.id": bench.prefix, "partitioner": "murmur2_random",
+    })  # fmt: skip
+    writer.init_transactions(30)
+    with bench.ledger():
+        for event in ("installed", "disabled", "enabled"):
+            writer.begin_transaction()
+            for key in keys:
+                raw = body(key, event)
+                writer.produce(named(RECEIVED, bench.prefix), value=raw, key=key.encode(), headers=headers)
+            writer.commit_transaction(30)
+        eventually(lambda: all(len(bench.out(EVENTS, key)) == 3 for key in keys))
+
+
+def test_a_record_in_another_keys_partition_goes_to_dead_letters(running: tuple[LedgerBench, str]) -> None:
+    bench, _ = running
+    key = new_key()
+    producer = records.producer(bench.bootstrap)
+    headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
+    for partition in range(PARTITIONS):
+        producer.produce(
+            named(RECEIVED, bench.prefix), value=body(key), key=key.encode(), headers=headers, partition=partition
+        )
+    assert producer.flush(30) == 0
+    letters = eventually(lambda: found if len(found := bench.out(DEAD_LETTERS, key)) == PARTITIONS - 1 else None)
+    assert letters is not None
+    assert {letter.said["reason"] for letter in letters} == {"misplaced"}
+    eventually(lambda: len(bench.out(EVENTS, key)) == 1)
+
+
+def test_a_record_too_large_for_a_letter_is_told_by_its_beginning_and_its_hash(
+    running: tuple[LedgerBench, str],
+) -> None:
+    bench, _ = running
+    key, raw = new_key(), b"{" + b"x" * 1_800_000
+    bench.receive(raw, key, traceparent="\xff" * 50_000)
+    letter = eventually(lambda: next(iter(bench.out(DEAD_LETTERS, key)), None))
+    assert letter is not None
+    assert f"of {len(raw)} bytes, sha256 {sha256(raw).hexdigest()}" in letter.said["detail"]
+    assert b64decode(letter.said["body_base64"]) == raw[:1_048_576]
+    bench.receive(body(key), key)
+    eventually(lambda: len(bench.out(EVENTS, key)) == 1)
 
 
 def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> None:

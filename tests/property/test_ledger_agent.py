@@ -75,6 +75,8 @@ class Broker:
 class Worker:
     """One life: in place of the app, of both tables and of the stream."""
 
+    partitions = 1
+
     def __init__(self, broker: Broker, awaits: int | None) -> None:
         self._broker = broker
         self._left = awaits

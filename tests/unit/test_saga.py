@@ -778,3 +778,16 @@ def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
     worker.desired = wishes.uninstalled()
     worker.run()
     assert redriven(worker.journal) is None
+
+
+def test_a_version_that_knows_of_neither_install_nor_uninstall_removes_nothing() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    worker.desired = wishes.change(installed=False, installed_at=None, uninstalled_at=None, configuration={})
+    worker.run()
+    assert world.calls == []
+    assert worker.phase is Phase.ACTIVE
+    assert ends(worker.outcomes)[-1] == (2, "up", "held", "install_unknown")
+    worker.desired = wishes.uninstalled()
+    worker.run()
+    assert world.there == {}

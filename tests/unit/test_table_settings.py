@@ -89,3 +89,9 @@ def test_the_last_line_of_a_worker_is_json_and_its_status_has_a_meaning() -> Non
     }
     assert len(set(Exit)) == len(Exit.__members__)
     assert all(70 <= status < 100 for status in Exit)
+
+
+@pytest.mark.parametrize("stderr", ["os.close(2)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"])
+def test_a_worker_ends_also_where_its_last_line_cannot_be_written(stderr: str) -> None:
+    say = f"import os; {stderr}; from services.adapters.tables.exits import *; die(Exit.FENCE, 'a hole')"
+    assert subprocess.run([sys.executable, "-c", say], check=False).returncode == Exit.FENCE

@@ -71,6 +71,10 @@ class DurableApp(faust.App):
     def __init__(self, config: Config, producer: Producer, **options: Any) -> None:
         super().__init__(config.app_id, **options)
         self.end = config.end
+        self.partitions = config.partitions
+        """Of every topic."""
+        self.kafka = {"bootstrap.servers": config.brokers, **config.security}
+        """librdkafka's settings."""
         self.foreign_look_s = config.foreign_look_s
         self.accept_loss = config.accept_loss
         self.lost: dict[TP, str] = {}

@@ -6,16 +6,19 @@ agent finished it, and an event that does not follow the one before it in its pa
 The input topics therefore switch Faust's acknowledgements off (`acks=False`).
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from confluent_kafka import KafkaException
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
 from services.adapters.tables import watchdog
 from services.adapters.tables.exits import Exit
+from services.adapters.tables.gaps import first_from
 
 _FETCH_WAIT_MS = 100
 """Faust lets a fetch wait 1.5 s at the broker, and whatever is asked of that broker meanwhile (the offsets of a
@@ -111,10 +114,37 @@ class DurableConsumer(driver.Consumer):
         ):
             return False
         if message.offset > expected:
-            self.app.end(
-                Exit.FENCE, f"{message.topic}[{message.partition}]: expected offset {expected}, got {message.offset}"
-            )
+            return await self._passes_over(message.tp, expected, message.offset)
         return True
+
+    async def _passes_over(self, tp: TP, expected: int, got: int) -> bool:
+        """Whether an event that does not follow the one before it is to be processed: the log has nothing between."""
+        rebalances = self.app.rebalancing_count
+        try:
+            first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+        except KafkaException as error:
+            first, why = None, f" ({error.args[0].name()})"
+        else:
+            why = ""
+        if self.app.rebalancing_count != rebalances:
+            return False
+        if first != got:
+            self.app.end(Exit.FENCE, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}{why}")
+        self.expected[tp] = got
+        return True
+
+    async def pass_over_end(self, tp: TP, end: int) -> bool:
+        """Whether a partition has nothing left before its end, which then counts as reached."""
+        expected, rebalances = self.expected.get(tp, end), self.app.rebalancing_count
+        try:
+            first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+        except KafkaException:
+            return False
+        if self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected:
+            return True  # it has moved meanwhile
+        if first is None:
+            self.expected[tp] = self._finished[tp] = end
+        return first is None
 
     def finish(self, event: EventT[bytes]) -> None:
         """Everything this event causes was sent: its offset may be committed after the next barrier."""

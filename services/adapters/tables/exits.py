@@ -83,7 +83,9 @@ def noted(folder: Path) -> Counter[Exit]:
 
 def die(reason: Exit, why: str) -> NoReturn:
     """Write the last line to standard error and end the process, from whatever thread."""
-    line = {"level": "critical", "event": f"{reason.name}: {why}", "exit_status": int(reason)}
-    sys.stderr.write(json.dumps(line) + "\n")
-    sys.stderr.flush()
-    os._exit(reason)
+    try:
+        line = {"level": "critical", "event": f"{reason.name}: {why}", "exit_status": int(reason)}
+        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.flush()
+    finally:  # also where nobody reads what it says, or the disk is full
+        os._exit(reason)

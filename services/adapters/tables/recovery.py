@@ -6,13 +6,18 @@ of a partition are whole before any of its events is seen.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from services.adapters.tables.exits import Exit
+
+WARNING: Final = (
+    "The copy may be all that is left of these rows: keep it, and bring the topic back. Without them every tenant "
+    "begins anew, with revisions that were given before; only a new installation may remove it"
+)
 
 
 class Tenure:
@@ -138,8 +143,8 @@ class DurableRecovery(Recovery):
             if at is not None and end is not None and at > end:
                 self.app.end(
                     Exit.CHANGELOG_BEHIND,
-                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end}; "
-                    f"remove the copy if the topic was made anew on purpose",
+                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end}. "
+                    f"{WARNING}",
                 )
 
 

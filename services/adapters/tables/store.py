@@ -6,13 +6,13 @@ is passed over and remembered as stale, for the table to write the newer row aga
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from faust.stores import rocksdb
 from faust.types import TP, EventT
 from rocksdict import WriteBatch
 
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import End, Exit
 
 Place = tuple[int, bytes]
 """Partition and key of a row."""
@@ -35,12 +35,18 @@ class DurableStore(rocksdb.Store):
 
     def row(self, partition: int, key: bytes) -> bytes | None:
         """The row of a key of an assigned partition."""
-        found: bytes | None = self._db_for_partition(partition).get(key)
+        try:
+            found: bytes | None = self._db_for_partition(partition).get(key)
+        except Exception as error:  # noqa: BLE001 - whatever RocksDB raises
+            self._end(error)
         return found
 
     def put(self, partition: int, key: bytes, row: bytes) -> None:
         """Write a row locally; durable against the death of the process, not of the machine."""
-        self._db_for_partition(partition).put(key, row)
+        try:
+            self._db_for_partition(partition).put(key, row)
+        except Exception as error:  # noqa: BLE001 - whatever RocksDB raises
+            self._end(error)
 
     def rows(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Every key and row of an assigned partition."""
@@ -51,7 +57,12 @@ class DurableStore(rocksdb.Store):
         try:
             self._take(batch)
         except Exception as error:  # noqa: BLE001 - whatever RocksDB raises, the copy cannot be trusted
-            self.app.end(Exit.STORE, f"table {self.table.name}: {type(error).__name__}: {error}")
+            self._end(error)
+
+    def _end(self, error: Exception) -> NoReturn:
+        cure = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
+        end: End = self.app.end
+        end(Exit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {cure}")
 
     def _take(self, batch: Iterable[EventT[bytes]]) -> None:
         own = self.table.changelog_topic.get_topic_name()

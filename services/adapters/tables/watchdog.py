@@ -48,7 +48,7 @@ async def watch(consumer: "DurableConsumer") -> None:
             recovery.judge(app, now)
         else:
             recovery.restart(now)
-            _partitions(consumer, now)
+            await _partitions(consumer, now)
 
 
 async def watch_changelogs(consumer: "DurableConsumer") -> None:
@@ -74,10 +74,11 @@ def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
         consumer.app.end(Exit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
 
 
-def _partitions(consumer: "DurableConsumer", now: float) -> None:
+async def _partitions(consumer: "DurableConsumer", now: float) -> None:
     for tp, expected in list(consumer.expected.items()):
         end = consumer.end(tp)
-        if end > expected and now - consumer.moved_at.get(tp, now) > STALL_S:
+        still_s = now - consumer.moved_at.get(tp, now)
+        if end > expected and still_s > STALL_S and not await consumer.pass_over_end(tp, end):
             still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
             consumer.app.end(Exit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
 
