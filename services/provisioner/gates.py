@@ -1,7 +1,8 @@
 """The doors to the outside systems, as one worker has them: a bulkhead and a circuit breaker each.
 
 Rule: a door is asked before an intent is committed, so that what does not pass has begun nothing and costs no try. A
-system is a step of the plan, and where the event names the URL, its host: one tenant's system is another's never.
+system is a step of the plan, and where the event names the URL, its host: one tenant's system is another's never. Of a
+system's places one organisation has half at most, so that its trouble leaves room for others.
 """
 
 import asyncio
@@ -22,13 +23,52 @@ _REMEMBERED: Final = 10_000
 """Systems of which a few failures are remembered while nobody calls them: the events name hosts."""
 
 
+class _Share:
+    """What one organisation has of a system's places, for as long as it uses any."""
+
+    __slots__ = ("places", "users")
+
+    def __init__(self, places: int) -> None:
+        self.places = asyncio.Semaphore(places)
+        self.users = 0
+
+
 class _Gate:
-    __slots__ = ("circuit", "places", "users")
+    """One system: its places, of which one organisation may have half."""
+
+    __slots__ = ("_half", "_places", "_shares", "circuit", "users")
 
     def __init__(self, at_once: int) -> None:
         self.circuit = Circuit()
-        self.places = asyncio.Semaphore(at_once)
         self.users = 0
+        self._half = max(1, at_once // 2)
+        self._places = asyncio.Semaphore(at_once)
+        self._shares: dict[str, _Share] = {}
+
+    async def take(self, org: str) -> None:
+        share = self._shares.setdefault(org, _Share(self._half))
+        share.users += 1
+        try:
+            await share.places.acquire()
+            try:
+                await self._places.acquire()
+            except BaseException:
+                share.places.release()
+                raise
+        except BaseException:
+            self._leave_share(org)
+            raise
+
+    def give_back(self, org: str) -> None:
+        self._places.release()
+        self._shares[org].places.release()
+        self._leave_share(org)
+
+    def _leave_share(self, org: str) -> None:
+        share = self._shares[org]
+        share.users -= 1
+        if not share.users:
+            del self._shares[org]
 
 
 class Gates:
@@ -45,7 +85,7 @@ class Gates:
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _Gate] = {}
 
-    async def enter(self, system: str) -> tuple[float, bool]:
+    async def enter(self, system: str, key: str) -> tuple[float, bool]:
         """Take a place before a call; each that was taken is given back by `leave`.
 
         Returns:
@@ -53,29 +93,29 @@ class Gates:
         """
         gate = self._gates.setdefault(system, _Gate(self._at_once))
         gate.users += 1
-        stay_s, is_away = await self._place(gate)
+        stay_s, is_away = await self._place(gate, _org(key))
         if stay_s:
             self._forget(system, gate)
         return stay_s, is_away
 
-    async def _place(self, gate: _Gate) -> tuple[float, bool]:
+    async def _place(self, gate: _Gate, org: str) -> tuple[float, bool]:
         probes = gate.circuit.open
         if away_s := gate.circuit.wait_s(self._clock_s()):
             return away_s, True
         try:
             async with asyncio.timeout(_QUEUE_S):
-                await gate.places.acquire()
+                await gate.take(org)
         except TimeoutError:
             return _BUSY_S * self._chance.uniform(0.5, 1.5), False
         if not probes and (away_s := gate.circuit.wait_s(self._clock_s())):
-            gate.places.release()  # it was found out meanwhile
+            gate.give_back(org)  # it was found out meanwhile
             return away_s, True
         return 0.0, False
 
-    def leave(self, system: str) -> None:
+    def leave(self, system: str, key: str) -> None:
         """Give a place back."""
         gate = self._gates[system]
-        gate.places.release()
+        gate.give_back(_org(key))
         self._forget(system, gate)
 
     def answered(self, system: str, key: str, answer: Answer) -> bool:
@@ -98,6 +138,10 @@ class Gates:
         gate.users -= 1
         if not gate.users and (gate.circuit.idle or (not gate.circuit.open and len(self._gates) > _REMEMBERED)):
             del self._gates[system]
+
+
+def _org(key: str) -> str:
+    return key.partition(":")[0]
 
 
 def system_of(call: Call) -> str:

@@ -85,7 +85,7 @@ class Turns:
             if not isinstance(prepared, Call):
                 return Step(turn, prepared)
             system = system_of(prepared)
-            stay_s, is_away = await self._gates.enter(system)
+            stay_s, is_away = await self._gates.enter(system, claim.key)
             if not stay_s:
                 return Step(turn, prepared, system)
             away = system if is_away else away
@@ -103,5 +103,5 @@ class Turns:
 
     def leave(self, step: Step) -> None:
         """Give the place at the system back, if one is held."""
-        if step.system is not None:
-            self._gates.leave(step.system)
+        if step.system is not None and isinstance(step.prepared, Call):
+            self._gates.leave(step.system, step.prepared.key)

@@ -4,6 +4,7 @@ Rule: a fault strikes the calls its filter means, in order of arrival, until its
 The clock is an argument.
 """
 
+import random
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,6 +60,8 @@ class Fault(BaseModel):
     times: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, ge=0)
     """Of `slow`: how long each call waits. Of every other without `times`: how long it stays; 0 is until cleared."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Of the calls it means, how many it strikes, by chance."""
 
     def means(self, system: System, verb: Verb, key: str) -> bool:
         """Whether the filter is for this call; a call about a whole organisation has the org's id as its key."""
@@ -91,7 +94,8 @@ class _Set:
 class Faults:
     """The faults set now."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
         self._set: list[_Set] = []
 
     def add(self, fault: Fault, now_s: float) -> None:
@@ -111,6 +115,8 @@ class Faults:
         self._set = [s for s in self._set if s.until_s is None or now_s < s.until_s]
         for one in [s for s in self._set if s.fault.means(system, verb, key)]:
             kind = one.fault.fault
+            if one.fault.share < 1 and self._chance.random() >= one.fault.share:
+                continue
             if kind is Kind.SLOW:
                 wait_s += one.fault.seconds or 0.0
             elif kind is Kind.IGNORE_IDEMPOTENCY:

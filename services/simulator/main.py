@@ -1,6 +1,7 @@
 """Starts the simulator: one HTTP port for everything outside, one for the proxy before the tenants' database."""
 
 import asyncio
+import random
 import signal
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def main(settings: Settings) -> int:
 
 async def _run(settings: Settings, log: Logger) -> None:
     memory = Memory(settings.state_dir / "simulator.jsonl")
-    world = World(memory, Faults(), settings.simulator_latency_s)
+    chance = random.Random()  # noqa: S311 - which calls fail, not a secret
+    world = World(memory, Faults(chance), settings.simulator_latency_s)
     webhooks = None
     if settings.simulator_webhook_url:
         webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, log)

@@ -34,23 +34,32 @@ def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gates:
 
 async def call(gates: Gates, system: str, key: str, answer: Answer) -> bool:
     """One call through a door that is open."""
-    assert await gates.enter(system) == (0.0, False)
+    assert await gates.enter(system, key) == (0.0, False)
     well_again = gates.answered(system, key, answer)
-    gates.leave(system)
+    gates.leave(system, key)
     return well_again
 
 
 async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: Gates) -> None:
-    for _ in range(2):
-        assert await gates.enter("crm") == (0.0, False)
-    stay_s, is_away = await gates.enter("crm")
+    for org in "ab":
+        assert await gates.enter("crm", f"{org}:1") == (0.0, False)
+    stay_s, is_away = await gates.enter("crm", "c:1")
     assert stay_s > 0
     assert not is_away
-    assert await gates.enter("tokens") == (0.0, False), "another system is nobody's trouble"
-    waiting = asyncio.create_task(gates.enter("crm"))
+    assert await gates.enter("tokens", "c:1") == (0.0, False), "another system is nobody's trouble"
+    waiting = asyncio.create_task(gates.enter("crm", "c:1"))
     await asyncio.sleep(0)
-    gates.leave("crm")
+    gates.leave("crm", "a:1")
     assert await waiting == (0.0, False)
+
+
+async def test_one_organisation_has_half_of_the_places_at_most(gates: Gates) -> None:
+    assert await gates.enter("crm", "a:1") == (0.0, False)
+    assert (await gates.enter("crm", "a:2"))[0] > 0
+    assert await gates.enter("crm", "b:1") == (0.0, False)
+    gates.leave("crm", "a:1")
+    gates.leave("crm", "b:1")
+    assert await gates.enter("crm", "a:2") == (0.0, False)
 
 
 async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_but_a_probe(
@@ -59,10 +68,10 @@ async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_b
     for number in range(FAILURES):
         await call(gates, "crm", str(number), AWAY if number % 2 else Unknown("lost"))
     assert gates.away == ["crm"]
-    assert await gates.enter("crm") == (PROBE_S, True)
+    assert await gates.enter("crm", "x:1") == (PROBE_S, True)
     clock.now_s += PROBE_S
     assert not await call(gates, "crm", "x", AWAY)
-    assert (await gates.enter("crm"))[1], "still away"
+    assert (await gates.enter("crm", "x:1"))[1], "still away"
     clock.now_s += PROBE_S
     assert await call(gates, "crm", "x", Done())
     assert gates.away == []
@@ -81,13 +90,13 @@ async def test_one_tenants_silences_close_no_door(gates: Gates) -> None:
 
 
 async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Gates) -> None:
-    for _ in range(2):
-        await gates.enter("crm")
-    waiting = asyncio.create_task(gates.enter("crm"))
+    for org in "ab":
+        await gates.enter("crm", f"{org}:1")
+    waiting = asyncio.create_task(gates.enter("crm", "c:1"))
     await asyncio.sleep(0)
     for number in range(FAILURES):
         gates.answered("crm", str(number), AWAY)
-    gates.leave("crm")
+    gates.leave("crm", "a:1")
     assert (await waiting)[1]
 
 

@@ -1,5 +1,6 @@
 """Which faults strike which calls."""
 
+import random
 from typing import Any
 
 from services.core.calls import Verb
@@ -7,7 +8,7 @@ from services.simulator.faults import Fault, Faults, Kind, Struck, System
 
 
 def faults(*given: dict[str, Any]) -> Faults:
-    made = Faults()
+    made = Faults(random.Random(1))
     for one in given:
         made.add(Fault.model_validate({"system": "crm"} | one), 100.0)
     return made
@@ -73,3 +74,8 @@ def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:
     assert not faults({"fault": "down", "seconds": 1}).is_down(System.CRM, "o:i", 101.0)
     assert not faults({"fault": "down", "key": "o:j"}).is_down(System.CRM, "o:i", 100.0)
     assert not faults({"fault": "refuse"}).is_down(System.CRM, "o:i", 100.0)
+
+
+def test_a_fault_of_some_calls_strikes_about_so_many() -> None:
+    made = faults({"fault": "error", "share": 0.1})
+    assert 120 < sum(strike(made).ending is Kind.ERROR for _ in range(2_000)) < 280
