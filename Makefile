@@ -19,7 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency bench-tables clean
+.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -86,6 +86,7 @@ faults: $(READY) ## the long form of the fault tests, two hours: kills of every 
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed $$(seq -s' ' 201 220)
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
+	@$(BIN)/python -m tests.faults.sagas
 	@$(BIN)/python -m tests.faults.histories --count 100000
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 	@$(BIN)/python -m tests.faults.fuzz_timing
@@ -101,6 +102,9 @@ bench-latency: $(READY) ## how long senders wait, in storms and while Kafka stan
 
 bench-tables: $(READY) ## the ledger's durable tables beside Faust as it comes, into docs/performance.md
 	@$(BIN)/python -m tests.bench.tables $(BENCH_ARGS)
+
+bench-sagas: $(READY) ## sagas a second by one worker and two, and what they ask of the registry, into docs/performance.md
+	@$(BIN)/python -m tests.bench.sagas $(BENCH_ARGS)
 
 clean: ## remove caches and what `make up` left; the environment stays
 	@rm -rf .lifecycle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -37,7 +37,7 @@ CLAIM: Final[LiteralString] = """
         SELECT key, due_at, turn + coalesce(running, 0) AS place
         FROM due LEFT JOIN leased USING (org)
         WHERE turn + coalesce(running, 0) <= %(org_limit)s
-        ORDER BY place, due_at LIMIT 4 * %(limit)s
+        ORDER BY place, due_at LIMIT 2 * %(limit)s + 64
     ), mine AS MATERIALIZED (
         SELECT sagas.key FROM sagas JOIN fair USING (key)
         WHERE sagas.due_at <= statement_timestamp()
@@ -49,8 +49,8 @@ CLAIM: Final[LiteralString] = """
     FROM mine WHERE sagas.key = mine.key
     RETURNING sagas.key, epoch, desired::text, journal::text
 """
-"""Organisations take turns, the one with the fewest leases first: one of each before a second of any. Four times as
-many are looked at, since another worker may be locking the same ones."""
+"""Organisations take turns, the one with the fewest leases first: one of each before a second of any. More are
+looked at than wanted, since another worker may be locking the same ones."""
 
 CLAIM_ONE: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,

@@ -252,9 +252,11 @@ def sleepers(world: World, *, forgetful: bool = False) -> None:
     for number, of in enumerate(keys):
         world.outside.fault(SYSTEMS[number % 5], "slow", verb="create", key=of, times=1, seconds=6)
     world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
-    begun = "SELECT count(*) FROM lifecycle.sagas WHERE journal::text LIKE '%\"open\":true%'"
-    deadline = time.monotonic() + 20
-    while world.scene.rows(begun)[0][0] < len(keys) and time.monotonic() < deadline:
+    begun = "SELECT count(*) FROM lifecycle.sagas WHERE position('\"open\":true' in journal::text) > 0"
+    there = "SELECT 1 FROM pg_tables WHERE schemaname = 'lifecycle' AND tablename = 'sagas'"
+    deadline = time.monotonic() + 30
+    while not world.scene.rows(there) or world.scene.rows(begun)[0][0] < len(keys):
+        assert time.monotonic() < deadline, "not every call is under way"
         time.sleep(0.1)
     sleeper.send_signal(signal.SIGSTOP)
     world.scene.start()
@@ -265,7 +267,7 @@ def sleepers(world: World, *, forgetful: bool = False) -> None:
     time.sleep(10)
     world.must("the sleeper did not stop", end(sleeper) == 0)
     world.exist(keys[10:])
-    swept = "SELECT count(*) FROM lifecycle.sagas WHERE journal::text LIKE '%\"sweeps\":[{%'"
+    swept = "SELECT count(*) FROM lifecycle.sagas WHERE json_array_length(journal->'sweeps') > 0"
     deadline = time.monotonic() + 180
     while world.scene.rows(swept)[0][0] and time.monotonic() < deadline:
         time.sleep(1)

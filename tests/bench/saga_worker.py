@@ -1,0 +1,55 @@
+"""A real provisioner whose outside answers at once: `python -m tests.bench.saga_worker`, configured by environment.
+
+What remains is what a saga costs here and in the registry. When it ends, it writes down how many statements it asked
+PostgreSQL (`STATEMENTS_FILE`) and the CPU it used.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import uvloop
+
+from services.adapters import logs, settings
+from services.core.calls import Absent, Answer, Call, Done, Verb
+from services.provisioner.main import Hands, serve
+from tests.saga_world import KINDS, PLAN_TEXT
+
+
+class AtOnce:
+    """Does whatever is asked, in no time."""
+
+    async def call(self, call: Call) -> Answer:
+        return Done({"id": call.step}) if call.verb in {Verb.CREATE, Verb.UPDATE} else Absent()
+
+
+class _Counted:
+    statements = 0
+
+
+def _count_statements() -> None:
+    real = psycopg.AsyncCursor.execute
+
+    async def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _Counted.statements += 1
+        return await real(self, *args, **kwargs)
+
+    psycopg.AsyncCursor.execute = execute  # type: ignore[method-assign]  # to count, and nothing else
+
+
+async def _run() -> int:
+    given = settings.read(os.environ)
+    log = logs.configure("provisioner", given.log_level)
+    status = await serve(given, Hands(dict.fromkeys(KINDS, AtOnce()), {"oauth": frozenset()}, PLAN_TEXT), log)
+    told = {"statements": _Counted.statements, "cpu_s": time.process_time()}
+    Path(os.environ["STATEMENTS_FILE"]).write_text(json.dumps(told))
+    return status
+
+
+if __name__ == "__main__":
+    _count_statements()
+    sys.exit(uvloop.run(_run()))

@@ -1,0 +1,157 @@
+"""`make bench-sagas`: first provisionings a second by one worker and by two, and what each asks of the registry.
+
+The outside answers at once (`tests/bench/saga_worker.py`), so the figures are the worker's, PostgreSQL's and Kafka's;
+with real systems a saga takes as long as their six answers. Nothing is pinned: workers and engines share the cores.
+"""
+
+import argparse
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from services import engines
+from services.adapters.clock import now_us
+from services.engines import Engine
+from tests.bench import report, told
+from tests.bench.verdict import Standing, Verdict, exit_status, quartiles
+from tests.faults.sagas_said import Said
+from tests.provisioner_process import Scene, desired, end, key
+
+_COMMAND: Final = "bench-sagas"
+_LEAST_SHARE: Final = 0.4
+_ORGS: Final = 200
+_STEPS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One burst of wishes.
+
+    Attributes:
+        workers: How many shared it.
+        per_s: Sagas ended a second, from the first wish to the last end.
+        statements: Asked of PostgreSQL, a saga.
+        cpu_ms: Of the workers, a saga.
+        least_share: Of the sagas, by the worker that had fewer.
+    """
+
+    round: int
+    workers: int
+    per_s: float
+    statements: float
+    cpu_ms: float
+    least_share: float
+
+
+def main() -> int:
+    """Run the benchmark; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.sagas", description=__doc__)
+    parser.add_argument("--sagas", type=int, default=2_000, help="of each turn; default 2,000")
+    told.add_options(parser, rounds=3)
+    asked = parser.parse_args()
+    fault = told.no_place(_COMMAND, asked.docs)
+    if fault:
+        sys.stderr.write(f"{fault}\n")
+        return 2
+    began_us = now_us()
+    turns = _measure(asked.rounds, asked.sagas, random.Random(asked.seed))
+    least = min(turn.least_share for turn in turns if turn.workers > 1)
+    holds = Standing.HOLDS if least >= _LEAST_SHARE else Standing.FAILS
+    verdicts = [Verdict("sagas of the worker that had fewer, of two", f"{least:.2f}", f"≥ {_LEAST_SHARE:.2f}", holds)]
+    what = f"{asked.sagas:,} first provisionings of {_STEPS} steps, {_ORGS} organisations"
+    how = f"{asked.rounds} rounds of {what}; nothing pinned."
+    figures = {"turns": [asdict(turn) for turn in turns]}
+    result = told.Result(_COMMAND, began_us, how, _table(turns), verdicts, figures, picture=False)
+    told.tell(result, asked.docs, asked.json)
+    return exit_status(verdicts, [])
+
+
+def _measure(rounds: int, sagas: int, chance: random.Random) -> list[Turn]:
+    turns: list[Turn] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
+        wanted = (Engine.KAFKA, Engine.POSTGRES)
+        running = stack.enter_context(engines.running(folder / "engines", dict(os.environ), wanted=wanted))
+        assert running.kafka_bootstrap is not None
+        assert running.database_url is not None
+        for number in range(1, rounds + 1):
+            for workers in chance.sample((1, 2), 2):
+                told.progress(f"round {number} of {rounds}: {workers} workers")
+                place = folder / f"{number}-{workers}"
+                place.mkdir()
+                turns.append(_turn(number, workers, sagas, running.kafka_bootstrap, running.database_url, place))
+    return turns
+
+
+def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, folder: Path) -> Turn:
+    database = f"bench_{secrets.token_hex(4)}"
+    with psycopg.connect(server_url, autocommit=True) as session:
+        session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    url = f"{server_url.rpartition('/')[0]}/{database}"
+    with ExitStack() as stack:
+        scene = stack.enter_context(Scene(kafka, f"{database}-", url, folder, program=("tests.bench.saga_worker",)))
+        said = stack.enter_context(Said(scene))
+        scene.environment |= {"LEASE_S": "15", "LOG_LEVEL": "warning"}
+        files = [folder / f"statements-{worker}.json" for worker in range(workers)]
+        processes = [scene.start(STATEMENTS_FILE=str(file)) for file in files]
+        # Each of them has begun once it has had a saga of its own.
+        warm = [key(1_000_000 + n, org=n) for n in range(200)]
+        scene.wish([desired(of, 1) for of in warm])
+        said.until(warm, 1, 60)
+        keys = [key(n, org=n % _ORGS) for n in range(sagas)]
+        wishes = [desired(of, 1) for of in keys]
+        said.wished(wishes)
+        scene.wish(wishes)
+        ends = said.until(keys, 1, 600)
+        took_s = max(said.took_s(one) for one in ends)
+        query = "SELECT count(*) FROM lifecycle.sagas WHERE key = ANY(%s) GROUP BY worker"
+        shares = [row[0] for row in scene.rows(query, keys)]
+        for process in processes:
+            assert end(process, signal.SIGTERM) == 0
+        costs = [json.loads(file.read_text()) for file in files]
+    done = sagas + len(warm)
+    return Turn(
+        number,
+        workers,
+        sagas / took_s,
+        sum(cost["statements"] for cost in costs) / done,
+        sum(cost["cpu_s"] for cost in costs) / done * 1_000,
+        min(shares) / sagas if len(shares) == workers else 0.0,
+    )
+
+
+def _table(turns: Sequence[Turn]) -> str:
+    by_workers: defaultdict[int, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        by_workers[turn.workers].append(turn)
+    rows = []
+    for workers, own in sorted(by_workers.items()):
+        speed = quartiles(turn.per_s for turn in own)
+        rows.append(
+            (
+                str(workers),
+                f"{speed.middle:,.0f} [{speed.low:,.0f}-{speed.high:,.0f}]",
+                f"{median(turn.statements for turn in own):.1f}",
+                f"{median(turn.cpu_ms for turn in own):.1f}",
+                f"{min(turn.least_share for turn in own):.2f}",
+            )
+        )
+    return report.table(("workers", "sagas/s", "statements a saga", "CPU ms a saga", "least share"), rows)
+
+
+if __name__ == "__main__":
+    told.finish(main)
