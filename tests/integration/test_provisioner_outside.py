@@ -10,60 +10,31 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import pytest
 
 from schemas.outcome import Outcome, State
 from tests.eventually import eventually
-from tests.outside import Outside, outside
-from tests.provisioner_process import Scene, desired, gone, key
+from tests.provisioner_process import desired, gone, key
+from tests.provisioner_stage import SYSTEMS, Stage, done, ended, staged
 
-SYSTEMS = ("middleware", "crm", "schemas", "subscriptions", "tokens")
 FAULTS = (("error", 2), ("lost_answer", 1), ("lost_answer", 2), ("down", 2))
-
-
-class Stage(NamedTuple):
-    """One installation of the service and the world it works on."""
-
-    scene: Scene
-    world: Outside
 
 
 @pytest.fixture
 def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Stage]:
-    secret = {"oauth_client_secret": "s" * 32}
-    with (
-        Scene(
-            kafka_bootstrap, topic_prefix, database_url, tmp_path, program=("services.cli.main", "provisioner")
-        ) as scene,
-        outside(tmp_path, database_url, keyring_file=str(tmp_path / "keyring.json"), **secret) as world,
-    ):
-        scene.environment |= {
-            "TENANT_DATABASE_URL": world.tenants_url,
-            "MIDDLEWARE_URL": f"{world.url}/middleware",
-            "SUBSCRIPTIONS_URL": f"{world.url}/subscriptions",
-            "OAUTH_URL": f"{world.url}/oauth",
-            "OAUTH_CLIENT_SECRET": secret["oauth_client_secret"],
-            "ARCHIVE_URL": f"{world.url}/archive",
-            "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{world.url}/crm/{{host}}"}),
-            "STATE_DIR": str(tmp_path / "provisioner"),
-        }
-        yield Stage(scene, world)
+    with staged(kafka_bootstrap, topic_prefix, database_url, tmp_path) as made:
+        yield made
 
 
 def _all(stage: Stage, keys: list[str], version: int, check: Callable[[Outcome], bool], *, there: bool) -> None:
     """Wait for the end of a version of every key; each system then has exactly one thing of each, or none."""
-    for of in keys:
-        assert check(stage.scene.ended(of, version)), (of, stage.world.calls(of))
+    ended(stage, keys, version, check)
     inventory = httpx2.get(f"{stage.world.url}/inventory", timeout=20).raise_for_status().json()
     for of in keys:
         assert {system: len(inventory[system].get(of, [])) for system in SYSTEMS} == dict.fromkeys(SYSTEMS, int(there))
-
-
-def _done(outcome: Outcome) -> bool:
-    return outcome.state is State.DONE and outcome.reason is None
 
 
 def _schemas(stage: Stage) -> int:
@@ -83,14 +54,14 @@ def test_whatever_fails_for_a_while_everything_exists_once_and_then_nothing(stag
     stage.scene.start()
     strike("create")
     stage.scene.wish([desired(of, 1) for of in keys])
-    _all(stage, keys, 1, _done, there=True)
+    _all(stage, keys, 1, done, there=True)
     assert _schemas(stage) == len(keys)
     strike("update")
     stage.scene.wish([desired(of, 2, enabled=False) for of in keys])
-    _all(stage, keys, 2, _done, there=True)
+    _all(stage, keys, 2, done, there=True)
     strike("delete")
     stage.scene.wish([gone(of, 3) for of in keys])
-    _all(stage, keys, 3, _done, there=False)
+    _all(stage, keys, 3, done, there=False)
     assert _schemas(stage) == 0
     assert all(stage.world.inventory("archive", of) for of in keys[:3])
 
@@ -103,7 +74,7 @@ def test_a_lost_answer_is_read_back_also_when_reading_fails_at_first(stage: Stag
         stage.world.fault(system, fault, verb="read", key=of, times=times)
     stage.scene.start()
     stage.scene.wish([desired(of, 1) for of in keys])
-    _all(stage, keys, 1, _done, there=True)
+    _all(stage, keys, 1, done, there=True)
 
 
 def test_what_is_refused_is_compensated_restored_or_parked(stage: Stage) -> None:
@@ -115,13 +86,13 @@ def test_what_is_refused_is_compensated_restored_or_parked(stage: Stage) -> None
     stage.scene.start()
     stage.scene.wish([desired(of, 1) for of in [*first.values(), *update.values(), *last.values()]])
     _all(stage, list(first.values()), 1, lambda said: said.state is State.ROLLED_BACK, there=False)
-    _all(stage, [*update.values(), *last.values()], 1, _done, there=True)
+    _all(stage, [*update.values(), *last.values()], 1, done, there=True)
 
     for system, of in update.items():
         stage.world.fault(system, "refuse", verb="update", key=of, times=1)
     stage.scene.wish([desired(of, 2) for of in first.values()])
     stage.scene.wish([desired(of, 2, enabled=False) for of in update.values()])
-    _all(stage, list(first.values()), 2, _done, there=True)
+    _all(stage, list(first.values()), 2, done, there=True)
     _all(stage, list(update.values()), 2, lambda said: said.reason == "update_refused", there=True)
     assert not any("delete" in dict(stage.world.calls(of)) for of in update.values())
 
@@ -131,7 +102,7 @@ def test_what_is_refused_is_compensated_restored_or_parked(stage: Stage) -> None
     for of in last.values():
         assert stage.scene.ended(of, 3).state is State.FAILED
     stage.scene.wish([gone(of, 4) for of in last.values()])
-    _all(stage, list(last.values()), 4, _done, there=False)
+    _all(stage, list(last.values()), 4, done, there=False)
 
 
 def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
@@ -155,7 +126,7 @@ def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage)
     stage.scene.start()
     stage.scene.wish([desired(of, 1) for of in (refused, parked, well)])
     _all(stage, [refused], 1, lambda said: said.state is State.ROLLED_BACK, there=False)
-    _all(stage, [parked, well], 1, _done, there=True)
+    _all(stage, [parked, well], 1, done, there=True)
     stage.world.fault("crm", "refuse", verb="delete", key=parked, times=1)
     stage.scene.wish([gone(parked, 2)])
     assert stage.scene.ended(parked, 2).state is State.FAILED

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from services.adapters.http import Request, Response
 from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
-from services.provisioner.kinds.answers import meaning
+from services.provisioner.kinds.answers import is_ours, meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
 Session = dict[str, str]
@@ -95,8 +95,21 @@ class Http:
             session = {}  # credentials that died must not keep alive what they made: the system itself decides
         if not isinstance(session, dict):
             return session
+        if not call.outputs and (known := await self._not_ours(call, base, session, given)) is not None:
+            return known
         response = await self._send(call, Request("DELETE", _at(call, base), session), given)
         return meaning(call, response) if isinstance(response, Response) else response
+
+    async def _not_ours(self, call: Call, base: str, session: Session, given: Origin) -> Answer | None:
+        """Before what was never shown to be ours is removed: what keeps it from that, or None."""
+        looking = replace(call, verb=Verb.READ)
+        response = await self._send(looking, Request("GET", _at(call, base), session), given)
+        if not isinstance(response, Response):
+            return response
+        seen = meaning(looking, response)
+        if isinstance(seen, Done) and _is_anothers(call, response):
+            return Absent()
+        return seen if isinstance(seen, Retryable) else None
 
     async def _read(self, call: Call, given: Origin) -> Answer:
         failed: list[Answer] = []
@@ -115,6 +128,8 @@ class Http:
         if not isinstance(response, Response):
             return response
         answer = meaning(call, response)
+        if isinstance(answer, Done) and _is_anothers(call, response):
+            return Absent()
         return shown(call, response) if isinstance(answer, Done) else answer
 
     async def _session(self, call: Call, base: str, given: Origin) -> Session | Answer:
@@ -149,6 +164,12 @@ def shown(call: Call, response: Response) -> Answer:
     if isinstance(response.body, dict):
         return Done({"id": response.body.get("id", resource_name(call.key, call.generation))})
     return Unknown("the answer shows no resource")
+
+
+def _is_anothers(call: Call, response: Response) -> bool:
+    """Whether the resource that an answer shows says that it is of another key, or another life."""
+    ours = {"key": call.key, "generation": call.generation}
+    return isinstance(response.body, dict) and not is_ours(call, ours | response.body)
 
 
 def _places(call: Call) -> list[str]:

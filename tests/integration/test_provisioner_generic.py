@@ -1,0 +1,442 @@
+"""What every plan must survive, done to the shipped one: each step in turn is interrupted, contradicted or lost.
+
+Every test does one thing to every step, a tenant for each, all at once; then inventory, PostgreSQL and journal must
+agree, with nothing left behind and nothing there twice (`tests.provisioner_stage.exists`). Single refusals, passing
+errors and lost answers are in test_provisioner_outside.py.
+
+`LIFECYCLE_ALL_MARKS=1` lets the worker die at every mark of its journal, one after the other, instead of at a few:
+a quarter of an hour on an idle machine.
+"""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from schemas.outcome import Outcome, State
+from schemas.tenant import Desired
+from tests.eventually import eventually
+from tests.provisioner_process import desired, end, gone
+from tests.provisioner_stage import (
+    PATHS,
+    SHIPPED,
+    STEPS,
+    SYSTEMS,
+    Stage,
+    calls,
+    done,
+    ended,
+    exists,
+    journal,
+    make,
+    parked,
+    remove,
+    remove_role,
+    restored,
+    rolled_back,
+    staged,
+    told,
+)
+
+ENDINGS: Final = (None, "lost_answer", "error", "refuse")
+"""What becomes of a call that is under way when the wish changes: it is done, or one of these faults."""
+UNDER_WAY_S: Final = 3.0
+"""Less than any call may take, and far more than a wish needs to reach the registry."""
+TRIES: Final = 8
+"""The plan's `retries`."""
+DYING: Final = ("tests.provisioner_dying",)
+ALL_MARKS: Final = bool(os.environ.get("LIFECYCLE_ALL_MARKS"))
+DEATHS_A_TEST: Final = 10
+"""So that a test is over before its first tenant is looked up again by name, which makes marks as well."""
+
+
+class Chapter(NamedTuple):
+    """One version that is wished, how it is to end, and whom it meets.
+
+    Attributes:
+        wish: From a key.
+        life: The generation that exists afterwards, if any.
+        refused: System and verb of the calls that are refused meanwhile, if any.
+    """
+
+    wish: Callable[[str], Desired]
+    life: int | None
+    check: Callable[[Outcome], bool] = done
+    refused: tuple[str, str] | None = None
+
+
+class Story(NamedTuple):
+    """What a tenant goes through, and how often a worker may die meanwhile.
+
+    Attributes:
+        commits: Of its journal: one before each call, and one at the end of each chapter.
+        some: Which of all deaths are died when not all are.
+    """
+
+    chapters: tuple[Chapter, ...]
+    commits: int
+    some: slice
+
+    @property
+    def deaths(self) -> list[tuple[int, str]]:
+        """Number and kind of each mark at which a worker may die."""
+        counts = {"before": self.commits, "after": self.commits, "returned": self.commits - len(self.chapters)}
+        return sorted((at, when) for when, count in counts.items() for at in range(1, count + 1))
+
+
+STORIES: Final = {
+    "as wished": Story(
+        (
+            Chapter(partial(desired, version=1), 1),
+            Chapter(partial(desired, version=2, enabled=False), 1),
+            Chapter(partial(gone, version=3), None),
+        ),
+        commits=7 + 7 + 7,
+        some=slice(0, None, 8),
+    ),
+    "refused": Story(
+        (
+            Chapter(partial(desired, version=1), None, rolled_back, ("tokens", "create")),
+            Chapter(partial(desired, version=2), 2),
+            Chapter(partial(desired, version=3, enabled=False), 2, restored, ("subscriptions", "update")),
+            Chapter(partial(gone, version=4), None),
+        ),
+        commits=13 + 7 + 11 + 7,
+        some=slice(29, None, 29),
+    ),
+}
+
+
+class Case(NamedTuple):
+    """One tenant, and the call of its that something happens to."""
+
+    key: str
+    system: str
+    verb: str
+    fault: str | None = None
+
+    def strike(self, stage: Stage, fault: str | None, **more: Any) -> None:
+        """Set a fault for this call; undoing the archive's step is a writing to the archive."""
+        if fault is not None:
+            verb = "create" if self.system == "archive" else self.verb
+            stage.world.fault(self.system, fault, verb=verb, key=self.key, **more)
+
+    def is_under_way(self, stage: Stage) -> bool:
+        """Whether the intent of this call is committed, and no answer is."""
+        life = journal(stage, self.key).life
+        log = life.steps.get(STEPS[self.system]) if life else None
+        return log is not None and log.open and log.verb == self.verb
+
+
+@pytest.fixture
+def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Stage]:
+    with staged(kafka_bootstrap, topic_prefix, database_url, tmp_path) as made:
+        yield made
+
+
+def _cases(stage: Stage, *kinds: tuple[str, str, str | None]) -> list[Case]:
+    keys = stage.keys(len(kinds))
+    return [Case(of, system, verb, fault) for of, (system, verb, fault) in zip(keys, kinds, strict=True)]
+
+
+def _keys(cases: list[Case]) -> list[str]:
+    return [case.key for case in cases]
+
+
+def _wish_while_under_way(stage: Stage, cases: list[Case], wishes: Mapping[str, Desired]) -> None:
+    """Wish something else for each tenant as soon as its call is under way."""
+    for case in cases:
+        eventually(lambda: case.is_under_way(stage))  # noqa: B023 - called at once
+        stage.scene.wish([wishes[case.key]])
+
+
+def _may_update(system: str) -> bool:
+    """Nothing of a configuration is in a token, so its update calls nobody."""
+    return system != "tokens"
+
+
+def test_an_uninstall_takes_over_from_each_create_and_each_update_and_leaves_nothing(stage: Stage) -> None:
+    cases = _cases(
+        stage,
+        *(
+            (system, verb, fault)
+            for system in SYSTEMS
+            for verb in ("create", "update")
+            for fault in ENDINGS
+            if verb == "create" or _may_update(system)
+        ),
+    )
+    updates = [case.key for case in cases if case.verb == "update"]
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in updates])
+    ended(stage, updates, 1)
+    for case in cases:
+        case.strike(stage, "slow", seconds=UNDER_WAY_S, times=1)
+        case.strike(stage, case.fault, times=1)
+    stage.scene.wish([desired(case.key, 2, enabled=case.verb == "create") for case in cases])
+    _wish_while_under_way(stage, cases, {case.key: gone(case.key, 3) for case in cases})
+    ended(stage, _keys(cases), 3)
+    exists(stage, dict.fromkeys(_keys(cases)))
+    for case in cases:
+        made = calls(stage, case.key)
+        reached = {call["system"] for call in made if call["verb"] == case.verb and call["system"] in SYSTEMS}
+        assert reached == set(SYSTEMS[: SYSTEMS.index(case.system) + 1]), case
+        removed = [SYSTEMS.index(call["system"]) for call in made if call["verb"] == "delete"]
+        assert removed == sorted(removed, reverse=True), case
+
+
+def test_a_reinstall_waits_for_each_delete_under_way_and_begins_another_life(stage: Stage) -> None:
+    cases = _cases(stage, *((system, "delete", fault) for system in reversed(STEPS) for fault in ENDINGS))
+    keys = _keys(cases)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in keys])
+    ended(stage, keys, 1)
+    for case in cases:
+        case.strike(stage, "slow", seconds=UNDER_WAY_S, times=1)
+        case.strike(stage, case.fault, times=1)
+    stage.scene.wish([gone(of, 2) for of in keys])
+    _wish_while_under_way(stage, cases, {of: desired(of, 3, uninstalled_at=2) for of in keys})
+    ended(stage, keys, 3)
+    exists(stage, dict.fromkeys(keys, 2))
+    for of in keys:
+        generations = [call["generation"] for call in calls(stage, of)]
+        assert generations == sorted(generations), "the first life was not over when the second began"
+    stage.scene.wish([gone(of, 4) for of in keys])
+    ended(stage, keys, 4)
+    exists(stage, dict.fromkeys(keys))
+
+
+def test_what_somebody_else_removed_counts_as_removed(stage: Stage) -> None:
+    cases = _cases(stage, *((system, "delete", None) for system in SYSTEMS))
+    *_, without_role, all_gone = keys = stage.keys(len(cases) + 2)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in keys])
+    ended(stage, keys, 1)
+    for of, system, *_ in cases:
+        remove(stage, system, of, owner=of)
+    remove(stage, "schemas", without_role, owner=without_role)
+    for system in SYSTEMS:
+        remove(stage, system, all_gone, owner=all_gone)
+    for of in (without_role, all_gone):
+        remove_role(stage, of)
+    before = {of: len(calls(stage, of)) for of in keys}
+    stage.scene.wish([gone(of, 2) for of in keys])
+    ended(stage, keys, 2)
+    exists(stage, dict.fromkeys(keys))
+    for of, system, *_ in cases:
+        said = {call["system"]: call["outcome"] for call in calls(stage, of)[before[of] :]}
+        # A token is looked up by its name before it is revoked.
+        assert said.pop(system, "absent") == "absent"
+        assert set(said) == {"archive", *SYSTEMS} - {system}
+        assert set(said.values()) == {"done"}
+
+
+def test_what_is_there_already_from_the_same_life_is_taken_over(stage: Stage) -> None:
+    cases = _cases(stage, *((system, "create", fault) for system in SYSTEMS for fault in (None, "lost_answer", "down")))
+    for case in cases:
+        make(stage, case.system, case.key, owner=case.key)
+        _heard(case).strike(stage, case.fault, times=1)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1, enabled=False) for of in _keys(cases)])
+    ended(stage, _keys(cases), 1)
+    exists(stage, dict.fromkeys(_keys(cases), 1))
+    for case in cases:
+        # After a silence it is looked at, and counts as what was asked for.
+        assert case.fault == "down" or not any(told(stage, system, case.key)["enabled"] for system in PATHS), case
+    stage.scene.wish([gone(of, 2) for of in _keys(cases)])
+    ended(stage, _keys(cases), 2)
+    exists(stage, dict.fromkeys(_keys(cases)))
+
+
+@pytest.mark.parametrize(
+    "systems",
+    [
+        ("schemas",),
+        tuple(PATHS),
+    ],
+)
+@pytest.mark.parametrize("fault", [None, "down"])
+def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(
+    stage: Stage, systems: tuple[str, ...], fault: str | None
+) -> None:
+    cases = _cases(stage, *((system, "create", fault) for system in systems))
+    owners = dict(zip(_keys(cases), stage.keys(2 * len(cases))[len(cases) :], strict=True))
+    for case in cases:
+        make(stage, case.system, case.key, owner=owners[case.key])
+        _heard(case).strike(stage, case.fault, times=1)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    ended(stage, _keys(cases), 1, rolled_back)
+    assert all(stage.world.inventory(case.system, owners[case.key]) for case in cases)
+    stage.scene.wish([desired(of, 2) for of in _keys(cases)])
+    ended(stage, _keys(cases), 2)
+    stage.scene.wish([gone(of, 3) for of in _keys(cases)])
+    ended(stage, _keys(cases), 3)
+    assert all(stage.world.inventory(case.system, owners[case.key]) for case in cases)
+    for case in cases:
+        remove(stage, case.system, case.key, owner=owners[case.key])
+    exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def _heard(case: Case) -> Case:
+    """A create as the system hears it that has the resource already: where a name is put, it is an update."""
+    return case._replace(verb="update") if case.system in PATHS else case
+
+
+def test_systems_that_remember_no_key_and_lose_answers_make_nothing_twice(stage: Stage) -> None:
+    kinds = [(s, v, n) for s in STEPS for v in ("create", "update", "delete") for n in (1, 2)]
+    kinds = [(s, v, n) for s, v, n in kinds if s in SYSTEMS or v == "delete"]
+    cases = _cases(stage, *((system, verb, "lost_answer") for system, verb, _ in kinds))
+    *_, everything = keys = stage.keys(len(cases) + 1)
+    for system in STEPS:
+        stage.world.fault(system, "ignore_idempotency")
+
+    def strike(during: str) -> None:
+        for case, (_, verb, times) in zip(cases, kinds, strict=True):
+            if verb == during:
+                case.strike(stage, case.fault, times=times)
+        for system in SYSTEMS:
+            Case(everything, system, during).strike(stage, "lost_answer", times=1)
+
+    stage.scene.start()
+    strike("create")
+    stage.scene.wish([desired(of, 1) for of in keys])
+    ended(stage, keys, 1)
+    exists(stage, dict.fromkeys(keys, 1))
+    strike("update")
+    stage.scene.wish([desired(of, 2, enabled=False) for of in keys])
+    ended(stage, keys, 2)
+    exists(stage, dict.fromkeys(keys, 1))
+    strike("delete")
+    stage.scene.wish([gone(of, 3) for of in keys])
+    ended(stage, keys, 3)
+    exists(stage, dict.fromkeys(keys))
+    lost = {(call["system"], call["verb"]) for of in keys for call in calls(stage, of) if call["outcome"] == "lost"}
+    assert lost == {
+        (s, v) for s in SYSTEMS for v in ("create", "update", "delete") if v != "update" or _may_update(s)
+    } | {("archive", "create")}
+
+
+def test_a_step_whose_tries_are_spent_is_compensated_restored_or_parked(stage: Stage) -> None:
+    cases = _cases(
+        stage,
+        *((system, "create", "error") for system in SYSTEMS),
+        *((system, "update", "error") for system in SYSTEMS if _may_update(system)),
+        *((system, "delete", "error") for system in SYSTEMS),
+        ("archive", "delete", "refuse"),
+    )
+    creates, updates, deletes = ([c for c in cases if c.verb == verb] for verb in ("create", "update", "delete"))
+    others = [*_keys(updates), *_keys(deletes)]
+    for case in cases:
+        case.strike(stage, case.fault, times=TRIES if case.fault == "error" else 1)
+    stage.scene.start(RETRY_FIRST_S="0.01")
+    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    ended(stage, others, 1)
+    stage.scene.wish([desired(of, 2, enabled=False) for of in _keys(updates)])
+    stage.scene.wish([gone(of, 2) for of in _keys(deletes)])
+    ended(stage, _keys(creates), 1, rolled_back)
+    ended(stage, _keys(updates), 2, restored)
+    for case in updates:
+        assert not [call for call in calls(stage, case.key) if call["verb"] == "delete"]
+        assert all(told(stage, system, case.key)["enabled"] is True for system in PATHS), case
+    ended(stage, _keys(deletes), 2, parked)
+    for case in deletes:
+        undone = SYSTEMS[SYSTEMS.index(case.system) + 1 :] if case.system in SYSTEMS else SYSTEMS
+        assert not any(stage.world.inventory(system, case.key) for system in undone), case
+
+    stage.scene.wish([desired(of, 3, uninstalled_at=2) for of in _keys(cases)])
+    ended(stage, _keys(cases), 3)
+    exists(
+        stage, dict.fromkeys(_keys(creates), 2) | dict.fromkeys(_keys(updates), 1) | dict.fromkeys(_keys(deletes), 2)
+    )
+    stage.scene.wish([gone(of, 4) for of in _keys(cases)])
+    ended(stage, _keys(cases), 4)
+    exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def test_a_compensation_that_cannot_undo_a_step_is_parked_and_goes_on_with_the_next_wish(stage: Stage) -> None:
+    kinds = [(system, "delete", fault) for system in STEPS if system != "tokens" for fault in ("refuse", "lost_answer")]
+    cases = _cases(stage, *kinds, *kinds)
+    uninstalled, reinstalled = _keys(cases)[: len(kinds)], _keys(cases)[len(kinds) :]
+    for case in cases:
+        Case(case.key, "tokens", "create").strike(stage, "refuse", times=1)
+        case.strike(stage, case.fault, times=1)
+    stage.scene.start()
+    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    ended(stage, [case.key for case in cases if case.fault == "lost_answer"], 1, rolled_back)
+    ended(stage, [case.key for case in cases if case.fault == "refuse"], 1, parked)
+    for case in cases:
+        if case.fault == "refuse" and case.system in SYSTEMS:
+            assert stage.world.inventory(case.system, case.key), case
+    stage.scene.wish([*(gone(of, 2) for of in uninstalled), *(desired(of, 2) for of in reinstalled)])
+    ended(stage, _keys(cases), 2)
+    exists(stage, dict.fromkeys(uninstalled) | dict.fromkeys(reinstalled, 2))
+    stage.scene.wish([gone(of, 3) for of in reinstalled])
+    ended(stage, reinstalled, 3)
+    exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def _deaths() -> Iterator[Any]:
+    for name, story in STORIES.items():
+        deaths = story.deaths if ALL_MARKS else story.deaths[story.some]
+        for first in range(0, len(deaths), DEATHS_A_TEST):
+            some = deaths[first : first + DEATHS_A_TEST]
+            yield pytest.param(story, some, id=f"{name}, {some[0][0]} to {some[-1][0]}")
+
+
+@pytest.mark.parametrize(("story", "deaths"), list(_deaths()))
+def test_a_worker_killed_between_any_two_marks_loses_nothing_and_repeats_nothing(
+    stage: Stage, story: Story, deaths: list[tuple[int, str]]
+) -> None:
+    undisturbed, *keys = stage.keys(1 + len(deaths))
+    assert not _killed(stage, story, undisturbed, story.commits + 1, "before"), "more marks than the story says"
+    intents = _intents(stage, undisturbed)
+    for of, (at, when) in zip(keys, deaths, strict=True):
+        assert _killed(stage, story, of, at, when), f"no worker died {when} mark {at}"
+        assert _intents(stage, of) == intents, f"{when} mark {at}: another intent, or one less"
+
+
+def _killed(stage: Stage, story: Story, of: str, at: int, when: str) -> bool:
+    """Tell a story with a worker that dies, and the shipped one after it; whether the first did die."""
+    scene = stage.scene
+    scene.program = DYING
+    # A port of its own makes a process the same member of its group again.
+    place = {"METRICS_PORT": str(scene.port)}
+    first = worker = scene.start(DIES=when, DIES_AT=str(at), **place)
+    for chapter in story.chapters:
+        stage.world.heal()
+        if chapter.refused:
+            system, verb = chapter.refused
+            stage.world.fault(system, "refuse", verb=verb, key=of)
+        version = chapter.wish(of)
+        scene.wish([version])
+        eventually(lambda: worker.poll() is not None or _has_ended(stage, version))  # noqa: B023 - called at once
+        if worker.poll() is not None:
+            scene.program = SHIPPED
+            worker = scene.start(**place)
+        assert chapter.check(scene.ended(of, version.version)), (when, at, stage.world.calls(of))
+        if worker is not first or chapter is story.chapters[-1]:
+            exists(stage, {**dict.fromkeys(_known(stage)), of: chapter.life})
+    assert end(worker) == 0
+    return first.returncode == -signal.SIGKILL
+
+
+def _known(stage: Stage) -> list[str]:
+    return [of for (of,) in stage.scene.rows("SELECT key FROM lifecycle.sagas")]
+
+
+def _intents(stage: Stage, of: str) -> Counter[tuple[int, str, str]]:
+    """How many different intents each system was told of, by generation and verb."""
+    names = ("generation", "system", "verb")
+    different = {(*(call[name] for name in names), call["idempotency_key"]) for call in calls(stage, of)}
+    return Counter((generation, system, verb) for generation, system, verb, _ in different)
+
+
+def _has_ended(stage: Stage, version: Desired) -> bool:
+    said = stage.scene.outcomes(version.key)
+    return any(one.desired_version == version.version and one.state is not State.WORKING for one in said)
