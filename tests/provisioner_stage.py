@@ -54,12 +54,12 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def staged(kafka: str, prefix: str, database: str, folder: Path) -> Iterator[Stage]:
-    """A world, and what the service needs to know of it; no provisioner runs yet."""
+def staged(kafka: str, prefix: str, database: str, folder: Path, **simulator: str) -> Iterator[Stage]:
+    """A world with these settings, and what the service needs to know of it; no provisioner runs yet."""
     secret = {"oauth_client_secret": "s" * 32}
     with (
         Scene(kafka, prefix, database, folder, program=SHIPPED) as scene,
-        outside(folder, database, keyring_file=str(folder / "keyring.json"), **secret) as world,
+        outside(folder, database, keyring_file=str(folder / "keyring.json"), **secret, **simulator) as world,
     ):
         scene.environment |= {
             "TENANT_DATABASE_URL": world.tenants_url,

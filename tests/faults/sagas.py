@@ -5,7 +5,6 @@ one. What exists is read from the simulator and from PostgreSQL. Ends with 1 whe
 """
 
 import argparse
-import json
 import os
 import secrets
 import signal
@@ -27,12 +26,9 @@ from schemas.tenant import Desired
 from services import engines
 from services.engines import Engine
 from tests.faults.sagas_said import Said
-from tests.outside import Outside, outside
+from tests.outside import Outside
 from tests.provisioner_process import Scene, desired, end, gone, key, shut
-
-SYSTEMS: Final = ("middleware", "crm", "schemas", "subscriptions", "tokens")
-_PROGRAM: Final = ("services.cli.main", "provisioner")
-_SECRET: Final = "s" * 32
+from tests.provisioner_stage import SYSTEMS, staged
 
 
 @dataclass
@@ -320,22 +316,10 @@ def world(name: str, kafka: str, admin_url: str, scale: float) -> Iterator[World
         with psycopg.connect(admin_url, autocommit=True) as session:
             session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         url = f"{admin_url.rpartition('/')[0]}/{database}"
-        scene = stack.enter_context(Scene(kafka, f"{database}-", url, folder, program=_PROGRAM))
-        given = {"keyring_file": str(folder / "keyring.json"), "oauth_client_secret": _SECRET}
         latency_s = _LATENCY_S.get(name, "0")
-        system = stack.enter_context(outside(folder, url, **given, simulator_latency_s=latency_s))
-        scene.environment |= {
-            "TENANT_DATABASE_URL": system.tenants_url,
-            "MIDDLEWARE_URL": f"{system.url}/middleware",
-            "SUBSCRIPTIONS_URL": f"{system.url}/subscriptions",
-            "OAUTH_URL": f"{system.url}/oauth",
-            "OAUTH_CLIENT_SECRET": _SECRET,
-            "ARCHIVE_URL": f"{system.url}/archive",
-            "EGRESS_MAP": json.dumps({"*.salesforce.com": f"{system.url}/crm/{{host}}"}),
-            "STATE_DIR": str(folder / "provisioner"),
-            "RETRY_FIRST_S": "1",
-            "LEASE_S": "3",
-        }
+        staging = staged(kafka, f"{database}-", url, folder, simulator_latency_s=latency_s)
+        scene, system = stack.enter_context(staging)
+        scene.environment |= {"RETRY_FIRST_S": "1", "LEASE_S": "3"}
         yield World(scene, system, stack.enter_context(Said(scene)), admin_url, scale)
 
 

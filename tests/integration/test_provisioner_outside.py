@@ -16,10 +16,12 @@ import httpx2
 import pytest
 
 from schemas.outcome import Outcome, State
+from services.provisioner import main
 from tests.eventually import eventually
-from tests.provisioner_process import desired, gone, key
-from tests.provisioner_stage import SYSTEMS, Stage, done, ended, staged
+from tests.provisioner_process import desired, end, gone, key
+from tests.provisioner_stage import SYSTEMS, Stage, done, ended, exists, staged
 
+SHIPPED_PLAN = Path(main.__file__).with_name("plan.toml")
 FAULTS = (("error", 2), ("lost_answer", 1), ("lost_answer", 2), ("down", 2))
 
 
@@ -152,3 +154,24 @@ def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage)
     _all(stage, [parked], 2, lambda _: True, there=False)
     lines = eventually(lambda: [line for line in stage.scene.audit(parked) if line.what == "retry"])
     assert [line.why for line in lines] == ["an operator's wish, while it was removal_failed"]
+
+
+def test_a_life_is_finished_with_the_plan_that_it_began_with(stage: Stage) -> None:
+    old, new = stage.keys(2)
+    process = stage.scene.start()
+    stage.scene.wish([desired(old, 1)])
+    ended(stage, [old], 1)
+    assert end(process) == 0
+    comment, *steps = SHIPPED_PLAN.read_text().split("[[step]]")
+    shorter = stage.scene.folder / "plan.toml"
+    shorter.write_text("[[step]]".join([comment, *(step for step in steps if 'name = "crm"' not in step)]))
+    stage.scene.start(PLAN_FILE=str(shorter))
+    stage.scene.wish([desired(old, 2, enabled=False), desired(new, 1)])
+    ended(stage, [old], 2)
+    ended(stage, [new], 1)
+    has = {of: [s for s in SYSTEMS if stage.world.inventory(s, of)] for of in (old, new)}
+    assert has == {old: list(SYSTEMS), new: [system for system in SYSTEMS if system != "crm"]}
+    stage.scene.wish([gone(old, 3), gone(new, 2)])
+    ended(stage, [old], 3)
+    ended(stage, [new], 2)
+    exists(stage, {old: None, new: None})
