@@ -174,11 +174,19 @@ class Registry:
             key: Only this one's.
             phases: Only those in one of these.
             limit: At most so many.
+
+        `unreadable` has those that this release cannot read.
         """
         async with self._session() as session:
             asked = {"key": key, "phases": None if phases is None else list(phases), "limit": limit}
             rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
-        return [Row(*(*row[:-1], decode(Journal, row[-1].encode()))) for row in rows]
+        found: list[Row] = []
+        for *of, journal in rows:
+            try:
+                found.append(Row(*(*of, decode(Journal, journal.encode()))))
+            except Unreadable as fault:
+                self.unreadable(of[0], str(fault))
+        return found
 
     async def write(
         self,
@@ -287,7 +295,7 @@ class Registry:
                     raise
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
-        except _AWAY as error:
+        except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
             raise RegistryAway(_brief(error)) from None
 
 

@@ -102,7 +102,10 @@ WRITE: Final[LiteralString] = """
 """An interval of null seconds is null: not due, or no lease. Repeated after a lost answer, it says nothing twice."""
 
 WAKE: Final[LiteralString] = """
-    UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL WHERE waits_for = %s AND lease_until IS NULL
+    WITH waiting AS MATERIALIZED (
+        SELECT key FROM sagas WHERE waits_for = %s AND lease_until IS NULL ORDER BY key FOR UPDATE
+    )
+    UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL FROM waiting WHERE sagas.key = waiting.key
 """
 
 AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text FROM sagas WHERE key = %s"

@@ -96,7 +96,7 @@ class Settings(BaseModel):
     """PostgreSQL that holds the tenants' schemas; absent: the registry's database."""
     sagas_at_once: int = Field(default=64, ge=1)
     """Sagas one worker drives at the same time."""
-    org_sagas_at_once: int = Field(default=32, ge=1)
+    org_sagas_at_once: int = Field(default=16, ge=1)
     """Of one organisation, over all workers: who installs everywhere at once leaves room for others."""
     system_calls_at_once: int = Field(default=16, ge=1)
     """Calls of one worker to one outside system: one that hangs leaves room for others."""

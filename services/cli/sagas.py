@@ -133,7 +133,10 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from services.core import audit
     from services.core.saga_marks import redriven
 
-    claim = await registry.claim_one(key)
+    try:
+        claim = await registry.claim_one(key)
+    except codec.Unreadable as fault:
+        return f"its row cannot be read by this release: {fault}"
     if claim is None:
         rows = await registry.sagas(key=key, limit=1)
         return f"{rows[0].worker or 'somebody'} is at it now" if rows else "no such saga"
@@ -155,6 +158,8 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     # Due at once also where nothing is to be done: when it was due is not known here, and who has nothing to do rests.
     written = await registry.write(claim, journal or claim.journal, sayings, due_in_s=0.0, release=True)
     if not isinstance(written, Written):
+        # What was journalled stays; the lease goes back, and the newer version is taken up.
+        await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)
         return "a newer version came just now"
     return _NOTHING if journal is None else _AGAIN
 
@@ -232,7 +237,10 @@ async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
     url = required(settings, "database_url")
+    from services.cli import show
+
     registry = Registry(url, schema=SCHEMA, lease_s=_LEASE_S, worker=worker, connections=_CONNECTIONS)
+    registry.unreadable = lambda key, why: show.say(f"{key}: its row cannot be read by this release: {why}")
     try:
         await registry.open()
         yield registry

@@ -73,19 +73,25 @@ class Absent:
 class Retryable:
     """The same call may succeed later, and nothing is in doubt: it did nothing, or removed what would be removed again.
 
-    `silent` when the system gave no answer at all: that costs no try.
+    `silent` when the system gave no answer at all: that costs no try. `well` when the system is well and says no
+    to this worker alone.
     """
 
     reason: str
     retry_after_s: float | None = None
     silent: bool = False
+    well: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system will not do this with these inputs, however often it is asked."""
+    """The system will not do this with these inputs, however often it is asked.
+
+    `heard` unless nobody was asked: such inputs are no system's business.
+    """
 
     reason: str
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ AWAY_S: Final = 60.0
 class Circuit:
     """What one process knows of one system."""
 
-    __slots__ = ("_failing", "_is_asked_for", "_probe_s", "open")
+    __slots__ = ("_failing", "_probe_s", "open")
 
     def __init__(self) -> None:
         self.open = False
         self._failing: set[str] = set()
         self._probe_s = 0.0
-        self._is_asked_for = False
 
     @property
     def idle(self) -> bool:
@@ -39,7 +38,7 @@ class Circuit:
         """
         self._failing.add(key)
         if not self.open and len(self._failing) >= FAILURES:
-            self.open, self._probe_s, self._is_asked_for = True, now_s + PROBE_S, False
+            self.open, self._probe_s = True, now_s + PROBE_S
 
     def answered(self) -> bool:
         """The system answered a call; whether that closes the circuit."""
@@ -47,17 +46,16 @@ class Circuit:
         self._failing.clear()
         return was_open
 
-    def wait_s(self, now_s: float) -> float:
-        """How long a saga that wants to call stays away; 0: it may call now.
+    def wait_s(self, now_s: float, chance: float) -> float:
+        """How long a saga that wants to call stays away; 0: it may call now, and while it is open is the probe.
 
-        The first who asks while it is open is sent to the next probe, the others to `AWAY_S`.
+        Args:
+            now_s: The clock.
+            chance: From 0 to 1: so that of many who wait somebody comes for each probe.
         """
         if not self.open:
             return 0.0
-        if now_s >= self._probe_s:
-            self._probe_s, self._is_asked_for = now_s + PROBE_S, False
-            return 0.0
-        if self._is_asked_for:
-            return AWAY_S
-        self._is_asked_for = True
-        return self._probe_s - now_s
+        if now_s < self._probe_s:
+            return PROBE_S + chance * (AWAY_S - PROBE_S)
+        self._probe_s = now_s + PROBE_S
+        return 0.0

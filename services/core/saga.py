@@ -66,10 +66,11 @@ PARKED: Final = frozenset({Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED})
 Barred = Mapping[tuple[int, str], Wait]
 """By generation and step: calls that may not be made now, and what to do instead."""
 
-_NONE: Final[Barred] = {}
+NONE: Final[Barred] = {}
+"""Every system may be called."""
 
 
-def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = _NONE) -> Move:
+def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = NONE) -> Move:
     """What to do next; the same for the same arguments, whoever asks.
 
     Args:

@@ -14,7 +14,7 @@ from schemas.tenant import Desired
 from services.core.calls import Verb
 from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
 from services.core.plan import LEFT_BEHIND, REISSUED, Plan
-from services.core.saga import HELD_US, PARKED, Barred, Plans, next_move
+from services.core.saga import HELD_US, NONE, PARKED, Barred, Plans, next_move
 
 SWEEP_AFTER_US: Final = 60_000_000
 """Beside the longest call: when a life that ended is looked up again (spec section 6)."""
@@ -36,7 +36,6 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 }
 """What a phase becomes, and what is said, when it has done all it had to."""
 
-_NONE: Final[Barred] = {}
 _OUR_OWN: Final = frozenset({"grace", "retrying", "system_away"})
 """Reasons of waits that no other tenant, and no other version, stands behind."""
 
@@ -53,7 +52,7 @@ class Turn:
     outcomes: tuple[Outcome, ...]
 
 
-def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = _NONE) -> Turn:
+def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = NONE) -> Turn:
     """Go on until a call or a wait is due; the intent of that call is in the journal returned."""
     said: list[Outcome] = []
     while True:
@@ -107,12 +106,13 @@ def redriven(journal: Journal) -> Journal | None:
         return journal.model_copy(update={"seen": -1})
     refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
     if phase is Phase.ROLLED_BACK or refused:
-        return journal.model_copy(update={"target": None})
+        return journal.model_copy(update={"target": None, "held_until": 0})
     if journal.held:
         return journal.model_copy(update={"held_until": 0})
     if life is None or phase is Phase.ACTIVE:
         return None
-    rested = {name: _rested(log) if log.verdict in _LED_NOWHERE else log for name, log in life.steps.items()}
+    waits = {name for name, log in life.steps.items() if log.not_before or log.verdict in _LED_NOWHERE}
+    rested = {name: _rested(log) if name in waits else log for name, log in life.steps.items()}
     return journal.model_copy(update={"life": life.model_copy(update={"steps": rested})})
 
 
@@ -208,7 +208,9 @@ def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> 
         return journal, None
     held = move.reason not in _OUR_OWN
     of = desired if held else journal.target or desired
-    told = f"{of.version}/{journal.phase}/{move.reason}/{move.step}"
+    # Who finds out for the others whether a system is well again is turned away and retries by turns: said once.
+    what = "waits" if move.reason in {"retrying", "system_away"} else move.reason
+    told = f"{of.version}/{journal.phase}/{what}/{move.step}"
     if told == journal.told:
         return journal, None
     log = journal.life.steps.get(move.step or "") if journal.life else None

@@ -2,23 +2,26 @@
 
 Rule: a door is asked before an intent is committed, so that what does not pass has begun nothing and costs no try. A
 system is a step of the plan, and where the event names the URL, its host: one tenant's system is another's never. Of a
-system's places one organisation has half at most, so that its trouble leaves room for others.
+system's places one organisation has a quarter at most, so that its trouble leaves room for others.
 """
 
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from services.adapters import metrics
-from services.core.calls import Absent, Answer, Call, Done, Refused
+from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Verb
 from services.core.circuit import Circuit
 
 _QUEUE_S: Final = 1.0
 """How long a saga keeps its place in the worker while it waits for its turn at a system."""
 _BUSY_S: Final = 2.0
 """Then it comes again after about this long, and others have its place."""
+_ASK_NOBODY: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.UPDATE), ("oauth", Verb.UPDATE)})
+"""Kinds and verbs that are done without asking anybody."""
+_NAMED_BY_URL: Final = frozenset({"http", "subscription"})
 _REMEMBERED: Final = 10_000
 """Systems of which a few failures are remembered while nobody calls them: the events name hosts."""
 
@@ -34,19 +37,19 @@ class _Share:
 
 
 class _Gate:
-    """One system: its places, of which one organisation may have half."""
+    """One system: its places, of which one organisation may have a quarter."""
 
-    __slots__ = ("_half", "_places", "_shares", "circuit", "users")
+    __slots__ = ("_places", "_quarter", "_shares", "circuit", "users")
 
     def __init__(self, at_once: int) -> None:
         self.circuit = Circuit()
         self.users = 0
-        self._half = max(1, at_once // 2)
+        self._quarter = max(1, at_once // 4)
         self._places = asyncio.Semaphore(at_once)
         self._shares: dict[str, _Share] = {}
 
     async def take(self, org: str) -> None:
-        share = self._shares.setdefault(org, _Share(self._half))
+        share = self._shares.setdefault(org, _Share(self._quarter))
         share.users += 1
         try:
             await share.places.acquire()
@@ -71,6 +74,23 @@ class _Gate:
             del self._shares[org]
 
 
+class Entry(NamedTuple):
+    """What a door says.
+
+    Attributes:
+        stay_s: How long to stay away; 0: a place is held.
+        is_away: Whether that is because the system is away.
+        probes: Whether this call finds out if the system is well again.
+    """
+
+    stay_s: float = 0.0
+    is_away: bool = False
+    probes: bool = False
+
+
+_TURNED_AWAY: Final = Entry(1.0)
+
+
 class Gates:
     """Every system that this worker calls now, or knows to be in trouble."""
 
@@ -84,33 +104,36 @@ class Gates:
         self._at_once, self._clock_s = at_once, clock_s
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _Gate] = {}
+        self._away = 0
 
-    async def enter(self, system: str, key: str) -> tuple[float, bool]:
-        """Take a place before a call; each that was taken is given back by `leave`.
-
-        Returns:
-            How long to stay away (0: the place is taken), and whether that is because the system is away.
-        """
+    async def enter(self, system: str, key: str) -> Entry:
+        """Take a place before a call; each that was taken is given back by `leave`."""
         gate = self._gates.setdefault(system, _Gate(self._at_once))
         gate.users += 1
-        stay_s, is_away = await self._place(gate, _org(key))
-        if stay_s:
-            self._forget(system, gate)
-        return stay_s, is_away
+        entry = _TURNED_AWAY
+        try:
+            entry = await self._place(gate, _org(key))
+        finally:
+            if entry.stay_s:
+                self._forget(system, gate)
+        return entry
 
-    async def _place(self, gate: _Gate, org: str) -> tuple[float, bool]:
+    async def _place(self, gate: _Gate, org: str) -> Entry:
         probes = gate.circuit.open
-        if away_s := gate.circuit.wait_s(self._clock_s()):
-            return away_s, True
+        if away_s := self._away_s(gate):
+            return Entry(away_s, is_away=True)
         try:
             async with asyncio.timeout(_QUEUE_S):
                 await gate.take(org)
         except TimeoutError:
-            return _BUSY_S * self._chance.uniform(0.5, 1.5), False
-        if not probes and (away_s := gate.circuit.wait_s(self._clock_s())):
+            return Entry(_BUSY_S * self._chance.uniform(0.5, 1.5))
+        if not probes and (away_s := self._away_s(gate)):
             gate.give_back(org)  # it was found out meanwhile
-            return away_s, True
-        return 0.0, False
+            return Entry(away_s, is_away=True)
+        return Entry(probes=probes)
+
+    def _away_s(self, gate: _Gate) -> float:
+        return gate.circuit.wait_s(self._clock_s(), self._chance.random())
 
     def leave(self, system: str, key: str) -> None:
         """Give a place back."""
@@ -121,18 +144,21 @@ class Gates:
     def answered(self, system: str, key: str, answer: Answer) -> bool:
         """Note what became of a call, while its place is still held; whether the system is well again by it."""
         circuit = self._gates[system].circuit
-        is_well_again = False
-        if isinstance(answer, Done | Absent | Refused):
-            is_well_again = circuit.answered()
+        was_open = circuit.open
+        if isinstance(answer, Refused) and not answer.heard:
+            return False
+        if isinstance(answer, Done | Absent | Refused) or (isinstance(answer, Retryable) and answer.well):
+            circuit.answered()
         else:
             circuit.failed(key, self._clock_s())
-        metrics.SAGA_SYSTEMS_AWAY.set(len(self.away))
-        return is_well_again
+        self._away += circuit.open - was_open
+        metrics.SAGA_SYSTEMS_AWAY.set(self._away)
+        return was_open and not circuit.open
 
-    @property
-    def away(self) -> list[str]:
-        """Systems that are left alone now."""
-        return sorted(system for system, gate in self._gates.items() if gate.circuit.open)
+    def is_away(self, system: str) -> bool:
+        """Whether it is left alone now."""
+        gate = self._gates.get(system)
+        return gate is not None and gate.circuit.open
 
     def _forget(self, system: str, gate: _Gate) -> None:
         gate.users -= 1
@@ -144,12 +170,17 @@ def _org(key: str) -> str:
     return key.partition(":")[0]
 
 
-def system_of(call: Call) -> str:
-    """Which outside system a call goes to."""
+def system_of(call: Call) -> str | None:
+    """Which outside system a call goes to; None where it asks nobody."""
+    if (call.kind, call.verb) in _ASK_NOBODY:
+        return None
     url = call.settings.get("url")
-    if not isinstance(url, str) or call.settings.get("url_from") == "operator":
+    if call.kind not in _NAMED_BY_URL or call.settings.get("url_from") == "operator":
         return call.step
+    places = [place for place in (url, *call.places, call.outputs.get("url")) if isinstance(place, str)]
+    if not places:
+        return None
     try:
-        return f"{call.step} {urlsplit(url).hostname or ''}"
+        return f"{call.step} {urlsplit(places[0]).hostname or ''}"
     except ValueError:
-        return call.step  # no such URL is ever called
+        return None  # no such URL is ever called

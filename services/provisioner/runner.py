@@ -76,6 +76,7 @@ class Runner:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._waking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._more = False
         self._stopping = False
         self.registry_fault = "not asked yet"
         """What is wrong with the registry; empty text when it is well."""
@@ -100,6 +101,7 @@ class Runner:
                 self._wake.clear()
                 free = self._at_once - len(self._running)
                 claims = await self._claim(free) if free else []
+                self._more = len(claims) == free
                 for claim in claims:
                     task = asyncio.create_task(self._drive(claim), name=f"saga {claim.key}")
                     self._running[task] = claim
@@ -169,6 +171,8 @@ class Runner:
                     return Lost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
+        if step.waits_for is not None and not self._turns.is_away(step.waits_for):
+            self._well_again(step.waits_for)  # it came back while this was being written
         if sayings and (isinstance(result, Written) or result == Newer(written=True)):
             self._tell(turn.outcomes, began_us)
         return result
@@ -232,18 +236,21 @@ class Runner:
         task.add_done_callback(self._waking.discard)
 
     async def _wake_who_waits_for(self, system: str) -> None:
-        try:
-            woken = await self._registry.wake(system)
-        except RegistryAway:
-            return  # they come by themselves, within a minute
-        self._log.info("system is well again", system=system, woken=woken)
-        self.wake()
+        while not self._stopping:
+            try:
+                woken = await self._registry.wake(system)
+            except RegistryAway:
+                await asyncio.sleep(_AWAY_MOST_S)
+                continue
+            self._log.info("system is well again", system=system, woken=woken)
+            self.wake()
+            return
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claim = self._running.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("saga stopped", key=claim.key, why=repr(error))
-        if (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
+        if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
             self._wake.set()
 
 

@@ -4,13 +4,14 @@ Rule: a call that is turned away at a door is a wait and has no intent, so it co
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.saga import Journal
 from services.adapters.claims import Claim, Saying
 from services.adapters.logs import Logger
-from services.core.calls import Absent, Answer, Call
+from services.adapters.registry import RegistryAway
+from services.core.calls import Absent, Answer, Call, Retryable, Unknown
 from services.core.moves import Called, Wait
 from services.core.plan import BadPlan
 from services.core.saga import Plans
@@ -31,12 +32,14 @@ class Step:
         turn: As decided.
         prepared: The call, or what is known without one; nothing is asked where the turn ends in a wait.
         system: Whom the call goes to, where a place there is held.
+        probes: Whether the call finds out if that system is well again.
         waits_for: The system that the saga waits for, where it is away.
     """
 
     turn: Turn
     prepared: Call | Answer = _NOTHING
     system: str | None = None
+    probes: bool = False
     waits_for: str | None = None
 
 
@@ -65,6 +68,8 @@ class Turns:
         """Decide; what holds a place at a system is given back by `leave`."""
         try:
             plans = await self._plans.needed_by(journal)
+        except RegistryAway:
+            return Step(Turn(journal, Wait(now_us), ()))
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             return Step(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()))
@@ -85,21 +90,31 @@ class Turns:
             if not isinstance(prepared, Call):
                 return Step(turn, prepared)
             system = system_of(prepared)
-            stay_s, is_away = await self._gates.enter(system, claim.key)
-            if not stay_s:
-                return Step(turn, prepared, system)
-            away = system if is_away else away
-            until_us = now_us + int(stay_s * 1_000_000)
-            barred[move.generation, move.step.name] = Wait(until_us, "system_away" if is_away else "", move.step.name)
+            if system is None:
+                return Step(turn, prepared)
+            entry = await self._gates.enter(system, claim.key)
+            if not entry.stay_s:
+                return Step(turn, prepared, system, entry.probes)
+            away = system if entry.is_away else away
+            reason = "system_away" if entry.is_away else ""
+            barred[move.generation, move.step.name] = Wait(
+                now_us + int(entry.stay_s * 1_000_000), reason, move.step.name
+            )
 
     async def answer(self, step: Step) -> Answer:
         """Make the call of a turn that is committed."""
         if not isinstance(step.prepared, Call):
             return step.prepared
         answer = await self._caller.call(step.prepared)
-        if step.system and self._gates.answered(step.system, step.prepared.key, answer):
+        if step.system is not None and self._gates.answered(step.system, step.prepared.key, answer):
             self.well_again(step.system)
+        if step.probes and isinstance(answer, Retryable | Unknown):
+            return replace(answer, silent=True)  # asked for everybody: that costs this saga no try
         return answer
+
+    def is_away(self, system: str) -> bool:
+        """Whether a system is left alone now."""
+        return self._gates.is_away(system)
 
     def leave(self, step: Step) -> None:
         """Give the place at the system back, if one is held."""

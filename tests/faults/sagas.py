@@ -129,12 +129,12 @@ def storm(world: World) -> None:
 
 
 def outage(world: World) -> None:
-    """One system is down for ten minutes (scaled): who does not need it goes on, and all is well soon after."""
+    """One system says 503 for ten minutes (scaled): who does not need it goes on, and nobody is given up."""
     needs = [key(number, org=number) for number in range(40)]
     others = [key(number, org=number) for number in range(100, 130)]
     world.scene.start()
     down_s = 600 / world.scale
-    world.outside.fault("crm", "down")
+    world.outside.fault("crm", "error")
     world.wish([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in needs])
     began = time.monotonic()
     for number, of in enumerate(others):
@@ -150,8 +150,9 @@ def outage(world: World) -> None:
     world.outside.heal()
     ends = world.said.until(needs, 1, 150)
     took_s = time.monotonic() - healed
-    world.tell(f"40 tenants that waited for it: all active {took_s:.1f} s after it healed (at most 120)")
-    world.must(f"converged only {took_s:.0f} s after it healed", took_s <= 120)
+    world.tell(f"40 tenants that waited for it: all active {took_s:.1f} s after it healed (at most 30)")
+    # A wait is 60 s at most: sooner than that they come only because they are woken.
+    world.must(f"converged only {took_s:.0f} s after it healed", took_s <= 30)
     world.must("an outage cost somebody its tries", all(said.state is State.DONE for said in ends))
     world.exist(needs)
     world.exist(others, [system for system in SYSTEMS if system != "crm"])
@@ -203,12 +204,12 @@ def poison(world: World) -> None:
     ends = world.said.until(good, 1, 20)
     world.must("a bad secret stopped the same system for others", all(s.state is State.DONE for s in ends))
 
-    slow = [key(number, org=1_000) for number in range(200, 240)]
+    slow = [key(number, org=1_000 + number % 2) for number in range(200, 280)]
     for of in slow:
         world.outside.fault("middleware", "slow", key=of, seconds=8)
     world.wish([desired(of, 1, configuration={}) for of in slow])
     beside_slow_s = slowest_s(range(40, 60))
-    world.tell(f"beside an organisation with 40 tenants whose calls hang for 8 s: {beside_slow_s:.1f} s")
+    world.tell(f"beside two organisations with 80 tenants whose calls hang for 8 s: {beside_slow_s:.1f} s")
     world.must("calls that hang delayed others", beside_slow_s - alone_s <= 5)
     world.outside.heal()
     world.said.until(slow, 1, 180)
@@ -227,7 +228,6 @@ def fairness(world: World) -> None:
         world.wish([desired(of, 1, configuration=host(number))])
         (said,) = world.said.until([of], 1, 60)
         waits.append(world.said.took_s(said))
-    world.must("the crowd was done before anybody could wait", not world.said.ended(crowd, 1) or len(waits) > 0)
     left = len(crowd) - len(world.said.ended(crowd, 1))
     world.tell(
         f"lone tenants beside 500 of one organisation: {max(waits):.1f} s at most ({left} of the crowd were left)"
@@ -339,7 +339,10 @@ def main(arguments: Sequence[str]) -> int:
         for name in given.scenario or SCENARIOS:
             sys.stdout.write(f"{name}: {SCENARIOS[name].__doc__}\n")
             with world(name, running.kafka_bootstrap, running.database_url, given.scale) as played:
-                SCENARIOS[name](played)
+                try:
+                    SCENARIOS[name](played)
+                except AssertionError as error:
+                    played.faults.append(str(error))
             for fault in played.faults[:8]:
                 sys.stdout.write(f"    WRONG: {fault}\n")
             clean = clean and not played.faults

@@ -17,7 +17,8 @@ from schemas.topics import OUTCOMES
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway
 from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Call, Done, Verb
+from services.core.calls import Answer, Call, Done, Retryable, Verb
+from services.core.circuit import PROBE_S
 from services.core.plan import BadPlan
 from services.core.saga_answers import Pace
 from services.provisioner.caller import Caller
@@ -38,11 +39,12 @@ class Hand:
 
     held: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[Call] = field(default_factory=list)
+    answer: Answer = field(default_factory=Done)
 
     async def call(self, call: Call) -> Answer:
         self.calls.append(call)
         await self.held.wait()
-        return Done()
+        return self.answer
 
 
 class Deaf(Registry):
@@ -87,13 +89,13 @@ async def _outcomes(registry: Registry) -> list[Outcome]:
     return found
 
 
-def _runner(registry: Registry, hand: Hand) -> Runner:
+def _runner(registry: Registry, hand: Hand, plan: str = PLAN) -> Runner:
     log = structlog.get_logger()
     sealer = Sealer([SecretStr("k" * 40)])
     return Runner(
         registry,
         Turns(
-            PlanBook(registry, text=PLAN, kinds={"http"}, settings={}),
+            PlanBook(registry, text=plan, kinds={"http"}, settings={}),
             Caller({"http": hand}, {}, sealer, b"k" * 40, log),
             Gates(16, time.monotonic),
             log,
@@ -161,4 +163,36 @@ async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(data
         async with asyncio.timeout(20):
             await runner.run()
     hand.held.set()
+    await registry.close()
+
+
+async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well_and_has_lost_no_try(
+    database_url: str, hand: Hand
+) -> None:
+    registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await registry.start()
+    runner = _runner(registry, hand, PLAN + 'retries = 2\nurl = "http://thing"\nurl_from = "operator"\n')
+    await runner.prepare()
+    hand.held.set()
+    hand.answer = Retryable("HTTP 503", silent=True)
+    keys = [key(number, org=number) for number in range(12)]
+    await registry.store([desired(of, 1) for of in keys])
+    running = asyncio.create_task(runner.run())
+
+    async def turned_away() -> bool:
+        return sum(row.waits_for == "thing" for row in await registry.sagas(limit=20)) >= 5
+
+    assert await eventually_async(turned_away)
+    asked = len(hand.calls)
+    await asyncio.sleep(PROBE_S + 1)
+    assert len(hand.calls) - asked <= 2, "one probe at a time"
+    hand.answer = Done()
+
+    async def active() -> bool:
+        return all(row.phase == "active" for row in await registry.sagas(limit=20))
+
+    # Who is turned away comes by himself within a minute: a third of that is no time for all of twelve.
+    assert await eventually_async(active, 20.0)
+    runner.stop()
+    await running
     await registry.close()

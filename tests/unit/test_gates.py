@@ -7,7 +7,7 @@ import pytest
 from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb
 from services.core.circuit import FAILURES, PROBE_S
 from services.provisioner import gates as module
-from services.provisioner.gates import Gates, system_of
+from services.provisioner.gates import Entry, Gates, system_of
 
 AWAY = Retryable("HTTP 503")
 
@@ -32,9 +32,9 @@ def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gates:
     return Gates(2, clock)
 
 
-async def call(gates: Gates, system: str, key: str, answer: Answer) -> bool:
+async def call(gates: Gates, system: str, key: str, answer: Answer, *, probes: bool = False) -> bool:
     """One call through a door that is open."""
-    assert await gates.enter(system, key) == (0.0, False)
+    assert await gates.enter(system, key) == Entry(probes=probes)
     well_again = gates.answered(system, key, answer)
     gates.leave(system, key)
     return well_again
@@ -42,24 +42,25 @@ async def call(gates: Gates, system: str, key: str, answer: Answer) -> bool:
 
 async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: Gates) -> None:
     for org in "ab":
-        assert await gates.enter("crm", f"{org}:1") == (0.0, False)
-    stay_s, is_away = await gates.enter("crm", "c:1")
-    assert stay_s > 0
-    assert not is_away
-    assert await gates.enter("tokens", "c:1") == (0.0, False), "another system is nobody's trouble"
+        assert await gates.enter("crm", f"{org}:1") == Entry()
+    entry = await gates.enter("crm", "c:1")
+    assert entry.stay_s > 0
+    assert not entry.is_away
+    assert await gates.enter("tokens", "c:1") == Entry(), "another system is nobody's trouble"
     waiting = asyncio.create_task(gates.enter("crm", "c:1"))
     await asyncio.sleep(0)
     gates.leave("crm", "a:1")
-    assert await waiting == (0.0, False)
+    assert await waiting == Entry()
 
 
-async def test_one_organisation_has_half_of_the_places_at_most(gates: Gates) -> None:
-    assert await gates.enter("crm", "a:1") == (0.0, False)
-    assert (await gates.enter("crm", "a:2"))[0] > 0
-    assert await gates.enter("crm", "b:1") == (0.0, False)
+async def test_one_organisation_has_a_quarter_of_the_places_at_most(clock: Clock) -> None:
+    gates = Gates(8, clock)
+    for number in range(2):
+        assert await gates.enter("crm", f"a:{number}") == Entry()
+    assert (await gates.enter("crm", "a:2")).stay_s > 0
+    assert await gates.enter("crm", "b:1") == Entry()
     gates.leave("crm", "a:1")
-    gates.leave("crm", "b:1")
-    assert await gates.enter("crm", "a:2") == (0.0, False)
+    assert await gates.enter("crm", "a:2") == Entry()
 
 
 async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_but_a_probe(
@@ -67,26 +68,31 @@ async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_b
 ) -> None:
     for number in range(FAILURES):
         await call(gates, "crm", str(number), AWAY if number % 2 else Unknown("lost"))
-    assert gates.away == ["crm"]
-    assert await gates.enter("crm", "x:1") == (PROBE_S, True)
+    assert gates.is_away("crm")
+    entry = await gates.enter("crm", "x:1")
+    assert entry.is_away
+    assert entry.stay_s >= PROBE_S
     clock.now_s += PROBE_S
-    assert not await call(gates, "crm", "x", AWAY)
-    assert (await gates.enter("crm", "x:1"))[1], "still away"
+    assert not await call(gates, "crm", "x", AWAY, probes=True)
+    assert (await gates.enter("crm", "x:1")).is_away, "still"
     clock.now_s += PROBE_S
-    assert await call(gates, "crm", "x", Done())
-    assert gates.away == []
+    assert not await call(gates, "crm", "x", Refused("url: not allowed", heard=False), probes=True), "nobody was asked"
+    clock.now_s += PROBE_S
+    assert await call(gates, "crm", "x", Done(), probes=True)
+    assert not gates.is_away("crm")
 
 
-async def test_refusals_are_answers_however_many(gates: Gates) -> None:
+@pytest.mark.parametrize("answer", [Refused("credentials: HTTP 401"), Retryable("HTTP 409 stale_epoch", well=True)])
+async def test_refusals_are_answers_however_many(gates: Gates, answer: Answer) -> None:
     for number in range(20):
-        await call(gates, "crm", str(number), Refused("credentials: HTTP 401"))
-    assert gates.away == []
+        await call(gates, "crm", str(number), answer)
+    assert not gates.is_away("crm")
 
 
 async def test_one_tenants_silences_close_no_door(gates: Gates) -> None:
     for _ in range(20):
         await call(gates, "crm", "poison", Unknown("lost"))
-    assert gates.away == []
+    assert not gates.is_away("crm")
 
 
 async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Gates) -> None:
@@ -97,7 +103,7 @@ async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Gate
     for number in range(FAILURES):
         gates.answered("crm", str(number), AWAY)
     gates.leave("crm", "a:1")
-    assert (await waiting)[1]
+    assert (await waiting).is_away
 
 
 async def test_nothing_is_remembered_of_a_system_that_is_well(gates: Gates) -> None:
@@ -107,16 +113,24 @@ async def test_nothing_is_remembered_of_a_system_that_is_well(gates: Gates) -> N
 
 
 @pytest.mark.parametrize(
-    ("settings", "system"),
+    ("kind", "verb", "settings", "places", "system"),
     [
-        ({"url": "https://acme.salesforce.com/x"}, "crm acme.salesforce.com"),
-        ({"url": "https://ACME.salesforce.com"}, "crm acme.salesforce.com"),
-        ({"url": "http://middleware:80/x", "url_from": "operator"}, "crm"),
-        ({}, "crm"),
-        ({"url": 7}, "crm"),
-        ({"url": "https://[half"}, "crm"),
+        ("http", Verb.CREATE, {"url": "https://acme.salesforce.com/x"}, (), "step acme.salesforce.com"),
+        ("http", Verb.READ, {"url": "https://ACME.salesforce.com"}, (), "step acme.salesforce.com"),
+        ("http", Verb.CREATE, {"url": "http://middleware:80/x", "url_from": "operator"}, (), "step"),
+        ("http", Verb.UPDATE, {}, ("https://former.salesforce.com",), "step former.salesforce.com"),
+        ("http", Verb.UPDATE, {}, (), None),
+        ("http", Verb.CREATE, {"url": 7}, (), None),
+        ("http", Verb.CREATE, {"url": "https://[half"}, (), None),
+        ("postgres", Verb.CREATE, {}, (), "step"),
+        ("archive", Verb.CREATE, {}, (), None),
+        ("archive", Verb.DELETE, {}, (), "step"),
+        ("oauth", Verb.UPDATE, {"url": "http://oauth", "url_from": "operator"}, (), None),
+        ("oauth", Verb.CREATE, {"url": "http://oauth", "url_from": "operator"}, (), "step"),
     ],
 )
-def test_a_system_is_a_step_and_where_the_event_names_it_its_host(settings: dict[str, object], system: str) -> None:
-    call_of = Call("crm", "http", Verb.READ, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1)
-    assert system_of(call_of) == system
+def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
+    kind: str, verb: Verb, settings: dict[str, object], places: tuple[str, ...], system: str | None
+) -> None:
+    asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
+    assert system_of(asked) == system

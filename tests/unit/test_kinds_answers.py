@@ -46,7 +46,7 @@ def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
 
 @pytest.mark.parametrize("verb", list(Verb))
 def test_a_stale_epoch_says_nothing_of_the_tenant(verb: Verb) -> None:
-    assert means(verb, 409, {"error": "stale_epoch"}) == Retryable("HTTP 409 stale_epoch")
+    assert means(verb, 409, {"error": "stale_epoch"}) == Retryable("HTTP 409 stale_epoch", well=True)
     assert isinstance(means(verb, 403, {"error": "stale_epoch"}), Refused)
 
 

@@ -33,7 +33,7 @@ def meaning(call: Call, response: Response) -> Answer:
     busy = status == 409 and wait_s is not None
     stale = status == 409 and _code(response.body) == _STALE
     if status >= 500 or status in _PASSING or busy or stale:
-        return Retryable(_reason(response), wait_s)
+        return Retryable(_reason(response), wait_s, well=stale)
     return Refused(_reason(response))
 
 

@@ -68,7 +68,7 @@ class Archive:
     async def _archive(self, call: Call, writing: list[bool]) -> Answer:
         folder = _folder(call)
         if folder is None:
-            return Refused("key: not orgId:integrationId")
+            return Refused("key: not orgId:integrationId", heard=False)
         since = call.outputs.get("since")
         lines = await self._audit_of(call.key, instant(since) - _BEFORE_US if since else None)
         trail, manifest = pack(lines, call, self._now_us())

@@ -36,7 +36,7 @@ class Http:
         if call.verb is Verb.READ:
             return await self._read(call, given)
         if not isinstance(call.settings.get("url"), str | None):
-            return Refused("url: not a text")
+            return Refused("url: not a text", heard=False)
         return await self._put(call, given)
 
     async def close(self) -> None:
@@ -139,7 +139,7 @@ class Http:
         if client_id is None and secret is None:
             return {}
         if client_id is None or secret is None:
-            return Refused("credentials: client_id and client_secret go together")
+            return Refused("credentials: client_id and client_secret go together", heard=False)
         form = {"grant_type": "client_credentials", "client_id": str(client_id), "client_secret": str(secret)}
         # Nothing is made here: a silence leaves nothing in doubt.
         looking = replace(call, verb=Verb.READ)

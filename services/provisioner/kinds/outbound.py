@@ -51,7 +51,7 @@ class Outbound:
     async def _to_stranger(self, call: Call, request: Request, timeout_s: float) -> Response | Answer:
         judged = egress.judge(request.url, self._allow)
         if isinstance(judged, egress.Denied):
-            return Refused(f"url: {judged.reason}")
+            return Refused(f"url: {judged.reason}", heard=False)
         if local := egress.mapped(judged, self._map):
             return await self._attempt(call, replace(request, url=local), timeout_s)
         try:
@@ -59,7 +59,7 @@ class Outbound:
         except NotSent as failure:
             return silence(call, failure)
         if denied := egress.judge_addresses(addresses):
-            return Refused(f"url: {denied.reason}")
+            return Refused(f"url: {denied.reason}", heard=False)
         return await self._pinned(call, replace(request, url=judged.url), addresses, timeout_s)
 
     async def _pinned(
@@ -78,7 +78,7 @@ class Outbound:
 
     async def _attempt(self, call: Call, request: Request, timeout_s: float) -> Response | Answer:
         if urlsplit(request.url).scheme not in {"http", "https"}:
-            return Refused("url: not http or https")
+            return Refused("url: not http or https", heard=False)
         try:
             return await self._client.send(request, timeout_s)
         except (NotSent, NoAnswer) as failure:
@@ -100,4 +100,4 @@ def origin(call: Call) -> Origin | Refused:
     try:
         return Origin(call.settings.get("url_from", Origin.EVENT))
     except ValueError:
-        return Refused('url_from: must be "event" or "operator"')
+        return Refused('url_from: must be "event" or "operator"', heard=False)

@@ -60,7 +60,7 @@ class Session:
         self.committing = False
 
 
-_STALE: Final = Retryable("stale epoch")
+_STALE: Final = Retryable("stale epoch", well=True)
 """To whoever lost its lease it makes no difference; whoever holds it has, next time, a greater one."""
 
 
