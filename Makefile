@@ -81,7 +81,7 @@ fmt: $(READY) ## format, and fix what can be fixed
 schemas: $(READY) ## write schemas/json from the models
 	@$(BIN)/python -m schemas.export
 
-faults: $(READY) ## the long form of the fault tests, two hours: kills of every service, chaos of the ledger, fuzzing
+faults: $(READY) ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed $$(seq -s' ' 201 220)
