@@ -8,8 +8,9 @@ from schemas.values import Instant, Key, Record
 class Audit(Record):
     """One line of the trail. Repeats by `id` are equal to the byte.
 
-    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict, `{key}/stage/{version}` for a change of stage,
-    `{key}/step/{number}` and `{key}/retry/{number}` for a call of the provisioner and an operator's wish to try again.
+    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict; for a change of stage
+    `{key}/stage/{version}/{topic}/{offset}`, the version of the `lifecycle.tenants` record and what caused it; and
+    `{key}/step/{number}`, `{key}/retry/{number}` for a call of the provisioner and an operator's wish to try again.
     """
 
     ce_type: ClassVar[str] = "lifecycle.audit.v1"

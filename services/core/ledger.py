@@ -235,10 +235,14 @@ def _line(record: Received, place: Place, verdict: Verdict, rules: Rules) -> Out
 
 
 def _moves(row: TenantRow | StageRow, place: Place, rules: Rules) -> tuple[Output, ...]:
-    """The changes of stage that this record caused, now or when it came first."""
+    """The changes of stage that this record caused, now or when it came first.
+
+    The version alone would not name one: it is a sum of two rows' versions, and a worker that lost its partition, or
+    its last writes, may have met the two topics in another order and come to the same sum by another change.
+    """
     lines = (
         audit.line(
-            line_id=f"{row.key}/stage/{move.version}",
+            line_id=f"{row.key}/stage/{move.version}/{place.topic}/{move.offset}",
             key=row.key,
             what="stage",
             verdict=f"{move.before or 'none'} → {move.after or 'none'}",

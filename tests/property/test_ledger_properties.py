@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.journal import Verdict
-from schemas.rows import TenantRow, pack, unpack
+from schemas.outcome import Direction, Outcome, State
+from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS
-from services.core.ledger import Decision, Output, Place, receive
-from tests.deliveries import NOON_US, RULES
+from services.core.ledger import Decision, Output, Place, conclude, receive
+from tests.deliveries import KEY, NOON_US, RULES
 from tests.property.histories import Record, topics
 
 OF_THE_RECORD = (EVENTS, AUDIT, DEAD_LETTERS)
@@ -38,7 +39,7 @@ def work(
         committed = None if commits is None else commits[offset]
         record, arrived = records[offset]
         place = Place("lifecycle.received", 3, offset, NOON_US + arrived * 1000, committed)
-        raw = codec.Message(None, b"raw %d" % offset, [("traceparent", b"00-%d" % offset)])
+        raw = codec.Message(None, b"raw %d" % offset, [("traceparent", b"00-%032x-%016x-01" % (offset, offset))])
         decision = receive(row, None, record, place, RULES, raw=raw)
         if isinstance(decision.row, TenantRow):
             row = unpack(TenantRow, pack(decision.row))
@@ -131,3 +132,54 @@ def test_versions_only_rise_and_only_with_a_change(records: list[Record]) -> Non
             version = decision.row.version
         views = [json.loads(message.value)["version"] for message in sent(decision.outputs, [TENANTS])]
         assert views == ([] if decision.row is None else [version])
+
+
+OUTCOMES_OF_A_KEY = st.lists(
+    st.builds(
+        Outcome,
+        key=st.just(KEY),
+        seq=st.integers(1, 8),
+        desired_version=st.integers(0, 8),
+        generation=st.integers(1, 2),
+        direction=st.sampled_from(Direction),
+        state=st.sampled_from(State),
+        at=st.just(NOON_US),
+    ),
+    max_size=8,
+)
+
+
+def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Sequence[bool]) -> dict[str, bytes]:
+    """The lines of stage changes by id, of one worker that met the two topics in this order."""
+    row: TenantRow | None = None
+    last: StageRow | None = None
+    lines: dict[str, bytes] = {}
+    deliveries, answers = iter(enumerate(records)), iter(enumerate(outcomes))
+    for is_delivery in (*turns, *([True] * len(records)), *([False] * len(outcomes))):
+        if is_delivery and (one := next(deliveries, None)) is not None:
+            offset, (record, arrived) = one
+            place = Place("lifecycle.received", 3, offset, NOON_US + arrived * 1000)
+            decision = receive(row, last, record, place, RULES)
+            row = decision.row if isinstance(decision.row, TenantRow) else row
+        elif not is_delivery and (other := next(answers, None)) is not None:
+            offset, outcome = other
+            decision = conclude(row, last, outcome, Place("lifecycle.outcomes", 3, offset, NOON_US + offset), RULES)
+            last = decision.row if isinstance(decision.row, StageRow) else last
+        else:
+            continue
+        for output in decision.outputs:
+            said = json.loads(output.message.value)
+            if output.topic is AUDIT and said["what"] == "stage":
+                assert lines.setdefault(said["id"], output.message.value) == output.message.value
+    return lines
+
+
+@given(topics(), OUTCOMES_OF_A_KEY, st.lists(st.booleans(), max_size=16), st.lists(st.booleans(), max_size=16))
+@settings(max_examples=300, deadline=None)
+def test_two_workers_that_met_the_topics_in_other_orders_never_say_two_things_under_one_id(
+    records: list[Record], outcomes: list[Outcome], one: list[bool], other: list[bool]
+) -> None:
+    first, second = audited(records, outcomes, one), audited(records, outcomes, other)
+    assert {name: line for name, line in first.items() if name in second} == {
+        name: line for name, line in second.items() if name in first
+    }

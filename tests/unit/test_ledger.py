@@ -215,7 +215,7 @@ def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None
     worker.told(1, Direction.UP, State.DONE)
     gone = worker.hear(delivery("uninstalled", 60))
     (line,) = [line for line in values(gone, AUDIT) if line["what"] == "stage"]
-    assert line["id"] == f"{KEY}/stage/{view(gone)['version']}"
+    assert line["id"] == f"{KEY}/stage/{view(gone)['version']}/lifecycle.received/1"
     assert line["verdict"] == "active → deprovisioning"
 
 
