@@ -126,12 +126,18 @@ def journal(stage: Stage, of: str) -> Journal:
 
 
 def _journals(stage: Stage) -> dict[str, Journal]:
-    """Of every key; what is written beside a journal has to agree with it, and nobody works on it."""
+    """Of every key, once nobody works on any; what is written beside a journal has to agree with it."""
     query = "SELECT key, phase, generation, lease_until IS NULL, journal::text FROM lifecycle.sagas"
-    found = {of: (rest, Journal.model_validate_json(text)) for of, *rest, text in stage.scene.rows(query)}
-    for of, (rest, kept) in found.items():
-        assert rest == [kept.phase, kept.generation, True], of
-    return {of: kept for of, (_, kept) in found.items()}
+
+    def at_rest() -> dict[str, tuple[list[Any], Journal]] | None:
+        found = {of: (rest, Journal.model_validate_json(text)) for of, *rest, text in stage.scene.rows(query)}
+        return found if all(rest[-1] for rest, _ in found.values()) else None
+
+    kept = eventually(at_rest)  # an ended life is looked up again, and that takes a lease
+    assert kept is not None
+    for of, (rest, own) in kept.items():
+        assert rest[:2] == [own.phase, own.generation], of
+    return {of: own for of, (_, own) in kept.items()}
 
 
 def _outside(stage: Stage, lives: Mapping[str, int | None], kept: Mapping[str, Journal]) -> None:
