@@ -84,7 +84,7 @@ schemas: $(READY) ## write schemas/json from the models
 faults: $(READY) ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
-	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed $$(seq -s' ' 201 220)
+	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed 614 620 $$(seq -s' ' 201 220)
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
 	@$(BIN)/python -m tests.faults.sagas
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
