@@ -1,7 +1,9 @@
 """What should be (`Desired`), for the provisioner, and what is (`Tenant`), for everybody."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from pydantic import Field
 
 from schemas.values import Instant, Json, Key, Record, TenantId
 
@@ -26,13 +28,17 @@ class Flag(StrEnum):
     STORM = "storm"
 
 
+VERSION_MAX: Final = 2**63 - 1
+"""What PostgreSQL and a row's head can hold."""
+
+
 class Desired(Record):
     """The newest desired state of a key. Readers keep the greatest `version`."""
 
     ce_type: ClassVar[str] = "lifecycle.desired.v1"
 
     key: Key
-    version: int
+    version: int = Field(ge=0, le=VERSION_MAX)
     """The version of the ledger row at which this was last published for an event."""
     installed: bool
     enabled: bool

@@ -186,6 +186,6 @@ async def _read(answer: httpx2.Response) -> Response:
             raise NoAnswer("the answer is too long")
     try:
         body = json.loads(read) if read else None
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     return Response(answer.status_code, {name.lower(): text for name, text in answer.headers.items()}, body)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from schemas.codec import Unreadable, decode
@@ -20,6 +21,7 @@ from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
 from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.settings import Unusable
 
 SCHEMA: Final = "lifecycle"
 """Of PostgreSQL, where a provisioner has its registry."""
@@ -44,6 +46,20 @@ _UNREADABLE_S: Final = 60.0
 """How long a row waits that another release wrote, or that somebody edited."""
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+def usable(name: str, url: str) -> str:
+    """The URL of a database, if it can be read as one.
+
+    Raises:
+        Unusable: it cannot; what it says is not told, since it may hold a password.
+    """
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        fault = "no PostgreSQL URL; percent-encode what is special in its user and password"
+        raise Unusable(f"{name}: {fault}") from None
+    return url
 
 
 class RegistryAway(Exception):

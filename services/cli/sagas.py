@@ -232,11 +232,11 @@ async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
     Raises:
         Failure: no database answers.
     """
-    from services.adapters.registry import SCHEMA, Registry, RegistryAway
+    from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
     from services.adapters.settings import required
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
-    url = required(settings, "database_url")
+    url = usable("DATABASE_URL", required(settings, "database_url"))
     from services.cli import show
 
     registry = Registry(url, schema=SCHEMA, lease_s=_LEASE_S, worker=worker, connections=_CONNECTIONS)

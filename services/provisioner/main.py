@@ -22,7 +22,7 @@ from services.adapters import clock, health, keyring, logs
 from services.adapters.consumer import Consumer, OffsetLoss
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
-from services.adapters.registry import SCHEMA, Registry, RegistryAway
+from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
 from services.adapters.sealing import Sealer
 from services.adapters.settings import Settings, Unusable, required
 from services.core.plan import BadPlan
@@ -123,7 +123,7 @@ async def serve(settings: Settings, hands: Hands, log: Logger) -> int:
 
 def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
     registry = Registry(
-        required(settings, "database_url", "kafka_bootstrap_servers"),
+        usable("DATABASE_URL", required(settings, "database_url", "kafka_bootstrap_servers")),
         schema=SCHEMA,
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",

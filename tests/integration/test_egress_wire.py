@@ -236,7 +236,7 @@ async def test_a_host_that_leads_inside_is_refused_without_a_socket(
             outbound, _ = _outbound(client, addresses)
             call = a_call(Verb.CREATE, settings={"url": f"https://{NAME}"})
             answer = await Http(outbound).call(call)
-            assert answer == Refused("url: the host resolves to an address that is not public")
+            assert answer == Refused("url: the host resolves to an address that is not public", heard=False)
     assert connected == []
 
 
@@ -287,6 +287,6 @@ async def test_the_operators_own_url_is_not_kept_to_the_allow_list() -> None:
         assert isinstance(await Http(outbound).call(a_call(Verb.CREATE, settings=given)), Retryable)
         for odd in ("file:///etc/passwd", "ftp://127.0.0.1", "nonsense"):
             call = a_call(Verb.CREATE, settings=given | {"url": odd})
-            assert await Http(outbound).call(call) == Refused("url: not http or https")
+            assert await Http(outbound).call(call) == Refused("url: not http or https", heard=False)
         wrong = a_call(Verb.CREATE, settings=given | {"url_from": "anyone"})
         assert isinstance(await Http(outbound).call(wrong), Refused)

@@ -62,7 +62,7 @@ async def test_a_valid_client_secret_opens_a_session(outbound: Outbound, world: 
 async def test_half_of_the_credentials_is_refused(outbound: Outbound, key: str) -> None:
     half = settings(client_id="c")
     answer = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=half))
-    assert answer == Refused("credentials: client_id and client_secret go together")
+    assert answer == Refused("credentials: client_id and client_secret go together", heard=False)
 
 
 async def test_credentials_that_died_do_not_keep_the_connection_alive(

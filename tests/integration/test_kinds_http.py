@@ -179,7 +179,7 @@ async def test_a_stale_epoch_changes_nothing_and_may_pass(subject: Subject, worl
     made = await subject(Verb.CREATE, key=key, epoch=5)
     assert isinstance(made, Done)
     stale = await subject(Verb.DELETE, key=key, n=2, epoch=4, outputs=made.outputs)
-    assert stale == Retryable("HTTP 409 stale_epoch")
+    assert stale == Retryable("HTTP 409 stale_epoch", well=True)
     assert len(world.inventory(subject.system, key)) == 1
     assert world.calls(key, subject.system)[-1] == ("delete", "refused")
 

@@ -138,10 +138,10 @@ async def test_a_lost_commit_is_unknown_then_read_back(kind: Postgres, world: Ou
 
 async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(kind: Postgres, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, epoch=5)), Done)
-    assert await kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=4)) == Retryable("stale epoch")
+    assert await kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=4)) == Retryable("stale epoch", well=True)
     assert len(world.inventory("schemas", key)) == 1
     assert isinstance(await kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=6)), Done)
-    assert await kind.call(a_call(Verb.CREATE, key=key, n=3, epoch=5)) == Retryable("stale epoch")
+    assert await kind.call(a_call(Verb.CREATE, key=key, n=3, epoch=5)) == Retryable("stale epoch", well=True)
     assert world.inventory("schemas", key) == []
     assert world.calls(key, "schemas")[-1] == ("create", "refused")
 
@@ -154,7 +154,7 @@ async def test_a_zombie_that_waits_for_the_fence_finds_it_raised(kind: Postgres,
         await other.execute("UPDATE lifecycle_fence.epochs SET epoch = 9 WHERE key = %s", (key,))
         call = a_call(Verb.DELETE, key=key, n=2, epoch=1)
         answers = await _while_waiting(kind, world, call.epoch, key, other)
-    assert answers == Retryable("stale epoch")
+    assert answers == Retryable("stale epoch", well=True)
     assert len(world.inventory("schemas", key)) == 1
 
 

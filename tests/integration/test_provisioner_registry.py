@@ -13,7 +13,8 @@ from schemas.saga import Journal, Life
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
-from services.adapters.registry import Registry, RegistryAway
+from services.adapters.registry import Registry, RegistryAway, usable
+from services.adapters.settings import Unusable
 from tests.eventually import eventually_async
 
 LEASE_S = 1.0
@@ -355,3 +356,10 @@ async def _nobody(_: list[Unacknowledged]) -> list[int]:
 
 async def _all(rows: list[Unacknowledged]) -> list[int]:
     return [row.id for row in rows]
+
+
+def test_a_url_that_cannot_be_read_is_told_without_its_password() -> None:
+    with pytest.raises(Unusable, match=r"DATABASE_URL: .*percent-encode") as told:
+        usable("DATABASE_URL", "postgresql://u:canary%zz@h/d")
+    assert "canary" not in str(told.value)
+    assert usable("DATABASE_URL", "postgresql://u:can%40ary@h/d")

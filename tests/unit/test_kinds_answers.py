@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.adapters.http import NoAnswer, NotSent, Response
-from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb
+from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb, resource_name
 from services.provisioner.kinds.answers import meaning, silence
 from services.provisioner.kinds.http import shown
 from tests.outside import a_call
@@ -104,3 +104,11 @@ def test_what_will_not_pass_soon_spends_a_try() -> None:
 @pytest.mark.parametrize("body", [None, [], "ok", 7, True])
 def test_a_success_that_shows_no_resource_proves_nothing(body: Any) -> None:
     assert isinstance(shown(a_call(Verb.CREATE), Response(200, {}, body)), Unknown)
+
+
+@pytest.mark.parametrize("told", [[[[]]], "\ud800", {"$sealed": "AAAA"}, "x" * 2_000, 7, None, "a\nb"])
+def test_an_id_that_is_no_short_text_is_not_kept(told: object) -> None:
+    call = a_call(Verb.CREATE)
+    kept = shown(call, Response(200, {}, {"id": told}))
+    assert kept == Done({"id": resource_name(call.key, call.generation)})
+    assert shown(call, Response(200, {}, {"id": "0061x"})) == Done({"id": "0061x"})

@@ -13,6 +13,7 @@ from services.adapters.audit_trail import AuditTrail
 from services.adapters.clock import now_us
 from services.adapters.http import Client, resolve
 from services.adapters.logs import Logger
+from services.adapters.registry import usable
 from services.adapters.settings import Settings, Unusable, required
 from services.provisioner.caller import Hand
 from services.provisioner.kinds.archive import Archive
@@ -59,7 +60,7 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
         "archive": Archive(_store(settings), trail.of, now_us),
         "http": Http(outbound),
         "oauth": OAuth(outbound),
-        "postgres": Postgres(database),
+        "postgres": Postgres(usable("TENANT_DATABASE_URL", database)),
         "subscription": Subscription(outbound),
     }
 

@@ -8,7 +8,7 @@ moves is made at the new place first, and then removed wherever else it may be.
 
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from services.adapters.http import Request, Response
@@ -16,6 +16,7 @@ from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, 
 from services.provisioner.kinds.answers import is_ours, meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
+_ID_MAX: Final = 1_000
 Session = dict[str, str]
 """Headers of an OAuth session; empty where none is wanted."""
 
@@ -161,9 +162,12 @@ class Http:
 
 def shown(call: Call, response: Response) -> Answer:
     """The outputs of a resource that an answer shows; an answer that shows none proves nothing."""
-    if isinstance(response.body, dict):
-        return Done({"id": response.body.get("id", resource_name(call.key, call.generation))})
-    return Unknown("the answer shows no resource")
+    if not isinstance(response.body, dict):
+        return Unknown("the answer shows no resource")
+    told = response.body.get("id")
+    # It is kept in the journal, and it is a stranger's: anything but a short text could make that unreadable for ever.
+    is_a_name = isinstance(told, str) and len(told) <= _ID_MAX and told.isprintable()
+    return Done({"id": told if is_a_name else resource_name(call.key, call.generation)})
 
 
 def _is_anothers(call: Call, response: Response) -> bool:
