@@ -5,8 +5,9 @@ otherwise. Only `services.core.saga` changes a journal; it returns a new one.
 """
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.tenant import Desired
 from schemas.values import Instant, Json, Record, TenantId
@@ -33,6 +34,12 @@ class Phase(StrEnum):
     """Parked with an alert until a newer version comes."""
     REMOVAL_FAILED = "removal_failed"
     """Likewise."""
+
+
+_OF_A_LIFE = frozenset({
+    Phase.CREATING, Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING,
+    Phase.COMPENSATING, Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED,
+})  # fmt: skip
 
 
 class Presence(StrEnum):
@@ -159,3 +166,10 @@ class Journal(Record):
     """Outcomes written so far."""
     lines: int = 0
     """Audit lines written so far: one for each answer that changed, or failed to change, something outside."""
+
+    @model_validator(mode="after")
+    def _has_its_life(self) -> Self:
+        """A row without the life that its phase is about would be answered as if there were nothing of it anywhere."""
+        if self.phase in _OF_A_LIFE and self.life is None:
+            raise ValueError(f"{self.phase} without a life")
+        return self

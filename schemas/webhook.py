@@ -166,12 +166,17 @@ def read_json(raw: bytes) -> Any:
         # The parser's message may quote the body: keep its kind alone.
         kind = "has a duplicate key" if "duplicate key" in str(error) else "must be strict UTF-8 JSON"
         raise Malformed("body", kind) from None
-    _bounded(value)
+    bounded(value)
     return value
 
 
-def _bounded(value: Any) -> None:
-    """Walk the values level by level. The parser makes exact types, and most values are text: asked in that order."""
+def bounded(value: Any) -> None:
+    """Whether a value of JSON is within the limits of a delivery, whoever sent it.
+
+    Raises:
+        Malformed: a number that readers understand differently, or deeper than 32.
+    """
+    # Level by level. The parser makes exact types, and most values are text: asked in that order.
     depth, level = 0, [value]
     while level:
         below: list[Any] = []

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Self, TypeVar
 
 import confluent_kafka
 import psycopg
@@ -21,12 +21,16 @@ from psycopg import sql
 
 from schemas.audit import Audit
 from schemas.codec import decode
+from schemas.dead_letter import DeadLetter
 from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
-from schemas.topics import AUDIT, DESIRED, OUTCOMES, named
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, Topic, named
+from schemas.values import Record
 from services.adapters import topics
 from tests.eventually import eventually
 from tests.provisioner_child import TABLES
+
+R = TypeVar("R", bound=Record)
 
 PARTITIONS = 2
 SECRET = "k" * 40
@@ -101,7 +105,7 @@ class Scene:
             process.wait()
         self._consumer.close()
 
-    def start(self, **environment: str) -> "subprocess.Popen[bytes]":
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start one more provisioner."""
         given = {
             "PATH": os.environ["PATH"],
@@ -117,7 +121,7 @@ class Scene:
         }
         log = self.folder / f"provisioner-{len(self.processes)}.log"
         with log.open("wb") as written:
-            process = subprocess.Popen([sys.executable, "-m", *self.program], env=given, stderr=written)
+            process = subprocess.Popen([sys.executable, "-m", *self.program, *arguments], env=given, stderr=written)
         self.processes.append(process)
         return process
 
@@ -142,12 +146,19 @@ class Scene:
 
     def audit(self, of: str) -> list[Audit]:
         """The audit lines of a key so far, repeats included."""
+        return [line for line in self._all(AUDIT, Audit) if line.key == of]
+
+    def letters(self) -> list[DeadLetter]:
+        """The dead letters so far."""
+        return self._all(DEAD_LETTERS, DeadLetter)
+
+    def _all(self, topic: Topic, model: type[R]) -> list[R]:
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka, "group.id": str(uuid.uuid4())})
-        places = [confluent_kafka.TopicPartition(named(AUDIT, self.prefix), n, 0) for n in range(PARTITIONS)]
+        places = [confluent_kafka.TopicPartition(named(topic, self.prefix), n, 0) for n in range(PARTITIONS)]
         consumer.assign(places)
-        found = [decode(Audit, message.value()) for message in consumer.consume(1_000, 1.0)]
+        found = [decode(model, message.value()) for message in consumer.consume(1_000, 1.0)]
         consumer.close()
-        return [line for line in found if line.key == of]
+        return found
 
     def ended(self, of: str, version: int, deadline_s: float = 60.0) -> Outcome:
         """Wait for the end of a version of a key."""

@@ -101,19 +101,22 @@ def ended(stage: Stage, keys: Iterable[str], version: int, check: Callable[[Outc
         assert check(said), (of, said, stage.world.calls(of))
 
 
-def exists(stage: Stage, lives: Mapping[str, int | None]) -> None:
+def exists(stage: Stage, lives: Mapping[str, int | None], *, whole: bool = True) -> None:
     """Each key has one thing of the generation named in each system, or none, and nobody says otherwise.
 
     Args:
         stage: With all its sagas at rest.
         lives: Every key that the test ever wished anything for.
+        whole: Whether the registry was never restored, so that it has said everything that it counts.
     """
     kept = _journals(stage)
     assert set(kept) == set(lives)
     _outside(stage, lives, kept)
     _database(stage, lives, kept)
     for of, generation in lives.items():
-        _registry(stage, of, kept[of], generation)
+        _registry(kept[of], generation)
+        if whole:
+            _has_said(stage, of, kept[of].seq)
     bound = [(f"tenant-{of[-12:]}",) for of in sorted(lives, key=lambda of: of[-12:]) if lives[of]]
     eventually(lambda: stage.scene.rows("SELECT tenant_id FROM lifecycle.bindings ORDER BY 1") == bound)
     eventually(lambda: stage.scene.rows("SELECT count(*) FROM lifecycle.outbox") == [(0,)])
@@ -160,15 +163,19 @@ def _database(stage: Stage, lives: Mapping[str, int | None], kept: Mapping[str, 
     assert sorted(name for (name,) in stage.scene.rows(roles, possible)) == wanted
 
 
-def _registry(stage: Stage, of: str, kept: Journal, generation: int | None) -> None:
+def _registry(kept: Journal, generation: int | None) -> None:
     assert (kept.life.generation if kept.life else None) == generation, kept
     if kept.life:
         assert kept.phase is Phase.ACTIVE
         assert _at_rest(kept.life), kept
     else:
         assert kept.phase in {Phase.EMPTY, Phase.ROLLED_BACK}
-    if _said(stage.scene.said, of) != list(range(1, kept.seq + 1)):
-        eventually(lambda: _said(stage.scene.outcomes(of), of) == list(range(1, kept.seq + 1)))
+
+
+def _has_said(stage: Stage, of: str, seq: int) -> None:
+    numbers = list(range(1, seq + 1))
+    if _said(stage.scene.said, of) != numbers:
+        eventually(lambda: _said(stage.scene.outcomes(of), of) == numbers)
 
 
 def _said(outcomes: list[Outcome], of: str) -> list[int]:

@@ -17,6 +17,7 @@ class Claim:
         desired: The newest version known.
         journal: As last committed.
         held_until_s: `time.monotonic()` at which the lease may have ended.
+        skew_us: What the database's clock shows beyond `time.monotonic()`.
     """
 
     key: str
@@ -24,6 +25,11 @@ class Claim:
     desired: Desired
     journal: Journal
     held_until_s: float
+    skew_us: int
+
+    def now_us(self) -> int:
+        """Microseconds UTC by the clock of the database: whoever drives a saga next reads what is written by it."""
+        return time.monotonic_ns() // 1_000 + self.skew_us
 
     def is_held(self) -> bool:
         """True while the lease cannot have ended; a call may begin only then."""
@@ -93,6 +99,7 @@ class Row:
         generation: The newest life's.
         tenant_id: The recorded binding, while a life is on.
         waits_for: The outside system it waits for, where that is away.
+        why: Why it waits, where its journal does not say so.
         due_s: When it is due next, seconds since 1970; None: when a newer version comes.
         changed_s: When something was last written.
         worker: Who drives it now.
@@ -105,6 +112,7 @@ class Row:
     generation: int
     tenant_id: str | None
     waits_for: str | None
+    why: str | None
     due_s: float | None
     changed_s: float
     worker: str | None

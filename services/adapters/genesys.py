@@ -235,7 +235,7 @@ def _complete(found: dict[str, Integration], total: int) -> None:
 def _json(answer: httpx2.Response) -> dict[str, Any]:
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NoInformation("the answer is not JSON") from None
     if not isinstance(body, dict):
         raise NoInformation("the answer is not a JSON object")

@@ -43,8 +43,10 @@ class Kept:
 class Follower:
     """Follows topics from their beginning. Use from one thread; close it, or use it as a context."""
 
-    def __init__(self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0) -> None:
-        """Stand at the beginning of every partition. Blocks.
+    def __init__(
+        self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0, only_last: bool = False
+    ) -> None:
+        """Stand at the beginning of every partition, or before its last record. Blocks.
 
         Raises:
             KafkaError: no broker answers, or a topic does not exist.
@@ -61,7 +63,11 @@ class Follower:
         self._ends: set[tuple[str, int]] = set()
         try:
             places = [place for topic in topics for place in self._partitions(topic, timeout_s)]
+            for place in places if only_last else ():
+                first, end = self._consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)
+                place.offset = max(first, end - 1)
         except KafkaException as error:
+            self._consumer.close()
             raise KafkaError(error.args[0].name()) from None
         self._all = {(place.topic, place.partition) for place in places}
         self._consumer.assign(places)
@@ -121,6 +127,22 @@ def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float =
             yield from follower.poll(0.2)
             if time.monotonic() > deadline:
                 raise KafkaError(f"the end of {', '.join(topics)} was not reached in {timeout_s:g} s")
+
+
+def last(config: dict[str, Any], topic: str, *, timeout_s: float = 5.0) -> list[Kept]:
+    """The last record of each partition that has any; of a topic that is not compacted. Blocks.
+
+    Raises:
+        KafkaError: no broker answers, no such topic, or a record was not read in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with Follower(config, [topic], timeout_s=timeout_s, only_last=True) as follower:
+        found: list[Kept] = []
+        while not follower.at_end:
+            found += follower.poll(0.2)
+            if time.monotonic() > deadline:
+                raise KafkaError(f"the end of {topic} was not reached in {timeout_s:g} s")
+    return found
 
 
 def _kept(message: Any) -> Kept:

@@ -1,8 +1,8 @@
 """The registry: one PostgreSQL schema with a row per key, bindings, plans, and what Kafka has not acknowledged.
 
 Rule: whoever writes a row holds its lease and says so with the epoch; a write under another epoch, or for a desired
-version that is no longer the newest, changes nothing. Leases go by the clock of the database. Journal, binding and
-sayings of one turn are one commit.
+version that is no longer the newest, changes nothing. Leases, and times in journals, go by the clock of the database.
+Journal, binding and sayings of one turn are one commit.
 """
 
 import time
@@ -123,6 +123,43 @@ class Registry:
             found = await (await session.execute(statements.ANY_SAGA)).fetchone()
             return found is None
 
+    async def heads(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The `seq` and generation of the journals of these keys, where they have rows."""
+        async with self._session() as session:
+            rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
+            return {key: (seq, generation) for key, seq, generation in rows}
+
+    async def under_way(self) -> list[str]:
+        """The keys that are neither at rest where they should be nor rolled back."""
+        async with self._session() as session:
+            return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
+
+    async def is_half_recovered(self) -> bool:
+        """True when a recovery was begun and has not ended."""
+        async with self._session() as session:
+            return await (await session.execute(statements.RECOVERY)).fetchone() is not None
+
+    @asynccontextmanager
+    async def recovering(self) -> AsyncIterator[bool]:
+        """Alone, make leases void and every later epoch greater than any before; false when another is at it.
+
+        Left by an error, the recovery counts as not ended.
+        """
+        async with self._session() as session:
+            found = await (await session.execute(statements.RECOVERY_LOCK, (self._schema,))).fetchone()
+            if found is None or not found[0]:
+                yield False
+                return
+            try:
+                async with session.transaction():
+                    await session.execute(statements.NO_TIME_LIMIT)
+                    await session.execute(statements.RECOVERY_BEGINS)
+                    await session.execute(statements.RAISE_EPOCHS)
+                yield True
+                await session.execute(statements.RECOVERY_ENDS)
+            finally:
+                await session.execute(statements.RECOVERY_UNLOCK, (self._schema,))
+
     async def keep_plan(self, digest: str, text: str) -> None:
         """Store a plan for as long as the registry lives."""
         async with self._session() as session:
@@ -155,15 +192,15 @@ class Registry:
 
         Organisations take turns.
         """
-        held_until_s = time.monotonic() + self._lease_s
+        asked_us = time.monotonic_ns() // 1_000
         async with self._session() as session:
             asked = {"limit": limit, "org_limit": self._org_limit, "lease_s": self._lease_s, "worker": self._worker}
             rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
             claims: list[Claim] = []
             bad: list[tuple[str, int]] = []
-            for key, epoch, desired, journal in rows:
+            for key, epoch, *row in rows:
                 try:
-                    claims.append(Claim(key, epoch, *_read(desired, journal), held_until_s))
+                    claims.append(self._claim(asked_us, key, epoch, *row))
                 except Unreadable as fault:
                     bad.append((key, epoch))
                     self.unreadable(key, str(fault))
@@ -177,11 +214,16 @@ class Registry:
         Raises:
             Unreadable: this release cannot read it.
         """
-        held_until_s = time.monotonic() + self._lease_s
+        asked_us = time.monotonic_ns() // 1_000
         async with self._session() as session:
             asked = {"key": key, "lease_s": self._lease_s, "worker": self._worker}
             found = await (await session.execute(statements.CLAIM_ONE, asked)).fetchone()
-        return None if found is None else Claim(found[0], found[1], *_read(found[2], found[3]), held_until_s)
+        return None if found is None else self._claim(asked_us, *found)
+
+    def _claim(self, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:
+        """A row as it was leased at `at_us` by the database's clock."""
+        known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
+        return Claim(key, epoch, *known, asked_us / 1e6 + self._lease_s, at_us - asked_us)
 
     async def sagas(self, *, key: str | None = None, phases: Sequence[str] | None = None, limit: int) -> list[Row]:
         """Look at sagas, those that changed last first.
@@ -213,6 +255,7 @@ class Registry:
         due_in_s: float | None,
         release: bool,
         waits_for: str | None = None,
+        why: str | None = None,
     ) -> Written | Newer | Lost | TenantTaken:
         """Commit one turn: journal, binding, what it says and when it is due next.
 
@@ -223,6 +266,7 @@ class Registry:
             due_in_s: From now; None: not before a newer version comes.
             release: Give the lease back; else it begins anew.
             waits_for: The outside system whose return makes it due (`wake`), whatever `due_in_s` says.
+            why: Why it waits, for people, where the journal does not say so.
 
         Raises:
             RegistryAway: it may or may not be committed.
@@ -241,6 +285,7 @@ class Registry:
             "org": claim.key.partition(":")[0],
             "due_in_s": due_in_s,
             "waits_for": waits_for,
+            "why": why,
             "lease_s": None if release else self._lease_s,
             "topics": [saying.topic for saying in sayings],
             "seqs": [saying.seq for saying in sayings],
@@ -313,10 +358,6 @@ class Registry:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
             raise RegistryAway(_brief(error)) from None
-
-
-def _read(desired: str, journal: str) -> tuple[Desired, Journal]:
-    return decode(Desired, desired.encode()), decode(Journal, journal.encode())
 
 
 async def _write(session: Connection, row: dict[str, Any]) -> bool | None:

@@ -47,7 +47,7 @@ CLAIM: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     FROM mine WHERE sagas.key = mine.key
-    RETURNING sagas.key, epoch, desired::text, journal::text
+    RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
 """
 """Organisations take turns, the one with the fewest leases first: one of each before a second of any. More are
 looked at than wanted, since another worker may be locking the same ones."""
@@ -56,16 +56,30 @@ CLAIM_ONE: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE key = %(key)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-    RETURNING key, epoch, desired::text, journal::text
+    RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
 """
 
 SAGAS: Final[LiteralString] = """
-    SELECT key, desired_version, phase, generation, tenant_id, waits_for,
+    SELECT key, desired_version, phase, generation, tenant_id, waits_for, why,
         extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,
         CASE WHEN lease_until > statement_timestamp() THEN worker END, journal::text
     FROM sagas WHERE (%(key)s::text IS NULL OR key = %(key)s)
         AND (%(phases)s::text[] IS NULL OR phase = ANY(%(phases)s))
     ORDER BY changed_at DESC LIMIT %(limit)s
+"""
+
+HEADS: Final[LiteralString] = """
+    SELECT key, coalesce((journal ->> 'seq')::bigint, 0), generation FROM sagas WHERE key = ANY(%s)
+"""
+UNDER_WAY: Final[LiteralString] = "SELECT key FROM sagas WHERE phase NOT IN ('empty', 'active', 'rolled_back')"
+RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
+RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(hashtextextended('recovery ' || %s, 0))"
+RECOVERY_UNLOCK: Final[LiteralString] = "SELECT pg_advisory_unlock(hashtextextended('recovery ' || %s, 0))"
+RECOVERY_BEGINS: Final[LiteralString] = "INSERT INTO recovery DEFAULT VALUES"
+RECOVERY_ENDS: Final[LiteralString] = "DELETE FROM recovery"
+NO_TIME_LIMIT: Final[LiteralString] = "SET LOCAL statement_timeout = 0"
+RAISE_EPOCHS: Final[LiteralString] = """
+    UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL
 """
 
 DEFER: Final[LiteralString] = """
@@ -84,7 +98,7 @@ RENEW: Final[LiteralString] = """
 WRITE: Final[LiteralString] = """
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
-            tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, changed_at = clock_timestamp(),
+            tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s

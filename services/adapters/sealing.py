@@ -40,9 +40,12 @@ class Sealer:
         self._keys = [(AESGCM(key[:32]), key[32:]) for key in derived]
 
     def seal(self, place: str, outputs: Mapping[str, Any], secret: frozenset[str]) -> dict[str, Any]:
-        """Seal the outputs named in `secret`; `place` is where they belong (key, generation, step)."""
+        """Seal the outputs named in `secret`; `place` is where they belong (key, generation, step).
+
+        So is any other that looks as if it were sealed: it is a stranger's, and `open` would take it for ours.
+        """
         return {
-            name: {MARK: self._seal(f"{place}/{name}", value)} if name in secret else value
+            name: {MARK: self._seal(f"{place}/{name}", value)} if name in secret or _looks_sealed(value) else value
             for name, value in outputs.items()
         }
 
@@ -53,7 +56,7 @@ class Sealer:
             Unsealable: no key opens one of them.
         """
         return {
-            name: self._open(f"{place}/{name}", value[MARK]) if isinstance(value, dict) and MARK in value else value
+            name: self._open(f"{place}/{name}", value[MARK]) if _looks_sealed(value) else value
             for name, value in outputs.items()
         }
 
@@ -76,3 +79,7 @@ class Sealer:
             except InvalidTag:
                 continue
         raise Unsealable(place)
+
+
+def _looks_sealed(value: Any) -> bool:
+    return isinstance(value, Mapping) and MARK in value

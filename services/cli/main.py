@@ -102,11 +102,19 @@ def ledger(
 
 
 @app.command(rich_help_panel=_SERVICES)
-def provisioner() -> None:
+def provisioner(
+    accept_older: Annotated[
+        bool,
+        typer.Option(
+            "--accept-older-registry",
+            help="Go on with a registry restored from a backup: look everything up that was done since.",
+        ),
+    ] = False,
+) -> None:
     """Drive the outside systems to what is desired."""
     from services.provisioner.main import main as run
 
-    raise typer.Exit(run(environment.service()))
+    raise typer.Exit(run(environment.service(), accept_older=accept_older))
 
 
 @app.command(rich_help_panel=_SERVICES)

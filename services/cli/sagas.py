@@ -118,6 +118,7 @@ def retry(
 
 _AGAIN: Final = "tried again now"
 _NOTHING: Final = "nothing to try again"
+_IN_GRACE: Final = "in its grace period, which this does not shorten"
 
 
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
@@ -129,16 +130,16 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from schemas import codec
     from schemas.topics import AUDIT
     from services.adapters.claims import Saying, Written
-    from services.adapters.clock import now_us
     from services.core import audit
+    from services.core.saga import GRACE
     from services.core.saga_marks import redriven
 
     try:
         claim = await registry.claim_one(key)
     except codec.Unreadable as fault:
         return f"its row cannot be read by this release: {fault}"
-    if claim is None:
-        rows = await registry.sagas(key=key, limit=1)
+    rows = await registry.sagas(key=key, limit=1)
+    if claim is None or not rows:
         return f"{rows[0].worker or 'somebody'} is at it now" if rows else "no such saga"
     journal, sayings = redriven(claim.journal), list[Saying]()
     if journal is not None:
@@ -150,7 +151,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
             what="retry",
             verdict="tried again",
             why=why,
-            at_us=now_us(),
+            at_us=claim.now_us(),
             material=material,
         )
         sayings = [Saying(AUDIT.name, number, codec.dump(line))]
@@ -161,7 +162,10 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
         # What was journalled stays; the lease goes back, and the newer version is taken up.
         await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)
         return "a newer version came just now"
-    return _NOTHING if journal is None else _AGAIN
+    if journal is None and rows[0].why == GRACE:
+        return _IN_GRACE
+    at_rest = claim.journal.target is not None and claim.journal.target.version >= claim.desired.version
+    return _NOTHING if journal is None and rows[0].why is None and at_rest else _AGAIN
 
 
 def _told(row: "Row") -> dict[str, Any]:
@@ -175,7 +179,7 @@ def _told(row: "Row") -> dict[str, Any]:
         "version": row.desired_version,
         "tenant_id": row.tenant_id,
         "stands_at": step,
-        "why": f"{row.waits_for} is away" if row.waits_for else why,
+        "why": f"{row.waits_for} is away" if row.waits_for else row.why or why,
         "due": None if row.due_s is None else rfc3339(int(row.due_s * 1_000_000)),
         "changed": rfc3339(int(row.changed_s * 1_000_000)),
         "worker": row.worker,
@@ -234,11 +238,10 @@ async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
     """
     from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
     from services.adapters.settings import required
+    from services.cli import show
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
     url = usable("DATABASE_URL", required(settings, "database_url"))
-    from services.cli import show
-
     registry = Registry(url, schema=SCHEMA, lease_s=_LEASE_S, worker=worker, connections=_CONNECTIONS)
     registry.unreadable = lambda key, why: show.say(f"{key}: its row cannot be read by this release: {why}")
     try:

@@ -11,6 +11,7 @@ from typing import Final
 import rfc8785
 from pydantic import TypeAdapter, ValidationError
 
+from schemas import webhook
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
@@ -154,6 +155,7 @@ def _comparable(
     if properties is None:
         return None, None
     try:
+        webhook.bounded(properties)
         bare = {name: value for name, value in properties.items() if name != tenant_id_from}
         bare_mac = keyed(mac_key, rfc8785.dumps(bare))
         if tenant is not None and tenant.configuration_mac == bare_mac:

@@ -7,17 +7,20 @@ that is given, every step says how it is undone. Teardown is the reverse of the 
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
-from services.core.references import REFERENCE, references
+from services.core.references import references
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_DURATION: Final = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_DURATION: Final = re.compile(r"P(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?")
 _UNITS_S: Final = (604_800, 86_400, 3_600, 60, 1)
 _OWN: Final = frozenset({"name", "kind", "undo", "retries", "timeout_s", "destroy_after"})
+
+GRACE_MAX_S: Final = 3_660 * 86_400
+"""Ten years: what outlives that is no grace period, and a date far enough away is none of the database's."""
 
 TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation", "name", "schema", "enabled"})
 """What `{tenant.…}` may name."""
@@ -57,7 +60,8 @@ class Step:
         retries: Answers of the system that may lead nowhere before it counts as exhausted.
         timeout_s: Of one call.
         destroy_after_s: How long teardown waits before it undoes this step.
-        settings: The kind's own, with references; `{settings.…}` already replaced.
+        settings: The kind's own, with references.
+        given: What `{settings.…}` is replaced with, the same for every tenant; some are secret.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Step:
     timeout_s: float
     destroy_after_s: int
     settings: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +153,11 @@ def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Collection[st
         yield "retries: 1 to 100"
     if not isinstance(row.get("timeout_s", 10), int | float) or not 0 < row.get("timeout_s", 10) <= 60:
         yield "timeout_s: above 0, at most 60"
-    if duration_s(str(row.get("destroy_after", "PT0S"))) is None:
+    grace_s = duration_s(str(row.get("destroy_after", "PT0S")))
+    if grace_s is None:
         yield "destroy_after: not an ISO 8601 duration of weeks, days, hours, minutes and seconds"
+    elif grace_s > GRACE_MAX_S:
+        yield f"destroy_after: at most P{GRACE_MAX_S // 86_400}D"
 
 
 def _reference_faults(own: Mapping[str, Any], earlier: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -175,18 +183,6 @@ def _step(row: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str,
         retries=row.get("retries", 8),
         timeout_s=float(row.get("timeout_s", 10)),
         destroy_after_s=duration_s(str(row.get("destroy_after", "PT0S"))) or 0,
-        settings=_given(own, settings),
+        settings=own,
+        given=settings,
     )
-
-
-def _given(value: Any, settings: Mapping[str, Any]) -> Any:
-    """Replace `{settings.…}` alone: those are the same for every tenant."""
-    if isinstance(value, str):
-        return REFERENCE.sub(
-            lambda found: str(settings[found[1][9:]] or "") if found[1].startswith("settings.") else found[0], value
-        )
-    if isinstance(value, Mapping):
-        return {name: _given(part, settings) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_given(part, settings) for part in value]
-    return value

@@ -1,11 +1,12 @@
-"""References in a plan's settings, `{tenant.…}`, `{configuration.…}`, `{steps.NAME.OUTPUT}`, and what replaces them.
+"""References in a plan: `{tenant.…}`, `{configuration.…}`, `{steps.NAME.OUTPUT}`, `{settings.…}`, and their values.
 
-Rule: replacing is total: what is needed and missing is returned by name, never raised and never guessed.
+Rule: replacing is total: what is needed and missing is returned by name, never raised and never guessed. It is done
+once: what replaces a reference is never read for references itself, whoever wrote it.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 REFERENCE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\?)?\}")
@@ -22,11 +23,13 @@ class Facts:
         tenant: By the names of `TENANT_NAMES`.
         configuration: The tenant's.
         outputs: Name of a step to its outputs.
+        settings: The operator's, by name; some are secret.
     """
 
     tenant: Mapping[str, Any]
     configuration: Mapping[str, Any]
     outputs: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def used_configuration(settings: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +96,12 @@ def _replace_text(text: str, facts: Facts, missing: list[str]) -> Any:
 
 def _look_up(path: str, optional: bool, facts: Facts, missing: list[str]) -> Any:  # noqa: FBT001 - the mark `?`
     root, *names = path.split(".")
-    value: Any = {"tenant": facts.tenant, "configuration": facts.configuration, "steps": facts.outputs}[root]
+    value: Any = {
+        "tenant": facts.tenant,
+        "configuration": facts.configuration,
+        "steps": facts.outputs,
+        "settings": facts.settings,
+    }[root]
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     if value is None:

@@ -22,6 +22,9 @@ from services.core.references import Facts, substitute, used_configuration
 HELD_US: Final = 60_000_000
 """How long a version that another tenant stands in the way of waits before it is tried again (spec section 6)."""
 
+GRACE: Final = "grace"
+"""Reason of a wait for a step's `destroy_after`."""
+
 _NEVER: Final = StepLog()
 _GIVEN_UP: Final = frozenset({Verdict.REFUSED, Verdict.EXHAUSTED})
 _NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
@@ -83,7 +86,7 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
     move = _take(journal, desired, now_us) or _unbarred(_WAYS[journal.phase](plans, journal, now_us), barred)
     if not isinstance(move, Wait):
         return move
-    if move.reason == "grace" and desired.installed and _newer(journal, desired):
+    if move.reason == GRACE and desired.installed and _newer(journal, desired):
         return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
     return _sweep(plans, journal, now_us, move, barred)
 
@@ -170,7 +173,7 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         due_us = journal.turned_at + step.destroy_after_s * 1_000_000
         # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
-            return Wait(due_us, "grace", step.name)
+            return Wait(due_us, GRACE, step.name)
         return _stopped(step, log, now_us) or _undo(life, step, log)
     return Finish()
 
@@ -236,7 +239,7 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
 
 
 def facts(
-    life: Life, key: str, *, enabled: bool, configuration: Mapping[str, Any], outputs: Mapping[str, Json]
+    life: Life, key: str, step: Step, *, enabled: bool, configuration: Mapping[str, Any], outputs: Mapping[str, Json]
 ) -> Facts:
     """What the references in a step's settings are replaced with."""
     org, _, integration = key.partition(":")
@@ -250,7 +253,7 @@ def facts(
         "schema": schema_name(key, life.generation),
         "enabled": enabled,
     }
-    return Facts(tenant, configuration, outputs)
+    return Facts(tenant, configuration, outputs, step.given)
 
 
 def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...], str | None]:
@@ -262,7 +265,7 @@ def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str,
     configuration = used_configuration(step.settings, wanted.configuration)
     inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
     outputs = {name: log.outputs or log.former for name, log in life.steps.items()}
-    given = facts(life, wanted.key, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
+    given = facts(life, wanted.key, step, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)
     text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))
     place = settings.get("url")

@@ -14,7 +14,7 @@ from schemas.tenant import Desired
 from services.core.calls import Verb
 from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
 from services.core.plan import LEFT_BEHIND, REISSUED, Plan
-from services.core.saga import HELD_US, NONE, PARKED, Barred, Plans, next_move
+from services.core.saga import GRACE, HELD_US, NONE, PARKED, Barred, Plans, next_move
 
 SWEEP_AFTER_US: Final = 60_000_000
 """Beside the longest call: when a life that ended is looked up again (spec section 6)."""
@@ -36,7 +36,7 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 }
 """What a phase becomes, and what is said, when it has done all it had to."""
 
-_OUR_OWN: Final = frozenset({"grace", "retrying", "system_away"})
+_OUR_OWN: Final = frozenset({GRACE, "retrying", "system_away"})
 """Reasons of waits that no other tenant, and no other version, stands behind."""
 
 _LED_NOWHERE: Final = frozenset({Verdict.RETRYABLE, Verdict.UNKNOWN})
@@ -111,7 +111,10 @@ def redriven(journal: Journal) -> Journal | None:
         return journal.model_copy(update={"held_until": 0})
     if life is None or phase is Phase.ACTIVE:
         return None
+    # No wish shortens a grace period.
     waits = {name for name, log in life.steps.items() if log.not_before or log.verdict in _LED_NOWHERE}
+    if not waits:
+        return None
     rested = {name: _rested(log) if name in waits else log for name, log in life.steps.items()}
     return journal.model_copy(update={"life": life.model_copy(update={"steps": rested})})
 
@@ -249,7 +252,7 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     if phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
         change["life"] = None
         if life is not None and any(log.n for log in life.steps.values()):
-            change["sweeps"] = (*journal.sweeps, _sweep_of(life, plans.of(life), now_us))
+            change["sweeps"] = (*journal.sweeps, sweep_of(life, plans.of(life), now_us))
     elif life is not None and journal.phase is not Phase.RESTORING:
         change["life"] = life.model_copy(update={"good": journal.target})
     return journal.model_copy(update=change), said
@@ -270,7 +273,8 @@ def _reason(journal: Journal) -> str | None:
     return None
 
 
-def _sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
+def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
+    """What is to be looked up again of a life that is over; the plan is its own."""
     looked_for = {
         step.name: StepLog(
             n=log.n,

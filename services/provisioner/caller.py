@@ -111,7 +111,8 @@ class Caller:
             for name, one in life.steps.items()
         }
         enabled = bool(log.inputs.get("enabled", True))
-        given = facts(life, key, enabled=enabled, configuration=log.inputs.get("configuration", {}), outputs=named)
+        configuration = log.inputs.get("configuration", {})
+        given = facts(life, key, move.step, enabled=enabled, configuration=configuration, outputs=named)
         settings, missing = substitute(move.step.settings, given)
         if missing:
             return Refused(f"missing: {', '.join(missing)}")

@@ -5,18 +5,18 @@ missed: its offset is outside the log, or the registry is empty while the group 
 """
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from schemas.codec import Unreadable, decode, encode, texts
-from schemas.dead_letter import DeadLetter
+from schemas.codec import Message, Unreadable, decode
 from schemas.tenant import Desired
 from schemas.topics import DEAD_LETTERS, named
 from services.adapters.consumer import Consumer, Fetched
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
+from services.core.dead_letters import letter
+from services.core.journal import Place
 
 R = TypeVar("R")
 
@@ -25,8 +25,8 @@ _WAIT_S: Final = 0.1
 _AWAY_FIRST_S: Final = 0.2
 _AWAY_MOST_S: Final = 5.0
 _WAY_BACK: Final = (
-    "have every key published again (`lifecycle ledger --republish`), then delete the group's offsets. Generations "
-    "will begin anew at 1: look outside for what carries a greater one in its name, since nobody else will remove it"
+    "have every key published again (`lifecycle ledger --republish`), then start one provisioner with "
+    "--accept-older-registry"
 )
 
 
@@ -116,18 +116,9 @@ class Intake:
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
 
     async def _bury(self, record: Fetched, fault: Unreadable) -> None:
-        place = f"{record.topic}/{record.partition}/{record.offset}"
+        place = Place(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
-        letter = DeadLetter.model_construct(
-            id=place,
-            key=key,
-            reason="unreadable",
-            detail=str(fault),
-            origin=record.topic,
-            at=self._now_us(),
-            headers=texts(record.headers),
-            body_base64=b64encode(record.value or b"").decode(),
-        )
-        message = encode(letter, key=key, ce_id=place, source="/genesys-lifecycle/provisioner", at_us=letter.at)
+        raw = Message(record.key, record.value or b"", record.headers)
+        message = letter(key, "unreadable", str(fault), place, raw, source="provisioner").message
         await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
-        self._log.error("dead letter", place=place, why=str(fault))
+        self._log.error("dead letter", place=f"{place.topic}/{place.partition}/{place.offset}", why=str(fault))

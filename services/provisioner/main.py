@@ -33,6 +33,7 @@ from services.provisioner.gates import Gates
 from services.provisioner.intake import Intake, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, settings_for_plans
+from services.provisioner.recovery import Recovery
 from services.provisioner.runner import Limits, Runner
 from services.provisioner.turns import Turns
 
@@ -74,8 +75,12 @@ class _Parts:
         return {"registry": self.runner.registry_fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, *, accept_older: bool = False) -> int:
     """Run the provisioner until SIGTERM or SIGINT.
+
+    Args:
+        settings: Of the process.
+        accept_older: Go on with a registry that is older than what was said from it.
 
     Returns:
         0 after a clean stop.
@@ -84,28 +89,31 @@ def main(settings: Settings) -> int:
         Unusable: with every fault of the configuration.
     """
     log = logs.configure("provisioner", settings.log_level)
-    return uvloop.run(_main(settings, log))
+    return uvloop.run(_main(settings, log, accept_older=accept_older))
 
 
-async def _main(settings: Settings, log: Logger) -> int:
+async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     plan = settings.plan_file or Path(__file__).with_name("plan.toml")
     try:
-        return await serve(settings, Hands(built, kinds.SECRET_OUTPUTS, plan.read_text(encoding="utf-8")), log)
+        hands = Hands(built, kinds.SECRET_OUTPUTS, plan.read_text(encoding="utf-8"))
+        return await serve(settings, hands, log, accept_older=accept_older)
     except OSError as error:
         raise Unusable(f"PLAN_FILE: {plan}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Unusable(f"PLAN_FILE: {plan}: not UTF-8") from None
     finally:
         for kind in built.values():
             await kind.close()
 
 
-async def serve(settings: Settings, hands: Hands, log: Logger) -> int:
+async def serve(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool = False) -> int:
     """Run with the given hands until SIGTERM or SIGINT.
 
     Raises:
         Unusable: with every fault of the configuration.
     """
-    parts = _parts(settings, hands, log)
+    parts = _parts(settings, hands, log, accept_older=accept_older)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parts.stopping.set)
@@ -121,7 +129,7 @@ async def serve(settings: Settings, hands: Hands, log: Logger) -> int:
     return 0
 
 
-def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
+def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool) -> _Parts:
     registry = Registry(
         usable("DATABASE_URL", required(settings, "database_url", "kafka_bootstrap_servers")),
         schema=SCHEMA,
@@ -145,9 +153,11 @@ def _parts(settings: Settings, hands: Hands, log: Logger) -> _Parts:
             log,
         ),
         Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
-        now_us=clock.now_us,
         log=log,
     )
+    runner.prove = Recovery(
+        registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log
+    ).prove
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
     runner.said = outbox.wake
@@ -187,7 +197,12 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
 
 
 async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
-    """Read until asked to stop, with a new consumer after a broker said no."""
+    """Read until asked to stop, with a new consumer after a broker said no; not before the registry is proved."""
+    proved = asyncio.create_task(parts.runner.proved.wait(), name="proved")
+    stop = asyncio.create_task(parts.stopping.wait(), name="stop before")
+    await asyncio.wait({proved, stop}, return_when=asyncio.FIRST_COMPLETED)
+    proved.cancel()
+    stop.cancel()
     while not parts.stopping.is_set():
         group = f"{settings.topic_prefix}lifecycle-provisioner"
         consumer = Consumer(

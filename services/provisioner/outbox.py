@@ -1,21 +1,24 @@
 """Registry → `lifecycle.outcomes` and `lifecycle.audit`: in order within a key, deleted after the delivery report.
 
 Rule: a record may be sent twice, equal to the byte; it is never lost, and never first sent before an older one of its
-key.
+key. What cannot be read goes to dead letters and is no longer in the way.
 """
 
 import asyncio
 from typing import Final
 
 from schemas.audit import Audit
-from schemas.codec import Message, decode, encode
+from schemas.codec import Message, Unreadable, decode, encode
 from schemas.outcome import Outcome
-from schemas.topics import AUDIT
+from schemas.topics import AUDIT, DEAD_LETTERS
+from services.adapters import clock
 from services.adapters.claims import Unacknowledged
 from services.adapters.kafka import Ack, KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
 from services.core import audit
+from services.core.dead_letters import letter
+from services.core.journal import Place
 
 BATCH: Final = 500
 _POLL_S: Final = 1.0
@@ -68,7 +71,12 @@ class Outbox:
                 else:
                     failed[row.key] = result.reason if isinstance(result, KafkaError) else failed[row.key]
 
-            self._producer.send(self._prefix + row.topic, _message(row), report)
+            try:
+                topic, message = row.topic, _message(row)
+            except Unreadable as fault:
+                topic, message = DEAD_LETTERS.name, _letter(row, fault)
+                self._log.error("dead letter", place=f"outbox/{row.id}", key=row.key, why=str(fault))
+            self._producer.send(self._prefix + topic, message, report)
 
         try:
             for row in rows:
@@ -100,3 +108,8 @@ def _message(row: Unacknowledged) -> Message:
         source="/genesys-lifecycle/provisioner",
         at_us=outcome.at,
     )
+
+
+def _letter(row: Unacknowledged, fault: Unreadable) -> Message:
+    place = Place("outbox", 0, row.id, clock.now_us())
+    return letter(row.key, "unreadable", str(fault), place, Message(None, row.value, []), source="provisioner").message

@@ -5,7 +5,8 @@ committed with whatever is decided next. Sagas share nothing but the worker's ti
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,8 @@ _POLL_S: Final = 0.5
 
 _CLAIMS: Final = 8
 """A full worker asks for more when an eighth of its places is free: one claim each would be one statement a saga."""
+_STOPPED_S: Final = 60.0
+"""How long a saga rests after an error that nobody foresaw."""
 _AWAY_FIRST_S: Final = 0.1
 _AWAY_MOST_S: Final = 5.0
 _ENDS: Final = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED})
@@ -57,7 +60,6 @@ class Runner:
         turns: Turns,
         limits: Limits,
         *,
-        now_us: Callable[[], int],
         log: Logger,
     ) -> None:
         """Prepare a worker.
@@ -66,13 +68,12 @@ class Runner:
             registry: Started.
             turns: Decides, and makes the calls.
             limits: Of this worker.
-            now_us: The clock.
             log: Of the service.
         """
         self._registry, self._turns = registry, turns
         turns.well_again = self._well_again
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
-        self._now_us, self._log = now_us, log
+        self._log = log
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._waking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -80,6 +81,10 @@ class Runner:
         self._stopping = False
         self.registry_fault = "not asked yet"
         """What is wrong with the registry; empty text when it is well."""
+        self.proved = asyncio.Event()
+        """Set while the registry is known to be no older than what was said from it."""
+        self.prove: Callable[[], Awaitable[str]] = _nothing_wrong
+        """Asked before the first claim, and again after the registry was away: why nothing may be claimed, if so."""
         self.said: Callable[[], None] = lambda: None
         """Called when something to be published was committed."""
 
@@ -115,14 +120,24 @@ class Runner:
             renewing.cancel()
 
     def stop(self) -> None:
-        """Start no further call; `run` returns when those under way are settled and their leases given back."""
+        """Intend no further call; `run` returns when those intended are settled and their leases given back."""
         self._stopping = True
         self._wake.set()
 
     async def _drive(self, claim: Claim) -> None:
+        try:
+            await self._driven(claim)
+        except Exception as error:  # noqa: BLE001 - one saga's fault is no other's
+            self._log.exception("saga stopped", key=claim.key)
+            why = f"stopped by {type(error).__name__}, which the provisioner's log tells whole"
+            with suppress(RegistryAway):
+                # As it was last written: an intent whose call was made is in doubt.
+                await self._registry.write(claim, claim.journal, (), due_in_s=_STOPPED_S, release=True, why=why)
+
+    async def _driven(self, claim: Claim) -> None:
         journal, lines = claim.journal, list[Saying]()
         while True:
-            now_us = self._now_us()
+            now_us = claim.now_us()
             step = await self._next(claim, journal, now_us)
             try:
                 match await self._commit(claim, step, lines, now_us):
@@ -141,7 +156,7 @@ class Runner:
                 answer = await self._turns.answer(step)
             finally:
                 self._turns.leave(step)
-            now_us = self._now_us()
+            now_us = claim.now_us()
             journal = settle(step.turn.journal, move, answer, now_us, self._pace)
             lines = self._turns.lines(claim.key, journal, move, answer, now_us)
 
@@ -162,7 +177,13 @@ class Runner:
         while True:
             try:
                 result = await self._registry.write(
-                    claim, turn.journal, sayings, due_in_s=due_in_s, release=release, waits_for=step.waits_for
+                    claim,
+                    turn.journal,
+                    sayings,
+                    due_in_s=due_in_s,
+                    release=release,
+                    waits_for=step.waits_for,
+                    why=step.why,
                 )
                 break
             except RegistryAway as error:
@@ -197,19 +218,25 @@ class Runner:
         self.said()
 
     async def _claim(self, limit: int) -> list[Claim]:
+        claims: list[Claim] = []
         try:
-            claims = await self._registry.claim(limit)
+            fault = "" if self.proved.is_set() else await self.prove()
+            if not fault:
+                self.proved.set()
+                claims = await self._registry.claim(limit)
         except RegistryAway as error:
-            self.registry_is(str(error))
+            fault = str(error)
+        self.registry_is(fault)
+        if fault:
             await self._rest(_AWAY_MOST_S)
-            return []
-        self.registry_is("")
         return claims
 
     def registry_is(self, fault: str) -> None:
         """Note what is wrong with the registry; empty text when it is well."""
-        if fault and not self.registry_fault:
-            self._log.error("registry away", why=fault)
+        if fault and fault != self.registry_fault:
+            self._log.error("registry cannot be used", why=fault)
+        if fault:
+            self.proved.clear()
         self.registry_fault = fault
         metrics.REGISTRY_UP.set(0 if fault else 1)
 
@@ -247,11 +274,13 @@ class Runner:
             return
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        claim = self._running.pop(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("saga stopped", key=claim.key, why=repr(error))
+        del self._running[task]
         if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
             self._wake.set()
+
+
+async def _nothing_wrong() -> str:
+    return ""
 
 
 def _saying(outcome: Outcome) -> Saying:

@@ -14,7 +14,7 @@ from services.adapters.registry import RegistryAway
 from services.core.calls import Absent, Answer, Call, Retryable, Unknown
 from services.core.moves import Called, Wait
 from services.core.plan import BadPlan
-from services.core.saga import Plans
+from services.core.saga import GRACE, Plans
 from services.core.saga_marks import Turn, decide
 from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates, system_of
@@ -34,6 +34,7 @@ class Step:
         system: Whom the call goes to, where a place there is held.
         probes: Whether the call finds out if that system is well again.
         waits_for: The system that the saga waits for, where it is away.
+        why: Why the turn ends in a wait, where its journal does not say so.
     """
 
     turn: Turn
@@ -41,6 +42,7 @@ class Step:
     system: str | None = None
     probes: bool = False
     waits_for: str | None = None
+    why: str | None = None
 
 
 class Turns:
@@ -72,10 +74,13 @@ class Turns:
             return Step(Turn(journal, Wait(now_us), ()))
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
-            return Step(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()))
+            why = f"its plan cannot be carried out: {error}"
+            return Step(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), why=why)
         step = await self._let_in(claim, plans, journal, now_us)
         if plans.unusable and isinstance(step.turn.move, Wait):
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
+            why = f"the plan of an ended life cannot be carried out: {'; '.join(plans.unusable.values())}"
+            return replace(step, why=why)
         return step
 
     async def _let_in(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> Step:
@@ -85,7 +90,7 @@ class Turns:
             turn = decide(plans, journal, claim.desired, now_us, barred)
             move = turn.move
             if isinstance(move, Wait):
-                return Step(turn, waits_for=away)
+                return Step(turn, waits_for=away, why=GRACE if move.reason == GRACE else None)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
             if not isinstance(prepared, Call):
                 return Step(turn, prepared)

@@ -6,17 +6,25 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import confluent_kafka.admin
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from schemas.outcome import State
-from schemas.topics import DESIRED, named
+from schemas.topics import DESIRED, OUTCOMES, Topic, named
 from services.core.audit import genuine
 from tests.eventually import eventually
 from tests.provisioner_child import CANARY
 from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, gone, key, shut
 from tests.saga_world import STEPS
+
+
+def empty(topic: Topic, scene: Scene) -> None:
+    """Remove every record of a topic."""
+    admin = AdminClient({"bootstrap.servers": scene.kafka})
+    places = [TopicPartition(named(topic, scene.prefix), number, -1) for number in range(PARTITIONS)]
+    for future in admin.delete_records(places).values():
+        future.result(10)
 
 
 @pytest.fixture
@@ -189,9 +197,34 @@ def test_a_registry_that_is_empty_though_its_group_has_read_stops_intake(scene: 
     scene.ended(key(1), 1)
     assert end(process) == 0
     scene.run("DROP SCHEMA lifecycle CASCADE")
+    process = scene.start(METRICS_PORT=str(scene.port))
+    eventually(lambda: "older than what was said from it" in scene.ready(scene.port)[1].get("registry", ""))
+    assert scene.ready(scene.port)[0] == 503
+    assert end(process) == 0
+    # Where nobody ever said anything, the group tells.
+    empty(OUTCOMES, scene)
     scene.start(METRICS_PORT=str(scene.port))
     eventually(lambda: "the registry is empty" in scene.ready(scene.port)[1].get("intake", ""))
     assert scene.ready(scene.port)[0] == 503
+
+
+def test_what_cannot_be_read_in_the_outbox_goes_to_dead_letters_and_stands_in_nobodys_way(scene: Scene) -> None:
+    process = scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    assert end(process) == 0
+    scene.run(
+        "INSERT INTO lifecycle.outbox (key, topic, seq, value) SELECT key, 'lifecycle.outcomes', 0, 'not ours' FROM"
+        " lifecycle.sagas UNION ALL VALUES ('k', 'lifecycle.audit', 1, '{}'::bytea)"
+    )
+    scene.start()
+    scene.wish([gone(key(1), 2)])
+    assert scene.ended(key(1), 2).state is State.DONE
+    eventually(lambda: not scene.rows("SELECT id FROM lifecycle.outbox"))
+    letters = scene.letters()
+    assert {(letter.key, letter.origin, letter.body) for letter in letters} == {
+        (key(1), "outbox", b"not ours"), (None, "outbox", b"{}"),
+    }  # fmt: skip
 
 
 def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> None:
@@ -201,10 +234,7 @@ def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> No
         scene.ended(key(number), 1)
     assert end(process) == 0
     scene.wish([desired(key(number), 2) for number in range(10)])
-    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": scene.kafka})
-    places = [TopicPartition(named(DESIRED, scene.prefix), number, -1) for number in range(PARTITIONS)]
-    for future in admin.delete_records(places).values():
-        future.result(10)
+    empty(DESIRED, scene)
     scene.start(METRICS_PORT=str(scene.port))
     eventually(lambda: "the group stands at" in scene.ready(scene.port)[1].get("intake", ""))
 
@@ -249,7 +279,7 @@ def test_a_consumer_that_another_member_fenced_is_said_and_begins_anew(scene: Sc
     scene.ended(key(1), 1)
     assert scene.ready(scene.port)[0] == 200
     group, member = f"{scene.prefix}lifecycle-provisioner", f"{socket.gethostname()}-{scene.port}"
-    other = confluent_kafka.Consumer(
+    other = Consumer(
         {"bootstrap.servers": scene.kafka, "group.id": group, "group.instance.id": member, "session.timeout.ms": 6_000}
     )
     other.subscribe([named(DESIRED, scene.prefix)])

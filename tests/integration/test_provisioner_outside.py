@@ -156,6 +156,47 @@ def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage)
     assert [line.why for line in lines] == ["an operator's wish, while it was removal_failed"]
 
 
+def test_an_operator_sees_why_nothing_moves(stage: Stage) -> None:
+    in_grace, stuck = stage.keys(2)
+    graceful = stage.scene.folder / "graceful.toml"
+    shipped = SHIPPED_PLAN.read_text()
+    graceful.write_text(shipped.replace('name = "tokens"\n', 'name = "tokens"\ndestroy_after = "P1D"\n'))
+    process = stage.scene.start(PLAN_FILE=str(graceful))
+    stage.scene.wish([desired(in_grace, 1), desired(stuck, 1)])
+    ended(stage, [in_grace, stuck], 1)
+    stage.scene.wish([gone(in_grace, 2)])
+    shown = eventually(lambda: (one := _sagas(stage, "show", in_grace))["why"] == "grace" and one)
+    assert shown["due"] > shown["changed"][:10] + "T99", "tomorrow"
+    (tried,) = _sagas(stage, "retry", in_grace, status=1)
+    assert tried["result"] == "in its grace period, which this does not shorten"
+    eventually(lambda: _sagas(stage, "show", in_grace)["why"] == "grace")
+    assert end(process) == 0
+
+    tokenless = stage.scene.folder / "tokenless.toml"
+    tokenless.write_text(shipped[: shipped.index('[[step]]\nname = "tokens"')])
+    process = stage.scene.start(PLAN_FILE=str(tokenless), OAUTH_URL="")
+    stage.scene.wish([gone(stuck, 2)])
+    why = eventually(lambda: _sagas(stage, "show", stuck)["why"])
+    assert why.startswith("its plan cannot be carried out: step 6 (tokens): {settings.oauth_url}: OAUTH_URL is missing")
+    assert _sagas(stage, "retry", stuck) == [{"key": stuck, "result": "tried again now"}]
+    assert end(process) == 0
+    stage.scene.start()
+    _sagas(stage, "retry", stuck)
+    eventually(lambda: _sagas(stage, "show", stuck)["why"] == "grace")
+
+
+def test_a_plan_that_is_no_text_is_named(stage: Stage) -> None:
+    plan = stage.scene.folder / "plan.toml"
+    plan.write_bytes(b'[[step]]\nname = "\xff"\n')
+    argv = (sys.executable, "-m", "services.cli.main", "provisioner")
+    environ = {
+        "PATH": os.environ["PATH"], "KAFKA_BOOTSTRAP_SERVERS": stage.scene.kafka, "DATABASE_URL": stage.scene.database,
+        "KEYRING_FILE": str(stage.scene.folder / "keyring.json"), "PLAN_FILE": str(plan),
+    }  # fmt: skip
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"lifecycle: PLAN_FILE: {plan}: not UTF-8")
+
+
 def test_a_life_is_finished_with_the_plan_that_it_began_with(stage: Stage) -> None:
     old, new = stage.keys(2)
     process = stage.scene.start()

@@ -14,7 +14,7 @@ from schemas.outcome import Outcome
 from schemas.saga import Journal, Life, Sweep
 from schemas.tenant import Desired
 from schemas.topics import OUTCOMES
-from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway
 from services.adapters.sealing import Sealer
 from services.core.calls import Answer, Call, Done, Retryable, Verb
@@ -61,8 +61,11 @@ class Deaf(Registry):
         due_in_s: float | None,
         release: bool,
         waits_for: str | None = None,
+        why: str | None = None,
     ) -> Written | Newer | Lost | TenantTaken:
-        result = await super().write(claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for)
+        result = await super().write(
+            claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for, why=why
+        )
         if self.lost(journal, release):
             self.lost = lambda _, __: False
             await self.store([gone(claim.key, 2)])
@@ -76,6 +79,27 @@ class Unrenewing(Registry):
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         raise ArithmeticError(len(claims))
+
+
+class Broken(Registry):
+    """A registry that fails in a way nobody foresaw when a saga's intent is written."""
+
+    async def write(
+        self,
+        claim: Claim,
+        journal: Journal,
+        sayings: Sequence[Saying],
+        *,
+        due_in_s: float | None,
+        release: bool,
+        waits_for: str | None = None,
+        why: str | None = None,
+    ) -> Written | Newer | Lost | TenantTaken:
+        if claim.key == key(1) and not release:
+            raise ArithmeticError("canary")
+        return await super().write(
+            claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for, why=why
+        )
 
 
 async def _outcomes(registry: Registry) -> list[Outcome]:
@@ -101,7 +125,6 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN) -> Runner:
             log,
         ),
         Limits(4, LEASE_S, Pace(first_s=0.05)),
-        now_us=lambda: time.time_ns() // 1_000,
         log=log,
     )
 
@@ -163,6 +186,32 @@ async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(data
         async with asyncio.timeout(20):
             await runner.run()
     hand.held.set()
+    await registry.close()
+
+
+async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_other(
+    database_url: str, hand: Hand
+) -> None:
+    registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await registry.start()
+    runner = _runner(registry, hand)
+    await runner.prepare()
+    hand.held.set()
+    await registry.store([desired(key(1), 1), desired(key(2), 1)])
+    running = asyncio.create_task(runner.run())
+
+    async def at_rest() -> dict[str, Row]:
+        rows = {row.key: row for row in await registry.sagas(limit=5)}
+        return rows if rows[key(1)].why and rows[key(2)].phase == "active" else {}
+
+    rows = await eventually_async(at_rest)
+    runner.stop()
+    await running
+    stopped = rows[key(1)]
+    assert stopped.why == "stopped by ArithmeticError, which the provisioner's log tells whole"
+    assert stopped.worker is None
+    assert stopped.due_s is not None
+    assert stopped.due_s > time.time() + 30
     await registry.close()
 
 

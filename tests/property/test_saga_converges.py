@@ -27,7 +27,8 @@ CRASHES = st.frozensets(st.integers(1, 80), max_size=8)
 BARS = st.lists(st.booleans(), max_size=40)
 
 
-def _told(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], Wishes]:
+def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], Wishes]:
+    """A story as wishes, each with the mark before which it comes; and the wishes as they are in the end."""
     wishes, told, at = Wishes(), [], 0
     for gap, what, number in story:
         at += gap
@@ -44,7 +45,7 @@ def test_it_ends_as_wished_with_each_thing_once(
     bars: list[bool],
     again: frozenset[int],
 ) -> None:
-    told, wishes = _told(story)
+    told, wishes = told_story(story)
     world = World(modes=modes)
     worker = Worker(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
     worker.run(told)
@@ -84,7 +85,7 @@ def _agrees(worker: Worker, world: World) -> None:
 def test_a_journal_is_the_same_after_storing_it(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:
-    told, _ = _told(story)
+    told, _ = told_story(story)
     worker = Worker(World(modes=modes), told[0][1], crashes=crashes)
     worker.run(told)
     assert worker.journal.model_dump_json() == worker.stored

@@ -89,6 +89,15 @@ def test_of_an_error_only_a_short_code_is_kept() -> None:
         assert means(Verb.CREATE, 401, odd) == Refused("HTTP 401")
 
 
+def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
+    call = a_call(
+        Verb.CREATE, settings={"credentials": {"client_secret": "s3cr3t-A.b"}}, outputs={"access_token": "tok3n"}
+    )
+    for quoted in ("s3cr3t-A.b", "s3cr3t", "tok3n"):
+        assert meaning(call, Response(401, {}, {"error": quoted})) == Refused("HTTP 401")
+    assert meaning(call, Response(401, {}, {"error": "invalid_client"})) == Refused("HTTP 401 invalid_client")
+
+
 def test_a_silence_leaves_in_doubt_only_what_could_change_something() -> None:
     for verb in Verb:
         assert silence(a_call(verb), NotSent("refused")) == Retryable("refused", silent=True)
@@ -101,14 +110,17 @@ def test_what_will_not_pass_soon_spends_a_try() -> None:
     assert silence(a_call(Verb.CREATE), NotSent("no address", passing=False)) == Retryable("no address")
 
 
-@pytest.mark.parametrize("body", [None, [], "ok", 7, True])
-def test_a_success_that_shows_no_resource_proves_nothing(body: Any) -> None:
-    assert isinstance(shown(a_call(Verb.CREATE), Response(200, {}, body)), Unknown)
+@pytest.mark.parametrize(
+    "body", [None, [], "ok", 7, True, {}, {"id": "7"}, OURS | {"generation": 2}, OURS | {"key": "another"}], ids=str
+)
+def test_a_success_that_does_not_show_our_resource_proves_nothing_and_costs_a_try(body: Any) -> None:
+    answer = shown(a_call(Verb.CREATE), Response(200, {}, body))
+    assert answer == Unknown("the answer shows no resource of ours", silent=False)
 
 
 @pytest.mark.parametrize("told", [[[[]]], "\ud800", {"$sealed": "AAAA"}, "x" * 2_000, 7, None, "a\nb"])
 def test_an_id_that_is_no_short_text_is_not_kept(told: object) -> None:
     call = a_call(Verb.CREATE)
-    kept = shown(call, Response(200, {}, {"id": told}))
+    kept = shown(call, Response(200, {}, OURS | {"id": told}))
     assert kept == Done({"id": resource_name(call.key, call.generation)})
-    assert shown(call, Response(200, {}, {"id": "0061x"})) == Done({"id": "0061x"})
+    assert shown(call, Response(200, {}, OURS | {"id": "0061x"})) == Done({"id": "0061x"})

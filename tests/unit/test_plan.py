@@ -27,9 +27,12 @@ def test_what_is_not_the_plans_is_the_kinds() -> None:
     assert step.settings == {"url": "x", "body": {"b": [1, "{tenant.id}"]}}
 
 
-def test_settings_of_the_installation_are_replaced_at_once() -> None:
-    (step,) = parse(GOOD + 'url = "{settings.u}/x"', kinds=KINDS, settings={"u": "http://m"}).steps
-    assert step.settings == {"url": "http://m/x"}
+def test_settings_of_the_installation_are_replaced_and_never_read_as_references() -> None:
+    text = GOOD + 'url = "{settings.u}/x"\nsecret = "{settings.s}"'
+    (step,) = parse(text, kinds=KINDS, settings={"u": "http://m", "s": "pa{ss}wor{tenant.id}d"}).steps
+    settings, missing = substitute(step.settings, Facts({"id": "acme"}, {}, {}, step.given))
+    assert (settings, missing) == ({"url": "http://m/x", "secret": "pa{ss}wor{tenant.id}d"}, ())
+    assert "wor" not in repr(step), "a secret is not shown"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,7 @@ def test_settings_of_the_installation_are_replaced_at_once() -> None:
         (GOOD + "retries = 0", "retries: 1 to 100"),
         (GOOD + 'timeout_s = "1"', "timeout_s: above 0"),
         (GOOD + 'destroy_after = "1 day"', "destroy_after: not an ISO 8601"),
+        (GOOD + 'destroy_after = "P99999999W"', "destroy_after: at most P3660D"),
         (GOOD + 'x = "{steps.b.id}"', "not an output of an earlier step"),
         (GOOD + 'x = "{steps.a.id}"', "not an output of an earlier step"),
         (GOOD + 'x = "{tenant.secret}"', "tenant has"),
@@ -64,7 +68,7 @@ def test_all_faults_are_named_at_once() -> None:
 
 def test_an_optional_setting_of_the_installation_may_be_missing() -> None:
     (step,) = parse(GOOD + 'x = "{settings.u?}"', kinds=KINDS, settings={"u": None}).steps
-    assert step.settings == {"x": ""}
+    assert substitute(step.settings, Facts({}, {}, {}, step.given)) == ({}, ())
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,11 @@ def test_a_configuration_that_was_not_read_says_nothing() -> None:
 
 
 def test_a_configuration_that_no_hash_can_hold_says_nothing() -> None:
-    assert planned(reading({1: "ENABLED"}, properties={1: {"n": 2**60}}), view(tenant(1))).lines == ()
+    deep: Json = {}
+    for _ in range(40):
+        deep = {"deep": deep}
+    for odd in ({"n": 2**60}, deep):
+        assert planned(reading({1: "ENABLED"}, properties={1: odd}), view(tenant(1))).lines == ()
 
 
 def test_the_tenant_id_among_the_properties_is_no_difference() -> None:

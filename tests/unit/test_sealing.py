@@ -43,3 +43,8 @@ def test_equal_values_seal_equally_at_one_place_and_differently_elsewhere() -> N
     assert sealer.seal("a", {"token": "x"}, SECRET) == sealer.seal("a", {"token": "x"}, SECRET)
     assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("b", {"token": "x"}, SECRET)
     assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("a", {"token": "y"}, SECRET)
+
+
+def test_what_a_stranger_answered_as_if_it_were_sealed_comes_back_as_it_was() -> None:
+    told = {"token": "x", "id": {"$sealed": "AAAA"}}
+    assert Sealer([NEW]).open("a", Sealer([NEW]).seal("a", told, SECRET)) == told

@@ -5,7 +5,7 @@ Sources: RFC 9110 (status codes, Retry-After), RFC 6585 (429), draft-ietf-httpap
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -33,8 +33,8 @@ def meaning(call: Call, response: Response) -> Answer:
     busy = status == 409 and wait_s is not None
     stale = status == 409 and _code(response.body) == _STALE
     if status >= 500 or status in _PASSING or busy or stale:
-        return Retryable(_reason(response), wait_s, well=stale)
-    return Refused(_reason(response))
+        return Retryable(_reason(call, response), wait_s, well=stale)
+    return Refused(_reason(call, response))
 
 
 def silence(call: Call, failure: NotSent | NoAnswer) -> Answer:
@@ -51,10 +51,21 @@ def is_ours(call: Call, body: Any) -> bool:
     return isinstance(body, Mapping) and (body.get("key"), body.get("generation")) == (call.key, call.generation)
 
 
-def _reason(response: Response) -> str:
-    """The status, and the error code where the body has one; never a free text, which may quote what we sent."""
+def _reason(call: Call, response: Response) -> str:
+    """The status, and the error code where the body has one; never a text that may quote what we sent."""
     code = _code(response.body)
-    return f"HTTP {response.status} {code}" if code else f"HTTP {response.status}"
+    quotes = code is not None and any(code in text for text in _texts([call.settings, call.outputs]))
+    return f"HTTP {response.status}" if code is None or quotes else f"HTTP {response.status} {code}"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, str):
+        yield value
 
 
 def _code(body: Any) -> str | None:

@@ -161,9 +161,9 @@ class Http:
 
 
 def shown(call: Call, response: Response) -> Answer:
-    """The outputs of a resource that an answer shows; an answer that shows none proves nothing."""
-    if not isinstance(response.body, dict):
-        return Unknown("the answer shows no resource")
+    """The outputs of our resource that an answer shows; an answer that shows none, or another's, proves nothing."""
+    if not is_ours(call, response.body):
+        return Unknown("the answer shows no resource of ours", silent=False)
     told = response.body.get("id")
     # It is kept in the journal, and it is a stranger's: anything but a short text could make that unreadable for ever.
     is_a_name = isinstance(told, str) and len(told) <= _ID_MAX and told.isprintable()

@@ -1,0 +1,74 @@
+"""Whenever a registry was backed up, and however much happened since: it ends as wished, once, and nothing is left."""
+
+import copy
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.outcome import Outcome
+from schemas.saga import Journal, Phase
+from schemas.tenant import Desired
+from services.core.recovery import in_doubt, is_older, recovered, told
+from services.core.saga_marks import Turn
+from tests.property.test_saga_converges import MODES, WISHES, told_story
+from tests.saga_world import STEPS, Mode, Worker, World
+
+NOW_US = 1_790_000_000_000_000
+"""Later than any count: what goes on at the time in seconds is above it."""
+
+
+@dataclass
+class Moment:
+    """What there was at a commit."""
+
+    stored: str
+    world: World
+    said: list[Outcome]
+    desired: Desired
+    known: set[str]
+
+
+@dataclass
+class Watched(Worker):
+    """A worker each of whose commits is kept, with the world as it was."""
+
+    moments: list[Moment] = field(default_factory=list)
+
+    def _commit(self, turn: Turn) -> None:
+        super()._commit(turn)
+        world = copy.deepcopy(self.world)
+        self.moments.append(Moment(self.stored, world, list(self.outcomes), self.desired, set(self.known)))
+
+
+@given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200))
+@settings(max_examples=300, deadline=None)
+def test_an_older_registry_goes_on_to_what_is_wished(
+    story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int
+) -> None:
+    coming, wishes = told_story(story)
+    first = Watched(World(modes=modes), coming[0][1])
+    first.run(coming)
+    then = first.moments[backup % len(first.moments)]
+    after = first.moments[max(backup % len(first.moments), lost % len(first.moments))]
+    after.world.modes.clear()
+    old = Journal.model_validate_json(then.stored)
+    said = told(after.said[-1] if after.said else None, None)
+    again = Worker(after.world, wishes.now, now_us=NOW_US, known=after.known)
+    if is_older(old.seq, old.generation, said):
+        again.stored = recovered(old, wishes.now, said, again.plans, NOW_US).model_dump_json()
+    else:
+        again.stored = in_doubt(old, again.plans, NOW_US).model_dump_json()
+    again.run()
+    last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
+    again.run([(0, last)])
+    assert (again.last.desired_version, again.last.state.value) == (last.version, "done")
+    assert all(one.seq > said.seq for one in again.outcomes)
+    if last.installed:
+        assert after.world.steps() == list(STEPS)
+        assert again.phase is Phase.ACTIVE
+        assert after.world.there["middleware", again.journal.generation].configuration == {"size": "9"}
+    else:
+        assert after.world.there == {}
+        assert again.phase is Phase.EMPTY
+    assert again.journal.sweeps == ()
