@@ -7,7 +7,6 @@ server stands beside each figure, so that what this machine and this sender cost
 import argparse
 import os
 import random
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -61,10 +60,6 @@ class Found:
 def main() -> int:
     """Run the benchmark; its exit status."""
     asked = _asked()
-    fault = told.no_place(_COMMAND, asked.docs)
-    if fault:
-        print(fault, file=sys.stderr)
-        return 2
     began_us = now_us()
     cores = machine.choose_cores(os.sched_getaffinity(0))
     machine.pin(os.getpid(), cores.sender)
@@ -159,8 +154,7 @@ def _ceiling_in_words(ceilings: Sequence[Storm]) -> str:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.latency", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3, help="of a steady rate; default 3")
-    told.add_options(parser, rounds=5)
-    return parser.parse_args()
+    return told.asked(parser, _COMMAND, rounds=5)
 
 
 if __name__ == "__main__":

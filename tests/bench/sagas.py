@@ -10,7 +10,6 @@ import os
 import random
 import secrets
 import signal
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -61,12 +60,7 @@ def main() -> int:
     """Run the benchmark; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.sagas", description=__doc__)
     parser.add_argument("--sagas", type=int, default=2_000, help="of each turn; default 2,000")
-    told.add_options(parser, rounds=3)
-    asked = parser.parse_args()
-    fault = told.no_place(_COMMAND, asked.docs)
-    if fault:
-        sys.stderr.write(f"{fault}\n")
-        return 2
+    asked = told.asked(parser, _COMMAND, rounds=3)
     began_us = now_us()
     turns = _measure(asked.rounds, asked.sagas, random.Random(asked.seed))
     least = min(turn.least_share for turn in turns if turn.workers > 1)

@@ -60,10 +60,6 @@ class Turn:
 def main() -> int:
     """Run the benchmark; its exit status."""
     asked = _asked()
-    fault = told.no_place(_COMMAND, asked.docs)
-    if fault:
-        print(fault, file=sys.stderr)
-        return 2
     began_us = now_us()
     cores = machine.choose_cores(os.sched_getaffinity(0))
     machine.pin(os.getpid(), cores.sender)
@@ -274,8 +270,7 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tables", description=__doc__)
     parser.add_argument("--events", type=int, default=40_000, help="of each turn; default 40,000")
     parser.add_argument("--many", type=int, default=1_000_000, help="keys of the large table; default 1,000,000")
-    told.add_options(parser, rounds=3)
-    return parser.parse_args()
+    return told.asked(parser, _COMMAND, rounds=3)
 
 
 if __name__ == "__main__":

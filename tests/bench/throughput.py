@@ -43,8 +43,7 @@ _WARM_UP_S: Final = 2.0
 def main() -> int:
     """Run the benchmark; its exit status."""
     asked = _asked()
-    fault = load.no_wrk() or told.no_place(_COMMAND, asked.docs)
-    if fault:
+    if fault := load.no_wrk():
         print(fault, file=sys.stderr)
         return 2
     began_us = now_us()
@@ -111,8 +110,7 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.throughput", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1, help="of a slice, whole; default 1")
-    told.add_options(parser, rounds=10)
-    return parser.parse_args()
+    return told.asked(parser, _COMMAND, rounds=10)
 
 
 if __name__ == "__main__":

@@ -47,22 +47,22 @@ class Result:
     picture: bool = True
 
 
-def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """How often, in which order, and where the result goes; `rounds` unless somebody says otherwise."""
+def asked(parser: argparse.ArgumentParser, command: str, *, rounds: int) -> argparse.Namespace:
+    """What was asked for: how often, in which order, where the result goes, and what the parser has of its own.
+
+    Ends with 2 where the result could not be written: before hours are spent.
+    """
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
     parser.add_argument("--seed", type=int, default=now_us(), help="of the order of turns; default: another each time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="raw figures as JSON")
     parser.add_argument("--docs", type=Path, default=_DOCS, help="where performance.md and its pictures are")
-
-
-def no_place(command: str, docs: Path) -> str:
-    """Why its result could not be written, asked before hours are spent; empty text when it can be."""
-    page = docs / _PAGE
+    found = parser.parse_args()
+    page = found.docs / _PAGE
     try:
         report.replaced(page.read_text(), _region(command), "")
     except (OSError, report.NoRegion) as error:
-        return f"{page}: {error}"
-    return ""
+        parser.error(f"{page}: {error}")
+    return found
 
 
 def finish(main: Callable[[], int]) -> NoReturn:

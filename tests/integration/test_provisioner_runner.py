@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import structlog
@@ -53,19 +54,9 @@ class Deaf(Registry):
     lost: Callable[[Journal, bool], bool] = lambda _, __: False
 
     async def write(
-        self,
-        claim: Claim,
-        journal: Journal,
-        sayings: Sequence[Saying],
-        *,
-        due_in_s: float | None,
-        release: bool,
-        waits_for: str | None = None,
-        why: str | None = None,
+        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, release: bool, **more: Any
     ) -> Written | Newer | Lost | TenantTaken:
-        result = await super().write(
-            claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for, why=why
-        )
+        result = await super().write(claim, journal, sayings, release=release, **more)
         if self.lost(journal, release):
             self.lost = lambda _, __: False
             await self.store([gone(claim.key, 2)])
@@ -85,21 +76,11 @@ class Broken(Registry):
     """A registry that fails in a way nobody foresaw when a saga's intent is written."""
 
     async def write(
-        self,
-        claim: Claim,
-        journal: Journal,
-        sayings: Sequence[Saying],
-        *,
-        due_in_s: float | None,
-        release: bool,
-        waits_for: str | None = None,
-        why: str | None = None,
+        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, release: bool, **more: Any
     ) -> Written | Newer | Lost | TenantTaken:
         if claim.key == key(1) and not release:
             raise ArithmeticError("canary")
-        return await super().write(
-            claim, journal, sayings, due_in_s=due_in_s, release=release, waits_for=waits_for, why=why
-        )
+        return await super().write(claim, journal, sayings, release=release, **more)
 
 
 async def _outcomes(registry: Registry) -> list[Outcome]:
