@@ -24,6 +24,7 @@ from psycopg import sql
 from schemas.outcome import State
 from schemas.tenant import Desired
 from services import engines
+from services.core.plan import schema_name
 from services.engines import Engine
 from tests.faults.sagas_said import Said
 from tests.outside import Outside
@@ -50,9 +51,17 @@ class World:
     admin_url: str
     scale: float
     faults: list[str] = field(default_factory=list)
+    first_org: int = field(default_factory=lambda: secrets.randbelow(2**40))
+    """Roles, which are named after keys, are shared by all databases of a server: no other scenario has these keys."""
+    wished: set[str] = field(default_factory=set)
+
+    def key(self, number: int, org: int) -> str:
+        """A key of this scenario's organisation `org`."""
+        return key(number, org=self.first_org + org)
 
     def wish(self, versions: Sequence[Desired]) -> None:
         """Write them, and remember when."""
+        self.wished |= {version.key for version in versions}
         self.scene.wish(versions)
         self.said.wished(versions)
 
@@ -79,7 +88,8 @@ class World:
         left = {system: len(inventory[system]) for system in SYSTEMS if inventory[system]}
         self.must(f"left in the inventory: {left}", not left)
         ((schemas,),) = self.scene.rows("SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 't_')")
-        ((roles,),) = self.scene.rows("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, 't_')")
+        possible = [schema_name(of, generation) for of in self.wished for generation in (1, 2, 3)]
+        ((roles,),) = self.scene.rows("SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s)", possible)
         self.must(f"left in PostgreSQL: {schemas} schemas, {roles} roles", schemas == roles == 0)
 
     def inventory(self) -> dict[str, dict[str, list[Any]]]:
@@ -95,8 +105,8 @@ def host(number: int) -> dict[str, str]:
 
 def storm(world: World) -> None:
     """500 organisations in 60 s, then 500 in 1 s, each system at 100 ms; all leave while a tenth of the calls fail."""
-    first = [key(number, org=number) for number in range(500)]
-    second = [key(number, org=number) for number in range(500, 1_000)]
+    first = [world.key(number, org=number) for number in range(500)]
+    second = [world.key(number, org=number) for number in range(500, 1_000)]
     world.scene.start()
     began = time.monotonic()
     for number in range(0, 500, 10):
@@ -130,8 +140,8 @@ def storm(world: World) -> None:
 
 def outage(world: World) -> None:
     """One system says 503 for ten minutes (scaled): who does not need it goes on, and nobody is given up."""
-    needs = [key(number, org=number) for number in range(40)]
-    others = [key(number, org=number) for number in range(100, 130)]
+    needs = [world.key(number, org=number) for number in range(40)]
+    others = [world.key(number, org=number) for number in range(100, 130)]
     world.scene.start()
     down_s = 600 / world.scale
     world.outside.fault("crm", "error")
@@ -161,10 +171,10 @@ def outage(world: World) -> None:
 def registry(world: World) -> None:
     """The registry is away for two minutes (scaled); what was wished meanwhile is done soon after."""
     world.scene.start()
-    before = [key(number, org=number) for number in range(40)]
+    before = [world.key(number, org=number) for number in range(40)]
     world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(before)])
     world.said.until(before, 1, 60)
-    fresh = [key(number, org=number) for number in range(100, 140)]
+    fresh = [world.key(number, org=number) for number in range(100, 140)]
     with shut(world.admin_url, world.scene.database):
         world.wish([gone(of, 2) for of in before])
         world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(fresh)])
@@ -185,7 +195,7 @@ def poison(world: World) -> None:
     world.scene.start()
 
     def slowest_s(numbers: range) -> float:
-        keys = [key(number, org=number) for number in numbers]
+        keys = [world.key(number, org=number) for number in numbers]
         for number, of in zip(numbers, keys, strict=True):
             world.wish([desired(of, 1, configuration=host(number))])
             time.sleep(0.2)
@@ -193,18 +203,18 @@ def poison(world: World) -> None:
 
     alone_s = slowest_s(range(20))
     secret = {"crmEndpoint": "https://one.salesforce.com", "crmClientId": "id", "crmClientSecret": "invalid"}
-    bad = [key(number, org=number) for number in range(100, 140)]
+    bad = [world.key(number, org=number) for number in range(100, 140)]
     world.wish([desired(of, 1, configuration=secret) for of in bad])
     beside_bad_s = slowest_s(range(20, 40))
     world.tell(f"slowest of 20 tenants: {alone_s:.1f} s alone, {beside_bad_s:.1f} s beside 40 with a bad secret")
     world.must("a bad secret delayed others", beside_bad_s - alone_s <= 5)
     world.must("a bad secret was taken", all(s.state is State.ROLLED_BACK for s in world.said.until(bad, 1, 60)))
-    good = [key(number, org=number) for number in range(140, 145)]
+    good = [world.key(number, org=number) for number in range(140, 145)]
     world.wish([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in good])
     ends = world.said.until(good, 1, 20)
     world.must("a bad secret stopped the same system for others", all(s.state is State.DONE for s in ends))
 
-    slow = [key(number, org=1_000 + number % 2) for number in range(200, 280)]
+    slow = [world.key(number, org=1_000 + number % 2) for number in range(200, 280)]
     for of in slow:
         world.outside.fault("middleware", "slow", key=of, seconds=8)
     world.wish([desired(of, 1, configuration={}) for of in slow])
@@ -219,12 +229,12 @@ def poison(world: World) -> None:
 def fairness(world: World) -> None:
     """One organisation installs 500 times at once; a lone tenant of another waits at most 5 s."""
     world.scene.start()
-    crowd = [key(number, org=1) for number in range(500)]
+    crowd = [world.key(number, org=1) for number in range(500)]
     world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(crowd)])
     waits: list[float] = []
     for number in range(1_000, 1_008):
         time.sleep(0.5)
-        of = key(number, org=number)
+        of = world.key(number, org=number)
         world.wish([desired(of, 1, configuration=host(number))])
         (said,) = world.said.until([of], 1, 60)
         waits.append(world.said.took_s(said))
@@ -241,7 +251,7 @@ def fairness(world: World) -> None:
 def sleepers(world: World, *, forgetful: bool = False) -> None:
     """A worker sleeps in the middle of calls past its lease; what it wakes up to do late does no harm."""
     sleeper = world.scene.start()
-    keys = [key(number, org=number) for number in range(20)]
+    keys = [world.key(number, org=number) for number in range(20)]
     if forgetful:
         for system in SYSTEMS:
             world.outside.fault(system, "ignore_idempotency")
@@ -286,7 +296,7 @@ def pair(world: World) -> None:
     """Two workers share 2,000 sagas, and do nothing twice."""
     for _ in range(2):
         world.scene.start()
-    keys = [key(number, org=number % 200) for number in range(2_000)]
+    keys = [world.key(number, org=number % 200) for number in range(2_000)]
     began = time.monotonic()
     world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
     world.said.until(keys, 1, 300)
