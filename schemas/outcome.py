@@ -35,7 +35,7 @@ class Outcome(Record):
 
     key: Key
     seq: int
-    """1, 2, 3 … per key."""
+    """1, 2, 3 … per key; after the recovery of an older registry greater by far."""
     desired_version: int
     """The desired version answered."""
     generation: int

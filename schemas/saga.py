@@ -69,7 +69,7 @@ class StepLog(Record):
     """The marks of one step in one life: its newest intent and outcome, and what is known of the resource."""
 
     n: int = 0
-    """Intents so far; the idempotency key of the newest one names it."""
+    """Intents so far (a recovery goes on at a greater number); the idempotency key of the newest one names it."""
     verb: str | None = None
     """Of the newest intent: `create`, `update` or `delete`."""
     at: Instant = 0
@@ -163,9 +163,9 @@ class Journal(Record):
     """What was last said about waiting, so that it is said once."""
     sweeps: tuple[Sweep, ...] = ()
     seq: int = 0
-    """Outcomes written so far."""
+    """Outcomes written so far; a recovery goes on at a greater number."""
     lines: int = 0
-    """Audit lines written so far: one for each answer that changed, or failed to change, something outside."""
+    """Audit lines, likewise: one for each answer that changed, or failed to change, something outside."""
 
     @model_validator(mode="after")
     def _has_its_life(self) -> Self:

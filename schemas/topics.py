@@ -69,8 +69,10 @@ RECEIVED = Topic(
 )  # fmt: skip
 EVENTS = Topic("lifecycle.events", True, ("ledger",), ("downstream", "console"), 30 * DAY_MS)
 DESIRED = Topic("lifecycle.desired", True, ("ledger",), ("provisioner",), 7 * DAY_MS, restricted=True)
-OUTCOMES = Topic("lifecycle.outcomes", True, ("provisioner",), ("ledger", "downstream", "console"), 30 * DAY_MS)
-TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("downstream", "reconciler", "console"), None)
+OUTCOMES = Topic(
+    "lifecycle.outcomes", True, ("provisioner",), ("ledger", "provisioner", "downstream", "console"), 30 * DAY_MS
+)
+TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "downstream", "reconciler", "console"), None)
 AUDIT = Topic(
     "lifecycle.audit",
     True,

@@ -13,24 +13,21 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString, Self, TypeVar
+from typing import Any, LiteralString, Self
 
 import confluent_kafka
 import psycopg
+from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
 from schemas.audit import Audit
 from schemas.codec import decode
-from schemas.dead_letter import DeadLetter
 from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
-from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, Topic, named
-from schemas.values import Record
+from schemas.topics import AUDIT, DESIRED, OUTCOMES, Topic, named
 from services.adapters import topics
 from tests.eventually import eventually
 from tests.provisioner_child import TABLES
-
-R = TypeVar("R", bound=Record)
 
 PARTITIONS = 2
 SECRET = "k" * 40
@@ -146,19 +143,19 @@ class Scene:
 
     def audit(self, of: str) -> list[Audit]:
         """The audit lines of a key so far, repeats included."""
-        return [line for line in self._all(AUDIT, Audit) if line.key == of]
-
-    def letters(self) -> list[DeadLetter]:
-        """The dead letters so far."""
-        return self._all(DEAD_LETTERS, DeadLetter)
-
-    def _all(self, topic: Topic, model: type[R]) -> list[R]:
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka, "group.id": str(uuid.uuid4())})
-        places = [confluent_kafka.TopicPartition(named(topic, self.prefix), n, 0) for n in range(PARTITIONS)]
+        places = [confluent_kafka.TopicPartition(named(AUDIT, self.prefix), n, 0) for n in range(PARTITIONS)]
         consumer.assign(places)
-        found = [decode(model, message.value()) for message in consumer.consume(1_000, 1.0)]
+        found = [decode(Audit, message.value()) for message in consumer.consume(1_000, 1.0)]
         consumer.close()
-        return found
+        return [line for line in found if line.key == of]
+
+    def empty(self, topic: Topic) -> None:
+        """Remove every record of a topic."""
+        admin = AdminClient({"bootstrap.servers": self.kafka})
+        places = [confluent_kafka.TopicPartition(named(topic, self.prefix), n, -1) for n in range(PARTITIONS)]
+        for future in admin.delete_records(places).values():
+            future.result(10)
 
     def ended(self, of: str, version: int, deadline_s: float = 60.0) -> Outcome:
         """Wait for the end of a version of a key."""

@@ -89,6 +89,21 @@ class Unacknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """How far a row has come.
+
+    Attributes:
+        seq: Outcomes it counts.
+        generation: The newest life's.
+        desired_version: The newest stored.
+    """
+
+    seq: int
+    generation: int
+    desired_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A saga as an operator sees it.
 

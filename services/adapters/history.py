@@ -43,10 +43,8 @@ class Kept:
 class Follower:
     """Follows topics from their beginning. Use from one thread; close it, or use it as a context."""
 
-    def __init__(
-        self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0, only_last: bool = False
-    ) -> None:
-        """Stand at the beginning of every partition, or before its last record. Blocks.
+    def __init__(self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0) -> None:
+        """Stand at the beginning of every partition. Blocks.
 
         Raises:
             KafkaError: no broker answers, or a topic does not exist.
@@ -63,12 +61,12 @@ class Follower:
         self._ends: set[tuple[str, int]] = set()
         try:
             places = [place for topic in topics for place in self._partitions(topic, timeout_s)]
-            for place in places if only_last else ():
-                first, end = self._consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)
-                place.offset = max(first, end - 1)
         except KafkaException as error:
             self._consumer.close()
             raise KafkaError(error.args[0].name()) from None
+        except KafkaError:
+            self._consumer.close()
+            raise
         self._all = {(place.topic, place.partition) for place in places}
         self._consumer.assign(places)
 
@@ -119,30 +117,66 @@ def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float =
     """Everything the topics hold now, partition by partition in order.
 
     Raises:
-        KafkaError: no broker answers, no such topic, or the end was not reached in time.
+        KafkaError: no broker answers, no such topic, or nothing came for `timeout_s` before the end.
     """
     deadline = time.monotonic() + timeout_s
     with Follower(config, topics) as follower:
         while not follower.at_end:
-            yield from follower.poll(0.2)
-            if time.monotonic() > deadline:
-                raise KafkaError(f"the end of {', '.join(topics)} was not reached in {timeout_s:g} s")
+            found = follower.poll(0.2)
+            yield from found
+            if found:
+                deadline = time.monotonic() + timeout_s
+            elif time.monotonic() > deadline:
+                raise KafkaError(f"the end of {', '.join(topics)} was not reached: nothing came for {timeout_s:g} s")
 
 
-def last(config: dict[str, Any], topic: str, *, timeout_s: float = 5.0) -> list[Kept]:
-    """The last record of each partition that has any; of a topic that is not compacted. Blocks.
+def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeout_s: float = 5.0) -> list[Kept]:
+    """The last record of each partition that has any, or the last that a group has committed. Blocks.
+
+    Args:
+        config: librdkafka's connection settings.
+        topic: One that is not compacted.
+        group: Whose offsets count; None: the ends of the log.
+        timeout_s: Of each question.
 
     Raises:
         KafkaError: no broker answers, no such topic, or a record was not read in time.
     """
+    consumer = Consumer(config | {"group.id": group or "lifecycle-looks", "enable.auto.commit": False})
+    try:
+        found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+        if found is None or found.error:
+            raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
+        places = [TopicPartition(topic, number) for number in found.partitions]
+        ends = {place.partition: place.offset for place in consumer.committed(places, timeout_s)} if group else {}
+        wanted = []
+        for place in places:
+            first, end = consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)
+            offset = min(end, ends.get(place.partition, end)) - 1
+            if offset >= first:
+                wanted.append(TopicPartition(topic, place.partition, offset))
+        consumer.assign(wanted)
+        return _first_of_each(consumer, {place.partition for place in wanted}, timeout_s)
+    except KafkaException as error:
+        raise KafkaError(error.args[0].name()) from None
+    finally:
+        consumer.close()
+
+
+def _first_of_each(consumer: Consumer, partitions: set[int], timeout_s: float) -> list[Kept]:
+    read: dict[int, Kept] = {}
     deadline = time.monotonic() + timeout_s
-    with Follower(config, [topic], timeout_s=timeout_s, only_last=True) as follower:
-        found: list[Kept] = []
-        while not follower.at_end:
-            found += follower.poll(0.2)
-            if time.monotonic() > deadline:
-                raise KafkaError(f"the end of {topic} was not reached in {timeout_s:g} s")
-    return found
+    while len(read) < len(partitions):
+        if time.monotonic() > deadline:
+            raise KafkaError("the last records were not read in time")
+        for message in consumer.consume(_BATCH, 0.2):
+            error = message.error()
+            if error is None:
+                kept = _kept(message)
+                read.setdefault(kept.partition, kept)
+            elif not error.retriable() and error.code() not in _PASSING:
+                raise KafkaError(error.name())
+    return list(read.values())
 
 
 def _kept(message: Any) -> Kept:

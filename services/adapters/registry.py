@@ -20,7 +20,7 @@ from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
-from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.claims import Claim, Head, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.settings import Unusable
 
 SCHEMA: Final = "lifecycle"
@@ -93,6 +93,8 @@ class Registry:
             timeout=10.0,
             reconnect_timeout=5.0,
         )
+        self.losses = 0
+        """How often a connection was lost, or led to a server that only reads: the next may lead to another server."""
         self.unreadable: Callable[[str, str], None] = lambda _, __: None
         """Called with the key of a due row that this release cannot read, and why."""
 
@@ -123,42 +125,51 @@ class Registry:
             found = await (await session.execute(statements.ANY_SAGA)).fetchone()
             return found is None
 
-    async def heads(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """The `seq` and generation of the journals of these keys, where they have rows."""
+    async def heads(self, keys: Sequence[str]) -> dict[str, Head]:
+        """How far these keys have come, where they have rows."""
         async with self._session() as session:
             rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
-            return {key: (seq, generation) for key, seq, generation in rows}
+            return {key: Head(*head) for key, *head in rows}
 
     async def under_way(self) -> list[str]:
-        """The keys that are neither at rest where they should be nor rolled back."""
+        """The keys whose sagas are in the middle of something."""
         async with self._session() as session:
             return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
 
     async def is_half_recovered(self) -> bool:
-        """True when a recovery was begun and has not ended."""
+        """True when a recovery was begun and has not ended; nothing is claimed meanwhile."""
         async with self._session() as session:
             return await (await session.execute(statements.RECOVERY)).fetchone() is not None
 
     @asynccontextmanager
-    async def recovering(self) -> AsyncIterator[bool]:
-        """Alone, make leases void and every later epoch greater than any before; false when another is at it.
-
-        Left by an error, the recovery counts as not ended.
-        """
+    async def alone(self) -> AsyncIterator[bool]:
+        """Hold the lock of recoveries; false when another process has it."""
         async with self._session() as session:
             found = await (await session.execute(statements.RECOVERY_LOCK, (self._schema,))).fetchone()
             if found is None or not found[0]:
                 yield False
                 return
             try:
-                async with session.transaction():
-                    await session.execute(statements.NO_TIME_LIMIT)
-                    await session.execute(statements.RECOVERY_BEGINS)
-                    await session.execute(statements.RAISE_EPOCHS)
                 yield True
-                await session.execute(statements.RECOVERY_ENDS)
             finally:
                 await session.execute(statements.RECOVERY_UNLOCK, (self._schema,))
+
+    async def begin_recovery(self) -> None:
+        """Stop every claim, make leases void, and every later epoch greater than any before."""
+        async with self._session() as session, session.transaction():
+            await session.execute(statements.NO_TIME_LIMIT)
+            await session.execute(statements.RECOVERY_BEGINS)
+            await session.execute(statements.RAISE_EPOCHS)
+
+    async def end_recovery(self) -> None:
+        """Claims go on."""
+        async with self._session() as session:
+            await session.execute(statements.RECOVERY_ENDS)
+
+    async def forget_said(self, key: str, topic: str, seq: int) -> None:
+        """Publish no saying of a key up to this one: Kafka has it."""
+        async with self._session() as session:
+            await session.execute(statements.OUTBOX_FORGET, (key, topic, seq))
 
     async def keep_plan(self, digest: str, text: str) -> None:
         """Store a plan for as long as the registry lives."""
@@ -192,15 +203,16 @@ class Registry:
 
         Organisations take turns.
         """
-        asked_us = time.monotonic_ns() // 1_000
+        held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
+            asked_us = time.monotonic_ns() // 1_000
             asked = {"limit": limit, "org_limit": self._org_limit, "lease_s": self._lease_s, "worker": self._worker}
             rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
             claims: list[Claim] = []
             bad: list[tuple[str, int]] = []
             for key, epoch, *row in rows:
                 try:
-                    claims.append(self._claim(asked_us, key, epoch, *row))
+                    claims.append(_claim(held_until_s, asked_us, key, epoch, *row))
                 except Unreadable as fault:
                     bad.append((key, epoch))
                     self.unreadable(key, str(fault))
@@ -214,16 +226,12 @@ class Registry:
         Raises:
             Unreadable: this release cannot read it.
         """
-        asked_us = time.monotonic_ns() // 1_000
+        held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
+            asked_us = time.monotonic_ns() // 1_000
             asked = {"key": key, "lease_s": self._lease_s, "worker": self._worker}
             found = await (await session.execute(statements.CLAIM_ONE, asked)).fetchone()
-        return None if found is None else self._claim(asked_us, *found)
-
-    def _claim(self, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:
-        """A row as it was leased at `at_us` by the database's clock."""
-        known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
-        return Claim(key, epoch, *known, asked_us / 1e6 + self._lease_s, at_us - asked_us)
+        return None if found is None else _claim(held_until_s, asked_us, *found)
 
     async def sagas(self, *, key: str | None = None, phases: Sequence[str] | None = None, limit: int) -> list[Row]:
         """Look at sagas, those that changed last first.
@@ -279,6 +287,7 @@ class Registry:
             "epoch": claim.epoch,
             "version": claim.desired.version,
             "journal": journal.model_dump_json(),
+            "seq": journal.seq,
             "phase": journal.phase.value,
             "generation": journal.generation,
             "tenant_id": tenant_id,
@@ -354,10 +363,18 @@ class Registry:
                 except psycopg.errors.ReadOnlySqlTransaction:
                     await session.close()  # the address may lead to another server by now
                     raise
+                finally:
+                    self.losses += session.closed
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
             raise RegistryAway(_brief(error)) from None
+
+
+def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:
+    """A row that was asked for at `asked_us` by this process's clock, and leased at `at_us` by the database's."""
+    known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
+    return Claim(key, epoch, *known, held_until_s, at_us - asked_us)
 
 
 async def _write(session: Connection, row: dict[str, Any]) -> bool | None:

@@ -31,6 +31,7 @@ CLAIM: Final[LiteralString] = """
         SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS turn
         FROM sagas
         WHERE due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until <= statement_timestamp())
+            AND epoch < 4611686018427387904 AND NOT EXISTS (SELECT FROM recovery)
     ), leased AS (
         SELECT org, count(*) AS running FROM sagas WHERE lease_until > statement_timestamp() GROUP BY org
     ), fair AS (
@@ -69,7 +70,7 @@ SAGAS: Final[LiteralString] = """
 """
 
 HEADS: Final[LiteralString] = """
-    SELECT key, coalesce((journal ->> 'seq')::bigint, 0), generation FROM sagas WHERE key = ANY(%s)
+    SELECT key, seq, generation, desired_version FROM sagas WHERE key = ANY(%s)
 """
 UNDER_WAY: Final[LiteralString] = "SELECT key FROM sagas WHERE phase NOT IN ('empty', 'active', 'rolled_back')"
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
@@ -80,7 +81,9 @@ RECOVERY_ENDS: Final[LiteralString] = "DELETE FROM recovery"
 NO_TIME_LIMIT: Final[LiteralString] = "SET LOCAL statement_timeout = 0"
 RAISE_EPOCHS: Final[LiteralString] = """
     UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL
+    WHERE lease_until IS NOT NULL OR epoch < extract(epoch FROM clock_timestamp())::bigint
 """
+OUTBOX_FORGET: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
 
 DEFER: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL
@@ -97,7 +100,7 @@ RENEW: Final[LiteralString] = """
 
 WRITE: Final[LiteralString] = """
     WITH mine AS (
-        UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
+        UPDATE sagas SET journal = %(journal)s, seq = %(seq)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)

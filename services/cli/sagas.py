@@ -122,6 +122,8 @@ _IN_GRACE: Final = "in its grace period, which this does not shorten"
 
 
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
+    if await registry.is_half_recovered():
+        raise Failure(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
     named = keys or [row.key for row in await registry.sagas(phases=_PHASES[State.FAILED], limit=100_000)]
     return [(key, await _retry(registry, key, material)) for key in named]
 

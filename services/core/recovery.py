@@ -1,19 +1,24 @@
 """A registry that is older than what was said from it: what is still known of a key, and the journal it goes on with.
 
-Rule: what happened since is unknown, so nothing of a life counts as known: every step is looked up outside before it is
-touched, and only a desired version that says so removes anything. Numbers that may have been used since (`seq`,
+Rule: what happened since is unknown, so every step of a life is in doubt, and only a desired version that says so
+removes anything. A life that was once whole is never compensated. Numbers that may have been used since (`seq`,
 intents, audit lines) go on at the time in seconds, which none of them has reached by counting.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
-from services.core.saga import Plans
-from services.core.saga_marks import sweep_of
+from services.core.plan import Plan
+from services.core.saga import Plans, wish
+from services.core.saga_marks import places_of, sweep_of
+
+CONFIGURATIONS: Final = 8
+"""How many of a key are remembered, the newest: where its endpoints may have been."""
 
 _ENDS: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
 _ENDED: Final = frozenset({Stage.DEPROVISIONED, Stage.PROVISIONING_ROLLED_BACK})
@@ -22,76 +27,95 @@ _BEFORE_A_LIFE: Final = frozenset({"tenant_conflict", "tenant_unknown"})
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What was said of a key last.
+    """What was said of a key.
 
     Attributes:
         seq: Of the newest outcome that Kafka has; 0 where it has none.
-        generation: The newest known.
+        generation: The newest known; 0 before the first.
         ended: That generation is over.
-        tenant_id: As the view has it.
-        configuration: Published names, as the view has it.
+        whole: Everything of that generation was there once.
+        tenant_id: As its newest `installed` named it.
+        configurations: Those that are known to have been wished, the newest last.
     """
 
-    seq: int
-    generation: int
-    ended: bool
-    tenant_id: TenantId | None
-    configuration: Json
+    seq: int = 0
+    generation: int = 0
+    ended: bool = False
+    whole: bool = False
+    tenant_id: TenantId | None = None
+    configurations: tuple[Json, ...] = ()
 
 
-def told(outcome: Outcome | None, tenant: Tenant | None) -> Told:
-    """What the newest outcome and the view of a key tell together; an outcome is the newer of the two.
+def heard(told: Told, said: Outcome | Tenant | Desired) -> Told:
+    """What is known of a key after one more record of it, in any order of topics; outcomes in the order of `seq`."""
+    match said:
+        case Outcome():
+            return _after_outcome(told, said)
+        case Tenant():
+            known = replace(told, tenant_id=said.tenant_id)
+            if said.generation > told.generation or (said.generation == told.generation and not told.seq):
+                known = replace(
+                    known,
+                    generation=said.generation,
+                    ended=said.stage in _ENDED,
+                    whole=said.stage is Stage.ACTIVE or (told.whole and said.generation == told.generation),
+                )
+            elif said.generation == told.generation:
+                known = replace(known, whole=told.whole or said.stage is Stage.ACTIVE)
+            return _with_configuration(known, said.configuration, newest=False)
+        case Desired():
+            return _with_configuration(told, said.configuration, newest=True)
 
-    Args:
-        outcome: Of the greatest `seq`.
-        tenant: Of the greatest `version`.
-    """
-    generation = tenant.generation if tenant else 0
-    ended = tenant is not None and tenant.stage in _ENDED
-    if outcome is not None and outcome.generation >= generation:
-        generation = outcome.generation
-        held = outcome.state is State.HELD and outcome.reason in _BEFORE_A_LIFE
-        ended = held or (outcome.direction, outcome.state) in _ENDS
-    return Told(
-        seq=outcome.seq if outcome else 0,
-        generation=generation,
-        ended=ended,
-        tenant_id=tenant.tenant_id if tenant else None,
-        configuration=(tenant.configuration if tenant else None) or {},
+
+def _after_outcome(told: Told, said: Outcome) -> Told:
+    if said.seq < told.seq or said.generation < told.generation:
+        return replace(told, seq=max(told.seq, said.seq))
+    whole = (said.direction, said.state) == (Direction.UP, State.DONE)
+    held = said.state is State.HELD and said.reason in _BEFORE_A_LIFE
+    return replace(
+        told,
+        seq=said.seq,
+        generation=said.generation,
+        ended=held or (said.direction, said.state) in _ENDS,
+        whole=whole or (told.whole and said.generation == told.generation),
     )
 
 
-def is_older(seq: int, generation: int, said: Told) -> bool:
-    """Whether a row whose journal has this `seq` and `generation` was written before what was said."""
-    return seq < said.seq or generation < said.generation
+def _with_configuration(told: Told, configuration: Json | None, *, newest: bool) -> Told:
+    if not configuration:
+        return told
+    others = tuple(one for one in told.configurations if one != configuration)
+    known = (*others, configuration) if newest else (configuration, *others)
+    return replace(told, configurations=known[-CONFIGURATIONS:])
 
 
-def in_doubt(journal: Journal, plans: Plans, now_us: int) -> Journal:
-    """The journal of a row that is not known to be older: where it stood, with nothing of it taken for known."""
-    floor = now_us // 1_000_000
-    life = journal.life and _doubted(journal.life, plans, {}, floor)
-    return _renumbered(journal.model_copy(update={"life": life}), floor)
+def is_older(seq: int, generation: int, told: Told) -> bool:
+    """Whether a row that counts so many outcomes and lives was written before what was told."""
+    return seq < told.seq or generation < told.generation
 
 
-def recovered(journal: Journal, desired: Desired, said: Told, plans: Plans, now_us: int) -> Journal:
-    """The journal that an older row goes on with; the newest desired version is taken up by it at once.
+def recovered(journal: Journal, desired: Desired, told: Told, plans: Plans, now_us: int) -> Journal:
+    """The journal that a row goes on with; where it is older, the newest desired version is taken up at once.
 
     Args:
         journal: As the row has it.
         desired: The newest known.
-        said: Newer than the journal.
+        told: Of the key; not newer than the journal where the row is merely in the middle of something.
         plans: Of its lives, and the one for lives that began since.
         now_us: Microseconds UTC.
     """
-    floor = now_us // 1_000_000
-    known = _known(journal, desired, said)
-    lives = _lives(journal, desired, said, plans)
-    doubted = [_doubted(life, plans, known, floor, good=None, reissue=()) for life in lives]
-    on = doubted.pop() if doubted and not said.ended else None
+    doubt = _Doubt(plans, desired, told, now_us // 1_000_000)
+    if not is_older(journal.seq, journal.generation, told):
+        return doubt.renumbered(journal.model_copy(update={"life": journal.life and doubt.of(journal.life)}))
+    lives = [doubt.of(life) for life in _lives(journal, desired, told, plans)]
+    on = lives.pop() if lives and not told.ended else None
+    if on is not None and on.good is None and told.whole:
+        # What it was like then is not known; that it must not be compensated is.
+        on = on.model_copy(update={"good": doubt.like(doubt.newest)})
     after = journal.model_copy(
         update={
-            "phase": Phase.ACTIVE if on else Phase.EMPTY,
-            "generation": max(journal.generation, said.generation),
+            "phase": Phase.EMPTY if on is None else Phase.ACTIVE if on.good else Phase.CREATING,
+            "generation": max(journal.generation, told.generation),
             "life": on,
             "target": None,
             "seen": -1,
@@ -99,57 +123,95 @@ def recovered(journal: Journal, desired: Desired, said: Told, plans: Plans, now_
             "failure": None,
             "held": None,
             "told": None,
-            "sweeps": (*journal.sweeps, *(sweep_of(life, plans.of(life), now_us) for life in doubted)),
-            "seq": max(journal.seq, said.seq),
+            "sweeps": (*journal.sweeps, *(doubt.sweep_of(life, now_us) for life in lives)),
+            "seq": max(journal.seq, told.seq),
         }
     )
-    return _renumbered(after, floor)
+    return doubt.renumbered(after)
 
 
-def _lives(journal: Journal, desired: Desired, said: Told, plans: Plans) -> list[Life]:
+def nobodys(journal: Journal, key: str) -> Journal:
+    """The journal under a tenantId that is nobody's, where another organisation has the one that was named."""
+    life = journal.life and journal.life.model_copy(update={"tenant_id": _nobodys(key)})
+    return journal.model_copy(update={"life": life})
+
+
+def _nobodys(key: str) -> TenantId:
+    return f"unknown.{key.partition(':')[2]}"
+
+
+def _lives(journal: Journal, desired: Desired, told: Told, plans: Plans) -> list[Life]:
     """The life that was on, and the newest where that is another one, which began since."""
     before = [journal.life] if journal.life else []
-    if said.generation <= journal.generation:
+    if told.generation <= journal.generation:
         return before
     former = journal.life.tenant_id if journal.life else None
-    nobodys = f"unknown.{desired.key.partition(':')[2]}"
-    tenant_id = said.tenant_id or desired.tenant_id or former or nobodys
-    return [*before, Life(generation=said.generation, plan=plans.current.digest, tenant_id=tenant_id)]
+    tenant_id = told.tenant_id or desired.tenant_id or former or _nobodys(desired.key)
+    return [*before, Life(generation=told.generation, plan=plans.current.digest, tenant_id=tenant_id)]
 
 
-def _known(journal: Journal, desired: Desired, said: Told) -> Json:
-    """The best that is known of what steps were given: where an endpoint was is needed to look there."""
-    known: Json = {}
-    for log in journal.life.steps.values() if journal.life else ():
-        known |= log.inputs.get("configuration", {})
-    return {"configuration": known | said.configuration | desired.configuration, "enabled": desired.enabled}
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Puts the lives of one key in doubt."""
+
+    plans: Plans
+    desired: Desired
+    told: Told
+    floor: int
+
+    @property
+    def newest(self) -> Json:
+        """The configuration that is the likeliest to be in force."""
+        return self.desired.configuration or (self.told.configurations[-1] if self.told.configurations else {})
+
+    def like(self, configuration: Json) -> Desired:
+        """A version that wished this, older than any."""
+        return self.desired.model_copy(update={"version": 0, "installed": True, "configuration": configuration})
+
+    def of(self, life: Life) -> Life:
+        """The life with every step that it may have begun in doubt, wherever it may be by now."""
+        plan = self.plans.known(life)
+        logs = {name: self._log(log) for name, log in life.steps.items()}
+        for step in plan.steps if plan else ():
+            first = StepLog(inputs={"configuration": self.newest, "enabled": True})
+            log = logs.get(step.name) or self._log(first)
+            seen = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
+            logs[step.name] = log.model_copy(update={"places": _together(log, seen)})
+        order = [step.name for step in plan.steps] if plan else []
+        names = dict.fromkeys((*order, *logs))
+        return life.model_copy(update={"steps": {name: logs[name] for name in names}, "reissue": ()})
+
+    def sweep_of(self, life: Life, now_us: int) -> Sweep:
+        """What is to be looked up again of a life that is over."""
+        plan: Plan | None = self.plans.known(life)
+        return sweep_of(life, plan, now_us) if plan else Sweep(due_at=now_us, life=life)
+
+    def renumbered(self, journal: Journal) -> Journal:
+        """The journal with numbers that were never used."""
+        sweeps = tuple(
+            sweep.model_copy(update={"life": sweep.life.model_copy(update={"steps": self._above(sweep.life)})})
+            for sweep in journal.sweeps
+        )
+        above = {"seq": max(journal.seq, self.floor), "lines": max(journal.lines, self.floor)}
+        return journal.model_copy(update={"sweeps": sweeps, **above})
+
+    def _configurations(self) -> Iterable[Json]:
+        return [one for one in (*self.told.configurations, self.desired.configuration) if one]
+
+    def _above(self, life: Life) -> dict[str, StepLog]:
+        return {name: log.model_copy(update={"n": max(log.n, self.floor)}) for name, log in life.steps.items()}
+
+    def _log(self, log: StepLog) -> StepLog:
+        return StepLog(
+            n=max(log.n, self.floor),
+            inputs=log.inputs,
+            outputs=log.outputs,
+            former=log.former,
+            place=log.place,
+            places=log.places,
+            there=Presence.MAYBE,
+        )
 
 
-def _doubted(life: Life, plans: Plans, known: Json, floor: int, **change: object) -> Life:
-    nothing = StepLog(inputs=known)
-    steps = {step.name: _doubt(life.steps.get(step.name, nothing), floor) for step in plans.of(life).steps}
-    return life.model_copy(update={"steps": steps, **change})
-
-
-def _doubt(log: StepLog, floor: int) -> StepLog:
-    return StepLog(
-        n=max(log.n, floor),
-        inputs=log.inputs,
-        outputs=log.outputs,
-        former=log.former,
-        place=log.place,
-        places=log.places,
-        there=Presence.MAYBE,
-    )
-
-
-def _renumbered(journal: Journal, floor: int) -> Journal:
-    sweeps = tuple(_renumbered_sweep(sweep, floor) for sweep in journal.sweeps)
-    return journal.model_copy(
-        update={"sweeps": sweeps, "seq": max(journal.seq, floor), "lines": max(journal.lines, floor)}
-    )
-
-
-def _renumbered_sweep(sweep: Sweep, floor: int) -> Sweep:
-    steps = {name: log.model_copy(update={"n": max(log.n, floor)}) for name, log in sweep.life.steps.items()}
-    return sweep.model_copy(update={"life": sweep.life.model_copy(update={"steps": steps})})
+def _together(log: StepLog, places: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*places_of(log), *(place for place in places if place is not None))))

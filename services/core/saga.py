@@ -48,6 +48,10 @@ class Plans:
         """The plan a life began with."""
         return self.by_digest.get(life.plan, self.current)
 
+    def known(self, life: Life) -> Plan | None:
+        """The same; None where it is not kept, or cannot be carried out."""
+        return {self.current.digest: self.current, **self.by_digest}.get(life.plan)
+
 
 TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
     Phase.EMPTY: (Phase.CREATING, Phase.REMOVING),

@@ -33,7 +33,7 @@ from services.provisioner.gates import Gates
 from services.provisioner.intake import Intake, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, settings_for_plans
-from services.provisioner.recovery import Recovery
+from services.provisioner.recovery import GROUP, Recovery
 from services.provisioner.runner import Limits, Runner
 from services.provisioner.turns import Turns
 
@@ -72,7 +72,7 @@ class _Parts:
         self.intake_fault = ""
 
     def checks(self) -> dict[str, str]:
-        return {"registry": self.runner.registry_fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
+        return {"registry": self.runner.standing.fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
 
 
 def main(settings: Settings, *, accept_older: bool = False) -> int:
@@ -155,11 +155,12 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
         Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
         log=log,
     )
-    runner.prove = Recovery(
-        registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log
-    ).prove
+    recovery = Recovery(registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log)
+    recovery.is_stopping, recovery.tell = runner.is_stopping, runner.standing.note
+    runner.standing.prove = recovery.prove
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
+    outbox.may_publish = runner.standing.is_proved
     runner.said = outbox.wake
     return _Parts(registry, producer, runner, outbox)
 
@@ -171,7 +172,7 @@ async def _registry_starts(parts: _Parts, log: Logger) -> bool:
             await parts.registry.start()
             await parts.runner.prepare()
         except RegistryAway as error:
-            parts.runner.registry_is(str(error))
+            parts.runner.standing.note(str(error))
             log.warning("waiting for the registry", why=str(error))
             await _pause(parts.stopping, _AGAIN_S)
         else:
@@ -198,13 +199,13 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
 
 async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
     """Read until asked to stop, with a new consumer after a broker said no; not before the registry is proved."""
-    proved = asyncio.create_task(parts.runner.proved.wait(), name="proved")
+    proved = asyncio.create_task(parts.runner.standing.proved.wait(), name="proved")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop before")
     await asyncio.wait({proved, stop}, return_when=asyncio.FIRST_COMPLETED)
     proved.cancel()
     stop.cancel()
     while not parts.stopping.is_set():
-        group = f"{settings.topic_prefix}lifecycle-provisioner"
+        group = settings.topic_prefix + GROUP
         consumer = Consumer(
             settings.kafka,
             topic=named(DESIRED, settings.topic_prefix),

@@ -1,15 +1,15 @@
 """Is the registry older than what was said from it? And, where an operator accepts that, the way back.
 
-Rule: no saga is driven from a registry that was restored from a backup, before every row that may be older is in doubt:
-it would give numbers out a second time and know nothing of lives that began since. What is known beside the registry is
-in Kafka: `lifecycle.outcomes` and the view of the tenants.
+Rule: no saga is driven from a registry that was set back before every row that is older, or in the middle of something,
+is in doubt: it would give numbers out a second time and know nothing of lives that began since. What is known beside
+the registry is in Kafka: outcomes, the view of the tenants, desired versions.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from schemas.codec import R, Unreadable, decode
+from schemas.codec import Unreadable, decode
 from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.tenant import Desired, Tenant
@@ -20,9 +20,12 @@ from services.adapters.kafka import KafkaError
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry
 from services.core.plan import BadPlan
-from services.core.recovery import Told, in_doubt, is_older, recovered, told
+from services.core.recovery import Told, heard, is_older, nobodys, recovered
 from services.core.saga import Plans
 from services.provisioner.plans import PlanBook
+
+GROUP: Final = "lifecycle-provisioner"
+"""Of the consumers of `lifecycle.desired`, after the installation's prefix."""
 
 _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {
     OUTCOMES.name: Outcome,
@@ -30,14 +33,13 @@ _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {
     DESIRED.name: Desired,
 }
 _BATCH: Final = 500
-_READ_S: Final = 600.0
-_PROGRESS: Final = 5_000
 _NAMED: Final = 5
-_BEFORE: Final = "the registry is older than what was said from it"
+_OLDER: Final = "the registry is older than what was said from it"
 _WAY: Final = (
-    "If DATABASE_URL is right, and a backup was restored, stop the provisioners and start one with "
-    "--accept-older-registry: it looks everything up that may have been done since"
+    "If DATABASE_URL is right, and a backup was restored, stop every provisioner and start one with "
+    "--accept-older-registry: it looks everything up that may have been done since. Then go on without"
 )
+_ALONE: Final = "somebody else drives it: stop every other provisioner, and start again with --accept-older-registry"
 
 
 class Stuck(Exception):
@@ -64,11 +66,16 @@ class Recovery:
             plans: Of every life.
             config: librdkafka's connection settings.
             prefix: Of this installation's topics.
-            accept: Go on with an older registry.
+            accept: Go on with an older registry, once.
             log: Of the service.
         """
         self._registry, self._plans, self._config = registry, plans, config
         self._prefix, self._accept, self._log = prefix, accept, log
+        self._stuck = ""
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Asked in the middle of a recovery."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Called with how far it is."""
 
     async def prove(self) -> str:
         """Why no saga may be driven; empty text when the registry is as new as what was said from it, or is now.
@@ -76,88 +83,113 @@ class Recovery:
         Raises:
             RegistryAway: it does not answer.
         """
+        if self._stuck:
+            return self._stuck
         try:
             fault = await self._fault()
             if self._accept and (fault or await self._registry.is_empty()):
-                await self._recover()
-                return ""
+                fault = await self._recover()
         except KafkaError as error:
             return f"not yet compared with what was said from it: {error.reason}"
         except Stuck as stuck:
-            return str(stuck)
+            self._stuck = str(stuck)
+            return self._stuck
         return fault
 
     async def _fault(self) -> str:
         if await self._registry.is_half_recovered():
             return f"its recovery was begun and has not ended. {_WAY}"
-        records = await asyncio.to_thread(history.last, self._config, named(OUTCOMES, self._prefix))
-        newest = [outcome for record in records if (outcome := _read(Outcome, record.value)) is not None]
-        heads = await self._registry.heads([outcome.key for outcome in newest])
-        for outcome in newest:
-            seq, _ = heads.get(outcome.key, (0, 0))
-            if seq < outcome.seq:
-                return f"{_BEFORE}: {outcome.key} has {seq} outcomes, and {outcome.seq} were said. {_WAY}"
+        said, read = await asyncio.to_thread(self._last)
+        heads = await self._registry.heads([*(one.key for one in said), *(one.key for one in read)])
+        for outcome in said:
+            counted = heads[outcome.key].seq if outcome.key in heads else 0
+            if counted < outcome.seq:
+                return f"{_OLDER}: {outcome.key} counts {counted} outcomes, and {outcome.seq} were said. {_WAY}"
+        for desired in read:
+            stored = heads[desired.key].desired_version if desired.key in heads else -1
+            if heads and stored < desired.version:
+                return f"{_OLDER}: of {desired.key} version {desired.version} was read, and {stored} is stored. {_WAY}"
         return ""
 
-    async def _recover(self) -> None:
-        self._log.warning("recovery begins")
-        said, versions = await asyncio.to_thread(self._heard)
-        async with self._registry.recovering() as alone:
+    def _last(self) -> tuple[list[Outcome], list[Desired]]:
+        """What was said last in each partition, and the last version that was read. Blocks."""
+        group = self._prefix + GROUP
+        outcomes = history.last(self._config, named(OUTCOMES, self._prefix))
+        versions = history.last(self._config, named(DESIRED, self._prefix), group=group)
+        said = [one for record in outcomes if isinstance(one := self._decoded(record), Outcome)]
+        return said, [one for record in versions if isinstance(one := self._decoded(record), Desired)]
+
+    async def _recover(self) -> str:
+        async with self._registry.alone() as alone:
             if not alone:
-                raise Stuck("another provisioner recovers it")
+                return "another provisioner recovers it"
+            self._log.warning("recovery begins")
+            self.tell("recovering: reading what was said")
+            told, versions = await asyncio.to_thread(self._heard)
+            if self.is_stopping():
+                return "asked to stop"
             wishes = list(versions.values())
             for first in range(0, len(wishes), _BATCH):
                 await self._registry.store(wishes[first : first + _BATCH])
-            older = await self._older(said)
+            older = await self._older(told)
+            await self._registry.begin_recovery()
             keys = [*older, *(key for key in await self._registry.under_way() if key not in older)]
-            for number, key in enumerate(keys, 1):
-                await self._one(key, older.get(key))
-                if number % _PROGRESS == 0:
-                    self._log.info("recovering", done=number, of=len(keys))
+            for number, key in enumerate(keys):
+                if self.is_stopping():
+                    return "asked to stop"
+                if number % _BATCH == 0:
+                    self.tell(f"recovering: {number} of {len(keys)} tenants")
+                await self._one(key, told.get(key, Told()))
+            await self._registry.end_recovery()
+        self._accept = False
         self._log.warning("recovered", keys=len(keys), older=len(older))
+        return ""
 
-    async def _older(self, said: dict[str, Told]) -> dict[str, Told]:
-        """What was said of each key whose row is older; those whose tenants are gone first, to free their names."""
-        older: dict[str, Told] = {}
+    async def _older(self, told: dict[str, Told]) -> list[str]:
+        """The keys whose rows are older; those whose tenants are gone first, to free their names.
+
+        Raises:
+            Stuck: of some no desired version is known.
+        """
+        older: list[str] = []
         unknown: list[str] = []
-        every = list(said)
+        every = [key for key, one in told.items() if one.generation or one.seq]
         for first in range(0, len(every), _BATCH):
             batch = every[first : first + _BATCH]
             heads = await self._registry.heads(batch)
-            for key in batch:
-                if key in heads and is_older(*heads[key], said[key]):
-                    older[key] = said[key]
-                elif key not in heads and said[key].generation:
-                    unknown.append(key)
+            unknown += [key for key in batch if key not in heads and told[key].generation]
+            older += [
+                key for key in batch if key in heads and is_older(heads[key].seq, heads[key].generation, told[key])
+            ]
         if unknown:
             raise Stuck(
                 f"{len(unknown)} keys had lives, and no desired version is kept of them "
                 f"({', '.join(unknown[:_NAMED])} …): have every key published again (`lifecycle ledger --republish`), "
                 "then start again with --accept-older-registry"
             )
-        return dict(sorted(older.items(), key=lambda item: not item[1].ended))
+        return sorted(older, key=lambda key: not told[key].ended)
 
-    async def _one(self, key: str, said: Told | None) -> None:
-        claim = await self._registry.claim_one(key)
+    async def _one(self, key: str, told: Told) -> None:
+        try:
+            claim = await self._registry.claim_one(key)
+        except Unreadable as fault:
+            raise Stuck(f"{key}: its row cannot be read by this release: {fault}") from None
         if claim is None:
-            raise Stuck(f"{key}: another worker drives it: stop every other provisioner")
+            raise Stuck(f"{key}: {_ALONE}")
+        await self._registry.forget_said(key, OUTCOMES.name, told.seq)
         plans = await self._plans_of(claim.journal)
+        journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
         while True:
-            if said is None:
-                journal = in_doubt(claim.journal, plans, claim.now_us())
-            else:
-                journal = recovered(claim.journal, claim.desired, said, plans, claim.now_us())
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
                 case Written() | Newer(written=True):
                     return
                 case Newer():
-                    continue
-                case Lost():
-                    raise Stuck(f"{key}: another worker drives it: stop every other provisioner")
+                    journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
                 case TenantTaken():
-                    raise Stuck(
-                        f"{key}: by this registry another organisation has its tenant; mend one of them by hand"
-                    )
+                    self._log.error("its tenant is another organisation's by now", key=key)
+                    journal = nobodys(journal, key)
+                case Lost():
+                    raise Stuck(f"{key}: {_ALONE}")
 
     async def _plans_of(self, journal: Journal) -> Plans:
         try:
@@ -167,25 +199,22 @@ class Recovery:
             return await self._plans.needed_by(Journal())
 
     def _heard(self) -> tuple[dict[str, Told], dict[str, Desired]]:
-        """What Kafka still has of every key, and the newest desired versions. Blocks."""
-        outcomes: dict[str, Outcome] = {}
-        tenants: dict[str, Tenant] = {}
+        """What Kafka still has of every key, and its newest desired version. Blocks."""
+        told: dict[str, Told] = {}
         versions: dict[str, Desired] = {}
-        topics = [self._prefix + name for name in _MODELS]
-        for record in history.present(self._config, topics, timeout_s=_READ_S):
-            match _read(_MODELS[record.topic.removeprefix(self._prefix)], record.value):
-                case Outcome() as outcome if outcome.seq >= outcomes.get(outcome.key, outcome).seq:
-                    outcomes[outcome.key] = outcome
-                case Tenant() as tenant if tenant.version >= tenants.get(tenant.key, tenant).version:
-                    tenants[tenant.key] = tenant
-                case Desired() as desired if desired.version >= versions.get(desired.key, desired).version:
-                    versions[desired.key] = desired
-        keys = dict.fromkeys((*outcomes, *tenants))
-        return {key: told(outcomes.get(key), tenants.get(key)) for key in keys}, versions
+        for record in history.present(self._config, [self._prefix + name for name in _MODELS]):
+            if self.is_stopping():
+                break
+            said = self._decoded(record)
+            if said is None:
+                continue
+            told[said.key] = heard(told.get(said.key, Told()), said)
+            if isinstance(said, Desired) and said.version >= versions.get(said.key, said).version:
+                versions[said.key] = said
+        return told, versions
 
-
-def _read(model: type[R], value: bytes | None) -> R | None:
-    try:
-        return decode(model, value)
-    except Unreadable:
-        return None
+    def _decoded(self, record: history.Kept) -> Outcome | Tenant | Desired | None:
+        try:
+            return decode(_MODELS[record.topic.removeprefix(self._prefix)], record.value)
+        except Unreadable:
+            return None

@@ -5,7 +5,7 @@ committed with whatever is decided next. Sagas share nothing but the worker's ti
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,7 @@ from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
 from services.core.saga_answers import Pace, settle
 from services.core.saga_marks import Turn, hold
+from services.provisioner.standing import Standing
 from services.provisioner.turns import Step, Turns
 
 _POLL_S: Final = 0.5
@@ -74,17 +75,12 @@ class Runner:
         turns.well_again = self._well_again
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
         self._log = log
+        self.standing = Standing(registry, log)
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._waking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._more = False
         self._stopping = False
-        self.registry_fault = "not asked yet"
-        """What is wrong with the registry; empty text when it is well."""
-        self.proved = asyncio.Event()
-        """Set while the registry is known to be no older than what was said from it."""
-        self.prove: Callable[[], Awaitable[str]] = _nothing_wrong
-        """Asked before the first claim, and again after the registry was away: why nothing may be claimed, if so."""
         self.said: Callable[[], None] = lambda: None
         """Called when something to be published was committed."""
 
@@ -123,6 +119,10 @@ class Runner:
         """Intend no further call; `run` returns when those intended are settled and their leases given back."""
         self._stopping = True
         self._wake.set()
+
+    def is_stopping(self) -> bool:
+        """Whether it was asked to."""
+        return self._stopping
 
     async def _drive(self, claim: Claim) -> None:
         try:
@@ -187,7 +187,7 @@ class Runner:
                 )
                 break
             except RegistryAway as error:
-                self.registry_is(str(error))
+                self.standing.note(str(error))
                 if self._stopping:
                     return Lost()
                 await asyncio.sleep(pause_s)
@@ -218,27 +218,10 @@ class Runner:
         self.said()
 
     async def _claim(self, limit: int) -> list[Claim]:
-        claims: list[Claim] = []
-        try:
-            fault = "" if self.proved.is_set() else await self.prove()
-            if not fault:
-                self.proved.set()
-                claims = await self._registry.claim(limit)
-        except RegistryAway as error:
-            fault = str(error)
-        self.registry_is(fault)
-        if fault:
+        claims = await self.standing.claim(limit)
+        if self.standing.fault:
             await self._rest(_AWAY_MOST_S)
         return claims
-
-    def registry_is(self, fault: str) -> None:
-        """Note what is wrong with the registry; empty text when it is well."""
-        if fault and fault != self.registry_fault:
-            self._log.error("registry cannot be used", why=fault)
-        if fault:
-            self.proved.clear()
-        self.registry_fault = fault
-        metrics.REGISTRY_UP.set(0 if fault else 1)
 
     async def _rest(self, at_most_s: float) -> None:
         try:
@@ -275,12 +258,10 @@ class Runner:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("saga stopped and could not say so", why=repr(error))
         if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
             self._wake.set()
-
-
-async def _nothing_wrong() -> str:
-    return ""
 
 
 def _saying(outcome: Outcome) -> Saying:

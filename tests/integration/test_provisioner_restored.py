@@ -1,18 +1,23 @@
 """A registry that was restored from a backup: nothing is driven from it before it is accepted, then nothing is left."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, LiteralString
 
+import psycopg
 import pytest
 
+from schemas.topics import DESIRED, OUTCOMES
 from tests.eventually import eventually
 from tests.provisioner_process import desired, end, gone
 from tests.provisioner_stage import Stage, ended, exists, staged
 
 _BACK_UP: Final[tuple[LiteralString, ...]] = (
     "CREATE SCHEMA backup",
-    *(f"CREATE TABLE backup.{table} AS TABLE lifecycle.{table}" for table in ("bindings", "sagas", "outbox", "plans")),
+    "CREATE TABLE backup.bindings AS TABLE lifecycle.bindings",
+    "CREATE TABLE backup.sagas AS TABLE lifecycle.sagas",
+    "CREATE TABLE backup.plans AS TABLE lifecycle.plans",
 )
 _RESTORE: Final[tuple[LiteralString, ...]] = (
     "TRUNCATE lifecycle.sagas, lifecycle.bindings, lifecycle.outbox, lifecycle.plans",
@@ -20,6 +25,10 @@ _RESTORE: Final[tuple[LiteralString, ...]] = (
     "INSERT INTO lifecycle.sagas TABLE backup.sagas",
     "INSERT INTO lifecycle.plans TABLE backup.plans",
 )
+_CRM: Final = {"crmEndpoint": "https://acme.salesforce.com"}
+_OTHER_CRM: Final = {"crmEndpoint": "https://other.salesforce.com"}
+_LOOKS_S: Final = 12.0
+"""Longer than two looks at a registry that cannot be used."""
 
 
 @pytest.fixture
@@ -34,46 +43,60 @@ def _told(stage: Stage, words: str) -> str:
     return said if words in said else ""
 
 
+def _publish_again(stage: Stage, keys: list[str]) -> None:
+    """Put what was said first of these keys into the outbox, as if it had been there when the backup was made."""
+    with psycopg.connect(stage.scene.database, autocommit=True) as session:
+        for of in keys:
+            first = min(stage.scene.outcomes(of), key=lambda said: said.seq)
+            session.execute(
+                "INSERT INTO lifecycle.outbox (key, topic, seq, value) VALUES (%s, %s, %s, %s)",
+                (of, OUTCOMES.name, first.seq, first.model_dump_json(by_alias=True).encode()),
+            )
+
+
 @pytest.mark.timeout(240)
 def test_what_happened_since_the_backup_is_found_again(stage: Stage) -> None:
-    changed, went, came, again, stays, dead = keys = stage.keys(6)
-    crm = "https://acme.salesforce.com"
+    changed, went, came, again, stays, dead, moved = keys = stage.keys(7)
+    before = [changed, went, again, stays, dead, moved]
     process = stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in (changed, went, again, stays, dead)])
-    ended(stage, [changed, went, again, stays, dead], 1)
+    stage.scene.wish([desired(of, 1, configuration=_CRM | {"note": "nul: \0"}) for of in before])
+    ended(stage, before, 1)
     for statement in _BACK_UP:
         stage.scene.run(statement)
 
     for version in range(2, 6):
-        stage.scene.wish([desired(changed, version, configuration={"crmEndpoint": crm, "syncInterval": version})])
+        stage.scene.wish([desired(changed, version, configuration=_CRM | {"syncInterval": version})])
         ended(stage, [changed], version)
-    stage.scene.wish([gone(went, 2), gone(again, 2), gone(dead, 2), desired(came, 1)])
+    stage.scene.wish([gone(of, 2) for of in (went, again, dead)] + [desired(came, 1)])
     ended(stage, [went, again, dead], 2)
     ended(stage, [came], 1)
-    stage.scene.wish([desired(again, 3), desired(dead, 3)])
+    stage.scene.wish([desired(again, 3), desired(dead, 3), desired(moved, 2, configuration=_OTHER_CRM)])
     ended(stage, [again, dead], 3)
+    ended(stage, [moved], 2)
     assert end(process) == 0
     for statement in _RESTORE:
         stage.scene.run(statement)
-    stage.scene.wish([gone(dead, 4)])  # and its second life is in no row
+    _publish_again(stage, before)
+    stage.scene.wish([gone(dead, 4), gone(moved, 3)])  # of one no row knows the second life, of one the new endpoint
 
     process = stage.scene.start(METRICS_PORT=str(stage.scene.port))
     fault = eventually(lambda: _told(stage, "older than what was said from it"))
     assert "--accept-older-registry" in fault
+    time.sleep(_LOOKS_S)
+    assert _told(stage, "older than what was said from it"), "it hid its own age"
     epochs = stage.scene.rows("SELECT key, epoch FROM lifecycle.sagas ORDER BY key")
-    assert epochs == stage.scene.rows("SELECT key, epoch FROM backup.sagas ORDER BY key"), "nothing was claimed"
+    assert epochs == stage.scene.rows("SELECT key, epoch FROM backup.sagas ORDER BY key"), "something was claimed"
     assert end(process) == 0
 
-    before = {of: max(said.seq for said in stage.scene.outcomes(of)) for of in keys}
+    newest = {of: max(said.seq for said in stage.scene.outcomes(of)) for of in keys}
     stage.scene.said.clear()
     process = stage.scene.start("--accept-older-registry")
-    ended(stage, [dead], 4)
-    ended(stage, [changed], 5)
-    ended(stage, [again], 3)
-    ended(stage, [came], 1)
-    exists(stage, {changed: 1, went: None, came: 1, again: 2, dead: None, stays: 1}, whole=False)
-    for of in keys:
-        assert all(said.seq > before[of] for said in stage.scene.outcomes(of))
+    for of, version in ((dead, 4), (moved, 3), (changed, 5), (again, 3), (came, 1)):
+        ended(stage, [of], version)
+    lives = {changed: 1, went: None, came: 1, again: 2, dead: None, stays: 1, moved: None}
+    exists(stage, lives, whole=False)
+    for of in lives.keys() - {stays}:  # of whose row nothing is older, and which repeats itself
+        assert all(said.seq > newest[of] for said in stage.scene.outcomes(of))
     # It is as new as what is said from it now, for everybody.
     assert end(process) == 0
     stage.scene.start(METRICS_PORT=str(stage.scene.port))
@@ -95,11 +118,27 @@ def test_an_empty_registry_adopts_what_there_is(stage: Stage) -> None:
     ended(stage, [two], 3)
     assert end(process) == 0
     stage.scene.run("DROP SCHEMA lifecycle CASCADE")
+    stage.scene.empty(DESIRED)
+    process = stage.scene.start("--accept-older-registry", METRICS_PORT=str(stage.scene.port))
+    eventually(lambda: _told(stage, "2 keys had lives, and no desired version is kept of them"))
+    assert end(process) == 0
+
+    stage.scene.wish([desired(one, 1), desired(two, 3)])  # as `lifecycle ledger --republish` does
     stage.scene.said.clear()
-    stage.scene.start("--accept-older-registry")
+    process = stage.scene.start("--accept-older-registry")
     ended(stage, [one], 1)
     ended(stage, [two], 3)
     exists(stage, {one: 1, two: 2}, whole=False)
+    assert end(process) == 0
+
+    # A recovery that was begun and lost its process leaves a registry from which nothing is driven.
+    stage.scene.run("INSERT INTO lifecycle.recovery DEFAULT VALUES")
+    process = stage.scene.start(METRICS_PORT=str(stage.scene.port))
+    eventually(lambda: _told(stage, "its recovery was begun and has not ended"))
     stage.scene.wish([gone(one, 4), gone(two, 4)])
+    time.sleep(2)
+    assert end(process) == 0
+    exists(stage, {one: 1, two: 2}, whole=False)
+    stage.scene.start("--accept-older-registry")
     ended(stage, [one, two], 4)
     exists(stage, {one: None, two: None}, whole=False)

@@ -2,14 +2,15 @@
 
 import copy
 from dataclasses import dataclass, field
+from functools import reduce
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.outcome import Outcome
+from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Phase
-from schemas.tenant import Desired
-from services.core.recovery import in_doubt, is_older, recovered, told
+from schemas.tenant import Desired, Tenant
+from services.core.recovery import Told, heard, recovered
 from services.core.saga_marks import Turn
 from tests.property.test_saga_converges import MODES, WISHES, told_story
 from tests.saga_world import STEPS, Mode, Worker, World
@@ -42,7 +43,7 @@ class Watched(Worker):
 
 
 @given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_an_older_registry_goes_on_to_what_is_wished(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int
 ) -> None:
@@ -53,17 +54,24 @@ def test_an_older_registry_goes_on_to_what_is_wished(
     after = first.moments[max(backup % len(first.moments), lost % len(first.moments))]
     after.world.modes.clear()
     old = Journal.model_validate_json(then.stored)
-    said = told(after.said[-1] if after.said else None, None)
+    records: list[Outcome | Tenant | Desired] = [*after.said, *(desired for _, desired in coming)]
+    told = reduce(heard, records, Told())
     again = Worker(after.world, wishes.now, now_us=NOW_US, known=after.known)
-    if is_older(old.seq, old.generation, said):
-        again.stored = recovered(old, wishes.now, said, again.plans, NOW_US).model_dump_json()
-    else:
-        again.stored = in_doubt(old, again.plans, NOW_US).model_dump_json()
+    again.stored = recovered(old, wishes.now, told, again.plans, NOW_US).model_dump_json()
+    was_whole = Journal.model_validate_json(after.stored).phase in {Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING}
+    said_whole = any((one.direction, one.state) == (Direction.UP, State.DONE) for one in after.said)
     again.run()
+    if was_whole and said_whole and wishes.now.installed and wishes.now.uninstalled_at == after.desired.uninstalled_at:
+        assert again.phase is Phase.ACTIVE, "a tenant that was there is gone"
+        assert again.journal.generation == Journal.model_validate_json(after.stored).generation
+    if again.phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
+        assert after.world.there == {}
+    if again.phase is Phase.ACTIVE and again.outcomes and again.last.reason != "update_refused":
+        assert after.world.steps() == list(STEPS)
     last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
     again.run([(0, last)])
     assert (again.last.desired_version, again.last.state.value) == (last.version, "done")
-    assert all(one.seq > said.seq for one in again.outcomes)
+    assert all(one.seq > (after.said[-1].seq if after.said else 0) for one in again.outcomes)
     if last.installed:
         assert after.world.steps() == list(STEPS)
         assert again.phase is Phase.ACTIVE

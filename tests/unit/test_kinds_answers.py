@@ -93,7 +93,7 @@ def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
     call = a_call(
         Verb.CREATE, settings={"credentials": {"client_secret": "s3cr3t-A.b"}}, outputs={"access_token": "tok3n"}
     )
-    for quoted in ("s3cr3t-A.b", "s3cr3t", "tok3n"):
+    for quoted in ("s3cr3t-A.b", "s3cr3t", "tok3n", "bad_secret_s3cr3t-A.b"):
         assert meaning(call, Response(401, {}, {"error": quoted})) == Refused("HTTP 401")
     assert meaning(call, Response(401, {}, {"error": "invalid_client"})) == Refused("HTTP 401 invalid_client")
 

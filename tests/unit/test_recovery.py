@@ -1,13 +1,16 @@
 """What is still known of a key when its row is older than what was said from it."""
 
+from functools import reduce
+
 import pytest
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
 from schemas.tenant import Stage, Tenant
-from services.core.recovery import Told, in_doubt, is_older, recovered, told
+from services.core.plan import parse
+from services.core.recovery import Told, heard, is_older, nobodys, recovered
 from services.core.saga import Plans
-from tests.saga_world import KEY, STEPS, Wishes, plan
+from tests.saga_world import KEY, KINDS, PLAN_TEXT, STEPS, Wishes, plan
 
 NOW_US = 1_790_000_000_000_000
 FLOOR = NOW_US // 1_000_000
@@ -29,60 +32,105 @@ def tenant(generation: int, stage: Stage) -> Tenant:
     )  # fmt: skip
 
 
+UP_DONE = ("up", "done")
+
+
 @pytest.mark.parametrize(
-    ("said", "view", "generation", "ended"),
+    ("said", "generation", "ended", "whole"),
     [
-        (None, None, 0, False),
-        (outcome(3, 2, "up", "done"), None, 2, False),
-        (outcome(3, 2, "down", "done"), None, 2, True),
-        (outcome(3, 2, "down", "failed"), None, 2, False),
-        (outcome(3, 2, "up", "rolled_back"), None, 2, True),
-        (outcome(3, 2, "up", "held", "tenant_conflict"), None, 2, True),
-        (outcome(3, 2, "down", "held", "install_unknown"), None, 2, False),
-        (None, tenant(4, Stage.ACTIVE), 4, False),
-        (None, tenant(4, Stage.DEPROVISIONED), 4, True),
-        (None, tenant(4, Stage.DEPROVISIONING_FAILED), 4, False),
-        (outcome(3, 4, "down", "done"), tenant(4, Stage.ACTIVE), 4, True),
-        (outcome(3, 3, "down", "done"), tenant(4, Stage.ACTIVE), 4, False),
+        ([], 0, False, False),
+        ([outcome(3, 2, *UP_DONE)], 2, False, True),
+        ([outcome(3, 2, *UP_DONE), outcome(4, 2, "up", "working")], 2, False, True),
+        ([outcome(3, 2, *UP_DONE), outcome(4, 2, "down", "done")], 2, True, True),
+        ([outcome(3, 2, *UP_DONE), outcome(4, 2, "down", "done"), outcome(5, 3, "up", "working")], 3, False, False),
+        ([outcome(3, 2, "down", "failed")], 2, False, False),
+        ([outcome(3, 2, "up", "rolled_back")], 2, True, False),
+        ([outcome(3, 2, "up", "held", "tenant_conflict")], 2, True, False),
+        ([outcome(3, 2, "down", "held", "install_unknown")], 2, False, False),
+        ([tenant(4, Stage.ACTIVE)], 4, False, True),
+        ([tenant(4, Stage.DEPROVISIONED)], 4, True, False),
+        ([tenant(4, Stage.DEPROVISIONING_FAILED)], 4, False, False),
+        ([outcome(3, 4, "up", "working"), tenant(4, Stage.ACTIVE)], 4, False, True),
+        ([outcome(3, 4, "down", "done"), tenant(4, Stage.ACTIVE)], 4, True, True),
+        ([outcome(3, 3, "down", "done"), tenant(4, Stage.ACTIVE)], 4, False, True),
     ],
 )
-def test_the_newest_life_and_whether_it_is_over(
-    said: Outcome | None, view: Tenant | None, generation: int, *, ended: bool
+@pytest.mark.parametrize("turned", [False, True], ids=["outcomes first", "the view first"])
+def test_the_newest_life_whether_it_is_over_and_whether_it_was_whole(
+    said: list[Outcome | Tenant], generation: int, *, ended: bool, whole: bool, turned: bool
 ) -> None:
-    found = told(said, view)
-    assert (found.generation, found.ended, found.seq) == (generation, ended, said.seq if said else 0)
+    found = reduce(heard, sorted(said, key=lambda one: isinstance(one, Tenant) is not turned), Told())
+    assert (found.generation, found.ended, found.whole) == (generation, ended, whole)
 
 
 def test_a_row_is_older_when_more_was_said_or_lived() -> None:
-    said = Told(5, 2, False, None, {})
+    said = Told(5, 2)
     assert [is_older(seq, life, said) for seq, life in ((5, 2), (6, 3), (4, 2), (5, 1))] == [False, False, True, True]
 
 
 def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_is_looked_up_again() -> None:
     wishes = Wishes()
-    wishes.installed(size="7")
+    told = heard(reduce(heard, [tenant(3, Stage.ACTIVE)], Told()), wishes.configured(crmEndpoint="https://since"))
     log = StepLog(n=3, inputs={"configuration": {"crmEndpoint": "https://old"}}, there=Presence.PRESENT)
     before = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log})
     row = Journal(phase=Phase.ACTIVE, generation=1, life=before, seq=2, lines=9)
-    after = recovered(row, wishes.uninstalled(), told(None, tenant(3, Stage.ACTIVE)), PLANS, NOW_US)
-    assert (after.phase, after.generation, after.seq, after.lines, after.target) == (
-        Phase.ACTIVE,
-        3,
-        FLOOR,
-        FLOOR,
-        None,
-    )
+    after = recovered(row, wishes.uninstalled(), told, PLANS, NOW_US)
+    assert (after.phase, after.generation, after.target) == (Phase.ACTIVE, 3, None)
+    assert (after.seq, after.lines) == (FLOOR, FLOOR)
     assert after.life is not None
     assert (after.life.generation, after.life.tenant_id, list(after.life.steps)) == (3, "acme", list(STEPS))
     assert {log.there for log in after.life.steps.values()} == {Presence.MAYBE}
-    # Where its endpoint is, the view says.
-    assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://v"
+    # Uninstalled, it has no configuration any more: where its connection is, an earlier version says, or the view.
+    assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://since"
+    assert after.life.steps["crm"].places == ("https://v", "https://since")
     assert [sweep.life.generation for sweep in after.sweeps] == [1]
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
 
 
+def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
+    wishes = Wishes()
+    wanted = wishes.installed(crmEndpoint="https://z")
+    told = heard(Told(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
+    log = StepLog(n=1, place="https://x", there=Presence.PRESENT)
+    life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, good=wanted)
+    row = Journal(phase=Phase.ACTIVE, generation=1, life=life, seq=2)
+    after = recovered(row, wanted, told, PLANS, NOW_US)
+    assert after.life is not None
+    assert after.life.steps["crm"].places == ("https://x", "https://y", "https://z")
+    assert after.life.good == wanted
+
+
+@pytest.mark.parametrize(("whole", "phase"), [(True, Phase.ACTIVE), (False, Phase.CREATING)])
+def test_only_a_life_that_was_never_whole_may_be_compensated(*, whole: bool, phase: Phase) -> None:
+    after = recovered(Journal(), Wishes().installed(), Told(9, 1, whole=whole), PLANS, NOW_US)
+    assert (after.phase, after.generation) == (phase, 1)
+
+
+def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
+    life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, there=Presence.PRESENT)})
+    shorter = Plans(parse(PLAN_TEXT, kinds=KINDS, settings={}))
+    on = recovered(
+        Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(), Told(),
+        shorter, NOW_US,
+    )  # fmt: skip
+    assert on.life is not None
+    assert list(on.life.steps) == ["gone"]
+    over = recovered(
+        Journal(phase=Phase.ACTIVE, generation=1, life=life), Wishes().installed(), Told(9, 2), shorter, NOW_US
+    )
+    assert list(over.sweeps[0].life.steps) == ["gone"]
+
+
 def test_what_is_looked_up_again_uses_no_number_twice() -> None:
     ended = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": StepLog(n=4)})
-    after = in_doubt(Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),)), PLANS, NOW_US)
+    row = Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),))
+    after = recovered(row, Wishes().installed(), Told(), PLANS, NOW_US)
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
     assert (after.phase, after.seq) == (Phase.EMPTY, FLOOR)
+
+
+def test_a_tenant_id_that_another_has_is_not_taken_from_it() -> None:
+    adopted = recovered(Journal(), Wishes().installed(), Told(9, 1), PLANS, NOW_US)
+    named = nobodys(adopted, KEY)
+    assert named.life is not None
+    assert named.life.tenant_id == f"unknown.{KEY.partition(':')[2]}"

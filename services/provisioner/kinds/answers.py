@@ -17,6 +17,8 @@ _STALE: Final = "stale_epoch"
 """Of docs/rest-contract.md: the lease is lost, which its next holder need not suffer for, or its number is to rise."""
 _GONE: Final = frozenset({404, 410})
 _SECONDS_DIGITS: Final = 6
+_SECRET_MIN: Final = 8
+"""Characters: shorter texts stand in many codes by chance."""
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -52,10 +54,15 @@ def is_ours(call: Call, body: Any) -> bool:
 
 
 def _reason(call: Call, response: Response) -> str:
-    """The status, and the error code where the body has one; never a text that may quote what we sent."""
+    """The status, and the error code where the body has one that does not quote what the call was given."""
     code = _code(response.body)
-    quotes = code is not None and any(code in text for text in _texts([call.settings, call.outputs]))
-    return f"HTTP {response.status}" if code is None or quotes else f"HTTP {response.status} {code}"
+    if code is None or any(_quotes(code, text) for text in _texts([call.settings, call.outputs])):
+        return f"HTTP {response.status}"
+    return f"HTTP {response.status} {code}"
+
+
+def _quotes(code: str, text: str) -> bool:
+    return code in text or (len(text) >= _SECRET_MIN and text in code)
 
 
 def _texts(value: Any) -> Iterator[str]:
