@@ -82,6 +82,8 @@ class StepLog(Record):
     """The newest intent is being called again: whatever this answer says, the first call may have had its effect."""
     older: bool = False
     """A create before the newest one, with other inputs, may have had its effect."""
+    doubted: bool = False
+    """A recovery put it in doubt: it may be there for long, at any of its places, whoever refuses to show it."""
     verdict: Verdict = Verdict.DONE
     there: Presence = Presence.ABSENT
     inputs: Json = Field(default_factory=dict)

@@ -93,12 +93,12 @@ class Head:
     """How far a row has come.
 
     Attributes:
-        seq: Outcomes it counts.
+        seq: Outcomes it counts; None where this release cannot read its journal.
         generation: The newest life's.
         desired_version: The newest stored.
     """
 
-    seq: int
+    seq: int | None
     generation: int
     desired_version: int
 

@@ -15,6 +15,8 @@ from schemas.codec import texts
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 500
+_SPARING: Final = {"fetch.message.max.bytes": 65_536, "queued.max.messages.kbytes": 1_024, "fetch.wait.max.ms": 50}
+"""For who wants one record of a partition, and not the backlog behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,10 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
     Raises:
         KafkaError: no broker answers, no such topic, or a record was not read in time.
     """
-    consumer = Consumer(config | {"group.id": group or "lifecycle-looks", "enable.auto.commit": False})
+    try:
+        consumer = Consumer(config | _SPARING | {"group.id": group or "lifecycle-looks", "enable.auto.commit": False})
+    except KafkaException as error:
+        raise KafkaError(error.args[0].name()) from None
     try:
         found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
         if found is None or found.error:
@@ -152,8 +157,8 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
         wanted = []
         for place in places:
             first, end = consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)
-            offset = min(end, ends.get(place.partition, end)) - 1
-            if offset >= first:
+            offset = ends.get(place.partition, end) - 1
+            if first <= offset < end:  # else nobody has read of this log, or more than there is
                 wanted.append(TopicPartition(topic, place.partition, offset))
         consumer.assign(wanted)
         return _first_of_each(consumer, {place.partition for place in wanted}, timeout_s)
@@ -173,7 +178,9 @@ def _first_of_each(consumer: Consumer, partitions: set[int], timeout_s: float) -
             error = message.error()
             if error is None:
                 kept = _kept(message)
-                read.setdefault(kept.partition, kept)
+                if kept.partition not in read:
+                    read[kept.partition] = kept
+                    consumer.pause([TopicPartition(kept.topic, kept.partition)])
             elif not error.retriable() and error.code() not in _PASSING:
                 raise KafkaError(error.name())
     return list(read.values())

@@ -42,6 +42,13 @@ _AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.Intern
 """Nothing wrong with what was asked. Internal errors are the server's own state: it only reads after a fail-over, a
 transaction sat idle for too long, a page is broken."""
 
+_ELSEWHERE: Final = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+)
+"""What is not so where we were before."""
+
 _UNREADABLE_S: Final = 60.0
 """How long a row waits that another release wrote, or that somebody edited."""
 
@@ -90,11 +97,13 @@ class Registry:
             max_size=connections,
             kwargs={"autocommit": True, "options": f"-c search_path={schema} {_SESSION}", **_SAFE},
             open=False,
+            configure=self._connected,
             timeout=10.0,
             reconnect_timeout=5.0,
         )
+        self._server: tuple[Any, ...] | None = None
         self.losses = 0
-        """How often a connection was lost, or led to a server that only reads: the next may lead to another server."""
+        """How often a connection was lost, or led to another server: what was known of the registry may not be so."""
         self.unreadable: Callable[[str, str], None] = lambda _, __: None
         """Called with the key of a due row that this release cannot read, and why."""
 
@@ -129,10 +138,10 @@ class Registry:
         """How far these keys have come, where they have rows."""
         async with self._session() as session:
             rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
-            return {key: Head(*head) for key, *head in rows}
+            return {key: Head(_counted(journal), *head) for key, *head, journal in rows}
 
     async def under_way(self) -> list[str]:
-        """The keys whose sagas are in the middle of something."""
+        """The keys whose sagas are in the middle of something, or look an ended life up again."""
         async with self._session() as session:
             return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
 
@@ -287,7 +296,6 @@ class Registry:
             "epoch": claim.epoch,
             "version": claim.desired.version,
             "journal": journal.model_dump_json(),
-            "seq": journal.seq,
             "phase": journal.phase.value,
             "generation": journal.generation,
             "tenant_id": tenant_id,
@@ -354,13 +362,19 @@ class Registry:
                 await session.execute(statements.OUTBOX_DELETE, (acknowledged,))
             return len(found), len(acknowledged)
 
+    async def _connected(self, session: Connection) -> None:
+        """Note where a new connection leads."""
+        server = await (await session.execute(statements.SERVER)).fetchone()
+        self.losses += server != self._server
+        self._server = server
+
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Connection]:
         try:
             async with self._pool.connection() as session:
                 try:
                     yield session
-                except psycopg.errors.ReadOnlySqlTransaction:
+                except _ELSEWHERE:
                     await session.close()  # the address may lead to another server by now
                     raise
                 finally:
@@ -369,6 +383,13 @@ class Registry:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
             raise RegistryAway(_brief(error)) from None
+
+
+def _counted(journal: str) -> int | None:
+    try:
+        return decode(Journal, journal.encode()).seq
+    except Unreadable:
+        return None
 
 
 def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:

@@ -70,9 +70,14 @@ SAGAS: Final[LiteralString] = """
 """
 
 HEADS: Final[LiteralString] = """
-    SELECT key, seq, generation, desired_version FROM sagas WHERE key = ANY(%s)
+    SELECT key, generation, desired_version, journal::text FROM sagas WHERE key = ANY(%s)
 """
-UNDER_WAY: Final[LiteralString] = "SELECT key FROM sagas WHERE phase NOT IN ('empty', 'active', 'rolled_back')"
+"""A journal may hold U+0000, which no JSON operator reads: what it counts is read by whoever asks."""
+UNDER_WAY: Final[LiteralString] = """
+    SELECT key FROM sagas
+    WHERE phase NOT IN ('empty', 'active', 'rolled_back') OR position('"sweeps":[{' IN journal::text) > 0
+"""
+SERVER: Final[LiteralString] = "SELECT inet_server_addr()::text, inet_server_port(), pg_postmaster_start_time()::text"
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
 RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(hashtextextended('recovery ' || %s, 0))"
 RECOVERY_UNLOCK: Final[LiteralString] = "SELECT pg_advisory_unlock(hashtextextended('recovery ' || %s, 0))"
@@ -100,7 +105,7 @@ RENEW: Final[LiteralString] = """
 
 WRITE: Final[LiteralString] = """
     WITH mine AS (
-        UPDATE sagas SET journal = %(journal)s, seq = %(seq)s, phase = %(phase)s, generation = %(generation)s,
+        UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)

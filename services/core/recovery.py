@@ -14,11 +14,12 @@ from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
 from services.core.plan import Plan
+from services.core.references import used_configuration
 from services.core.saga import Plans, wish
 from services.core.saga_marks import places_of, sweep_of
 
-CONFIGURATIONS: Final = 8
-"""How many of a key are remembered, the newest: where its endpoints may have been."""
+CONFIGURATIONS: Final = 2
+"""How many of a key are remembered: the view's, and the newest that was wished and is not empty."""
 
 _ENDS: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
 _ENDED: Final = frozenset({Stage.DEPROVISIONED, Stage.PROVISIONING_ROLLED_BACK})
@@ -35,7 +36,7 @@ class Told:
         ended: That generation is over.
         whole: Everything of that generation was there once.
         tenant_id: As its newest `installed` named it.
-        configurations: Those that are known to have been wished, the newest last.
+        configurations: The view's, and the newest wished one; not those of who is uninstalled, which are empty.
     """
 
     seq: int = 0
@@ -173,7 +174,8 @@ class _Doubt:
         plan = self.plans.known(life)
         logs = {name: self._log(log) for name, log in life.steps.items()}
         for step in plan.steps if plan else ():
-            first = StepLog(inputs={"configuration": self.newest, "enabled": True})
+            used = used_configuration(step.settings, self.newest)
+            first = StepLog(inputs={"configuration": used, "enabled": True})
             log = logs.get(step.name) or self._log(first)
             seen = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
             logs[step.name] = log.model_copy(update={"places": _together(log, seen)})
@@ -210,6 +212,7 @@ class _Doubt:
             place=log.place,
             places=log.places,
             there=Presence.MAYBE,
+            doubted=True,
         )
 
 

@@ -178,6 +178,8 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
             return Wait(due_us, GRACE, step.name)
+        if log.doubted and not log.open:
+            return _stopped(step, log, now_us) or Observe(life.generation, step, log.n)
         return _stopped(step, log, now_us) or _undo(life, step, log)
     return Finish()
 

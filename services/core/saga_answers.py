@@ -42,7 +42,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     """
     log = log_of(journal, move)
     if isinstance(move, Observe):
-        change = _seen(log, answer)
+        change = _found_again(log, answer) if log.doubted and not log.open else _seen(log, answer)
     elif isinstance(move, Undo):
         change = _undone(log, answer)
     else:
@@ -123,6 +123,18 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
             return _answered(log, log.verdict, reason, silent=silent)
 
 
+def _found_again(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """After a look at what may be there for long, at any of its places: a refusal to show it is none to have it."""
+    match answer:
+        case Done(outputs):
+            alone = {"doubted": False, "place": outputs.get("url", log.place), "places": ()}
+            return _seen(log, answer) | alone
+        case Refused(reason):
+            return {"verdict": Verdict.REFUSED, "reason": reason}
+        case _:
+            return _seen(log, answer)
+
+
 def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str, Any]:
     present = there is Presence.PRESENT
     return {
@@ -130,6 +142,7 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
         "read_back": False,
         "lost": False,
         "older": False,
+        "doubted": False,
         "verdict": Verdict.DONE,
         "there": there,
         "applied": log.intended if present else None,

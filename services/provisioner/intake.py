@@ -6,6 +6,7 @@ missed: its offset is outside the log, or the registry is empty while the group 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from schemas.codec import Message, Unreadable, decode
@@ -64,6 +65,8 @@ class Intake:
         """Called when versions were stored."""
         self.well: Callable[[], None] = lambda: None
         """Called after each look at Kafka as a member of the group."""
+        self.may_store: Callable[[], bool] = lambda: True
+        """Asked before versions are stored: into a registry that was set back they would hide that it was."""
 
     def stop(self) -> None:
         """Finish the batch in hand."""
@@ -107,13 +110,13 @@ class Intake:
         """Ask the registry until it answers; what was read waits meanwhile, and so does Kafka."""
         pause_s = _AWAY_FIRST_S
         while True:
-            try:
-                return await ask()
-            except RegistryAway:
-                if self._stopping:
-                    raise
-                await asyncio.sleep(pause_s)
-                pause_s = min(_AWAY_MOST_S, pause_s * 2)
+            if self.may_store():
+                with suppress(RegistryAway):
+                    return await ask()
+            if self._stopping:
+                raise RegistryAway("asked to stop")
+            await asyncio.sleep(pause_s)
+            pause_s = min(_AWAY_MOST_S, pause_s * 2)
 
     async def _bury(self, record: Fetched, fault: Unreadable) -> None:
         place = Place(record.topic, record.partition, record.offset, self._now_us())

@@ -217,6 +217,7 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
         intake = Intake(
             consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )
+        intake.may_store = parts.runner.standing.is_proved
         intake.stored = parts.runner.wake
         intake.well = parts.intake_is_well
         parts.intake = intake

@@ -1,8 +1,7 @@
 """Registry → `lifecycle.outcomes` and `lifecycle.audit`: in order within a key, deleted after the delivery report.
 
 Rule: a record may be sent twice, equal to the byte; it is never lost, and never first sent before an older one of its
-key. What a newer release
-wrote waits for that release, and the rest of its key behind it.
+key. What this release cannot read waits for one that can, and the rest of its key behind it.
 """
 
 import asyncio

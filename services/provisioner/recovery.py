@@ -89,6 +89,7 @@ class Recovery:
             fault = await self._fault()
             if self._accept and (fault or await self._registry.is_empty()):
                 fault = await self._recover()
+            self._accept = self._accept and bool(fault)
         except KafkaError as error:
             return f"not yet compared with what was said from it: {error.reason}"
         except Stuck as stuck:
@@ -103,11 +104,11 @@ class Recovery:
         heads = await self._registry.heads([*(one.key for one in said), *(one.key for one in read)])
         for outcome in said:
             counted = heads[outcome.key].seq if outcome.key in heads else 0
-            if counted < outcome.seq:
+            if counted is not None and counted < outcome.seq:
                 return f"{_OLDER}: {outcome.key} counts {counted} outcomes, and {outcome.seq} were said. {_WAY}"
-        for desired in read:
+        for desired in read if not await self._registry.is_empty() else ():
             stored = heads[desired.key].desired_version if desired.key in heads else -1
-            if heads and stored < desired.version:
+            if stored < desired.version:
                 return f"{_OLDER}: of {desired.key} version {desired.version} was read, and {stored} is stored. {_WAY}"
         return ""
 
@@ -141,7 +142,6 @@ class Recovery:
                     self.tell(f"recovering: {number} of {len(keys)} tenants")
                 await self._one(key, told.get(key, Told()))
             await self._registry.end_recovery()
-        self._accept = False
         self._log.warning("recovered", keys=len(keys), older=len(older))
         return ""
 
@@ -157,13 +157,11 @@ class Recovery:
         for first in range(0, len(every), _BATCH):
             batch = every[first : first + _BATCH]
             heads = await self._registry.heads(batch)
-            unknown += [key for key in batch if key not in heads and told[key].generation]
-            older += [
-                key for key in batch if key in heads and is_older(heads[key].seq, heads[key].generation, told[key])
-            ]
+            unknown += [key for key in batch if key not in heads]
+            older += [key for key, head in heads.items() if is_older(head.seq or 0, head.generation, told[key])]
         if unknown:
             raise Stuck(
-                f"{len(unknown)} keys had lives, and no desired version is kept of them "
+                f"of {len(unknown)} keys something was said, and no desired version is kept "
                 f"({', '.join(unknown[:_NAMED])} …): have every key published again (`lifecycle ledger --republish`), "
                 "then start again with --accept-older-registry"
             )
@@ -173,7 +171,9 @@ class Recovery:
         try:
             claim = await self._registry.claim_one(key)
         except Unreadable as fault:
-            raise Stuck(f"{key}: its row cannot be read by this release: {fault}") from None
+            # It is not driven either while that is so, and no other has to wait for it.
+            self._log.error("row cannot be read, nor recovered: mend it, or remove it", key=key, why=str(fault))
+            return
         if claim is None:
             raise Stuck(f"{key}: {_ALONE}")
         await self._registry.forget_said(key, OUTCOMES.name, told.seq)
@@ -185,9 +185,11 @@ class Recovery:
                     return
                 case Newer():
                     journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
-                case TenantTaken():
+                case TenantTaken() if journal != nobodys(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
                     journal = nobodys(journal, key)
+                case TenantTaken():
+                    raise Stuck(f"{key}: another organisation has its tenant, and the name that is nobody's too")
                 case Lost():
                     raise Stuck(f"{key}: {_ALONE}")
 

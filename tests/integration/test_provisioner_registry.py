@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from schemas.saga import Journal, Life
@@ -15,7 +16,9 @@ from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway, usable
 from services.adapters.settings import Unusable
+from services.provisioner.standing import Standing
 from tests.eventually import eventually_async
+from tests.provisioner_process import shut
 
 LEASE_S = 1.0
 
@@ -187,6 +190,37 @@ async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry
     await registry.store([desired(key(1))])
     with psycopg.connect(database_url, autocommit=True) as session, pytest.raises(psycopg.errors.CheckViolation):
         session.execute("UPDATE lifecycle.sagas SET epoch = 9223372036854775807")
+
+
+async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
+    registry: Registry, database_url: str, database_admin_url: str
+) -> None:
+    standing, asked, faults = Standing(registry, structlog.get_logger()), list[int](), [""]
+
+    async def prove() -> str:
+        asked.append(registry.losses)
+        return faults[0]
+
+    async def claims_one() -> bool:
+        return len(await standing.claim(1)) == 1
+
+    async def is_older() -> bool:
+        assert await standing.claim(1) == []
+        return standing.fault == "older"
+
+    standing.prove = prove
+    await registry.store([desired(key(number)) for number in range(4)])
+    assert [await claims_one(), await claims_one()] == [True, True]
+    assert len(asked) == 1
+    with shut(database_admin_url, database_url):
+        pass  # every connection has ended
+    assert await eventually_async(claims_one)
+    assert len(asked) >= 2, "once for each connection that ended, at most"
+    faults[0] = "older"
+    with shut(database_admin_url, database_url):
+        pass
+    assert await eventually_async(is_older)
+    assert not standing.is_proved()
 
 
 async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry, other: Registry) -> None:

@@ -42,17 +42,17 @@ class Watched(Worker):
         self.moments.append(Moment(self.stored, world, list(self.outcomes), self.desired, set(self.known)))
 
 
-@given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200))
+@given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200), then_modes=MODES)
 @settings(max_examples=400, deadline=None)
 def test_an_older_registry_goes_on_to_what_is_wished(
-    story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int
+    story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:
     coming, wishes = told_story(story)
     first = Watched(World(modes=modes), coming[0][1])
     first.run(coming)
     then = first.moments[backup % len(first.moments)]
     after = first.moments[max(backup % len(first.moments), lost % len(first.moments))]
-    after.world.modes.clear()
+    after.world.modes[:] = then_modes
     old = Journal.model_validate_json(then.stored)
     records: list[Outcome | Tenant | Desired] = [*after.said, *(desired for _, desired in coming)]
     told = reduce(heard, records, Told())
@@ -68,6 +68,7 @@ def test_an_older_registry_goes_on_to_what_is_wished(
         assert after.world.there == {}
     if again.phase is Phase.ACTIVE and again.outcomes and again.last.reason != "update_refused":
         assert after.world.steps() == list(STEPS)
+    after.world.modes.clear()
     last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
     again.run([(0, last)])
     assert (again.last.desired_version, again.last.state.value) == (last.version, "done")

@@ -83,6 +83,7 @@ def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_i
     # Uninstalled, it has no configuration any more: where its connection is, an earlier version says, or the view.
     assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://since"
     assert after.life.steps["crm"].places == ("https://v", "https://since")
+    assert after.life.steps["schema"].inputs["configuration"] == {}, "what a step does not use it is not given"
     assert [sweep.life.generation for sweep in after.sweeps] == [1]
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
 

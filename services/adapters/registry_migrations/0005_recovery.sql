@@ -1,10 +1,6 @@
 -- Why a saga waits, where its journal does not say so: a plan that cannot be carried out, an error nobody foresaw, grace.
 ALTER TABLE sagas ADD COLUMN why text;
 
--- What the journal counts, where it can be asked for: a journal may hold U+0000, and no JSON operator reads that.
-ALTER TABLE sagas ADD COLUMN seq bigint NOT NULL DEFAULT 0;
-UPDATE sagas SET seq = coalesce(substring(journal::text from '"seq":([0-9]{1,18}),"lines":[0-9]+}\s*$')::bigint, 0);
-
 -- A recovery of a registry that is older than what was said from it was begun and has not ended.
 CREATE TABLE recovery (begun_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
