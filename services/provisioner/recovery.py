@@ -124,6 +124,8 @@ class Recovery:
         async with self._registry.alone() as alone:
             if not alone:
                 return "another provisioner recovers it"
+            if not await self._registry.is_empty() and not await self._fault():
+                return ""  # another has, just now
             self._log.warning("recovery begins")
             self.tell("recovering: reading what was said")
             told, versions = await asyncio.to_thread(self._heard)
@@ -134,7 +136,7 @@ class Recovery:
                 await self._registry.store(wishes[first : first + _BATCH])
             older = await self._older(told)
             await self._registry.begin_recovery()
-            keys = [*older, *(key for key in await self._registry.under_way() if key not in older)]
+            keys = list(dict.fromkeys((*older, *await self._registry.under_way())))
             for number, key in enumerate(keys):
                 if self.is_stopping():
                     return "asked to stop"
