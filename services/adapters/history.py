@@ -62,7 +62,11 @@ class Follower:
         )
         self._ends: set[tuple[str, int]] = set()
         try:
-            places = [place for topic in topics for place in self._partitions(topic, timeout_s)]
+            places = [
+                TopicPartition(topic, number, OFFSET_BEGINNING)
+                for topic in topics
+                for number in partitions(self._consumer, topic, timeout_s)
+            ]
         except KafkaException as error:
             self._consumer.close()
             raise KafkaError(error.args[0].name()) from None
@@ -90,7 +94,7 @@ class Follower:
                 found.append(_kept(message))
             elif error.code() == Code._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
                 self._ends.add((str(message.topic()), int(message.partition() or 0)))
-            elif not error.retriable() and error.code() not in _PASSING:
+            elif not passes(error):
                 raise KafkaError(error.name())
         return found
 
@@ -104,15 +108,27 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _partitions(self, topic: str, timeout_s: float) -> list[TopicPartition]:
-        found = self._consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-        if found is None or found.error:
-            raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
-        return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found.partitions]
-
 
 _PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
 """librdkafka tells of them and goes on trying."""
+
+
+def passes(error: Code) -> bool:
+    """Whether a reader that goes on hears no more of it."""
+    return error.retriable() or error.code() in _PASSING
+
+
+def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
+    """The numbers of a topic's partitions. Blocks.
+
+    Raises:
+        KafkaError: no such topic.
+        KafkaException: no broker answers.
+    """
+    found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    if found is None or found.error:
+        raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
+    return list(found.partitions)
 
 
 def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 30.0) -> Iterator[Kept]:
@@ -149,10 +165,7 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     try:
-        found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-        if found is None or found.error:
-            raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
-        places = [TopicPartition(topic, number) for number in found.partitions]
+        places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
         ends = {place.partition: place.offset for place in consumer.committed(places, timeout_s)} if group else {}
         wanted = []
         for place in places:
@@ -168,10 +181,10 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
         consumer.close()
 
 
-def _first_of_each(consumer: Consumer, partitions: set[int], timeout_s: float) -> list[Kept]:
+def _first_of_each(consumer: Consumer, wanted: set[int], timeout_s: float) -> list[Kept]:
     read: dict[int, Kept] = {}
     deadline = time.monotonic() + timeout_s
-    while len(read) < len(partitions):
+    while len(read) < len(wanted):
         if time.monotonic() > deadline:
             raise KafkaError("the last records were not read in time")
         for message in consumer.consume(_BATCH, 0.2):
@@ -181,7 +194,7 @@ def _first_of_each(consumer: Consumer, partitions: set[int], timeout_s: float) -
                 if kept.partition not in read:
                     read[kept.partition] = kept
                     consumer.pause([TopicPartition(kept.topic, kept.partition)])
-            elif not error.retriable() and error.code() not in _PASSING:
+            elif not passes(error):
                 raise KafkaError(error.name())
     return list(read.values())
 

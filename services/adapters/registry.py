@@ -42,11 +42,8 @@ _AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.Intern
 """Nothing wrong with what was asked. Internal errors are the server's own state: it only reads after a fail-over, a
 transaction sat idle for too long, a page is broken."""
 
-_ELSEWHERE: Final = (
-    psycopg.errors.ReadOnlySqlTransaction,
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-)
+_NO_TABLES: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+_ELSEWHERE: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
 """What is not so where we were before."""
 
 _UNREADABLE_S: Final = 60.0
@@ -379,7 +376,7 @@ class Registry:
                     raise
                 finally:
                     self.losses += session.closed
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
             raise RegistryAway(_brief(error)) from None

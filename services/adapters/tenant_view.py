@@ -18,13 +18,12 @@ from schemas import codec
 from schemas.tenant import Tenant
 from schemas.topics import TENANTS, named
 from schemas.values import Key
+from services.adapters import history
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 1000
 _PAUSE_S: Final = 0.1
 _END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
-_PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
-"""librdkafka tells of them and goes on trying."""
 _ELECTING: Final = frozenset(
     {Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH}
 )
@@ -102,7 +101,7 @@ class TenantView:
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
             if error is not None and error.code() != _END:
-                if not error.retriable() and error.code() not in _PASSING:
+                if not history.passes(error):
                     raise KafkaError(error.name())
                 continue
             if partition is None or offset is None:
@@ -132,10 +131,7 @@ class TenantView:
             raise KafkaError(f"{self._topic}: no answer in time") from None
 
     def _begin(self, timeout_s: float) -> None:
-        found = self._consumer.list_topics(self._topic, timeout=timeout_s).topics.get(self._topic)
-        if found is None or found.error:
-            raise KafkaError(f"{self._topic}: no such topic; make it with `lifecycle topics apply`")
-        self._next = dict.fromkeys(found.partitions, 0)
+        self._next = dict.fromkeys(history.partitions(self._consumer, self._topic, timeout_s), 0)
         self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
 
     def _keep(self, value: bytes | None) -> None:

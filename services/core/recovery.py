@@ -53,16 +53,7 @@ def heard(told: Told, said: Outcome | Tenant | Desired) -> Told:
         case Outcome():
             return _after_outcome(told, said)
         case Tenant():
-            known = replace(told, tenant_id=said.tenant_id)
-            if said.generation > told.generation or (said.generation == told.generation and not told.seq):
-                known = replace(
-                    known,
-                    generation=said.generation,
-                    ended=said.stage in _ENDED,
-                    whole=said.stage is Stage.ACTIVE or (told.whole and said.generation == told.generation),
-                )
-            elif said.generation == told.generation:
-                known = replace(known, whole=told.whole or said.stage is Stage.ACTIVE)
+            known = replace(_after_view(told, said), tenant_id=said.tenant_id)
             return _with_configuration(known, said.configuration, newest=False)
         case Desired():
             return _with_configuration(told, said.configuration, newest=True)
@@ -79,6 +70,18 @@ def _after_outcome(told: Told, said: Outcome) -> Told:
         generation=said.generation,
         ended=held or (said.direction, said.state) in _ENDS,
         whole=whole or (told.whole and said.generation == told.generation),
+    )
+
+
+def _after_view(told: Told, said: Tenant) -> Told:
+    if said.generation < told.generation:
+        return told
+    same = said.generation == told.generation
+    return replace(
+        told,
+        generation=said.generation,
+        ended=told.ended if same and told.seq else said.stage in _ENDED,
+        whole=said.stage is Stage.ACTIVE or (same and told.whole),
     )
 
 

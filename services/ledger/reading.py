@@ -4,7 +4,6 @@ Rule: a record is read once, here; what cannot be read goes whole to the dead le
 place, so a replay writes the same letter.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,14 +17,11 @@ from schemas.codec import Message, Unreadable
 from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
 from schemas.topics import PARTITIONER
-from schemas.values import UUID_PATTERN
 from schemas.webhook import Delivery, Malformed, UnknownEvent
 from services.core.dead_letters import letter
 from services.core.ledger import Output, Place, Received
 
 R = TypeVar("R", Delivery, Observed, Recheck, Received, Outcome)
-
-_KEY = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}".encode(), re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +101,5 @@ def untouched(arrived: Arrived) -> Message:
 
 def dead_letter(refused: Refused, raw: Message, place: Place) -> Output:
     """The refused record, whole, with the way back."""
-    key = raw.key.decode() if raw.key is not None and _KEY.fullmatch(raw.key) else None
+    key = raw.key.decode("utf-8", "replace") if raw.key else None
     return letter(key, refused.reason, refused.detail, place, raw)

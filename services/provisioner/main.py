@@ -40,6 +40,7 @@ from services.provisioner.turns import Turns
 _LINGER_MS: Final = 5.0
 _MESSAGE_TIMEOUT_MS: Final = 10_000
 _AGAIN_S: Final = 2.0
+_LOOK_S: Final = 0.1
 _CLOSE_S: Final = 5.0
 
 
@@ -199,11 +200,8 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
 
 async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
     """Read until asked to stop, with a new consumer after a broker said no; not before the registry is proved."""
-    proved = asyncio.create_task(parts.runner.standing.proved.wait(), name="proved")
-    stop = asyncio.create_task(parts.stopping.wait(), name="stop before")
-    await asyncio.wait({proved, stop}, return_when=asyncio.FIRST_COMPLETED)
-    proved.cancel()
-    stop.cancel()
+    while not (parts.runner.standing.is_proved() or parts.stopping.is_set()):
+        await _pause(parts.stopping, _LOOK_S)
     while not parts.stopping.is_set():
         group = settings.topic_prefix + GROUP
         consumer = Consumer(

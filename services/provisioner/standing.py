@@ -4,7 +4,6 @@ Rule: nothing is claimed before that is known, and it is asked again whenever a 
 may lead to another server.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from services.adapters import metrics
@@ -22,8 +21,6 @@ class Standing:
         self._proved_at = -1
         self.fault = "not asked yet"
         """Why the registry cannot be used; empty text when it is well."""
-        self.proved = asyncio.Event()
-        """Set once the registry was known to be no older than what was said from it."""
         self.prove: Callable[[], Awaitable[str]] = _nothing_wrong
         """Asked before a claim that nothing vouches for: why nothing may be claimed, if so."""
 
@@ -39,7 +36,6 @@ class Standing:
             fault = "" if self.is_proved() else await self.prove()
             if not fault:
                 self._proved_at = losses
-                self.proved.set()
                 claims = await self._registry.claim(limit)
         except RegistryAway as error:
             fault = str(error)
