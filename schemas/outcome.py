@@ -44,7 +44,8 @@ class Outcome(Record):
     step: str | None = Field(default=None, max_length=WORDS_MAX)
     """The step it stands at or failed at."""
     error_class: str | None = Field(default=None, alias="class", max_length=WORDS_MAX)
-    """`refused`, `exhausted`, `unknown`, …: the class of the last answer, never its text."""
+    """`refused`, `exhausted`, `blocked`, `contradicted`, …: the class of the last answer, never its text."""
     reason: str | None = Field(default=None, max_length=WORDS_MAX)
-    """`grace`, `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or a short cause."""
+    """`retrying`, `system_away`, `system_refuses`, `waiting_for:STEP` (from 15 minutes on), `compensating`, `grace`,
+    `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or `STEP_CLASS`."""
     at: Instant

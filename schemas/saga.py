@@ -7,7 +7,7 @@ otherwise. Only `services.core.saga` changes a journal; it returns a new one.
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.tenant import Desired
 from schemas.values import Instant, Json, Record, TenantId
@@ -28,17 +28,16 @@ class Phase(StrEnum):
     COMPENSATING = "compensating"
     """A first provisioning failed: everything started is undone in reverse."""
     ROLLED_BACK = "rolled_back"
-    """Compensated; nothing exists; a later version starts another life."""
+    """Compensated; nothing exists; a later version, or the time `again_at`, starts another life."""
     REMOVING = "removing"
-    COMPENSATION_FAILED = "compensation_failed"
-    """Parked with an alert until a newer version comes."""
-    REMOVAL_FAILED = "removal_failed"
-    """Likewise."""
 
+
+_FORMER_PHASES = {"compensation_failed": Phase.COMPENSATING.value, "removal_failed": Phase.REMOVING.value}
+"""Phases of journals that an earlier release parked: nothing is parked any more, so these go on where they stood."""
 
 _OF_A_LIFE = frozenset({
     Phase.CREATING, Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING,
-    Phase.COMPENSATING, Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED,
+    Phase.COMPENSATING,
 })  # fmt: skip
 
 
@@ -60,9 +59,13 @@ class Verdict(StrEnum):
     RETRYABLE = "retryable"
     UNKNOWN = "unknown"
     REFUSED = "refused"
-    """The step will not be asked again in this turn."""
+    """On the way up the step is not called again in this turn; on the way down it is tried again."""
     EXHAUSTED = "exhausted"
-    """Likewise: its retries are spent."""
+    """On the way up: the outage outlasted the step's `give_up_after`."""
+    BLOCKED = "blocked"
+    """The operator's own system refuses the operator's credentials or set-up, and the step waits for a remedy."""
+    CONTRADICTED = "contradicted"
+    """The system answers with success and shows something else than was asked for: the step waits for a person."""
 
 
 class StepLog(Record):
@@ -84,6 +87,8 @@ class StepLog(Record):
     """A create before the newest one, with other inputs, may have had its effect."""
     doubted: bool = False
     """A recovery put it in doubt: it may be there for long, at any of its places, whoever refuses to show it."""
+    succeeded: bool = False
+    """The newest create or update was answered with success by an answer that does not show what is there now."""
     verdict: Verdict = Verdict.DONE
     there: Presence = Presence.ABSENT
     inputs: Json = Field(default_factory=dict)
@@ -100,10 +105,8 @@ class StepLog(Record):
     """The `url` that the newest create or update named; none where it named none or is known to have done nothing."""
     places: tuple[str, ...] = ()
     """Where earlier ones may have put it as well: forgotten when an answer says that it is at `place` alone."""
-    answers: int = 0
-    """Answers of the system in this turn that led nowhere; they cost the step's `retries`."""
-    silences: int = 0
-    """Calls of this turn without an answer; they cost nothing but time."""
+    tries: int = 0
+    """Calls of this turn that led nowhere; the waits between them grow with their number."""
     not_before: Instant = 0
     reason: str = ""
     """Why the newest answer was not done."""
@@ -142,6 +145,16 @@ class Failure(Record):
     reason: str
 
 
+class Standstill(Record):
+    """The step that a saga stands at, from the first call or wait that led nowhere until the step is done."""
+
+    step: str
+    since: Instant
+    """From here on the time counts after which the tenant is unwell."""
+    outage_since: Instant = 0
+    """From here on the step's `give_up_after` counts; 0 while the trouble is no outage of the step's system."""
+
+
 class Journal(Record):
     """Everything a worker needs, beside the plan and the newest desired version, to know the next move."""
 
@@ -152,11 +165,17 @@ class Journal(Record):
     """The life that is on, if any."""
     target: Desired | None = None
     """The version that was taken up last."""
-    seen: int = -1
-    """The greatest version that made this saga move: a parked one moves again only for a greater."""
     turned_at: Instant = 0
     """When the present phase began; `destroy_after` counts from here."""
     failure: Failure | None = None
+    standstill: Standstill | None = None
+    """Where the life that is on stands, if it does not move."""
+    rollbacks: int = 0
+    """Compensations in a row without a newer version between; the waits between them grow with their number."""
+    again_at: Instant = 0
+    """When a tenant that was rolled back is provisioned again by itself."""
+    again_asked: bool = False
+    """True if an operator asked, during a compensation, for another provisioning right after it."""
     held: str | None = None
     """Why the version `held_version` waits for another to change."""
     held_version: int = -1
@@ -168,6 +187,11 @@ class Journal(Record):
     """Outcomes written so far; a recovery goes on at a greater number."""
     lines: int = 0
     """Audit lines, likewise: one for each answer that changed, or failed to change, something outside."""
+
+    @field_validator("phase", mode="before")
+    @classmethod
+    def _unparked(cls, phase: object) -> object:
+        return _FORMER_PHASES.get(phase, phase) if isinstance(phase, str) else phase
 
     @model_validator(mode="after")
     def _has_its_life(self) -> Self:

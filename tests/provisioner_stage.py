@@ -84,8 +84,8 @@ def rolled_back(outcome: Outcome) -> bool:
     return outcome.state is State.ROLLED_BACK
 
 
-def parked(outcome: Outcome) -> bool:
-    """It was given up half undone."""
+def failed(outcome: Outcome) -> bool:
+    """Its teardown stands."""
     return outcome.state is State.FAILED
 
 
@@ -99,6 +99,12 @@ def ended(stage: Stage, keys: Iterable[str], version: int, check: Callable[[Outc
     for of in keys:
         said = stage.scene.ended(of, version)
         assert check(said), (of, said, stage.world.calls(of))
+
+
+def becomes(stage: Stage, keys: Iterable[str], version: int, check: Callable[[Outcome], bool] = done) -> None:
+    """Wait until a version of every key has ended like this, whatever was said of that version before."""
+    for of in keys:
+        eventually(lambda: any(check(said) and said.desired_version >= version for said in stage.scene.outcomes(of)))  # noqa: B023 - called at once
 
 
 def exists(stage: Stage, lives: Mapping[str, int | None], *, whole: bool = True) -> None:

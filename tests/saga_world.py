@@ -13,11 +13,23 @@ from typing import Any
 from schemas.outcome import Outcome, State
 from schemas.saga import Journal, Life, Phase
 from schemas.tenant import Desired
-from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb, idempotency_key
+from services.core.calls import (
+    Absent,
+    Answer,
+    Contradicted,
+    Done,
+    Refused,
+    RefusedUs,
+    Retryable,
+    Unknown,
+    Verb,
+    idempotency_key,
+)
 from services.core.moves import Called, Observe, Run, Wait
+from services.core.pace import Pace
 from services.core.plan import Plan, parse
 from services.core.saga import Plans
-from services.core.saga_answers import Pace, settle
+from services.core.saga_answers import settle
 from services.core.saga_marks import Turn, decide, life_of, log_of, redriven
 
 KEY = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
@@ -72,6 +84,9 @@ class Mode(StrEnum):
     REFUSED = "refused"
     RETRYABLE = "retryable"
     SILENT = "silent"
+    BLOCKED = "the operator is refused"
+    CONTRADICTED = "shows something that is not ours"
+    UNSHOWN = "done, and not shown"
     LOST_WITH_EFFECT = "lost with effect"
     LOST_WITHOUT = "lost without effect"
     BROKEN = "answered in a way nobody foresaw"
@@ -85,6 +100,10 @@ class Resource:
     enabled: bool
     made_at: int
     idempotency_key: str
+
+    def is_as(self, inputs: dict[str, Any]) -> bool:
+        """True if it is as a create or an update with these inputs would leave it."""
+        return (self.configuration, self.enabled) == (inputs.get("configuration", {}), inputs.get("enabled", True))
 
 
 @dataclass
@@ -127,22 +146,28 @@ class World:
             mode = Mode.REFUSED
         if verb is Verb.READ and mode is Mode.REFUSED:
             self.blind.add((step, generation))
-        if mode in {Mode.WELL, Mode.LOST_WITH_EFFECT}:
+        if mode in {Mode.WELL, Mode.LOST_WITH_EFFECT, Mode.UNSHOWN}:
             answer = self._effect(step, verb, generation, inputs, idempotency)
-            return answer if mode is Mode.WELL else Unknown("lost")
+            if mode is Mode.UNSHOWN and verb in {Verb.CREATE, Verb.UPDATE}:
+                return Unknown("not shown", succeeded=True)
+            return Unknown("lost") if mode is Mode.LOST_WITH_EFFECT else answer
         answers: dict[Mode, Answer] = {
             Mode.REFUSED: Refused("no"),
             Mode.RETRYABLE: Retryable("busy"),
-            Mode.SILENT: Retryable("down", silent=True),
+            Mode.SILENT: Retryable("down"),
+            Mode.BLOCKED: RefusedUs("HTTP 401"),
+            Mode.CONTRADICTED: Contradicted("generation is not ours"),
             Mode.LOST_WITHOUT: Unknown("lost"),
-            Mode.BROKEN: Unknown("TypeError", silent=False),
+            Mode.BROKEN: Unknown("TypeError"),
         }
         return answers[mode]
 
     def _effect(self, step: str, verb: Verb, generation: int, inputs: dict[str, Any], idempotency: str) -> Answer:
         place = (step, generation)
         if verb is Verb.READ:
-            return Done({"id": f"{step}.{generation}"}) if place in self.there else Absent()
+            found = self.there.get(place)
+            differs = None if found is None or found.is_as(inputs) else "enabled"
+            return Absent() if found is None else Done({"id": f"{step}.{generation}"}, differs)
         if verb is Verb.DELETE:
             later = [s for s, g in self.there if g == generation and STEPS.index(s) > STEPS.index(step)]
             assert not later, f"{step} removed before {later}"
@@ -243,6 +268,8 @@ class Worker:
     pace: Pace = field(default_factory=Pace)
     until_us: int = 10**18
     """Waits beyond this are not waited for."""
+    again: bool = False
+    """True if what was rolled back is waited for until it is provisioned again by itself."""
     known: set[str] = field(default_factory=set)
     """Idempotency keys whose outcome is committed: never to be used again."""
     pending: tuple[Called, str] | None = None
@@ -262,7 +289,7 @@ class Worker:
         """The newest outcome."""
         return self.outcomes[-1]
 
-    def run(self, wishes: Iterable[tuple[int, Desired]] = (), at_most: int = 4_000) -> None:
+    def run(self, wishes: Iterable[tuple[int, Desired]] = (), at_most: int = 10_000) -> None:
         """Work until nothing is due any more, through crashes; a wish arrives before the mark of its number."""
         coming = sorted(wishes, key=lambda wish: wish[0])
         while True:
@@ -286,6 +313,9 @@ class Worker:
             self._commit(turn)
             if isinstance(turn.move, Wait):
                 if turn.move.until_us is None or turn.move.until_us > self.until_us:
+                    return
+                rests = turn.journal.phase is Phase.ROLLED_BACK and turn.move.until_us == turn.journal.again_at
+                if rests and not self.again:
                     return
                 self.now_us = max(turn.move.until_us, self.now_us + 1)
                 journal = self.journal

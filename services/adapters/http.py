@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -20,17 +21,26 @@ _IDLE_S: Final = 2.0
 """Idle connections go before a server's own patience ends: a race there would make an answer unknown."""
 _CONNECT_SHARE: Final = 0.8
 """Of the time allowed: not connected by then is known to be not sent."""
+_HTML: Final = ("text/html", "application/xhtml")
+_ZIPPED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 LOOPBACK: Final = ("all://127.0.0.1", "all://localhost")
 """Where no proxy of the environment leads (as `mounts` of a client that takes one elsewhere)."""
 
 
 class NotSent(Exception):
-    """Nothing was sent, so nothing was done; `passing` when asking again may help soon."""
+    """Nothing was sent, so nothing was done.
 
-    def __init__(self, reason: str, *, passing: bool = True) -> None:
+    Attributes:
+        passing: True unless the URL itself cannot be used.
+        untrusted: True if the system's certificate was not accepted.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = True, untrusted: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.passing = passing
+        self.untrusted = untrusted
 
 
 class NoAnswer(Exception):
@@ -63,11 +73,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One whole answer; `body` is None where it is not JSON."""
+    """One whole answer; `body` is None where the answer is not JSON, and `other` is True if it is something else."""
 
     status: int
     headers: Mapping[str, str]
     body: Any = field(repr=False)
+    other: bool = False
+
+    @property
+    def is_html(self) -> bool:
+        """True if the answer says that it is HTML."""
+        return self.other and self.headers.get("content-type", "").strip().lower().startswith(_HTML)
 
 
 Resolver = Callable[[str, float], Awaitable[list[str]]]
@@ -87,8 +103,8 @@ async def resolve(host: str, timeout_s: float) -> list[str]:
     except TimeoutError:
         raise NotSent("the name service did not answer") from None
     except OSError as error:
-        passing = error.errno == socket.EAI_AGAIN
-        raise NotSent("the host has no address", passing=passing) from None
+        known = "the name service did not answer" if error.errno == socket.EAI_AGAIN else "the host has no address"
+        raise NotSent(known) from None
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -147,7 +163,8 @@ async def _exchange(client: httpx2.AsyncClient, request: Request, timeout_s: flo
             finally:
                 await answer.aclose()
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-        raise NotSent(type(error).__name__) from None
+        untrusted = _is_untrusted(error)
+        raise NotSent("certificate not accepted" if untrusted else type(error).__name__, untrusted=untrusted) from None
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, UnicodeError) as error:
         raise NotSent(type(error).__name__, passing=False) from None
     except (httpx2.HTTPError, TimeoutError) as error:
@@ -174,18 +191,45 @@ def _build(client: httpx2.AsyncClient, request: Request, timeout_s: float) -> ht
 
 
 async def _read(answer: httpx2.Response) -> Response:
-    """Read an answer up to its cap.
+    """Read an answer up to its cap, which holds for what it is decoded to as well.
 
     Raises:
-        NoAnswer: it is longer.
+        NoAnswer: it is longer, or cannot be decoded.
     """
-    read = bytearray()
+    read, decode = bytearray(), _decoder(answer.headers.get("content-encoding", ""))
     async for part in answer.aiter_raw():
-        read += part
+        read += decode(part, ANSWER_MAX_BYTES + 1 - len(read))
         if len(read) > ANSWER_MAX_BYTES:
             raise NoAnswer("the answer is too long")
     try:
         body = json.loads(read) if read else None
     except (ValueError, RecursionError):
         body = None
-    return Response(answer.status_code, {name.lower(): text for name, text in answer.headers.items()}, body)
+    headers = {name.lower(): text for name, text in answer.headers.items()}
+    return Response(
+        answer.status_code, headers, body, other=body is None and bool(read.strip()) and read.strip() != b"null"
+    )
+
+
+def _decoder(coding: str) -> Callable[[bytes, int], bytes]:
+    """What undoes a content coding, up to a number of bytes: a proxy may compress although it was asked not to."""
+    if coding.strip().lower() not in _ZIPPED:
+        return lambda part, _: part
+    unzip = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+
+    def decode(part: bytes, at_most: int) -> bytes:
+        try:
+            return unzip.decompress(unzip.unconsumed_tail + part, at_most)
+        except zlib.error:
+            raise NoAnswer("the answer cannot be decompressed") from None
+
+    return decode
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """True if a certificate that was not accepted is behind an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

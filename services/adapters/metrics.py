@@ -78,6 +78,10 @@ SAGA_UNSEALABLE = _counter("lifecycle_saga_unsealable_total", "Calls not made: n
 SAGA_CALL_S = _histogram("lifecycle_saga_call_seconds", "Length of a call.", _WORK_S, "step", "verb")
 SAGA_S = _histogram("lifecycle_saga_seconds", "Taken up to ended.", _WORK_S, "direction")
 SAGA_SYSTEMS_AWAY = _gauge("lifecycle_saga_systems_away", "Outside systems that this worker leaves alone now.")
+SAGA_SYSTEM_REFUSES = _gauge(
+    "lifecycle_saga_system_refuses", "1 while a system refuses the operator's own credentials or set-up.", "system"
+)
+SAGA_UNWELL = _gauge("lifecycle_saga_unwell", "Tenants that have stood at a step for UNWELL_AFTER_S or more.", "step")
 SAGA_RUNNING = _gauge("lifecycle_saga_running", "Sagas this worker drives now.")
 REGISTRY_UP = _gauge("lifecycle_registry_up", "1 while the registry answers.")
 

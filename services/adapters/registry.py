@@ -137,6 +137,12 @@ class Registry:
             rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
             return {key: Head(_counted(journal), *head) for key, *head, journal in rows}
 
+    async def unwell(self, after_s: float) -> dict[str, int]:
+        """Returns how many tenants have stood at a step for so many seconds or longer, by step."""
+        async with self._session() as session:
+            rows = await (await session.execute(statements.UNWELL, (after_s,))).fetchall()
+            return {str(step): int(count) for step, count in rows}
+
     async def under_way(self) -> list[str]:
         """The keys whose sagas are in the middle of something, or look an ended life up again."""
         async with self._session() as session:
@@ -239,18 +245,26 @@ class Registry:
             found = await (await session.execute(statements.CLAIM_ONE, asked)).fetchone()
         return None if found is None else _claim(held_until_s, asked_us, *found)
 
-    async def sagas(self, *, key: str | None = None, phases: Sequence[str] | None = None, limit: int) -> list[Row]:
+    async def sagas(
+        self, *, key: str | None = None, phases: Sequence[str] | None = None, standing: bool | None = None, limit: int
+    ) -> list[Row]:
         """Look at sagas, those that changed last first.
 
         Args:
             key: Only this one's.
             phases: Only those in one of these.
+            standing: True adds those that stand at a step, in any phase; False leaves them out.
             limit: At most so many.
 
         `unreadable` has those that this release cannot read.
         """
         async with self._session() as session:
-            asked = {"key": key, "phases": None if phases is None else list(phases), "limit": limit}
+            asked = {
+                "key": key,
+                "phases": None if phases is None else list(phases),
+                "standing": standing,
+                "limit": limit,
+            }
             rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
         found: list[Row] = []
         for *of, journal in rows:
@@ -288,6 +302,7 @@ class Registry:
         held_until_s = time.monotonic() + self._lease_s
         tenant_id = journal.life.tenant_id if journal.life else None
         before = claim.journal.life.tenant_id if claim.journal.life else None
+        stands = journal.standstill
         row = {
             "key": claim.key,
             "epoch": claim.epoch,
@@ -300,6 +315,8 @@ class Registry:
             "due_in_s": due_in_s,
             "waits_for": waits_for,
             "why": why,
+            "stands_at": stands.step if stands else None,
+            "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,
             "topics": [saying.topic for saying in sayings],
             "seqs": [saying.seq for saying in sayings],

@@ -65,8 +65,14 @@ SAGAS: Final[LiteralString] = """
         extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,
         CASE WHEN lease_until > statement_timestamp() THEN worker END, journal::text
     FROM sagas WHERE (%(key)s::text IS NULL OR key = %(key)s)
-        AND (%(phases)s::text[] IS NULL OR phase = ANY(%(phases)s))
+        AND (%(phases)s::text[] IS NULL OR phase = ANY(%(phases)s) OR (%(standing)s AND stands_since IS NOT NULL))
+        AND (%(standing)s IS DISTINCT FROM false OR stands_since IS NULL)
     ORDER BY changed_at DESC LIMIT %(limit)s
+"""
+
+UNWELL: Final[LiteralString] = """
+    SELECT stands_at, count(*) FROM sagas
+    WHERE stands_since <= clock_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL GROUP BY stands_at
 """
 
 HEADS: Final[LiteralString] = """
@@ -107,6 +113,7 @@ WRITE: Final[LiteralString] = """
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
+            stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s

@@ -103,7 +103,14 @@ class Settings(BaseModel):
     lease_s: float = Field(default=15.0, gt=0)
     """How long a silent worker keeps a saga; renewed every third of it."""
     retry_first_s: float = Field(default=1.0, gt=0)
-    """First wait after a retryable answer; doubled with full jitter, at most 60 s."""
+    """First wait after a call that led nowhere; doubled with full jitter, at most `retry_most_s`."""
+    retry_most_s: float = Field(default=60.0, gt=0, le=60)
+    """Longest wait between two tries of a step, and at the gate before a system that is away or refuses the operator; a
+    longer wait that a system asks for is kept, up to an hour."""
+    unwell_after_s: float = Field(default=900.0, gt=0)
+    """How long a tenant may stand at one step before it counts as unwell."""
+    provision_again_s: float = Field(default=3600.0, gt=0)
+    """From the end of a compensation to the next provisioning; doubled after each further one, at most 24 h."""
     egress_allow: tuple[str, ...] = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     egress_map: dict[str, str] = Field(default_factory=dict)

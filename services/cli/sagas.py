@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -15,7 +16,7 @@ from services.cli import environment
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from services.adapters.claims import Row
+    from services.adapters.claims import Claim, Row
     from services.adapters.registry import Registry
     from services.adapters.settings import Settings
 
@@ -26,22 +27,24 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standa
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
 _LEASE_S: Final = 5.0
+_AGAIN_S: Final = 0.1
 _CONNECTIONS: Final = 2
+_ALL: Final = 100_000
 
 
 class State(StrEnum):
     """Groups of phases, as operators ask for them."""
 
     FAILED = "failed"
-    """Needs somebody: rolled back, or left half undone."""
+    """Rolled back, or standing at a step: a system is away, refuses, or contradicts itself."""
     WORKING = "working"
-    """Under way, or waiting for its next try."""
+    """Under way."""
     ACTIVE = "active"
     EMPTY = "empty"
 
 
 _PHASES: Final = {
-    State.FAILED: ("rolled_back", "compensation_failed", "removal_failed"),
+    State.FAILED: ("rolled_back",),
     State.WORKING: ("creating", "updating", "restoring", "compensating", "removing"),
     State.ACTIVE: ("active",),
     State.EMPTY: ("empty",),
@@ -59,7 +62,9 @@ def show_all(
     from services.cli import show
 
     phases = None if state is None else _PHASES[state]
-    found = [_told(row) for row in _ask(state_dir, lambda registry: registry.sagas(phases=phases, limit=limit))]
+    standing = None if state is None else state is State.FAILED
+    rows = _ask(state_dir, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
+    found = [_told(row) for row in rows]
     if as_json:
         show.as_json(found)
         return
@@ -96,23 +101,37 @@ def show_one(
 def retry(
     key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="orgId:integrationId")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every saga that `list --state failed` shows.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow each until it ends; the exit status says how.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")] = 300.0,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Try again now what was given up, refused, or waits; ends with 1 where one could not be."""
+    """Try again now what was given up, refused, or waits.
+
+    Ends with 1 where one could not be tried, or, with --wait, did not end as it is desired in time.
+    """
     from services.adapters import keyring
     from services.cli import show
+    from services.cli.saga_wait import followed
 
     if bool(key) == failed:
         raise Failure(Exit.UNUSABLE, "name the keys, or say --failed")
     settings = environment.settings_of_operator(state_dir)
     material = keyring.raw(keyring.material(settings.keyring_file).audit[0])
     found = _ask(state_dir, lambda registry: _retry_all(registry, [one.lower() for one in key or ()], material))
+    fails = any(result not in {_AGAIN, _NOTHING} for _, result in found)
+    ends: dict[str, tuple[bool, str]] = {}
+    if wait:
+        tried = [of for of, result in found if result in {_AGAIN, _NOTHING}]
+        ends = _ask(state_dir, lambda registry: followed(registry, tried, timeout_s, show.say))
+        fails = fails or not all(well for well, _ in ends.values())
+    told = [(of, result, *([ends[of][1] if of in ends else ""] if wait else [])) for of, result in found]
+    columns = ("key", "result", *(["end"] if wait else []))
     if as_json:
-        show.as_json([{"key": of, "result": result} for of, result in found])
+        show.as_json([dict(zip(columns, row, strict=True)) for row in told])
     else:
-        show.table(("key", "result"), found)
-    if any(result not in {_AGAIN, _NOTHING} for _, result in found):
+        show.table(columns, told)
+    if fails:
         raise typer.Exit(Exit.DEVIATION)
 
 
@@ -124,7 +143,7 @@ _IN_GRACE: Final = "in its grace period, which this does not shorten"
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
     if await registry.is_half_recovered():
         raise Failure(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
-    named = keys or [row.key for row in await registry.sagas(phases=_PHASES[State.FAILED], limit=100_000)]
+    named = keys or [row.key for row in await registry.sagas(phases=_PHASES[State.FAILED], standing=True, limit=_ALL)]
     return [(key, await _retry(registry, key, material)) for key in named]
 
 
@@ -137,7 +156,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from services.core.saga_marks import redriven
 
     try:
-        claim = await registry.claim_one(key)
+        claim = await _claimed(registry, key)
     except codec.Unreadable as fault:
         return f"its row cannot be read by this release: {fault}"
     rows = await registry.sagas(key=key, limit=1)
@@ -167,7 +186,18 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     if journal is None and rows[0].why == GRACE:
         return _IN_GRACE
     at_rest = claim.journal.target is not None and claim.journal.target.version >= claim.desired.version
-    return _NOTHING if journal is None and rows[0].why is None and at_rest else _AGAIN
+    rests = journal is None and rows[0].why is None and rows[0].waits_for is None
+    return _NOTHING if rests and at_rest else _AGAIN
+
+
+async def _claimed(registry: "Registry", key: str) -> "Claim | None":
+    """The lease of a key; a worker that tries the saga at this moment gives the lease back soon."""
+    until_s = time.monotonic() + _LEASE_S
+    while True:
+        claim = await registry.claim_one(key)
+        if claim is not None or time.monotonic() >= until_s or not await registry.sagas(key=key, limit=1):
+            return claim
+        await asyncio.sleep(_AGAIN_S)
 
 
 def _told(row: "Row") -> dict[str, Any]:
@@ -181,21 +211,44 @@ def _told(row: "Row") -> dict[str, Any]:
         "version": row.desired_version,
         "tenant_id": row.tenant_id,
         "stands_at": step,
-        "why": f"{row.waits_for} is away" if row.waits_for else row.why or why,
+        "why": _waits_for(row) if row.waits_for else row.why or why,
+        "since": _since(row),
         "due": None if row.due_s is None else rfc3339(int(row.due_s * 1_000_000)),
         "changed": rfc3339(int(row.changed_s * 1_000_000)),
         "worker": row.worker,
     }
 
 
+def _since(row: "Row") -> str | None:
+    from schemas.times import rfc3339
+
+    stands = row.journal.standstill
+    return rfc3339(stands.since) if stands else None
+
+
+def _waits_for(row: "Row") -> str:
+    """Why a saga waits at the gate before a system, with what that answered last where this saga was answered."""
+    _, why = _standing(row)
+    stands = row.journal.standstill
+    refuses = stands is not None and not stands.outage_since
+    trouble = "refuses the operator's credentials or set-up" if refuses else "is away"
+    return f"{row.waits_for} {trouble}" + (f" ({why})" if why else "")
+
+
 def _standing(row: "Row") -> tuple[str | None, str | None]:
     """The step that a saga stands at, and why."""
     journal = row.journal
+    stands = journal.standstill
+    log = journal.life.steps.get(stands.step) if journal.life and stands else None
+    if stands is not None and log is not None and log.reason:
+        return stands.step, f"{log.verdict}: {log.reason} ({log.tries} tries)"
+    if stands is not None:
+        return stands.step, None
     if journal.failure is not None:
         return journal.failure.step, f"{journal.failure.error_class}: {journal.failure.reason}"
     for name, log in journal.life.steps.items() if journal.life else ():
         if log.reason:
-            return name, f"{log.verdict}: {log.reason} ({log.answers} answers, {log.silences} silences)"
+            return name, f"{log.verdict}: {log.reason} ({log.tries} tries)"
     return None, journal.held
 
 
@@ -211,8 +264,7 @@ def _steps(row: "Row") -> list[dict[str, Any]]:
             "verdict": log.verdict.value,
             "open": log.open,
             "intents": log.n,
-            "answers": log.answers,
-            "silences": log.silences,
+            "tries": log.tries,
             "not_before": rfc3339(log.not_before) if log.not_before else None,
             "why": log.reason or None,
         }

@@ -1,4 +1,4 @@
-"""The words a saga and an outside system exchange: one `Call`, one of five answers.
+"""The words a saga and an outside system exchange: one `Call`, one of seven answers.
 
 Rule: an answer says what is known, never what is hoped. A call whose effect cannot be known is `Unknown`.
 """
@@ -40,6 +40,8 @@ class Call:
         enabled: The integration's flag: `http` sends it, `subscription` pauses by it.
         timeout_s: The whole call's.
         places: Every `url` where this life's resource may be by now; an update that is done left it at its own alone.
+        repeats: True if this intent was called before and its answer was lost.
+        own_credentials: True if no credential in `settings` comes from the tenant's configuration.
     """
 
     step: str
@@ -55,13 +57,19 @@ class Call:
     enabled: bool
     timeout_s: float
     places: tuple[str, ...] = ()
+    repeats: bool = False
+    own_credentials: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It is so now (created, updated, already so, or found by READ)."""
+    """It is so now (created, updated, already so, or found by READ).
+
+    `differs` names the first field of a resource found by READ that is not as the newest create or update asked.
+    """
 
     outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    differs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +81,63 @@ class Absent:
 class Retryable:
     """The same call may succeed later, and nothing is in doubt: it did nothing, or removed what would be removed again.
 
-    `silent` when the system gave no answer at all: that costs no try. `well` when the system is well and says no
-    to this worker alone.
+    `well` when the system is well and says no to this worker alone.
     """
 
     reason: str
     retry_after_s: float | None = None
-    silent: bool = False
     well: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system will not do this with these inputs, however often it is asked.
+    """The system judged these inputs and will not do this with them, however often it is asked.
 
-    `heard` unless nobody was asked: such inputs are no system's business.
+    `heard` unless nobody was asked: such inputs are no system's business. `partly` when a part of what was asked is
+    there all the same.
     """
 
     reason: str
     heard: bool = True
+    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """The call may or may not have had its effect: read back by name before it is repeated.
 
-    `silent` when the system gave no answer at all, or none that was whole: that costs no try.
+    `succeeded` when the system answered with success and did not show what it has now: that is no outage, so it never
+    uses up the step's `give_up_after`.
     """
 
     reason: str
-    silent: bool = True
+    retry_after_s: float | None = None
+    succeeded: bool = False
 
 
-Answer = Done | Absent | Retryable | Refused | Unknown
+@dataclass(frozen=True, slots=True)
+class RefusedUs:
+    """The operator's own credentials or set-up are refused: the tenant's inputs were not judged.
+
+    No tenant is rolled back for it; the gate before that system closes for all tenants until it is put right. `remedy`
+    says in one sentence what to do.
+    """
+
+    reason: str
+    remedy: str = "put the credentials or the set-up of this system right"
+
+
+@dataclass(frozen=True, slots=True)
+class Contradicted:
+    """The system answered with success, and what it shows is not ours, or is no resource at all.
+
+    Nothing follows from that: nothing is undone, and nothing counts as absent. `reason` names the field.
+    """
+
+    reason: str
+
+
+Answer = Done | Absent | Retryable | Refused | Unknown | RefusedUs | Contradicted
 
 
 def idempotency_key(key: str, generation: int, step: str, n: int) -> str:

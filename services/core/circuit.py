@@ -1,53 +1,90 @@
-"""The circuit breaker before an outside system: whether sagas may call it, or wait for one of them to find it well.
+"""The circuit breaker before an outside system: sagas may call the system, or wait until one of them finds it well.
 
-Rule: it opens when calls of `FAILURES` different keys failed in a row, so that no tenant's own trouble stops another.
-Once open, one saga at a time is let through every `PROBE_S`; whatever the system answers then closes it. Pure: the
-time comes in, in seconds of any clock that does not jump.
+Rule: the circuit opens when calls of several keys failed alike in a row, so that no tenant's own trouble stops another:
+`FAILURES` keys without an answer (the system is away), or `REFUSALS` keys whose calls were refused for the operator's
+own credentials or set-up (the system refuses us). Once open, one saga at a time is let through as a probe; any answer
+that shows the system well closes the circuit. Pure: the time comes in, in seconds of any clock that does not jump.
 """
 
 from typing import Final
 
 FAILURES: Final = 5
 """As before Kafka (spec section 2)."""
+REFUSALS: Final = 2
+"""One refused key may be refused alone; a second one in a row means that everybody is."""
 PROBE_S: Final = 5.0
 AWAY_S: Final = 60.0
-"""Spec section 6: waits are at most this long. Whoever waits is woken when the system is well again."""
+"""Spec section 6: waits are at most this long, and a system that refuses the operator is asked this often. Sagas that
+wait are woken when the system is well again."""
 
 
 class Circuit:
     """What one process knows of one system."""
 
-    __slots__ = ("_failing", "_probe_s", "open")
+    __slots__ = ("_away_s", "_failing", "_probe_s", "_refused", "open", "refuses")
 
-    def __init__(self) -> None:
+    def __init__(self, away_s: float = AWAY_S) -> None:
+        """Remember nothing yet.
+
+        Args:
+            away_s: The longest wait, and the time between two probes of a system that refuses the operator.
+        """
+        self._away_s = away_s
         self.open = False
+        self.refuses = False
+        """True while the newest failure was a refusal of the operator's own credentials or set-up."""
         self._failing: set[str] = set()
+        self._refused: set[str] = set()
         self._probe_s = 0.0
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to remember."""
-        return not self.open and not self._failing
+        """True if there is nothing to remember."""
+        return not self.open and not self._failing and not self._refused
+
+    @property
+    def _soon_s(self) -> float:
+        return min(PROBE_S, self._away_s)
 
     def failed(self, key: str, now_s: float) -> None:
-        """A call got no answer, or one that says that the system is in trouble.
+        """Notes that a call got no answer, or one that says that the system is in trouble.
 
         Args:
-            key: Whose.
+            key: Of the saga that called.
             now_s: The clock.
         """
+        self.refuses = False
+        self._refused.clear()
         self._failing.add(key)
         if not self.open and len(self._failing) >= FAILURES:
-            self.open, self._probe_s = True, now_s + PROBE_S
+            self.open, self._probe_s = True, now_s + self._soon_s
+
+    def refused(self, key: str, now_s: float) -> None:
+        """Notes that a call was refused for the operator's own credentials or set-up.
+
+        Args:
+            key: Of the saga that called.
+            now_s: The clock.
+        """
+        self.refuses = True
+        self._failing.clear()
+        self._refused.add(key)
+        if self.open:
+            self._probe_s = now_s + self._away_s
+        elif len(self._refused) >= REFUSALS:
+            # The first probe comes soon: two tenants that are refused alone must not hold up the others for a minute.
+            self.open, self._probe_s = True, now_s + self._soon_s
 
     def answered(self) -> bool:
-        """The system answered a call; whether that closes the circuit."""
+        """Notes that the system answered a call; returns True if that closes the circuit."""
         was_open, self.open = self.open, False
+        self.refuses = False
         self._failing.clear()
+        self._refused.clear()
         return was_open
 
     def wait_s(self, now_s: float, chance: float) -> float:
-        """How long a saga that wants to call stays away; 0: it may call now, and while it is open is the probe.
+        """Returns how long a saga that wants to call stays away; 0: it may call now, and while it is open is the probe.
 
         Args:
             now_s: The clock.
@@ -56,6 +93,6 @@ class Circuit:
         if not self.open:
             return 0.0
         if now_s < self._probe_s:
-            return PROBE_S + chance * (AWAY_S - PROBE_S)
-        self._probe_s = now_s + PROBE_S
+            return self._soon_s + chance * (self._away_s - self._soon_s)
+        self._probe_s = now_s + (self._away_s if self.refuses else self._soon_s)
         return 0.0

@@ -54,7 +54,7 @@ class Wait:
 
     Attributes:
         until_us: Microseconds UTC.
-        reason: `retrying`, `grace`, `system_away`, why it is held (`install_unknown` …), or empty.
+        reason: `retrying`, `system_away`, `system_refuses`, `grace`, why it is held (`install_unknown` …), or empty.
         step: Where it stands.
     """
 

@@ -17,7 +17,11 @@ from services.core.references import references
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _DURATION: Final = re.compile(r"P(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?")
 _UNITS_S: Final = (604_800, 86_400, 3_600, 60, 1)
-_OWN: Final = frozenset({"name", "kind", "undo", "retries", "timeout_s", "destroy_after"})
+_OWN: Final = frozenset({"name", "kind", "undo", "give_up_after", "timeout_s", "destroy_after", "retries"})
+"""`retries` is of an earlier release: lives that began with a plan that has it are finished, and it says nothing."""
+
+GIVE_UP_AFTER: Final = "PT6H"
+"""Default of `give_up_after` (spec section 6)."""
 
 GRACE_MAX_S: Final = 3_660 * 86_400
 """Ten years: what outlives that is no grace period, and a date far enough away is none of the database's."""
@@ -57,7 +61,7 @@ class Step:
         name: Unique in the plan.
         kind: Which hand carries it out.
         undo: How it is undone.
-        retries: Answers of the system that may lead nowhere before it counts as exhausted.
+        give_up_after_s: How long an outage may last before a first provisioning is compensated.
         timeout_s: Of one call.
         destroy_after_s: How long teardown waits before it undoes this step.
         settings: The kind's own, with references.
@@ -67,7 +71,7 @@ class Step:
     name: str
     kind: str
     undo: UndoBy
-    retries: int
+    give_up_after_s: int
     timeout_s: float
     destroy_after_s: int
     settings: Mapping[str, Any]
@@ -149,15 +153,14 @@ def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Collection[st
         yield f"kind: {row.get('kind')!r} is none of {', '.join(sorted(kinds))}"
     if row.get("undo") not in {"reverse", "nothing"}:
         yield 'undo: must be "reverse" or "nothing"'
-    if not isinstance(row.get("retries", 8), int) or not 1 <= row.get("retries", 8) <= 100:
-        yield "retries: 1 to 100"
     if not isinstance(row.get("timeout_s", 10), int | float) or not 0 < row.get("timeout_s", 10) <= 60:
         yield "timeout_s: above 0, at most 60"
-    grace_s = duration_s(str(row.get("destroy_after", "PT0S")))
-    if grace_s is None:
-        yield "destroy_after: not an ISO 8601 duration of weeks, days, hours, minutes and seconds"
-    elif grace_s > GRACE_MAX_S:
-        yield f"destroy_after: at most P{GRACE_MAX_S // 86_400}D"
+    for key in ("give_up_after", "destroy_after"):
+        length_s = duration_s(str(row.get(key, "PT0S")))
+        if length_s is None:
+            yield f"{key}: not an ISO 8601 duration of weeks, days, hours, minutes and seconds"
+        elif length_s > GRACE_MAX_S:
+            yield f"{key}: at most P{GRACE_MAX_S // 86_400}D"
 
 
 def _reference_faults(own: Mapping[str, Any], earlier: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -180,7 +183,7 @@ def _step(row: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str,
         name=row["name"],
         kind=row["kind"],
         undo=UndoBy(row["undo"]),
-        retries=row.get("retries", 8),
+        give_up_after_s=duration_s(str(row.get("give_up_after", GIVE_UP_AFTER))) or 0,
         timeout_s=float(row.get("timeout_s", 10)),
         destroy_after_s=duration_s(str(row.get("destroy_after", "PT0S"))) or 0,
         settings=own,

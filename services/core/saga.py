@@ -7,7 +7,7 @@ makes the call, writes the answer down (`saga_answers`), and asks again.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.calls import Verb, resource_name
 from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.pace import Pace
 from services.core.plan import Plan, Step, UndoBy, schema_name
 from services.core.references import Facts, substitute, used_configuration
 
@@ -25,8 +26,19 @@ HELD_US: Final = 60_000_000
 GRACE: Final = "grace"
 """Reason of a wait for a step's `destroy_after`."""
 
+RETRYING: Final = "retrying"
+"""Reason of a wait between two tries of a step."""
+
+SYSTEM_AWAY: Final = "system_away"
+"""Reason of a wait at the gate before a system that is away."""
+
+SYSTEM_REFUSES: Final = "system_refuses"
+"""Reason of a wait at the gate before a system of the operator's that refuses the operator's credentials or set-up."""
+
+TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, SYSTEM_REFUSES})
+"""Reasons of the waits during which a tenant may become unwell."""
+
 _NEVER: Final = StepLog()
-_GIVEN_UP: Final = frozenset({Verdict.REFUSED, Verdict.EXHAUSTED})
 _NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
 
 
@@ -38,11 +50,13 @@ class Plans:
         current: For new lives.
         by_digest: The others.
         unusable: Plans of ended lives that cannot be carried out, and why: what those may have left waits for a remedy.
+        pace: Of the waits.
     """
 
     current: Plan
     by_digest: Mapping[str, Plan] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def of(self, life: Life) -> Plan:
         """The plan a life began with."""
@@ -62,13 +76,8 @@ TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
     Phase.COMPENSATING: (None, Phase.REMOVING),
     Phase.ROLLED_BACK: (Phase.CREATING, Phase.REMOVING),
     Phase.REMOVING: (None, Phase.REMOVING),
-    Phase.COMPENSATION_FAILED: (Phase.COMPENSATING, Phase.REMOVING),
-    Phase.REMOVAL_FAILED: (Phase.REMOVING, Phase.REMOVING),
 }
 """What a newer desired version does to a phase, installed and not; None: the phase ends first."""
-
-PARKED: Final = frozenset({Phase.COMPENSATION_FAILED, Phase.REMOVAL_FAILED})
-"""Phases that wait for a newer version, or an operator."""
 
 Barred = Mapping[tuple[int, str], Wait]
 """By generation and step: calls that may not be made now, and what to do instead."""
@@ -92,7 +101,16 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
         return move
     if move.reason == GRACE and desired.installed and _newer(journal, desired):
         return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
-    return _sweep(plans, journal, now_us, move, barred)
+    return _sweep(plans, journal, now_us, _noticed(plans.pace, journal, move, now_us), barred)
+
+
+def _noticed(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> Wait:
+    """Shortens a wait at a step to the moment at which the tenant becomes unwell."""
+    if wait.until_us is None or wait.reason not in TROUBLE:
+        return wait
+    stands = journal.standstill
+    unwell_us = (stands.since if stands and stands.step == wait.step else now_us) + pace.unwell_us
+    return replace(wait, until_us=min(wait.until_us, unwell_us)) if now_us < unwell_us else wait
 
 
 def _unbarred(move: Move, barred: Barred) -> Move:
@@ -100,13 +118,12 @@ def _unbarred(move: Move, barred: Barred) -> Move:
 
 
 def _newer(journal: Journal, desired: Desired) -> bool:
-    if journal.phase in PARKED:
-        return desired.version > journal.seen
     return journal.target is None or desired.version > journal.target.version
 
 
 def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None:
-    if not _newer(journal, desired):
+    again = journal.phase is Phase.ROLLED_BACK and now_us >= journal.again_at
+    if not again and not _newer(journal, desired):
         return None
     if journal.life is not None and _says_nothing(desired):
         return Wait(None, "install_unknown") if journal.phase is Phase.ACTIVE else None
@@ -130,6 +147,10 @@ def _rest(_: Plans, __: Journal, ___: int) -> Move:
     return Wait(None)
 
 
+def _until_again(_: Plans, journal: Journal, __: int) -> Move:
+    return Wait(journal.again_at)
+
+
 def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
     """Along the plan: what is not there is made, what differs is changed, what is in doubt is looked at."""
     life, wanted = journal.life, journal.target
@@ -138,18 +159,21 @@ def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
     if journal.phase is Phase.RESTORING:
         wanted = life.good or wanted
     for step in plans.of(life).steps:
-        move = _up_step(journal.phase, life, step, wanted, now_us)
+        move = _up_step(journal, life, step, wanted, now_us)
         if move is not None:
             return move
     return Finish()
 
 
-def _up_step(phase: Phase, life: Life, step: Step, wanted: Desired, now_us: int) -> Move | None:  # noqa: PLR0911 - one line a case, in order
+def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: int) -> Move | None:  # noqa: PLR0911 - one line a case, in order
     log = life.steps.get(step.name, _NEVER)
-    stop = _stopped(step, log, now_us)
-    if stop is not None:
-        return stop
-    if step.name in life.reissue and phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
+    if log.verdict is Verdict.REFUSED:
+        return GiveUp(step.name, Verdict.REFUSED, log.reason)
+    if _outlasted(journal, step, now_us):
+        return GiveUp(step.name, Verdict.EXHAUSTED, log.reason or "the system is away")
+    if now_us < log.not_before:
+        return Wait(log.not_before, RETRYING, step.name)
+    if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
         return _undo(life, step, log)
     if _in_doubt(log):
         return Observe(life.generation, step, log.n)
@@ -178,9 +202,11 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
             return Wait(due_us, GRACE, step.name)
+        if now_us < log.not_before:
+            return Wait(log.not_before, RETRYING, step.name)
         if log.doubted and not log.open:
-            return _stopped(step, log, now_us) or Observe(life.generation, step, log.n)
-        return _stopped(step, log, now_us) or _undo(life, step, log)
+            return Observe(life.generation, step, log.n)
+        return _undo(life, step, log)
     return Finish()
 
 
@@ -191,19 +217,20 @@ _WAYS: Final[Mapping[Phase, Callable[[Plans, Journal, int], Move]]] = {
     Phase.UPDATING: _up,
     Phase.RESTORING: _up,
     Phase.COMPENSATING: _down,
-    Phase.ROLLED_BACK: _rest,
+    Phase.ROLLED_BACK: _until_again,
     Phase.REMOVING: _down,
-    Phase.COMPENSATION_FAILED: _rest,
-    Phase.REMOVAL_FAILED: _rest,
 }
 
 
-def _stopped(step: Step, log: StepLog, now_us: int) -> Move | None:
-    if log.verdict in _GIVEN_UP:
-        return GiveUp(step.name, log.verdict, log.reason)
-    if now_us < log.not_before:
-        return Wait(log.not_before, "retrying", step.name)
-    return None
+def _outlasted(journal: Journal, step: Step, now_us: int) -> bool:
+    """True if a first provisioning has waited for a step's system for as long as the step may.
+
+    An update never gives up: its tenant is active meanwhile, and a restoration would need the same system.
+    """
+    stands = journal.standstill
+    if journal.phase is not Phase.CREATING or stands is None or stands.step != step.name or not stands.outage_since:
+        return False
+    return now_us >= stands.outage_since + step.give_up_after_s * 1_000_000
 
 
 def _in_doubt(log: StepLog) -> bool:

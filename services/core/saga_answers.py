@@ -1,33 +1,22 @@
 """The mark after a call: what an answer of an outside system does to the journal of its step.
 
-Rule: an answer changes what is known and nothing else. `Done` and `Absent` settle; `Retryable` costs a try unless
-nobody answered; `Refused` ends the step's turn; `Unknown` leaves the intent open, to be read back by name, and costs a
-try when somebody did answer.
+Rule: an answer changes what is known and nothing else. `Done` and `Absent` settle the step. `Retryable` leaves it as it
+was, and `Unknown` leaves the intent open, to be read back by name; both use up the step's `give_up_after`, unless the
+system answered with success. `Refused` ends the step's turn on the way up. `RefusedUs` and `Contradicted` wait for a
+person and use up nothing.
 """
 
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
-from schemas.saga import Journal, Presence, StepLog, Verdict
-from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb
+from schemas.saga import Journal, Presence, Standstill, StepLog, Verdict
+from services.core.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.moves import Called, Observe, Run, Undo
+from services.core.pace import Pace
 from services.core.saga import HELD_US
 from services.core.saga_marks import log_of, with_log
 
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long to wait after an answer that led nowhere: doubled each time from the first, full jitter, a limit."""
-
-    first_s: float = 1.0
-    most_s: float = 60.0
-
-    def wait_us(self, attempt: int, seed: str, asked_s: float | None) -> int:
-        """The wait before attempt `attempt + 1`; `seed` decides the jitter, `asked_s` is what the system asked for."""
-        jitter = int.from_bytes(sha256(f"{seed}/{attempt}".encode()).digest()[:4], "big") / 2**32
-        wait_s = min(self.most_s, self.first_s * 2 ** min(attempt - 1, 16)) * jitter
-        return int(min(self.most_s, max(wait_s, asked_s or 0.0)) * 1_000_000)
+_BY_HAND: Final = frozenset({Verdict.REFUSED, Verdict.BLOCKED, Verdict.CONTRADICTED})
+"""Answers after which an ended life is looked up again at the slow pace: nobody is left to be told of them."""
 
 
 def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pace) -> Journal:
@@ -52,11 +41,10 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     after = log.model_copy(update={"at": now_us} | change)
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
     after = _paced(after, answer, now_us, pace, seed)
-    if after.answers >= move.step.retries and after.verdict is not Verdict.REFUSED:
-        after = after.model_copy(update={"verdict": Verdict.EXHAUSTED})
     if not isinstance(move, Observe):
         journal = journal.model_copy(update={"lines": journal.lines + 1})
-    return with_log(_without_reissue(journal, move, after), move, _kept_trying(journal, move, after, now_us))
+    journal = _standing(_without_reissue(journal, move, after), move, after, answer, now_us)
+    return with_log(journal, move, _kept_trying(journal, move, after, now_us))
 
 
 def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -67,19 +55,24 @@ def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
         case Absent():
             # It was to be changed and is not there: the next move makes it.
             return _answered(log, Verdict.RETRYABLE, "absent") | {"open": False, "there": Presence.ABSENT}
-        case Refused(reason):
-            return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
-        case Retryable(reason, _, silent):
-            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
-        case Unknown(reason, silent):
-            return _answered(log, Verdict.UNKNOWN, reason, silent=silent) | {"read_back": False}
+        case Refused(reason, _, partly):
+            there = Presence.MAYBE if partly and log.there is Presence.ASKED else log.there
+            return {"open": False, "verdict": Verdict.REFUSED, "reason": reason, "there": there}
+        case Unknown(succeeded=True) if log.lost and log.verdict is Verdict.CONTRADICTED:
+            # Asked again, and answered with success again: what it shows is still not known to be otherwise.
+            return _answered(log, log.verdict, log.reason) | {"read_back": False}
+        case Unknown(succeeded=True):
+            return _led_nowhere(log, answer) | {"succeeded": True}
+        case _:
+            return _led_nowhere(log, answer)
 
 
 def _placed(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Where it may be after a create or an update."""
     if isinstance(answer, Done):
         return {"places": ()}
-    return {} if log.lost or isinstance(answer, Unknown) else {"place": None}
+    may_be_there = log.lost or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
+    return {} if may_be_there else {"place": None}
 
 
 def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -91,23 +84,33 @@ def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
             if log.there is Presence.ASKED:
                 # Whoever refuses to make a thing may refuse to remove it in the same words; it never was there.
                 return _settled(log, Presence.ABSENT, {})
-            return {"open": False, "verdict": Verdict.REFUSED, "reason": reason}
-        case Retryable(reason, _, silent):
-            return _answered(log, Verdict.RETRYABLE, reason, silent=silent) | {"open": log.lost, "read_back": log.lost}
-        case Unknown(reason, silent):
-            return _answered(log, Verdict.UNKNOWN, reason, silent=silent) | {"read_back": False}
+            return _answered(log, Verdict.REFUSED, reason) | {"open": False}
+        case Contradicted() if log.there is Presence.ASKED:
+            # The name is taken by somebody else's resource, and every answer so far said that ours was never made.
+            return _settled(log, Presence.ABSENT, {})
+        case _:
+            return _led_nowhere(log, answer)
+
+
+def _led_nowhere(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """After a create, an update or a delete that settles nothing: the same intent is repeated where it may be lost."""
+    match answer:
+        case Unknown(reason):
+            return _answered(log, Verdict.UNKNOWN, reason) | {"read_back": False}
+        case RefusedUs(reason):
+            return _answered(log, Verdict.BLOCKED, reason) | {"open": log.lost, "read_back": log.lost}
+        case Contradicted(reason):
+            return _answered(log, Verdict.CONTRADICTED, reason) | {"open": log.lost, "read_back": log.lost}
+        case Retryable(reason):
+            return _answered(log, Verdict.RETRYABLE, reason) | {"open": log.lost, "read_back": log.lost}
+    raise AssertionError(f"{type(answer).__name__} settles the step")
 
 
 def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - one line a case, in order
     """After a look by name: of a lost call, or of something that may be there."""
     match answer:
-        case Done(outputs) if log.open and log.verb == Verb.CREATE:
-            settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
-            # Which of two creates it comes from is not to be seen: the next move gives it the newer one's settings.
-            return settled | {"applied": None} if log.older else settled
-        case Done(outputs):
-            found: dict[str, Any] = {"there": Presence.PRESENT, "outputs": {**log.outputs, **outputs}}
-            return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True} | found if log.open else found
+        case Done():
+            return _found(log, answer)
         case Absent() if log.open and log.verb == Verb.CREATE:
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
         case Absent():
@@ -117,10 +120,30 @@ def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - on
             return _answered(log, Verdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
         case Refused():
             return {"there": Presence.ASKED}
-        case Retryable(reason, _, silent):
-            return _answered(log, log.verdict, reason, silent=silent)
-        case Unknown(reason, silent):
-            return _answered(log, log.verdict, reason, silent=silent)
+        case RefusedUs(reason):
+            return _answered(log, Verdict.BLOCKED, reason)
+        case Contradicted(reason):
+            return _answered(log, Verdict.CONTRADICTED, reason)
+        case Retryable(reason) | Unknown(reason):
+            return _answered(log, Verdict.UNKNOWN if log.open else Verdict.RETRYABLE, reason)
+
+
+def _found(log: StepLog, answer: Done) -> dict[str, Any]:
+    """After a look that shows our resource."""
+    outputs = {**log.outputs, **answer.outputs}
+    if not log.open:
+        return {"there": Presence.PRESENT, "outputs": outputs}
+    settled = _settled(log, Presence.PRESENT, outputs)
+    if log.verb == Verb.CREATE:
+        # It may come from an older create, or be changed since: the next move gives it the newest settings.
+        return settled | {"applied": None} if log.older or answer.differs else settled
+    contradicts = log.verb == Verb.UPDATE and log.succeeded
+    if contradicts and not answer.differs:
+        return settled
+    verdict = Verdict.CONTRADICTED if contradicts else Verdict.UNKNOWN
+    reason = f"{answer.differs} is not as it was asked" if contradicts else log.reason
+    found: dict[str, Any] = {"read_back": True, "there": Presence.PRESENT, "outputs": outputs}
+    return _answered(log, verdict, reason) | found
 
 
 def _found_again(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -130,7 +153,7 @@ def _found_again(log: StepLog, answer: Answer) -> dict[str, Any]:
             alone = {"doubted": False, "place": outputs.get("url", log.place), "places": ()}
             return _seen(log, answer) | alone
         case Refused(reason):
-            return {"verdict": Verdict.REFUSED, "reason": reason}
+            return _answered(log, Verdict.REFUSED, reason)
         case _:
             return _seen(log, answer)
 
@@ -148,24 +171,45 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
         "applied": log.intended if present else None,
         "outputs": outputs,
         "former": log.former if present else log.outputs or log.former,
-        "answers": 0,
-        "silences": 0,
+        "succeeded": False,
+        "tries": 0,
         "not_before": 0,
         "reason": "",
     }
 
 
-def _answered(log: StepLog, verdict: Verdict, reason: str, *, silent: bool = False) -> dict[str, Any]:
-    count = {"silences": log.silences + 1} if silent else {"answers": log.answers + 1}
-    return {"verdict": verdict, "reason": reason} | count
+def _answered(log: StepLog, verdict: Verdict, reason: str) -> dict[str, Any]:
+    return {"verdict": verdict, "reason": reason, "tries": log.tries + 1}
 
 
 def _paced(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str) -> StepLog:
-    if not isinstance(answer, Retryable | Unknown):
+    """The step with the wait before its next call."""
+    if isinstance(answer, Done | Absent) or not log.tries:
         return log
-    asked_s = answer.retry_after_s if isinstance(answer, Retryable) else None
-    wait_us = pace.wait_us(log.answers + log.silences, seed, asked_s)
-    return log.model_copy(update={"not_before": now_us + wait_us})
+    asked_s = answer.retry_after_s if isinstance(answer, Retryable | Unknown) else None
+    if isinstance(answer, RefusedUs):
+        asked_s = pace.most_s  # no wait helps but a person's: whether that was done is asked once a minute
+    return log.model_copy(update={"not_before": now_us + pace.wait_us(log.tries, seed, asked_s)})
+
+
+def _standing(journal: Journal, move: Called, log: StepLog, answer: Answer, now_us: int) -> Journal:
+    """The journal with where the life that is on stands after an answer, and since when its system is away."""
+    life, stands = journal.life, journal.standstill
+    if life is None or life.generation != move.generation:
+        return journal
+    if not log.tries or log.verdict is Verdict.DONE:
+        moves_on = stands is not None and stands.step == move.step.name and not log.open
+        return journal.model_copy(update={"standstill": None}) if moves_on else journal
+    if stands is None or stands.step != move.step.name:
+        stands = Standstill(step=move.step.name, since=now_us)
+    match answer:
+        case Retryable(well=False) | Unknown(succeeded=False):
+            since_us = stands.outage_since or now_us
+        case RefusedUs() | Contradicted() | Unknown():
+            since_us = 0
+        case _:
+            since_us = 0 if log.verdict is Verdict.CONTRADICTED else stands.outage_since
+    return journal.model_copy(update={"standstill": stands.model_copy(update={"outage_since": since_us})})
 
 
 def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
@@ -179,6 +223,6 @@ def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
 def _kept_trying(journal: Journal, move: Called, log: StepLog, now_us: int) -> StepLog:
     """What appeared after a life ended is tried for as long as it is there: nobody is left to be told of a refusal."""
     is_on = journal.life is not None and journal.life.generation == move.generation
-    if is_on or log.verdict not in {Verdict.REFUSED, Verdict.EXHAUSTED}:
+    if is_on or log.verdict not in _BY_HAND:
         return log
-    return log.model_copy(update={"verdict": Verdict.RETRYABLE, "answers": 0, "not_before": now_us + HELD_US})
+    return log.model_copy(update={"verdict": Verdict.RETRYABLE, "tries": 0, "not_before": now_us + HELD_US})

@@ -62,7 +62,12 @@ TABLE: Final = (
         Stage.DEPROVISIONED,
     ),
     Line("not installed", "down done since it turned", _down(State.DONE), Stage.DEPROVISIONED),
-    Line("not installed", "down failed since it turned", _down(State.FAILED), Stage.DEPROVISIONING_FAILED),
+    Line(
+        "not installed",
+        "down failed, or has stood for 15 minutes, since it turned",
+        _down(State.FAILED),
+        Stage.DEPROVISIONING_FAILED,
+    ),
     Line("not installed", "anything else", lambda it: it.installed is False, Stage.DEPROVISIONING),
     Line(
         "installed",
@@ -76,12 +81,12 @@ TABLE: Final = (
         lambda it: it.ended(Direction.UP, State.ROLLED_BACK),
         Stage.PROVISIONING_ROLLED_BACK,
     ),
-    Line(
-        "installed", "failed", lambda it: it.last.seq > 0 and it.last.state is State.FAILED, Stage.DEPROVISIONING_FAILED
-    ),
-    Line("installed", "anything else, or held", lambda _: True, Stage.PENDING_INSTALL),
+    Line("installed", "anything else, compensating, or held", lambda _: True, Stage.PENDING_INSTALL),
 )
 """Spec section 4, line by line."""
+
+FORMER_LIFE: Final = "former_life"
+"""Reason of an install that waits until the teardown of the key's former life ends."""
 
 _OF_THE_PRESENT_WISH: Final = frozenset({Stage.PENDING_INSTALL, Stage.DEPROVISIONING})
 """Stages whose reason is the last outcome's only if that answered the present wish."""
@@ -112,7 +117,8 @@ def _reason(it: Situation, found: Stage | None) -> str | None:
     if found is Stage.ACTIVE:
         return it.last.reason if it.last.direction is Direction.UP else None
     if found in _OF_THE_PRESENT_WISH and not it.answered:
-        return None
+        tears_down = it.last.direction is Direction.DOWN and it.last.state in {State.WORKING, State.FAILED}
+        return FORMER_LIFE if found is Stage.PENDING_INSTALL and it.last.seq and tears_down else None
     return it.last.reason
 
 

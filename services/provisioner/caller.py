@@ -1,7 +1,6 @@
 """Makes one call: from a move to a `Call`, to its kind, within its time, and back with secrets sealed.
 
-Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`, since it may have had its effect, and
-costs a try, since it may happen for ever.
+Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`, since it may have had its effect.
 """
 
 import asyncio
@@ -18,9 +17,10 @@ from services.adapters.claims import Saying
 from services.adapters.logs import Logger
 from services.adapters.sealing import Sealer, Unsealable
 from services.core import audit
-from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb, idempotency_key
+from services.core.calls import Answer, Call, Done, Refused, RefusedUs, Unknown, Verb, idempotency_key
 from services.core.moves import Called, Observe, Undo
-from services.core.references import substitute
+from services.core.plan import Step
+from services.core.references import references, substitute
 from services.core.saga import facts
 from services.core.saga_marks import life_of, log_of, places_of
 
@@ -28,6 +28,9 @@ _SLACK_S: Final = 1.0
 """A kind keeps its own time; this much later it is taken for lost."""
 
 _CRY_EVERY_S: Final = 10.0
+
+_CREDENTIALS: Final = ("credentials", "client_id", "client_secret")
+"""Settings of the kinds `http` and `oauth` that prove who calls."""
 
 
 class Hand(Protocol):
@@ -75,7 +78,7 @@ class Caller:
         except Unsealable as error:
             # The key may come back to the keyring; meanwhile nobody is asked.
             self._cry(str(error), key)
-            return Retryable(f"no key opens {error}", silent=True)
+            return RefusedUs(f"no key opens {error}", "put the former key back into material.outputs of the keyring")
 
     async def call(self, call: Call) -> Answer:
         """Make a call whose intent is committed."""
@@ -131,6 +134,8 @@ class Caller:
             enabled=enabled,
             timeout_s=move.step.timeout_s,
             places=places_of(log),
+            repeats=log.lost,
+            own_credentials=not _of_the_customer(move.step),
         )
 
     def _cry(self, place: str, key: str) -> None:
@@ -149,7 +154,13 @@ class Caller:
             return Unknown("no answer in time")
         except Exception as error:  # noqa: BLE001 - the rule above
             self._log.exception("call failed in a way nobody foresaw", key=call.key, step=call.step, verb=call.verb)
-            return Unknown(type(error).__name__, silent=False)
+            return Unknown(type(error).__name__)
+
+
+def _of_the_customer(step: Step) -> bool:
+    """True if the credentials of a step come from the tenant's configuration."""
+    wanted = {name: step.settings[name] for name in _CREDENTIALS if name in step.settings}
+    return any(path.partition(".")[0] == "configuration" for path, _ in references(wanted))
 
 
 def _place(generation: int, key: str, step: str) -> str:

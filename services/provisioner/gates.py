@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from services.adapters import metrics
-from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Verb
-from services.core.circuit import Circuit
+from services.adapters.logs import Logger
+from services.core.calls import Absent, Answer, Call, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.circuit import AWAY_S, Circuit
 
 _QUEUE_S: Final = 1.0
 """How long a saga keeps its place in the worker while it waits for its turn at a system."""
@@ -41,8 +42,8 @@ class _Gate:
 
     __slots__ = ("_places", "_quarter", "_shares", "circuit", "users")
 
-    def __init__(self, at_once: int) -> None:
-        self.circuit = Circuit()
+    def __init__(self, at_once: int, away_s: float) -> None:
+        self.circuit = Circuit(away_s)
         self.users = 0
         self._quarter = max(1, at_once // 4)
         self._places = asyncio.Semaphore(at_once)
@@ -79,13 +80,13 @@ class Entry(NamedTuple):
 
     Attributes:
         stay_s: How long to stay away; 0: a place is held.
-        is_away: Whether that is because the system is away.
-        probes: Whether this call finds out if the system is well again.
+        is_away: True if that is because the system is away, or refuses the operator.
+        refuses: True if the system refuses the operator's own credentials or set-up.
     """
 
     stay_s: float = 0.0
     is_away: bool = False
-    probes: bool = False
+    refuses: bool = False
 
 
 _TURNED_AWAY: Final = Entry(1.0)
@@ -94,21 +95,24 @@ _TURNED_AWAY: Final = Entry(1.0)
 class Gates:
     """Every system that this worker calls now, or knows to be in trouble."""
 
-    def __init__(self, at_once: int, clock_s: Callable[[], float]) -> None:
+    def __init__(self, at_once: int, clock_s: Callable[[], float], log: Logger, away_s: float = AWAY_S) -> None:
         """Know of none.
 
         Args:
             at_once: Calls to one system at the same time.
             clock_s: Monotonic.
+            log: Of the service.
+            away_s: The longest wait of a saga at a gate.
         """
-        self._at_once, self._clock_s = at_once, clock_s
+        self._longest_s = away_s
+        self._at_once, self._clock_s, self._log = at_once, clock_s, log
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _Gate] = {}
         self._away = 0
 
     async def enter(self, system: str, key: str) -> Entry:
         """Take a place before a call; each that was taken is given back by `leave`."""
-        gate = self._gates.setdefault(system, _Gate(self._at_once))
+        gate = self._gates.setdefault(system, _Gate(self._at_once, self._longest_s))
         gate.users += 1
         entry = _TURNED_AWAY
         try:
@@ -121,7 +125,7 @@ class Gates:
     async def _place(self, gate: _Gate, org: str) -> Entry:
         probes = gate.circuit.open
         if away_s := self._away_s(gate):
-            return Entry(away_s, is_away=True)
+            return Entry(away_s, is_away=True, refuses=gate.circuit.refuses)
         try:
             async with asyncio.timeout(_QUEUE_S):
                 await gate.take(org)
@@ -129,8 +133,8 @@ class Gates:
             return Entry(_BUSY_S * self._chance.uniform(0.5, 1.5))
         if not probes and (away_s := self._away_s(gate)):
             gate.give_back(org)  # it was found out meanwhile
-            return Entry(away_s, is_away=True)
-        return Entry(probes=probes)
+            return Entry(away_s, is_away=True, refuses=gate.circuit.refuses)
+        return Entry()
 
     def _away_s(self, gate: _Gate) -> float:
         return gate.circuit.wait_s(self._clock_s(), self._chance.random())
@@ -142,18 +146,31 @@ class Gates:
         self._forget(system, gate)
 
     def answered(self, system: str, key: str, answer: Answer) -> bool:
-        """Note what became of a call, while its place is still held; whether the system is well again by it."""
+        """Notes what became of a call whose place is still held; returns True if the system is well again by it."""
         circuit = self._gates[system].circuit
-        was_open = circuit.open
-        if isinstance(answer, Refused) and not answer.heard:
-            return False
-        if isinstance(answer, Done | Absent | Refused) or (isinstance(answer, Retryable) and answer.well):
-            circuit.answered()
-        else:
-            circuit.failed(key, self._clock_s())
+        was_open, refused = circuit.open, circuit.refuses
+        match answer:
+            case Refused(heard=False):
+                return False
+            case RefusedUs():
+                circuit.refused(key, self._clock_s())
+            case Done() | Absent() | Refused() | Contradicted() | Retryable(well=True) | Unknown(succeeded=True):
+                circuit.answered()
+            case _:
+                circuit.failed(key, self._clock_s())
+        if circuit.refuses is not refused:
+            self._tell(system, answer)
         self._away += circuit.open - was_open
         metrics.SAGA_SYSTEMS_AWAY.set(self._away)
         return was_open and not circuit.open
+
+    def _tell(self, system: str, answer: Answer) -> None:
+        """Says once what an operator has to put right, however many tenants it stops, and once that it is."""
+        metrics.SAGA_SYSTEM_REFUSES.labels(system).set(isinstance(answer, RefusedUs))
+        if isinstance(answer, RefusedUs):
+            self._log.error("system refuses the operator", system=system, why=answer.reason, remedy=answer.remedy)
+        else:
+            self._log.info("system does not refuse the operator any more", system=system)
 
     def is_away(self, system: str) -> bool:
         """Whether it is left alone now."""

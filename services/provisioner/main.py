@@ -25,9 +25,9 @@ from services.adapters.logs import Logger
 from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
 from services.adapters.sealing import Sealer
 from services.adapters.settings import Settings, Unusable, required
+from services.core.pace import Pace
 from services.core.plan import BadPlan
-from services.core.saga_answers import Pace
-from services.provisioner import kinds
+from services.provisioner import kinds, unwell
 from services.provisioner.caller import Caller, Hand
 from services.provisioner.gates import Gates
 from services.provisioner.intake import Intake, Stopped
@@ -139,10 +139,18 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
         org_limit=settings.org_sagas_at_once,
     )
     registry.unreadable = lambda key, why: log.error("row cannot be read", key=key, why=why)
+    pace = Pace(
+        first_s=settings.retry_first_s,
+        most_s=settings.retry_most_s,
+        unwell_s=settings.unwell_after_s,
+        again_first_s=settings.provision_again_s,
+    )
     material = keyring.material(settings.keyring_file)
     sealer, audit_key = Sealer(material.outputs), keyring.raw(material.audit[0])
     try:
-        plans = PlanBook(registry, text=hands.plan, kinds=hands.kinds.keys(), settings=settings_for_plans(settings))
+        plans = PlanBook(
+            registry, text=hands.plan, kinds=hands.kinds.keys(), settings=settings_for_plans(settings), pace=pace
+        )
     except BadPlan as error:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
     runner = Runner(
@@ -150,10 +158,10 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
         Turns(
             plans,
             Caller(hands.kinds, hands.secret, sealer, audit_key, log),
-            Gates(settings.system_calls_at_once, time.monotonic),
+            Gates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
             log,
         ),
-        Limits(settings.sagas_at_once, settings.lease_s, Pace(first_s=settings.retry_first_s)),
+        Limits(settings.sagas_at_once, settings.lease_s, pace),
         log=log,
     )
     recovery = Recovery(registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log)
@@ -186,8 +194,10 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
     runner = asyncio.create_task(parts.runner.run(), name="runner")
     intake = asyncio.create_task(_take_in(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    await asyncio.wait({outbox, runner, intake, stop}, return_when=asyncio.FIRST_COMPLETED)
+    watching = asyncio.create_task(unwell.watch(parts.registry, settings.unwell_after_s), name="unwell")
+    await asyncio.wait({outbox, runner, intake, stop, watching}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
+    watching.cancel()
     if parts.intake is not None:
         parts.intake.stop()
     parts.runner.stop()
@@ -196,6 +206,8 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
     await outbox
     runner.result()
     intake.result()
+    if not watching.cancelled() and watching.done():
+        watching.result()  # it ends only by an error that nobody foresaw
 
 
 async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:

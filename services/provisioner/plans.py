@@ -10,6 +10,7 @@ from typing import Any, Final
 from schemas.saga import Journal
 from services.adapters.registry import Registry
 from services.adapters.settings import Settings
+from services.core.pace import Pace
 from services.core.plan import BadPlan, Plan, parse
 from services.core.saga import Plans
 
@@ -31,13 +32,16 @@ def settings_for_plans(settings: Settings) -> dict[str, Any]:
 class PlanBook:
     """Reads plans, once each."""
 
-    def __init__(self, registry: Registry, *, text: str, kinds: Collection[str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, registry: Registry, *, text: str, kinds: Collection[str], settings: Mapping[str, Any], pace: Pace
+    ) -> None:
         """Check the current plan.
 
         Raises:
             BadPlan: it cannot be carried out.
         """
         self._registry, self._text, self._kinds, self._settings = registry, text, frozenset(kinds), settings
+        self._pace = pace
         self._current = parse(text, kinds=self._kinds, settings=settings)
         self._by_digest: dict[str, Plan] = {self._current.digest: self._current}
 
@@ -59,7 +63,7 @@ class PlanBook:
                 unusable[digest] = str(error)
         if journal.life is not None:
             await self._learn(journal.life.plan)
-        return Plans(self._current, self._by_digest, unusable)
+        return Plans(self._current, self._by_digest, unusable, self._pace)
 
     async def _learn(self, digest: str) -> None:
         if digest in self._by_digest:

@@ -12,15 +12,16 @@ from typing import Final
 
 from schemas import codec
 from schemas.outcome import Outcome, State
-from schemas.saga import Journal
+from schemas.saga import Journal, Verdict
 from schemas.topics import OUTCOMES
 from services.adapters import metrics
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Written
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
-from services.core.saga_answers import Pace, settle
-from services.core.saga_marks import Turn, hold
+from services.core.pace import Pace
+from services.core.saga_answers import settle
+from services.core.saga_marks import WAITING_FOR, Turn, hold
 from services.provisioner.standing import Standing
 from services.provisioner.turns import Step, Turns
 
@@ -203,7 +204,7 @@ class Runner:
             metrics.SAGA_OUTCOMES.labels(said.direction, said.state).inc()
             if said.state in _ENDS and began_us:
                 metrics.SAGA_S.labels(said.direction).observe(max(0, said.at - began_us) / 1_000_000)
-            needs_people = said.state in {State.ROLLED_BACK, State.FAILED} or said.reason in _ALARMING
+            needs_people = said.state in {State.ROLLED_BACK, State.FAILED} or _is_alarming(said.reason or "")
             (self._log.error if needs_people else self._log.info)(
                 "outcome",
                 key=said.key,
@@ -262,6 +263,10 @@ class Runner:
             self._log.error("saga stopped and could not say so", why=repr(error))
         if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
             self._wake.set()
+
+
+def _is_alarming(reason: str) -> bool:
+    return reason in _ALARMING or reason.startswith(WAITING_FOR) or reason.endswith(f"_{Verdict.CONTRADICTED}")
 
 
 def _saying(outcome: Outcome) -> Saying:

@@ -1,6 +1,6 @@
 """One turn of a saga: decided by the plans of its lives, as far as the systems' doors are open, and its call made.
 
-Rule: a call that is turned away at a door is a wait and has no intent, so it costs no try and leaves nothing in doubt.
+Rule: a call that is turned away at a door is a wait and has no intent, so it leaves nothing in doubt.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from schemas.saga import Journal
 from services.adapters.claims import Claim, Saying
 from services.adapters.logs import Logger
 from services.adapters.registry import RegistryAway
-from services.core.calls import Absent, Answer, Call, Retryable, Unknown
+from services.core.calls import Absent, Answer, Call, RefusedUs
 from services.core.moves import Called, Wait
 from services.core.plan import BadPlan
-from services.core.saga import GRACE, Plans
+from services.core.saga import GRACE, HELD_US, SYSTEM_AWAY, SYSTEM_REFUSES, Plans
 from services.core.saga_marks import Turn, decide
 from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates, system_of
@@ -32,7 +32,6 @@ class Step:
         turn: As decided.
         prepared: The call, or what is known without one; nothing is asked where the turn ends in a wait.
         system: Whom the call goes to, where a place there is held.
-        probes: Whether the call finds out if that system is well again.
         waits_for: The system that the saga waits for, where it is away.
         why: Why the turn ends in a wait, where its journal does not say so.
     """
@@ -40,7 +39,6 @@ class Step:
     turn: Turn
     prepared: Call | Answer = _NOTHING
     system: str | None = None
-    probes: bool = False
     waits_for: str | None = None
     why: str | None = None
 
@@ -92,6 +90,9 @@ class Turns:
             if isinstance(move, Wait):
                 return Step(turn, waits_for=away, why=GRACE if move.reason == GRACE else None)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
+            if isinstance(prepared, RefusedUs):
+                barred[move.generation, move.step.name] = Wait(now_us + HELD_US, SYSTEM_REFUSES, move.step.name)
+                continue
             if not isinstance(prepared, Call):
                 return Step(turn, prepared)
             system = system_of(prepared)
@@ -99,9 +100,9 @@ class Turns:
                 return Step(turn, prepared)
             entry = await self._gates.enter(system, claim.key)
             if not entry.stay_s:
-                return Step(turn, prepared, system, entry.probes)
+                return Step(turn, prepared, system)
             away = system if entry.is_away else away
-            reason = "system_away" if entry.is_away else ""
+            reason = SYSTEM_REFUSES if entry.refuses else SYSTEM_AWAY if entry.is_away else ""
             barred[move.generation, move.step.name] = Wait(
                 now_us + int(entry.stay_s * 1_000_000), reason, move.step.name
             )
@@ -113,8 +114,6 @@ class Turns:
         answer = await self._caller.call(step.prepared)
         if step.system is not None and self._gates.answered(step.system, step.prepared.key, answer):
             self.well_again(step.system)
-        if step.probes and isinstance(answer, Retryable | Unknown):
-            return replace(answer, silent=True)  # asked for everybody: that costs this saga no try
         return answer
 
     def is_away(self, system: str) -> bool:

@@ -26,9 +26,12 @@ class System(StrEnum):
 
 
 class Kind(StrEnum):
-    """What goes wrong. The first six are for every system, the others for Genesys alone."""
+    """What goes wrong. The first seven are for every system, the others for Genesys alone."""
 
     REFUSE = "refuse"
+    """The request is judged and refused, as it would be however often it came."""
+    UNAUTHORIZED = "unauthorized"
+    """The caller's own credentials are refused."""
     ERROR = "error"
     SLOW = "slow"
     """The call waits before it takes effect: a caller that gave up is answered by a late effect."""
@@ -38,7 +41,6 @@ class Kind(StrEnum):
     """Neither the idempotency key nor the epoch of the call is looked at."""
     DOWN = "down"
     """The connection ends without an answer and nothing happens."""
-    UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
     EMPTY = "empty"
     """A listing answers 200 without integrations, and calls that complete."""

@@ -28,7 +28,8 @@ from services.simulator.world import Arrival, Outcome, World
 
 _REFUSAL_CLASSES: Final = ("22", "23", "2B", "42")
 _INJECTED: Final = {
-    Kind.REFUSE: ("42501", Outcome.REFUSED),
+    Kind.REFUSE: ("22023", Outcome.REFUSED),
+    Kind.UNAUTHORIZED: ("28P01", Outcome.REFUSED),
     Kind.ERROR: ("53300", Outcome.ERROR),
 }
 _ENDED: Final = (OSError, EOFError, asyncio.IncompleteReadError)

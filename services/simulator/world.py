@@ -55,10 +55,12 @@ class Reply:
     outcome: Outcome
 
 
-REFUSED: Final = Reply(403, {"error": "refused"}, Outcome.REFUSED)
+REFUSED: Final = Reply(422, {"error": "refused"}, Outcome.REFUSED)
+UNAUTHORIZED: Final = Reply(401, {"error": "unauthorized"}, Outcome.REFUSED)
 FAILED: Final = Reply(503, {"error": "unavailable"}, Outcome.ERROR)
 STALE: Final = Reply(409, {"error": "stale_epoch"}, Outcome.REFUSED)
 REUSED: Final = Reply(422, {"error": "idempotency_key_reused"}, Outcome.REFUSED)
+_REPLIES: Final = {Kind.REFUSE: REFUSED, Kind.UNAUTHORIZED: UNAUTHORIZED, Kind.ERROR: FAILED}
 
 
 class World:
@@ -84,8 +86,8 @@ class World:
             await asyncio.sleep(wait_s)
         if struck.ending is Kind.DOWN:
             return None
-        if struck.ending in {Kind.REFUSE, Kind.ERROR}:
-            reply = REFUSED if struck.ending is Kind.REFUSE else FAILED
+        if struck.ending in _REPLIES:
+            reply = _REPLIES[struck.ending]
             self.record(arrival, reply.outcome)
             return reply
         reply = effect() if struck.forgetful or arrival.verb is Verb.READ else self._once(arrival, effect)

@@ -10,7 +10,7 @@ import pytest
 
 from services.adapters.http import Client, resolve
 from services.cli.wiring import Addresses, Folders, Ports, shared
-from services.core.calls import Absent, Done, Refused, Unknown, Verb, resource_name
+from services.core.calls import Absent, Done, Refused, RefusedUs, Unknown, Verb, resource_name
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.oauth import OAuth
 from services.provisioner.kinds.outbound import Outbound
@@ -200,7 +200,7 @@ async def test_the_oauth_server_refuses_a_wrong_client(outbound: Outbound, world
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "l", "client_secret": "invalid"}
     for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
         answer = await OAuth(outbound).call(a_call(verb, key=key, settings=given))
-        assert answer == Refused("HTTP 401 invalid_client")
+        assert answer == RefusedUs("HTTP 401 invalid_client", "give this step credentials that its system accepts")
 
 
 def _desired(world: Outside, system: str, key: str) -> dict[str, Any]:

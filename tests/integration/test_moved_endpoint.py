@@ -1,92 +1,32 @@
 """A `crmEndpoint` that moves, through saga, caller and kind against a real simulator: it ends at one place or none."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import httpx2
 import pytest
 from pydantic import SecretStr
 
-from schemas.outcome import Outcome
-from schemas.saga import Journal, Phase, Presence
-from schemas.tenant import Desired
+from schemas.saga import Phase, Presence
 from services.adapters import logs
 from services.adapters.http import Client, resolve
 from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Call, Done, Unknown, resource_name
-from services.core.moves import Called, Wait
-from services.core.plan import parse
-from services.core.saga import Plans
-from services.core.saga_answers import Pace, settle
-from services.core.saga_marks import decide
+from services.core.calls import Answer, Done, Unknown, resource_name
 from services.provisioner.caller import Caller
 from services.provisioner.kinds.http import Http
 from services.provisioner.kinds.outbound import Outbound
 from tests.outside import ORG, Outside, outside
+from tests.saga_driver import Saga, plans
 
 PLAN = """
 [[step]]
 name = "crm"
 kind = "http"
 undo = "reverse"
-retries = 3
 url = "{configuration.crmEndpoint?}"
 """
 SYSTEMS = {"a": "crm", "b": "middleware", "c": "subscriptions"}
 """Three hosts at three systems of the simulator, so that a fault strikes at one of them alone."""
-
-
-@dataclass
-class Saga:
-    """Decides, calls and settles as the runner does; waits are jumped."""
-
-    key: str
-    caller: Caller
-    plans: Plans = field(default_factory=lambda: Plans(parse(PLAN, kinds=["http"], settings={})))
-    journal: Journal = field(default_factory=Journal)
-    now_us: int = 1_000_000
-    version: int = 0
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    async def installed(self, endpoint: object, until: Callable[[Answer], bool] | None = None) -> None:
-        """Install, or configure, with this endpoint."""
-        await self._take(until, installed=True, configuration={"crmEndpoint": endpoint}, uninstalled_at=None)
-
-    async def uninstalled(self, until: Callable[[Answer], bool] | None = None) -> None:
-        """Uninstall, and wait for the sweep."""
-        await self._take(until, installed=False, configuration={}, uninstalled_at=self.now_us)
-
-    async def _take(self, until: Callable[[Answer], bool] | None, **wish: Any) -> None:
-        self.version += 1
-        same = {"key": self.key, "version": self.version, "enabled": True, "tenant_id": "acme", "installed_at": 1}
-        desired = Desired.model_validate(same | wish)
-        for _ in range(100):
-            turn = decide(self.plans, self.journal, desired, self.now_us)
-            self.journal = turn.journal
-            self.outcomes += turn.outcomes
-            if not isinstance(turn.move, Wait):
-                if await self._call(turn.move, until):
-                    return
-            elif turn.move.until_us is None:
-                return
-            else:
-                self.now_us = max(self.now_us + 1, turn.move.until_us)
-        raise AssertionError(f"no rest: {self.journal}")
-
-    async def _call(self, move: Called, until: Callable[[Answer], bool] | None) -> bool:
-        prepared = self.caller.prepare(self.key, 1, self.journal, move)
-        answer = await self.caller.call(prepared) if isinstance(prepared, Call) else prepared
-        self.journal = settle(self.journal, move, answer, self.now_us, Pace())
-        self.now_us += 1_000
-        return until is not None and until(answer)
-
-    @property
-    def said(self) -> tuple[str, str, str | None]:
-        """The newest outcome: direction, state, reason."""
-        last = self.outcomes[-1]
-        return last.direction.value, last.state.value, last.reason
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +48,7 @@ async def saga(world: Outside) -> AsyncIterator[Saga]:
         kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         sealer = Sealer([SecretStr("x" * 40)])
         caller = Caller({"http": kind}, {}, sealer, b"k" * 32, logs.configure("test", "critical"))
-        yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller)
+        yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller, plans(PLAN, "http"))
 
 
 def url(host: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from schemas.outcome import Outcome, State
+from schemas.outcome import Direction, Outcome, State
 from schemas.tenant import Desired
 from tests.eventually import eventually
 from tests.provisioner_process import desired, end, gone
@@ -28,13 +28,14 @@ from tests.provisioner_stage import (
     STEPS,
     SYSTEMS,
     Stage,
+    becomes,
     calls,
     done,
     ended,
     exists,
+    failed,
     journal,
     make,
-    parked,
     remove,
     remove_role,
     restored,
@@ -47,8 +48,6 @@ ENDINGS: Final = (None, "lost_answer", "error", "refuse")
 """What becomes of a call that is under way when the wish changes: it is done, or one of these faults."""
 UNDER_WAY_S: Final = 3.0
 """Less than any call may take, and far more than a wish needs to reach the registry."""
-TRIES: Final = 8
-"""The plan's `retries`."""
 DYING: Final = ("tests.provisioner_dying",)
 ALL_MARKS: Final = bool(os.environ.get("LIFECYCLE_ALL_MARKS"))
 DEATHS_A_TEST: Final = 10
@@ -322,19 +321,18 @@ def test_systems_that_remember_no_key_and_lose_answers_make_nothing_twice(stage:
     } | {("archive", "create")}
 
 
-def test_a_step_whose_tries_are_spent_is_compensated_restored_or_parked(stage: Stage) -> None:
+def test_a_refusal_is_compensated_restored_or_stands_until_it_is_lifted(stage: Stage) -> None:
     cases = _cases(
         stage,
-        *((system, "create", "error") for system in SYSTEMS),
-        *((system, "update", "error") for system in SYSTEMS if _may_update(system)),
-        *((system, "delete", "error") for system in SYSTEMS),
-        ("archive", "delete", "refuse"),
+        *((system, "create", "refuse") for system in SYSTEMS),
+        *((system, "update", "refuse") for system in SYSTEMS if _may_update(system)),
+        *((system, "delete", "refuse") for system in (*SYSTEMS, "archive")),
     )
     creates, updates, deletes = ([c for c in cases if c.verb == verb] for verb in ("create", "update", "delete"))
     others = [*_keys(updates), *_keys(deletes)]
     for case in cases:
-        case.strike(stage, case.fault, times=TRIES if case.fault == "error" else 1)
-    stage.scene.start(RETRY_FIRST_S="0.01")
+        case.strike(stage, case.fault, **({} if case.verb == "delete" else {"times": 1}))
+    stage.scene.start(UNWELL_AFTER_S="2", RETRY_MOST_S="1")
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
     ended(stage, others, 1)
     stage.scene.wish([desired(of, 2, enabled=False) for of in _keys(updates)])
@@ -344,10 +342,12 @@ def test_a_step_whose_tries_are_spent_is_compensated_restored_or_parked(stage: S
     for case in updates:
         assert not [call for call in calls(stage, case.key) if call["verb"] == "delete"]
         assert all(told(stage, system, case.key)["enabled"] is True for system in PATHS), case
-    ended(stage, _keys(deletes), 2, parked)
+    ended(stage, _keys(deletes), 2, failed)
     for case in deletes:
         undone = SYSTEMS[SYSTEMS.index(case.system) + 1 :] if case.system in SYSTEMS else SYSTEMS
         assert not any(stage.world.inventory(system, case.key) for system in undone), case
+    stage.world.heal()
+    becomes(stage, _keys(deletes), 2)
 
     stage.scene.wish([desired(of, 3, uninstalled_at=2) for of in _keys(cases)])
     ended(stage, _keys(cases), 3)
@@ -359,26 +359,64 @@ def test_a_step_whose_tries_are_spent_is_compensated_restored_or_parked(stage: S
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_a_compensation_that_cannot_undo_a_step_is_parked_and_goes_on_with_the_next_wish(stage: Stage) -> None:
+def test_an_outage_at_any_step_rolls_nobody_back_and_ends_with_the_outage(stage: Stage) -> None:
+    cases = _cases(
+        stage,
+        *((system, "create", "error") for system in SYSTEMS),
+        *((system, "update", "error") for system in SYSTEMS if _may_update(system)),
+        *((system, "delete", "error") for system in (*SYSTEMS, "archive")),
+    )
+    creates, updates, deletes = ([c for c in cases if c.verb == verb] for verb in ("create", "update", "delete"))
+    for case in cases:
+        case.strike(stage, case.fault)
+    stage.scene.start(UNWELL_AFTER_S="2", RETRY_FIRST_S="0.1", RETRY_MOST_S="1")
+    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    ended(stage, [*_keys(updates), *_keys(deletes)], 1)
+    stage.scene.wish([desired(of, 2, enabled=False) for of in _keys(updates)])
+    stage.scene.wish([gone(of, 2) for of in _keys(deletes)])
+    for case in cases:
+        of, reason = case.key, f"waiting_for:{STEPS[case.system]}"
+        eventually(lambda: reason in {said.reason for said in stage.scene.outcomes(of)})  # noqa: B023 - called at once
+    stage.world.heal()
+    becomes(stage, _keys(creates), 1)
+    becomes(stage, [*_keys(updates), *_keys(deletes)], 2)
+    exists(
+        stage,
+        dict.fromkeys([*_keys(creates), *_keys(updates)], 1) | dict.fromkeys(_keys(deletes)),
+    )
+    ends = [
+        said.state for said in stage.scene.said if said.state is State.ROLLED_BACK or said.reason == "update_refused"
+    ]
+    assert ends == []
+    stage.scene.wish([gone(of, 3) for of in _keys(cases)])
+    ended(stage, _keys(cases), 3)
+    exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def test_a_compensation_that_cannot_undo_a_step_stands_and_goes_on_by_itself(stage: Stage) -> None:
     kinds = [(system, "delete", fault) for system in STEPS if system != "tokens" for fault in ("refuse", "lost_answer")]
-    cases = _cases(stage, *kinds, *kinds)
-    uninstalled, reinstalled = _keys(cases)[: len(kinds)], _keys(cases)[len(kinds) :]
+    cases = _cases(stage, *kinds)
     for case in cases:
         Case(case.key, "tokens", "create").strike(stage, "refuse", times=1)
-        case.strike(stage, case.fault, times=1)
-    stage.scene.start()
+        case.strike(stage, case.fault, **({"times": 1} if case.fault == "lost_answer" else {}))
+    stage.scene.start(RETRY_MOST_S="1")
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
     ended(stage, [case.key for case in cases if case.fault == "lost_answer"], 1, rolled_back)
-    ended(stage, [case.key for case in cases if case.fault == "refuse"], 1, parked)
     for case in cases:
-        if case.fault == "refuse" and case.system in SYSTEMS:
-            assert stage.world.inventory(case.system, case.key), case
-    stage.scene.wish([*(gone(of, 2) for of in uninstalled), *(desired(of, 2) for of in reinstalled)])
-    ended(stage, _keys(cases), 2)
-    exists(stage, dict.fromkeys(uninstalled) | dict.fromkeys(reinstalled, 2))
-    stage.scene.wish([gone(of, 3) for of in reinstalled])
-    ended(stage, reinstalled, 3)
+        if case.fault == "refuse":
+            said = eventually(partial(_stands, stage, case))
+            assert said is not None
+            assert (said.state, said.direction, said.reason) == (State.WORKING, Direction.UP, "compensating")
+            assert case.system == "archive" or stage.world.inventory(case.system, case.key), case
+    stage.world.heal()
+    ended(stage, _keys(cases), 1, rolled_back)
     exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def _stands(stage: Stage, case: Case) -> Outcome | None:
+    """The newest outcome of a compensation that stands at the step of a case."""
+    said = stage.scene.outcomes(case.key)
+    return said[-1] if said and said[-1].step == STEPS[case.system] and said[-1].error_class is not None else None
 
 
 def _deaths() -> Iterator[Any]:

@@ -20,8 +20,8 @@ from services.adapters.registry import Registry, RegistryAway
 from services.adapters.sealing import Sealer
 from services.core.calls import Answer, Call, Done, Retryable, Verb
 from services.core.circuit import PROBE_S
+from services.core.pace import Pace
 from services.core.plan import BadPlan
-from services.core.saga_answers import Pace
 from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates
 from services.provisioner.plans import PlanBook
@@ -97,15 +97,16 @@ async def _outcomes(registry: Registry) -> list[Outcome]:
 def _runner(registry: Registry, hand: Hand, plan: str = PLAN) -> Runner:
     log = structlog.get_logger()
     sealer = Sealer([SecretStr("k" * 40)])
+    pace = Pace(first_s=0.05)
     return Runner(
         registry,
         Turns(
-            PlanBook(registry, text=plan, kinds={"http"}, settings={}),
+            PlanBook(registry, text=plan, kinds={"http"}, settings={}, pace=pace),
             Caller({"http": hand}, {}, sealer, b"k" * 40, log),
-            Gates(16, time.monotonic),
+            Gates(16, time.monotonic, log),
             log,
         ),
-        Limits(4, LEASE_S, Pace(first_s=0.05)),
+        Limits(4, LEASE_S, pace),
         log=log,
     )
 
@@ -149,7 +150,7 @@ async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_a
 
 
 async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(deaf: Deaf) -> None:
-    book = PlanBook(deaf, text=PLAN, kinds={"http"}, settings={})
+    book = PlanBook(deaf, text=PLAN, kinds={"http"}, settings={}, pace=Pace())
     ended, on = Life(generation=1, plan="f" * 64, tenant_id="acme"), Life(generation=2, plan="f" * 64, tenant_id="acme")
     plans = await book.needed_by(Journal(sweeps=(Sweep(due_at=0, life=ended),)))
     assert plans.unusable == {"f" * 64: "plan ffffffffffff is not kept"}
@@ -196,15 +197,13 @@ async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_o
     await registry.close()
 
 
-async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well_and_has_lost_no_try(
-    database_url: str, hand: Hand
-) -> None:
+async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well(database_url: str, hand: Hand) -> None:
     registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
     await registry.start()
-    runner = _runner(registry, hand, PLAN + 'retries = 2\nurl = "http://thing"\nurl_from = "operator"\n')
+    runner = _runner(registry, hand, PLAN + 'url = "http://thing"\nurl_from = "operator"\n')
     await runner.prepare()
     hand.held.set()
-    hand.answer = Retryable("HTTP 503", silent=True)
+    hand.answer = Retryable("HTTP 503")
     keys = [key(number, org=number) for number in range(12)]
     await registry.store([desired(of, 1) for of in keys])
     running = asyncio.create_task(runner.run())

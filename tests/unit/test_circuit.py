@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.circuit import AWAY_S, FAILURES, PROBE_S, Circuit
+from services.core.circuit import AWAY_S, FAILURES, PROBE_S, REFUSALS, Circuit
 
 
 def opened(at_s: float = 0.0) -> Circuit:
@@ -30,6 +30,31 @@ def test_one_tenant_opens_nothing_however_often_it_fails() -> None:
     for at_s in range(100):
         circuit.failed("poison", float(at_s))
     assert circuit.wait_s(100.0, 0.5) == 0.0
+
+
+def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_minute() -> None:
+    circuit = Circuit()
+    for number in range(REFUSALS):
+        assert not circuit.open
+        circuit.refused(str(number), 0.0)
+    assert circuit.open
+    assert circuit.refuses
+    assert circuit.wait_s(PROBE_S, 0.5) == 0.0
+    circuit.refused("probe", PROBE_S)
+    assert circuit.wait_s(PROBE_S + AWAY_S - 1, 0.5) > 0.0
+    assert circuit.wait_s(PROBE_S + AWAY_S, 0.5) == 0.0
+    assert circuit.answered()
+    assert circuit.idle
+
+
+def test_one_tenant_that_is_refused_again_and_again_opens_nothing() -> None:
+    circuit = Circuit()
+    for at_s in range(20):
+        circuit.refused("poison", float(at_s))
+    assert not circuit.open
+    circuit.answered()
+    circuit.refused("another", 20.0)
+    assert not circuit.open
 
 
 def test_an_answer_in_between_begins_the_count_anew() -> None:

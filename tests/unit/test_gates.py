@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 
-from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb
-from services.core.circuit import FAILURES, PROBE_S
+from services.adapters import logs, metrics
+from services.core.calls import Answer, Call, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.circuit import AWAY_S, FAILURES, PROBE_S
 from services.provisioner import gates as module
 from services.provisioner.gates import Entry, Gates, system_of
 
 AWAY = Retryable("HTTP 503")
+DENIED = RefusedUs("HTTP 401", "give it credentials")
+LOG = logs.configure("gates", "error")
 
 
 class Clock:
@@ -29,12 +32,12 @@ def clock() -> Clock:
 @pytest.fixture
 def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gates:
     monkeypatch.setattr(module, "_QUEUE_S", 0.05)
-    return Gates(2, clock)
+    return Gates(2, clock, LOG)
 
 
-async def call(gates: Gates, system: str, key: str, answer: Answer, *, probes: bool = False) -> bool:
+async def call(gates: Gates, system: str, key: str, answer: Answer) -> bool:
     """One call through a door that is open."""
-    assert await gates.enter(system, key) == Entry(probes=probes)
+    assert await gates.enter(system, key) == Entry()
     well_again = gates.answered(system, key, answer)
     gates.leave(system, key)
     return well_again
@@ -54,7 +57,7 @@ async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(g
 
 
 async def test_one_organisation_has_a_quarter_of_the_places_at_most(clock: Clock) -> None:
-    gates = Gates(8, clock)
+    gates = Gates(8, clock, LOG)
     for number in range(2):
         assert await gates.enter("crm", f"a:{number}") == Entry()
     assert (await gates.enter("crm", "a:2")).stay_s > 0
@@ -73,16 +76,51 @@ async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_b
     assert entry.is_away
     assert entry.stay_s >= PROBE_S
     clock.now_s += PROBE_S
-    assert not await call(gates, "crm", "x", AWAY, probes=True)
+    assert not await call(gates, "crm", "x", AWAY)
     assert (await gates.enter("crm", "x:1")).is_away, "still"
     clock.now_s += PROBE_S
-    assert not await call(gates, "crm", "x", Refused("url: not allowed", heard=False), probes=True), "nobody was asked"
+    assert not await call(gates, "crm", "x", Refused("url: not allowed", heard=False)), "nobody was asked"
     clock.now_s += PROBE_S
-    assert await call(gates, "crm", "x", Done(), probes=True)
+    assert await call(gates, "crm", "x", Done())
     assert not gates.is_away("crm")
 
 
-@pytest.mark.parametrize("answer", [Refused("credentials: HTTP 401"), Retryable("HTTP 409 stale_epoch", well=True)])
+async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentials_close_the_door_for_all(
+    gates: Gates, clock: Clock
+) -> None:
+    await call(gates, "middleware", "a:1", DENIED)
+    assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 1
+    assert not gates.is_away("middleware"), "one may be refused alone"
+    await call(gates, "middleware", "b:1", DENIED)
+    entry = await gates.enter("middleware", "c:1")
+    assert (entry.is_away, entry.refuses) == (True, True)
+    clock.now_s += PROBE_S
+    assert not await call(gates, "middleware", "c:1", DENIED)
+    for _ in range(11):
+        clock.now_s += PROBE_S
+        assert (await gates.enter("middleware", "c:1")).refuses, "one probe a minute"
+    clock.now_s += AWAY_S
+    assert await call(gates, "middleware", "c:1", Done())
+    assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 0
+    assert not gates.is_away("middleware")
+
+
+async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: Gates) -> None:
+    for number in range(20):
+        await call(gates, "middleware", "poison", DENIED)
+        await call(gates, "middleware", str(number), Done())
+    assert not gates.is_away("middleware")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Refused("credentials: HTTP 401"),
+        Retryable("HTTP 409 stale_epoch", well=True),
+        Contradicted("generation is not ours"),
+        Unknown("HTTP 202", succeeded=True),
+    ],
+)
 async def test_refusals_are_answers_however_many(gates: Gates, answer: Answer) -> None:
     for number in range(20):
         await call(gates, "crm", str(number), answer)

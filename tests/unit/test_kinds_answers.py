@@ -1,34 +1,73 @@
 """The one table from HTTP answers to what is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.adapters.http import NoAnswer, NotSent, Response
-from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb, resource_name
-from services.provisioner.kinds.answers import meaning, silence
-from services.provisioner.kinds.http import shown
+from services.core.calls import (
+    Absent,
+    Answer,
+    Contradicted,
+    Done,
+    Refused,
+    RefusedUs,
+    Retryable,
+    Unknown,
+    Verb,
+)
+from services.provisioner.kinds.answers import difference, is_ours, meaning, shown, silence
 from tests.outside import a_call
 
 OURS = {"key": a_call(Verb.READ).key, "generation": 1}
+CHANGES = (Verb.CREATE, Verb.UPDATE)
+PAGE = {"content-type": "text/html; charset=utf-8"}
 
 
 def means(verb: Verb, status: int, body: Any = None, **headers: str) -> Answer:
     return meaning(a_call(verb), Response(status, headers, body))
 
 
+def operator_means(verb: Verb, status: int, body: Any = None, *, own: bool = True) -> Answer:
+    call = a_call(verb, settings={"url": "http://middleware", "url_from": "operator"})
+    return meaning(replace(call, own_credentials=own), Response(status, {}, body))
+
+
 @pytest.mark.parametrize("verb", list(Verb))
-@pytest.mark.parametrize("status", [200, 201, 202, 204])
+@pytest.mark.parametrize("status", [200, 201, 204])
 def test_success_is_done(verb: Verb, status: int) -> None:
     assert means(verb, status) == Done()
 
 
+@pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
+def test_accepted_is_not_done_yet_and_is_looked_at(verb: Verb) -> None:
+    assert means(verb, 202) == Unknown("HTTP 202: taken, and not done yet", succeeded=True)
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_a_page_of_a_proxy_with_status_200_is_an_outage_and_never_done(verb: Verb) -> None:
+    answer = meaning(a_call(verb), Response(200, PAGE, None, other=True))
+    reason = "HTTP 200 with HTML where JSON is due"
+    assert answer == (Unknown(reason) if verb in CHANGES else Retryable(reason))
+
+
 @pytest.mark.parametrize("status", [404, 410])
-def test_gone_is_absent_only_for_who_asked_or_removed(status: int) -> None:
+def test_gone_is_absent_only_for_a_read_and_a_removal(status: int) -> None:
     assert means(Verb.DELETE, status) == Absent()
     assert means(Verb.READ, status) == Absent()
-    assert isinstance(means(Verb.CREATE, status), Refused)
-    assert isinstance(means(Verb.UPDATE, status), Refused)
+    for verb in CHANGES:
+        assert means(verb, status) == (Retryable("HTTP 404") if status == 404 else Refused("HTTP 410"))
+
+
+@pytest.mark.parametrize("headers", [PAGE, {"content-type": "text/plain"}, {}])
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("verb", [Verb.READ, Verb.DELETE])
+def test_a_404_of_a_proxy_without_a_backend_says_nothing_of_the_resource(
+    verb: Verb, status: int, headers: dict[str, str]
+) -> None:
+    answer = meaning(a_call(verb), Response(status, headers, None, other=True))
+    assert answer == Retryable(f"HTTP {status} without JSON")
 
 
 def test_a_conflict_is_done_only_when_it_shows_our_own_life() -> None:
@@ -44,22 +83,58 @@ def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
     assert means(Verb.CREATE, 409, **{"retry-after": "2"}) == Retryable("HTTP 409", 2.0)
 
 
+@pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
+@pytest.mark.parametrize("code", ["request_in_progress", "idempotency_key_in_use", "ConcurrentRequest"])
+def test_a_conflict_with_a_request_of_ours_that_is_under_way_is_tried_again(verb: Verb, code: str) -> None:
+    assert means(verb, 409, {"error": code}) == Retryable(f"HTTP 409 {code}")
+
+
+@pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
+def test_any_conflict_that_answers_the_repeat_of_a_lost_intent_is_tried_again(verb: Verb) -> None:
+    repeat = replace(a_call(verb), repeats=True)
+    assert meaning(repeat, Response(409, {}, {"error": "conflict"})) == Retryable("HTTP 409 conflict")
+
+
 @pytest.mark.parametrize("verb", list(Verb))
 def test_a_stale_epoch_says_nothing_of_the_tenant(verb: Verb) -> None:
     assert means(verb, 409, {"error": "stale_epoch"}) == Retryable("HTTP 409 stale_epoch", well=True)
     assert isinstance(means(verb, 403, {"error": "stale_epoch"}), Refused)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [405, 408, 423, 425, 429, 500, 501, 502, 503, 504, 599])
 @pytest.mark.parametrize("verb", list(Verb))
-def test_what_passes_by_itself_is_retryable_and_spends_a_try(verb: Verb, status: int) -> None:
+def test_an_outage_passes_by_itself(verb: Verb, status: int) -> None:
     assert means(verb, status) == Retryable(f"HTTP {status}")
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 402, 403, 405, 406, 413, 415, 418, 422, 451])
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 402, 403, 406, 413, 415, 418, 422, 451])
 @pytest.mark.parametrize("verb", list(Verb))
 def test_every_other_answer_is_refused(verb: Verb, status: int) -> None:
     assert means(verb, status) == Refused(f"HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+def test_a_quota_that_is_used_up_is_no_refusal(status: int) -> None:
+    body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+    assert means(Verb.CREATE, status, body) == Retryable(f"HTTP {status} REQUEST_LIMIT_EXCEEDED")
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_the_operators_own_system_refuses_the_operator_and_not_the_tenant(verb: Verb, status: int) -> None:
+    answer = operator_means(verb, status)
+    assert isinstance(answer, RefusedUs)
+    assert answer.reason == f"HTTP {status}"
+    assert "credentials" in answer.remedy
+    assert operator_means(verb, status, own=False) == Refused(f"HTTP {status}"), "the secret is the customer's"
+
+
+def test_an_unknown_client_and_a_redirect_are_the_operators_fault_too() -> None:
+    assert isinstance(operator_means(Verb.CREATE, 400, {"error": "invalid_client"}), RefusedUs)
+    assert isinstance(operator_means(Verb.CREATE, 302), RefusedUs)
+    assert operator_means(Verb.CREATE, 400, {"error": "bad_configuration"}) == Refused("HTTP 400 bad_configuration")
+    assert operator_means(Verb.CREATE, 422) == Refused("HTTP 422")
+    assert operator_means(Verb.CREATE, 503) == Retryable("HTTP 503")
 
 
 @pytest.mark.parametrize(
@@ -69,13 +144,14 @@ def test_every_other_answer_is_refused(verb: Verb, status: int) -> None:
         ("42", "", 42.0),
         ("-1", "", None),
         ("1.5", "", None),
+        (" 600 ", "", 600.0),
         ("9" * 400, "", None),
         ("²", "", None),
         ("soon", "", None),
         ("Wed, 21 Oct 2026 07:28:30 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 30.0),
         ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:30 GMT", 0.0),
-        ("Wed, 21 Oct 2026 07:28:30 GMT", "", None),
-        ("Wed, 21 Oct 2026 07:28:30 GMT", "yesterday", None),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", "", 0.0),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", "yesterday", 0.0),
     ],
 )
 def test_a_wait_is_read_where_it_can_be(text: str, date: str, wait_s: float | None) -> None:
@@ -100,27 +176,83 @@ def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
 
 def test_a_silence_leaves_in_doubt_only_what_could_change_something() -> None:
     for verb in Verb:
-        assert silence(a_call(verb), NotSent("refused")) == Retryable("refused", silent=True)
-    assert silence(a_call(Verb.READ), NoAnswer("reset")) == Retryable("reset", silent=True)
+        assert silence(a_call(verb), NotSent("refused")) == Retryable("refused")
+    assert silence(a_call(Verb.READ), NoAnswer("reset")) == Retryable("reset")
     for verb in (Verb.CREATE, Verb.UPDATE, Verb.DELETE):
         assert silence(a_call(verb), NoAnswer("reset")) == Unknown("reset")
 
 
-def test_what_will_not_pass_soon_spends_a_try() -> None:
-    assert silence(a_call(Verb.CREATE), NotSent("no address", passing=False)) == Retryable("no address")
+def test_a_url_that_cannot_be_used_is_refused_by_its_owners_name() -> None:
+    failure = NotSent("InvalidURL", passing=False)
+    assert silence(a_call(Verb.CREATE), failure) == Refused("InvalidURL", heard=False)
+    operators = a_call(Verb.CREATE, settings={"url_from": "operator"})
+    assert isinstance(silence(operators, failure), RefusedUs)
+
+
+def test_a_bad_certificate_is_the_operators_fault_only_at_the_operators_system() -> None:
+    failure = NotSent("certificate not accepted", untrusted=True)
+    assert silence(a_call(Verb.CREATE), failure) == Retryable("certificate not accepted")
+    answer = silence(a_call(Verb.CREATE, settings={"url_from": "operator"}), failure)
+    assert isinstance(answer, RefusedUs)
+    assert "certificate" in answer.remedy
+
+
+STRANGE: list[Any] = [None, [], "ok", 7, True, {}, {"id": "7"}, OURS | {"generation": 2}, OURS | {"key": "another"}]
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=str)
+def test_a_change_whose_success_does_not_show_our_resource_is_read_back(body: Any) -> None:
+    answer = shown(a_call(Verb.CREATE), Response(200, {}, body))
+    assert answer == Unknown("the answer shows no resource of ours", succeeded=True)
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=str)
+def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body: Any) -> None:
+    assert isinstance(shown(a_call(Verb.READ), Response(200, {}, body)), Contradicted)
 
 
 @pytest.mark.parametrize(
-    "body", [None, [], "ok", 7, True, {}, {"id": "7"}, OURS | {"generation": 2}, OURS | {"key": "another"}], ids=str
+    ("body", "reason"),
+    [
+        (OURS | {"generation": 2}, "generation is not ours"),
+        (OURS | {"generation": True}, "generation is not ours"),
+        ({"key": OURS["key"]}, "generation is not shown"),
+        ({"generation": 1}, "key is not shown"),
+        ([], "the answer shows no resource"),
+    ],
+    ids=str,
 )
-def test_a_success_that_does_not_show_our_resource_proves_nothing_and_costs_a_try(body: Any) -> None:
-    answer = shown(a_call(Verb.CREATE), Response(200, {}, body))
-    assert answer == Unknown("the answer shows no resource of ours", silent=False)
+def test_the_field_that_contradicts_is_named(body: Any, reason: str) -> None:
+    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason)
 
 
-@pytest.mark.parametrize("told", [[[[]]], "\ud800", {"$sealed": "AAAA"}, "x" * 2_000, 7, None, "a\nb"])
-def test_an_id_that_is_no_short_text_is_not_kept(told: object) -> None:
-    call = a_call(Verb.CREATE)
-    kept = shown(call, Response(200, {}, OURS | {"id": told}))
-    assert kept == Done({"id": resource_name(call.key, call.generation)})
-    assert shown(call, Response(200, {}, OURS | {"id": "0061x"})) == Done({"id": "0061x"})
+def test_a_number_as_text_is_the_number() -> None:
+    assert is_ours(a_call(Verb.READ), OURS | {"generation": "1"})
+    assert not is_ours(a_call(Verb.READ), OURS | {"generation": "2"})
+    assert not is_ours(a_call(Verb.READ), OURS | {"generation": True})
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "path"),
+    [
+        ({"enabled": True}, {"enabled": True, "id": 7}, None),
+        ({"enabled": True}, {"id": 7}, None),
+        ({"enabled": True}, {"enabled": False}, "enabled"),
+        ({"enabled": True}, {"enabled": "true"}, "enabled"),
+        ({"n": 1}, {"n": "1"}, None),
+        ({"n": 1}, {"n": True}, "n"),
+        ({"a": {"b": [1, {"c": "x"}]}}, {"a": {"b": ["1", {"c": "x", "d": 2}]}}, None),
+        ({"a": {"b": [1, {"c": "x"}]}}, {"a": {"b": [1, {"c": "y"}]}}, "a.b.1.c"),
+        ({"a": [1]}, {"a": [1, 2]}, "a"),
+        ({"a": None}, {"a": None}, None),
+        ({"a": {}}, {"a": 7}, "a"),
+    ],
+    ids=str,
+)
+def test_the_first_value_that_is_not_as_asked_is_named(asked: Any, found: Any, path: str | None) -> None:
+    assert difference(asked, found) == path
+
+
+@pytest.mark.parametrize("told", ["0061x", 7])
+def test_the_id_of_our_resource_is_shown_as_text(told: object) -> None:
+    assert shown(a_call(Verb.CREATE), Response(200, {}, OURS | {"id": told})) == str(told)

@@ -19,7 +19,8 @@ def _faults(text: str, **settings: str | None) -> tuple[str, ...]:
 
 def test_a_step_has_defaults_for_everything_but_its_name_kind_and_undo() -> None:
     (step,) = parse(GOOD, kinds=KINDS, settings={}).steps
-    assert (step.retries, step.timeout_s, step.destroy_after_s, step.undo) == (8, 10.0, 0, UndoBy.REVERSE)
+    assert (step.give_up_after_s, step.timeout_s) == (6 * 3600, 10.0)
+    assert (step.destroy_after_s, step.undo) == (0, UndoBy.REVERSE)
 
 
 def test_what_is_not_the_plans_is_the_kinds() -> None:
@@ -44,7 +45,8 @@ def test_settings_of_the_installation_are_replaced_and_never_read_as_references(
         (GOOD.replace("http", "ftp"), "'ftp' is none of"),
         (GOOD.replace('undo = "reverse"', ""), "undo: must be"),
         (GOOD.replace('"a"', '"A b"'), "name: lower-case"),
-        (GOOD + "retries = 0", "retries: 1 to 100"),
+        (GOOD + "give_up_after = 8", "give_up_after: not an ISO 8601"),
+        (GOOD + 'give_up_after = "P99999999W"', "give_up_after: at most P3660D"),
         (GOOD + 'timeout_s = "1"', "timeout_s: above 0"),
         (GOOD + 'destroy_after = "1 day"', "destroy_after: not an ISO 8601"),
         (GOOD + 'destroy_after = "P99999999W"', "destroy_after: at most P3660D"),

@@ -1,19 +1,26 @@
 """What the saga decides, told as stories: whom it calls, in which order, and what it says in the end."""
 
+import json
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from schemas.saga import Journal, Phase
-from services.core.calls import Verb
+from services.core.calls import Answer, Done, Verb
 from services.core.moves import Take, Wait
+from services.core.pace import Pace
 from services.core.plan import Plan
 from services.core.saga import Plans, next_move
-from services.core.saga_answers import Pace
 from services.core.saga_marks import decide, hold, redriven
 from tests.saga_world import KEY, PLAN_TEXT, STEPS, Mode, Resource, Wishes, Worker, World, ends, plan
 
 ABSENT_STEPS = tuple(reversed(STEPS))
+SIX_HOURS_US = 6 * 3_600 * 10**6
+LONG_US = SIX_HOURS_US + 3_600 * 10**6
+UNWELL_US = 900 * 10**6
+TROUBLES = (Mode.RETRYABLE, Mode.REFUSED, Mode.BLOCKED, Mode.CONTRADICTED)
 
 
 def _active(world: World, wishes: Wishes, **more: object) -> Worker:
@@ -92,12 +99,13 @@ def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
     assert worker.journal.sweeps == ()
 
 
-def test_a_call_that_breaks_for_ever_costs_its_tries_and_is_given_up() -> None:
-    world = World(decides=lambda step, _: Mode.BROKEN if step == "crm" else None)
+def test_a_call_that_breaks_for_ever_is_given_up_in_the_end() -> None:
+    world = World(decides=lambda s, v: Mode.BROKEN if (s, v) == ("crm", Verb.CREATE) else None)
     worker = Worker(world, Wishes().installed())
     worker.run()
-    assert worker.phase is Phase.COMPENSATION_FAILED
-    assert ends(worker.outcomes)[-1] == (1, "up", "failed", "crm_exhausted")
+    assert worker.now_us > SIX_HOURS_US
+    assert world.there == {}
+    assert ends(worker.outcomes)[-1] == (1, "up", "rolled_back", "crm_exhausted")
 
 
 def test_what_vanished_outside_is_made_again_by_an_update() -> None:
@@ -170,78 +178,88 @@ def test_a_first_provisioning_that_fails_at_any_step_leaves_nothing(step: str, m
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_compensation_that_keeps_failing_is_parked_and_a_newer_version_finishes_it(step: str) -> None:
+@pytest.mark.parametrize("mode", TROUBLES)
+def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itself(step: str, mode: Mode) -> None:
     failing = {"on": True}
     world, wishes = World(), Wishes()
     world.decides = lambda s, v: (
-        Mode.RETRYABLE if failing["on"] and (s, v) in {("tokens", Verb.CREATE), (step, Verb.DELETE)} else None
+        Mode.REFUSED
+        if (s, v) == ("tokens", Verb.CREATE)
+        else mode
+        if failing["on"] and (s, v) == (step, Verb.DELETE)
+        else None
     )
-    worker = Worker(world, wishes.installed())
-    worker.run()
-    assert worker.phase is Phase.COMPENSATION_FAILED
-    assert ends(worker.outcomes)[-1] == (1, "up", "failed", f"{step}_exhausted")
+    worker = Worker(world, wishes.installed(), until_us=2 * 3_600 * 10**6)
+    if (step, mode) not in {("tokens", Mode.REFUSED), ("tokens", Mode.CONTRADICTED)}:
+        worker.run()
+        assert worker.phase is Phase.COMPENSATING
+        assert {(o.direction, o.state) for o in worker.outcomes} == {("up", "working")}
+        assert worker.last.reason == "compensating"
+        assert worker.journal.standstill is not None
+        assert worker.journal.standstill.step == step
     failing["on"] = False
-    worker.run([(0, wishes.configured())])
-    assert world.steps() == list(STEPS)
-    assert ends(worker.outcomes)[-2:] == [(1, "up", "rolled_back", "tokens_exhausted"), (2, "up", "done", None)]
-    assert worker.journal.generation == 2
+    worker.until_us = 10**18
+    worker.run()
+    assert world.there == {}
+    assert ends(worker.outcomes) == [(1, "up", "rolled_back", "tokens_refused")]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_teardown_that_keeps_failing_is_parked_and_a_newer_version_finishes_it(step: str) -> None:
+@pytest.mark.parametrize("mode", TROUBLES)
+def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str, mode: Mode) -> None:
     failing = {"on": True}
     world, wishes = World(), Wishes()
     worker = _active(world, wishes)
-    world.decides = lambda s, v: Mode.RETRYABLE if failing["on"] and (s, v) == (step, Verb.DELETE) else None
+    world.decides = lambda s, v: mode if failing["on"] and (s, v) == (step, Verb.DELETE) else None
+    worker.until_us = worker.now_us + 2 * 3_600 * 10**6
     worker.run([(0, wishes.uninstalled())])
-    assert ends(worker.outcomes)[-1] == (2, "down", "failed", f"{step}_exhausted")
+    waits = mode in {Mode.RETRYABLE, Mode.BLOCKED}
+    reason = f"waiting_for:{step}" if waits else f"{step}_{worker.last.error_class}"
+    assert ends(worker.outcomes)[-1] == (2, "down", "failed", reason)
+    failed = worker.last.at - worker.journal.turned_at
+    assert failed >= UNWELL_US if waits else failed < UNWELL_US
     failing["on"] = False
-    worker.run([(0, wishes.change())])
+    worker.until_us = 10**18
+    worker.run()
     assert world.there == {}
-    assert ends(worker.outcomes)[-1] == (3, "down", "done", None)
+    assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
 
 
-def test_a_reinstall_wakes_a_parked_teardown_which_ends_before_the_next_life() -> None:
+def test_a_reinstall_waits_for_a_teardown_that_stands_and_begins_the_next_life() -> None:
     failing = {"on": True}
     world, wishes = World(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("schema", Verb.DELETE) else None
+    worker.until_us = worker.now_us + 60_000_000
     worker.run([(0, wishes.uninstalled())])
-    failing["on"] = False
     worker.run([(0, wishes.installed())])
+    assert worker.phase is Phase.REMOVING
+    failing["on"] = False
+    worker.until_us = 10**18
+    worker.run()
     assert ends(worker.outcomes)[-2:] == [(2, "down", "done", None), (3, "up", "done", None)]
     assert {generation for _, generation in world.there} == {2}
 
 
-def test_a_parked_saga_moves_once_for_each_newer_version() -> None:
+@pytest.mark.parametrize("former", ["removal_failed", "compensation_failed"])
+def test_a_journal_that_an_earlier_release_parked_goes_on(former: str) -> None:
     world, wishes = World(), Wishes()
-    worker = _active(world, wishes)
-    world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
-    worker.run([(0, wishes.uninstalled())])
-    asked = len(world.calls)
-    worker.run([(0, wishes.installed())])
-    assert len(world.calls) == asked + 1
-    worker.run()
-    assert len(world.calls) == asked + 1
-
-
-@pytest.mark.parametrize("parked", [Phase.REMOVAL_FAILED, Phase.COMPENSATION_FAILED])
-def test_a_version_that_a_parked_saga_took_up_in_vain_is_answered(parked: Phase) -> None:
-    world, wishes = World(), Wishes()
-    world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
-    if parked is Phase.REMOVAL_FAILED:
-        worker = _active(world, wishes)
+    if former == "removal_failed":
+        worker = _active(world, wishes, until_us=60_000_000)
+        world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
         worker.run([(0, wishes.uninstalled())])
     else:
-        worker = Worker(world, wishes.installed(bad="tokens"))
+        world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
+        worker = Worker(world, wishes.installed(bad="tokens"), until_us=60_000_000)
         worker.run()
-    assert worker.phase is parked
-    worker.run([(0, wishes.installed())])
-    assert worker.phase is parked
-    assert ends(worker.outcomes)[-1][0] == wishes.now.version
+    stored = json.loads(worker.stored)
+    assert stored["phase"] in {"removing", "compensating"}
+    worker.stored = json.dumps(stored | {"phase": former, "seen": 2})
     world.decides = lambda _, __: None
-    worker.run([(0, wishes.configured())])
-    assert ends(worker.outcomes)[-1] == (wishes.now.version, "up", "done", None)
+    worker.until_us = 10**18
+    worker.run()
+    assert world.there == {}
+    assert worker.last.state.value == ("done" if former == "removal_failed" else "rolled_back")
 
 
 def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
@@ -350,10 +368,11 @@ def test_what_was_lost_is_never_taken_for_absent_because_its_removal_is_refused(
         ("crm", Verb.READ): Mode.SILENT,
         ("crm", Verb.DELETE): Mode.REFUSED,
     }.get((s, v))
-    worker = Worker(world, wishes.installed(), crashes=frozenset({6}))
+    worker = Worker(world, wishes.installed(), crashes=frozenset({6}), until_us=3_600 * 10**6)
     worker.run([(6, wishes.uninstalled())])
     assert world.made(Verb.CREATE)[-1] == "crm"
-    assert worker.phase is Phase.REMOVAL_FAILED
+    assert worker.phase is Phase.REMOVING
+    assert worker.last.state.value == "failed"
 
 
 @pytest.mark.parametrize("read", [Mode.REFUSED, Mode.WELL])
@@ -370,10 +389,11 @@ def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> 
         return read if verb is Verb.READ else Mode.REFUSED
 
     world.decides = decides
-    worker = Worker(world, wishes.installed())
+    worker = Worker(world, wishes.installed(), until_us=3_600 * 10**6)
     worker.run()
-    assert tried == ["create", "read", "create", "delete"]
-    assert worker.phase is Phase.COMPENSATION_FAILED
+    assert tried[:4] == ["create", "read", "create", "delete"]
+    assert set(tried[4:]) == {"delete"}
+    assert worker.phase is Phase.COMPENSATING
 
 
 def test_a_repeat_that_may_be_tried_again_keeps_its_key() -> None:
@@ -565,23 +585,161 @@ def test_a_call_that_is_answered_and_may_be_tried_again_is_another_intent() -> N
     assert worker.journal.life.steps["middleware"].n == 2
 
 
-def test_silence_costs_no_try_and_no_wait_is_longer_than_a_minute() -> None:
-    world = World(modes=[Mode.WELL] + [Mode.SILENT] * 200)
+@pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RETRYABLE, Mode.LOST_WITHOUT, Mode.BROKEN])
+def test_an_outage_shorter_than_give_up_after_rolls_nobody_back(mode: Mode) -> None:
+    world = World(modes=[Mode.WELL] + [mode] * 200)
     worker = Worker(world, Wishes().installed())
     worker.run()
     assert worker.phase is Phase.ACTIVE
-    assert worker.now_us < 201 * 61 * 10**6
+    assert ends(worker.outcomes) == [(1, "up", "done", None)]
 
 
-def test_eight_answers_that_lead_nowhere_exhaust_a_step() -> None:
-    world = World(modes=[Mode.WELL] + [Mode.RETRYABLE] * 7)
-    worker = Worker(world, Wishes().installed())
+@pytest.mark.parametrize("step", STEPS)
+def test_an_outage_as_long_as_give_up_after_ends_in_a_compensation(step: str) -> None:
+    text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT30M"')
+    world = World(decides=lambda s, v: Mode.RETRYABLE if (s, v) == (step, Verb.CREATE) else None)
+    worker = Worker(world, Wishes().installed(), plans=Plans(plan(text)))
     worker.run()
-    assert worker.phase is Phase.ACTIVE
-    world = World(modes=[Mode.WELL] + [Mode.RETRYABLE] * 8)
-    worker = Worker(world, Wishes().installed())
+    assert ends(worker.outcomes) == [(1, "up", "rolled_back", f"{step}_exhausted")]
+    assert 1_800 * 10**6 <= worker.last.at - 1_000_000 < 2_000 * 10**6
+    assert world.there == {}
+
+
+def test_a_wait_at_the_gate_counts_as_an_outage_as_well() -> None:
+    text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1M"')
+    worker = Worker(World(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
     worker.run()
-    assert worker.phase is Phase.ROLLED_BACK
+    assert ends(worker.outcomes) == [(1, "up", "rolled_back", "middleware_exhausted")]
+
+
+def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
+    failing = {"on": True}
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    world.decides = lambda s, v: Mode.RETRYABLE if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
+    worker.until_us = worker.now_us + LONG_US
+    worker.run([(0, wishes.switched(enabled=False))])
+    assert worker.phase is Phase.UPDATING
+    assert (worker.last.state, worker.last.reason, worker.last.step) == ("working", "waiting_for:crm", "crm")
+    failing["on"] = False
+    worker.until_us = 10**18
+    worker.run()
+    assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
+    assert not any(resource.enabled for resource in world.there.values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step: str) -> None:
+    failing = {"on": True}
+    world = World(decides=lambda s, _: Mode.BLOCKED if failing["on"] and s == step else None)
+    worker = Worker(world, Wishes().installed(), until_us=LONG_US)
+    worker.run()
+    assert worker.phase is Phase.CREATING
+    assert ends(worker.outcomes) == []
+    assert [said.reason for said in worker.outcomes] == [None, "system_refuses", f"waiting_for:{step}"]
+    gaps = len(world.calls) / (LONG_US / 60_000_000)
+    assert gaps < 1.1, "about one call a minute"
+    failing["on"] = False
+    worker.until_us = 10**18
+    worker.run()
+    assert ends(worker.outcomes) == [(1, "up", "done", None)]
+
+
+@pytest.mark.parametrize("verb", [Verb.CREATE, Verb.UPDATE, Verb.DELETE])
+@pytest.mark.parametrize("mode", [Mode.CONTRADICTED, Mode.UNSHOWN])
+def test_a_success_that_shows_nothing_of_ours_is_no_outage_and_undoes_nothing(mode: Mode, verb: Verb) -> None:
+    failing = {"on": True}
+    world, wishes = World(), Wishes()
+    verbs = {verb, Verb.READ} if mode is Mode.CONTRADICTED else {verb}
+    world.decides = lambda s, v: mode if failing["on"] and s == "middleware" and v in verbs else None
+    worker = Worker(world, wishes.installed(), until_us=LONG_US)
+    failing["on"] = verb is Verb.CREATE
+    if verb is not Verb.CREATE:
+        worker.run()
+        worker.desired = wishes.uninstalled() if verb is Verb.DELETE else wishes.configured(size="2")
+        failing["on"] = True
+        worker.until_us = worker.now_us + LONG_US
+    worker.run()
+    if mode is Mode.CONTRADICTED:
+        assert (worker.last.reason, worker.last.error_class) == ("middleware_contradicted", "contradicted")
+        assert "rolled_back" not in {said.state.value for said in worker.outcomes}
+        failing["on"] = False
+        worker.until_us = 10**18
+        worker.run()
+    assert ends(worker.outcomes)[-1] == (worker.desired.version, "down" if verb is Verb.DELETE else "up", "done", None)
+    assert world.steps() == ([] if verb is Verb.DELETE else list(STEPS))
+
+
+def test_a_change_that_is_answered_with_success_and_read_back_otherwise_stands_with_the_field() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    real = world._effect
+
+    def effect(step: str, verb: Verb, generation: int, inputs: dict[str, Any], idempotency: str) -> Answer:
+        if (step, verb) == ("middleware", Verb.UPDATE):
+            return Done()
+        return real(step, verb, generation, inputs, idempotency)
+
+    world._effect = effect  # type: ignore[method-assign]
+    world.decides = lambda s, v: Mode.UNSHOWN if (s, v) == ("middleware", Verb.UPDATE) else None
+    worker.until_us = worker.now_us + LONG_US
+    worker.run([(0, wishes.switched(enabled=False))])
+    assert worker.phase is Phase.UPDATING
+    assert worker.last.reason == "middleware_contradicted"
+    assert worker.journal.life is not None
+    assert worker.journal.life.steps["middleware"].reason == "enabled is not as it was asked"
+    world._effect = real  # type: ignore[method-assign]
+    worker.until_us = 10**18
+    worker.run()
+    assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
+
+
+def test_a_tenant_is_unwell_after_a_quarter_of_an_hour_and_is_shown_as_on_again_when_it_goes_on() -> None:
+    world = World(decides=lambda s, _: Mode.RETRYABLE if s == "crm" else None)
+    worker = Worker(world, Wishes().installed(), until_us=3_600 * 10**6)
+    worker.run()
+    said = [(o.reason, o.step) for o in worker.outcomes]
+    assert said == [(None, "archive"), ("retrying", "crm"), ("waiting_for:crm", "crm")]
+    assert 0 <= worker.last.at - worker.outcomes[1].at - UNWELL_US < 2_000_000
+    world.decides = lambda s, _: Mode.RETRYABLE if s == "tokens" else None
+    worker.until_us = worker.now_us + 120 * 10**6
+    worker.run()
+    assert [(o.reason, o.step) for o in worker.outcomes[3:]] == [(None, "schema"), ("retrying", "tokens")]
+
+
+def test_what_was_rolled_back_is_tried_again_by_itself_after_an_hour_doubling_to_a_day() -> None:
+    refusals = iter([Mode.REFUSED] * 7)
+    world = World(decides=lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.CREATE) else None)
+    worker = Worker(world, Wishes().installed(), again=True)
+    worker.run()
+    rolled = [said.at for said in worker.outcomes if said.state.value == "rolled_back"]
+    hours = [round((later - earlier) / 3_600_000_000) for earlier, later in pairwise([*rolled, worker.last.at])]
+    assert hours == [1, 2, 4, 8, 16, 24, 24]
+    assert ends(worker.outcomes)[-1] == (1, "up", "done", None)
+    assert worker.journal.generation == 8
+    assert worker.journal.rollbacks == 0
+
+
+def test_a_retry_during_a_compensation_goes_on_until_the_tenant_is_active() -> None:
+    world, wishes = World(), Wishes()
+    refusals = iter([Mode.REFUSED])
+    world.decides = lambda s, v: (
+        next(refusals, None)
+        if (s, v) == ("tokens", Verb.CREATE)
+        else Mode.SILENT
+        if (s, v) == ("crm", Verb.DELETE)
+        else None
+    )
+    worker = Worker(world, wishes.installed(), until_us=600 * 10**6)
+    worker.run()
+    assert worker.phase is Phase.COMPENSATING
+    world.decides = lambda _, __: None
+    again = redriven(worker.journal)
+    assert again is not None
+    worker.stored, worker.until_us = again.model_dump_json(), worker.now_us + 60 * 10**6
+    worker.run()
+    assert worker.journal.phase.value == "active"
+    assert ends(worker.outcomes) == [(1, "up", "rolled_back", "tokens_refused"), (1, "up", "done", None)]
 
 
 def test_waits_have_full_jitter_and_do_what_the_system_asks() -> None:
@@ -590,7 +748,8 @@ def test_waits_have_full_jitter_and_do_what_the_system_asks() -> None:
     assert min(waits) < 1_000_000
     assert 3_000_000 < max(waits) <= 4_000_000
     assert pace.wait_us(1, "x", 7.0) == 7_000_000
-    assert pace.wait_us(1, "x", 7_000.0) == 60_000_000
+    assert pace.wait_us(1, "x", 600.0) == 600_000_000
+    assert pace.wait_us(1, "x", 7_000.0) == 3_600_000_000
 
 
 def test_retrying_is_said_once_a_turn_with_the_step() -> None:
@@ -744,8 +903,10 @@ def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) 
         worker.run()
         worker.desired = wishes.uninstalled()
     world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("schema", verb) else None
+    worker.until_us = worker.now_us + 60_000_000
     worker.run()
-    assert worker.phase is (Phase.ROLLED_BACK if verb is Verb.CREATE else Phase.REMOVAL_FAILED)
+    assert worker.phase is (Phase.ROLLED_BACK if verb is Verb.CREATE else Phase.REMOVING)
+    worker.until_us = 10**18
     world.decides = lambda _, __: None
     again = redriven(worker.journal)
     assert again is not None

@@ -49,13 +49,13 @@ def last(
         (THERE, last(UP, State.HELD, up_done=True), Stage.ACTIVE, 5),
         (THERE, last(UP, State.ROLLED_BACK), Stage.PROVISIONING_ROLLED_BACK, 6),
         (THERE, last(UP, State.ROLLED_BACK, 40), Stage.PROVISIONING_ROLLED_BACK, 6),
-        (THERE, last(UP, State.FAILED), Stage.DEPROVISIONING_FAILED, 7),
-        (THERE, last(DOWN, State.FAILED, down_began=True, up_done=True), Stage.DEPROVISIONING_FAILED, 7),
-        (THERE, None, Stage.PENDING_INSTALL, 8),
-        (THERE, last(UP, State.WORKING), Stage.PENDING_INSTALL, 8),
-        (THERE, last(UP, State.HELD), Stage.PENDING_INSTALL, 8),
-        (THERE, last(DOWN, State.DONE, 49, up_done=True, down_began=True), Stage.PENDING_INSTALL, 8),
-        (THERE, last(DOWN, State.WORKING, up_done=True, down_began=True), Stage.PENDING_INSTALL, 8),
+        (THERE, last(UP, State.FAILED), Stage.PENDING_INSTALL, 7),
+        (THERE, last(DOWN, State.FAILED, down_began=True, up_done=True), Stage.PENDING_INSTALL, 7),
+        (THERE, None, Stage.PENDING_INSTALL, 7),
+        (THERE, last(UP, State.WORKING), Stage.PENDING_INSTALL, 7),
+        (THERE, last(UP, State.HELD), Stage.PENDING_INSTALL, 7),
+        (THERE, last(DOWN, State.DONE, 49, up_done=True, down_began=True), Stage.PENDING_INSTALL, 7),
+        (THERE, last(DOWN, State.WORKING, up_done=True, down_began=True), Stage.PENDING_INSTALL, 7),
     ],
 )
 def test_the_first_line_that_applies_counts(
@@ -90,6 +90,12 @@ def test_the_table_is_total() -> None:
         (THERE, last(UP, State.DONE, reason="update_refused", up_done=True), "update_refused"),
         (THERE, last(UP, State.ROLLED_BACK, reason="refused"), "refused"),
         (NEVER, last(DOWN, State.DONE, reason="nothing"), None),
+        (THERE, last(UP, State.WORKING, reason="compensating"), "compensating"),
+        (THERE, last(UP, State.WORKING, reason="waiting_for:crm", up_done=True), "waiting_for:crm"),
+        (THERE, last(DOWN, State.FAILED, 49, reason="schema_refused", down_began=True), "former_life"),
+        (THERE, last(DOWN, State.WORKING, 49, down_began=True), "former_life"),
+        (THERE, last(DOWN, State.DONE, 49, down_began=True), None),
+        (GONE, last(DOWN, State.FAILED, 50, reason="waiting_for:crm"), "waiting_for:crm"),
     ],
 )
 def test_a_reason_is_told_while_it_speaks_of_the_present_wish(

@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from obstore.store import ObjectStore
 
 from schemas.times import instant, rfc3339
 from services.adapters.kafka import KafkaError
-from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb
+from services.core.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 
 AuditOf = Callable[[str, int | None], Awaitable[list[bytes]]]
 """A key's audit records as JSON lines, from an instant (µs) on."""
@@ -34,7 +35,17 @@ TRAIL: Final = "audit.jsonl.gz"
 MANIFEST: Final = "manifest.json"
 _BEFORE_US: Final = 24 * 3_600 * 1_000_000
 """The trail of a life begins before its first step: with its deliveries, which may have waited in a spool."""
-_REFUSALS: Final = (PermissionDeniedError, UnauthenticatedError, NotSupportedError, InvalidPathError)
+_REFUSALS: Final = (
+    PermissionDeniedError,
+    UnauthenticatedError,
+    NotSupportedError,
+    InvalidPathError,
+    PermissionError,
+    NotADirectoryError,
+)
+_JUDGED: Final = re.compile(r"status code: (?!408|423|425|429)4\d\d|redirect without LOCATION")
+"""In obstore's words for an answer that no other exception stands for; its tests hold the words to the library."""
+_REMEDY: Final = "make ARCHIVE_URL name a bucket or a folder that exists, with credentials that may write there"
 
 
 class Archive:
@@ -57,12 +68,8 @@ class Archive:
                 if call.verb is Verb.UPDATE:
                     return Done(call.outputs)  # without its beginning, the trail is archived whole
                 return Done({"since": rfc3339(self._now_us()), **call.outputs})
-        except _REFUSALS as error:
-            return Refused(type(error).__name__)
         except (TimeoutError, KafkaError, BaseError, OSError) as error:
-            silent = isinstance(error, TimeoutError | KafkaError)
-            reason = type(error).__name__
-            return Unknown(reason) if writing[0] else Retryable(reason, silent=silent)
+            return _failed(error, writing=writing[0])
 
     async def close(self) -> None:
         """Nothing of its own is open."""
@@ -82,9 +89,20 @@ class Archive:
     async def _read(self, call: Call) -> Answer:
         try:
             await obstore.head_async(self._store, f"{_folder(call)}/{MANIFEST}")
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                return RefusedUs("NoSuchBucket", _REMEDY)
             return Done(call.outputs)
         return Absent()
+
+
+def _failed(error: BaseException, *, writing: bool) -> Answer:
+    """What an error means: the store is away, or its set-up must change."""
+    reason = type(error).__name__
+    missing = writing and isinstance(error, FileNotFoundError)
+    if missing or isinstance(error, _REFUSALS) or _JUDGED.search(str(error)):
+        return RefusedUs(reason, _REMEDY)
+    return Unknown(reason) if writing else Retryable(reason)
 
 
 def pack(lines: list[bytes], call: Call, now_us: int) -> tuple[bytes, bytes]:

@@ -12,8 +12,20 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from services.adapters.http import Request, Response
-from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
-from services.provisioner.kinds.answers import is_ours, meaning
+from services.core.calls import (
+    Absent,
+    Answer,
+    Call,
+    Contradicted,
+    Done,
+    Refused,
+    RefusedUs,
+    Retryable,
+    Unknown,
+    Verb,
+    resource_name,
+)
+from services.provisioner.kinds.answers import difference, is_anothers, meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
 _ID_MAX: Final = 1_000
@@ -55,9 +67,11 @@ class Http:
         left = [place for place in _places(call) if place != base]
         for answer in [await self._delete_at(_part(call, place), place, given) for place in left]:
             if base is not None and not isinstance(answer, Done | Absent):
-                # What was put is there, so nothing is as it was: neither `Retryable` nor `Refused` would be true.
-                silent = isinstance(answer, Unknown | Retryable) and answer.silent
-                return Unknown(f"left at a former place: {answer.reason}", silent=silent)
+                # What was put is there, so nothing is as it was: `Retryable` would not be true.
+                reason = f"left at a former place: {answer.reason}"
+                if isinstance(answer, Refused):
+                    return Refused(reason, partly=True)
+                return Unknown(reason, succeeded=isinstance(answer, Contradicted))
             if not isinstance(answer, Done | Absent):
                 return answer
         return Done(outputs if base is not None or left else {})
@@ -66,21 +80,11 @@ class Http:
         session = await self._session(call, base, given)
         if not isinstance(session, dict):
             return session
-        body = {
-            "name": resource_name(call.key, call.generation),
-            "key": call.key,
-            "tenant_id": call.tenant_id,
-            "generation": call.generation,
-            "enabled": call.enabled,
-            **call.settings.get("body", {}),
-        }
-        response = await self._send(call, Request("PUT", _at(call, base), session, body), given)
+        response = await self._send(call, Request("PUT", _at(call, base), session, _asked(call)), given)
         if not isinstance(response, Response):
             return response
         answer = meaning(call, response)
-        if isinstance(answer, Done):
-            return shown(call, response)
-        return answer
+        return _outputs(call, shown(call, response)) if isinstance(answer, Done) else answer
 
     async def _delete(self, call: Call, given: Origin) -> Answer:
         places = _places(call) or _named(call)
@@ -108,16 +112,18 @@ class Http:
         if not isinstance(response, Response):
             return response
         seen = meaning(looking, response)
-        if isinstance(seen, Done) and _is_anothers(call, response):
-            return Absent()
-        return seen if isinstance(seen, Retryable) else None
+        if not isinstance(seen, Done):
+            # A system that shows nothing to this caller may still let the caller remove it.
+            return seen if isinstance(seen, Retryable | RefusedUs) else None
+        found = shown(looking, response)
+        return found if isinstance(found, Contradicted) and is_anothers(call, response.body) else None
 
     async def _read(self, call: Call, given: Origin) -> Answer:
         failed: list[Answer] = []
         for base in dict.fromkeys((*_named(call), *_places(call))):
             found = await self._read_at(call, base, given)
             if isinstance(found, Done):
-                return Done({**found.outputs, "url": base})
+                return replace(found, outputs={**found.outputs, "url": base})
             failed += [] if isinstance(found, Absent) else [found]
         return [*failed, Absent()][0]
 
@@ -129,9 +135,10 @@ class Http:
         if not isinstance(response, Response):
             return response
         answer = meaning(call, response)
-        if isinstance(answer, Done) and _is_anothers(call, response):
-            return Absent()
-        return shown(call, response) if isinstance(answer, Done) else answer
+        if not isinstance(answer, Done):
+            return answer
+        found = _outputs(call, shown(call, response))
+        return replace(found, differs=difference(_asked(call), response.body)) if isinstance(found, Done) else found
 
     async def _session(self, call: Call, base: str, given: Origin) -> Session | Answer:
         """Prove the client credentials, where the step has any, and open a session (RFC 6749 section 4.4)."""
@@ -148,32 +155,38 @@ class Http:
         response = await self._send(looking, request, given)
         if not isinstance(response, Response):
             return response
-        answer = meaning(call, response)
+        answer = meaning(replace(call, verb=Verb.CREATE), response)
         token = response.body.get("access_token") if isinstance(response.body, dict) else None
-        if isinstance(answer, Done) and isinstance(token, str):
-            return {"Authorization": f"Bearer {token}"}
         if isinstance(answer, Done | Absent):
-            return Refused("credentials: no token in the answer")
-        return replace(answer, reason=f"credentials: {answer.reason}")
+            if isinstance(token, str):
+                return {"Authorization": f"Bearer {token}"}
+            return Contradicted("credentials: access_token is not shown")
+        reason = f"credentials: {answer.reason}"
+        # Nothing was made, so nothing is in doubt.
+        return Retryable(reason) if isinstance(answer, Unknown) else replace(answer, reason=reason)
 
     async def _send(self, call: Call, request: Request, given: Origin) -> Response | Answer:
         return await self._outbound.send(call, request, given)
 
 
-def shown(call: Call, response: Response) -> Answer:
-    """The outputs of our resource that an answer shows; an answer that shows none, or another's, proves nothing."""
-    if not is_ours(call, response.body):
-        return Unknown("the answer shows no resource of ours", silent=False)
-    told = response.body.get("id")
+def _asked(call: Call) -> dict[str, Any]:
+    """The resource as it is to be."""
+    return {
+        "name": resource_name(call.key, call.generation),
+        "key": call.key,
+        "tenant_id": call.tenant_id,
+        "generation": call.generation,
+        "enabled": call.enabled,
+        **call.settings.get("body", {}),
+    }
+
+
+def _outputs(call: Call, found: str | Answer) -> Answer:
+    if not isinstance(found, str):
+        return found
     # It is kept in the journal, and it is a stranger's: anything but a short text could make that unreadable for ever.
-    is_a_name = isinstance(told, str) and len(told) <= _ID_MAX and told.isprintable()
-    return Done({"id": told if is_a_name else resource_name(call.key, call.generation)})
-
-
-def _is_anothers(call: Call, response: Response) -> bool:
-    """Whether the resource that an answer shows says that it is of another key, or another life."""
-    ours = {"key": call.key, "generation": call.generation}
-    return isinstance(response.body, dict) and not is_ours(call, ours | response.body)
+    is_a_name = found and len(found) <= _ID_MAX and found.isprintable()
+    return Done({"id": found if is_a_name else resource_name(call.key, call.generation)})
 
 
 def _places(call: Call) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from services.adapters.http import Request, Response
-from services.core.calls import Answer, Call, Done, Refused, Retryable, Unknown, Verb, resource_name
+from services.core.calls import Absent, Answer, Call, Contradicted, Done, Refused, Unknown, Verb, resource_name
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
@@ -42,7 +42,9 @@ class OAuth:
         scope = f"tenant:{resource_name(call.key, call.generation)}"
         form = {"grant_type": "client_credentials", "scope": scope}
         answer = await self._send(call, "POST", "/token", form, given)
-        return answer if isinstance(answer, Answer) else _granted(answer.body) or Unknown("no token in the answer")
+        if isinstance(answer, Answer):
+            return answer
+        return _granted(answer.body) or Unknown("the answer shows no access_token", succeeded=True)
 
     async def _revoke(self, call: Call, given: Origin) -> Answer:
         """Revoke the token there is now: the one we were told of last may have been replaced by a lost answer's."""
@@ -51,12 +53,18 @@ class OAuth:
             return found
         form = {"token": found.outputs["access_token"], "token_type_hint": "access_token"}
         answer = await self._send(call, "POST", "/revoke", form, given)
+        if isinstance(answer, Refused):
+            # Some servers refuse to revoke a token that is dead (against RFC 7009 section 2.2): what is gone is done.
+            seen = await self._read(replace(call, verb=Verb.READ), given)
+            return seen if isinstance(seen, Absent) else answer
         return answer if isinstance(answer, Answer) else Done()
 
     async def _read(self, call: Call, given: Origin) -> Answer:
         name = quote(resource_name(call.key, call.generation), safe="")
         answer = await self._send(call, "GET", f"/grants/{name}", None, given)
-        return answer if isinstance(answer, Answer) else _granted(answer.body) or Retryable("no token in the answer")
+        if isinstance(answer, Answer):
+            return answer
+        return _granted(answer.body) or Contradicted("access_token is not shown")
 
     async def _send(
         self, call: Call, method: str, path: str, form: dict[str, str] | None, given: Origin

@@ -89,7 +89,7 @@ class Postgres:
                     return await _carry_out(session, call)
         except TimeoutError:
             in_doubt = session is not None and session.committing
-            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time", silent=True)
+            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time")
         except psycopg.Error as error:
             if error.sqlstate in _FENCE_GONE:
                 self._fenced = False
@@ -208,7 +208,7 @@ def _meaning(error: psycopg.Error, *, in_doubt: bool) -> Answer:
     if in_doubt and (code is None or code.startswith(("08", "57"))):
         return Unknown("the connection ended")
     if code is None:
-        return Retryable("the connection ended", silent=True)
+        return Retryable("the connection ended")
     if code in _FENCE_GONE | _RACED or code.startswith(_PASSING):
         return Retryable(f"SQLSTATE {code}")
     return Refused(f"SQLSTATE {code}")

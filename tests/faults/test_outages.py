@@ -1,0 +1,29 @@
+"""The short form of tests/faults/outages.py: four kinds of trouble, each at another system, ten seconds each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.outages import environment, play
+from tests.provisioner_process import end
+from tests.provisioner_stage import Stage, staged
+
+
+@pytest.fixture
+def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Stage]:
+    with staged(kafka_bootstrap, topic_prefix, database_url, tmp_path) as made:
+        yield made
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("system", "fault"),
+    [("middleware", "unauthorized"), ("crm", "error"), ("tokens", "down"), ("schemas", "unauthorized")],
+)
+def test_an_outage_in_the_middle_of_everything_rolls_nobody_back(stage: Stage, system: str, fault: str) -> None:
+    process = stage.scene.start(**environment(180.0))
+    told = play(stage, system, fault, outage_s=10.0, tenants=18)
+    # How fast a wrong secret is compensated is judged on a quiet machine, in `make faults`.
+    assert [text for text in told.faults if "wrong secret" not in text] == []
+    assert end(process) == 0

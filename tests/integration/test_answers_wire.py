@@ -1,0 +1,324 @@
+"""Answers that systems give in the field, each from a real server to the real kinds: what becomes of the tenant.
+
+A system of these tests keeps one resource a name and answers a verb as it is told. The saga is driven through caller
+and kind; waits are jumped.
+"""
+
+import gzip
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.saga import Phase
+from services.adapters import logs
+from services.adapters.http import Client, resolve
+from services.adapters.sealing import Sealer
+from services.core.calls import Answer
+from services.provisioner.caller import Caller
+from services.provisioner.kinds.http import Http
+from services.provisioner.kinds.outbound import Outbound
+from tests.saga_driver import Saga, plans
+
+KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
+PAGE: Final = b"<!doctype html><title>Sign in</title>"
+HTML: Final = {"Content-Type": "text/html"}
+TEXT: Final = {"Content-Type": "text/plain"}
+JSON: Final = {"Content-Type": "application/json"}
+LONG_US: Final = 1_000 * 10**6
+"""A little longer than it takes to become unwell."""
+
+Written = tuple[int, dict[str, str], bytes]
+Says = Callable[[dict[str, Any] | None], Written]
+
+
+def shows(body: Any, status: int = 200) -> Written:
+    """An answer in JSON."""
+    return status, JSON, json.dumps(body).encode()
+
+
+@dataclass
+class System:
+    """A system that keeps resources by path.
+
+    Attributes:
+        says: Method to how it answers, given the resource as it is now; well where it says nothing else.
+        deaf: Methods that have no effect.
+        calls: Methods, in order of arrival.
+    """
+
+    url: str = ""
+    says: dict[str, Says] = field(default_factory=dict)
+    deaf: set[str] = field(default_factory=set)
+    there: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, body: bytes) -> Written:
+        """Take effect, unless deaf, and answer."""
+        self.calls.append(method)
+        was_there = path in self.there
+        if method == "PUT" and method not in self.deaf:
+            self.there[path] = json.loads(body)
+        row = self.there.get(path)
+        if method == "DELETE" and method not in self.deaf:
+            self.there.pop(path, None)
+        if method in self.says:
+            return self.says[method](row)
+        if method == "PUT" or row is not None:
+            return (204, {}, b"") if method == "DELETE" else shows(row, 200 if was_there else 201)
+        return shows({"error": "not_found"}, 404)
+
+    @property
+    def enabled(self) -> list[bool]:
+        """Of each resource there is."""
+        return [row["enabled"] for row in self.there.values()]
+
+
+@pytest.fixture
+def system() -> Iterator[System]:
+    found = System()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, content = found.answer(self.command, self.path, body)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if status != 204:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if status != 204:
+                self.wfile.write(content)
+
+        do_PUT = do_GET = do_DELETE = _serve  # noqa: N815 - names of http.server
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def _saga(system: System, origin: str) -> AsyncIterator[Saga]:
+    plan = f'[[step]]\nname = "crm"\nkind = "http"\nundo = "reverse"\nurl_from = "{origin}"\n'
+    url = system.url if origin == "operator" else "{configuration.crmEndpoint}"
+    async with Client(connections=4) as client:
+        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": system.url}))
+        log = logs.configure("test", "critical")
+        caller = Caller({"http": kind}, {}, Sealer([SecretStr("x" * 40)]), b"k" * 32, log)
+        yield Saga(KEY, caller, plans(f'{plan}url = "{url}"\n', "http"), until_us=LONG_US)
+
+
+@pytest.fixture(params=["event", "operator"])
+async def anyones(system: System, request: pytest.FixtureRequest) -> AsyncIterator[Saga]:
+    """A saga whose step is at either."""
+    async for saga in _saga(system, request.param):
+        yield saga
+
+
+@pytest.fixture
+async def customers(system: System) -> AsyncIterator[Saga]:
+    """A saga whose step is at a system that the customer named."""
+    async for saga in _saga(system, "event"):
+        yield saga
+
+
+@pytest.fixture
+async def operators(system: System) -> AsyncIterator[Saga]:
+    """A saga whose step is at the operator's own system."""
+    async for saga in _saga(system, "operator"):
+        yield saga
+
+
+async def _install(saga: Saga, *, enabled: bool = True) -> None:
+    await saga.installed("https://acme.salesforce.com", enabled=enabled)
+
+
+async def _goes_on(saga: Saga, system: System) -> None:
+    """The system is well again: the saga ends by itself as it is desired."""
+    system.says.clear()
+    system.deaf.clear()
+    saga.until_us = saga.now_us + LONG_US
+    await saga.go_on()
+
+
+OUTAGES: Final[dict[str, Says]] = {
+    "404 of an ingress without pods": lambda _: (404, TEXT, b"default backend - 404"),
+    "404 of a router": lambda _: (404, HTML, PAGE),
+    "405": lambda _: (405, HTML, PAGE),
+    "502 with HTML": lambda _: (502, HTML, PAGE),
+    "503": lambda _: (503, {}, b""),
+    "504 with HTML": lambda _: (504, HTML, PAGE),
+    "200 with a sign-in page": lambda _: (200, HTML, PAGE),
+    "408": lambda _: (408, {}, b""),
+    "423": lambda _: shows({"error": "locked"}, 423),
+    "425": lambda _: (425, {}, b""),
+    "429": lambda _: (429, {"Retry-After": "7"}, b""),
+    "429 until yesterday": lambda _: (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, b""),
+    "409 while an equal request is under way": lambda _: shows({"error": "request_in_progress"}, 409),
+    "403 for a quota": lambda _: shows([{"errorCode": "REQUEST_LIMIT_EXCEEDED"}], 403),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=str)
+async def test_an_outage_rolls_nobody_back_and_hides_nothing(anyones: Saga, outage: str, system: System) -> None:
+    saga = anyones
+    for methods, wish in (("PUT", {"enabled": True}), ("PUT", {"enabled": False}), ("DELETE GET", None)):
+        system.says = dict.fromkeys(methods.split(), OUTAGES[outage])
+        system.deaf = set(methods.split())
+        before = list(system.enabled)
+        await (_install(saga, **wish) if wish else saga.uninstalled())
+        assert system.enabled == before
+        assert saga.said[1:] == ("failed" if wish is None else "working", "waiting_for:crm")
+        await _goes_on(saga, system)
+        assert saga.said[1:] == ("done", None)
+        assert system.enabled == ([wish["enabled"]] if wish else [])
+    assert {outcome.state.value for outcome in saga.outcomes} == {"working", "failed", "done"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_refusal_of_the_customers_own_system_is_compensated_at_once(
+    customers: Saga, system: System, status: int
+) -> None:
+    system.says["PUT"] = lambda _: shows({"error": "no"}, status)
+    system.deaf.add("PUT")
+    await _install(customers)
+    assert customers.said == ("up", "rolled_back", "crm_refused")
+    assert customers.outcomes[-1].at < 10 * 10**6
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_of_the_operator_rolls_nobody_back(operators: Saga, system: System, status: int) -> None:
+    for methods, wish in (("PUT", True), ("PUT", False), ("GET DELETE", None)):
+        system.says = dict.fromkeys(methods.split(), lambda _: shows({"error": "unauthorized"}, status))
+        system.deaf = set(methods.split())
+        calls = len(system.calls)
+        await (operators.uninstalled() if wish is None else _install(operators, enabled=wish))
+        assert operators.said[1:] == ("failed" if wish is None else "working", "waiting_for:crm")
+        assert len(system.calls) - calls <= 2 * 18, "about once a minute"
+        await _goes_on(operators, system)
+        assert operators.said[1:] == ("done", None)
+    assert system.there == {}
+
+
+PROOFS: Final[dict[str, Says]] = {
+    "204": lambda _: (204, {}, b""),
+    "201 with a place alone": lambda _: (201, {"Location": "/x"}, b""),
+    "200 without a body": lambda _: (200, {}, b""),
+    "202": lambda _: shows({"job": 7}, 202),
+    "an id alone": lambda _: shows({"id": "7"}),
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=str)
+async def test_a_success_that_does_not_show_the_resource_is_read_back_and_done(
+    customers: Saga, system: System, proof: str
+) -> None:
+    system.says["PUT"] = PROOFS[proof]
+    for enabled in (True, False, True):
+        await _install(customers, enabled=enabled)
+        assert customers.said == ("up", "done", None)
+        assert system.enabled == [enabled]
+    assert system.calls == ["PUT", "GET"] * 3
+
+
+async def test_numbers_as_text_are_the_numbers(customers: Saga, system: System) -> None:
+    def texts(row: dict[str, Any] | None) -> Written:
+        return shows(row | {"generation": "1"}) if row else shows({"error": "not_found"}, 404)
+
+    system.says = {"PUT": texts, "GET": texts}
+    await _install(customers)
+    await _install(customers, enabled=False)
+    assert system.enabled == [False]
+    await customers.uninstalled()
+    assert customers.said == ("down", "done", None)
+    assert system.there == {}, "the tenant is gone outside as well"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
+async def test_an_answer_that_is_compressed_although_nobody_asked_is_read(
+    customers: Saga, system: System, coding: str
+) -> None:
+    def zipped(row: dict[str, Any] | None) -> Written:
+        return 200, JSON | {"Content-Encoding": coding}, gzip.compress(json.dumps(row).encode())
+
+    system.says["PUT"] = zipped
+    await _install(customers)
+    assert customers.said == ("up", "done", None)
+    assert system.calls == ["PUT"]
+
+
+async def test_a_compressed_answer_is_capped_by_what_it_becomes(customers: Saga, system: System) -> None:
+    bomb = gzip.compress(b'{"x": "' + b"0" * (64 << 20))
+    system.says = dict.fromkeys(("PUT", "GET"), lambda _: (200, JSON | {"Content-Encoding": "gzip"}, bomb))
+    await _install(customers)
+    assert customers.said[1:] == ("working", "waiting_for:crm")
+    await _goes_on(customers, system)
+    assert customers.said[1:] == ("done", None)
+
+
+async def test_a_change_that_is_taken_and_not_made_stands_with_the_field(customers: Saga, system: System) -> None:
+    await _install(customers)
+    system.says["PUT"], system.deaf = lambda _: (204, {}, b""), {"PUT"}
+    await _install(customers, enabled=False)
+    assert customers.journal.phase is Phase.UPDATING
+    assert customers.said[1:] == ("working", "crm_contradicted")
+    assert customers.journal.life is not None
+    assert customers.journal.life.steps["crm"].reason == "enabled is not as it was asked"
+    await _goes_on(customers, system)
+    assert customers.said[1:] == ("done", None)
+    assert system.enabled == [False]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"key": KEY, "generation": 2}, "generation is not ours"),
+        ({"key": "another", "generation": 1}, "key is not ours"),
+        ({"key": KEY}, "generation is not shown"),
+        ({}, "key is not shown"),
+        ([], "the answer shows no resource"),
+    ],
+    ids=str,
+)
+async def test_a_read_that_shows_something_else_is_never_absent(
+    customers: Saga, system: System, body: Any, reason: str
+) -> None:
+    await _install(customers)
+    # The answer to the removal is lost, so the resource is looked up.
+    system.says = {"DELETE": lambda _: (200, HTML, PAGE), "GET": lambda _: shows(body)}
+    system.deaf.add("DELETE")
+    lost = []
+
+    def once(answer: Answer) -> bool:
+        lost.append(answer)
+        return len(lost) == 1
+
+    await customers.uninstalled(once)
+    log = customers.journal.life.steps["crm"] if customers.journal.life else None
+    assert log is not None
+    life = customers.journal.life.model_copy(  # type: ignore[union-attr]
+        update={"steps": {"crm": log.model_copy(update={"open": True, "read_back": False})}}
+    )
+    customers.journal = customers.journal.model_copy(update={"life": life})
+    customers.until_us = customers.now_us + LONG_US
+    await customers.go_on()
+    assert customers.said[1:] == ("failed", "crm_contradicted")
+    assert customers.journal.life is not None
+    assert customers.journal.life.steps["crm"].reason == reason
+    assert system.enabled == [True]
+    await _goes_on(customers, system)
+    assert customers.said[1:] == ("done", None)
+    assert system.there == {}
