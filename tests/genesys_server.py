@@ -6,7 +6,8 @@ It is not the simulator: it keeps nothing, it says what the test tells it to say
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -29,7 +30,10 @@ class FakeGenesys:
     """Id to `{"state": intendedState, "properties": {…}}`; the order is the listing's."""
     page_size: int = 25
     lie: Answer = lambda _: None
-    date_s: Callable[[], float] | None = None
+    unlisted: set[str] = field(default_factory=set)
+    """Ids that are found by id alone."""
+    date: Callable[[], str | None] | None = None
+    """The header, None for an answer without; unset, the clock's."""
     calls: list[str] = field(default_factory=list)
     minted: int = 0
     url: str = ""
@@ -38,19 +42,24 @@ class FakeGenesys:
         """Let an integration exist."""
         self.integrations[identity] = {"state": state, "properties": properties}
 
+    def _now(self) -> str:
+        return formatdate(usegmt=True)
+
     def app(self) -> Starlette:
         """The routes."""
 
         async def answer(request: Request) -> Response:
             self.calls.append(request.url.path)
-            response = self.lie(request) or self._truth(request)
-            if self.date_s is not None:
-                response.headers["date"] = formatdate(self.date_s(), usegmt=True)
+            response = self.lie(request) or self.truth(request)
+            date = self._now() if self.date is None else self.date()
+            if date is not None:
+                response.headers["date"] = date
             return response
 
         return Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])])
 
-    def _truth(self, request: Request) -> Response:
+    def truth(self, request: Request) -> Response:
+        """What the API answers when it does not lie."""
         path = request.url.path
         if path == "/login/oauth/token":
             self.minted += 1
@@ -72,7 +81,7 @@ class FakeGenesys:
 
     def listing(self, number: int) -> dict[str, Any]:
         """One page."""
-        ids = list(self.integrations)
+        ids = [identity for identity in self.integrations if identity not in self.unlisted]
         first = (number - 1) * self.page_size
         more = first + self.page_size < len(ids)
         return {
@@ -100,9 +109,12 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(genesys: FakeGenesys) -> AsyncIterator[FakeGenesys]:
     """Answer on a free port of this machine; `genesys.url` is its base."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    # With the protocol named, asyncio switches Nagle's algorithm off: else each answer waits 40 ms for its second part.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(64)
     config = uvicorn.Config(
-        genesys.app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=genesys.date_s is None
+        genesys.app(), log_config=None, access_log=False, lifespan="off", ws="none", date_header=False
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -113,3 +125,23 @@ async def serving(genesys: FakeGenesys) -> AsyncIterator[FakeGenesys]:
         server.should_exit = True
         await task
         listening.close()
+
+
+@contextlib.contextmanager
+def serving_beside(genesys: FakeGenesys) -> Iterator[FakeGenesys]:
+    """The same in a thread with a loop of its own, for a test that has none."""
+    ready, leave = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with serving(genesys):
+            ready.set()
+            await asyncio.to_thread(leave.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="genesys", daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield genesys
+    finally:
+        leave.set()
+        thread.join(10)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,19 +107,26 @@ class World:
             assert out.ce_id == f"{one.key}/r:{one.read_at}"
         return [one for one in read if one.orgId == self.org_id]
 
-    def run(self, *, dry_run: bool = False, approval: str | None = None) -> Report:
-        """What `lifecycle reconcile --now` does, for this world's organisation."""
-        given = settings.read(self.environ)
-        return asyncio.run(run_once(given, now=now_us, dry_run=dry_run, orgs=[self.org_id], approval=approval))
+    def run(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        dry_run: bool = False,
+        approval: str | None = None,
+        whole: bool = False,
+    ) -> Report:
+        """What `lifecycle reconcile --now` does, for this world's organisation, or for everybody's."""
+        given, orgs = settings.read({**self.environ, **(environ or {})}), None if whole else [self.org_id]
+        return asyncio.run(run_once(given, now=now_us, dry_run=dry_run, orgs=orgs, approval=approval))
 
-    def run_twice(self) -> Report:
+    def run_twice(self, environ: Mapping[str, str] | None = None) -> Report:
         """A run, and another once the claims that wait may be seen again."""
-        first = self.run()
+        first = self.run(environ)
         if first.look_again_at_us is None:
             return first
         again_us = first.look_again_at_us
         eventually(lambda: now_us() > again_us)
-        return self.run()
+        return self.run(environ)
 
     @contextmanager
     def service(self, *, ready: bool = True, **environ: str) -> Iterator[str]:

@@ -88,7 +88,16 @@ REGISTRY_UP = _gauge("lifecycle_registry_up", "1 while the registry answers.")
 # reconciler
 RECONCILE_RUNS = _counter("lifecycle_reconcile_runs_total", "Reads of an organisation by result.", "result")
 RECONCILE_OBSERVATIONS = _counter("lifecycle_reconcile_observations_total", "Observations published.", "cause")
-RECONCILE_AGE = _gauge("lifecycle_reconcile_last_success_timestamp_seconds", "When a whole run last succeeded.")
+RECONCILE_UNREAD = _counter("lifecycle_reconcile_unread_total", "Keys that a run could not read, or not whole.")
+RECONCILE_ENDED = _gauge("lifecycle_reconcile_last_run_timestamp_seconds", "When a whole run last ended, however.")
+RECONCILE_AGE = _gauge(
+    "lifecycle_reconcile_last_success_timestamp_seconds",
+    "When a whole run last left nothing unread, unwritten or held back.",
+)
+RECONCILE_UNREAD_KEYS = _gauge("lifecycle_reconcile_unread_keys", "Keys that the last whole run could not read.")
+RECONCILE_ORGANISATIONS = _gauge(
+    "lifecycle_reconcile_organisations", "Organisations of the last whole run by result.", "result"
+)
 RECONCILE_STOPPED = _gauge("lifecycle_reconcile_stopped", "1 while the brake waits for an operator's approval.")
 
 

@@ -46,7 +46,7 @@ def reconcile(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Compare Genesys with the view and publish what differs; ends with 1 for the brake or an unread organisation."""
+    """Compare Genesys with the view and publish what differs; ends with 1 for the brake, or what was left unread."""
     import asyncio
 
     from services.adapters.clock import now_us
@@ -109,9 +109,10 @@ def tell_run(found: dict[str, Any]) -> None:
         stop = found["stopped"]
         how = f"; lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
         print(f"STOPPED: {stop['absent']} tenants are gone, at most {stop['limit']} may go in one run{how}")
-    read, again = len(found["read"]), found["look_again_at"]
+    read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     print(
         f"{read} organisations read, {found['published']} observations published"
+        + (f", keys not read or not whole: {unread}" if unread else "")
         + (f"; look again at {again}" if again else "")
     )
 
@@ -123,7 +124,11 @@ def status_of(found: dict[str, Any]) -> Exit:
     reasons = {refusal["reason"] for refusal in found["refusals"]} - {NO_CREDENTIALS}
     if any(reason.startswith(NOT_WRITTEN) for reason in reasons):
         return Exit.UNREACHABLE
-    return Exit.DEVIATION if reasons or found["stopped"] else Exit.OK
+    return Exit.DEVIATION if reasons or found["stopped"] or _unread(found) else Exit.OK
+
+
+def _unread(found: dict[str, Any]) -> int:
+    return sum(line["action"] == "unread" for line in found["plan"])
 
 
 def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas import webhook
 from schemas.event import Observed
-from schemas.genesys import Organisation, Reading
+from schemas.genesys import Integration, Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import EventType, Json, Key, TenantId
 from services.core.identity import keyed
@@ -44,8 +44,9 @@ class Look:
         configuration: None when it was not read or cannot be compared.
         mac: Of `configuration`.
         tenant_id: The recorded one, else the property named by the organisation's file, else None.
-        reason: Why it says nothing; empty when it says something.
-        listed: Whether Genesys knows it, in whatever state.
+        reason: Why nothing may follow from what it says; empty when something may.
+        unread: What Genesys did not tell, or told in a way that cannot be read, and why; empty when all was read.
+        listed: True if Genesys knows it, in whatever state.
     """
 
     key: Key
@@ -56,6 +57,7 @@ class Look:
     mac: str | None = None
     tenant_id: str | None = None
     reason: str = ""
+    unread: str = ""
     listed: bool = True
 
     @property
@@ -83,11 +85,13 @@ def look_at(
     found = reading.integrations.get(identity)
     if found is None:
         return _absence(key, reading, tenant, seen_by)
-    state = _STATES.get(found.intended_state)
-    if state is None:
-        return Look(key, reading.read_at_us, None, reason="its intendedState is not one this version knows")
+    if unread := _unread(found, organisation, tenant):
+        return Look(key, reading.read_at_us, None, unread=unread)
+    state = _STATES[found.intended_state or ""]
     properties = reading.configurations.get(identity)
-    configuration, mac = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
+    configuration, mac, fault = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
+    if properties is None:
+        fault = reading.unread.get(identity, "it was not read")
     recorded = tenant.tenant_id if tenant is not None and tenant.installed else None
     return Look(
         key,
@@ -97,6 +101,7 @@ def look_at(
         configuration=configuration,
         mac=mac,
         tenant_id=recorded or _named_in(properties, organisation.tenant_id_from),
+        unread=f"its configuration: {fault}" if fault and state[0] else "",
     )
 
 
@@ -134,35 +139,54 @@ def observed(look: Look, tenant: Tenant | None, differing: tuple[EventType, ...]
     )
 
 
+def _unread(found: Integration, organisation: Organisation, tenant: Tenant | None) -> str:
+    """Returns why an entity says nothing of its key; empty when it says something."""
+    if found.type_id is None and organisation.integration_type is not None and tenant is None:
+        return "its integrationType: no id that is text, so whether it is ours is not known"
+    if found.intended_state is None:
+        return "its intendedState: must be text, and is null, missing or of another type"
+    return "" if found.intended_state in _STATES else "its intendedState: not one that this version knows"
+
+
 def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> Look:
-    reason = ""
-    if key.partition(":")[2] not in reading.absent:
-        reason = "it is not listed, and asked by id Genesys gave no answer"
+    reason = unread = ""
+    identity = key.partition(":")[2]
+    if identity not in reading.absent:
+        unread = f"it is not listed, and {reading.unread.get(identity, 'asked by id Genesys gave no answer')}"
     elif seen_by != reading.client_id:
         reason = "it is absent, but these credentials never saw it present"
-    recorded = tenant.tenant_id if tenant else None
-    return Look(key, reading.read_at_us, None if reason else False, tenant_id=recorded, reason=reason, listed=False)
+    return Look(
+        key,
+        reading.read_at_us,
+        None if reason or unread else False,
+        tenant_id=tenant.tenant_id if tenant else None,
+        reason=reason,
+        unread=unread,
+        listed=False,
+    )
 
 
 def _comparable(
     properties: Json | None, tenant_id_from: str | None, tenant: Tenant | None, mac_key: bytes
-) -> tuple[Json | None, str | None]:
-    """The configuration and its MAC.
+) -> tuple[Json | None, str | None, str]:
+    """The configuration, its MAC, and why it has none.
 
     The property that holds the tenant's id is identity as much as configuration, and a sender may leave it out of the
     webhook: the form without it counts where it is the one the view has.
     """
     if properties is None:
-        return None, None
+        return None, None, ""
     try:
         webhook.bounded(properties)
         bare = {name: value for name, value in properties.items() if name != tenant_id_from}
         bare_mac = keyed(mac_key, rfc8785.dumps(bare))
         if tenant is not None and tenant.configuration_mac == bare_mac:
-            return bare, bare_mac
-        return properties, keyed(mac_key, rfc8785.dumps(properties))
+            return bare, bare_mac, ""
+        return properties, keyed(mac_key, rfc8785.dumps(properties)), ""
+    except webhook.Malformed as malformed:
+        return None, None, f"properties: {malformed.rule}"
     except ValueError:
-        return None, None
+        return None, None, "properties: text that is not Unicode"
 
 
 def _named_in(properties: Json | None, tenant_id_from: str | None) -> str | None:

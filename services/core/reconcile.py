@@ -35,6 +35,8 @@ class Action(StrEnum):
     CONFIRM = "confirm"
     WAIT = "wait"
     REFUSE = "refuse"
+    UNREAD = "unread"
+    """Genesys did not tell, or told in a way that cannot be read; what it did tell of the key is another line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
     listed = {
         f"{prefix}{entity.id}"
         for entity in reading.integrations.values()
-        if ours in (None, entity.type_id) or f"{prefix}{entity.id}" in tenants
+        if ours in (None, entity.type_id) or entity.type_id is None or f"{prefix}{entity.id}" in tenants
     }
     held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or is_asked(tenant))}
     return sorted(key for key in listed | held if keys is None or key in keys)
@@ -172,6 +174,8 @@ def compare(
             look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
             line, looked[key] = _judge(look, tenants.get(key), sight, rules)
             lines.extend([line] if line else [])
+            if look.unread:
+                lines.append(Line(key, Action.UNREAD, look.unread))
     return Plan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))
 
 
@@ -196,8 +200,11 @@ def _judge(look: Look, tenant: Tenant | None, sight: Sight, rules: Rules) -> tup
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
         sight = replace(sight, doubt=None)
     if look.installed is None:
-        return Line(look.key, Action.REFUSE, f"no information: {look.reason}"), sight
+        return (Line(look.key, Action.REFUSE, f"no information: {look.reason}") if look.reason else None), sight
     differing = differences(look, tenant)
+    if EventType.INSTALLED in differing and look.configuration is None:
+        # Made without a configuration it would be another tenant than the one asked for; the unread line says why.
+        return None, replace(sight, doubt=None)
     certain = look.installed and not differing
     if certain:
         sight = replace(sight, doubt=None)
@@ -247,21 +254,33 @@ def _action(differing: tuple[EventType, ...]) -> Action:
     return Action.ALIGN if differing else Action.CONFIRM
 
 
+def braked(tenants: Tenants, memory: Memory, now_us: int) -> bool:
+    """True if more tenants wait as absent than one run may remove: the brake holds until an operator approves."""
+    return len(_waiting(tenants, memory, now_us)) > _limit(tenants)
+
+
+def _waiting(tenants: Tenants, memory: Memory, now_us: int) -> set[Key]:
+    return {
+        key
+        for key, sight in memory.items()
+        if sight.doubt is not None
+        and sight.doubt.claim == ABSENT
+        and now_us - sight.doubt.since_us <= CLAIM_LIFE_US
+        and key in tenants
+        and tenants[key].installed
+    }
+
+
+def _limit(tenants: Tenants) -> int:
+    return max(REMOVE_LEAST, sum(1 for tenant in tenants.values() if tenant.installed) * REMOVE_PERCENT // 100)
+
+
 def _brake(lines: Collection[Line], tenants: Tenants, memory: Memory, rules: Rules) -> Stop | None:
     """Stop a run that meets more absences than it may remove, whether they were seen once or twice, by this run or not.
 
     A run that meets none goes on: a brake on one organisation holds nobody else's re-check.
     """
-    absent = {
-        key
-        for key, sight in memory.items()
-        if sight.doubt is not None
-        and sight.doubt.claim == ABSENT
-        and rules.now_us - sight.doubt.since_us <= CLAIM_LIFE_US
-        and key in tenants
-        and tenants[key].installed
-    }
-    limit = max(REMOVE_LEAST, sum(1 for tenant in tenants.values() if tenant.installed) * REMOVE_PERCENT // 100)
+    absent, limit = _waiting(tenants, memory, rules.now_us), _limit(tenants)
     if len(absent) <= limit or absent.isdisjoint(line.key for line in lines):
         return None
     going = sorted(line.key for line in lines if line.action is Action.REMOVE)

@@ -14,7 +14,7 @@ from services.adapters import clock, health, keyring, logs, metrics
 from services.adapters.kafka import KafkaError
 from services.adapters.settings import Settings, Unusable
 from services.core.due import due, unseen
-from services.core.reconcile import is_asked
+from services.core.reconcile import Action, Tenants, braked, is_asked
 from services.reconciler.report import Report
 from services.reconciler.run import Asked, Hands, made, rules_of, run, sight
 
@@ -103,14 +103,12 @@ async def _tick(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
 async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
     now_s = asyncio.get_running_loop().time()
     tenants = await asyncio.to_thread(hands.view.follow, TAKE_S)
+    _show(hands, tenants)
     if now_s >= state.next_run_s:
         report = await run(hands, Asked())
         interval_s = hands.settings.reconcile_interval_s
         state.next_run_s = now_s + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
         state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), hands.now_us()))
-        if report.stopped is None:
-            metrics.RECONCILE_STOPPED.set(0)
-            metrics.RECONCILE_AGE.set(hands.now_us() / 1_000_000)
         _tell(report, log, "hourly")
         return
     memory = hands.sights.load()
@@ -122,13 +120,25 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
         await sight(hands, keys)
 
 
+def _show(hands: Hands, tenants: Tenants) -> None:
+    """Sets the gauges from what the state folder says, whichever process of it wrote that."""
+    last = hands.sights.last()
+    metrics.RECONCILE_STOPPED.set(braked(tenants, hands.sights.load(), hands.now_us()))
+    metrics.RECONCILE_ENDED.set(last.ended_us / 1_000_000)
+    metrics.RECONCILE_AGE.set(last.succeeded_us / 1_000_000)
+    metrics.RECONCILE_UNREAD_KEYS.set(last.unread)
+    metrics.RECONCILE_ORGANISATIONS.labels(result="read").set(last.read)
+    metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
+
+
 def _tell(report: Report, log: logs.Logger, occasion: str) -> None:
     for line in report.lines:
-        log.info("line", key=line.key, action=line.action.value, reason=line.reason)
+        told = log.warning if line.action is Action.UNREAD else log.info
+        told("line", key=line.key, action=line.action.value, reason=line.reason)
     for refusal in report.refusals:
         log.warning("no information", scope=refusal.scope, reason=refusal.reason)
     if report.stopped is not None:
         stop = report.stopped
-        metrics.RECONCILE_STOPPED.set(1)
         log.error("stopped by the brake", absent=stop.absent, limit=stop.limit, approval=stop.approval)
-    log.info("run", occasion=occasion, read=len(report.read), lines=len(report.lines), published=report.published)
+    counts = {"read": len(report.read), "lines": len(report.lines), "unread": report.unread}
+    log.info("run", occasion=occasion, **counts, published=report.published)

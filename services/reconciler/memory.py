@@ -1,7 +1,8 @@
-"""What the reconciler remembers between runs: one small file, one run at a time.
+"""What the reconciler remembers between runs: two small files, one run at a time.
 
-Rule: the file says whom Genesys has shown us and which claims wait for a second sight. Losing it loses no tenant:
-absence then counts for nobody until they were seen again.
+Rule: one file says whom Genesys has shown us and which claims wait for a second sight. Losing it loses no tenant:
+absence then counts for nobody until they were seen again. The other says how the last whole run ended, whichever
+process made it: the service's metrics are told from both, so that a run of an operator's shows in them.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,25 @@ from schemas.values import Key
 from services.core.reconcile import Doubt, Memory, Sight
 
 _POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last run that left nobody out.
+
+    Attributes:
+        ended_us: When it ended; 0 before the first.
+        succeeded_us: When the last one ended that left nothing unread, unwritten or held back.
+        read: Organisations that were read.
+        unanswered: Organisations with credentials that were not read, or not whole.
+        unread: Keys that could not be read, or not whole.
+    """
+
+    ended_us: int = 0
+    succeeded_us: int = 0
+    read: int = 0
+    unanswered: int = 0
+    unread: int = 0
 
 
 class Sights:
@@ -31,6 +52,7 @@ class Sights:
         self._folder = state_dir / "reconciler"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / "sights.json"
+        self._last_file = self._folder / "last_run.json"
         self._read: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
 
     @asynccontextmanager
@@ -54,12 +76,28 @@ class Sights:
 
     def save(self, memory: Memory) -> None:
         """Replace the file, whole or not at all."""
-        fresh = self._file.with_suffix(".new")
-        with fresh.open("w") as file:
-            json.dump({key: _kept(sight) for key, sight in memory.items()}, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._file)
+        _replace(self._file, {key: _kept(sight) for key, sight in memory.items()})
+
+    def last(self) -> LastRun:
+        """Read how the last whole run ended; a file that cannot be read as one is forgotten."""
+        try:
+            kept = json.loads(self._last_file.read_bytes())
+            return LastRun(**{name: int(kept[name]) for name in LastRun.__dataclass_fields__})
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return LastRun()
+
+    def save_last(self, last: LastRun) -> None:
+        """Replace the file, whole or not at all."""
+        _replace(self._last_file, asdict(last))
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        json.dump(content, file, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _taken(descriptor: int) -> bool:

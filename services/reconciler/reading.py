@@ -11,13 +11,15 @@ from typing import Final, TypeVar
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Key
-from services.adapters.genesys import Genesys, NoInformation, connections, hosts_for
+from services.adapters.genesys import Genesys, connections, hosts_for
+from services.adapters.genesys_answers import NoInformation, ServerTrouble
 from services.adapters.settings import Settings
 from services.core.reconcile import questions
 
 T = TypeVar("T")
 
-FAILURES_MAX: Final = 3
+TROUBLES_MAX: Final = 3
+"""So often in a row may the server be in trouble before an organisation is asked no more in this run."""
 ORGS_AT_ONCE: Final = 4
 """Organisations read at the same time: enough to hide latency, few enough to be nobody's burden."""
 
@@ -48,7 +50,7 @@ class Readers:
         """Read one organisation whole: the listing, what is missing in it by id, and the configurations.
 
         Returns:
-            A complete reading, or why there is none. A single integration that gave no answer is left out of it.
+            A complete reading, or why there is none. An integration that gave no answer is named in it.
         """
         async with self._gate:
             try:
@@ -57,14 +59,15 @@ class Readers:
             except NoInformation as none:
                 return none.reason
             missing, present = questions(listing, organisation, tenants, keys)
-            asked = await _each(missing, client.integration)
-            configurations = await _each(present, client.configuration)
-        found = {identity: entity for identity, entity in asked.items() if entity is not None}
+            asked, silent = await _each(missing, client.integration)
+            found = {identity: entity for identity, entity in asked.items() if entity is not None}
+            configurations, odd = await _each([*present, *found], client.configuration)
         return replace(
             listing,
             integrations={**listing.integrations, **found},
             absent=frozenset(asked.keys() - found.keys()),
             configurations=configurations,
+            unread={**silent, **odd},
         )
 
     async def listed(self, organisation: Organisation) -> Reading | str:
@@ -84,16 +87,26 @@ class Readers:
         return known
 
 
-async def _each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
-    """The answers there were; who fails `FAILURES_MAX` times in a row is not asked on."""
+async def _each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], dict[str, str]]:
+    """Asks about one after another; an odd answer costs its own id alone, and a server in trouble is left in peace.
+
+    Returns:
+        The answers there were, and why there is none for the others.
+    """
     found: dict[str, T] = {}
-    failures = 0
-    for identity in ids:
+    unread: dict[str, str] = {}
+    troubles = 0
+    for number, identity in enumerate(ids, 1):
         try:
             found[identity] = await ask(identity)
-            failures = 0
-        except NoInformation:
-            failures += 1
-            if failures == FAILURES_MAX:
+            troubles = 0
+        except ServerTrouble as trouble:
+            unread[identity] = trouble.reason
+            troubles += 1
+            if troubles == TROUBLES_MAX:
+                unread |= dict.fromkeys(ids[number:], f"not asked, after {TROUBLES_MAX} times {trouble.reason}")
                 break
-    return found
+        except NoInformation as none:
+            unread[identity] = none.reason
+            troubles = 0
+    return found, unread

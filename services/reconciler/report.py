@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.times import rfc3339
-from services.core.reconcile import Line, Stop
+from services.core.reconcile import Action, Line, Stop
+from services.reconciler.memory import LastRun
 
 NO_CREDENTIALS: Final = "organisation file: missing"
 """Reason of an organisation that nobody gave us to read."""
+
+NOT_WHOLE: Final = "an entity of the listing is nobody's: "
+"""Begins the reason of an organisation that was read but for an entity that names no integration."""
 
 NOT_WRITTEN: Final = "not written: "
 """Begins the reason of an observation that Kafka did not acknowledge."""
@@ -15,7 +19,7 @@ NOT_WRITTEN: Final = "not written: "
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An organisation that gave no information, or an observation that could not be written."""
+    """An organisation that gave no information, or not all; or an observation that could not be written."""
 
     scope: str
     """Organisation id, or key."""
@@ -29,7 +33,7 @@ class Report:
     Attributes:
         dry_run: Nothing was published or remembered.
         read: Organisations that were read whole.
-        lines: Keys that differ, wait, or were refused; a key that agrees has none.
+        lines: Keys that differ, wait, were refused or could not be read; a key that agrees has none.
         refusals: What gave no information.
         published: Observations that Kafka acknowledged.
         stopped: The brake, when it held everything back.
@@ -43,6 +47,22 @@ class Report:
     published: int
     stopped: Stop | None
     look_again_at_us: int | None
+
+    @property
+    def unread(self) -> int:
+        """Keys that could not be read, or not whole."""
+        return sum(line.action is Action.UNREAD for line in self.lines)
+
+    @property
+    def unanswered(self) -> frozenset[str]:
+        """Organisations that we have credentials of and that were not read whole."""
+        return frozenset(one.scope for one in self.refusals if one.reason != NO_CREDENTIALS and ":" not in one.scope)
+
+    @property
+    def succeeded(self) -> bool:
+        """True if nothing was left unread, unwritten or held back; without credentials there is nothing to read."""
+        refused = any(refusal.reason != NO_CREDENTIALS for refusal in self.refusals)
+        return self.stopped is None and not refused and not self.unread
 
     def as_json(self) -> dict[str, Any]:
         """The shape of `lifecycle reconcile --json`."""
@@ -65,3 +85,14 @@ class Report:
             else {"absent": self.stopped.absent, "limit": self.stopped.limit, "approval": self.stopped.approval},
             "look_again_at": None if self.look_again_at_us is None else rfc3339(self.look_again_at_us),
         }
+
+
+def last_of(report: Report, before: LastRun, now_us: int) -> LastRun:
+    """Returns what to keep of a whole run that ended now."""
+    return LastRun(
+        ended_us=now_us,
+        succeeded_us=now_us if report.succeeded else before.succeeded_us,
+        read=len(report.read),
+        unanswered=len(report.unanswered),
+        unread=report.unread,
+    )

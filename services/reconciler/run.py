@@ -22,7 +22,7 @@ from services.adapters.tenant_view import TenantView
 from services.core.reconcile import Line, Plan, Rules, Sight, compare, remember, seen
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
-from services.reconciler.report import NO_CREDENTIALS, NOT_WRITTEN, Refusal, Report
+from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, Report, last_of
 
 SOURCE: Final = "/genesys-lifecycle/reconciler"
 LINGER_MS: Final = 5
@@ -74,6 +74,11 @@ class Asked:
     orgs: Collection[str] | None = None
     keys: Collection[Key] | None = None
     approval: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True if nobody is left out and what differs is published."""
+        return not self.dry_run and self.orgs is None and self.keys is None
 
 
 async def run_once(
@@ -142,16 +147,20 @@ async def run(hands: Hands, asked: Asked) -> Report:
             written, failed = await _publish(hands, plan)
             refusals += failed
             hands.sights.save({**memory, **plan.memory, **written})
-    waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
-    return Report(
-        dry_run=asked.dry_run,
-        read=tuple(sorted(reading.org_id for reading, _ in readings)),
-        lines=plan.lines,
-        refusals=tuple(refusals),
-        published=len(written),
-        stopped=plan.stopped,
-        look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
-    )
+        waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
+        report = Report(
+            dry_run=asked.dry_run,
+            read=tuple(sorted(reading.org_id for reading, _ in readings)),
+            lines=plan.lines,
+            refusals=tuple(refusals),
+            published=len(written),
+            stopped=plan.stopped,
+            look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
+        )
+        metrics.RECONCILE_UNREAD.inc(report.unread)
+        if asked.whole:
+            hands.sights.save_last(last_of(report, hands.sights.last(), hands.now_us()))
+    return report
 
 
 async def sight(hands: Hands, keys: Collection[Key]) -> None:
@@ -201,8 +210,9 @@ async def _readings(
     results = await asyncio.gather(*(one(org_id) for org_id in wanted))
     refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]
     read = [(reading, known.known[reading.org_id]) for reading in results if isinstance(reading, Reading)]
+    refusals += [Refusal(reading.org_id, f"{NOT_WHOLE}{reason}") for reading, _ in read for reason in reading.odd]
     metrics.RECONCILE_RUNS.labels(result="read").inc(len(read))
-    metrics.RECONCILE_RUNS.labels(result="no_information").inc(len(refusals))
+    metrics.RECONCILE_RUNS.labels(result="no_information").inc(len(results) - len(read))
     return read, refusals
 
 

@@ -11,8 +11,11 @@ import pytest
 from schemas.event import Recheck
 from services.adapters.clock import now_us
 from services.adapters.tenant_view import TenantView
+from services.cli.exits import Exit
+from services.cli.operate import status_of, tell_run
 from services.core.reconcile import Action
 from tests.eventually import eventually
+from tests.genesys_server import FakeGenesys, serving_beside
 from tests.ledger_process import LedgerBench
 from tests.outside import Outside, outside
 from tests.reconciler_world import CONFIGURATION, World, changed, tenant_of
@@ -138,6 +141,72 @@ def test_the_brake_holds_until_exactly_that_set_is_approved(world: World) -> Non
     assert {one.key for one in world.observations()} == set(keys[:6])
     eventually(lambda: all(changed(world, key, installed=False) for key in keys[:6]))
     assert world.tenant(keys[6]).installed
+
+
+def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: World) -> None:
+    keys = sorted(world.new_key() for _ in range(5))
+    for key in keys:
+        world.install(key)
+    told = FakeGenesys(world.org_id)
+    for key in keys:
+        told.add(key.partition(":")[2], "DISABLED" if key == keys[4] else "ENABLED", **CONFIGURATION)
+    for key in keys[:3]:
+        told.integrations[key.partition(":")[2]]["properties"] = None
+    with serving_beside(told):
+        report = world.run_twice({"GENESYS_LOGIN_URL": f"{told.url}/login", "GENESYS_API_URL": told.url})
+    assert (report.published, report.unread) == (1, 3)
+    assert [(one.key, one.enabled) for one in world.observations()] == [(keys[4], False)]
+    assert {line.key for line in report.lines if line.action is Action.UNREAD} == set(keys[:3])
+    assert status_of(report.as_json()) is Exit.DEVIATION
+    tell_run(report.as_json())
+    eventually(lambda: changed(world, keys[4], enabled=False))
+
+
+def test_what_the_service_shows_is_true_after_an_operators_run(world: World) -> None:
+    keys = [world.new_key() for _ in range(7)]
+    for key in keys:
+        world.install(key)
+    with world.service() as url:
+        eventually(lambda: all(world.has_seen(key) for key in keys))
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") > 0)
+        for key in keys[:6]:
+            world.forget(key)
+        stopped = world.run_twice().stopped
+        assert stopped is not None
+        eventually(lambda: gauge(url, "stopped") == 1)
+        before_s = now_us() / 1_000_000
+        assert world.run(whole=True).stopped is not None
+        eventually(lambda: gauge(url, "last_run_timestamp_seconds") >= before_s)
+        assert gauge(url, "last_success_timestamp_seconds") < before_s
+        report = world.run(whole=True, approval=stopped.approval)
+        assert (report.published, report.succeeded) == (6, True)
+        eventually(lambda: gauge(url, "stopped") == 0)
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") >= before_s)
+    with world.service() as url:
+        # Nor does a restart forget it.
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") >= before_s)
+
+
+def test_a_run_that_left_something_unread_is_no_success(world: World) -> None:
+    key = world.new_key()
+    world.install(key)
+    with world.service(RECONCILE_INTERVAL_S="1") as url:
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") > 0)
+        world.outside.fault("genesys", "error")
+        eventually(lambda: gauge(url, 'organisations{result="unanswered"}') > 0)
+        success_s = gauge(url, "last_success_timestamp_seconds")
+        run_s = gauge(url, "last_run_timestamp_seconds")
+        eventually(lambda: gauge(url, "last_run_timestamp_seconds") > run_s)
+        assert gauge(url, "last_success_timestamp_seconds") == success_s
+        world.outside.heal()
+        eventually(lambda: gauge(url, 'organisations{result="unanswered"}') == 0)
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") > success_s)
+
+
+def gauge(url: str, name: str) -> float:
+    """A metric of the reconciler's, now."""
+    lines = httpx2.get(f"{url}/metrics").text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconcile_{name} "))
 
 
 def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import pytest
 from starlette.requests import Request
@@ -9,7 +10,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Organisation
 from services.adapters.clock import now_us
-from services.adapters.genesys import Genesys, Hosts, NoInformation, connections, hosts_for
+from services.adapters.genesys import Genesys, Hosts, connections, hosts_for
+from services.adapters.genesys_answers import NoInformation
 from tests.genesys_server import Answer, FakeGenesys, serving
 
 ORG = "11111111-1111-4111-8111-111111111111"
@@ -117,11 +119,6 @@ LIES: dict[str, tuple[str, Response | Answer, str]] = {
         ),
         "another page",
     ),
-    "odd_entity": (
-        "/api/v2/integrations",
-        JSONResponse({"entities": [{"id": "7"}], "pageNumber": 1, "total": 1}),
-        "must be a UUID",
-    ),
     "wait_too_long": (
         "/api/v2/integrations",
         JSONResponse({"code": "too.many.requests.retry.after"}, 429, headers={"retry-after": "3600"}),
@@ -147,7 +144,7 @@ async def test_a_server_that_is_away_is_no_information() -> None:
 
 
 async def test_a_clock_that_is_not_ours_is_no_information() -> None:
-    world = FakeGenesys(ORG, date_s=lambda: now_us() / 1_000_000 + 86_400)
+    world = FakeGenesys(ORG, date=lambda: formatdate(now_us() / 1_000_000 + 86_400, usegmt=True))
     world.add(identity(0))
     async with serving(world) as served, connections() as http:
         client = Genesys(organisation(), Hosts(f"{served.url}/login", served.url), http, now_us=now_us)

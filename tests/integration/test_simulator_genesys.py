@@ -18,7 +18,8 @@ import pytest
 from schemas import genesys, webhook
 from schemas.genesys import Organisation
 from services.adapters.clock import now_us
-from services.adapters.genesys import Genesys, Hosts, NoInformation, connections
+from services.adapters.genesys import Genesys, Hosts, connections
+from services.adapters.genesys_answers import NoInformation
 from services.core.signature import Secrets, claimed, verify
 from tests.eventually import eventually
 from tests.outside import Outside, outside

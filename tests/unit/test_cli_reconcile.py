@@ -8,6 +8,7 @@ from services.cli.exits import Exit
 from services.cli.operate import status_of, tell_run
 
 _MISSING = "organisation file: missing"
+_UNREAD = {"key": "org:i", "action": "unread", "reason": "its configuration: HTTP 503", "read_at": None}
 
 
 def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
@@ -34,6 +35,13 @@ def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
 
 
+def test_keys_that_were_not_read_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_run(found(plan=[_UNREAD]))
+    lines = capsys.readouterr().out.splitlines()
+    assert "its configuration: HTTP 503" in lines[1]
+    assert lines[2] == "0 organisations read, 0 observations published, keys not read or not whole: 1"
+
+
 @pytest.mark.parametrize(
     ("run", "status"),
     [
@@ -43,8 +51,10 @@ def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> 
         (found(("org-1", "login refused")), Exit.DEVIATION),
         (found(("org-1", "login refused"), ("org-2:i", "not written: _MSG_TIMED_OUT")), Exit.UNREACHABLE),
         (found(stopped={"absent": 9, "limit": 5, "approval": None}), Exit.DEVIATION),
+        (found(plan=[_UNREAD]), Exit.DEVIATION),
+        (found(plan=[_UNREAD | {"action": "wait"}]), Exit.OK),
     ],
-    ids=["well", "no credentials", "bad credentials", "not read", "not written", "brake"],
+    ids=["well", "no credentials", "bad credentials", "not read", "not written", "brake", "unread key", "waiting key"],
 )
 def test_a_run_ends_with_what_it_could_not_do(run: dict[str, Any], status: Exit) -> None:
     assert status_of(run) is status

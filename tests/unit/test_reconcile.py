@@ -97,16 +97,32 @@ def test_another_configuration_is_observed_whole() -> None:
     assert (observed.configuration, observed.enabled) == (other, None)
 
 
-def test_a_configuration_that_was_not_read_says_nothing() -> None:
-    assert planned(reading({1: "ENABLED"}, properties={}), view(tenant(1))).lines == ()
+def test_a_configuration_that_was_not_read_changes_nothing_and_is_named() -> None:
+    line = only(planned(reading({1: "ENABLED"}, properties={}), view(tenant(1))))
+    assert line == Line(key_of(1), Action.UNREAD, "its configuration: it was not read")
 
 
-def test_a_configuration_that_no_hash_can_hold_says_nothing() -> None:
+def test_a_configuration_that_no_hash_can_hold_changes_nothing_and_is_named() -> None:
     deep: Json = {}
     for _ in range(40):
         deep = {"deep": deep}
-    for odd in ({"n": 2**60}, deep):
-        assert planned(reading({1: "ENABLED"}, properties={1: odd}), view(tenant(1))).lines == ()
+    for odd, why in (({"n": 2**60}, "2^53"), (deep, "deeper than 32"), ({"text": "\ud800"}, "not Unicode")):
+        line = only(planned(reading({1: "ENABLED"}, properties={1: odd}), view(tenant(1))))
+        assert (line.action, line.observed) == (Action.UNREAD, None)
+        assert why in line.reason
+
+
+def test_what_was_read_beside_an_unread_configuration_counts() -> None:
+    aligned, unread = planned(reading({1: "DISABLED"}, properties={}), view(tenant(1))).lines
+    assert (aligned.action, unread.action) == (Action.ALIGN, Action.UNREAD)
+    assert aligned.observed is not None
+    assert (aligned.observed.enabled, aligned.observed.configuration) == (False, None)
+
+
+def test_nothing_is_installed_whose_configuration_was_not_read() -> None:
+    for tenants in ({}, view(tenant(1, installed=False))):
+        line = only(planned(reading({1: "ENABLED"}, properties={}), tenants))
+        assert (line.action, line.observed) == (Action.UNREAD, None)
 
 
 def test_the_tenant_id_among_the_properties_is_no_difference() -> None:
@@ -149,7 +165,7 @@ def test_a_restored_integration_is_installed_and_says_nothing_of_enablement() ->
 
 def test_a_state_that_nobody_knows_is_no_information() -> None:
     line = only(planned(reading({1: "HIBERNATED"}), view(tenant(1))))
-    assert (line.action, line.observed) == (Action.REFUSE, None)
+    assert (line.action, line.observed) == (Action.UNREAD, None)
 
 
 def test_absence_seen_once_waits() -> None:
@@ -194,7 +210,7 @@ def test_absence_of_one_these_credentials_never_saw_is_no_information() -> None:
 def test_one_that_is_not_listed_and_gave_no_answer_by_id_is_no_information() -> None:
     silent = reading({2: "ENABLED"})
     plan = twice(silent, silent, view(tenant(1), tenant(2)))
-    assert only(plan).action is Action.REFUSE
+    assert only(plan).action is Action.UNREAD
 
 
 def test_absence_first_seen_more_than_a_day_ago_must_be_seen_twice_again() -> None:
