@@ -5,10 +5,14 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from schemas.values import Instant, Key, Record
+from schemas.values import Instant, Key, Record, TenantId
 
 WORDS_MAX: Final = 1_000
 """Characters of a word or a short cause: it rides along in the key's row and view."""
+
+
+TENANT_CONFLICT: Final = "tenant_conflict"
+"""Reason of a version that is held because its tenantId is bound to another organisation."""
 
 
 class Direction(StrEnum):
@@ -38,6 +42,9 @@ class Outcome(Record):
     """1, 2, 3 … per key; after the recovery of an older registry greater by far."""
     desired_version: int
     """The desired version answered."""
+    tenant_id: TenantId | None = None
+    """The tenantId that the life is bound to, whatever a later `installed` names; null where no life is on, and in
+    records that are older than this field."""
     generation: int
     direction: Direction
     state: State

@@ -103,6 +103,8 @@ class StageRow:
         state: Of the last outcome.
         step: Of the last outcome.
         reason: Of the last outcome.
+        tenant_id: The tenantId that its newest known life is or was bound to; None where no outcome told one.
+        bound: True if that life is not over.
         up_done: In this generation `up` was done.
         down_began: In this generation `down` was heard of since.
         updated_at_us: Log time of the last change.
@@ -120,6 +122,8 @@ class StageRow:
     state: State = State.WORKING
     step: str | None = None
     reason: str | None = None
+    tenant_id: str | None = None
+    bound: bool = False
     up_done: bool = False
     down_began: bool = False
     updated_at_us: int = 0

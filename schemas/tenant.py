@@ -58,6 +58,10 @@ class Tenant(Record):
     version: int
     """The sum of the versions of the two ledger rows it is composed of."""
     tenant_id: TenantId | None
+    """As it is bound; before anything is bound, as the newest `installed` named it. Null while that name is bound to
+    another organisation."""
+    claimed_tenant_id: TenantId | None = None
+    """As the newest `installed` named it, where that is not the bound one; null where they agree."""
     installed: bool | None
     """Null while neither an install nor an uninstall is known."""
     enabled: bool | None

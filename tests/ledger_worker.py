@@ -36,18 +36,11 @@ class Worker:
         self.decisions.append(decision)
         return decision
 
-    def told(self, seq: int, direction: Direction, state: State, *, offset: int | None = None) -> Decision:
+    def told(self, seq: int, direction: Direction, state: State, *, offset: int | None = None, **more: Any) -> Decision:
         """Process an outcome that answers the newest desired version."""
         assert self.row is not None
-        outcome = Outcome(
-            key=KEY,
-            seq=seq,
-            desired_version=self.row.desired_version,
-            generation=1,
-            direction=direction,
-            state=state,
-            at=0,
-        )
+        values = {"desired_version": self.row.desired_version, "generation": 1, "at": 0, **more}
+        outcome = Outcome(key=KEY, seq=seq, direction=direction, state=state, **values)
         at = Place("lifecycle.outcomes", 0, seq if offset is None else offset, place(0).log_time_us)
         decision = conclude(self.row, self.last, outcome, at, RULES)
         if isinstance(decision.row, StageRow):

@@ -10,6 +10,7 @@ from services.cli import environment
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from schemas.tenant import Tenant
     from services.adapters.settings import Settings
 
 tenants = typer.Typer(help="What is, per key.", no_args_is_help=True)
@@ -33,7 +34,7 @@ def show_all(
         return
     columns = ("key", "tenant", "stage", "enabled", "revision", "generation", "reason", "flags")
     rows = [
-        (one.key, one.tenant_id, one.stage, one.enabled, one.revision, one.generation, one.reason, " ".join(one.flags))
+        (one.key, _named(one), one.stage, one.enabled, one.revision, one.generation, one.reason, " ".join(one.flags))
         for one in found
     ]
     show.table(columns, rows)
@@ -72,6 +73,13 @@ def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> N
         )
 
 
+def _named(tenant: "Tenant") -> str | None:
+    """The bound tenantId, and the claimed one beside it where that is another (docs/tenant-changed.md)."""
+    if tenant.claimed_tenant_id is None:
+        return tenant.tenant_id
+    return f"{tenant.tenant_id or '-'} (claimed: {tenant.claimed_tenant_id})"
+
+
 def _newest(state_dir: Path | None) -> dict[str, Any]:
     """The view as it is now."""
     from services.adapters import tenant_view
@@ -82,17 +90,18 @@ def _newest(state_dir: Path | None) -> dict[str, Any]:
 
 
 def _happenings(key: str, settings: "Settings") -> Iterator[dict[str, Any]]:
-    """Each event and audit record of the key once, whatever Kafka repeats."""
+    """Each event, outcome and audit record of the key once, whatever Kafka repeats."""
     from schemas.audit import Audit
     from schemas.codec import decode
     from schemas.event import Event
+    from schemas.outcome import Outcome
     from schemas.times import rfc3339
-    from schemas.topics import AUDIT, EVENTS, named
+    from schemas.topics import AUDIT, EVENTS, OUTCOMES, named
     from services.adapters import history
 
-    events, audit = (named(topic, settings.topic_prefix) for topic in (EVENTS, AUDIT))
+    events, outcomes, audit = (named(topic, settings.topic_prefix) for topic in (EVENTS, OUTCOMES, AUDIT))
     seen: set[str] = set()
-    for record in history.present(settings.kafka, [events, audit]):
+    for record in history.present(settings.kafka, [events, outcomes, audit]):
         name = record.headers.get("ce_id", "")
         if record.key != key or name in seen:
             continue
@@ -101,9 +110,15 @@ def _happenings(key: str, settings: "Settings") -> Iterator[dict[str, Any]]:
             event = decode(Event, record.value)
             which, why = (
                 f"{event.event} (revision {event.revision})",
-                f"{event.source}, occurred {rfc3339(event.occurred_at)}",
+                f"{event.source}, tenantId {event.tenant_id or '-'}, occurred {rfc3339(event.occurred_at)}",
             )
             yield {"at": rfc3339(record.at_us), "id": name, "what": "event", "which": which, "why": why}
+        elif record.topic == outcomes:
+            said = decode(Outcome, record.value)
+            which = f"{said.direction} {said.state} (generation {said.generation})"
+            bound = f"bound to {said.tenant_id}" if said.tenant_id else ""
+            why = ", ".join(filter(None, (bound, said.step, said.error_class, said.reason)))
+            yield {"at": rfc3339(record.at_us), "id": name, "what": "outcome", "which": which, "why": why}
         else:
             line = decode(Audit, record.value)
             yield {"at": rfc3339(record.at_us), "id": name, "what": line.what, "which": line.verdict, "why": line.why}

@@ -92,7 +92,8 @@ def look_at(
     configuration, mac, fault = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
     if properties is None:
         fault = reading.unread.get(identity, "it was not read")
-    recorded = tenant.tenant_id if tenant is not None and tenant.installed else None
+    # An observation says nothing of the tenantId: it repeats the one that the newest `installed` named.
+    recorded = (tenant.claimed_tenant_id or tenant.tenant_id) if tenant is not None and tenant.installed else None
     return Look(
         key,
         reading.read_at_us,

@@ -35,7 +35,7 @@ class Told:
         generation: The newest known; 0 before the first.
         ended: That generation is over.
         whole: Everything of that generation was there once.
-        tenant_id: As its newest `installed` named it.
+        tenant_id: That its newest life is bound to, or as its newest `installed` named it.
         configurations: The view's, and the newest wished one; not those of who is uninstalled, which are empty.
     """
 
@@ -53,7 +53,7 @@ def heard(told: Told, said: Outcome | Tenant | Desired) -> Told:
         case Outcome():
             return _after_outcome(told, said)
         case Tenant():
-            known = replace(_after_view(told, said), tenant_id=said.tenant_id)
+            known = replace(_after_view(told, said), tenant_id=_bound(told, said))
             return _with_configuration(known, said.configuration, newest=False)
         case Desired():
             return _with_configuration(told, said.configuration, newest=True)
@@ -68,6 +68,7 @@ def _after_outcome(told: Told, said: Outcome) -> Told:
         told,
         seq=said.seq,
         generation=said.generation,
+        tenant_id=said.tenant_id or told.tenant_id,
         ended=held or (said.direction, said.state) in _ENDS,
         whole=whole or (told.whole and said.generation == told.generation),
     )
@@ -83,6 +84,13 @@ def _after_view(told: Told, said: Tenant) -> Told:
         ended=told.ended if same and told.seq else said.stage in _ENDED,
         whole=said.stage is Stage.ACTIVE or (same and told.whole),
     )
+
+
+def _bound(told: Told, said: Tenant) -> TenantId | None:
+    """The view follows the outcomes: one of a former generation knows nothing of the newest life's binding."""
+    if said.generation < told.generation:
+        return told.tenant_id or said.tenant_id
+    return said.tenant_id or told.tenant_id
 
 
 def _with_configuration(told: Told, configuration: Json | None, *, newest: bool) -> Told:

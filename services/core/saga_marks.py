@@ -146,6 +146,7 @@ def _outcome(
         key=of.key,
         seq=0,
         desired_version=of.version,
+        tenant_id=journal.life.tenant_id if journal.life else None,
         generation=journal.generation,
         direction=Direction.DOWN if down else Direction.UP,
         state=state,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from schemas.outcome import Direction, Outcome, State
+from schemas.outcome import TENANT_CONFLICT, Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
 from services.core.merge import view
@@ -88,6 +88,9 @@ TABLE: Final = (
 FORMER_LIFE: Final = "former_life"
 """Reason of an install that waits until the teardown of the key's former life ends."""
 
+_OVER: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
+"""Outcomes after which a life, and its binding, is over."""
+
 _OF_THE_PRESENT_WISH: Final = frozenset({Stage.PENDING_INSTALL, Stage.DEPROVISIONING})
 """Stages whose reason is the last outcome's only if that answered the present wish."""
 
@@ -122,6 +125,26 @@ def _reason(it: Situation, found: Stage | None) -> str | None:
     return it.last.reason
 
 
+class Names(NamedTuple):
+    """The two tenantIds of a key, as `Tenant` explains them."""
+
+    tenant_id: str | None
+    claimed: str | None
+
+
+def names(row: TenantRow, last: StageRow) -> Names:
+    """Returns the tenantId that is bound, and the one that is claimed where that is another."""
+    asked = None if row.now.tenant is None else row.now.tenant.value
+    if view(row.now).installed is not True:
+        # Nothing is claimed any more: what goes, or went, is what was bound.
+        return Names(last.tenant_id or asked, None)
+    if last.bound:
+        return Names(last.tenant_id, asked if asked != last.tenant_id else None)
+    if last.state is State.HELD and last.reason == TENANT_CONFLICT:
+        return Names(None, asked)
+    return Names(asked, None)
+
+
 def follow(last: StageRow, outcome: Outcome) -> StageRow:
     """The row after an outcome; the very row that came in if the outcome is not above it.
 
@@ -131,6 +154,7 @@ def follow(last: StageRow, outcome: Outcome) -> StageRow:
         return last
     same = outcome.generation == last.generation
     revived = outcome.direction is Direction.UP and outcome.state is State.DONE
+    over = (outcome.direction, outcome.state) in _OVER
     return replace(
         last,
         seq=outcome.seq,
@@ -140,6 +164,8 @@ def follow(last: StageRow, outcome: Outcome) -> StageRow:
         state=outcome.state,
         step=outcome.step,
         reason=outcome.reason,
+        tenant_id=outcome.tenant_id or (last.tenant_id if same else None),
+        bound=outcome.tenant_id is not None and not over,
         up_done=revived or (same and last.up_done),
         down_began=outcome.direction is Direction.DOWN or (same and last.down_began and not revived),
     )

@@ -22,7 +22,7 @@ from schemas.topics import DESIRED, EVENTS, TENANTS, Topic
 from schemas.values import Json
 from services.core.identity import keyed
 from services.core.merge import view
-from services.core.stage import stage
+from services.core.stage import names, stage
 
 _SPACE: Final = re.compile(r"\s")
 _WITHOUT_SCHEME: Final = re.compile(r"[?#].*|^[^?#]*@", re.DOTALL)
@@ -108,12 +108,13 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: Rules) -> tuple[
     if key is None:
         return ()
     row, last = row or TenantRow(key), last or StageRow(key)
-    seen, (where, reason) = view(row.now), stage(row, last)
+    seen, (where, reason), named = view(row.now), stage(row, last), names(row, last)
     whole = None if seen.digest is None else (row.texts or {}).get(seen.digest)
     record = Tenant(
         key=key,
         version=row.version + last.version,
-        tenant_id=None if row.now.tenant is None else row.now.tenant.value,
+        tenant_id=named.tenant_id,
+        claimed_tenant_id=named.claimed,
         installed=seen.installed,
         enabled=seen.enabled,
         configuration=published(configuration(row, seen.digest), rules),

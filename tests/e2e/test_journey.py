@@ -74,6 +74,37 @@ def test_a_signed_post_becomes_an_active_tenant_and_goes_away_again(running: Up)
     assert revisions == {1: "installed", 2: "uninstalled"}
 
 
+def test_another_tenant_id_is_one_story_everywhere_and_both_ways_out_are_open(running: Up) -> None:
+    who, key = ids(3), key_of(ids(3))
+    other = who | {"tenant": "tenant_3_renamed"}
+
+    def named(bound: str, claimed: str | None, generation: int, reason: str | None) -> bool:
+        found = outsider.tenant(running, key)
+        names = (found.get("tenant_id"), found.get("claimed_tenant_id"), found.get("generation"))
+        return (*names, found.get("reason"), found.get("stage")) == (bound, claimed, generation, reason, "active")
+
+    post(running, "installed", who)
+    eventually(lambda: named("tenant_3", None, 1, None), _JOURNEY_S)
+    post(running, "installed", other)
+    eventually(lambda: named("tenant_3", "tenant_3_renamed", 1, "tenant_changed"), _JOURNEY_S)
+    assert running.lifecycle("sagas", "show", key)[1]["tenant_id"] == "tenant_3"
+    assert {one["tenant_id"] for one in outsider.read(running, "lifecycle.outcomes", key)} == {"tenant_3"}
+    told = running.lifecycle("tenants", "timeline", key)[1]
+    assert any("tenantId tenant_3_renamed" in line["why"] for line in told if line["what"] == "event")
+    assert [line["why"] for line in told if line["what"] == "outcome"][-1] == "bound to tenant_3, tenant_changed"
+    # Back: the sender names the bound one again.
+    post(running, "installed", who)
+    eventually(lambda: named("tenant_3", None, 1, None), _JOURNEY_S)
+    # On: the key is uninstalled and installed again.
+    post(running, "installed", other)
+    eventually(lambda: named("tenant_3", "tenant_3_renamed", 1, "tenant_changed"), _JOURNEY_S)
+    post(running, "uninstalled", other)
+    assert stands(running, who, "deprovisioned")["tenant_id"] == "tenant_3"
+    post(running, "installed", other)
+    eventually(lambda: named("tenant_3_renamed", None, 2, None), _JOURNEY_S)
+    assert outsider.inventory(running, key) == _FIVE | {"archive": 1}
+
+
 def test_a_forged_post_changes_nothing(running: Up) -> None:
     who = ids(2)
     status, _ = outsider.post(running, "uninstalled", b"a secret that is long enough, and wrong", **who)

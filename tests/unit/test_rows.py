@@ -69,6 +69,8 @@ STAGE_ROW = st.builds(
     state=st.sampled_from(State),
     step=MAYBE,
     reason=MAYBE,
+    tenant_id=MAYBE,
+    bound=st.booleans(),
     up_done=st.booleans(),
     moves=MOVES,
 )

@@ -776,6 +776,7 @@ def test_a_held_version_is_tried_again_after_a_minute_and_said_once() -> None:
     turn = decide(Plans(plan()), journal, desired, 2_000)
     assert turn.move == Wait(60_001_000, "tenant_conflict")
     assert [(o.state, o.reason, o.direction) for o in turn.outcomes] == [("held", "tenant_conflict", "up")]
+    assert turn.outcomes[0].tenant_id is None
     again = decide(Plans(plan()), turn.journal, desired, 3_000)
     assert again.outcomes == ()
     assert not isinstance(next_move(Plans(plan()), turn.journal, desired, 60_002_000), Wait)
@@ -795,6 +796,7 @@ def test_another_tenant_id_for_a_bound_key_changes_nothing_and_is_said() -> None
     worker.run([(0, wishes.change(tenant_id="other"))])
     assert world.calls == []
     assert ends(worker.outcomes)[-1] == (2, "up", "done", "tenant_changed")
+    assert {outcome.tenant_id for outcome in worker.outcomes} == {"acme"}
     assert worker.journal.life is not None
     assert worker.journal.life.tenant_id == "acme"
 
