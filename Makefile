@@ -19,7 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test check fmt schemas plan-page faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -65,7 +65,7 @@ up: $(READY) ## start everything and keep it running; Ctrl-C stops it
 test: $(READY) ## the whole suite on the real engines
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) $(TEST_ARGS)
 
-check: $(READY) ## format, lint, types, import and house rules, schema drift, lock; changes nothing
+check: $(READY) ## format, lint, types, import and house rules, drift of schemas and plan page, lock; changes nothing
 	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
 	run ruff format --check --quiet . ; \
 	run ruff check --quiet . ; \
@@ -73,6 +73,7 @@ check: $(READY) ## format, lint, types, import and house rules, schema drift, lo
 	run lint-imports --no-cache --no-logo ; \
 	run python -m tests.house_rules ; \
 	run python -m schemas.export --check ; \
+	run python -m services.provisioner.plan_page --check ; \
 	run uv lock --check --quiet
 
 fmt: $(READY) ## format, and fix what can be fixed
@@ -80,6 +81,9 @@ fmt: $(READY) ## format, and fix what can be fixed
 
 schemas: $(READY) ## write schemas/json from the models
 	@$(BIN)/python -m schemas.export
+
+plan-page: $(READY) ## write docs/plan.md from the tables of a plan's keys
+	@$(BIN)/python -m services.provisioner.plan_page
 
 faults: $(READY) ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500

@@ -4,7 +4,6 @@ Rule: a plan that parses can be carried out: every kind is known, every referenc
 that is given, every step says how it is undone. Teardown is the reverse of the list, so a plan needs no second half.
 """
 
-import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,19 +11,12 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
+from services.core.plan_forms import duration_s, faults_of, nearest
+from services.core.plan_keys import FORMER, STEP, default_of
 from services.core.references import references
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_DURATION: Final = re.compile(r"P(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?")
-_UNITS_S: Final = (604_800, 86_400, 3_600, 60, 1)
-_OWN: Final = frozenset({"name", "kind", "undo", "give_up_after", "timeout_s", "destroy_after", "retries"})
-"""`retries` is of an earlier release: lives that began with a plan that has it are finished, and it says nothing."""
-
-GIVE_UP_AFTER: Final = "PT6H"
-"""Default of `give_up_after` (spec section 6)."""
-
-GRACE_MAX_S: Final = 3_660 * 86_400
-"""Ten years: what outlives that is no grace period, and a date far enough away is none of the database's."""
+_OWN: Final = frozenset((*(key.name for key in STEP), *FORMER))
+_ROOTS: Final = ("tenant", "configuration", "steps", "settings")
 
 TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation", "name", "schema", "enabled"})
 """What `{tenant.…}` may name."""
@@ -117,10 +109,10 @@ def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
     earlier: list[str] = []
     steps: list[Step] = []
     for number, row in enumerate(rows, 1):
-        label = f"step {number} ({row.get('name', 'without a name')})"
+        step = label(number, row)
         own = {name: value for name, value in row.items() if name not in _OWN}
         found = [*_row_faults(row, earlier, kinds), *_reference_faults(own, earlier, settings)]
-        faults += [f"{label}: {fault}" for fault in found]
+        faults += [f"{step}: {fault}" for fault in found]
         if not found:
             steps.append(_step(row, own, settings))
         earlier.append(str(row.get("name")))
@@ -129,53 +121,48 @@ def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
     return Plan(tuple(steps), sha256(text.encode()).hexdigest())
 
 
-def duration_s(text: str) -> int | None:
-    """Seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds; None when it is not one."""
-    found = _DURATION.fullmatch(text)
-    if found is None or text.endswith(("P", "T")):
-        return None
-    return sum(int(digits or 0) * unit_s for digits, unit_s in zip(found.groups(), _UNITS_S, strict=True))
-
-
 def schema_name(key: str, generation: int) -> str:
     """The database schema (and role) of one life: `t_` and 32 hex digits, nothing of the sender's."""
     org, _, integration = key.partition(":")
     return "t_" + sha256(f"{org}|{integration}|{generation}".encode()).hexdigest()[:32]
 
 
+def label(number: int, row: Mapping[str, Any]) -> str:
+    """How a fault names its step."""
+    return f"step {number} ({row.get('name', 'without a name')})"
+
+
 def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Collection[str]) -> Iterator[str]:
-    name = row.get("name")
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        yield "name: lower-case letters, digits and _ are allowed, a letter first"
-    elif name in earlier:
+    yield from faults_of(STEP, row)
+    if row.get("name") in earlier:
         yield "name: used twice"
-    if row.get("kind") not in kinds:
-        yield f"kind: {row.get('kind')!r} is none of {', '.join(sorted(kinds))}"
-    if row.get("undo") not in {"reverse", "nothing"}:
-        yield 'undo: must be "reverse" or "nothing"'
-    if not isinstance(row.get("timeout_s", 10), int | float) or not 0 < row.get("timeout_s", 10) <= 60:
-        yield "timeout_s: above 0, at most 60"
-    for key in ("give_up_after", "destroy_after"):
-        length_s = duration_s(str(row.get(key, "PT0S")))
-        if length_s is None:
-            yield f"{key}: not an ISO 8601 duration of weeks, days, hours, minutes and seconds"
-        elif length_s > GRACE_MAX_S:
-            yield f"{key}: at most P{GRACE_MAX_S // 86_400}D"
+    kind = row.get("kind")
+    if isinstance(kind, str) and kind not in kinds:
+        yield f"kind: {kind!r} is none of {', '.join(sorted(kinds))}{nearest(kind, kinds)}"
 
 
 def _reference_faults(own: Mapping[str, Any], earlier: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
-    for path, optional in references(own):
-        root, *names = path.split(".")
-        if root == "tenant" and (len(names) != 1 or names[0] not in TENANT_NAMES):
-            yield f"{{{path}}}: tenant has {', '.join(sorted(TENANT_NAMES))}"
-        elif root == "steps" and (len(names) != 2 or names[0] not in earlier):
-            yield f"{{{path}}}: not an output of an earlier step"
-        elif root == "settings" and (len(names) != 1 or names[0] not in settings):
-            yield f"{{{path}}}: no such setting"
-        elif root == "settings" and settings[names[0]] is None and not optional:
-            yield f"{{{path}}}: {names[0].upper()} is missing, and the plan needs it"
-        elif root not in {"tenant", "configuration", "steps", "settings"}:
-            yield f"{{{path}}}: references are to tenant, configuration, steps or settings"
+    for key, value in own.items():
+        for path, optional in references(value):
+            fault = _reference_fault(path, earlier, settings, optional=optional)
+            if fault:
+                yield f"{key}: {{{path}}}: {fault}"
+
+
+def _reference_fault(path: str, earlier: list[str], settings: Mapping[str, Any], *, optional: bool) -> str:
+    root, *names = path.split(".")
+    name = names[0] if names else ""
+    if root not in _ROOTS:
+        return f"references are to {', '.join(_ROOTS)}{nearest(root, _ROOTS)}"
+    if root == "tenant" and (len(names) != 1 or name not in TENANT_NAMES):
+        return f"tenant has {', '.join(sorted(TENANT_NAMES))}{nearest(name, TENANT_NAMES)}"
+    if root == "steps" and (len(names) != 2 or name not in earlier):
+        return f"not an output of an earlier step{nearest(name, earlier)}"
+    if root == "settings" and (len(names) != 1 or name not in settings):
+        return f"no such setting{nearest(name, settings)}"
+    if root == "settings" and settings[name] is None and not optional:
+        return f"{name.upper()} is missing, and the plan needs it"
+    return ""
 
 
 def _step(row: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Step:
@@ -183,9 +170,9 @@ def _step(row: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str,
         name=row["name"],
         kind=row["kind"],
         undo=UndoBy(row["undo"]),
-        give_up_after_s=duration_s(str(row.get("give_up_after", GIVE_UP_AFTER))) or 0,
-        timeout_s=float(row.get("timeout_s", 10)),
-        destroy_after_s=duration_s(str(row.get("destroy_after", "PT0S"))) or 0,
+        give_up_after_s=duration_s(row.get("give_up_after", default_of("give_up_after"))) or 0,
+        timeout_s=float(row.get("timeout_s", default_of("timeout_s"))),
+        destroy_after_s=duration_s(row.get("destroy_after", default_of("destroy_after"))) or 0,
         settings=own,
         given=settings,
     )

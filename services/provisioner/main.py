@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -32,7 +31,7 @@ from services.provisioner.caller import Caller, Hand
 from services.provisioner.gates import Gates
 from services.provisioner.intake import Intake, Stopped
 from services.provisioner.outbox import Outbox
-from services.provisioner.plans import PlanBook, settings_for_plans
+from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
 from services.provisioner.recovery import GROUP, Recovery
 from services.provisioner.runner import Limits, Runner
 from services.provisioner.turns import Turns
@@ -95,14 +94,9 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
 
 async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
-    plan = settings.plan_file or Path(__file__).with_name("plan.toml")
     try:
-        hands = Hands(built, kinds.SECRET_OUTPUTS, plan.read_text(encoding="utf-8"))
+        hands = Hands(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
         return await serve(settings, hands, log, accept_older=accept_older)
-    except OSError as error:
-        raise Unusable(f"PLAN_FILE: {plan}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Unusable(f"PLAN_FILE: {plan}: not UTF-8") from None
     finally:
         for kind in built.values():
             await kind.close()

@@ -5,16 +5,18 @@ with it, and a plan is changed by giving another file, at any time.
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from schemas.saga import Journal
 from services.adapters.registry import Registry
-from services.adapters.settings import Settings
+from services.adapters.settings import Settings, Unusable
 from services.core.pace import Pace
 from services.core.plan import BadPlan, Plan, parse
+from services.core.plan_check import check
 from services.core.saga import Plans
 
-_SETTINGS: Final = (
+PLAN_SETTINGS: Final = (
     "middleware_url",
     "subscriptions_url",
     "oauth_url",
@@ -26,7 +28,26 @@ _SETTINGS: Final = (
 
 def settings_for_plans(settings: Settings) -> dict[str, Any]:
     """The settings that a plan may name; what is not given is None."""
-    return {name: getattr(settings, name) or None for name in _SETTINGS}
+    return {name: getattr(settings, name) or None for name in PLAN_SETTINGS}
+
+
+def plan_text(settings: Settings, kinds: Collection[str]) -> str:
+    """Returns the text of the plan for new lives, checked whole.
+
+    Raises:
+        Unusable: with every fault; it names the file, the step and the key.
+    """
+    plan = settings.plan_file or Path(__file__).with_name("plan.toml")
+    try:
+        text = plan.read_text(encoding="utf-8")
+        check(text, kinds=kinds, settings=settings_for_plans(settings))
+    except OSError as error:
+        raise Unusable(f"PLAN_FILE: {plan}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Unusable(f"PLAN_FILE: {plan}: not UTF-8") from None
+    except BadPlan as bad:
+        raise Unusable("\n".join(f"PLAN_FILE: {plan}: {fault}" for fault in bad.faults)) from None
+    return text
 
 
 class PlanBook:

@@ -182,7 +182,9 @@ def test_an_operator_sees_why_nothing_moves(stage: Stage) -> None:
     process = stage.scene.start(PLAN_FILE=str(tokenless), OAUTH_URL="")
     stage.scene.wish([gone(stuck, 2)])
     why = eventually(lambda: _sagas(stage, "show", stuck)["why"])
-    assert why.startswith("its plan cannot be carried out: step 6 (tokens): {settings.oauth_url}: OAUTH_URL is missing")
+    assert why.startswith(
+        "its plan cannot be carried out: step 6 (tokens): url: {settings.oauth_url}: OAUTH_URL is missing"
+    )
     assert _sagas(stage, "retry", stuck) == [{"key": stuck, "result": "tried again now"}]
     assert end(process) == 0
     stage.scene.start()

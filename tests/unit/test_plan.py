@@ -4,7 +4,8 @@ from importlib.resources import files
 
 import pytest
 
-from services.core.plan import BadPlan, UndoBy, duration_s, parse, schema_name
+from services.core.plan import BadPlan, UndoBy, parse, schema_name
+from services.core.plan_forms import duration_s
 from services.core.references import Facts, substitute, used_configuration
 
 KINDS = ("http", "postgres")
@@ -44,12 +45,12 @@ def test_settings_of_the_installation_are_replaced_and_never_read_as_references(
         (GOOD + GOOD, "used twice"),
         (GOOD.replace("http", "ftp"), "'ftp' is none of"),
         (GOOD.replace('undo = "reverse"', ""), "undo: must be"),
-        (GOOD.replace('"a"', '"A b"'), "name: lower-case"),
-        (GOOD + "give_up_after = 8", "give_up_after: not an ISO 8601"),
-        (GOOD + 'give_up_after = "P99999999W"', "give_up_after: at most P3660D"),
-        (GOOD + 'timeout_s = "1"', "timeout_s: above 0"),
-        (GOOD + 'destroy_after = "1 day"', "destroy_after: not an ISO 8601"),
-        (GOOD + 'destroy_after = "P99999999W"', "destroy_after: at most P3660D"),
+        (GOOD.replace('"a"', '"A b"'), "name: must be lower-case"),
+        (GOOD + "give_up_after = 8", "give_up_after: must be an ISO 8601"),
+        (GOOD + 'give_up_after = "P99999999W"', "at most P3660D"),
+        (GOOD + 'timeout_s = "1"', "timeout_s: must be a number above 0"),
+        (GOOD + 'destroy_after = "1 day"', "destroy_after: must be an ISO 8601"),
+        (GOOD + 'destroy_after = "P99999999W"', "at most P3660D"),
         (GOOD + 'x = "{steps.b.id}"', "not an output of an earlier step"),
         (GOOD + 'x = "{steps.a.id}"', "not an output of an earlier step"),
         (GOOD + 'x = "{tenant.secret}"', "tenant has"),
