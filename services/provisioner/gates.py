@@ -23,6 +23,9 @@ _BUSY_S: Final = 2.0
 _ASK_NOBODY: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.UPDATE), ("oauth", Verb.UPDATE)})
 """Kinds and verbs that are done without asking anybody."""
 _NAMED_BY_URL: Final = frozenset({"http", "subscription"})
+_ASKED_WITHIN_S: Final = 3_900.0
+"""A system that nobody asked for so long is waited for by nobody (an answer may ask for an hour): it counts no more as
+away. Else one that was away when its last tenant left would count for ever."""
 _REMEMBERED: Final = 10_000
 """Systems of which a few failures are remembered while nobody calls them: the events name hosts."""
 
@@ -40,11 +43,12 @@ class _Share:
 class _Gate:
     """One system: its places, of which one organisation may have a quarter."""
 
-    __slots__ = ("_places", "_quarter", "_shares", "circuit", "users")
+    __slots__ = ("_places", "_quarter", "_shares", "asked_s", "circuit", "users")
 
     def __init__(self, at_once: int, away_s: float) -> None:
         self.circuit = Circuit(away_s)
         self.users = 0
+        self.asked_s = 0.0
         self._quarter = max(1, at_once // 4)
         self._places = asyncio.Semaphore(at_once)
         self._shares: dict[str, _Share] = {}
@@ -108,12 +112,13 @@ class Gates:
         self._at_once, self._clock_s, self._log = at_once, clock_s, log
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _Gate] = {}
-        self._away = 0
+        metrics.SAGA_SYSTEMS_AWAY.set_function(self.away)
 
     async def enter(self, system: str, key: str) -> Entry:
         """Take a place before a call; each that was taken is given back by `leave`."""
         gate = self._gates.setdefault(system, _Gate(self._at_once, self._longest_s))
         gate.users += 1
+        gate.asked_s = self._clock_s()
         entry = _TURNED_AWAY
         try:
             entry = await self._place(gate, _org(key))
@@ -160,8 +165,6 @@ class Gates:
                 circuit.failed(key, self._clock_s())
         if circuit.refuses is not refused:
             self._tell(system, answer)
-        self._away += circuit.open - was_open
-        metrics.SAGA_SYSTEMS_AWAY.set(self._away)
         return was_open and not circuit.open
 
     def _tell(self, system: str, answer: Answer) -> None:
@@ -171,6 +174,11 @@ class Gates:
             self._log.error("system refuses the operator", system=system, why=answer.reason, remedy=answer.remedy)
         else:
             self._log.info("system does not refuse the operator any more", system=system)
+
+    def away(self) -> int:
+        """Returns how many systems are left alone now, of those that somebody still asks for."""
+        since_s = self._clock_s() - _ASKED_WITHIN_S
+        return sum(gate.circuit.open and gate.asked_s > since_s for gate in self._gates.values())
 
     def is_away(self, system: str) -> bool:
         """Whether it is left alone now."""

@@ -172,3 +172,17 @@ def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
 ) -> None:
     asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
     assert system_of(asked) == system
+
+
+async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(gates: Gates, clock: Clock) -> None:
+    clock.now_s = 10_000.0
+    for number in range(FAILURES):
+        await call(gates, "crm gone.example", f"{number}:1", AWAY)
+    assert metrics.REGISTRY.get_sample_value("lifecycle_saga_systems_away") == 1
+    clock.now_s += 3_600
+    assert (await gates.enter("crm gone.example", "9:1")) == Entry(), "it is asked again after an hour"
+    gates.leave("crm gone.example", "9:1")
+    clock.now_s += 3_600
+    assert gates.away() == 1
+    clock.now_s += 3_600
+    assert metrics.REGISTRY.get_sample_value("lifecycle_saga_systems_away") == 0
