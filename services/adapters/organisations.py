@@ -17,7 +17,7 @@ class Organisations:
 
     Attributes:
         known: By organisation id.
-        faults: By file name without `.json`: why it cannot be used.
+        faults: By file name without `.json`, or by the folder: why it cannot be used.
     """
 
     known: dict[str, Organisation] = field(default_factory=dict)
@@ -25,9 +25,16 @@ class Organisations:
 
 
 def load(folder: Path) -> Organisations:
-    """Read every `{orgId}.json`; a folder that does not exist has none."""
+    """Read every `{orgId}.json`; a folder that does not exist has none, and one that cannot be read is a fault."""
     found = Organisations()
-    for path in sorted(folder.glob("*.json")):
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".json")
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        found.faults[str(folder)] = f"the folder cannot be read: {error.strerror}"
+        return found
+    for path in paths:
         read = _organisation(path)
         if isinstance(read, str):
             found.faults[path.stem.lower()] = read

@@ -92,11 +92,11 @@ def test_another_tenant_id_is_one_story_everywhere_and_both_ways_out_are_open(ru
     told = running.lifecycle("tenants", "timeline", key)[1]
     assert any("tenantId tenant_3_renamed" in line["why"] for line in told if line["what"] == "event")
     assert [line["why"] for line in told if line["what"] == "outcome"][-1] == "bound to tenant_3, tenant_changed"
-    # Back: the sender names the bound one again.
-    post(running, "installed", who)
+    # Back: the sender names the bound one again, as an event of its own.
+    install(running, who, event_id="back")
     eventually(lambda: named("tenant_3", None, 1, None), _JOURNEY_S)
     # On: the key is uninstalled and installed again.
-    post(running, "installed", other)
+    install(running, other, event_id="on")
     eventually(lambda: named("tenant_3", "tenant_3_renamed", 1, "tenant_changed"), _JOURNEY_S)
     post(running, "uninstalled", other)
     assert stands(running, who, "deprovisioned")["tenant_id"] == "tenant_3"
@@ -184,6 +184,11 @@ def test_up_again_on_the_same_folder_has_the_same_data_ports_and_secrets(state_d
         second.process.kill()
         second.process.wait()
         eventually(lambda: not any(outsider.is_running(pid) for pid in now["pids"].values()))
+
+
+def install(running: Up, who: dict[str, str], *, event_id: str) -> None:
+    named = (word for name, value in who.items() for word in (f"--{name}", value))
+    assert running.lifecycle("send", "installed", *named, "--event-id", event_id)[0] == 0
 
 
 def is_live(metrics_url: str) -> bool:

@@ -1,0 +1,36 @@
+"""The folder of organisation files: what cannot be read is named, and never taken for an empty world."""
+
+import json
+from pathlib import Path
+
+from services.adapters import organisations
+from tests.genesys_worlds import ORG
+
+GOOD = {"org_id": ORG, "client_id": "c", "client_secret": "s"}
+
+
+def test_a_folder_that_is_not_there_has_no_organisations(tmp_path: Path) -> None:
+    assert organisations.load(tmp_path / "none") == organisations.Organisations()
+
+
+def test_a_folder_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "orgs"
+    folder.write_text("a file")
+    found = organisations.load(folder)
+    assert found.known == {}
+    assert found.faults == {str(folder): "the folder cannot be read: Not a directory"}
+
+
+def test_one_bad_file_costs_one_organisation(tmp_path: Path) -> None:
+    (tmp_path / f"{ORG}.json").write_text(json.dumps(GOOD))
+    (tmp_path / "acme.json").write_text(json.dumps(GOOD))
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "notes.txt").write_text("not ours")
+    found = organisations.load(tmp_path)
+    assert found.known.keys() == {ORG}
+    assert found.faults == {
+        "acme": "org_id: is not the name of the file",
+        "broken": "file: json_invalid",
+        "folder": "cannot be read: Is a directory",
+    }
