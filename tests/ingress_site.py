@@ -80,7 +80,7 @@ class Site:
         writer = Writer(producer or AtOnce(), Limits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten)
         gates: Mapping[str, Gate] = {"default": Gate(Secrets(secret), binding(["*"], ["*"]))}
         receiver = Receiver(lambda: gates, writer, telling, topic_prefix=prefix, now_us=now_us)
-        self.application = Application(receiver, site(dict), telling)
+        self.application = Application(receiver, site(dict), telling, now_us)
         self._state = ServerState()
 
     async def exchange(self, *parts: bytes) -> bytes:

@@ -33,7 +33,8 @@ class Answer:
         label: The same as text.
         reason: Label of metric and log line; never sent.
         closes: The connection ends with it, whatever its sender wants.
-        kept: The whole of it, for a connection that stays.
+        line: The status line; `Date` goes behind it.
+        kept: The rest of it, for a connection that stays.
         closing: The same for one that ends.
     """
 
@@ -41,6 +42,7 @@ class Answer:
     label: str
     reason: str
     closes: bool
+    line: bytes
     kept: bytes
     closing: bytes
 
@@ -58,14 +60,13 @@ def foreign(status: int, fields: list[Field], payload: bytes) -> Answer:
 
 def _made(status: int, reason: str, fields: list[Field], payload: bytes) -> Answer:
     closes = _CLOSE in fields
-    kept, closing = (_written(status, found, payload) for found in (fields, fields if closes else [*fields, _CLOSE]))
-    return Answer(status, str(int(status)), reason, closes, kept, closing)
+    line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+    kept, closing = (_written(found, payload) for found in (fields, fields if closes else [*fields, _CLOSE]))
+    return Answer(status, str(int(status)), reason, closes, line, kept, closing)
 
 
-def _written(status: int, fields: Iterable[Field], payload: bytes) -> bytes:
-    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-    lines += [name + b": " + value for name, value in fields]
-    return b"\r\n".join([*lines, b"", payload])
+def _written(fields: Iterable[Field], payload: bytes) -> bytes:
+    return b"\r\n".join([*(name + b": " + value for name, value in fields), b"", payload])
 
 
 def _accepted(state: str, *fields: Field) -> Answer:
@@ -95,10 +96,13 @@ SPOOLED: Final = _accepted("spooled", _RETRY)
 # Refused for its form.
 NOT_POST: Final = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "not_post", (b"allow", b"POST"))
 NOT_JSON: Final = _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_json", (b"accept", b"application/json"))
+TARGET_TOO_LONG: Final = _problem(HTTPStatus.REQUEST_URI_TOO_LONG, "target_too_long", _CLOSE)
 HEAD_TOO_LARGE: Final = _problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", _CLOSE)
 BODY_TOO_LARGE: Final = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
 FRAMING: Final = _problem(HTTPStatus.BAD_REQUEST, "framing", _CLOSE, detail="ambiguous or broken framing")
-HOST: Final = _problem(HTTPStatus.BAD_REQUEST, "host", _CLOSE, detail="exactly one Host is required")
+HOST: Final = _problem(HTTPStatus.BAD_REQUEST, "host", _CLOSE, detail="exactly one Host is required, a name or address")
+TARGET: Final = _problem(HTTPStatus.BAD_REQUEST, "target", detail="`*` is a target of OPTIONS alone")
+EXPECTATION: Final = _problem(HTTPStatus.EXPECTATION_FAILED, "expectation", detail="only 100-continue can be expected")
 LATE: Final = _problem(HTTPStatus.REQUEST_TIMEOUT, "late", _CLOSE)
 
 # Refused because it does not prove itself.
@@ -115,16 +119,18 @@ UNBOUND: Final = _problem(HTTPStatus.FORBIDDEN, "unbound")
 KAFKA: Final = _unavailable("kafka")
 SATURATED: Final = _unavailable("saturated")
 CROWDED: Final = _unavailable("crowded", _CLOSE)
-DRAINING: Final = _unavailable("draining", _CLOSE)
 BROKEN: Final = _unavailable("broken")
 
 TABLE: Final = (
     QUEUED, DUPLICATE_HANDLED, PARKED, SPOOLED,
-    NOT_POST, NOT_JSON, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, LATE,
+    NOT_POST, NOT_JSON, TARGET_TOO_LONG, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, TARGET, EXPECTATION, LATE,
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
-    KAFKA, SATURATED, CROWDED, DRAINING, BROKEN,
+    KAFKA, SATURATED, CROWDED, BROKEN,
 )  # fmt: skip
-"""All of them but `malformed`, which is made per fault."""
+"""All of them but `malformed`, which is made per fault, and what is no webhook's."""
+
+OPTIONS: Final = _made(HTTPStatus.NO_CONTENT, SITE, [], b"")
+"""The answer to `OPTIONS *`, which asks only if the server lives (RFC 9110, 9.3.7)."""
 
 
 def malformed(field: str, rule: str) -> Answer:

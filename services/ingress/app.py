@@ -4,6 +4,7 @@ Rule: whatever fails while a request is judged, its sender is answered, once; th
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -11,7 +12,8 @@ from urllib.parse import unquote
 import httptools
 from starlette.applications import Starlette
 
-from services.ingress import answers
+from services.ingress import answers, head
+from services.ingress.date_field import DateField
 from services.ingress.receive import Receiver
 from services.ingress.request import Request
 from services.ingress.site import visited
@@ -22,6 +24,11 @@ _BARE: Final = frozenset({"/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle"})
 DEFAULT: Final = "default"
 """The endpoint of the bare paths."""
 
+_SERVER: Final = b"*"
+"""The target that is the server itself, and no path of it."""
+
+_SCHEMES: Final = frozenset({"http", "https"})
+
 _USUAL_BYTES: Final = 256
 """Targets up to this length are worth remembering; what an attacker sends in their place costs no memory."""
 
@@ -30,10 +37,13 @@ def endpoint_of(target: bytes) -> str | None:
     """The endpoint that a request's target names; None when it is not a webhook's.
 
     Raises:
-        httptools.HttpParserInvalidURLError: it is no target at all.
-        UnicodeDecodeError: nor is it.
+        httptools.HttpParserInvalidURLError: it is no target at all, a URL of another scheme, or one with a user in it
+            (RFC 9110, 4.2.4).
+        UnicodeDecodeError: it is no target at all.
     """
     url: Any = httptools.parse_url(target)  # its stubs know of no target without a path
+    if url.schema is not None and (url.userinfo is not None or url.schema.decode("ascii").lower() not in _SCHEMES):
+        raise httptools.HttpParserInvalidURLError
     path = unquote((url.path or b"/").decode("ascii"))
     if path.startswith(_PREFIX):
         return path[len(_PREFIX) :]
@@ -46,22 +56,36 @@ _usual = lru_cache(maxsize=256)(endpoint_of)
 class Application:
     """Answers every request of one process."""
 
-    def __init__(self, receiver: Receiver, site: Starlette, telling: Telling) -> None:
+    def __init__(self, receiver: Receiver, site: Starlette, telling: Telling, now_us: Callable[[], int]) -> None:
         self._receiver = receiver
         self._site = site
         self._telling = telling
         self.answered = telling.answered
         self.held_bytes = 0
+        self.date = DateField(now_us)
+        self.leaving = False
+        """True once the process is to end: each answer is then the last one of its connection."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     def hear(self, request: Request) -> None:
         """The head is whole: note whose path it is, and `refusal` when that can be said already."""
         target = request.target
+        if self.leaving:
+            request.keeps = False
         try:
+            found = head.fields_of(request)
+            request.refusal = head.edge(request, found)
+            if request.refusal is not None:
+                return
+            if target == _SERVER:
+                request.refusal = answers.OPTIONS if request.method == b"OPTIONS" else answers.TARGET
+                return
             request.endpoint = _usual(target) if len(target) <= _USUAL_BYTES else endpoint_of(target)
             if request.endpoint is not None:
-                self._receiver.hear(request)
+                self._receiver.hear(request, found)
+            else:
+                request.refusal = head.size(found)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
             request.refusal = answers.FRAMING
         except Exception:  # noqa: BLE001 - see above

@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from services.ingress import answers
 from services.ingress.answers import Answer
+from services.ingress.date_field import DateField
 from services.ingress.hearing import Hearing, Unreadable
 from services.ingress.request import Request
 
@@ -35,9 +36,11 @@ class Application(Protocol):
 
     Attributes:
         held_bytes: What all connections hold of bodies that are not whole; they keep it.
+        date: The `Date` of every answer.
     """
 
     held_bytes: int
+    date: DateField
 
     def hear(self, request: Request) -> None:
         """The head is whole: note whose path it is, and `refusal` when that can be said already."""
@@ -126,10 +129,10 @@ class Connection:
     # What uvicorn's server asks.
 
     def shutdown(self) -> None:
-        """The process ends: close when nothing is owed, else behind the last answer."""
+        """The process ends: close when nothing is owed or begun, else behind the last answer."""
         request = self._hearing.request
-        if request is not None and request.version:
-            request.keeps = False
+        if request is not None:
+            request.keeps = False  # where its head is still to come, whoever hears that says so again
         elif self._owed:
             self._deafen()
         else:
@@ -220,7 +223,7 @@ class Connection:
         while owed and (answer := owed[0].given) is not None and not transport.is_closing():
             first = owed.popleft()
             last = answer.closes or not first.keeps or (self._deaf and not owed)
-            data = answer.closing if last else answer.kept
+            data = answer.line + self._application.date.at(now_s) + (answer.closing if last else answer.kept)
             transport.write(data if first.method != b"HEAD" else data[: data.index(b"\r\n\r\n") + 4])
             self._waiting_since_s = now_s
             if last:

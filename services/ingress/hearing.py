@@ -2,7 +2,8 @@
 
 Rule: never more of a body in memory than the cap; a body that is refused, or of no webhook, is read and forgotten, and
 so are trailers. `Upgrade` is ignored (RFC 9110, 7.8): such a request is what it would be without. Whatever cannot be
-read in one way only is `Unreadable`.
+read in one way only is `Unreadable`. An answer does not depend on the pieces in which the bytes come: a head is judged
+when it is whole, and one that gets too long before is cut off at the same byte.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,16 @@ import httptools
 from schemas.webhook import BODY_MAX_BYTES
 from services.ingress import answers
 from services.ingress.answers import Answer, Field
+from services.ingress.head import TARGET_MAX_BYTES
 from services.ingress.request import Request
 
 UNREAD_MAX_BYTES: Final = 64 * 1024
-"""What may come of a request beside its body: a head still incomplete after so many bytes is cut off (the exact caps
-are judged when it is whole), and so are trailers."""
+"""What may come of a request beside its body, white space and trailers included. Well above the largest head that the
+exact caps allow (services/ingress/head.py): a head without end is cut off here."""
+
+_PIECE_BYTES: Final = 16 * 1024
+"""The parser is fed no more at once. What stood before a request in its piece is counted to it, and may be the body of
+the request before: it is less than what lies between the largest head and `UNREAD_MAX_BYTES`."""
 
 _A_BYTES_CHUNK: Final = 8
 """A byte of body may come as a chunk of its own: `1`, CR, LF, the byte, CR, LF; and a little for an extension."""
@@ -72,7 +78,6 @@ class Hearing:
         self._fields: list[Field] = []
         self._parts: list[bytes] = []
         self._come_bytes = self._piece_bytes = 0
-        self._expects = False
         self._has_head = False
 
     @property
@@ -86,15 +91,29 @@ class Hearing:
         Raises:
             Unreadable: and what comes after them must not be fed.
         """
+        while len(data) > (room := self._room):
+            self._feed_piece(data[:room])
+            data = data[room:]
+        self._feed_piece(data)
+
+    @property
+    def _room(self) -> int:
+        """How many bytes the parser is fed at once: none of a head behind the one at which it is cut off."""
+        if self.request is None or self.request.version:
+            return _PIECE_BYTES
+        return min(_PIECE_BYTES, UNREAD_MAX_BYTES + 1 - self._come_bytes)
+
+    def _feed_piece(self, data: bytes) -> None:
         self._piece_bytes = len(data)
         self._come_bytes += self._piece_bytes
         try:
             self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise Unreadable(answers.FRAMING) from error
+            raise Unreadable(self._refused(answers.FRAMING)) from error
         request = self.request
         if request is not None and self._come_bytes > UNREAD_MAX_BYTES + _A_BYTES_CHUNK * request.size_bytes:
-            raise Unreadable(answers.FRAMING if request.version else answers.HEAD_TOO_LARGE)
+            long = answers.TARGET_TOO_LONG if len(self._target) > TARGET_MAX_BYTES else answers.HEAD_TOO_LARGE
+            raise Unreadable(answers.FRAMING if request.version else self._refused(long))
 
     def drop(self) -> None:
         """Forget what came of the body, and what will."""
@@ -121,7 +140,7 @@ class Hearing:
         if self.request is None:
             self.request = self._begin()
             self._come_bytes = self._piece_bytes
-        self._target, self._fields, self._expects, self._has_head = b"", [], False, False
+        self._target, self._fields, self._has_head = b"", [], False
 
     def on_url(self, part: bytes) -> None:
         """Part of the target."""
@@ -129,12 +148,8 @@ class Hearing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; trailers come by this way too, and are nobody's."""
-        if self._has_head:
-            return
-        name = name.lower()
-        self._fields.append((name, value.strip(b" \t")))  # RFC 9112, 5.1: white space around a value is not of it
-        if name == b"expect":
-            self._expects = True
+        if not self._has_head:  # RFC 9112, 5.1: white space around a value is not of it
+            self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The head is whole.
@@ -157,7 +172,7 @@ class Hearing:
         request.head_bytes = self._come_bytes
         self._has_head = True
         self._heard(request)
-        if self._expects and version == "1.1":
+        if request.waits:
             if request.refusal is not None:  # this sender waits for our answer: asking for the body would be a lie
                 raise ValueError
             self._expected()
@@ -193,6 +208,12 @@ class Hearing:
             request.body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
         self._whole(request)
+
+    def _refused(self, answer: Answer) -> Answer:
+        """Returns the refusal of what has no whole head; notes its method, since an answer to HEAD has no content."""
+        if self._parser is not None and self.request is not None:
+            self.request.method = self._parser.get_method()
+        return answer
 
     def _feed(self, data: bytes) -> None:
         """Feed the parser; behind an upgrade a fresh one reads the same head without it, and then the body."""

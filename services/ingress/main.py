@@ -58,6 +58,9 @@ PLAIN: Final[dict[str, Any]] = {
 }
 """What uvicorn shall leave out; a benchmark's bare servers leave out the same."""
 
+_ANSWERS_S: Final = 3
+"""What is owed when listening ends is answered within this: no answer takes longer than 2.7 s."""
+
 _CHECK_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 
@@ -159,14 +162,15 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
         settle_garbage()
 
     def drain() -> None:
-        receiver.draining = True
+        application.leaving = True
         health.draining = "draining"
-        log.info("draining", in_flight=writer.in_flight)
+        log.info("draining", in_flight=writer.owed)
 
     _measure(writer, spools)
     pages = site(health.checks, health.notes)
-    config = _server_config(Application(receiver, pages, telling), pages, settings)
-    server = Server(config, settings, Turns(started, drain, lambda: writer.owed))
+    application = Application(receiver, pages, telling, clock.now_us)
+    config = _server_config(application, pages, settings)
+    server = Server(config, settings, Turns(started, drain))
     tasks = [
         asyncio.create_task(_watch_kafka(producer, settings, health), name="kafka-check"),
         asyncio.create_task(held.run(), name="keyring-watch"),
@@ -232,7 +236,7 @@ def _server_config(application: Application, pages: Starlette, settings: Setting
         **PLAIN,
         http=cast("type[asyncio.Protocol]", partial(Connection, application)),
         timeout_keep_alive=cast("int", settings.keep_alive_s),
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=_ANSWERS_S,
     )
 
 

@@ -4,7 +4,7 @@ Rule: the order is fixed: caps, header shape, secret by endpoint, MAC over the r
 write, answer. Nothing is parsed or written for a request that has not proved itself; nothing authentic is filtered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
 from typing import Final
@@ -65,16 +65,18 @@ class Receiver:
         self._written = Recently(WRITTEN_MAX, WRITTEN_US)
         self._buried = Recently(WRITTEN_MAX, WRITTEN_US)
         self._asked = Recently(RECHECK_MAX, RECHECK_US)
-        self.draining = False
 
-    def hear(self, request: Request) -> None:
-        """Judge the head of a request to an endpoint's path: note what it says, or the answer that refuses it."""
-        if self.draining:
-            request.refusal = answers.DRAINING
-        elif self._writer.full:
+    def hear(self, request: Request, found: Mapping[bytes, bytes]) -> None:
+        """Judge the head of a request to an endpoint's path: note what it says, or the answer that refuses it.
+
+        Args:
+            request: The request.
+            found: Its fields by name.
+        """
+        if self._writer.full:
             request.refusal = answers.SATURATED
         else:
-            seen = head.read(request)
+            seen = head.read(request, found)
             if isinstance(seen, Head):
                 request.head = seen
             else:

@@ -34,11 +34,12 @@ class Request:
         version: `1.0` or `1.1`; empty until the head is whole.
         fields: Names in lower case, and values, in their order.
         keeps: Whether its sender wants the connection to stay.
+        head_bytes: Its head was no longer than this: so much came from the piece in which it began to its end.
+        waits: True if its sender sends the body when it is asked to (`Expect: 100-continue`).
         endpoint: Which endpoint of the webhook's paths it names; None for any other path.
         head: What the head of a delivery says, once it was judged and found well.
         refusal: The answer that was found before the body's end; the body is then dropped.
         body: The raw bytes; empty where it was dropped.
-        head_bytes: Its head was no longer than this: so much was read from the chunk in which it began to its end.
         size_bytes: How many bytes of body came, dropped ones too.
         received_us: Our clock when it had proved itself, microseconds UTC; stamped once, no later stage judges by its
             own.
@@ -51,11 +52,12 @@ class Request:
     version = ""
     fields: tuple[Field, ...] | list[Field] = ()
     keeps = False
+    head_bytes = 0
+    waits = False
     endpoint: str | None = None
     head: Head
     refusal: Answer | None = None
     body = b""
-    head_bytes = 0
     size_bytes = 0
     received_us: int
     digest: bytes

@@ -1,6 +1,8 @@
-"""uvicorn's server with a graceful end: unready first, then refusing, then finishing what is in flight.
+"""uvicorn's server with a graceful end: unready first, then deaf to new connections, then finishing what was begun.
 
 Rule: the first SIGTERM or SIGINT begins to drain, a second one stops waiting. It returns; it raises no signal again.
+While it drains it takes deliveries as before, each as the last one of its connection: a balancer that has not seen yet
+that it is unready loses nothing (docs/decisions/0028).
 """
 
 import asyncio
@@ -19,9 +21,6 @@ from services.ingress.connection import Connection
 _TICK_S: Final = 0.1
 """uvicorn's own."""
 
-_DRAIN_MAX_S: Final = 5.0
-"""In flight is nothing longer than librdkafka's timeout; then we stop waiting."""
-
 
 @dataclass(frozen=True, slots=True)
 class Turns:
@@ -30,12 +29,10 @@ class Turns:
     Attributes:
         started: Called once it answers, and a signal finds its handler.
         drain: Called once, when the end begins.
-        in_flight: How many records wait for their report.
     """
 
     started: Callable[[], None]
     drain: Callable[[], None]
-    in_flight: Callable[[], int]
 
 
 class Server(uvicorn.Server):
@@ -81,5 +78,5 @@ class Server(uvicorn.Server):
         if self._drained_s is None:
             self._turns.drain()
             self._drained_s = now_s + self._settings.drain_s
-        elif now_s >= self._drained_s and (self._turns.in_flight() == 0 or now_s >= self._drained_s + _DRAIN_MAX_S):
-            self.should_exit = True
+        elif now_s >= self._drained_s:
+            self.should_exit = True  # whoever waits for an answer gets it: uvicorn waits for connections

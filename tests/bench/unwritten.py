@@ -28,7 +28,7 @@ def unwritten() -> Application:
     held = gates(keyring.load(found.keyring_file))
     writer = Writer(AtOnce(), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
-    return Application(receiver, site(dict), telling)
+    return Application(receiver, site(dict), telling, now_us)
 
 
 def connection(**uvicorns: Any) -> Connection:

@@ -93,6 +93,16 @@ REFUSED: dict[str, tuple[int, Case]] = {
     ),
     "no Host": (400, lambda p: fields(payload=p, without=("Host",)) + p),
     "two Hosts": (400, lambda p: fields("Host: other", payload=p) + p),
+    "Host with a user": (400, lambda p: fields("Host: user@localhost", payload=p, without=("Host",)) + p),
+    "Host as a list": (400, lambda p: fields("Host: localhost, other", payload=p, without=("Host",)) + p),
+    "Host empty": (400, lambda p: fields("Host:", payload=p, without=("Host",)) + p),
+    "expectation of ours alone": (417, lambda p: fields("Expect: 200-ok", payload=p) + p),
+    "a site's path without Host": (400, lambda _: b"GET /livez HTTP/1.1\r\n\r\n"),
+    "a site's path, 65 headers": (
+        431, lambda _: b"GET /livez HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 64 + b"\r\n"
+    ),
+    "a target of 9 kB": (414, lambda p: head(p, path="/v1/genesys/lifecycle?" + "a" * 9_000) + p),
+    "an asterisk": (400, lambda p: head(p, path="*") + p),
     "obs-fold": (400, lambda p: fields("X-Folded: a\r\n b", payload=p) + p),
     "bare LF": (400, lambda p: head(p).replace(b"\r\n", b"\n") + p),
     "NUL in a value": (400, lambda p: fields("X-Nul: a\x00b", payload=p) + p),
@@ -331,7 +341,27 @@ def test_a_sender_that_leaves_in_the_middle_changes_nothing(live: Ingress) -> No
 
 def test_no_answer_names_the_server(live: Ingress) -> None:
     reply = live.post(body())
-    assert set(reply.fields) == {"content-type", "content-length"}
+    assert set(reply.fields) == {"content-type", "content-length", "date"}
+
+
+def test_options_of_the_server_itself_are_answered_without_content(live: Ingress) -> None:
+    found = live.ask(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (found.status, set(found.fields), found.content) == (204, {"date"}, b"")
+
+
+def test_a_head_that_comes_byte_by_byte_is_judged_as_one_that_comes_at_once(live: Ingress) -> None:
+    told = body()
+    for build, status in (
+        (REFUSED["two Hosts"][1], 400),
+        (REFUSED["a target of 9 kB"][1], 414),
+        (ONE["64 headers"], 200),
+    ):
+        with contextlib.closing(Line(live.port)) as line:
+            for byte in build(raw(told)):
+                line.write(bytes([byte]))
+            line.end()
+            assert [reply.status for reply in line.replies()] == [status]
+    assert written(live, told) == 1
 
 
 def test_the_problem_of_an_answer_is_rfc_9457(live: Ingress) -> None:
@@ -351,7 +381,7 @@ def test_the_openapi_document_is_served(live: Ingress) -> None:
     document = live.get("/openapi.json").said
     assert document["openapi"] == "3.1.0"
     responses = document["paths"]["/v1/genesys/lifecycle/{endpoint}"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "401", "403", "405", "408", "413", "415", "431", "503"}
+    assert set(responses) == {"200", "400", "401", "403", "405", "408", "413", "414", "415", "417", "431", "503"}
     assert document["components"]["schemas"]["Webhook"]["properties"]["event"]["enum"][0] == "installed"
 
 

@@ -29,6 +29,8 @@ _TABBED: Final = re.compile(rb"transfer-encoding:.*\t[ \t]*$", re.IGNORECASE | r
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(;[^\r\n]*)?\r\n")
 _EXTENSION: Final = re.compile(rb"(?:;[a-z]+(?:=[a-z]+)?)*")
+_HOST: Final = re.compile(rb"([\w.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
+_EXPECTED: Final = re.compile(rb"[ \t,]*(100-continue[ \t]*(,[ \t,]*|$))*", re.IGNORECASE)
 _JSON: Final = re.compile(rb"application/json[ \t]*(?:;.*)?", re.IGNORECASE)
 _TIME: Final = re.compile(
     rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
@@ -88,7 +90,8 @@ def word(asked: Request, told: Delivery | Malformed, *, known: bool) -> str:
     """
     endpoint = PATHS[asked.target]
     return (
-        _shape(asked)
+        edge(asked)
+        or _shape(asked)
         or _proof(asked, endpoint)
         or fuzz_reference.word(
             told, now_us=NOW_US, header_us=_time_us(asked) or 0, known=known, bound_to=BOUND[endpoint]
@@ -98,7 +101,7 @@ def word(asked: Request, told: Delivery | Malformed, *, known: bool) -> str:
 
 def may_be_accepted(asked: Request) -> bool:
     """Whether a request to any path at all may have been believed."""
-    return not _shape(asked) and any(not _proof(asked, endpoint) for endpoint in SIGN)
+    return not edge(asked) and not _shape(asked) and any(not _proof(asked, endpoint) for endpoint in SIGN)
 
 
 def _body(asked: Request, rest: bytes) -> tuple[Request, bytes] | None:
@@ -118,7 +121,7 @@ def _body(asked: Request, rest: bytes) -> tuple[Request, bytes] | None:
 def _without_upgrade(asked: Request) -> Request:
     """What it would be without: whether the field counts towards the caps is nobody's business."""
     rest = asked._replace(fields=[field for field in asked.fields if field[0] != b"upgrade"])
-    return rest._replace(is_odd=asked.is_odd or _shape(rest) != _shape(asked))
+    return rest._replace(is_odd=asked.is_odd or edge(rest) != edge(asked))
 
 
 def _chunks(asked: Request, rest: bytes) -> tuple[Request, bytes] | None:
@@ -135,15 +138,27 @@ def _chunks(asked: Request, rest: bytes) -> tuple[Request, bytes] | None:
     return None
 
 
-def _shape(asked: Request) -> str | None:
-    """How it is refused for its form; None when it is not."""
-    hosts, kinds, codings = (asked.all(name) for name in (b"host", b"content-type", b"content-encoding"))
-    if asked.method != b"POST":
-        return "405"
+def edge(asked: Request) -> str | None:
+    """How a request to any path is refused for what HTTP asks of its head; None when it is not."""
+    hosts = asked.all(b"host")
+    if len(asked.target) > 8_000:
+        return "414"
     if len(asked.fields) > 64 or sum(len(name) + len(value) for name, value in asked.fields) > 16 * 1024:
         return "431"
-    if len(hosts) > 1 or (not hosts and asked.version == b"1.1"):
+    if len(hosts) > 1 or (not hosts and asked.version == b"1.1") or not all(map(_HOST.fullmatch, hosts)):
         return "400"
+    if not all(map(_EXPECTED.fullmatch, asked.all(b"expect"))):
+        return "417"
+    if asked.target == b"*":
+        return "204" if asked.method == b"OPTIONS" else "400"
+    return None
+
+
+def _shape(asked: Request) -> str | None:
+    """How a request to a webhook's path is refused for its form; None when it is not."""
+    kinds, codings = (asked.all(name) for name in (b"content-type", b"content-encoding"))
+    if asked.method != b"POST":
+        return "405"
     if len(asked.body) > BODY_MAX_BYTES:
         return "413"
     if len(kinds) != 1 or not _JSON.fullmatch(kinds[0]) or [c.lower() for c in codings] not in ([], [b"identity"]):

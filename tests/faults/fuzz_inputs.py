@@ -63,13 +63,17 @@ _TEXTS: Final = (
 )  # fmt: skip
 _DIGITS: Final = (b"sha256=", b" ", b"\n", b"G", b"\xc3\xa9", b"\xd9\xa1", b"_", b"0x", b"")
 _LINES: Final = (
-    b"Host: localhost", b"Host: a, b", b"Host:", b": a", b"X Space: a", b"X-Folded: a\r\n b", b"X-Nul: \x00", b"",
+    b"Host: localhost", b"Host: a, b", b"Host:", b"Host: [::1]:8080",
+    b"Host: u@a", b"Host: a/b", b"Host: a b", b": a", b"X Space: a", b"X-Folded: a\r\n b", b"X-Nul: \x00", b"",
     b"Content-Type: application/json", b"Content-Type: application/json; charset=utf-8", b"Content-Type: text/plain",
     b"Content-Length: 0", b"Content-Length: 3", b"Content-Length: 262145", b"Content-Length: 00000000000000000003",
     b"Content-Length: +3", b"Content-Length: 3, 3", b"Content-Length: \xb2",
     b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding:",
     b"Transfer-Encoding: \x0bchunked", b"0", b"5;a=b\r\nhello", b"ffffffffffffffff1",
     b"Content-Encoding: gzip", b"Content-Encoding: identity", b"Expect: 100-continue", b"Expect: x",
+    b"Expect: , 100-Continue", b"Expect:", b"OPTIONS * HTTP/1.0", b"GET * HTTP/1.1",
+    b"GET /" + b"a" * 8_000 + b" HTTP/1.1",
+    b"GET http://u@a/livez HTTP/1.1",
     b"Connection: close", b"Connection: keep-alive", b"Connection: Upgrade", b"Upgrade: h2c", b"Upgrade: websocket",
     b"X-Genesys-Signature: " + b"0" * 64, b"X-Genesys-Signature: sha256=" + b"f" * 64, b"X-Genesys-Signature: \xe9",
     b"X-Genesys-Event-Timestamp: 2024-01-15T14:32:10Z", b"X-Genesys-Event-Timestamp: \xe9",

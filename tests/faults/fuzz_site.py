@@ -42,6 +42,7 @@ _TURNS: Final = 1_000
 _HOUR_US: Final = 3_600_000_000
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Z][A-Za-z '-]*")
 _FIELD: Final = re.compile(rb"([a-z][a-z-]*): ([!-~](?:[ -~]*[!-~])?)")
+_DATE: Final = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
 _NEXT: Final = b"HTTP/1.1 "
 _ACCEPTED: Final = {
     answer.kept.partition(b"\r\n\r\n")[2]: answer.reason for answer in TABLE if answer.status == HTTPStatus.OK
@@ -184,7 +185,7 @@ class FuzzSite:
 
     async def _exchange(self, parts: Sequence[bytes], sender: Sender) -> bytes:
         receiver = Receiver(lambda: self._gates, self._writer, self._telling, topic_prefix="", now_us=lambda: NOW_US)
-        application = _Watched(receiver, self._site, self._telling)
+        application = _Watched(receiver, self._site, self._telling, lambda: NOW_US)
         application.faults = self._faults
         connection, wire = Connection(application, server_state=ServerState()), Wire()
         connection.connection_made(wire)
@@ -247,7 +248,9 @@ def answers_in(written: bytes, *, heads: bool) -> list[Told]:
             written = rest
             continue
         fields = _fields(lines)
-        length = int(fields["content-length"])
+        length = 0 if status[1] == b"204" else int(fields["content-length"])
+        assert status[1] != b"204" or "content-length" not in fields, "a length of no content (RFC 9110, 8.6)"
+        assert _DATE.fullmatch(fields["date"]), f"no date: {fields}"
         if heads and length and (not rest or rest.startswith(_NEXT)):
             length = 0
         assert len(rest) >= length, "less content than was said"

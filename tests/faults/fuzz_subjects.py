@@ -122,7 +122,9 @@ class Subjects:
                 break
             # What was not read to its end, in the answerer's eyes, was no HEAD yet.
             assert asked.method != b"HEAD" or told.status == 400 or not told.content, "HEAD is answered with content"
-            if asked.target in fuzz_http.PATHS and not asked.is_odd:
+            if not asked.is_odd and (refused := fuzz_http.edge(asked)):
+                assert told.word == refused, f"expected {refused}, not {told.word}"
+            elif asked.target in fuzz_http.PATHS and not asked.is_odd:
                 read = self._parsed(asked.body)
                 # What came just before it may be written by now, or not yet.
                 expected = {fuzz_http.word(asked, read, known=seen) for seen in (False, asked.body in known)}

@@ -16,8 +16,9 @@ from tests.faults.fuzz_site import NOW_US, answers_in
 from tests.faults.fuzz_subjects import NAMES, Input, Subjects, read, use
 from tests.ingress_process import body, raw
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
-LAST = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+DATE = b"date: Mon, 15 Jan 2024 14:32:10 GMT\r\n"
+OK = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-length: 2\r\n\r\n{}"
+LAST = b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"content-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def test_whatever_was_found_once_is_right_now() -> None:
@@ -79,11 +80,12 @@ def test_answers_are_read_strictly() -> None:
     [
         OK[:-1], OK + b"x", LAST + OK, OK.replace(b"200", b"500"), OK.replace(b"1.1", b"1.0"), OK[:-2] + OK,
         OK.replace(b"content-length: 2", b"content-length: 2\r\ncontent-length: 2"),
-        OK.replace(b": 2", b": 2\r\nlocation: \x00"), OK.replace(b"content-length: 2", b"a: b"),
+        OK.replace(b"th: 2", b"th: 2\r\nlocation: \x00"), OK.replace(b"content-length: 2", b"a: b"),
+        OK.replace(DATE, b""), OK.replace(b"200 OK", b"204 No Content"),
     ],
     ids=[
         "short", "rest", "behind the last", "server error", "version", "HEAD unasked", "length twice", "NUL",
-        "no length",
+        "no length", "no date", "length of no content",
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_a_breach(written: bytes) -> None:
