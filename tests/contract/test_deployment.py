@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from schemas.webhook import BODY_MAX_BYTES
 from services.adapters import health
 from services.adapters.settings import Settings
 from services.cli.wiring import SERVICES
 
 TOP = Path(__file__).parents[2]
 COMPOSE = (TOP / "docker-compose.yml").read_text()
+NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
 FOREIGN = ("kafka", "postgres")
 CHECKER = "check-jsonschema<0.38"
@@ -88,6 +90,27 @@ def test_what_the_image_is_built_from_is_let_in() -> None:
     for path in copied:
         assert f"!{path}" in allowed
         assert (TOP / path).exists()
+
+
+def nginx_says(name: str) -> str:
+    """The one value of a directive of the nginx file."""
+    (found,) = re.findall(rf"^ *{name} (.*);", NGINX, flags=re.MULTILINE)
+    return str(found)
+
+
+def test_nginx_waits_no_longer_than_an_answer_may_take() -> None:
+    settings = Settings()
+    rate, burst = re.findall(r"rate=(\d+)r/s", NGINX), re.findall(r"burst=(\d+)", NGINX)
+    second_try_s, connect_s, read_s = (
+        float(nginx_says(name).removesuffix("ms")) / 1000
+        for name in ("proxy_next_upstream_timeout", "proxy_connect_timeout", "proxy_read_timeout")
+    )
+    assert read_s > settings.ack_timeout_s + settings.spool_timeout_s, "an answer is waited for"
+    assert int(burst[0]) / int(rate[0]) + second_try_s + connect_s + read_s <= 2.7
+    assert f"{settings.keep_alive_s:.0f} s" in NGINX
+    assert settings.keep_alive_s > 60, "nginx closes an idle connection first"
+    assert nginx_says("client_max_body_size") == f"{BODY_MAX_BYTES // 1024}k"
+    assert "non_idempotent" in nginx_says("proxy_next_upstream")
 
 
 async def test_a_container_is_well_while_its_service_answers() -> None:
