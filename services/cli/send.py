@@ -32,6 +32,9 @@ def send(
     endpoint: Annotated[str, typer.Option(help="Whose secret of the keyring signs.")] = "default",
     endpoints_file: Annotated[Path | None, typer.Option(help="The file that `lifecycle up` wrote.")] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Do not tell the simulator's Genesys.")] = False,
+    print_curl: Annotated[
+        bool, typer.Option("--print-curl", help="Send nothing: print the curl line that would, good for 90 seconds.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
     state_dir: Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")] = None,
 ) -> None:
@@ -53,11 +56,19 @@ def send(
     raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
     _judge(raw)
     secret = _secret(Path(_needed(places, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
+    headers = sender.headers(secret, raw, now)
+    if print_curl:
+        line = sender.curl(target, raw, headers)
+        if as_json:
+            show.as_json({"key": of.key, "curl": line})
+        else:
+            print(line)
+        return
     try:
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
             if places.get("simulator") and not unknown:
                 sender.tell_genesys(client, places["simulator"], EventType(event), of)
-            answer = sender.read(client.post(target, content=raw, headers=sender.headers(secret, raw, now)))
+            answer = sender.read(client.post(target, content=raw, headers=headers))
     except httpx2.HTTPError as error:
         raise Failure(Exit.UNREACHABLE, f"{type(error).__name__}: {error}") from None
     if as_json:

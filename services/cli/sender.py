@@ -3,6 +3,8 @@
 Rule: the body is built and signed here once; the bytes that were signed are the bytes that are sent.
 """
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -75,6 +77,19 @@ def body(
 def headers(secret: bytes, raw: bytes, now_us: int) -> dict[str, str]:
     """The headers of one delivery attempt."""
     return webhook_sent.headers(sign(secret, raw), now_us)
+
+
+def curl(url: str, raw: bytes, fields: Mapping[str, str]) -> str:
+    """Returns the shell line that sends one delivery attempt by curl: these bytes, and what proves them.
+
+    Args:
+        url: The webhook's URL.
+        raw: The body that was signed.
+        fields: Its headers.
+    """
+    given = [word for name, value in fields.items() for word in ("--header", f"{name}: {value}")]
+    options = ["--silent", "--show-error", "--fail-with-body", "--globoff", "--max-time", f"{TIMEOUT_S:.0f}"]
+    return shlex.join(["curl", *options, *given, "--data-binary", raw.decode(), url])
 
 
 def read(response: httpx2.Response) -> Answer:

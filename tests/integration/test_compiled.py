@@ -17,6 +17,7 @@ _JUDGES = (
         "binding", "breaker", "freshness", "ingress_connection", "ingress_memory", "ingress_writer", "instant",
         "keyring_watch", "signature", "spooled", "webhook",
     )),
+    "contract/test_ingress_edge.py",
     "integration/test_ingress_answers.py",
     "integration/test_ingress_life.py",
     "integration/test_ingress_spool.py",
