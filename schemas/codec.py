@@ -88,7 +88,7 @@ def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, b
         key: The Kafka key.
         ce_id: Equal for equal bytes.
         received_at_us: When the ingress had it; stamped once. Becomes `ce_time` and the header `received_at`.
-        beside: The other headers that ride along: `endpoint`, `event_timestamp_header`, `redrive_id`, `traceparent`.
+        beside: The other headers that ride along: `endpoint`, `event_timestamp_header`, `traceparent`.
     """
     time = rfc3339(received_at_us).encode()
     headers = [_SPECVERSION, ("ce_id", ce_id.encode()), _INGRESS, _WEBHOOK, ("ce_time", time), _CONTENT_TYPE]

@@ -22,7 +22,7 @@ class DeadLetter(Record):
     """The topic it came from, or `ingress`."""
     at: Instant
     headers: dict[str, str]
-    """The headers of the record it was, for redrive."""
+    """The headers of the record it was."""
     body_base64: str
 
     @property

@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     uid: str
     event: EventType
     f: str
-    """Keyed hash of what the event says (spec section 3)."""
+    """Keyed hash of what the event says: equal for a restamped retry."""
     marked: bool
     """All deliveries of the counting variant were marked as retries."""
     tenant_id: str | None

@@ -64,20 +64,18 @@ class Topic:
 
 
 RECEIVED = Topic(
-    "lifecycle.received", True, ("ingress", "reconciler", "redrive"), ("ledger",), 7 * DAY_MS,
+    "lifecycle.received", True, ("ingress", "reconciler"), ("ledger",), 7 * DAY_MS,
     restricted=True, log_append_time=True,
 )  # fmt: skip
-EVENTS = Topic("lifecycle.events", True, ("ledger",), ("downstream", "console"), 30 * DAY_MS)
+EVENTS = Topic("lifecycle.events", True, ("ledger",), ("downstream", "operators"), 30 * DAY_MS)
 DESIRED = Topic("lifecycle.desired", True, ("ledger",), ("provisioner",), 7 * DAY_MS, restricted=True)
-OUTCOMES = Topic(
-    "lifecycle.outcomes", True, ("provisioner",), ("ledger", "provisioner", "downstream", "console"), 30 * DAY_MS
-)
-TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "downstream", "reconciler", "console"), None)
+OUTCOMES = Topic("lifecycle.outcomes", True, ("provisioner",), ("ledger", "provisioner", "downstream"), 30 * DAY_MS)
+TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "downstream", "reconciler", "operators"), None)
 AUDIT = Topic(
     "lifecycle.audit",
     True,
     ("ledger", "provisioner", "operators", "reconciler"),
-    ("archive", "console"),
+    ("archive", "operators"),
     400 * DAY_MS,
 )
 DEAD_LETTERS = Topic("lifecycle.dead-letters", False, ("all",), ("operators",), 30 * DAY_MS, restricted=True)

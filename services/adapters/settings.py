@@ -20,7 +20,7 @@ class Unusable(Exception):
 
 
 class Settings(BaseModel):
-    """What an operator may set. `doctor` prints this table."""
+    """What an operator may set. `lifecycle doctor --settings` prints this table."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True)
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
     state_dir: Path = Path(".lifecycle")
     """Everything a service keeps on local disk; losing it loses no event."""
     keyring_file: Path = Path("keyring.json")
-    """Endpoint secrets and key material (spec section 2)."""
+    """Endpoint secrets and key material; `lifecycle keyring init` makes it."""
     plan_file: Path | None = None
     """The provisioning plan; absent: the guide's plan, shipped with the provisioner."""
     orgs_dir: Path = Path("orgs")
@@ -48,7 +48,7 @@ class Settings(BaseModel):
 
     # Listening
     host: str = "127.0.0.1"
-    """Address that ingress, simulator and console listen on; a public one is a decision."""
+    """Address that each service listens on; a public one is a decision."""
     port: Port = 8080
     """Port of the service (ingress, simulator); 0 takes a free one."""
     metrics_port: Port = 0
@@ -56,14 +56,14 @@ class Settings(BaseModel):
 
     # Ingress
     ack_timeout_s: float = Field(default=1.2, gt=0, le=1.2)
-    """How long Kafka may take before the answer is another (spec section 2)."""
+    """How long Kafka may take before the spool is asked; an answer takes at most 2.7 s."""
     receive_timeout_s: float = Field(default=1.0, gt=0, le=1.0)
     """How long a body may take to arrive."""
     spool_dir: Path | None = None
     """Where deliveries wait while Kafka is slow or away. Naming it declares that it outlives process and machine (a
     persistent volume, never an emptyDir); absent: no spool, and Kafka's trouble is 503."""
     spool_timeout_s: float = Field(default=0.4, gt=0, le=0.4)
-    """How long the spool may take before the answer is 503 (spec section 2)."""
+    """How long the spool may take before the answer is 503."""
     spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Size at which the spool closes."""
     spool_max_age_s: float = Field(default=21_600.0, gt=0, le=21_600)
@@ -75,7 +75,8 @@ class Settings(BaseModel):
     keep_alive_s: float = Field(default=75.0, gt=0)
     """How long an idle connection stays open; longer than the proxy in front keeps its own (nginx: 60 s)."""
     drain_s: float = Field(default=1.0, ge=0)
-    """Between SIGTERM and the end of listening: long enough for a balancer to see `/readyz` say no."""
+    """Between SIGTERM and the end of listening: `/readyz` says no, so that a balancer sends elsewhere; what comes all
+    the same is taken."""
 
     # Ledger
     published_names: tuple[str, ...] = ("crmEndpoint", "syncInterval", "featureFlags")

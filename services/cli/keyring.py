@@ -1,4 +1,4 @@
-"""`lifecycle keyring`: makes, shows and changes the file of secrets (spec section 2).
+"""`lifecycle keyring`: makes, shows and changes the file of secrets.
 
 Rule: a secret is printed where `--show-secret` asks for it, and nowhere else; elsewhere it is said where it stands.
 """
@@ -25,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standa
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
 OVERLAP_MAX_S: Final = 24 * 3600
-"""Two secrets are one more than needed; the sender has given up its retries after 20 minutes (spec section 1)."""
+"""Two secrets are one more than needed; the sender has given up its retries after 20 minutes (docs/webhook.md)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,6})([smh])|0", re.ASCII)

@@ -35,7 +35,7 @@ def endpoint(orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBOD
 
 
 def fresh() -> Json:
-    """A keyring with one endpoint `default` and key material, as the file holds it (spec section 2)."""
+    """A keyring with one endpoint `default` and key material, as the file holds it (schemas/keyring.py)."""
     return {
         "endpoints": {"default": endpoint()},
         "material": {

@@ -66,7 +66,10 @@ def reconcile(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="JSON Lines: one delivery a line, `received_at` and `body` (spec 8.1).")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON Lines: one delivery a line, `received_at` (RFC 3339) and `body` (what was posted)."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Fold a history offline and say, per delivery and per key, what was decided and why."""

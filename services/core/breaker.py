@@ -4,7 +4,7 @@ Rule: it opens on `FAILURES` failures in a row, or when more than one acknowledg
 `WINDOW_S` took longer than `SLOW_S`. Once open, one probe is let through every `PROBE_S`, and only a probe that
 succeeds closes it, or the end of every spool behind it. Pure: the time comes in, in seconds of any clock that does not
 jump.
-Sources of the constants: the specification's section 2 and the answer's budget of 2.7 s.
+Source of the constants: an answer takes at most 2.7 s.
 """
 
 from enum import StrEnum

@@ -9,13 +9,13 @@ that shows the system well closes the circuit. Pure: the time comes in, in secon
 from typing import Final
 
 FAILURES: Final = 5
-"""As before Kafka (spec section 2)."""
+"""As before Kafka (services/core/breaker.py)."""
 REFUSALS: Final = 2
 """One refused key may be refused alone; a second one in a row means that everybody is."""
 PROBE_S: Final = 5.0
 AWAY_S: Final = 60.0
-"""Spec section 6: waits are at most this long, and a system that refuses the operator is asked this often. Sagas that
-wait are woken when the system is well again."""
+"""No wait is longer, and a system that refuses the operator is asked this often. Sagas that wait are woken when the
+system is well again."""
 
 
 class Circuit:

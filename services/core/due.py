@@ -11,7 +11,7 @@ from schemas.values import Key
 from services.core.reconcile import Memory, Rules, Tenants, is_asked
 
 RECHECK_EVERY_US: Final = 300_000_000
-"""Spec section 7: at most once per 5 min each."""
+"""A key is asked about at most once in 5 minutes."""
 SETTLE_US: Final = 2_000_000
 """A `Date` has whole seconds: read sooner, an observation could be ordered before the event that asked for it."""
 

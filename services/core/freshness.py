@@ -1,8 +1,8 @@
 """Tells a replay from a retry: the time rule of the ingress, as a table.
 
 Rule: only the signed `eventTimestamp` (B) bounds the age of a delivery; the header (H) is free to whoever replays it
-and is a plausibility filter. First row that applies; T1 to T7 are their names here and in the tests. The rule in one
-paragraph: spec section 2, "Time rule".
+and is a plausibility filter. First row that applies; T1 to T7 are their names here and in the tests. The rule for
+senders: docs/webhook.md, "Time".
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation"
 """What `{tenant.…}` may name."""
 
 REISSUED: Final = frozenset({"oauth"})
-"""Kinds that are undone and done again when an `uninstalled` lay between two installs (spec section 4)."""
+"""Kinds that are undone and done again when an `uninstalled` lay between two installs."""
 
 LEFT_BEHIND: Final = frozenset({"archive"})
 """Kinds whose undo leaves something on purpose: nothing to look for afterwards."""

@@ -19,7 +19,7 @@ from services.core.look import ABSENT, Look, differences, look_at, observed
 
 REMOVE_LEAST: Final = 5
 REMOVE_PERCENT: Final = 2
-"""At most the greater of the two in one run (spec section 7)."""
+"""At most the greater of the two in one run (docs/decisions/0002)."""
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
 """A first sight that nobody confirmed within a day is no first sight any more."""
 

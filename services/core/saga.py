@@ -21,7 +21,7 @@ from services.core.plan import Plan, Step, UndoBy, schema_name
 from services.core.references import Facts, substitute, used_configuration
 
 HELD_US: Final = 60_000_000
-"""How long a version that another tenant stands in the way of waits before it is tried again (spec section 6)."""
+"""How long a version that another tenant stands in the way of waits before it is tried again."""
 
 GRACE: Final = "grace"
 """Reason of a wait for a step's `destroy_after`."""

@@ -29,7 +29,7 @@ from services.core.saga import (
 )
 
 SWEEP_AFTER_US: Final = 60_000_000
-"""Beside the longest call: when a life that ended is looked up again (spec section 6)."""
+"""Beside the longest call: when a life that ended is looked up again."""
 
 FAILS: Final[Mapping[Phase, Phase]] = {
     Phase.CREATING: Phase.COMPENSATING,

@@ -83,7 +83,7 @@ TABLE: Final = (
     ),
     Line("installed", "anything else, compensating, or held", lambda _: True, Stage.PENDING_INSTALL),
 )
-"""Spec section 4, line by line."""
+"""The first line that applies is the stage."""
 
 FORMER_LIFE: Final = "former_life"
 """Reason of an install that waits until the teardown of the key's former life ends."""

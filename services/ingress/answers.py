@@ -1,7 +1,7 @@
 """Every answer of the ingress, as a table: the only file that chooses an HTTP status.
 
 Rule: an answer is a value made once; a refusal says to its sender what the table says and nothing about the reason,
-which goes to metric and log. Errors are problem details. Sources: the specification's section 2, RFC 9110, RFC 9457.
+which goes to metric and log. Errors are problem details. Sources: docs/webhook.md, RFC 9110, RFC 9457.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Rule: a record leaves the spool after its delivery report, and not a moment before. One that Kafka refuses, or does not
 take in time, is passed over and tried again later: it holds up no other, and it is not the only one that may probe.
-One that has waited longer than the ledger may be told of it (spec section 2, 6 h) changes no state any more: it goes to
+One that has waited longer than the ledger may be told of it (6 h) changes no state any more: it goes to
 dead letters, and its key to a re-check.
 """
 

@@ -1,6 +1,6 @@
 """The requests in the bytes of a connection, and how each must be answered: the referee of the wire.
 
-Rule: nothing here asks the code that is judged. RFC 9112 is read strictly, and so is the specification's section 2;
+Rule: nothing here asks the code that is judged. RFC 9112 is read strictly, and so is docs/webhook.md;
 what this reader cannot read, no ingress may accept.
 """
 

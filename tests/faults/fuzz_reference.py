@@ -1,7 +1,7 @@
 """What the ingress must make of a delivery, said a second time and otherwise: the referee of the fuzzer.
 
-Rule: nothing here asks the code that is judged. Python's own `json` and `hmac`, the published JSON Schema, and the
-specification's section 2 as it is written.
+Rule: nothing here asks the code that is judged. Python's own `json` and `hmac`, the published JSON Schema, and
+docs/webhook.md as it is written.
 """
 
 import hmac
