@@ -142,7 +142,7 @@ def test_every_200_before_the_end_is_in_the_topic(kafka_bootstrap: str, topic_pr
         assert running.process.wait(20) == 0
         for sender in senders:
             sender.join()
-        assert statuses == {200}
+        assert statuses == {200} or running.logged("unwritten"), "the end refuses nobody; a slow Kafka may"
         assert {record.key() for record in running.records(RECEIVED)} >= {name.encode() for name in accepted}
 
 
