@@ -4,8 +4,8 @@ Rule: a text that is a picture of something that must be absent (an example of a
 """
 
 import ast
+import os
 import re
-import subprocess
 import tokenize
 from collections.abc import Iterator
 from functools import cache
@@ -35,11 +35,15 @@ class Text(NamedTuple):
 
 
 @cache
-def tracked() -> tuple[str, ...]:
-    """Every file of the repository, new ones too."""
-    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    found = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, check=True).stdout.split("\n")
-    return tuple(name for name in found if name and (TOP / name).exists())
+def files() -> tuple[str, ...]:
+    """Every file of the repository, as its folders show; what is built and cached is none of it."""
+    found = list[str]()
+    for place, folders, names in os.walk(TOP):
+        folders[:] = sorted(name for name in folders if name == ".ci" or not name.startswith((".", "_")))
+        if Path(place) == TOP:
+            folders[:] = [name for name in folders if name not in {"build", "dist"}]
+        found += [(Path(place) / name).relative_to(TOP).as_posix() for name in sorted(names)]
+    return tuple(found)
 
 
 @cache
@@ -48,20 +52,20 @@ def read(name: str) -> str:
 
 
 def documents() -> list[str]:
-    return [name for name in tracked() if name.endswith(".md")]
+    return [name for name in files() if name.endswith(".md")]
 
 
 def plain() -> list[str]:
     """Files that people read and that are neither documents nor Python."""
     return [
         name
-        for name in tracked()
+        for name in files()
         if name.startswith(("deploy/", ".ci/", "docker-compose", "Makefile")) and not name.endswith((".py", ".md"))
     ]
 
 
 def python(*folders: str) -> list[str]:
-    return [name for name in tracked() if name.endswith(".py") and name.startswith(folders) and name not in PICTURES]
+    return [name for name in files() if name.endswith(".py") and name.startswith(folders) and name not in PICTURES]
 
 
 @cache

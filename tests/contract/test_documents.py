@@ -20,6 +20,7 @@ from tests.named import (
     Text,
     commands,
     documents,
+    files,
     identifiers,
     lines,
     matches,
@@ -31,7 +32,6 @@ from tests.named import (
     read,
     spans,
     strings,
-    tracked,
     wrong_in,
 )
 
@@ -169,7 +169,7 @@ def test_every_path_that_is_named_exists() -> None:
 
 
 def test_every_file_that_is_named_alone_exists_or_is_written_by_the_program() -> None:
-    there = {Path(name).name for name in tracked()}
+    there = {Path(name).name for name in files()}
     there |= {text.text.rpartition("/")[2] for name in python("services/") for text in strings(name)}
     texts = [text for name in documents() for text in spans(name) if _ALONE.fullmatch(text.text)]
     assert texts
@@ -188,7 +188,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 def test_every_test_that_is_named_exists() -> None:
     there = {word for name in python("tests/") for word in re.findall(r"def (test_\w+)", read(name))}
-    there |= {Path(name).stem for name in tracked()}
+    there |= {Path(name).stem for name in files()}
     named = [text for name in documents() for text in matches(name, _TEST)]
     assert len(named) > 20
     none(text.says() for text in named if text.text not in there)

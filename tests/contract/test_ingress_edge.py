@@ -110,7 +110,7 @@ async def test_http_1_0_needs_no_host_and_a_bad_one_is_refused_there_too(site: S
     assert await answered(site, plain("GET /livez", b"Host: a", b"Host: a", version="1.0")) == [400]
 
 
-@pytest.mark.parametrize("target", ["http://user@a/livez", "http://u:p@a/livez", "ftp://a/livez", "file:///livez"])
+@pytest.mark.parametrize("target", ["http://user@a/livez", "http://u:p@a/livez", "ftp://a/livez", "http://a,b/livez"])
 async def test_a_target_with_a_user_or_of_another_scheme_is_refused(site: Site, target: str) -> None:
     assert await answered(site, plain(f"GET {target}", b"Host: a")) == [400]
     assert await answered(site, request(raw(body()), path=target.replace("/livez", PATH))) == [400]
