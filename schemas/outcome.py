@@ -54,5 +54,5 @@ class Outcome(Record):
     """`refused`, `exhausted`, `blocked`, `contradicted`, …: the class of the last answer, never its text."""
     reason: str | None = Field(default=None, max_length=WORDS_MAX)
     """`retrying`, `system_away`, `system_refuses`, `waiting_for:STEP` (from 15 minutes on), `compensating`, `grace`,
-    `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or `STEP_CLASS`."""
+    `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or the step and its last answer's class."""
     at: Instant

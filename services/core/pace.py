@@ -1,7 +1,7 @@
 """The waits of a saga: between the tries of a step, before a tenant counts as unwell, and before it is tried again.
 
 Rule: a wait grows with the number of failures up to a limit, and a wait that a system asks for is kept, up to an hour.
-Source of every default: spec section 6.
+The defaults and their reasons: docs/decisions/0033.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Writes docs/plan.md, the reference page of a plan's keys and kinds, from the tables that refuse other keys.
 
-`python -m services.provisioner.plan_page` writes; with `--check` it only says whether the page differs and ends 1 then.
+`make plan-page` writes; `make check` only says whether the page differs, and ends 1 then.
 """
 
 import json
