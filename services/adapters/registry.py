@@ -14,33 +14,37 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
 from services.adapters.claims import Claim, Head, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
+from services.adapters.postgres import SAFE, Connection, Pool
 from services.adapters.settings import Unusable
 
 SCHEMA: Final = "lifecycle"
 """Of PostgreSQL, where a provisioner has its registry."""
 
 _MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
-_SAFE: Final[dict[str, Any]] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
+_WAIT_S: Final = 10.0
+"""For a connection."""
+_SESSION: Final = {
+    "statement_timeout": "10s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "15s",
 }
-_SESSION: Final = "-c statement_timeout=10s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
 """A process that was stopped in the middle of a transaction holds its locks no longer than this. Kafka has less time to
 acknowledge what `drain` handed over."""
 
-_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.InsufficientPrivilege,
+)
 """Nothing wrong with what was asked. Internal errors are the server's own state: it only reads after a fail-over, a
-transaction sat idle for too long, a page is broken."""
+transaction sat idle for too long, a page is broken. A right that is missing is the operator's to give."""
 
 _NO_TABLES: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 _ELSEWHERE: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
@@ -48,8 +52,6 @@ _ELSEWHERE: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
 
 _UNREADABLE_S: Final = 60.0
 """How long a row waits that another release wrote, or that somebody edited."""
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 def usable(name: str, url: str) -> str:
@@ -88,16 +90,9 @@ class Registry:
         """
         self._url, self._schema, self._lease_s, self._worker = url, schema, lease_s, worker
         self._org_limit = org_limit
-        self._pool = AsyncConnectionPool(
-            url,
-            min_size=1,
-            max_size=connections,
-            kwargs={"autocommit": True, "options": f"-c search_path={schema} {_SESSION}", **_SAFE},
-            open=False,
-            configure=self._connected,
-            timeout=10.0,
-            reconnect_timeout=5.0,
-        )
+        # A connection that ended is to be noticed: the next one may lead to another server.
+        self._pool = Pool(url, at_most=connections, configure=self._connected, at_least=1, checked=False)
+        self._settings = {"search_path": sql.Identifier(schema).as_string(), **_SESSION}
         self._server: tuple[Any, ...] | None = None
         self.losses = 0
         """How often a connection was lost, or led to another server: what was known of the registry may not be so."""
@@ -111,7 +106,7 @@ class Registry:
             RegistryAway: no database answers.
         """
         try:
-            async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_SAFE) as session:
+            async with await Connection.connect(self._url, autocommit=True, **SAFE) as session:
                 await _migrate(session, self._schema)
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
@@ -155,16 +150,14 @@ class Registry:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
-        """Hold the lock of recoveries; false when another process has it."""
-        async with self._session() as session:
+        """Hold the lock of recoveries; false when another process has it.
+
+        It is a transaction's, which ends with it: a lock of a session would stay with a pooler's connection.
+        """
+        async with self._session() as session, session.transaction():
+            await session.execute(statements.NO_IDLE_LIMIT)
             found = await (await session.execute(statements.RECOVERY_LOCK, (self._schema,))).fetchone()
-            if found is None or not found[0]:
-                yield False
-                return
-            try:
-                yield True
-            finally:
-                await session.execute(statements.RECOVERY_UNLOCK, (self._schema,))
+            yield bool(found and found[0])
 
     async def begin_recovery(self) -> None:
         """Stop every claim, make leases void, and every later epoch greater than any before."""
@@ -327,12 +320,13 @@ class Registry:
             written = await (_bind_and_write if binds else _write)(session, row)
             if written is None:
                 return TenantTaken()
-            if written:
-                claim.journal, claim.held_until_s = journal, held_until_s
-                if before is not None and before != tenant_id:
-                    await _unbind(session, before)
-                return Written()
-            now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
+            if written and before is not None and before != tenant_id:
+                await _unbind(session, before)
+            if not written:
+                now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
+        if written:
+            claim.journal, claim.held_until_s = journal, held_until_s
+            return Written()
         if now is None or now[0] != claim.epoch:
             return Lost()
         claim.desired = Desired.model_validate_json(now[1])
@@ -377,17 +371,36 @@ class Registry:
             return len(found), len(acknowledged)
 
     async def _connected(self, session: Connection) -> None:
-        """Note where a new connection leads."""
+        """Note where a new connection leads, and set its session up where it keeps one server process."""
+        await session.notice_pooler()
+        if not session.pooled:
+            await session.execute(*statements.settings(self._settings, local=False))
         server = await (await session.execute(statements.SERVER)).fetchone()
-        self.losses += server != self._server
+        self._note(server if server is None or not session.pooled else server[2:])
+
+    def _note(self, server: tuple[Any, ...] | None) -> bool:
+        """Keep which server was met; true when that is another than before."""
+        is_other = server != self._server
+        self.losses += is_other
         self._server = server
+        return is_other
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Connection]:
+        """A connection whose settings hold.
+
+        Raises:
+            RegistryAway: no statement of this session took effect, or the last may have.
+        """
         try:
-            async with self._pool.connection() as session:
+            async with self._pool.connection(_WAIT_S) as session:
                 try:
-                    yield session
+                    if session.pooled:
+                        async with session.transaction():
+                            await self._settle(session)
+                            yield session
+                    else:
+                        yield session
                 except _ELSEWHERE:
                     await session.close()  # the address may lead to another server by now
                     raise
@@ -395,8 +408,14 @@ class Registry:
                     self.losses += session.closed
         except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
-        except (*_AWAY, psycopg.errors.InsufficientPrivilege) as error:
+        except _AWAY as error:
             raise RegistryAway(_brief(error)) from None
+
+    async def _settle(self, session: Connection) -> None:
+        """Begin a transaction behind a pooler, which may lead to another server now without a connection lost."""
+        server = await (await session.execute(*statements.settings(self._settings, local=True))).fetchone()
+        if self._note(server and server[:2]):
+            raise RegistryAway("the pooler in front of it leads to another server now")
 
 
 def _counted(journal: str) -> int | None:
@@ -433,7 +452,8 @@ async def _bind_and_write(session: Connection, row: dict[str, Any]) -> bool | No
 
 async def _unbind(session: Connection, tenant_id: str) -> None:
     try:
-        await session.execute(statements.UNBIND, (tenant_id,))
+        async with session.transaction():
+            await session.execute(statements.UNBIND, (tenant_id,))
     except psycopg.errors.ForeignKeyViolation:
         return  # somebody has begun to use it in the meantime
 

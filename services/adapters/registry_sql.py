@@ -3,7 +3,10 @@
 Rule: a row is changed by its lease's holder (`epoch`), by intake (only towards a newer version), or by a claim.
 """
 
+from collections.abc import Mapping
 from typing import Final, LiteralString
+
+from psycopg import sql
 
 MIGRATION_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('migrate ' || %s, 0))"
 MIGRATIONS: Final[LiteralString] = """
@@ -83,10 +86,14 @@ UNDER_WAY: Final[LiteralString] = """
     SELECT key FROM sagas
     WHERE phase NOT IN ('empty', 'active', 'rolled_back') OR position('"sweeps":[{' IN journal::text) > 0
 """
-SERVER: Final[LiteralString] = "SELECT inet_server_addr()::text, inet_server_port(), pg_postmaster_start_time()::text"
+_PLACE: Final[LiteralString] = """
+    pg_postmaster_start_time()::text, (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""A server that was started anew and a database that was made anew may hold something older."""
+SERVER: Final[LiteralString] = f"SELECT inet_server_addr()::text, inet_server_port(), {_PLACE}"
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
-RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(hashtextextended('recovery ' || %s, 0))"
-RECOVERY_UNLOCK: Final[LiteralString] = "SELECT pg_advisory_unlock(hashtextextended('recovery ' || %s, 0))"
+RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('recovery ' || %s, 0))"
+NO_IDLE_LIMIT: Final[LiteralString] = "SET LOCAL idle_in_transaction_session_timeout = 0"
 RECOVERY_BEGINS: Final[LiteralString] = "INSERT INTO recovery DEFAULT VALUES"
 RECOVERY_ENDS: Final[LiteralString] = "DELETE FROM recovery"
 NO_TIME_LIMIT: Final[LiteralString] = "SET LOCAL statement_timeout = 0"
@@ -150,3 +157,16 @@ UNBIND: Final[LiteralString] = """
 OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"
 OUTBOX: Final[LiteralString] = "SELECT id, key, topic, seq, value FROM outbox ORDER BY id LIMIT %s"
 OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"
+
+
+def settings(given: Mapping[str, str], *, local: bool) -> tuple[sql.Composed, list[str]]:
+    """Statement and parameters that make settings hold, and say first where they do: `SERVER` without the address.
+
+    Args:
+        given: Name to value.
+        local: Until the transaction's end; else until the session's.
+    """
+    each = sql.SQL(", ").join(
+        sql.SQL("set_config({}, %s, {})").format(sql.Literal(name), sql.Literal(local)) for name in given
+    )
+    return sql.SQL("SELECT {}, {}").format(sql.SQL(_PLACE), each), list(given.values())
