@@ -115,7 +115,7 @@ class Pool:
         checked: bool = True,
         **given: Any,
     ) -> None:
-        """Prepare; nothing connects before `open`.
+        """Prepare; nothing connects yet.
 
         Args:
             url: Of the database.
@@ -139,9 +139,11 @@ class Pool:
             open=False,
         )
         self._failure: asyncio.Future[NoSession] | None = None
+        self._opened = False
 
     async def open(self) -> None:
-        """Take connections from now on."""
+        """Take connections from now on; whoever asks for the first one does it too."""
+        self._opened = True
         await self._pool.open()
 
     async def close(self) -> None:
@@ -159,6 +161,8 @@ class Pool:
         Raises:
             NoSession: none could be opened, or none came free in time.
         """
+        if not self._opened:
+            await self.open()
         connection = await self._take(timeout_s)
         try:
             yield connection

@@ -3,6 +3,7 @@
 Source: PostgreSQL 18 documentation, chapter 54 (message formats). Bytes only: nothing here opens a socket.
 """
 
+import re
 import struct
 from asyncio import StreamReader
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ SSL_REQUEST: Final = 80_877_103
 GSS_REQUEST: Final = 80_877_104
 CANCEL_REQUEST: Final = 80_877_102
 _START_MAX_BYTES: Final = 10_000
-_OPTION: Final = "lifecycle.call="
+_SAID: Final = re.compile(r"set_config\('lifecycle\.call',\s*'([^']*)',\s*true\)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The call that a connection says it is for."""
+    """The call that a transaction says it is for."""
 
     verb: Verb
     key: str
@@ -75,21 +76,19 @@ async def read_message(reader: StreamReader) -> Message:
     return Message(head[:1], await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4))
 
 
-def announced(start: bytes) -> Announced | None:
-    """The call that a start packet announces in its `options`, None where it announces none."""
-    words = start[8:].split(b"\0")
-    given = dict(zip(words[::2], words[1::2], strict=False))
-    options = given.get(b"options", b"").decode("utf-8", "replace").split()
-    text = next((word.partition(_OPTION)[2] for word in options if _OPTION in word), "")
-    parts = text.split(":")
+def announced(statement: str) -> Announced | None:
+    """The call that a statement names by `set_config('lifecycle.call', '…', true)`, None where it names none."""
+    found = _SAID.search(statement)
+    if found is None:
+        return None
     try:
-        verb, *key, generation, idempotency_key = parts
+        verb, *key, generation, idempotency_key = found[1].split(":")
         return Announced(Verb(verb), unquote(":".join(key)), int(generation), unquote(idempotency_key))
     except ValueError:
         return None
 
 
-def error(sqlstate: str, text: str) -> bytes:
-    """An ErrorResponse, and ReadyForQuery outside a transaction."""
+def error(sqlstate: str, text: str, *, in_transaction: bool = False) -> bytes:
+    """An ErrorResponse, and the ReadyForQuery after it."""
     fields = f"SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0".encode()
-    return Message(b"E", fields).raw + Message(b"Z", b"I").raw
+    return Message(b"E", fields).raw + Message(b"Z", b"E" if in_transaction else b"I").raw

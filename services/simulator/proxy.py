@@ -1,7 +1,8 @@
-"""The tenants' database behind a proxy: faults by what a connection announces, and the call list of `schemas`.
+"""The tenants' database behind a proxy: faults by what a transaction announces, and the call list of `schemas`.
 
 Rule: the database is the real one and is never spoken for, except by a fault. What came of a call is read from the
-wire: a COMMIT that the server confirmed, an error, a rollback. Connections that announce nothing pass untouched.
+wire: a COMMIT that the server confirmed, an error, a rollback. A transaction that announces nothing passes untouched.
+A call that takes several transactions announces itself in each; the proxy takes those that follow each other for one.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(slots=True)
 class _Watched:
-    """What one announced session did so far."""
+    """What one announced call did so far."""
 
     call: Announced
     struck: Struck
@@ -47,6 +48,7 @@ class _Watched:
     sqlstate: str | None = None
     rolled_back: bool = False
     told: bool = False
+    undecided: bool = False
 
     @property
     def arrival(self) -> Arrival:
@@ -72,10 +74,22 @@ class _Watched:
 
     @property
     def unfinished(self) -> Outcome:
-        """What a session that ended without COMMIT means; who rolls back without an error refuses itself."""
+        """What a transaction that ended without COMMIT means; who rolls back without an error refuses itself."""
         if self.sqlstate is not None:
             return Outcome.REFUSED if self.sqlstate.startswith(_REFUSAL_CLASSES) else Outcome.ERROR
         return Outcome.REFUSED if self.rolled_back else Outcome.ERROR
+
+
+@dataclass(slots=True)
+class _Session:
+    """One client's connection, and the call that its transaction is for."""
+
+    watched: _Watched | None = None
+    in_transaction: bool = False
+
+    def is_over_for(self, call: Announced | None) -> bool:
+        """True if this call, or none, begins the next transaction, and the last one was for another call."""
+        return self.watched is not None and self.watched.undecided and self.watched.call != call
 
 
 class Proxy:
@@ -99,62 +113,80 @@ class Proxy:
         while code in {SSL_REQUEST, GSS_REQUEST}:
             client[1].write(b"N")
             code, start = await read_start(client[0])
-        call = announced(start) if code != CANCEL_REQUEST else None
-        if call is None:
-            await self._through(client, start)
-        else:
-            await self._announced(client, start, call)
-
-    async def _through(self, client: Wire, start: bytes) -> None:
         server = await asyncio.open_connection(*self._target)
         server[1].write(start)
-        await _both(server, lambda: _copy(client, server), lambda: _copy(server, client))
-
-    async def _announced(self, client: Wire, start: bytes, call: Announced) -> None:
-        struck = self._world.faults.strike(System.SCHEMAS, call.verb, call.key, time.monotonic())
-        if wait_s := self._world.latency_s + struck.wait_s:
-            await asyncio.sleep(wait_s)
-        if struck.ending is Kind.DOWN:
+        if code == CANCEL_REQUEST:
+            await _both(server, lambda: _copy(client, server), lambda: _copy(server, client))
             return
-        watched = _Watched(call, struck)
-        server = await asyncio.open_connection(*self._target)
-        server[1].write(start)
+        session = _Session()
         try:
             await _both(
                 server,
-                lambda: self._from_client(client, server, watched),
-                lambda: self._from_server(server, client, watched),
+                lambda: self._from_client(client, server, session),
+                lambda: self._from_server(server, client, session),
             )
         finally:
-            self._tell(watched, watched.unfinished)
+            self._end(session)
 
-    async def _from_client(self, client: Wire, server: Wire, watched: _Watched) -> None:
-        injected = _INJECTED.get(watched.struck.ending) if watched.struck.ending else None
+    async def _from_client(self, client: Wire, server: Wire, session: _Session) -> None:
         while True:
             message = await read_message(client[0])
             statement = message.starts
-            if statement is not None and injected is not None:
-                self._tell(watched, injected[1])
-                await _answer_error(client, message, injected[0])
-                return
-            watched.rolled_back |= statement is not None and statement.upper().startswith("ROLLBACK")
+            call = announced(statement) if statement is not None else None
+            if statement is not None and session.is_over_for(call):
+                self._end(session)
+            if call is not None and session.watched is None:
+                session.watched = await self._struck(call)
+                ending = session.watched.struck.ending
+                if ending is Kind.DOWN:
+                    session.watched.told = True
+                    return
+                if ending in _INJECTED:
+                    sqlstate, outcome = _INJECTED[ending]
+                    self._tell(session.watched, outcome)
+                    session.watched = None
+                    await _answer_error(client, message, sqlstate, in_transaction=session.in_transaction)
+                    continue
+            if session.watched is not None and statement is not None:
+                session.watched.undecided = False
+                session.watched.rolled_back |= statement.upper().startswith("ROLLBACK")
             server[1].write(message.raw)
             await server[1].drain()
 
-    async def _from_server(self, server: Wire, client: Wire, watched: _Watched) -> None:
+    async def _struck(self, call: Announced) -> _Watched:
+        struck = self._world.faults.strike(System.SCHEMAS, call.verb, call.key, time.monotonic())
+        if wait_s := self._world.latency_s + struck.wait_s:
+            await asyncio.sleep(wait_s)
+        return _Watched(call, struck)
+
+    async def _from_server(self, server: Wire, client: Wire, session: _Session) -> None:
         while True:
             message = await read_message(server[0])
-            if message.kind == b"E":
-                watched.sqlstate = message.sqlstate
-            elif message.kind == b"C":
-                watched.tags.append(message.text)
-                if message.text == "COMMIT" and watched.decides and not watched.told:
-                    lost = watched.struck.ending is Kind.LOST_ANSWER
-                    self._tell(watched, Outcome.LOST if lost else watched.committed)
-                    if lost:
-                        return
+            if message.kind == b"Z":
+                session.in_transaction = message.body != b"I"
+            watched = session.watched
+            if watched is not None:
+                if message.kind == b"E":
+                    watched.sqlstate = message.sqlstate
+                elif message.kind == b"C":
+                    watched.tags.append(message.text)
+                    if message.text == "COMMIT" and watched.decides and not watched.told:
+                        lost = watched.struck.ending is Kind.LOST_ANSWER
+                        self._tell(watched, Outcome.LOST if lost else watched.committed)
+                        if lost:
+                            return
+                elif message.kind == b"Z" and not session.in_transaction:
+                    watched.undecided = watched.tags[-1:] == ["COMMIT"]
+                    if not watched.undecided or watched.told:
+                        self._end(session)
             client[1].write(message.raw)
             await client[1].drain()
+
+    def _end(self, session: _Session) -> None:
+        """Put the call on the list that a session was at, as it stands."""
+        if session.watched is not None:
+            self._tell(session.watched, session.watched.unfinished)
+            session.watched = None
 
     def _tell(self, watched: _Watched, outcome: Outcome) -> None:
         """Put the call on the list, once."""
@@ -163,13 +195,12 @@ class Proxy:
             self._world.record(watched.arrival, outcome)
 
 
-async def _answer_error(client: Wire, message: Message, sqlstate: str) -> None:
+async def _answer_error(client: Wire, message: Message, sqlstate: str, *, in_transaction: bool) -> None:
     """Answer a statement with an error; of an extended query the rest is skipped up to its Sync."""
     while message.kind not in {b"Q", b"S"}:
         message = await read_message(client[0])
-    client[1].write(error(sqlstate, "injected by the simulator"))
+    client[1].write(error(sqlstate, "injected by the simulator", in_transaction=in_transaction))
     await client[1].drain()
-    await client[0].read(1)  # the client hears it and leaves
 
 
 async def _copy(source: Wire, sink: Wire) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.core.calls import Absent, Answer, Done, Refused, Retryable, Unknown, Verb
+from services.core.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.plan import schema_name
 from services.provisioner.kinds.postgres import Postgres
 from tests.eventually import eventually_async
@@ -37,8 +37,10 @@ def healed(world: Outside) -> Iterator[None]:
 
 
 @pytest.fixture
-def kind(world: Outside) -> Postgres:
-    return Postgres(world.tenants_url)
+async def kind(world: Outside) -> AsyncIterator[Postgres]:
+    kind = Postgres(world.tenants_url)
+    yield kind
+    await kind.close()
 
 
 @pytest.fixture
@@ -175,11 +177,11 @@ async def test_faults_of_the_proxy_mean_what_they_say(kind: Postgres, world: Out
     if verb is not Verb.CREATE:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     world.fault("schemas", "refuse", verb=verb, key=key, times=1)
-    assert await kind.call(a_call(verb, key=key, n=2)) == Refused("SQLSTATE 42501")
+    assert await kind.call(a_call(verb, key=key, n=2)) == RefusedUs("SQLSTATE 42501: injected by the simulator")
     world.fault("schemas", "error", verb=verb, key=key, times=1)
-    assert await kind.call(a_call(verb, key=key, n=2)) == Retryable("SQLSTATE 53300")
+    assert await kind.call(a_call(verb, key=key, n=2)) == Retryable("SQLSTATE 53300: injected by the simulator")
     world.fault("schemas", "down", verb=verb, key=key, times=1)
-    assert await kind.call(a_call(verb, key=key, n=2)) == Retryable("the connection ended")
+    assert await kind.call(a_call(verb, key=key, n=2)) == Retryable("the connection ended", silent=True)
     assert isinstance(await kind.call(a_call(verb, key=key, n=2)), Done)
     assert world.calls(key, "schemas")[-3:] == [(verb, "refused"), (verb, "error"), (verb, "done")]
 
@@ -189,6 +191,7 @@ async def test_a_call_that_gave_up_before_its_commit_has_no_effect(kind: Postgre
     world.fault("schemas", "slow", verb="create", key=key, times=1, seconds=3)
     answer = await kind.call(a_call(Verb.CREATE, key=key, timeout_s=0.5))
     assert isinstance(answer, Retryable)
+    assert answer.silent
     await eventually_async(lambda: asyncio.to_thread(lambda: world.calls(key, "schemas")[-1:] == [("create", "error")]))
     assert world.inventory("schemas", key) == []
 
@@ -357,4 +360,4 @@ async def test_a_role_that_is_no_superuser_is_enough(database_url: str, key: str
 
 async def test_a_database_that_is_away_is_a_silence(key: str) -> None:
     answer = await Postgres("postgresql://u:p@127.0.0.1:9/x").call(a_call(Verb.CREATE, key=key))
-    assert answer == Retryable("the connection ended")
+    assert answer == Retryable("no session at 127.0.0.1:9: Connection refused", silent=True)

@@ -54,47 +54,74 @@ def test_a_server_that_goes_away_ends_the_session(world: Outside) -> None:
             session.execute("SELECT 1")
 
 
-def test_an_announced_session_in_use_by_anyone_is_on_the_list_with_what_it_did(world: Outside) -> None:
-    options = "-c lifecycle.call=create:o:i:3:some-key"
-    with psycopg.connect(world.tenants_url, options=options) as session:
-        session.execute("CREATE TABLE t (id int)")
-    with pytest.raises(psycopg.errors.UndefinedTable), psycopg.connect(world.tenants_url, options=options) as session:
-        session.execute("SELECT * FROM nowhere")
-    with psycopg.connect(world.tenants_url, options=options) as session:
+def _announce(call: str) -> bytes:
+    return f"SELECT set_config('lifecycle.call', '{call}', true)".encode()
+
+
+def test_announced_transactions_in_use_by_anyone_are_on_the_list_with_what_they_did(world: Outside) -> None:
+    with psycopg.connect(world.tenants_url) as session:
+        for statement in (b"CREATE TABLE t (id int)", b"SELECT * FROM nowhere", b"SELECT 1"):
+            session.execute(_announce("create:o:i:3:some-key"))
+            if b"nowhere" in statement:
+                with pytest.raises(psycopg.errors.UndefinedTable):
+                    session.execute(statement)
+            else:
+                session.execute(statement)
+            session.commit() if b"CREATE" in statement else session.rollback()
         session.execute("SELECT 1")
-        session.rollback()
+        session.commit()
     eventually(lambda: world.calls("o:i") == [("create", "done"), ("create", "refused"), ("create", "refused")])
+
+
+def test_calls_of_one_connection_are_struck_apart(world: Outside) -> None:
+    world.fault("schemas", "refuse", key="o:bad")
+    with psycopg.connect(world.tenants_url) as session:
+        for key in ("good", "bad", "good"):
+            try:
+                session.execute(_announce(f"read:o:{key}:1:k"))
+                session.execute("SELECT 1")
+                session.commit()
+            except psycopg.errors.InsufficientPrivilege:
+                session.rollback()
+    assert world.calls("o:good") == [("read", "done"), ("read", "done")]
+    assert world.calls("o:bad") == [("read", "refused")]
+
+
+def test_a_connection_that_is_struck_down_ends_and_the_next_one_serves(world: Outside) -> None:
+    world.fault("schemas", "down", times=1)
+    with pytest.raises(psycopg.OperationalError), psycopg.connect(world.tenants_url) as session:
+        session.execute(_announce("read:o:i:1:k"))
+    with psycopg.connect(world.tenants_url) as session:
+        session.execute(_announce("read:o:i:1:k"))
+    assert world.calls("o:i") == [("read", "done")]
 
 
 async def test_a_hundred_sessions_at_once_are_all_served(world: Outside) -> None:
     async def one(number: int) -> None:
-        options = f"-c lifecycle.call=read:o:{number}:1:k"
-        async with await psycopg.AsyncConnection.connect(world.tenants_url, options=options) as session:
+        async with await psycopg.AsyncConnection.connect(world.tenants_url) as session:
+            await session.execute(_announce(f"read:o:{number}:1:k"))
             await session.execute("SELECT pg_sleep(0.05)")
 
     await asyncio.gather(*(one(number) for number in range(100)))
     assert all(world.calls(f"o:{number}") == [("read", "done")] for number in range(0, 100, 10))
 
 
-def _start(options: str) -> bytes:
-    fields = b"user\0u\0options\0" + options.encode() + b"\0\0"
-    return b"\0\0\0\0" + b"\0\3\0\0" + fields
-
-
 @pytest.mark.parametrize(
-    ("options", "call"),
+    ("statement", "call"),
     [
-        ("-c lifecycle.call=create:o:i:3:k", Announced(Verb.CREATE, "o:i", 3, "k")),
-        ("-c a=b -c lifecycle.call=delete:a%20b:c%3Ad:1:k%3A1 -c d=e", Announced(Verb.DELETE, "a b:c:d", 1, "k:1")),
-        ("-c lifecycle.call=create:o:i:x:k", None),
-        ("-c lifecycle.call=frobnicate:o:i:3:k", None),
-        ("-c lifecycle.call=create", None),
-        ("-c lifecycle.call=", None),
-        ("", None),
+        (_announce("create:o:i:3:k"), Announced(Verb.CREATE, "o:i", 3, "k")),
+        (b"BEGIN; " + _announce("delete:a%20b:c%3Ad:1:k%3A1"), Announced(Verb.DELETE, "a b:c:d", 1, "k:1")),
+        (_announce("create:o:i:x:k"), None),
+        (_announce("frobnicate:o:i:3:k"), None),
+        (_announce("create"), None),
+        (_announce(""), None),
+        (b"SELECT set_config('lifecycle.call', 'create:o:i:3:k', false)", None),
+        (b"SELECT 1", None),
+        (b"", None),
     ],
 )
-def test_an_announcement_is_read_or_is_none(options: str, call: Announced | None) -> None:
-    assert announced(_start(options)) == call
+def test_an_announcement_is_read_or_is_none(statement: bytes, call: Announced | None) -> None:
+    assert announced(statement.decode()) == call
 
 
 def test_messages_are_read_as_they_are_written() -> None:
@@ -105,3 +132,5 @@ def test_messages_are_read_as_they_are_written() -> None:
     raw = error("42501", "no")
     assert raw[:1] == b"E"
     assert Message(b"E", raw[5:-6]).sqlstate == "42501"
+    assert raw[-1:] == b"I"
+    assert error("42501", "no", in_transaction=True)[-1:] == b"E"

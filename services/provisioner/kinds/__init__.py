@@ -60,7 +60,7 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
         "archive": Archive(_store(settings), trail.of, now_us),
         "http": Http(outbound),
         "oauth": OAuth(outbound),
-        "postgres": Postgres(usable("TENANT_DATABASE_URL", database)),
+        "postgres": Postgres(usable("TENANT_DATABASE_URL", database), settings.system_calls_at_once),
         "subscription": Subscription(outbound),
     }
 

@@ -4,15 +4,15 @@ Rule: only what lies in the schema is named, each object by its quoted name. Wha
 tried again for as long as anything goes. What depends on it from outside makes PostgreSQL refuse; that stands.
 """
 
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
 
+from services.adapters.postgres import Connection
+
 BATCH: Final = 50
 """Tables dropped in one transaction: each holds locks for itself, its indexes and its TOAST table."""
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 _RELATIONS: Final = """
 SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = ANY(%s) ORDER BY oid DESC LIMIT %s

@@ -1,29 +1,38 @@
 """Kind `postgres`: a schema and a role for each life of a tenant, in the database of the tenants.
 
-Rule: one connection a call, and the worker's epoch is checked and raised in the same transaction as the change it
-guards, so a worker that lost its lease can do no harm however late it wakes. Names are derived, matched against their
-one shape and quoted. Nothing is dropped by CASCADE: what somebody else built upon a tenant stops the teardown.
+Rule: a call's settings and its name are said in each of its transactions, and the worker's epoch is checked and raised
+in the same transaction as the change it guards: connections are shared, also by a pooler, and a worker that lost its
+lease can do no harm however late it wakes. Names are derived, matched against their one shape and quoted. Nothing is
+dropped by CASCADE: what somebody else built upon a tenant stops the teardown.
 """
 
 import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-from services.core.calls import Absent, Answer, Call, Done, Refused, Retryable, Unknown, Verb
+from services.adapters.postgres import Connection, NoSession, Pool, is_passing, is_set_up
+from services.core.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.plan import schema_name
 from services.provisioner.kinds import contents
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
 _LIMIT_MS: Final = 10_000
-_LIMITS: Final = " ".join(
-    f"-c {name}={_LIMIT_MS}" for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+_LIMITS: Final = sql.SQL("BEGIN; SELECT {}").format(
+    sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(str(_LIMIT_MS)))
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    )
 )
+"""Begins a transaction, in one message; start options would be refused by PgBouncer."""
+_ANNOUNCED: Final = sql.SQL("{}, set_config('lifecycle.call', {}, true)")
+_GIVING_UP_S: Final = 0.5
+"""How long a statement whose time is up may take to be cancelled, before its connection is closed under it."""
 _PREPARING: Final = 0x6C696665
 """Advisory lock: two workers must not make the fence at once (IF NOT EXISTS alone may fail when raced)."""
 
@@ -35,23 +44,29 @@ ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch WHERE fence.epoch <= excl
 _FOUND: Final = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s"
 _ROLE: Final = "SELECT 1 FROM pg_roles WHERE rolname = %s"
 
-_PASSING: Final = ("08", "40", "53", "55", "57", "58", "XX")
-"""SQLSTATE classes of what passes by itself: connection, rollback, resources, locks, operators, the system."""
 _RACED: Final = frozenset({"42P06", "42710", "23505"})
 """Somebody made the same thing a moment ago."""
 _FENCE_GONE: Final = frozenset({"42P01", "3F000"})
+_READ_ONLY: Final = "25006"
+"""This server is a standby now; the address leads to another one for whoever connects again."""
 
 
 @dataclass(slots=True)
 class Session:
-    """One connection of one call; `committing` while nobody can say whether the last change took effect."""
+    """One connection for one call; `committing` while nobody can say whether the last change took effect."""
 
-    connection: psycopg.AsyncConnection[tuple[Any, ...]]
+    connection: Connection
+    call: Call
     committing: bool = False
 
-    async def fence(self, call: Call) -> bool:
-        """Raise the key's epoch to the call's; False when a fresher worker was here."""
-        return (await self.connection.execute(_FENCE, (call.key, call.epoch))).rowcount == 1
+    async def begin(self) -> bool:
+        """Begin a transaction that raises the key's epoch to the call's; False when a fresher worker was here."""
+        await self.look()
+        return (await self.connection.execute(_FENCE, (self.call.key, self.call.epoch))).rowcount == 1
+
+    async def look(self) -> None:
+        """Begin a transaction that changes nothing."""
+        await self.connection.execute(_ANNOUNCED.format(_LIMITS, sql.Literal(_announced(self.call))))
 
     async def commit(self) -> None:
         """End the transaction."""
@@ -67,13 +82,16 @@ _STALE: Final = Retryable("stale epoch", well=True)
 class Postgres:
     """Creates, finds and drops."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, at_once: int = 16) -> None:
         """Prepare; the first call connects.
 
         Args:
             url: Of the tenants' database; the role needs CREATE on it and CREATEROLE.
+            at_once: Connections, at most.
         """
-        self._url = url
+        self._pool = Pool(
+            url, at_most=at_once, configure=_as_it_is, application_name="lifecycle", prepare_threshold=None
+        )
         self._fenced = False
         self._preparing = asyncio.Lock()
 
@@ -81,45 +99,55 @@ class Postgres:
         """Carry one call out."""
         session: Session | None = None
         try:
-            async with asyncio.timeout(call.timeout_s):
-                await self._prepare(call.timeout_s)
-                connection = await self._connect(call.timeout_s, _announced(call))
-                session = Session(connection)
-                async with connection:
-                    return await _carry_out(session, call)
+            # The second time-out is for a server that does not even hear that the statement is cancelled.
+            async with asyncio.timeout(call.timeout_s + _GIVING_UP_S), asyncio.timeout(call.timeout_s):
+                if not self._fenced:
+                    await self._prepare(call.timeout_s)
+                async with self._pool.connection(call.timeout_s) as connection:
+                    session = Session(connection, call)
+                    return await _carry_out(session)
         except TimeoutError:
             in_doubt = session is not None and session.committing
-            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time")
+            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time", silent=True)
         except psycopg.Error as error:
             if error.sqlstate in _FENCE_GONE:
                 self._fenced = False
+            if error.sqlstate == _READ_ONLY:
+                await self._pool.renew()
             return _meaning(error, in_doubt=session is not None and session.committing)
 
     async def close(self) -> None:
-        """Nothing stays open between calls."""
-
-    async def _connect(self, timeout_s: float, options: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        return await psycopg.AsyncConnection.connect(
-            self._url, options=options, connect_timeout=max(2, int(timeout_s / 2)), application_name="lifecycle"
-        )
+        """Close every connection."""
+        await self._pool.close()
 
     async def _prepare(self, timeout_s: float) -> None:
         """Make the fence's table, once a process."""
         async with self._preparing:
             if self._fenced:
                 return
-            async with await self._connect(timeout_s, _LIMITS) as connection:
+            async with self._pool.connection(timeout_s) as connection:
+                await connection.execute(_LIMITS)
                 await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PREPARING,))
                 found = await connection.execute("SELECT to_regclass('lifecycle_fence.epochs')")
                 if await found.fetchone() == (None,):
                     await connection.execute("CREATE SCHEMA IF NOT EXISTS lifecycle_fence")
                     await connection.execute(_EPOCHS)
+                await connection.commit()
             self._fenced = True
 
 
-async def _carry_out(session: Session, call: Call) -> Answer:
-    work = {Verb.READ: _read, Verb.DELETE: _drop}.get(call.verb, _create)
-    answer = await work(session, call, _name(call))
+async def _as_it_is(_: Connection) -> None:
+    """Every transaction sets itself up."""
+
+
+async def _carry_out(session: Session) -> Answer:
+    work = {Verb.READ: _read, Verb.DELETE: _drop}.get(session.call.verb, _create)
+    try:
+        answer = await work(session, session.call, _name(session.call))
+    except psycopg.Error:
+        if not session.connection.closed:
+            await session.connection.rollback()
+        raise
     if isinstance(answer, Refused | Retryable):
         await session.connection.rollback()
     else:
@@ -129,7 +157,7 @@ async def _carry_out(session: Session, call: Call) -> Answer:
 
 async def _create(session: Session, call: Call, name: str) -> Answer:
     connection, named = session.connection, sql.Identifier(name)
-    if not await session.fence(call):
+    if not await session.begin():
         return _STALE
     outputs = {"schema": name, "role": name}
     found = await (await connection.execute(_FOUND, (name,))).fetchone()
@@ -147,7 +175,7 @@ async def _create(session: Session, call: Call, name: str) -> Answer:
 
 async def _drop(session: Session, call: Call, name: str) -> Answer:
     connection, named = session.connection, sql.Identifier(name)
-    if not await session.fence(call):
+    if not await session.begin():
         return _STALE
     found = await (await connection.execute(_FOUND, (name,))).fetchone()
     if found is not None and not _is_ours(found[0], call):
@@ -157,7 +185,7 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
         while await contents.drop_tables(connection, name):
             # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
             await session.commit()
-            if not await session.fence(call):
+            if not await session.begin():
                 return _STALE
             await contents.drop_loose(connection, name)
         await contents.drop_sequences(connection, name)
@@ -169,6 +197,7 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
 
 
 async def _read(session: Session, call: Call, name: str) -> Answer:
+    await session.look()
     found = await (await session.connection.execute(_FOUND, (name,))).fetchone()
     if found is None:
         return Absent()
@@ -189,9 +218,9 @@ def _name(call: Call) -> str:
 
 
 def _announced(call: Call) -> str:
-    """The connection's options: limits, and which call this is, for whoever stands between us and the database."""
+    """Which call a transaction is for, for whoever stands between us and the database."""
     key = quote(call.key, safe=":")
-    return f"{_LIMITS} -c lifecycle.call={call.verb}:{key}:{call.generation}:{quote(call.idempotency_key, safe='')}"
+    return f"{call.verb}:{key}:{call.generation}:{quote(call.idempotency_key, safe='')}"
 
 
 def _is_ours(comment: str | None, call: Call) -> bool:
@@ -203,12 +232,15 @@ def _is_ours(comment: str | None, call: Call) -> bool:
 
 
 def _meaning(error: psycopg.Error, *, in_doubt: bool) -> Answer:
-    """What an error means; without a SQLSTATE, or with one of these two classes, the connection ended."""
+    """What an error means; without a SQLSTATE, or with one of two classes, the connection ended."""
     code = error.sqlstate
     if in_doubt and (code is None or code.startswith(("08", "57"))):
         return Unknown("the connection ended")
+    said = str(error) if isinstance(error, NoSession) else f"SQLSTATE {code}: {error.diag.message_primary}"
     if code is None:
-        return Retryable("the connection ended")
-    if code in _FENCE_GONE | _RACED or code.startswith(_PASSING):
-        return Retryable(f"SQLSTATE {code}")
-    return Refused(f"SQLSTATE {code}")
+        return Retryable(said if isinstance(error, NoSession) else "the connection ended", silent=True)
+    if is_set_up(code):
+        return RefusedUs(said)
+    if code in _FENCE_GONE | _RACED or is_passing(code):
+        return Retryable(said)
+    return Refused(said)
