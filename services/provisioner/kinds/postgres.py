@@ -19,14 +19,20 @@ from psycopg import sql
 from services.adapters.postgres import Connection, NoSession, Pool, is_passing, is_set_up
 from services.core.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.plan import schema_name
-from services.provisioner.kinds import contents
+from services.provisioner.kinds import contents, ownership
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
 _LIMIT_MS: Final = 10_000
-_LIMITS: Final = sql.SQL("BEGIN; SELECT {}").format(
+_SETTINGS: Final = {
+    "statement_timeout": str(_LIMIT_MS),
+    "lock_timeout": str(_LIMIT_MS),
+    "idle_in_transaction_session_timeout": str(_LIMIT_MS),
+    "search_path": "",  # so that PostgreSQL names things whole
+}
+_BEGIN: Final = sql.SQL("BEGIN; SELECT {}").format(
     sql.SQL(", ").join(
-        sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(str(_LIMIT_MS)))
-        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in _SETTINGS.items()
     )
 )
 """Begins a transaction, in one message; start options would be refused by PgBouncer."""
@@ -66,7 +72,7 @@ class Session:
 
     async def look(self) -> None:
         """Begin a transaction that changes nothing."""
-        await self.connection.execute(_ANNOUNCED.format(_LIMITS, sql.Literal(_announced(self.call))))
+        await self.connection.execute(_ANNOUNCED.format(_BEGIN, sql.Literal(_announced(self.call))))
 
     async def commit(self) -> None:
         """End the transaction."""
@@ -126,7 +132,7 @@ class Postgres:
             if self._fenced:
                 return
             async with self._pool.connection(timeout_s) as connection:
-                await connection.execute(_LIMITS)
+                await connection.execute(_BEGIN)
                 await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PREPARING,))
                 found = await connection.execute("SELECT to_regclass('lifecycle_fence.epochs')")
                 if await found.fetchone() == (None,):
@@ -174,25 +180,24 @@ async def _create(session: Session, call: Call, name: str) -> Answer:
 
 
 async def _drop(session: Session, call: Call, name: str) -> Answer:
-    connection, named = session.connection, sql.Identifier(name)
+    connection = session.connection
     if not await session.begin():
         return _STALE
     found = await (await connection.execute(_FOUND, (name,))).fetchone()
     if found is not None and not _is_ours(found[0], call):
         return Refused("the schema is somebody else's")
-    if found is not None:
-        await contents.drop_loose(connection, name)
-        while await contents.drop_tables(connection, name):
-            # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
+    has_role = await (await connection.execute(_ROLE, (name,))).fetchone() is not None
+    for is_there, drop_some in ((found is not None, contents.drop_some), (has_role, ownership.unlink_some)):
+        # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
+        while is_there and await drop_some(connection, name):
             await session.commit()
             if not await session.begin():
                 return _STALE
-            await contents.drop_loose(connection, name)
-        await contents.drop_sequences(connection, name)
-        await contents.drop_loose(connection, name)
-        await connection.execute(sql.SQL("DROP SCHEMA {} RESTRICT").format(named))
-    if await (await connection.execute(_ROLE, (name,))).fetchone() is not None:
-        await connection.execute(sql.SQL("DROP ROLE {}").format(named))
+    why = "" if found is None else await contents.drop_schema(connection, name)
+    if has_role and not why:
+        why = await ownership.drop_role(connection, name)
+    if why:
+        return Refused(why)
     return Absent() if found is None else Done()
 
 
