@@ -253,5 +253,15 @@ def no_session(error: psycopg.OperationalError, conninfo: str) -> NoSession:
     return NoSession(text, code or ("08004" if said else None))
 
 
+def fault(url: str) -> str:
+    """Why no session opens, in words; empty text when one does."""
+    try:
+        with psycopg.connect(url, connect_timeout=2, autocommit=True) as session:
+            session.execute("SELECT 1")
+    except psycopg.OperationalError as error:
+        return str(no_session(error, url))
+    return ""
+
+
 def _shown(name: bytes | str | int | None) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "?")

@@ -152,16 +152,16 @@ def _topics(chosen: Settings) -> Finding:
 
 
 def _database(chosen: Settings) -> Finding:
-    from services.engines.answers import postgres_answers
+    from services.adapters.postgres import fault
 
     if chosen.database_url is None:
         return Finding("postgresql", Health.FAULT, "DATABASE_URL is not set", "set it, or start `lifecycle up`")
-    if not postgres_answers(chosen.database_url):
+    if why := fault(chosen.database_url):
         cure = "start it, or correct DATABASE_URL"
-        return Finding("postgresql", Health.FAULT, "DATABASE_URL: no session opens", cure)
-    if chosen.tenant_database_url is not None and not postgres_answers(chosen.tenant_database_url):
+        return Finding("postgresql", Health.FAULT, f"DATABASE_URL: {why}", cure)
+    if chosen.tenant_database_url is not None and (why := fault(chosen.tenant_database_url)):
         cure = "start it (under `up` it is behind the simulator), or correct TENANT_DATABASE_URL"
-        return Finding("postgresql", Health.FAULT, "TENANT_DATABASE_URL: no session opens", cure)
+        return Finding("postgresql", Health.FAULT, f"TENANT_DATABASE_URL: {why}", cure)
     return Finding("postgresql", Health.WELL, "registry and tenants' database answer")
 
 

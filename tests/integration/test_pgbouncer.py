@@ -1,0 +1,190 @@
+"""Registry and tenants' database behind a real PgBouncer, which gives each transaction another server process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from schemas.saga import Journal
+from services.adapters.claims import Lost, TenantTaken, Unacknowledged, Written
+from services.adapters.registry import Registry, RegistryAway
+from services.core.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.plan import schema_name
+from services.provisioner.kinds.postgres import Postgres
+from tests.eventually import eventually_async
+from tests.integration.test_provisioner_registry import alive, desired, key, said
+from tests.outside import a_call, outside
+from tests.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.provisioner_process import desired as wish
+from tests.provisioner_process import gone
+from tests.provisioner_stage import Stage, done, ended, exists, staged
+
+pytestmark = needs_pgbouncer
+LEASE_S = 5.0
+
+
+@pytest.fixture
+def pooled_url(database_url: str) -> Iterator[str]:
+    with pgbouncer(database_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def registry(pooled_url: str) -> AsyncIterator[Registry]:
+    opened = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_url: str) -> None:
+    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    await other.start()
+    try:
+        await registry.store([desired(key(number, org=number)) for number in range(40)])
+        found = await asyncio.gather(*((registry, other)[number % 2].claim(2) for number in range(20)))
+        claims = [claim for some in found for claim in some]
+        assert len({claim.key for claim in claims}) == len(claims) == 40
+        written = await asyncio.gather(
+            *(registry.write(claim, alive(), (said(1),), due_in_s=None, release=False) for claim in claims)
+        )
+        assert [type(one) for one in written].count(Written) == 1
+        assert [type(one) for one in written].count(TenantTaken) == 39
+        mine = claims[[type(one) for one in written].index(Written)]
+        await registry.renew([mine])
+        assert mine.is_held()
+        assert isinstance(await registry.write(mine, Journal(), (), due_in_s=0, release=True), Written)
+        again = await other.claim_one(mine.key)
+        assert again is not None
+        assert again.epoch == mine.epoch + 1
+        assert isinstance(await registry.write(mine, Journal(), (), due_in_s=0, release=True), Lost)
+
+        async def publish(rows: list[Unacknowledged]) -> list[int]:
+            assert await other.drain(publish, 10) == (0, 0), "one at a time"
+            return [row.id for row in rows]
+
+        assert await registry.drain(publish, 10) == (1, 1)
+        assert await registry.drain(publish, 10) == (0, 0)
+    finally:
+        await other.close()
+
+
+async def test_the_lock_of_recoveries_is_one_process_s_and_ends_with_it(registry: Registry, pooled_url: str) -> None:
+    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    await other.open()
+    async with registry.alone() as mine:
+        await registry.store([desired(key(1))])
+        await asyncio.gather(*(registry.is_empty() for _ in range(10)))
+        async with other.alone() as theirs:
+            assert (mine, theirs) == (True, False)
+        await registry.begin_recovery()
+        await registry.end_recovery()
+    async with other.alone() as theirs:
+        assert theirs
+    await other.close()
+
+
+async def test_no_setting_stays_with_the_pooler_s_connections(registry: Registry, pooled_url: str) -> None:
+    await registry.store([desired(key(1))])
+    kind = Postgres(pooled_url)
+    assert isinstance(await kind.call(a_call(Verb.READ, key=key(1))), Absent)
+    with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as session:
+        for _ in range(6):
+            query = "SELECT current_setting('search_path'), current_setting('lock_timeout')"
+            assert session.execute(query).fetchone() == ('"$user", public', "0")
+    await kind.close()
+
+
+async def test_a_database_made_anew_behind_the_pooler_is_noticed_before_anything_is_claimed(
+    registry: Registry, database_url: str, database_admin_url: str
+) -> None:
+    await registry.store([desired(key(1))])
+    losses, name = registry.losses, urlsplit(database_url).path[1:]
+    with psycopg.connect(database_admin_url, autocommit=True) as session:
+        session.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        session.execute(f"CREATE DATABASE {name}".encode())
+
+    async def noticed() -> bool:
+        with pytest.raises(RegistryAway):
+            await registry.claim(1)
+        return registry.losses > losses
+
+    assert await eventually_async(noticed)
+
+
+async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(database_url: str) -> None:
+    with pgbouncer(database_url, mode="statement") as url:
+        with pytest.raises(RegistryAway, match="statement pooling"):
+            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
+        kind = Postgres(url)
+        answer = await kind.call(a_call(Verb.READ, key=key(1)))
+        assert isinstance(answer, Retryable)
+        assert "statement pooling" in answer.reason
+        await kind.close()
+
+
+async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) -> None:
+    parts = urlsplit(pooled_url)
+    bad = {
+        "wrong password for user": parts._replace(netloc=parts.netloc.replace("of%20the", "not")).geturl(),
+        "no database": parts._replace(path="/nowhere").geturl(),
+    }
+    for words, url in bad.items():
+        with pytest.raises(RegistryAway, match=words):
+            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
+        kind = Postgres(url)
+        answer = await kind.call(a_call(Verb.READ, key=key(1)))
+        assert isinstance(answer, RefusedUs)
+        assert words in answer.reason
+        await kind.close()
+
+
+async def test_tenants_are_made_and_removed_through_a_pooler(pooled_url: str) -> None:
+    kind = Postgres(pooled_url)
+    keys = [f"pooled:{pooled_url[-20:]}:{number}" for number in range(30)]
+    made = await asyncio.gather(*(kind.call(a_call(Verb.CREATE, key=of)) for of in keys))
+    assert made == [Done({"schema": schema_name(of, 1), "role": schema_name(of, 1)}) for of in keys]
+    stale = await kind.call(a_call(Verb.DELETE, key=keys[0], n=2, epoch=0))
+    assert stale == Retryable("stale epoch", well=True)
+    gone = await asyncio.gather(*(kind.call(a_call(Verb.DELETE, key=of, n=2)) for of in keys))
+    assert gone == [Done()] * 30
+    await kind.close()
+
+
+async def test_the_simulator_tells_calls_apart_that_a_pooler_sends_over_one_connection(
+    tmp_path: Path, database_url: str
+) -> None:
+    with outside(tmp_path, database_url) as world, pgbouncer(world.tenants_url, size=2) as url:
+        kind = Postgres(url)
+        keys = [f"behind:{database_url[-20:]}:{number}" for number in range(8)]
+        world.fault("schemas", "lost_answer", verb="create", key=keys[0], times=1)
+        world.fault("schemas", "refuse", verb="create", key=keys[1], times=1)
+        world.fault("schemas", "down", verb="create", key=keys[2], times=1)
+        answers = await asyncio.gather(*(kind.call(a_call(Verb.CREATE, key=of)) for of in keys))
+        assert [type(one) for one in answers] == [Unknown, RefusedUs, Retryable, *[Done] * 5]
+        assert [world.calls(of, "schemas") for of in keys] == [
+            [("create", "lost")], [("create", "refused")], [], *[[("create", "done")]] * 5,
+        ]  # fmt: skip
+        for of in keys:
+            assert not isinstance(await kind.call(a_call(Verb.DELETE, key=of, n=2)), Refused)
+        await kind.close()
+
+
+@pytest.fixture
+def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Stage]:
+    with staged(kafka_bootstrap, topic_prefix, database_url, tmp_path) as made:
+        yield made
+
+
+def test_a_provisioner_whose_databases_are_behind_a_pooler_does_all_it_does(stage: Stage, database_url: str) -> None:
+    keys = stage.keys(12)
+    with pgbouncer(database_url) as registry, pgbouncer(stage.world.tenants_url) as tenants:
+        stage.scene.start(DATABASE_URL=registry, TENANT_DATABASE_URL=tenants)
+        stage.scene.wish([wish(of, 1) for of in keys])
+        ended(stage, keys, 1, done)
+        stage.scene.wish([gone(of, 2) for of in keys[:6]])
+        ended(stage, keys[:6], 2, done)
+        exists(stage, dict.fromkeys(keys[:6]) | dict.fromkeys(keys[6:], 1))

@@ -1,0 +1,207 @@
+"""Why no session opens, and what that means: for the registry, for a tenant's step and for an operator's command."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from services.adapters.postgres import NoSession, Pool, fault
+from services.adapters.registry import Registry, RegistryAway
+from services.core.calls import Answer, Done, RefusedUs, Retryable, Verb
+from services.provisioner.kinds.postgres import Postgres
+from tests.eventually import eventually_async
+from tests.outside import a_call
+
+PASSWORD = "never-to-be-told"
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[str]:
+    """A role that may make schemas and roles."""
+    name = f"app_{secrets.token_hex(5)}"
+    database = urlsplit(database_url).path[1:]
+    _run(
+        database_url,
+        f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' CREATEROLE",
+        f"GRANT CREATE ON DATABASE {database} TO {name}",
+        f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {database} TO {name}",
+    )
+    yield name
+    _run(database_url, f"DROP OWNED BY {name} CASCADE", f"DROP ROLE {name}")
+
+
+def _run(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as session:
+        for statement in statements:
+            session.execute(statement.encode())
+
+
+def _as(url: str, role: str, *, password: str = PASSWORD, database: str | None = None) -> str:
+    parts = urlsplit(url)
+    return parts._replace(
+        netloc=f"{role}:{password}@{parts.hostname}:{parts.port}", path=f"/{database}" if database else parts.path
+    ).geturl()
+
+
+async def _asked(url: str) -> Answer:
+    kind = Postgres(url)
+    try:
+        return await kind.call(a_call(Verb.READ, key=f"words:{secrets.token_hex(6)}"))
+    finally:
+        await kind.close()
+
+
+@pytest.mark.parametrize(
+    ("statements", "given", "words", "means"),
+    [
+        ((), {"password": "wrong"}, 'wrong password for user "{role}" at 127.0.0.1:{port}', RefusedUs),
+        ((), {"database": "nowhere"}, 'no database "nowhere" at 127.0.0.1:{port}', RefusedUs),
+        (("ALTER ROLE {role} NOLOGIN",), {}, 'user "{role}" may not log in at 127.0.0.1:{port}', RefusedUs),
+        (
+            ("REVOKE CONNECT ON DATABASE {database} FROM {role}",),
+            {},
+            'user "{role}" may not connect to database "{database}" at 127.0.0.1:{port}',
+            RefusedUs,
+        ),
+        (
+            ("REVOKE CREATE ON DATABASE {database} FROM {role}",),
+            {},
+            "permission denied for database {database}",
+            RefusedUs,
+        ),
+        (("ALTER ROLE {role} CONNECTION LIMIT 0",), {}, "too many connections for role", Retryable),
+    ],
+    ids=("password", "database", "login", "connect", "create", "limit"),
+)  # fmt: skip
+async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_the_password(
+    database_url: str,
+    role: str,
+    statements: tuple[str, ...],
+    given: dict[str, str],
+    words: str,
+    means: type[RefusedUs | Retryable],
+) -> None:
+    parts = urlsplit(database_url)
+    known = {"role": role, "port": parts.port, "database": parts.path[1:]}
+    _run(database_url, *(statement.format(**known) for statement in statements))
+    url, says = _as(database_url, role, **given), words.format(**known)
+    answer = await _asked(url)
+    assert isinstance(answer, means)
+    assert says in answer.reason
+    assert PASSWORD not in answer.reason
+    registry = Registry(url, schema="lifecycle", lease_s=5, worker="one")
+    began = asyncio.get_running_loop().time()
+    for ask in (registry.start, registry.is_empty):
+        with pytest.raises(RegistryAway) as away:
+            await ask()
+        if ask == registry.start or "permission" not in words:
+            assert says in str(away.value)
+        assert PASSWORD not in str(away.value)
+    await registry.close()
+    assert asyncio.get_running_loop().time() - began < 8, "it waits for nothing"
+
+
+async def test_nobody_there_is_a_silence(database_url: str) -> None:
+    answer = await _asked("postgresql://u:p@127.0.0.1:9/x")
+    assert answer == Retryable("no session at 127.0.0.1:9: Connection refused", silent=True)
+
+
+def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None:
+    assert fault(database_url) == ""
+    assert "wrong password for user" in fault(_as(database_url, "nobody", password="x"))
+    assert "Connection refused" in fault("postgresql://u:p@127.0.0.1:9/x")
+
+
+async def test_a_server_that_only_reads_after_a_fail_over_is_asked_again_elsewhere(
+    kind: Postgres, database_url: str
+) -> None:
+    """Connections that were opened before would read for ever; the next call has new ones."""
+    database, key = urlsplit(database_url).path[1:], f"words:{secrets.token_hex(6)}"
+    assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
+    _run(database_url, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    _run(
+        database_url.replace(database, "postgres"),
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'",
+    )
+
+    async def only_reads() -> bool:
+        answer = await kind.call(a_call(Verb.DELETE, key=key, n=2))
+        assert isinstance(answer, Retryable)
+        return "25006" in answer.reason  # before that, the old connection may have been heard to end
+
+    assert await eventually_async(only_reads)
+    _run(database_url, "SET default_transaction_read_only = off", f"ALTER DATABASE {database} RESET ALL")
+    assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
+
+
+@pytest.fixture
+async def kind(database_url: str) -> AsyncIterator[Postgres]:
+    made = Postgres(database_url, at_once=1)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async def as_it_is(_: object) -> None: ...
+
+    made = Pool(database_url, at_most=2, configure=as_it_is)
+    yield made
+    await made.close()
+
+
+async def test_a_connection_in_the_middle_of_something_is_not_given_to_another(pool: Pool) -> None:
+    async with pool.connection(5) as first:
+        await first.execute("BEGIN; SET work_mem = '1MB'")
+        pid = first.info.backend_pid
+    async with pool.connection(5) as second:
+        assert second.info.backend_pid != pid
+
+
+async def test_a_call_whose_time_is_up_leaves_no_transaction_behind(kind: Postgres, pool: Pool) -> None:
+    async with pool.connection(5) as other:
+        key = f"words:{secrets.token_hex(6)}"
+        assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
+        await other.execute("BEGIN; LOCK TABLE lifecycle_fence.epochs")
+        answer = await kind.call(a_call(Verb.DELETE, key=key, n=2, timeout_s=0.5))
+        assert answer == Retryable("no answer in time", silent=True)
+        await other.execute("COMMIT")
+        assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
+
+
+async def test_a_pool_serves_no_more_at_once_than_it_may_and_says_so(pool: Pool) -> None:
+    async with pool.connection(5), pool.connection(5):
+        with pytest.raises(NoSession, match=r"no connection came free within 0\.2 s"):
+            async with pool.connection(0.2):
+                pass
+
+
+async def test_connections_that_the_server_ended_are_replaced_without_an_error(database_url: str, pool: Pool) -> None:
+    async with pool.connection(5) as one, pool.connection(5) as two:
+        pids = {one.info.backend_pid, two.info.backend_pid}
+    _run(database_url, *(f"SELECT pg_terminate_backend({pid})" for pid in pids))
+
+    async def are_gone() -> bool:
+        async with pool.connection(5) as one, pool.connection(5) as two:
+            return not pids & {one.info.backend_pid, two.info.backend_pid}
+
+    assert await eventually_async(are_gone)
+
+
+async def test_who_gives_up_waiting_for_a_connection_takes_none_along(pool: Pool) -> None:
+    async def hold(for_s: float) -> None:
+        async with pool.connection(5):
+            await asyncio.sleep(for_s)
+
+    for _ in range(20):
+        waiting = [asyncio.create_task(hold(0.01)) for _ in range(8)]
+        await asyncio.sleep(0.005)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    async with pool.connection(5), pool.connection(5):
+        pass
