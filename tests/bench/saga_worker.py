@@ -1,6 +1,7 @@
 """A real provisioner whose outside answers at once: `python -m tests.bench.saga_worker`, configured by environment.
 
-What remains is what a saga costs here and in the registry. When it ends, it writes down how many statements it asked
+The tenants' database alone is a real one, by the real kind. What remains is what a saga costs here, there and in the
+registry. When it ends, it writes down how many statements it asked
 PostgreSQL (`STATEMENTS_FILE`) and the CPU it used.
 """
 
@@ -16,6 +17,8 @@ import uvloop
 
 from services.adapters import logs, settings
 from services.core.calls import Absent, Answer, Call, Done, Verb
+from services.provisioner.caller import Hand
+from services.provisioner.kinds.postgres import Postgres
 from services.provisioner.main import Hands, serve
 from tests.saga_world import KINDS, PLAN_TEXT
 
@@ -44,7 +47,10 @@ def _count_statements() -> None:
 async def _run() -> int:
     given = settings.read(os.environ)
     log = logs.configure("provisioner", given.log_level)
-    status = await serve(given, Hands(dict.fromkeys(KINDS, AtOnce()), {"oauth": frozenset()}, PLAN_TEXT), log)
+    database = Postgres(settings.required(given, "database_url"))
+    kinds: dict[str, Hand] = dict.fromkeys(KINDS, AtOnce()) | {"postgres": database}
+    status = await serve(given, Hands(kinds, {"oauth": frozenset()}, PLAN_TEXT), log)
+    await database.close()
     told = {"statements": _Counted.statements, "cpu_s": time.process_time()}
     Path(os.environ["STATEMENTS_FILE"]).write_text(json.dumps(told))
     return status

@@ -1,7 +1,8 @@
 """`make bench-sagas`: first provisionings a second by one worker and by two, and what each asks of the registry.
 
-The outside answers at once (`tests/bench/saga_worker.py`), so the figures are the worker's, PostgreSQL's and Kafka's;
-with real systems a saga takes as long as their six answers. Nothing is pinned: workers and engines share the cores.
+The outside but the tenants' database answers at once (`tests/bench/saga_worker.py`), so the figures are the worker's,
+PostgreSQL's and Kafka's; with real systems a saga takes as long as their six answers. Nothing is pinned: workers and
+engines share the cores.
 """
 
 import argparse
@@ -117,6 +118,7 @@ def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, fo
         for process in processes:
             assert end(process, signal.SIGTERM) == 0
         costs = [json.loads(file.read_text()) for file in files]
+    _drop(server_url, database)
     done = sagas + len(warm)
     return Turn(
         number,
@@ -126,6 +128,14 @@ def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, fo
         sum(cost["cpu_s"] for cost in costs) / done * 1_000,
         min(shares) / sagas if len(shares) == workers else 0.0,
     )
+
+
+def _drop(server_url: str, database: str) -> None:
+    """Remove the tenants of a turn: their roles are shared by all databases of the server."""
+    with psycopg.connect(server_url, autocommit=True) as session:
+        session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+        for (role,) in session.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^t_[0-9a-f]{32}$'").fetchall():
+            session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def _table(turns: Sequence[Turn]) -> str:
