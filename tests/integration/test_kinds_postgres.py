@@ -177,7 +177,9 @@ async def test_faults_of_the_proxy_mean_what_they_say(kind: Postgres, world: Out
     if verb is not Verb.CREATE:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     world.fault("schemas", "refuse", verb=verb, key=key, times=1)
-    assert await kind.call(a_call(verb, key=key, n=2)) == RefusedUs("SQLSTATE 42501: injected by the simulator")
+    assert await kind.call(a_call(verb, key=key, n=2)) == Refused("SQLSTATE 22023: injected by the simulator")
+    world.fault("schemas", "unauthorized", verb=verb, key=key, times=1)
+    assert await kind.call(a_call(verb, key=key, n=2)) == RefusedUs("SQLSTATE 28P01: injected by the simulator")
     world.fault("schemas", "error", verb=verb, key=key, times=1)
     assert await kind.call(a_call(verb, key=key, n=2)) == Retryable("SQLSTATE 53300: injected by the simulator")
     world.fault("schemas", "down", verb=verb, key=key, times=1)

@@ -161,7 +161,7 @@ async def test_the_simulator_tells_calls_apart_that_a_pooler_sends_over_one_conn
         kind = Postgres(url)
         keys = [f"behind:{database_url[-20:]}:{number}" for number in range(8)]
         world.fault("schemas", "lost_answer", verb="create", key=keys[0], times=1)
-        world.fault("schemas", "refuse", verb="create", key=keys[1], times=1)
+        world.fault("schemas", "unauthorized", verb="create", key=keys[1], times=1)
         world.fault("schemas", "down", verb="create", key=keys[2], times=1)
         answers = await asyncio.gather(*(kind.call(a_call(Verb.CREATE, key=of)) for of in keys))
         assert [type(one) for one in answers] == [Unknown, RefusedUs, Retryable, *[Done] * 5]
