@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 from urllib.parse import quote
 
 import psycopg
@@ -48,7 +48,15 @@ INSERT INTO lifecycle_fence.epochs AS fence (key, epoch) VALUES (%s, %s)
 ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch WHERE fence.epoch <= excluded.epoch
 """
 _FOUND: Final = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s"
-_ROLE: Final = "SELECT 1 FROM pg_roles WHERE rolname = %s"
+_STATE: Final = """
+SELECT n.oid IS NOT NULL, obj_description(n.oid, 'pg_namespace'), r.oid IS NOT NULL
+FROM (SELECT) AS one LEFT JOIN pg_namespace n ON nspname = %(name)s LEFT JOIN pg_roles r ON rolname = %(name)s
+"""
+# A role that is no superuser may own for another only what it belongs to.
+_MAKE: Final[LiteralString] = (
+    "GRANT {name} TO CURRENT_USER; CREATE SCHEMA {name} AUTHORIZATION {name}; COMMENT ON SCHEMA {name} IS {comment}"
+)
+_MAKE_ROLE: Final[LiteralString] = "CREATE ROLE {name} NOLOGIN; "
 
 _RACED: Final = frozenset({"42P06", "42710", "23505"})
 """Somebody made the same thing a moment ago."""
@@ -162,20 +170,15 @@ async def _carry_out(session: Session) -> Answer:
 
 
 async def _create(session: Session, call: Call, name: str) -> Answer:
-    connection, named = session.connection, sql.Identifier(name)
     if not await session.begin():
         return _STALE
     outputs = {"schema": name, "role": name}
-    found = await (await connection.execute(_FOUND, (name,))).fetchone()
-    if found is not None:
-        return Done(outputs) if _is_ours(found[0], call) else Refused("the schema is somebody else's")
-    if await (await connection.execute(_ROLE, (name,))).fetchone() is None:
-        await connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(named))
-    # A role that is no superuser may own for another only what it belongs to.
-    await connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(named))
-    await connection.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(named, named))
-    comment = sql.Literal(json.dumps({"key": call.key, "generation": call.generation}))
-    await connection.execute(sql.SQL("COMMENT ON SCHEMA {} IS {}").format(named, comment))
+    has_schema, comment, has_role = await _state(session, name)
+    if has_schema:
+        return Done(outputs) if _is_ours(comment, call) else Refused("the schema is somebody else's")
+    make = sql.SQL(_MAKE if has_role else _MAKE_ROLE + _MAKE)
+    told = json.dumps({"key": call.key, "generation": call.generation})
+    await session.connection.execute(make.format(name=sql.Identifier(name), comment=sql.Literal(told)))
     return Done(outputs)
 
 
@@ -183,22 +186,27 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
     connection = session.connection
     if not await session.begin():
         return _STALE
-    found = await (await connection.execute(_FOUND, (name,))).fetchone()
-    if found is not None and not _is_ours(found[0], call):
+    has_schema, comment, has_role = await _state(session, name)
+    if has_schema and not _is_ours(comment, call):
         return Refused("the schema is somebody else's")
-    has_role = await (await connection.execute(_ROLE, (name,))).fetchone() is not None
-    for is_there, drop_some in ((found is not None, contents.drop_some), (has_role, ownership.unlink_some)):
+    for is_there, drop_some in ((has_schema, contents.drop_some), (has_role, ownership.unlink_some)):
         # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
         while is_there and await drop_some(connection, name):
             await session.commit()
             if not await session.begin():
                 return _STALE
-    why = "" if found is None else await contents.drop_schema(connection, name)
+    why = await contents.drop_schema(connection, name) if has_schema else ""
     if has_role and not why:
         why = await ownership.drop_role(connection, name)
     if why:
         return Refused(why)
-    return Absent() if found is None else Done()
+    return Done() if has_schema else Absent()
+
+
+async def _state(session: Session, name: str) -> tuple[bool, str | None, bool]:
+    """True if the schema is there, its comment, and true if the role is there."""
+    row = await (await session.connection.execute(_STATE, {"name": name})).fetchone()
+    return row or (False, None, False)
 
 
 async def _read(session: Session, call: Call, name: str) -> Answer:
