@@ -9,23 +9,35 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.outcome import WORDS_MAX, Direction, Outcome, State
-from schemas.saga import Failure, Journal, Life, Phase, Presence, StepLog, Sweep, Verdict
+from schemas.saga import Failure, Journal, Life, Phase, Presence, Standstill, StepLog, Sweep, Verdict
 from schemas.tenant import Desired
 from services.core.calls import Verb
 from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.pace import Pace
 from services.core.plan import LEFT_BEHIND, REISSUED, Plan
-from services.core.saga import GRACE, HELD_US, NONE, PARKED, Barred, Plans, next_move
+from services.core.saga import (
+    GRACE,
+    HELD_US,
+    NONE,
+    RETRYING,
+    SYSTEM_AWAY,
+    SYSTEM_REFUSES,
+    TROUBLE,
+    Barred,
+    Plans,
+    next_move,
+)
 
 SWEEP_AFTER_US: Final = 60_000_000
-"""Beside the longest call: when a life that ended is looked up again (spec section 6)."""
+"""Beside the longest call: when a life that ended is looked up again."""
 
 FAILS: Final[Mapping[Phase, Phase]] = {
     Phase.CREATING: Phase.COMPENSATING,
     Phase.UPDATING: Phase.RESTORING,
-    Phase.COMPENSATING: Phase.COMPENSATION_FAILED,
-    Phase.REMOVING: Phase.REMOVAL_FAILED,
 }
-"""What a phase becomes when a step of it is given up; a restoration ends as if it had succeeded."""
+"""What a phase becomes when a step of it is given up; a restoration ends as if it had succeeded.
+
+Nothing is given up on the way down: a compensation or a teardown that stands goes on by itself."""
 
 ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
     Phase.CREATING: (Phase.ACTIVE, State.DONE),
@@ -36,11 +48,15 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 }
 """What a phase becomes, and what is said, when it has done all it had to."""
 
-_OUR_OWN: Final = frozenset({GRACE, "retrying", "system_away"})
-"""Reasons of waits that no other tenant, and no other version, stands behind."""
+WAITING_FOR: Final = "waiting_for:"
+"""Prefix of the reason of an unwell tenant; the name of the step that it stands at follows."""
 
-_LED_NOWHERE: Final = frozenset({Verdict.RETRYABLE, Verdict.UNKNOWN})
-_DOWN: Final = frozenset({Phase.REMOVING, Phase.REMOVAL_FAILED})
+_LED_NOWHERE: Final = frozenset({
+    Verdict.RETRYABLE, Verdict.UNKNOWN, Verdict.REFUSED, Verdict.BLOCKED, Verdict.CONTRADICTED,
+})  # fmt: skip
+_FOR_A_PERSON: Final = frozenset({Verdict.REFUSED, Verdict.CONTRADICTED})
+"""Answers that time alone does not mend."""
+_SHOWN_AT_REST: Final = frozenset({"unwell", "parked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +93,11 @@ def begin(  # noqa: PLR0911 - one case a move
         case Take():
             return _begin_take(plans, journal, move, now_us)
         case Run() | Undo():
-            return _intend(journal, move, now_us), None
+            return _on_again(_intend(journal, move, now_us), desired, move, now_us)
         case Observe():
             return journal, None
+        case Wait() if move.reason in TROUBLE:
+            return _begin_trouble(plans.pace, journal, desired, move, now_us)
         case Wait():
             return _begin_wait(journal, desired, move, now_us)
         case GiveUp():
@@ -99,11 +117,10 @@ def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journa
 def redriven(journal: Journal) -> Journal | None:
     """The journal with which a saga begins its turn again, as an operator wishes; None where nothing is left to do.
 
-    What is parked moves again, what was rolled back or refused is tried again, and what waits waits no longer.
+    What was rolled back or refused is tried again, what waits waits no longer, and a compensation that is under way is
+    followed by another provisioning at once.
     """
     life, phase = journal.life, journal.phase
-    if phase in PARKED:
-        return journal.model_copy(update={"seen": -1})
     refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
     if phase is Phase.ROLLED_BACK or refused:
         return journal.model_copy(update={"target": None, "held_until": 0})
@@ -113,20 +130,23 @@ def redriven(journal: Journal) -> Journal | None:
         return None
     # No wish shortens a grace period.
     waits = {name for name, log in life.steps.items() if log.not_before or log.verdict in _LED_NOWHERE}
-    if not waits:
+    asks = phase is Phase.COMPENSATING and not journal.again_asked
+    if not waits and not asks:
         return None
     rested = {name: _rested(log) if name in waits else log for name, log in life.steps.items()}
-    return journal.model_copy(update={"life": life.model_copy(update={"steps": rested})})
+    change: dict[str, object] = {"life": life.model_copy(update={"steps": rested})}
+    return journal.model_copy(update=change | ({"again_asked": True} if asks else {}))
 
 
 def _outcome(
     journal: Journal, of: Desired, state: State, now_us: int, failure: Failure | None = None, reason: str | None = None
 ) -> Outcome:
-    down = journal.phase in _DOWN and state is not State.HELD
+    down = journal.phase is Phase.REMOVING and state is not State.HELD
     return Outcome(
         key=of.key,
         seq=0,
         desired_version=of.version,
+        tenant_id=journal.life.tenant_id if journal.life else None,
         generation=journal.generation,
         direction=Direction.DOWN if down else Direction.UP,
         state=state,
@@ -139,13 +159,18 @@ def _outcome(
 
 def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tuple[Journal, Outcome]:
     desired, phase = move.desired, move.phase
-    retargets = not (desired.installed and phase in {Phase.COMPENSATING, Phase.REMOVING})
-    change: dict[str, object] = {"phase": phase, "seen": desired.version, "failure": None, "told": None}
-    if phase is Phase.COMPENSATING:
-        change["failure"] = journal.failure
-    if retargets:
-        change |= {"target": desired, "held": None}
-    if not (journal.phase in _DOWN and phase in _DOWN):
+    change: dict[str, object] = {
+        "phase": phase,
+        "target": desired,
+        "held": None,
+        "failure": None,
+        "standstill": None,
+        "again_asked": False,
+        "told": None,
+    }
+    if journal.target is None or desired.version > journal.target.version:
+        change["rollbacks"] = 0
+    if not journal.phase is phase is Phase.REMOVING:
         change["turned_at"] = now_us
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
@@ -157,15 +182,13 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
             issued_for=desired.installed_at or 0,
         )
     elif journal.life is not None:
-        change["life"] = _again(
-            journal.life, plans.of(journal.life), desired if desired.installed and retargets else None
-        )
+        change["life"] = _again(journal.life, plans.of(journal.life), desired if desired.installed else None)
     taken = journal.model_copy(update=change)
-    return taken, _outcome(taken, taken.target or desired, State.WORKING, now_us)
+    return taken, _outcome(taken, desired, State.WORKING, now_us)
 
 
 def _again(life: Life, plan: Plan, desired: Desired | None) -> Life:
-    """A life at the start of another turn: its retries are whole again; tokens older than an uninstall are marked."""
+    """A life at the start of another turn: no step waits any more; tokens older than an uninstall are marked."""
     steps = {name: _rested(log) for name, log in life.steps.items()}
     change: dict[str, object] = {"steps": steps}
     if desired and desired.uninstalled_at is not None and desired.uninstalled_at > life.issued_for:
@@ -180,7 +203,7 @@ def _again(life: Life, plan: Plan, desired: Desired | None) -> Life:
 
 def _rested(log: StepLog) -> StepLog:
     verdict = Verdict.UNKNOWN if log.open else Verdict.DONE
-    return log.model_copy(update={"verdict": verdict, "answers": 0, "silences": 0, "not_before": 0, "reason": ""})
+    return log.model_copy(update={"verdict": verdict, "tries": 0, "not_before": 0, "reason": ""})
 
 
 def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
@@ -196,6 +219,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     if isinstance(move, Run):
         change["older"] = log.older or (log.open and log.verb == Verb.CREATE and move.n != log.n)
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
+        change["succeeded"] = log.succeeded and log.open and move.n == log.n
         change |= {"place": move.place, "places": places_of(log)}
         if log.there is Presence.ABSENT:
             change["there"] = Presence.ASKED
@@ -209,18 +233,63 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
 def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> tuple[Journal, Outcome | None]:
     if not move.reason:
         return journal, None
-    held = move.reason not in _OUR_OWN
+    held = move.reason != GRACE
     of = desired if held else journal.target or desired
-    # Who finds out for the others whether a system is well again is turned away and retries by turns: said once.
-    what = "waits" if move.reason in {"retrying", "system_away"} else move.reason
-    told = f"{of.version}/{journal.phase}/{what}/{move.step}"
+    told = f"{of.version}/{journal.phase}/{move.reason}/{move.step}"
     if told == journal.told:
         return journal, None
-    log = journal.life.steps.get(move.step or "") if journal.life else None
     said = _outcome(journal, of, State.HELD if held else State.WORKING, now_us, reason=move.reason)
-    error_class = log.verdict.value if log and move.reason == "retrying" else None
-    said = said.model_copy(update={"step": move.step, "error_class": error_class})
-    return journal.model_copy(update={"told": told}), said
+    return journal.model_copy(update={"told": told}), said.model_copy(update={"step": move.step})
+
+
+def _begin_trouble(
+    pace: Pace, journal: Journal, desired: Desired, move: Wait, now_us: int
+) -> tuple[Journal, Outcome | None]:
+    """Write down that the saga stands at a step, and say so once at its beginning and once when it is unwell."""
+    of, step = journal.target or desired, move.step or ""
+    stands = _standstill(journal, move, now_us)
+    log = journal.life.steps.get(step) if journal.life else None
+    parked = log is not None and log.verdict in _FOR_A_PERSON and move.reason == RETRYING
+    unwell = now_us - stands.since >= pace.unwell_us
+    # A wait at the gate and a wait between two tries take turns: said once.
+    what = "parked" if parked else "unwell" if unwell else "waits"
+    told = f"{of.version}/{journal.phase}/{what}/{step}"
+    after = journal.model_copy(update={"standstill": stands, "told": told})
+    if told == journal.told:
+        return after, None
+    if journal.phase is Phase.COMPENSATING:
+        reason = Phase.COMPENSATING.value
+    elif parked and log is not None:
+        reason = f"{step}_{log.verdict}"
+    elif unwell:
+        reason = f"{WAITING_FOR}{step}"
+    else:
+        reason = SYSTEM_REFUSES if log is not None and log.verdict is Verdict.BLOCKED else move.reason
+    failed = journal.phase is Phase.REMOVING and (parked or unwell)
+    said = _outcome(journal, of, State.FAILED if failed else State.WORKING, now_us, reason=reason)
+    error_class = log.verdict.value if log and (log.open or log.tries) else None
+    return after, said.model_copy(update={"step": step, "error_class": error_class})
+
+
+def _standstill(journal: Journal, move: Wait, now_us: int) -> Standstill:
+    """Returns where the saga stands with this wait; what its last answer said of an outage stays."""
+    stands = journal.standstill
+    if stands is None or stands.step != move.step:
+        stands = Standstill(step=move.step or "", since=now_us)
+    if move.reason == SYSTEM_AWAY and not stands.outage_since:
+        return stands.model_copy(update={"outage_since": now_us})
+    return stands.model_copy(update={"outage_since": 0}) if move.reason == SYSTEM_REFUSES else stands
+
+
+def _on_again(journal: Journal, desired: Desired, move: Run | Undo, now_us: int) -> tuple[Journal, Outcome | None]:
+    """Say that a saga that was shown as standing at a step has gone on to another."""
+    if journal.told is None or journal.told.split("/")[2] not in _SHOWN_AT_REST:
+        return journal, None
+    if journal.standstill is not None or life_of(journal, move) is not journal.life:
+        return journal, None
+    reason = Phase.COMPENSATING.value if journal.phase is Phase.COMPENSATING else None
+    said = _outcome(journal, journal.target or desired, State.WORKING, now_us, reason=reason)
+    return journal.model_copy(update={"told": None}), said.model_copy(update={"step": move.step.name})
 
 
 def _begin_give_up(
@@ -231,16 +300,10 @@ def _begin_give_up(
         return _begin_finish(plans, journal, desired, now_us)
     phase = FAILS[journal.phase]
     failure = Failure(step=move.step, error_class=move.error_class, reason=move.reason[:WORDS_MAX])
-    # Why it was to be undone is said in the end, also when undoing it took more than one turn.
-    kept = journal.failure if journal.phase is Phase.COMPENSATING and journal.failure else failure
     life = journal.life and _again(journal.life, plans.of(journal.life), None)
-    after = journal.model_copy(update={"phase": phase, "failure": kept, "life": life, "told": None})
-    of = journal.target or desired
-    if phase in PARKED:
-        # A version that made it move again, and did not become its target, has no other answer.
-        of = of.model_copy(update={"version": max(of.version, journal.seen)})
-        return after, _outcome(after, of, State.FAILED, now_us, failure, _cause(failure))
-    return after, _outcome(after, of, State.WORKING, now_us, failure, phase.value)
+    change = {"phase": phase, "failure": failure, "life": life, "standstill": None, "told": None}
+    after = journal.model_copy(update=change)
+    return after, _outcome(after, journal.target or desired, State.WORKING, now_us, failure, phase.value)
 
 
 def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> tuple[Journal, Outcome]:
@@ -248,7 +311,12 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     life = journal.life
     failure = journal.failure if journal.phase in {Phase.RESTORING, Phase.COMPENSATING} else None
     said = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
-    change: dict[str, object] = {"phase": phase, "told": None, "turned_at": now_us}
+    change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "turned_at": now_us}
+    if phase is Phase.ROLLED_BACK:
+        wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1)
+        change |= {"rollbacks": journal.rollbacks + 1, "again_at": now_us + wait_us, "again_asked": False}
+    elif phase is Phase.ACTIVE:
+        change["rollbacks"] = 0
     if phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
         change["life"] = None
         if life is not None and any(log.n for log in life.steps.values()):

@@ -107,7 +107,7 @@ async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_t
 
 async def test_nobody_there_is_a_silence(database_url: str) -> None:
     answer = await _asked("postgresql://u:p@127.0.0.1:9/x")
-    assert answer == Retryable("no session at 127.0.0.1:9: Connection refused", silent=True)
+    assert answer == Retryable("no session at 127.0.0.1:9: Connection refused")
 
 
 def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None:
@@ -168,7 +168,7 @@ async def test_a_call_whose_time_is_up_leaves_no_transaction_behind(kind: Postgr
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
         await other.execute("BEGIN; LOCK TABLE lifecycle_fence.epochs")
         answer = await kind.call(a_call(Verb.DELETE, key=key, n=2, timeout_s=0.5))
-        assert answer == Retryable("no answer in time", silent=True)
+        assert answer == Retryable("no answer in time")
         await other.execute("COMMIT")
         assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
 

@@ -58,6 +58,7 @@ _MAKE: Final[LiteralString] = (
 )
 _MAKE_ROLE: Final[LiteralString] = "CREATE ROLE {name} NOLOGIN; "
 
+_REMEDY: Final = "put user, password, database or rights right (TENANT_DATABASE_URL, else DATABASE_URL)"
 _RACED: Final = frozenset({"42P06", "42710", "23505"})
 """Somebody made the same thing a moment ago."""
 _FENCE_GONE: Final = frozenset({"42P01", "3F000"})
@@ -122,7 +123,7 @@ class Postgres:
                     return await _carry_out(session)
         except TimeoutError:
             in_doubt = session is not None and session.committing
-            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time", silent=True)
+            return Unknown("no answer in time") if in_doubt else Retryable("no answer in time")
         except psycopg.Error as error:
             if error.sqlstate in _FENCE_GONE:
                 self._fenced = False
@@ -251,9 +252,9 @@ def _meaning(error: psycopg.Error, *, in_doubt: bool) -> Answer:
         return Unknown("the connection ended")
     said = str(error) if isinstance(error, NoSession) else f"SQLSTATE {code}: {error.diag.message_primary}"
     if code is None:
-        return Retryable(said if isinstance(error, NoSession) else "the connection ended", silent=True)
+        return Retryable(said if isinstance(error, NoSession) else "the connection ended")
     if is_set_up(code):
-        return RefusedUs(said)
+        return RefusedUs(said, _REMEDY)
     if code in _FENCE_GONE | _RACED or is_passing(code):
         return Retryable(said)
     return Refused(said)
