@@ -39,6 +39,8 @@ class Current(_Strict):
     """The secret in force."""
 
     secret: Secret
+    made_at: Instant | None = None
+    """When a command of ours made it; absent where somebody else did."""
 
 
 class Previous(_Strict):

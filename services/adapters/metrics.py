@@ -37,7 +37,13 @@ def _asked(name: str, meaning: str, *labels: str) -> Asked:
 # ingress
 INGRESS_ANSWERS = Tally("lifecycle_ingress_answers_total", "Answers by status and reason.", "status", "reason")
 INGRESS_ANSWER_S = Times("lifecycle_ingress_answer_seconds", "First byte read to answer given.", _ANSWER_S)
+INGRESS_PREVIOUS_SECRET = Tally(
+    "lifecycle_ingress_previous_secret_total",
+    "Deliveries proved by a previous secret: while it grows, a sender does not use the current one.",
+    "endpoint",
+)
 REGISTRY.register(INGRESS_ANSWERS)
+REGISTRY.register(INGRESS_PREVIOUS_SECRET)
 REGISTRY.register(INGRESS_ANSWER_S)
 INGRESS_IN_FLIGHT = _gauge("lifecycle_ingress_in_flight", "Deliveries waiting for Kafka.")
 INGRESS_RECHECKS = _counter("lifecycle_ingress_rechecks_total", "Re-checks asked, by reason.", "reason")

@@ -44,13 +44,36 @@ def state_dir(given: Path | None) -> Path:
 
 
 def operator(given: Path | None = None) -> dict[str, str]:
-    """The environment of an operator's command: that of the running `up`, overridden by our own."""
+    """The environment of an operator's command: that of the running `up`, overridden by our own.
+
+    Raises:
+        Failure: the `up` found was killed; or a folder was named in which none runs, or whose Kafka is not that of our
+            environment: one of both would be ignored.
+    """
     own = {name: text for name, text in process().items() if text}
-    if own.get("KAFKA_BOOTSTRAP_SERVERS"):
+    kafka = own.get("KAFKA_BOOTSTRAP_SERVERS")
+    if kafka and given is None:
         return own
-    left = _left_by_up(state_dir(given))
+    left = left_by_up(state_dir(given))
+    if given is not None:
+        _judge_state_dir(given, left, kafka)
     # Ours names the folder of `up`; theirs the folder of a service in it.
     return left | {name: text for name, text in own.items() if not (left and name == "STATE_DIR")}
+
+
+def _judge_state_dir(given: Path, left: Mapping[str, str], kafka: str | None) -> None:
+    """Refuse a named folder that would change nothing.
+
+    Raises:
+        Failure: why.
+    """
+    if not given.is_dir():
+        raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
+    if not left:
+        raise Failure(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
+    if kafka not in {None, left.get("KAFKA_BOOTSTRAP_SERVERS")}:
+        why = f"KAFKA_BOOTSTRAP_SERVERS names another Kafka ({kafka}); unset it, or leave the option out"
+        raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: {why}")
 
 
 def settings_of_operator(given: Path | None = None) -> "Settings":
@@ -66,7 +89,9 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
     if found.kafka_bootstrap_servers is None:
         where = state_dir(given)
         raise Failure(
-            Exit.UNUSABLE, f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where} (--state-dir)."
+            Exit.UNUSABLE,
+            f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where}, or it is not ready yet"
+            " (--state-dir names another folder).",
         )
     # A broker that is away is told once, by the command, and not by librdkafka at every attempt.
     return found.model_copy(update={"kafka_config": {"log_level": "0", **found.kafka_config}})
@@ -111,7 +136,12 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _left_by_up(folder: Path) -> dict[str, str]:
+def left_by_up(folder: Path) -> dict[str, str]:
+    """The environment that a running `up` left in its state folder; empty where none is ready.
+
+    Raises:
+        Failure: that `up` was killed.
+    """
     try:
         found: dict[str, str] = json.loads((folder / ENVIRONMENT).read_text())
     except FileNotFoundError:

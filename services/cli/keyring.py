@@ -6,15 +6,15 @@ Rule: a secret is printed where `--show-secret` asks for it, and nowhere else; e
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from services.cli import environment
+from services.cli import environment, options
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from schemas.keyring import Endpoint, Keyring
+    from schemas.keyring import Keyring
     from schemas.values import Json as Object
 
 keyring = typer.Typer(help="The file of secrets.", no_args_is_help=True)
@@ -24,12 +24,10 @@ ShowSecret = Annotated[bool, typer.Option("--show-secret", help="Print the secre
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
-OVERLAP_MAX_S: Final = 24 * 3600
+OVERLAP_MAX: Final = "24h"
 """Two secrets are one more than needed; the sender has given up its retries after 20 minutes (docs/webhook.md)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_SPAN: Final = re.compile(r"(\d{1,6})([smh])|0", re.ASCII)
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
 _OPTIONS: Final = {"orgs": "--org", "integrations": "--integration"}
 """Field of an endpoint to the option that filled it."""
 
@@ -59,28 +57,17 @@ def init(path: Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE
 
 @keyring.command("list")
 def show_all(path: File = None, as_json: Json = False, state_dir: StateDir = None) -> None:
-    """Every endpoint and whom it may speak for; no secret."""
+    """Every endpoint, the age and fingerprint of its secret, and whom it may speak for; no secret."""
     from services.adapters import keyring as hands
     from services.adapters.clock import now_us
-    from services.cli import show
+    from services.cli import keyring_told, show
 
-    now = now_us()
-    endpoints = sorted(hands.load(_file(path, state_dir)).endpoints.items())
-    found = [_told(name, endpoint, now) for name, endpoint in endpoints]
+    now, held = now_us(), hands.load(_file(path, state_dir))
+    found = [keyring_told.told(name, held, now) for name in sorted(held.endpoints)]
     if as_json:
         show.as_json(found)
-        return
-    rows = [
-        (
-            one["endpoint"],
-            " ".join(one["orgs"]),
-            " ".join(one["integrations"]),
-            "yes" if one["restamps"] else "no",
-            _former(one["previous"]),
-        )
-        for one in found
-    ]
-    show.table(("endpoint", "organisations", "integrations", "restamps", "previous secret"), rows)
+    else:
+        keyring_told.listing(found, now)
 
 
 @keyring.command()
@@ -104,7 +91,7 @@ def add(
     from services.adapters.clock import now_us
     from services.cli import keyring_file, keys, show
 
-    made = keys.endpoint(org or keys.ANYBODY, integration or keys.ANYBODY, restamps=not no_restamps)
+    made = keys.endpoint(now_us(), org or keys.ANYBODY, integration or keys.ANYBODY, restamps=not no_restamps)
     _judge(endpoint, made)
     where = _file(path, state_dir)
 
@@ -136,13 +123,13 @@ def rotate(
     from services.adapters.clock import now_us
     from services.cli import keyring_file, keys
 
-    now, overlap_us = now_us(), _span_us(overlap)
+    now, overlap_us = now_us(), options.span_us(overlap, "--overlap", OVERLAP_MAX)
     where = _file(path, state_dir)
 
     def edit(held: "Object", before: "Keyring") -> None:
         found = before.endpoints.get(endpoint)
         if found is None:
-            raise Failure(Exit.NOT_FOUND, f"{where} has no endpoint {endpoint!r}")
+            raise _unknown(where, endpoint, before)
         if found.previous is not None and keys.counts(found.previous, now) and not yes:
             until = rfc3339(found.previous.not_after)
             raise Failure(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
@@ -150,6 +137,45 @@ def rotate(
 
     after = keyring_file.change(where, edit)
     _say(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
+
+
+@keyring.command()
+def remove(
+    endpoint: Name,
+    path: File = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Remove an endpoint with its secrets: deliveries to its URL are refused with 401 within a second."""
+    from services.adapters import keyring as hands
+    from services.cli import keyring_file, keyring_told, show
+
+    where = _file(path, state_dir)
+
+    def judge(before: "Keyring") -> None:
+        if endpoint not in before.endpoints:
+            raise _unknown(where, endpoint, before)
+        if len(before.endpoints) == 1:
+            why = "is the last endpoint: without one no delivery is believed and no ingress starts"
+            raise Failure(Exit.REFUSED, f"{where}: {endpoint!r} {why}; `lifecycle keyring add` another first")
+
+    def edit(held: "Object", before: "Keyring") -> None:
+        judge(before)
+        del held["endpoints"][endpoint]
+
+    before = hands.load(where)
+    judge(before)
+    restamps = before.endpoints[endpoint].restamps
+    if not yes:
+        keyring_told.confirm(where, endpoint, before)
+    after = keyring_file.change(where, edit)
+    if as_json:
+        show.as_json({"file": str(where), "removed": endpoint, "endpoints": sorted(after.endpoints)})
+    else:
+        print(f"{where}: {endpoint} is removed; left: {', '.join(sorted(after.endpoints))}")
+    if not restamps:
+        show.say(f"restart no ledger before it has read what {endpoint} delivered: it reads `restamps` when it starts")
 
 
 @keyring.command("rotate-material")
@@ -179,13 +205,25 @@ def rotate_material(
 
 
 def _file(path: Path | None, state_dir: Path | None) -> Path:
-    """The file meant: as given, else KEYRING_FILE, else that of the running `up`, else `keyring.json`."""
+    """The file meant: as given, else that of the `up` in the folder given, else KEYRING_FILE, else of a running `up`.
+
+    Raises:
+        Failure: a file and a folder were given, or no `up` runs in the folder.
+    """
     from services.adapters import settings
 
+    if path is not None and state_dir is not None:
+        raise Failure(Exit.UNUSABLE, "--state-dir: the FILE is named already; say one of both")
+    if path is not None:
+        return path
+    if state_dir is not None:
+        return Path(environment.operator(state_dir)["KEYRING_FILE"])
     own = environment.service()
-    if path is not None or "keyring_file" in own.model_fields_set:
-        return path or own.keyring_file
-    return settings.read(environment.operator(state_dir)).keyring_file
+    return (
+        own.keyring_file
+        if "keyring_file" in own.model_fields_set
+        else settings.read(environment.operator()).keyring_file
+    )
 
 
 def _judge(name: str, made: "Object") -> None:
@@ -207,49 +245,24 @@ def _judge(name: str, made: "Object") -> None:
         raise Failure(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
 
 
-def _span_us(text: str) -> int:
-    found = _SPAN.fullmatch(text)
-    span_s = -1 if found is None else int(found[1] or 0) * _UNIT_S[found[2] or "s"]
-    if not 0 <= span_s <= OVERLAP_MAX_S:
-        raise Failure(Exit.UNUSABLE, f"--overlap: {text!r} is neither 0 nor a number with s, m or h, at most 24h")
-    return span_s * 1_000_000
+def _unknown(where: Path, name: str, held: "Keyring") -> Failure:
+    from services.cli.options import nearest
 
-
-def _told(name: str, endpoint: "Endpoint", now_us: int) -> dict[str, Any]:
-    """An endpoint without its secrets."""
-    from schemas.times import rfc3339
-    from services.cli import keys
-
-    former = endpoint.previous
-    told = former and {"not_after": rfc3339(former.not_after), "counts": keys.counts(former, now_us)}
-    return {
-        "endpoint": name,
-        "orgs": endpoint.orgs,
-        "integrations": endpoint.integrations,
-        "restamps": endpoint.restamps,
-        "previous": told,
-    }
-
-
-def _former(previous: dict[str, Any] | None) -> str:
-    """The state of a previous secret for a person."""
-    if previous is None:
-        return "none"
-    return f"{'counts until' if previous['counts'] else 'expired'} {previous['not_after']}"
+    return Failure(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, held.endpoints)}")
 
 
 def _say(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
     """Where the fresh secret stands and what became of the former one."""
     from services.adapters.keyring import raw
-    from services.cli import show
+    from services.cli import keyring_told, show
 
-    told = _told(name, after.endpoints[name], now_us)
+    told = keyring_told.told(name, after, now_us)
     secret = raw(after.endpoints[name].current.secret).decode()
     if as_json:
         place = {"file": str(where), "secret_at": _place(name)}
         show.as_json(told | place | ({"secret": secret} if show_secret else {}))
         return
-    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {_former(told['previous'])}")
+    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {keyring_told.former(told['previous'])}")
     if show_secret:
         print(secret)
 

@@ -3,6 +3,7 @@
 Rule: a secret is never replaced without a trace: the former one is kept until an instant, or given up by name.
 """
 
+import hmac
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Final
 from schemas.keyring import Previous
 from schemas.times import rfc3339
 from schemas.values import Json
+from services.adapters.clock import now_us
 from services.cli.exits import Exit, Failure
 from services.cli.files import create_json
 
 ANYBODY: Final = ("*",)
 _SECRET_BYTES = 32
+_FINGERPRINT: Final = b"lifecycle keyring fingerprint\0"
+"""Keeps fingerprints apart from everything else under `material.identity`, which is JSON."""
+_FINGERPRINT_BYTES: Final = 4
 
 
 def secret() -> str:
@@ -23,10 +28,12 @@ def secret() -> str:
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 
-def endpoint(orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBODY, *, restamps: bool = True) -> Json:
+def endpoint(
+    now_us: int, orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBODY, *, restamps: bool = True
+) -> Json:
     """An endpoint with a fresh secret."""
     return {
-        "current": {"secret": secret()},
+        "current": _current(now_us),
         "previous": None,
         "orgs": [*orgs],
         "integrations": [*integrations],
@@ -34,10 +41,10 @@ def endpoint(orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBOD
     }
 
 
-def fresh() -> Json:
+def fresh(now_us: int) -> Json:
     """A keyring with one endpoint `default` and key material, as the file holds it (schemas/keyring.py)."""
     return {
-        "endpoints": {"default": endpoint()},
+        "endpoints": {"default": endpoint(now_us)},
         "material": {
             "identity": secret(),
             "configuration": secret(),
@@ -51,7 +58,26 @@ def fresh() -> Json:
 def rotated(endpoint: Json, now_us: int, overlap_us: int) -> Json:
     """The endpoint with a fresh secret; the one it had counts for `overlap_us` more, and not at all for 0."""
     kept = {"secret": endpoint["current"]["secret"], "not_after": rfc3339(now_us + overlap_us)}
-    return {**endpoint, "current": {"secret": secret()}, "previous": kept if overlap_us else None}
+    return {**endpoint, "current": _current(now_us), "previous": kept if overlap_us else None}
+
+
+def fingerprint(key: bytes | None, of: bytes) -> str | None:
+    """Computes the keyed fingerprint of a secret; None without a key.
+
+    A plain hash, however short, would confirm a guess of a weak secret. This one is keyed with `material.identity`,
+    which stays the same as long as the installation; whoever has that key has the secrets as well.
+
+    Args:
+        key: `material.identity`.
+        of: The secret.
+    """
+    if key is None:
+        return None
+    return hmac.digest(key, _FINGERPRINT + of, "sha256")[:_FINGERPRINT_BYTES].hex()
+
+
+def _current(now_us: int) -> Json:
+    return {"secret": secret(), "made_at": rfc3339(now_us)}
 
 
 def counts(previous: Previous | None, now_us: int) -> bool:
@@ -66,7 +92,7 @@ def init(path: Path) -> None:
         Failure: there is one, or none can be written there.
     """
     try:
-        create_json(path, fresh())
+        create_json(path, fresh(now_us()))
     except FileExistsError:
         raise Failure(Exit.UNUSABLE, f"{path} exists; a keyring is never overwritten") from None
     except OSError as error:

@@ -13,6 +13,8 @@ import typer
 from services.cli import environment
 from services.cli.exits import EPILOG, Exit, Failure
 from services.cli.keyring import keyring
+from services.cli.local import down, restart, status
+from services.cli.logs import logs
 from services.cli.operate import doctor, reconcile, replay
 from services.cli.sagas import sagas
 from services.cli.send import send
@@ -74,6 +76,10 @@ def up(
     run(environment.state_dir(state_dir), environment.process(), endpoints_file)
 
 
+for local in (status, logs, restart, down):
+    app.command(rich_help_panel=_RUN)(local)
+
+
 @app.command(rich_help_panel=_SERVICES)
 def ingress() -> None:
     """Prove signed webhooks and write them to Kafka before they are answered."""
@@ -95,6 +101,9 @@ def ledger(
     ] = False,
 ) -> None:
     """Find out which event a delivery is, merge it, and publish what is desired."""
+    if recover_only and (republish or accept_loss):
+        other = "--republish" if republish else "--accept-loss"
+        raise Failure(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
     from services.ledger.main import Wanted
     from services.ledger.main import main as run
 
@@ -184,8 +193,10 @@ def _foreign(error: Exception) -> tuple[str, Exit] | None:
 
 
 def _end(text: str, status: Exit) -> None:
+    from services.cli import show
+
     for line in text.splitlines():
-        sys.stderr.write(f"lifecycle: {line}\n")
+        show.say(f"lifecycle: {line}")
     sys.exit(status)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from services.cli import environment
 from services.cli.exits import Exit, Failure
+from services.cli.options import KEY_HELP
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
@@ -39,9 +40,12 @@ def doctor(
 
 
 def reconcile(
+    key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Only these: " + KEY_HELP)] = None,
     now: Annotated[bool, typer.Option("--now", help="Run at once; the service runs by itself every hour.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; publish and remember nothing.")] = False,
-    org: Annotated[list[str] | None, typer.Option(help="Only this organisation; may be repeated.")] = None,
+    org: Annotated[
+        list[str] | None, typer.Option(help="Only this organisation, or the beginning of its id; may be repeated.")
+    ] = None,
     approve: Annotated[str | None, typer.Option(help="Remove exactly the set that an earlier run stopped at.")] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
@@ -50,19 +54,37 @@ def reconcile(
     import asyncio
 
     from services.adapters.clock import now_us
-    from services.cli import show
+    from services.cli import naming, show
     from services.reconciler.run import run_once
 
-    if not now and not dry_run:
-        raise Failure(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
+    _judge_reconcile(key, org, approve, now=now, dry_run=dry_run)
     settings = environment.settings_of_operator(state_dir)
+    keys = naming.keys_of(key, settings) if key else None
+    orgs = naming.organisations_of(org, settings) if org else None
     with environment.answering(settings):
-        found = asyncio.run(run_once(settings, now=now_us, dry_run=dry_run, orgs=org, approval=approve)).as_json()
+        run = run_once(settings, now=now_us, dry_run=dry_run, orgs=orgs, keys=keys, approval=approve)
+        found = asyncio.run(run).as_json()
     if as_json:
         show.as_json(found)
     else:
         tell_run(found)
-    raise typer.Exit(status_of(found))
+    raise typer.Exit(status_of(found, named=bool(key or org)))
+
+
+def _judge_reconcile(
+    key: list[str] | None, org: list[str] | None, approve: str | None, *, now: bool, dry_run: bool
+) -> None:
+    """Refuse options of which one would win in silence.
+
+    Raises:
+        Failure: which, and what to say instead.
+    """
+    if not now and not dry_run:
+        raise Failure(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
+    if dry_run and approve is not None:
+        raise Failure(Exit.UNUSABLE, "--approve: a --dry-run removes nobody; say --now --approve to remove them")
+    if key and org:
+        raise Failure(Exit.UNUSABLE, "--org: KEY names the tenants already; say one of both")
 
 
 def replay(
@@ -100,17 +122,18 @@ def tell_run(found: dict[str, Any]) -> None:
     Args:
         found: The JSON of its report.
     """
-    from services.cli import show
+    from services.cli import show, wording
 
     if found["plan"]:
-        show.table(
-            ("key", "action", "reason"), [(line["key"], line["action"], line["reason"]) for line in found["plan"]]
-        )
+        keys = [line["key"] for line in found["plan"]]
+        shown = wording.short_keys(keys) if show.shows_results() else {key: key for key in keys}
+        rows = [(shown[line["key"]], line["action"], line["reason"]) for line in found["plan"]]
+        show.table(("key", "action", "reason"), rows, whole=2)
     for text in _refused(found["refusals"]):
         print(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
-        how = f"; lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
+        how = f"; remove them with: lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
         print(f"STOPPED: {stop['absent']} tenants are gone, at most {stop['limit']} may go in one run{how}")
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     print(
@@ -120,11 +143,17 @@ def tell_run(found: dict[str, Any]) -> None:
     )
 
 
-def status_of(found: dict[str, Any]) -> Exit:
-    """How a run ends; an organisation without credentials is not ours to read, and no deviation."""
+def status_of(found: dict[str, Any], *, named: bool = False) -> Exit:
+    """How a run ends.
+
+    Args:
+        found: The JSON of its report.
+        named: The operator named organisations or tenants: one without credentials could not be read as asked. Else it
+            is not ours to read, and no deviation.
+    """
     from services.reconciler.report import NO_CREDENTIALS, NOT_WRITTEN
 
-    reasons = {refusal["reason"] for refusal in found["refusals"]} - {NO_CREDENTIALS}
+    reasons = {refusal["reason"] for refusal in found["refusals"]} - (set() if named else {NO_CREDENTIALS})
     if any(reason.startswith(NOT_WRITTEN) for reason in reasons):
         return Exit.UNREACHABLE
     return Exit.DEVIATION if reasons or found["stopped"] or _unread(found) else Exit.OK

@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
 from services.cli import environment
 from services.cli.exits import Exit, Failure
+from services.cli.options import KEY_HELP
 
 if TYPE_CHECKING:
-    from services.adapters.claims import Claim, Row
+    from services.adapters.claims import Claim
     from services.adapters.registry import Registry
     from services.adapters.settings import Settings
 
@@ -59,39 +60,44 @@ def show_all(
     state_dir: StateDir = None,
 ) -> None:
     """Sagas, those that changed last first."""
-    from services.cli import show
+    from services.cli import sagas_told, show
 
     phases = None if state is None else _PHASES[state]
     standing = None if state is None else state is State.FAILED
-    rows = _ask(state_dir, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
-    found = [_told(row) for row in rows]
+    settings = environment.settings_of_operator(state_dir)
+    rows = _ask(settings, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
+    found = [sagas_told.told(row) for row in rows]
     if as_json:
         show.as_json(found)
         return
-    columns = ("key", "phase", "generation", "version", "stands_at", "why", "due", "changed")
-    show.table(columns, [[one[name] for name in columns] for one in found])
+    if found:
+        sagas_told.listing(found)
+    show.say(f"{len(found)} sagas" + (f" {state}" if state else ""))
     if len(found) == limit:
         show.say(f"the newest {limit}; --limit shows more")
 
 
 @sagas.command("show")
 def show_one(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="orgId:integrationId")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help=KEY_HELP)],
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
     """One saga, step by step; what it was given and what it answered is not shown, since both may hold secrets."""
-    from services.cli import show
+    from services.cli import naming, sagas_told, show
 
-    rows = _ask(state_dir, lambda registry: registry.sagas(key=key.lower(), limit=1))
+    settings = environment.settings_of_operator(state_dir)
+    of = naming.keys_of([key], settings)[0]
+    rows = _ask(settings, lambda registry: registry.sagas(key=of, limit=1))
     if not rows:
-        raise Failure(Exit.NOT_FOUND, f"{key}: no such saga")
-    told = _told(rows[0])
-    steps = _steps(rows[0])
+        raise Failure(Exit.NOT_FOUND, f"{of}: no such saga")
+    told = sagas_told.told(rows[0])
+    steps = sagas_told.steps(rows[0])
     if as_json:
         show.as_json(told | {"steps": steps})
         return
-    show.table(("field", "value"), told.items())
+    show.styled(of, "bold")
+    show.table(("field", "value"), [(name, value) for name, value in told.items() if name != "key"])
     if steps:
         print()
         show.table(tuple(steps[0]), [tuple(step.values()) for step in steps])
@@ -99,7 +105,7 @@ def show_one(
 
 @sagas.command()
 def retry(
-    key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="orgId:integrationId")] = None,
+    key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help=KEY_HELP)] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every saga that `list --state failed` shows.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow each until it ends; the exit status says how.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")] = 300.0,
@@ -111,31 +117,37 @@ def retry(
     Ends with 1 where one could not be tried, or, with --wait, did not end as it is desired in time.
     """
     from services.adapters import keyring
-    from services.cli import show
+    from services.cli import naming, show
     from services.cli.saga_wait import followed
 
     if bool(key) == failed:
         raise Failure(Exit.UNUSABLE, "name the keys, or say --failed")
     settings = environment.settings_of_operator(state_dir)
     material = keyring.raw(keyring.material(settings.keyring_file).audit[0])
-    found = _ask(state_dir, lambda registry: _retry_all(registry, [one.lower() for one in key or ()], material))
+    named = naming.keys_of(key or (), settings)
+    found = _ask(settings, lambda registry: _retry_all(registry, named, material))
     fails = any(result not in {_AGAIN, _NOTHING} for _, result in found)
     ends: dict[str, tuple[bool, str]] = {}
     if wait:
         tried = [of for of, result in found if result in {_AGAIN, _NOTHING}]
-        ends = _ask(state_dir, lambda registry: followed(registry, tried, timeout_s, show.say))
+        ends = _ask(settings, lambda registry: followed(registry, tried, timeout_s, show.say))
         fails = fails or not all(well for well, _ in ends.values())
     told = [(of, result, *([ends[of][1] if of in ends else ""] if wait else [])) for of, result in found]
     columns = ("key", "result", *(["end"] if wait else []))
     if as_json:
         show.as_json([dict(zip(columns, row, strict=True)) for row in told])
-    else:
+    elif told:
         show.table(columns, told)
+    else:
+        show.say("no saga failed: nothing to try again")
+    if any(result == _UNKNOWN for _, result in found):
+        raise typer.Exit(Exit.NOT_FOUND)
     if fails:
         raise typer.Exit(Exit.DEVIATION)
 
 
 _AGAIN: Final = "tried again now"
+_UNKNOWN: Final = "no such saga"
 _NOTHING: Final = "nothing to try again"
 _IN_GRACE: Final = "in its grace period, which this does not shorten"
 
@@ -161,7 +173,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
         return f"its row cannot be read by this release: {fault}"
     rows = await registry.sagas(key=key, limit=1)
     if claim is None or not rows:
-        return f"{rows[0].worker or 'somebody'} is at it now" if rows else "no such saga"
+        return f"{rows[0].worker or 'somebody'} is at it now" if rows else _UNKNOWN
     journal, sayings = redriven(claim.journal), list[Saying]()
     if journal is not None:
         number = journal.lines + 1
@@ -200,82 +212,7 @@ async def _claimed(registry: "Registry", key: str) -> "Claim | None":
         await asyncio.sleep(_AGAIN_S)
 
 
-def _told(row: "Row") -> dict[str, Any]:
-    from schemas.times import rfc3339
-
-    step, why = _standing(row)
-    return {
-        "key": row.key,
-        "phase": row.phase,
-        "generation": row.generation,
-        "version": row.desired_version,
-        "tenant_id": row.tenant_id,
-        "stands_at": step,
-        "why": _waits_for(row) if row.waits_for else row.why or why,
-        "since": _since(row),
-        "due": None if row.due_s is None else rfc3339(int(row.due_s * 1_000_000)),
-        "changed": rfc3339(int(row.changed_s * 1_000_000)),
-        "worker": row.worker,
-    }
-
-
-def _since(row: "Row") -> str | None:
-    from schemas.times import rfc3339
-
-    stands = row.journal.standstill
-    return rfc3339(stands.since) if stands else None
-
-
-def _waits_for(row: "Row") -> str:
-    """Why a saga waits at the gate before a system, with what that answered last where this saga was answered."""
-    _, why = _standing(row)
-    stands = row.journal.standstill
-    refuses = stands is not None and not stands.outage_since
-    trouble = "refuses the operator's credentials or set-up" if refuses else "is away"
-    return f"{row.waits_for} {trouble}" + (f" ({why})" if why else "")
-
-
-def _standing(row: "Row") -> tuple[str | None, str | None]:
-    """The step that a saga stands at, and why."""
-    journal = row.journal
-    stands = journal.standstill
-    log = journal.life.steps.get(stands.step) if journal.life and stands else None
-    if stands is not None and log is not None and log.reason:
-        return stands.step, f"{log.verdict}: {log.reason} ({log.tries} tries)"
-    if stands is not None:
-        return stands.step, None
-    if journal.failure is not None:
-        return journal.failure.step, f"{journal.failure.error_class}: {journal.failure.reason}"
-    for name, log in journal.life.steps.items() if journal.life else ():
-        if log.reason:
-            return name, f"{log.verdict}: {log.reason} ({log.tries} tries)"
-    return None, journal.held
-
-
-def _steps(row: "Row") -> list[dict[str, Any]]:
-    from schemas.times import rfc3339
-
-    lives = [*(sweep.life for sweep in row.journal.sweeps), *([row.journal.life] if row.journal.life else [])]
-    return [
-        {
-            "generation": life.generation,
-            "step": name,
-            "there": log.there.value,
-            "verdict": log.verdict.value,
-            "open": log.open,
-            "intents": log.n,
-            "tries": log.tries,
-            "not_before": rfc3339(log.not_before) if log.not_before else None,
-            "why": log.reason or None,
-        }
-        for life in lives
-        for name, log in life.steps.items()
-    ]
-
-
-def _ask(state_dir: Path | None, ask: "Callable[[Registry], Awaitable[R]]") -> R:
-    settings = environment.settings_of_operator(state_dir)
-
+def _ask(settings: "Settings", ask: "Callable[[Registry], Awaitable[R]]") -> R:
     async def asked() -> R:
         async with _opened(settings) as registry:
             return await ask(registry)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from services.cli import environment
+from services.cli import environment, options
 from services.cli.exits import Exit, Failure
 
 _GUIDE = {
@@ -46,8 +46,9 @@ def send(
     from services.adapters.http import LOOPBACK
     from services.cli import sender, show
 
-    if event not in set(EventType):
-        raise Failure(Exit.UNUSABLE, f"event: {event!r} is none of {', '.join(EventType)}")
+    options.one_of(event, list(EventType), "EVENT", "event")
+    if endpoints_file is not None and state_dir is not None:
+        raise Failure(Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say one of both")
     _judge_url(url)
     places = _places(endpoints_file, state_dir)
     target = url or f"{_needed(places, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
@@ -106,6 +107,8 @@ def _judge_url(url: str | None) -> None:
 def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
     """Ingress, simulator and keyring: from the file, else from the running `up`, else from the environment."""
     path = endpoints_file or environment.state_dir(state_dir) / environment.ENDPOINTS
+    if state_dir is not None:
+        options.folder(state_dir)
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -138,7 +141,9 @@ def _object(text: str) -> dict[str, Any]:
 def _secret(path: Path, endpoint: str) -> bytes:
     from services.adapters import keyring
 
-    found = keyring.load(path).endpoints.get(endpoint)
+    held = keyring.load(path).endpoints
+    found = held.get(endpoint)
     if found is None:
-        raise Failure(Exit.NOT_FOUND, f"{path} has no endpoint {endpoint!r}")
+        why = f"{path} has no endpoint {endpoint!r}{options.nearest(endpoint, held)}; it has {', '.join(sorted(held))}"
+        raise Failure(Exit.UNUSABLE, f"--endpoint: {why}")
     return keyring.raw(found.current.secret)

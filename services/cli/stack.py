@@ -8,20 +8,19 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
-
 from services import engines
 from services.adapters import settings, topics
 from services.adapters.alone import alone
-from services.cli import keys, wiring
+from services.cli import keys, readiness, wiring
 from services.cli.environment import ENVIRONMENT
 from services.cli.exits import Exit, Failure
 from services.cli.files import replace_json
+from services.cli.running import Roll, Supervised
 from services.cli.supervisor import Report, Service, Supervisor
 from services.cli.whereabouts import Whereabouts
 from services.cli.wiring import SERVICES, Addresses, Folders, Ports
@@ -38,6 +37,13 @@ _HOPELESS_DEATHS: Final = 3
 """A service that ended so often before it was ever ready has a fault that waiting does not cure."""
 
 _ENGINES: Final = frozenset({"kafka", "postgres"})
+
+Doing = Callable[[str], None]
+"""Told what is being done, in words; the same again and again while it lasts."""
+
+
+def print_nothing(_: str) -> None:
+    """Of a start that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,14 @@ class Stack:
 
     def unready(self, services: tuple[str, ...] = SERVICES) -> dict[str, str]:
         """What is missing, by service; empty when every one says it is ready."""
-        with httpx2.Client(timeout=2.0, trust_env=False) as client:
-            found = {service: _ask(client, f"{self.ports.base(service)}/readyz") for service in services}
-        return {service: fault for service, fault in found.items() if fault}
+        return readiness.unready(self.ports, services)
 
-    def until_ready(self, deadline_s: float = _READY_S) -> None:
+    def until_ready(self, deadline_s: float = _READY_S, doing: Doing = print_nothing) -> None:
         """Wait until every service is ready.
+
+        Args:
+            deadline_s: How long it may take.
+            doing: Told who is waited for.
 
         Raises:
             Failure: one was not in time, or ended again and again.
@@ -96,7 +104,16 @@ class Stack:
             hopeless = [name for name in faults if self.supervisor.deaths[name] >= _HOPELESS_DEATHS]
             if hopeless or time.monotonic() > end:
                 raise Failure(Exit.UNREACHABLE, self._why(faults))
+            doing(f"waiting for {', '.join(faults)}")
             time.sleep(0.1)
+
+    def supervised(self) -> dict[str, Supervised]:
+        """Every process under the supervisor."""
+        watched, pids = self.supervisor, self.supervisor.pids()
+        return {
+            name: Supervised(pids.get(name), str(watched.log_path(name)), deaths)
+            for name, deaths in watched.deaths.copy().items()
+        }
 
     def _why(self, faults: Mapping[str, str]) -> str:
         return "\n".join(
@@ -115,6 +132,7 @@ def stack(
     durability: engines.Durability = engines.Durability.EPHEMERAL,
     endpoints_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    doing: Doing = print_nothing,
 ) -> Iterator[Stack]:
     """Run everything for as long as the context lasts.
 
@@ -125,6 +143,7 @@ def stack(
         durability: What a crash of the machine may cost the engines.
         endpoints_file: Where programs outside find everything, beside the file in the state folder.
         progress: Told how far a download is.
+        doing: Told what the start is about, in words.
 
     Yields:
         The installation, once everything is ready.
@@ -137,21 +156,42 @@ def stack(
     # Always in the state folder too: there our own commands look.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)
+    doing("starting Kafka and PostgreSQL")
     with (
         alone(folders.top, "--state-dir"),
         _withdrawn(whereabouts),
+        _enrolled(folders.top) as roll,
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
     ):
-        supervisor = Supervisor(report, whereabouts.refresh)
+
+        def changed() -> None:
+            whereabouts.refresh()
+            roll.write()
+
+        supervisor = Supervisor(report, changed)
+        doing("making the topics")
         built = _prepare(folders, environ, running, supervisor)
         try:
-            _start(built, running, environ)
-            built.until_ready()
+            roll.follow(built.supervised)
+            _start(built, running, environ, doing)
+            roll.write()
+            built.until_ready(doing=doing)
             whereabouts.publish(built.endpoints, built.environ)
+            roll.ready()
             yield built
         finally:
             whereabouts.withdraw()
             supervisor.stop(_STOP_S, leave=_ENGINES)
+
+
+@contextmanager
+def _enrolled(folder: Path) -> Iterator[Roll]:
+    """The file of processes, from before the first of them until after the last."""
+    roll = Roll(folder)
+    try:
+        yield roll
+    finally:
+        roll.withdraw()
 
 
 @contextmanager
@@ -207,23 +247,11 @@ def _apply_topics(environ: Mapping[str, str]) -> None:
         raise Failure(Exit.DEVIATION, "\n".join(plan.conflicts))
 
 
-def _start(built: Stack, running: engines.Running, environ: Mapping[str, str]) -> None:
+def _start(built: Stack, running: engines.Running, environ: Mapping[str, str], doing: Doing) -> None:
     for name, engine in (("kafka", running.kafka), ("postgres", running.postgres)):
         if engine is not None:
             built.supervisor.add(name, engine)
+    doing("starting the services")
     for name in SERVICES:
         whole = {**environ, **built.environ, **wiring.own(name, built.folders, built.ports)}
         built.supervisor.add(name, Service(name, whole, built.folders.logs / f"{name}.log"))
-
-
-def _ask(client: httpx2.Client, url: str) -> str:
-    """What is missing at a `/readyz`; empty when nothing is."""
-    try:
-        answer = client.get(url)
-    except httpx2.TransportError as error:
-        return f"no answer ({type(error).__name__})"
-    if answer.status_code == httpx2.codes.OK:
-        return ""
-    with suppress(ValueError, KeyError, AttributeError):
-        return ", ".join(f"{name}: {fault}" for name, fault in answer.json()["checks"].items() if fault != "ok")
-    return f"status {answer.status_code}"

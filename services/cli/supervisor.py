@@ -27,6 +27,9 @@ _YOUNG_IF_KILLED_S: Final = 1.0
 
 _KILLED: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 
+_ASKED: Final = frozenset({0, 128 + signal.SIGTERM})
+"""Statuses of processes that were asked to end and did (the second is Java's): their last lines are no news."""
+
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_MOST_S: Final = 15.0
 
@@ -208,6 +211,8 @@ def _end_of(process: Process) -> str:
         return "was not there"
     if status < 0:
         return f"was ended by {ended(status)}"
+    if status in _ASKED:
+        return f"ended as asked ({ended(status)})"
     try:
         last = f"its log {process.log_path} ends: {child.last_lines(process.log_path, 3)}"
     except OSError as error:

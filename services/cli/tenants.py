@@ -1,124 +1,158 @@
 """`lifecycle tenants`: what is, per key, and how it came to be so."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from services.cli import environment
 from services.cli.exits import Exit, Failure
+from services.cli.options import KEY_HELP
 
 if TYPE_CHECKING:
     from schemas.tenant import Tenant
+    from schemas.values import Key
     from services.adapters.settings import Settings
 
 tenants = typer.Typer(help="What is, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
-KeyOf = Annotated[str, typer.Argument(metavar="KEY", help="orgId:integrationId")]
+KeyOf = Annotated[str, typer.Argument(metavar="KEY", help=KEY_HELP)]
+
+AGE_MAX: Final = "3650d"
+_VIEW_S: Final = 30.0
+"""How long the view may take to be read whole."""
 
 
 @tenants.command("list")
 def show_all(
-    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be repeated.")] = None,
+    org: Annotated[
+        list[str] | None, typer.Option(help="Only this organisation, or the beginning of its id; may be repeated.")
+    ] = None,
+    unwell: Annotated[
+        bool, typer.Option("--unwell", help="Only tenants that failed, wait too long, or need somebody.")
+    ] = False,
+    older_than: Annotated[
+        str | None, typer.Option(help="Only tenants that nothing changed for so long: 30s, 15m, 2h, 7d.")
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Every tenant."""
-    from services.cli import show
+    """Every tenant, by name; on a terminal with short keys, which every command takes."""
+    from schemas.tenant import Stage
+    from services.adapters.clock import now_us
+    from services.cli import naming, options, show, wording
+    from services.core.unwell import is_unwell
 
-    found = [one for _, one in sorted(_newest(state_dir).items()) if stage in {None, one.stage}]
+    stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
+    age_us = 0 if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
+    view = _newest(environment.settings_of_operator(state_dir))
+    known = {key.partition(":")[0] for key in view}
+    orgs = {naming.organisation(one, known) for one in org or ()}
+    now = now_us()
+    found = [
+        one
+        for one in sorted(view.values(), key=lambda one: (one.tenant_id or "~", one.key))
+        if (not stages or one.stage in stages)
+        and (not orgs or one.key.partition(":")[0] in orgs)
+        and (not unwell or is_unwell(one, now))
+        and (older_than is None or now - one.updated_at >= age_us)
+    ]
     if as_json:
         show.as_json([one.model_dump(mode="json") for one in found])
         return
-    columns = ("key", "tenant", "stage", "enabled", "revision", "generation", "reason", "flags")
-    rows = [
-        (one.key, _named(one), one.stage, one.enabled, one.revision, one.generation, one.reason, " ".join(one.flags))
-        for one in found
-    ]
-    show.table(columns, rows)
+    if found:
+        _list(found, view, now)
+    ill = [one for one in found if is_unwell(one, now)]
+    show.say(wording.summary(found, len(view), len(ill)))
+    if ill and show.is_terminal():
+        name = ill[0].tenant_id or ill[0].key
+        show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")
 
 
 @tenants.command("show")
 def show_one(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
     """One tenant."""
-    from services.cli import show
+    from services.adapters.clock import now_us
+    from services.cli import naming, show
 
-    found = _newest(state_dir).get(key.lower())
-    if found is None:
-        raise Failure(Exit.NOT_FOUND, f"{key}: no such tenant")
+    view = _newest(environment.settings_of_operator(state_dir))
+    found = view[naming.resolve(key, naming.named(view.values()))]
     fields: dict[str, Any] = found.model_dump(mode="json")
     if as_json:
         show.as_json(fields)
     else:
-        show.table(("field", "value"), fields.items())
+        _show(found, fields, now_us())
 
 
 @tenants.command()
 def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
     """What happened to one key: events, outcomes and audit, in order of time."""
-    from services.cli import show
+    from services.cli import happenings, naming, show
 
     settings = environment.settings_of_operator(state_dir)
+    of = naming.keys_of([key], settings)[0]
     with environment.answering(settings):
-        found = sorted(_happenings(key.lower(), settings), key=lambda one: (one["at"], one["id"]))
+        found = happenings.of(of, settings)
     if not found:
-        raise Failure(Exit.NOT_FOUND, f"{key}: nothing is known of it")
+        raise Failure(Exit.NOT_FOUND, f"{of}: nothing is known of it")
     if as_json:
         show.as_json(found)
-    else:
-        show.table(
-            ("at", "what", "which", "why"), [(one["at"], one["what"], one["which"], one["why"]) for one in found]
-        )
+        return
+    of_day = happenings.day(found) if show.shows_results() else None
+    lines = [(happenings.at(one, of_day), one["what"], one["which"], one["why"]) for one in found]
+    show.table(("at", "what", "which", "why"), lines, f"{of}\n{of_day} UTC" if of_day else None, whole=2)
 
 
-def _named(tenant: "Tenant") -> str | None:
-    """The bound tenantId, and the claimed one beside it where that is another (docs/tenant-changed.md)."""
-    if tenant.claimed_tenant_id is None:
-        return tenant.tenant_id
-    return f"{tenant.tenant_id or '-'} (claimed: {tenant.claimed_tenant_id})"
+def _list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int) -> None:
+    """Prints tenants, one a line; a pipe gets whole keys."""
+    from services.cli import show, wording
 
-
-def _newest(state_dir: Path | None) -> dict[str, Any]:
-    """The view as it is now."""
-    from services.adapters import tenant_view
-
-    settings = environment.settings_of_operator(state_dir)
-    with environment.answering(settings):
-        return tenant_view.read(settings.kafka, settings.topic_prefix)
-
-
-def _happenings(key: str, settings: "Settings") -> Iterator[dict[str, Any]]:
-    """Each event, outcome and audit record of the key once, whatever Kafka repeats."""
-    from schemas.audit import Audit
-    from schemas.codec import decode
-    from schemas.event import Event
-    from schemas.outcome import Outcome
-    from schemas.times import rfc3339
-    from schemas.topics import AUDIT, EVENTS, OUTCOMES, named
-    from services.adapters import history
-
-    events, outcomes, audit = (named(topic, settings.topic_prefix) for topic in (EVENTS, OUTCOMES, AUDIT))
-    seen: set[str] = set()
-    for record in history.present(settings.kafka, [events, outcomes, audit]):
-        name = record.headers.get("ce_id", "")
-        if record.key != key or name in seen:
-            continue
-        seen.add(name)
-        if record.topic == events:
-            event = decode(Event, record.value)
-            which, why = (
-                f"{event.event} (revision {event.revision})",
-                f"{event.source}, tenantId {event.tenant_id or '-'}, occurred {rfc3339(event.occurred_at)}",
+    shown = wording.short_keys(view.keys()) if show.shows_results() else {key: key for key in view}
+    show.listing(
+        ("tenant", "key", "stage", "changed"),
+        [
+            show.Entry(
+                cells=(
+                    one.tenant_id or "-",
+                    shown[one.key],
+                    one.stage or "-",
+                    f"{wording.span(now_us - one.updated_at)} ago",
+                ),
+                styles={1: "dim", 2: wording.STYLES.get(one.stage or "", "")},
+                note=wording.notes(one),
             )
-            yield {"at": rfc3339(record.at_us), "id": name, "what": "event", "which": which, "why": why}
-        elif record.topic == outcomes:
-            said = decode(Outcome, record.value)
-            which = f"{said.direction} {said.state} (generation {said.generation})"
-            bound = f"bound to {said.tenant_id}" if said.tenant_id else ""
-            why = ", ".join(filter(None, (bound, said.step, said.error_class, said.reason)))
-            yield {"at": rfc3339(record.at_us), "id": name, "what": "outcome", "which": which, "why": why}
-        else:
-            line = decode(Audit, record.value)
-            yield {"at": rfc3339(record.at_us), "id": name, "what": line.what, "which": line.verdict, "why": line.why}
+            for one in found
+        ],
+    )
+
+
+def _show(found: "Tenant", fields: "Mapping[str, Any]", now_us: int) -> None:
+    """Prints one tenant; its key has a line of its own, so that 80 columns leave it whole."""
+    from services.cli import show, wording
+
+    show.styled(found.key, "bold")
+    told = dict(fields) | {
+        "reason": wording.reason(found.reason, found.updated_at) or None,
+        "configuration": ", ".join(f"{name}={value}" for name, value in (found.configuration or {}).items()) or None,
+        "flags": " ".join(found.flags) or None,
+        "updated_at": f"{wording.moment(found.updated_at)} UTC, {wording.span(now_us - found.updated_at)} ago",
+    }
+    del told["key"]
+    show.table(("field", "value"), told.items())
+
+
+def _newest(settings: "Settings") -> "dict[Key, Tenant]":
+    """Reads the view; records that this release cannot read are counted on standard error, and left out."""
+    from contextlib import closing
+
+    from services.adapters.tenant_view import TenantView
+    from services.cli import show
+
+    with environment.answering(settings), closing(TenantView(settings.kafka, settings.topic_prefix)) as view:
+        found = view.catch_up(_VIEW_S)
+        if view.unreadable:
+            show.say(f"{view.unreadable} records of the view cannot be read by this release and are left out")
+    return found

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from services.cli.show import Download, say
+from services.cli.options import writable
+from services.cli.show import Doing, Download, say
 from services.cli.stack import Stack, stack
 from services.cli.wiring import WEBHOOK_PATH
 from services.engines import Durability
@@ -19,11 +20,14 @@ def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None)
 
     Raises:
         EngineError: an engine cannot be had.
-        Failure: something did not become ready.
+        Failure: something did not become ready, or the file of endpoints cannot be written.
     """
+    if endpoints_file is not None:
+        writable(endpoints_file, "--endpoints-file")
     with (
         suppress(KeyboardInterrupt),
         interruptible(),
+        Doing() as doing,
         stack(
             state_dir,
             environ,
@@ -31,8 +35,10 @@ def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None)
             durability=Durability.DURABLE,
             endpoints_file=endpoints_file,
             progress=Download(),
+            doing=doing,
         ) as built,
     ):
+        doing.end()
         _tell(built, endpoints_file or built.folders.endpoints)
         threading.Event().wait()
     say("stopped")

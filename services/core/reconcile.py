@@ -179,6 +179,12 @@ def compare(
     return Plan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))
 
 
+def approval_of(lines: Iterable[Line]) -> str | None:
+    """The word by which an operator approves exactly the removals of a plan; None where it removes nobody."""
+    going = sorted(line.key for line in lines if line.action is Action.REMOVE)
+    return sha256("\n".join(going).encode()).hexdigest()[:16] if going else None
+
+
 def remember(sight: Sight, observation: Observed) -> Sight:
     """What to remember of a key once this observation was published."""
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
@@ -283,8 +289,7 @@ def _brake(lines: Collection[Line], tenants: Tenants, memory: Memory, rules: Rul
     absent, limit = _waiting(tenants, memory, rules.now_us), _limit(tenants)
     if len(absent) <= limit or absent.isdisjoint(line.key for line in lines):
         return None
-    going = sorted(line.key for line in lines if line.action is Action.REMOVE)
-    approval = sha256("\n".join(going).encode()).hexdigest()[:16] if going else None
+    approval = approval_of(lines)
     if approval is not None and approval == rules.approval:
         return None
     return Stop(len(absent), limit, approval)

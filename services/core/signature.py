@@ -7,6 +7,7 @@ Source: the guide (HMAC-SHA256 over the raw body, hex); RFC 2104, whose section 
 
 from binascii import unhexlify
 from dataclasses import dataclass, field
+from enum import IntEnum
 from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import Final
@@ -17,6 +18,20 @@ _PREFIX: Final = b"sha256="
 _BLOCK_BYTES: Final = 64
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class Proof(IntEnum):
+    """The secret that proved a body; none is false."""
+
+    NONE = 0
+    CURRENT = 1
+    PREVIOUS = 2
+
+
+NONE: Final = Proof.NONE
+CURRENT: Final = Proof.CURRENT
+PREVIOUS: Final = Proof.PREVIOUS
+"""Read once: an enumeration looks its members up each time, and this is asked at every request."""
 
 
 class _Keyed:
@@ -73,8 +88,8 @@ def claimed(header: bytes) -> bytes | None:
         return None
 
 
-def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> bool:
-    """Whether `claim` is the MAC of `body` under a secret in force.
+def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> Proof:
+    """Return which secret in force `claim` is the MAC of `body` under; `NONE`, which is false, for a forgery.
 
     Args:
         secrets: Those of the endpoint; None when there is no such endpoint.
@@ -86,8 +101,11 @@ def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> b
     is_current = compare_digest(by_current(body), claim)
     is_previous = compare_digest(by_previous(body), claim)
     if secrets is None:
-        return False
-    return is_current or (is_previous and secrets.previous is not None and now_us < secrets.not_after_us)
+        return NONE
+    if is_current:
+        return CURRENT
+    in_force = secrets.previous is not None and now_us < secrets.not_after_us
+    return PREVIOUS if is_previous and in_force else NONE
 
 
 def sign(secret: bytes, body: bytes) -> str:

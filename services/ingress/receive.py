@@ -14,7 +14,7 @@ from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.values import Key
 from schemas.webhook import Malformed, UnknownEvent
 from services.core.freshness import Row, judge
-from services.core.signature import verify
+from services.core.signature import NONE, PREVIOUS, verify
 from services.ingress import answers, head, records
 from services.ingress.answers import OK, Answer
 from services.ingress.gates import Gate, Gates
@@ -92,10 +92,12 @@ class Receiver:
         raw = request.body
         request.received_us = now_us = self._now_us()
         gate = self._gates().get(endpoint)
-        authentic = verify(None if gate is None else gate.secrets, request.head.claim, raw, now_us)
-        if gate is None or not authentic:
+        proof = verify(None if gate is None else gate.secrets, request.head.claim, raw, now_us)
+        if gate is None or proof is NONE:
             request.answer(answers.FORGED if gate else answers.NO_ENDPOINT)
             return
+        if proof is PREVIOUS:
+            self._telling.previous_secret(endpoint)
         request.digest = sha256(raw).digest()
         told: webhook.Delivery | UnknownEvent
         try:

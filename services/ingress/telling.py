@@ -63,6 +63,10 @@ class Telling:
         """A re-check was due: `asked`, `asked_before` (within five minutes), `no_room` or `unwritten`."""
         metrics.INGRESS_RECHECKS.labels(f"{reason}_{outcome}").inc()
 
+    def previous_secret(self, endpoint: str) -> None:
+        """A delivery was proved by the secret before the current one: its sender has not been told yet."""
+        metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
+
     def odd_marks(self) -> None:
         """An accepted delivery carries a retry mark that is no count."""
         metrics.INGRESS_ODD_MARKS.inc()

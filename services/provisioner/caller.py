@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from schemas import codec
+from schemas.outcome import WORDS_MAX
 from schemas.saga import Journal, Life
 from schemas.topics import AUDIT
 from services.adapters import metrics
@@ -101,7 +102,7 @@ class Caller:
             key=key,
             what="step",
             verdict=f"{verb} {type(answer).__name__.lower()}",
-            why=f"{move.step.name} of generation {move.generation}, intent {move.n}",
+            why=f"{move.step.name} of generation {move.generation}, intent {move.n}{_cause(answer)}",
             at_us=now_us,
             material=self._audit_key,
         )
@@ -161,6 +162,12 @@ def _of_the_customer(step: Step) -> bool:
     """True if the credentials of a step come from the tenant's configuration."""
     wanted = {name: step.settings[name] for name in _CREDENTIALS if name in step.settings}
     return any(path.partition(".")[0] == "configuration" for path, _ in references(wanted))
+
+
+def _cause(answer: Answer) -> str:
+    """Formats the reason of a failed answer: status and short code as its kind gives them, no value of the call."""
+    reason = getattr(answer, "reason", "")  # of every answer but the two good ones
+    return f": {reason[:WORDS_MAX]}" if reason else ""
 
 
 def _place(generation: int, key: str, step: str) -> str:

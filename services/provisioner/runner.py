@@ -196,15 +196,19 @@ class Runner:
         if step.waits_for is not None and not self._turns.is_away(step.waits_for):
             self._well_again(step.waits_for)  # it came back while this was being written
         if sayings and (isinstance(result, Written) or result == Newer(written=True)):
-            self._tell(turn.outcomes, began_us)
+            self._tell(turn, began_us)
         return result
 
-    def _tell(self, outcomes: tuple[Outcome, ...], began_us: int) -> None:
-        for said in outcomes:
+    def _tell(self, turn: Turn, began_us: int) -> None:
+        for said in turn.outcomes:
             metrics.SAGA_OUTCOMES.labels(said.direction, said.state).inc()
             if said.state in _ENDS and began_us:
                 metrics.SAGA_S.labels(said.direction).observe(max(0, said.at - began_us) / 1_000_000)
-            needs_people = said.state in {State.ROLLED_BACK, State.FAILED} or _is_alarming(said.reason or "")
+            needs_people = (
+                said.state in {State.ROLLED_BACK, State.FAILED}
+                or _is_alarming(said.reason or "")
+                or said.error_class == Verdict.EXHAUSTED
+            )
             (self._log.error if needs_people else self._log.info)(
                 "outcome",
                 key=said.key,
@@ -215,6 +219,7 @@ class Runner:
                 step=said.step,
                 error_class=said.error_class,
                 reason=said.reason,
+                answer=_answer(turn.journal, said),
             )
         self.said()
 
@@ -267,6 +272,16 @@ class Runner:
 
 def _is_alarming(reason: str) -> bool:
     return reason in _ALARMING or reason.startswith(WAITING_FOR) or reason.endswith(f"_{Verdict.CONTRADICTED}")
+
+
+def _answer(journal: Journal, said: Outcome) -> str | None:
+    """Returns the last answer of the step that an outcome names as failed: status and short code."""
+    if said.error_class is None:
+        return None
+    if journal.failure is not None and journal.failure.step == said.step:
+        return journal.failure.reason
+    log = journal.life.steps.get(said.step or "") if journal.life else None
+    return log.reason or None if log else None
 
 
 def _saying(outcome: Outcome) -> Saying:

@@ -17,9 +17,9 @@ from schemas.topics import RECEIVED, named
 from schemas.values import Key
 from services.adapters import keyring, metrics, organisations
 from services.adapters.kafka import KafkaError, Producer
-from services.adapters.settings import Settings
+from services.adapters.settings import Settings, Unusable
 from services.adapters.tenant_view import TenantView
-from services.core.reconcile import Line, Plan, Rules, Sight, compare, remember, seen
+from services.core.reconcile import Line, Plan, Rules, Sight, approval_of, compare, remember, seen
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, Report, last_of
@@ -87,24 +87,26 @@ async def run_once(
     now: Callable[[], int],
     dry_run: bool,
     orgs: Collection[str] | None = None,
+    keys: Collection[Key] | None = None,
     approval: str | None = None,
 ) -> Report:
-    """One run over all organisations, or over `orgs`: what `lifecycle reconcile --now` does.
+    """One run over all organisations, or over `orgs` or `keys`: what `lifecycle reconcile --now` does.
 
     Args:
         settings: Kafka, keyring, ORGS_DIR, Genesys, state folder.
         now: Our clock, microseconds UTC.
         dry_run: Plan, and stop there: nothing is published or remembered.
         orgs: Organisation ids; None for all.
+        keys: Only these tenants; None for all.
         approval: `stopped.approval` of an earlier report, to remove exactly that set.
 
     Raises:
-        Unusable: brokers or key material are missing.
+        Unusable: brokers or key material are missing, or `approval` approves nothing of this run.
         KafkaError: the view cannot be read.
     """
     hands = made(settings, now)
     try:
-        return await run(hands, Asked(dry_run=dry_run, orgs=orgs, approval=approval))
+        return await run(hands, Asked(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
     finally:
         await hands.close()
 
@@ -132,6 +134,7 @@ async def run(hands: Hands, asked: Asked) -> Report:
 
     Raises:
         KafkaError: the view cannot be read.
+        Unusable: the approval is not that of the plan; nothing was published or remembered.
     """
     async with hands.sights.alone():
         began_us = hands.now_us()
@@ -141,6 +144,7 @@ async def run(hands: Hands, asked: Asked) -> Report:
         tenants, memory = await _tenants(hands), hands.sights.load()
         rules = rules_of(hands, began_us, asked.approval)
         plan = compare(readings, tenants, memory, rules, asked.keys)
+        _judge_approval(asked.approval, approval_of(plan.lines))
         written: dict[Key, Sight] = {}
         if not asked.dry_run:
             hands.sights.save({**memory, **plan.memory})
@@ -161,6 +165,14 @@ async def run(hands: Hands, asked: Asked) -> Report:
         if asked.whole:
             hands.sights.save_last(last_of(report, hands.sights.last(), hands.now_us()))
     return report
+
+
+def _judge_approval(given: str | None, wanted: str | None) -> None:
+    """An approval is of one set of removals: where the run has another set, or none, nothing was approved."""
+    if given is None or given == wanted:
+        return
+    what = "this run removes nobody" if wanted is None else f"the removals of this run are approved with {wanted}"
+    raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
 
 
 async def sight(hands: Hands, keys: Collection[Key]) -> None:

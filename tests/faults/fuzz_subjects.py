@@ -196,9 +196,9 @@ class Subjects:
         for tried in (claim, *macs, macs[0][:-1] + bytes([macs[0][-1] ^ (how or 1)])):
             if tried is None:
                 continue
-            assert verify(in_force, tried, body, NOW_US) == (tried in macs), "rotated"
-            assert verify(expired, tried, body, NOW_US) == (tried == macs[0]), "expired"
-            assert verify(Secrets(current), tried, body, NOW_US) == (tried == macs[0]), "plain"
+            assert bool(verify(in_force, tried, body, NOW_US)) == (tried in macs), "rotated"
+            assert bool(verify(expired, tried, body, NOW_US)) == (tried == macs[0]), "expired"
+            assert bool(verify(Secrets(current), tried, body, NOW_US)) == (tried == macs[0]), "plain"
             assert not verify(None, tried, body, NOW_US), "nobody's endpoint believes"
         assert claimed(sign(current, body).encode()) == macs[0], "its own signature"
 

@@ -87,7 +87,7 @@ def main() -> int:
     assert true is not None
     held = Secrets(secret)
     subjects: dict[str, Verify] = {
-        "verify": lambda claim: verify(held, claim, _BODY, 0),
+        "verify": lambda claim: bool(verify(held, claim, _BODY, 0)),
         "one that stops at the first difference": stopping(true),
     }
     for name, proves in subjects.items():

@@ -212,8 +212,19 @@ def test_a_file_that_is_missing_for_a_moment_is_missed_by_nobody(life: Life) -> 
     assert len(life.running.logged("keyring broken")) == 3
 
 
+def test_deliveries_proved_by_a_previous_secret_are_counted_by_endpoint_and_no_others(life: Life) -> None:
+    def counted() -> float:
+        return life.running.metric("lifecycle_ingress_previous_secret_total", endpoint="default")
+
+    life.write(default=endpoint(SECRET, PREVIOUS, now_us() + 3600 * S))
+    eventually(lambda: life.taken() == 1)
+    assert (life.ask(SECRET), life.ask("x" * 40), counted()) == (200, 401, 0)
+    assert [life.ask(PREVIOUS), life.ask(PREVIOUS), life.ask(SECRET)] == [200, 200, 200]
+    assert counted() == 2
+
+
 def test_an_endpoint_comes_and_goes_without_a_restart(life: Life) -> None:
-    made = keys.endpoint()
+    made = keys.endpoint(now_us())
     secret = made["current"]["secret"]
     assert life.ask(secret, "acme") == 401
     keyring_file.change(life.file, lambda held, _: held["endpoints"].update(acme=made))

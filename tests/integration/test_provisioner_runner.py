@@ -9,19 +9,23 @@ from typing import Any
 import pytest
 import structlog
 from pydantic import SecretStr
+from structlog.testing import LogCapture
 
+from schemas.audit import Audit
 from schemas.codec import decode
 from schemas.outcome import Outcome
-from schemas.saga import Journal, Life, Sweep
+from schemas.saga import Failure, Journal, Life, StepLog, Sweep
 from schemas.tenant import Desired
-from schemas.topics import OUTCOMES
+from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.registry import Registry, RegistryAway
 from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Call, Done, Retryable, Verb
+from services.core.calls import Answer, Call, Done, Refused, Retryable, Verb
 from services.core.circuit import PROBE_S
+from services.core.moves import Wait
 from services.core.pace import Pace
 from services.core.plan import BadPlan
+from services.core.saga_marks import Turn
 from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates
 from services.provisioner.plans import PlanBook
@@ -83,6 +87,24 @@ class Broken(Registry):
         return await super().write(claim, journal, sayings, release=release, **more)
 
 
+def _heard() -> tuple[Any, LogCapture]:
+    """A logger that keeps everything, whatever another test configured."""
+    told = LogCapture()
+    every = structlog.make_filtering_bound_logger("debug")
+    return structlog.wrap_logger(structlog.PrintLogger(), processors=[told], wrapper_class=every), told
+
+
+async def _audited(registry: Registry) -> list[Audit]:
+    found: list[Audit] = []
+
+    async def look(rows: list[Unacknowledged]) -> list[int]:
+        found.extend(decode(Audit, row.value) for row in rows if row.topic == AUDIT.name)
+        return []
+
+    await registry.drain(look, 100)
+    return found
+
+
 async def _outcomes(registry: Registry) -> list[Outcome]:
     found: list[Outcome] = []
 
@@ -94,8 +116,8 @@ async def _outcomes(registry: Registry) -> list[Outcome]:
     return found
 
 
-def _runner(registry: Registry, hand: Hand, plan: str = PLAN) -> Runner:
-    log = structlog.get_logger()
+def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -> Runner:
+    log = log or structlog.get_logger()
     sealer = Sealer([SecretStr("k" * 40)])
     pace = Pace(first_s=0.05)
     return Runner(
@@ -225,3 +247,51 @@ async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well
     runner.stop()
     await running
     await registry.close()
+
+
+async def test_the_status_and_code_of_a_refusal_are_in_the_log_and_in_the_audit_line(deaf: Deaf, hand: Hand) -> None:
+    deaf.lost = lambda _, __: False
+    log, told = _heard()
+    runner = _runner(deaf, hand, log=log)
+    await runner.prepare()
+    hand.held.set()
+    hand.answer = Refused("HTTP 422 unknown_plan")
+    await deaf.store([desired(key(1), 1)])
+    running = asyncio.create_task(runner.run())
+
+    async def refused() -> list[Audit]:
+        return [line for line in await _audited(deaf) if "refused" in line.verdict]
+
+    lines = await eventually_async(refused)
+    runner.stop()
+    await running
+    assert lines[0].why == "thing of generation 1, intent 1: HTTP 422 unknown_plan"
+    said = next(line for line in told.entries if line["event"] == "outcome" and line["error_class"])
+    assert (said["step"], said["error_class"], said["answer"]) == ("thing", "refused", "HTTP 422 unknown_plan")
+
+
+@pytest.mark.parametrize(
+    ("error_class", "level", "answer"),
+    [
+        ("exhausted", "error", "HTTP 503 unavailable"),
+        ("retryable", "info", "HTTP 503 unavailable"),
+        (None, "info", None),
+    ],
+)
+@pytest.mark.parametrize("known_by", ["failure", "step"])
+async def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_among_others_is_none(
+    deaf: Deaf, hand: Hand, error_class: str | None, level: str, answer: str | None, known_by: str
+) -> None:
+    log, told = _heard()
+    runner = _runner(deaf, hand, log=log)
+    why = "HTTP 503 unavailable"
+    life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"thing": StepLog(n=3, reason=why)})
+    failure = Failure(step="thing", error_class="exhausted", reason=why) if known_by == "failure" else None
+    said = Outcome.model_validate(
+        {
+            "key": key(1), "seq": 1, "desired_version": 1, "generation": 1, "direction": "up", "state": "working",
+            "step": "thing", "class": error_class, "reason": "compensating", "at": 0,
+        }
+    )  # fmt: skip
+    runner._tell(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0)
+    assert [(line["event"], line["log_level"], line["answer"]) for line in told.entries] == [("outcome", level, answer)]

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.event import Recheck
 from services.adapters.clock import now_us
+from services.adapters.settings import Unusable
 from services.adapters.tenant_view import TenantView
 from services.cli.exits import Exit
 from services.cli.operate import status_of, tell_run
@@ -135,7 +136,9 @@ def test_the_brake_holds_until_exactly_that_set_is_approved(world: World) -> Non
     stopped = world.run_twice()
     assert stopped.stopped is not None
     assert world.observations() == []
-    assert world.run(approval="another").published == 0
+    with pytest.raises(Unusable, match=f"--approve: 'another'.* approved with {stopped.stopped.approval}"):
+        world.run(approval="another")
+    assert world.observations() == []
     report = world.run(approval=stopped.stopped.approval)
     assert (report.published, report.stopped) == (6, None)
     assert {one.key for one in world.observations()} == set(keys[:6])
@@ -207,6 +210,15 @@ def gauge(url: str, name: str) -> float:
     """A metric of the reconciler's, now."""
     lines = httpx2.get(f"{url}/metrics").text.splitlines()
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconcile_{name} "))
+
+
+def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: World) -> None:
+    key = world.new_key()
+    world.know(key)
+    with pytest.raises(Unusable, match="--approve: '0123456789abcdef': this run removes nobody; nothing was done"):
+        world.run(approval="0123456789abcdef")
+    assert world.observations() == []
+    assert world.run(dry_run=True).lines != (), "there was something to publish"
 
 
 def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> None:

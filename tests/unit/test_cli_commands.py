@@ -21,6 +21,7 @@ from services.cli.exits import Exit
 from services.cli.wiring import OUTSIDE, SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
 
 _NOWHERE = "127.0.0.1:1"
+_AT = ("--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
 
 
 def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -158,6 +159,66 @@ def test_words_that_cannot_be_used_end_with_2(words: tuple[str, ...], tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tenants", "list"), ("tenants", "show", "a"), ("tenants", "timeline", "a"), ("sagas", "list"),
+        ("sagas", "show", "a"), ("sagas", "retry", "a"), ("reconcile", "--now"), ("topics", "plan"),
+        ("topics", "apply"), ("keyring", "list"), ("keyring", "add", "a"), ("keyring", "rotate", "a"),
+        ("keyring", "remove", "a"),        ("keyring", "rotate-material", "seal"), ("doctor",), ("send", "installed"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_state_folder_that_is_not_there_is_refused_by_every_command(words: tuple[str, ...], tmp_path: Path) -> None:
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "KEYRING_FILE": "keyring.json"}
+    done = lifecycle(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith("lifecycle: --state-dir: nope: no such folder"), done.stderr
+    assert done.stdout == ""
+
+
+def test_a_state_folder_and_an_environment_that_name_two_installations_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:2"}))
+    done = lifecycle("tenants", "list", "--state-dir", ".", cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
+    assert done.returncode == Exit.UNUSABLE
+    assert f"KAFKA_BOOTSTRAP_SERVERS names another Kafka ({_NOWHERE})" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("demo", "--story", "z"), "--story: no story z; there are a, b"),
+        (("send", "instaled"), "EVENT: 'instaled' is no event; the nearest: installed, uninstalled"),
+        (("send", "installed", "--endpoint", "defualt", *_AT), "the nearest: default; it has default"),
+        (("send", "installed", "--endpoints-file", "nope"), "--endpoints-file: nope: no such file"),
+        (("send", "installed", "--endpoints-file", "a", "--state-dir", "b"), "--endpoints-file says already where"),
+        (("send", "installed", "--configuration", "[]", *_AT), "--configuration: must be a JSON object"),
+        (("sagas", "list", "--state", "faild"), "is not one of 'failed'"),
+        (("sagas", "list", "--limit", "0"), "--limit"),
+        (("sagas", "retry"), "name the keys, or say --failed"),
+        (("sagas", "retry", "a", "--failed"), "name the keys, or say --failed"),
+        (("reconcile", "--now", "a", "--org", "b"), "--org: KEY names the tenants already"),
+        (("replay", "nope.jsonl"), "nope.jsonl: No such file or directory"),
+        (("keyring", "list", "a.json", "--state-dir", "b"), "--state-dir: the FILE is named already"),
+        (("keyring", "rotate-material", "seel"), "is not one of 'audit', 'seal', 'outputs'"),
+        (("keyring", "rotate", "default", "--overlap", "soon"), "--overlap: 'soon' is neither 0"),
+        (("ledger", "--recover-only", "--republish"), "--republish: --recover-only ends before"),
+        (("ledger", "--recover-only", "--accept-loss"), "--accept-loss: --recover-only ends before"),
+        (("logs", "ledger", "--tail", "-1"), "--tail"),
+        (("tenants", "list", "--stag", "active"), "--stage"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
+)  # fmt: skip
+def test_an_option_that_names_nothing_or_would_win_in_silence_is_refused(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
+    assert done.returncode == Exit.UNUSABLE, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/1/nowhere"])
 def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
@@ -165,6 +226,22 @@ def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> 
     assert done.returncode == Exit.UNUSABLE
     assert done.stderr.startswith("lifecycle: --state-dir: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [("/proc/1/nowhere/e.json", ""), ("folder", "is a folder"), ("kept/below", "its folder cannot be made")],
+)
+def test_a_file_of_endpoints_that_cannot_be_written_is_refused_before_anything_starts(
+    file: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "kept").touch()
+    done = lifecycle("up", "--endpoints-file", file, cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith("lifecycle: --endpoints-file: ")
+    assert why in done.stderr
+    assert not (tmp_path / ".lifecycle").exists()
 
 
 @pytest.fixture

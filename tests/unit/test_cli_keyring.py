@@ -1,8 +1,11 @@
 """`lifecycle keyring`: secrets are made, renewed and listed; nothing that counts is lost, and none is shown unasked."""
 
 import fcntl
+import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from services.cli.exits import Exit, Failure
 from services.cli.main import main
 from services.core.signature import sign
 from tests.ingress_process import ORG, now_us
+from tests.terminal import on_terminal
 from tests.unit.test_cli_commands import lifecycle
 
 S = 1_000_000
@@ -112,11 +116,13 @@ def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(fi
     done = run(file, "add", "acme.crm-1", *words, "--show-secret", "--json")
     told = json.loads(done.out)
     (made,) = [one for name, one in held(file)["endpoints"].items() if name == "acme.crm-1"]
+    assert re.fullmatch("[0-9a-f]{8}", told.pop("fingerprint"))
     assert told == {
         "endpoint": "acme.crm-1",
         "orgs": [ORG, ORG.upper()],
         "integrations": [INTEGRATION],
         "restamps": False,
+        "made_at": made["current"]["made_at"],
         "previous": None,
         "file": file.name,
         "secret_at": 'endpoints["acme.crm-1"].current.secret',
@@ -168,7 +174,8 @@ def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_oth
 
 
 @pytest.mark.parametrize(
-    ("overlap", "us"), [("30s", 30 * S), ("90m", 90 * 60 * S), ("24h", 24 * HOUR), ("0", None), ("0h", None)]
+    ("overlap", "us"),
+    [("30s", 30 * S), ("90m", 90 * 60 * S), ("24h", 24 * HOUR), ("1d", 24 * HOUR), ("0", None), ("0h", None)],
 )
 def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | None, run: Run) -> None:
     asked_us = now_us()
@@ -177,11 +184,12 @@ def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | Non
     if us is None:
         assert (former, told["previous"]) == (None, None)
     else:
+        assert told["previous"].pop("fingerprint") != told["fingerprint"]
         assert told["previous"] == {"not_after": former["not_after"], "counts": True}
         assert us <= instant(former["not_after"]) - asked_us <= us + 60 * S
 
 
-@pytest.mark.parametrize("overlap", ["25h", "86401s", "1441m", "-1h", "1d", "1.5h", "h", "", "24", "٣h", "9999999h"])
+@pytest.mark.parametrize("overlap", ["25h", "86401s", "1441m", "-1h", "2d", "1.5h", "h", "", "24", "٣h", "9999999h"])
 def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: str, run: Run) -> None:
     before = file.read_bytes()
     assert run(file, "rotate", "default", f"--overlap={overlap}", status=Exit.UNUSABLE).err.startswith(
@@ -228,7 +236,13 @@ def test_the_list_says_everything_but_the_secrets(file: Path, run: Run) -> None:
     until = {name: one["previous"] and one["previous"]["not_after"] for name, one in held(file)["endpoints"].items()}
     as_json, as_text = run(file, "list", "--json").out, run(file, "list").out
     anybody = {"orgs": ["*"], "integrations": ["*"], "restamps": True}
-    assert json.loads(as_json) == [
+    told = json.loads(as_json)
+    prints = [one.pop("fingerprint") for one in told]
+    prints += [one["previous"].pop("fingerprint") for one in told if one["previous"]]
+    assert len(set(prints)) == 5
+    assert all(re.fullmatch("[0-9a-f]{8}", one) for one in prints)
+    assert all(now_us() - instant(one.pop("made_at")) < 3 * HOUR for one in told)
+    assert told == [
         anybody | {"endpoint": "acme", "orgs": [ORG], "restamps": False, "previous": None},
         anybody | {"endpoint": "default", "previous": {"not_after": until["default"], "counts": True}},
         anybody | {"endpoint": "old", "previous": {"not_after": until["old"], "counts": False}},
@@ -237,6 +251,72 @@ def test_the_list_says_everything_but_the_secrets(file: Path, run: Run) -> None:
     assert f"expired {until['old']}" in as_text
     assert len(secrets_of(file)) == 10
     assert not any(secret in as_json + as_text for secret in secrets_of(file))
+
+
+def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(file: Path, run: Run) -> None:
+    weak = "correct horse battery staple correct"
+    whole = held(file)
+    whole["endpoints"]["default"]["current"] = {"secret": weak}
+    whole["endpoints"]["same"] = whole["endpoints"]["default"]
+    file.write_text(json.dumps(whole))
+    first = json.loads(run(file, "list", "--json").out)
+    assert first[0]["fingerprint"] == first[1]["fingerprint"]
+    assert [one["made_at"] for one in first] == [None, None], "nobody knows how old it is"
+    digests = (hashlib.new(name, weak.encode()).hexdigest() for name in ("md5", "sha1", "sha256", "sha512"))
+    assert not any(first[0]["fingerprint"] in digest for digest in digests)
+    file.write_text(json.dumps(whole | {"material": keys.fresh(now_us())["material"]}))
+    assert json.loads(run(file, "list", "--json").out)[0]["fingerprint"] != first[0]["fingerprint"], "it is keyed"
+    file.write_text(json.dumps({"endpoints": whole["endpoints"]}))
+    assert json.loads(run(file, "list", "--json").out)[0]["fingerprint"] is None
+    assert "no fingerprints" in run(file, "list").err
+
+
+def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(file: Path, run: Run) -> None:
+    run(file, "add", "acme")
+    before = held(file)
+    assert "say --yes" in run(file, "remove", "acme", status=Exit.UNUSABLE).err
+    assert held(file) == before
+    told = json.loads(run(file, "remove", "acme", "--yes", "--json").out)
+    assert told == {"file": file.name, "removed": "acme", "endpoints": ["default"]}
+    del before["endpoints"]["acme"]
+    assert held(file) == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "left"), [("y", Exit.OK, 1), ("n", Exit.REFUSED, 2), ("", Exit.REFUSED, 2)]
+)
+def test_on_a_terminal_it_is_asked_first(file: Path, run: Run, answer: str, status: Exit, left: int) -> None:
+    run(file, "add", "acme", "--org", ORG)
+    ended, said = on_terminal(
+        "keyring", "remove", "acme", cwd=file.parent, answers=f"{answer}\n", KEYRING_FILE=file.name
+    )
+    assert ended == status, said
+    assert f"organisation {ORG}" in " ".join(said.split())
+    assert len(held(file)["endpoints"]) == left
+
+
+def test_the_last_endpoint_and_one_that_is_not_there_are_not_removed(file: Path, run: Run) -> None:
+    before = file.read_bytes()
+    assert "the last endpoint" in run(file, "remove", "default", "--yes", status=Exit.REFUSED).err
+    assert "the nearest: default" in run(file, "remove", "defualt", "--yes", status=Exit.NOT_FOUND).err
+    assert file.read_bytes() == before
+
+
+def test_who_removes_an_endpoint_that_does_not_restamp_is_told_what_the_ledger_needs(file: Path, run: Run) -> None:
+    run(file, "add", "acme", "--no-restamps")
+    assert "restart no ledger" in run(file, "remove", "acme", "--yes").err
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not on the PATH")
+def test_a_keyring_in_a_checkout_is_ignored_by_git(tmp_path: Path) -> None:
+    ignored = Path(__file__).parents[2] / ".gitignore"
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_bytes(ignored.read_bytes())
+    keys.init(tmp_path / "keyring.json")
+    (tmp_path / ".keyring.json.half").touch()
+    argv = ["git", "status", "--porcelain", "--untracked-files=all"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "?? .gitignore\n"
 
 
 @pytest.mark.parametrize("name", ["audit", "seal", "outputs"])
@@ -258,7 +338,9 @@ def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: Ru
 
 
 @pytest.mark.parametrize(
-    "words", [("add", "a"), ("rotate", "default"), ("rotate-material", "seal"), ("list",)], ids=str
+    "words",
+    [("add", "a"), ("rotate", "default"), ("rotate-material", "seal"), ("list",), ("remove", "default", "--yes")],
+    ids=str,
 )
 @pytest.mark.parametrize(
     "content",
@@ -284,7 +366,7 @@ def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: Ru
 
 def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: Run) -> None:
     path = tmp_path / "keyring.json"
-    path.write_text(json.dumps({"endpoints": keys.fresh()["endpoints"]}))
+    path.write_text(json.dumps({"endpoints": keys.fresh(now_us())["endpoints"]}))
     run(path, "rotate-material", "seal", status=Exit.NOT_FOUND)
 
 
@@ -314,7 +396,7 @@ def test_commands_at_the_same_time_lose_no_change_of_each_other(file: Path) -> N
 
 def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_every_moment(file: Path) -> None:
     def add(number: int) -> None:
-        keyring_file.change(file, lambda held, _: held["endpoints"].update({f"e{number}": keys.endpoint()}))
+        keyring_file.change(file, lambda held, _: held["endpoints"].update({f"e{number}": keys.endpoint(now_us())}))
 
     with ThreadPoolExecutor(8) as pool:
         adding = [pool.submit(add, number) for number in range(60)]

@@ -3,7 +3,7 @@
 import pytest
 
 from services.core import signature
-from services.core.signature import Secrets, claimed, sign, verify
+from services.core.signature import Proof, Secrets, claimed, sign, verify
 
 BODY = b'{"event":"installed"}'
 CURRENT, PREVIOUS = b"c" * 32, b"p" * 32
@@ -50,7 +50,7 @@ def test_anything_else_is_no_signature(header: bytes) -> None:
 
 
 def test_the_current_secret_signs() -> None:
-    assert verify(Secrets(CURRENT), claim(CURRENT), BODY, 0)
+    assert verify(Secrets(CURRENT), claim(CURRENT), BODY, 0) is Proof.CURRENT
 
 
 def test_another_secret_or_another_body_does_not() -> None:
@@ -59,9 +59,17 @@ def test_another_secret_or_another_body_does_not() -> None:
 
 
 def test_the_previous_secret_signs_until_it_expires() -> None:
-    assert verify(ROTATED, claim(PREVIOUS), BODY, 999)
-    assert not verify(ROTATED, claim(PREVIOUS), BODY, 1_000)
-    assert verify(ROTATED, claim(CURRENT), BODY, 1_000)
+    assert verify(ROTATED, claim(PREVIOUS), BODY, 999) is Proof.PREVIOUS
+    assert verify(ROTATED, claim(PREVIOUS), BODY, 1_000) is Proof.NONE
+    assert verify(ROTATED, claim(CURRENT), BODY, 1_000) is Proof.CURRENT
+
+
+def test_a_secret_that_was_rotated_to_itself_is_the_current_one() -> None:
+    assert verify(Secrets(CURRENT, CURRENT, not_after_us=1_000), claim(CURRENT), BODY, 0) is Proof.CURRENT
+
+
+def test_no_proof_is_false_and_every_other_is_true() -> None:
+    assert [bool(proof) for proof in Proof] == [False, True, True]
 
 
 def test_the_key_of_nobody_proves_nothing() -> None:

@@ -1,0 +1,97 @@
+"""Values of options: one of a few words, a span of time, a folder that is there.
+
+Rule: an option that names something refuses what does not exist, and says what does.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from services.cli.exits import Exit, Failure
+
+KEY_HELP: Final = "orgId:integrationId, a tenantId, an organisation's id, or the beginning of one of these."
+"""Of every argument that names a tenant."""
+
+_NEAREST: Final = 3
+_ALIKE: Final = 0.75
+"""difflib's ratio: a letter left out, doubled or exchanged in a word of five is above it."""
+_SPAN: Final = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
+    """Returns `given`, which must be one of a few words.
+
+    Raises:
+        Failure: it is none, with all of them.
+    """
+    if given in known:
+        return given
+    raise Failure(
+        Exit.UNUSABLE, f"{option}: {given!r} is no {what}{nearest(given, known)}; there are {', '.join(known)}"
+    )
+
+
+def span_us(text: str, option: str, most: str) -> int:
+    """Parses a span of time, `30s`, `15m`, `2h`, `7d` or `0`, to microseconds.
+
+    Args:
+        text: As given.
+        option: Where it was given.
+        most: The greatest allowed, in the same form.
+
+    Raises:
+        Failure: it is no span, or greater.
+    """
+    span_s, most_s = _seconds(text), _seconds(most)
+    assert most_s is not None
+    if span_s is None or span_s > most_s:
+        raise Failure(Exit.UNUSABLE, f"{option}: {text!r} is neither 0 nor a number with s, m, h or d, at most {most}")
+    return span_s * 1_000_000
+
+
+def folder(path: Path) -> Path:
+    """Returns a state folder, which must exist.
+
+    Raises:
+        Failure: there is none.
+    """
+    if not path.is_dir():
+        raise Failure(Exit.UNUSABLE, f"--state-dir: {path}: no such folder; `lifecycle up` makes it")
+    return path
+
+
+def writable(path: Path, option: str) -> Path:
+    """Returns a path that can be written; its folder is made.
+
+    Raises:
+        Failure: why it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(Exit.UNUSABLE, f"{option}: {path}: its folder cannot be made: {error.strerror}") from None
+    if path.is_dir():
+        raise Failure(Exit.UNUSABLE, f"{option}: {path}: is a folder; name a file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise Failure(Exit.UNUSABLE, f"{option}: {path.parent}: no right to write there")
+    return path
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Returns the words most like `given`, as the end of a sentence; empty where none is alike."""
+    words, text = {word.lower(): word for word in known}, given.lower()
+    begun = [word for word in words if text and word.startswith(text)]
+    close = get_close_matches(text, words, n=_NEAREST, cutoff=_ALIKE)
+    found = list(dict.fromkeys([*begun, *close]))[:_NEAREST]
+    return f"; the nearest: {', '.join(words[word] for word in found)}" if found else ""
+
+
+def _seconds(text: str) -> int | None:
+    if text == "0":
+        return 0
+    found = _SPAN.fullmatch(text)
+    return None if found is None else int(found[1]) * _UNIT_S[found[2]]

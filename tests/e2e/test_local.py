@@ -1,0 +1,189 @@
+"""`lifecycle status`, `logs`, `restart` and `down`, as somebody beside a running `lifecycle up`."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.exits import Exit
+from tests.e2e import outsider
+from tests.e2e.outsider import Up
+from tests.eventually import eventually
+from tests.terminal import COLUMNS, on_terminal
+from tests.unit.test_cli_commands import lifecycle
+
+pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400)]
+
+_PROCESSES = {"kafka", "postgres", "simulator", "ingress", "ledger", "provisioner", "reconciler"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Up]:
+    with outsider.folder() as state_dir, outsider.up(state_dir) as one:
+        yield one
+
+
+def test_status_names_every_process_and_says_that_it_is_ready(running: Up) -> None:
+    status, found = running.lifecycle("status")
+    assert status == Exit.OK, found
+    assert {one["service"]: (one["state"], one["pid"]) for one in found["processes"]} == {
+        name: ("ready", pid) for name, pid in running.endpoints["pids"].items()
+    }
+    assert {one["service"] for one in found["processes"]} == _PROCESSES
+    assert found["pid"] == running.process.pid
+    assert all(Path(one["log"]).exists() and one["up_s"] >= 0 for one in found["processes"])
+
+
+@pytest.mark.parametrize("service", ["ledger", "ingress", "postgres"])
+def test_a_restart_ends_with_another_process_ready_on_the_same_port_and_the_endpoints_file_is_never_away(
+    running: Up, service: str
+) -> None:
+    before = running.endpoints
+    seen: list[bool] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.005):
+            seen.append(running.file.exists())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    status, told = running.lifecycle("restart", service)
+    over.set()
+    watcher.join()
+    assert status == Exit.OK, told
+    assert seen
+    assert all(seen)
+    eventually(lambda: running.endpoints["pids"][service] == told["pid"])
+    now = running.endpoints
+    assert told["before"] == before["pids"][service] != told["pid"]
+    assert {name: value for name, value in now.items() if name != "pids"} == {
+        name: value for name, value in before.items() if name != "pids"
+    }
+    assert not outsider.is_running(told["before"])
+
+
+def test_a_process_that_is_stopped_dead_is_not_ready_and_a_restart_kills_it(running: Up) -> None:
+    before = running.endpoints["pids"]["reconciler"]
+    os.kill(before, signal.SIGSTOP)
+    status, found = running.lifecycle("status")
+    assert status == Exit.DEVIATION
+    assert {one["state"] for one in found["processes"] if one["service"] == "reconciler"} == {"not ready"}
+    status, told = running.lifecycle("restart", "reconciler")
+    assert (status, told["before"]) == (Exit.OK, before)
+    assert running.lifecycle("status")[0] == Exit.OK
+
+
+def test_logs_show_the_end_of_a_log_and_follow_it(running: Up) -> None:
+    path = running.state_dir / "logs" / "ledger.log"
+    done = lifecycle("logs", "ledger", "-n", "2", "--state-dir", str(running.state_dir), cwd=running.state_dir)
+    assert (done.returncode, done.stdout.splitlines()) == (Exit.OK, path.read_text().splitlines()[-2:])
+    argv = [sys.executable, "-m", "services.cli.main", "logs", "ledger", "-f", "-n", "0"]
+    follower = subprocess.Popen(
+        [*argv, "--state-dir", str(running.state_dir)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None
+    line = '{"at": "2026-01-01T00:00:00.000000Z", "event": "a line of this test"}'
+    written = threading.Event()
+
+    def write() -> None:
+        while not written.wait(0.2):  # until the follower stands at the end of the file
+            with path.open("a", encoding="utf-8") as log:
+                log.write(line + "\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert follower.stdout.readline().rstrip() == line
+    written.set()
+    writer.join()
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(30) == Exit.INTERRUPTED
+    follower.stdout.close()
+    assert follower.stderr is not None
+    follower.stderr.close()
+
+
+def test_on_a_terminal_every_line_fits_and_a_log_is_told_in_words(running: Up) -> None:
+    status, said = on_terminal("status", "--state-dir", str(running.state_dir), cwd=running.state_dir)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
+    assert status == Exit.OK, plain
+    assert all(len(line) <= COLUMNS for line in plain.splitlines()[1:])
+    words = ("logs", "provisioner", "-n", "5", "--state-dir", str(running.state_dir))
+    said = on_terminal(*words, cwd=running.state_dir, NO_COLOR="1")[1]
+    assert '{"' not in said
+    assert re.search(r"^\d\d:\d\d:\d\d\.\d{3} (info|warning|error) ", said, re.MULTILINE), said
+
+
+@pytest.mark.parametrize("command", ["restart", "logs"])
+def test_a_service_that_is_none_is_refused_with_the_nearest(running: Up, command: str) -> None:
+    done = lifecycle(command, "ledgr", "--state-dir", str(running.state_dir), cwd=running.state_dir)
+    assert done.returncode == Exit.UNUSABLE
+    assert "SERVICE: 'ledgr'" in done.stderr
+    assert "the nearest: ledger" in done.stderr
+
+
+def test_a_tenant_is_found_by_its_name_its_organisation_and_its_short_key_in_every_command(running: Up) -> None:
+    org, integration = "5f2c1c1e-0d5a-4b0a-8a52-3c6b1f0f2f11", "7d9f4a30-9a3e-4a35-9a8a-d0f4f3d2b111"
+    sent = running.lifecycle("send", "installed", "--org", org, "--integration", integration, "--tenant", "acme_north")
+    assert sent[0] == Exit.OK
+
+    def active() -> bool:
+        return bool(running.lifecycle("tenants", "list", "--stage", "active", "--org", org[:8])[1])
+
+    eventually(active, 90)
+    for name in ("acme_north", "acme_n", org, integration, "5f2c1c1e:7d9f4a30", f"{org}:{integration}".upper()):
+        for words in (("tenants", "show"), ("sagas", "show")):
+            status, told = running.lifecycle(*words, name)
+            assert (status, told["key"]) == (Exit.OK, f"{org}:{integration}"), (words, name)
+    assert running.lifecycle("tenants", "timeline", "acme_north")[1][0]["what"] == "event"
+    assert running.lifecycle("sagas", "retry", "acme_north")[1] == [
+        {"key": f"{org}:{integration}", "result": "nothing to try again"}
+    ]
+    status, told = running.lifecycle("sagas", "retry", f"{org}:{org}")
+    assert (status, told[0]["result"]) == (Exit.NOT_FOUND, "no such saga")
+    status, told = running.lifecycle("reconcile", "--now", "acme_north")
+    assert (status, told["read"]) == (Exit.OK, [org])
+
+
+def test_down_stops_everything_and_waits_and_logs_stay() -> None:
+    with outsider.folder() as state_dir, outsider.up(state_dir) as running:
+        pids = running.endpoints["pids"]
+        status, told = running.lifecycle("down")
+        assert (status, set(told["stopped"])) == (Exit.OK, {"up", *_PROCESSES})
+        assert not any(map(outsider.is_running, pids.values()))
+        assert running.process.wait(10) == 0
+        assert not running.file.exists()
+        again = lifecycle("down", "--state-dir", str(state_dir), cwd=state_dir)
+        assert (again.returncode, again.stdout) == (Exit.OK, f"nothing runs in {state_dir}\n")
+        for words in (("status",), ("restart", "ledger")):
+            done = lifecycle(*words, "--state-dir", str(state_dir), cwd=state_dir)
+            assert done.returncode == Exit.UNREACHABLE
+            assert "nothing runs" in done.stderr
+            assert "lifecycle up" in done.stderr
+        assert lifecycle("logs", "ledger", "--state-dir", str(state_dir), cwd=state_dir).returncode == Exit.OK
+
+
+def test_up_says_what_it_does_on_a_terminal_and_can_be_stopped_while_it_starts() -> None:
+    with outsider.folder() as state_dir:
+        asked: list[subprocess.CompletedProcess[str]] = []
+
+        def stop() -> None:
+            eventually((state_dir / "processes.json").exists, 60)
+            words = ("down", "--timeout", "5m", "--state-dir", str(state_dir))
+            argv = [sys.executable, "-m", "services.cli.main", *words]
+            asked.append(subprocess.run(argv, capture_output=True, text=True, timeout=320, check=False))
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        status, said = on_terminal("up", "--state-dir", str(state_dir), cwd=state_dir)
+        stopper.join()
+        assert status == Exit.OK, said
+        assert "starting Kafka and PostgreSQL" in said
+        assert asked[0].returncode == Exit.OK, asked[0].stderr
+        assert not (state_dir / "processes.json").exists()

@@ -1,0 +1,90 @@
+"""`lifecycle status`, `logs`, `restart` and `down` where nothing runs; logs that grow, and process ids used again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.cli.exits import Exit, Failure
+from services.cli.logs import _ends
+from services.cli.running import FILE, Roll, Supervised, find, left, look
+from tests.unit.test_cli_commands import lifecycle
+
+
+@pytest.mark.parametrize("words", [("status",), ("restart", "ledger"), ("down",), ("logs", "ledger")], ids=" ".join)
+def test_a_folder_that_is_not_there_is_refused_by_its_option(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = lifecycle(*words, "--state-dir", "nope", cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert "--state-dir: nope: no such folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("status",), Exit.UNREACHABLE, "nothing runs in"),
+        (("restart", "ledger"), Exit.UNREACHABLE, "nothing runs in"),
+        (("logs", "ledger"), Exit.UNUSABLE, "nothing was ever started here"),
+        (("down",), Exit.OK, "nothing runs in"),
+        (("down", "--timeout", "soon"), Exit.UNUSABLE, "--timeout: 'soon'"),
+    ],
+)
+def test_where_nothing_runs_each_command_says_so(
+    words: tuple[str, ...], status: Exit, said: str, tmp_path: Path
+) -> None:
+    done = lifecycle(*words, "--state-dir", ".", cwd=tmp_path)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    roll = Roll(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        roll.follow(lambda: {"one": Supervised(process.pid, "one.log", 2)})
+        found = find(tmp_path)
+        assert found is not None
+        assert (found.up.pid, found.ready) == (os.getpid(), False)
+        seen = found.seen("one")
+        assert seen is not None
+        assert (seen.pid, seen.parent) == (process.pid, os.getpid())
+        assert 0 <= seen.age_s < 60
+        assert left(tmp_path) == [process.pid]
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+    assert found.seen("one") is None
+    assert left(tmp_path) == []
+    told = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(told | {"began": told["began"] - 1}))
+    assert find(tmp_path) is None, "the id is used again by another process"
+    roll.withdraw()
+    assert find(tmp_path) is None
+
+
+def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path) -> None:
+    Roll(tmp_path).follow(lambda: {"one": Supervised(1, "one.log", 0)})
+    found = find(tmp_path)
+    assert found is not None
+    assert look(1) is not None
+    assert found.seen("one") is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"processes": {"a": {}}, "pid": 1, "began": 1, "ready": true}'])
+def test_a_file_that_is_not_ours_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(Failure, match=FILE) as refused:
+        find(tmp_path)
+    assert refused.value.status is Exit.UNUSABLE
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5_000, 20_000])
+def test_the_last_lines_of_a_log_of_any_length_are_found(count: int, tmp_path: Path) -> None:
+    lines = [f"{number} {'x' * (number % 97)}".encode() for number in range(10_000)]
+    path = tmp_path / "one.log"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with path.open("rb") as file:
+        assert _ends(file, count) == (lines[-count:] if count else [])
+        assert file.read() == b""
