@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.partitioner import murmur2
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from services.adapters import clients, ends
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 1_000
@@ -38,12 +39,7 @@ class AuditTrail:
             topic: `lifecycle.audit` of this installation.
             timeout_s: Of one scan.
         """
-        self._config = config | {
-            "group.id": "lifecycle-archive",  # librdkafka wants one; it is never joined and nothing is committed
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",  # records that retention took meanwhile are no reason to skip others
-            "fetch.wait.max.ms": 20,
-        }
+        self._config = config
         self._topic = topic
         self._timeout_s = timeout_s
         self._partitions = 0
@@ -87,9 +83,11 @@ class AuditTrail:
             return KafkaError(error.args[0].name())
         except KafkaError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, each of the wishes must hear of it, or waits for ever
+            return KafkaError(f"the audit trail could not be scanned: {type(error).__name__}: {error}")
 
     def _count(self) -> int:
-        consumer = Consumer(self._config)
+        consumer = self._consumer()
         try:
             found = consumer.list_topics(self._topic, timeout=self._timeout_s).topics.get(self._topic)
         except KafkaException as error:
@@ -100,44 +98,51 @@ class AuditTrail:
             raise KafkaError(f"{self._topic}: no such topic")
         return len(found.partitions)
 
+    def _consumer(self) -> Consumer:
+        return clients.consumer(
+            self._config,
+            group_id="lifecycle-archive",  # librdkafka wants one; it is never joined and nothing is committed
+            auto_offset_reset="error",  # records that retention took meanwhile are no reason to skip others
+            enable_partition_eof=True,
+            fetch_wait_max_ms=20,
+        )
+
     def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Found:
         """Time (µs) and value of each record of the keys. Blocks."""
         found: _Found = {key: [] for key in keys}
-        consumer = Consumer(self._config)
+        place = (self._topic, partition)
+        span = ends.spans(clients.admin(self._config), [place], self._timeout_s)[place]
+        consumer = self._consumer()
         try:
-            place = TopicPartition(self._topic, partition)
-            low, high = consumer.get_watermark_offsets(place, timeout=self._timeout_s, cached=False)
-            start = _start(consumer, place, since_us, self._timeout_s)
-            position = low if start == OFFSET_BEGINNING else start
+            position = span.first if since_us is None else _first_since(consumer, place, since_us, self._timeout_s)
+            if position is None:
+                return found
             consumer.assign([TopicPartition(self._topic, partition, position)])
             silent_s = 0.0
-            while position < high:
+            while position < span.end:
                 # No more than there are: `consume` waits for as many as it was asked for.
-                messages = consumer.consume(min(_BATCH, high - position), _POLL_S)
+                messages = consumer.consume(min(_BATCH, span.end - position), _POLL_S)
                 silent_s = 0.0 if messages else silent_s + _POLL_S
                 if silent_s >= self._timeout_s:
-                    raise KafkaError("the end of the audit trail was not reached")
+                    raise KafkaError(ends.held({place: span}) or "the end of the audit trail was not reached")
                 for message in messages:
-                    if error := message.error():
+                    error, offset = message.error(), int(message.offset() or 0)
+                    if error is not None and error.code() != ends.END:
                         raise KafkaError(error.name())
-                    position = int(message.offset() or 0) + 1
+                    position = offset if error is not None else offset + 1
                     key, value = message.key(), message.value()
-                    if key in found and value is not None and position <= high:
+                    if error is None and key in found and value is not None and position <= span.end:
                         found[key].append((message.timestamp()[1] * 1000, value))
         finally:
             consumer.close()
         return found
 
 
-def _start(consumer: Consumer, place: TopicPartition, since_us: int | None, timeout_s: float) -> int:
-    """The first offset at or after an instant; the end when there is none."""
-    if since_us is None:
-        return OFFSET_BEGINNING
-    wanted = TopicPartition(place.topic, place.partition, max(0, since_us // 1000))
-    found = consumer.offsets_for_times([wanted], timeout=timeout_s)[0]
-    if found.offset >= 0:
-        return int(found.offset)
-    return int(consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)[1])
+def _first_since(consumer: Consumer, place: ends.Place, since_us: int, timeout_s: float) -> int | None:
+    """The offset of the first record at or after an instant; None when there is none."""
+    wanted = TopicPartition(*place, max(0, since_us // 1000))
+    (found,) = consumer.offsets_for_times([wanted], timeout=timeout_s)
+    return int(found.offset) if found.offset >= 0 else None
 
 
 def _settle(wishes: list[_Wish], result: _Found | KafkaError) -> None:

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
-from confluent_kafka import KafkaError as Code
 
 from schemas.codec import texts
+from services.adapters import clients, ends
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 500
-_SPARING: Final = {"fetch.message.max.bytes": 65_536, "queued.max.messages.kbytes": 1_024, "fetch.wait.max.ms": 50}
+_HELD_S: Final = 5.0
+"""How long an open transaction is waited for: a copy at work commits more often."""
+
+_SPARING: Final = {"fetch_message_max_bytes": 65_536, "queued_max_messages_kbytes": 1_024, "fetch_wait_max_ms": 50}
 """For who wants one record of a partition, and not the backlog behind it."""
 
 
@@ -51,14 +54,8 @@ class Follower:
         Raises:
             KafkaError: no broker answers, or a topic does not exist.
         """
-        self._consumer = Consumer(
-            config
-            | {
-                "group.id": "lifecycle-looks",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
-            }
+        self._consumer = clients.consumer(
+            config, group_id="lifecycle-looks", enable_partition_eof=True, fetch_wait_max_ms=50
         )
         self._ends: set[tuple[str, int]] = set()
         try:
@@ -77,6 +74,11 @@ class Follower:
         self._consumer.assign(places)
 
     @property
+    def places(self) -> set[ends.Place]:
+        """Every partition it follows."""
+        return self._all
+
+    @property
     def at_end(self) -> bool:
         """Whether the end of every partition was seen once."""
         return self._ends >= self._all
@@ -92,9 +94,9 @@ class Follower:
             error = message.error()
             if error is None:
                 found.append(_kept(message))
-            elif error.code() == Code._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
+            elif error.code() == ends.END:
                 self._ends.add((str(message.topic()), int(message.partition() or 0)))
-            elif not passes(error):
+            elif not clients.passes(error):
                 raise KafkaError(error.name())
         return found
 
@@ -107,15 +109,6 @@ class Follower:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
-"""librdkafka tells of them and goes on trying."""
-
-
-def passes(error: Code) -> bool:
-    """Whether a reader that goes on hears no more of it."""
-    return error.retriable() or error.code() in _PASSING
 
 
 def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
@@ -135,10 +128,12 @@ def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float =
     """Everything the topics hold now, partition by partition in order.
 
     Raises:
-        KafkaError: no broker answers, no such topic, or nothing came for `timeout_s` before the end.
+        KafkaError: no broker answers, no such topic, an open transaction holds records back, or nothing came for
+            `timeout_s` before the end.
     """
     deadline = time.monotonic() + timeout_s
     with Follower(config, topics) as follower:
+        ends.settled(clients.admin(config), follower.places, min(timeout_s, _HELD_S))
         while not follower.at_end:
             found = follower.poll(0.2)
             yield from found
@@ -158,45 +153,27 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
         timeout_s: Of each question.
 
     Raises:
-        KafkaError: no broker answers, no such topic, or a record was not read in time.
+        KafkaError: no broker answers, no such topic, a record was not read in time, or an open transaction holds
+            records back.
     """
-    try:
-        consumer = Consumer(config | _SPARING | {"group.id": group or "lifecycle-looks", "enable.auto.commit": False})
-    except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
+    consumer = clients.consumer(
+        config, group_id=group or "lifecycle-looks", enable_partition_eof=True, auto_offset_reset="earliest", **_SPARING
+    )
     try:
         places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
-        ends = {place.partition: place.offset for place in consumer.committed(places, timeout_s)} if group else {}
-        wanted = []
-        for place in places:
-            first, end = consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)
-            offset = ends.get(place.partition, end) - 1
-            if first <= offset < end:  # else nobody has read of this log, or more than there is
-                wanted.append(TopicPartition(topic, place.partition, offset))
-        consumer.assign(wanted)
-        return _first_of_each(consumer, {place.partition for place in wanted}, timeout_s)
+        spans = ends.settled(clients.admin(config), [(topic, place.partition) for place in places], timeout_s)
+        committed = consumer.committed(places, timeout_s) if group else []
+        stands = {(topic, place.partition): place.offset for place in committed}
+        wanted = {}
+        for place, span in spans.items():
+            end = stands.get(place, span.end)
+            if span.first < end <= span.end:  # else nobody has read of this log, or more than there is
+                wanted[place] = (span.first, end)
+        return [_kept(message) for message in ends.last_records(consumer, wanted, timeout_s=timeout_s).values()]
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     finally:
         consumer.close()
-
-
-def _first_of_each(consumer: Consumer, wanted: set[int], timeout_s: float) -> list[Kept]:
-    read: dict[int, Kept] = {}
-    deadline = time.monotonic() + timeout_s
-    while len(read) < len(wanted):
-        if time.monotonic() > deadline:
-            raise KafkaError("the last records were not read in time")
-        for message in consumer.consume(_BATCH, 0.2):
-            error = message.error()
-            if error is None:
-                kept = _kept(message)
-                if kept.partition not in read:
-                    read[kept.partition] = kept
-                    consumer.pause([TopicPartition(kept.topic, kept.partition)])
-            elif not passes(error):
-                raise KafkaError(error.name())
-    return list(read.values())
 
 
 def _kept(message: Any) -> Kept:

@@ -115,6 +115,7 @@ class Producer:
         """
         self._loop = asyncio.get_running_loop()
         ours = {
+            "allow.auto.create.topics": False,  # librdkafka's default lets a producer make what it asks for
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": linger_ms,

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from services.adapters import kafka_settings
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -28,7 +30,8 @@ class Settings(BaseModel):
     kafka_bootstrap_servers: str | None = None
     """Brokers, `host:port,…`; absent: `up` and `demo` start their own."""
     kafka_config: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Further librdkafka settings as a JSON object (TLS, SASL)."""
+    """Further librdkafka settings as a JSON object: how a broker is reached (TLS, SASL). What a service must choose for
+    itself is refused (`kafka_settings`)."""
     topic_prefix: str = ""
     """Put before every topic, group and application id, so that one cluster can hold several installations."""
     topic_partitions: int = Field(default=12, ge=1, le=1000)
@@ -167,6 +170,13 @@ class Settings(BaseModel):
     def _read_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("kafka_config")
+    @classmethod
+    def _judge_kafka(cls, value: dict[str, str]) -> dict[str, str]:
+        if found := kafka_settings.faults(value):
+            raise ValueError("\n".join(found))
+        return value
+
     @property
     def egress_fault(self) -> str:
         """What speaks against `egress_map` here; empty text when nothing does."""
@@ -181,7 +191,7 @@ class Settings(BaseModel):
         Raises:
             Unusable: no brokers are named.
         """
-        return {"bootstrap.servers": required(self, "kafka_bootstrap_servers"), "log_level": 3, **self.kafka_config}
+        return {"log_level": 3, **self.kafka_config, "bootstrap.servers": required(self, "kafka_bootstrap_servers")}
 
 
 def _is_loopback(host: str) -> bool:
@@ -201,8 +211,14 @@ def read(environment: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc'])).upper()}: {f['msg']}" for f in error.errors(include_url=False)]
-        raise Unusable("\n".join(faults)) from None
+        raise Unusable("\n".join(line for fault in error.errors(include_url=False) for line in _told(fault))) from None
+
+
+def _told(fault: Any) -> list[str]:
+    """One line for each thing that is wrong with one variable."""
+    name, *inside = fault["loc"]
+    where = ": ".join((str(name).upper(), *map(str, inside)))
+    return [f"{where}: {line}" for line in str(fault["msg"]).removeprefix("Value error, ").splitlines()]
 
 
 def required(settings: Settings, *names: str) -> str:

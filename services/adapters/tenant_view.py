@@ -10,24 +10,17 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
-from confluent_kafka import KafkaError as Code
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from schemas import codec
 from schemas.tenant import Tenant
 from schemas.topics import TENANTS, named
 from schemas.values import Key
-from services.adapters import history
+from services.adapters import clients, ends, history
 from services.adapters.kafka import KafkaError
 
 _BATCH: Final = 1000
 _PAUSE_S: Final = 0.1
-_END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
-_ELECTING: Final = frozenset(
-    {Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH}
-)
-"""What is so for a moment after a topic was made or a leader moved."""
 
 
 class TenantView:
@@ -41,17 +34,14 @@ class TenantView:
             prefix: Of the installation's topics.
         """
         self._topic = named(TENANTS, prefix)
-        self._consumer = Consumer(
-            config
-            | {
-                # Assigned by hand and never committed: the name only satisfies the client.
-                "group.id": f"{prefix}lifecycle-view",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-            }
+        self._consumer = clients.consumer(
+            config,
+            # Assigned by hand and never committed: the name only satisfies the client.
+            group_id=f"{prefix}lifecycle-view",
+            auto_offset_reset="earliest",
+            enable_partition_eof=True,
         )
-        self._admin = AdminClient(config)
+        self._admin = clients.admin(config)
         self._lock = threading.Lock()
         self._closed = False
         self._next: dict[int, int] = {}
@@ -66,12 +56,12 @@ class TenantView:
             KafkaError: no broker answers, no such topic, or the end was not reached in time.
         """
         deadline_s = time.monotonic() + timeout_s
-        ends: dict[int, int] | None = None
-        while ends is None or any(self._next[partition] < end for partition, end in ends.items()):
+        wanted: dict[int, int] | None = None
+        while wanted is None or any(self._next[partition] < end for partition, end in wanted.items()):
             if time.monotonic() > deadline_s:
                 raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
-            if ends is None:
-                ends = self._ends(min(timeout_s, 10.0))
+            if wanted is None:
+                wanted = self._ends(min(timeout_s, 10.0))
             else:
                 self._take(0.2)
         return dict(self._tenants)
@@ -100,8 +90,8 @@ class TenantView:
             messages = self._consumer.consume(_BATCH, wait_s)
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
-            if error is not None and error.code() != _END:
-                if not history.passes(error):
+            if error is not None and error.code() != ends.END:
+                if not clients.passes(error):
                     raise KafkaError(error.name())
                 continue
             if partition is None or offset is None:
@@ -119,16 +109,13 @@ class TenantView:
                 if not self._next:
                     self._begin(timeout_s)
                 # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
-                asked = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in self._next}  # type: ignore[no-untyped-call]
-                answers = self._admin.list_offsets(asked, request_timeout=timeout_s)
-                return {place.partition: answer.result(timeout_s).offset for place, answer in answers.items()}
+                spans = ends.settled(self._admin, [(self._topic, number) for number in self._next], timeout_s)
+        except ends.Electing:
+            time.sleep(_PAUSE_S)
+            return None
         except KafkaException as error:
-            if error.args[0].code() in _ELECTING:
-                time.sleep(_PAUSE_S)
-                return None
             raise KafkaError(error.args[0].name()) from None
-        except TimeoutError:
-            raise KafkaError(f"{self._topic}: no answer in time") from None
+        return {number: span.end for (_, number), span in spans.items()}
 
     def _begin(self, timeout_s: float) -> None:
         self._next = dict.fromkeys(history.partitions(self._consumer, self._topic, timeout_s), 0)

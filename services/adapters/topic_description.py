@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
-    AdminClient,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported without `as`
 
+from services.adapters import clients
 from services.adapters.kafka import KafkaError
-from services.adapters.settings import Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +26,7 @@ def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 
         KafkaError: no broker answers, or it refuses.
         Unusable: librdkafka does not know a setting, or not its value.
     """
-    admin = _admin(config)
+    admin = clients.admin(config)
     found = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
         try:
@@ -50,17 +46,10 @@ def stamped_by_broker(config: dict[str, Any], name: str, timeout_s: float = 10.0
         KafkaError: no broker answers, or it refuses.
         Unusable: librdkafka does not know a setting, or not its value.
     """
-    admin = _admin(config)
+    admin = clients.admin(config)
     (future,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)], request_timeout=timeout_s).values()
     try:
         kind: str = future.result(timeout_s + 5)["message.timestamp.type"].value
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     return kind == "LogAppendTime"
-
-
-def _admin(config: dict[str, Any]) -> AdminClient:
-    try:
-        return AdminClient(config)
-    except KafkaException as error:
-        raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None

@@ -5,13 +5,13 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
-    AdminClient,
     ConfigResource,
     NewTopic,
     ResourceType,
 )
 
 from schemas.topics import TOPICS, named
+from services.adapters import clients
 from services.adapters.kafka import KafkaError
 
 
@@ -40,7 +40,7 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     Raises:
         KafkaError: no broker answers.
     """
-    admin = AdminClient(config)
+    admin = clients.admin(config)
     try:
         present = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
@@ -75,7 +75,7 @@ def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: 
         NewTopic(name, partitions, replication, config=_config(wanted[name].config, replication))
         for name in todo.create
     ]
-    admin = AdminClient(config)  # it must outlive its answers
+    admin = clients.admin(config)  # it must outlive its answers
     for name, future in (admin.create_topics(new) if new else {}).items():
         try:
             future.result(timeout_s)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
 
 from schemas.topics import RECORD_MAX_BYTES
@@ -38,18 +38,18 @@ def create(bootstrap: str, topics: Mapping[str, Mapping[str, str]], partitions: 
 def read(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, int, bytes, bytes]]:
     """Partition, offset, time (µs UTC), key and value of every record, in order of each partition."""
     found = []
-    ends = dict(enumerate(end_offsets(bootstrap, topic, partitions)))
     consumer = _reader(bootstrap, "reads")
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number, end in ends.items() if end])
-    left = {number for number, end in ends.items() if end}
+    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
+    left = set(range(partitions))
     while left:
         for message in consumer.consume(1000, timeout=0.2):
-            assert not message.error(), message.error()
-            number, offset = message.partition() or 0, message.offset() or 0
+            number, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                left.discard(number)
+                continue
+            assert not error, error
             at_us = message.timestamp()[1] * 1000
             found.append((number, offset, at_us, message.key() or b"", message.value() or b""))
-            if offset + 1 >= ends[number]:
-                left.discard(number)
     consumer.close()
     return found
 
@@ -90,4 +90,7 @@ def behind(bootstrap: str, group: str, topics: Iterable[str], partitions: int) -
 
 
 def _reader(bootstrap: str, group: str) -> Consumer:
-    return Consumer(_QUIET | {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    return Consumer(
+        _QUIET
+        | {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True}
+    )

@@ -19,6 +19,7 @@ from services.engines import child
 from tests.eventually import eventually
 from tests.faults import records
 from tests.faults.counted import PARTITIONS, Counted
+from tests.transactions import Copier
 
 pytestmark = pytest.mark.engines
 
@@ -295,3 +296,74 @@ async def test_a_writer_waits_while_too_much_is_unacknowledged(kafka_bootstrap: 
     await producer.flush()
     assert not failed
     assert await producer.close(5) == 0
+
+
+def _copier(bench: Bench) -> Copier:
+    return Copier(bench.bootstrap, bench.counted.prefix)
+
+
+def _in_zero(*pairs: tuple[bytes, bytes]) -> list[tuple[int, Message]]:
+    return [(0, Message(*pair)) for pair in pairs]
+
+
+def _everything_is_committed(bench: Bench) -> None:
+    eventually(bench.counted.drained)
+
+
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_a_changelog_that_ends_in_marks_is_recovered_and_its_aborted_rows_are_not(bench: Bench, disk: str) -> None:
+    with bench.worker("kept"):
+        bench.write(bench.events, (b"k", A))
+        _everything_is_committed(bench)
+    copier = _copier(bench)
+    copier.commit(bench.changelog, _in_zero((b"k", row(5, A, B))))
+    copier.abort(bench.changelog, _in_zero((b"k", row(9, A, B, C))))
+    with bench.worker(disk):
+        bench.write(bench.events, (b"k", C))
+        eventually(lambda: b"seen|cccccccc|k|3" in bench.said())
+    with bench.worker(disk):
+        bench.write(bench.events, (b"k", b"dddddddd"))
+        eventually(lambda: b"seen|dddddddd|k|4" in bench.said())
+
+
+def test_a_changelog_of_marks_alone_is_an_empty_one(bench: Bench) -> None:
+    _copier(bench).abort(bench.changelog, _in_zero((b"k", row(9, B))))
+    with bench.worker():
+        bench.write(bench.events, (b"k", A))
+        eventually(lambda: bench.said() == [b"seen|aaaaaaaa|k|1"])
+    with bench.worker("other"):
+        bench.write(bench.events, (b"k", C))
+        eventually(lambda: b"seen|cccccccc|k|2" in bench.said())
+
+
+def test_a_changelog_held_by_an_open_transaction_is_told_and_no_part_of_it_is_worked_with(bench: Bench) -> None:
+    with _copier(bench).open(bench.changelog, _in_zero((b"k", row(5, A)))):
+        said = bench.ends_with(bench.start(), Exit.STALL)
+    assert f"{bench.changelog}/0: an open transaction holds back what stands from offset 0 on" in said
+    with bench.worker():
+        bench.write(bench.events, (b"k", B))
+        eventually(lambda: bench.said() == [b"seen|bbbbbbbb|k|2"])
+
+
+def test_marks_in_an_input_count_as_read_and_what_was_aborted_was_never_there(bench: Bench) -> None:
+    copier = _copier(bench)
+    copier.abort(bench.events, _in_zero((b"k", A)))
+    with bench.worker():
+        _everything_is_committed(bench)
+        copier.commit(bench.events, _in_zero((b"k", B)))
+        copier.abort(bench.events, _in_zero((b"k", A)))
+        _everything_is_committed(bench)
+        bench.write(bench.events, (b"k", C))
+        _everything_is_committed(bench)
+    assert bench.said() == [b"seen|bbbbbbbb|k|1", b"seen|cccccccc|k|2"]
+
+
+def test_what_an_open_transaction_holds_back_is_read_once_it_ends(bench: Bench) -> None:
+    with bench.worker():
+        with _copier(bench).open(bench.events, _in_zero((b"k", A))):
+            bench.write(bench.events, (b"k", B))
+            bench.write(bench.events, (b"x", C), partition=1)
+            eventually(lambda: bench.said() == [b"seen|cccccccc|x|1"])
+        eventually(lambda: len(bench.said()) == 3)
+        _everything_is_committed(bench)
+    assert set(bench.said()) == {b"seen|cccccccc|x|1", b"seen|aaaaaaaa|k|1", b"seen|bbbbbbbb|k|2"}

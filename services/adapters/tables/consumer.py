@@ -9,13 +9,19 @@ The input topics therefore switch Faust's acknowledgements off (`acks=False`).
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import Any
 
+import aiokafka.client
+from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka import KafkaException
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
+from services.adapters import clients, ends
+from services.adapters.kafka import KafkaError
 from services.adapters.tables import watchdog
 from services.adapters.tables.exits import Exit
 from services.adapters.tables.gaps import first_from
@@ -24,13 +30,24 @@ _FETCH_WAIT_MS = 100
 """Faust lets a fetch wait 1.5 s at the broker, and whatever is asked of that broker meanwhile (the offsets of a
 recovery, three times) stands in line behind it: seconds of each start on a quiet topic."""
 
+_ASK_S = 5.0
+_AGAIN_S = 0.3
+_PATIENCE_S = 30.0
+"""Longer than a step of a recovery may take: that is ended first, and says which."""
+
 
 class PromptThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread, whose consumer waits at the broker no longer than a recovery may wait behind it."""
+    """Faust's thread with a consumer that asks as all of ours do.
+
+    It waits at the broker no longer than a recovery may wait behind it, and reads only what was committed. aiokafka has
+    no setting against creating the topics whose metadata it asks for (aiokafka/client.py, `_metadata_update`).
+    """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        aiokafka.client.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)  # as a class there
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        consumer._isolation_level = "read_committed"
         return consumer
 
 
@@ -128,13 +145,46 @@ class DurableConsumer(driver.Consumer):
             why = ""
         if self.app.rebalancing_count != rebalances:
             return False
-        if first != got:
+        if first is None or not first.is_record or first.offset != got:
             self.app.end(Exit.FENCE, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}{why}")
         self.expected[tp] = got
         return True
 
+    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
+        """Returns where partitions end: the next offset to be written, whatever can be read of them.
+
+        aiokafka would say where reading ends, before the first open transaction: our own writes may stand behind that.
+
+        Raises:
+            TimeoutError: no answer in time.
+        """
+        found = await self.spans(partitions)
+        return {tp: found[tp.topic, tp.partition].end for tp in partitions}
+
+    async def spans(self, partitions: Iterable[TP]) -> dict[ends.Place, ends.Span]:
+        """Returns the offsets of partitions; raises as `highwaters`."""
+        places = [(tp.topic, tp.partition) for tp in partitions]
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                with suppress(KafkaError):
+                    return await asyncio.to_thread(ends.spans, self._admin, places, _ASK_S)
+                await asyncio.sleep(_AGAIN_S)
+
+    @cached_property
+    def _admin(self) -> Any:
+        return clients.admin(self.app.kafka)
+
+    def has_read_to(self, tp: TP, end: int) -> bool:
+        """True if aiokafka has nothing left to fetch before an offset; what it fetched may still wait for its agent."""
+        try:
+            client: Any = self._thread._consumer
+            state = client._subscription.subscription.assignment.state_value(tp)
+            return bool(state.has_valid_position and state.position >= end)
+        except (AssertionError, AttributeError, KeyError):
+            return False  # another thread has taken it away just now
+
     async def pass_over_end(self, tp: TP, end: int) -> bool:
-        """Whether a partition has nothing left before its end, which then counts as reached."""
+        """Whether a partition has nothing left to read before its end; where reading ends then counts as reached."""
         expected, rebalances = self.expected.get(tp, end), self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
@@ -142,9 +192,9 @@ class DurableConsumer(driver.Consumer):
             return False
         if self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected:
             return True  # it has moved meanwhile
-        if first is None:
-            self.expected[tp] = self._finished[tp] = end
-        return first is None
+        if not first.is_record:
+            self.expected[tp] = self._finished[tp] = max(expected, first.offset)
+        return not first.is_record
 
     def finish(self, event: EventT[bytes]) -> None:
         """Everything this event causes was sent: its offset may be committed after the next barrier."""
@@ -234,6 +284,10 @@ class DurableConsumer(driver.Consumer):
     @Service.task
     async def _watch(self) -> None:
         await watchdog.watch(self)
+
+    @Service.task
+    async def _watch_ends(self) -> None:
+        await watchdog.watch_ends(self)
 
     @Service.task
     async def _watch_changelogs(self) -> None:

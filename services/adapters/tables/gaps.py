@@ -4,17 +4,33 @@ Rule: a hole in what Faust read is believed only where another reader of the sam
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException, TopicPartition
 from faust.types import TP
+
+from services.adapters import clients, ends
 
 _PATIENCE_S: Final = 10.0
 
 
-def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> int | None:
-    """The offset of the first record of a partition at or after an offset; None where there is none. Blocks.
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What stands next in a partition.
+
+    Attributes:
+        offset: Of the next record, or where reading ends.
+        is_record: False: there is none before `offset`, and behind it nothing can be read yet.
+    """
+
+    offset: int
+    is_record: bool
+
+
+def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
+    """Finds the first record of a partition at or after an offset. Blocks.
 
     Args:
         kafka: librdkafka's settings.
@@ -24,23 +40,20 @@ def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> int | None:
     Raises:
         KafkaException: nobody says.
     """
-    ours = {
-        "group.id": "lifecycle-looks",  # librdkafka wants one; it is never joined and nothing is committed
-        "enable.auto.commit": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": True,
-        "isolation.level": "read_uncommitted",
-    }
-    consumer = Consumer({**kafka, **ours})
+    consumer = clients.consumer(
+        dict(kafka),
+        group_id="lifecycle-looks",  # librdkafka wants one; it is never joined and nothing is committed
+        auto_offset_reset="error",
+        enable_partition_eof=True,
+    )
     try:
         consumer.assign([TopicPartition(tp.topic, tp.partition, offset)])
         found = consumer.poll(_PATIENCE_S)
         if found is None:
             raise KafkaException(Code(Code._TIMED_OUT))
-        if (error := found.error()) is not None:
-            if error.code() == Code._PARTITION_EOF:
-                return None
+        error = found.error()
+        if error is not None and error.code() != ends.END:
             raise KafkaException(error)
-        return found.offset()
+        return Next(int(found.offset() or 0), error is None)
     finally:
         consumer.close()

@@ -5,19 +5,28 @@ Faust un-pauses the input partitions and clears the queues afterwards, so events
 of a partition are whole before any of its events is seen.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from confluent_kafka import KafkaException
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
+from services.adapters import clients, ends
+from services.adapters.kafka import KafkaError
 from services.adapters.tables.exits import Exit
 
 WARNING: Final = (
     "The copy may be all that is left of these rows: keep it, and bring the topic back. Without them every tenant "
     "begins anew, with revisions that were given before; only a new installation may remove it"
 )
+
+_LOOK_S: Final = 5.0
+_AGAIN_S: Final = 0.3
+_HELD_LOOKS: Final = 30
+"""So often an open transaction is looked at again before a recovery counts as stuck behind it."""
 
 
 class Tenure:
@@ -46,6 +55,8 @@ class DurableRecovery(Recovery):
         super().__init__(*args, **kwargs)
         self._tenure = Tenure()
         self._round = 0
+        self.ends: dict[TP, int] = {}
+        """Where each changelog ended when its recovery began: the offset of the next write, if nobody else writes."""
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
@@ -127,25 +138,72 @@ class DurableRecovery(Recovery):
             self.app.end(Exit.INCOMPLETE_ASSIGNMENT, f"assigned without {', '.join(lacking)}")
         return held
 
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:  # noqa: ARG002 - Faust's own
+        """Notes the last records of changelogs: Faust notes where the logs end, and waits for marks of transactions."""
+        spans = await self._whole(consumer, tps)
+        self.ends.update({tp: spans[tp.topic, tp.partition].end for tp in tps})
+        last = await self._last_records({place: (span.first, span.end) for place, span in spans.items()})
+        destination.clear()
+        destination.update({tp: last.get((tp.topic, tp.partition), -1) for tp in tps})
+        if destination is self.standby_highwaters:
+            self._settle(tps, self.standby_offsets, destination)
+
     async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         await super()._build_offsets(consumer, tps, destination, title)
         if destination is self.active_offsets:  # whose ends are asked for before, a standby's afterwards
-            self._compare(tps, destination, self.active_highwaters)
+            self._settle(tps, destination, self.active_highwaters)
 
-    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
-        await super()._build_highwaters(consumer, tps, destination, title)
-        if destination is self.standby_highwaters:
-            self._compare(tps, self.standby_offsets, destination)
+    async def _whole(self, consumer: Any, tps: set[TP]) -> Mapping[ends.Place, ends.Span]:
+        """Where changelogs begin and end, once all of them can be read."""
+        spans: Mapping[ends.Place, ends.Span] = await consumer.spans(tps)
+        now, looks = spans, 0
+        while late := {place: now[place] for place, span in spans.items() if now[place].stable < span.end}:
+            looks += 1
+            if looks > _HELD_LOOKS:
+                self.app.end(Exit.STALL, f"the tables cannot be recovered whole: {ends.held(late)}")
+            await asyncio.sleep(_AGAIN_S)
+            now = await consumer.spans(tps)
+        return spans
 
-    def _compare(self, tps: set[TP], read: Mapping[TP, int | None], ends: Mapping[TP, int | None]) -> None:
+    async def _last_records(self, ranges: Mapping[ends.Place, tuple[int, int]]) -> Mapping[ends.Place, int]:
+        """The offset of the last record of each range; asks again until the caller's time is over."""
+        while True:
+            try:
+                return await asyncio.to_thread(_last_offsets, self.app.kafka, ranges)
+            except KafkaError:
+                await asyncio.sleep(_AGAIN_S)
+
+    def _settle(self, tps: set[TP], read: Mapping[TP, int | None], last: dict[TP, int]) -> None:
+        """End the process where a copy is ahead of its changelog; let what is read already need no recovery."""
         for tp in tps:
-            at, end = read.get(tp), ends.get(tp)
-            if at is not None and end is not None and at > end:
+            at, end = read.get(tp), self.ends.get(tp)
+            if at is None or end is None:
+                continue
+            if at >= end:
                 self.app.end(
                     Exit.CHANGELOG_BEHIND,
-                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end}. "
+                    f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end - 1}. "
                     f"{WARNING}",
                 )
+            # Where nothing but marks stands behind what was read, Faust would take "read too far" for a fault.
+            last[tp] = max(last[tp], at)
+
+
+def _last_offsets(kafka: Mapping[str, Any], ranges: Mapping[ends.Place, tuple[int, int]]) -> dict[ends.Place, int]:
+    """The offset of the last record of each range. Blocks."""
+    consumer = clients.consumer(
+        dict(kafka),
+        group_id="lifecycle-looks",  # librdkafka wants one; it is never joined and nothing is committed
+        auto_offset_reset="earliest",
+        enable_partition_eof=True,
+    )
+    try:
+        found = ends.last_records(consumer, ranges, timeout_s=_LOOK_S)
+    except KafkaException as error:
+        raise KafkaError(error.args[0].name()) from None
+    finally:
+        consumer.close()
+    return {place: int(message.offset() or 0) for place, message in found.items()}
 
 
 class DurableTables(TableManager):

@@ -53,8 +53,8 @@ class DurableTable(faust.Table[bytes, bytes]):
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Watch the changelogs from their end on, and write again what a paused worker has overwritten."""
-        ends = self.app.tables.recovery.active_highwaters
-        self._follows = {tp: ends[tp] + 1 for tp in active_tps}
+        ends = self.app.tables.recovery.ends
+        self._follows = {tp: ends[tp] for tp in active_tps}
         mine = {tp.partition for tp in active_tps}
         repairs = [place for place in self.store.stale if place[0] in mine]
         self._unrepaired = Counter(self.changelog(partition) for partition, _ in repairs)

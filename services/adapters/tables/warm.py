@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
+from services.adapters import clients, ends
 from services.adapters.kafka import KafkaError
 from services.adapters.logs import Logger
 from services.adapters.tables.exits import Exit
@@ -48,27 +50,29 @@ def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: i
     Raises:
         KafkaError: no broker answers, or records do not come.
     """
-    ours = {
-        "group.id": "lifecycle-warms",  # librdkafka wants one; it is never joined and nothing is committed
-        "enable.auto.commit": False,
-        "auto.offset.reset": "error",
-    }
-    consumer = Consumer({**kafka, **ours})
+    consumer = clients.consumer(
+        dict(kafka),
+        group_id="lifecycle-warms",  # librdkafka wants one; it is never joined and nothing is committed
+        auto_offset_reset="error",
+        enable_partition_eof=True,
+    )
+    admin = clients.admin(dict(kafka))
     try:
         for table in tables:
             for partition in range(partitions):
-                _read(consumer, table, partition, log)
+                _read(consumer, admin, table, partition, log)
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     finally:
         consumer.close()
 
 
-def _read(consumer: Consumer, table: DurableTable, partition: int, log: Logger) -> None:
+def _read(consumer: Consumer, admin: AdminClient, table: DurableTable, partition: int, log: Logger) -> None:
     tp = table.changelog(partition)
-    first, end = consumer.get_watermark_offsets(TopicPartition(tp.topic, partition), timeout=_PATIENCE_S)
-    held = table.store.persisted_offset(tp)
-    start = first if held is None else max(first, held + 1)
+    place = (tp.topic, partition)
+    span = ends.settled(admin, [place], _PATIENCE_S)[place]
+    end, held = span.end, table.store.persisted_offset(tp)
+    start = span.first if held is None else max(span.first, held + 1)
     if start > end:
         table.app.end(
             Exit.CHANGELOG_BEHIND, f"{tp.topic}[{partition}]: the local copy has read to {held}, it ends at {end}"
@@ -82,17 +86,31 @@ def _read(consumer: Consumer, table: DurableTable, partition: int, log: Logger) 
             raise KafkaError("_TIMED_OUT")
         if not found:
             continue
-        batch = [_event(tp, message) for message in found if message.partition() == partition or message.error()]
-        if not batch:
-            continue
+        of_this = [message for message in found if (message.topic(), message.partition()) == place or message.error()]
+        batch = [_event(tp, message) for message in of_this if not _is_end(message)]
         table.store.apply_changelog_batch(cast("Any", batch), None, None)
-        told, at = at, batch[-1].message.offset + 1
+        told, at = at, max((_behind(message) for message in of_this), default=at)
         if at // _TELL_EVERY > told // _TELL_EVERY:
             log.info("recovering", table=table.name, partition=partition, offset=at, end=end)
     log.info("recovered", table=table.name, partition=partition, records=end - start, end=end)
 
 
+def _is_end(message: Any) -> bool:
+    """True if Kafka says that a partition ends here.
+
+    Raises:
+        KafkaError: it says something else instead of a record.
+    """
+    error = message.error()
+    if error is not None and error.code() != ends.END:
+        raise KafkaError(error.name())
+    return error is not None
+
+
+def _behind(message: Any) -> int:
+    """Where reading goes on after a record, or ends: also behind marks of transactions, which are no records."""
+    return int(message.offset()) + (message.error() is None)
+
+
 def _event(tp: TP, message: Any) -> _Event:
-    if message.error():
-        raise KafkaError(message.error().name())
     return _Event(_Message(tp, tp.topic, tp.partition, message.offset(), message.key(), message.value()))

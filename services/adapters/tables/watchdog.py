@@ -20,6 +20,9 @@ LOOK_S = 1.0
 PAUSED_S = 3.0
 """A look that comes this late means that the process was stopped, or the machine overloaded."""
 
+MARKS_S = 1.0
+"""How long a partition stands before the log is asked whether only marks are left of it."""
+
 STALL_S = 60.0
 """Longer than a restart of a broker (12 s were seen); below that a healthy worker would be ended."""
 
@@ -51,6 +54,26 @@ async def watch(consumer: "DurableConsumer") -> None:
             await _partitions(consumer, now)
 
 
+async def watch_ends(consumer: "DurableConsumer") -> None:
+    """Count the end of a partition as reached where nothing but marks of transactions stands before it.
+
+    A mark is no record, so no agent finishes it: the partition would pass for behind, and its offset for uncommitted.
+    """
+    app = consumer.app
+    asked: dict[Any, tuple[int, int]] = {}
+    while not consumer.should_stop:
+        await consumer.sleep(LOOK_S)
+        if app.rebalancing or app.in_recovery:
+            continue
+        now = time.monotonic()
+        for tp, expected in list(consumer.expected.items()):
+            end = consumer.end(tp)
+            stands = now - consumer.moved_at.get(tp, now) > MARKS_S and consumer.has_read_to(tp, end)
+            if stands and end > expected and asked.get(tp) != (expected, end):
+                asked[tp] = (expected, end)  # once: an agent that takes its time stands so too
+                await consumer.pass_over_end(tp, end)
+
+
 async def watch_changelogs(consumer: "DurableConsumer") -> None:
     """Look from time to time whether somebody else has written the changelogs of our tables."""
     app = consumer.app
@@ -78,9 +101,12 @@ async def _partitions(consumer: "DurableConsumer", now: float) -> None:
     for tp, expected in list(consumer.expected.items()):
         end = consumer.end(tp)
         still_s = now - consumer.moved_at.get(tp, now)
-        if end > expected and still_s > STALL_S and not await consumer.pass_over_end(tp, end):
+        if end <= expected or still_s <= STALL_S:
+            continue
+        if not await consumer.pass_over_end(tp, end):
             still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
             consumer.app.end(Exit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
+        consumer.moved_at[tp] = now  # an open transaction holds the rest back: to begin anew would not help
 
 
 class _Recovery:

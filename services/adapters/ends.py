@@ -1,0 +1,182 @@
+"""Finds where partitions end: behind the last offset, and at the last record, which need not stand right before it.
+
+A transaction ends with a mark that takes an offset and is no record; records of an aborted transaction take offsets and
+are never read; compaction and retention leave holes. So "one before the end" may be nothing at all, and a reader that
+waits for it waits for ever. Rule: a reader has reached the end when Kafka says so (librdkafka's partition EOF), or when
+it has read the last record as found here. Records behind the first offset of an open transaction cannot be read yet:
+whoever needs all of a partition is told, and does not take a part for the whole.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError as Code
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
+
+from services.adapters.clients import passes
+from services.adapters.kafka import KafkaError
+
+END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
+_BATCH: Final = 500
+_LOOK_S: Final = 0.2
+_FURTHER: Final = 16
+"""How much further back each next look for the last record begins."""
+
+_ELECTING: Final = frozenset(
+    {Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH}
+)
+"""What is so for a moment after a topic was made or a leader moved."""
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+class Electing(KafkaError):
+    """A partition has no leader at this moment; ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The offsets of one partition.
+
+    Attributes:
+        first: The first offset that the log has.
+        stable: Up to here everything can be read: the end, or the first offset of an open transaction.
+        end: The next offset to be written.
+    """
+
+    first: int
+    stable: int
+    end: int
+
+
+def spans(admin: AdminClient, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
+    """Returns where partitions begin and end now. Blocks.
+
+    Args:
+        admin: Asks.
+        places: Whose offsets.
+        timeout_s: For the whole answer.
+
+    Raises:
+        Electing: a partition has no leader at this moment.
+        KafkaError: no answer, or a refusal.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    asked = [TopicPartition(topic, number) for topic, number in places]
+    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    questions = (
+        (earliest, IsolationLevel.READ_UNCOMMITTED),
+        (latest, IsolationLevel.READ_COMMITTED),
+        (latest, IsolationLevel.READ_UNCOMMITTED),
+    )
+    try:
+        answers = [
+            admin.list_offsets(dict.fromkeys(asked, spec), isolation_level=level, request_timeout=timeout_s)
+            for spec, level in questions
+        ] if asked else []  # fmt: skip
+        first, stable, end = (
+            {(place.topic, place.partition): future.result(max(0.0, deadline_s - time.monotonic())).offset
+             for place, future in answer.items()}
+            for answer in answers or ({}, {}, {})
+        )  # fmt: skip
+    except KafkaException as error:
+        code = error.args[0]
+        raise (Electing if code.code() in _ELECTING else KafkaError)(code.name()) from None
+    except TimeoutError:
+        raise KafkaError(f"{', '.join(sorted({topic for topic, _ in places}))}: no answer in {timeout_s:g} s") from None
+    # Asked in this order: what was written meanwhile makes the end later, and nothing else.
+    return {place: Span(first[place], min(stable[place], end[place]), end[place]) for place in places}
+
+
+def settled(admin: AdminClient, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
+    """Returns the same once everything before the ends can be read: `stable` is `end`. Blocks.
+
+    A transaction is open for a moment in any copy at work; one that stays open is an error.
+
+    Raises:
+        Electing, KafkaError: as `spans`, or an open transaction holds records back.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    now = wanted = spans(admin, places, timeout_s)
+    while late := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
+        if time.monotonic() > deadline_s:
+            raise KafkaError(held(late))
+        time.sleep(_LOOK_S)
+        now = spans(admin, places, timeout_s)
+    return {place: Span(span.first, span.end, span.end) for place, span in wanted.items()}
+
+
+def held(spans: Mapping[Place, Span]) -> str:
+    """Returns which records open transactions hold back, and what to do; empty text where none does."""
+    return "; ".join(
+        f"{topic}/{number}: an open transaction holds back what stands from offset {span.stable} on: wait for its end, "
+        "or end it with `kafka-transactions abort`"
+        for (topic, number), span in sorted(spans.items())
+        if span.stable < span.end
+    )
+
+
+def last_records(
+    consumer: Consumer, ranges: Mapping[Place, tuple[int, int]], *, timeout_s: float
+) -> dict[Place, Message]:
+    """Returns the last record of each range of offsets; a range without any is absent. Blocks.
+
+    Args:
+        consumer: With `enable.partition.eof`; its assignment is replaced.
+        ranges: First offset, and the one behind the last that counts; both inside what can be read.
+        timeout_s: How long the broker may be silent.
+
+    Raises:
+        KafkaError: the broker refuses, or was silent too long.
+    """
+    found: dict[Place, Message] = {}
+    back = 1
+    left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
+    while left:
+        starts = {place: max(first, end - back) for place, (first, end) in left.items()}
+        found |= _last_since(consumer, starts, {place: end for place, (_, end) in left.items()}, timeout_s)
+        # Before `starts` nothing was looked at yet, where there is something before.
+        left = {
+            place: (first, starts[place])
+            for place, (first, _) in left.items()
+            if place not in found and first < starts[place]
+        }
+        back *= _FURTHER
+    return found
+
+
+def _last_since(
+    consumer: Consumer, starts: Mapping[Place, int], ends: Mapping[Place, int], timeout_s: float
+) -> dict[Place, Message]:
+    """The last record before each end, of those that stand at the start or behind."""
+    found: dict[Place, Message] = {}
+    left = set(starts)
+    places = [TopicPartition(topic, number, start) for (topic, number), start in starts.items()]
+    consumer.assign(places)
+    consumer.resume(places)  # an assignment does not end the pause of a former look
+    deadline_s = time.monotonic() + timeout_s
+    while left:
+        messages = consumer.consume(_BATCH, _LOOK_S)
+        if messages:
+            deadline_s = time.monotonic() + timeout_s
+        elif time.monotonic() > deadline_s:
+            names = ", ".join(sorted(f"{topic}/{number}" for topic, number in left))
+            raise KafkaError(f"the last records of {names} were not read: nothing came for {timeout_s:g} s")
+        for message in messages:
+            place, offset, error = (str(message.topic()), message.partition() or 0), message.offset(), message.error()
+            if error is not None and error.code() != END:
+                if not passes(error):
+                    raise KafkaError(error.name())
+                continue
+            if place not in left or offset is None:
+                continue
+            if error is None and offset < ends[place]:
+                found[place] = message
+            if error is not None or offset + 1 >= ends[place]:
+                left.discard(place)
+                consumer.pause([TopicPartition(*place)])
+    return found
