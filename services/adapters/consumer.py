@@ -1,23 +1,35 @@
 """One librdkafka consumer group made fit for asyncio: batches in, offsets committed only when asked.
 
 Rule: no record is skipped in silence. A group without offsets starts at the beginning; a committed offset that the log
-no longer has, or does not have yet, stops the consumer and says from where to where.
+no longer has, or does not have yet, stops the consumer and says from where to where. Nothing that goes wrong in a
+thread of librdkafka is lost there: what a callback raises would leave `consume` as an object that no `except` of
+asyncio's threads catches, and whoever awaits it would wait for ever.
 """
 
 import asyncio
-from collections.abc import Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import confluent_kafka
 from confluent_kafka import Consumer as LibrdkafkaConsumer
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka import Message as LibrdkafkaMessage
-from confluent_kafka import TopicPartition
 
 from schemas.codec import Headers
+from services.adapters import clients, ends
 from services.adapters.kafka import KafkaError
 
+T = TypeVar("T")
+
 _ASK_S: Final = 10.0
+"""For all questions about a new assignment together: a stop waits for it."""
+
+_CLOSE_S: Final = 5.0
 _OUTSIDE: Final = frozenset(
     {
         confluent_kafka.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes begin so
@@ -77,17 +89,18 @@ class Consumer:
         self._fault: Exception | None = None
         self.has_joined = False
         """The group gave this member its partitions, be they none."""
-        self._consumer = LibrdkafkaConsumer(
-            config
-            | ({"group.instance.id": member} if member else {})
-            | {
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "session.timeout.ms": int(session_timeout_s * 1_000),
-                "heartbeat.interval.ms": int(session_timeout_s * 300),
-            }
+        self._admin = clients.admin(config)
+        self._consumer = clients.consumer(
+            config,
+            **({"group_instance_id": member} if member else {}),
+            group_id=group,
+            group_protocol="classic",
+            # Eager: `_on_assign` says where each of all partitions begins.
+            partition_assignment_strategy="range,roundrobin",
+            enable_auto_offset_store=False,
+            auto_offset_reset="error",
+            session_timeout_ms=int(session_timeout_s * 1_000),
+            heartbeat_interval_ms=int(session_timeout_s * 300),
         )
         self._consumer.subscribe([topic], on_assign=self._on_assign)
 
@@ -98,10 +111,7 @@ class Consumer:
             OffsetLoss: see the rule.
             KafkaError: the broker says no; a broker that is only away is waited for.
         """
-        try:
-            messages = await asyncio.to_thread(self._consumer.consume, limit, wait_s)
-        except confluent_kafka.KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
+        messages = await asyncio.to_thread(_guarded, lambda: self._consumer.consume(limit, wait_s))
         if self._fault is not None:
             raise self._fault
         return [_fetched(message) for message in messages if _is_record(message)]
@@ -116,10 +126,7 @@ class Consumer:
         for record in records:
             newest[record.partition] = max(newest.get(record.partition, 0), record.offset + 1)
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in newest.items()]
-        try:
-            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
-        except confluent_kafka.KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
+        await asyncio.to_thread(_guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     async def has_committed(self) -> bool:
         """True when the group has an offset for any partition of the topic.
@@ -127,44 +134,73 @@ class Consumer:
         Raises:
             KafkaError: no broker answers.
         """
-        return await asyncio.to_thread(self._has_committed)
+        return await asyncio.to_thread(_guarded, self._has_committed)
 
     async def close(self) -> None:
-        """Leave the group."""
-        await asyncio.to_thread(self._consumer.close)
+        """Leave the group, or let it notice by itself that we are gone: nobody waits longer than 5 s for that."""
+        loop, left = asyncio.get_running_loop(), asyncio.Event()
+
+        def leave() -> None:
+            with suppress(Exception):  # what is said on leaving changes nothing
+                _guarded(self._consumer.close)
+            with suppress(RuntimeError):  # the loop ended meanwhile
+                loop.call_soon_threadsafe(left.set)
+
+        # A thread of its own: asyncio waits at its end for those that it lends.
+        threading.Thread(target=leave, name="leaves the group", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await left.wait()
 
     def _has_committed(self) -> bool:
-        try:
-            found = self._consumer.list_topics(self._topic, timeout=_ASK_S).topics.get(self._topic)
-            partitions = [TopicPartition(self._topic, number) for number in found.partitions] if found else []
-            committed = self._consumer.committed(partitions, timeout=_ASK_S) if partitions else []
-        except confluent_kafka.KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
+        found = self._consumer.list_topics(self._topic, timeout=_ASK_S).topics.get(self._topic)
+        partitions = [TopicPartition(self._topic, number) for number in found.partitions] if found else []
+        committed = self._consumer.committed(partitions, timeout=_ASK_S) if partitions else []
         return any(partition.offset > 0 for partition in committed)
 
     def _on_assign(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
         """Start where the group stands; runs inside `consume`, so a fault is kept for `batch` to raise."""
         try:
-            places = [self._place(consumer, place) for place in consumer.committed(partitions, timeout=_ASK_S)]
-        except confluent_kafka.KafkaException as error:
-            self._fault = KafkaError(error.args[0].name())
-            return
-        except OffsetLoss as loss:
-            self._fault = loss
-            return
-        consumer.assign(places)
+            _guarded(lambda: self._begin(consumer, partitions))
+        except Exception as error:  # noqa: BLE001 - kept, and raised by `batch`
+            self._fault = error
+
+    def _begin(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
+        deadline_s = time.monotonic() + _ASK_S
+        committed = consumer.committed(partitions, timeout=_ASK_S) if partitions else []
+        places = [(place.topic, place.partition) for place in committed]
+        spans = ends.spans(self._admin, places, max(1.0, deadline_s - time.monotonic()))
+        consumer.assign([_place(place, spans[place.topic, place.partition]) for place in committed])
         self.has_joined = True
 
-    def _place(self, consumer: LibrdkafkaConsumer, committed: TopicPartition) -> TopicPartition:
-        low, high = consumer.get_watermark_offsets(committed, timeout=_ASK_S)
-        if committed.offset < 0:
-            return TopicPartition(committed.topic, committed.partition, low)
-        if not low <= committed.offset <= high:
-            raise OffsetLoss(
-                f"{committed.topic}/{committed.partition}: the group stands at {committed.offset}, "
-                f"the log has {low} to {high}"
-            )
-        return committed
+
+def _place(committed: TopicPartition, span: ends.Span) -> TopicPartition:
+    if committed.offset < 0:
+        return TopicPartition(committed.topic, committed.partition, span.first)
+    if not span.first <= committed.offset <= span.end:
+        raise OffsetLoss(
+            f"{committed.topic}/{committed.partition}: the group stands at {committed.offset}, "
+            f"the log has {span.first} to {span.end}"
+        )
+    return committed
+
+
+def _guarded(ask: Callable[[], T]) -> T:
+    """Returns what librdkafka answers; whatever else comes out of it is an exception, and one that Python knows.
+
+    Raises:
+        KafkaError: librdkafka or the broker says no.
+        OffsetLoss: as it was raised.
+        RuntimeError: something that is no exception at all came out.
+    """
+    try:
+        return ask()
+    except KafkaException as error:
+        raise KafkaError(error.args[0].name()) from None
+    except Exception:
+        raise
+    except:  # noqa: E722 - confluent_kafka lets its KafkaError, which is no exception, out of a callback
+        raise RuntimeError(f"librdkafka: {sys.exc_info()[1]!r}") from None
 
 
 def fault_of(error: confluent_kafka.KafkaError) -> OffsetLoss | KafkaError | None:

@@ -6,6 +6,7 @@ loop through one deque with one wake-up for many (a wake-up per record would cos
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,9 @@ _ROOM_RECORDS: Final = 20_000
 _ROOM_BYTES: Final = 64 << 20
 """`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
 
+
+_ENDED: Final = 70
+"""sysexits' EX_SOFTWARE."""
 
 _LOG: Final = logging.getLogger("librdkafka")
 _LOG.addFilter(Seldom())
@@ -240,8 +244,15 @@ class Producer:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _poll(self) -> None:
-        while not self._stopping:
-            self._producer.poll(0.1)
+        try:
+            while not self._stopping:
+                self._producer.poll(0.1)
+        except:  # noqa: E722 - also what is no exception (confluent_kafka's KafkaError)
+            if self._stopping or self._loop.is_closed():
+                return
+            # Without this thread no report comes any more: whoever waits for one would wait for ever.
+            _LOG.critical("the thread of delivery reports ended; the process ends with it", exc_info=True)
+            os._exit(_ENDED)
 
     def _drain(self) -> None:
         # Cleared first: a report that comes while we drain asks for a wake-up of its own.

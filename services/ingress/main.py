@@ -7,7 +7,6 @@ why); a configuration that cannot be used is refused with every fault at once.
 import asyncio
 import gc
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import uvloop
 from starlette.applications import Starlette
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from services.adapters import clock, logs, metrics
+from services.adapters import clock, files, logs, metrics
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.keyring_watch import KeyringWatch
 from services.adapters.listening import listen
@@ -47,6 +46,9 @@ _MESSAGE_TIMEOUT_MS: Final = 1500
 _IN_FLIGHT_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _BACKLOG: Final = 8192
+_OTHER_FILES: Final = 1_000
+"""Beside a file for each connection: spools, brokers, libraries."""
+
 PLAIN: Final[dict[str, Any]] = {
     "ws": "none",
     "lifespan": "off",
@@ -108,7 +110,8 @@ def main(settings: Settings) -> int:
     held = _usable(settings, log)
     # Of what uvicorn says, a parser's complaint about a stranger's bytes is no news: the answer is counted.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    _raise_file_limit()
+    if missing := files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
+        log.warning("too few files", why=missing)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, held, log))
 
@@ -129,13 +132,6 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate
     if held is None or faults:
         raise Unusable("\n".join(faults))
     return held
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file; the soft limit of many systems is 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS_MAX + 1_000
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:

@@ -10,12 +10,12 @@ from typing import Final
 
 from schemas.keyring import Keyring, Material
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
-from services.adapters import clock, health, keyring, logs, metrics
+from services.adapters import clock, files, health, keyring, logs, metrics
 from services.adapters.alone import alone
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.settings import Settings, Unusable, required
-from services.adapters.tables.app import Config, DurableApp, create_app
+from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
 from services.adapters.tables.exits import Exit, noted, noting
 from services.adapters.tables.recovery import WARNING
 from services.adapters.tables.warm import warm
@@ -39,6 +39,8 @@ _DELIVERY_TIMEOUT_MS: Final = 60_000
 """Outlives a restart of a broker; then the worker ends and its successor writes again."""
 
 _CLOSE_S: Final = 5.0
+_OTHER_FILES: Final = 256
+"""Beside the copies of the tables: brokers, logs, libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topics = await asyncio.to_thread(_topics, settings)
     _same_topics(_folder(settings), topics)
+    _allow_for_files(topics[RECEIVED.name].partitions, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
     app = create_app(_config(settings, topics[RECEIVED.name].partitions, wanted), producer)
@@ -198,11 +201,18 @@ async def _warm(settings: Settings, log: Logger) -> None:
     topics = await asyncio.to_thread(_topics, settings)
     _same_topics(_folder(settings), topics)
     partitions = topics[RECEIVED.name].partitions
+    _allow_for_files(partitions, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     app = create_app(_config(settings, partitions, Wanted()), producer)
     tables = [app.durable_table(table) for table in Table]
     await asyncio.to_thread(warm, tables, settings.kafka, partitions, log)
     await producer.close(_CLOSE_S)
+
+
+def _allow_for_files(partitions: int, log: Logger) -> None:
+    """Allow for the copies of all partitions: the last worker that is left holds them alone."""
+    if missing := files.raise_limit(_OTHER_FILES + partitions * len(Table) * FILES_PER_TABLE):
+        log.warning("too few files", partitions=partitions, why=missing)
 
 
 def _config(settings: Settings, partitions: int, wanted: Wanted) -> Config:

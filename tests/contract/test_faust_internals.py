@@ -125,7 +125,7 @@ def test_an_internal_reads_as_it_did(name: str) -> None:
         ),
         (PromptThread, driver.AIOKafkaConsumerThread, ("_create_worker_consumer",)),
         (Barrier, Producer, ("flush",)),
-        (DurableStore, rocksdb.Store, ("apply_changelog_batch",)),
+        (DurableStore, rocksdb.Store, ("apply_changelog_batch", "_open_for_partition")),
         (DurableTable, Collection, ("_new_store_by_url", "on_recovery_completed")),
         (
             DurableRecovery,

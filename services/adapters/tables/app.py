@@ -26,7 +26,15 @@ Agent = Callable[[StreamT[bytes]], Awaitable[None]]
 Taken = Callable[[Collection[int]], Awaitable[None]]
 
 _MIB = 1 << 20
-_ROCKSDB = {"write_buffer_size": 4 * _MIB, "max_write_buffer_number": 2, "block_cache_size": 8 * _MIB}
+FILES_PER_TABLE = 24
+"""Files that the copy of a table's partition may hold open. Six are usual; RocksDB has no limit of its own."""
+
+_ROCKSDB = {
+    "write_buffer_size": 4 * _MIB,
+    "max_write_buffer_number": 2,
+    "block_cache_size": 8 * _MIB,
+    "max_open_files": FILES_PER_TABLE,
+}
 """Per partition and table; Faust's defaults (64 MiB, 3, 2 GiB) are for one big table on a machine of its own."""
 
 

@@ -12,6 +12,7 @@ from faust.stores import rocksdb
 from faust.types import TP, EventT
 from rocksdict import WriteBatch
 
+from services.adapters import files
 from services.adapters.tables.exits import End, Exit
 
 Place = tuple[int, bytes]
@@ -21,6 +22,11 @@ Place = tuple[int, bytes]
 def version(row: bytes | None) -> int:
     """The version a packed row starts with; below every version for no row."""
     return -(2**63) if row is None else int.from_bytes(row[:8], "big", signed=True)
+
+
+def _lacks_files(error: Exception) -> bool:
+    """True if the process may open no further file; RocksDB says so in words alone."""
+    return "Too many open files" in str(error)
 
 
 class DurableStore(rocksdb.Store):
@@ -59,8 +65,18 @@ class DurableStore(rocksdb.Store):
         except Exception as error:  # noqa: BLE001 - whatever RocksDB raises, the copy cannot be trusted
             self._end(error)
 
+    def _open_for_partition(self, partition: int) -> Any:
+        try:
+            return super()._open_for_partition(partition)
+        except Exception as error:
+            if _lacks_files(error):
+                self._end(error)
+            raise  # a lock is waited for by Faust
+
     def _end(self, error: Exception) -> NoReturn:
         cure = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
+        if _lacks_files(error):
+            cure = files.CURE
         end: End = self.app.end
         end(Exit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {cure}")
 
