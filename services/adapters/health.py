@@ -26,7 +26,8 @@ def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
 
     Args:
         checks: What makes it ready.
-        notes: What an operator should know and what keeps it from nothing; shown beside, where there is any.
+        notes: What an operator should know and what keeps it from nothing; shown beside, where there is any. A note by
+            the name of a check is what that check says, too.
     """
 
     async def livez(_: Request) -> Response:
@@ -34,9 +35,11 @@ def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
 
     async def readyz(_: Request) -> Response:
         found = checks()
+        known = {name: note for name, note in notes().items() if note}
         faults = {name: fault for name, fault in found.items() if fault}
-        body = {"status": "unready" if faults else "ready", "checks": {n: f or "ok" for n, f in found.items()}}
-        if known := {name: note for name, note in notes().items() if note}:
+        told = {name: fault or known.get(name, "ok") for name, fault in found.items()}
+        body = {"status": "unready" if faults else "ready", "checks": told}
+        if known:
             body["notes"] = known
         return JSONResponse(body, status_code=503 if faults else 200)
 

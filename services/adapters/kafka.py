@@ -43,6 +43,11 @@ ABOUT_THE_RECORD: Final = frozenset({
 """librdkafka's names for what Kafka has against one record or one topic, and not because it is in trouble itself."""
 
 
+UNSEEN: Final = "_UNSEEN"
+NOT_AS_TABLE: Final = "_NOT_AS_TABLE"
+"""Reasons of our own for a record that was not sent: its topic was not seen yet, or is not as the table says."""
+
+
 class KafkaError(Exception):
     """A record was not written, or may not have been: `reason` is librdkafka's own name for it."""
 
@@ -218,18 +223,6 @@ class Producer:
         self._stopping = True
         await asyncio.to_thread(self._poller.join, 2.0)
         return len(self._open)
-
-    def partitions(self, topic: str, timeout_s: float) -> int:
-        """How many partitions the topic has; 0 when it does not exist. Blocks.
-
-        Raises:
-            KafkaError: no broker answers.
-        """
-        try:
-            found = self._producer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-        except confluent_kafka.KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
-        return 0 if found is None or found.error else len(found.partitions)
 
     def settle(self) -> None:
         """Tell every report that has come. Whoever judges by the clock asks for it first: a busy loop may be behind."""

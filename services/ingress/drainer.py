@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, KafkaError, Producer
+from services.adapters.kafka import ABOUT_THE_RECORD, NOT_AS_TABLE, UNSEEN, KafkaError, Producer
 from services.adapters.spool import Spool
 from services.core.breaker import PROBE_S, State
 from services.ingress import records
@@ -70,6 +70,8 @@ class Drainer:
         self._now_us = now_us
         self._passed_over: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
         self._again_s = 0.0
+        self.against: Callable[[str], str] = lambda _: ""
+        """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
 
     async def run(self) -> None:
         """Drain, and keep the spools' house; neither waits for the other, nor one disk for another."""
@@ -94,6 +96,8 @@ class Drainer:
 
     async def _round(self) -> bool:
         """Take a batch of each spool to Kafka; whether there may be more to do at once."""
+        if self.against(self._topics.received) == UNSEEN:
+            return False
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._again_s:
             self._passed_over.clear()
@@ -109,7 +113,7 @@ class Drainer:
         probing = breaker.state is not State.CLOSED
         if probing and not breaker.may_probe(loop.time()):
             return False
-        well = False
+        well, faults = False, [""]
         try:
             batch = await spool.oldest(1 if probing else _BATCH, _BATCH_BYTES, passed_over)
             faults = await asyncio.gather(*(self._write(record) for _, record in batch))
@@ -126,7 +130,7 @@ class Drainer:
                 self._spools.tell_breaker()
                 if well:  # what probes passed over comes first again
                     self._passed_over.clear()
-            elif not well:
+            elif not well and any(fault != NOT_AS_TABLE for fault in faults):
                 self._spools.failed(loop.time())
         return well
 
@@ -135,6 +139,9 @@ class Drainer:
         now_us = self._now_us()
         expired = now_us - record.received_us > self._spools.rules.age_us
         messages = self._expired(record, now_us) if expired else [(record.topic, record.message)]
+        if any(self.against(topic) for topic, _ in messages):
+            self._telling.drained("failed")
+            return NOT_AS_TABLE
         try:
             for topic, message in messages:
                 await self._producer.acked(topic, message)

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters import clock, files, logs, metrics
-from services.adapters.kafka import KafkaError, Producer
+from services.adapters.kafka import Producer
 from services.adapters.keyring_watch import KeyringWatch
 from services.adapters.listening import listen
 from services.adapters.settings import Settings, Unusable
@@ -29,6 +29,7 @@ from services.ingress.app import Application
 from services.ingress.connection import CONNECTIONS_MAX, Connection
 from services.ingress.drainer import Drainer, Topics
 from services.ingress.gates import Gate, gates
+from services.ingress.kafka_watch import KafkaWatch
 from services.ingress.receive import Receiver
 from services.ingress.server import Server, Turns
 from services.ingress.site import site
@@ -63,7 +64,6 @@ PLAIN: Final[dict[str, Any]] = {
 _ANSWERS_S: Final = 3
 """What is owed when listening ends is answered within this: no answer takes longer than 2.7 s."""
 
-_CHECK_S: Final = 2.0
 _CLOSE_S: Final = 5.0
 
 
@@ -71,23 +71,31 @@ _CLOSE_S: Final = 5.0
 class _Health:
     """What `/readyz` says; empty text is well."""
 
-    kafka: str = "not asked yet"
+    watch: KafkaWatch
     draining: str = ""
     fatal: bool = False
     spools: Spools | None = None
+    writer: Writer | None = None
     keyring: Callable[[], str] = str
+
+    @property
+    def _kafka(self) -> str:
+        """Why a delivery would not be written to Kafka now."""
+        failing = "" if self.writer is None else self.writer.failing
+        is_open = self.spools is not None and self.spools.breaker.state is not State.CLOSED
+        return self.watch.fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 
     def checks(self) -> dict[str, str]:
         """Faults that keep us from taking deliveries; with room in the spool a Kafka that is away is none."""
         spooling = self.spools is not None and self.spools.has_room
-        return {"kafka": "" if spooling else self.kafka, "draining": self.draining}
+        return {"kafka": "" if spooling else self._kafka, "draining": self.draining}
 
     def notes(self) -> dict[str, str]:
         """What is not as it should be, and keeps nobody from taking deliveries."""
-        notes = {"keyring": self.keyring()}
+        notes = {"keyring": self.keyring(), "topics": self.watch.notes}
         if (spools := self.spools) is not None:
-            if self.kafka and spools.has_room:
-                notes["kafka"] = f"{self.kafka}; deliveries go to the spool"
+            if (fault := self._kafka) and spools.has_room:
+                notes["kafka"] = f"{fault}; deliveries go to the spool"
             if spools.fault or spools.stalled:
                 notes["spool"] = f"takes no records: {spools.fault or 'its disk does not answer'}"
             elif spools.left:
@@ -135,11 +143,13 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate
 
 
 async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
-    health, telling = _Health(keyring=held.fault), Telling(log, held.newest)
+    watch = KafkaWatch(settings)
+    health, telling = _Health(watch, keyring=held.fault), Telling(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     rules = _spool_rules(settings)
     # Before we listen: opening holds the process up, and what a former one left may be much.
     health.spools = spools = None if rules is None else await Spools.open(rules, telling, clock.now_us)
+    await watch.first()
     server: Server
 
     def failed(reason: str) -> None:
@@ -148,7 +158,8 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
             health.fatal = server.should_exit = True
 
     limits = Limits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
-    writer = Writer(producer, limits, failed, spools)
+    health.writer = writer = Writer(producer, limits, failed, spools)
+    writer.against = watch.against
     receiver = Receiver(held.newest, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
@@ -168,12 +179,13 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
     config = _server_config(application, pages, settings)
     server = Server(config, settings, Turns(started, drain))
     tasks = [
-        asyncio.create_task(_watch_kafka(producer, settings, health), name="kafka-check"),
+        asyncio.create_task(watch.run(), name="kafka-check"),
         asyncio.create_task(held.run(), name="keyring-watch"),
     ]
     if spools is not None:
         to = Topics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
         drainer = Drainer(spools, producer, telling, failed, to, clock.now_us)
+        drainer.against = watch.against
         tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
     for task in tasks:
         task.add_done_callback(partial(_must_not_end, log, health))
@@ -241,16 +253,3 @@ def settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
-
-
-async def _watch_kafka(producer: Producer, settings: Settings, health: _Health) -> None:
-    """Ask for the topics' metadata again and again; `/readyz` reads the last answer."""
-    names = [named(topic, settings.topic_prefix) for topic in (RECEIVED, DEAD_LETTERS)]
-    while True:
-        try:
-            found = [await asyncio.to_thread(producer.partitions, name, _CHECK_S) for name in names]
-            missing = [name for name, count in zip(names, found, strict=True) if not count]
-            health.kafka = f"{', '.join(missing)}: no such topic; `lifecycle topics apply`" if missing else ""
-        except KafkaError as error:
-            health.kafka = error.reason
-        await asyncio.sleep(_CHECK_S)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, Ack, KafkaError, OnReport, QueueFull
+from services.adapters.kafka import ABOUT_THE_RECORD, UNSEEN, Ack, KafkaError, OnReport, QueueFull
 from services.ingress.spools import Spools
 
 _SWEEP_S: Final = 0.05
@@ -25,8 +25,16 @@ _COMPANY_S: Final = 0.004
 _COMPANY_MAX: Final = 128
 """How long a record waits for company at most, unless the loop itself stands still, and for how many."""
 
+_FAILING: Final = 3
+_FAILING_S: Final = 10.0
+"""So many failures without an acknowledgement between say that the next delivery fails too, for so long."""
+
 FATAL: Final = "_FATAL"
 """librdkafka's name for a producer that will never write again."""
+
+
+def _nothing(_: str) -> str:
+    return ""
 
 
 class Fate(StrEnum):
@@ -127,6 +135,17 @@ class Writer:
         self._gathering = False
         self.in_flight = 0
         self._in_flight_bytes = 0
+        self._failures = 0
+        self._failed_s = 0.0
+        self.against: Callable[[str], str] = _nothing
+        """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
+
+    @property
+    def failing(self) -> str:
+        """What became of the last records; empty text while Kafka acknowledges, or was not asked for long."""
+        if self._failures < _FAILING or self._loop.time() - self._failed_s > _FAILING_S:
+            return ""
+        return f"the last {self._failures} records were not acknowledged in time"
 
     @property
     def full(self) -> bool:
@@ -155,6 +174,9 @@ class Writer:
         if self._kafka_full or (self._spools is not None and self._spools.preferred):
             self._spool(going, Fate.REFUSED)
             return
+        if why := self.against(topic):
+            self._closed(going, why)
+            return
         going.due_s = self._loop.time() + self._limits.wait_s - _SWEEP_S
         going.at_kafka = True
         self.in_flight += 1
@@ -177,7 +199,7 @@ class Writer:
             message: The record.
             on_known: Told whether every in-sync replica has it, perhaps at once.
         """
-        if self._kafka_full or (self._spools is not None and self._spools.preferred):
+        if self._kafka_full or self.against(topic) or (self._spools is not None and self._spools.preferred):
             on_known(False)
             return
 
@@ -244,6 +266,7 @@ class Writer:
                 self._not_in_time(going, result.reason)
         else:
             going.at_kafka = False
+            self._failures = 0
             if self._spools is not None:
                 now_s = self._loop.time()
                 self._spools.acked(now_s, now_s - going.sent_s)
@@ -254,9 +277,22 @@ class Writer:
     def _not_in_time(self, going: _Outgoing, reason: str = "") -> None:
         """Kafka has not acknowledged it in time, or refused it: the spool's turn."""
         going.at_kafka = False
-        if self._spools is not None and going.sent_s and reason not in ABOUT_THE_RECORD:
-            self._spools.failed(self._loop.time())
+        if going.sent_s and reason not in ABOUT_THE_RECORD:
+            self._failed()
         self._spool(going, Fate.UNWRITTEN)
+
+    def _closed(self, going: _Outgoing, why: str) -> None:
+        """Nothing may be written to its topic."""
+        self._on_failure(why)
+        if why == UNSEEN:  # Kafka has not answered since we began
+            self._failed()
+        self._spool(going, Fate.UNWRITTEN)
+
+    def _failed(self) -> None:
+        """Kafka did not do its part."""
+        self._failures, self._failed_s = self._failures + 1, self._loop.time()
+        if self._spools is not None:
+            self._spools.failed(self._failed_s)
 
     def _spool(self, going: _Outgoing, otherwise: Fate) -> None:
         spools = self._spools

@@ -1,0 +1,156 @@
+"""Looks at topics as a producer needs them: are they there, how are they set, and does each leader answer from here?
+
+Rule: a look creates nothing and writes nothing. Metadata comes from any broker; whether a record would be taken only
+the leaders know, so each is asked where its partition ends.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
+    AclOperation,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
+
+from services.adapters import clients
+from services.adapters.kafka import KafkaError
+
+_ABSENT: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+_FORBIDDEN: Final = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
+_CONFIG_EVERY: Final = 15
+"""Looks between two questions for settings: they change seldom, and a look is every few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic as its cluster has it; see `services.core.topic_table.State`."""
+
+    partitions: int
+    config: Mapping[str, str] | None
+    least_in_sync: int
+    leaderless: tuple[int, ...]
+    may_write: bool
+
+
+class TopicLook:
+    """Asks about the same topics again and again. Use from one thread at a time."""
+
+    def __init__(self, config: dict[str, Any], names: Collection[str], *, timeout_s: float) -> None:
+        """Prepare; the first look connects.
+
+        Args:
+            config: librdkafka's connection settings.
+            names: Full names of topics.
+            timeout_s: Of each of four questions.
+
+        Raises:
+            Unusable: librdkafka does not know a setting, or not its value.
+        """
+        self._config = config
+        self._where = config["bootstrap.servers"]
+        self._admin = clients.admin({**config, "log_level": 0})  # the producer beside it says the same
+        self._names = list(names)
+        self._timeout_s = timeout_s
+        self._looks = 0
+        self._configs: dict[str, Mapping[str, str] | None] = {}
+
+    def look(self) -> dict[str, Topic]:
+        """Returns the topics that are there. Blocks.
+
+        Raises:
+            KafkaError: no broker answers, or the answer is no.
+        """
+        futures = self._admin.describe_topics(
+            TopicCollection(self._names), request_timeout=self._timeout_s, include_authorized_operations=True
+        )
+        found = {name: one for name, future in futures.items() if (one := self._answer(name, future)) is not None}
+        if self._looks % _CONFIG_EVERY == 0 or found.keys() != self._configs.keys():
+            self._configs = self._ask_configs(found)
+        self._looks += 1
+        return {name: _topic(one, self._configs.get(name)) for name, one in found.items()}
+
+    def unreachable(self, topics: Mapping[str, Topic]) -> str:
+        """Returns which leader does not answer, and why; empty text when all do. Blocks."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {
+            TopicPartition(name, number): latest
+            for name, topic in topics.items()
+            for number in range(topic.partitions)
+            if number not in topic.leaderless
+        }
+        if not asked:
+            return ""
+        answers = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=self._timeout_s
+        )
+        for place, future in answers.items():
+            try:
+                future.result(2 * self._timeout_s)
+            except KafkaException as error:
+                return (
+                    f"{place.topic}/{place.partition}: its leader does not answer ({error.args[0].name()}); is the "
+                    "address that the broker advertises (advertised.listeners) reachable from here?"
+                )
+            except TimeoutError:
+                return f"{place.topic}/{place.partition}: its leader does not answer"
+        return ""
+
+    def _answer(self, name: str, future: Any) -> Any:
+        try:
+            return future.result(2 * self._timeout_s)
+        except KafkaException as error:
+            told = error.args[0].name()
+            if told in _ABSENT:
+                return None
+            if told in _FORBIDDEN:
+                raise KafkaError(f"{name}: this principal may not describe it ({told})") from None
+            raise self._silence() from None
+        except TimeoutError:
+            raise self._silence() from None
+
+    def _silence(self) -> KafkaError:
+        """Who does not answer: the address we were given, or those that it sends us on to."""
+        try:
+            named = (
+                clients.admin({**self._config, "log_level": 0}).list_topics(timeout=self._timeout_s).brokers.values()
+            )
+        except KafkaException as error:
+            return KafkaError(f"no broker answers at {self._where} ({error.args[0].name()})")
+        addresses = ", ".join(sorted(f"{broker.host}:{broker.port}" for broker in named))
+        return KafkaError(
+            f"{self._where} answers and sends us on to {addresses}, which does not answer in time; is what the brokers "
+            "advertise (advertised.listeners) reachable from here?"
+        )
+
+    def _ask_configs(self, names: Collection[str]) -> dict[str, Mapping[str, str] | None]:
+        if not names:
+            return {}
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        found: dict[str, Mapping[str, str] | None] = {}
+        for resource, future in self._admin.describe_configs(resources, request_timeout=self._timeout_s).items():
+            try:
+                entries = future.result(2 * self._timeout_s)
+            except KafkaException as error:
+                if error.args[0].name() not in _FORBIDDEN:
+                    raise self._silence() from None
+                found[resource.name] = None
+            except TimeoutError:
+                raise self._silence() from None
+            else:
+                found[resource.name] = {name: str(entry.value) for name, entry in entries.items()}
+        return found
+
+
+def _topic(described: Any, config: Mapping[str, str] | None) -> Topic:
+    operations = described.authorized_operations
+    return Topic(
+        partitions=len(described.partitions),
+        config=config,
+        least_in_sync=min((len(one.isr) for one in described.partitions), default=0),
+        leaderless=tuple(one.id for one in described.partitions if one.leader is None),
+        may_write=operations is None or AclOperation.WRITE in operations,
+    )

@@ -1,0 +1,104 @@
+"""Judges topics as a cluster has them against the table of `schemas.topics`: may deliveries be acknowledged into them?
+
+Rule: a topic that would lose acknowledged records, or misplace or misdate them, is none. What only refuses a record, or
+keeps it longer, is told and forbids nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One topic as a cluster has it.
+
+    Attributes:
+        partitions: How many.
+        config: Its settings; None where they may not be read.
+        least_in_sync: Replicas in sync of the partition that has the fewest.
+        leaderless: Partitions without a leader.
+        may_write: False: this principal may not.
+    """
+
+    partitions: int
+    config: Mapping[str, str] | None
+    least_in_sync: int
+    leaderless: tuple[int, ...]
+    may_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said of some topics.
+
+    Attributes:
+        wrong: Topic to why nothing may be written to it.
+        trouble: Why a record would not be written now, though the topics are right; a sentence each.
+        notes: What is not as it should be, and keeps no record from being written.
+    """
+
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    trouble: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def judge(table: Mapping[str, Topic], states: Mapping[str, State], partitions: int | None) -> Verdict:
+    """Compare some topics with the table.
+
+    Args:
+        table: Full name to row, of the topics asked about.
+        states: Full name to what there is; a topic that is not there is absent.
+        partitions: How many every topic has, where an operator says so; None: as many as the largest of them.
+    """
+    count = partitions or max((state.partitions for state in states.values()), default=0)
+    wrong, trouble, notes = {}, [], []
+    for name, topic in table.items():
+        state = states.get(name)
+        if state is None:
+            wrong[name] = f"{name}: no such topic; make it with `lifecycle topics apply`"
+            continue
+        if why := _wrong(topic, state, count):
+            wrong[name] = f"{name} is not as the table says: {'; '.join(why)}; `lifecycle topics plan` says what to do"
+        trouble += [f"{name}: {text}" for text in _trouble(state)]
+        notes += [f"{name}: {text}" for text in _notes(topic, state)]
+    return Verdict(wrong, tuple(trouble), tuple(notes))
+
+
+def _wrong(topic: Topic, state: State, count: int) -> list[str]:
+    found = []
+    if state.partitions != count:
+        found.append(f"{_many(state.partitions)}, not {count}")
+    config = {} if state.config is None else state.config
+    for setting in ("cleanup.policy", "message.timestamp.type"):
+        have, want = config.get(setting), topic.config[setting]
+        if have is not None and have != want:
+            found.append(f"{setting} is {have}, not {want}")
+    kept = int(config.get("retention.ms", "-1"))
+    if topic.retention_ms is not None and 0 <= kept < topic.retention_ms:
+        found.append(f"retention.ms is {kept}, less than {topic.retention_ms}")
+    return found
+
+
+def _trouble(state: State) -> list[str]:
+    found = []
+    if not state.may_write:
+        found.append("this principal may not write it; `lifecycle topics acls` lists the rights")
+    if state.leaderless:
+        found.append(f"no leader of partition {', '.join(map(str, state.leaderless))}")
+    needed = int((state.config or {}).get("min.insync.replicas", "1"))
+    if state.least_in_sync < needed:
+        found.append(f"{state.least_in_sync} replicas in sync, and {needed} are needed (min.insync.replicas)")
+    return found
+
+
+def _notes(topic: Topic, state: State) -> list[str]:
+    if state.config is None:
+        return ["its settings may not be read, so they are not compared with the table; grant DescribeConfigs"]
+    have, want = int(state.config.get("max.message.bytes", "0")), int(topic.config["max.message.bytes"])
+    return [f"max.message.bytes is {have}, less than {want}: larger records are refused"] if have < want else []
+
+
+def _many(count: int) -> str:
+    return "1 partition" if count == 1 else f"{count} partitions"
