@@ -1,17 +1,23 @@
-"""Creates the topics of the table on a cluster, and says where the cluster differs from it."""
+"""Creates the topics of the table on a cluster, and says where the cluster differs from it.
 
-from dataclasses import dataclass, field
-from typing import Any
+Rule: what is said to do about a difference never destroys a record. A partition count never changes: keys would
+change their partition. A topic is to be deleted only when it has never held a record.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
+    AdminClient,
     ConfigResource,
     NewTopic,
     ResourceType,
 )
 
 from schemas.topics import TOPICS, named
-from services.adapters import clients
+from services.adapters import clients, ends
 from services.adapters.kafka import KafkaError
 
 
@@ -22,7 +28,8 @@ class Plan:
     Attributes:
         create: Topics to make.
         configure: Topic to the settings that differ.
-        conflicts: Sentences: a partition count that is not the table's, which would move keys.
+        conflicts: Sentences: a partition count that is not the table's, and what to do. While there is one, nothing is
+            created: the topics that are there may have the right count, and the setting the wrong one.
     """
 
     create: tuple[str, ...]
@@ -32,6 +39,44 @@ class Plan:
 
 def _config(topic_config: dict[str, str], replication: int) -> dict[str, str]:
     return topic_config | {"min.insync.replicas": str(max(1, replication - 1))}
+
+
+_IN_IT: Final = "do not delete it, acknowledged deliveries may be in it"
+_KEEP: Final = (
+    f"{_IN_IT}. Go on with the count that it has: TOPIC_PARTITIONS={{count}} for every service and for this command"
+)
+_REMAKE: Final = "delete it (`kafka-topics --delete --topic {name}`), and it is created as it should be"
+_COPY: Final = (
+    f"{_IN_IT}. Stop every service, and copy its records by their key into a topic of {{count}} partitions first"
+)
+_AT_LEAST: Final = frozenset({"retention.ms", "max.message.bytes", "min.compaction.lag.ms"})
+"""Settings of which more is no fault: to set them down to the table would destroy or refuse records."""
+
+
+def _suffices(name: str, have: str, want: str) -> bool:
+    if name in _AT_LEAST:
+        return int(have) < 0 or int(have) >= int(want)
+    return have == want
+
+
+def _conflicts(admin: AdminClient, counts: Mapping[str, int], wanted: int, timeout_s: float) -> tuple[str, ...]:
+    """What is wrong with the partition counts, and a way on that keeps every record."""
+    places = [(name, number) for name, count in counts.items() for number in range(count)]
+    spans = ends.spans(admin, places, timeout_s)
+    written = {name for (name, _), span in spans.items() if span.end > 0}
+    kept = {counts[name] for name in written}
+    right = kept.copy().pop() if len(kept) == 1 else wanted
+    told = []
+    for name, count in counts.items():
+        have = "1 partition" if count == 1 else f"{count} partitions"
+        if name not in written:
+            if count != right:
+                told.append(f"{name} has {have} and has never held a record: {_REMAKE.format(name=name)}")
+        elif len(kept) > 1 and count != wanted:
+            told.append(f"{name} has {have}, not {wanted}, and holds records: {_COPY.format(count=wanted)}")
+        elif len(kept) == 1 and count != wanted:
+            told.append(f"{name} has {have}, not {wanted}, and holds records: {_KEEP.format(count=count)}")
+    return tuple(told)
 
 
 def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 10.0) -> Plan:
@@ -47,29 +92,31 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
         raise KafkaError(error.args[0].name()) from None
     wanted = {named(topic, prefix): topic for topic in TOPICS}
     found = [name for name in wanted if name in present]
-    conflicts = tuple(
-        f"{name} has {len(present[name].partitions)} partitions, not {partitions}: the count is frozen"
-        for name in found
-        if len(present[name].partitions) != partitions
-    )
+    counts = {name: len(present[name].partitions) for name in found}
+    conflicts = _conflicts(admin, counts, partitions, timeout_s) if set(counts.values()) - {partitions} else ()
     differs = {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
     for resource, future in (admin.describe_configs(resources) if resources else {}).items():
         actual = future.result(timeout_s)
         want = _config(wanted[resource.name].config, replication)
-        odd = {n: v for n, v in want.items() if n not in actual or actual[n].value != v}
+        odd = {n: v for n, v in want.items() if n not in actual or not _suffices(n, actual[n].value, v)}
         if odd:
             differs[resource.name] = odd
     return Plan(tuple(name for name in wanted if name not in present), differs, conflicts)
 
 
 def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 30.0) -> Plan:
-    """Create what is missing; existing topics are left as they are. Blocks.
+    """Create what is missing, unless there is a conflict; existing topics are left as they are. Blocks.
+
+    Returns:
+        What was created; and what differs, which is left to an operator.
 
     Raises:
         KafkaError: no broker answers, or a topic could not be made (named in the reason).
     """
     todo = plan(config, prefix=prefix, partitions=partitions, replication=replication)
+    if todo.conflicts:
+        return replace(todo, create=())
     wanted = {named(topic, prefix): topic for topic in TOPICS}
     new = [
         NewTopic(name, partitions, replication, config=_config(wanted[name].config, replication))

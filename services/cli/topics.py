@@ -9,6 +9,8 @@ from services.cli import environment
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from services.adapters.settings import Settings
 
 topics = typer.Typer(help="The topics of the journey.", no_args_is_help=True)
@@ -69,7 +71,7 @@ def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
 
 @topics.command()
 def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
-    """Create the topics that are missing; those that exist are left as they are."""
+    """Create the topics that are missing; those that exist are left as they are, and what differs is named."""
     from services.adapters import topics as hands
     from services.cli import show
 
@@ -77,13 +79,19 @@ def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
     with environment.answering(settings):
         done = hands.apply(**_arguments(settings))
     if as_json:
-        show.as_json({"created": done.create, "conflicts": done.conflicts})
+        show.as_json({"created": done.create, "configure": done.configure, "conflicts": done.conflicts})
     else:
         _tell("created", done.create)
-        if not done.create and not done.conflicts:
+        if not (done.create or done.conflicts or done.configure):
             print("nothing to do: every topic is there")
-    if done.conflicts:
-        raise Failure(Exit.DEVIATION, "\n".join(done.conflicts))
+    told = [*done.conflicts, *(_to_configure(name, odd) for name, odd in done.configure.items())]
+    if told:
+        raise Failure(Exit.DEVIATION, "\n".join(told))
+
+
+def _to_configure(name: str, odd: "Mapping[str, str]") -> str:
+    wanted = ",".join(f"{setting}={value}" for setting, value in odd.items())
+    return f"{name} is set in another way: `kafka-configs --alter --topic {name} --add-config {wanted}`"
 
 
 def _arguments(settings: "Settings") -> dict[str, Any]:

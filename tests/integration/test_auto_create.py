@@ -1,0 +1,162 @@
+"""On a broker with Kafka's default, where whoever asks for a topic creates it, nobody of ours does."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas.codec import Message
+from schemas.topics import DEAD_LETTERS, RECEIVED, TENANTS, TOPICS
+from services.adapters import history, tenant_view, topics
+from services.adapters.audit_trail import AuditTrail
+from services.adapters.consumer import Consumer
+from services.adapters.kafka import KafkaError
+from services.adapters.kafka import Producer as OurProducer
+from services.adapters.tables.exits import Exit
+from services.engines import child
+from services.engines.kafka import Kafka
+from tests.eventually import eventually
+from tests.faults import records
+from tests.faults.counted import Counted
+from tests.ingress_process import Ingress, body, ingress, make_topics
+from tests.ledger_process import keyring
+from tests.own_broker import AUTO_CREATE, drop, own_broker, topics_of
+from tests.unit.test_cli_commands import lifecycle
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    with own_broker(tmp_path_factory.mktemp("auto"), **AUTO_CREATE) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(broker: Kafka) -> Iterator[None]:
+    yield
+    drop(broker, *topics_of(broker))
+
+
+def _kafka_said(running: Ingress) -> str:
+    said: str = running.get("/readyz").said["checks"]["kafka"]
+    return said
+
+
+def made_by_asking(broker: Kafka, *names: str) -> None:
+    """What another program does that asks for topics that are not there: one partition, the broker's settings."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for name in names:
+        producer.list_topics(name, timeout=20)
+    eventually(lambda: topics_of(broker) >= set(names))
+
+
+def test_an_ingress_without_topics_takes_nothing_and_creates_nothing(broker: Kafka, tmp_path: Path) -> None:
+    with ingress(broker.bootstrap, "", tmp_path) as running:
+        eventually(lambda: f"{RECEIVED.name}: no such topic" in _kafka_said(running))
+        assert running.get("/readyz").status == 503
+        assert {running.post(body()).status for _ in range(3)} == {503}
+        assert running.post(body(event="upgraded")).status == 503
+        assert topics_of(broker) == set()
+        make_topics(broker.bootstrap, "")
+        eventually(lambda: running.get("/readyz").status == 200)
+        assert running.post(body()).status == 200
+        assert running.post(body(event="upgraded")).status == 200
+
+
+def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: Kafka, tmp_path: Path) -> None:
+    made_by_asking(broker, RECEIVED.name, DEAD_LETTERS.name)
+    with ingress(broker.bootstrap, "", tmp_path) as running:
+        said = eventually(lambda: _kafka_said(running))
+        assert f"{RECEIVED.name} is not as the table says" in said
+        assert "message.timestamp.type is CreateTime, not LogAppendTime" in said
+        assert running.get("/readyz").status == 503
+        assert running.post(body()).status == 503
+        assert running.post(body(event="upgraded")).status == 503
+    assert sum(records.end_offsets(broker.bootstrap, RECEIVED.name, 1)) == 0
+    assert sum(records.end_offsets(broker.bootstrap, DEAD_LETTERS.name, 1)) == 0
+
+
+def test_one_partition_too_few_is_seen_by_what_the_operator_says_or_by_the_other_topic(
+    broker: Kafka, tmp_path: Path
+) -> None:
+    right = {"message.timestamp.type": "LogAppendTime"}
+    records.create(broker.bootstrap, {RECEIVED.name: right}, 1)
+    records.create(broker.bootstrap, {DEAD_LETTERS.name: DEAD_LETTERS.config}, 4)
+    with ingress(broker.bootstrap, "", tmp_path) as running:
+        assert "1 partition, not 4" in eventually(lambda: _kafka_said(running))
+        assert running.post(body()).status == 503
+    with ingress(broker.bootstrap, "", tmp_path, TOPIC_PARTITIONS="12") as running:
+        assert "1 partition, not 12" in eventually(lambda: _kafka_said(running))
+
+
+def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: Kafka, tmp_path: Path) -> None:
+    make_topics(broker.bootstrap, "")
+    with ingress(broker.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
+        assert running.post(body()).said == {"status": "queued"}
+        drop(broker, RECEIVED.name)
+        made_by_asking(broker, RECEIVED.name)
+        eventually(lambda: "is not as the table says" in _kafka_said(running))
+        kept = body()
+        assert running.post(kept).said == {"status": "spooled"}
+        assert sum(records.end_offsets(broker.bootstrap, RECEIVED.name, 1)) == 0
+        drop(broker, RECEIVED.name)
+        make_topics(broker.bootstrap, "")
+        eventually(
+            lambda: len(running.records(RECEIVED)) == 1 and running.post(body()).said == {"status": "queued"}, 60
+        )
+
+
+def test_no_client_of_ours_creates_a_topic_by_asking_for_it(broker: Kafka, tmp_path: Path) -> None:
+    config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
+    for read in (
+        lambda: list(history.present(config, [RECEIVED.name])),
+        lambda: history.last(config, RECEIVED.name),
+        lambda: tenant_view.read(config, "", timeout_s=5),
+    ):
+        with pytest.raises(KafkaError, match="no such topic"):
+            read()
+    plan = topics.plan(config, prefix="", partitions=4, replication=1)
+    assert set(plan.create) == {topic.name for topic in TOPICS}
+    assert topics_of(broker) == set()
+
+
+async def _read(consumer: Consumer) -> None:
+    for _ in range(20):
+        await consumer.batch(10, 0.5)
+
+
+async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: Kafka) -> None:
+    config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
+    producer = OurProducer(config, linger_ms=1, timeout_ms=2_000)
+    with pytest.raises(KafkaError):
+        await producer.acked(RECEIVED.name, Message(b"k", b"v"))
+    await producer.close(5)
+    consumer = Consumer(config, topic=TENANTS.name, group="g", member=None, session_timeout_s=6)
+    with pytest.raises(KafkaError, match="UNKNOWN_TOPIC_OR_PART"):
+        await _read(consumer)
+    assert not await consumer.has_committed()
+    await consumer.close()
+    with pytest.raises(KafkaError, match="no such topic"):
+        await AuditTrail(dict(config), "audit", timeout_s=5).of("k", None)
+    assert topics_of(broker) == set()
+
+
+def test_services_and_commands_create_nothing(broker: Kafka, tmp_path: Path) -> None:
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "KEYRING_FILE": str(keyring(tmp_path / "keyring.json"))}
+    done = lifecycle("ledger", cwd=tmp_path, **environ)
+    assert (done.returncode, "no such topic" in done.stderr) == (2, True)
+    for command in (("topics", "plan"), ("tenants", "list"), ("doctor",), ("reconcile", "--now")):
+        assert lifecycle(*command, cwd=tmp_path, **environ).returncode != 0
+    assert topics_of(broker) == set()
+
+
+def test_a_table_worker_whose_changelog_is_gone_does_not_create_it(broker: Kafka, tmp_path: Path) -> None:
+    counted = Counted(broker.bootstrap, "", 3.0)
+    counted.prepare()
+    drop(broker, "chaos-seen-changelog")
+    worker = child.start(counted.worker(tmp_path / "disk").argv, env=dict(os.environ), log_path=tmp_path / "worker.log")
+    assert worker.wait(60) == Exit.METADATA, child.last_lines(worker.log_path)
+    assert "chaos-seen-changelog" not in topics_of(broker)

@@ -1,0 +1,41 @@
+"""A broker for one test alone, with settings of its own: the run's is shared by all tests."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from services.engines import jars, java
+from services.engines.kafka import Kafka
+from tests.eventually import eventually
+
+AUTO_CREATE = {"auto.create.topics.enable": "true"}
+"""Kafka's own default."""
+
+
+@contextmanager
+def own_broker(folder: Path, **settings: str) -> Iterator[Kafka]:
+    """Start it, and stop it whatever happened."""
+    files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
+    broker = Kafka(folder / "kafka", java.find(os.environ), files, os.environ, settings=settings)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def topics_of(broker: Kafka) -> set[str]:
+    """The names of all topics but Kafka's own."""
+    names = AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=20).topics
+    return {name for name in names if not name.startswith("__")}
+
+
+def drop(broker: Kafka, *names: str) -> None:
+    """Delete topics, and return when they are gone."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})  # it must outlive its answers
+    for future in (admin.delete_topics(list(names)) if names else {}).values():
+        future.result(30)
+    eventually(lambda: not topics_of(broker) & set(names))
