@@ -28,6 +28,7 @@ from tests.eventually import eventually
 from tests.faults import records
 
 PARTITIONS = 4
+_COMMAND = (sys.executable, "-m", "services.cli.main", "ledger")
 _LEDGER = "/genesys-lifecycle/test"
 
 
@@ -113,7 +114,9 @@ class LedgerBench:
     def group(self) -> str:
         return self.prefix + LEDGER_APP
 
-    def start(self, *flags: str, disk: str = "state", **environment: str) -> child.Child:
+    def start(
+        self, *flags: str, disk: str = "state", command: Sequence[str] = _COMMAND, **environment: str
+    ) -> child.Child:
         """The command `lifecycle ledger`."""
         own = {
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
@@ -123,8 +126,9 @@ class LedgerBench:
             "SESSION_TIMEOUT_S": "4",
             "COMMIT_INTERVAL_S": "0.3",
         }
-        command = (sys.executable, "-m", "services.cli.main", "ledger", *flags)
-        return child.start(command, env={**os.environ, **own, **environment}, log_path=self.folder / "ledger.log")
+        return child.start(
+            (*command, *flags), env={**os.environ, **own, **environment}, log_path=self.folder / "ledger.log"
+        )
 
     @contextmanager
     def ledger(self, *flags: str, disk: str = "state") -> Iterator[str]:

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from services.engines import jars, java
 from services.engines.kafka import Kafka
@@ -39,3 +45,12 @@ def drop(broker: Kafka, *names: str) -> None:
     for future in (admin.delete_topics(list(names)) if names else {}).values():
         future.result(30)
     eventually(lambda: not topics_of(broker) & set(names))
+
+
+def set_to(bootstrap: str, topic: str, name: str, value: str) -> None:
+    """Change a setting of a topic."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.incremental_alter_configs([change]).values():
+        future.result(20)

@@ -31,7 +31,7 @@ class Topic:
 
     partitions: int
     config: Mapping[str, str] | None
-    least_in_sync: int
+    replicas: tuple[tuple[int, int], ...]
     leaderless: tuple[int, ...]
     may_write: bool
 
@@ -150,7 +150,7 @@ def _topic(described: Any, config: Mapping[str, str] | None) -> Topic:
     return Topic(
         partitions=len(described.partitions),
         config=config,
-        least_in_sync=min((len(one.isr) for one in described.partitions), default=0),
+        replicas=tuple((len(one.isr), len(one.replicas)) for one in described.partitions),
         leaderless=tuple(one.id for one in described.partitions if one.leader is None),
         may_write=operations is None or AclOperation.WRITE in operations,
     )

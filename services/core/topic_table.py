@@ -17,14 +17,14 @@ class State:
     Attributes:
         partitions: How many.
         config: Its settings; None where they may not be read.
-        least_in_sync: Replicas in sync of the partition that has the fewest.
+        replicas: Of each partition, how many are in sync, and how many there are.
         leaderless: Partitions without a leader.
         may_write: False: this principal may not.
     """
 
     partitions: int
     config: Mapping[str, str] | None
-    least_in_sync: int
+    replicas: tuple[tuple[int, int], ...]
     leaderless: tuple[int, ...]
     may_write: bool
 
@@ -88,8 +88,9 @@ def _trouble(state: State) -> list[str]:
     if state.leaderless:
         found.append(f"no leader of partition {', '.join(map(str, state.leaderless))}")
     needed = int((state.config or {}).get("min.insync.replicas", "1"))
-    if state.least_in_sync < needed:
-        found.append(f"{state.least_in_sync} replicas in sync, and {needed} are needed (min.insync.replicas)")
+    short = [in_sync for in_sync, there_are in state.replicas if in_sync < min(needed, there_are)]
+    if short:
+        found.append(f"{min(short)} of {needed} needed replicas in sync (min.insync.replicas)")
     return found
 
 

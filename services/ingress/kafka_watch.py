@@ -62,7 +62,7 @@ class KafkaWatch:
         try:
             found = await asyncio.to_thread(self._looking.look)
             states = {
-                name: State(one.partitions, one.config, one.least_in_sync, one.leaderless, one.may_write)
+                name: State(one.partitions, one.config, one.replicas, one.leaderless, one.may_write)
                 for name, one in found.items()
             }
             verdict = judge(self._table, states, self._partitions)

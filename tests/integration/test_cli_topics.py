@@ -1,9 +1,15 @@
 """`lifecycle topics apply` against a real cluster."""
 
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from schemas.topics import EVENTS, RECEIVED, TOPICS, Topic, named
+from tests.faults import records
+from tests.own_broker import set_to
 from tests.unit.test_cli_commands import lifecycle
 
 pytestmark = pytest.mark.engines
@@ -21,3 +27,92 @@ def test_applying_again_says_that_there_was_nothing_to_do(
     first, second = (lifecycle("topics", "apply", cwd=tmp_path, **environ) for _ in range(2))
     assert first.stdout.startswith("created: ")
     assert (second.returncode, second.stdout) == (0, "nothing to do: every topic is there\n")
+
+
+@dataclass
+class Cluster:
+    """Topics of one prefix, and the command on them."""
+
+    bootstrap: str
+    prefix: str
+    folder: Path
+
+    def run(self, command: str, partitions: int) -> subprocess.CompletedProcess[str]:
+        environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "TOPIC_PREFIX": self.prefix,
+            "TOPIC_PARTITIONS": str(partitions),
+            "TOPIC_REPLICATION": "1",
+        }
+        return lifecycle("topics", command, cwd=self.folder, **environ)
+
+    def make(self, topic: Topic, partitions: int, *, written: bool = False) -> str:
+        name = named(topic, self.prefix)
+        records.create(self.bootstrap, {name: topic.config}, partitions)
+        if written:
+            producer = records.producer(self.bootstrap)
+            producer.produce(name, value=b"acknowledged")
+            assert producer.flush(30) == 0
+        return name
+
+    def names(self) -> set[str]:
+        names = AdminClient({"bootstrap.servers": self.bootstrap}).list_topics(timeout=20).topics
+        return {name for name in names if name.startswith(self.prefix)}
+
+
+@pytest.fixture
+def cluster(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Cluster:
+    return Cluster(kafka_bootstrap, topic_prefix, tmp_path)
+
+
+def test_of_a_topic_that_holds_deliveries_no_advice_is_to_delete_it(cluster: Cluster) -> None:
+    received = cluster.make(RECEIVED, 1, written=True)
+    done = cluster.run("apply", 2)
+    assert done.returncode == 1
+    assert f"{received} has 1 partition, not 2, and holds records: do not delete it" in done.stderr
+    assert "TOPIC_PARTITIONS=1" in done.stderr
+    assert "--delete" not in done.stderr
+    assert cluster.names() == {received}, "with topics of another count beside it the way on would be closed"
+    assert cluster.run("apply", 1).returncode == 0
+    assert len(cluster.names()) == len(TOPICS)
+    assert records.end_offsets(cluster.bootstrap, received, 1) == [1]
+
+
+def test_an_empty_topic_of_another_count_is_to_be_made_anew(cluster: Cluster) -> None:
+    received, events = cluster.make(RECEIVED, 1), cluster.make(EVENTS, 2, written=True)
+    done = cluster.run("apply", 2)
+    assert done.returncode == 1
+    assert f"{received} has 1 partition and has never held a record: delete it" in done.stderr
+    assert events not in done.stderr
+
+
+def test_empty_topics_make_way_for_the_one_that_holds_deliveries(cluster: Cluster) -> None:
+    received, events = cluster.make(RECEIVED, 1, written=True), cluster.make(EVENTS, 2)
+    said = cluster.run("apply", 2).stderr
+    assert f"{received} has 1 partition, not 2, and holds records: do not delete it" in said
+    assert f"{events} has 2 partitions and has never held a record: delete it" in said
+
+
+def test_where_topics_of_two_counts_hold_records_none_is_to_be_deleted(cluster: Cluster) -> None:
+    received, events = cluster.make(RECEIVED, 1, written=True), cluster.make(EVENTS, 2, written=True)
+    said = cluster.run("apply", 2).stderr
+    assert f"{received} has 1 partition, not 2, and holds records: do not delete it" in said
+    assert "copy its records by their key into a topic of 2 partitions first" in said
+    assert events not in said
+    assert "--delete" not in said
+
+
+def test_settings_that_differ_are_told_with_the_command_that_mends_them(cluster: Cluster) -> None:
+    assert cluster.run("apply", 1).returncode == 0
+    received = named(RECEIVED, cluster.prefix)
+    set_to(cluster.bootstrap, received, "message.timestamp.type", "CreateTime")
+    done = cluster.run("apply", 1)
+    assert done.returncode == 1
+    assert f"kafka-configs --alter --topic {received} --add-config message.timestamp.type=LogAppendTime" in done.stderr
+
+
+def test_what_is_kept_longer_than_the_table_says_is_not_to_be_kept_shorter(cluster: Cluster) -> None:
+    assert cluster.run("apply", 1).returncode == 0
+    set_to(cluster.bootstrap, named(RECEIVED, cluster.prefix), "retention.ms", "-1")
+    done = cluster.run("plan", 1)
+    assert (done.returncode, "retention" in done.stdout + done.stderr) == (0, False)

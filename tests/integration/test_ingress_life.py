@@ -146,16 +146,6 @@ def test_every_200_before_the_end_is_in_the_topic(kafka_bootstrap: str, topic_pr
         assert {record.key() for record in running.records(RECEIVED)} >= {name.encode() for name in accepted}
 
 
-def test_too_much_in_flight_is_refused_at_once(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    with ingress(f"127.0.0.1:{port}", "x-", tmp_path, INFLIGHT_MAX="2") as running, contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(contextlib.closing(Line(running.port))) for _ in range(8)]
-        for line in lines:
-            line.write(request(raw(body())))
-        assert {(line.reply() or Reply(0, {}, b"")).status for line in lines} == {503}
-        assert running.metric("lifecycle_ingress_answers_total", status="503", reason="saturated") >= 6
-
-
 def test_a_body_that_is_under_way_at_the_end_is_still_answered(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:

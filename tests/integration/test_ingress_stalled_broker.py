@@ -16,7 +16,7 @@ from services import engines
 from services.engines import Engine
 from services.engines.choice import ENGINES_VARIABLE, KAFKA_VARIABLE
 from tests.eventually import eventually
-from tests.ingress_process import Ingress, Line, body, ingress, key, make_topics, raw, request
+from tests.ingress_process import Ingress, Line, Reply, body, ingress, key, make_topics, raw, request
 from tests.stopping import stop
 
 pytestmark = pytest.mark.engines
@@ -86,3 +86,16 @@ def test_a_report_that_comes_after_the_answer_makes_the_retry_a_duplicate(own: t
     copies = sum(record.key() == key(told).encode() for record in running.records(RECEIVED))
     # Whether the report came in time for librdkafka is the machine's to say; what is said must fit what is there.
     assert (again, copies) in {("duplicate_handled", 2), ("queued", 1), ("queued", 2)}
+
+
+def test_too_much_in_flight_is_refused_at_once(own: tuple[Ingress, int], tmp_path: Path) -> None:
+    other, pid = own
+    with ingress(other.bootstrap, "", tmp_path, INFLIGHT_MAX="2") as running, contextlib.ExitStack() as stack:
+        eventually(lambda: running.get("/readyz").status == 200)
+        stop(pid)
+        lines = [stack.enter_context(contextlib.closing(Line(running.port))) for _ in range(8)]
+        for line in lines:
+            line.write(request(raw(body())))
+        assert {(line.reply() or Reply(0, {}, b"")).status for line in lines} == {503}
+        assert running.metric("lifecycle_ingress_answers_total", status="503", reason="saturated") >= 6
+        eventually(lambda: running.get("/readyz").status == 503)

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from schemas import webhook
+from schemas.codec import Message
 from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
 from schemas.topics import (
@@ -39,12 +41,14 @@ from schemas.topics import (
     named,
 )
 from services.adapters import topics
+from services.adapters.tables.app import FILES_PER_TABLE
 from services.adapters.tables.exits import Exit
 from services.cli.exits import Exit as CliExit
 from services.engines import child
 from tests.eventually import eventually
 from tests.faults import records
 from tests.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
+from tests.transactions import Copier
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
@@ -416,6 +420,42 @@ def test_a_mark_of_a_transaction_is_no_hole(bench: LedgerBench) -> None:
                 writer.produce(named(RECEIVED, bench.prefix), value=raw, key=key.encode(), headers=headers)
             writer.commit_transaction(30)
         eventually(lambda: all(len(bench.out(EVENTS, key)) == 3 for key in keys))
+
+
+def test_changelogs_that_a_restore_has_ended_with_marks_are_recovered_and_warmed(bench: LedgerBench) -> None:
+    key = new_key()
+    with bench.ledger():
+        bench.receive(body(key), key)
+        bench.drained()
+    copier = Copier(bench.bootstrap, bench.prefix)
+    whole = [(number, Message(b"k", b"no row")) for number in range(PARTITIONS)]
+    for table in Table:
+        copier.abort(named(changelog(table), bench.prefix), whole)
+    for disk in ("state", "lost"):
+        warming = bench.start("--recover-only", disk=disk)
+        assert warming.wait(60) == 0, child.last_lines(warming.log_path)
+    for disk, event in (("third", "disabled"), ("lost", "enabled")):
+        with bench.ledger(disk=disk):
+            bench.receive(body(key, event), key)
+            bench.drained()
+    assert [out.said["revision"] for out in bench.out(EVENTS, key)] == [1, 2, 3]
+
+
+def test_a_ledger_allows_for_its_files_and_says_what_it_cannot_have(bench: LedgerBench) -> None:
+    key = new_key()
+    needed = 256 + PARTITIONS * 2 * FILES_PER_TABLE
+    command = (sys.executable, "-m", "services.cli.main", "ledger")
+    for number, (soft, hard) in enumerate(((100, 4096), (needed - 1, needed - 1))):
+        limited = ("sh", "-c", f'ulimit -Hn {hard} && ulimit -Sn {soft} && exec "$@"', "sh", *command)
+        worker = bench.start(command=limited)
+        try:
+            bench.receive(body(key, ("installed", "disabled")[number]), key)
+            eventually(lambda count=number + 1: len(bench.out(EVENTS, key)) == count, 60)  # type: ignore[misc]
+        finally:
+            assert worker.stop(30) == 0, child.last_lines(worker.log_path)
+        told = _lines(bench.folder / "ledger.log", "too few files")
+        assert len(told) == number
+    assert f"{needed} open files may be needed, and {needed - 1} are allowed" in told[0]["why"]
 
 
 def test_a_record_in_another_keys_partition_goes_to_dead_letters(running: tuple[LedgerBench, str]) -> None:

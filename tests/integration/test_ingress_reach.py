@@ -1,0 +1,59 @@
+"""Ready means that a delivery would be taken now, and what is said of Kafka is so."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.topics import RECEIVED, named
+from services.engines.kafka import Kafka
+from services.engines.ports import free_ports
+from tests.eventually import eventually
+from tests.ingress_process import Ingress, body, ingress, make_topics
+from tests.own_broker import own_broker, set_to
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Kafka]:
+    """A broker that answers, and tells everybody to go to an address where nobody listens."""
+    (nowhere,) = free_ports(1)
+    with own_broker(tmp_path) as broker:
+        make_topics(broker.bootstrap, "")
+        broker.stop()
+        broker.settings = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{nowhere}"}
+        broker.start()
+        yield broker
+
+
+def _ready(running: Ingress) -> tuple[int, str]:
+    reply = running.get("/readyz")
+    return reply.status, reply.said["checks"]["kafka"]
+
+
+def test_a_broker_that_advertises_what_nobody_can_reach_is_not_ready(elsewhere: Kafka, tmp_path: Path) -> None:
+    with ingress(elsewhere.bootstrap, "", tmp_path) as running:
+        eventually(lambda: "advertised.listeners" in _ready(running)[1])
+        assert _ready(running)[0] == 503
+        assert running.post(body()).status == 503
+
+
+def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: Kafka, tmp_path: Path) -> None:
+    with ingress(elsewhere.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
+        eventually(lambda: "advertised.listeners" in _ready(running)[1])
+        status, said = _ready(running)
+        assert (status, said.endswith("deliveries go to the spool")) == (200, True)
+        assert running.post(body()).said == {"status": "spooled"}
+
+
+def test_a_smaller_record_than_the_table_says_is_noted_and_keeps_nobody_out(
+    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    make_topics(kafka_bootstrap, topic_prefix)
+    set_to(kafka_bootstrap, named(RECEIVED, topic_prefix), "max.message.bytes", "300000")
+    with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running:
+        said = eventually(lambda: running.get("/readyz").said)
+        assert said["status"] == "ready"
+        assert "max.message.bytes is 300000, less than" in said["notes"]["topics"]
+        assert running.post(body()).status == 200

@@ -1,0 +1,97 @@
+"""Topics as a cluster has them, against the table: what forbids a record, what keeps it out, what is only told."""
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.topics import DEAD_LETTERS, RECEIVED
+from services.core.topic_table import State, judge
+
+TABLE = {"p-received": RECEIVED, "p-dead": DEAD_LETTERS}
+RIGHT = {
+    name: State(4, topic.config | {"min.insync.replicas": "2"}, ((3, 3),) * 4, (), may_write=True)
+    for name, topic in TABLE.items()
+}
+
+
+def received(**config: str) -> dict[str, State]:
+    known = RIGHT["p-received"]
+    return RIGHT | {"p-received": replace(known, config={**(known.config or {}), **config})}
+
+
+def test_topics_as_the_table_says_are_right() -> None:
+    verdict = judge(TABLE, RIGHT, 4)
+    assert (verdict.wrong, verdict.trouble, verdict.notes) == ({}, (), ())
+    assert not judge(TABLE, RIGHT, None).wrong
+
+
+def test_a_topic_that_is_not_there_is_named_with_its_cure() -> None:
+    (said,) = judge(TABLE, {"p-dead": RIGHT["p-dead"]}, None).wrong.values()
+    assert said == "p-received: no such topic; make it with `lifecycle topics apply`"
+
+
+@pytest.mark.parametrize("partitions", [None, 4])
+def test_another_partition_count_is_wrong_against_the_other_topic_or_the_setting(partitions: int | None) -> None:
+    states = RIGHT | {"p-received": replace(RIGHT["p-received"], partitions=1)}
+    assert (
+        "p-received is not as the table says: 1 partition, not 4"
+        in judge(TABLE, states, partitions).wrong["p-received"]
+    )
+
+
+def test_what_the_operator_says_counts_above_what_all_topics_have() -> None:
+    assert set(judge(TABLE, RIGHT, 12).wrong) == set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "compact,delete"),
+        ("message.timestamp.type", "CreateTime"),
+        ("retention.ms", "3600000"),
+        ("retention.ms", "0"),
+    ],
+)
+def test_what_would_lose_or_misdate_deliveries_is_wrong(setting: str, value: str) -> None:
+    verdict = judge(TABLE, received(**{setting: value}), None)
+    assert list(verdict.wrong) == ["p-received"]
+    assert f"{setting} is {value}" in verdict.wrong["p-received"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("retention.ms", "-1"), ("retention.ms", "99999999999"), ("max.message.bytes", "9999999")]
+)
+def test_more_than_the_table_says_is_right(setting: str, value: str) -> None:
+    verdict = judge(TABLE, received(**{setting: value}), None)
+    assert (verdict.wrong, verdict.notes) == ({}, ())
+
+
+def test_less_room_for_a_record_is_noted() -> None:
+    verdict = judge(TABLE, received(**{"max.message.bytes": "5000"}), None)
+    assert (verdict.wrong, len(verdict.notes)) == ({}, 1)
+
+
+def test_settings_that_may_not_be_read_are_noted_and_the_right_is_named() -> None:
+    verdict = judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], config=None)}, None)
+    assert (verdict.wrong, verdict.trouble) == ({}, ())
+    assert "DescribeConfigs" in verdict.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"replicas": ((3, 3), (1, 3))}, "1 of 2 needed replicas in sync"),
+        ({"leaderless": (2, 3)}, "no leader of partition 2, 3"),
+        ({"may_write": False}, "this principal may not write it"),
+    ],
+)
+def test_what_would_not_be_acknowledged_now_is_trouble(change: dict[str, object], said: str) -> None:
+    verdict = judge(TABLE, RIGHT | {"p-received": replace(RIGHT["p-received"], **change)}, None)  # type: ignore[arg-type]
+    assert not verdict.wrong
+    assert said in verdict.trouble[0]
+
+
+def test_fewer_replicas_than_should_be_in_sync_are_enough_when_there_are_no_more() -> None:
+    # A broker since Kafka 4.1 asks for no more than there are; one before refuses, and that is seen by the refusal.
+    assert not judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], replicas=((1, 1),))}, None).trouble
