@@ -111,7 +111,7 @@ class Consumer:
             OffsetLoss: see the rule.
             KafkaError: the broker says no; a broker that is only away is waited for.
         """
-        messages = await asyncio.to_thread(_guarded, lambda: self._consumer.consume(limit, wait_s))
+        messages = await asyncio.to_thread(guarded, lambda: self._consumer.consume(limit, wait_s))
         if self._fault is not None:
             raise self._fault
         return [_fetched(message) for message in messages if _is_record(message)]
@@ -126,7 +126,7 @@ class Consumer:
         for record in records:
             newest[record.partition] = max(newest.get(record.partition, 0), record.offset + 1)
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in newest.items()]
-        await asyncio.to_thread(_guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+        await asyncio.to_thread(guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     async def has_committed(self) -> bool:
         """True when the group has an offset for any partition of the topic.
@@ -134,7 +134,7 @@ class Consumer:
         Raises:
             KafkaError: no broker answers.
         """
-        return await asyncio.to_thread(_guarded, self._has_committed)
+        return await asyncio.to_thread(guarded, self._has_committed)
 
     async def close(self) -> None:
         """Leave the group, or let it notice by itself that we are gone: nobody waits longer than 5 s for that."""
@@ -142,7 +142,7 @@ class Consumer:
 
         def leave() -> None:
             with suppress(Exception):  # what is said on leaving changes nothing
-                _guarded(self._consumer.close)
+                guarded(self._consumer.close)
             with suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(left.set)
 
@@ -161,7 +161,7 @@ class Consumer:
     def _on_assign(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
         """Start where the group stands; runs inside `consume`, so a fault is kept for `batch` to raise."""
         try:
-            _guarded(lambda: self._begin(consumer, partitions))
+            guarded(lambda: self._begin(consumer, partitions))
         except Exception as error:  # noqa: BLE001 - kept, and raised by `batch`
             self._fault = error
 
@@ -185,7 +185,7 @@ def _place(committed: TopicPartition, span: ends.Span) -> TopicPartition:
     return committed
 
 
-def _guarded(ask: Callable[[], T]) -> T:
+def guarded(ask: Callable[[], T]) -> T:
     """Returns what librdkafka answers; whatever else comes out of it is an exception, and one that Python knows.
 
     Raises:

@@ -446,7 +446,7 @@ def test_a_ledger_allows_for_its_files_and_says_what_it_cannot_have(bench: Ledge
     needed = 256 + PARTITIONS * 2 * FILES_PER_TABLE
     command = (sys.executable, "-m", "services.cli.main", "ledger")
     for number, (soft, hard) in enumerate(((100, 4096), (needed - 1, needed - 1))):
-        limited = ("sh", "-c", f'ulimit -Hn {hard} && ulimit -Sn {soft} && exec "$@"', "sh", *command)
+        limited = ("sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh", *command)
         worker = bench.start(command=limited)
         try:
             bench.receive(body(key, ("installed", "disabled")[number]), key)

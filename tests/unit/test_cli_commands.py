@@ -330,3 +330,15 @@ class TestTheEnvironmentOfALocalInstallation:
 )
 def test_a_url_moves_to_another_port_with_everything_else_as_it_is(url: str, moved: str) -> None:
     assert with_port(url, "127.0.0.1", 9) == moved
+
+
+@pytest.mark.parametrize("service", ["ingress", "ledger", "provisioner", "reconciler"])
+def test_settings_that_our_consumers_cannot_work_with_are_refused_at_start_by_name(
+    service: str, tmp_path: Path
+) -> None:
+    odd = {"partition.assignment.strategy": "cooperative-sticky", "group.protocol": "consumer", "isolation.level": "x"}
+    done = lifecycle(service, cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", KAFKA_CONFIG=json.dumps(odd))
+    assert done.returncode == 2
+    assert [line.split(": ")[:3] for line in done.stderr.splitlines()] == [
+        ["lifecycle", "KAFKA_CONFIG", name] for name in sorted(odd)
+    ]
