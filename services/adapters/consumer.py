@@ -27,7 +27,7 @@ from services.adapters.kafka import KafkaError
 T = TypeVar("T")
 
 _ASK_S: Final = 10.0
-"""For all questions about a new assignment together: a stop waits for it."""
+"""For all questions together that begin a reading: a stop waits for them."""
 
 _CLOSE_S: Final = 5.0
 _OUTSIDE: Final = frozenset(
@@ -153,9 +153,9 @@ class Consumer:
                 await left.wait()
 
     def _has_committed(self) -> bool:
-        found = self._consumer.list_topics(self._topic, timeout=_ASK_S).topics.get(self._topic)
+        found = self._consumer.list_topics(self._topic, timeout=_ASK_S / 2).topics.get(self._topic)
         partitions = [TopicPartition(self._topic, number) for number in found.partitions] if found else []
-        committed = self._consumer.committed(partitions, timeout=_ASK_S) if partitions else []
+        committed = self._consumer.committed(partitions, timeout=_ASK_S / 2) if partitions else []
         return any(partition.offset > 0 for partition in committed)
 
     def _on_assign(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:

@@ -27,7 +27,15 @@ _CONFIG_EVERY: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic as its cluster has it; see `services.core.topic_table.State`."""
+    """One topic as its cluster has it.
+
+    Attributes:
+        partitions: How many.
+        config: Its settings; None where they may not be read.
+        replicas: Of each partition, how many are in sync, and how many there are.
+        leaderless: Partitions without a leader.
+        may_write: False: this principal may not.
+    """
 
     partitions: int
     config: Mapping[str, str] | None

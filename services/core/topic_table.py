@@ -6,27 +6,33 @@ keeps it longer, is told and forbids nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from schemas.topics import Topic
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """One topic as a cluster has it.
+class State(Protocol):
+    """One topic as a cluster has it."""
 
-    Attributes:
-        partitions: How many.
-        config: Its settings; None where they may not be read.
-        replicas: Of each partition, how many are in sync, and how many there are.
-        leaderless: Partitions without a leader.
-        may_write: False: this principal may not.
-    """
+    @property
+    def partitions(self) -> int:
+        """How many."""
 
-    partitions: int
-    config: Mapping[str, str] | None
-    replicas: tuple[tuple[int, int], ...]
-    leaderless: tuple[int, ...]
-    may_write: bool
+    @property
+    def config(self) -> Mapping[str, str] | None:
+        """Its settings; None where they may not be read."""
+
+    @property
+    def replicas(self) -> tuple[tuple[int, int], ...]:
+        """Of each partition, how many are in sync, and how many there are."""
+
+    @property
+    def leaderless(self) -> tuple[int, ...]:
+        """Partitions without a leader."""
+
+    @property
+    def may_write(self) -> bool:
+        """False: this principal may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ def judge(table: Mapping[str, Topic], states: Mapping[str, State], partitions: i
         trouble += [f"{name}: {text}" for text in _trouble(state)]
         notes += [f"{name}: {text}" for text in _notes(topic, state)]
     return Verdict(wrong, tuple(trouble), tuple(notes))
+
+
+def settings_fault(name: str, topic: Topic, state: State) -> str:
+    """Returns what is wrong with one topic beside its partition count; empty text when nothing is."""
+    return judge({name: topic}, {name: state}, state.partitions).wrong.get(name, "")
 
 
 def _wrong(topic: Topic, state: State, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters.kafka import NOT_AS_TABLE, UNSEEN, KafkaError
 from services.adapters.settings import Settings
 from services.adapters.topic_state import TopicLook
-from services.core.topic_table import State, judge
+from services.core.topic_table import judge
 
 LOOK_S: Final = 2.0
 _FIRST_S: Final = 2.5
@@ -61,14 +61,10 @@ class KafkaWatch:
     async def _look(self) -> None:
         try:
             found = await asyncio.to_thread(self._looking.look)
-            states = {
-                name: State(one.partitions, one.config, one.replicas, one.leaderless, one.may_write)
-                for name, one in found.items()
-            }
-            verdict = judge(self._table, states, self._partitions)
+            verdict = judge(self._table, found, self._partitions)
             # A broker that has just started may lack a topic for a moment: what is not there takes no record anyway.
-            absent = self._open - states.keys()
-            self._open, self._was_seen = frozenset(states.keys() - verdict.wrong.keys()) | absent, True
+            absent = self._open - found.keys()
+            self._open, self._was_seen = frozenset(found.keys() - verdict.wrong.keys()) | absent, True
             self.notes = "; ".join(verdict.notes)
             trouble = [*verdict.wrong.values(), *verdict.trouble]
             self.fault = "; ".join(trouble) or await asyncio.to_thread(self._looking.unreachable, found)

@@ -20,14 +20,17 @@ from services.adapters.tables.exits import Exit, noted, noting
 from services.adapters.tables.recovery import WARNING
 from services.adapters.tables.warm import warm
 from services.adapters.tables.worker import run
-from services.adapters.topic_description import Described, describe, stamped_by_broker
+from services.adapters.topic_description import Described, describe
+from services.adapters.topic_state import TopicLook
 from services.core.ledger import Rules
+from services.core.topic_table import settings_fault
 from services.ledger.agents import Ledger, Patience
 from services.ledger.handover import Handover
 from services.ledger.watching import watch
 
 _TOPICS: Final = "topics.json"
 _TOPICS_LOOK_S: Final = 10.0
+_ASK_S: Final = 10.0
 _GROWN: Final = (
     "With another count keys change their partition, lose their rows and begin anew: make the topics again with the "
     "former count"
@@ -146,10 +149,14 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
             _GROWN,
         )
         raise Unusable("\n".join(told))
+    looked = TopicLook(settings.kafka, list(names), timeout_s=_ASK_S).look()
+    table = {named(topic, settings.topic_prefix): topic for topic in TOPICS}
+    if wrong := [why for name, state in looked.items() if (why := settings_fault(name, table[name], state))]:
+        raise Unusable("\n".join(wrong))
     received = named(RECEIVED, settings.topic_prefix)
-    if not stamped_by_broker(settings.kafka, received):
+    if looked[received].config is None:
         # Ages are counted in log time: under the senders' clocks nothing, or everything, would be old.
-        raise Unusable(f"{received}: message.timestamp.type is not LogAppendTime; set it with `kafka-configs`")
+        raise Unusable(f"{received}: its settings may not be read (message.timestamp.type); grant DescribeConfigs")
     return found
 
 

@@ -13,15 +13,17 @@ from schemas.codec import Unreadable, decode
 from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.tenant import Desired, Tenant
-from schemas.topics import DESIRED, OUTCOMES, TENANTS, named
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, TENANTS, named
 from services.adapters import history
 from services.adapters.claims import Lost, Newer, TenantTaken, Written
 from services.adapters.kafka import KafkaError
 from services.adapters.logs import Logger
 from services.adapters.registry import Registry
+from services.adapters.topic_state import TopicLook
 from services.core.plan import BadPlan
 from services.core.recovery import Told, heard, is_older, nobodys, recovered
 from services.core.saga import Plans
+from services.core.topic_table import judge
 from services.provisioner.plans import PlanBook
 
 GROUP: Final = "lifecycle-provisioner"
@@ -34,6 +36,7 @@ _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {
 }
 _BATCH: Final = 500
 _NAMED: Final = 5
+_ASK_S: Final = 5.0
 _OLDER: Final = "the registry is older than what was said from it"
 _WAY: Final = (
     "If DATABASE_URL is right, and a backup was restored, stop every provisioner and start one with "
@@ -98,6 +101,8 @@ class Recovery:
         return fault
 
     async def _fault(self) -> str:
+        if wrong := await asyncio.to_thread(self._wrong_topics):
+            return wrong
         if await self._registry.is_half_recovered():
             return f"its recovery was begun and has not ended. {_WAY}"
         said, read = await asyncio.to_thread(self._last)
@@ -111,6 +116,12 @@ class Recovery:
             if stored < desired.version:
                 return f"{_OLDER}: of {desired.key} version {desired.version} was read, and {stored} is stored. {_WAY}"
         return ""
+
+    def _wrong_topics(self) -> str:
+        """Which topics that it writes are not as the table says; what was said there could be lost. Blocks."""
+        table = {named(topic, self._prefix): topic for topic in (OUTCOMES, AUDIT, DEAD_LETTERS)}
+        found = TopicLook(self._config, table, timeout_s=_ASK_S).look()
+        return "; ".join(judge(table, found, None).wrong.values())
 
     def _last(self) -> tuple[list[Outcome], list[Desired]]:
         """What was said last in each partition, and the last version that was read. Blocks."""

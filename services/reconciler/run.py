@@ -13,13 +13,15 @@ from schemas import codec
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
-from schemas.topics import RECEIVED, named
+from schemas.topics import RECEIVED, TENANTS, named
 from schemas.values import Key
 from services.adapters import keyring, metrics, organisations
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.settings import Settings, Unusable
 from services.adapters.tenant_view import TenantView
+from services.adapters.topic_state import TopicLook
 from services.core.reconcile import Line, Plan, Rules, Sight, approval_of, compare, remember, seen
+from services.core.topic_table import judge
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, Report, last_of
@@ -28,6 +30,7 @@ SOURCE: Final = "/genesys-lifecycle/reconciler"
 LINGER_MS: Final = 5
 PUBLISH_TIMEOUT_MS: Final = 30_000
 VIEW_TIMEOUT_S: Final = 60.0
+_ASK_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ async def run(hands: Hands, asked: Asked) -> Report:
         Unusable: the approval is not that of the plan; nothing was published or remembered.
     """
     async with hands.sights.alone():
+        if wrong := await asyncio.to_thread(_wrong_topics, hands.settings):
+            raise KafkaError(wrong)
         began_us = hands.now_us()
         known = organisations.load(hands.settings.orgs_dir)
         readings, refusals = await _readings(hands, known, await _tenants(hands), asked)
@@ -165,6 +170,13 @@ async def run(hands: Hands, asked: Asked) -> Report:
         if asked.whole:
             hands.sights.save_last(last_of(report, hands.sights.last(), hands.now_us()))
     return report
+
+
+def _wrong_topics(settings: Settings) -> str:
+    """Why nothing may be published; empty text when the topic is as the table says. Blocks."""
+    table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
+    found = TopicLook(settings.kafka, table, timeout_s=_ASK_S).look()
+    return "; ".join(judge(table, found, None).wrong.values())
 
 
 def _judge_approval(given: str | None, wanted: str | None) -> None:

@@ -548,7 +548,7 @@ def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench
     done.result(30)
     worker = bench.start()
     assert worker.wait(60) == 2
-    assert f"{name}: message.timestamp.type is not LogAppendTime" in child.last_lines(worker.log_path)
+    assert f"{name} is not as the table says: message.timestamp.type is CreateTime" in child.last_lines(worker.log_path)
 
 
 def _metric(url: str, name: str) -> float:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from schemas.codec import Message
 from schemas.outcome import State
 from schemas.topics import DESIRED, OUTCOMES, named
 from services.core.audit import genuine
 from tests.eventually import eventually
 from tests.provisioner_child import CANARY
-from tests.provisioner_process import SECRET, Scene, desired, end, gone, key, shut
+from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, gone, key, shut
 from tests.saga_world import STEPS
+from tests.transactions import Copier
 
 
 @pytest.fixture
@@ -286,3 +288,18 @@ def test_a_consumer_that_another_member_fenced_is_said_and_begins_anew(scene: Sc
     scene.wish([desired(key(2), 1)])
     assert scene.ended(key(2), 1).state is State.DONE
     eventually(lambda: scene.ready(scene.port)[0] == 200)
+
+
+def test_topics_that_a_restore_has_ended_with_marks_prove_the_registry_and_are_driven_on(scene: Scene) -> None:
+    first = scene.start()
+    scene.wish([desired(key(1), 1)])
+    scene.ended(key(1), 1)
+    assert end(first) == 0
+    copier = Copier(scene.kafka, scene.prefix)
+    for topic in (OUTCOMES, DESIRED):
+        copier.abort(named(topic, scene.prefix), [(number, Message(b"k", b"x")) for number in range(PARTITIONS)])
+    scene.start(METRICS_PORT=str(scene.port))
+    eventually(lambda: scene.ready(scene.port)[0] == 200)
+    scene.wish([desired(key(2), 1), gone(key(1), 2)])
+    assert scene.ended(key(2), 1).state is State.DONE
+    assert scene.ended(key(1), 2).direction.value == "down"

@@ -53,38 +53,33 @@ def test_a_group_that_begins_anew_tells_nothing_of_who_worked_before() -> None:
     assert tenure.taken(1, {0}) == {0}
 
 
-class Ends:
-    """Says where topics end, as Faust's consumer does: one behind the last record."""
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-
-    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
-        return dict.fromkeys(partitions, self._end)
+class Beginnings:
+    """Says where topics begin, as Faust's consumer does."""
 
     async def earliest_offsets(self, *partitions: TP) -> dict[TP, int]:
         return dict.fromkeys(partitions, 0)
 
 
 @pytest.mark.parametrize(("end_offset", "ahead"), [(9, True), (10, False)])
-async def test_a_standby_that_has_read_beyond_its_changelog_ends_the_worker(
+async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
     app: DurableApp, end_offset: int, *, ahead: bool
 ) -> None:
     recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
-    recovery.standby_offsets[TABLE_0] = 9
-    looked = recovery._build_highwaters(Ends(end_offset), {TABLE_0}, recovery.standby_highwaters, "standby")
+    recovery.ends[TABLE_0] = end_offset
+    last = {TABLE_0: 4}  # then come marks of transactions
     if not ahead:
-        await looked
+        recovery._settle({TABLE_0}, {TABLE_0: 9}, last)
+        assert last[TABLE_0] == 9, "Faust would take more read than there is for a fault"
         return
     with pytest.raises(Ended, match="read to offset 9, the topic ends at 8") as ended:
-        await looked
+        recovery._settle({TABLE_0}, {TABLE_0: 9}, last)
     assert ended.value.args[0] is Exit.CHANGELOG_BEHIND
 
 
 async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: DurableApp) -> None:
     recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
     recovery.standby_offsets[TABLE_0], recovery.standby_highwaters[TABLE_0] = 9, 4
-    await recovery._build_offsets(Ends(10), {TABLE_0}, recovery.standby_offsets, "standby")
+    await recovery._build_offsets(Beginnings(), {TABLE_0}, recovery.standby_offsets, "standby")
     assert recovery.standby_offsets[TABLE_0] == 9
 
 

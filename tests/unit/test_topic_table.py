@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from schemas.topics import DEAD_LETTERS, RECEIVED
-from services.core.topic_table import State, judge
+from services.adapters.topic_state import Topic as State
+from services.core.topic_table import judge, settings_fault
 
 TABLE = {"p-received": RECEIVED, "p-dead": DEAD_LETTERS}
 RIGHT = {
@@ -95,3 +96,9 @@ def test_what_would_not_be_acknowledged_now_is_trouble(change: dict[str, object]
 def test_fewer_replicas_than_should_be_in_sync_are_enough_when_there_are_no_more() -> None:
     # A broker since Kafka 4.1 asks for no more than there are; one before refuses, and that is seen by the refusal.
     assert not judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], replicas=((1, 1),))}, None).trouble
+
+
+def test_the_settings_of_one_topic_are_judged_whatever_its_count() -> None:
+    assert not settings_fault("p-received", RECEIVED, replace(RIGHT["p-received"], partitions=1))
+    wrong = received(**{"cleanup.policy": "compact"})["p-received"]
+    assert "cleanup.policy is compact, not delete" in settings_fault("p-received", RECEIVED, wrong)
