@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust import topics
 from faust.app.base import App
@@ -51,6 +52,9 @@ READ = {
     "worker's consumer": (driver.AIOKafkaConsumerThread._create_worker_consumer, "c2701bfc3e6f"),
     "new thread": (driver.Consumer._new_consumer_thread, "0870ec53dea7"),
     "empty set means all": (Fetcher.fetched_records, "be4348896b9b"),
+    "topics whose metadata is asked for": (AIOKafkaClient._metadata_update, "06dc51ed3e0d"),
+    "what is committed": (PartitionRecords._unpack_records, "b803e6d46480"),
+    "position": (FetchResult.getall, "3e717e30de50"),
     # barrier
     "producer": (Producer.flush, "9ff5ea46f01f"),
     "flush that gives up": (ProducerBuffer.flush_atmost, "4966e8c5f9b4"),

@@ -7,5 +7,5 @@ are pinned for it, and a contract test looks at each internal that is replaced.
 
 What an application owes it: a row starts with its version (8 bytes, big endian, raised only by a change); an outcome
 is a function of row and event alone; a replayed event writes its row and outputs again; all topics of the app have
-one partition count, and the input topics have neither transactions nor compaction.
+one partition count, and the input topics are not compacted.
 """
