@@ -81,7 +81,7 @@ class _Health:
     @property
     def _kafka(self) -> str:
         """Why a delivery would not be written to Kafka now."""
-        failing = "" if self.writer is None else self.writer.failing
+        failing = "" if self.writer is None else self.writer.failures.said(asyncio.get_running_loop().time())
         is_open = self.spools is not None and self.spools.breaker.state is not State.CLOSED
         return self.watch.fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 

@@ -17,11 +17,12 @@ from services.core.freshness import Row, judge
 from services.core.signature import NONE, PREVIOUS, verify
 from services.ingress import answers, head, records
 from services.ingress.answers import OK, Answer
+from services.ingress.fates import Fate
 from services.ingress.gates import Gate, Gates
 from services.ingress.memory import RECHECK_MAX, RECHECK_US, WRITTEN_MAX, WRITTEN_US, Recently
 from services.ingress.request import Head, Request
 from services.ingress.telling import Telling
-from services.ingress.writer import Fate, Writer
+from services.ingress.writer import Writer
 
 _UNTIMELY: Final = {Row.FUTURE: answers.FUTURE, Row.STALE: answers.STALE, Row.UNMARKED: answers.UNMARKED}
 _NOT_NOW: Final = {Fate.UNWRITTEN: answers.KAFKA, Fate.REFUSED: answers.SATURATED}

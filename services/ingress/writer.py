@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
 from services.adapters.kafka import ABOUT_THE_RECORD, UNSEEN, Ack, KafkaError, OnReport, QueueFull
+from services.ingress.fates import Failures, Fate, OnFate
 from services.ingress.spools import Spools
 
 _SWEEP_S: Final = 0.05
@@ -25,33 +25,8 @@ _COMPANY_S: Final = 0.004
 _COMPANY_MAX: Final = 128
 """How long a record waits for company at most, unless the loop itself stands still, and for how many."""
 
-_FAILING: Final = 3
-_FAILING_S: Final = 10.0
-"""So many failures without an acknowledgement between say that the next delivery fails too, for so long."""
-
 FATAL: Final = "_FATAL"
 """librdkafka's name for a producer that will never write again."""
-
-
-def _nothing(_: str) -> str:
-    return ""
-
-
-class Fate(StrEnum):
-    """What is known of a record when the sender must be answered."""
-
-    WRITTEN = "written"
-    """Every in-sync replica has it."""
-    SPOOLED = "spooled"
-    """It is on our disk, fsynced, and will be written."""
-    UNWRITTEN = "unwritten"
-    """It was not written, or may not have been."""
-    REFUSED = "refused"
-    """There was no room for it."""
-
-
-OnFate = Callable[[Fate], None]
-"""Told once in time; and once more when a report that comes later says that the record is durable after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +110,9 @@ class Writer:
         self._gathering = False
         self.in_flight = 0
         self._in_flight_bytes = 0
-        self._failures = 0
-        self._failed_s = 0.0
-        self.against: Callable[[str], str] = _nothing
+        self.failures = Failures()
+        self.against: Callable[[str], str] = lambda _: ""
         """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
-
-    @property
-    def failing(self) -> str:
-        """What became of the last records; empty text while Kafka acknowledges, or was not asked for long."""
-        if self._failures < _FAILING or self._loop.time() - self._failed_s > _FAILING_S:
-            return ""
-        return f"the last {self._failures} records were not acknowledged in time"
 
     @property
     def full(self) -> bool:
@@ -266,7 +233,7 @@ class Writer:
                 self._not_in_time(going, result.reason)
         else:
             going.at_kafka = False
-            self._failures = 0
+            self.failures.clear()
             if self._spools is not None:
                 now_s = self._loop.time()
                 self._spools.acked(now_s, now_s - going.sent_s)
@@ -282,7 +249,7 @@ class Writer:
         self._spool(going, Fate.UNWRITTEN)
 
     def _closed(self, going: _Outgoing, why: str) -> None:
-        """Nothing may be written to its topic."""
+        """Its topic may not be written to."""
         self._on_failure(why)
         if why == UNSEEN:  # Kafka has not answered since we began
             self._failed()
@@ -290,9 +257,10 @@ class Writer:
 
     def _failed(self) -> None:
         """Kafka did not do its part."""
-        self._failures, self._failed_s = self._failures + 1, self._loop.time()
+        now_s = self._loop.time()
+        self.failures.add(now_s)
         if self._spools is not None:
-            self._spools.failed(self._failed_s)
+            self._spools.failed(now_s)
 
     def _spool(self, going: _Outgoing, otherwise: Fate) -> None:
         spools = self._spools

@@ -8,9 +8,10 @@ from schemas.codec import Message
 from services.adapters import logs
 from services.adapters.clock import now_us
 from services.adapters.kafka import Producer
+from services.ingress.fates import Failures, Fate
 from services.ingress.spools import Rules, Spools
 from services.ingress.telling import Telling
-from services.ingress.writer import Fate, Limits, Writer
+from services.ingress.writer import Limits, Writer
 
 TOO_LARGE = Message(None, b"x" * (2_097_152 + 1))
 
@@ -77,3 +78,16 @@ async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_to
     assert spools.depth == 3
     await spools.end()
     await producer.close(0.0)
+
+
+def test_three_failures_without_an_acknowledgement_between_speak_for_the_next_record_for_a_while() -> None:
+    failures = Failures()
+    for now_s in (1.0, 2.0):
+        failures.add(now_s)
+    assert failures.said(2.0) == ""
+    failures.add(3.0)
+    assert failures.said(3.0) == "the last 3 records were not acknowledged in time"
+    assert failures.said(14.0) == ""
+    failures.add(15.0)
+    failures.clear()
+    assert failures.said(15.0) == ""
