@@ -18,6 +18,9 @@ OURS: Final[dict[str, Any]] = {"allow.auto.create.topics": False}
 
 _READER: Final[dict[str, Any]] = OURS | {"enable.auto.commit": False, "isolation.level": "read_committed"}
 
+_SILENT: Final[dict[str, Any]] = {"log_level": 0}
+"""librdkafka's own lines on standard error are no JSON, and the answer says the same."""
+
 _PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
 """librdkafka tells of them and goes on trying."""
 
@@ -40,13 +43,13 @@ def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
 
 
 def admin(config: dict[str, Any]) -> AdminClient:
-    """Returns a client that asks the cluster; it must outlive its answers.
+    """Returns a client that asks the cluster; it must outlive its answers. What fails is told by them alone.
 
     Raises:
         Unusable: librdkafka does not know a setting, or not its value.
     """
     try:
-        return AdminClient(config | OURS)
+        return AdminClient(config | OURS | _SILENT)
     except KafkaException as error:
         raise _unusable(error) from None
 

@@ -60,7 +60,7 @@ class TopicLook:
         """
         self._config = config
         self._where = config["bootstrap.servers"]
-        self._admin = clients.admin({**config, "log_level": 0})  # the producer beside it says the same
+        self._admin = clients.admin(config)
         self._names = list(names)
         self._timeout_s = timeout_s
         self._looks = 0
@@ -123,9 +123,7 @@ class TopicLook:
     def _silence(self) -> KafkaError:
         """Who does not answer: the address we were given, or those that it sends us on to."""
         try:
-            named = (
-                clients.admin({**self._config, "log_level": 0}).list_topics(timeout=self._timeout_s).brokers.values()
-            )
+            named = clients.admin(self._config).list_topics(timeout=self._timeout_s).brokers.values()
         except KafkaException as error:
             return KafkaError(f"no broker answers at {self._where} ({error.args[0].name()})")
         addresses = ", ".join(sorted(f"{broker.host}:{broker.port}" for broker in named))

@@ -81,8 +81,8 @@ class DurableApp(faust.App):
         self.end = config.end
         self.partitions = config.partitions
         """Of every topic."""
-        self.kafka = {"bootstrap.servers": config.brokers, **config.security}
-        """librdkafka's settings."""
+        self.kafka = {"log_level": 0, **config.security, "bootstrap.servers": config.brokers}
+        """librdkafka's settings, of clients that only look: what fails is told by their answers."""
         self.foreign_look_s = config.foreign_look_s
         self.accept_loss = config.accept_loss
         self.lost: dict[TP, str] = {}
