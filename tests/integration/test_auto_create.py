@@ -20,7 +20,7 @@ from services.engines.kafka import Kafka
 from tests.eventually import eventually
 from tests.faults import records
 from tests.faults.counted import Counted
-from tests.ingress_process import Ingress, body, ingress, make_topics
+from tests.ingress_process import Ingress, body, ingress, key, make_topics
 from tests.ledger_process import keyring
 from tests.own_broker import AUTO_CREATE, drop, own_broker, topics_of
 from tests.unit.test_cli_commands import lifecycle
@@ -104,9 +104,9 @@ def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: Kafka,
         assert sum(records.end_offsets(broker.bootstrap, RECEIVED.name, 1)) == 0
         drop(broker, RECEIVED.name)
         make_topics(broker.bootstrap, "")
-        eventually(
-            lambda: len(running.records(RECEIVED)) == 1 and running.post(body()).said == {"status": "queued"}, 60
-        )
+        eventually(lambda: sum(records.end_offsets(broker.bootstrap, RECEIVED.name, 4)) == 1, 60)
+        eventually(lambda: running.post(body()).said == {"status": "queued"})
+        assert key(kept).encode() in {record.key() for record in running.records(RECEIVED)}
 
 
 def test_no_client_of_ours_creates_a_topic_by_asking_for_it(broker: Kafka, tmp_path: Path) -> None:
