@@ -5,7 +5,6 @@ loop through one deque with one wake-up for many (a wake-up per record would cos
 """
 
 import asyncio
-import logging
 import os
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ import confluent_kafka
 
 from schemas.codec import Message
 from schemas.topics import PARTITIONER, RECORD_MAX_BYTES
-from services.adapters.seldom import Seldom
+from services.adapters.seldom import LIBRDKAFKA
 from services.adapters.settings import Unusable
 
 _ANY: Final = -1
@@ -30,9 +29,6 @@ _ROOM_BYTES: Final = 64 << 20
 
 _ENDED: Final = 70
 """sysexits' EX_SOFTWARE."""
-
-_LOG: Final = logging.getLogger("librdkafka")
-_LOG.addFilter(Seldom())
 
 
 ABOUT_THE_RECORD: Final = frozenset({
@@ -134,7 +130,7 @@ class Producer:
             "queue.buffering.max.messages": 500_000,
         }
         try:
-            self._producer = confluent_kafka.Producer(config | ours, logger=_LOG)
+            self._producer = confluent_kafka.Producer(config | ours, logger=LIBRDKAFKA)
         except confluent_kafka.KafkaException as error:
             raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
         self._reports: deque[_Sent] = deque()
@@ -244,7 +240,7 @@ class Producer:
             if self._stopping or self._loop.is_closed():
                 return
             # Without this thread no report comes any more: whoever waits for one would wait for ever.
-            _LOG.critical("the thread of delivery reports ended; the process ends with it", exc_info=True)
+            LIBRDKAFKA.critical("the thread of delivery reports ended; the process ends with it", exc_info=True)
             os._exit(_ENDED)
 
     def _drain(self) -> None:

@@ -34,3 +34,8 @@ class Seldom(logging.Filter):
             self._passed_at_s.clear()
         self._passed_at_s[sentence] = now_s
         return True
+
+
+LIBRDKAFKA: Final = logging.getLogger("librdkafka")
+"""Every client of librdkafka in a service writes here (`Settings.kafka`)."""
+LIBRDKAFKA.addFilter(Seldom())

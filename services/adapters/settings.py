@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from services.adapters import kafka_settings
+from services.adapters.seldom import LIBRDKAFKA
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -186,12 +187,16 @@ class Settings(BaseModel):
 
     @property
     def kafka(self) -> dict[str, Any]:
-        """Connection settings for librdkafka.
+        """Connection settings for librdkafka's clients, and the logger that they write to.
+
+        Without a logger a client writes raw lines to standard error, past the JSON log. A client hands its lines over
+        when it is polled; an admin client never is, and needs none: its answers carry their errors.
 
         Raises:
             Unusable: no brokers are named.
         """
-        return {"log_level": 3, **self.kafka_config, "bootstrap.servers": required(self, "kafka_bootstrap_servers")}
+        servers = required(self, "kafka_bootstrap_servers")
+        return {"log_level": 3, "logger": LIBRDKAFKA, **self.kafka_config, "bootstrap.servers": servers}
 
 
 def _is_loopback(host: str) -> bool:

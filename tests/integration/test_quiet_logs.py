@@ -1,0 +1,88 @@
+"""While Kafka is away no client writes past the log: JSON lines alone, and each sentence of a library seldom."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.adapters import history, topic_description, topics
+from services.adapters.audit_trail import AuditTrail
+from services.adapters.consumer import Consumer
+from services.adapters.kafka import KafkaError, Producer
+from services.adapters.settings import read
+from services.adapters.tenant_view import TenantView
+from services.cli import keys
+from services.engines import child
+from services.engines.ports import HOST, free_ports
+from tests.eventually import eventually
+
+NOWHERE = read({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:9"}).kafka
+PLAN = dict.fromkeys(("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL"), "http://127.0.0.1:9")
+
+
+async def _group() -> None:
+    consumer = Consumer(NOWHERE, topic="t", group="g", member=None, session_timeout_s=6)
+    await consumer.batch(1, 0.5)
+    await consumer.close()
+
+
+async def _producer() -> None:
+    await Producer(NOWHERE, linger_ms=0, timeout_ms=1_000).close(0.5)
+
+
+async def _view() -> None:
+    with closing(TenantView(NOWHERE, "")) as view:
+        await asyncio.to_thread(view.catch_up, 0.5)
+
+
+CLIENTS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+    "group": _group,
+    "producer": _producer,
+    "view": _view,
+    "follower": lambda: asyncio.to_thread(history.Follower, NOWHERE, ["t"], timeout_s=0.5),
+    "last": lambda: asyncio.to_thread(history.last, NOWHERE, "t", timeout_s=0.5),
+    "audit": lambda: AuditTrail(NOWHERE, "t", timeout_s=0.5).of("k", None),
+    "description": lambda: asyncio.to_thread(topic_description.describe, NOWHERE, ["t"], 0.5),
+    "plan": lambda: asyncio.to_thread(topics.plan, NOWHERE, prefix="", partitions=1, replication=1, timeout_s=0.5),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_no_client_writes_to_standard_error_by_itself(client: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with suppress(KafkaError):
+        await CLIENTS[client]()
+    assert "rdkafka" not in capfd.readouterr().err
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("service", "asked_again"), [("provisioner", "registry cannot be used"), ("reconciler", "waiting")]
+)
+def test_a_service_without_kafka_writes_json_lines_and_few(
+    service: str, asked_again: str, database_url: str, tmp_path: Path
+) -> None:
+    keys.init(tmp_path / "keyring.json")
+    environ = PLAN | {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{free_ports(1)[0]}",
+        "DATABASE_URL": database_url,
+        "KEYRING_FILE": str(tmp_path / "keyring.json"),
+        "STATE_DIR": str(tmp_path / "state"),
+        "OAUTH_CLIENT_SECRET": "canary",
+    }
+    log = tmp_path / "log"
+    argv = (sys.executable, "-m", "services.cli.main", service)
+    running = child.start(argv, env=environ, log_path=log, cwd=Path.cwd())
+    try:
+        eventually(lambda: asked_again in log.read_text(), 60)
+    finally:
+        running.kill()
+    lines = log.read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert sum("Connect to" in event for event in events) <= len(events) / 2, events
