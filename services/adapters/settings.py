@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from services.adapters import kafka_settings
+from services.adapters import database_url, kafka_settings
 from services.adapters.seldom import LIBRDKAFKA
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -97,8 +97,12 @@ class Settings(BaseModel):
     # Provisioner
     database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL of the registry; absent: `up` and `demo` start their own."""
+    database_password: str | None = Field(default=None, repr=False)
+    """Password of DATABASE_URL where that has none. Any character may stand in it; a URL's is percent-encoded."""
     tenant_database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL that holds the tenants' schemas; absent: the registry's database."""
+    tenant_database_password: str | None = Field(default=None, repr=False)
+    """Password of TENANT_DATABASE_URL where that has none."""
     sagas_at_once: int = Field(default=64, ge=1)
     """Sagas one worker drives at the same time."""
     org_sagas_at_once: int = Field(default=16, ge=1)
@@ -212,11 +216,19 @@ def read(environment: Mapping[str, str]) -> Settings:
     Raises:
         Unusable: with every fault by name.
     """
+    faults = []
+    try:
+        environment = complete(environment)
+    except Unusable as unusable:
+        faults.append(str(unusable))
     given = {name.lower(): text for name, text in environment.items() if text and name.lower() in Settings.model_fields}
     try:
-        return Settings.model_validate(given)
+        found = Settings.model_validate(given)
     except ValidationError as error:
-        raise Unusable("\n".join(line for fault in error.errors(include_url=False) for line in _told(fault))) from None
+        faults += [line for fault in error.errors(include_url=False) for line in _told(fault)]
+    if faults:
+        raise Unusable("\n".join(faults))
+    return found
 
 
 def _told(fault: Any) -> list[str]:
@@ -224,6 +236,31 @@ def _told(fault: Any) -> list[str]:
     name, *inside = fault["loc"]
     where = ": ".join((str(name).upper(), *map(str, inside)))
     return [f"{where}: {line}" for line in str(fault["msg"]).removeprefix("Value error, ").splitlines()]
+
+
+_PASSWORDS: Final = {
+    "DATABASE_URL": "DATABASE_PASSWORD",
+    "TENANT_DATABASE_URL": "TENANT_DATABASE_PASSWORD",
+}
+"""The setting of a database's URL to the setting of its password."""
+
+
+def complete(environment: Mapping[str, str]) -> dict[str, str]:
+    """Put the password of each database into its URL.
+
+    Raises:
+        Unusable: a URL cannot be read; with every fault by name.
+    """
+    completed, faults = dict(environment), []
+    for name, password in _PASSWORDS.items():
+        try:
+            if url := environment.get(name):
+                completed[name] = database_url.complete(url, environment.get(password) or None)
+        except ValueError as error:
+            faults.append(f"{name}: {error}, or give the password as it is in {password}")
+    if faults:
+        raise Unusable("\n".join(faults))
+    return completed
 
 
 def required(settings: Settings, *names: str) -> str:

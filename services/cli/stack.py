@@ -151,8 +151,10 @@ def stack(
     Raises:
         EngineError: an engine cannot be had.
         Failure: the folder is in use, or a service did not become ready.
+        Unusable: a database's URL cannot be read.
     """
     folders = Folders(state_dir.resolve())
+    environ = settings.complete(environ)
     # Always in the state folder too: there our own commands look.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     whereabouts = Whereabouts(endpoints_files, folders.top / ENVIRONMENT)

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from services.adapters import health, logs
 from services.adapters.logs import Logger
+from services.adapters.registry import usable
 from services.adapters.settings import Settings, Unusable
 from services.simulator import grants, objects, rest, truth
 from services.simulator.faults import Faults
@@ -100,7 +101,7 @@ async def _proxy(settings: Settings, world: World) -> asyncio.Server | None:
     """
     if settings.database_url is None:
         return None
-    where = conninfo_to_dict(settings.database_url)
+    where = conninfo_to_dict(usable("DATABASE_URL", settings.database_url))
     host, port = str(where.get("host") or ""), str(where.get("port") or "5432")
     if not host or host.startswith("/") or "," in host or not port.isdigit():
         raise Unusable("DATABASE_URL: the simulator's proxy needs one host reached by TCP")

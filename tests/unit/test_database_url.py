@@ -1,0 +1,78 @@
+"""How a password reaches a database's URL, whatever stands in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from services.adapters.settings import Unusable, read
+
+ODD = ("p@ss", "p/w", "a:b", "#hash", "50%", "%2F", "a?b=c", "it's", "back\\slash", " blank ", "ü", "@:/#?%")
+PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+URL = "postgresql://lifecycle@postgres:5432/lifecycle"
+
+
+def of(url: str, password: str) -> dict[str, object]:
+    """What libpq reads in the completed URL."""
+    found = read({"DATABASE_URL": url, "DATABASE_PASSWORD": password}).database_url
+    assert found is not None
+    return dict(conninfo_to_dict(found))
+
+
+@pytest.mark.parametrize("password", ODD)
+def test_a_password_given_apart_reaches_libpq_as_it_is(password: str) -> None:
+    place = {"host": "postgres", "port": "5432", "dbname": "lifecycle"}
+    assert of(URL, password) == {"user": "lifecycle", "password": password, **place}
+
+
+@given(password=PASSWORDS)
+def test_so_does_every_other_password(password: str) -> None:
+    assert of(URL, password)["password"] == password
+    assert of("host=postgres user=lifecycle", password) == {
+        "host": "postgres",
+        "user": "lifecycle",
+        "password": password,
+    }
+
+
+def test_a_url_without_a_user_or_with_an_empty_password_takes_it_too() -> None:
+    assert of("postgresql://postgres/lifecycle", "p@") == {"host": "postgres", "dbname": "lifecycle", "password": "p@"}
+    assert of("postgres://u:@h/d?sslmode=require", "p@") == {
+        "user": "u",
+        "password": "p@",
+        "host": "h",
+        "dbname": "d",
+        "sslmode": "require",
+    }
+    assert of("postgresql://u@a:1,b:2/d", "p@")["host"] == "a,b"
+
+
+def test_the_password_of_the_url_itself_counts() -> None:
+    assert of("postgresql://u:own@h/d", "other")["password"] == "own"
+    assert of("host=h password=own", "other")["password"] == "own"
+
+
+def test_each_database_has_a_password_of_its_own() -> None:
+    names = {"DATABASE_URL": URL, "TENANT_DATABASE_URL": URL, "TENANT_DATABASE_PASSWORD": "t/t"}
+    settings = read(names)
+    assert settings.database_url == URL
+    assert str(settings.tenant_database_url).startswith("postgresql://lifecycle:t%2Ft@")
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p/w", "/", "a@b@c"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", "TENANT_DATABASE_URL"])
+def test_a_url_whose_password_would_be_read_as_its_host_is_refused_by_name(name: str, password: str) -> None:
+    with pytest.raises(Unusable, match=f"^{name}: .*{name.replace('URL', 'PASSWORD')}$") as refused:
+        read({name: f"postgresql://lifecycle:{password}@postgres:5432/lifecycle"})
+    assert "postgres:5432" not in str(refused.value)
+
+
+def test_an_at_sign_among_the_options_of_a_url_is_none_of_them() -> None:
+    url = "postgresql://u:p@h/d?application_name=a@b"
+    assert read({"DATABASE_URL": url}).database_url == url
+
+
+def test_faults_of_urls_and_of_other_settings_are_told_together() -> None:
+    with pytest.raises(Unusable) as refused:
+        read({"DATABASE_URL": "postgresql://u:a@b@h/d", "PORT": "here"})
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["DATABASE_URL", "PORT"]
