@@ -123,7 +123,8 @@ class Settings(BaseModel):
     egress_allow: tuple[str, ...] = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     egress_map: dict[str, str] = Field(default_factory=dict)
-    """Host to local URL (`{host}` in it: that host), applied after the allow-list; for `up`, demo and tests only."""
+    """Host to local URL (`{host}` in it: that host), applied after the allow-list; for one machine alone. An ingress
+    that listens on another address than loopback refuses to start with it."""
     middleware_url: str | None = None
     """Our middleware: where the shipped plan makes tenants."""
     subscriptions_url: str | None = None
@@ -184,10 +185,17 @@ class Settings(BaseModel):
 
     @property
     def egress_fault(self) -> str:
-        """What speaks against `egress_map` here; empty text when nothing does."""
+        """The fault of an `egress_map` beside webhooks from other machines; empty text when there is none.
+
+        Only the ingress asks: in every other service HOST is where health and metrics are read, and says nothing of
+        who may send a webhook.
+        """
         if not self.egress_map or _is_loopback(self.host):
             return ""
-        return f"EGRESS_MAP: it is for one machine alone, and HOST {self.host} is not a loopback address"
+        return (
+            f"EGRESS_MAP: it is for one machine alone, and webhooks are taken from others (HOST {self.host}); "
+            "remove it, or set HOST=127.0.0.1"
+        )
 
     @property
     def kafka(self) -> dict[str, Any]:

@@ -48,8 +48,6 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
     Raises:
         Unusable: a setting that a kind needs is missing or cannot be used.
     """
-    if settings.egress_fault:
-        raise Unusable(settings.egress_fault)
     if settings.egress_map:
         log.warning("event URLs are replaced", hosts=sorted(settings.egress_map))
     client = Client(connections=settings.sagas_at_once)
