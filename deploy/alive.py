@@ -1,6 +1,7 @@
-"""Asks the service of this container whether it is alive; the status is the answer.
+"""Asks the service of this container whether it is alive, or for another page of its health; the status is the answer.
 
-Rule: live, not ready. A container whose Kafka is away is not made well by being replaced.
+Rule: the image asks for live, not ready: orchestrators replace what is not healthy, and a container whose Kafka is away
+is not made well by being replaced. Whoever replaces nothing may ask for more: `alive.py /readyz`.
 """
 
 # ruff: noqa: INP001 - it is copied into the image and run by name; nothing imports it
@@ -11,11 +12,11 @@ from http.client import HTTPConnection, HTTPException
 TIMEOUT_S = 1.5
 
 
-def alive(port: int) -> bool:
-    """Whether a service answers here that it lives."""
+def answers(port: int, page: str) -> bool:
+    """True if a service answers on this port, and says yes."""
     connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/livez")
+        connection.request("GET", page)
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
         return False
@@ -26,4 +27,5 @@ def alive(port: int) -> bool:
 if __name__ == "__main__":
     # A service listens on one of the two: on PORT when it has a public one, else on METRICS_PORT.
     ports = [int(os.environ[name]) for name in ("PORT", "METRICS_PORT") if os.environ.get(name)]  # noqa: TID251
-    sys.exit(0 if any(alive(port) for port in ports) else 1)
+    asked = sys.argv[1] if len(sys.argv) > 1 else "/livez"
+    sys.exit(0 if any(answers(port, asked) for port in ports) else 1)

@@ -162,11 +162,13 @@ class Settings(BaseModel):
     simulator_rate_per_minute: int = Field(default=300, ge=1)
     """Requests a Genesys token may make per minute; the platform's default is 300."""
 
-    # Logs
+    # Operating
+    service_urls: dict[str, str] = Field(default_factory=dict)
+    """Service to base URL as a JSON object, where `doctor` asks the running services how they are."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """Least level that is written."""
 
-    @field_validator("kafka_config", "egress_map", mode="before")
+    @field_validator("kafka_config", "egress_map", "service_urls", mode="before")
     @classmethod
     def _read_object(cls, value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """The compose file and the image say what the services understand; no daemon is needed to know that."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -8,62 +9,156 @@ import sys
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from schemas.webhook import BODY_MAX_BYTES
 from services.adapters import health
-from services.adapters.settings import Settings
+from services.adapters.settings import Settings, read
 from services.cli.wiring import SERVICES
+from tests import composed
+from tests.composed import TOP
 
-TOP = Path(__file__).parents[2]
-COMPOSE = (TOP / "docker-compose.yml").read_text()
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
-FOREIGN = ("kafka", "postgres")
 CHECKER = "check-jsonschema<0.38"
 FETCH_S = 100
-
-
-def sections() -> dict[str, str]:
-    """The text of each service, by name."""
-    services = COMPOSE.split("\nservices:\n")[1].split("\nvolumes:\n")[0]
-    parts = re.split(r"^  ([a-z]+):\n", services, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+TOOLS = {"setup", "doctor"}
+PASSWORDS = ("lifecycle-laptop", "p@ss/w:rd#1", "50%25", "a b'c\\d\"e", "?=&", "$HOME ${X}")
 
 
 def test_every_service_of_the_journey_is_composed_under_its_own_command() -> None:
-    found = sections()
-    assert set(found) == {*SERVICES, *FOREIGN, "setup"}
-    for name in SERVICES:
-        assert f"    command: [{name}]\n" in found[name]
+    found = composed.services()
+    assert found.keys() == {*SERVICES, *TOOLS}
+    for name in (*SERVICES, "doctor"):
+        assert found[name]["command"] == [name]
 
 
 def test_every_variable_is_one_that_the_services_read() -> None:
-    shared = COMPOSE.split("x-environment:")[1].split("\n\n")[0]
-    ours = "\n".join([shared, *(text for name, text in sections().items() if name not in FOREIGN)])
-    names = set(re.findall(r"^ +([A-Z][A-Z_]+):", ours, flags=re.MULTILINE))
-    assert {"KAFKA_BOOTSTRAP_SERVERS", "EGRESS_MAP", "GENESYS_API_URL"} <= names
-    assert names <= {name.upper() for name in Settings.model_fields}
-    image = set(re.findall(r"\b([A-Z][A-Z_]+)=", DOCKERFILE.split("ENV PATH=")[1].split("USER")[0]))
-    assert image - {"PYTHONUNBUFFERED"} <= {name.upper() for name in Settings.model_fields}
+    names = {name.upper() for name in Settings.model_fields}
+    for service in composed.services():
+        assert composed.services()[service]["environment"].keys() <= names
+    assert composed.image().keys() - {"PYTHONUNBUFFERED", "PATH"} <= names
 
 
-def test_the_ingress_which_listens_to_others_is_given_no_egress_map() -> None:
-    found = sections()
-    assert [name for name, text in found.items() if "EGRESS_MAP" in text] == ["provisioner"]
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS)])
+def test_every_environment_can_be_used_whatever_stands_in_the_password(service: str, password: str) -> None:
+    settings = read(composed.environment(service, {"POSTGRES_PASSWORD": password}))
+    if service == "ingress":
+        assert settings.egress_fault == ""
+    for url, host in ((settings.database_url, "postgres"), (settings.tenant_database_url, "simulator")):
+        if url is not None:
+            said = conninfo_to_dict(url)
+            assert (said["host"], said["port"], said["dbname"]) == (host, "5432", "lifecycle")
+            assert (said["user"], said["password"]) == ("lifecycle", password)
 
 
-def test_every_image_is_pinned_and_every_port_is_this_machines_alone() -> None:
-    images = re.findall(r"^\s+image: (\S+)$", COMPOSE, flags=re.MULTILINE)
-    assert sorted(images) == ["apache/kafka:4.3.1", "genesys-lifecycle", "postgres:18"]
-    ports = re.findall(r"^\s+ports: \[(.*)\]$", COMPOSE, flags=re.MULTILINE)
-    assert len(ports) == 3
-    assert all(port.startswith('"127.0.0.1:') for port in ports)
+def test_the_database_is_made_with_the_password_that_the_services_are_given() -> None:
+    made = composed.file({"POSTGRES_PASSWORD": "p@ss"})["services"]["postgres"]["environment"]
+    assert made["POSTGRES_PASSWORD"] == "p@ss"
+
+
+def test_the_services_that_need_a_database_are_given_it() -> None:
+    given = {name: read(composed.environment(name)) for name in composed.services()}
+    assert {name for name in given if given[name].database_url} == {"simulator", "provisioner", "doctor"}
+    assert {name for name in given if given[name].tenant_database_url} == {"provisioner", "doctor"}
+
+
+def test_the_ingress_which_takes_webhooks_from_others_is_given_no_egress_map() -> None:
+    assert "EGRESS_MAP" not in composed.environment("ingress")
+    assert composed.environment("ingress")["HOST"] == "0.0.0.0"
+
+
+def test_the_doctor_is_given_what_every_service_is_given_and_reaches_each() -> None:
+    doctor, own = (
+        composed.environment("doctor"),
+        {f"SIMULATOR_{what}" for what in ("DATABASE_PORT", "WEBHOOK_URL", "ARCHIVE_DIR")},
+    )
+    for service in SERVICES:
+        given = composed.environment(service)
+        assert {name: text for name, text in given.items() if name not in own} == {
+            name: doctor.get(name) for name in given.keys() - own
+        }
+        theirs = {path: volume for path, (volume, _) in composed.mounts(service).items() if not path.endswith("/state")}
+        assert theirs.items() <= {path: volume for path, (volume, _) in composed.mounts("doctor").items()}.items()
+    assert json.loads(doctor["SERVICE_URLS"]).keys() == set(SERVICES)
+    for service, url in json.loads(doctor["SERVICE_URLS"]).items():
+        port = doctor["PORT"] if service in {"ingress", "simulator"} else doctor["METRICS_PORT"]
+        assert url == f"http://{service}:{port}"
+
+
+def test_the_keyring_may_be_changed_by_those_alone_that_serve_nobody() -> None:
+    path = str(Path(composed.image()["KEYRING_FILE"]).parent)
+    writers = {name for name in composed.services() if composed.mounts(name)[path][1]}
+    assert writers == TOOLS
+    assert composed.services()["doctor"]["profiles"] == ["tools"]
+
+
+def test_one_service_builds_the_image_and_nobody_pulls_it() -> None:
+    found = composed.services()
+    assert [name for name, service in found.items() if "build" in service] == ["setup"]
+    assert {service["image"] for service in found.values()} == {"genesys-lifecycle"}
+    assert {service["pull_policy"] for service in found.values()} == {"never"}
+    for name in SERVICES:
+        assert "setup" in found[name]["depends_on"]
+
+
+def test_every_foreign_image_is_pinned_and_every_port_is_this_machines_alone() -> None:
+    found = composed.file()["services"]
+    assert {found[name]["image"] for name in composed.FOREIGN} == {"apache/kafka:4.3.1", "postgres:18"}
+    ports = [port for service in found.values() for port in service.get("ports", ())]
+    assert sorted(ports) == ["127.0.0.1:8080:8080", "127.0.0.1:8081:8080", "127.0.0.1:9092:9092"]
+
+
+def test_every_port_can_be_another_and_kafka_says_so_to_its_clients() -> None:
+    shell = {"INGRESS_PORT": "18080", "SIMULATOR_PORT": "18081", "KAFKA_PORT": "19094"}
+    found = composed.file(shell)["services"]
+    ports = [port for service in found.values() for port in service.get("ports", ())]
+    assert sorted(ports) == ["127.0.0.1:18080:8080", "127.0.0.1:18081:8080", "127.0.0.1:19094:9092"]
+    assert found["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith("PLAINTEXT_HOST://127.0.0.1:19094")
+
+
+def test_no_service_fills_the_disk_with_its_log() -> None:
+    for service in composed.file()["services"].values():
+        assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
+
+
+def test_ready_is_what_up_waits_for_and_nothing_is_waited_for_longer_than_it_takes() -> None:
+    for name in SERVICES:
+        assert composed.services()[name]["healthcheck"]["test"][-1] == "/readyz"
+    for name in (*SERVICES, *composed.FOREIGN):
+        assert composed.file()["services"][name]["healthcheck"]["start_interval"] == "1s"
+    assert "--start-interval=1s" in DOCKERFILE
 
 
 def test_every_volume_is_declared_and_mounted() -> None:
-    declared = set(re.findall(r"^  ([a-z]+):$", COMPOSE.split("\nvolumes:\n")[1], flags=re.MULTILINE))
-    mounted = set(re.findall(r"\b([a-z]+):/var/lib/", COMPOSE))
-    assert declared == mounted
+    read = composed.file()
+    mounted = {
+        volume.partition(":")[0] for service in read["services"].values() for volume in service.get("volumes", ())
+    }
+    assert mounted == read["volumes"].keys()
+
+
+def test_the_file_says_how_it_is_used_in_commands_that_exist() -> None:
+    header = (TOP / "docker-compose.yml").read_text().split("\nname:")[0]
+    ours = re.findall(r"docker compose (?:exec|run --rm) (\w+)((?: [\w./:-]+)*)", header)
+    assert {service for service, _ in ours} == {"ingress", "reconciler", "doctor"}
+    for service, words in ours:
+        command = words.split()
+        if service != "doctor":
+            assert command.pop(0) == "lifecycle"
+        argv = [
+            sys.executable,
+            "-m",
+            "services.cli.main",
+            *[w for w in command if not w.startswith(("-", "http"))],
+            "--help",
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert all(word in done.stdout for word in command if word.startswith("--")), command
+    for name in re.findall(r"\b[A-Z]+_[A-Z_]+\b", header):
+        assert name == "COMPOSE_PROJECT_NAME" or f"${{{name}:-" in (TOP / "docker-compose.yml").read_text()
 
 
 def test_the_image_runs_as_nobody_special_without_the_tools_that_built_it() -> None:
@@ -113,16 +208,21 @@ def test_nginx_waits_no_longer_than_an_answer_may_take() -> None:
     assert "non_idempotent" in nginx_says("proxy_next_upstream")
 
 
-async def test_a_container_is_well_while_its_service_answers() -> None:
-    async with health.serve(dict[str, str], host="127.0.0.1", port=0) as port:
+async def test_a_container_is_alive_while_its_service_answers_and_ready_while_it_says_so() -> None:
+    faults: dict[str, str] = {}
+    async with health.serve(lambda: faults, host="127.0.0.1", port=0) as port:
         assert await _asked(METRICS_PORT=str(port)) == 0
         assert await _asked(PORT=str(port), METRICS_PORT="9") == 0
+        assert await _asked("/readyz", METRICS_PORT=str(port)) == 0
+        faults["kafka"] = "does not answer"
+        assert await _asked(METRICS_PORT=str(port)) == 0
+        assert await _asked("/readyz", METRICS_PORT=str(port)) == 1
     assert await _asked(METRICS_PORT=str(port)) == 1
 
 
-async def _asked(**ports: str) -> int:
+async def _asked(*page: str, **ports: str) -> int:
     script = TOP / "deploy" / "alive.py"
-    asked = await asyncio.create_subprocess_exec(sys.executable, str(script), env=ports)
+    asked = await asyncio.create_subprocess_exec(sys.executable, str(script), *page, env=ports)
     return await asked.wait()
 
 

@@ -1,0 +1,143 @@
+"""The environments of docker-compose.yml carry a tenant to `active`: every service runs as its container would, bare.
+
+Rule: nothing is set here that the compose file and the image do not set, but places: folders, hosts and ports.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from services.cli.wiring import SERVICES
+from services.engines import child
+from services.engines.ports import HOST, free_ports
+from tests import composed
+from tests.eventually import eventually
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
+
+PASSWORD: Final = "p@ss/w:rd#1 %25'\"\\"
+READY_S: Final = 90.0
+JOURNEY_S: Final = 60.0
+
+
+@dataclass
+class Composed:
+    """The compose file's services as processes of this machine."""
+
+    folder: Path
+    places: Mapping[str, str]
+    ports: Mapping[str, int]
+    prefix: str
+    running: dict[str, child.Child] = field(default_factory=dict)
+
+    def environment(self, service: str) -> dict[str, str]:
+        given = composed.environment(service, {"POSTGRES_PASSWORD": PASSWORD})
+        for there, here in self.places.items():
+            given = {name: text.replace(there, here) for name, text in given.items()}
+        own = {
+            "PATH": os.environ["PATH"],
+            "TOPIC_PREFIX": self.prefix,
+            "STATE_DIR": str(self.folder / f"state-{service}"),
+        }
+        if service in self.ports:
+            own |= {"PORT": str(self.ports[service]), "METRICS_PORT": str(self.ports[service])}
+        if service == "simulator":
+            own["SIMULATOR_DATABASE_PORT"] = str(self.ports["database"])
+        return given | own
+
+    def start(self, service: str) -> None:
+        argv = (sys.executable, "-m", "services.cli.main", *composed.services()[service]["command"])
+        log = self.folder / f"{service}.log"
+        self.running[service] = child.start(argv, env=self.environment(service), log_path=log, cwd=composed.TOP)
+
+    def is_well(self, service: str) -> bool:
+        """True if the health check of the container would say so."""
+        assert self.running[service].poll() is None, child.last_lines(self.folder / f"{service}.log")
+        page = composed.services()[service]["healthcheck"]["test"][-1]
+        argv = (sys.executable, str(composed.TOP / "deploy" / "alive.py"), page)
+        return subprocess.run(argv, env=self.environment(service), timeout=30, check=False).returncode == 0
+
+    def run(self, service: str, *command: str) -> "subprocess.CompletedProcess[str]":
+        """A command in a container of a service."""
+        argv = (sys.executable, "-m", "services.cli.main", *command)
+        env = self.environment(service)
+        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """The view, as the doctor's container reads it."""
+        done = self.run("doctor", "tenants", "list", "--json")
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    def set_up(self) -> None:
+        """What the container `setup` does, with our interpreter in place of the installed program."""
+        given = composed.services()["setup"]
+        program = f"{sys.executable} -m services.cli.main"
+        script = given["command"][0].replace("lifecycle ", f"{program} ")
+        argv = (*given["entrypoint"], script)
+        subprocess.run(argv, env=self.environment("setup"), timeout=60, check=True, capture_output=True)
+
+
+@pytest.fixture
+def stack(kafka_bootstrap: str, topic_prefix: str, database_admin_url: str, tmp_path: Path) -> Iterator[Composed]:
+    """Everything but the services themselves: ports, folders, and a database whose password is an odd one."""
+    (tmp_path / "keyring").mkdir()
+    numbers = free_ports(len(SERVICES) + 1)
+    ports = dict(zip((*SERVICES, "database"), numbers, strict=True))
+    name = f"composed_{secrets.token_hex(6)}"
+    server = urlsplit(database_admin_url)
+    urls = {
+        f"http://{service}:{port}": f"http://{HOST}:{ports[service]}" for service in SERVICES for port in (8080, 9100)
+    }
+    places = urls | {
+        "/var/lib/lifecycle": str(tmp_path),
+        "kafka:19092": kafka_bootstrap,
+        "//lifecycle@postgres:5432/lifecycle": f"//{name}@{server.hostname}:{server.port}/{name}",
+        "//lifecycle@simulator:5432/lifecycle": f"//{name}@{HOST}:{ports['database']}/{name}",
+    }
+    with psycopg.connect(database_admin_url, autocommit=True) as session, ExitStack() as after:
+        role = sql.Identifier(name)
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}").format(role, PASSWORD))
+        session.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
+        after.callback(session.execute, sql.SQL("DROP ROLE {}").format(role))
+        after.callback(session.execute, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(role))
+        made = Composed(tmp_path, places, ports, topic_prefix)
+        try:
+            yield made
+        finally:
+            for running in made.running.values():
+                running.kill()
+
+
+def test_a_tenant_becomes_active_in_the_environments_of_the_compose_file(stack: Composed) -> None:
+    stack.set_up()
+    for service in SERVICES:
+        stack.start(service)
+    for service in SERVICES:
+        eventually(lambda service=service: stack.is_well(service), READY_S)  # type: ignore[misc]
+    url = f"http://{HOST}:{stack.ports['ingress']}/v1/genesys/lifecycle/default"
+    sent = stack.run("ingress", "send", "installed", "--url", url)
+    assert sent.returncode == 0, sent.stderr
+    eventually(lambda: [tenant["stage"] for tenant in stack.tenants()] == ["active"], JOURNEY_S)
+    compared = stack.run("reconciler", "reconcile", "--now")
+    assert compared.returncode == 0, compared.stderr
+    examined = stack.run("doctor", "doctor")
+    assert examined.returncode == 0, examined.stdout
+    rotated = stack.run("doctor", "keyring", "rotate", "default")
+    assert rotated.returncode == 0, rotated.stderr
+    again = stack.run("ingress", "send", "disabled", "--url", url)
+    assert again.returncode == 0, again.stderr
+    eventually(lambda: [tenant["enabled"] for tenant in stack.tenants()] == [False], JOURNEY_S)
