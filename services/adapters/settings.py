@@ -162,9 +162,12 @@ class Settings(BaseModel):
     simulator_rate_per_minute: int = Field(default=300, ge=1)
     """Requests a Genesys token may make per minute; the platform's default is 300."""
 
-    # Operating
+    # Operators' commands
     service_urls: dict[str, str] = Field(default_factory=dict)
-    """Service to base URL as a JSON object, where `doctor` asks the running services how they are."""
+    """Name to base URL of each running service, as a JSON object: `{"ledger": "http://ledger:9100", …}`. `doctor` asks
+    them for `/readyz` and `/metrics`; absent: those of the running `up`."""
+
+    # Logs
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """Least level that is written."""
 

@@ -30,6 +30,17 @@ def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedPr
     return subprocess.run(argv, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.parametrize("command", [("up",), ("provisioner",), ("sagas", "list")])
+def test_a_database_whose_password_would_be_read_as_its_host_is_refused_at_once(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "DATABASE_URL": "postgresql://u:canary@1@db/d"}
+    done = lifecycle(*command, cwd=tmp_path, **environ)
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith("lifecycle: DATABASE_URL: an @ or a / stands in its user or password; ")
+    assert "canary" not in done.stderr
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_with_a_bad_environment_names_every_fault_and_ends_with_2(service: str, tmp_path: Path) -> None:
     done = lifecycle(service, cwd=tmp_path, PORT="here", METRICS_PORT="99999", TOPIC_PARTITIONS="0")
