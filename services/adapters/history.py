@@ -119,6 +119,8 @@ def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
         KafkaException: no broker answers.
     """
     found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    if found is not None and found.error and found.error.code() == Code.TOPIC_AUTHORIZATION_FAILED:
+        raise KafkaError(f"Describe on topic {topic}: {found.error.name()}")
     if found is None or found.error:
         raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
     return list(found.partitions)

@@ -26,7 +26,7 @@ from services.adapters.settings import Unusable
 SCHEMA: Final = "lifecycle"
 """Of PostgreSQL, where a provisioner has its registry."""
 
-_MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
+MIGRATIONS: Final = Path(__file__).with_name("registry_migrations")
 _WAIT_S: Final = 10.0
 """For a connection."""
 _SESSION: Final = {
@@ -466,7 +466,7 @@ async def _migrate(session: Connection, schema: str) -> None:
         await session.execute(statements.MIGRATIONS)
         rows = await (await session.execute(statements.MIGRATED)).fetchall()
         done = {row[0] for row in rows}
-        for path in sorted(_MIGRATIONS.glob("*.sql")):
+        for path in sorted(MIGRATIONS.glob("*.sql")):
             if path.name not in done:
                 await session.execute(path.read_bytes())
                 await session.execute(statements.MIGRATE, (path.name,))

@@ -5,10 +5,11 @@ change their partition. A topic is to be deleted only when it has never held a r
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
     AdminClient,
     ConfigResource,
@@ -83,7 +84,7 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     """Compare the cluster with the table. Blocks.
 
     Raises:
-        KafkaError: no broker answers.
+        KafkaError: no broker answers, or a right is missing.
     """
     admin = clients.admin(config)
     try:
@@ -91,13 +92,14 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     except KafkaException as error:
         raise KafkaError(error.args[0].name()) from None
     wanted = {named(topic, prefix): topic for topic in TOPICS}
+    _prove_absent(admin, [name for name in wanted if name not in present], timeout_s)
     found = [name for name in wanted if name in present]
     counts = {name: len(present[name].partitions) for name in found}
     conflicts = _conflicts(admin, counts, partitions, timeout_s) if set(counts.values()) - {partitions} else ()
     differs = {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
     for resource, future in (admin.describe_configs(resources) if resources else {}).items():
-        actual = future.result(timeout_s)
+        actual = _answered("DescribeConfigs", resource.name, future, timeout_s)
         want = _config(wanted[resource.name].config, replication)
         odd = {n: v for n, v in want.items() if n not in actual or not _suffices(n, actual[n].value, v)}
         if odd:
@@ -105,7 +107,37 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     return Plan(tuple(name for name in wanted if name not in present), differs, conflicts)
 
 
-def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 30.0) -> Plan:
+def _prove_absent(admin: AdminClient, names: list[str], timeout_s: float) -> None:
+    """Ask for topics by name: a listing leaves out those that the principal may not see.
+
+    Raises:
+        KafkaError: one of them may be there.
+    """
+    if not names:
+        return
+    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
+        try:
+            _answered("Describe", name, future, timeout_s)
+        except KafkaError as error:
+            if "UNKNOWN_TOPIC_OR_PART" not in error.reason:
+                raise
+
+
+def _answered(right: str, topic: str, future: "Future[Any]", timeout_s: float) -> Any:
+    """What a broker answers about one topic.
+
+    Raises:
+        KafkaError: it does not, or the principal has not the right.
+    """
+    try:
+        return future.result(timeout_s)
+    except KafkaException as error:
+        raise KafkaError(f"{right} on topic {topic}: {error.args[0].name()}") from None
+    except TimeoutError:
+        raise KafkaError(f"{right} on topic {topic}: no answer within {timeout_s:g} s") from None
+
+
+def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 10.0) -> Plan:
     """Create what is missing, unless there is a conflict; existing topics are left as they are. Blocks.
 
     Returns:
@@ -127,6 +159,10 @@ def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: 
         try:
             future.result(timeout_s)
         except KafkaException as error:
-            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                raise KafkaError(f"{name}: {error.args[0].str()}") from None
+            reason = error.args[0]
+            if reason.name() != "TOPIC_ALREADY_EXISTS":
+                told = reason.name() if reason.name().endswith("AUTHORIZATION_FAILED") else reason.str()
+                raise KafkaError(f"Create on topic {name}: {told}") from None
+        except TimeoutError:
+            raise KafkaError(f"Create on topic {name}: no answer within {timeout_s:g} s") from None
     return todo

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from services.adapters.kafka import KafkaError
     from services.adapters.settings import Settings
 
 ENDPOINTS = "endpoints.json"
@@ -99,18 +100,33 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
 
 @contextmanager
 def answering(settings: "Settings") -> Iterator[None]:
-    """Say which Kafka it was that did not do its part.
+    """Ask Kafka first whether it would serve us, and say which Kafka it was that did not do its part.
 
     Raises:
         Failure: instead of a KafkaError.
     """
     from services.adapters.kafka import KafkaError
+    from services.adapters.reach import reach
 
     try:
+        reach(settings.kafka, prefix=settings.topic_prefix)
         yield
     except KafkaError as error:
-        where = f"{settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
-        raise Failure(Exit.UNREACHABLE, f"Kafka at {where}: {error.reason} (`lifecycle doctor` says more)") from None
+        raise kafka_failure(error, settings.kafka_bootstrap_servers) from None
+
+
+def kafka_failure(error: "KafkaError", where: str | None = None) -> Failure:
+    """How a command ends that Kafka does not serve: a sentence, and whether to try again or to put something right.
+
+    Args:
+        error: What went wrong.
+        where: The brokers, where they are known.
+    """
+    from services.adapters.reach import in_words, refusal
+
+    subject = f"Kafka at {where} (KAFKA_BOOTSTRAP_SERVERS)" if where else "Kafka"
+    status = Exit.REFUSED if refusal(error) else Exit.UNREACHABLE
+    return Failure(status, f"{subject}: {in_words(error)} (`lifecycle doctor` says more)")
 
 
 def judge(endpoints: Mapping[str, Any], path: Path) -> None:

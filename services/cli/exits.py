@@ -13,20 +13,22 @@ class Exit(IntEnum):
     UNUSABLE = 2
     """The command line or the environment cannot be used; every fault is named."""
     UNREACHABLE = 3
-    """Kafka, PostgreSQL, an engine or a service does not answer."""
+    """Kafka, PostgreSQL, an engine or a service does not answer: the same command may succeed later."""
     NOT_FOUND = 4
     """There is no such key."""
     REFUSED = 5
-    """The ingress, or Genesys, refused; or the keyring would lose a secret that counts."""
+    """Kafka or PostgreSQL refused a login, a database or a right; the ingress or Genesys refused; or the keyring would
+    lose a secret that counts. The same command is refused again until somebody puts that right."""
     INTERRUPTED = 130
     """Ctrl-C."""
 
 
 EPILOG = (
     "Exit status: 0 done and as it should be; 1 a deviation, named; 2 unusable command line or environment; "
-    "3 something does not answer; 4 no such key; 5 refused; 130 interrupted. "
-    "Settings come from the environment (`lifecycle doctor` lists them); where it names no Kafka, commands ask "
-    "what `lifecycle up` started in the state folder."
+    "3 something does not answer; 4 no such key; 5 refused (a login, a right, a delivery); "
+    "130 interrupted. "
+    "Settings come from the environment (`lifecycle doctor --settings` lists them); where it names no Kafka, commands "
+    "ask what `lifecycle up` started in the state folder."
 )
 
 

@@ -4,6 +4,7 @@ Rule: this file only names commands and their options. What a command needs is i
 and the small commands start at once; `main` turns what the world did wrong into a sentence and an exit status.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -166,6 +167,8 @@ app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
 
 def main() -> None:
     """Run one command and end the process with its status."""
+    # What a library would write to the terminal by itself is told once, by the command; a service sets up its own log.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except Failure as failure:
@@ -180,16 +183,44 @@ def main() -> None:
 
 
 def _foreign(error: Exception) -> tuple[str, Exit] | None:
-    """The sentence and status of an error of the hands; None for one that nobody foresaw."""
+    """The sentence and status of an error of the hands; None for one that nobody foresaw.
+
+    The hands turn foreign exceptions into their own. What of a library still comes through here is told all the same:
+    a traceback is for a bug of ours, and for nothing that the world does.
+    """
+    from confluent_kafka import KafkaException
+    from psycopg import Error as DatabaseError
+
+    from services.adapters.database import NoDatabase
     from services.adapters.kafka import KafkaError
+    from services.adapters.registry import RegistryAway
     from services.adapters.settings import Unusable
     from services.engines import EngineError
 
-    if isinstance(error, Unusable):
-        return str(error), Exit.UNUSABLE
-    if isinstance(error, KafkaError):
-        return f"Kafka: {error.reason} (`lifecycle doctor` says more)", Exit.UNREACHABLE
-    return (str(error), Exit.UNREACHABLE) if isinstance(error, EngineError) else None
+    lines = str(error).splitlines() or [type(error).__name__]
+    told: tuple[str, Exit] | None = None
+    match error:
+        case Unusable():
+            told = str(error), Exit.UNUSABLE
+        case KafkaError():
+            told = _of(environment.kafka_failure(error))
+        case KafkaException():
+            told = _of(environment.kafka_failure(KafkaError(error.args[0].name())))
+        case NoDatabase():
+            told = lines[0], Exit.REFUSED if error.refused else Exit.UNREACHABLE
+        case RegistryAway() | DatabaseError():
+            told = f"PostgreSQL: {lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+        case EngineError():
+            told = str(error), Exit.UNREACHABLE
+        case ConnectionError() | TimeoutError():
+            told = f"{lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+        case OSError(strerror=str(why)):
+            told = f"{error.filename}: {why}" if error.filename else why, Exit.UNUSABLE
+    return told
+
+
+def _of(failure: Failure) -> tuple[str, Exit]:
+    return str(failure), failure.status
 
 
 def _end(text: str, status: Exit) -> None:

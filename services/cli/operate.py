@@ -21,21 +21,23 @@ def doctor(
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting instead, with default and reason.")
     ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Log in to Genesys for every organisation as well.")] = False,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Check everything that the services need, and say what to do where it is missing; ends with 1 for a fault."""
+    """Ask everything that the services need, and say what to do where it is missing; ends with 1 for a fault."""
     from services.cli import show
     from services.cli.doctor import Health, examine
+    from services.cli.doctor.telling import tell
 
     if settings:
         _list_settings(as_json=as_json)
         return
-    found = list(examine(environment.operator(state_dir)))
+    found = examine(environment.operator(state_dir), environment.state_dir(state_dir), deep=deep)
     if as_json:
         show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
     else:
-        show.table(("check", "is", "detail", "what to do"), [(f.what, f.health, f.detail, f.cure) for f in found])
+        tell(found)
     raise typer.Exit(Exit.DEVIATION if any(f.health is Health.FAULT for f in found) else Exit.OK)
 
 

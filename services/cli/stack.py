@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from services import engines
-from services.adapters import settings, topics
+from services.adapters import database, settings, topics
 from services.adapters.alone import alone
 from services.cli import keys, readiness, wiring
-from services.cli.environment import ENVIRONMENT
+from services.cli.environment import ENVIRONMENT, answering
 from services.cli.exits import Exit, Failure
 from services.cli.files import replace_json
 from services.cli.running import Roll, Supervised
@@ -214,7 +214,9 @@ def _prepare(folders: Folders, environ: Mapping[str, str], running: engines.Runn
         folder.mkdir(parents=True, exist_ok=True)
     _link_engine_logs(folders)
     shared = wiring.shared(environ, folders, ports, addresses, kept["oauth_client_secret"])
-    _apply_topics(shared)
+    # Of servers that we did not start ourselves nobody knows yet whether they answer.
+    with database.session("DATABASE_URL", addresses.database):
+        _apply_topics(shared)
     return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
 
 
@@ -239,12 +241,13 @@ def _kept(path: Path) -> dict[str, Any]:
 
 def _apply_topics(environ: Mapping[str, str]) -> None:
     chosen = settings.read(environ)
-    plan = topics.apply(
-        chosen.kafka,
-        prefix=chosen.topic_prefix,
-        partitions=chosen.topic_partitions,
-        replication=chosen.topic_replication,
-    )
+    with answering(chosen):
+        plan = topics.apply(
+            chosen.kafka,
+            prefix=chosen.topic_prefix,
+            partitions=chosen.topic_partitions,
+            replication=chosen.topic_replication,
+        )
     if plan.conflicts:
         raise Failure(Exit.DEVIATION, "\n".join(plan.conflicts))
 

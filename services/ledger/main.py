@@ -14,6 +14,7 @@ from services.adapters import clock, files, health, keyring, logs, metrics
 from services.adapters.alone import alone
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
+from services.adapters.reach import reach
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
 from services.adapters.tables.exits import Exit, noted, noting
@@ -135,6 +136,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
 
 def _topics(settings: Settings) -> Mapping[str, Described]:
     """Every topic as the cluster has it, by its name without the prefix."""
+    reach(settings.kafka, prefix=settings.topic_prefix)  # what does not serve us is told at once, and in words
     names = {named(topic, settings.topic_prefix): topic.name for topic in TOPICS}
     found = {names[name]: topic for name, topic in describe(settings.kafka, names).items()}
     missing = sorted(set(names.values()) - set(found))

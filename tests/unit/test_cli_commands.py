@@ -152,7 +152,7 @@ def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     done = lifecycle("doctor", "--json", cwd=tmp_path)
     assert done.returncode == Exit.DEVIATION
     faults = {one["what"]: one for one in json.loads(done.stdout) if one["health"] == "fault"}
-    assert set(faults) == {"keyring", "kafka", "postgresql"}
+    assert set(faults) == {"keyring", "kafka", "plan", "postgresql"}
     assert all(one["cure"] for one in faults.values())
 
 

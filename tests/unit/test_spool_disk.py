@@ -6,7 +6,9 @@ import pytest
 
 from services.adapters.settings import Settings
 from services.adapters.spool.disk import fullness, is_volatile, put_aside
-from services.cli.doctor import Health, _spool
+from services.cli.doctor import Health
+from services.cli.doctor.finding import Asked
+from services.cli.doctor.here import spool
 
 
 def test_a_folder_that_is_not_there_yet_is_as_full_as_what_will_hold_it(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_memory_is_told_from_a_disk(tmp_path: Path) -> None:
 
 def test_the_doctor_names_what_is_wrong_with_a_spool(tmp_path: Path) -> None:
     def looked(**settings: object) -> tuple[Health, str]:
-        found = _spool(Settings.model_validate(settings))
+        (found,) = spool(Asked(Settings.model_validate(settings), {}, "", lambda: 0))
         return found.health, found.detail
 
     assert looked()[0] is Health.SKIPPED

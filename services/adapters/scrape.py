@@ -1,0 +1,63 @@
+"""Asks a running service how it stands: `/readyz`, and what its `/metrics` count.
+
+Rule: what it answers is another process's word: anything that is not of the shape counts as no answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+_ASK_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One service as it says itself.
+
+    Attributes:
+        unanswered: Why nothing is known; empty text where something is.
+        faults: What keeps it from work, by the name of its check.
+        notes: What is not as it should be, and keeps it from nothing.
+        metrics: Name of a sample to its greatest value.
+    """
+
+    unanswered: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def scrape(url: str) -> Standing:
+    """Ask a service. Blocks.
+
+    Args:
+        url: Its base URL.
+    """
+    base = url.rstrip("/")
+    try:
+        with httpx2.Client(timeout=_ASK_S, trust_env=False) as client:
+            ready, counted = client.get(f"{base}/readyz"), client.get(f"{base}/metrics")
+            told = ready.json()
+        faults = {name: text for name, text in told["checks"].items() if text != "ok"}
+        notes = dict(told.get("notes", {}))
+        metrics = _greatest(counted.text) if counted.status_code == httpx2.codes.OK else {}
+    except httpx2.ConnectError:
+        return Standing("nothing listens there, or its host has no address")
+    except httpx2.TimeoutException:
+        return Standing(f"no answer within {_ASK_S:g} s")
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return Standing(f"no answer ({type(error).__name__})")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Standing("what answers there is no service of ours")
+    return Standing("", faults, notes, metrics)
+
+
+def _greatest(text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name] = max(sample.value, found.get(sample.name, sample.value))
+    return found

@@ -1,0 +1,115 @@
+"""`lifecycle doctor`: asks everything that the services would ask, as they would ask it, and says what to do.
+
+Rule: every check runs at the same time as the others, under a limit of its own, and none hides another: one that hangs,
+raises or finds nothing to ask is a finding like any other. No check changes anything, and none shows a secret.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from services.adapters.clock import now_us
+from services.adapters.settings import Settings, Unusable
+from services.cli.doctor import databases, here, kafka, outside, running
+from services.cli.doctor.finding import Asked, Check, Finding, Health, NoKafka, fault, skipped, well
+
+__all__ = ["Finding", "Health", "examine"]
+
+T = TypeVar("T")
+
+_DEEP_S: Final = 60.0
+CHECKS: Final = (
+    Check("keyring", here.keyring),
+    Check("plan", here.plan),
+    Check("spool", here.spool),
+    Check("kafka", kafka.answers),
+    Check("topics", kafka.topics),
+    Check("ledger's backlog", kafka.backlog_of_ledger),
+    Check("provisioner's backlog", kafka.backlog_of_provisioner),
+    Check("clock of Kafka", kafka.clock),
+    Check("postgresql", databases.registry),
+    Check("tenants' database", databases.tenants),
+    Check("services", running.services),
+    Check("tenants", running.tenants),
+    Check("operator's systems", outside.systems),
+    Check("archive", outside.archive),
+    Check("organisations", here.organisations),
+)
+DEEP: Final = Check("Genesys", outside.genesys, _DEEP_S)
+
+
+def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding]:
+    """Look at everything; the findings stand in the order of the checks, whichever was the first to answer.
+
+    Args:
+        environ: The environment of an operator's command.
+        up: State folder of a running `up`, for what it says of its services.
+        deep: Log in to Genesys for every organisation as well.
+    """
+    from services.adapters import settings
+
+    found = [here.python()]
+    try:
+        chosen = settings.read(environ)
+    except Unusable as error:
+        cure = "correct this environment variable; `lifecycle doctor --settings` lists them"
+        return [*found, *(fault("settings", line, cure) for line in str(error).splitlines())]
+    services, known_by = running.known(chosen, up)
+    asked = Asked(chosen, services, known_by, now_us)
+    checks = (*CHECKS, *([DEEP] if deep else []))
+    found += [well("settings", "every variable can be used"), *_all(asked, checks)]
+    return found if deep else [*found, *_not_deep(chosen)]
+
+
+def _all(asked: Asked, checks: Sequence[Check]) -> list[Finding]:
+    began_s = time.monotonic()
+    _in_thread("cluster", asked.cluster, lambda: kafka.reached(asked))
+    looking: list[tuple[Check, Future[list[Finding]]]] = []
+    for check in checks:
+        result: Future[list[Finding]] = Future()
+        _in_thread(check.name, result, partial(_looked, check, asked))
+        looking.append((check, result))
+    found: list[Finding] = []
+    for check, result in looking:
+        try:
+            found += result.result(max(0.0, began_s + check.limit_s - time.monotonic()))
+        except TimeoutError:
+            cure = "look whether what it asks hangs, and run `lifecycle doctor` again; the other findings stand"
+            found.append(fault(check.name, f"no answer within {check.limit_s:g} s", cure))
+    return found
+
+
+def _in_thread(name: str, result: "Future[T]", work: Callable[[], T]) -> None:
+    """Run it beside us; a thread that hangs in a library keeps nobody from ending."""
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except Exception as error:  # noqa: BLE001 - whoever waits for the result is told
+            result.set_exception(error)
+
+    threading.Thread(target=run, name=f"doctor {name}", daemon=True).start()
+
+
+def _looked(check: Check, asked: Asked) -> list[Finding]:
+    try:
+        return list(check.look(asked))
+    except NoKafka:
+        return [skipped(check.name, "Kafka does not serve us", "put right what the check `kafka` says")]
+    except Unusable as error:
+        return [fault(check.name, line, "correct this file or variable") for line in str(error).splitlines()]
+    except Exception as error:  # noqa: BLE001 - no failing check hides the others, whatever it met
+        text = (str(error).splitlines() or [""])[0]
+        cure = "the other findings stand; this is a fault of `lifecycle doctor` itself, please report it"
+        return [fault(check.name, f"the check failed: {type(error).__name__}: {text}", cure)]
+
+
+def _not_deep(chosen: Settings) -> list[Finding]:
+    count = here.organisations_count(chosen)
+    if not count:
+        return []
+    return [skipped("Genesys", f"the logins of {count} organisations were not tried", "lifecycle doctor --deep")]

@@ -1,0 +1,108 @@
+"""Checks of PostgreSQL: the registry and the tenants' database, their rights, and the registry's clock."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.cli.doctor.kafka import CLOCK_OFF_S
+
+if TYPE_CHECKING:
+    from services.adapters.database import Standing
+
+_WHAT: Final = "postgresql"
+_START: Final = "start it, or correct DATABASE_URL"
+
+
+def registry(asked: Asked) -> Iterator[Finding]:
+    """The provisioner's database: answers, lets the role in and write, and has the schema of this release."""
+    from services.adapters.database import NoDatabase, registry_standing, session
+    from services.adapters.registry import SCHEMA
+
+    url = asked.settings.database_url
+    if url is None:
+        yield fault(_WHAT, "DATABASE_URL is not set, and no `lifecycle up` runs", "set it, or start `lifecycle up`")
+        return
+    try:
+        with session("DATABASE_URL", url) as opened:
+            standing = registry_standing(opened, SCHEMA)
+            off_s, doubt_s = _clock(asked, opened)
+    except NoDatabase as error:
+        cure = "correct user, password, database or rights of DATABASE_URL" if error.refused else _START
+        yield fault(_WHAT, str(error), cure)
+        return
+    yield _judged(standing, SCHEMA)
+    what = "clock of PostgreSQL"
+    if abs(off_s) - doubt_s > CLOCK_OFF_S:
+        told = f"{abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} this machine's"
+        yield fault(what, told, "keep all clocks with NTP or chrony: leases and journals go by this one")
+    else:
+        yield well(what, f"within {CLOCK_OFF_S:g} s of this machine's")
+
+
+def tenants(asked: Asked) -> Iterator[Finding]:
+    """The tenants' database: answers, and lets the role make schemas and roles."""
+    from services.adapters.database import NoDatabase, session
+
+    chosen, what = asked.settings, "tenants' database"
+    name = "TENANT_DATABASE_URL" if chosen.tenant_database_url else "DATABASE_URL"
+    url = chosen.tenant_database_url or chosen.database_url
+    if url is None:
+        yield skipped(what, "neither TENANT_DATABASE_URL nor DATABASE_URL is set", "set one of them")
+        return
+    try:
+        with session(name, url) as opened:
+            row = opened.execute(_RIGHTS).fetchone()
+    except NoDatabase as error:
+        start = f"start it (under `up` it is behind the simulator), or correct {name}"
+        yield fault(what, str(error), f"correct user, password or database of {name}" if error.refused else start)
+        return
+    assert row is not None, "one row always comes back"
+    user, database, may_create, may_role = row
+    missing = [
+        *([] if may_create else [f'GRANT CREATE ON DATABASE "{database}" TO "{user}"']),
+        *([] if may_role else [f'ALTER ROLE "{user}" CREATEROLE']),
+    ]
+    if missing:
+        yield fault(what, f'{name}: the role "{user}" may not make schemas and roles', "; ".join(missing))
+    else:
+        yield well(what, f"{name} answers, and its role may make schemas and roles")
+
+
+_RIGHTS: Final = """
+    SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE'),
+           rolsuper OR rolcreaterole
+    FROM pg_roles WHERE rolname = current_user
+"""
+
+
+def _judged(found: "Standing", schema: str) -> Finding:
+    if found.only_reads:
+        cure = "let DATABASE_URL lead to the primary (several hosts, and target_session_attrs=read-write)"
+        return fault(_WHAT, "DATABASE_URL leads to a server that only reads", cure)
+    if not found.readable:
+        told = f'the role "{found.user}" may not use the schema {schema}'
+        return fault(_WHAT, told, "use the role of the provisioner, which made it, in DATABASE_URL")
+    if not found.exists and not found.creates:
+        told = f'the role "{found.user}" may make no schema, and {schema} is not there'
+        return fault(_WHAT, told, f'GRANT CREATE ON DATABASE … TO "{found.user}"')
+    if not found.migrations:
+        return skipped(_WHAT, "answers; no provisioner has made its tables yet", "start `lifecycle provisioner`")
+    if missing := _migrations() - found.migrations:
+        told = f"its tables are of an older release: {', '.join(sorted(missing))} to come"
+        return fault(_WHAT, told, "start a provisioner of this release: it brings them up to date")
+    return well(_WHAT, "answers, takes writes, has the tables of this release")
+
+
+def _migrations() -> frozenset[str]:
+    from services.adapters import registry
+
+    return frozenset(path.name for path in registry.MIGRATIONS.glob("*.sql"))
+
+
+def _clock(asked: Asked, opened: Any) -> tuple[float, float]:
+    """Seconds by which the server's clock is ahead of ours, and how far that may be wrong."""
+    began_s, began_us = time.monotonic(), asked.now_us()
+    row = opened.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
+    took_s = time.monotonic() - began_s
+    return (int(row[0]) - began_us) / 1_000_000 - took_s / 2, took_s / 2

@@ -1,0 +1,195 @@
+"""Checks of Kafka, asked with KAFKA_CONFIG as every service asks: the cluster, the topics, the backlog, the clock."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+
+if TYPE_CHECKING:
+    from services.adapters.backlog import Backlog
+    from services.adapters.reach import Reached
+
+CLOCK_OFF_S: Final = 5.0
+"""Clocks further apart than this are not kept by anybody; ages, leases and the 90 s of the ingress hang on them."""
+
+LATE_S: Final = 60
+"""A record that waits longer than this is no passing matter."""
+
+_ASK_S: Final = 5.0
+_ALLOW: Final = "allow it with `kafka-acls`, or run `lifecycle doctor` as a principal that has it"
+
+
+def reached(asked: Asked) -> "Reached":
+    """The cluster; asked once for all checks.
+
+    Raises:
+        KafkaError: it does not serve us.
+        Unusable: the settings cannot be used.
+    """
+    from services.adapters.reach import reach
+
+    return reach(_config(asked), prefix=asked.settings.topic_prefix)
+
+
+def answers(asked: Asked) -> Iterator[Finding]:
+    """Every broker, by the settings of the services, and by those of the ledger's own consumer."""
+    from services.adapters.kafka import KafkaError
+    from services.adapters.reach import in_words, refusal, unconnected
+    from services.adapters.tables.credentials import credentials
+
+    bootstrap = asked.settings.kafka_bootstrap_servers
+    if bootstrap is None:
+        told = "KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in the state folder"
+        yield fault("kafka", told, "set it, or start `lifecycle up`")
+        return
+    credentials(asked.settings.kafka_config)  # what the ledger's consumer cannot use, librdkafka may
+    try:
+        found = asked.cluster.result()
+    except KafkaError as error:
+        right = "correct KAFKA_CONFIG (security.protocol, sasl.*, ssl.*)"
+        cure = right if refusal(error) else f"start it, or correct KAFKA_BOOTSTRAP_SERVERS; {right}"
+        yield fault("kafka", f"{bootstrap}: {in_words(error)}", cure)
+        return
+    closed = unconnected(found.brokers.values())
+    if closed:
+        told = "; ".join(f"{place}: {why}" for place, why in closed.items())
+        yield fault("kafka", f"brokers that cannot be reached: {told}", "start them, or correct advertised.listeners")
+    else:
+        count = len(found.brokers)
+        yield well("kafka", f"{bootstrap}: {count} broker{'s' if count != 1 else ''}, every one answers")
+
+
+def topics(asked: Asked) -> Iterator[Finding]:
+    """The topics as the table says, each with a leader and enough copies to take writes."""
+    from services.adapters import topics as hands
+    from services.adapters.kafka import KafkaError
+    from services.adapters.reach import in_words
+
+    cluster, chosen = asked.kafka(), asked.settings
+    try:
+        plan = hands.plan(
+            _config(asked),
+            prefix=chosen.topic_prefix,
+            partitions=chosen.topic_partitions,
+            replication=chosen.topic_replication,
+            timeout_s=_ASK_S,
+        )
+    except KafkaError as error:
+        yield skipped("topics", in_words(error), _ALLOW)
+        return
+    found = []
+    if plan.create:
+        found.append(fault("topics", f"missing: {', '.join(plan.create)}", "lifecycle topics apply"))
+    if plan.conflicts:
+        cure = "set TOPIC_PARTITIONS to what the topics have; where they differ, make the topics again"
+        found.append(fault("topics", "; ".join(plan.conflicts), cure))
+    if plan.configure:
+        cure = "`lifecycle topics plan` shows which; change them with kafka-configs"
+        found.append(fault("topics", f"settings differ: {', '.join(plan.configure)}", cure))
+    if short := list(_short(cluster)):
+        cure = "start the brokers that are down, or give these partitions other replicas"
+        found.append(fault("topics", "; ".join(short), cure))
+    yield from found or [well("topics", "as the table says, every partition takes writes")]
+
+
+def backlog_of_ledger(asked: Asked) -> Iterator[Finding]:
+    """What the ledger has not read yet, and whether there is a ledger."""
+    from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, named
+
+    prefix = asked.settings.topic_prefix
+    inputs = [named(RECEIVED, prefix), named(OUTCOMES, prefix)]
+    yield _backlog(asked, "ledger", prefix + LEDGER_APP, inputs)
+
+
+def backlog_of_provisioner(asked: Asked) -> Iterator[Finding]:
+    """What the provisioner has not taken in yet, and whether there is a provisioner."""
+    from schemas.topics import DESIRED, named
+    from services.provisioner.recovery import GROUP
+
+    prefix = asked.settings.topic_prefix
+    yield _backlog(asked, "provisioner", prefix + GROUP, [named(DESIRED, prefix)])
+
+
+def clock(asked: Asked) -> Iterator[Finding]:
+    """Kafka's clock, read off the newest deliveries: when they were appended, and when the ingress took them."""
+    from schemas.topics import RECEIVED, named
+    from services.adapters import history
+    from services.adapters.kafka import KafkaError
+    from services.adapters.reach import in_words
+
+    asked.kafka()
+    what = "clock of Kafka"
+    try:
+        newest = history.last(_config(asked), named(RECEIVED, asked.settings.topic_prefix), timeout_s=_ASK_S)
+    except KafkaError as error:
+        yield skipped(what, in_words(error), _ALLOW)
+        return
+    if not newest:
+        yield skipped(what, "no delivery is there to compare with", "send one with `lifecycle send`, and look again")
+        return
+    ahead_s = (max(record.at_us for record in newest) - asked.now_us()) / 1_000_000
+    behind_s = min(_taken_after_s(record) for record in newest)
+    if ahead_s > CLOCK_OFF_S:
+        yield fault(what, f"at least {ahead_s:.0f} s ahead of this machine's", "keep all clocks with NTP or chrony")
+    elif behind_s < -CLOCK_OFF_S:
+        yield fault(what, f"{-behind_s:.0f} s behind that of the ingress", "keep all clocks with NTP or chrony")
+    else:
+        yield well(what, f"not ahead of this machine's, nor behind that of the ingress by {CLOCK_OFF_S:g} s")
+
+
+def _taken_after_s(record: Any) -> float:
+    """How long after the ingress had it a delivery was appended; 0 where nobody says when that was."""
+    from schemas.times import instant
+
+    taken = record.headers.get("received_at")
+    try:
+        return (record.at_us - instant(taken)) / 1_000_000 if taken else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _short(cluster: "Reached") -> Iterator[str]:
+    """Partitions without a leader, or with fewer copies in sync than a write needs."""
+    for name, topic in sorted(cluster.topics.items()):
+        partitions = topic.partitions.values()
+        if leaderless := sum(part.leader < 0 for part in partitions):
+            yield f"{name}: {leaderless} partitions without a leader"
+        elif starved := sum(len(part.isrs) < max(1, len(part.replicas) - 1) for part in partitions):
+            yield f"{name}: {starved} partitions with too few replicas in sync to take a write"
+
+
+def _backlog(asked: Asked, service: str, group: str, inputs: Sequence[str]) -> Finding:
+    from services.adapters.backlog import backlog
+    from services.adapters.kafka import KafkaError
+    from services.adapters.reach import in_words
+
+    cluster, what = asked.kafka(), f"{service}'s backlog"
+    there = {name: list(cluster.topics[name].partitions) for name in inputs if name in cluster.topics}
+    if len(there) < len(inputs):
+        return skipped(
+            what, f"{', '.join(sorted(set(inputs) - there.keys()))}: no such topic", "lifecycle topics apply"
+        )
+    since_us = asked.now_us() - LATE_S * 1_000_000
+    try:
+        found = backlog(_config(asked), group, there, since_us=since_us, timeout_s=_ASK_S)
+    except KafkaError as error:
+        return skipped(what, in_words(error), _ALLOW)
+    return _judged(what, service, group, found)
+
+
+def _judged(what: str, service: str, group: str, found: "Backlog") -> Finding:
+    waits = f"{found.waiting} record{'s' if found.waiting != 1 else ''} not read yet"
+    start = f"start `lifecycle {service}`; its log says why it ended"
+    if not found.members and not found.known and not found.waiting:
+        return skipped(what, f"no {service} has ever been at work (group {group})", f"start `lifecycle {service}`")
+    if not found.members:
+        return fault(what, f"no {service} is at work (group {group}); {waits}", start)
+    if found.late:
+        told = f"{found.late} records have waited longer than {LATE_S} s for {found.members} at work; {waits}"
+        return fault(what, told, f"`/readyz` and the log of the {service} say what it waits for")
+    return well(what, f"{found.members} at work, {waits}")
+
+
+def _config(asked: Asked) -> dict[str, Any]:
+    """Quiet: a broker that is away is a finding, and no line of librdkafka's on the terminal."""
+    return {**asked.settings.kafka, "log_level": 0}
