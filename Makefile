@@ -92,6 +92,7 @@ faults: $(READY) ## the long form of the fault tests, three hours: kills of ever
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
 	@$(BIN)/python -m tests.faults.sagas
 	@$(BIN)/python -m tests.faults.outages
+	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
 	@$(BIN)/python -m tests.faults.histories --count 100000
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600

@@ -4,6 +4,7 @@ Rule: nothing here is a mock. One broker with four listeners (plain, SASL, and t
 not) and one PostgreSQL with roles of small rights are enough for every trouble; the silent server is a socket.
 """
 
+import asyncio
 import json
 import os
 import secrets
@@ -28,7 +29,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from psycopg import sql
 
 from services.adapters import topics
-from services.adapters.registry import SCHEMA
+from services.adapters.registry import SCHEMA, Registry
 from services.engines import jars, java
 from services.engines.kafka import Kafka, Ports
 from services.engines.ports import HOST, free_ports
@@ -45,15 +46,17 @@ class Trouble:
 
     Attributes:
         name: For the table.
-        of: `kafka`, `postgres` or `settings`.
+        of: What a command must need to notice it: `kafka`, `configs` (of its topics), `postgres` or `settings`.
         environ: The variables that lead into it; the others are well.
         status: How a command ends that needs what is in trouble.
+        says: Words of which its sentence has one.
     """
 
     name: str
     of: str
     environ: Mapping[str, str]
     status: int
+    says: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ def world(folder: Path, database_url: str) -> Iterator[World]:
         plain, sasl, lost = stack.enter_context(broker(folder / "kafka"))
         quiet = stack.enter_context(silent())
         stack.enter_context(_roles(database_url))
+        asyncio.run(_registry(database_url))
         topics.apply({"bootstrap.servers": plain}, prefix="", partitions=PARTITIONS, replication=1)
         _grant_narrow(plain)
         closed = f"{HOST}:{free_ports(1)[0]}"
@@ -161,46 +165,56 @@ def world(folder: Path, database_url: str) -> Iterator[World]:
 
 
 def _of_kafka(made: World, closed: str, quiet: str, lost: str) -> Iterator[Trouble]:
-    yield Trouble("kafka away", "kafka", {"KAFKA_BOOTSTRAP_SERVERS": closed}, 3)
-    yield Trouble("kafka silent", "kafka", {"KAFKA_BOOTSTRAP_SERVERS": quiet}, 3)
-    yield Trouble("kafka host unknown", "kafka", {"KAFKA_BOOTSTRAP_SERVERS": "kafka.invalid:9092"}, 3)
-    yield Trouble("kafka leader away", "kafka", {"KAFKA_BOOTSTRAP_SERVERS": lost}, 3)
-    asked = {"KAFKA_BOOTSTRAP_SERVERS": made.sasl}
-    yield Trouble("kafka wants a login", "kafka", asked, 3)
-    yield Trouble("kafka password wrong", "kafka", asked | {"KAFKA_CONFIG": made.config("full", "wrong-one")}, 5)
-    yield Trouble("kafka no right", "kafka", asked | {"KAFKA_CONFIG": made.config("bare")}, 5)
-    yield Trouble("kafka no DescribeConfigs", "kafka", asked | {"KAFKA_CONFIG": made.config("narrow")}, 5)
-    yield Trouble("kafka setting unknown", "settings", {"KAFKA_CONFIG": '{"no.such": "x"}'}, 2)
+    def at(place: str) -> dict[str, str]:
+        return {"KAFKA_BOOTSTRAP_SERVERS": place}
+
+    def by(user: str, password: str = _PASSWORD) -> dict[str, str]:
+        return at(made.sasl) | {"KAFKA_CONFIG": made.config(user, password)}
+
+    yield Trouble("kafka away", "kafka", at(closed), 3, ("nothing listens",))
+    yield Trouble("kafka silent", "kafka", at(quiet), 3, ("says nothing",))
+    yield Trouble("kafka host unknown", "kafka", at("kafka.invalid:9092"), 3, ("has no address",))
+    yield Trouble("kafka leader away", "kafka", at(lost), 3, ("advertised.listeners",))
+    yield Trouble("kafka wants a login", "kafka", at(made.sasl), 3, ("KAFKA_CONFIG",))
+    yield Trouble("kafka password wrong", "kafka", by("full", "wrong-one"), 5, ("password",))
+    yield Trouble("kafka no right", "kafka", by("bare"), 5, ("not allowed",))
+    yield Trouble("kafka no DescribeConfigs", "configs", by("narrow"), 5, ("DescribeConfigs", "not allowed"))
+    yield Trouble("kafka setting unknown", "settings", {"KAFKA_CONFIG": '{"no.such": "x"}'}, 2, ("no.such",))
 
 
 def _of_postgres(url: str, closed: str, quiet: str) -> Iterator[Trouble]:
     parts = urlsplit(url)
 
-    def at(place: str) -> str:
-        return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{place}").geturl()
+    def at(place: str) -> dict[str, str]:
+        return {"DATABASE_URL": parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{place}").geturl()}
 
-    def by(user: str, password: str) -> str:
-        return parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+    def by(user: str, password: str) -> dict[str, str]:
+        return {"DATABASE_URL": parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()}
 
-    yield Trouble("postgres away", "postgres", {"DATABASE_URL": at(closed)}, 3)
-    yield Trouble("postgres silent", "postgres", {"DATABASE_URL": at(quiet)}, 3)
-    yield Trouble("postgres host unknown", "postgres", {"DATABASE_URL": at("postgres.invalid:5432")}, 3)
-    yield Trouble("postgres password wrong", "postgres", {"DATABASE_URL": by(str(parts.username), "wrong-one")}, 5)
-    nowhere = parts._replace(path="/no_such_database").geturl()
-    yield Trouble("postgres database unknown", "postgres", {"DATABASE_URL": nowhere}, 5)
-    yield Trouble("postgres no right", "postgres", {"DATABASE_URL": by(_ROLE, _PASSWORD)}, 5)
+    nowhere = {"DATABASE_URL": parts._replace(path="/no_such_database").geturl()}
+    yield Trouble("postgres away", "postgres", at(closed), 3, ("refused",))
+    yield Trouble("postgres silent", "postgres", at(quiet), 3, ("timeout", "no answer"))
+    yield Trouble("postgres host unknown", "postgres", at("postgres.invalid:5432"), 3, ("resolve", "not known"))
+    yield Trouble("postgres password wrong", "postgres", by(str(parts.username), "wrong-one"), 5, ("password",))
+    yield Trouble("postgres database unknown", "postgres", nowhere, 5, ("no_such_database",))
+    yield Trouble("postgres no right", "postgres", by(_ROLE, _PASSWORD), 5, ("may not",))
 
 
 _ROLE: Final = f"bare_{secrets.token_hex(4)}"
 
 
+async def _registry(url: str) -> None:
+    registry = Registry(url, schema=SCHEMA, lease_s=5.0, worker="the test")
+    await registry.start()
+    await registry.close()
+
+
 @contextmanager
 def _roles(url: str) -> Iterator[None]:
-    """A role that may connect and nothing else, and a registry that it may not look at."""
+    """A role that may connect and nothing else."""
     role = sql.Identifier(_ROLE)
     with psycopg.connect(url, autocommit=True) as session:
         session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(_PASSWORD)))
-        session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
     try:
         yield
     finally:

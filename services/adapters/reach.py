@@ -103,7 +103,7 @@ def in_words(error: KafkaError) -> str:
         if name in error.reason:
             right = error.reason.partition(f": {name}")[0].replace(name, "what it asks")
             return f"the principal of KAFKA_CONFIG is not allowed {right} ({name}); allow it with `kafka-acls`"
-    return "it does not answer" if error.reason in _ABSENT else error.reason
+    return "no broker answers" if error.reason in _ABSENT else error.reason
 
 
 def unconnected(places: Iterable[str], timeout_s: float = _CONNECT_S) -> dict[str, str]:

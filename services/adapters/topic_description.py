@@ -33,6 +33,6 @@ def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 continue
-            raise KafkaError(error.args[0].name()) from None
+            raise KafkaError(f"Describe on topic {name}: {error.args[0].name()}") from None
         found[name] = Described(len(topic.partitions), str(topic.topic_id))
     return found

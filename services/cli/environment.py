@@ -115,6 +115,26 @@ def answering(settings: "Settings") -> Iterator[None]:
         raise kafka_failure(error, settings.kafka_bootstrap_servers) from None
 
 
+def registry_answers(settings: "Settings") -> None:
+    """Ask the registry's database for one session: a pool would try again and again, and say only that time was up.
+
+    Raises:
+        NoDatabase: none opens, or the role may not read the registry.
+        Unusable: the environment names no database.
+    """
+    from services.adapters.database import NoDatabase, registry_standing, session
+    from services.adapters.registry import SCHEMA
+    from services.adapters.settings import required
+
+    with session("DATABASE_URL", required(settings, "database_url")) as opened:
+        found = registry_standing(opened, SCHEMA)
+    if found.readable and (found.exists or found.creates):
+        return
+    what = f"may not use the schema {SCHEMA}" if found.exists else f"may not make the schema {SCHEMA}"
+    told = f'PostgreSQL (DATABASE_URL): the role "{found.user}" {what}; name the role of the provisioner'
+    raise NoDatabase(told, refused=True)
+
+
 def kafka_failure(error: "KafkaError", where: str | None = None) -> Failure:
     """How a command ends that Kafka does not serve: a sentence, and whether to try again or to put something right.
 

@@ -217,27 +217,9 @@ def _ask(settings: "Settings", ask: "Callable[[Registry], Awaitable[R]]") -> R:
         async with _opened(settings) as registry:
             return await ask(registry)
 
-    _database_answers(settings)
+    environment.registry_answers(settings)
 
     return asyncio.run(asked())
-
-
-def _database_answers(settings: "Settings") -> None:
-    """Ask the registry's database for one session: a pool would try again and again, and say only that time was up.
-
-    Raises:
-        NoDatabase: none opens, or the role may not read the registry.
-        Unusable: the environment names no database.
-    """
-    from services.adapters.database import NoDatabase, registry_standing, session
-    from services.adapters.registry import SCHEMA
-    from services.adapters.settings import required
-
-    with session("DATABASE_URL", required(settings, "database_url")) as opened:
-        found = registry_standing(opened, SCHEMA)
-    if not found.readable:
-        told = f'the role "{found.user}" may not read the registry; let the provisioner\'s role grant it {SCHEMA}'
-        raise NoDatabase(f"PostgreSQL (DATABASE_URL): {told}", refused=True)
 
 
 @asynccontextmanager

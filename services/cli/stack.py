@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from services import engines
-from services.adapters import database, settings, topics
+from services.adapters import settings, topics
 from services.adapters.alone import alone
 from services.cli import keys, readiness, wiring
-from services.cli.environment import ENVIRONMENT, answering
+from services.cli.environment import ENVIRONMENT, answering, registry_answers
 from services.cli.exits import Exit, Failure
 from services.cli.files import replace_json
 from services.cli.running import Roll, Supervised
@@ -214,9 +214,7 @@ def _prepare(folders: Folders, environ: Mapping[str, str], running: engines.Runn
         folder.mkdir(parents=True, exist_ok=True)
     _link_engine_logs(folders)
     shared = wiring.shared(environ, folders, ports, addresses, kept["oauth_client_secret"])
-    # Of servers that we did not start ourselves nobody knows yet whether they answer.
-    with database.session("DATABASE_URL", addresses.database):
-        _apply_topics(shared)
+    _apply_topics(shared)
     return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
 
 
@@ -240,7 +238,14 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _apply_topics(environ: Mapping[str, str]) -> None:
+    """Make the missing topics; of servers that we did not start ourselves nobody knows yet whether they serve us.
+
+    Raises:
+        Failure: Kafka does not.
+        NoDatabase: PostgreSQL does not.
+    """
     chosen = settings.read(environ)
+    registry_answers(chosen)
     with answering(chosen):
         plan = topics.apply(
             chosen.kafka,

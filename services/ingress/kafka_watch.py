@@ -9,6 +9,8 @@ from typing import Final
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters.kafka import NOT_AS_TABLE, UNSEEN, KafkaError
+from services.adapters.logs import Logger
+from services.adapters.reach import in_words
 from services.adapters.settings import Settings
 from services.adapters.topic_state import TopicLook
 from services.core.topic_table import judge
@@ -20,12 +22,13 @@ _FIRST_S: Final = 2.5
 class KafkaWatch:
     """Of one process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log: Logger) -> None:
         """Look at nothing yet.
 
         Raises:
             Unusable: librdkafka does not know a setting, or not its value.
         """
+        self._log = log
         self._table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, DEAD_LETTERS)}
         self._looking = TopicLook(settings.kafka, self._table, timeout_s=LOOK_S)
         # The default is for `topics apply`; only a count that an operator names is known to be the cluster's.
@@ -54,8 +57,12 @@ class KafkaWatch:
 
     async def run(self) -> None:
         """Look again and again."""
+        told = ""
         while True:
             await self._look()
+            if self.fault and self.fault != told:
+                self._log.warning("Kafka takes no deliveries", why=self.fault)
+            told = self.fault
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
@@ -69,4 +76,4 @@ class KafkaWatch:
             trouble = [*verdict.wrong.values(), *verdict.trouble]
             self.fault = "; ".join(trouble) or await asyncio.to_thread(self._looking.unreachable, found)
         except KafkaError as error:
-            self.fault = error.reason
+            self.fault = in_words(error)

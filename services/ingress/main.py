@@ -143,7 +143,7 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate
 
 
 async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
-    watch = KafkaWatch(settings)
+    watch = KafkaWatch(settings, log)
     health, telling = _Health(watch, keyring=held.fault), Telling(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     rules = _spool_rules(settings)

@@ -21,6 +21,7 @@ from services.adapters import clock, health, keyring, logs
 from services.adapters.consumer import Consumer, OffsetLoss
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
+from services.adapters.reach import in_words
 from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
 from services.adapters.sealing import Sealer
 from services.adapters.settings import Settings, Unusable, required
@@ -232,8 +233,8 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
             log.critical("intake stopped", why=str(error), group=group)
             break
         except KafkaError as error:
-            parts.intake_fault = error.reason
-            log.warning("intake begins anew", why=error.reason)
+            parts.intake_fault = in_words(error)
+            log.warning("intake begins anew", why=parts.intake_fault)
             await _pause(parts.stopping, _AGAIN_S)
         except RegistryAway:
             break

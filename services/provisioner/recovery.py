@@ -18,6 +18,7 @@ from services.adapters import history
 from services.adapters.claims import Lost, Newer, TenantTaken, Written
 from services.adapters.kafka import KafkaError
 from services.adapters.logs import Logger
+from services.adapters.reach import in_words
 from services.adapters.registry import Registry
 from services.adapters.topic_state import TopicLook
 from services.core.plan import BadPlan
@@ -94,7 +95,7 @@ class Recovery:
                 fault = await self._recover()
             self._accept = self._accept and bool(fault)
         except KafkaError as error:
-            return f"not yet compared with what was said from it: {error.reason}"
+            return f"not yet compared with what was said from it: {in_words(error)}"
         except Stuck as stuck:
             self._stuck = str(stuck)
             return self._stuck

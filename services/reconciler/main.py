@@ -12,6 +12,7 @@ from typing import Final
 from schemas.values import Key
 from services.adapters import clock, health, keyring, logs, metrics
 from services.adapters.kafka import KafkaError
+from services.adapters.reach import in_words
 from services.adapters.settings import Settings, Unusable
 from services.core.due import due, unseen
 from services.core.reconcile import Action, Tenants, braked, is_asked
@@ -93,9 +94,10 @@ async def _tick(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
     try:
         await _work(hands, state, chance, log)
     except (KafkaError, OSError, Unusable) as error:
-        if state.fault != str(error):
-            log.warning("waiting", fault=str(error))
-        state.fault = str(error)
+        fault = in_words(error) if isinstance(error, KafkaError) else str(error)
+        if state.fault != fault:
+            log.warning("waiting", fault=fault)
+        state.fault = fault
     else:
         state.fault = ""
 
