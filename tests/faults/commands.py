@@ -200,10 +200,10 @@ class Sweep:
 
     @staticmethod
     def _needs_baseline(call: Call, trouble: Trouble) -> bool:
-        """True if the status without a trouble is one that this call may end with in it."""
+        """True if this call may end in the trouble as it does without: `reconcile` alone, say, names nothing to do."""
         if call.runs_on or call.words in WHOLE | {("doctor",)}:
             return False
-        return trouble.of not in NEEDS.get(call.words, ()) or call.words == ("sagas", "retry")
+        return trouble.of not in NEEDS.get(call.words, ()) or call.words in {("reconcile",), ("sagas", "retry")}
 
     def _run(self, call: Call, trouble: Trouble) -> Cell:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -252,7 +252,8 @@ class Sweep:
             status, told = _ready(port)
             made.said = told or made.said
             warned = wanted == 200 or any(level in log.read_text(errors="replace") for level in _LOUD)
-            return process.poll() is not None or (status == wanted and warned)
+            names = wanted == 200 or bool(_NOT_YET.sub("", made.said).strip("; "))
+            return process.poll() is not None or (status == wanted and warned and names)
 
         eventually(settled, _PATIENCE_S)
         made.seconds = time.monotonic() - began_s
@@ -264,6 +265,8 @@ class Sweep:
             made.seconds = max(made.seconds, time.monotonic() - asked_s)
         else:
             made.said = ""
+        if _CODE.search(made.said):
+            made.faults.append("a library's word alone")
 
     def _judge_words(self, made: Cell, lines: list[str]) -> None:
         text = "\n".join(lines)
@@ -299,6 +302,9 @@ class Sweep:
                 made.faults.append(f"says nothing of {' or '.join(trouble.says)}")
 
 
+_NOT_YET: Final = re.compile(r"\w+: (not asked yet|not started|not yet running)")
+"""What `/readyz` says before anything was tried."""
+_CODE: Final = re.compile(r": _[A-Z_]+\b")
 _LOUD: Final = ('"level": "warning"', '"level": "error"', '"level": "critical"')
 
 

@@ -1,0 +1,253 @@
+"""`lifecycle doctor` beside what the services would meet: real Kafka, real PostgreSQL, real HTTP."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import TopicPartition
+
+from schemas import codec
+from schemas.tenant import Stage, Tenant
+from schemas.times import rfc3339
+from schemas.topics import LEDGER_APP, RECEIVED, TENANTS, named
+from services.adapters import health, metrics, topics
+from services.adapters.clock import now_us
+from services.cli import keys
+from services.cli.doctor import Finding, Health, _all, examine
+from services.cli.doctor.finding import Asked, Check, well
+from tests.genesys_server import FakeGenesys, serving
+from tests.samples import KEY, SAMPLES
+from tests.troubles import World, world
+
+_ORG, _INTEGRATION = KEY.split(":")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_url: str) -> dict[str, str]:
+    """A whole installation's settings, its topics made; nothing runs."""
+    topics.apply({"bootstrap.servers": kafka_bootstrap}, prefix=topic_prefix, partitions=2, replication=1)
+    keys.init(tmp_path / "keyring.json")
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
+        "TOPIC_PREFIX": topic_prefix,
+        "TOPIC_PARTITIONS": "2",
+        "TOPIC_REPLICATION": "1",
+        "DATABASE_URL": database_url,
+        "KEYRING_FILE": str(tmp_path / "keyring.json"),
+        "ORGS_DIR": str(tmp_path / "orgs"),
+        "STATE_DIR": str(tmp_path / "state"),
+        "OAUTH_CLIENT_SECRET": "secret",
+        **dict.fromkeys(("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL"), "http://127.0.0.1:9"),
+    }
+
+
+def looked(environ: Mapping[str, str], folder: Path, *, deep: bool = False) -> dict[str, Finding]:
+    """The worst finding of each name."""
+    found = examine(environ, folder, deep=deep)
+    assert all(one.cure for one in found if one.health is not Health.WELL), "every finding has a remedy"
+    return {one.what: one for one in sorted(found, key=lambda one: one.health is Health.FAULT)}
+
+
+@contextmanager
+def answering(statuses: Mapping[str, int]) -> Iterator[str]:
+    """The base URL of a server that answers each path with its status."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses[self.path])
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def write(environ: Mapping[str, str], topic: str, value: bytes, **headers: str) -> None:
+    producer = confluent_kafka.Producer({"bootstrap.servers": environ["KAFKA_BOOTSTRAP_SERVERS"]})
+    told: list[tuple[str, Any]] = [(name, text.encode()) for name, text in headers.items()]
+    producer.produce(environ["TOPIC_PREFIX"] + topic, value, KEY.encode(), headers=told)
+    assert producer.flush(20) == 0
+
+
+def test_a_cluster_with_logins_is_well_and_every_trouble_leaves_the_other_findings_standing(
+    database_url: str, tmp_path: Path
+) -> None:
+    with world(tmp_path, database_url) as made:
+        whole = {**made.well, "KAFKA_BOOTSTRAP_SERVERS": made.sasl, "KAFKA_CONFIG": made.config("full")}
+        found = looked(whole, tmp_path)
+        assert {found[name].health for name in ("kafka", "topics", "postgresql", "tenants' database")} == {Health.WELL}
+        names = _names(whole, tmp_path)
+        for trouble in ("kafka password wrong", "kafka no right", "postgres silent", "kafka setting unknown"):
+            environ = {**whole, **made.troubles[trouble].environ}
+            assert names <= _names(environ, tmp_path), trouble
+        both = {**whole, **_of(made, "kafka password wrong"), **_of(made, "postgres password wrong")}
+        found = looked(both, tmp_path)
+        assert "login" in found["kafka"].detail
+        assert "password" in found["postgresql"].detail
+        assert found["keyring"].health is Health.FAULT  # there is none
+        found = looked({**whole, **_of(made, "postgres no right")}, tmp_path)
+        assert found["postgresql"].health is Health.FAULT
+        assert "CREATEROLE" in found["tenants' database"].cure
+
+
+def _of(made: World, trouble: str) -> Mapping[str, str]:
+    return made.troubles[trouble].environ
+
+
+def _names(environ: Mapping[str, str], folder: Path) -> set[str]:
+    """Names of what was looked at; a clock is looked at where its server answers."""
+    return {name for name in looked(environ, folder) if not name.startswith("clock")}
+
+
+def test_a_group_that_has_read_and_has_no_member_is_a_ledger_that_stands(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    assert looked(environ, tmp_path)["ledger's backlog"].health is Health.SKIPPED
+    write(environ, RECEIVED.name, b"{}")
+    group = environ["TOPIC_PREFIX"] + LEDGER_APP
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": environ["KAFKA_BOOTSTRAP_SERVERS"], "group.id": group, "enable.auto.commit": False}
+    )
+    consumer.commit(
+        offsets=[TopicPartition(named(RECEIVED, environ["TOPIC_PREFIX"]), number, 0) for number in range(2)],
+        asynchronous=False,
+    )
+    consumer.close()
+    found = looked(environ, tmp_path)["ledger's backlog"]
+    assert found.health is Health.FAULT
+    assert found.detail == f"no ledger is at work (group {group}); 1 record not read yet"
+
+
+async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    metrics.RECONCILE_STOPPED.set(1)
+    try:
+        async with health.serve(lambda: {"view": "", "rights": "none"}, host="127.0.0.1", port=0) as port:
+            urls = {"reconciler": f"http://127.0.0.1:{port}", "ledger": "http://127.0.0.1:9"}
+            known = environ | {"SERVICE_URLS": json.dumps(urls)}
+            found = await asyncio.to_thread(examine, known, tmp_path, deep=False)
+            told = {(one.what, one.detail) for one in found if one.health is Health.FAULT}
+            (tmp_path / "endpoints.json").write_text(
+                json.dumps({"metrics": {name: f"{url}/metrics" for name, url in urls.items()}})
+            )
+            by_file = await asyncio.to_thread(examine, environ, tmp_path, deep=False)
+    finally:
+        metrics.RECONCILE_STOPPED.set(0)
+    assert ("reconciler", "not ready: rights: none") in told
+    assert ("reconciler", "the brake holds a run that would remove too many tenants") in told
+    assert ("ledger", "http://127.0.0.1:9: nothing listens there, or its host has no address") in told
+    assert told <= {(one.what, one.detail) for one in by_file}, "the endpoints file of `up` does as well"
+
+
+def test_unwell_tenants_are_named(environ: dict[str, str], tmp_path: Path) -> None:
+    assert looked(environ, tmp_path)["tenants"].health is Health.WELL
+    (sample,) = (one for one in SAMPLES if isinstance(one, Tenant))
+    failed = sample.model_copy(update={"stage": Stage.DEPROVISIONING_FAILED, "flags": ()})
+    write(environ, TENANTS.name, codec.dump(failed))
+    found = looked(environ, tmp_path)["tenants"]
+    assert found.health is Health.FAULT
+    assert found.detail == f"1 of 1 are unwell (1 deprovisioning_failed): {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("taken_s", "health"),
+    [(-1, Health.WELL), (120, Health.FAULT), (-600, Health.WELL)],
+    ids=["now", "ahead", "spooled"],
+)
+def test_the_clock_of_kafka_is_read_off_the_newest_delivery(
+    taken_s: int, health: Health, environ: dict[str, str], tmp_path: Path
+) -> None:
+    write(environ, RECEIVED.name, b"{}", received_at=rfc3339(now_us() + taken_s * 1_000_000))
+    assert looked(environ, tmp_path)["clock of Kafka"].health is health
+
+
+def test_each_setting_that_the_plan_needs_is_named_and_each_system_of_the_operators_is_asked(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    with answering({"/well": 404, "/ill": 503}) as url:
+        chosen = environ | {"MIDDLEWARE_URL": f"{url}/well", "SUBSCRIPTIONS_URL": f"{url}/ill"}
+        found = looked(chosen, tmp_path)
+    assert found["step middleware"].health is Health.WELL, "it answers; what it may do for us is not asked"
+    assert found["step subscriptions"].detail.endswith("HTTP 503")
+    assert found["step tokens"].detail.endswith("no connection opens")
+    told = examine(_without(environ, "OAUTH_URL", "MIDDLEWARE_URL"), tmp_path, deep=False)
+    assert {one.detail.split(": ")[-1].split(" ")[0] for one in told if one.what == "plan"} == {
+        "OAUTH_URL",
+        "MIDDLEWARE_URL",
+    }
+    missing = looked(environ | {"PLAN_FILE": str(tmp_path / "none.toml")}, tmp_path)
+    assert missing["plan"].health is Health.FAULT
+    assert missing["operator's systems"].health is Health.SKIPPED
+
+
+def _without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: text for name, text in environ.items() if name not in names}
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_the_archive_is_asked_where_it_is(scheme: str, environ: dict[str, str], tmp_path: Path) -> None:
+    if scheme == "file":
+        place = tmp_path / "archive"
+        assert looked(environ | {"ARCHIVE_URL": place.as_uri()}, tmp_path)["archive"].health is Health.SKIPPED
+        place.mkdir()
+        assert looked(environ | {"ARCHIVE_URL": place.as_uri()}, tmp_path)["archive"].health is Health.WELL
+    else:
+        away = looked(environ | {"ARCHIVE_URL": "http://127.0.0.1:9/archive"}, tmp_path)["archive"]
+        assert away.health is Health.FAULT
+
+
+async def test_deep_logs_in_to_genesys_for_every_organisation(environ: dict[str, str], tmp_path: Path) -> None:
+    genesys = FakeGenesys(_ORG)
+    genesys.add(_INTEGRATION)
+    (tmp_path / "orgs").mkdir()
+    file = {"org_id": _ORG, "client_id": "id", "client_secret": "secret", "region": None}
+    (tmp_path / "orgs" / f"{_ORG}.json").write_text(json.dumps(file))
+    async with serving(genesys):
+        known = environ | {"GENESYS_LOGIN_URL": f"{genesys.url}/login", "GENESYS_API_URL": genesys.url}
+        found = await asyncio.to_thread(looked, known, tmp_path, deep=True)
+        shallow = await asyncio.to_thread(looked, known, tmp_path)
+        genesys.org_id = "another"
+        other = await asyncio.to_thread(looked, known, tmp_path, deep=True)
+    nowhere = await asyncio.to_thread(looked, environ, tmp_path)
+    assert found["Genesys"].health is Health.WELL
+    assert shallow["Genesys"].health is Health.SKIPPED
+    assert "another organisation" in other["Genesys"].detail
+    assert "region" in nowhere["organisations"].detail
+
+
+def test_a_check_that_hangs_or_raises_hides_no_other() -> None:
+    def raises(_: Asked) -> Iterator[Finding]:
+        raise KeyError("a bug")
+
+    def hangs(_: Asked) -> Iterator[Finding]:
+        threading.Event().wait()
+        yield well("never", "")
+
+    def works(_: Asked) -> Iterator[Finding]:
+        yield well("works", "well")
+
+    from services.adapters.settings import Settings
+
+    asked = Asked(Settings(), {}, "", now_us)
+    began_s = time.monotonic()
+    found = _all(asked, (Check("hangs", hangs, 0.3), Check("raises", raises), Check("works", works)))
+    assert time.monotonic() - began_s < 10
+    assert [(one.what, one.health) for one in found] == [
+        ("hangs", Health.FAULT),
+        ("raises", Health.FAULT),
+        ("works", Health.WELL),
+    ]
+    assert all(one.cure for one in found[:2])
