@@ -14,6 +14,7 @@ from shutil import rmtree
 from typing import Final
 
 import httpx2
+import psycopg
 
 from services.adapters import keyring
 from services.cli import report
@@ -101,7 +102,7 @@ def _play(where: World, story: Story) -> list[str]:
     scene = Scene(where, story.letter)
     try:
         story.play(scene)
-    except (httpx2.HTTPError, KeyError) as error:
+    except (httpx2.HTTPError, psycopg.Error, KeyError) as error:
         scene.deviations.append(f"cut short by {type(error).__name__}: {error}")
     report.story(story, scene)
     return [f"({story.letter}) {text}" for text in scene.deviations]

@@ -176,12 +176,19 @@ def left_by_up(folder: Path) -> dict[str, str]:
     """The environment that a running `up` left in its state folder; empty where none is ready.
 
     Raises:
-        Failure: that `up` was killed.
+        Failure: that `up` was killed, or its files are not what it wrote.
     """
+    path = folder / ENVIRONMENT
     try:
-        found: dict[str, str] = json.loads((folder / ENVIRONMENT).read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    with suppress(FileNotFoundError, ValueError):
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise Failure(
+            Exit.UNUSABLE, f"{path}: is not what `lifecycle up` writes; stop it, remove the file, start it again"
+        )
+    with suppress(FileNotFoundError, ValueError, AttributeError):
         judge(json.loads((folder / ENDPOINTS).read_text()), folder / ENDPOINTS)
     return found

@@ -65,13 +65,19 @@ def send(
         else:
             print(line)
         return
+    asked = f"the simulator at {places.get('simulator')}"
     try:
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
             if places.get("simulator") and not unknown:
                 sender.tell_genesys(client, places["simulator"], EventType(event), of)
+            asked = f"the ingress at {target}"
             answer = sender.read(client.post(target, content=raw, headers=headers))
+    except httpx2.InvalidURL as error:
+        raise Failure(Exit.UNUSABLE, f"--url: {target!r} is no URL: {error}") from None
     except httpx2.HTTPError as error:
-        raise Failure(Exit.UNREACHABLE, f"{type(error).__name__}: {error}") from None
+        why = f"no answer within {sender.TIMEOUT_S:g} s" if isinstance(error, httpx2.TimeoutException) else str(error)
+        told = why or type(error).__name__
+        raise Failure(Exit.UNREACHABLE, f"{asked}: {told} (`lifecycle doctor` says more)") from None
     if as_json:
         show.as_json({"key": of.key, "status": answer.status, "answer": answer.body})
     else:

@@ -233,7 +233,13 @@ def _kept(path: Path) -> dict[str, Any]:
         names = [field.name for field in fields(Ports)]
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         replace_json(path, {"ports": ports, "oauth_client_secret": secrets.token_urlsafe(32)})
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        Ports(**found["ports"])
+        str(found["oauth_client_secret"])
+    except (ValueError, KeyError, TypeError):
+        told = f"{path}: is not what `lifecycle up` writes; put it back, or begin with another --state-dir"
+        raise Failure(Exit.UNUSABLE, told) from None
     return found
 
 

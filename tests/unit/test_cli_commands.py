@@ -353,3 +353,39 @@ def test_settings_that_our_consumers_cannot_work_with_are_refused_at_start_by_na
     assert [line.split(": ")[:3] for line in done.stderr.splitlines()] == [
         ["lifecycle", "KAFKA_CONFIG", name] for name in sorted(odd)
     ]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"A": 1}', '"x"'])
+def test_a_damaged_file_of_up_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(text)
+    done = lifecycle("tenants", "list", "--state-dir", ".", cwd=tmp_path)
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith("lifecycle: environment.json: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_state_folder_with_damaged_choices_is_named(tmp_path: Path) -> None:
+    from services.cli.exits import Failure
+    from services.cli.stack import _kept
+
+    for text in ("{", "{}", '{"ports": {"ingress": 1}}'):
+        (tmp_path / "stack.json").write_text(text)
+        with pytest.raises(Failure, match=r"stack\.json") as failed:
+            _kept(tmp_path / "stack.json")
+        assert failed.value.status is Exit.UNUSABLE
+
+
+def test_a_folder_that_may_not_be_written_is_named_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    done = lifecycle("simulator", cwd=tmp_path, STATE_DIR="state", KEYRING_FILE="keyring.json")
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.splitlines()[-1].startswith("lifecycle: state")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_ingress_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+    url = f"http://{_NOWHERE}/v1/genesys/lifecycle"
+    done = lifecycle("send", "installed", "--url", url, cwd=tmp_path, KEYRING_FILE="keyring.json")
+    assert done.stderr.startswith(f"lifecycle: the ingress at {url}: ")
