@@ -156,6 +156,13 @@ def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     assert all(one["cure"] for one in faults.values())
 
 
+def test_a_setting_that_cannot_be_used_hides_no_other_finding(tmp_path: Path) -> None:
+    def names(**environ: str) -> set[str]:
+        return {one["what"] for one in json.loads(lifecycle("doctor", "--json", cwd=tmp_path, **environ).stdout)}
+
+    assert names(PORT="here", KAFKA_CONFIG="{") == names()
+
+
 def test_doctor_lists_every_setting_with_its_reason(tmp_path: Path) -> None:
     listed = json.loads(lifecycle("doctor", "--settings", "--json", cwd=tmp_path).stdout)
     assert all(one["name"].isupper() and one["meaning"] for one in listed)

@@ -4,6 +4,7 @@ Rule: every check runs at the same time as the others, under a limit of its own,
 raises or finds nothing to ask is a finding like any other. No check changes anything, and none shows a secret.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ __all__ = ["Finding", "Health", "examine"]
 
 T = TypeVar("T")
 
+_NAME: Final = re.compile(r"[A-Z_]+")
 _DEEP_S: Final = 60.0
 CHECKS: Final = (
     Check("keyring", here.keyring),
@@ -50,19 +52,31 @@ def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding
         up: State folder of a running `up`, for what it says of its services.
         deep: Log in to Genesys for every organisation as well.
     """
+    chosen, unread, found = _read(environ)
+    if chosen is None:
+        return [here.python(), *found]
+    services, known_by = running.known(chosen, up)
+    asked = Asked(chosen, services, known_by, now_us, unread)
+    found += _all(asked, (*CHECKS, *([DEEP] if deep else [])))
+    return [here.python(), *found, *([] if deep else _not_deep(chosen))]
+
+
+def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], list[Finding]]:
+    """The settings as far as they can be used, the names of those that cannot, and what is to be said of them."""
     from services.adapters import settings
 
-    found = [here.python()]
     try:
-        chosen = settings.read(environ)
+        return settings.read(environ), frozenset(), [well("settings", "every variable can be used")]
     except Unusable as error:
-        cure = "correct this environment variable; `lifecycle doctor --settings` lists them"
-        return [*found, *(fault("settings", line, cure) for line in str(error).splitlines())]
-    services, known_by = running.known(chosen, up)
-    asked = Asked(chosen, services, known_by, now_us)
-    checks = (*CHECKS, *([DEEP] if deep else []))
-    found += [well("settings", "every variable can be used"), *_all(asked, checks)]
-    return found if deep else [*found, *_not_deep(chosen)]
+        lines = str(error).splitlines()
+    cure = "correct this environment variable; `lifecycle doctor --settings` lists them"
+    found = [fault("settings", line, cure) for line in lines]
+    unread = frozenset(name[0] for line in lines if (name := _NAME.match(line)))
+    try:
+        rest = {name: text for name, text in environ.items() if name.upper() not in unread}
+        return settings.read(rest), unread, found
+    except Unusable:
+        return None, unread, found
 
 
 def _all(asked: Asked, checks: Sequence[Check]) -> list[Finding]:

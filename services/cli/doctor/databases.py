@@ -21,7 +21,9 @@ def registry(asked: Asked) -> Iterator[Finding]:
 
     url = asked.settings.database_url
     if url is None:
-        yield fault(_WHAT, "DATABASE_URL is not set, and no `lifecycle up` runs", "set it, or start `lifecycle up`")
+        yield fault(
+            _WHAT, f"{asked.absent('DATABASE_URL')}, and no `lifecycle up` runs", "set it, or start `lifecycle up`"
+        )
         return
     try:
         with session("DATABASE_URL", url) as opened:

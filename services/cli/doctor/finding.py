@@ -61,13 +61,19 @@ class Asked:
         known_by: How they are known, in words.
         cluster: What Kafka says of itself, once it has; its error is a KafkaError or an Unusable.
         now_us: The clock.
+        unread: Names of settings that cannot be used; they count as absent.
     """
 
     settings: "Settings"
     services: Mapping[str, str]
     known_by: str
     now_us: Callable[[], int]
+    unread: frozenset[str] = frozenset()
     cluster: "Future[Reached]" = field(default_factory=Future)
+
+    def absent(self, name: str) -> str:
+        """How a setting that is missing is told."""
+        return f"{name} cannot be used" if name in self.unread else f"{name} is not set"
 
     def kafka(self) -> "Reached":
         """The cluster; blocks until Kafka has answered, or has not.

@@ -27,7 +27,10 @@ def reached(asked: Asked) -> "Reached":
         Unusable: the settings cannot be used.
     """
     from services.adapters.reach import reach
+    from services.adapters.settings import Unusable
 
+    if spoilt := {"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_CONFIG"} & asked.unread:
+        raise Unusable(f"{', '.join(sorted(spoilt))}: see `settings`")
     return reach(_config(asked), prefix=asked.settings.topic_prefix)
 
 
@@ -39,7 +42,7 @@ def answers(asked: Asked) -> Iterator[Finding]:
 
     bootstrap = asked.settings.kafka_bootstrap_servers
     if bootstrap is None:
-        told = "KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in the state folder"
+        told = f"{asked.absent('KAFKA_BOOTSTRAP_SERVERS')}, and no `lifecycle up` runs in the state folder"
         yield fault("kafka", told, "set it, or start `lifecycle up`")
         return
     credentials(asked.settings.kafka_config)  # what the ledger's consumer cannot use, librdkafka may
