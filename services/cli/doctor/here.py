@@ -47,8 +47,8 @@ def read_plan(chosen: "Settings") -> "Plan":
         OSError: there is no such file.
         UnicodeDecodeError: it is not UTF-8.
     """
+    from services import provisioner
     from services.core.plan import parse
-    from services.provisioner import main as provisioner
     from services.provisioner.kinds import SECRET_OUTPUTS
     from services.provisioner.plans import settings_for_plans
 

@@ -38,14 +38,17 @@ def answers(asked: Asked) -> Iterator[Finding]:
     """Every broker, by the settings of the services, and by those of the ledger's own consumer."""
     from services.adapters.kafka import KafkaError
     from services.adapters.reach import in_words, refusal, unconnected
-    from services.adapters.tables.credentials import credentials
 
     bootstrap = asked.settings.kafka_bootstrap_servers
     if bootstrap is None:
         told = f"{asked.absent('KAFKA_BOOTSTRAP_SERVERS')}, and no `lifecycle up` runs in the state folder"
         yield fault("kafka", told, "set it, or start `lifecycle up`")
         return
-    credentials(asked.settings.kafka_config)  # what the ledger's consumer cannot use, librdkafka may
+    if asked.settings.kafka_config:
+        # What the ledger's own consumer cannot use, librdkafka may. Faust takes long to import, so only where needed.
+        from services.adapters.tables.credentials import credentials
+
+        credentials(asked.settings.kafka_config)
     try:
         found = asked.cluster.result()
     except KafkaError as error:
