@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +24,7 @@ from schemas.topics import LEDGER_APP, RECEIVED, TENANTS, named
 from services.adapters import health, metrics, topics
 from services.adapters.clock import now_us
 from services.cli import keys
-from services.cli.doctor import Finding, Health, _all, examine
+from services.cli.doctor import Finding, Health, _all
 from services.cli.doctor.finding import Asked, Check, well
 from tests.genesys_server import FakeGenesys, serving
 from tests.samples import KEY, SAMPLES
@@ -47,6 +50,16 @@ def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_ur
         "OAUTH_CLIENT_SECRET": "secret",
         **dict.fromkeys(("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL"), "http://127.0.0.1:9"),
     }
+
+
+def examine(environ: Mapping[str, str], folder: Path, *, deep: bool) -> list[Finding]:
+    """What the command says; nothing but that."""
+    words = ("doctor", "--json", "--state-dir", str(folder), *(("--deep",) if deep else ()))
+    own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
+    argv = [sys.executable, "-m", "services.cli.main", *words]
+    done = subprocess.run(argv, env=own, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stderr, done.returncode in {0, 1}) == ("", True)
+    return [Finding(one["what"], Health(one["health"]), one["detail"], one["cure"]) for one in json.loads(done.stdout)]
 
 
 def looked(environ: Mapping[str, str], folder: Path, *, deep: bool = False) -> dict[str, Finding]:
