@@ -102,7 +102,8 @@ def spool(asked: Asked) -> Iterator[Finding]:
 def organisations(asked: Asked) -> Iterator[Finding]:
     """The files with credentials of the Genesys API, and whether each names a region that there is."""
     from services.adapters import organisations as hands
-    from services.adapters.genesys import NoInformation, hosts_for
+    from services.adapters.genesys import hosts_for
+    from services.adapters.genesys_answers import NoInformation
 
     chosen = asked.settings
     if not chosen.orgs_dir.is_dir():

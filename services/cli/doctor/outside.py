@@ -82,7 +82,8 @@ def genesys(asked: Asked) -> Iterator[Finding]:
 
 
 async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, str]:
-    from services.adapters.genesys import Genesys, NoInformation, connections, hosts_for
+    from services.adapters.genesys import Genesys, connections, hosts_for
+    from services.adapters.genesys_answers import NoInformation
 
     chosen, gate = asked.settings, asyncio.Semaphore(_LOGINS_AT_ONCE)
     async with connections() as http:
