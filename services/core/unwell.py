@@ -1,6 +1,6 @@
 """Unwell tenants: those that somebody may have to help, as the public view tells them.
 
-Rule: a wait counts once it has lasted 15 minutes (spec section 6). The provisioner says so itself with
+Rule: a wait counts once it has lasted 15 minutes. The provisioner says so itself with
 `waiting_for:SYSTEM`; shorter waits have other reasons and are judged by the age of the record.
 """
 
