@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from services.cli import environment
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console as Terminal
 
 _lock = threading.Lock()
 _ANY_WIDTH = 10_000
@@ -142,7 +142,7 @@ def _folded(line: str) -> str:
     return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if len(line) > width else line
 
 
-def _console(*, stderr: bool = False) -> "Console":
+def _console(*, stderr: bool = False) -> "Terminal":
     """Of standard output, or of standard error; with NO_COLOR no colour and no other style (no-color.org)."""
     from rich.console import Console
 
