@@ -54,7 +54,7 @@ def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_ur
 
 def examine(environ: Mapping[str, str], folder: Path, *, deep: bool) -> list[Finding]:
     """What the command says; nothing but that."""
-    words = ("doctor", "--json", "--state-dir", str(folder), *(("--deep",) if deep else ()))
+    words = ("doctor", "--json", *(("--deep",) if deep else ()))
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
     argv = [sys.executable, "-m", "services.cli.main", *words]
     done = subprocess.run(argv, env=own, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
@@ -152,7 +152,8 @@ async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[st
             known = environ | {"SERVICE_URLS": json.dumps(urls)}
             found = await asyncio.to_thread(examine, known, tmp_path, deep=False)
             told = {(one.what, one.detail) for one in found if one.health is Health.FAULT}
-            (tmp_path / "endpoints.json").write_text(
+            (tmp_path / "state").mkdir(exist_ok=True)
+            (tmp_path / "state" / "endpoints.json").write_text(
                 json.dumps({"metrics": {name: f"{url}/metrics" for name, url in urls.items()}})
             )
             by_file = await asyncio.to_thread(examine, environ, tmp_path, deep=False)
