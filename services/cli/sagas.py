@@ -164,8 +164,8 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from schemas.topics import AUDIT
     from services.adapters.claims import Saying, Written
     from services.core import audit
-    from services.core.saga import GRACE
     from services.core.saga_marks import redriven
+    from services.core.unwell import GRACE
 
     try:
         claim = await _claimed(registry, key)

@@ -32,6 +32,7 @@ _REASONS: Final = {
     "retrying": "the last try failed; it is tried again",
     "system_away": "its next outside system does not answer",
     "system_refuses": "its next outside system refuses the operator's credentials or set-up",
+    "former_life": "waits until the teardown of its former life ends",
     "grace": "in its grace period (destroy_after)",
     "compensating": "what was made is being removed again",
     "restoring": "the last good configuration is being put back",
@@ -43,7 +44,7 @@ _REASONS: Final = {
 }
 _FAILURES: Final = {
     "refused": "refused",
-    "exhausted": "tries exhausted",
+    "exhausted": "was away for longer than give_up_after",
     "unknown": "not known whether it was done",
     "retryable": "the last try failed",
     "blocked": "refuses the operator's credentials or set-up",

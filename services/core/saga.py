@@ -19,12 +19,10 @@ from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swep
 from services.core.pace import Pace
 from services.core.plan import Plan, Step, UndoBy, schema_name
 from services.core.references import Facts, substitute, used_configuration
+from services.core.unwell import GRACE
 
 HELD_US: Final = 60_000_000
 """How long a version that another tenant stands in the way of waits before it is tried again."""
-
-GRACE: Final = "grace"
-"""Reason of a wait for a step's `destroy_after`."""
 
 RETRYING: Final = "retrying"
 """Reason of a wait between two tries of a step."""

@@ -16,7 +16,6 @@ from services.core.moves import Called, Finish, GiveUp, Move, Observe, Run, Swep
 from services.core.pace import Pace
 from services.core.plan import LEFT_BEHIND, REISSUED, Plan
 from services.core.saga import (
-    GRACE,
     HELD_US,
     NONE,
     RETRYING,
@@ -27,6 +26,7 @@ from services.core.saga import (
     Plans,
     next_move,
 )
+from services.core.unwell import GRACE, WAITING_FOR
 
 SWEEP_AFTER_US: Final = 60_000_000
 """Beside the longest call: when a life that ended is looked up again."""
@@ -47,9 +47,6 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
     Phase.REMOVING: (Phase.EMPTY, State.DONE),
 }
 """What a phase becomes, and what is said, when it has done all it had to."""
-
-WAITING_FOR: Final = "waiting_for:"
-"""Prefix of the reason of an unwell tenant; the name of the step that it stands at follows."""
 
 _LED_NOWHERE: Final = frozenset({
     Verdict.RETRYABLE, Verdict.UNKNOWN, Verdict.REFUSED, Verdict.BLOCKED, Verdict.CONTRADICTED,

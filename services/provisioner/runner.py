@@ -21,7 +21,8 @@ from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
 from services.core.pace import Pace
 from services.core.saga_answers import settle
-from services.core.saga_marks import WAITING_FOR, Turn, hold
+from services.core.saga_marks import Turn, hold
+from services.core.unwell import WAITING_FOR
 from services.provisioner.standing import Standing
 from services.provisioner.turns import Step, Turns
 

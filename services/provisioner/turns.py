@@ -14,8 +14,9 @@ from services.adapters.registry import RegistryAway
 from services.core.calls import Absent, Answer, Call, RefusedUs
 from services.core.moves import Called, Wait
 from services.core.plan import BadPlan
-from services.core.saga import GRACE, HELD_US, SYSTEM_AWAY, SYSTEM_REFUSES, Plans
+from services.core.saga import HELD_US, SYSTEM_AWAY, SYSTEM_REFUSES, Plans
 from services.core.saga_marks import Turn, decide
+from services.core.unwell import GRACE
 from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates, system_of
 from services.provisioner.plans import PlanBook
