@@ -156,7 +156,7 @@ class World:
             Mode.RETRYABLE: Retryable("busy"),
             Mode.SILENT: Retryable("down"),
             Mode.BLOCKED: RefusedUs("HTTP 401"),
-            Mode.CONTRADICTED: Contradicted("generation is not ours"),
+            Mode.CONTRADICTED: Contradicted("generation is not ours", anothers=True),
             Mode.LOST_WITHOUT: Unknown("lost"),
             Mode.BROKEN: Unknown("TypeError"),
         }

@@ -85,7 +85,7 @@ def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
                 # Whoever refuses to make a thing may refuse to remove it in the same words; it never was there.
                 return _settled(log, Presence.ABSENT, {})
             return _answered(log, Verdict.REFUSED, reason) | {"open": False}
-        case Contradicted() if log.there is Presence.ASKED:
+        case Contradicted(anothers=True) if log.there is Presence.ASKED:
             # The name is taken by somebody else's resource, and every answer so far said that ours was never made.
             return _settled(log, Presence.ABSENT, {})
         case _:
