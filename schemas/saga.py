@@ -153,6 +153,8 @@ class Standstill(Record):
     """From here on the time counts after which the tenant is unwell."""
     outage_since: Instant = 0
     """From here on the step's `give_up_after` counts; 0 while the trouble is no outage of the step's system."""
+    outage_seen: Instant = 0
+    """When the outage was seen last: time in which nobody asked counts for nothing."""
 
 
 class Journal(Record):

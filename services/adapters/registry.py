@@ -470,6 +470,8 @@ async def _migrate(session: Connection, schema: str) -> None:
             if path.name not in done:
                 await session.execute(path.read_bytes())
                 await session.execute(statements.MIGRATE, (path.name,))
+        for repair in statements.REPAIRS:
+            await session.execute(repair)
 
 
 def _brief(error: Exception) -> str:

@@ -73,6 +73,24 @@ SAGAS: Final[LiteralString] = """
     ORDER BY changed_at DESC LIMIT %(limit)s
 """
 
+REPAIRS: Final[tuple[LiteralString, ...]] = (
+    """
+    UPDATE sagas SET due_at = clock_timestamp(), phase = CASE phase
+            WHEN 'compensation_failed' THEN 'compensating' WHEN 'removal_failed' THEN 'removing' ELSE phase END
+        WHERE phase IN ('compensation_failed', 'removal_failed')
+    """,
+    """
+    UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => 3600 + 3600 * random())
+        WHERE phase = 'rolled_back' AND due_at IS NULL
+    """,
+    """
+    UPDATE sagas SET stands_at = NULL, stands_since = NULL
+        WHERE phase IN ('active', 'empty', 'rolled_back') AND stands_at IS NOT NULL
+    """,
+)
+"""What a worker of a release before this one may leave: parked phases, tenants that are never tried again, and steps
+that it did not know to be standing. Carried out at each start: such a worker may have run beside this one meanwhile."""
+
 UNWELL: Final[LiteralString] = """
     SELECT stands_at, count(*) FROM sagas
     WHERE stands_since <= clock_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL GROUP BY stands_at

@@ -131,8 +131,8 @@ class RefusedUs:
 class Contradicted:
     """The system answered with success, and what it shows is not ours, or is no resource at all.
 
-    Nothing follows from that: nothing is undone, and nothing counts as absent. `reason` names the field. `anothers` when
-    the answer says whose the resource is instead: then ours is not there under this name, if it never was made.
+    Nothing follows from that: nothing is undone, and nothing counts as absent. `reason` names the field. `anothers`
+    when the answer says whose the resource is instead: then ours is not there under this name, if it never was made.
     """
 
     reason: str

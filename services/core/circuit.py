@@ -69,9 +69,7 @@ class Circuit:
         self.refuses = True
         self._failing.clear()
         self._refused.add(key)
-        if self.open:
-            self._probe_s = now_s + self._away_s
-        elif len(self._refused) >= REFUSALS:
+        if not self.open and len(self._refused) >= REFUSALS:
             # The first probe comes soon: two tenants that are refused alone must not hold up the others for a minute.
             self.open, self._probe_s = True, now_s + self._soon_s
 
@@ -83,15 +81,20 @@ class Circuit:
         self._refused.clear()
         return was_open
 
-    def wait_s(self, now_s: float, chance: float) -> float:
+    def wait_s(self, key: str, now_s: float, chance: float) -> float:
         """Returns how long a saga that wants to call stays away; 0: it may call now, and while it is open is the probe.
 
+        A tenant that was refused is the probe only where nobody else came in time: it may be refused alone.
+
         Args:
+            key: Of the saga.
             now_s: The clock.
             chance: From 0 to 1: so that of many who wait somebody comes for each probe.
         """
         if not self.open:
             return 0.0
+        if self.refuses and now_s < self._probe_s + (self._soon_s if key in self._refused else 0.0):
+            return max(self._probe_s - now_s, 0.0) + max(chance, 0.1) * self._soon_s
         if now_s < self._probe_s:
             return self._soon_s + chance * (self._away_s - self._soon_s)
         self._probe_s = now_s + (self._away_s if self.refuses else self._soon_s)

@@ -12,6 +12,8 @@ ASKED_MOST_S: Final = 3_600.0
 """Longest wait that a system may ask for by `Retry-After`."""
 
 _DOUBLINGS: Final = 16
+_SPREAD: Final = 0.02
+"""Tenants that were rolled back together are not provisioned again at one instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,15 @@ class Pace:
             seed: Decides the jitter: equal seeds wait equally long.
             asked_s: The wait that the system asked for, if any; a longer wait of our own is kept.
         """
-        jitter = int.from_bytes(sha256(f"{seed}/{tries}".encode()).digest()[:4], "big") / 2**32
-        wait_s = min(self.most_s, self.first_s * 2 ** min(tries - 1, _DOUBLINGS)) * jitter
+        wait_s = min(self.most_s, self.first_s * 2 ** min(tries - 1, _DOUBLINGS)) * _jitter(f"{seed}/{tries}")
         return int(max(wait_s, min(ASKED_MOST_S, asked_s or 0.0)) * 1_000_000)
 
-    def again_us(self, rollbacks: int) -> int:
-        """Returns the wait after compensation number `rollbacks` in a row, in microseconds."""
-        return int(min(self.again_most_s, self.again_first_s * 2 ** min(rollbacks - 1, _DOUBLINGS)) * 1_000_000)
+    def again_us(self, rollbacks: int, seed: str) -> int:
+        """Returns the wait after compensation number `rollbacks` in a row, in microseconds; `seed` as in `wait_us`."""
+        wait_s = min(self.again_most_s, self.again_first_s * 2 ** min(rollbacks - 1, _DOUBLINGS))
+        return int(wait_s * (1 + _SPREAD * _jitter(f"{seed}/{rollbacks}")) * 1_000_000)
+
+
+def _jitter(seed: str) -> float:
+    """Returns a number from 0 to 1, equal for equal seeds."""
+    return int.from_bytes(sha256(seed.encode()).digest()[:4], "big") / 2**32

@@ -167,15 +167,16 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
     log = life.steps.get(step.name, _NEVER)
     if log.verdict is Verdict.REFUSED:
         return GiveUp(step.name, Verdict.REFUSED, log.reason)
-    if _outlasted(journal, step, now_us):
+    if _outlasted(journal, step):
         return GiveUp(step.name, Verdict.EXHAUSTED, log.reason or "the system is away")
     if now_us < log.not_before:
         return Wait(log.not_before, RETRYING, step.name)
     if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
         return _undo(life, step, log)
-    if _in_doubt(log):
-        return Observe(life.generation, step, log.n)
     inputs, intended, missing, place = wish(life, step, wanted)
+    if _in_doubt(log) and not (log.open and log.verdict is Verdict.CONTRADICTED and log.intended != intended):
+        # What contradicts itself is not asked again once something else is wanted: it may be elsewhere by then.
+        return Observe(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, Verdict.REFUSED, f"missing: {', '.join(missing)}")
     if log.open and log.verb != Verb.DELETE and log.intended == intended:
@@ -196,6 +197,8 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         log = life.steps.get(step.name, _NEVER)
         if log.there is Presence.ABSENT or step.undo is UndoBy.NOTHING:
             continue
+        if journal.phase is Phase.COMPENSATING and log.there is Presence.ASKED and log.tries:
+            continue  # every answer said that nothing was made, and nobody answers now: the sweep looks again
         due_us = journal.turned_at + step.destroy_after_s * 1_000_000
         # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
@@ -220,7 +223,7 @@ _WAYS: Final[Mapping[Phase, Callable[[Plans, Journal, int], Move]]] = {
 }
 
 
-def _outlasted(journal: Journal, step: Step, now_us: int) -> bool:
+def _outlasted(journal: Journal, step: Step) -> bool:
     """True if a first provisioning has waited for a step's system for as long as the step may.
 
     An update never gives up: its tenant is active meanwhile, and a restoration would need the same system.
@@ -228,7 +231,7 @@ def _outlasted(journal: Journal, step: Step, now_us: int) -> bool:
     stands = journal.standstill
     if journal.phase is not Phase.CREATING or stands is None or stands.step != step.name or not stands.outage_since:
         return False
-    return now_us >= stands.outage_since + step.give_up_after_s * 1_000_000
+    return stands.outage_seen >= stands.outage_since + step.give_up_after_s * 1_000_000
 
 
 def _in_doubt(log: StepLog) -> bool:

@@ -51,7 +51,9 @@ def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
     """After a create or an update."""
     match answer:
         case Done(outputs):
-            return _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
+            settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
+            # What an older create made may be what was found: it is given the newest settings.
+            return settled | {"applied": None} if log.older else settled
         case Absent():
             # It was to be changed and is not there: the next move makes it.
             return _answered(log, Verdict.RETRYABLE, "absent") | {"open": False, "there": Presence.ABSENT}
@@ -204,12 +206,12 @@ def _standing(journal: Journal, move: Called, log: StepLog, answer: Answer, now_
         stands = Standstill(step=move.step.name, since=now_us)
     match answer:
         case Retryable(well=False) | Unknown(succeeded=False):
-            since_us = stands.outage_since or now_us
+            seen = {"outage_since": stands.outage_since or now_us, "outage_seen": now_us}
         case RefusedUs() | Contradicted() | Unknown():
-            since_us = 0
+            seen = {"outage_since": 0}
         case _:
-            since_us = 0 if log.verdict is Verdict.CONTRADICTED else stands.outage_since
-    return journal.model_copy(update={"standstill": stands.model_copy(update={"outage_since": since_us})})
+            seen = {"outage_since": 0} if log.verdict is Verdict.CONTRADICTED else {}
+    return journal.model_copy(update={"standstill": stands.model_copy(update=seen)})
 
 
 def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:

@@ -53,7 +53,9 @@ _LED_NOWHERE: Final = frozenset({
 })  # fmt: skip
 _FOR_A_PERSON: Final = frozenset({Verdict.REFUSED, Verdict.CONTRADICTED})
 """Answers that time alone does not mend."""
-_SHOWN_AT_REST: Final = frozenset({"unwell", "parked"})
+_RANKS: Final = ("waits", "unwell", "parked")
+"""What is said of a saga that stands, the least first: a later wait of the same step never says less."""
+_SHOWN_AT_REST: Final = frozenset(_RANKS[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,11 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
         "target": desired,
         "held": None,
         "failure": None,
-        "standstill": None,
         "again_asked": False,
         "told": None,
     }
+    if (journal.phase is Phase.REMOVING) is not (phase is Phase.REMOVING):
+        change["standstill"] = None  # on the same way another version waits for the same step, and for as long
     if journal.target is None or desired.version > journal.target.version:
         change["rollbacks"] = 0
     if not journal.phase is phase is Phase.REMOVING:
@@ -200,6 +203,8 @@ def _again(life: Life, plan: Plan, desired: Desired | None) -> Life:
 
 def _rested(log: StepLog) -> StepLog:
     verdict = Verdict.UNKNOWN if log.open else Verdict.DONE
+    if log.open and log.verdict is Verdict.CONTRADICTED:
+        verdict = log.verdict
     return log.model_copy(update={"verdict": verdict, "tries": 0, "not_before": 0, "reason": ""})
 
 
@@ -250,9 +255,11 @@ def _begin_trouble(
     unwell = now_us - stands.since >= pace.unwell_us
     # A wait at the gate and a wait between two tries take turns: said once.
     what = "parked" if parked else "unwell" if unwell else "waits"
+    what = max(what, _said_of(journal, of, step), key=_RANKS.index)
     told = f"{of.version}/{journal.phase}/{what}/{step}"
     after = journal.model_copy(update={"standstill": stands, "told": told})
-    if told == journal.told:
+    # A compensation was said when it began.
+    if told == journal.told or (what == "waits" and journal.phase is Phase.COMPENSATING):
         return after, None
     if journal.phase is Phase.COMPENSATING:
         reason = Phase.COMPENSATING.value
@@ -268,19 +275,31 @@ def _begin_trouble(
     return after, said.model_copy(update={"step": step, "error_class": error_class})
 
 
+def _said_of(journal: Journal, of: Desired, step: str) -> str:
+    """Returns what was said of this wait already: answers of two sorts by turns must not be said by turns."""
+    version, phase, what, at = (journal.told or "///").split("/", 3)
+    of_this_wait = (version, phase, at) == (str(of.version), journal.phase.value, step)
+    return what if of_this_wait and what in _RANKS else _RANKS[0]
+
+
+def is_at_rest(journal: Journal) -> bool:
+    """True if what was said last is that the saga stands at a step for long, or until a person acts."""
+    return journal.told is not None and journal.told.split("/")[2] in _SHOWN_AT_REST
+
+
 def _standstill(journal: Journal, move: Wait, now_us: int) -> Standstill:
     """Returns where the saga stands with this wait; what its last answer said of an outage stays."""
     stands = journal.standstill
     if stands is None or stands.step != move.step:
         stands = Standstill(step=move.step or "", since=now_us)
-    if move.reason == SYSTEM_AWAY and not stands.outage_since:
-        return stands.model_copy(update={"outage_since": now_us})
+    if move.reason == SYSTEM_AWAY:
+        return stands.model_copy(update={"outage_since": stands.outage_since or now_us, "outage_seen": now_us})
     return stands.model_copy(update={"outage_since": 0}) if move.reason == SYSTEM_REFUSES else stands
 
 
 def _on_again(journal: Journal, desired: Desired, move: Run | Undo, now_us: int) -> tuple[Journal, Outcome | None]:
     """Say that a saga that was shown as standing at a step has gone on to another."""
-    if journal.told is None or journal.told.split("/")[2] not in _SHOWN_AT_REST:
+    if not is_at_rest(journal):
         return journal, None
     if journal.standstill is not None or life_of(journal, move) is not journal.life:
         return journal, None
@@ -310,7 +329,11 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     said = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
     change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "turned_at": now_us}
     if phase is Phase.ROLLED_BACK:
-        wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1)
+        seed = f"{journal.generation}/{journal.target.key if journal.target else ''}"
+        wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1, seed)
+        if failure is not None and failure.error_class == Verdict.EXHAUSTED:
+            # The outage is over: what was given up for it was undone just now.
+            wait_us = min(wait_us, int(plans.pace.most_s * 1_000_000))
         change |= {"rollbacks": journal.rollbacks + 1, "again_at": now_us + wait_us, "again_asked": False}
     elif phase is Phase.ACTIVE:
         change["rollbacks"] = 0

@@ -17,7 +17,9 @@ WAITING_FOR: Final = "waiting_for:"
 GRACE: Final = "grace"
 """Reason of a teardown that waits for its `destroy_after`: as it should be."""
 
-SHORT_WAITS: Final = frozenset({"retrying", "system_away"})
+SHORT_WAITS: Final = frozenset({
+    "retrying", "system_away", "system_refuses", "compensating", "restoring", "former_life",
+})  # fmt: skip
 """Reasons of waits that may end within seconds."""
 
 _FAILED: Final = frozenset({Stage.DEPROVISIONING_FAILED, Stage.PROVISIONING_ROLLED_BACK})

@@ -140,7 +140,7 @@ class Caller:
         )
 
     def _cry(self, place: str, key: str) -> None:
-        """Sagas that cost no try would wait for a key in silence, and one lost key is the same news for all of them."""
+        """Sagas would wait for a key in silence, and one lost key is the same news for all of them."""
         metrics.SAGA_UNSEALABLE.inc()
         now_s = time.monotonic()
         if now_s >= self._next_cry_s:

@@ -1,6 +1,6 @@
 """The doors to the outside systems, as one worker has them: a bulkhead and a circuit breaker each.
 
-Rule: a door is asked before an intent is committed, so that what does not pass has begun nothing and costs no try. A
+Rule: a door is asked before an intent is committed, so that what does not pass has begun nothing. A
 system is a step of the plan, and where the event names the URL, its host: one tenant's system is another's never. Of a
 system's places one organisation has a quarter at most, so that its trouble leaves room for others.
 """
@@ -26,6 +26,7 @@ _NAMED_BY_URL: Final = frozenset({"http", "subscription"})
 _ASKED_WITHIN_S: Final = 3_900.0
 """A system that nobody asked for so long is waited for by nobody (an answer may ask for an hour): it counts no more as
 away. Else one that was away when its last tenant left would count for ever."""
+_TOLD_FOR_S: Final = 3_600.0
 _REMEMBERED: Final = 10_000
 """Systems of which a few failures are remembered while nobody calls them: the events name hosts."""
 
@@ -112,6 +113,8 @@ class Gates:
         self._at_once, self._clock_s, self._log = at_once, clock_s, log
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _Gate] = {}
+        self._told_s: dict[str, float] = {}
+        self._shown: set[str] = set()
         metrics.SAGA_SYSTEMS_AWAY.set_function(self.away)
 
     async def enter(self, system: str, key: str) -> Entry:
@@ -121,28 +124,29 @@ class Gates:
         gate.asked_s = self._clock_s()
         entry = _TURNED_AWAY
         try:
-            entry = await self._place(gate, _org(key))
+            entry = await self._place(gate, key)
         finally:
             if entry.stay_s:
                 self._forget(system, gate)
         return entry
 
-    async def _place(self, gate: _Gate, org: str) -> Entry:
+    async def _place(self, gate: _Gate, key: str) -> Entry:
+        org = _org(key)
         probes = gate.circuit.open
-        if away_s := self._away_s(gate):
+        if away_s := self._away_s(gate, key):
             return Entry(away_s, is_away=True, refuses=gate.circuit.refuses)
         try:
             async with asyncio.timeout(_QUEUE_S):
                 await gate.take(org)
         except TimeoutError:
             return Entry(_BUSY_S * self._chance.uniform(0.5, 1.5))
-        if not probes and (away_s := self._away_s(gate)):
+        if not probes and (away_s := self._away_s(gate, key)):
             gate.give_back(org)  # it was found out meanwhile
             return Entry(away_s, is_away=True, refuses=gate.circuit.refuses)
         return Entry()
 
-    def _away_s(self, gate: _Gate) -> float:
-        return gate.circuit.wait_s(self._clock_s(), self._chance.random())
+    def _away_s(self, gate: _Gate, key: str) -> float:
+        return gate.circuit.wait_s(key, self._clock_s(), self._chance.random())
 
     def leave(self, system: str, key: str) -> None:
         """Give a place back."""
@@ -163,21 +167,32 @@ class Gates:
                 circuit.answered()
             case _:
                 circuit.failed(key, self._clock_s())
-        if circuit.refuses is not refused:
-            self._tell(system, answer)
+        if isinstance(answer, RefusedUs) and ((circuit.open and not was_open) or not refused):
+            self._tell(system, answer, is_closed=circuit.open)
+        elif was_open and refused and not circuit.open:
+            self._told_s.pop(system, None)
+            self._log.info("system does not refuse the operator any more", system=system)
+        self._show(system, refuses=circuit.refuses)
         return was_open and not circuit.open
 
-    def _tell(self, system: str, answer: Answer) -> None:
-        """Says once what an operator has to put right, however many tenants it stops, and once that it is."""
-        metrics.SAGA_SYSTEM_REFUSES.labels(system).set(isinstance(answer, RefusedUs))
-        if isinstance(answer, RefusedUs):
+    def _tell(self, system: str, answer: RefusedUs, *, is_closed: bool) -> None:
+        """Says what an operator has to put right: when the gate closes, and of a tenant refused alone once an hour."""
+        now_s = self._clock_s()
+        if is_closed or now_s >= self._told_s.get(system, -_TOLD_FOR_S) + _TOLD_FOR_S:
+            self._told_s[system] = now_s
             self._log.error("system refuses the operator", system=system, why=answer.reason, remedy=answer.remedy)
-        else:
-            self._log.info("system does not refuse the operator any more", system=system)
+
+    def _show(self, system: str, *, refuses: bool) -> None:
+        if refuses or system in self._shown:
+            self._shown.add(system)
+            metrics.SAGA_SYSTEM_REFUSES.labels(system).set(refuses)
 
     def away(self) -> int:
         """Returns how many systems are left alone now, of those that somebody still asks for."""
         since_s = self._clock_s() - _ASKED_WITHIN_S
+        for system in self._shown:
+            gate = self._gates.get(system)
+            self._show(system, refuses=gate is not None and gate.circuit.refuses and gate.asked_s > since_s)
         return sum(gate.circuit.open and gate.asked_s > since_s for gate in self._gates.values())
 
     def is_away(self, system: str) -> bool:

@@ -21,7 +21,7 @@ from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
 from services.core.pace import Pace
 from services.core.saga_answers import settle
-from services.core.saga_marks import Turn, hold
+from services.core.saga_marks import Turn, hold, is_at_rest
 from services.core.unwell import WAITING_FOR
 from services.provisioner.standing import Standing
 from services.provisioner.turns import Step, Turns
@@ -209,6 +209,7 @@ class Runner:
                 said.state in {State.ROLLED_BACK, State.FAILED}
                 or _is_alarming(said.reason or "")
                 or said.error_class == Verdict.EXHAUSTED
+                or (said is turn.outcomes[-1] and is_at_rest(turn.journal))
             )
             (self._log.error if needs_people else self._log.info)(
                 "outcome",

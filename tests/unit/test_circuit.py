@@ -20,16 +20,16 @@ def test_it_opens_at_the_fifth_tenant_in_a_row_and_not_before() -> None:
     circuit = Circuit()
     for number in range(FAILURES - 1):
         circuit.failed(str(number), 0.0)
-    assert circuit.wait_s(0.0, 0.5) == 0.0
+    assert circuit.wait_s("anyone", 0.0, 0.5) == 0.0
     circuit.failed("another", 0.0)
-    assert circuit.wait_s(0.0, 0.5) > 0.0
+    assert circuit.wait_s("anyone", 0.0, 0.5) > 0.0
 
 
 def test_one_tenant_opens_nothing_however_often_it_fails() -> None:
     circuit = Circuit()
     for at_s in range(100):
         circuit.failed("poison", float(at_s))
-    assert circuit.wait_s(100.0, 0.5) == 0.0
+    assert circuit.wait_s("anyone", 100.0, 0.5) == 0.0
 
 
 def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_minute() -> None:
@@ -39,12 +39,46 @@ def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_mi
         circuit.refused(str(number), 0.0)
     assert circuit.open
     assert circuit.refuses
-    assert circuit.wait_s(PROBE_S, 0.5) == 0.0
+    assert circuit.wait_s("anyone", PROBE_S, 0.5) == 0.0
     circuit.refused("probe", PROBE_S)
-    assert circuit.wait_s(PROBE_S + AWAY_S - 1, 0.5) > 0.0
-    assert circuit.wait_s(PROBE_S + AWAY_S, 0.5) == 0.0
+    assert circuit.wait_s("anyone", PROBE_S + AWAY_S - 1, 0.5) <= 1 + PROBE_S
+    assert circuit.wait_s("anyone", PROBE_S + AWAY_S, 0.5) == 0.0
     assert circuit.answered()
     assert circuit.idle
+
+
+def test_tenants_that_are_refused_alone_take_no_probe_from_others() -> None:
+    circuit, now_s, waited_s = Circuit(), 0.0, list[float]()
+    due = {"poison 1": 0.0, "poison 2": 0.0, "healthy": 100.0}
+    while now_s < 3_600.0:
+        key = min(due, key=lambda one: due[one])
+        now_s = due[key]
+        if wait_s := circuit.wait_s(key, now_s, 0.5):
+            waited_s += [wait_s] if key == "healthy" else []
+            due[key] = now_s + wait_s
+        elif key == "healthy":
+            circuit.answered()
+            due[key] = now_s + 97.0
+        else:
+            circuit.refused(key, now_s)
+            due[key] = now_s + AWAY_S
+    assert max(waited_s, default=0.0) <= AWAY_S + PROBE_S
+    assert len(waited_s) <= 2 * 3_600 / 97
+
+
+def test_refusals_in_flight_do_not_put_off_the_first_probe() -> None:
+    circuit = Circuit()
+    for number in range(10):
+        circuit.refused(str(number), 0.1 * number)
+    assert circuit.wait_s("anyone", PROBE_S + 0.2, 0.5) == 0.0
+
+
+def test_where_nobody_else_comes_a_refused_tenant_is_the_probe() -> None:
+    circuit = Circuit()
+    for key in ("a", "b"):
+        circuit.refused(key, 0.0)
+    assert circuit.wait_s("a", PROBE_S, 0.5) > 0.0
+    assert circuit.wait_s("a", 2 * PROBE_S, 0.5) == 0.0
 
 
 def test_one_tenant_that_is_refused_again_and_again_opens_nothing() -> None:
@@ -69,16 +103,16 @@ def test_an_answer_in_between_begins_the_count_anew() -> None:
 
 def test_while_it_is_open_one_at_a_time_is_let_through_and_the_others_come_at_different_times() -> None:
     circuit = opened(100.0)
-    assert circuit.wait_s(101.0, 0.0) == PROBE_S
-    assert circuit.wait_s(101.0, 1.0) == AWAY_S
-    assert circuit.wait_s(100.0 + PROBE_S, 0.5) == 0.0, "the probe"
-    assert PROBE_S < circuit.wait_s(100.0 + PROBE_S, 0.5) < AWAY_S
+    assert circuit.wait_s("anyone", 101.0, 0.0) == PROBE_S
+    assert circuit.wait_s("anyone", 101.0, 1.0) == AWAY_S
+    assert circuit.wait_s("anyone", 100.0 + PROBE_S, 0.5) == 0.0, "the probe"
+    assert PROBE_S < circuit.wait_s("anyone", 100.0 + PROBE_S, 0.5) < AWAY_S
 
 
 def test_any_answer_closes_it_and_says_so_once() -> None:
     circuit = opened()
     assert circuit.answered()
-    assert circuit.wait_s(0.0, 0.5) == 0.0
+    assert circuit.wait_s("anyone", 0.0, 0.5) == 0.0
     assert not circuit.answered()
 
 
@@ -87,7 +121,7 @@ def test_while_open_it_lets_through_at_most_one_call_each_probe_time(steps: list
     circuit, now_s, through = opened(), 0.0, list[float]()
     for later_s, fails in steps:
         now_s += later_s
-        wait_s = circuit.wait_s(now_s, 0.5)
+        wait_s = circuit.wait_s("anyone", now_s, 0.5)
         assert 0.0 <= wait_s <= AWAY_S
         if wait_s == 0.0:
             through.append(now_s)

@@ -98,11 +98,19 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
     assert not await call(gates, "middleware", "c:1", DENIED)
     for _ in range(11):
         clock.now_s += PROBE_S
-        assert (await gates.enter("middleware", "c:1")).refuses, "one probe a minute"
+        assert (await gates.enter("middleware", "d:1")).refuses, "one probe a minute"
     clock.now_s += AWAY_S
-    assert await call(gates, "middleware", "c:1", Done())
+    assert await call(gates, "middleware", "d:1", Done())
     assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 0
     assert not gates.is_away("middleware")
+
+
+async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gates: Gates, clock: Clock) -> None:
+    await call(gates, "subscriptions", "a:1", DENIED)
+    shown = metrics.SAGA_SYSTEM_REFUSES.labels("subscriptions")._value
+    assert (gates.away(), shown.get()) == (0, 1)
+    clock.now_s += 10_000
+    assert (gates.away(), shown.get()) == (0, 0)
 
 
 async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: Gates) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
@@ -190,7 +190,7 @@ def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itse
         else None
     )
     worker = Worker(world, wishes.installed(), until_us=2 * 3_600 * 10**6)
-    if (step, mode) not in {("tokens", Mode.REFUSED), ("tokens", Mode.CONTRADICTED)}:
+    if step != "tokens":  # that one was never made, as every answer said: the sweep looks again
         worker.run()
         assert worker.phase is Phase.COMPENSATING
         assert {(o.direction, o.state) for o in worker.outcomes} == {("up", "working")}
@@ -610,6 +610,84 @@ def test_a_wait_at_the_gate_counts_as_an_outage_as_well() -> None:
     worker = Worker(World(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", "middleware_exhausted")]
+
+
+def test_time_in_which_nobody_asked_gives_up_nothing() -> None:
+    world = World(modes=[Mode.WELL, Mode.RETRYABLE])
+    worker = Worker(world, Wishes().installed(), until_us=1_000_000)
+    worker.run()
+    worker.now_us += LONG_US
+    worker.until_us = 10**18
+    worker.run()
+    assert ends(worker.outcomes) == [(1, "up", "done", None)]
+
+
+def test_versions_of_the_same_wait_do_not_begin_its_clock_anew() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    world.decides = lambda s, v: Mode.RETRYABLE if (s, v) == ("crm", Verb.UPDATE) else None
+    began_us = worker.now_us
+    for minutes in range(9, 60, 9):
+        worker.until_us = began_us + minutes * 60 * 10**6
+        worker.run([(0, wishes.switched(enabled=bool(minutes % 2)))])
+    assert worker.last.reason == "waiting_for:crm"
+    assert worker.journal.standstill is not None
+    assert worker.journal.standstill.since < began_us + 20 * 60 * 10**6
+
+
+def test_a_corrected_place_is_taken_after_a_compensation_whose_system_is_gone() -> None:
+    world, wishes = World(), Wishes()
+    dead = {"on": True}
+    world.decides = lambda s, _: Mode.RETRYABLE if s == "crm" and dead["on"] else None
+    worker = Worker(world, wishes.installed(), until_us=LONG_US)
+    worker.run()
+    assert ends(worker.outcomes)[0] == (1, "up", "rolled_back", "crm_exhausted")
+    dead["on"] = False
+    worker.until_us = worker.now_us + 600 * 10**6
+    worker.run([(0, wishes.configured(size="2"))])
+    assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
+
+
+def test_what_was_given_up_for_an_outage_is_tried_again_soon_after_it() -> None:
+    text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1H"')
+    dead = {"on": True}
+    world = World(decides=lambda s, v: Mode.RETRYABLE if dead["on"] and (s, v) == ("crm", Verb.CREATE) else None)
+    worker = Worker(world, Wishes().installed(), plans=Plans(plan(text)), again=True, until_us=3_700 * 10**6)
+    worker.run()
+    rolled_us = next(said.at for said in worker.outcomes if said.state.value == "rolled_back")
+    dead["on"] = False
+    worker.until_us = 10**18
+    worker.run()
+    assert worker.last.state.value == "done"
+    assert worker.last.at - rolled_us < 200 * 10**6
+
+
+def test_a_create_that_is_contradicted_is_not_asked_for_ever_once_something_else_is_wanted() -> None:
+    world, wishes = World(), Wishes()
+    world.decides = lambda s, v: {
+        ("middleware", Verb.CREATE): Mode.LOST_WITHOUT,
+        ("middleware", Verb.READ): Mode.CONTRADICTED,
+    }.get((s, v))
+    worker = Worker(world, wishes.installed(), until_us=600 * 10**6)
+    worker.run()
+    assert worker.last.reason == "middleware_contradicted"
+    world.calls.clear()
+    world.decides = lambda s, v: Mode.CONTRADICTED if (s, v) == ("middleware", Verb.READ) else None
+    worker.until_us = 10**18
+    worker.run([(0, wishes.configured(size="2"))])
+    assert next(verb for step, verb, *_ in world.calls if step == "middleware") is Verb.CREATE
+    assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
+
+
+def test_answers_of_two_sorts_by_turns_are_not_said_by_turns() -> None:
+    world, wishes = World(), Wishes()
+    worker = _active(world, wishes)
+    turns = cycle([Mode.REFUSED, Mode.RETRYABLE])
+    world.decides = lambda s, v: next(turns) if (s, v) == ("crm", Verb.DELETE) else None
+    worker.until_us = worker.now_us + 7_200 * 10**6
+    said = len(worker.outcomes)
+    worker.run([(0, wishes.uninstalled())])
+    assert [(o.state, o.reason) for o in worker.outcomes[said:]] == [("working", None), ("failed", "crm_refused")]
 
 
 def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
