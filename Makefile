@@ -94,6 +94,7 @@ faults: $(READY) ## the long form of the fault tests, three hours: kills of ever
 	@$(BIN)/python -m tests.faults.outages
 	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
+	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q tests/integration/test_acls.py
 	@$(BIN)/python -m tests.faults.histories --count 100000
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 	@$(BIN)/python -m tests.faults.fuzz_timing

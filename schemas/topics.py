@@ -1,6 +1,7 @@
 """The journey as a table: every topic, who writes it, who reads it, how long it keeps what.
 
-Rule: a topic name is written here and nowhere else. Partition counts are equal on all topics and never change
+Rule: a topic name is written here and nowhere else, and so is who writes and reads it: `schemas.rights` derives from it
+what each service must be allowed. Partition counts are equal on all topics and never change
 (the partition of a key is its order); the partitioner is murmur2 everywhere (librdkafka's default is another one).
 """
 
@@ -20,6 +21,13 @@ ROW_MAX_BYTES = RECORD_MAX_BYTES - 65_536
 LEDGER_APP = "lifecycle-ledger"
 """Faust's application id: the consumer group of the ledger and the prefix of its changelogs."""
 
+PROVISIONER_GROUP = "lifecycle-provisioner"
+"""The consumer group of the provisioners."""
+
+LOOKS_GROUP = "lifecycle-looks"
+"""The group that readers without a group name. Nobody joins it, and nothing is committed to it; but librdkafka gives no
+consumer without a name, and asks the cluster twice a second who coordinates it (docs/decisions/0024)."""
+
 
 class Table(StrEnum):
     """The two changelog-backed tables of the ledger."""
@@ -35,8 +43,8 @@ class Topic:
     Attributes:
         name: Without the prefix of the installation.
         keyed: The key is always `orgId:integrationId`; else it may be absent.
-        writers: The only services that may write it.
-        readers: Who reads it.
+        writers: The only ones that may write it; `operator` is the program `lifecycle` in an operator's hands.
+        readers: Who reads it, likewise.
         retention_ms: How long a record stays; None for a compacted topic.
         restricted: May hold secrets and personal data; readable only by the services named.
         log_append_time: The broker's clock stamps the records (log time of the ledger).
@@ -64,21 +72,23 @@ class Topic:
 
 
 RECEIVED = Topic(
-    "lifecycle.received", True, ("ingress", "reconciler"), ("ledger",), 7 * DAY_MS,
+    # The ledger asks for re-checks there; `lifecycle reconcile --now` publishes what it saw.
+    "lifecycle.received", True, ("ingress", "ledger", "reconciler", "operator"), ("ledger",), 7 * DAY_MS,
     restricted=True, log_append_time=True,
 )  # fmt: skip
-EVENTS = Topic("lifecycle.events", True, ("ledger",), ("downstream", "operators"), 30 * DAY_MS)
+EVENTS = Topic("lifecycle.events", True, ("ledger",), ("operator", "downstream"), 30 * DAY_MS)
 DESIRED = Topic("lifecycle.desired", True, ("ledger",), ("provisioner",), 7 * DAY_MS, restricted=True)
-OUTCOMES = Topic("lifecycle.outcomes", True, ("provisioner",), ("ledger", "provisioner", "downstream"), 30 * DAY_MS)
-TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "downstream", "reconciler", "operators"), None)
-AUDIT = Topic(
-    "lifecycle.audit",
-    True,
-    ("ledger", "provisioner", "operators", "reconciler"),
-    ("archive", "operators"),
-    400 * DAY_MS,
+OUTCOMES = Topic(
+    "lifecycle.outcomes", True, ("provisioner",), ("ledger", "provisioner", "operator", "downstream"), 30 * DAY_MS
 )
-DEAD_LETTERS = Topic("lifecycle.dead-letters", False, ("all",), ("operators",), 30 * DAY_MS, restricted=True)
+TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "reconciler", "operator", "downstream"), None)
+AUDIT = Topic(
+    # The provisioner archives the trail of a tenant that is gone.
+    "lifecycle.audit", True, ("ledger", "provisioner"), ("provisioner", "operator"), 400 * DAY_MS
+)  # fmt: skip
+DEAD_LETTERS = Topic(
+    "lifecycle.dead-letters", False, ("ingress", "ledger", "provisioner"), ("people",), 30 * DAY_MS, restricted=True
+)
 
 
 def changelog(table: Table) -> Topic:
@@ -96,3 +106,13 @@ TOPICS: tuple[Topic, ...] = (
 def named(topic: Topic, prefix: str = "") -> str:
     """The topic's name in this installation; tests and shared clusters set a prefix."""
     return prefix + topic.name
+
+
+def looks_group(topic: str) -> str:
+    """The group that a reader without a group names, in the installation of a topic.
+
+    Args:
+        topic: With the prefix.
+    """
+    names = (known.name for known in TOPICS if topic.endswith(known.name))
+    return topic.removesuffix(next(names, topic)) + LOOKS_GROUP

@@ -12,8 +12,9 @@ from typing import Any, Final
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from schemas.topics import looks_group
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, is_denial, to_read
 
 _BATCH: Final = 1_000
 _POLL_S: Final = 1.0
@@ -80,7 +81,7 @@ class AuditTrail:
         try:
             return await asyncio.to_thread(self._scan, partition, first, keys)
         except KafkaException as error:
-            return KafkaError(error.args[0].name())
+            return fault(error.args[0], *to_read(self._topic))
         except KafkaError as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever it is, each of the wishes must hear of it, or waits for ever
@@ -94,6 +95,8 @@ class AuditTrail:
             raise KafkaError(error.args[0].name()) from None
         finally:
             consumer.close()
+        if found is not None and is_denial(found.error):
+            raise fault(found.error, *to_read(self._topic))
         if found is None or found.error or not found.partitions:
             raise KafkaError(f"{self._topic}: no such topic")
         return len(found.partitions)
@@ -101,7 +104,7 @@ class AuditTrail:
     def _consumer(self) -> Consumer:
         return clients.consumer(
             self._config,
-            group_id="lifecycle-archive",  # librdkafka wants one; it is never joined and nothing is committed
+            group_id=looks_group(self._topic),
             auto_offset_reset="error",  # records that retention took meanwhile are no reason to skip others
             enable_partition_eof=True,
             fetch_wait_max_ms=20,
@@ -128,7 +131,7 @@ class AuditTrail:
                 for message in messages:
                     error, offset = message.error(), int(message.offset() or 0)
                     if error is not None and error.code() != ends.END:
-                        raise KafkaError(error.name())
+                        raise fault(error, *to_read(self._topic))
                     position = offset if error is not None else offset + 1
                     key, value = message.key(), message.value()
                     if error is None and key in found and value is not None and position <= span.end:

@@ -21,8 +21,9 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka import Message as LibrdkafkaMessage
 
 from schemas.codec import Headers
+from schemas.rights import Right
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, to_read
 
 T = TypeVar("T")
 
@@ -86,6 +87,7 @@ class Consumer:
             session_timeout_s: How long a silent member keeps its partitions.
         """
         self._topic = topic
+        self._needed = to_read(topic, group)
         self._fault: Exception | None = None
         self.has_joined = False
         """The group gave this member its partitions, be they none."""
@@ -111,10 +113,10 @@ class Consumer:
             OffsetLoss: see the rule.
             KafkaError: the broker says no; a broker that is only away is waited for.
         """
-        messages = await asyncio.to_thread(guarded, lambda: self._consumer.consume(limit, wait_s))
+        messages = await asyncio.to_thread(self._guarded, lambda: self._consumer.consume(limit, wait_s))
         if self._fault is not None:
             raise self._fault
-        return [_fetched(message) for message in messages if _is_record(message)]
+        return [_fetched(message) for message in messages if _is_record(message, self._needed)]
 
     async def commit(self, records: Sequence[Fetched]) -> None:
         """Say that everything up to these records is dealt with.
@@ -126,7 +128,7 @@ class Consumer:
         for record in records:
             newest[record.partition] = max(newest.get(record.partition, 0), record.offset + 1)
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in newest.items()]
-        await asyncio.to_thread(guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+        await asyncio.to_thread(self._guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     async def has_committed(self) -> bool:
         """True when the group has an offset for any partition of the topic.
@@ -134,7 +136,7 @@ class Consumer:
         Raises:
             KafkaError: no broker answers.
         """
-        return await asyncio.to_thread(guarded, self._has_committed)
+        return await asyncio.to_thread(self._guarded, self._has_committed)
 
     async def close(self) -> None:
         """Leave the group, or let it notice by itself that we are gone: nobody waits longer than 5 s for that."""
@@ -142,7 +144,7 @@ class Consumer:
 
         def leave() -> None:
             with suppress(Exception):  # what is said on leaving changes nothing
-                guarded(self._consumer.close)
+                self._guarded(self._consumer.close)
             with suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(left.set)
 
@@ -151,6 +153,9 @@ class Consumer:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await left.wait()
+
+    def _guarded(self, ask: Callable[[], T]) -> T:
+        return guarded(ask, *self._needed)
 
     def _has_committed(self) -> bool:
         found = self._consumer.list_topics(self._topic, timeout=_ASK_S / 2).topics.get(self._topic)
@@ -161,7 +166,7 @@ class Consumer:
     def _on_assign(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
         """Start where the group stands; runs inside `consume`, so a fault is kept for `batch` to raise."""
         try:
-            guarded(lambda: self._begin(consumer, partitions))
+            self._guarded(lambda: self._begin(consumer, partitions))
         except Exception as error:  # noqa: BLE001 - kept, and raised by `batch`
             self._fault = error
 
@@ -185,10 +190,15 @@ def _place(committed: TopicPartition, span: ends.Span) -> TopicPartition:
     return committed
 
 
-def guarded(ask: Callable[[], T]) -> T:
+def guarded(ask: Callable[[], T], *needed: Right) -> T:
     """Returns what librdkafka answers; whatever else comes out of it is an exception, and one that Python knows.
 
+    Args:
+        ask: Of librdkafka.
+        needed: The rights of the reader.
+
     Raises:
+        Denied: the cluster does not allow it.
         KafkaError: librdkafka or the broker says no.
         OffsetLoss: as it was raised.
         RuntimeError: something that is no exception at all came out.
@@ -196,24 +206,29 @@ def guarded(ask: Callable[[], T]) -> T:
     try:
         return ask()
     except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
+        raise fault(error.args[0], *needed) from None
     except Exception:
         raise
     except:  # noqa: E722 - confluent_kafka lets its KafkaError, which is no exception, out of a callback
         raise RuntimeError(f"librdkafka: {sys.exc_info()[1]!r}") from None
 
 
-def fault_of(error: confluent_kafka.KafkaError) -> OffsetLoss | KafkaError | None:
-    """What is wrong when a note comes instead of a record; None when librdkafka mends it by itself."""
+def fault_of(error: confluent_kafka.KafkaError, *needed: Right) -> OffsetLoss | KafkaError | None:
+    """What is wrong when a note comes instead of a record; None when librdkafka mends it by itself.
+
+    Args:
+        error: The note.
+        needed: The rights of the reader.
+    """
     if error.code() in _OUTSIDE:
         return OffsetLoss(error.str())
     if error.code() in _PASSING:
         return None
     # A fatal error has one name for all causes; its text has the cause.
-    return KafkaError(error.str() if error.code() == _FATAL else error.name())
+    return KafkaError(error.str(), error.name()) if error.code() == _FATAL else fault(error, *needed)
 
 
-def _is_record(message: LibrdkafkaMessage) -> bool:
+def _is_record(message: LibrdkafkaMessage, needed: Sequence[Right]) -> bool:
     """False for a note that passes by itself.
 
     Raises:
@@ -221,8 +236,8 @@ def _is_record(message: LibrdkafkaMessage) -> bool:
         KafkaError: it does not pass.
     """
     error = message.error()
-    if error is not None and (fault := fault_of(error)) is not None:
-        raise fault
+    if error is not None and (told := fault_of(error, *needed)) is not None:
+        raise told
     return error is None
 
 

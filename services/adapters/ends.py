@@ -9,15 +9,16 @@ whoever needs all of a partition is told, and does not take a part for the whole
 
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
 from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
 
 from services.adapters.clients import passes
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, to_read
 
 END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 500
@@ -79,17 +80,22 @@ def spans(admin: AdminClient, places: Collection[Place], timeout_s: float) -> di
             for spec, level in questions
         ] if asked else []  # fmt: skip
         first, stable, end = (
-            {(place.topic, place.partition): future.result(max(0.0, deadline_s - time.monotonic())).offset
+            {(place.topic, place.partition): _answer(place.topic, future, deadline_s)
              for place, future in answer.items()}
             for answer in answers or ({}, {}, {})
         )  # fmt: skip
-    except KafkaException as error:
-        code = error.args[0]
-        raise (Electing if code.code() in _ELECTING else KafkaError)(code.name()) from None
     except TimeoutError:
         raise KafkaError(f"{', '.join(sorted({topic for topic, _ in places}))}: no answer in {timeout_s:g} s") from None
     # Asked in this order: what was written meanwhile makes the end later, and nothing else.
     return {place: Span(first[place], min(stable[place], end[place]), end[place]) for place in places}
+
+
+def _answer(topic: str, future: "Future[Any]", deadline_s: float) -> int:
+    try:
+        return int(future.result(max(0.0, deadline_s - time.monotonic())).offset)
+    except KafkaException as error:
+        code = error.args[0]
+        raise Electing(code.name()) if code.code() in _ELECTING else fault(code, *to_read(topic)) from None
 
 
 def settled(admin: AdminClient, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
@@ -121,7 +127,7 @@ def held(spans: Mapping[Place, Span]) -> str:
 
 
 def last_records(
-    consumer: Consumer, ranges: Mapping[Place, tuple[int, int]], *, timeout_s: float
+    consumer: Consumer, ranges: Mapping[Place, tuple[int, int]], *, timeout_s: float, group: str | None = None
 ) -> dict[Place, Message]:
     """Returns the last record of each range of offsets; a range without any is absent. Blocks.
 
@@ -129,6 +135,7 @@ def last_records(
         consumer: With `enable.partition.eof`; its assignment is replaced.
         ranges: First offset, and the one behind the last that counts; both inside what can be read.
         timeout_s: How long the broker may be silent.
+        group: The consumer's group; None: it has none.
 
     Raises:
         KafkaError: the broker refuses, or was silent too long.
@@ -138,7 +145,7 @@ def last_records(
     left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
     while left:
         starts = {place: max(first, end - back) for place, (first, end) in left.items()}
-        found |= _last_since(consumer, starts, {place: end for place, (_, end) in left.items()}, timeout_s)
+        found |= _last_since(consumer, starts, {place: end for place, (_, end) in left.items()}, timeout_s, group)
         # Before `starts` nothing was looked at yet, where there is something before.
         left = {
             place: (first, starts[place])
@@ -150,7 +157,7 @@ def last_records(
 
 
 def _last_since(
-    consumer: Consumer, starts: Mapping[Place, int], ends: Mapping[Place, int], timeout_s: float
+    consumer: Consumer, starts: Mapping[Place, int], ends: Mapping[Place, int], timeout_s: float, group: str | None
 ) -> dict[Place, Message]:
     """The last record before each end, of those that stand at the start or behind."""
     found: dict[Place, Message] = {}
@@ -170,7 +177,7 @@ def _last_since(
             place, offset, error = (str(message.topic()), message.partition() or 0), message.offset(), message.error()
             if error is not None and error.code() != END:
                 if not passes(error):
-                    raise KafkaError(error.name())
+                    raise fault(error, *to_read(message.topic() or next(iter(starts))[0], group))
                 continue
             if place not in left or offset is None:
                 continue

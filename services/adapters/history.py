@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
-from confluent_kafka import KafkaError as Code
 
 from schemas.codec import texts
+from schemas.topics import looks_group
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, is_denial, to_read
 
 _BATCH: Final = 500
 _HELD_S: Final = 5.0
@@ -56,8 +56,9 @@ class Follower:
             KafkaError: no broker answers, or a topic does not exist.
         """
         self._consumer = clients.consumer(
-            config, group_id="lifecycle-looks", enable_partition_eof=True, fetch_wait_max_ms=50
+            config, group_id=looks_group(topics[0]), enable_partition_eof=True, fetch_wait_max_ms=50
         )
+        self._first = topics[0]
         self._ends: set[tuple[str, int]] = set()
         try:
             places = [
@@ -98,7 +99,7 @@ class Follower:
             elif error.code() == ends.END:
                 self._ends.add((str(message.topic()), int(message.partition() or 0)))
             elif not clients.passes(error):
-                raise KafkaError(error.name())
+                raise fault(error, *to_read(str(message.topic() or self._first)))
         return found
 
     def close(self) -> None:
@@ -120,8 +121,8 @@ def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
         KafkaException: no broker answers.
     """
     found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-    if found is not None and found.error and found.error.code() == Code.TOPIC_AUTHORIZATION_FAILED:
-        raise KafkaError(f"Describe on topic {topic}: {found.error.name()}")
+    if found is not None and is_denial(found.error):
+        raise fault(found.error, *to_read(topic))
     if found is None or found.error:
         raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
     return list(found.partitions)
@@ -160,7 +161,11 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
             records back.
     """
     consumer = clients.consumer(
-        config, group_id=group or "lifecycle-looks", enable_partition_eof=True, auto_offset_reset="earliest", **_SPARING
+        config,
+        group_id=group or looks_group(topic),
+        enable_partition_eof=True,
+        auto_offset_reset="earliest",
+        **_SPARING,
     )
     try:
         places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
@@ -172,9 +177,10 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
             end = stands.get(place, span.end)
             if span.first < end <= span.end:  # else nobody has read of this log, or more than there is
                 wanted[place] = (span.first, end)
-        return [_kept(message) for message in ends.last_records(consumer, wanted, timeout_s=timeout_s).values()]
+        found = ends.last_records(consumer, wanted, timeout_s=timeout_s, group=group)
+        return [_kept(message) for message in found.values()]
     except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
+        raise fault(error.args[0], *to_read(topic, group)) from None
     finally:
         consumer.close()
 

@@ -15,7 +15,8 @@ from typing import Any, Final, cast
 import confluent_kafka
 
 from schemas.codec import Message
-from schemas.topics import PARTITIONER, RECORD_MAX_BYTES
+from schemas.rights import Operation, Resource, Right
+from schemas.topics import PARTITIONER, RECORD_MAX_BYTES, looks_group
 from services.adapters.seldom import LIBRDKAFKA
 from services.adapters.settings import Unusable
 
@@ -38,6 +39,14 @@ ABOUT_THE_RECORD: Final = frozenset({
 })  # fmt: skip
 """librdkafka's names for what Kafka has against one record or one topic, and not because it is in trouble itself."""
 
+_DENIALS: Final = {
+    "TOPIC_AUTHORIZATION_FAILED": Resource.TOPIC,
+    "GROUP_AUTHORIZATION_FAILED": Resource.GROUP,
+    "CLUSTER_AUTHORIZATION_FAILED": None,
+}
+"""librdkafka's names for what the cluster's authorizer refuses, and on what. No request of ours needs a right on the
+cluster: a producer that may write a topic may be idempotent (Kafka 3.0, KIP-679)."""
+
 
 UNSEEN: Final = "_UNSEEN"
 NOT_AS_TABLE: Final = "_NOT_AS_TABLE"
@@ -45,11 +54,59 @@ NOT_AS_TABLE: Final = "_NOT_AS_TABLE"
 
 
 class KafkaError(Exception):
-    """A record was not written, or may not have been: `reason` is librdkafka's own name for it."""
+    """A record was not written, or may not have been, or the cluster does not do what it was asked.
 
-    def __init__(self, reason: str) -> None:
+    Attributes:
+        reason: Why: a sentence, or librdkafka's own name for it.
+        code: librdkafka's own name; the reason itself where there is none.
+    """
+
+    def __init__(self, reason: str, code: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.code = code or reason
+
+
+class Denied(KafkaError):
+    """The cluster does not allow it: the reason names the right that is missing, and who prints the line for it."""
+
+
+def not_allowed(rights: str, principal: str = "the principal of this client") -> str:
+    """The sentence about rights that are missing, with the remedy."""
+    return f"{principal} lacks {rights}; `lifecycle topics acls` prints the lines that give it"
+
+
+def is_denial(error: confluent_kafka.KafkaError | None) -> bool:
+    """True if the cluster's authorizer refuses."""
+    return error is not None and error.name() in _DENIALS
+
+
+def fault(error: confluent_kafka.KafkaError, *needed: Right) -> KafkaError:
+    """The error of ours for one of librdkafka's.
+
+    Args:
+        error: Of a request.
+        needed: The rights that the request needs; at least one.
+
+    Returns:
+        A `Denied` that names the right that is missing, or a KafkaError with librdkafka's name.
+    """
+    if not is_denial(error):
+        return KafkaError(error.name())
+    refused = [right for right in needed if right.resource is _DENIALS[error.name()]] or needed
+    return Denied(not_allowed(", ".join(map(str, refused))), error.name())
+
+
+def to_read(topic: str, group: str | None = None) -> tuple[Right, Right]:
+    """Returns the rights that a reader needs.
+
+    Args:
+        topic: With the prefix.
+        group: The consumer group, with the prefix; None: the reader has none.
+    """
+    looks = Right(Resource.GROUP, looks_group(topic), Operation.DESCRIBE)
+    member = looks if group is None else Right(Resource.GROUP, group, Operation.READ)
+    return Right(Resource.TOPIC, topic, Operation.READ), member
 
 
 class QueueFull(KafkaError):
@@ -129,6 +186,7 @@ class Producer:
             "message.max.bytes": RECORD_MAX_BYTES,
             "queue.buffering.max.messages": 500_000,
         }
+        self._fatal: confluent_kafka.KafkaError | None = None
         try:
             self._producer = confluent_kafka.Producer(config | ours, logger=LIBRDKAFKA)
         except confluent_kafka.KafkaException as error:
@@ -148,6 +206,11 @@ class Producer:
     def unacknowledged(self) -> int:
         """Records sent and not yet reported on."""
         return len(self._open)
+
+    @property
+    def fatal(self) -> str:
+        """Why nothing will ever be written again; empty text while something may be."""
+        return "" if self._fatal is None else str(self._fatal.str())
 
     @property
     def sent(self) -> int:
@@ -174,7 +237,8 @@ class Producer:
         except BufferError:
             raise QueueFull("queue full") from None
         except confluent_kafka.KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
+            told = self._fatal if self._fatal is not None and error.args[0].fatal() else error.args[0]
+            raise fault(told, _to_write(topic)) from None
         self._sent = number
         self._open[number] = None
         self._open_bytes += size_bytes
@@ -235,13 +299,21 @@ class Producer:
     def _poll(self) -> None:
         try:
             while not self._stopping:
-                self._producer.poll(0.1)
+                self._poll_once()
         except:  # noqa: E722 - also what is no exception (confluent_kafka's KafkaError)
             if self._stopping or self._loop.is_closed():
                 return
             # Without this thread no report comes any more: whoever waits for one would wait for ever.
             LIBRDKAFKA.critical("the thread of delivery reports ended; the process ends with it", exc_info=True)
             os._exit(_ENDED)
+
+    def _poll_once(self) -> None:
+        try:
+            self._producer.poll(0.1)
+        except confluent_kafka.KafkaException as error:
+            if not (error.args[0].fatal() and is_denial(error.args[0])):
+                raise
+            self._fatal = error.args[0]  # raised once; reports go on coming, and each names the right
 
     def _drain(self) -> None:
         # Cleared first: a report that comes while we drain asks for a wake-up of its own.
@@ -251,7 +323,7 @@ class Producer:
             del self._open[sent.number]
             self._open_bytes -= sent.size_bytes
             if sent.on_report is not None:
-                sent.on_report(Ack(sent.written) if sent.error is None else KafkaError(sent.error.name()))
+                sent.on_report(Ack(sent.written) if sent.error is None else _unwritten(sent))
         queueing, self._queueing = self._queueing, []
         for future in queueing:
             if not future.done():
@@ -266,3 +338,11 @@ class Producer:
             self._barriers.remove(barrier)
             if not barrier[1].done():
                 barrier[1].set_result(None)
+
+
+def _unwritten(sent: _Sent) -> KafkaError:
+    return fault(sent.error, _to_write(cast("str", sent.written.topic())))
+
+
+def _to_write(topic: str) -> Right:
+    return Right(Resource.TOPIC, topic, Operation.WRITE)

@@ -16,7 +16,7 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient
 
 from schemas.topics import TOPICS, named
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import Denied, KafkaError
 from services.adapters.settings import Unusable
 
 REACH_S: Final = 5.0
@@ -94,7 +94,7 @@ def reach(config: Mapping[str, Any], *, prefix: str = "", timeout_s: float = REA
 
 def refusal(error: KafkaError) -> bool:
     """True if the cluster answered and said no: to a login, or for want of a right."""
-    return isinstance(error, LoginRefused) or any(name in error.reason for name in _DENIED)
+    return isinstance(error, LoginRefused | Denied) or any(name in error.reason for name in _DENIED)
 
 
 def in_words(error: KafkaError) -> str:

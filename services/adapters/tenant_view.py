@@ -14,10 +14,10 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from schemas import codec
 from schemas.tenant import Tenant
-from schemas.topics import TENANTS, named
+from schemas.topics import TENANTS, looks_group, named
 from schemas.values import Key
 from services.adapters import clients, ends, history
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, to_read
 
 _BATCH: Final = 1000
 _PAUSE_S: Final = 0.1
@@ -36,8 +36,7 @@ class TenantView:
         self._topic = named(TENANTS, prefix)
         self._consumer = clients.consumer(
             config,
-            # Assigned by hand and never committed: the name only satisfies the client.
-            group_id=f"{prefix}lifecycle-view",
+            group_id=looks_group(self._topic),
             auto_offset_reset="earliest",
             enable_partition_eof=True,
         )
@@ -92,7 +91,7 @@ class TenantView:
             error, partition, offset = message.error(), message.partition(), message.offset()
             if error is not None and error.code() != ends.END:
                 if not clients.passes(error):
-                    raise KafkaError(error.name())
+                    raise fault(error, *to_read(self._topic))
                 continue
             if partition is None or offset is None:
                 continue
@@ -114,7 +113,7 @@ class TenantView:
             time.sleep(_PAUSE_S)
             return None
         except KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
+            raise fault(error.args[0], *to_read(self._topic)) from None
         return {number: span.end for (_, number), span in spans.items()}
 
     def _begin(self, timeout_s: float) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
 
+from schemas.rights import Operation, Resource, Right
 from services.adapters import clients
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,6 @@ def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 continue
-            raise KafkaError(f"Describe on topic {name}: {error.args[0].name()}") from None
+            raise fault(error.args[0], Right(Resource.TOPIC, name, Operation.DESCRIBE)) from None
         found[name] = Described(len(topic.partitions), str(topic.topic_id))
     return found

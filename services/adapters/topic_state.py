@@ -16,11 +16,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
+from schemas.rights import Operation, Resource, Right
 from services.adapters import clients
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, is_denial
 
 _ABSENT: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
-_FORBIDDEN: Final = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 _CONFIG_EVERY: Final = 15
 """Looks between two questions for settings: they change seldom, and a look is every few seconds."""
 
@@ -47,13 +47,16 @@ class Topic:
 class TopicLook:
     """Asks about the same topics again and again. Use from one thread at a time."""
 
-    def __init__(self, config: dict[str, Any], names: Collection[str], *, timeout_s: float) -> None:
+    def __init__(
+        self, config: dict[str, Any], names: Collection[str], *, timeout_s: float, only_read: Collection[str] = ()
+    ) -> None:
         """Prepare; the first look connects.
 
         Args:
             config: librdkafka's connection settings.
             names: Full names of topics.
             timeout_s: Of each of four questions.
+            only_read: Those of the names that nothing is written to.
 
         Raises:
             Unusable: librdkafka does not know a setting, or not its value.
@@ -63,6 +66,7 @@ class TopicLook:
         self._admin = clients.admin(config)
         self._names = list(names)
         self._timeout_s = timeout_s
+        self._only_read = only_read
         self._looks = 0
         self._configs: dict[str, Mapping[str, str] | None] = {}
 
@@ -111,11 +115,11 @@ class TopicLook:
         try:
             return future.result(2 * self._timeout_s)
         except KafkaException as error:
-            told = error.args[0].name()
-            if told in _ABSENT:
+            if error.args[0].name() in _ABSENT:
                 return None
-            if told in _FORBIDDEN:
-                raise KafkaError(f"{name}: this principal may not describe it ({told})") from None
+            if is_denial(error.args[0]):
+                implied_by = Operation.READ if name in self._only_read else Operation.WRITE
+                raise fault(error.args[0], Right(Resource.TOPIC, name, implied_by)) from None
             raise self._silence() from None
         except TimeoutError:
             raise self._silence() from None
@@ -141,7 +145,7 @@ class TopicLook:
             try:
                 entries = future.result(2 * self._timeout_s)
             except KafkaException as error:
-                if error.args[0].name() not in _FORBIDDEN:
+                if not is_denial(error.args[0]):
                     raise self._silence() from None
                 found[resource.name] = None
             except TimeoutError:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
     AdminClient,
     ConfigResource,
@@ -17,9 +17,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
+from schemas.rights import Operation, Resource, Right
 from schemas.topics import TOPICS, named
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, is_denial
+from services.adapters.topic_description import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,17 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
         KafkaError: no broker answers, or a right is missing.
     """
     admin = clients.admin(config)
-    try:
-        present = admin.list_topics(timeout=timeout_s).topics
-    except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
     wanted = {named(topic, prefix): topic for topic in TOPICS}
-    _prove_absent(admin, [name for name in wanted if name not in present], timeout_s)
+    # Asked for one by one: in a list of all, a topic that we may not see would be one that is not there.
+    present = describe(config, wanted, timeout_s)
     found = [name for name in wanted if name in present]
-    counts = {name: len(present[name].partitions) for name in found}
+    counts = {name: present[name].partitions for name in found}
     conflicts = _conflicts(admin, counts, partitions, timeout_s) if set(counts.values()) - {partitions} else ()
     differs = {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
     for resource, future in (admin.describe_configs(resources) if resources else {}).items():
-        actual = _answered("DescribeConfigs", resource.name, future, timeout_s)
+        right = Right(Resource.TOPIC, resource.name, Operation.DESCRIBE_CONFIGS)
+        actual = _answered(right, future, timeout_s)
         want = _config(wanted[resource.name].config, replication)
         odd = {n: v for n, v in want.items() if n not in actual or not _suffices(n, actual[n].value, v)}
         if odd:
@@ -107,23 +107,7 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     return Plan(tuple(name for name in wanted if name not in present), differs, conflicts)
 
 
-def _prove_absent(admin: AdminClient, names: list[str], timeout_s: float) -> None:
-    """Ask for topics by name: a listing leaves out those that the principal may not see.
-
-    Raises:
-        KafkaError: one of them may be there.
-    """
-    if not names:
-        return
-    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
-        try:
-            _answered("Describe", name, future, timeout_s)
-        except KafkaError as error:
-            if "UNKNOWN_TOPIC_OR_PART" not in error.reason:
-                raise
-
-
-def _answered(right: str, topic: str, future: "Future[Any]", timeout_s: float) -> Any:
+def _answered(right: Right, future: "Future[Any]", timeout_s: float) -> Any:
     """What a broker answers about one topic.
 
     Raises:
@@ -132,9 +116,9 @@ def _answered(right: str, topic: str, future: "Future[Any]", timeout_s: float) -
     try:
         return future.result(timeout_s)
     except KafkaException as error:
-        raise KafkaError(f"{right} on topic {topic}: {error.args[0].name()}") from None
+        raise fault(error.args[0], right) from None
     except TimeoutError:
-        raise KafkaError(f"{right} on topic {topic}: no answer within {timeout_s:g} s") from None
+        raise KafkaError(f"{right}: no answer within {timeout_s:g} s") from None
 
 
 def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 10.0) -> Plan:
@@ -159,10 +143,10 @@ def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: 
         try:
             future.result(timeout_s)
         except KafkaException as error:
-            reason = error.args[0]
-            if reason.name() != "TOPIC_ALREADY_EXISTS":
-                told = reason.name() if reason.name().endswith("AUTHORIZATION_FAILED") else reason.str()
-                raise KafkaError(f"Create on topic {name}: {told}") from None
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                if is_denial(error.args[0]):
+                    raise fault(error.args[0], Right(Resource.TOPIC, name, Operation.CREATE)) from None
+                raise KafkaError(f"{name}: {error.args[0].str()}") from None
         except TimeoutError:
             raise KafkaError(f"Create on topic {name}: no answer within {timeout_s:g} s") from None
     return todo

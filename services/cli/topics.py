@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import environment
+from services.cli.acls import Format
 from services.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
@@ -92,6 +93,35 @@ def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
 def _to_configure(name: str, odd: "Mapping[str, str]") -> str:
     wanted = ",".join(f"{setting}={value}" for setting, value in odd.items())
     return f"{name} is set in another way: `kafka-configs --alter --topic {name} --add-config {wanted}`"
+
+
+@topics.command()
+def acls(
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=NAME", help="As whom a service logs in; may be repeated. lifecycle-SERVICE else."
+        ),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="For whom.")] = Format.KAFKA_ACLS,
+    cluster: Annotated[str, typer.Option(help="Of Strimzi users: the name of the Kafka object.")] = "my-cluster",
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Print the least rights of each service on a cluster with ACLs; TOPIC_PREFIX counts. Asks nobody."""
+    from services.adapters import settings
+    from services.cli import acls as forms
+    from services.cli import show
+
+    named = forms.principals(principal or ())
+    given = forms.of_principals(named, settings.read(environment.operator(state_dir)).topic_prefix)
+    if as_json:
+        show.as_json(forms.as_objects(given, named))
+    elif form is Format.STRIMZI:
+        print("\n---\n".join(forms.as_strimzi(given, cluster)))
+    else:
+        for line in forms.as_commands(given):
+            print(line)
 
 
 def _arguments(settings: "Settings") -> dict[str, Any]:

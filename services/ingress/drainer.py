@@ -146,9 +146,9 @@ class Drainer:
             for topic, message in messages:
                 await self._producer.acked(topic, message)
         except KafkaError as error:
-            self._on_failure(error.reason)
+            self._on_failure(error.code)
             self._telling.drained("failed")
-            return error.reason
+            return error.code
         self._telling.drained("expired" if expired else "written")
         return ""
 

@@ -18,11 +18,13 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from schemas.rights import Operation, Service
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters import clock, files, logs, metrics
 from services.adapters.kafka import Producer
 from services.adapters.keyring_watch import KeyringWatch
 from services.adapters.listening import listen
+from services.adapters.rights import RightsWatch
 from services.adapters.settings import Settings, Unusable
 from services.core.breaker import State
 from services.ingress.app import Application
@@ -65,6 +67,8 @@ _ANSWERS_S: Final = 3
 """What is owed when listening ends is answered within this: no answer takes longer than 2.7 s."""
 
 _CLOSE_S: Final = 5.0
+_SPARED: Final = frozenset({Operation.DESCRIBE_CONFIGS})
+"""Without it topics are not compared with the table, and every delivery is taken."""
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class _Health:
     """What `/readyz` says; empty text is well."""
 
     watch: KafkaWatch
+    rights: RightsWatch
     draining: str = ""
     fatal: bool = False
     spools: Spools | None = None
@@ -83,7 +88,8 @@ class _Health:
         """Why a delivery would not be written to Kafka now."""
         failing = "" if self.writer is None else self.writer.failures.said(asyncio.get_running_loop().time())
         is_open = self.spools is not None and self.spools.breaker.state is not State.CLOSED
-        return self.watch.fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
+        fault = self.rights.fault or self.watch.fault
+        return fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 
     def checks(self) -> dict[str, str]:
         """Faults that keep us from taking deliveries; with room in the spool a Kafka that is away is none."""
@@ -92,7 +98,7 @@ class _Health:
 
     def notes(self) -> dict[str, str]:
         """What is not as it should be, and keeps nobody from taking deliveries."""
-        notes = {"keyring": self.keyring(), "topics": self.watch.notes}
+        notes = {"keyring": self.keyring(), "topics": self.watch.notes, "rights": self.rights.note}
         if (spools := self.spools) is not None:
             if (fault := self._kafka) and spools.has_room:
                 notes["kafka"] = f"{fault}; deliveries go to the spool"
@@ -143,18 +149,18 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate
 
 
 async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
-    watch = KafkaWatch(settings, log)
-    health, telling = _Health(watch, keyring=held.fault), Telling(log, held.newest)
+    watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _SPARED)
+    health, telling = _Health(watch, rights, keyring=held.fault), Telling(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     rules = _spool_rules(settings)
     # Before we listen: opening holds the process up, and what a former one left may be much.
     health.spools = spools = None if rules is None else await Spools.open(rules, telling, clock.now_us)
-    await watch.first()
+    await asyncio.gather(watch.first(), rights.first())
     server: Server
 
     def failed(reason: str) -> None:
         telling.unwritten(reason)
-        if reason == FATAL:
+        if reason == FATAL and not rights.fault:  # else its successor would fail likewise
             health.fatal = server.should_exit = True
 
     limits = Limits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
@@ -181,6 +187,7 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
     tasks = [
         asyncio.create_task(watch.run(), name="kafka-check"),
         asyncio.create_task(held.run(), name="keyring-watch"),
+        asyncio.create_task(rights.run(producer), name="rights"),
     ]
     if spools is not None:
         to = Topics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))

@@ -172,7 +172,7 @@ class Writer:
 
         def report(result: Ack | KafkaError) -> None:
             if isinstance(result, KafkaError):
-                self._on_failure(result.reason)
+                self._on_failure(result.code)
             on_known(not isinstance(result, KafkaError))
 
         try:
@@ -209,7 +209,7 @@ class Writer:
                 if isinstance(error, QueueFull):
                     self._spool(going, Fate.REFUSED)
                 else:
-                    self._on_failure(error.reason)
+                    self._on_failure(error.code)
                     going.tell(Fate.UNWRITTEN)
             except Exception:
                 self._arrived(going)
@@ -228,9 +228,9 @@ class Writer:
         """Kafka's delivery report of a record, in time or late."""
         self._arrived(going)
         if isinstance(result, KafkaError):
-            self._on_failure(result.reason)
+            self._on_failure(result.code)
             if going.at_kafka:
-                self._not_in_time(going, result.reason)
+                self._not_in_time(going, result.code)
         else:
             going.at_kafka = False
             self.failures.clear()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from schemas.keyring import Keyring, Material
+from schemas.rights import Service
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
 from services.adapters import clock, files, health, keyring, logs, metrics
 from services.adapters.alone import alone
 from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.reach import reach
+from services.adapters.rights import Cluster, RightsWatch
 from services.adapters.settings import Settings, Unusable, required
 from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
 from services.adapters.tables.exits import Exit, noted, noting
@@ -125,18 +127,22 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
             named(OUTCOMES, settings.topic_prefix): ledger.reads_outcomes,
         }
     )
-    async with health.serve(_checks(app), host=settings.host, port=settings.metrics_port) as port:
+    rights = RightsWatch(settings, Service.LEDGER, log)
+    async with health.serve(_checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
         log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
         watching = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
+        looking = asyncio.create_task(rights.run(producer), name="rights")
         await run(app, stop)
         watching.cancel()
+        looking.cancel()
     await producer.close(_CLOSE_S)
     log.info("ledger stopped")
 
 
 def _topics(settings: Settings) -> Mapping[str, Described]:
-    """Every topic as the cluster has it, by its name without the prefix."""
+    """Every topic as the cluster has it, by its name without the prefix; asked for once everything is allowed."""
     reach(settings.kafka, prefix=settings.topic_prefix)  # what does not serve us is told at once, and in words
+    Cluster(settings.kafka).require(Service.LEDGER, settings.topic_prefix)
     names = {named(topic, settings.topic_prefix): topic.name for topic in TOPICS}
     found = {names[name]: topic for name, topic in describe(settings.kafka, names).items()}
     missing = sorted(set(names.values()) - set(found))
@@ -151,7 +157,8 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
             _GROWN,
         )
         raise Unusable("\n".join(told))
-    looked = TopicLook(settings.kafka, list(names), timeout_s=_ASK_S).look()
+    outcomes = named(OUTCOMES, settings.topic_prefix)
+    looked = TopicLook(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}).look()
     table = {named(topic, settings.topic_prefix): topic for topic in TOPICS}
     if wrong := [why for name, state in looked.items() if (why := settings_fault(name, table[name], state))]:
         raise Unusable("\n".join(wrong))
@@ -252,9 +259,10 @@ def _rules(settings: Settings, material: Material) -> Rules:
     )
 
 
-def _checks(app: DurableApp) -> Callable[[], Mapping[str, str]]:
+def _checks(app: DurableApp, rights: RightsWatch) -> Callable[[], Mapping[str, str]]:
     def checks() -> Mapping[str, str]:
         ready = app.tables.actives_ready and not app.rebalancing
-        return {"tables": "" if ready else "not recovered yet, or being shared out anew"}
+        tables = "" if ready else "not recovered yet, or being shared out anew"
+        return {"tables": tables, "rights": rights.fault}
 
     return checks

@@ -16,6 +16,7 @@ from typing import Final
 
 import uvloop
 
+from schemas.rights import Service
 from schemas.topics import DESIRED, named
 from services.adapters import clock, health, keyring, logs
 from services.adapters.consumer import Consumer, OffsetLoss
@@ -23,6 +24,7 @@ from services.adapters.kafka import KafkaError, Producer
 from services.adapters.logs import Logger
 from services.adapters.reach import in_words
 from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
+from services.adapters.rights import RightsWatch
 from services.adapters.sealing import Sealer
 from services.adapters.settings import Settings, Unusable, required
 from services.core.pace import Pace
@@ -65,6 +67,7 @@ class _Parts:
     producer: Producer
     runner: Runner
     outbox: Outbox
+    rights: RightsWatch
     intake_fault: str = "not started"
     intake: Intake | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +76,12 @@ class _Parts:
         self.intake_fault = ""
 
     def checks(self) -> dict[str, str]:
-        return {"registry": self.runner.standing.fault, "intake": self.intake_fault, "outbox": self.outbox.fault}
+        return {
+            "registry": self.runner.standing.fault,
+            "intake": self.intake_fault,
+            "outbox": self.outbox.fault,
+            "rights": self.rights.fault,
+        }
 
 
 def main(settings: Settings, *, accept_older: bool = False) -> int:
@@ -84,7 +92,7 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
         accept_older: Go on with a registry that is older than what was said from it.
 
     Returns:
-        0 after a clean stop.
+        0 after a clean stop, 1 when the producer failed for good.
 
     Raises:
         Unusable: with every fault of the configuration.
@@ -116,13 +124,18 @@ async def serve(settings: Settings, hands: Hands, log: Logger, *, accept_older: 
     async with health.serve(parts.checks, host=settings.host, port=settings.metrics_port) as port:
         log.info("listening", port=port)
         try:
+            watching = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
+            # It ends only for a producer that will never write: ours is the next process.
+            watching.add_done_callback(lambda _: parts.stopping.set())
             if await _registry_starts(parts, log):
                 await _work(settings, parts, log)
         finally:
+            failed = watching.done()
+            watching.cancel()
             await parts.producer.close(_CLOSE_S)
             await parts.registry.close()
     log.info("stopped")
-    return 0
+    return 1 if failed else 0
 
 
 def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool) -> _Parts:
@@ -166,7 +179,7 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
     outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
     outbox.may_publish = runner.standing.is_proved
     runner.said = outbox.wake
-    return _Parts(registry, producer, runner, outbox)
+    return _Parts(registry, producer, runner, outbox, RightsWatch(settings, Service.PROVISIONER, log))
 
 
 async def _registry_starts(parts: _Parts, log: Logger) -> bool:

@@ -13,7 +13,7 @@ from schemas.codec import Unreadable, decode
 from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.tenant import Desired, Tenant
-from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, TENANTS, named
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, PROVISIONER_GROUP, TENANTS, named
 from services.adapters import history
 from services.adapters.claims import Lost, Newer, TenantTaken, Written
 from services.adapters.kafka import KafkaError
@@ -27,7 +27,7 @@ from services.core.saga import Plans
 from services.core.topic_table import judge
 from services.provisioner.plans import PlanBook
 
-GROUP: Final = "lifecycle-provisioner"
+GROUP: Final = PROVISIONER_GROUP
 """Of the consumers of `lifecycle.desired`, after the installation's prefix."""
 
 _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {

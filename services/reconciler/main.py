@@ -9,10 +9,12 @@ import signal
 from dataclasses import dataclass, field
 from typing import Final
 
+from schemas.rights import Service
 from schemas.values import Key
 from services.adapters import clock, health, keyring, logs, metrics
 from services.adapters.kafka import KafkaError
 from services.adapters.reach import in_words
+from services.adapters.rights import RightsWatch
 from services.adapters.settings import Settings, Unusable
 from services.core.due import due, unseen
 from services.core.reconcile import Action, Tenants, braked, is_asked
@@ -65,22 +67,30 @@ async def _serve(settings: Settings, log: logs.Logger) -> int:
     chance = random.Random()  # noqa: S311 - jitter, not a secret
     first_s = chance.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
     state = _State(asyncio.get_running_loop().time() + first_s)
+    rights = RightsWatch(settings, Service.RECONCILER, log)
+    watching = asyncio.create_task(rights.run(hands.producer), name="rights")
     stopping = asyncio.create_task(stop.wait(), name="stop")
+
+    def checks() -> dict[str, str]:
+        return {"view": state.fault, "rights": rights.fault}
+
     working = asyncio.create_task(_loop(hands, state, chance, log), name="reconcile")
     try:
-        async with health.serve(lambda: {"view": state.fault}, host=settings.host, port=settings.metrics_port) as port:
+        async with health.serve(checks, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", metrics_port=port, interval_s=settings.reconcile_interval_s)
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
     finally:
         # A run may wait long for Genesys. What it published and did not remember is published again, and is the same.
         working.cancel()
         stopping.cancel()
+        failed = watching.done()
+        watching.cancel()
         await asyncio.wait((working,))
         await hands.close()
     if not working.cancelled():
         working.result()
     log.info("stopped")
-    return 0
+    return 1 if failed else 0
 
 
 async def _loop(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:

@@ -51,6 +51,16 @@ _ENDPOINTS: Final = "services/cli/wiring.py"
 OTHERS: Final = ("services/cli/sender.py", "services/cli/topics.py", "services/adapters/topics.py", "services/engines/")
 """They write the command lines of other programs."""
 
+KAFKAS: Final = frozenset({
+    "--bootstrap-server", "--command-config",
+    "--add", "--allow-principal", "--operation",  # kafka-acls
+    "--add-config", "--alter", "--delete", "--topic",  # kafka-configs, kafka-topics
+})  # fmt: skip
+"""Options of Kafka's own tools, whose command lines `lifecycle topics` prints."""
+
+KAFKAS_SETTINGS: Final = {"ADMIN_CONFIG"}
+"""The variable of a shell in those command lines."""
+
 NO_CALL: Final = "lifecycle sagas on "
 """The name of a worker."""
 
@@ -114,6 +124,7 @@ def test_the_readmes_table_names_every_command_and_no_other() -> None:
 def test_every_option_that_is_named_exists() -> None:
     """Options of our own tools for tests count too."""
     known = {option for node in (program(), *commands().values()) for option in options_of(node)}
+    known |= KAFKAS
     known |= {option for name in python("tests/") for option in re.findall(r'add_argument\("(--[a-z-]+)"', read(name))}
     texts = [text for name in documents() for text in spans(name) if text.text.startswith("--")]
     for name in python("services/"):
@@ -181,7 +192,7 @@ def test_every_setting_that_is_named_exists() -> None:
     """Constants of the code, and variables that it or a script reads, may be named as well."""
     known = {word for name in python("services/", "schemas/", "tests/") for word in identifiers(name)}
     known |= {text.text for name in plain() for text in matches(name, _SETTING)}
-    known |= {name.upper() for name in Settings.model_fields}
+    known |= {name.upper() for name in Settings.model_fields} | KAFKAS_SETTINGS
     texts = [text for name in documents() for text in spans(name)]
     texts += [text for name in python("services/", "schemas/") for text in quoted(name)]
     none(text.says(one) for text in texts for one in _SETTING.findall(text.text) if one not in known)

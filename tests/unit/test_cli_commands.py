@@ -67,6 +67,21 @@ def test_a_kafka_that_does_not_answer_is_told_once_and_ends_with_3(tmp_path: Pat
     assert f"{_NOWHERE} (KAFKA_BOOTSTRAP_SERVERS)" in done.stderr
 
 
+def test_rights_are_printed_for_an_installation_without_asking_anybody(tmp_path: Path) -> None:
+    done = lifecycle("topics", "acls", "--json", cwd=tmp_path, TOPIC_PREFIX="acme-")
+    assert done.returncode == Exit.OK, done.stderr
+    named = {right["name"] for one in json.loads(done.stdout) for right in one["rights"]}
+    assert all(name.startswith("acme-lifecycle") for name in named)
+    users = lifecycle("topics", "acls", "--format", "strimzi", "--cluster", "main", cwd=tmp_path)
+    assert users.stdout.count('strimzi.io/cluster: "main"\n') == users.stdout.count("kind: KafkaUser\n") == 5
+
+
+def test_rights_for_a_service_that_is_none_are_refused_by_name(tmp_path: Path) -> None:
+    done = lifecycle("topics", "acls", "--principal", "ledgre=me", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (Exit.UNUSABLE, "")
+    assert "no service 'ledgre'; there are ingress, ledger" in done.stderr
+
+
 @pytest.mark.parametrize("words", [("--version",), ("version",)], ids=" ".join)
 def test_the_version_is_told_both_ways(words: tuple[str, ...], tmp_path: Path) -> None:
     done = lifecycle(*words, cwd=tmp_path)

@@ -3,8 +3,9 @@
 import confluent_kafka
 import pytest
 
-from services.adapters.consumer import OffsetLoss, fault_of
-from services.adapters.kafka import KafkaError
+from schemas.rights import Operation, Resource, Right
+from services.adapters.consumer import OffsetLoss, fault_of, guarded
+from services.adapters.kafka import Denied, KafkaError
 
 PASSING = ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED", "NOT_COORDINATOR")
 LASTING = (
@@ -12,6 +13,11 @@ LASTING = (
     "SASL_AUTHENTICATION_FAILED", "_AUTHENTICATION", "_SSL", "_FENCED", "FENCED_INSTANCE_ID",
     "UNKNOWN_TOPIC_OR_PART", "INVALID_GROUP_ID", "UNSUPPORTED_VERSION",
 )  # fmt: skip
+
+NEEDED = (
+    Right(Resource.TOPIC, "lifecycle.desired", Operation.READ),
+    Right(Resource.GROUP, "lifecycle-provisioner", Operation.READ),
+)
 
 
 def _error(name: str) -> confluent_kafka.KafkaError:
@@ -25,9 +31,30 @@ def test_what_the_client_mends_itself_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", LASTING)
 def test_what_needs_people_is_a_fault_by_its_name(name: str) -> None:
-    fault = fault_of(_error(name))
+    fault = fault_of(_error(name), *NEEDED)
     assert isinstance(fault, KafkaError)
-    assert fault.reason == name
+    assert fault.code == name
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("TOPIC_AUTHORIZATION_FAILED", "Read on topic lifecycle.desired"),
+        ("GROUP_AUTHORIZATION_FAILED", "Read on group lifecycle-provisioner"),
+    ],
+)
+def test_a_right_that_is_missing_is_named_with_the_remedy(name: str, missing: str) -> None:
+    fault = fault_of(_error(name), *NEEDED)
+    assert isinstance(fault, Denied)
+    assert missing in fault.reason
+    assert "`lifecycle topics acls`" in fault.reason
+
+    def refused() -> None:
+        raise confluent_kafka.KafkaException(_error(name))
+
+    with pytest.raises(Denied) as denied:
+        guarded(refused, *NEEDED)
+    assert denied.value.reason == fault.reason
 
 
 @pytest.mark.parametrize("name", ["_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"])

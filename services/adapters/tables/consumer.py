@@ -9,7 +9,6 @@ The input topics therefore switch Faust's acknowledgements off (`acks=False`).
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,8 +20,9 @@ from faust.types import TP, EventT
 from mode import Service
 
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import Denied, KafkaError, fault, to_read
 from services.adapters.tables import watchdog
+from services.adapters.tables.denied import DENIALS, refusal
 from services.adapters.tables.exits import Exit
 from services.adapters.tables.gaps import first_from
 
@@ -140,7 +140,7 @@ class DurableConsumer(driver.Consumer):
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
         except KafkaException as error:
-            first, why = None, f" ({error.args[0].name()})"
+            first, why = None, f" ({fault(error.args[0], *to_read(tp.topic)).reason})"
         else:
             why = ""
         if self.app.rebalancing_count != rebalances:
@@ -166,8 +166,12 @@ class DurableConsumer(driver.Consumer):
         places = [(tp.topic, tp.partition) for tp in partitions]
         async with asyncio.timeout(_PATIENCE_S):
             while True:
-                with suppress(KafkaError):
+                try:
                     return await asyncio.to_thread(ends.spans, self._admin, places, _ASK_S)
+                except Denied as error:
+                    self.app.end(Exit.DENIED, error.reason)
+                except KafkaError:
+                    pass
                 await asyncio.sleep(_AGAIN_S)
 
     @cached_property
@@ -279,7 +283,10 @@ class DurableConsumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's own signature
         # A copy: Faust hands its living set to another thread, and aiokafka takes an emptied one for "all partitions".
         wanted = set(active_partitions or ())
-        return await super()._getmany(wanted, timeout) if wanted else {}
+        try:
+            return await super()._getmany(wanted, timeout) if wanted else {}
+        except DENIALS as error:  # Faust would write a traceback and crash
+            self.app.end(Exit.DENIED, refusal(error))
 
     @Service.task
     async def _watch(self) -> None:

@@ -51,6 +51,8 @@ class Exit(IntEnum):
     """It was asked to stop and did not within its time; where its tasks stood is told."""
     POISON = 83
     """So many records in a row could not be read that this version must be the wrong one. Start the right one."""
+    DENIED = 84
+    """A right was taken away while it worked; which one is told. A start without it ends as any command does (5)."""
 
 
 End = Callable[[Exit, str], NoReturn]

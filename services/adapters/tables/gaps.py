@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 from faust.types import TP
 
+from schemas.topics import looks_group
 from services.adapters import clients, ends
 
 _PATIENCE_S: Final = 10.0
@@ -42,7 +43,7 @@ def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
     """
     consumer = clients.consumer(
         dict(kafka),
-        group_id="lifecycle-looks",  # librdkafka wants one; it is never joined and nothing is committed
+        group_id=looks_group(tp.topic),
         auto_offset_reset="error",
         enable_partition_eof=True,
     )

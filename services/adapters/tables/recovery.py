@@ -14,8 +14,9 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
+from schemas.topics import looks_group
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import Denied, KafkaError, fault, to_read
 from services.adapters.tables.exits import Exit
 
 WARNING: Final = (
@@ -170,6 +171,8 @@ class DurableRecovery(Recovery):
         while True:
             try:
                 return await asyncio.to_thread(_last_offsets, self.app.kafka, ranges)
+            except Denied as error:
+                self.app.end(Exit.DENIED, error.reason)
             except KafkaError:
                 await asyncio.sleep(_AGAIN_S)
 
@@ -191,16 +194,17 @@ class DurableRecovery(Recovery):
 
 def _last_offsets(kafka: Mapping[str, Any], ranges: Mapping[ends.Place, tuple[int, int]]) -> dict[ends.Place, int]:
     """The offset of the last record of each range. Blocks."""
+    topic = next((name for name, _ in ranges), "")
     consumer = clients.consumer(
         dict(kafka),
-        group_id="lifecycle-looks",  # librdkafka wants one; it is never joined and nothing is committed
+        group_id=looks_group(topic),
         auto_offset_reset="earliest",
         enable_partition_eof=True,
     )
     try:
         found = ends.last_records(consumer, ranges, timeout_s=_LOOK_S)
     except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
+        raise fault(error.args[0], *to_read(topic)) from None
     finally:
         consumer.close()
     return {place: int(message.offset() or 0) for place, message in found.items()}

@@ -4,15 +4,16 @@ Rule: what is read counts as read exactly as in a recovery (`DurableStore`), so 
 copy that is ahead of its changelog is told.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
+from schemas.topics import looks_group
 from services.adapters import clients, ends
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka import KafkaError, fault, to_read
 from services.adapters.logs import Logger
 from services.adapters.tables.exits import Exit
 from services.adapters.tables.table import DurableTable
@@ -38,7 +39,7 @@ class _Event(NamedTuple):
     message: _Message
 
 
-def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
+def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
     """Read every changelog from where each copy stands to its end. Blocks.
 
     Args:
@@ -52,7 +53,7 @@ def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: i
     """
     consumer = clients.consumer(
         dict(kafka),
-        group_id="lifecycle-warms",  # librdkafka wants one; it is never joined and nothing is committed
+        group_id=looks_group(tables[0].changelog(0).topic),
         auto_offset_reset="error",
         enable_partition_eof=True,
     )
@@ -62,7 +63,7 @@ def warm(tables: Iterable[DurableTable], kafka: Mapping[str, Any], partitions: i
             for partition in range(partitions):
                 _read(consumer, admin, table, partition, log)
     except KafkaException as error:
-        raise KafkaError(error.args[0].name()) from None
+        raise fault(error.args[0], *to_read(tables[0].changelog(0).topic)) from None
     finally:
         consumer.close()
 
@@ -87,7 +88,7 @@ def _read(consumer: Consumer, admin: AdminClient, table: DurableTable, partition
         if not found:
             continue
         of_this = [message for message in found if (message.topic(), message.partition()) == place or message.error()]
-        batch = [_event(tp, message) for message in of_this if not _is_end(message)]
+        batch = [_event(tp, message) for message in of_this if not _is_end(tp, message)]
         table.store.apply_changelog_batch(cast("Any", batch), None, None)
         told, at = at, max((_behind(message) for message in of_this), default=at)
         if at // _TELL_EVERY > told // _TELL_EVERY:
@@ -95,7 +96,7 @@ def _read(consumer: Consumer, admin: AdminClient, table: DurableTable, partition
     log.info("recovered", table=table.name, partition=partition, records=end - start, end=end)
 
 
-def _is_end(message: Any) -> bool:
+def _is_end(tp: TP, message: Any) -> bool:
     """True if Kafka says that a partition ends here.
 
     Raises:
@@ -103,7 +104,7 @@ def _is_end(message: Any) -> bool:
     """
     error = message.error()
     if error is not None and error.code() != ends.END:
-        raise KafkaError(error.name())
+        raise fault(error, *to_read(tp.topic))
     return error is not None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.errors import KafkaError
 
 from services.adapters.clock import now_us
+from services.adapters.tables.denied import refusal
 from services.adapters.tables.exits import Exit
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
     if task is not None and task.done():
         consumer.app.end(Exit.COORDINATOR, "the group coordination task has ended")
     if (error := getattr(coordinator, "_pending_exception", None)) is not None:
+        if denied := refusal(error):
+            consumer.app.end(Exit.DENIED, denied)
         consumer.app.end(Exit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
 
 

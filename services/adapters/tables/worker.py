@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from services.adapters.tables.app import DurableApp
+from services.adapters.tables.denied import refusal
 from services.adapters.tables.exits import Exit
 
 STOP_S = 6.0
@@ -30,6 +31,8 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
         if starting in done and not starting.cancelled() and (error := starting.exception()) is not None:
             app.end(Exit.CRASHED, f"could not start: {type(error).__name__}: {error}")
         if app.crashed:
+            if denied := refusal(app.crash_reason):
+                app.end(Exit.DENIED, denied)
             app.end(Exit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
     _end_in_time(app, asyncio.get_running_loop())
     await app.stop()

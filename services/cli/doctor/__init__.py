@@ -29,6 +29,7 @@ CHECKS: Final = (
     Check("plan", here.plan),
     Check("spool", here.spool),
     Check("kafka", kafka.answers),
+    Check("rights", kafka.rights),
     Check("topics", kafka.topics),
     Check("ledger's backlog", kafka.backlog_of_ledger),
     Check("provisioner's backlog", kafka.backlog_of_provisioner),

@@ -199,3 +199,17 @@ def _judged(what: str, service: str, group: str, found: "Backlog") -> Finding:
 def _config(asked: Asked) -> dict[str, Any]:
     """Quiet: a broker that is away is a finding, and no line of librdkafka's on the terminal."""
     return {**asked.settings.kafka, "log_level": 0}
+
+
+def rights(asked: Asked) -> Iterator[Finding]:
+    """The rights of this principal, against those that the commands of an operator need."""
+    from schemas.rights import Service
+    from services.adapters.rights import Cluster
+
+    asked.kafka()
+    missing = Cluster(_config(asked)).missing(Service.OPERATOR, asked.settings.topic_prefix, _ASK_S)
+    if missing:
+        told = f"the principal of KAFKA_CONFIG lacks {', '.join(map(str, missing))}"
+        yield fault("rights", told, "`lifecycle topics acls` prints the lines that give it")
+    else:
+        yield well("rights", "all that the commands of an operator need")

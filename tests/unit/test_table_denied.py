@@ -1,0 +1,22 @@
+"""How a table worker names the right that aiokafka was refused."""
+
+import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError
+
+from services.adapters.tables.denied import refusal
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"),
+    [
+        (TopicAuthorizationFailedError("b"), "Read on topic b"),
+        (TopicAuthorizationFailedError({"b", "a"}), "Read on topic a, Read on topic b"),
+        (GroupAuthorizationFailedError("lifecycle-ledger"), "Read on group lifecycle-ledger"),
+    ],
+)
+def test_a_refusal_names_right_and_remedy(error: Exception, missing: str) -> None:
+    assert f"lacks {missing}; `lifecycle topics acls` prints" in refusal(error)
+
+
+def test_what_is_no_refusal_is_none() -> None:
+    assert refusal(None) == refusal(IllegalStateError("b")) == ""
