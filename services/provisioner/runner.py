@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas import codec
-from schemas.outcome import Outcome, State
-from schemas.saga import Journal, Verdict
+from schemas.outcome import Outcome
+from schemas.saga import Journal
 from schemas.topics import OUTCOMES
 from services.adapters import metrics
 from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Written
@@ -21,9 +21,9 @@ from services.adapters.registry import Registry, RegistryAway
 from services.core.moves import Wait
 from services.core.pace import Pace
 from services.core.saga_answers import settle
-from services.core.saga_marks import Turn, hold, is_at_rest
-from services.core.unwell import WAITING_FOR
+from services.core.saga_marks import Turn, hold
 from services.provisioner.standing import Standing
+from services.provisioner.telling import tell
 from services.provisioner.turns import Step, Turns
 
 _POLL_S: Final = 0.5
@@ -35,8 +35,6 @@ _STOPPED_S: Final = 60.0
 """How long a saga rests after an error that nobody foresaw."""
 _AWAY_FIRST_S: Final = 0.1
 _AWAY_MOST_S: Final = 5.0
-_ENDS: Final = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED})
-_ALARMING: Final = frozenset({"update_refused", "tenant_conflict", "tenant_changed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,33 +195,9 @@ class Runner:
         if step.waits_for is not None and not self._turns.is_away(step.waits_for):
             self._well_again(step.waits_for)  # it came back while this was being written
         if sayings and (isinstance(result, Written) or result == Newer(written=True)):
-            self._tell(turn, began_us)
+            tell(turn, began_us, self._log)
+            self.said()
         return result
-
-    def _tell(self, turn: Turn, began_us: int) -> None:
-        for said in turn.outcomes:
-            metrics.SAGA_OUTCOMES.labels(said.direction, said.state).inc()
-            if said.state in _ENDS and began_us:
-                metrics.SAGA_S.labels(said.direction).observe(max(0, said.at - began_us) / 1_000_000)
-            needs_people = (
-                said.state in {State.ROLLED_BACK, State.FAILED}
-                or _is_alarming(said.reason or "")
-                or said.error_class == Verdict.EXHAUSTED
-                or (said is turn.outcomes[-1] and is_at_rest(turn.journal))
-            )
-            (self._log.error if needs_people else self._log.info)(
-                "outcome",
-                key=said.key,
-                version=said.desired_version,
-                generation=said.generation,
-                direction=said.direction.value,
-                state=said.state.value,
-                step=said.step,
-                error_class=said.error_class,
-                reason=said.reason,
-                answer=_answer(turn.journal, said),
-            )
-        self.said()
 
     async def _claim(self, limit: int) -> list[Claim]:
         claims = await self.standing.claim(limit)
@@ -270,20 +244,6 @@ class Runner:
             self._log.error("saga stopped and could not say so", why=repr(error))
         if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
             self._wake.set()
-
-
-def _is_alarming(reason: str) -> bool:
-    return reason in _ALARMING or reason.startswith(WAITING_FOR) or reason.endswith(f"_{Verdict.CONTRADICTED}")
-
-
-def _answer(journal: Journal, said: Outcome) -> str | None:
-    """Returns the last answer of the step that an outcome names as failed: status and short code."""
-    if said.error_class is None:
-        return None
-    if journal.failure is not None and journal.failure.step == said.step:
-        return journal.failure.reason
-    log = journal.life.steps.get(said.step or "") if journal.life else None
-    return log.reason or None if log else None
 
 
 def _saying(outcome: Outcome) -> Saying:

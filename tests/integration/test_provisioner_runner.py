@@ -30,6 +30,7 @@ from services.provisioner.caller import Caller
 from services.provisioner.gates import Gates
 from services.provisioner.plans import PlanBook
 from services.provisioner.runner import Limits, Runner
+from services.provisioner.telling import tell
 from services.provisioner.turns import Turns
 from tests.eventually import eventually_async
 from tests.provisioner_process import desired, gone, key
@@ -279,11 +280,10 @@ async def test_the_status_and_code_of_a_refusal_are_in_the_log_and_in_the_audit_
     ],
 )
 @pytest.mark.parametrize("known_by", ["failure", "step"])
-async def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_among_others_is_none(
-    deaf: Deaf, hand: Hand, error_class: str | None, level: str, answer: str | None, known_by: str
+def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_among_others_is_none(
+    error_class: str | None, level: str, answer: str | None, known_by: str
 ) -> None:
     log, told = _heard()
-    runner = _runner(deaf, hand, log=log)
     why = "HTTP 503 unavailable"
     life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"thing": StepLog(n=3, reason=why)})
     failure = Failure(step="thing", error_class="exhausted", reason=why) if known_by == "failure" else None
@@ -293,5 +293,5 @@ async def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_amo
             "step": "thing", "class": error_class, "reason": "compensating", "at": 0,
         }
     )  # fmt: skip
-    runner._tell(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0)
+    tell(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0, log)
     assert [(line["event"], line["log_level"], line["answer"]) for line in told.entries] == [("outcome", level, answer)]

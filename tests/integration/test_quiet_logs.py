@@ -57,7 +57,9 @@ CLIENTS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
 async def test_no_client_writes_to_standard_error_by_itself(client: str, capfd: pytest.CaptureFixture[str]) -> None:
     with suppress(KafkaError):
         await CLIENTS[client]()
-    assert "rdkafka" not in capfd.readouterr().err
+    # Where another test of this process configured the log, its lines are JSON.
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if "rdkafka" in line and not line.startswith("{")] == []
 
 
 @pytest.mark.engines
