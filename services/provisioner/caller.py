@@ -85,7 +85,7 @@ class Caller:
         """Make a call whose intent is committed."""
         with metrics.SAGA_CALL_S.labels(call.step, call.verb).time():
             answer = await self._answered(call)
-        metrics.SAGA_CALLS.labels(call.step, call.verb, type(answer).__name__.lower()).inc()
+        metrics.SAGA_CALLS.labels(call.step, call.verb, _word(answer)).inc()
         if isinstance(answer, Done):
             names = self._secret.get(call.kind, frozenset())
             place = _place(call.generation, call.key, call.step)
@@ -101,7 +101,7 @@ class Caller:
             line_id=f"{key}/step/{journal.lines}",
             key=key,
             what="step",
-            verdict=f"{verb} {type(answer).__name__.lower()}",
+            verdict=f"{verb} {_word(answer)}",
             why=f"{move.step.name} of generation {move.generation}, intent {move.n}{_cause(answer)}",
             at_us=now_us,
             material=self._audit_key,
@@ -156,6 +156,11 @@ class Caller:
         except Exception as error:  # noqa: BLE001 - the rule above
             self._log.exception("call failed in a way nobody foresaw", key=call.key, step=call.step, verb=call.verb)
             return Unknown(type(error).__name__)
+
+
+def _word(answer: Answer) -> str:
+    """The word for an answer in metrics and in the audit trail."""
+    return "operator_refused" if isinstance(answer, RefusedUs) else type(answer).__name__.lower()
 
 
 def _of_the_customer(step: Step) -> bool:

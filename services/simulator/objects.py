@@ -30,7 +30,7 @@ def routes(world: World, folder: Path) -> list[Route]:
 async def _object(world: World, folder: Path, request: Request) -> Response:
     found = _SHAPE.fullmatch(request.path_params["path"])
     if found is None:
-        return Response(status_code=400)
+        return Response(status_code=400 if request.method == "PUT" else 404)
     org, integration, generation, name = found.groups()
     path = folder / org / integration / f"g{generation}" / name
     verb = Verb.CREATE if request.method == "PUT" else Verb.READ
