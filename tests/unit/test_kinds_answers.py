@@ -216,14 +216,29 @@ def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body:
     [
         (OURS | {"generation": 2}, "generation is not ours"),
         (OURS | {"generation": True}, "generation is not ours"),
+        ({"key": "another"}, "key is not ours"),
+        ({"generation": 2}, "generation is not ours"),
+        ({"key": None, "generation": 2}, "generation is not ours"),
+    ],
+    ids=str,
+)
+def test_the_field_that_says_whose_a_resource_is_is_named(body: Any, reason: str) -> None:
+    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason, anothers=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
         ({"key": OURS["key"]}, "generation is not shown"),
         ({"generation": 1}, "key is not shown"),
+        ({"key": None, "generation": None}, "key is not shown"),
+        ({}, "key is not shown"),
         ([], "the answer shows no resource"),
     ],
     ids=str,
 )
-def test_the_field_that_contradicts_is_named(body: Any, reason: str) -> None:
-    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason)
+def test_what_does_not_say_whose_it_is_is_nobody_elses(body: Any, reason: str) -> None:
+    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason, anothers=False)
 
 
 def test_a_number_as_text_is_the_number() -> None:

@@ -1,6 +1,6 @@
 """The hands of a step: one file for each kind of outside system, what it does above what undoes it.
 
-Promise: a kind turns a `Call` into one of the six answers and raises for nothing the world may do. It keeps no state
+Promise: a kind turns a `Call` into one of the seven answers and raises for nothing the world may do. It keeps no state
 between calls that matters; everything a repeat needs is in the call.
 """
 

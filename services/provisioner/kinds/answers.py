@@ -103,12 +103,6 @@ def is_ours(call: Call, body: Any) -> bool:
     return isinstance(body, Mapping) and not _foreign_field(call, body)
 
 
-def is_anothers(call: Call, body: Any) -> bool:
-    """True if a resource shown in an answer says that it is of another key, or another life."""
-    ours = {"key": call.key, "generation": call.generation}
-    return isinstance(body, Mapping) and _foreign_field(call, ours | dict(body)) is not None
-
-
 def shown(call: Call, response: Response) -> str | Contradicted | Unknown:
     """Returns the `id` of our resource that a successful answer shows, or what the lack of one means.
 
@@ -122,7 +116,9 @@ def shown(call: Call, response: Response) -> str | Contradicted | Unknown:
         return Unknown("the answer shows no resource of ours", succeeded=True)
     if field is None:
         return Contradicted("the answer shows no resource")
-    return Contradicted(f"{field} is not ours" if field in body else f"{field} is not shown")
+    known = {name: value for name, value in body.items() if value is not None}
+    anothers = _foreign_field(call, {"key": call.key, "generation": call.generation} | known)
+    return Contradicted(f"{anothers} is not ours", anothers=True) if anothers else Contradicted(f"{field} is not shown")
 
 
 def difference(asked: Any, found: Any, path: str = "") -> str | None:

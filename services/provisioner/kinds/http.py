@@ -6,6 +6,7 @@ Rule: a resource stays where it was put until it is taken away there, whatever t
 moves is made at the new place first, and then removed wherever else it may be.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
@@ -25,7 +26,7 @@ from services.core.calls import (
     Verb,
     resource_name,
 )
-from services.provisioner.kinds.answers import difference, is_anothers, meaning, shown
+from services.provisioner.kinds.answers import difference, meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
 _ID_MAX: Final = 1_000
@@ -58,23 +59,31 @@ class Http:
 
     async def _put(self, call: Call, given: Origin) -> Answer:
         base = call.settings.get("url")
+        left = [place for place in _places(call) if place != base]
         outputs: dict[str, Any] = {"url": base}
         if base is not None:
             answer = await self._put_at(call, base, given)
+            if left and isinstance(answer, Unknown) and answer.succeeded:
+                answer = await self._read_back(call, base, given, answer)
             if not isinstance(answer, Done):
                 return answer
             outputs |= answer.outputs
-        left = [place for place in _places(call) if place != base]
         for answer in [await self._delete_at(_part(call, place), place, given) for place in left]:
-            if base is not None and not isinstance(answer, Done | Absent):
-                # What was put is there, so nothing is as it was: `Retryable` would not be true.
-                reason = f"left at a former place: {answer.reason}"
-                if isinstance(answer, Refused):
-                    return Refused(reason, partly=True)
-                return Unknown(reason, succeeded=isinstance(answer, Contradicted))
             if not isinstance(answer, Done | Absent):
-                return answer
+                return _left(answer, moved=base is not None)
         return Done(outputs if base is not None or left else {})
+
+    async def _read_back(self, call: Call, base: str, given: Origin, answer: Unknown) -> Answer:
+        """Look at once for what was put at a new place: it may go from the former places only when it is here.
+
+        A later look settles the step without them, so a success is never claimed for what this one does not prove.
+        """
+        seen = await self._read_at(replace(call, verb=Verb.READ), base, given)
+        if isinstance(seen, Done) and seen.differs:
+            return Unknown(f"{seen.differs} is not as it was asked")
+        if isinstance(seen, Done):
+            return seen
+        return Unknown(seen.reason if isinstance(seen, Contradicted) else answer.reason)
 
     async def _put_at(self, call: Call, base: str, given: Origin) -> Answer:
         session = await self._session(call, base, given)
@@ -92,7 +101,7 @@ class Http:
         answers = [await self._delete_at(call if one else _part(call, place), place, given) for place in places]
         failed = [answer for answer in answers if not isinstance(answer, Done | Absent)]
         done = [answer for answer in answers if isinstance(answer, Done)]
-        return [*failed, *done, Absent()][0]
+        return [*_openest(failed), *done, Absent()][0]
 
     async def _delete_at(self, call: Call, base: str, given: Origin) -> Answer:
         session = await self._session(call, base, given)
@@ -100,7 +109,8 @@ class Http:
             session = {}  # credentials that died must not keep alive what they made: the system itself decides
         if not isinstance(session, dict):
             return session
-        if not call.outputs and (known := await self._not_ours(call, base, session, given)) is not None:
+        vouched = call.outputs.get("url") == base  # for this place alone: another one was never shown to be ours
+        if not vouched and (known := await self._not_ours(call, base, session, given)) is not None:
             return known
         response = await self._send(call, Request("DELETE", _at(call, base), session), given)
         return meaning(call, response) if isinstance(response, Response) else response
@@ -116,7 +126,7 @@ class Http:
             # A system that shows nothing to this caller may still let the caller remove it.
             return seen if isinstance(seen, Retryable | RefusedUs) else None
         found = shown(looking, response)
-        return found if isinstance(found, Contradicted) and is_anothers(call, response.body) else None
+        return found if isinstance(found, Contradicted) and found.anothers else None
 
     async def _read(self, call: Call, given: Origin) -> Answer:
         failed: list[Answer] = []
@@ -125,7 +135,7 @@ class Http:
             if isinstance(found, Done):
                 return replace(found, outputs={**found.outputs, "url": base})
             failed += [] if isinstance(found, Absent) else [found]
-        return [*failed, Absent()][0]
+        return [*_openest(failed), Absent()][0]
 
     async def _read_at(self, call: Call, base: str, given: Origin) -> Answer:
         session = await self._session(call, base, given)
@@ -187,6 +197,29 @@ def _outputs(call: Call, found: str | Answer) -> Answer:
     # It is kept in the journal, and it is a stranger's: anything but a short text could make that unreadable for ever.
     is_a_name = found and len(found) <= _ID_MAX and found.isprintable()
     return Done({"id": found if is_a_name else resource_name(call.key, call.generation)})
+
+
+def _left(answer: Answer, *, moved: bool) -> Answer:
+    """Returns what it means that a former place did not let go; `moved` if the resource is at its new place by now.
+
+    A look that finds the resource at either place must not settle that, so it never counts as a success.
+    """
+    assert not isinstance(answer, Done | Absent)
+    if not moved:
+        return replace(answer, succeeded=False) if isinstance(answer, Unknown) else answer
+    # What was put is there, so nothing is as it was: `Retryable` would not be true.
+    reason = f"left at a former place: {answer.reason}"
+    return Refused(reason, partly=True) if isinstance(answer, Refused) else Unknown(reason)
+
+
+def _openest(failed: Sequence[Answer]) -> list[Answer]:
+    """Returns the answers of several places, those first that leave most open: the others may settle the step."""
+    return sorted(failed, key=_may_settle)
+
+
+def _may_settle(answer: Answer) -> bool:
+    """True if an answer counts as absent for a step whose resource was never made."""
+    return isinstance(answer, Refused) or (isinstance(answer, Contradicted) and answer.anothers)
 
 
 def _places(call: Call) -> list[str]:

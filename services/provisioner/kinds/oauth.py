@@ -10,7 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 from services.adapters.http import Request, Response
-from services.core.calls import Absent, Answer, Call, Contradicted, Done, Refused, Unknown, Verb, resource_name
+from services.core.calls import (
+    Absent,
+    Answer,
+    Call,
+    Contradicted,
+    Done,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+    resource_name,
+)
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
@@ -53,10 +64,13 @@ class OAuth:
             return found
         form = {"token": found.outputs["access_token"], "token_type_hint": "access_token"}
         answer = await self._send(call, "POST", "/revoke", form, given)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refused | Absent):
             # Some servers refuse to revoke a token that is dead (against RFC 7009 section 2.2): what is gone is done.
+            # A 404 may be of a proxy without that path, and says nothing of the token.
             seen = await self._read(replace(call, verb=Verb.READ), given)
-            return seen if isinstance(seen, Absent) else answer
+            if isinstance(seen, Absent) or (isinstance(answer, Absent) and not isinstance(seen, Done)):
+                return seen
+            return Retryable("no /revoke there, and the token lives on") if isinstance(answer, Absent) else answer
         return answer if isinstance(answer, Answer) else Done()
 
     async def _read(self, call: Call, given: Origin) -> Answer:
