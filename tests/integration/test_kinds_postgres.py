@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.core.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.plan import schema_name
 from services.provisioner.kinds.postgres import Postgres
 from tests.eventually import eventually_async
@@ -287,14 +287,33 @@ async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: Postgres, wo
     assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
 
 
-async def test_a_schema_that_is_somebody_elses_is_neither_taken_nor_dropped(
-    kind: Postgres, world: Outside, key: str
+@pytest.mark.parametrize(
+    ("comment", "anothers"),
+    [
+        ('{"key": "another", "generation": 1}', True),
+        ('{"key": "KEY", "generation": 2}', True),
+        ('{"generation": 2}', True),
+        ('{"key": "KEY"}', False),
+        ('{"key": "KEY", "generation": 1, "made_by": "somebody"}', False),
+        ("of the customer", False),
+        ("[" * 100_000, False),
+        ("", False),
+    ],
+    ids=("key", "generation", "generation alone", "key alone", "more", "words", "nested", "none"),
+)
+async def test_a_schema_whose_comment_is_not_ours_is_neither_taken_nor_dropped(
+    kind: Postgres, world: Outside, key: str, comment: str, *, anothers: bool
 ) -> None:
     assert world.database_url is not None
     name = schema_name(key, 1)
-    _run(world.database_url, f"CREATE SCHEMA {name}")
+    _run(
+        world.database_url,
+        f"CREATE SCHEMA {name}",
+        f"COMMENT ON SCHEMA {name} IS '{comment.replace('KEY', key)}'",
+    )
     for verb in Verb:
-        assert await kind.call(a_call(verb, key=key)) == Refused("the schema is somebody else's")
+        answer = await kind.call(a_call(verb, key=key))
+        assert answer == Contradicted(f"comment of schema {name} is not ours", anothers=anothers)
     assert _exists(world.database_url, name) == (True, False)
     _run(world.database_url, f"DROP SCHEMA {name}")
 

@@ -252,11 +252,8 @@ def test_what_is_there_already_from_the_same_life_is_taken_over(stage: Stage) ->
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-@pytest.mark.parametrize(("systems", "fault"), [(("schemas",), None), (("schemas",), "down"), (tuple(PATHS), None)])
-def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(
-    stage: Stage, systems: tuple[str, ...], fault: str | None
-) -> None:
-    cases, owners = _owned_by_strangers(stage, systems, fault)
+def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(stage: Stage) -> None:
+    cases, owners = _owned_by_strangers(stage, tuple(PATHS), None)
     stage.scene.start()
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
     ended(stage, _keys(cases), 1, rolled_back)
@@ -271,12 +268,15 @@ def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_a_strangers_resource_found_after_a_lost_answer_stands_until_it_is_gone(stage: Stage) -> None:
-    cases, owners = _owned_by_strangers(stage, tuple(PATHS), "down")
+@pytest.mark.parametrize(("systems", "fault"), [(tuple(PATHS), "down"), (("schemas",), None), (("schemas",), "down")])
+def test_a_strangers_resource_that_is_found_stands_until_it_is_gone(
+    stage: Stage, systems: tuple[str, ...], fault: str | None
+) -> None:
+    cases, owners = _owned_by_strangers(stage, systems, fault)
     stage.scene.start(RETRY_MOST_S="1")
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
     for case in cases:
-        of, reason = case.key, f"{case.system}_contradicted"
+        of, reason = case.key, f"{STEPS[case.system]}_contradicted"
         eventually(lambda: reason in {said.reason for said in stage.scene.outcomes(of)})  # noqa: B023 - called at once
         assert stage.world.inventory(case.system, owners[of])
         remove(stage, case.system, of, owner=owners[of])
@@ -285,6 +285,18 @@ def test_a_strangers_resource_found_after_a_lost_answer_stands_until_it_is_gone(
     stage.scene.wish([gone(of, 2) for of in _keys(cases)])
     ended(stage, _keys(cases), 2)
     exists(stage, dict.fromkeys(_keys(cases)))
+
+
+def test_a_tenant_that_never_had_a_strangers_schema_is_uninstalled_and_leaves_it(stage: Stage) -> None:
+    (case,), owners = _owned_by_strangers(stage, ("schemas",), None)
+    stage.scene.start(RETRY_MOST_S="1")
+    stage.scene.wish([desired(case.key, 1)])
+    eventually(lambda: "schema_contradicted" in {said.reason for said in stage.scene.outcomes(case.key)})
+    stage.scene.wish([gone(case.key, 2)])
+    ended(stage, [case.key], 2)
+    assert stage.world.inventory("schemas", owners[case.key])
+    remove(stage, "schemas", case.key, owner=owners[case.key])
+    exists(stage, {case.key: None})
 
 
 def _owned_by_strangers(stage: Stage, systems: tuple[str, ...], fault: str | None) -> tuple[list[Case], dict[str, str]]:

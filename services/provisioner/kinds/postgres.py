@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from services.adapters.postgres import Connection, NoSession, Pool, is_passing, is_set_up
-from services.core.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.calls import Absent, Answer, Call, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.plan import schema_name
 from services.provisioner.kinds import contents, ownership
 
@@ -163,7 +163,7 @@ async def _carry_out(session: Session) -> Answer:
         if not session.connection.closed:
             await session.connection.rollback()
         raise
-    if isinstance(answer, Refused | Retryable):
+    if isinstance(answer, Refused | Retryable | Contradicted):
         await session.connection.rollback()
     else:
         await session.commit()
@@ -176,7 +176,7 @@ async def _create(session: Session, call: Call, name: str) -> Answer:
     outputs = {"schema": name, "role": name}
     has_schema, comment, has_role = await _state(session, name)
     if has_schema:
-        return Done(outputs) if _is_ours(comment, call) else Refused("the schema is somebody else's")
+        return _not_ours(comment, call, name) or Done(outputs)
     make = sql.SQL(_MAKE if has_role else _MAKE_ROLE + _MAKE)
     told = json.dumps({"key": call.key, "generation": call.generation})
     await session.connection.execute(make.format(name=sql.Identifier(name), comment=sql.Literal(told)))
@@ -188,8 +188,8 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
     if not await session.begin():
         return _STALE
     has_schema, comment, has_role = await _state(session, name)
-    if has_schema and not _is_ours(comment, call):
-        return Refused("the schema is somebody else's")
+    if has_schema and (why_not := _not_ours(comment, call, name)):
+        return why_not
     for is_there, drop_some in ((has_schema, contents.drop_some), (has_role, ownership.unlink_some)):
         # Each batch ends its own transaction, so that locks stay few; the next must prove its epoch again.
         while is_there and await drop_some(connection, name):
@@ -215,9 +215,7 @@ async def _read(session: Session, call: Call, name: str) -> Answer:
     found = await (await session.connection.execute(_FOUND, (name,))).fetchone()
     if found is None:
         return Absent()
-    return (
-        Done({"schema": name, "role": name}) if _is_ours(found[0], call) else Refused("the schema is somebody else's")
-    )
+    return _not_ours(found[0], call, name) or Done({"schema": name, "role": name})
 
 
 def _name(call: Call) -> str:
@@ -237,12 +235,17 @@ def _announced(call: Call) -> str:
     return f"{call.verb}:{key}:{call.generation}:{quote(call.idempotency_key, safe='')}"
 
 
-def _is_ours(comment: str | None, call: Call) -> bool:
+def _not_ours(comment: str | None, call: Call, name: str) -> Contradicted | None:
+    """Returns what it means that a schema of our name has this comment; None where it says that the schema is ours."""
+    ours = {"key": call.key, "generation": call.generation}
     try:
         found = json.loads(comment or "null")
-    except ValueError:
-        return False
-    return bool(found == {"key": call.key, "generation": call.generation})
+    except (ValueError, RecursionError):
+        found = None
+    if found == ours:
+        return None
+    anothers = isinstance(found, dict) and any(found.get(field, value) != value for field, value in ours.items())
+    return Contradicted(f"comment of schema {name} is not ours", anothers=anothers)
 
 
 def _meaning(error: psycopg.Error, *, in_doubt: bool) -> Answer:
