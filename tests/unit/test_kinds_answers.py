@@ -84,15 +84,67 @@ def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
 
 
 @pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
-@pytest.mark.parametrize("code", ["request_in_progress", "idempotency_key_in_use", "ConcurrentRequest"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "request_in_progress",
+        "idempotency_key_in_use",
+        "key_in_use",
+        "OperationInUse",
+        "ConcurrentRequest",
+        "inFlight",
+        "still_processing",
+    ],
+)
 def test_a_conflict_with_a_request_of_ours_that_is_under_way_is_tried_again(verb: Verb, code: str) -> None:
     assert means(verb, 409, {"error": code}) == Retryable(f"HTTP 409 {code}")
 
 
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize(
+    "code", ["name_in_use", "email_in_use", "domain_already_in_use", "license_key_in_use", "processing_error", "taken"]
+)
+def test_a_conflict_with_what_somebody_else_has_is_refused(code: str, *, repeats: bool) -> None:
+    call = replace(a_call(Verb.CREATE), repeats=repeats)
+    assert meaning(call, Response(409, {}, {"error": code})) == Refused(f"HTTP 409 {code}")
+
+
 @pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
-def test_any_conflict_that_answers_the_repeat_of_a_lost_intent_is_tried_again(verb: Verb) -> None:
+@pytest.mark.parametrize("body", [None, {}, {"error": "conflict"}, {"status": 409, "error": "Conflict"}], ids=str)
+def test_a_conflict_without_a_cause_that_answers_the_repeat_of_a_lost_intent_is_tried_again(
+    verb: Verb, body: Any
+) -> None:
     repeat = replace(a_call(verb), repeats=True)
-    assert meaning(repeat, Response(409, {}, {"error": "conflict"})) == Retryable("HTTP 409 conflict")
+    assert isinstance(meaning(repeat, Response(409, {}, body)), Retryable)
+    assert isinstance(meaning(a_call(verb), Response(409, {}, body)), Refused)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "idempotency_key_in_use", "type": "idempotency_error"}},
+        {"error": {"type": "request_in_progress"}},
+        {"errors": [{"code": "request_in_progress"}]},
+        {"error": "Conflict", "code": "request_in_progress"},
+        {"error": "Somebody asks for the same at the moment.", "code": "request_in_progress"},
+        [{"errorCode": "request_in_progress"}],
+    ],
+    ids=str,
+)
+def test_a_code_is_found_wherever_systems_put_it(body: Any) -> None:
+    assert isinstance(means(Verb.CREATE, 409, body), Retryable)
+
+
+def test_the_code_of_an_error_is_told_wherever_it_stands() -> None:
+    said = {"code": "idempotency_key_in_use", "type": "idempotency_error"}
+    assert means(Verb.CREATE, 409, {"error": said}) == Retryable("HTTP 409 idempotency_key_in_use")
+    assert means(Verb.CREATE, 400, {"error": {"type": "rate_limit_error"}}) == Retryable("HTTP 400 rate_limit_error")
+    assert means(Verb.CREATE, 422, {"errors": [{"code": "bad_size"}]}) == Refused("HTTP 422 bad_size")
+    assert means(Verb.CREATE, 409, {"error": {"code": "stale_epoch"}}) == Retryable("HTTP 409 stale_epoch", well=True)
+    assert isinstance(operator_means(Verb.CREATE, 400, {"error": {"code": "invalid_client"}}), RefusedUs)
+    odds: list[Any] = [{"errors": []}, {"errors": [[]]}, {"error": {"code": 7}}, {"error": [None]}, [[{"code": "x"}]]]
+    for odd in odds:
+        assert means(Verb.CREATE, 422, odd) == Refused("HTTP 422")
 
 
 @pytest.mark.parametrize("verb", list(Verb))
@@ -255,6 +307,21 @@ def test_a_number_as_text_is_the_number() -> None:
         ({"enabled": True}, {"enabled": False}, "enabled"),
         ({"enabled": True}, {"enabled": "true"}, "enabled"),
         ({"n": 1}, {"n": "1"}, None),
+        ({"n": "5"}, {"n": 5}, None),
+        ({"n": "5"}, {"n": 6}, "n"),
+        ({"n": 1.0}, {"n": "1"}, None),
+        ({"n": "1.0"}, {"n": 1}, None),
+        ({"n": 0.1}, {"n": "0.10"}, None),
+        ({"n": 1e22}, {"n": "10000000000000000000000"}, None),
+        ({"n": 2**53 + 1}, {"n": str(2**53)}, "n"),
+        ({"n": "007"}, {"n": 7}, "n"),
+        ({"n": "1"}, {"n": "1.0"}, "n"),
+        ({"n": "1"}, {"n": True}, "n"),
+        ({"n": float("nan")}, {"n": "nan"}, "n"),
+        ({"n": 1}, {"n": "1_0"}, "n"),
+        ({"n": 0}, {"n": None}, "n"),
+        ({"n": ""}, {"n": 0}, "n"),
+        ({"n": 5}, {"n": "1" * 200_000}, "n"),
         ({"n": 1}, {"n": True}, "n"),
         ({"a": {"b": [1, {"c": "x"}]}}, {"a": {"b": ["1", {"c": "x", "d": 2}]}}, None),
         ({"a": {"b": [1, {"c": "x"}]}}, {"a": {"b": [1, {"c": "y"}]}}, "a.b.1.c"),

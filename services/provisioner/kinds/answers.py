@@ -8,7 +8,8 @@ endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422); docs/rest-co
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -31,8 +32,13 @@ _PASSING: Final = frozenset({405, 408, 423, 425, 429})
 """405 comes from an ingress without a backend; the others ask for another try."""
 _STALE: Final = "stale_epoch"
 """Of docs/rest-contract.md: the lease is lost, which its next holder need not suffer for, or its number is to rise."""
-_IN_PROGRESS: Final = re.compile(r"in_?(progress|use|flight)|concurrent|processing", re.IGNORECASE)
-"""Codes of a 409 that answers a request of ours while an equal one is still being carried out."""
+_IN_PROGRESS: Final = re.compile(
+    r"in_?(progress|flight)|concurrent|processing(?!_?(err|fail))|(idempotenc|request|operation|^key).*in_?use",
+    re.IGNORECASE,
+)
+"""Codes of a 409 that answers a request of ours while an equal one is under way; a name that is taken has others."""
+_SAYS_NO_MORE: Final = "conflict"
+"""The name of the status itself, which some frameworks send as the code."""
 _LIMITED: Final = re.compile(r"request_limit_exceeded|rate_?limit|too_many_requests", re.IGNORECASE)
 """Codes that say that a quota is used up, whatever their status: Salesforce sends them with 400 and 403."""
 _GONE: Final = frozenset({404, 410})
@@ -42,6 +48,7 @@ _CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 _SECRET_MIN: Final = 8
 """Characters: shorter texts stand in many codes by chance."""
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _SECONDS_DIGITS: Final = 9
 _CREDENTIALS: Final = "give this step credentials that its system accepts"
 _ADDRESS: Final = "correct the step's url: the system sends requests elsewhere"
@@ -51,7 +58,7 @@ _URL: Final = "correct the step's url"
 
 def meaning(call: Call, response: Response) -> Answer:  # noqa: PLR0911 - one line a case, in order
     """Returns the meaning of one answer for the call's resource; `Done` carries no outputs yet."""
-    status, code = response.status, _code(response.body)
+    status, codes = response.status, _codes(response.body)
     if 200 <= status < 300:
         return _success(call, response)
     if status in _GONE and call.verb not in _CHANGES:
@@ -60,17 +67,24 @@ def meaning(call: Call, response: Response) -> Answer:  # noqa: PLR0911 - one li
     if status == 409 and call.verb is Verb.CREATE and is_ours(call, response.body):
         return Done()
     wait_s, reason = _retry_after_s(response.headers), _reason(call, response)
-    if status == 409 and code == _STALE:
+    if status == 409 and _STALE in codes:
         return Retryable(reason, wait_s, well=True)
-    busy = status == 409 and (wait_s is not None or call.repeats or _IN_PROGRESS.search(code or ""))
-    if busy or status >= 500 or status in _PASSING or status == 404 or _LIMITED.search(code or ""):
+    busy = status == 409 and (wait_s is not None or _is_busy(call, codes))
+    if busy or status >= 500 or status in _PASSING or status == 404 or any(map(_LIMITED.search, codes)):
         return Retryable(reason, wait_s)
     if of_operator(call):
-        if status in _ACCESS or code in _CLIENT:
+        if status in _ACCESS or not _CLIENT.isdisjoint(codes):
             return RefusedUs(reason, _CREDENTIALS) if call.own_credentials else Refused(reason)
         if 301 <= status < 400:
             return RefusedUs(reason, _ADDRESS)
     return Refused(reason)
+
+
+def _is_busy(call: Call, codes: Sequence[str]) -> bool:
+    """True if a 409 with these codes is about another request of ours; to the repeat of a lost one it is by default."""
+    if any(map(_IN_PROGRESS.search, codes)):
+        return True
+    return call.repeats and all(code.lower() == _SAYS_NO_MORE for code in codes)
 
 
 def _success(call: Call, response: Response) -> Answer:
@@ -137,11 +151,19 @@ def difference(asked: Any, found: Any, path: str = "") -> str | None:
 
 
 def _equal(asked: Any, found: Any) -> bool:
+    """True if two values are the same; a number and its text are, in both directions."""
     if isinstance(asked, bool) or isinstance(found, bool):
         return asked is found
-    if isinstance(asked, int | float) and isinstance(found, str):
-        return str(asked) == found
-    return bool(asked == found)
+    if isinstance(asked, str) is isinstance(found, str):
+        return bool(asked == found)
+    one, other = _number(asked), _number(found)
+    return one is not None and one == other
+
+
+def _number(value: Any) -> Decimal | None:
+    """The number that a value is, or that a text shows in JSON's own words."""
+    text = str(value) if isinstance(value, str | int | float) else ""
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
@@ -152,7 +174,7 @@ def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
 
 def _reason(call: Call, response: Response) -> str:
     """The status, and the error code where the body has one that does not quote what the call was given."""
-    code = _code(response.body)
+    code = next(iter(_codes(response.body)), None)
     if code is None or any(_quotes(code, text) for text in _texts([call.settings, call.outputs])):
         return f"HTTP {response.status}"
     return f"HTTP {response.status} {code}"
@@ -172,14 +194,24 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _code(body: Any) -> str | None:
-    """The error code of a body; Salesforce sends a list of errors, of which the first counts."""
-    if isinstance(body, list) and body:
-        body = body[0]
-    if not isinstance(body, Mapping):
-        return None
-    code = body.get("error") or body.get("code") or body.get("errorCode")
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
+def _codes(body: Any) -> list[str]:
+    """The error codes of a body, the most telling first.
+
+    They stand in the body, as in RFC 6749, or in its `error`, as Stripe sends them, or in the first of a list of
+    errors, which is the body itself at Salesforce and is called `errors` at many others.
+    """
+    whole = _first(body)
+    told = [whole.get(name) for name in ("error", "code", "errorCode")]
+    for inner in (_first(whole.get("error")), _first(whole.get("errors"))):
+        told += [inner.get(name) for name in ("code", "errorCode", "error", "type")]
+    return [code for code in told if isinstance(code, str) and _CODE.fullmatch(code)]
+
+
+def _first(value: Any) -> Mapping[str, Any]:
+    """The object that a value is, or that stands first in it; empty where there is none."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, Mapping) else {}
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
