@@ -139,6 +139,8 @@ class Pool:
             open=False,
         )
         self._failure: asyncio.Future[NoSession] | None = None
+        self._in_use = 0
+        self._passed_over: NoSession | None = None
         self._opened = False
 
     async def open(self) -> None:
@@ -164,15 +166,17 @@ class Pool:
         if not self._opened:
             await self.open()
         connection = await self._take(timeout_s)
+        self._in_use += 1
         try:
             yield connection
         finally:
+            self._in_use -= 1
             if connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 await connection.close()
             await self._pool.putconn(connection)
 
     async def _take(self, timeout_s: float) -> Connection:
-        """Why one could not be opened ends the wait for it: the pool itself would wait on and say that time was up."""
+        """Take a connection, or raise why none could be opened: the pool would wait on and say that time was up."""
         if self._pool.get_stats()["pool_available"]:
             return await self._got(timeout_s)
         if self._failure is None:
@@ -192,11 +196,18 @@ class Pool:
 
     async def _got(self, timeout_s: float) -> Connection:
         try:
-            return await self._pool.getconn(timeout_s)
+            connection = await self._pool.getconn(timeout_s)
         except PoolTimeout:
-            raise NoSession(f"no connection came free within {timeout_s:g} s") from None
+            more = f", and no more can be opened: {self._passed_over}" if self._passed_over else ""
+            raise NoSession(f"no connection came free within {timeout_s:g} s{more}") from None
+        self._passed_over = None
+        return connection
 
     def _failed(self, why: NoSession) -> None:
+        """End the waits, unless connections are in use: those come free, whatever keeps more from being opened."""
+        if self._in_use and not is_set_up(why.sqlstate or ""):
+            self._passed_over = why
+            return
         failure, self._failure = self._failure, None
         if failure is not None and not failure.done():
             failure.set_result(why)

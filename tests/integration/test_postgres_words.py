@@ -205,3 +205,55 @@ async def test_who_gives_up_waiting_for_a_connection_takes_none_along(pool: Pool
         await asyncio.gather(*waiting, return_exceptions=True)
     async with pool.connection(5), pool.connection(5):
         pass
+
+
+class Crowded(Pool):
+    """A pool whose server lets it have one connection; `refusals` tells each that was refused."""
+
+    def __init__(self, url: str) -> None:
+        async def as_it_is(_: object) -> None: ...
+
+        super().__init__(url, at_most=2, configure=as_it_is)
+        self.refusals: asyncio.Queue[NoSession] = asyncio.Queue()
+
+    def _failed(self, why: NoSession) -> None:
+        super()._failed(why)
+        self.refusals.put_nowait(why)
+
+
+@pytest.fixture
+async def crowded(database_url: str, role: str) -> AsyncIterator[Crowded]:
+    _run(database_url, f"ALTER ROLE {role} CONNECTION LIMIT 1")
+    made = Crowded(_as(database_url, role))
+    yield made
+    await made.close()
+
+
+async def _pid(pool: Pool, timeout_s: float) -> int:
+    async with pool.connection(timeout_s) as taken:
+        return taken.info.backend_pid
+
+
+async def test_a_connection_in_use_is_waited_for_when_the_server_gives_no_more(crowded: Crowded) -> None:
+    async with crowded.connection(5) as first:
+        pid = first.info.backend_pid
+        waiting = [asyncio.create_task(_pid(crowded, 30)) for _ in range(3)]
+        refused = await crowded.refusals.get()
+        assert refused.sqlstate == "53300"
+    assert await asyncio.gather(*waiting) == [pid] * 3
+
+
+async def test_a_wait_in_vain_says_why_no_more_connections_can_be_opened(crowded: Crowded) -> None:
+    async with crowded.connection(5):
+        with pytest.raises(NoSession, match=r"within 1 s, and no more can be opened: .*too many connections"):
+            await _pid(crowded, 1)
+
+
+async def test_a_set_up_that_is_refused_ends_every_wait_although_a_connection_is_in_use(
+    database_url: str, role: str, crowded: Crowded
+) -> None:
+    async with crowded.connection(5):
+        _run(database_url, f"ALTER ROLE {role} NOLOGIN")
+        with pytest.raises(NoSession, match="may not log in") as refused:
+            await _pid(crowded, 30)
+    assert refused.value.sqlstate == "28000"
