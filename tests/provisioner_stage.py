@@ -217,10 +217,9 @@ def make(stage: Stage, system: str, of: str, *, owner: str) -> None:
     headers, name = _headers(stage, owner), resource_name(of, 1)
     if system == "schemas":
         schema = sql.Identifier(schema_name(of, 1))
-        comment = sql.Literal(json.dumps({"key": owner, "generation": 1}))
         made = ["CREATE ROLE {}"] if owner == of else []
         _run(stage, *(sql.SQL(text).format(schema) for text in [*made, "CREATE SCHEMA {}"]))
-        _run(stage, sql.SQL("COMMENT ON SCHEMA {} IS {}").format(schema, comment))
+        comment(stage, of, comment_of(owner))
     elif system == "tokens":
         form = {"grant_type": "client_credentials", "scope": f"tenant:{name}"}
         url = f"{stage.world.url}/oauth/token"
@@ -242,6 +241,17 @@ def remove(stage: Stage, system: str, of: str, *, owner: str) -> None:
         httpx2.post(f"{base}/revoke", data=token, headers=headers, auth=_CLIENT).raise_for_status()
     else:
         httpx2.delete(_url(stage, system, of), headers=headers).raise_for_status()
+
+
+def comment_of(owner: str) -> str:
+    """The comment by which a schema says that it is of the first life of a key."""
+    return json.dumps({"key": owner, "generation": 1})
+
+
+def comment(stage: Stage, of: str, text: str) -> None:
+    """Comment on the schema of the first life of a key."""
+    schema = sql.Identifier(schema_name(of, 1))
+    _run(stage, sql.SQL("COMMENT ON SCHEMA {} IS {}").format(schema, sql.Literal(text)))
 
 
 def remove_role(stage: Stage, of: str) -> None:

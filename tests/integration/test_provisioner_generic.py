@@ -30,6 +30,8 @@ from tests.provisioner_stage import (
     Stage,
     becomes,
     calls,
+    comment,
+    comment_of,
     done,
     ended,
     exists,
@@ -297,6 +299,24 @@ def test_a_tenant_that_never_had_a_strangers_schema_is_uninstalled_and_leaves_it
     assert stage.world.inventory("schemas", owners[case.key])
     remove(stage, "schemas", case.key, owner=owners[case.key])
     exists(stage, {case.key: None})
+
+
+@pytest.mark.parametrize("words", ["", "of the customer", comment_of("another")])
+def test_a_schema_whose_comment_changed_stands_and_turns_no_disabled_tenant_on_again(stage: Stage, words: str) -> None:
+    (of,) = stage.keys(1)
+    stage.scene.start(RETRY_MOST_S="1")
+    stage.scene.wish([desired(of, 1)])
+    ended(stage, [of], 1)
+    comment(stage, of, words)
+    stage.scene.wish([desired(of, 2, enabled=False)])
+    eventually(lambda: "schema_contradicted" in {said.reason for said in stage.scene.outcomes(of)})
+    assert [told(stage, system, of)["enabled"] for system in ("middleware", "crm")] == [False, False]
+    comment(stage, of, comment_of(of))
+    ended(stage, [of], 2)
+    assert [told(stage, system, of)["enabled"] for system in PATHS] == [False] * 3
+    stage.scene.wish([gone(of, 3)])
+    ended(stage, [of], 3)
+    exists(stage, {of: None})
 
 
 def _owned_by_strangers(stage: Stage, systems: tuple[str, ...], fault: str | None) -> tuple[list[Case], dict[str, str]]:
