@@ -446,7 +446,7 @@ def test_a_compensation_that_cannot_undo_a_step_stands_and_goes_on_by_itself(sta
     for case in cases:
         Case(case.key, "tokens", "create").strike(stage, "refuse", times=1)
         case.strike(stage, case.fault, **({"times": 1} if case.fault == "lost_answer" else {}))
-    stage.scene.start(RETRY_MOST_S="1")
+    stage.scene.start(RETRY_MOST_S="1", UNWELL_AFTER_S="2")
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
     ended(stage, [case.key for case in cases if case.fault == "lost_answer"], 1, rolled_back)
     for case in cases:
