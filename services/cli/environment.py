@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from services.cli.exits import Exit, Failure
 
@@ -21,6 +21,13 @@ ENDPOINTS = "endpoints.json"
 STATE_DIR = Path(".lifecycle")
 ENVIRONMENT = "environment.json"
 """Written by `up` into its state folder once everything is ready, removed when it stops."""
+
+_OF_THE_COMMAND: Final = frozenset({"STATE_DIR", "LOG_LEVEL", "NO_PROXY", "no_proxy"})
+"""Variables that a command may have otherwise than the `up` of --state-dir: they lead to no other installation."""
+
+
+class NoUp(Failure):
+    """The files that an `up` left are not those of a running one."""
 
 
 def process() -> dict[str, str]:
@@ -48,8 +55,8 @@ def operator(given: Path | None = None) -> dict[str, str]:
     """The environment of an operator's command: that of the running `up`, overridden by our own.
 
     Raises:
-        Failure: the `up` found was killed; or a folder was named in which none runs, or whose Kafka is not that of our
-            environment: one of both would be ignored.
+        NoUp: the `up` found was killed, or its files are damaged.
+        Failure: a folder was named in which none runs, or whose installation is not that of our environment.
     """
     own = {name: text for name, text in process().items() if text}
     kafka = own.get("KAFKA_BOOTSTRAP_SERVERS")
@@ -57,23 +64,26 @@ def operator(given: Path | None = None) -> dict[str, str]:
         return own
     left = left_by_up(state_dir(given))
     if given is not None:
-        _judge_state_dir(given, left, kafka)
+        _judge_state_dir(given, left, own)
     # Ours names the folder of `up`; theirs the folder of a service in it.
     return left | {name: text for name, text in own.items() if not (left and name == "STATE_DIR")}
 
 
-def _judge_state_dir(given: Path, left: Mapping[str, str], kafka: str | None) -> None:
-    """Refuse a named folder that would change nothing.
+def _judge_state_dir(given: Path, left: Mapping[str, str], own: Mapping[str, str]) -> None:
+    """Refuse a named folder in which no `up` runs, and an environment that would lead to another installation.
 
     Raises:
-        Failure: why.
+        Failure: why; no value is shown, since a database's URL holds a password.
     """
     if not given.is_dir():
         raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
     if not left:
         raise Failure(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
-    if kafka not in {None, left.get("KAFKA_BOOTSTRAP_SERVERS")}:
-        why = f"KAFKA_BOOTSTRAP_SERVERS names another Kafka ({kafka}); unset it, or leave the option out"
+    # Settings are read in capitals and in small letters.
+    ours = {name.upper(): text for name, text in own.items()}
+    others = sorted(name for name in left.keys() & ours.keys() - _OF_THE_COMMAND if left[name] != ours[name])
+    if others:
+        why = f"{', '.join(others)} of the environment is not that of the `up` there; unset it, or leave the option out"
         raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: {why}")
 
 
@@ -153,13 +163,11 @@ def judge(endpoints: Mapping[str, Any], path: Path) -> None:
     """Say at once that an endpoints file has outlived its processes: a killed `up` removes nothing.
 
     Raises:
-        Failure: none of the processes in it runs.
+        NoUp: none of the processes in it runs.
     """
     pids = endpoints.get("pids")
     if pids and not any(map(_runs, pids.values())):
-        raise Failure(
-            Exit.UNREACHABLE, f"{path}: none of its processes runs, `lifecycle up` was killed; start it again"
-        )
+        raise NoUp(Exit.UNREACHABLE, f"{path}: none of its processes runs, `lifecycle up` was killed; start it again")
 
 
 def _runs(pid: int) -> bool:
@@ -176,7 +184,7 @@ def left_by_up(folder: Path) -> dict[str, str]:
     """The environment that a running `up` left in its state folder; empty where none is ready.
 
     Raises:
-        Failure: that `up` was killed, or its files are not what it wrote.
+        NoUp: that `up` was killed, or its files are not what it wrote.
     """
     path = folder / ENVIRONMENT
     try:
@@ -186,7 +194,7 @@ def left_by_up(folder: Path) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise Failure(
+        raise NoUp(
             Exit.UNUSABLE, f"{path}: is not what `lifecycle up` writes; stop it, remove the file, start it again"
         )
     with suppress(FileNotFoundError, ValueError, AttributeError):

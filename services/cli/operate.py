@@ -32,6 +32,7 @@ def doctor(
 
     from services.cli import show
     from services.cli.doctor import Health, examine
+    from services.cli.doctor.finding import fault
     from services.cli.doctor.telling import tell
 
     if settings:
@@ -40,7 +41,15 @@ def doctor(
     # An admin client of librdkafka that is collected may wait for ever for a thread of its own (seen), in whichever
     # thread the collector runs; this process ends before there is anything to collect.
     gc.disable()
-    found = examine(environment.operator(state_dir), environment.state_dir(state_dir), deep=deep)
+    up = []
+    try:
+        environ = environment.operator(state_dir)
+    except environment.NoUp as error:
+        # The rest is looked at with our own environment; what was left of that `up` leads nowhere.
+        environ = {name: text for name, text in environment.process().items() if text}
+        cure = "`lifecycle up` starts everything again; `lifecycle status` says more"
+        up = [fault("up", str(error), cure)]
+    found = [*up, *examine(environ, environment.state_dir(state_dir), deep=deep)]
     if as_json:
         show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
     else:

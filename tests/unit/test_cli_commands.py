@@ -210,11 +210,40 @@ def test_a_state_folder_that_is_not_there_is_refused_by_every_command(words: tup
     assert done.stdout == ""
 
 
-def test_a_state_folder_and_an_environment_that_name_two_installations_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "environment.json").write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:2"}))
-    done = lifecycle("tenants", "list", "--state-dir", ".", cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
+_THERE = {
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:2",
+    "TOPIC_PREFIX": "there-",
+    "DATABASE_URL": "postgresql://u:canary@there/x",
+    "TENANT_DATABASE_URL": "postgresql://u:canary@there/y",
+    "KEYRING_FILE": "there.json",
+}
+
+
+@pytest.mark.parametrize("words", [("tenants", "list"), ("sagas", "list"), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("name", [*_THERE, "keyring_file"])
+def test_a_state_folder_and_an_environment_that_name_two_installations_are_refused(
+    name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps(_THERE))
+    done = lifecycle(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
     assert done.returncode == Exit.UNUSABLE
-    assert f"KAFKA_BOOTSTRAP_SERVERS names another Kafka ({_NOWHERE})" in done.stderr
+    assert f"{name.upper()} of the environment is not that of the `up` there" in done.stderr
+    assert "canary" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("rotate", "default"), ("add", "acme"), ("remove", "default", "--yes")], ids=" ".join
+)
+def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("production.json", "there.json"):
+        lifecycle("keyring", "init", name, cwd=tmp_path)
+    (tmp_path / "environment.json").write_text(json.dumps(_THERE))
+    before = [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")]
+    done = lifecycle("keyring", *words, "--state-dir", ".", cwd=tmp_path, KEYRING_FILE="production.json")
+    assert done.returncode == Exit.UNUSABLE
+    assert [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")] == before
 
 
 @pytest.mark.parametrize(
@@ -293,12 +322,21 @@ def killed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [("tenants", "list"), ("send", "installed"), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("tenants", "list"), ("send", "installed")], ids=" ".join)
 def test_a_command_says_when_the_up_it_found_was_killed(words: tuple[str, ...], killed: Path) -> None:
     done = lifecycle(*words, "--state-dir", ".", cwd=killed)
     assert done.returncode == Exit.UNREACHABLE
     assert "none of its processes runs" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_doctor_finds_that_the_up_was_killed_and_looks_at_the_rest(killed: Path) -> None:
+    done = lifecycle("doctor", "--json", "--state-dir", ".", cwd=killed)
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    assert (done.returncode, done.stderr) == (Exit.DEVIATION, "")
+    assert found["up"]["health"] == "fault"
+    assert "none of its processes runs" in found["up"]["detail"]
+    assert {"python", "keyring", "kafka", "postgresql", "services"} <= found.keys()
 
 
 def test_what_a_killed_up_left_is_gone_before_the_engines_of_the_next(killed: Path) -> None:
