@@ -9,6 +9,7 @@ import typer
 
 from services.cli import environment, options
 from services.cli.exits import Exit, Failure
+from services.core.shown import shown
 
 _GUIDE = {
     "crmEndpoint": "https://acme.salesforce.com",
@@ -65,15 +66,15 @@ def send(
         else:
             print(line)
         return
-    asked = f"the simulator at {places.get('simulator')}"
+    asked = f"the simulator at {shown(str(places.get('simulator')))}"
     try:
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
             if places.get("simulator") and not unknown:
                 sender.tell_genesys(client, places["simulator"], EventType(event), of)
-            asked = f"the ingress at {target}"
+            asked = f"the ingress at {shown(target)}"
             answer = sender.read(client.post(target, content=raw, headers=headers))
     except httpx2.InvalidURL as error:
-        raise Failure(Exit.UNUSABLE, f"--url: {target!r} is no URL: {error}") from None
+        raise Failure(Exit.UNUSABLE, f"--url: {shown(target)} is no URL: {error}") from None
     except httpx2.HTTPError as error:
         why = f"no answer within {sender.TIMEOUT_S:g} s" if isinstance(error, httpx2.TimeoutException) else str(error)
         told = why or type(error).__name__
@@ -107,7 +108,7 @@ def _judge_url(url: str | None) -> None:
     except ValueError:
         well = False
     if not well:
-        raise Failure(Exit.UNUSABLE, f"--url: {url!r} is no http or https URL")
+        raise Failure(Exit.UNUSABLE, "--url: must be an http or https URL with a host")
 
 
 def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:

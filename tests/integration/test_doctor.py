@@ -156,13 +156,69 @@ async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[st
             (tmp_path / "state" / "endpoints.json").write_text(
                 json.dumps({"metrics": {name: f"{url}/metrics" for name, url in urls.items()}})
             )
+            left = tmp_path / "state" / "environment.json"
+            left.write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": environ["KAFKA_BOOTSTRAP_SERVERS"]}))
             by_file = await asyncio.to_thread(examine, environ, tmp_path, deep=False)
+            left.write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}))
+            of_another = await asyncio.to_thread(looked, environ, tmp_path)
     finally:
         metrics.RECONCILE_STOPPED.set(0)
     assert ("reconciler", "not ready: rights: none") in told
     assert ("reconciler", "the brake holds a run that would remove too many tenants") in told
     assert ("ledger", "http://127.0.0.1:9: nothing listens there, or its host has no address") in told
     assert told <= {(one.what, one.detail) for one in by_file}, "the endpoints file of `up` does as well"
+    assert of_another["services"].health is Health.SKIPPED, "the services of another Kafka's `up` are not shown"
+    assert "reconciler" not in of_another
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"metrics": []}', "1"])
+def test_a_damaged_file_of_endpoints_is_no_service(text: str, environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    left = {"KAFKA_BOOTSTRAP_SERVERS": environ["KAFKA_BOOTSTRAP_SERVERS"]}
+    (tmp_path / "state" / "environment.json").write_text(json.dumps(left))
+    (tmp_path / "state" / "endpoints.json").write_text(text)
+    assert looked(environ, tmp_path)["services"].health is Health.SKIPPED
+
+
+async def test_a_reconciler_without_any_successful_run_is_not_well(environ: dict[str, str], tmp_path: Path) -> None:
+    unanswered = metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered")
+    metrics.RECONCILE_ORGANISATIONS.labels(result="read").set(7)
+
+    async def told() -> set[str]:
+        async with health.serve(lambda: {"view": ""}, host="127.0.0.1", port=0) as port:
+            known = environ | {"SERVICE_URLS": json.dumps({"reconciler": f"http://127.0.0.1:{port}"})}
+            found = await asyncio.to_thread(examine, known, tmp_path, deep=False)
+        return {one.detail for one in found if one.what == "reconciler" and one.health is Health.FAULT}
+
+    try:
+        assert not await told(), "no run has ended yet"
+        metrics.RECONCILE_ENDED.set(time.time())
+        assert await told() == {"no whole run has ever left nothing unread, unwritten or held back"}
+        metrics.RECONCILE_UNREAD_KEYS.set(40)
+        unanswered.set(2)
+        assert await told() == {
+            "no whole run has ever left nothing unread, unwritten or held back",
+            "40 keys could not be read, or not whole, in its last whole run",
+            "2 organisations gave no information, or not all, in its last whole run",
+        }
+        metrics.RECONCILE_AGE.set(time.time())
+        metrics.RECONCILE_UNREAD_KEYS.set(0)
+        unanswered.set(0)
+        assert not await told()
+    finally:
+        for gauge in (metrics.RECONCILE_ENDED, metrics.RECONCILE_AGE, metrics.RECONCILE_UNREAD_KEYS, unanswered):
+            gauge.set(0)
+
+
+def test_no_secret_of_a_url_is_shown(environ: dict[str, str], tmp_path: Path) -> None:
+    away = "http://user:canary@127.0.0.1:9/path?key=canary#canary"
+    names = ("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL", "GENESYS_LOGIN_URL", "GENESYS_API_URL", "ARCHIVE_URL")
+    chosen = environ | dict.fromkeys(names, away) | {"SERVICE_URLS": json.dumps({"ledger": away})}
+    found = examine(chosen, tmp_path, deep=False)
+    assert not [one for one in found if "canary" in one.detail + one.cure]
+    told = {one.what: one.detail for one in found}
+    assert told["ledger"].startswith("http://127.0.0.1:9/path: ")
+    assert told["step middleware"].startswith("http://127.0.0.1:9/path: ")
 
 
 def test_unwell_tenants_are_named(environ: dict[str, str], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.core.shown import shown, shown_in
 
 if TYPE_CHECKING:
     from schemas.genesys import Organisation
@@ -41,9 +42,9 @@ def systems(asked: Asked) -> Iterator[Finding]:
     with ThreadPoolExecutor(max(1, min(8, len(urls)))) as pool:
         for (name, url), why in zip(urls.items(), pool.map(_why_not, urls.values()), strict=True):
             if why:
-                yield fault(name, f"{url}: {why}", "start that system, or correct its URL (PLAN_FILE, settings)")
+                yield fault(name, f"{shown(url)}: {why}", "start that system, or correct its URL (PLAN_FILE, settings)")
             else:
-                yield well(name, f"{url} answers")
+                yield well(name, f"{shown(url)} answers")
 
 
 def archive(asked: Asked) -> Iterator[Finding]:
@@ -56,11 +57,12 @@ def archive(asked: Asked) -> Iterator[Finding]:
     try:
         _look_into(url)
     except Exception as error:  # noqa: BLE001 - obstore raises many unrelated classes, each of them means no
-        told = (str(error).splitlines() or [type(error).__name__])[0]
+        # The store's own words repeat the URL.
+        told = shown_in((str(error).splitlines() or [type(error).__name__])[0])
         cure = "correct ARCHIVE_URL, the bucket, or the credentials that its store reads from the environment"
         yield fault("archive", f"ARCHIVE_URL: {told}", cure)
     else:
-        yield well("archive", f"{urlsplit(url).scheme}://{urlsplit(url).hostname} answers")
+        yield well("archive", f"{shown(url)} answers")
 
 
 def genesys(asked: Asked) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.core.shown import shown
 
 if TYPE_CHECKING:
     from schemas.tenant import Tenant
@@ -55,6 +56,18 @@ _RULES: Final = (
         "`lifecycle sagas list` names them (why); put them right, and sagas go on by themselves",
     ),
     _Rule(
+        "lifecycle_reconcile_unread_keys",
+        lambda value: value > 0,
+        "{value:.0f} keys could not be read, or not whole, in its last whole run",
+        "`lifecycle reconcile --now` reads them again and says of each why",
+    ),
+    _Rule(
+        "lifecycle_reconcile_organisations{unanswered}",
+        lambda value: value > 0,
+        "{value:.0f} organisations gave no information, or not all, in its last whole run",
+        "`lifecycle doctor --deep` logs in to each and says why",
+    ),
+    _Rule(
         "lifecycle_keyring_broken",
         lambda value: value > 0,
         "KEYRING_FILE cannot be used; the last good one is in force",
@@ -64,12 +77,17 @@ _RULES: Final = (
 
 
 def known(chosen: "Settings", up: Path) -> tuple[Mapping[str, str], str]:
-    """The running services: those of SERVICE_URLS, else those of the `up` in a state folder; and how they are known."""
-    from services.cli.environment import ENDPOINTS
+    """The running services: those of SERVICE_URLS, else those of the `up` in a state folder; and how they are known.
+
+    The services of an `up` count only beside its own Kafka: beside another one they are another installation's.
+    """
+    from services.cli.environment import ENDPOINTS, NoUp, left_by_up
 
     if chosen.service_urls:
         return chosen.service_urls, "SERVICE_URLS"
-    with suppress(OSError, ValueError, KeyError, AttributeError):
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError, NoUp):
+        if left_by_up(up)["KAFKA_BOOTSTRAP_SERVERS"] != chosen.kafka_bootstrap_servers:
+            return {}, ""
         metrics: dict[str, str] = json.loads((up / ENDPOINTS).read_text())["metrics"]
         return {name: url.removesuffix("/metrics") for name, url in metrics.items()}, "lifecycle up"
     return {}, ""
@@ -80,7 +98,7 @@ def services(asked: Asked) -> Iterator[Finding]:
     from services.adapters.scrape import scrape
 
     if not asked.services:
-        told = "none is known: SERVICE_URLS is not set, and no `lifecycle up` runs in the state folder"
+        told = "none is known: SERVICE_URLS is not set, and no `lifecycle up` with this Kafka runs in the state folder"
         yield skipped(
             "services", told, 'set SERVICE_URLS, as {"ingress": "http://…:8080", "ledger": "http://…:9100", …}'
         )
@@ -126,7 +144,7 @@ def _standing(tenant: "Tenant") -> str:
 def _judged(asked: Asked, name: str, url: str, standing: "Standing") -> Iterator[Finding]:
     if standing.unanswered:
         cure = f"start `lifecycle {name}`, or correct its URL in {asked.known_by}; its log says why it ended"
-        yield fault(name, f"{url}: {standing.unanswered}", cure)
+        yield fault(name, f"{shown(url)}: {standing.unanswered}", cure)
         return
     found = [fault(name, f"not ready: {check}: {why}", _GO_ON) for check, why in standing.faults.items()]
     found += [fault(name, f"{note}: {why}", _GO_ON) for note, why in standing.notes.items()]
@@ -137,13 +155,16 @@ def _judged(asked: Asked, name: str, url: str, standing: "Standing") -> Iterator
     if stale := _stale(asked, standing):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"
         found.append(fault(name, stale, cure))
-    yield from found or [well(name, f"ready at {url}")]
+    yield from found or [well(name, f"ready at {shown(url)}")]
 
 
 def _stale(asked: Asked, standing: "Standing") -> str:
-    """Why the last whole run is too long ago; empty where it is not, or none has ended yet."""
+    """Why the last run that left nothing out is too long ago; empty text where it is not, or no run has ended yet."""
     last_s = standing.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
+    if last_s <= 0:
+        ended_s = standing.metrics.get("lifecycle_reconcile_last_run_timestamp_seconds") or 0.0
+        return "no whole run has ever left nothing unread, unwritten or held back" if ended_s > 0 else ""
     age_s = asked.now_us() / 1_000_000 - last_s
-    if last_s <= 0 or age_s <= 2 * asked.settings.reconcile_interval_s:
+    if age_s <= 2 * asked.settings.reconcile_interval_s:
         return ""
-    return f"its last whole run was {age_s / 60:.0f} minutes ago"
+    return f"its last run that left nothing unread, unwritten or held back was {age_s / 60:.0f} minutes ago"
