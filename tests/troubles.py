@@ -9,6 +9,8 @@ import json
 import os
 import secrets
 import socket
+import socketserver
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -110,6 +112,47 @@ def silent() -> Iterator[str]:
 
 
 @contextmanager
+def greeting() -> Iterator[str]:
+    """`host:port` of a PostgreSQL that lets everybody log in and never says a word after that."""
+
+    class Greeting(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while True:
+                (size,) = struct.unpack("!I", self.request.recv(4, socket.MSG_WAITALL))
+                (code,) = struct.unpack_from("!I", self.request.recv(size - 4, socket.MSG_WAITALL))
+                if code not in _NO_TLS:
+                    break
+                self.request.sendall(b"N")
+            known = {b"server_version": b"18.0", b"client_encoding": b"UTF8", b"standard_conforming_strings": b"on"}
+            said = [b"R" + struct.pack("!II", 8, 0)]
+            for name, text in known.items():
+                said.append(b"S" + struct.pack("!I", 6 + len(name) + len(text)) + name + b"\0" + text + b"\0")
+            said.append(b"K" + struct.pack("!III", 12, 1, 2) + b"Z" + struct.pack("!I", 5) + b"I")
+            self.request.sendall(b"".join(said))
+            while self.request.recv(4096):
+                pass
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that went away is no news."""
+
+    with Server((HOST, 0), Greeting) as server:
+        thread = threading.Thread(target=server.serve_forever, name="greeting")
+        thread.start()
+        try:
+            yield f"{HOST}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+_NO_TLS: Final = frozenset({80877103, 80877104})
+"""Codes with which libpq asks for TLS or GSS encryption."""
+
+
+@contextmanager
 def broker(folder: Path) -> Iterator[tuple[str, str, str]]:
     """One broker: its plain listener, its SASL listener, and one that advertises an address where it is not."""
     plain, quorum, sasl, lost, nowhere = free_ports(5)
@@ -147,7 +190,7 @@ def world(folder: Path, database_url: str) -> Iterator[World]:
     """
     with ExitStack() as stack:
         plain, sasl, lost = stack.enter_context(broker(folder / "kafka"))
-        quiet = stack.enter_context(silent())
+        quiet, greets = stack.enter_context(silent()), stack.enter_context(greeting())
         stack.enter_context(_roles(database_url))
         asyncio.run(_registry(database_url))
         topics.apply({"bootstrap.servers": plain}, prefix="", partitions=PARTITIONS, replication=1)
@@ -160,7 +203,7 @@ def world(folder: Path, database_url: str) -> Iterator[World]:
             "TOPIC_REPLICATION": "1",
         }
         made = World(well, broker=plain, sasl=sasl)
-        found = [*_of_kafka(made, closed, quiet, lost), *_of_postgres(database_url, closed, quiet)]
+        found = [*_of_kafka(made, closed, quiet, lost), *_of_postgres(database_url, closed, quiet, greets)]
         yield World(well, {trouble.name: trouble for trouble in found}, plain, sasl)
 
 
@@ -182,7 +225,7 @@ def _of_kafka(made: World, closed: str, quiet: str, lost: str) -> Iterator[Troub
     yield Trouble("kafka setting unknown", "settings", {"KAFKA_CONFIG": '{"no.such": "x"}'}, 2, ("no.such",))
 
 
-def _of_postgres(url: str, closed: str, quiet: str) -> Iterator[Trouble]:
+def _of_postgres(url: str, closed: str, quiet: str, greets: str) -> Iterator[Trouble]:
     parts = urlsplit(url)
 
     def at(place: str) -> dict[str, str]:
@@ -194,6 +237,7 @@ def _of_postgres(url: str, closed: str, quiet: str) -> Iterator[Trouble]:
     nowhere = {"DATABASE_URL": parts._replace(path="/no_such_database").geturl()}
     yield Trouble("postgres away", "postgres", at(closed), 3, ("refused",))
     yield Trouble("postgres silent", "postgres", at(quiet), 3, ("timeout", "no answer"))
+    yield Trouble("postgres logs in, then silent", "postgres", at(greets), 3, ("no answer",))
     yield Trouble("postgres host unknown", "postgres", at("postgres.invalid:5432"), 3, ("resolve", "not known"))
     yield Trouble("postgres password wrong", "postgres", by(str(parts.username), "wrong-one"), 5, ("password",))
     yield Trouble("postgres database unknown", "postgres", nowhere, 5, ("no_such_database",))

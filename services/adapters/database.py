@@ -4,7 +4,6 @@ Rule: what is refused (a password, a database, a right) is told apart from what 
 password.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,20 +11,15 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
+from services.adapters.postgres import is_set_up, no_session
 from services.adapters.registry import usable
+from services.adapters.silence import within
 
 CONNECT_S: Final = 5
 _STATEMENT_MS: Final = 5_000
-
-_SAID: Final = re.compile(r"(?:FATAL|ERROR):\s+(.*)")
-_SET_UP: Final = re.compile(
-    r"password authentication failed|no password supplied|SASL authentication failed|authentication failed"
-    r'|pg_hba\.conf|(?:role|database) "[^"]*" does not exist|no such (?:user|database)|not permitted to log in'
-    r"|permission denied|certificate|SSL"
-)
-"""What only an operator puts right; libpq keeps the SQLSTATE of a refused connection to itself, so its words decide."""
+ANSWER_S: Final = 7.0
+"""For everything that a session asks: with the time to connect, a command ends in less than 15 s."""
 
 
 class NoDatabase(Exception):
@@ -54,7 +48,10 @@ def session(name: str, url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]
     """
     usable(name, url)
     try:
-        with psycopg.connect(url, connect_timeout=CONNECT_S, application_name="lifecycle") as connection:
+        with (
+            psycopg.connect(url, connect_timeout=CONNECT_S, application_name="lifecycle") as connection,
+            within(ANSWER_S, connection),
+        ):
             connection.execute(f"SET LOCAL statement_timeout = {_STATEMENT_MS}")
             yield connection
             connection.rollback()
@@ -110,10 +107,7 @@ _STANDING: Final[LiteralString] = """
 
 def told(name: str, url: str, error: psycopg.Error) -> NoDatabase:
     """An error of a database as a sentence, with the place and the setting that names it."""
-    asked = conninfo_to_dict(url)
-    place = f"{asked.get('host') or 'localhost'}:{asked.get('port') or 5432}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = [found[1] for line in lines if (found := _SAID.search(line))]
-    words = said[0] if said else lines[0].rpartition(" failed: ")[2]
-    refused = isinstance(error, psycopg.errors.InsufficientPrivilege) or _SET_UP.search(" ".join(said or lines))
-    return NoDatabase(f"PostgreSQL at {place} ({name}): {words}", refused=bool(refused))
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        error = no_session(error, url)
+    words = (error.diag.message_primary or str(error)).splitlines() or [type(error).__name__]
+    return NoDatabase(f"PostgreSQL ({name}): {words[0]}", refused=is_set_up(error.sqlstate or ""))

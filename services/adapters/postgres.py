@@ -41,6 +41,7 @@ _WORDS: Final = (
     ("28P01", r"password authentication failed|no password supplied|SASL authentication failed|no such user"),
     ("3D000", r'database "[^"]*" does not exist|no such database'),
     ("28000", r"pg_hba\.conf|role \"[^\"]*\" does not exist|not permitted to log in|authentication failed|certificate"),
+    ("28000", r"server does not support SSL"),
     ("42501", r"permission denied for database"),
     ("53300", r"too many connections|too many clients|connection slots are reserved|no more connections allowed"),
     ("57P03", r"starting up|shutting down|in recovery mode|not accepting connections|not yet accepting connections"),

@@ -22,6 +22,7 @@ from services.adapters import registry_sql as statements
 from services.adapters.claims import Claim, Head, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
 from services.adapters.postgres import SAFE, Connection, Pool
 from services.adapters.settings import Unusable
+from services.adapters.silence import within
 
 SCHEMA: Final = "lifecycle"
 """Of PostgreSQL, where a provisioner has its registry."""
@@ -107,6 +108,9 @@ class Registry:
         """
         try:
             async with await Connection.connect(self._url, autocommit=True, **SAFE) as session:
+                # A migration takes as long as it takes; a server that says nothing at all is away.
+                with within(_WAIT_S, session):
+                    await session.execute("SELECT 1")
                 await _migrate(session, self._schema)
         except _AWAY as error:
             raise RegistryAway(_brief(error)) from None

@@ -21,8 +21,10 @@ def postgres_answers(url: str) -> bool:
     """Whether a session opens and answers."""
     import psycopg  # noqa: PLC0415 - as above
 
+    from services.adapters.silence import within  # noqa: PLC0415
+
     try:
-        with psycopg.connect(url, connect_timeout=2) as session:
+        with psycopg.connect(url, connect_timeout=2) as session, within(2.0, session):
             return session.execute("SELECT 1").fetchone() == (1,)
     except psycopg.OperationalError:
         return False

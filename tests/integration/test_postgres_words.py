@@ -8,12 +8,15 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from services.adapters.database import NoDatabase, session
 from services.adapters.postgres import NoSession, Pool, fault
 from services.adapters.registry import Registry, RegistryAway
 from services.core.calls import Answer, Done, RefusedUs, Retryable, Verb
+from services.engines.answers import postgres_answers
 from services.provisioner.kinds.postgres import Postgres
 from tests.eventually import eventually_async
 from tests.outside import a_call
+from tests.troubles import greeting
 
 PASSWORD = "never-to-be-told"
 
@@ -103,6 +106,24 @@ async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_t
         assert PASSWORD not in str(away.value)
     await registry.close()
     assert asyncio.get_running_loop().time() - began < 8, "it waits for nothing"
+
+
+def test_a_server_that_lets_log_in_and_then_is_silent_does_not_answer() -> None:
+    with greeting() as place:
+        url = f"postgresql://u:{PASSWORD}@{place}/d"
+        words = r"DATABASE_URL\): no session at .*: no answer within"
+        with pytest.raises(NoDatabase, match=words) as away, session("DATABASE_URL", url) as opened:
+            opened.execute("SELECT 1")
+        assert not away.value.refused
+        assert not postgres_answers(url)
+
+
+async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_after_the_login() -> None:
+    with greeting() as place:
+        registry = Registry(f"postgresql://u:p@{place}/d", schema="lifecycle", lease_s=5, worker="one")
+        with pytest.raises(RegistryAway, match="no answer within"):
+            await registry.start()
+        await registry.close()
 
 
 async def test_nobody_there_is_a_silence(database_url: str) -> None:

@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from services.adapters.database import told
 from services.adapters.postgres import is_passing, is_set_up, no_session
 
 _AT = 'connection failed: connection to server at "db", port 5432 failed: '
@@ -23,6 +24,9 @@ _AT = 'connection failed: connection to server at "db", port 5432 failed: '
         (f"{_AT}FATAL:  no such database: d", "3D000", 'no database "d" at db:5432'),
         (f'{_AT}FATAL:  role "u" does not exist', "28000", 'user "u" may not log in at db:5432'),
         (f'{_AT}FATAL:  no pg_hba.conf entry for host "h", user "u"', "28000", "pg_hba.conf"),
+        (f"{_AT}SSL connection has been closed unexpectedly", None, "SSL connection has been closed unexpectedly"),
+        (f"{_AT}SSL SYSCALL error: EOF detected", None, "SSL SYSCALL error: EOF detected"),
+        (f"{_AT}server does not support SSL, but SSL was required", "28000", "server does not support SSL"),
         (f"{_AT}SSL error: certificate verify failed", "28000", "certificate verify failed"),
         (f'{_AT}FATAL:  permission denied for database "d"', "42501", 'may not connect to database "d"'),
         (f"{_AT}FATAL:  sorry, too many clients already", "53300", "sorry, too many clients already"),
@@ -42,6 +46,10 @@ def test_words_of_a_server_have_a_code(said: str, sqlstate: str | None, text: st
     assert why.sqlstate == sqlstate
     assert text in str(why)
     assert "secret" not in str(why)
+    to_a_person = told("DATABASE_URL", "postgresql://u:secret@db/d", psycopg.OperationalError(said))
+    assert to_a_person.refused == is_set_up(sqlstate or ""), "a command judges as the services do"
+    assert text in str(to_a_person)
+    assert "secret" not in str(to_a_person)
 
 
 @pytest.mark.parametrize("code", ["08006", "40001", "53300", "55P03", "57P01", "58030", "XX000", "25006", "25P03"])
