@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
 
+from services.adapters import clients
 from services.adapters.kafka import KafkaError
 
 
@@ -46,7 +47,13 @@ def backlog(
     Raises:
         KafkaError: the cluster does not answer, or a right is missing, which is named.
     """
-    admin = AdminClient(dict(config))
+    with clients.admin(dict(config)) as admin:
+        return _backlog(admin, group, topics, since_us, timeout_s)
+
+
+def _backlog(
+    admin: AdminClient, group: str, topics: Mapping[str, Sequence[int]], since_us: int, timeout_s: float
+) -> Backlog:
     (described,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
     (listed,) = admin.list_consumer_group_offsets(
         [ConsumerGroupTopicPartitions(group)], request_timeout=timeout_s

@@ -45,6 +45,9 @@ def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
 def admin(config: dict[str, Any]) -> AdminClient:
     """Returns a client that asks the cluster; it must outlive its answers. What fails is told by them alone.
 
+    Use it as a context: its end closes the client, which cannot be left to the garbage collector. That may run in the
+    event loop, which then waits for the client's threads, or in one of these threads, which aborts the process.
+
     Raises:
         Unusable: librdkafka does not know a setting, or not its value.
     """
@@ -52,6 +55,11 @@ def admin(config: dict[str, Any]) -> AdminClient:
         return AdminClient(config | OURS | _SILENT)
     except KafkaException as error:
         raise _unusable(error) from None
+
+
+def close(held: AdminClient) -> None:
+    """Ends a client that was held longer than a context lasts. Blocks for as long as its threads take to end."""
+    held.__exit__(None, None, None)
 
 
 def passes(error: Code) -> bool:

@@ -145,6 +145,7 @@ class Consumer:
         def leave() -> None:
             with suppress(Exception):  # what is said on leaving changes nothing
                 self._guarded(self._consumer.close)
+            clients.close(self._admin)
             with suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(left.set)
 

@@ -16,8 +16,8 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient
 
 from schemas.topics import TOPICS, named
+from services.adapters import clients
 from services.adapters.kafka import Denied, KafkaError
-from services.adapters.settings import Unusable
 
 REACH_S: Final = 5.0
 """How long a cluster may take to answer, and its leaders to be found. A restarting broker needs a second or two."""
@@ -26,7 +26,6 @@ _TRIES_S: Final = (0.5, 1.0, 2.0)
 """Patience of the first questions: a login that is refused is heard between two of them."""
 _CONNECT_S: Final = 2.0
 _PAUSE_S: Final = 0.2
-_QUIET: Final[dict[str, Any]] = {"log_level": 0, "allow.auto.create.topics": False}
 
 _LOGIN: Final = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 """librdkafka's names for a login that a broker refused."""
@@ -69,14 +68,14 @@ def reach(config: Mapping[str, Any], *, prefix: str = "", timeout_s: float = REA
         Unreached: no broker answers in time, or a leader cannot be reached where it is advertised.
     """
     heard: list[confluent_kafka.KafkaError] = []
-    quiet: dict[str, Any] = {**config, **_QUIET, "error_cb": heard.append}
-    try:
-        admin = AdminClient(quiet)
-    except confluent_kafka.KafkaException as error:
-        raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
+    with clients.admin({**config, "error_cb": heard.append}) as admin:
+        return _reached(admin, heard, str(config["bootstrap.servers"]), prefix, timeout_s)
+
+
+def _reached(admin: AdminClient, heard: Sequence[Any], bootstrap: str, prefix: str, timeout_s: float) -> Reached:
     end_s = time.monotonic() + timeout_s
     ours = {named(topic, prefix) for topic in TOPICS}
-    found = _metadata(admin, heard, str(config["bootstrap.servers"]), end_s)
+    found = _metadata(admin, heard, bootstrap, end_s)
     while True:
         topics = {name: topic for name, topic in found.topics.items() if name in ours}
         brokers = {number: f"{broker.host}:{broker.port}" for number, broker in found.brokers.items()}

@@ -7,7 +7,7 @@ say, or does not answer, is no evidence.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from confluent_kafka import KafkaException, TopicCollection
 
@@ -48,6 +48,16 @@ class Cluster:
         name = config.get("sasl.username")
         self._principal = f"User:{name}" if name else "the principal of this client"
         self._admin = clients.admin(dict(config))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the client go; nobody asks any more."""
+        clients.close(self._admin)
 
     def missing(self, service: Service, prefix: str, timeout_s: float = _ASK_S) -> tuple[Right, ...]:
         """The rights of a service that the principal has not, in the order of the table.

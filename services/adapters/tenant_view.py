@@ -79,8 +79,10 @@ class TenantView:
     def close(self) -> None:
         """Leave; whoever reads now is told with a KafkaError."""
         with self._lock:
-            self._closed = True
-            self._consumer.close()
+            if not self._closed:
+                self._closed = True
+                self._consumer.close()
+                clients.close(self._admin)
 
     def _take(self, wait_s: float) -> None:
         with self._lock:

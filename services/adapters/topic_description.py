@@ -1,6 +1,7 @@
 """What a cluster says of its topics: partition count and identity. A topic made anew has another identity."""
 
 from collections.abc import Collection
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from confluent_kafka import KafkaException, TopicCollection
 
 from schemas.rights import Operation, Resource, Right
 from services.adapters import clients
-from services.adapters.kafka import fault
+from services.adapters.kafka import KafkaError, fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,15 @@ def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 
         KafkaError: no broker answers, or it refuses.
         Unusable: librdkafka does not know a setting, or not its value.
     """
-    admin = clients.admin(config)
+    with clients.admin(config) as admin:
+        asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
+        wait(asked.values(), timeout_s + 5)
     found = {}
-    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
+    for name, future in asked.items():
         try:
-            topic = future.result(timeout_s + 5)
+            topic = future.result(0)
+        except TimeoutError:
+            raise KafkaError(f"{name}: no answer within {timeout_s:g} s") from None
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 continue

@@ -5,8 +5,9 @@ the leaders know, so each is asked where its partition ends.
 """
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
@@ -69,6 +70,17 @@ class TopicLook:
         self._only_read = only_read
         self._looks = 0
         self._configs: dict[str, Mapping[str, str] | None] = {}
+        self._identities: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the client go; nobody looks any more."""
+        clients.close(self._admin)
 
     def look(self) -> dict[str, Topic]:
         """Returns the topics that are there. Blocks.
@@ -80,13 +92,16 @@ class TopicLook:
             TopicCollection(self._names), request_timeout=self._timeout_s, include_authorized_operations=True
         )
         found = {name: one for name, future in futures.items() if (one := self._answer(name, future)) is not None}
-        if self._looks % _CONFIG_EVERY == 0 or found.keys() != self._configs.keys():
+        # A topic that was made anew has settings of its own.
+        identities = {name: str(one.topic_id) for name, one in found.items()}
+        if self._looks % _CONFIG_EVERY == 0 or identities != self._identities:
             self._configs = self._ask_configs(found)
+            self._identities = identities
         self._looks += 1
         return {name: _topic(one, self._configs.get(name)) for name, one in found.items()}
 
-    def unreachable(self, topics: Mapping[str, Topic]) -> str:
-        """Returns which leader does not answer, and why; empty text when all do. Blocks."""
+    def silent(self, topics: Mapping[str, Topic]) -> dict[tuple[str, int], str]:
+        """Returns why the leader of a partition does not answer, for each that does not. Blocks."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {
             TopicPartition(name, number): latest
@@ -95,21 +110,23 @@ class TopicLook:
             if number not in topic.leaderless
         }
         if not asked:
-            return ""
+            return {}
         answers = self._admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=self._timeout_s
         )
+        wait(answers.values(), 2 * self._timeout_s)
+        found: dict[tuple[str, int], str] = {}
         for place, future in answers.items():
             try:
-                future.result(2 * self._timeout_s)
+                future.result(0)
             except KafkaException as error:
-                return (
-                    f"{place.topic}/{place.partition}: its leader does not answer ({error.args[0].name()}); is the "
+                found[place.topic, place.partition] = (
+                    f"its leader does not answer ({error.args[0].name()}); is the "
                     "address that the broker advertises (advertised.listeners) reachable from here?"
                 )
             except TimeoutError:
-                return f"{place.topic}/{place.partition}: its leader does not answer"
-        return ""
+                found[place.topic, place.partition] = "its leader does not answer"
+        return found
 
     def _answer(self, name: str, future: Any) -> Any:
         try:
@@ -127,7 +144,8 @@ class TopicLook:
     def _silence(self) -> KafkaError:
         """Who does not answer: the address we were given, or those that it sends us on to."""
         try:
-            named = clients.admin(self._config).list_topics(timeout=self._timeout_s).brokers.values()
+            with clients.admin(self._config) as admin:
+                named = admin.list_topics(timeout=self._timeout_s).brokers.values()
         except KafkaException as error:
             return KafkaError(f"no broker answers at {self._where} ({error.args[0].name()})")
         addresses = ", ".join(sorted(f"{broker.host}:{broker.port}" for broker in named))

@@ -5,7 +5,7 @@ change their partition. A topic is to be deleted only when it has never held a r
 """
 
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -48,7 +48,10 @@ _IN_IT: Final = "do not delete it, acknowledged deliveries may be in it"
 _KEEP: Final = (
     f"{_IN_IT}. Go on with the count that it has: TOPIC_PARTITIONS={{count}} for every service and for this command"
 )
-_REMAKE: Final = "delete it (`kafka-topics --delete --topic {name}`), and it is created as it should be"
+_REMAKE: Final = (
+    "stop every service, since a running one may just now have a delivery acknowledged into it, run this again, and"
+    " delete it (`kafka-topics --delete --topic {name}`) if this still says so; it is created as it should be"
+)
 _COPY: Final = (
     f"{_IN_IT}. Stop every service, and copy its records by their key into a topic of {{count}} partitions first"
 )
@@ -88,7 +91,13 @@ def plan(config: dict[str, Any], *, prefix: str, partitions: int, replication: i
     Raises:
         KafkaError: no broker answers, or a right is missing.
     """
-    admin = clients.admin(config)
+    with clients.admin(config) as admin:
+        return _plan(admin, config, prefix, partitions, replication, timeout_s)
+
+
+def _plan(
+    admin: AdminClient, config: dict[str, Any], prefix: str, partitions: int, replication: int, timeout_s: float
+) -> Plan:
     wanted = {named(topic, prefix): topic for topic in TOPICS}
     # Asked for one by one: in a list of all, a topic that we may not see would be one that is not there.
     present = describe(config, wanted, timeout_s)
@@ -138,10 +147,12 @@ def apply(config: dict[str, Any], *, prefix: str, partitions: int, replication: 
         NewTopic(name, partitions, replication, config=_config(wanted[name].config, replication))
         for name in todo.create
     ]
-    admin = clients.admin(config)  # it must outlive its answers
-    for name, future in (admin.create_topics(new) if new else {}).items():
+    with clients.admin(config) as admin:
+        asked = admin.create_topics(new) if new else {}
+        wait(asked.values(), timeout_s)
+    for name, future in asked.items():
         try:
-            future.result(timeout_s)
+            future.result(0)
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 if is_denial(error.args[0]):

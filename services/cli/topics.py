@@ -72,7 +72,7 @@ def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
 
 @topics.command()
 def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
-    """Create the topics that are missing; those that exist are left as they are, and what differs is named."""
+    """Create the topics that are missing; a setting that differs is named and left, a conflict ends with 1."""
     from services.adapters import topics as hands
     from services.cli import show
 
@@ -85,9 +85,10 @@ def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
         _tell("created", done.create)
         if not (done.create or done.conflicts or done.configure):
             print("nothing to do: every topic is there")
-    told = [*done.conflicts, *(_to_configure(name, odd) for name, odd in done.configure.items())]
-    if told:
-        raise Failure(Exit.DEVIATION, "\n".join(told))
+    for name, odd in done.configure.items():
+        show.say(f"lifecycle: {_to_configure(name, odd)}")
+    if done.conflicts:
+        raise Failure(Exit.DEVIATION, "\n".join(done.conflicts))
 
 
 def _to_configure(name: str, odd: "Mapping[str, str]") -> str:

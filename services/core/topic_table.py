@@ -4,8 +4,9 @@ Rule: a topic that would lose acknowledged records, or misplace or misdate them,
 keeps it longer, is told and forbids nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from schemas.topics import Topic
@@ -41,7 +42,7 @@ class Verdict:
 
     Attributes:
         wrong: Topic to why nothing may be written to it.
-        trouble: Why a record would not be written now, though the topics are right; a sentence each.
+        trouble: Why no record would be written now, though the topics are right; a sentence each.
         notes: What is not as it should be, and keeps no record from being written.
     """
 
@@ -50,16 +51,30 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
-def judge(table: Mapping[str, Topic], states: Mapping[str, State], partitions: int | None) -> Verdict:
+def judge(
+    table: Mapping[str, Topic],
+    states: Mapping[str, State],
+    partitions: int | None,
+    *,
+    vital: Collection[str] = (),
+    silent: Mapping[tuple[str, int], str] = MappingProxyType({}),
+) -> Verdict:
     """Compare some topics with the table.
+
+    A part that takes no record is noted: the others take theirs, and a writer is told of each record. Trouble is what
+    takes no record at all: a topic that may not be written, and a vital one without any partition that takes one.
 
     Args:
         table: Full name to row, of the topics asked about.
         states: Full name to what there is; a topic that is not there is absent.
         partitions: How many every topic has, where an operator says so; None: as many as the largest of them.
+        vital: Full names of topics without which nothing works.
+        silent: Topic and partition to why its leader does not answer.
     """
     count = partitions or max((state.partitions for state in states.values()), default=0)
-    wrong, trouble, notes = {}, [], []
+    wrong: dict[str, str] = {}
+    trouble: list[str] = []
+    notes: list[str] = []
     for name, topic in table.items():
         state = states.get(name)
         if state is None:
@@ -67,7 +82,12 @@ def judge(table: Mapping[str, Topic], states: Mapping[str, State], partitions: i
             continue
         if why := _wrong(topic, state, count):
             wrong[name] = f"{name} is not as the table says: {'; '.join(why)}; `lifecycle topics plan` says what to do"
-        trouble += [f"{name}: {text}" for text in _trouble(state)]
+        if not state.may_write:
+            trouble.append(f"{name}: this principal may not write it; `lifecycle topics acls` lists the rights")
+        closed = {number: why for (topic_name, number), why in silent.items() if topic_name == name}
+        taking = set(range(state.partitions)) - set(state.leaderless) - set(_short(state)) - closed.keys()
+        told = trouble if name in vital and not taking else notes
+        told += [f"{name}: {text}" for text in _untaken(state, closed)]
         notes += [f"{name}: {text}" for text in _notes(topic, state)]
     return Verdict(wrong, tuple(trouble), tuple(notes))
 
@@ -92,16 +112,27 @@ def _wrong(topic: Topic, state: State, count: int) -> list[str]:
     return found
 
 
-def _trouble(state: State) -> list[str]:
+def _needed(state: State) -> int:
+    return int((state.config or {}).get("min.insync.replicas", "1"))
+
+
+def _short(state: State) -> list[int]:
+    """The partitions with fewer replicas in sync than a record needs."""
+    return [
+        number for number, (in_sync, there_are) in enumerate(state.replicas) if in_sync < min(_needed(state), there_are)
+    ]
+
+
+def _untaken(state: State, silent: Mapping[int, str]) -> list[str]:
+    """Why partitions take no record, in words."""
     found = []
-    if not state.may_write:
-        found.append("this principal may not write it; `lifecycle topics acls` lists the rights")
     if state.leaderless:
         found.append(f"no leader of partition {', '.join(map(str, state.leaderless))}")
-    needed = int((state.config or {}).get("min.insync.replicas", "1"))
-    short = [in_sync for in_sync, there_are in state.replicas if in_sync < min(needed, there_are)]
-    if short:
-        found.append(f"{min(short)} of {needed} needed replicas in sync (min.insync.replicas)")
+    if short := _short(state):
+        least = min(state.replicas[number][0] for number in short)
+        found.append(f"{least} of {_needed(state)} needed replicas in sync (min.insync.replicas)")
+    if silent:
+        found.append(f"partition {', '.join(map(str, sorted(silent)))}: {silent[min(silent)]}")
     return found
 
 

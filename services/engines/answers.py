@@ -10,9 +10,14 @@ def kafka_answers(bootstrap: str, timeout_s: float = 2.0) -> bool:
     from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
     # log_level 0: while a broker starts, a refused connection is an answer and no news.
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.connection.setup.timeout.ms": 2000})
+    config: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": bootstrap,
+        "log_level": 0,
+        "socket.connection.setup.timeout.ms": 2000,
+    }
     try:
-        return bool(client.list_topics(timeout=timeout_s).brokers)
+        with AdminClient(config) as client:
+            return bool(client.list_topics(timeout=timeout_s).brokers)
     except KafkaException:
         return False
 

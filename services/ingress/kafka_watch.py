@@ -5,6 +5,8 @@ lost with it. While Kafka does not answer, what was seen last counts.
 """
 
 import asyncio
+import time
+from collections.abc import Mapping
 from typing import Final
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
@@ -17,6 +19,8 @@ from services.core.topic_table import judge
 
 LOOK_S: Final = 2.0
 _FIRST_S: Final = 2.5
+_STALE_S: Final = 15.0
+"""A look that has not ended by then hangs."""
 
 
 class KafkaWatch:
@@ -29,6 +33,7 @@ class KafkaWatch:
             Unusable: librdkafka does not know a setting, or not its value.
         """
         self._log = log
+        self._received = named(RECEIVED, settings.topic_prefix)
         self._table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, DEAD_LETTERS)}
         self._looking = TopicLook(settings.kafka, self._table, timeout_s=LOOK_S)
         # The default is for `topics apply`; only a count that an operator names is known to be the cluster's.
@@ -36,10 +41,20 @@ class KafkaWatch:
         self._partitions = settings.topic_partitions if said else None
         self._open: frozenset[str] = frozenset()
         self._was_seen = False
+        self._first: asyncio.Task[None] | None = None
+        self._ended_s = time.monotonic()
+        self._is_silent = True
+        self._silent: Mapping[tuple[str, int], str] | None = None
+        self._notes = ""
         self.fault = "not asked yet"
-        """Why a delivery would not be written now; empty when it would."""
-        self.notes = ""
-        """What is not as it should be, and keeps no delivery from being written."""
+        """Why no delivery would be written now; empty where some would."""
+
+    @property
+    def notes(self) -> str:
+        """What is not as it should be, and keeps other deliveries from nothing; also that a look hangs."""
+        age_s = time.monotonic() - self._ended_s
+        stale = f"not looked at for {age_s:.0f} s: a look at Kafka hangs" if age_s > _STALE_S else ""
+        return "; ".join(filter(None, (stale, self._notes)))
 
     def against(self, topic: str) -> str:
         """Returns why nothing may be written to a topic, by its whole name; empty text when it may."""
@@ -48,16 +63,17 @@ class KafkaWatch:
         return NOT_AS_TABLE if self._was_seen else UNSEEN
 
     async def first(self) -> None:
-        """Look once, before there is anything to write; who does not answer soon is looked at again by `run`."""
-        try:
-            async with asyncio.timeout(_FIRST_S):
-                await self._look()
-        except TimeoutError:
+        """Look once, before there is anything to write; a look that takes longer goes on, and `run` waits for it."""
+        self._first = asyncio.create_task(self._look(), name="kafka-first")
+        await asyncio.wait((self._first,), timeout=_FIRST_S)
+        if not self._first.done():
             self.fault = "does not answer"
 
     async def run(self) -> None:
         """Look again and again."""
         told = ""
+        if self._first is not None:
+            await self._first
         while True:
             await self._look()
             if self.fault and self.fault != told:
@@ -66,14 +82,21 @@ class KafkaWatch:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
+        """Look once; a silence counts at the second look in a row, so that a leader may move."""
         try:
             found = await asyncio.to_thread(self._looking.look)
-            verdict = judge(self._table, found, self._partitions)
+            silent = await asyncio.to_thread(self._looking.silent, found)
+        except KafkaError as error:
+            if self._is_silent:
+                self.fault = in_words(error)
+            self._is_silent = True
+        else:
+            before, self._silent, self._is_silent = self._silent, silent, False
+            still = silent if before is None else {place: why for place, why in silent.items() if place in before}
+            verdict = judge(self._table, found, self._partitions, vital={self._received}, silent=still)
             # A broker that has just started may lack a topic for a moment: what is not there takes no record anyway.
             absent = self._open - found.keys()
             self._open, self._was_seen = frozenset(found.keys() - verdict.wrong.keys()) | absent, True
-            self.notes = "; ".join(verdict.notes)
-            trouble = [*verdict.wrong.values(), *verdict.trouble]
-            self.fault = "; ".join(trouble) or await asyncio.to_thread(self._looking.unreachable, found)
-        except KafkaError as error:
-            self.fault = in_words(error)
+            self._notes = "; ".join(verdict.notes)
+            self.fault = "; ".join((*verdict.wrong.values(), *verdict.trouble))
+        self._ended_s = time.monotonic()

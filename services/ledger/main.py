@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -131,6 +132,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     async with health.serve(_checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
         log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
         watching = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
+        watching.add_done_callback(partial(_must_not_end, app))
         looking = asyncio.create_task(rights.run(producer), name="rights")
         await run(app, stop)
         watching.cancel()
@@ -142,7 +144,8 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
 def _topics(settings: Settings) -> Mapping[str, Described]:
     """Every topic as the cluster has it, by its name without the prefix; asked for once everything is allowed."""
     reach(settings.kafka, prefix=settings.topic_prefix)  # what does not serve us is told at once, and in words
-    Cluster(settings.kafka).require(Service.LEDGER, settings.topic_prefix)
+    with Cluster(settings.kafka) as cluster:
+        cluster.require(Service.LEDGER, settings.topic_prefix)
     names = {named(topic, settings.topic_prefix): topic.name for topic in TOPICS}
     found = {names[name]: topic for name, topic in describe(settings.kafka, names).items()}
     missing = sorted(set(names.values()) - set(found))
@@ -158,7 +161,8 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
         )
         raise Unusable("\n".join(told))
     outcomes = named(OUTCOMES, settings.topic_prefix)
-    looked = TopicLook(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}).look()
+    with TopicLook(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}) as looking:
+        looked = looking.look()
     table = {named(topic, settings.topic_prefix): topic for topic in TOPICS}
     if wrong := [why for name, state in looked.items() if (why := settings_fault(name, table[name], state))]:
         raise Unusable("\n".join(wrong))
@@ -210,6 +214,12 @@ async def _watch_topics(settings: Settings, topics: Mapping[str, Described], app
                 app.end(Exit.LOSS, f"{name} was made anew while it was read, and records of it may be unread; {cure}")
             if now.partitions != before.partitions:
                 app.end(Exit.LOSS, f"{name}: {now.partitions} partitions, and {before.partitions} before. {_GROWN}")
+
+
+def _must_not_end(app: DurableApp, task: "asyncio.Task[None]") -> None:
+    """End the process where a watch ended by itself: without it, offsets of another topic would pass."""
+    if not task.cancelled():
+        app.end(Exit.UNEXPECTED, f"the watch of {task.get_name()} ended: {task.exception()!r}")
 
 
 async def _warm(settings: Settings, log: Logger) -> None:

@@ -121,7 +121,8 @@ class Recovery:
     def _wrong_topics(self) -> str:
         """Which topics that it writes are not as the table says; what was said there could be lost. Blocks."""
         table = {named(topic, self._prefix): topic for topic in (OUTCOMES, AUDIT, DEAD_LETTERS)}
-        found = TopicLook(self._config, table, timeout_s=_ASK_S).look()
+        with TopicLook(self._config, table, timeout_s=_ASK_S) as looking:
+            found = looking.look()
         return "; ".join(judge(table, found, None).wrong.values())
 
     def _last(self) -> tuple[list[Outcome], list[Desired]]:

@@ -176,7 +176,8 @@ def _wrong_topics(settings: Settings) -> str:
     """Why nothing may be published; empty text when the topic is as the table says. Blocks."""
     table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
     seen = named(TENANTS, settings.topic_prefix)
-    found = TopicLook(settings.kafka, table, timeout_s=_ASK_S, only_read={seen}).look()
+    with TopicLook(settings.kafka, table, timeout_s=_ASK_S, only_read={seen}) as looking:
+        found = looking.look()
     return "; ".join(judge(table, found, None).wrong.values())
 
 

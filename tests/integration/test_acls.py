@@ -259,7 +259,9 @@ def test_a_command_names_the_right_that_the_operator_lacks(
         with without(made, {name: right}):
             done = made.lifecycle(*command_for(right))
     told = [line for line in (done.stdout + done.stderr).splitlines() if str(right) in line]
-    assert (len(told), done.returncode) == (1, status), done.stdout + done.stderr
+    # A short read of doctor's may be refused as well before it is over.
+    assert len(told) == 1 or (told and right.resource is Resource.GROUP), done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     assert "`lifecycle topics acls`" in told[0]
     assert "Traceback" not in done.stderr
 

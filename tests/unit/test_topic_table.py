@@ -1,12 +1,14 @@
 """Topics as a cluster has them, against the table: what forbids a record, what keeps it out, what is only told."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from schemas.topics import DEAD_LETTERS, RECEIVED
 from services.adapters.topic_state import Topic as State
-from services.core.topic_table import judge, settings_fault
+from services.core.topic_table import Verdict, judge, settings_fault
 
 TABLE = {"p-received": RECEIVED, "p-dead": DEAD_LETTERS}
 RIGHT = {
@@ -79,18 +81,48 @@ def test_settings_that_may_not_be_read_are_noted_and_the_right_is_named() -> Non
     assert "DescribeConfigs" in verdict.notes[0]
 
 
+def test_a_topic_that_may_not_be_written_is_trouble() -> None:
+    verdict = judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], may_write=False)}, None, vital={"p-received"})
+    assert not verdict.wrong
+    assert "this principal may not write it" in verdict.trouble[0]
+
+
+SILENT = {("p-received", number): "its leader does not answer" for number in range(4)}
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("part", "whole", "said"),
     [
-        ({"replicas": ((3, 3), (1, 3))}, "1 of 2 needed replicas in sync"),
-        ({"leaderless": (2, 3)}, "no leader of partition 2, 3"),
-        ({"may_write": False}, "this principal may not write it"),
+        ({"replicas": ((3, 3), (3, 3), (3, 3), (1, 3))}, {"replicas": ((1, 3),) * 4}, "1 of 2 needed replicas in sync"),
+        ({"leaderless": (2, 3)}, {"leaderless": (0, 1, 2, 3)}, "no leader of partition"),
+        ({}, {}, "its leader does not answer"),
     ],
 )
-def test_what_would_not_be_acknowledged_now_is_trouble(change: dict[str, object], said: str) -> None:
-    verdict = judge(TABLE, RIGHT | {"p-received": replace(RIGHT["p-received"], **change)}, None)  # type: ignore[arg-type]
-    assert not verdict.wrong
-    assert said in verdict.trouble[0]
+def test_what_takes_no_record_at_all_is_trouble_and_a_part_of_it_a_note(
+    part: dict[str, Any], whole: dict[str, Any], said: str
+) -> None:
+    def judged(name: str, change: dict[str, Any], silent: Mapping[tuple[str, int], str]) -> Verdict:
+        there = RIGHT | {name: replace(RIGHT[name], **change)}
+        return judge(TABLE, there, None, vital={"p-received"}, silent=silent)
+
+    some = {} if part else {("p-received", 3): "its leader does not answer"}
+    partly = judged("p-received", part, some)
+    assert not partly.trouble
+    assert said in partly.notes[0]
+    wholly = judged("p-received", whole, {} if whole else SILENT)
+    assert not wholly.notes
+    assert said in wholly.trouble[0]
+    dead = {("p-dead", number): "its leader does not answer" for number in range(4)}
+    other = judged("p-dead", whole, {} if whole else dead)
+    assert not other.trouble, "without dead letters deliveries are taken all the same"
+    assert said in other.notes[0]
+
+
+def test_partitions_that_fail_for_different_reasons_are_none_together() -> None:
+    there = RIGHT | {"p-received": replace(RIGHT["p-received"], leaderless=(0,), replicas=((3, 3), (1, 3)) * 2)}
+    silent = {("p-received", 2): "its leader does not answer"}
+    assert judge(TABLE, there, None, vital={"p-received"}, silent=silent).trouble
+    assert not judge(TABLE, there, None, vital={"p-received"}).trouble
 
 
 def test_fewer_replicas_than_should_be_in_sync_are_enough_when_there_are_no_more() -> None:

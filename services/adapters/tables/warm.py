@@ -57,11 +57,11 @@ def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: i
         auto_offset_reset="error",
         enable_partition_eof=True,
     )
-    admin = clients.admin(dict(kafka))
     try:
-        for table in tables:
-            for partition in range(partitions):
-                _read(consumer, admin, table, partition, log)
+        with clients.admin(dict(kafka)) as admin:
+            for table in tables:
+                for partition in range(partitions):
+                    _read(consumer, admin, table, partition, log)
     except KafkaException as error:
         raise fault(error.args[0], *to_read(tables[0].changelog(0).topic)) from None
     finally:

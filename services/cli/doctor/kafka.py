@@ -207,7 +207,8 @@ def rights(asked: Asked) -> Iterator[Finding]:
     from services.adapters.rights import Cluster
 
     asked.kafka()
-    missing = Cluster(_config(asked)).missing(Service.OPERATOR, asked.settings.topic_prefix, _ASK_S)
+    with Cluster(_config(asked)) as cluster:
+        missing = cluster.missing(Service.OPERATOR, asked.settings.topic_prefix, _ASK_S)
     if missing:
         told = f"the principal of KAFKA_CONFIG lacks {', '.join(map(str, missing))}"
         yield fault("rights", told, "`lifecycle topics acls` prints the lines that give it")
