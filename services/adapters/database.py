@@ -67,6 +67,7 @@ class Standing:
         user: The role.
         exists: The registry's schema is there.
         readable: The role may use the schema and read its sagas; also true where there is none.
+        writes: The role may change every table of the schema; also true where there is none.
         creates: The role may make a schema in this database.
         only_reads: The server takes no writes: a standby, or set so.
         migrations: Names of the migrations that were carried out; empty where they cannot be read.
@@ -75,6 +76,7 @@ class Standing:
     user: str
     exists: bool
     readable: bool
+    writes: bool
     creates: bool
     only_reads: bool
     migrations: frozenset[str]
@@ -84,14 +86,14 @@ def registry_standing(asked: psycopg.Connection[tuple[Any, ...]], schema: str) -
     """Look at the registry's schema without touching it."""
     row = asked.execute(_STANDING, {"schema": schema, "sagas": f'"{schema}".sagas'}).fetchone()
     assert row is not None, "one row always comes back"
-    user, exists, readable, creates, only_reads = row
+    user, exists, readable, writes, creates, only_reads = row
     migrations: frozenset[str] = frozenset()
     if exists and readable:
         table = sql.Identifier(schema, "migrations")
         found = asked.execute("SELECT to_regclass(%s)", (f'"{schema}".migrations',)).fetchone()
         if found is not None and found[0] is not None:
             migrations = frozenset(row[0] for row in asked.execute(sql.SQL("SELECT name FROM {}").format(table)))
-    return Standing(user, exists, readable, creates, only_reads, migrations)
+    return Standing(user, exists, readable, writes, creates, only_reads, migrations)
 
 
 _STANDING: Final[LiteralString] = """
@@ -100,6 +102,10 @@ _STANDING: Final[LiteralString] = """
            to_regnamespace(%(schema)s) IS NULL OR (
                has_schema_privilege(to_regnamespace(%(schema)s), 'USAGE')
                AND (to_regclass(%(sagas)s) IS NULL OR has_table_privilege(to_regclass(%(sagas)s), 'SELECT'))),
+           (SELECT coalesce(bool_and(
+                has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')), true)
+            FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s)::oid AND relkind = 'r'),
            has_database_privilege(current_database(), 'CREATE'),
            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
 """

@@ -20,7 +20,7 @@ from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters import registry_sql as statements
 from services.adapters.claims import Claim, Head, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
-from services.adapters.postgres import SAFE, Connection, Pool
+from services.adapters.postgres import SAFE, Connection, Pool, is_set_up
 from services.adapters.settings import Unusable
 from services.adapters.silence import within
 
@@ -70,7 +70,15 @@ def usable(name: str, url: str) -> str:
 
 
 class RegistryAway(Exception):
-    """The registry does not answer; nothing is known of the last statement."""
+    """The registry does not answer, or refuses; nothing is known of the last statement.
+
+    Attributes:
+        refused: True if the server said no, for want of a login or a right; False if it may answer later.
+    """
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class Registry:
@@ -113,7 +121,7 @@ class Registry:
                     await session.execute("SELECT 1")
                 await _migrate(session, self._schema)
         except _AWAY as error:
-            raise RegistryAway(_brief(error)) from None
+            raise RegistryAway(_brief(error), refused=is_set_up(error.sqlstate or "")) from None
         await self.open()
 
     async def open(self) -> None:
@@ -413,7 +421,7 @@ class Registry:
         except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
         except _AWAY as error:
-            raise RegistryAway(_brief(error)) from None
+            raise RegistryAway(_brief(error), refused=is_set_up(error.sqlstate or "")) from None
 
     async def _settle(self, session: Connection) -> None:
         """Begin a transaction behind a pooler, which may lead to another server now without a connection lost."""

@@ -37,6 +37,8 @@ def logs(
                 _write(line, pretty=pretty)
             if follow:
                 _follow(path, file, pretty=pretty)
+    except BrokenPipeError:
+        show.is_enough()
     except OSError as error:
         raise Failure(Exit.UNUSABLE, f"{path}: {error.strerror}") from None
 

@@ -208,6 +208,8 @@ def _foreign(error: Exception) -> tuple[str, Exit] | None:
             told = _of(environment.kafka_failure(KafkaError(error.args[0].name())))
         case NoDatabase():
             told = lines[0], Exit.REFUSED if error.refused else Exit.UNREACHABLE
+        case RegistryAway(refused=True):
+            told = f"PostgreSQL (DATABASE_URL): {lines[0]} (`lifecycle doctor` says more)", Exit.REFUSED
         case RegistryAway() | DatabaseError():
             told = f"PostgreSQL: {lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
         case EngineError():

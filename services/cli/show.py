@@ -4,12 +4,14 @@ Rule: results go to standard output, everything about the way there to standard 
 """
 
 import json
+import os
 import shutil
 import sys
 import textwrap
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from services.cli import environment
@@ -51,6 +53,12 @@ def say(text: str) -> None:
 def as_json(value: Any) -> None:
     """A result for a program."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_enough() -> None:
+    """Whoever read our results, as `head` does, has read enough: what is still to be written goes nowhere."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def table(

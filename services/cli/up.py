@@ -1,10 +1,12 @@
 """`lifecycle up`: everything on this machine until somebody stops it."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from services.cli.options import writable
 from services.cli.show import Doing, Download, say
@@ -12,6 +14,7 @@ from services.cli.stack import Stack, stack
 from services.cli.wiring import WEBHOOK_PATH
 from services.engines import Durability
 
+_STANDARD_ERROR: Final = 2
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -51,7 +54,9 @@ def interruptible() -> Iterator[None]:
     def interrupt(_: int, __: object) -> None:
         for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)
-        say("stopping")
+        # Not by `say`: the thread that is interrupted may be in the middle of it, and hold its lock.
+        with suppress(OSError):
+            os.write(_STANDARD_ERROR, b"stopping\n")
         raise KeyboardInterrupt
 
     former = {number: signal.signal(number, interrupt) for number in _ENDS}

@@ -161,12 +161,15 @@ def compare(
         keys: Look at these alone; None for all.
 
     Returns:
-        Lines for what differs, waits or is refused; nothing for a key that agrees.
+        Lines for what differs, waits or is refused, and for each of `keys` that is nobody's; nothing for a key that
+        agrees.
     """
     lines: list[Line] = []
     doubted = [key for key, sight in memory.items() if sight.doubt is not None and (keys is None or key in keys)]
     looked: dict[Key, Sight] = {}
+    read: set[str] = set()
     for reading, organisation in readings:
+        read.add(reading.org_id)
         # A doubt of a key that is nobody's any more, neither listed nor installed, would be due for ever.
         looked |= {k: replace(memory[k], doubt=None) for k in doubted if k.startswith(f"{reading.org_id}:")}
         for key in scope(reading, organisation, tenants, keys):
@@ -176,6 +179,12 @@ def compare(
             lines.extend([line] if line else [])
             if look.unread:
                 lines.append(Line(key, Action.UNREAD, look.unread))
+    # What was named and is nobody's is a slip of the pen, and no key that agrees.
+    lines += [
+        Line(key, Action.UNREAD, "neither listed nor in the view")
+        for key in sorted(set(keys or ()) - looked.keys() - tenants.keys())
+        if key.partition(":")[0] in read
+    ]
     return Plan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))
 
 

@@ -3,20 +3,24 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from services.adapters.database import NoDatabase, session
+from services.adapters.database import NoDatabase, registry_standing, session
 from services.adapters.postgres import NoSession, Pool, fault
-from services.adapters.registry import Registry, RegistryAway
+from services.adapters.registry import SCHEMA, Registry, RegistryAway
+from services.cli.exits import Exit
+from services.cli.main import _foreign
 from services.core.calls import Answer, Done, RefusedUs, Retryable, Verb
 from services.engines.answers import postgres_answers
 from services.provisioner.kinds.postgres import Postgres
 from tests.eventually import eventually_async
 from tests.outside import a_call
 from tests.troubles import greeting
+from tests.unit.test_cli_commands import lifecycle
 
 PASSWORD = "never-to-be-told"
 
@@ -124,6 +128,35 @@ async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_
         with pytest.raises(RegistryAway, match="no answer within"):
             await registry.start()
         await registry.close()
+
+
+async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
+    database_url: str, role: str, tmp_path: Path
+) -> None:
+    registry = Registry(database_url, schema=SCHEMA, lease_s=5, worker="one")
+    await registry.start()
+    await registry.close()
+    _run(
+        database_url,
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
+        f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}",
+    )
+    url = _as(database_url, role)
+    with session("DATABASE_URL", url) as opened:
+        found = registry_standing(opened, SCHEMA)
+    assert (found.readable, found.writes) == (True, False)
+    with session("DATABASE_URL", database_url) as opened:
+        assert registry_standing(opened, SCHEMA).writes
+    environ = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    assert (await asyncio.to_thread(lifecycle, "sagas", "list", cwd=tmp_path, **environ)).returncode == Exit.OK
+    reader = Registry(url, schema=SCHEMA, lease_s=5, worker="two")
+    with pytest.raises(RegistryAway, match="permission denied") as away:
+        await reader.claim(1)
+    await reader.close()
+    assert away.value.refused
+    told = _foreign(away.value)
+    assert told is not None
+    assert told[1] is Exit.REFUSED
 
 
 async def test_nobody_there_is_a_silence(database_url: str) -> None:

@@ -88,3 +88,32 @@ def test_the_last_lines_of_a_log_of_any_length_are_found(count: int, tmp_path: P
     with path.open("rb") as file:
         assert _ends(file, count) == (lines[-count:] if count else [])
         assert file.read() == b""
+
+
+def test_a_reader_of_logs_that_has_read_enough_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ledger.log").write_text("a line of a log\n" * 20_000)
+    words = [sys.executable, "-m", "services.cli.main", "logs", "ledger", "-n", "20000", "--state-dir", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (Exit.OK, b"")
+
+
+def test_a_signal_while_a_line_is_written_ends_up_all_the_same(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from services.cli import show\n"
+        "from services.cli.up import interruptible\n"
+        "with interruptible(), show._lock:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.stderr.startswith(b"stopping\n")
+    assert b"KeyboardInterrupt" in done.stderr
+
+
+ROOT = Path(__file__).parents[2]

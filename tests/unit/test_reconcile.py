@@ -321,3 +321,10 @@ def test_a_doubt_about_a_key_that_is_nobodys_any_more_is_dropped(claim: str) -> 
     memory = {key_of(1): Sight(CLIENT, Doubt(claim, NOW_US - LOOK_US))}
     plan = planned(reading({2: "ENABLED"}), view(tenant(1, installed=False), tenant(2)), memory)
     assert (plan.lines, plan.memory[key_of(1)].doubt) == ((), None)
+
+
+def test_a_named_key_that_is_neither_listed_nor_in_the_view_is_named() -> None:
+    plan = planned(reading({1: "ENABLED"}), view(tenant(1)), keys=frozenset({key_of(1), key_of(2)}))
+    assert plan.lines == (Line(key_of(2), Action.UNREAD, "neither listed nor in the view"),)
+    gone = planned(reading({}), view(tenant(1, installed=False)), keys=frozenset({key_of(1)}))
+    assert gone.lines == (), "the view says what Genesys says"

@@ -82,8 +82,9 @@ def _judged(found: "Standing", schema: str) -> Finding:
     if found.only_reads:
         cure = "let DATABASE_URL lead to the primary (several hosts, and target_session_attrs=read-write)"
         return fault(_WHAT, "DATABASE_URL leads to a server that only reads", cure)
-    if not found.readable:
-        told = f'the role "{found.user}" may not use the schema {schema}'
+    if not found.readable or not found.writes:
+        what = "change every table of" if found.readable else "use"
+        told = f'the role "{found.user}" may not {what} the schema {schema}'
         return fault(_WHAT, told, "use the role of the provisioner, which made it, in DATABASE_URL")
     if not found.exists and not found.creates:
         told = f'the role "{found.user}" may make no schema, and {schema} is not there'
