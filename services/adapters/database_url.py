@@ -29,9 +29,17 @@ def complete(url: str, password: str | None) -> str:
         escaped = password.replace("\\", "\\\\").replace("'", "\\'")
         return f"{url} password='{escaped}'"
     credentials, _, place = parts["place"].rpartition("@")
-    if "@" in credentials or "@" in parts["rest"].partition("?")[0]:
-        raise ValueError("an @ or a / stands in its user or password; percent-encode it (%40, %2F)")
+    if "@" in credentials or "@" in parts["rest"].partition("?")[0] or _cuts_password(place, parts["rest"]):
+        raise ValueError("an @, a / or a ? stands in its user or password; percent-encode it (%40, %2F, %3F)")
     user, _, own = credentials.partition(":")
     if password is None or own:
         return url
     return f"{parts['scheme']}{user}:{quote(password, safe='')}@{place}{parts['rest']}"
+
+
+def _cuts_password(place: str, rest: str) -> bool:
+    """True if the `?` before the parameters stands in a password: what is before the next `@` is no parameter."""
+    before, at, _ = rest.removeprefix("?").partition("@")
+    _, colon, port = place.rpartition("]")[2].partition(":")
+    is_no_port = bool(colon) and not port.split(",")[0].isdecimal()
+    return rest.startswith("?") and bool(at) and ("=" not in before or is_no_port)

@@ -76,3 +76,17 @@ def test_faults_of_urls_and_of_other_settings_are_told_together() -> None:
     with pytest.raises(Unusable) as refused:
         read({"DATABASE_URL": "postgresql://u:a@b@h/d", "PORT": "here"})
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["DATABASE_URL", "PORT"]
+
+
+@pytest.mark.parametrize("password", ["a?b", "?", "a?b=c", "12?3"])
+def test_a_question_mark_in_a_url_s_password_is_refused_and_not_repeated(password: str) -> None:
+    with pytest.raises(Unusable, match="percent-encode") as refused:
+        read({"DATABASE_URL": f"postgresql://canary:{password}@host:5432/d"})
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://host?user=a@b", "postgresql://[::1]:5432?user=a@b", "postgresql://a:1,b:2?user=c@d"]
+)
+def test_an_at_in_a_parameter_is_none_of_a_password(url: str) -> None:
+    assert read({"DATABASE_URL": url}).database_url == url

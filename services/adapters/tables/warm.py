@@ -87,13 +87,21 @@ def _read(consumer: Consumer, admin: AdminClient, table: DurableTable, partition
             raise KafkaError("_TIMED_OUT")
         if not found:
             continue
-        of_this = [message for message in found if (message.topic(), message.partition()) == place or message.error()]
+        # The end of the partition before this one may still come; any other error is of the whole client.
+        of_this = [
+            message for message in found if (message.topic(), message.partition()) == place or _is_broken(message)
+        ]
         batch = [_event(tp, message) for message in of_this if not _is_end(tp, message)]
         table.store.apply_changelog_batch(cast("Any", batch), None, None)
         told, at = at, max((_behind(message) for message in of_this), default=at)
         if at // _TELL_EVERY > told // _TELL_EVERY:
             log.info("recovering", table=table.name, partition=partition, offset=at, end=end)
     log.info("recovered", table=table.name, partition=partition, records=end - start, end=end)
+
+
+def _is_broken(message: Any) -> bool:
+    error = message.error()
+    return error is not None and error.code() != ends.END
 
 
 def _is_end(tp: TP, message: Any) -> bool:
