@@ -37,7 +37,7 @@ def test_a_database_whose_password_would_be_read_as_its_host_is_refused_at_once(
     environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "DATABASE_URL": "postgresql://u:canary@1@db/d"}
     done = lifecycle(*command, cwd=tmp_path, **environ)
     assert done.returncode == Exit.UNUSABLE
-    assert done.stderr.startswith("lifecycle: DATABASE_URL: an @ or a / stands in its user or password; ")
+    assert done.stderr.startswith("lifecycle: DATABASE_URL: an @, a / or a ? stands in its user or password; ")
     assert "canary" not in done.stderr
 
 
