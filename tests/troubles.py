@@ -220,8 +220,8 @@ def _of_kafka(made: World, closed: str, quiet: str, lost: str) -> Iterator[Troub
     yield Trouble("kafka leader away", "kafka", at(lost), 3, ("advertised.listeners",))
     yield Trouble("kafka wants a login", "kafka", at(made.sasl), 3, ("KAFKA_CONFIG",))
     yield Trouble("kafka password wrong", "kafka", by("full", "wrong-one"), 5, ("password",))
-    yield Trouble("kafka no right", "kafka", by("bare"), 5, ("not allowed",))
-    yield Trouble("kafka no DescribeConfigs", "configs", by("narrow"), 5, ("DescribeConfigs", "not allowed"))
+    yield Trouble("kafka no right", "kafka", by("bare"), 5, ("lacks",))
+    yield Trouble("kafka no DescribeConfigs", "configs", by("narrow"), 5, ("DescribeConfigs", "lacks"))
     yield Trouble("kafka setting unknown", "settings", {"KAFKA_CONFIG": '{"no.such": "x"}'}, 2, ("no.such",))
 
 
