@@ -7,6 +7,7 @@ say, or does not answer, is no evidence.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, Self
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -25,6 +26,7 @@ _AGAIN_S: Final = 2.0
 _SELDOM_S: Final = 5.0
 """Between two looks: while rights are missing, and while none is."""
 
+_A_GROUP: Final = f"on {Resource.GROUP} "
 _UNASKED: Final = "not asked yet"
 _NO_EVIDENCE: Final = frozenset({
     "UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE",
@@ -59,7 +61,9 @@ class Cluster:
         """Let the client go; nobody asks any more."""
         clients.close(self._admin)
 
-    def missing(self, service: Service, prefix: str, timeout_s: float = _ASK_S) -> tuple[Right, ...]:
+    def missing(
+        self, service: Service, prefix: str, timeout_s: float = _ASK_S, *, ask_groups: bool = True
+    ) -> tuple[Right, ...]:
         """The rights of a service that the principal has not, in the order of the table.
 
         Raises:
@@ -72,14 +76,15 @@ class Cluster:
         told = self._admin.describe_topics(
             TopicCollection(topics), include_authorized_operations=True, request_timeout=timeout_s
         )
-        answers: list[tuple[Resource, str, Future[Any]]] = [(Resource.TOPIC, *one) for one in told.items()]
-        if groups:
+        allowed = {(Resource.TOPIC, name): _allowed(answer, timeout_s) for name, answer in told.items()}
+        if ask_groups:
+            # After the topics, so never while no broker answers: librdkafka 2.16 aborts the process when a coordinator
+            # goes away under this question ("rd_kafka_enq_once_del_source_return").
             told = self._admin.describe_consumer_groups(
                 groups, include_authorized_operations=True, request_timeout=timeout_s
             )
-            answers += [(Resource.GROUP, *one) for one in told.items()]
-        allowed = {(resource, name): _allowed(answer, timeout_s) for resource, name, answer in answers}
-        return tuple(one for one in wanted if _is_missing(one, allowed[one.resource, one.name]))
+            allowed |= {(Resource.GROUP, name): _allowed(answer, timeout_s) for name, answer in told.items()}
+        return tuple(one for one in wanted if _is_missing(one, allowed.get((one.resource, one.name))))
 
     def refusal(self, missing: Iterable[Right]) -> str:
         """One sentence that names them, and the remedy; empty text when none is missing."""
@@ -139,7 +144,11 @@ class RightsWatch:
 
     async def _look(self) -> None:
         try:
-            missing = await asyncio.to_thread(self._cluster.missing, self._service, self._prefix, _LOOK_S)
+            # At work a group's refusal is told by its reader; asked again is only what was found missing.
+            ask = partial(
+                self._cluster.missing, ask_groups=self.fault == _UNASKED or _A_GROUP in self.fault + self.note
+            )
+            missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_S)
         except KafkaError:
             self.fault = "" if self.fault == _UNASKED else self.fault  # others say that Kafka is away
             return
