@@ -77,7 +77,7 @@ class Cluster:
             TopicCollection(topics), include_authorized_operations=True, request_timeout=timeout_s
         )
         allowed = {(Resource.TOPIC, name): _allowed(answer, timeout_s) for name, answer in told.items()}
-        if ask_groups:
+        if groups and ask_groups:
             # After the topics, so never while no broker answers: librdkafka 2.16 aborts the process when a coordinator
             # goes away under this question ("rd_kafka_enq_once_del_source_return").
             told = self._admin.describe_consumer_groups(
