@@ -161,12 +161,12 @@ class Spools:
             own.close_to_new(reason)
             self._closed(reason)
         for spool in [spool for spool in self._former if not spool.depth]:
-            self._former.remove(spool)
             await self._part(spool)
+            self._former.remove(spool)
         if own is not None and own.closed and not own.depth and not own.waiting:
             passing = own.closed in _PASSING
-            self._own = None
             await self._part(own)
+            self._own = None
             if passing:
                 await self._renew()
         elif own is None and self.fault in _PASSING:

@@ -77,10 +77,13 @@ def test_a_disk_that_takes_two_seconds_delays_its_own_records_and_nobody_else(ca
 async def test_a_full_disk_closes_the_spool_and_takes_nothing_back(disk: Path) -> None:
     told: list[str] = []
     spool = await Spool.open(disk / "spools", told.append)
-    reports = await asyncio.gather(*(kept_by(spool, record(number, 10_000)) for number in range(1, 1001)))
+    # What comes at once may reach the disk as one write, which fails as one: a part comes first, and fits.
+    reports = await asyncio.gather(*(kept_by(spool, record(number, 10_000)) for number in range(1, 101)))
+    assert all(reports)
+    reports += await asyncio.gather(*(kept_by(spool, record(number, 10_000)) for number in range(101, 1001)))
     kept = sum(reports)
     assert reports == [True] * kept + [False] * (1000 - kept)
-    assert (kept > 0, spool.closed, told, await kept_by(spool, record(1))) == (True, "full", ["full"], False)
+    assert (spool.closed, told, await kept_by(spool, record(1))) == ("full", ["full"], False)
     assert await read(spool) == list(range(1, kept + 1))
     spool.delete([1, 2])
     assert (await read(spool, most=2), spool.depth) == ([3, 4], kept - 2)

@@ -56,7 +56,7 @@ def examine(environ: Mapping[str, str], folder: Path, *, deep: bool) -> list[Fin
     """What the command says; nothing but that."""
     words = ("doctor", "--json", *(("--deep",) if deep else ()))
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
-    argv = [sys.executable, "-m", "services.cli.main", *words]
+    argv = [sys.executable, "-X", "faulthandler", "-m", "services.cli.main", *words]
     done = subprocess.run(argv, env=own, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert (done.stderr, done.returncode) in {("", 0), ("", 1)}
     return [Finding(one["what"], Health(one["health"]), one["detail"], one["cure"]) for one in json.loads(done.stdout)]

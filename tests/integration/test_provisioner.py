@@ -15,7 +15,7 @@ from schemas.topics import DESIRED, OUTCOMES, named
 from services.core.audit import genuine
 from tests.eventually import eventually
 from tests.provisioner_child import CANARY
-from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, gone, key, shut
+from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, free_port, gone, key, shut
 from tests.saga_world import STEPS
 from tests.transactions import Copier
 
@@ -160,8 +160,11 @@ def test_asked_to_stop_it_finishes_its_calls_gives_its_sagas_back_and_exits_well
 
 def test_two_processes_share_the_work_and_do_nothing_twice(scene: Scene) -> None:
     scene.environment |= {"OUTSIDE_PAUSE_S": "0.01", "SAGAS_AT_ONCE": "8"}
-    scene.start()
-    scene.start()
+    ports = (scene.port, free_port())
+    for port in ports:
+        scene.start(METRICS_PORT=str(port))
+    for port in ports:  # else the first is done before the second is there
+        eventually(lambda port=port: scene.ready(port)[0] == 200)  # type: ignore[misc]
     keys = [key(number) for number in range(60)]
     scene.wish([desired(of, 1) for of in keys])
     for of in keys:

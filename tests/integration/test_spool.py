@@ -107,6 +107,21 @@ async def test_an_empty_folder_goes_with_its_spool(tmp_path: Path) -> None:
     assert await spool.oldest(1, PLENTY) == []
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_end_that_is_cancelled_half_way_is_waited_for_by_the_next_and_leaves_nothing(
+    turns: int, tmp_path: Path
+) -> None:
+    spool = await Spool.open(tmp_path, unexpected)
+    await append(spool, 1, 10)
+    spool.delete(range(1, 11))
+    ending = asyncio.create_task(spool.end())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    ending.cancel()
+    await spool.end()
+    assert not spool.path.exists()
+
+
 async def test_what_is_not_drained_is_found_and_drained_by_the_next_process(tmp_path: Path) -> None:
     for start in (1, 11):
         spool = await Spool.open(tmp_path, unexpected)

@@ -59,7 +59,7 @@ class Spool:
         self._frozen = opened.evidence
         self._committing = False
         self._trimming = False
-        self._ended = False
+        self._ending: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, parent: Path, on_closed: OnClosed) -> Self:
@@ -144,7 +144,7 @@ class Spool:
             size_bytes: At most so large together, as encoded; one is given whatever its size.
             without: Numbers to pass over.
         """
-        while not self._ended and (numbers := self._stock.oldest(most, size_bytes, without)):
+        while self._ending is None and (numbers := self._stock.oldest(most, size_bytes, without)):
             read = await self._thread.ask(partial(self._read, numbers))
             live = [(number, record) for number, record in zip(numbers, read, strict=True) if number in self._stock]
             bad = [number for number, record in live if record is None]
@@ -162,7 +162,7 @@ class Spool:
         front = self._stock.front
         for number in numbers:
             self._stock.drop(number)
-        if self._stock.front > front and not (self._frozen or self._trimming or self._ended):
+        if self._stock.front > front and not (self._frozen or self._trimming or self._ending):
             self._trimming = True
             self._thread.do(self._trim)
 
@@ -176,9 +176,7 @@ class Spool:
         Raises:
             SpoolError: what was damaged could not be put aside.
         """
-        if await self._finished():
-            empty = partial(self._folder.aside, CORRUPT) if self._evidence else self._folder.remove
-            await self._let_go(self._folder.release if self.depth else empty)
+        await self._end_with(self._fate)
 
     async def aside(self, reason: str) -> None:
         """Keep what waits, close, and move the folder to `aside/NAME-reason` beside it (`path`), and leave it alone.
@@ -186,20 +184,25 @@ class Spool:
         Raises:
             SpoolError: it could not be moved.
         """
-        if await self._finished():
-            await self._let_go(partial(self._folder.aside, reason))
+        await self._end_with(lambda: partial(self._folder.aside, reason))
 
-    async def _finished(self) -> bool:
-        if self._ended:
-            return False
-        self.close_to_new("ended")
-        self._ended = True
+    async def _end_with(self, chosen: Callable[[], Callable[[], None]]) -> None:
+        """End once; who comes later waits for the same end, and a cancelled caller leaves no half of it."""
+        if self._ending is None:
+            self.close_to_new("ended")
+            self._ending = asyncio.create_task(self._finished(chosen), name="spool-end")
+        await asyncio.shield(self._ending)
+
+    def _fate(self) -> Callable[[], None]:
+        """What becomes of the folder, once nothing is written any more."""
+        if self.depth:
+            return self._folder.release
+        return partial(self._folder.aside, CORRUPT) if self._evidence else self._folder.remove
+
+    async def _finished(self, chosen: Callable[[], Callable[[], None]]) -> None:
         await self._thread.ask(self._finish)
-        return True
-
-    async def _let_go(self, of_the_folder: Callable[[], None]) -> None:
         try:
-            await self._thread.ask(of_the_folder)
+            await self._thread.ask(chosen())
         finally:
             self._thread.stop()
 

@@ -2,6 +2,7 @@
 
 Rule: every check runs at the same time as the others, under a limit of its own, and none hides another: one that hangs,
 raises or finds nothing to ask is a finding like any other. No check changes anything, and none shows a secret.
+What the checks need is imported here, before they start: two threads that import one package wait for each other.
 """
 
 import re
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from services.adapters import settings
 from services.adapters.clock import now_us
 from services.adapters.settings import Settings, Unusable
 from services.cli.doctor import databases, here, kafka, outside, running
@@ -64,8 +66,6 @@ def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding
 
 def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], list[Finding]]:
     """The settings as far as they can be used, the names of those that cannot, and what is to be said of them."""
-    from services.adapters import settings
-
     try:
         return settings.read(environ), frozenset(), [well("settings", "every variable can be used")]
     except Unusable as error:

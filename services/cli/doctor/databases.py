@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from services.adapters.database import NoDatabase, Standing, registry_standing, session
+from services.adapters.registry import MIGRATIONS, SCHEMA
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
 from services.cli.doctor.kafka import CLOCK_OFF_S
-
-if TYPE_CHECKING:
-    from services.adapters.database import Standing
 
 _WHAT: Final = "postgresql"
 _START: Final = "start it, or correct DATABASE_URL"
@@ -16,9 +15,6 @@ _START: Final = "start it, or correct DATABASE_URL"
 
 def registry(asked: Asked) -> Iterator[Finding]:
     """The provisioner's database: answers, lets the role in and write, and has the schema of this release."""
-    from services.adapters.database import NoDatabase, registry_standing, session
-    from services.adapters.registry import SCHEMA
-
     url = asked.settings.database_url
     if url is None:
         yield fault(
@@ -44,8 +40,6 @@ def registry(asked: Asked) -> Iterator[Finding]:
 
 def tenants(asked: Asked) -> Iterator[Finding]:
     """The tenants' database: answers, and lets the role make schemas and roles."""
-    from services.adapters.database import NoDatabase, session
-
     chosen, what = asked.settings, "tenants' database"
     name = "TENANT_DATABASE_URL" if chosen.tenant_database_url else "DATABASE_URL"
     url = chosen.tenant_database_url or chosen.database_url
@@ -78,7 +72,7 @@ _RIGHTS: Final = """
 """
 
 
-def _judged(found: "Standing", schema: str) -> Finding:
+def _judged(found: Standing, schema: str) -> Finding:
     if found.only_reads:
         cure = "let DATABASE_URL lead to the primary (several hosts, and target_session_attrs=read-write)"
         return fault(_WHAT, "DATABASE_URL leads to a server that only reads", cure)
@@ -98,9 +92,8 @@ def _judged(found: "Standing", schema: str) -> Finding:
 
 
 def _migrations() -> frozenset[str]:
-    from services.adapters import registry
 
-    return frozenset(path.name for path in registry.MIGRATIONS.glob("*.sql"))
+    return frozenset(path.name for path in MIGRATIONS.glob("*.sql"))
 
 
 def _clock(asked: Asked, opened: Any) -> tuple[float, float]:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from services.adapters.reach import Reached
-    from services.adapters.settings import Settings
+from services.adapters.kafka import KafkaError
+from services.adapters.reach import Reached
+from services.adapters.settings import Settings, Unusable
 
 
 class Health(StrEnum):
@@ -64,7 +63,7 @@ class Asked:
         unread: Names of settings that cannot be used; they count as absent.
     """
 
-    settings: "Settings"
+    settings: Settings
     services: Mapping[str, str]
     known_by: str
     now_us: Callable[[], int]
@@ -75,15 +74,12 @@ class Asked:
         """How a setting that is missing is told."""
         return f"{name} cannot be used" if name in self.unread else f"{name} is not set"
 
-    def kafka(self) -> "Reached":
+    def kafka(self) -> Reached:
         """The cluster; blocks until Kafka has answered, or has not.
 
         Raises:
             NoKafka: it does not serve us.
         """
-        from services.adapters.kafka import KafkaError
-        from services.adapters.settings import Unusable
-
         try:
             return self.cluster.result()
         except (KafkaError, Unusable) as error:

@@ -3,13 +3,19 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from services import provisioner
+from services.adapters import keyring as keyrings
+from services.adapters import organisations as accounts
+from services.adapters.genesys import hosts_for
+from services.adapters.genesys_answers import NoInformation
+from services.adapters.settings import Settings
+from services.adapters.spool.disk import fullness, is_volatile, put_aside
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
-
-if TYPE_CHECKING:
-    from services.adapters.settings import Settings
-    from services.core.plan import Plan
+from services.core.plan import BadPlan, Plan, parse
+from services.provisioner.kinds import SECRET_OUTPUTS
+from services.provisioner.plans import settings_for_plans
 
 _PYTHON_LEAST, _PYTHON_BELOW = (3, 11), (3, 14)
 _NAMED: Final = 3
@@ -26,10 +32,8 @@ def python() -> Finding:
 
 def keyring(asked: Asked) -> Iterator[Finding]:
     """The file of secrets: readable by its owner alone, and whole."""
-    from services.adapters import keyring as hands
-
     path = asked.settings.keyring_file
-    found = hands.load(path)
+    found = keyrings.load(path)
     if path.stat().st_mode & 0o077:
         yield fault("keyring", f"{path} may be read by others", f"chmod 600 {path}")
     elif found.material is None:
@@ -39,7 +43,7 @@ def keyring(asked: Asked) -> Iterator[Finding]:
         yield well("keyring", f"endpoints: {', '.join(sorted(found.endpoints))}")
 
 
-def read_plan(chosen: "Settings") -> "Plan":
+def read_plan(chosen: Settings) -> Plan:
     """The plan as the provisioner would read it.
 
     Raises:
@@ -47,19 +51,12 @@ def read_plan(chosen: "Settings") -> "Plan":
         OSError: there is no such file.
         UnicodeDecodeError: it is not UTF-8.
     """
-    from services import provisioner
-    from services.core.plan import parse
-    from services.provisioner.kinds import SECRET_OUTPUTS
-    from services.provisioner.plans import settings_for_plans
-
     path = chosen.plan_file or Path(str(provisioner.__file__)).with_name("plan.toml")
     return parse(path.read_text(encoding="utf-8"), kinds=SECRET_OUTPUTS.keys(), settings=settings_for_plans(chosen))
 
 
 def plan(asked: Asked) -> Iterator[Finding]:
     """PLAN_FILE, each setting that it needs, and what of the provisioner's settings go together."""
-    from services.core.plan import BadPlan
-
     name = str(asked.settings.plan_file or "the guide's plan")
     try:
         found = read_plan(asked.settings)
@@ -76,8 +73,6 @@ def plan(asked: Asked) -> Iterator[Finding]:
 
 def spool(asked: Asked) -> Iterator[Finding]:
     """The folder where deliveries wait while Kafka is away."""
-    from services.adapters.spool.disk import fullness, is_volatile, put_aside
-
     folder, full_at = asked.settings.spool_dir, asked.settings.spool_high_water
     if folder is None:
         cure = "set SPOOL_DIR to a folder on a volume that outlives process and machine"
@@ -101,16 +96,12 @@ def spool(asked: Asked) -> Iterator[Finding]:
 
 def organisations(asked: Asked) -> Iterator[Finding]:
     """The files with credentials of the Genesys API, and whether each names a region that there is."""
-    from services.adapters import organisations as hands
-    from services.adapters.genesys import hosts_for
-    from services.adapters.genesys_answers import NoInformation
-
     chosen = asked.settings
     if not chosen.orgs_dir.is_dir():
         cure = "make it, one file an organisation, where the reconciler should ask Genesys"
         yield skipped("organisations", f"ORGS_DIR: {chosen.orgs_dir} is no folder", cure)
         return
-    found = hands.load(chosen.orgs_dir)
+    found = accounts.load(chosen.orgs_dir)
     faults = dict(sorted(found.faults.items()))
     for org_id, organisation in sorted(found.known.items()):
         try:
@@ -126,8 +117,6 @@ def organisations(asked: Asked) -> Iterator[Finding]:
         yield well("organisations", f"{len(found.known)} with credentials in {chosen.orgs_dir}")
 
 
-def organisations_count(chosen: "Settings") -> int:
+def organisations_count(chosen: Settings) -> int:
     """How many organisations have credentials here."""
-    from services.adapters import organisations as hands
-
-    return len(hands.load(chosen.orgs_dir).known)
+    return len(accounts.load(chosen.orgs_dir).known)

@@ -1,13 +1,20 @@
 """Checks of Kafka, asked with KAFKA_CONFIG as every service asks: the cluster, the topics, the backlog, the clock."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from schemas.rights import Service
+from schemas.times import instant
+from schemas.topics import DESIRED, LEDGER_APP, OUTCOMES, RECEIVED, named
+from services.adapters import history
+from services.adapters import topics as hands
+from services.adapters.backlog import Backlog, backlog
+from services.adapters.kafka import KafkaError
+from services.adapters.reach import Reached, in_words, reach, refusal, unconnected
+from services.adapters.rights import Cluster
+from services.adapters.settings import Unusable
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
-
-if TYPE_CHECKING:
-    from services.adapters.backlog import Backlog
-    from services.adapters.reach import Reached
+from services.provisioner.recovery import GROUP
 
 CLOCK_OFF_S: Final = 5.0
 """Clocks further apart than this are not kept by anybody; ages, leases and the 90 s of the ingress hang on them."""
@@ -19,16 +26,13 @@ _ASK_S: Final = 5.0
 _ALLOW: Final = "allow it with `kafka-acls`, or run `lifecycle doctor` as a principal that has it"
 
 
-def reached(asked: Asked) -> "Reached":
+def reached(asked: Asked) -> Reached:
     """The cluster; asked once for all checks.
 
     Raises:
         KafkaError: it does not serve us.
         Unusable: the settings cannot be used.
     """
-    from services.adapters.reach import reach
-    from services.adapters.settings import Unusable
-
     if spoilt := {"KAFKA_BOOTSTRAP_SERVERS", "KAFKA_CONFIG"} & asked.unread:
         raise Unusable(f"{', '.join(sorted(spoilt))}: see `settings`")
     return reach(_config(asked), prefix=asked.settings.topic_prefix)
@@ -36,9 +40,6 @@ def reached(asked: Asked) -> "Reached":
 
 def answers(asked: Asked) -> Iterator[Finding]:
     """Every broker, by the settings of the services, and by those of the ledger's own consumer."""
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import in_words, refusal, unconnected
-
     bootstrap = asked.settings.kafka_bootstrap_servers
     if bootstrap is None:
         told = f"{asked.absent('KAFKA_BOOTSTRAP_SERVERS')}, and no `lifecycle up` runs in the state folder"
@@ -67,10 +68,6 @@ def answers(asked: Asked) -> Iterator[Finding]:
 
 def topics(asked: Asked) -> Iterator[Finding]:
     """The topics as the table says, each with a leader and enough copies to take writes."""
-    from services.adapters import topics as hands
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import in_words
-
     cluster, chosen = asked.kafka(), asked.settings
     try:
         plan = hands.plan(
@@ -100,8 +97,6 @@ def topics(asked: Asked) -> Iterator[Finding]:
 
 def backlog_of_ledger(asked: Asked) -> Iterator[Finding]:
     """What the ledger has not read yet, and whether there is a ledger."""
-    from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, named
-
     prefix = asked.settings.topic_prefix
     inputs = [named(RECEIVED, prefix), named(OUTCOMES, prefix)]
     yield _backlog(asked, "ledger", prefix + LEDGER_APP, inputs)
@@ -109,20 +104,12 @@ def backlog_of_ledger(asked: Asked) -> Iterator[Finding]:
 
 def backlog_of_provisioner(asked: Asked) -> Iterator[Finding]:
     """What the provisioner has not taken in yet, and whether there is a provisioner."""
-    from schemas.topics import DESIRED, named
-    from services.provisioner.recovery import GROUP
-
     prefix = asked.settings.topic_prefix
     yield _backlog(asked, "provisioner", prefix + GROUP, [named(DESIRED, prefix)])
 
 
 def clock(asked: Asked) -> Iterator[Finding]:
     """Kafka's clock, read off the newest deliveries: when they were appended, and when the ingress took them."""
-    from schemas.topics import RECEIVED, named
-    from services.adapters import history
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import in_words
-
     asked.kafka()
     what = "clock of Kafka"
     try:
@@ -145,8 +132,6 @@ def clock(asked: Asked) -> Iterator[Finding]:
 
 def _taken_after_s(record: Any) -> float:
     """How long after the ingress had it a delivery was appended; 0 where nobody says when that was."""
-    from schemas.times import instant
-
     taken = record.headers.get("received_at")
     try:
         return (record.at_us - instant(taken)) / 1_000_000 if taken else 0.0
@@ -154,7 +139,7 @@ def _taken_after_s(record: Any) -> float:
         return 0.0
 
 
-def _short(cluster: "Reached") -> Iterator[str]:
+def _short(cluster: Reached) -> Iterator[str]:
     """Partitions without a leader, or with fewer copies in sync than a write needs."""
     for name, topic in sorted(cluster.topics.items()):
         partitions = topic.partitions.values()
@@ -165,9 +150,6 @@ def _short(cluster: "Reached") -> Iterator[str]:
 
 
 def _backlog(asked: Asked, service: str, group: str, inputs: Sequence[str]) -> Finding:
-    from services.adapters.backlog import backlog
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import in_words
 
     cluster, what = asked.kafka(), f"{service}'s backlog"
     there = {name: list(cluster.topics[name].partitions) for name in inputs if name in cluster.topics}
@@ -183,7 +165,7 @@ def _backlog(asked: Asked, service: str, group: str, inputs: Sequence[str]) -> F
     return _judged(what, service, group, found)
 
 
-def _judged(what: str, service: str, group: str, found: "Backlog") -> Finding:
+def _judged(what: str, service: str, group: str, found: Backlog) -> Finding:
     waits = f"{found.waiting} record{'s' if found.waiting != 1 else ''} not read yet"
     start = f"start `lifecycle {service}`; its log says why it ended"
     if not found.members and not found.known and not found.waiting:
@@ -203,9 +185,6 @@ def _config(asked: Asked) -> dict[str, Any]:
 
 def rights(asked: Asked) -> Iterator[Finding]:
     """The rights of this principal, against those that the commands of an operator need."""
-    from schemas.rights import Service
-    from services.adapters.rights import Cluster
-
     asked.kafka()
     with Cluster(_config(asked)) as cluster:
         missing = cluster.missing(Service.OPERATOR, asked.settings.topic_prefix, _ASK_S)

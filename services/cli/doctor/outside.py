@@ -8,14 +8,22 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
-from services.core.shown import shown, shown_in
+import httpx2
+import obstore
+from obstore.store import HTTPStore, from_url
 
-if TYPE_CHECKING:
-    from schemas.genesys import Organisation
+from schemas.genesys import Organisation
+from services.adapters import organisations
+from services.adapters.genesys import Genesys, connections, hosts_for
+from services.adapters.genesys_answers import NoInformation
+from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.cli.doctor.here import read_plan
+from services.core.plan import BadPlan
+from services.core.references import Facts, substitute
+from services.core.shown import shown, shown_in
 
 _ASK_S: Final = 5.0
 _LOGINS_AT_ONCE: Final = 8
@@ -24,9 +32,6 @@ _NAMED: Final = 3
 
 def systems(asked: Asked) -> Iterator[Finding]:
     """Every URL of the operator's that the plan names, and those that stand for a region of Genesys."""
-    from services.cli.doctor.here import read_plan
-    from services.core.plan import BadPlan
-
     chosen, urls = asked.settings, dict[str, str]()
     try:
         plan = read_plan(chosen)
@@ -67,8 +72,6 @@ def archive(asked: Asked) -> Iterator[Finding]:
 
 def genesys(asked: Asked) -> Iterator[Finding]:
     """Log in for every organisation, and read what the reconciler would read."""
-    from services.adapters import organisations
-
     known = organisations.load(asked.settings.orgs_dir).known
     if not known:
         yield skipped("Genesys", "no organisation has credentials here", "put a file for each into ORGS_DIR")
@@ -84,13 +87,11 @@ def genesys(asked: Asked) -> Iterator[Finding]:
 
 
 async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, str]:
-    from services.adapters.genesys import Genesys, connections, hosts_for
-    from services.adapters.genesys_answers import NoInformation
 
     chosen, gate = asked.settings, asyncio.Semaphore(_LOGINS_AT_ONCE)
     async with connections() as http:
 
-        async def one(organisation: "Organisation") -> str:
+        async def one(organisation: Organisation) -> str:
             async with gate:
                 try:
                     hosts = hosts_for(organisation, chosen.genesys_login_url, chosen.genesys_api_url)
@@ -105,16 +106,12 @@ async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, s
 
 def _operators(text: str, given: Mapping[str, Any]) -> str | None:
     """The URL of a step with the operator's settings in it; None where something of a tenant is in it too."""
-    from services.core.references import Facts, substitute
-
     found, missing = substitute({"url": text}, Facts({}, {}, {}, given))
     return None if missing else str(found["url"])
 
 
 def _why_not(url: str) -> str:
     """Why a system gives no answer; empty text when it does. Blocks."""
-    import httpx2
-
     try:
         # To read the certificates of the world takes long, and plain HTTP needs none.
         tls = url.startswith("https:")
@@ -144,9 +141,6 @@ def _look_into(url: str) -> None:
     Raises:
         Exception: one of obstore's: it gives no answer, or refuses.
     """
-    import obstore
-    from obstore.store import HTTPStore, from_url
-
     patience = {"connect_timeout": f"{_ASK_S:g}s", "timeout": f"{_ASK_S:g}s", "allow_http": True}
     store = from_url(url, client_options=patience, retry_config={"max_retries": 0})  # type: ignore[call-overload]
     if isinstance(store, HTTPStore):

@@ -7,15 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from schemas.tenant import Tenant
+from services.adapters import tenant_view
+from services.adapters.kafka import KafkaError
+from services.adapters.reach import in_words
+from services.adapters.scrape import Standing, scrape
+from services.adapters.settings import Settings
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.cli.environment import ENDPOINTS, NoUp, left_by_up
 from services.core.shown import shown
-
-if TYPE_CHECKING:
-    from schemas.tenant import Tenant
-    from services.adapters.scrape import Standing
-    from services.adapters.settings import Settings
+from services.core.unwell import is_unwell
 
 SERVICES: Final = ("ingress", "ledger", "provisioner", "reconciler")
 """Those without which the journey stands still."""
@@ -76,13 +79,11 @@ _RULES: Final = (
 )
 
 
-def known(chosen: "Settings", up: Path) -> tuple[Mapping[str, str], str]:
+def known(chosen: Settings, up: Path) -> tuple[Mapping[str, str], str]:
     """The running services: those of SERVICE_URLS, else those of the `up` in a state folder; and how they are known.
 
     The services of an `up` count only beside its own Kafka: beside another one they are another installation's.
     """
-    from services.cli.environment import ENDPOINTS, NoUp, left_by_up
-
     if chosen.service_urls:
         return chosen.service_urls, "SERVICE_URLS"
     with suppress(OSError, ValueError, KeyError, AttributeError, TypeError, NoUp):
@@ -95,8 +96,6 @@ def known(chosen: "Settings", up: Path) -> tuple[Mapping[str, str], str]:
 
 def services(asked: Asked) -> Iterator[Finding]:
     """Each service that is known, as it says itself."""
-    from services.adapters.scrape import scrape
-
     if not asked.services:
         told = "none is known: SERVICE_URLS is not set, and no `lifecycle up` with this Kafka runs in the state folder"
         yield skipped(
@@ -114,11 +113,6 @@ def services(asked: Asked) -> Iterator[Finding]:
 
 def tenants(asked: Asked) -> Iterator[Finding]:
     """The tenants that somebody may have to help."""
-    from services.adapters import tenant_view
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import in_words
-    from services.core.unwell import is_unwell
-
     asked.kafka()
     config = {**asked.settings.kafka, "log_level": 0}
     try:
@@ -137,11 +131,11 @@ def tenants(asked: Asked) -> Iterator[Finding]:
     yield fault("tenants", f"{len(unwell)} of {len(view)} are unwell ({stages}): {keys}{more}", cure)
 
 
-def _standing(tenant: "Tenant") -> str:
+def _standing(tenant: Tenant) -> str:
     return f"{tenant.stage} ({tenant.reason})" if tenant.reason else str(tenant.stage)
 
 
-def _judged(asked: Asked, name: str, url: str, standing: "Standing") -> Iterator[Finding]:
+def _judged(asked: Asked, name: str, url: str, standing: Standing) -> Iterator[Finding]:
     if standing.unanswered:
         cure = f"start `lifecycle {name}`, or correct its URL in {asked.known_by}; its log says why it ended"
         yield fault(name, f"{shown(url)}: {standing.unanswered}", cure)
@@ -158,7 +152,7 @@ def _judged(asked: Asked, name: str, url: str, standing: "Standing") -> Iterator
     yield from found or [well(name, f"ready at {shown(url)}")]
 
 
-def _stale(asked: Asked, standing: "Standing") -> str:
+def _stale(asked: Asked, standing: Standing) -> str:
     """Why the last run that left nothing out is too long ago; empty text where it is not, or no run has ended yet."""
     last_s = standing.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
     if last_s <= 0:
