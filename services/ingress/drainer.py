@@ -7,14 +7,14 @@ dead letters, and its key to a re-check.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, NOT_AS_TABLE, UNSEEN, KafkaError, Producer
+from services.adapters.kafka import ABOUT_THE_RECORD, UNSEEN, KafkaError, Producer
 from services.adapters.spool import Spool
 from services.core.breaker import PROBE_S, State
 from services.ingress import records
@@ -115,12 +115,12 @@ class Drainer:
             return False
         well, faults = False, [""]
         try:
-            batch = await spool.oldest(1 if probing else _BATCH, _BATCH_BYTES, passed_over)
+            batch = await self._writable(spool, 1 if probing else _BATCH, passed_over)
             faults = await asyncio.gather(*(self._write(record) for _, record in batch))
             written = [number for (number, _), fault in zip(batch, faults, strict=True) if not fault]
-            if len(written) < len(batch):
-                passed_over.update(number for (number, _), fault in zip(batch, faults, strict=True) if fault)
-                self._again_s = loop.time() + _AGAIN_S
+            failed = {number for (number, _), fault in zip(batch, faults, strict=True) if fault}
+            if failed:
+                self._pass_over(passed_over, failed)
             spool.delete(written)
             # What Kafka has against one record says that it answers.
             well = any(not fault or fault in ABOUT_THE_RECORD for fault in faults)
@@ -130,18 +130,39 @@ class Drainer:
                 self._spools.tell_breaker()
                 if well:  # what probes passed over comes first again
                     self._passed_over.clear()
-            elif not well and any(fault != NOT_AS_TABLE for fault in faults):
+            elif faults and not well:
                 self._spools.failed(loop.time())
         return well
 
+    async def _writable(self, spool: Spool, most: int, passed_over: set[int]) -> list[tuple[int, Spooled]]:
+        """The oldest records whose topics may be written to; the others are passed over, and cost no probe."""
+        wanted = most
+        while batch := await spool.oldest(most, _BATCH_BYTES, passed_over):
+            closed = {number for number, record in batch if self._is_closed(record)}
+            if closed:
+                self._pass_over(passed_over, closed)
+                for _ in closed:
+                    self._telling.drained("failed")
+            if writable := [(number, record) for number, record in batch if number not in closed]:
+                return writable[:wanted]
+            most = _BATCH
+        return []
+
+    def _pass_over(self, passed_over: set[int], numbers: Iterable[int]) -> None:
+        passed_over.update(numbers)
+        self._again_s = asyncio.get_running_loop().time() + _AGAIN_S
+
+    def _is_closed(self, record: Spooled) -> bool:
+        return any(self.against(topic) for topic, _ in self._messages(record, self._now_us())[1])
+
+    def _messages(self, record: Spooled, now_us: int) -> tuple[bool, list[tuple[str, Message]]]:
+        """Whether a record has waited too long, and what is written of it."""
+        expired = now_us - record.received_us > self._spools.rules.age_us
+        return expired, self._expired(record, now_us) if expired else [(record.topic, record.message)]
+
     async def _write(self, record: Spooled) -> str:
         """Write one; why it is not written, or nothing."""
-        now_us = self._now_us()
-        expired = now_us - record.received_us > self._spools.rules.age_us
-        messages = self._expired(record, now_us) if expired else [(record.topic, record.message)]
-        if any(self.against(topic) for topic, _ in messages):
-            self._telling.drained("failed")
-            return NOT_AS_TABLE
+        expired, messages = self._messages(record, self._now_us())
         try:
             for topic, message in messages:
                 await self._producer.acked(topic, message)

@@ -297,3 +297,21 @@ def test_what_kafka_does_not_take_holds_nothing_else_up(world: World) -> None:
         make_topics(world.broker.bootstrap, world.prefix)
         eventually(lambda: drained(running))
         assert deviations(running, [letter, large, *attempts]) == []
+
+
+@pytest.mark.slow
+def test_records_of_a_topic_that_may_not_be_written_to_cost_no_probe(world: World) -> None:
+    world.configure(DEAD_LETTERS, "retention.ms", "1000")
+    with world.ready() as running:
+        letters = [attempt(running.port, raw(body(event="upgraded")), Kind.UNKNOWN) for _ in range(20)]
+        assert said(letters) == ["spooled"] * 20
+        running.process.kill()
+        running.process.wait()
+    # They are the oldest, and so the first that would probe: one every five seconds.
+    world.stop()
+    with world.ingress() as running:
+        attempts = opened(running) + sent(running, body())
+        world.go_on()
+        eventually(lambda: running.metric(DEPTH) == len(letters))
+        eventually(lambda: said(sent(running, body())) == ["queued"])
+        assert deviations(running, attempts) == []
