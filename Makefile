@@ -11,7 +11,8 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 # Three on two cores: a test of a distributed system mostly waits (239 s instead of 336).
 WORKERS ?= 3
-# A file runs in one worker, so that what it starts is started once; files in order, the long ones come first.
+# A file runs in one worker, so that what it starts is started once; files in order, the long ones come first
+# (tests/conftest.py).
 # (loadgroup does nothing here: pytest-xdist 3.8 names groups by an attribute that pytest 9.2 no longer has.)
 BY_FILE := --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
@@ -19,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt schemas plan-page faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -62,8 +63,11 @@ demo: $(READY) ## start everything, play the guide's stories on the real engines
 up: $(READY) ## start everything and keep it running; Ctrl-C stops it
 	@$(BIN)/lifecycle up
 
-test: $(READY) ## the whole suite on the real engines
-	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) $(TEST_ARGS)
+test: $(READY) ## the whole suite on the real engines, but for what takes long
+	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m "not long" $(TEST_ARGS)
+
+test-long: $(READY) ## the rest of it: the compiled ingress, every command in trouble, fuzzing, more kills and seeds
+	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m long $(TEST_ARGS)
 
 check: $(READY) ## format, lint, types, import and house rules, drift of schemas and plan page, lock; changes nothing
 	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
@@ -85,7 +89,7 @@ schemas: $(READY) ## write schemas/json from the models
 plan-page: $(READY) ## write docs/plan.md from the tables of a plan's keys
 	@$(BIN)/python -m services.provisioner.plan_page
 
-faults: $(READY) ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
+faults: test-long ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed 614 620 $$(seq -s' ' 201 220)

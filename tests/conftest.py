@@ -35,6 +35,14 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["engines"] = node.config.stash[_OWN].ticket
 
 
+_LAST = ("contract", "property", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits for engines, the largest files first: what begins last should not be what ends last."""
+    items.sort(key=lambda item: (item.path.parent.name in _LAST, -item.path.stat().st_size))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch before the first test what a selected test will need; engines themselves start when asked for."""
     needs_kafka = any("kafka_bootstrap" in getattr(item, "fixturenames", ()) for item in session.items)

@@ -34,7 +34,7 @@ def _chosen(made: World) -> Iterator[tuple[Call, Trouble]]:
             yield call, next(by_need["postgres"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_command_ends_as_documented_and_says_why_in_one_sentence(made: World, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()

@@ -34,7 +34,7 @@ def test_whatever_was_found_once_is_right_now() -> None:
     assert {"400", "401", "403", "405", "413", "415", "431"} <= subjects.seen.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_half_a_minute_of_fuzzing_finds_nothing() -> None:
     asked = [sys.executable, "-m", "tests.faults.fuzz", "--seconds", "30", "--seed", "1"]
     ended = subprocess.run(asked, capture_output=True, text=True, timeout=100, check=False)

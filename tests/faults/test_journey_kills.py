@@ -4,7 +4,7 @@ import pytest
 
 from tests.faults import journey
 
-pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def test_a_burst_under_kills_ends_with_every_resource_once_and_no_revision_missing() -> None:

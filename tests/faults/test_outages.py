@@ -19,7 +19,12 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("system", "fault"),
-    [("middleware", "unauthorized"), ("crm", "error"), ("tokens", "down"), ("schemas", "unauthorized")],
+    [
+        ("middleware", "unauthorized"),
+        ("crm", "error"),
+        pytest.param("tokens", "down", marks=pytest.mark.long),
+        pytest.param("schemas", "unauthorized", marks=pytest.mark.long),
+    ],
 )
 def test_an_outage_in_the_middle_of_everything_rolls_nobody_back(stage: Stage, system: str, fault: str) -> None:
     process = stage.scene.start(**environment(180.0))

@@ -10,7 +10,7 @@ import pytest
 
 from tests import compiled
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 _JUDGES = (
     *(f"unit/test_{name}.py" for name in (

@@ -116,7 +116,7 @@ def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Sce
     assert len(scene.calls(key(1))) == len(STEPS)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     keys = [key(number) for number in range(50)]
