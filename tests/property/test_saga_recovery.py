@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, field
 from functools import reduce
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.outcome import Direction, Outcome, State
@@ -43,6 +43,13 @@ class Watched(Worker):
 
 
 @given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200), then_modes=MODES)
+@example(
+    story=[(0, "installed", 0), (3, "installed", 1)],
+    modes=[Mode.WELL, Mode.UNSHOWN, Mode.CONTRADICTED],
+    backup=0,
+    lost=0,
+    then_modes=[],
+)
 @settings(max_examples=400, deadline=None)
 def test_an_older_registry_goes_on_to_what_is_wished(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
