@@ -1,6 +1,7 @@
 """The reconciler's process: an hourly run over everybody, and at once the keys that are owed a look.
 
-Rule: one run at a time. What fails is said once and tried again; the loop is the only place that catches.
+Rule: one run at a time. A run that left an organisation unread is followed by another within seconds, then minutes.
+What fails is said once and tried again; the loop is the only place that catches.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ TICK_S: Final = 1.0
 JITTER: Final = 0.1
 """Part of the interval by which runs are moved, so that installations do not ask Genesys in step."""
 FIRST_RUN_MAX_S: Final = 5.0
+AGAIN_FIRST_S: Final = 15.0
+"""After a run that left an organisation unread; doubled after each further one, up to the interval."""
 TAKE_S: Final = 0.05
 
 
@@ -34,6 +37,7 @@ class _State:
     """What the loop knows between two ticks."""
 
     next_run_s: float
+    again_s: float = AGAIN_FIRST_S
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
     """When a key was looked at because it was owed a look."""
@@ -119,6 +123,11 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
     if now_s >= state.next_run_s:
         report = await run(hands, Asked())
         interval_s = hands.settings.reconcile_interval_s
+        if report.unanswered:
+            interval_s = min(interval_s, state.again_s)
+            state.again_s = 2 * interval_s
+        else:
+            state.again_s = AGAIN_FIRST_S
         state.next_run_s = now_s + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
         state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), hands.now_us()))
         _tell(report, log, "hourly")

@@ -206,6 +206,16 @@ def test_a_run_that_left_something_unread_is_no_success(world: World) -> None:
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") > success_s)
 
 
+def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(world: World) -> None:
+    world.install(world.new_key())
+    world.outside.fault("genesys", "error")
+    with world.service(RECONCILE_INTERVAL_S="3600") as url:
+        eventually(lambda: gauge(url, 'organisations{result="unanswered"}') > 0)
+        world.outside.heal()
+        eventually(lambda: gauge(url, 'organisations{result="unanswered"}') == 0, 60)
+        assert gauge(url, "last_success_timestamp_seconds") > 0
+
+
 def gauge(url: str, name: str) -> float:
     """A metric of the reconciler's, now."""
     lines = httpx2.get(f"{url}/metrics").text.splitlines()
