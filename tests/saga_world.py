@@ -120,8 +120,8 @@ class World:
     there: dict[tuple[str, int], Resource] = field(default_factory=dict)
     calls: list[tuple[str, Verb, int, Mode]] = field(default_factory=list)
     blind: set[tuple[str, int]] = field(default_factory=set)
-    """Places that the world once refused to show, or showed as somebody else's: a create there has to be taken twice, as
-    the contract of each kind says."""
+    """Places that the world once refused to show, or showed as somebody else's: a create there has to be taken twice,
+    as the contract of each kind says."""
     outputs_given: list[dict[str, Any]] = field(default_factory=list)
     """What each call was told of what its step had answered, in the order of `calls` since it was emptied."""
     asked: dict[str, object] = field(default_factory=dict)
