@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
 
 from services.adapters.clients import passes
-from services.adapters.kafka import KafkaError, fault, to_read
+from services.adapters.kafka import Electing, KafkaError, fault, to_read
 
 END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 500
@@ -33,10 +33,6 @@ _ELECTING: Final = frozenset(
 
 Place = tuple[str, int]
 """Topic and partition."""
-
-
-class Electing(KafkaError):
-    """A partition has no leader at this moment; ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,9 @@ NOT_AS_TABLE: Final = "_NOT_AS_TABLE"
 class KafkaError(Exception):
     """A record was not written, or may not have been, or the cluster does not do what it was asked.
 
+    Rule: its kinds are in this module. It is compiled (docs/decisions/0017), and a class of another module that is not
+    cannot be made where it derives from this one.
+
     Attributes:
         reason: Why: a sentence, or librdkafka's own name for it.
         code: librdkafka's own name; the reason itself where there is none.
@@ -69,6 +72,18 @@ class KafkaError(Exception):
 
 class Denied(KafkaError):
     """The cluster does not allow it: the reason names the right that is missing, and who prints the line for it."""
+
+
+class Unreached(KafkaError):
+    """No broker answers, or not the one that leads a partition; the reason is a sentence."""
+
+
+class LoginRefused(KafkaError):
+    """A broker answers and refuses this principal; the reason is a sentence without a secret."""
+
+
+class Electing(KafkaError):
+    """A partition has no leader at this moment; ask again."""
 
 
 def not_allowed(rights: str, principal: str = "the principal of this client") -> str:

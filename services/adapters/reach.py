@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.topics import TOPICS, named
 from services.adapters import clients
-from services.adapters.kafka import Denied, KafkaError
+from services.adapters.kafka import Denied, KafkaError, LoginRefused, Unreached
 
 REACH_S: Final = 5.0
 """How long a cluster may take to answer, and its leaders to be found. A restarting broker needs a second or two."""
@@ -30,15 +30,10 @@ _PAUSE_S: Final = 0.2
 _LOGIN: Final = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 """librdkafka's names for a login that a broker refused."""
 _DENIED: Final = ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
+_LEADERLESS: Final = frozenset({
+    "_NOENT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH",
+})  # fmt: skip
 _ABSENT: Final = frozenset({"_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_WAIT_COORD"})
-
-
-class Unreached(KafkaError):
-    """No broker answers, or not the one that leads a partition; the reason is a sentence."""
-
-
-class LoginRefused(KafkaError):
-    """A broker answers and refuses this principal; the reason is a sentence without a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +97,8 @@ def in_words(error: KafkaError) -> str:
         if name in error.reason:
             right = error.reason.partition(f": {name}")[0].replace(name, "what it asks")
             return f"the principal of KAFKA_CONFIG is not allowed {right} ({name}); allow it with `kafka-acls`"
+    if error.reason in _LEADERLESS:
+        return "a partition has no leader at this moment"
     return "no broker answers" if error.reason in _ABSENT else error.reason
 
 

@@ -17,7 +17,7 @@ from schemas.tenant import Tenant
 from schemas.topics import TENANTS, looks_group, named
 from schemas.values import Key
 from services.adapters import clients, ends, history
-from services.adapters.kafka import KafkaError, fault, to_read
+from services.adapters.kafka import Electing, KafkaError, fault, to_read
 
 _BATCH: Final = 1000
 _PAUSE_S: Final = 0.1
@@ -111,7 +111,7 @@ class TenantView:
                     self._begin(timeout_s)
                 # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
                 spans = ends.settled(self._admin, [(self._topic, number) for number in self._next], timeout_s)
-        except ends.Electing:
+        except Electing:
             time.sleep(_PAUSE_S)
             return None
         except KafkaException as error:

@@ -154,10 +154,11 @@ def tell_run(found: dict[str, Any]) -> None:
     if found["stopped"]:
         stop = found["stopped"]
         how = f"; remove them with: lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
-        print(f"STOPPED: {stop['absent']} tenants are gone, at most {stop['limit']} may go in one run{how}")
+        gone = wording.counted(stop["absent"], "tenant")
+        print(f"STOPPED: {gone} gone, at most {stop['limit']} may go in one run{how}")
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     print(
-        f"{read} organisations read, {found['published']} observations published"
+        f"{wording.counted(read, 'organisation')} read, {wording.counted(found['published'], 'observation')} published"
         + (f", keys not read or not whole: {unread}" if unread else "")
         + (f"; look again at {again}" if again else "")
     )

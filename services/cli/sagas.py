@@ -60,7 +60,7 @@ def show_all(
     state_dir: StateDir = None,
 ) -> None:
     """Sagas, those that changed last first."""
-    from services.cli import sagas_told, show
+    from services.cli import sagas_told, show, wording
 
     phases = None if state is None else _PHASES[state]
     standing = None if state is None else state is State.FAILED
@@ -72,7 +72,7 @@ def show_all(
         return
     if found:
         sagas_told.listing(found)
-    show.say(f"{len(found)} sagas" + (f" {state}" if state else ""))
+    show.say(wording.counted(len(found), "saga") + (f" {state}" if state else ""))
     if len(found) == limit:
         show.say(f"the newest {limit}; --limit shows more")
 

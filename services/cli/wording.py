@@ -59,6 +59,11 @@ _FLAGS: Final = {
 }
 
 
+def counted(count: int, one: str) -> str:
+    """Returns a number of things: `1 saga`, `2 sagas`."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
 def short_keys(keys: Collection[Key]) -> dict[Key, str]:
     """Shortens both ids of each key as far as the result still names one of `keys`."""
     found: dict[Key, str] = {}

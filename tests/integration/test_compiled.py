@@ -18,9 +18,12 @@ _JUDGES = (
         "keyring_watch", "signature", "spooled", "webhook",
     )),
     "contract/test_ingress_edge.py",
+    "integration/test_cli_topics.py",
+    "integration/test_ends.py",
     "integration/test_ingress_answers.py",
     "integration/test_ingress_life.py",
     "integration/test_ingress_spool.py",
+    "integration/test_tenant_view.py",
     *(f"integration/test_ledger.py::test_{name}" for name in (  # who reads what the ingress wrote, by the same modules
         "a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_stage",
         "what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on",
@@ -55,7 +58,44 @@ def test_every_module_that_should_be_is_compiled(environ: dict[str, str]) -> Non
     assert {Path(file).suffix for file in found} == {".so"}
 
 
-@pytest.mark.slow
+_DERIVED = """
+import importlib, pkgutil, sys
+import schemas, services
+
+for package in (schemas, services):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+
+def derived(of):
+    for one in type.__subclasses__(of):
+        yield one
+        yield from derived(one)
+
+modules = {name: module for name, module in sys.modules.items() if name.startswith(("schemas", "services"))}
+compiled = {name for name, module in modules.items() if (module.__file__ or "").endswith(".so")}
+assert compiled
+for name in compiled:
+    for found in vars(modules[name]).values():
+        if isinstance(found, type) and found.__module__ == name:
+            for one in derived(found):
+                if one.__module__ not in compiled:
+                    print(f"{one.__module__}.{one.__qualname__} derives from {name}.{found.__qualname__}")
+"""
+
+
+def test_no_class_that_is_not_compiled_derives_from_one_that_is(environ: dict[str, str], tmp_path: Path) -> None:
+    ran = subprocess.run(
+        (sys.executable, "-c", _DERIVED),
+        env=environ,
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr[-2000:]) == (0, "", ""), "mypyc cannot make such an object"
+
+
 @pytest.mark.timeout(900)
 def test_what_judges_the_sources_judges_it(environ: dict[str, str], tmp_path: Path) -> None:
     tests = [str(compiled.ROOT / "tests" / name) for name in _JUDGES]

@@ -19,6 +19,7 @@ from services.adapters.clock import now_us
 from services.adapters.settings import Settings, Unusable
 from services.cli.doctor import databases, here, kafka, outside, running
 from services.cli.doctor.finding import Asked, Check, Finding, Health, NoKafka, fault, skipped, well
+from services.cli.wording import counted
 
 __all__ = ["Finding", "Health", "examine"]
 
@@ -127,4 +128,6 @@ def _not_deep(chosen: Settings) -> list[Finding]:
     count = here.organisations_count(chosen)
     if not count:
         return []
-    return [skipped("Genesys", f"the logins of {count} organisations were not tried", "lifecycle doctor --deep")]
+    return [
+        skipped("Genesys", f"the logins of {counted(count, 'organisation')} were not tried", "lifecycle doctor --deep")
+    ]

@@ -21,6 +21,7 @@ from services.adapters.genesys import Genesys, connections, hosts_for
 from services.adapters.genesys_answers import NoInformation
 from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
 from services.cli.doctor.here import read_plan
+from services.cli.wording import counted
 from services.core.plan import BadPlan
 from services.core.references import Facts, substitute
 from services.core.shown import shown, shown_in
@@ -81,9 +82,9 @@ def genesys(asked: Asked) -> Iterator[Finding]:
         told = "; ".join(f"{org_id}: {why}" for org_id, why in list(faults.items())[:_NAMED])
         more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         cure = "correct id, secret and region in its file; the OAuth client needs integrations:integration:view"
-        yield fault("Genesys", f"{len(faults)} of {len(known)} organisations: {told}{more}", cure)
+        yield fault("Genesys", f"{len(faults)} of {counted(len(known), 'organisation')}: {told}{more}", cure)
     else:
-        yield well("Genesys", f"{len(known)} organisations: each login works, each listing is whole")
+        yield well("Genesys", f"{counted(len(known), 'organisation')}: each login works, each listing is whole")
 
 
 async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, str]:
