@@ -3,6 +3,7 @@
 Rule: a field that may hold a secret is not passed here. What carries these names is dropped all the same.
 """
 
+import faulthandler
 import io
 import logging
 import sys
@@ -44,7 +45,11 @@ def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def configure(service: str, level: str) -> Logger:
-    """Set the process up once and return its logger; libraries' own logs pass through the same renderer."""
+    """Set the process up once and return its logger; libraries' own logs pass through the same renderer.
+
+    A crash inside a library's C code leaves the stacks of Python's threads on standard error: all that is known of it.
+    """
+    faulthandler.enable()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
