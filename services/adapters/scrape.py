@@ -21,7 +21,8 @@ class Standing:
         unanswered: Why nothing is known; empty text where something is.
         faults: What keeps it from work, by the name of its check.
         notes: What is not as it should be, and keeps it from nothing.
-        metrics: Name of a sample to its greatest value; one with a `result` stands as `name{result}` as well.
+        metrics: Name of a sample to its greatest value; one with a `result` or a `system` stands as `name{result}` as
+            well.
     """
 
     unanswered: str = ""
@@ -60,7 +61,7 @@ def _greatest(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            results = [f"{sample.name}{{{sample.labels['result']}}}"] if "result" in sample.labels else []
-            for name in (sample.name, *results):
+            labels = [sample.labels[label] for label in ("result", "system") if label in sample.labels]
+            for name in (sample.name, *(f"{sample.name}{{{label}}}" for label in labels)):
                 found[name] = max(sample.value, found.get(name, sample.value))
     return found

@@ -72,8 +72,11 @@ def confirm(where: Path, name: str, held: Keyring) -> None:
         raise Failure(Exit.UNUSABLE, f"removing {name!r} cannot be undone, and nobody is here to ask: say --yes")
     whom = ", ".join(_bound(held.endpoints[name].orgs, "organisation"))
     show.say(f"{where}: deliveries to {name!r} ({whom}) will be refused; its secrets cannot be had back.")
-    if not typer.confirm(f"Remove {name!r}?", default=False, err=True):
-        raise Failure(Exit.REFUSED, "nothing was removed")
+    try:
+        if not typer.confirm(f"Remove {name!r}?", default=False, err=True):
+            raise Failure(Exit.REFUSED, "nothing was removed")
+    except typer.Abort:
+        raise KeyboardInterrupt from None
 
 
 def _notes(one: dict[str, Any]) -> list[str]:

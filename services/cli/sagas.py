@@ -96,11 +96,7 @@ def show_one(
     if as_json:
         show.as_json(told | {"steps": steps})
         return
-    show.styled(of, "bold")
-    show.table(("field", "value"), [(name, value) for name, value in told.items() if name != "key"])
-    if steps:
-        print()
-        show.table(tuple(steps[0]), [tuple(step.values()) for step in steps])
+    sagas_told.one(told, steps)
 
 
 @sagas.command()

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from schemas.saga import Phase
+from schemas.saga import Phase, StepLog
 from schemas.times import instant, rfc3339
 from services.adapters.claims import Row
 from services.adapters.clock import now_us
@@ -79,15 +79,60 @@ def _standing(row: Row) -> tuple[str | None, str | None]:
     stands = journal.standstill
     log = journal.life.steps.get(stands.step) if journal.life and stands else None
     if stands is not None and log is not None and log.reason:
-        return stands.step, f"{log.verdict}: {log.reason} ({log.tries} tries)"
+        return stands.step, _answered(log)
     if stands is not None:
         return stands.step, None
     if journal.failure is not None:
         return journal.failure.step, f"{journal.failure.error_class}: {journal.failure.reason}"
     for name, log in journal.life.steps.items() if journal.life else ():
         if log.reason:
-            return name, f"{log.verdict}: {log.reason} ({log.tries} tries)"
+            return name, _answered(log)
     return None, journal.held
+
+
+def _answered(log: StepLog) -> str:
+    """What a step was answered last."""
+    tries = "1 try" if log.tries == 1 else f"{log.tries} tries"
+    return f"{log.verdict}: {log.reason} ({tries})"
+
+
+def one(told: dict[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Prints a saga and its steps, at any width."""
+    now = now_us()
+
+    def relative(text: str | None) -> str:
+        if text is None:
+            return "-"
+        away_us = instant(text) - now
+        return f"in {wording.span(away_us)}" if away_us > 0 else f"{wording.span(-away_us)} ago"
+
+    instants = ("since", "due", "changed")
+    show.styled(told["key"], "bold")
+    show.table(
+        ("field", "value"),
+        [
+            (name, f"{relative(value)} ({value[:19]}Z)" if name in instants else value)
+            for name, value in told.items()
+            if name != "key" and value is not None
+        ],
+        whole=1,
+    )
+    if not steps:
+        return
+    print()
+    show.listing(
+        ("step", "life", "there", "verdict", "tries", "next try"),
+        [
+            show.Entry(
+                cells=(
+                    step["step"], str(step["generation"]), step["there"], step["verdict"], str(step["tries"]),
+                    relative(step["not_before"]),
+                ),
+                note=step["why"] or "",
+            )
+            for step in steps
+        ],
+    )  # fmt: skip
 
 
 def steps(row: Row) -> list[dict[str, Any]]:

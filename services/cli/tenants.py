@@ -32,7 +32,7 @@ def show_all(
         list[str] | None, typer.Option(help="Only this organisation, or the beginning of its id; may be repeated.")
     ] = None,
     unwell: Annotated[
-        bool, typer.Option("--unwell", help="Only tenants that failed, wait too long, or need somebody.")
+        bool, typer.Option("--unwell", help="Only tenants that failed, wait for 15 minutes or more, or need somebody.")
     ] = False,
     older_than: Annotated[
         str | None, typer.Option(help="Only tenants that nothing changed for so long: 30s, 15m, 2h, 7d.")
@@ -44,7 +44,7 @@ def show_all(
     from schemas.tenant import Stage
     from services.adapters.clock import now_us
     from services.cli import naming, options, show, wording
-    from services.core.unwell import is_unwell
+    from services.core.unwell import is_unwell, is_waiting
 
     stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
     age_us = 0 if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
@@ -67,6 +67,9 @@ def show_all(
         _list(found, view, now)
     ill = [one for one in found if is_unwell(one, now)]
     show.say(wording.summary(found, len(view), len(ill)))
+    if unwell and (waiting := sum(is_waiting(one, now) for one in view.values())):
+        more = wording.counted(waiting, "tenant")
+        show.say(f"{more} more: waiting for less than 15 min; `lifecycle tenants list` says for what")
     if ill and show.is_terminal():
         name = ill[0].tenant_id or ill[0].key
         show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")

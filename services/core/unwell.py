@@ -37,3 +37,8 @@ def is_unwell(tenant: Tenant, now_us: int) -> bool:
     if tenant.stage in {None, Stage.DEPROVISIONED} or tenant.reason in {None, "", GRACE}:
         return False
     return tenant.reason not in SHORT_WAITS or now_us - tenant.updated_at >= UNWELL_AFTER_US
+
+
+def is_waiting(tenant: Tenant, now_us: int) -> bool:
+    """True if the tenant waits, and not for so long yet that it is unwell; arguments as of `is_unwell`."""
+    return tenant.reason in SHORT_WAITS and not is_unwell(tenant, now_us)

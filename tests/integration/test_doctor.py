@@ -146,6 +146,7 @@ def test_a_group_that_has_read_and_has_no_member_is_a_ledger_that_stands(
 
 async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[str, str], tmp_path: Path) -> None:
     metrics.RECONCILE_STOPPED.set(1)
+    metrics.SAGA_SYSTEM_REFUSES.labels("middleware").set(1)
     try:
         async with health.serve(lambda: {"view": "", "rights": "none"}, host="127.0.0.1", port=0) as port:
             urls = {"reconciler": f"http://127.0.0.1:{port}", "ledger": "http://127.0.0.1:9"}
@@ -163,6 +164,8 @@ async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[st
             of_another = await asyncio.to_thread(looked, environ, tmp_path)
     finally:
         metrics.RECONCILE_STOPPED.set(0)
+        metrics.SAGA_SYSTEM_REFUSES.remove("middleware")
+    assert ("reconciler", "the system middleware refuses the operator's credentials or set-up") in told
     assert ("reconciler", "not ready: rights: none") in told
     assert ("reconciler", "the brake holds a run that would remove too many tenants") in told
     assert ("ledger", "http://127.0.0.1:9: nothing listens there, or its host has no address") in told

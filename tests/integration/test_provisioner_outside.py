@@ -6,6 +6,7 @@ test go through it at once, each with a fault of its own.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from services.provisioner import main
 from tests.eventually import eventually
 from tests.provisioner_process import desired, end, gone, key
 from tests.provisioner_stage import SYSTEMS, Stage, becomes, done, ended, exists, staged
+from tests.terminal import COLUMNS, on_terminal
 
 SHIPPED_PLAN = Path(main.__file__).with_name("plan.toml")
 FAULTS = (("error", 2), ("lost_answer", 1), ("lost_answer", 2), ("down", 2))
@@ -108,15 +110,19 @@ def test_what_is_refused_is_compensated_restored_or_stands(stage: Stage) -> None
     _all(stage, list(last.values()), 3, lambda _: True, there=False)
 
 
-def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
-    """What `lifecycle sagas … --json` says."""
+def _operators(stage: Stage) -> dict[str, str]:
     scene = stage.scene
-    own = {
+    return {
         "PATH": os.environ["PATH"],
         "KAFKA_BOOTSTRAP_SERVERS": scene.kafka,
         "DATABASE_URL": scene.database,
         "KEYRING_FILE": str(scene.folder / "keyring.json"),
     }
+
+
+def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
+    """What `lifecycle sagas … --json` says."""
+    own = _operators(stage)
     argv = [sys.executable, "-m", "services.cli.main", "sagas", *arguments, "--json"]
     done = subprocess.run(argv, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
@@ -140,6 +146,12 @@ def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage)
     assert failed[standing]["why"].startswith("refused: HTTP 4")
     shown = _sagas(stage, "show", standing)
     assert [step["step"] for step in shown["steps"] if step["there"] != "absent"] == ["archive", "middleware", "crm"]
+    status, text = on_terminal("sagas", "show", standing, cwd=stage.scene.folder, **_operators(stage))
+    rows = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert status == 0
+    assert max(map(len, rows)) <= COLUMNS
+    assert any(re.fullmatch(r"crm +1 +present +refused +\d+ +(in|-?\d).*", row) for row in rows), text
+    assert "  HTTP 422 refused" in rows
     _sagas(stage, "show", key(9), status=4)
     _sagas(stage, "retry", status=2)
     _sagas(stage, "retry", key(9), status=4)

@@ -1,6 +1,7 @@
 """Checks of what runs: the services' own `/readyz` and metrics, and the tenants that are unwell."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ SERVICES: Final = ("ingress", "ledger", "provisioner", "reconciler")
 _LAG_S: Final = 60.0
 _READ_S: Final = 8.0
 _NAMED: Final = 3
+_REFUSES: Final = re.compile(r"lifecycle_saga_system_refuses\{(.*)\}")
 _GO_ON: Final = "put right what it names; it goes on by itself"
 
 
@@ -55,7 +57,7 @@ _RULES: Final = (
     _Rule(
         "lifecycle_saga_systems_away",
         lambda value: value > 0,
-        "{value:.0f} outside systems are left alone, because they do not answer or refuse us",
+        "outside systems that are left alone, because they do not answer or refuse us: {value:.0f}",
         "`lifecycle sagas list` names them (why); put them right, and sagas go on by themselves",
     ),
     _Rule(
@@ -146,6 +148,10 @@ def _judged(asked: Asked, name: str, url: str, standing: Standing) -> Iterator[F
         value = standing.metrics.get(rule.metric)
         if value is not None and rule.is_fault(value):
             found.append(fault(name, rule.told.format(value=value), rule.cure))
+    for metric, value in standing.metrics.items():
+        if value > 0 and (refuses := _REFUSES.fullmatch(metric)):
+            told = f"the system {refuses[1]} refuses the operator's credentials or set-up"
+            found.append(fault(name, told, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"))
     if stale := _stale(asked, standing):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"
         found.append(fault(name, stale, cure))
