@@ -114,8 +114,8 @@ class AuditTrail:
         """Time (µs) and value of each record of the keys. Blocks."""
         found: _Found = {key: [] for key in keys}
         place = (self._topic, partition)
-        with clients.admin(self._config) as admin:
-            span = ends.spans(admin, [place], self._timeout_s)[place]
+        with ends.Asker(self._config, self._topic) as asker:
+            span = asker.spans([place], self._timeout_s)[place]
         consumer = self._consumer()
         try:
             position = span.first if since_us is None else _first_since(consumer, place, since_us, self._timeout_s)

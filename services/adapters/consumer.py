@@ -91,7 +91,7 @@ class Consumer:
         self._fault: Exception | None = None
         self.has_joined = False
         """The group gave this member its partitions, be they none."""
-        self._admin = clients.admin(config)
+        self._asker = ends.Asker(config, topic)
         self._consumer = clients.consumer(
             config,
             **({"group_instance_id": member} if member else {}),
@@ -145,7 +145,7 @@ class Consumer:
         def leave() -> None:
             with suppress(Exception):  # what is said on leaving changes nothing
                 self._guarded(self._consumer.close)
-            clients.close(self._admin)
+            self._asker.close()
             with suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(left.set)
 
@@ -175,7 +175,7 @@ class Consumer:
         deadline_s = time.monotonic() + _ASK_S
         committed = consumer.committed(partitions, timeout=_ASK_S) if partitions else []
         places = [(place.topic, place.partition) for place in committed]
-        spans = ends.spans(self._admin, places, max(1.0, deadline_s - time.monotonic()))
+        spans = self._asker.spans(places, max(1.0, deadline_s - time.monotonic()))
         consumer.assign([_place(place, spans[place.topic, place.partition]) for place in committed])
         self.has_joined = True
 

@@ -9,26 +9,28 @@ whoever needs all of a partition is told, and does not take a part for the whole
 
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka import KafkaError as Code
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
 
+from schemas.topics import looks_group
+from services.adapters import clients
 from services.adapters.clients import passes
 from services.adapters.kafka import Electing, KafkaError, fault, to_read
 
 END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 500
 _LOOK_S: Final = 0.2
+_ELECTED_S: Final = 1.0
 _FURTHER: Final = 16
 """How much further back each next look for the last record begins."""
 
-_ELECTING: Final = frozenset(
-    {Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH}
-)
+_ELECTING: Final = frozenset({
+    Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
+    Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC,  # noqa: SLF001
+})  # fmt: skip
 """What is so for a moment after a topic was made or a leader moved."""
 
 Place = tuple[str, int]
@@ -50,66 +52,107 @@ class Span:
     end: int
 
 
-def spans(admin: AdminClient, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
-    """Returns where partitions begin and end now. Blocks.
+class Asker:
+    """Asks where partitions begin and end; blocking. Use it as a context, or close it.
 
-    Args:
-        admin: Asks.
-        places: Whose offsets.
-        timeout_s: For the whole answer.
-
-    Raises:
-        Electing: a partition has no leader at this moment.
-        KafkaError: no answer, or a refusal.
+    Two readers without a group, since a client of librdkafka asks for one isolation level. Not its admin client: that
+    crashes the process where a leader becomes known in the moment of the question (librdkafka 2.16, `list_offsets`).
     """
-    deadline_s = time.monotonic() + timeout_s
-    asked = [TopicPartition(topic, number) for topic, number in places]
-    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    questions = (
-        (earliest, IsolationLevel.READ_UNCOMMITTED),
-        (latest, IsolationLevel.READ_COMMITTED),
-        (latest, IsolationLevel.READ_UNCOMMITTED),
-    )
-    try:
-        answers = [
-            admin.list_offsets(dict.fromkeys(asked, spec), isolation_level=level, request_timeout=timeout_s)
-            for spec, level in questions
-        ] if asked else []  # fmt: skip
-        first, stable, end = (
-            {(place.topic, place.partition): _answer(place.topic, future, deadline_s)
-             for place, future in answer.items()}
-            for answer in answers or ({}, {}, {})
-        )  # fmt: skip
-    except TimeoutError:
-        raise KafkaError(f"{', '.join(sorted({topic for topic, _ in places}))}: no answer in {timeout_s:g} s") from None
-    # Asked in this order: what was written meanwhile makes the end later, and nothing else.
-    return {place: Span(first[place], min(stable[place], end[place]), end[place]) for place in places}
+
+    def __init__(self, config: Mapping[str, Any], topic: str) -> None:
+        """Prepare; the first question connects.
+
+        Args:
+            config: librdkafka's connection settings.
+            topic: Full name of one that is asked about.
+
+        Raises:
+            Unusable: librdkafka does not know a setting, or not its value.
+        """
+        quiet = {**config, "log_level": 0}
+        self._committed = clients.consumer(quiet, group_id=looks_group(topic))
+        self._all = clients.consumer(quiet, group_id=looks_group(topic), isolation_level="read_uncommitted")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the clients go; nobody asks any more."""
+        self._committed.close()
+        self._all.close()
+
+    def spans(self, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
+        """Returns where partitions begin and end now.
+
+        Args:
+            places: Whose offsets.
+            timeout_s: For the whole answer.
+
+        Raises:
+            Electing: a partition has no leader at this moment.
+            KafkaError: no answer, or a refusal.
+        """
+        if not places:
+            return {}
+        deadline_s = time.monotonic() + timeout_s
+        # Asked in this order: what is written meanwhile makes the end later, and nothing else.
+        first = _asked(self._all, places, OFFSET_BEGINNING, deadline_s)
+        stable = _asked(self._committed, places, OFFSET_END, deadline_s)
+        end = _asked(self._all, places, OFFSET_END, deadline_s)
+        return {place: Span(first[place], min(stable[place], end[place]), end[place]) for place in places}
+
+    def settled(self, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
+        """Returns the same once everything before the ends can be read: `stable` is `end`.
+
+        A transaction is open for a moment in any copy at work; one that stays open is an error.
+
+        Raises:
+            Electing, KafkaError: as `spans`, or an open transaction holds records back.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        now = wanted = self.spans(places, timeout_s)
+        while late := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
+            if time.monotonic() > deadline_s:
+                raise KafkaError(held(late))
+            time.sleep(_LOOK_S)
+            now = self.spans(places, timeout_s)
+        return {place: Span(span.first, span.end, span.end) for place, span in wanted.items()}
 
 
-def _answer(topic: str, future: "Future[Any]", deadline_s: float) -> int:
+def _asked(consumer: Consumer, places: Collection[Place], which: int, deadline_s: float) -> dict[Place, int]:
+    """Returns an offset of each partition; for a moment a leader that has just changed is asked for again."""
+    patience_s = min(deadline_s, time.monotonic() + _ELECTED_S)
+    while True:
+        try:
+            return _answer(consumer, places, which, max(0.0, deadline_s - time.monotonic()))
+        except Electing:
+            if time.monotonic() > patience_s:
+                raise
+            time.sleep(_LOOK_S)
+
+
+def _answer(consumer: Consumer, places: Collection[Place], which: int, timeout_s: float) -> dict[Place, int]:
+    topics = ", ".join(sorted({topic for topic, _ in places}))
+    asked = [TopicPartition(topic, number, which) for topic, number in places]
     try:
-        return int(future.result(max(0.0, deadline_s - time.monotonic())).offset)
+        told = consumer.offsets_for_times(asked, timeout=timeout_s)
     except KafkaException as error:
-        code = error.args[0]
-        raise Electing(code.name()) if code.code() in _ELECTING else fault(code, *to_read(topic)) from None
+        raise _failed(error.args[0], topics) from None
+    for one in told:
+        if one.error is not None:
+            raise _failed(one.error, one.topic)
+    return {(one.topic, one.partition): int(one.offset) for one in told}
 
 
-def settled(admin: AdminClient, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
-    """Returns the same once everything before the ends can be read: `stable` is `end`. Blocks.
-
-    A transaction is open for a moment in any copy at work; one that stays open is an error.
-
-    Raises:
-        Electing, KafkaError: as `spans`, or an open transaction holds records back.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    now = wanted = spans(admin, places, timeout_s)
-    while late := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
-        if time.monotonic() > deadline_s:
-            raise KafkaError(held(late))
-        time.sleep(_LOOK_S)
-        now = spans(admin, places, timeout_s)
-    return {place: Span(span.first, span.end, span.end) for place, span in wanted.items()}
+def _failed(code: Code, topic: str) -> KafkaError:
+    if code.code() in _ELECTING:
+        return Electing(code.name())
+    if code.code() == Code._TIMED_OUT:  # noqa: SLF001
+        return KafkaError(f"{topic}: no answer in time")
+    return fault(code, *to_read(topic))
 
 
 def held(spans: Mapping[Place, Span]) -> str:

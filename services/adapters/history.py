@@ -137,8 +137,8 @@ def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float =
     """
     deadline = time.monotonic() + timeout_s
     with Follower(config, topics) as follower:
-        with clients.admin(config) as admin:
-            ends.settled(admin, follower.places, min(timeout_s, _HELD_S))
+        with ends.Asker(config, topics[0]) as asker:
+            asker.settled(follower.places, min(timeout_s, _HELD_S))
         while not follower.at_end:
             found = follower.poll(0.2)
             yield from found
@@ -170,8 +170,8 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
     )
     try:
         places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
-        with clients.admin(config) as admin:
-            spans = ends.settled(admin, [(topic, place.partition) for place in places], timeout_s)
+        with ends.Asker(config, topic) as asker:
+            spans = asker.settled([(topic, place.partition) for place in places], timeout_s)
         committed = consumer.committed(places, timeout_s) if group else []
         stands = {(topic, place.partition): place.offset for place in committed}
         wanted = {}

@@ -40,7 +40,7 @@ class TenantView:
             auto_offset_reset="earliest",
             enable_partition_eof=True,
         )
-        self._admin = clients.admin(config)
+        self._asker = ends.Asker(config, self._topic)
         self._lock = threading.Lock()
         self._closed = False
         self._next: dict[int, int] = {}
@@ -82,7 +82,7 @@ class TenantView:
             if not self._closed:
                 self._closed = True
                 self._consumer.close()
-                clients.close(self._admin)
+                self._asker.close()
 
     def _take(self, wait_s: float) -> None:
         with self._lock:
@@ -110,7 +110,7 @@ class TenantView:
                 if not self._next:
                     self._begin(timeout_s)
                 # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
-                spans = ends.settled(self._admin, [(self._topic, number) for number in self._next], timeout_s)
+                spans = self._asker.settled([(self._topic, number) for number in self._next], timeout_s)
         except Electing:
             time.sleep(_PAUSE_S)
             return None

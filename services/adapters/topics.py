@@ -65,10 +65,11 @@ def _suffices(name: str, have: str, want: str) -> bool:
     return have == want
 
 
-def _conflicts(admin: AdminClient, counts: Mapping[str, int], wanted: int, timeout_s: float) -> tuple[str, ...]:
+def _conflicts(config: dict[str, Any], counts: Mapping[str, int], wanted: int, timeout_s: float) -> tuple[str, ...]:
     """What is wrong with the partition counts, and a way on that keeps every record."""
     places = [(name, number) for name, count in counts.items() for number in range(count)]
-    spans = ends.spans(admin, places, timeout_s)
+    with ends.Asker(config, next(iter(counts))) as asker:
+        spans = asker.spans(places, timeout_s)
     written = {name for (name, _), span in spans.items() if span.end > 0}
     kept = {counts[name] for name in written}
     right = kept.copy().pop() if len(kept) == 1 else wanted
@@ -103,7 +104,7 @@ def _plan(
     present = describe(config, wanted, timeout_s)
     found = [name for name in wanted if name in present]
     counts = {name: present[name].partitions for name in found}
-    conflicts = _conflicts(admin, counts, partitions, timeout_s) if set(counts.values()) - {partitions} else ()
+    conflicts = _conflicts(config, counts, partitions, timeout_s) if set(counts.values()) - {partitions} else ()
     differs = {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
     for resource, future in (admin.describe_configs(resources) if resources else {}).items():

@@ -9,7 +9,7 @@ The input topics therefore switch Faust's acknowledgements off (`acks=False`).
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import aiokafka.client
@@ -19,7 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
-from services.adapters import clients, ends
+from services.adapters import ends
 from services.adapters.kafka import Denied, KafkaError, fault, to_read
 from services.adapters.tables import watchdog
 from services.adapters.tables.denied import DENIALS, refusal
@@ -70,6 +70,7 @@ class DurableConsumer(driver.Consumer):
         """Where partitions go on that have lost records; to be committed once their keys were asked about."""
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
+        self._ends: ends.Asker | None = None
 
     def _new_consumer_thread(self) -> PromptThread:
         return PromptThread(self, loop=self.loop, beacon=self.beacon)
@@ -167,16 +168,17 @@ class DurableConsumer(driver.Consumer):
         async with asyncio.timeout(_PATIENCE_S):
             while True:
                 try:
-                    return await asyncio.to_thread(ends.spans, self._admin, places, _ASK_S)
+                    return await asyncio.to_thread(self._spans, places)
                 except Denied as error:
                     self.app.end(Exit.DENIED, error.reason)
                 except KafkaError:
                     pass
                 await asyncio.sleep(_AGAIN_S)
 
-    @cached_property
-    def _admin(self) -> Any:
-        return clients.admin(self.app.kafka)
+    def _spans(self, places: list[ends.Place]) -> dict[ends.Place, ends.Span]:
+        if self._ends is None and places:
+            self._ends = ends.Asker(self.app.kafka, places[0][0])
+        return self._ends.spans(places, _ASK_S) if self._ends else {}
 
     def has_read_to(self, tp: TP, end: int) -> bool:
         """True if aiokafka has nothing left to fetch before an offset; what it fetched may still wait for its agent."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
 from schemas.topics import looks_group
@@ -58,20 +57,20 @@ def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: i
         enable_partition_eof=True,
     )
     try:
-        with clients.admin(dict(kafka)) as admin:
+        with ends.Asker(kafka, tables[0].changelog(0).topic) as asker:
             for table in tables:
                 for partition in range(partitions):
-                    _read(consumer, admin, table, partition, log)
+                    _read(consumer, asker, table, partition, log)
     except KafkaException as error:
         raise fault(error.args[0], *to_read(tables[0].changelog(0).topic)) from None
     finally:
         consumer.close()
 
 
-def _read(consumer: Consumer, admin: AdminClient, table: DurableTable, partition: int, log: Logger) -> None:
+def _read(consumer: Consumer, asker: ends.Asker, table: DurableTable, partition: int, log: Logger) -> None:
     tp = table.changelog(partition)
     place = (tp.topic, partition)
-    span = ends.settled(admin, [place], _PATIENCE_S)[place]
+    span = asker.settled([place], _PATIENCE_S)[place]
     end, held = span.end, table.store.persisted_offset(tp)
     start = span.first if held is None else max(span.first, held + 1)
     if start > end:
