@@ -29,7 +29,7 @@ _FURTHER: Final = 16
 
 _ELECTING: Final = frozenset({
     Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
-    Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC,  # noqa: SLF001
+    Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC, Code._DESTROY_BROKER,  # noqa: SLF001
 })  # fmt: skip
 """What is so for a moment after a topic was made or a leader moved."""
 

@@ -61,8 +61,8 @@ _KAFKA, _CONFIGS, _POSTGRES = "kafka", "configs", "postgres"
 NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("ingress",): frozenset({_KAFKA}),
     ("ledger",): frozenset({_KAFKA, _CONFIGS}),
-    ("provisioner",): frozenset({_KAFKA, _POSTGRES}),
-    ("reconciler",): frozenset({_KAFKA}),
+    ("provisioner",): frozenset({_KAFKA, _CONFIGS, _POSTGRES}),
+    ("reconciler",): frozenset({_KAFKA, _CONFIGS}),
     ("simulator",): frozenset(),
     ("up",): frozenset({_KAFKA, _CONFIGS, _POSTGRES}),
     ("demo",): frozenset({_KAFKA, _CONFIGS, _POSTGRES}),
