@@ -66,7 +66,7 @@ up: $(READY) ## start everything and keep it running; Ctrl-C stops it
 test: $(READY) ## the whole suite on the real engines, but for what takes long
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m "not long" $(TEST_ARGS)
 
-test-long: $(READY) ## the rest of it: the compiled ingress, every command in trouble, fuzzing, more kills and seeds
+test-long: $(READY) ## the rest of it: the compiled ingress, every command in trouble, fuzzing, more kills, seeds and restores
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m long $(TEST_ARGS)
 
 check: $(READY) ## format, lint, types, import and house rules, drift of schemas and plan page, lock; changes nothing

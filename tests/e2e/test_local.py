@@ -69,6 +69,7 @@ def test_a_restart_ends_with_another_process_ready_on_the_same_port_and_the_endp
     assert not outsider.is_running(told["before"])
 
 
+@pytest.mark.long
 def test_a_process_that_is_stopped_dead_is_not_ready_and_a_restart_kills_it(running: Up) -> None:
     before = running.endpoints["pids"]["reconciler"]
     os.kill(before, signal.SIGSTOP)

@@ -165,6 +165,7 @@ def test_a_view_that_follows_catches_up_behind_marks(log: Log) -> None:
             assert view.catch_up(10)[KEY].version == number
 
 
+@pytest.mark.long
 def test_an_open_transaction_is_told_and_no_part_is_taken_for_the_whole(log: Log) -> None:
     log.write(1)
     readers: list[Callable[[], object]] = [

@@ -182,6 +182,7 @@ def test_a_taken_port_is_named_in_the_error(server: Postgres) -> None:
     second.remove()
 
 
+@pytest.mark.long
 def test_three_brokers_make_one_cluster(broker: Kafka) -> None:
     ports = free_ports(6)
     voters = ",".join(f"{node}@{HOST}:{ports[node + 2]}" for node in (1, 2, 3))

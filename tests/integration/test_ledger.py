@@ -422,6 +422,7 @@ def test_a_mark_of_a_transaction_is_no_hole(bench: LedgerBench) -> None:
         eventually(lambda: all(len(bench.out(EVENTS, key)) == 3 for key in keys))
 
 
+@pytest.mark.long
 def test_changelogs_that_a_restore_has_ended_with_marks_are_recovered_and_warmed(bench: LedgerBench) -> None:
     key = new_key()
     with bench.ledger():

@@ -55,6 +55,7 @@ def _publish_again(stage: Stage, keys: list[str]) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_what_happened_since_the_backup_is_found_again(stage: Stage) -> None:
     changed, went, came, again, stays, dead, moved = keys = stage.keys(7)
     before = [changed, went, again, stays, dead, moved]
