@@ -145,7 +145,8 @@ class Consumer:
         def leave() -> None:
             with suppress(Exception):  # what is said on leaving changes nothing
                 self._guarded(self._consumer.close)
-            self._asker.close()
+            with suppress(Exception):
+                self._asker.close()
             with suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(left.set)
 

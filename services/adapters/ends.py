@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError as Code
 from schemas.topics import looks_group
 from services.adapters import clients
 from services.adapters.clients import passes
-from services.adapters.kafka import Electing, KafkaError, fault, to_read
+from services.adapters.kafka import Electing, KafkaError, fault, is_denial, to_read
 
 END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 500
@@ -29,6 +29,7 @@ _FURTHER: Final = 16
 
 _ELECTING: Final = frozenset({
     Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
+    Code.UNKNOWN_LEADER_EPOCH, Code.OFFSET_NOT_AVAILABLE, Code.REPLICA_NOT_AVAILABLE,
     Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC, Code._DESTROY_BROKER,  # noqa: SLF001
 })  # fmt: skip
 """What is so for a moment after a topic was made or a leader moved."""
@@ -81,8 +82,10 @@ class Asker:
 
     def close(self) -> None:
         """Let the clients go; nobody asks any more."""
-        self._committed.close()
-        self._all.close()
+        try:
+            self._committed.close()
+        finally:
+            self._all.close()
 
     def spans(self, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
         """Returns where partitions begin and end now.
@@ -129,9 +132,24 @@ def _asked(consumer: Consumer, places: Collection[Place], which: int, deadline_s
         try:
             return _answer(consumer, places, which, max(0.0, deadline_s - time.monotonic()))
         except Electing:
+            _look_for_leaders(consumer, places, max(1.0, deadline_s - time.monotonic()))
             if time.monotonic() > patience_s:
                 raise
             time.sleep(_LOOK_S)
+
+
+def _look_for_leaders(consumer: Consumer, places: Collection[Place], timeout_s: float) -> None:
+    """Has a client learn the leaders anew: one that it knew as absent is absent to it for as long as metadata lives.
+
+    It says the same of topics that it may not see; only here that is told apart.
+    """
+    for topic in sorted({topic for topic, _ in places}):
+        try:
+            found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+        except KafkaException as error:
+            raise _failed(error.args[0], topic) from None
+        if found is not None and is_denial(found.error):
+            raise fault(found.error, *to_read(topic))
 
 
 def _answer(consumer: Consumer, places: Collection[Place], which: int, timeout_s: float) -> dict[Place, int]:

@@ -49,7 +49,8 @@ def configure(service: str, level: str) -> Logger:
 
     A crash inside a library's C code leaves the stacks of Python's threads on standard error: all that is known of it.
     """
-    faulthandler.enable()
+    with suppress(RuntimeError, ValueError, OSError, AttributeError):  # standard error may be closed, or no file
+        faulthandler.enable()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

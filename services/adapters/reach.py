@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.topics import TOPICS, named
 from services.adapters import clients
-from services.adapters.kafka import Denied, KafkaError, LoginRefused, Unreached
+from services.adapters.kafka import Denied, Electing, KafkaError, LoginRefused, Unreached
 
 REACH_S: Final = 5.0
 """How long a cluster may take to answer, and its leaders to be found. A restarting broker needs a second or two."""
@@ -97,7 +97,7 @@ def in_words(error: KafkaError) -> str:
         if name in error.reason:
             right = error.reason.partition(f": {name}")[0].replace(name, "what it asks")
             return f"the principal of KAFKA_CONFIG is not allowed {right} ({name}); allow it with `kafka-acls`"
-    if error.reason in _LEADERLESS:
+    if isinstance(error, Electing) or error.reason in _LEADERLESS:
         return "a partition has no leader at this moment"
     return "no broker answers" if error.reason in _ABSENT else error.reason
 

@@ -126,7 +126,7 @@ def one(told: dict[str, Any], steps: list[dict[str, Any]]) -> None:
             show.Entry(
                 cells=(
                     step["step"], str(step["generation"]), step["there"], step["verdict"], str(step["tries"]),
-                    relative(step["not_before"]),
+                    relative(step["not_before"]) if step["why"] else "-",
                 ),
                 note=step["why"] or "",
             )

@@ -52,14 +52,14 @@ def show_all(
     known = {key.partition(":")[0] for key in view}
     orgs = {naming.organisation(one, known) for one in org or ()}
     now = now_us()
-    found = [
+    chosen = [
         one
         for one in sorted(view.values(), key=lambda one: (one.tenant_id or "~", one.key))
         if (not stages or one.stage in stages)
         and (not orgs or one.key.partition(":")[0] in orgs)
-        and (not unwell or is_unwell(one, now))
         and (older_than is None or now - one.updated_at >= age_us)
     ]
+    found = [one for one in chosen if not unwell or is_unwell(one, now)]
     if as_json:
         show.as_json([one.model_dump(mode="json") for one in found])
         return
@@ -67,9 +67,9 @@ def show_all(
         _list(found, view, now)
     ill = [one for one in found if is_unwell(one, now)]
     show.say(wording.summary(found, len(view), len(ill)))
-    if unwell and (waiting := sum(is_waiting(one, now) for one in view.values())):
-        more = wording.counted(waiting, "tenant")
-        show.say(f"{more} more: waiting for less than 15 min; `lifecycle tenants list` says for what")
+    if unwell and (waiting := sum(is_waiting(one, now) for one in chosen)):
+        waits = "1 more waits" if waiting == 1 else f"{waiting} more wait"
+        show.say(f"{waits}, for less than 15 min: `lifecycle tenants list` says for what")
     if ill and show.is_terminal():
         name = ill[0].tenant_id or ill[0].key
         show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")

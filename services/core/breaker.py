@@ -75,6 +75,11 @@ class Breaker:
         self.state = State.HALF_OPEN
         return True
 
+    def forgo(self) -> None:
+        """Whoever was told yes has nothing to try: the next who asks may."""
+        if self.state is State.HALF_OPEN:
+            self.state = State.OPEN
+
     def probed(self, now_s: float, *, well: bool) -> None:
         """The probe came back; late news once the breaker is closed."""
         if self.state is State.CLOSED:

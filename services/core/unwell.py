@@ -41,4 +41,5 @@ def is_unwell(tenant: Tenant, now_us: int) -> bool:
 
 def is_waiting(tenant: Tenant, now_us: int) -> bool:
     """True if the tenant waits, and not for so long yet that it is unwell; arguments as of `is_unwell`."""
-    return tenant.reason in SHORT_WAITS and not is_unwell(tenant, now_us)
+    settled = tenant.stage in {None, Stage.DEPROVISIONED}
+    return not settled and tenant.reason in SHORT_WAITS and not is_unwell(tenant, now_us)

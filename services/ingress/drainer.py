@@ -28,6 +28,9 @@ _AGAIN_S: Final = 2 * PROBE_S
 """How long what was passed over is left alone: beyond the end of the next probe, which so is another record."""
 
 _BATCH: Final = 200
+_LOOKS: Final = 5
+"""Batches looked through for a record whose topic is open; the next round goes on behind them."""
+
 _BATCH_BYTES: Final = 4 << 20
 """What is under way at once: enough for thousands of records a second, little beside fresh deliveries."""
 
@@ -116,6 +119,9 @@ class Drainer:
         well, faults = False, [""]
         try:
             batch = await self._writable(spool, 1 if probing else _BATCH, passed_over)
+            if not batch and probing:
+                breaker.forgo()
+                probing = False
             faults = await asyncio.gather(*(self._write(record) for _, record in batch))
             written = [number for (number, _), fault in zip(batch, faults, strict=True) if not fault]
             failed = {number for (number, _), fault in zip(batch, faults, strict=True) if fault}
@@ -137,7 +143,10 @@ class Drainer:
     async def _writable(self, spool: Spool, most: int, passed_over: set[int]) -> list[tuple[int, Spooled]]:
         """The oldest records whose topics may be written to; the others are passed over, and cost no probe."""
         wanted = most
-        while batch := await spool.oldest(most, _BATCH_BYTES, passed_over):
+        for _ in range(_LOOKS):
+            batch = await spool.oldest(most, _BATCH_BYTES, passed_over)
+            if not batch:
+                break
             closed = {number for number, record in batch if self._is_closed(record)}
             if closed:
                 self._pass_over(passed_over, closed)

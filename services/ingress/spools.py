@@ -246,7 +246,7 @@ class Spools:
                 self._telling.spool("aside", path=str(spool.path), reason=spool.closed, damaged=spool.damaged)
             else:
                 await spool.end()
-        except SpoolError as error:
+        except (SpoolError, OSError) as error:
             self._telling.spool("left", path=str(spool.path), fault=str(error))
 
     async def _reason(self, own: Spool) -> str:

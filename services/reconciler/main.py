@@ -128,7 +128,7 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
             state.again_s = 2 * interval_s
         else:
             state.again_s = AGAIN_FIRST_S
-        state.next_run_s = now_s + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
+        state.next_run_s = asyncio.get_running_loop().time() + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
         state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), hands.now_us()))
         _tell(report, log, "hourly")
         return

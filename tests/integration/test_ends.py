@@ -4,18 +4,23 @@ import asyncio
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
 
 from schemas import codec
 from schemas.codec import Message
 from schemas.topics import TENANTS, named
 from services.adapters import history, tenant_view
 from services.adapters.audit_trail import AuditTrail
+from services.adapters.ends import Asker
 from services.adapters.kafka import KafkaError
 from services.adapters.tenant_view import TenantView
+from tests.eventually import eventually
 from tests.faults import records
+from tests.faults.chaos import own_cluster
 from tests.genesys_worlds import key_of, tenant
 from tests.transactions import Copier, delete_before
 
@@ -180,3 +185,28 @@ def test_an_open_transaction_is_told_and_no_part_is_taken_for_the_whole(log: Log
             with pytest.raises(KafkaError, match=r"lifecycle.tenants/0: an open transaction holds back .* offset 1 on"):
                 reader()
     assert log.versions() == [1, 2, 3]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_an_asker_outlives_a_partition_without_a_leader(tmp_path: Path) -> None:
+    with own_cluster(tmp_path, 3) as members:
+        admin = AdminClient({"bootstrap.servers": members[0].bootstrap})
+        for future in admin.create_topics([NewTopic("spread", 3, 1)]).values():
+            future.result(20)
+        places = [("spread", number) for number in range(3)]
+        everyone = {"bootstrap.servers": ",".join(member.bootstrap for member in members)}
+        with Asker(everyone, "spread") as asker:
+            eventually(lambda: set(asker.spans(places, 5)) == set(places))
+            members[2].kill()
+            eventually(lambda: is_refused(asker, places), 60)
+            members[2].start()
+            eventually(lambda: not is_refused(asker, places), 60)
+
+
+def is_refused(asker: Asker, places: list[tuple[str, int]]) -> bool:
+    try:
+        asker.spans(places, 5)
+    except KafkaError:
+        return True
+    return False

@@ -200,8 +200,8 @@ class Spool:
         return partial(self._folder.aside, CORRUPT) if self._evidence else self._folder.remove
 
     async def _finished(self, chosen: Callable[[], Callable[[], None]]) -> None:
-        await self._thread.ask(self._finish)
         try:
+            await self._thread.ask(self._finish)
             await self._thread.ask(chosen())
         finally:
             self._thread.stop()

@@ -7,6 +7,7 @@ The input topics therefore switch Faust's acknowledgements off (`acks=False`).
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -71,6 +72,7 @@ class DurableConsumer(driver.Consumer):
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
         self._ends: ends.Asker | None = None
+        self._beginning = threading.Lock()
 
     def _new_consumer_thread(self) -> PromptThread:
         return PromptThread(self, loop=self.loop, beacon=self.beacon)
@@ -176,8 +178,9 @@ class DurableConsumer(driver.Consumer):
                 await asyncio.sleep(_AGAIN_S)
 
     def _spans(self, places: list[ends.Place]) -> dict[ends.Place, ends.Span]:
-        if self._ends is None and places:
-            self._ends = ends.Asker(self.app.kafka, places[0][0])
+        with self._beginning:
+            if self._ends is None and places:
+                self._ends = ends.Asker(self.app.kafka, places[0][0])
         return self._ends.spans(places, _ASK_S) if self._ends else {}
 
     def has_read_to(self, tp: TP, end: int) -> bool:
