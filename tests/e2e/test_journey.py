@@ -162,6 +162,7 @@ def test_the_commands_find_what_runs(running: Up) -> None:
     eventually(lambda: is_well(*running.lifecycle("doctor")), 120)
 
 
+@pytest.mark.long
 def test_up_again_on_the_same_folder_has_the_same_data_ports_and_secrets(state_dir: Path) -> None:
     who = ids(40)
     with outsider.up(state_dir) as first:

@@ -111,6 +111,8 @@ def test_logs_show_the_end_of_a_log_and_follow_it(running: Up) -> None:
 
 
 def test_on_a_terminal_every_line_fits_and_a_log_is_told_in_words(running: Up) -> None:
+    # Who worked with what was restarted above may still be on its way back.
+    eventually(lambda: running.lifecycle("status")[0] == Exit.OK)
     status, said = on_terminal("status", "--state-dir", str(running.state_dir), cwd=running.state_dir)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
     assert status == Exit.OK, plain

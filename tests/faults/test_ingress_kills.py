@@ -7,7 +7,7 @@ import pytest
 from tests.faults.chaos import own_broker
 from tests.faults.ingress_kills import Away, Cycle, play
 
-pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(300)]
 
 _PLAN = (
     Cycle(unborn_s=0.0, load_s=0.8),

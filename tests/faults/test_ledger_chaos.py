@@ -9,7 +9,7 @@ from services.engines.kafka import Kafka
 from tests.faults.chaos import SHORT, own_broker, unleash
 from tests.faults.lifecycles import Lifecycles
 
-pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         yield own
 
 
-@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.long) for seed in (12, 13))])
+@pytest.mark.parametrize("seed", [11, 12, 13])
 def test_the_log_says_what_nobodys_death_could_have_changed(seed: int, broker: Kafka, tmp_path: Path) -> None:
     subject = Lifecycles(broker.bootstrap, f"s{seed}-", SHORT.session_s, tmp_path)
     run = unleash(subject, [broker], tmp_path, seed, SHORT)

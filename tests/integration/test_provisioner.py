@@ -174,6 +174,7 @@ def test_two_processes_share_the_work_and_do_nothing_twice(scene: Scene) -> None
     assert scene.rows("SELECT count(DISTINCT worker) FROM lifecycle.sagas") == [(2,)]
 
 
+@pytest.mark.long
 def test_a_registry_that_is_away_is_said_and_nothing_is_lost(scene: Scene, database_admin_url: str) -> None:
     scene.start(METRICS_PORT=str(scene.port))
     scene.wish([desired(key(1), 1)])

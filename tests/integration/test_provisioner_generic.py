@@ -472,10 +472,10 @@ def _deaths() -> Iterator[Any]:
         deaths = story.deaths if ALL_MARKS else story.deaths[story.some]
         for first in range(0, len(deaths), DEATHS_A_TEST):
             some = deaths[first : first + DEATHS_A_TEST]
-            marks = pytest.mark.long if ALL_MARKS or name == "as wished" else ()
-            yield pytest.param(story, some, marks=marks, id=f"{name}, {some[0][0]} to {some[-1][0]}")
+            yield pytest.param(story, some, id=f"{name}, {some[0][0]} to {some[-1][0]}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("story", "deaths"), list(_deaths()))
 def test_a_worker_killed_between_any_two_marks_loses_nothing_and_repeats_nothing(
     stage: Stage, story: Story, deaths: list[tuple[int, str]]
