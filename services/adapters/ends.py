@@ -56,8 +56,8 @@ class Span:
 class Asker:
     """Asks where partitions begin and end; blocking. Use it as a context, or close it.
 
-    Two readers without a group, since a client of librdkafka asks for one isolation level. Not its admin client: that
-    crashes the process where a leader becomes known in the moment of the question (librdkafka 2.16, `list_offsets`).
+    Two readers without a group, since a client of librdkafka asks for one isolation level. Not its admin client: with
+    time-outs of milliseconds its `list_offsets` ended the process (librdkafka 2.16: SIGSEGV, SIGABRT), a reader not.
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
