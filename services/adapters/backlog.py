@@ -4,14 +4,13 @@ Rule: asking joins no group and commits nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without `as`
+from confluent_kafka import KafkaException, TopicPartition
 
 from services.adapters import clients
+from services.adapters.ends import Asker, Place
 from services.adapters.kafka import KafkaError
 
 
@@ -47,48 +46,53 @@ def backlog(
     Raises:
         KafkaError: the cluster does not answer, or a right is missing, which is named.
     """
-    with clients.admin(dict(config)) as admin:
-        return _backlog(admin, group, topics, since_us, timeout_s)
-
-
-def _backlog(
-    admin: AdminClient, group: str, topics: Mapping[str, Sequence[int]], since_us: int, timeout_s: float
-) -> Backlog:
-    (described,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
-    (listed,) = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=timeout_s
-    ).values()
-    members = len(_answered(f"Describe on group {group}", described, timeout_s).members)
-    offsets = _answered(f"Describe on group {group}", listed, timeout_s).topic_partitions
-    committed = {(place.topic, place.partition): place.offset for place in offsets if place.offset >= 0}
     places = [(topic, number) for topic, numbers in topics.items() for number in numbers]
-    first = _offsets(admin, places, OffsetSpec.earliest(), timeout_s)  # type: ignore[no-untyped-call]
-    end = _offsets(admin, places, OffsetSpec.latest(), timeout_s)  # type: ignore[no-untyped-call]
-    fresh = _offsets(admin, places, OffsetSpec.for_timestamp(since_us // 1000), timeout_s)
+    committed = _committed(config, group, places, timeout_s)
+    members = _members(config, group, timeout_s)
+    if not places:
+        return Backlog(members, known=False, waiting=0, late=0)
+    with Asker(config, next(iter(topics))) as asker:
+        spans = asker.spans(places, timeout_s)
+        since = asker.since(places, since_us, timeout_s)
     waiting = late = 0
-    for place in places:
-        at = max(first[place], committed.get(place, -1))
-        waiting += max(0, end[place] - at)
+    for place, span in spans.items():
+        at = max(span.first, committed.get(place, -1))
+        waiting += max(0, span.end - at)
         # No record since then has no offset: everything there is older.
-        late += max(0, (fresh[place] if fresh[place] >= 0 else end[place]) - at)
-    return Backlog(members, any(place in committed for place in places), waiting, late)
+        late += max(0, (since[place] if since[place] >= 0 else span.end) - at)
+    return Backlog(members, bool(committed), waiting, late)
 
 
-def _offsets(
-    admin: AdminClient, places: Sequence[tuple[str, int]], which: OffsetSpec, timeout_s: float
-) -> dict[tuple[str, int], int]:
-    asked = {TopicPartition(*place): which for place in places}
-    told = admin.list_offsets(asked, request_timeout=timeout_s)
-    return {
-        (place.topic, place.partition): _answered(f"Describe on topic {place.topic}", answer, timeout_s).offset
-        for place, answer in told.items()
-    }
+def _committed(config: Mapping[str, Any], group: str, places: Sequence[Place], timeout_s: float) -> dict[Place, int]:
+    """Returns the next offset of each partition that the group has committed one for.
 
-
-def _answered(right: str, answer: "Future[Any]", timeout_s: float) -> Any:
+    Asked by a reader of that group, which joins only when it subscribes. The admin client ends the process where the
+    coordinator is just loading the group (librdkafka 2.16, issue 5040: SIGSEGV).
+    """
+    consumer = clients.consumer({**config, "log_level": 0}, group_id=group)
     try:
-        return answer.result(timeout_s)
+        found = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout_s)
     except KafkaException as error:
-        raise KafkaError(f"{right}: {error.args[0].name()}") from None
-    except TimeoutError:
-        raise KafkaError(f"{right}: no answer within {timeout_s:g} s") from None
+        raise _refused(group, error) from None
+    finally:
+        consumer.close()
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+
+
+def _members(config: Mapping[str, Any], group: str, timeout_s: float) -> int:
+    with clients.admin(dict(config)) as admin:
+        (described,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
+        try:
+            return len(described.result(timeout_s).members)
+        except KafkaException as error:
+            raise _refused(group, error) from None
+        except TimeoutError:
+            raise KafkaError(f"{_right(group)}: no answer within {timeout_s:g} s") from None
+
+
+def _refused(group: str, error: KafkaException) -> KafkaError:
+    return KafkaError(f"{_right(group)}: {error.args[0].name()}")
+
+
+def _right(group: str) -> str:
+    return f"Describe on group {group}"

@@ -107,6 +107,19 @@ class Asker:
         end = _asked(self._all, places, OFFSET_END, deadline_s)
         return {place: Span(first[place], min(stable[place], end[place]), end[place]) for place in places}
 
+    def since(self, places: Collection[Place], at_us: int, timeout_s: float) -> dict[Place, int]:
+        """Returns the offset of the first record that was appended at a time or later; -1 where there is none.
+
+        Args:
+            places: Whose offsets.
+            at_us: The time, in microseconds UTC; Kafka counts in milliseconds.
+            timeout_s: For the whole answer.
+
+        Raises:
+            Electing, KafkaError: as `spans`.
+        """
+        return _asked(self._all, places, at_us // 1000, time.monotonic() + timeout_s) if places else {}
+
     def settled(self, places: Collection[Place], timeout_s: float) -> dict[Place, Span]:
         """Returns the same once everything before the ends can be read: `stable` is `end`.
 

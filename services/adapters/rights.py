@@ -28,6 +28,7 @@ _SELDOM_S: Final = 5.0
 
 _A_GROUP: Final = f"on {Resource.GROUP} "
 _UNASKED: Final = "not asked yet"
+_TIMED_OUT: Final = "_TIMED_OUT"
 _NO_EVIDENCE: Final = frozenset({
     "UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE",
     "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS",
@@ -83,7 +84,7 @@ class Cluster:
             told = self._admin.describe_consumer_groups(
                 groups, include_authorized_operations=True, request_timeout=timeout_s
             )
-            allowed |= {(Resource.GROUP, name): _allowed(answer, timeout_s) for name, answer in told.items()}
+            allowed |= {(Resource.GROUP, name): _allowed_of_group(answer, timeout_s) for name, answer in told.items()}
         return tuple(one for one in wanted if _is_missing(one, allowed.get((one.resource, one.name))))
 
     def refusal(self, missing: Iterable[Right]) -> str:
@@ -175,8 +176,22 @@ def _allowed(answer: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
             return None
         raise KafkaError(error.args[0].name()) from None
     except TimeoutError:
-        raise KafkaError("_TIMED_OUT") from None
+        raise KafkaError(_TIMED_OUT) from None
     return frozenset(operation.name for operation in told) if told else None
+
+
+def _allowed_of_group(answer: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
+    """The operations that are allowed on a group; None where the cluster or its coordinator does not say.
+
+    Reason: the cluster has just answered about topics, and a fresh one has no coordinators until the topic of the
+    groups' offsets is made.
+    """
+    try:
+        return _allowed(answer, timeout_s)
+    except KafkaError as error:
+        if error.code != _TIMED_OUT:
+            raise
+        return None
 
 
 def _is_missing(right: Right, allowed: frozenset[str] | None) -> bool:

@@ -1,0 +1,68 @@
+"""A cluster that has just started: what its group coordinators are asked, before there are any."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from schemas.rights import Service
+from services.adapters import topics
+from services.adapters.rights import Cluster
+from services.engines import jars, java
+from services.engines.kafka import Kafka, Ports
+from services.engines.ports import HOST, free_ports
+
+_ASKERS: Final = 6
+_ASKS: Final = """
+import sys, time
+from services.adapters.backlog import backlog
+until_s, n = time.monotonic() + 4, 0
+while time.monotonic() < until_s:
+    n += 1
+    config = {"bootstrap.servers": sys.argv[1]}
+    backlog(config, f"{sys.argv[2]}-{n}", {"lifecycle.received": [0]}, since_us=0, timeout_s=20)
+"""
+
+
+@contextmanager
+def fresh_broker(folder: Path, **settings: str) -> Iterator[str]:
+    """`host:port` of a broker that nobody has asked anything yet."""
+    plain, quorum = free_ports(2)
+    files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
+    named = {name.replace("_", "."): value for name, value in settings.items()}
+    server = Kafka(folder, java.find(os.environ), files, os.environ, Ports(plain, quorum), named)
+    try:
+        server.start()
+        yield f"{HOST}:{plain}"
+    finally:
+        server.stop()
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(120)
+def test_a_cluster_whose_coordinators_never_answer_is_no_evidence_against_a_right(tmp_path: Path) -> None:
+    # The topic of the groups' offsets cannot be made: it wants three brokers.
+    with fresh_broker(tmp_path, offsets_topic_replication_factor="3") as bootstrap:
+        config = {"bootstrap.servers": bootstrap}
+        topics.apply(config, prefix="", partitions=1, replication=1)
+        with Cluster(config) as cluster:
+            assert cluster.missing(Service.LEDGER, "", 2.0) == ()
+
+
+@pytest.mark.engines
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_a_backlog_is_found_while_the_coordinators_of_a_fresh_cluster_load_their_groups(tmp_path: Path) -> None:
+    with fresh_broker(tmp_path) as bootstrap:
+        topics.apply({"bootstrap.servers": bootstrap}, prefix="", partitions=1, replication=1)
+        askers = [
+            subprocess.Popen([sys.executable, "-c", _ASKS, bootstrap, f"g{number}"], stderr=subprocess.PIPE)
+            for number in range(_ASKERS)
+        ]
+        ends = [(asker.communicate()[1].decode(), asker.returncode) for asker in askers]
+    assert ends == [("", 0)] * _ASKERS
