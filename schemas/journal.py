@@ -76,7 +76,7 @@ class Variant(NamedTuple):
     """Of the first delivery of this variant."""
 
 
-class Told(NamedTuple):
+class Published(NamedTuple):
     """What `lifecycle.events` was told of a uid whose counting variant or τ became another since."""
 
     event: EventType
@@ -115,7 +115,7 @@ class Entry(NamedTuple):
     """Offset at which the revision was given."""
     borrowed: int = 0
     """Revision of a restamp of this event that was published first."""
-    told: Told | None = None
+    told: Published | None = None
     variants: tuple[Variant, ...] = ()
     """In order of arrival; empty while there is only one; at most `VARIANTS_MAX`."""
 
@@ -136,7 +136,7 @@ class Mark(NamedTuple):
     at_us: int
 
 
-class Seen(NamedTuple):
+class ObservedTimes(NamedTuple):
     """Per aspect the time of its newest observation, 0 before the first."""
 
     installed: int = 0

@@ -14,7 +14,19 @@ from typing import Any, Final, TypeVar
 from jiter import from_json
 
 from schemas.codec import Unreadable
-from schemas.journal import Aspect, Entry, Mark, Move, Parted, Register, Registers, Seen, Told, Variant, Verdict
+from schemas.journal import (
+    Aspect,
+    Entry,
+    Mark,
+    Move,
+    ObservedTimes,
+    Parted,
+    Published,
+    Register,
+    Registers,
+    Variant,
+    Verdict,
+)
 from schemas.outcome import Direction, State
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Key, Source
@@ -27,7 +39,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators
 _UPDATED: Final = b'"updated_at_us":'
 _DIGITS: Final = re.compile(rb"\d+")
 _NO_REGISTERS: Final = Registers()
-_NOT_SEEN: Final = Seen()
+_NOT_SEEN: Final = ObservedTimes()
 
 __all__ = ["Entry", "StageRow", "TenantRow", "Verdict", "pack", "unpack"]
 
@@ -75,7 +87,7 @@ class TenantRow:
     folded_offset: int = -1
     marks: tuple[Mark, ...] = ()
     flags: tuple[Flag, ...] = ()
-    seen: Seen = _NOT_SEEN
+    seen: ObservedTimes = _NOT_SEEN
     recheck_at_us: int | None = None
     revision: int = 0
     desired_version: int = 0
@@ -196,7 +208,7 @@ def _entry(value: list[Any]) -> Entry:
     value[10], value[11] = _VERDICTS[value[10]], _VERDICTS[value[11]]
     if value[16] is not None:
         event, at_us, tenant_id, digest, source = value[16]
-        value[16] = Told(_EVENTS[event], at_us, tenant_id, digest, _SOURCES[source])
+        value[16] = Published(_EVENTS[event], at_us, tenant_id, digest, _SOURCES[source])
     value[17] = tuple(Variant(f, _EVENTS[event], *rest) for f, event, *rest in value[17])
     return Entry._make(value)
 
@@ -214,7 +226,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "parted": lambda value: tuple(Parted(offset, _entry(entry)) for offset, entry in value),
     "marks": lambda value: tuple(Mark(Flag(flag), Aspect(aspect), at_us) for flag, aspect, at_us in value),
     "flags": lambda value: tuple(map(Flag, value)),
-    "seen": lambda value: Seen(*value),
+    "seen": lambda value: ObservedTimes(*value),
     "moves": lambda value: tuple(map(_move, value)),
     "direction": Direction,
     "state": State,

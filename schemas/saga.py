@@ -1,7 +1,7 @@
 """The journal of one key: what was intended, what became of it, what follows; stored beside the newest desired version.
 
 Rule: a step is written here before it is called and after. What has an intent counts as maybe done until an answer says
-otherwise. Only `services.core.saga` changes a journal; it returns a new one.
+otherwise. Only `services.core.saga.next_move` changes a journal; it returns a new one.
 """
 
 from enum import StrEnum
@@ -52,7 +52,7 @@ class Presence(StrEnum):
     PRESENT = "present"
 
 
-class Verdict(StrEnum):
+class StepVerdict(StrEnum):
     """The class of the newest answer to a step."""
 
     DONE = "done"
@@ -89,7 +89,7 @@ class StepLog(Record):
     """A recovery put it in doubt: it may be there for long, at any of its places, whoever refuses to show it."""
     succeeded: bool = False
     """The newest create or update was answered with success by an answer that does not show what is there now."""
-    verdict: Verdict = Verdict.DONE
+    verdict: StepVerdict = StepVerdict.DONE
     there: Presence = Presence.ABSENT
     inputs: Json = Field(default_factory=dict)
     """`configuration` (only the names that the step uses) and `enabled`, as the newest create or update had them."""

@@ -27,7 +27,7 @@ class Corrupt(ValueError):
     """Not what was written under this number."""
 
 
-class Newer(ValueError):
+class NewerFormat(ValueError):
     """Whole, but written by a later version of this program."""
 
 
@@ -72,7 +72,7 @@ def received_us(number: int, raw: bytes) -> int:
     if int(found[3]) != number:
         raise Corrupt(f"record {number}: it is number {int(found[3])}")
     if int(found[2]) > VERSION:
-        raise Newer(f"record {number}: version {int(found[2])}, and this program reads up to {VERSION}")
+        raise NewerFormat(f"record {number}: version {int(found[2])}, and this program reads up to {VERSION}")
     return int(found[4])
 
 

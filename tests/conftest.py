@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from services import engines
-from tests.engines_of_the_run import Engines, OwnEngines, asked_with
+from tests.support.engines_of_the_run import Engines, OwnEngines, asked_with
 
 _OWN = pytest.StashKey[OwnEngines]()
 _ENGINES = pytest.StashKey[Engines]()

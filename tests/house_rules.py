@@ -29,13 +29,22 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _TELLING: Final = ast.Eq | ast.NotEq | ast.In | ast.NotIn
 
 PROVES_NOBODY: Final[Mapping[tuple[str, str], str]] = {
-    ("services/core/ageing.py", "digest in needed"): "names a text of our own row",
-    ("services/core/contradiction.py", "self._digests[last] == digest"): "both are ours, of two configurations",
-    ("services/core/contradiction.py", "self._digests[last] != digest"): "both are ours, of two configurations",
-    ("services/core/look.py", "look.mac != tenant.configuration_mac"): "both are ours: has the configuration changed?",
-    ("services/core/look.py", "tenant.configuration_mac == bare_mac"): "both are ours: has the configuration changed?",
-    ("services/core/reconcile.py", "sight.doubt.claim != look.claim"): "a word of ours about what Genesys claims",
-    ("services/core/reconcile.py", "sight.doubt.claim == ABSENT"): "a word of ours about what Genesys claims",
+    ("services/core/ledger/journal_compaction.py", "digest in needed"): "names a text of our own row",
+    ("services/core/ledger/contradiction.py", "self._digests[last] == digest"): "both are ours, of two configurations",
+    ("services/core/ledger/contradiction.py", "self._digests[last] != digest"): "both are ours, of two configurations",
+    (
+        "services/core/reconcile/observed_state.py",
+        "look.mac != tenant.configuration_mac",
+    ): "both are ours: has the configuration changed?",
+    (
+        "services/core/reconcile/observed_state.py",
+        "tenant.configuration_mac == bare_mac",
+    ): "both are ours: has the configuration changed?",
+    (
+        "services/core/reconcile/reconcile.py",
+        "sight.doubt.claim != look.claim",
+    ): "a word of ours about what Genesys claims",
+    ("services/core/reconcile/reconcile.py", "sight.doubt.claim == ABSENT"): "a word of ours about what Genesys claims",
     ("services/engines/jars.py", "hashlib.file_digest(file, 'sha256').hexdigest() == self.sha256"): "both are public",
     ("services/provisioner/plans.py", "digest in self._by_digest"): "names a plan of ours",
 }

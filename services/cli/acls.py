@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from schemas.rights import Operation, Right, Service, rights
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 Rights = Mapping[str, tuple[Right, ...]]
 """Principal (`User:NAME`) to its rights, each once."""
@@ -52,7 +52,7 @@ def principals(given: Iterable[str]) -> dict[Service, str]:
         else:
             found[Service(service)] = _USER + name
     if faults:
-        raise Failure(Exit.UNUSABLE, "\n".join(faults))
+        raise CommandError(Exit.UNUSABLE, "\n".join(faults))
     return found
 
 
@@ -102,7 +102,7 @@ def as_strimzi(given: Rights, cluster: str) -> Iterator[str]:
     if not _RESOURCE_NAME.fullmatch(cluster):
         faults.append(f"--cluster {cluster}: no name of a Kafka object: lower-case letters, digits, '-' and '.'")
     if faults:
-        raise Failure(Exit.UNUSABLE, "\n".join(faults))
+        raise CommandError(Exit.UNUSABLE, "\n".join(faults))
     for principal, each in given.items():
         login = "tls" if principal.removeprefix(_USER).startswith(_TLS) else "scram-sha-512"
         yield "\n".join(

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
-    from services.adapters.kafka import KafkaError
-    from services.adapters.settings import Settings
+    from services.adapters.kafka.producer import KafkaError
+    from services.adapters.process.settings import Settings
 
 ENDPOINTS = "endpoints.json"
 STATE_DIR = Path(".lifecycle")
@@ -26,7 +26,7 @@ _OF_THE_COMMAND: Final = frozenset({"STATE_DIR", "LOG_LEVEL", "NO_PROXY", "no_pr
 """Variables that a command may have otherwise than the `up` of --state-dir: they lead to no other installation."""
 
 
-class NoUp(Failure):
+class NoUp(CommandError):
     """The files that an `up` left are not those of a running one."""
 
 
@@ -41,7 +41,7 @@ def service() -> "Settings":
     Raises:
         Unusable: with every fault.
     """
-    from services.adapters import settings
+    from services.adapters.process import settings
 
     return settings.read(process())
 
@@ -76,15 +76,15 @@ def _judge_state_dir(given: Path, left: Mapping[str, str], own: Mapping[str, str
         Failure: why; no value is shown, since a database's URL holds a password.
     """
     if not given.is_dir():
-        raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
+        raise CommandError(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
     if not left:
-        raise Failure(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
+        raise CommandError(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
     # Settings are read in capitals and in small letters.
     ours = {name.upper(): text for name, text in own.items()}
     others = sorted(name for name in left.keys() & ours.keys() - _OF_THE_COMMAND if left[name] != ours[name])
     if others:
         why = f"{', '.join(others)} of the environment is not that of the `up` there; unset it, or leave the option out"
-        raise Failure(Exit.UNUSABLE, f"--state-dir: {given}: {why}")
+        raise CommandError(Exit.UNUSABLE, f"--state-dir: {given}: {why}")
 
 
 def settings_of_operator(given: Path | None = None) -> "Settings":
@@ -94,12 +94,12 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
         Unusable: with every fault.
         Failure: the `up` found was killed, or neither the environment nor a running `up` names a Kafka.
     """
-    from services.adapters import settings
+    from services.adapters.process import settings
 
     found = settings.read(operator(given))
     if found.kafka_bootstrap_servers is None:
         where = state_dir(given)
-        raise Failure(
+        raise CommandError(
             Exit.UNUSABLE,
             f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where}, or it is not ready yet"
             " (--state-dir names another folder).",
@@ -115,8 +115,8 @@ def answering(settings: "Settings") -> Iterator[None]:
     Raises:
         Failure: instead of a KafkaError.
     """
-    from services.adapters.kafka import KafkaError
-    from services.adapters.reach import reach
+    from services.adapters.kafka.producer import KafkaError
+    from services.adapters.kafka.reach import reach
 
     try:
         reach(settings.kafka, prefix=settings.topic_prefix)
@@ -132,9 +132,9 @@ def registry_answers(settings: "Settings") -> None:
         NoDatabase: none opens, or the role may not read the registry.
         Unusable: the environment names no database.
     """
-    from services.adapters.database import NoDatabase, registry_standing, session
-    from services.adapters.registry import SCHEMA
-    from services.adapters.settings import required
+    from services.adapters.postgres.sessions import NoDatabase, registry_standing, session
+    from services.adapters.process.settings import required
+    from services.adapters.registry.registry import SCHEMA
 
     with session("DATABASE_URL", required(settings, "database_url")) as opened:
         found = registry_standing(opened, SCHEMA)
@@ -145,18 +145,18 @@ def registry_answers(settings: "Settings") -> None:
     raise NoDatabase(told, refused=True)
 
 
-def kafka_failure(error: "KafkaError", where: str | None = None) -> Failure:
+def kafka_failure(error: "KafkaError", where: str | None = None) -> CommandError:
     """How a command ends that Kafka does not serve: a sentence, and whether to try again or to put something right.
 
     Args:
         error: What went wrong.
         where: The brokers, where they are known.
     """
-    from services.adapters.reach import in_words, refusal
+    from services.adapters.kafka.reach import in_words, refusal
 
     subject = f"Kafka at {where} (KAFKA_BOOTSTRAP_SERVERS)" if where else "Kafka"
     status = Exit.REFUSED if refusal(error) else Exit.UNREACHABLE
-    return Failure(status, f"{subject}: {in_words(error)} (`lifecycle doctor` says more)")
+    return CommandError(status, f"{subject}: {in_words(error)} (`lifecycle doctor` says more)")
 
 
 def judge(endpoints: Mapping[str, Any], path: Path) -> None:

@@ -32,7 +32,7 @@ EPILOG = (
 )
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """A command that ends with a sentence and a status instead of its result."""
 
     def __init__(self, status: Exit, text: str) -> None:

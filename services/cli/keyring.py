@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from services.cli import environment, options
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from schemas.keyring import Keyring
@@ -48,26 +48,26 @@ def group() -> None:
 @keyring.command()
 def init(path: Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE.")] = None) -> None:
     """Make a keyring with one endpoint `default` and fresh key material; never replaces one."""
-    from services.cli import keys
+    from services.cli import keyring_contents
 
     where = path or environment.service().keyring_file
-    keys.init(where)
+    keyring_contents.init(where)
     print(f"{where}: made; the webhook of Genesys is signed with {_place('default')}")
 
 
 @keyring.command("list")
 def show_all(path: File = None, as_json: Json = False, state_dir: StateDir = None) -> None:
     """Every endpoint, the age and fingerprint of its secret, and whom it may speak for; no secret."""
-    from services.adapters import keyring as hands
-    from services.adapters.clock import now_us
-    from services.cli import keyring_told, show
+    from services.adapters.process.clock import now_us
+    from services.adapters.secrets import keyring as hands
+    from services.cli import keyring_text, show
 
     now, held = now_us(), hands.load(_file(path, state_dir))
-    found = [keyring_told.told(name, held, now) for name in sorted(held.endpoints)]
+    found = [keyring_text.told(name, held, now) for name in sorted(held.endpoints)]
     if as_json:
         show.as_json(found)
     else:
-        keyring_told.listing(found, now)
+        keyring_text.listing(found, now)
 
 
 @keyring.command()
@@ -88,16 +88,20 @@ def add(
     state_dir: StateDir = None,
 ) -> None:
     """Add an endpoint with a fresh secret; a running ingress takes it within a second."""
-    from services.adapters.clock import now_us
-    from services.cli import keyring_file, keys, show
+    from services.adapters.process.clock import now_us
+    from services.cli import keyring_contents, keyring_file, show
 
-    made = keys.endpoint(now_us(), org or keys.ANYBODY, integration or keys.ANYBODY, restamps=not no_restamps)
+    made = keyring_contents.endpoint(
+        now_us(), org or keyring_contents.ANYBODY, integration or keyring_contents.ANYBODY, restamps=not no_restamps
+    )
     _judge(endpoint, made)
     where = _file(path, state_dir)
 
     def edit(held: "Object", before: "Keyring") -> None:
         if endpoint in before.endpoints:
-            raise Failure(Exit.REFUSED, f"{where} has an endpoint {endpoint!r}; `lifecycle keyring rotate` renews it")
+            raise CommandError(
+                Exit.REFUSED, f"{where} has an endpoint {endpoint!r}; `lifecycle keyring rotate` renews it"
+            )
         held["endpoints"][endpoint] = made
 
     after = keyring_file.change(where, edit)
@@ -120,8 +124,8 @@ def rotate(
 ) -> None:
     """Give an endpoint a fresh secret; the former one counts on for a while, so that no delivery is refused."""
     from schemas.times import rfc3339
-    from services.adapters.clock import now_us
-    from services.cli import keyring_file, keys
+    from services.adapters.process.clock import now_us
+    from services.cli import keyring_contents, keyring_file
 
     now, overlap_us = now_us(), options.span_us(overlap, "--overlap", OVERLAP_MAX)
     where = _file(path, state_dir)
@@ -130,10 +134,10 @@ def rotate(
         found = before.endpoints.get(endpoint)
         if found is None:
             raise _unknown(where, endpoint, before)
-        if found.previous is not None and keys.counts(found.previous, now) and not yes:
+        if found.previous is not None and keyring_contents.counts(found.previous, now) and not yes:
             until = rfc3339(found.previous.not_after)
-            raise Failure(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
-        held["endpoints"][endpoint] = keys.rotated(held["endpoints"][endpoint], now, overlap_us)
+            raise CommandError(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
+        held["endpoints"][endpoint] = keyring_contents.rotated(held["endpoints"][endpoint], now, overlap_us)
 
     after = keyring_file.change(where, edit)
     _say(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
@@ -148,8 +152,8 @@ def remove(
     state_dir: StateDir = None,
 ) -> None:
     """Remove an endpoint with its secrets: deliveries to its URL are refused with 401 within a second."""
-    from services.adapters import keyring as hands
-    from services.cli import keyring_file, keyring_told, show
+    from services.adapters.secrets import keyring as hands
+    from services.cli import keyring_file, keyring_text, show
 
     where = _file(path, state_dir)
 
@@ -158,7 +162,7 @@ def remove(
             raise _unknown(where, endpoint, before)
         if len(before.endpoints) == 1:
             why = "is the last endpoint: without one no delivery is believed and no ingress starts"
-            raise Failure(Exit.REFUSED, f"{where}: {endpoint!r} {why}; `lifecycle keyring add` another first")
+            raise CommandError(Exit.REFUSED, f"{where}: {endpoint!r} {why}; `lifecycle keyring add` another first")
 
     def edit(held: "Object", before: "Keyring") -> None:
         judge(before)
@@ -168,7 +172,7 @@ def remove(
     judge(before)
     restamps = before.endpoints[endpoint].restamps
     if not yes:
-        keyring_told.confirm(where, endpoint, before)
+        keyring_text.confirm(where, endpoint, before)
     after = keyring_file.change(where, edit)
     if as_json:
         show.as_json({"file": str(where), "removed": endpoint, "endpoints": sorted(after.endpoints)})
@@ -186,14 +190,14 @@ def rotate_material(
     state_dir: StateDir = None,
 ) -> None:
     """Put a fresh key before the others of a list of `material`; `identity` is never rotated."""
-    from services.cli import keyring_file, keys, show
+    from services.cli import keyring_contents, keyring_file, show
 
     where = _file(path, state_dir)
 
     def edit(held: "Object", before: "Keyring") -> None:
         if before.material is None:
-            raise Failure(Exit.NOT_FOUND, f"{where} has no material")
-        held["material"][name] = [keys.secret(), *held["material"][name]]
+            raise CommandError(Exit.NOT_FOUND, f"{where} has no material")
+        held["material"][name] = [keyring_contents.secret(), *held["material"][name]]
 
     after = keyring_file.change(where, edit)
     count = len(getattr(after.material, name))
@@ -210,10 +214,10 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
     Raises:
         Failure: a file and a folder were given, or no `up` runs in the folder.
     """
-    from services.adapters import settings
+    from services.adapters.process import settings
 
     if path is not None and state_dir is not None:
-        raise Failure(Exit.UNUSABLE, "--state-dir: the FILE is named already; say one of both")
+        raise CommandError(Exit.UNUSABLE, "--state-dir: the FILE is named already; say one of both")
     if path is not None:
         return path
     if state_dir is not None:
@@ -237,32 +241,34 @@ def _judge(name: str, made: "Object") -> None:
     from schemas.keyring import Endpoint
 
     if _NAME.fullmatch(name) is None:
-        raise Failure(Exit.UNUSABLE, f"ENDPOINT: {name!r} is not 1 to 64 letters, digits, dots, dashes and underscores")
+        raise CommandError(
+            Exit.UNUSABLE, f"ENDPOINT: {name!r} is not 1 to 64 letters, digits, dots, dashes and underscores"
+        )
     try:
         Endpoint.model_validate(made)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
-        raise Failure(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
+        raise CommandError(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
 
 
-def _unknown(where: Path, name: str, held: "Keyring") -> Failure:
+def _unknown(where: Path, name: str, held: "Keyring") -> CommandError:
     from services.cli.options import nearest
 
-    return Failure(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, held.endpoints)}")
+    return CommandError(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, held.endpoints)}")
 
 
 def _say(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
     """Where the fresh secret stands and what became of the former one."""
-    from services.adapters.keyring import raw
-    from services.cli import keyring_told, show
+    from services.adapters.secrets.keyring import raw
+    from services.cli import keyring_text, show
 
-    told = keyring_told.told(name, after, now_us)
+    told = keyring_text.told(name, after, now_us)
     secret = raw(after.endpoints[name].current.secret).decode()
     if as_json:
         place = {"file": str(where), "secret_at": _place(name)}
         show.as_json(told | place | ({"secret": secret} if show_secret else {}))
         return
-    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {keyring_told.former(told['previous'])}")
+    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {keyring_text.former(told['previous'])}")
     if show_secret:
         print(secret)
 

@@ -14,8 +14,8 @@ from typing import IO
 
 from schemas.keyring import Keyring
 from schemas.values import Json
-from services.adapters.keyring import load, parse
-from services.cli.exits import Exit, Failure
+from services.adapters.secrets.keyring import load, parse
+from services.cli.exits import CommandError, Exit
 from services.cli.files import replace_json
 from services.cli.show import say
 
@@ -45,7 +45,7 @@ def change(path: Path, edit: Callable[[Json, Keyring], None]) -> Keyring:
             open_to_others = os.fstat(file.fileno()).st_mode & 0o077
             replace_json(path.resolve(), held)
     except OSError as error:
-        raise Failure(Exit.UNUSABLE, f"{path}: cannot be replaced: {error.strerror}") from None
+        raise CommandError(Exit.UNUSABLE, f"{path}: cannot be replaced: {error.strerror}") from None
     if open_to_others:
         say(f"{path}: others had a right to it; now its owner alone may read it")
     return after

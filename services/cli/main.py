@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from services.cli import environment
-from services.cli.exits import EPILOG, Exit, Failure
+from services.cli.exits import EPILOG, CommandError, Exit
 from services.cli.keyring import keyring
-from services.cli.local import down, restart, status
-from services.cli.logs import logs
+from services.cli.local.commands import down, restart, status
+from services.cli.local.logs import logs
 from services.cli.operate import doctor, reconcile, replay
 from services.cli.sagas import sagas
 from services.cli.send import send
@@ -59,7 +59,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep everything running afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """Start everything in a temporary folder, play the guide's stories, and check the end of each."""
-    from services.cli.demo import demo as play
+    from services.cli.demo.demo import demo as play
 
     raise typer.Exit(play(environment.process(), tuple(story or ()), orgs, keep=keep))
 
@@ -72,7 +72,7 @@ def up(
     ] = None,
 ) -> None:
     """Start everything and keep it running until SIGTERM or Ctrl-C; the data stays."""
-    from services.cli.up import up as run
+    from services.cli.local.up import up as run
 
     run(environment.state_dir(state_dir), environment.process(), endpoints_file)
 
@@ -104,11 +104,11 @@ def ledger(
     """Find out which event a delivery is, merge it, and publish what is desired."""
     if recover_only and (republish or accept_loss):
         other = "--republish" if republish else "--accept-loss"
-        raise Failure(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
-    from services.ledger.main import Wanted
+        raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
+    from services.ledger.main import StartOptions
     from services.ledger.main import main as run
 
-    raise typer.Exit(run(environment.service(), Wanted(republish, accept_loss, recover_only)))
+    raise typer.Exit(run(environment.service(), StartOptions(republish, accept_loss, recover_only)))
 
 
 @app.command(rich_help_panel=_SERVICES)
@@ -171,7 +171,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
-    except Failure as failure:
+    except CommandError as failure:
         _end(str(failure), failure.status)
     except KeyboardInterrupt:
         _end("interrupted", Exit.INTERRUPTED)
@@ -191,10 +191,10 @@ def _foreign(error: Exception) -> tuple[str, Exit] | None:
     from confluent_kafka import KafkaException
     from psycopg import Error as DatabaseError
 
-    from services.adapters.database import NoDatabase
-    from services.adapters.kafka import KafkaError
-    from services.adapters.registry import RegistryAway
-    from services.adapters.settings import Unusable
+    from services.adapters.kafka.producer import KafkaError
+    from services.adapters.postgres.sessions import NoDatabase
+    from services.adapters.process.settings import Unusable
+    from services.adapters.registry.registry import RegistryAway
     from services.engines import EngineError
 
     lines = str(error).splitlines() or [type(error).__name__]
@@ -221,7 +221,7 @@ def _foreign(error: Exception) -> tuple[str, Exit] | None:
     return told
 
 
-def _of(failure: Failure) -> tuple[str, Exit]:
+def _of(failure: CommandError) -> tuple[str, Exit]:
     return str(failure), failure.status
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from schemas.values import UUID_PATTERN, Key
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.cli.options import nearest
 from services.cli.wording import short_keys
 
 if TYPE_CHECKING:
     from schemas.tenant import Tenant
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
 
 _WHOLE: Final = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}", re.ASCII)
 _SHOWN_AT_MOST: Final = 10
@@ -65,7 +65,7 @@ def organisations_of(given: Iterable[str], settings: "Settings") -> list[str]:
     Raises:
         Failure: as `organisation`; or Kafka does not answer.
     """
-    from services.adapters import organisations
+    from services.adapters.genesys import organisations
 
     files = organisations.load(settings.orgs_dir)
     known = {tenant.key.partition(":")[0] for tenant in _view(settings)} | files.known.keys() | files.faults.keys()
@@ -98,9 +98,9 @@ def resolve(given: str, known: Sequence[Named]) -> Key:
         if len(there) == 1:
             return there[0].key
         if there:
-            raise Failure(Exit.UNUSABLE, f"KEY: {given!r} names {len(there)} tenants:\n" + _listed(there, known))
+            raise CommandError(Exit.UNUSABLE, f"KEY: {given!r} names {len(there)} tenants:\n" + _listed(there, known))
     words = [word for one in known for word in (one.name, one.key) if word]
-    raise Failure(Exit.NOT_FOUND, f"KEY: {given!r}: no such tenant{nearest(given, words)}")
+    raise CommandError(Exit.NOT_FOUND, f"KEY: {given!r}: no such tenant{nearest(given, words)}")
 
 
 def organisation(given: str, known: Collection[str], option: str = "--org") -> str:
@@ -117,8 +117,10 @@ def organisation(given: str, known: Collection[str], option: str = "--org") -> s
         return found[0]
     if found:
         shown = ", ".join(found[:_SHOWN_AT_MOST])
-        raise Failure(Exit.UNUSABLE, f"{option}: {given!r} is the beginning of {len(found)} organisations: {shown}")
-    raise Failure(Exit.UNUSABLE, f"{option}: {given!r}: no such organisation{nearest(given, known)}")
+        raise CommandError(
+            Exit.UNUSABLE, f"{option}: {given!r} is the beginning of {len(found)} organisations: {shown}"
+        )
+    raise CommandError(Exit.UNUSABLE, f"{option}: {given!r}: no such organisation{nearest(given, known)}")
 
 
 def _exactly(given: str, known: Sequence[Named]) -> list[Named]:
@@ -149,7 +151,7 @@ def _listed(candidates: Sequence[Named], known: Sequence[Named]) -> str:
 
 
 def _view(settings: "Settings") -> "list[Tenant]":
-    from services.adapters import tenant_view
+    from services.adapters.kafka import tenant_view
     from services.cli import environment
 
     with environment.answering(settings):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.cli import environment
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.cli.options import KEY_HELP
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -33,7 +33,7 @@ def doctor(
     from services.cli import show
     from services.cli.doctor import Health, examine
     from services.cli.doctor.finding import fault
-    from services.cli.doctor.telling import tell
+    from services.cli.doctor.findings_text import tell
 
     if settings:
         _list_settings(as_json=as_json)
@@ -73,7 +73,7 @@ def reconcile(
     """Compare Genesys with the view and publish what differs; ends with 1 for the brake, or what was left unread."""
     import asyncio
 
-    from services.adapters.clock import now_us
+    from services.adapters.process.clock import now_us
     from services.cli import naming, show
     from services.reconciler.run import run_once
 
@@ -100,11 +100,11 @@ def _judge_reconcile(
         Failure: which, and what to say instead.
     """
     if not now and not dry_run:
-        raise Failure(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
+        raise CommandError(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
     if dry_run and approve is not None:
-        raise Failure(Exit.UNUSABLE, "--approve: a --dry-run removes nobody; say --now --approve to remove them")
+        raise CommandError(Exit.UNUSABLE, "--approve: a --dry-run removes nobody; say --now --approve to remove them")
     if key and org:
-        raise Failure(Exit.UNUSABLE, "--org: KEY names the tenants already; say one of both")
+        raise CommandError(Exit.UNUSABLE, "--org: KEY names the tenants already; say one of both")
 
 
 def replay(
@@ -116,12 +116,12 @@ def replay(
 ) -> None:
     """Fold a history offline and say, per delivery and per key, what was decided and why."""
     from services.cli import show
-    from services.core.replay import replay as fold
+    from services.core.ledger.replay import replay as fold
 
     try:
         lines = file.read_bytes().splitlines()
     except OSError as error:
-        raise Failure(Exit.UNUSABLE, f"{file}: {error.strerror}") from None
+        raise CommandError(Exit.UNUSABLE, f"{file}: {error.strerror}") from None
     found = fold(lines)
     if as_json:
         show.as_json(found.as_json())
@@ -197,7 +197,7 @@ def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _list_settings(*, as_json: bool) -> None:
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
     from services.cli import show
 
     fields: list[dict[str, Any]] = [

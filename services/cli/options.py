@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 KEY_HELP: Final = "orgId:integrationId, a tenantId, an organisation's id, or the beginning of one of these."
 """Of every argument that names a tenant."""
@@ -30,7 +30,7 @@ def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
     """
     if given in known:
         return given
-    raise Failure(
+    raise CommandError(
         Exit.UNUSABLE, f"{option}: {given!r} is no {what}{nearest(given, known)}; there are {', '.join(known)}"
     )
 
@@ -49,7 +49,9 @@ def span_us(text: str, option: str, most: str) -> int:
     span_s, most_s = _seconds(text), _seconds(most)
     assert most_s is not None
     if span_s is None or span_s > most_s:
-        raise Failure(Exit.UNUSABLE, f"{option}: {text!r} is neither 0 nor a number with s, m, h or d, at most {most}")
+        raise CommandError(
+            Exit.UNUSABLE, f"{option}: {text!r} is neither 0 nor a number with s, m, h or d, at most {most}"
+        )
     return span_s * 1_000_000
 
 
@@ -60,7 +62,7 @@ def folder(path: Path) -> Path:
         Failure: there is none.
     """
     if not path.is_dir():
-        raise Failure(Exit.UNUSABLE, f"--state-dir: {path}: no such folder; `lifecycle up` makes it")
+        raise CommandError(Exit.UNUSABLE, f"--state-dir: {path}: no such folder; `lifecycle up` makes it")
     return path
 
 
@@ -73,11 +75,11 @@ def writable(path: Path, option: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failure(Exit.UNUSABLE, f"{option}: {path}: its folder cannot be made: {error.strerror}") from None
+        raise CommandError(Exit.UNUSABLE, f"{option}: {path}: its folder cannot be made: {error.strerror}") from None
     if path.is_dir():
-        raise Failure(Exit.UNUSABLE, f"{option}: {path}: is a folder; name a file")
+        raise CommandError(Exit.UNUSABLE, f"{option}: {path}: is a folder; name a file")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise Failure(Exit.UNUSABLE, f"{option}: {path.parent}: no right to write there")
+        raise CommandError(Exit.UNUSABLE, f"{option}: {path.parent}: no right to write there")
     return path
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from services.adapters.claims import Row
-    from services.adapters.registry import Registry
+    from services.adapters.registry.registry import Registry
+    from services.adapters.registry.types import SagaRow
 
 _LOOK_S: Final = 0.5
 
@@ -43,7 +43,7 @@ async def followed(
         await asyncio.sleep(_LOOK_S)
 
 
-def _end(row: "Row") -> tuple[bool, str] | None:
+def _end(row: "SagaRow") -> tuple[bool, str] | None:
     """How a saga ended; None while its newest desired version is not answered."""
     journal = row.journal
     answered = journal.target is not None and journal.target.version >= row.desired_version
@@ -61,7 +61,7 @@ def _end(row: "Row") -> tuple[bool, str] | None:
     return None
 
 
-def _where(row: "Row") -> str:
+def _where(row: "SagaRow") -> str:
     stands = row.journal.standstill
     if stands is None:
         return row.phase

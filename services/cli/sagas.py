@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from services.cli import environment
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.cli.options import KEY_HELP
 
 if TYPE_CHECKING:
-    from services.adapters.claims import Claim
-    from services.adapters.registry import Registry
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
+    from services.adapters.registry.registry import Registry
+    from services.adapters.registry.types import Claim
 
 R = TypeVar("R")
 
@@ -33,7 +33,7 @@ _CONNECTIONS: Final = 2
 _ALL: Final = 100_000
 
 
-class State(StrEnum):
+class PhaseGroup(StrEnum):
     """Groups of phases, as operators ask for them."""
 
     FAILED = "failed"
@@ -45,33 +45,33 @@ class State(StrEnum):
 
 
 _PHASES: Final = {
-    State.FAILED: ("rolled_back",),
-    State.WORKING: ("creating", "updating", "restoring", "compensating", "removing"),
-    State.ACTIVE: ("active",),
-    State.EMPTY: ("empty",),
+    PhaseGroup.FAILED: ("rolled_back",),
+    PhaseGroup.WORKING: ("creating", "updating", "restoring", "compensating", "removing"),
+    PhaseGroup.ACTIVE: ("active",),
+    PhaseGroup.EMPTY: ("empty",),
 }
 
 
 @sagas.command("list")
 def show_all(
-    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    state: Annotated[PhaseGroup | None, typer.Option(help="Only these.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, those that changed last first.")] = 100,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
     """Sagas, those that changed last first."""
-    from services.cli import sagas_told, show, wording
+    from services.cli import sagas_text, show, wording
 
     phases = None if state is None else _PHASES[state]
-    standing = None if state is None else state is State.FAILED
+    standing = None if state is None else state is PhaseGroup.FAILED
     settings = environment.settings_of_operator(state_dir)
     rows = _ask(settings, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
-    found = [sagas_told.told(row) for row in rows]
+    found = [sagas_text.told(row) for row in rows]
     if as_json:
         show.as_json(found)
         return
     if found:
-        sagas_told.listing(found)
+        sagas_text.listing(found)
     show.say(wording.counted(len(found), "saga") + (f" {state}" if state else ""))
     if len(found) == limit:
         show.say(f"the newest {limit}; --limit shows more")
@@ -84,19 +84,19 @@ def show_one(
     state_dir: StateDir = None,
 ) -> None:
     """One saga, step by step; what it was given and what it answered is not shown, since both may hold secrets."""
-    from services.cli import naming, sagas_told, show
+    from services.cli import naming, sagas_text, show
 
     settings = environment.settings_of_operator(state_dir)
     of = naming.keys_of([key], settings)[0]
     rows = _ask(settings, lambda registry: registry.sagas(key=of, limit=1))
     if not rows:
-        raise Failure(Exit.NOT_FOUND, f"{of}: no such saga")
-    told = sagas_told.told(rows[0])
-    steps = sagas_told.steps(rows[0])
+        raise CommandError(Exit.NOT_FOUND, f"{of}: no such saga")
+    told = sagas_text.told(rows[0])
+    steps = sagas_text.steps(rows[0])
     if as_json:
         show.as_json(told | {"steps": steps})
         return
-    sagas_told.one(told, steps)
+    sagas_text.one(told, steps)
 
 
 @sagas.command()
@@ -112,12 +112,12 @@ def retry(
 
     Ends with 1 where one could not be tried, or, with --wait, did not end as it is desired in time.
     """
-    from services.adapters import keyring
+    from services.adapters.secrets import keyring
     from services.cli import naming, show
     from services.cli.saga_wait import followed
 
     if bool(key) == failed:
-        raise Failure(Exit.UNUSABLE, "name the keys, or say --failed")
+        raise CommandError(Exit.UNUSABLE, "name the keys, or say --failed")
     settings = environment.settings_of_operator(state_dir)
     material = keyring.raw(keyring.material(settings.keyring_file).audit[0])
     named = naming.keys_of(key or (), settings)
@@ -150,17 +150,19 @@ _IN_GRACE: Final = "in its grace period, which this does not shorten"
 
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
     if await registry.is_half_recovered():
-        raise Failure(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
-    named = keys or [row.key for row in await registry.sagas(phases=_PHASES[State.FAILED], standing=True, limit=_ALL)]
+        raise CommandError(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
+    named = keys or [
+        row.key for row in await registry.sagas(phases=_PHASES[PhaseGroup.FAILED], standing=True, limit=_ALL)
+    ]
     return [(key, await _retry(registry, key, material)) for key in named]
 
 
 async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from schemas import codec
     from schemas.topics import AUDIT
-    from services.adapters.claims import Saying, Written
-    from services.core import audit
-    from services.core.saga_marks import redriven
+    from services.adapters.registry.types import OutboxMessage, Written
+    from services.core.ledger import audit
+    from services.core.saga.intents import redriven
     from services.core.unwell import GRACE
 
     try:
@@ -170,7 +172,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     rows = await registry.sagas(key=key, limit=1)
     if claim is None or not rows:
         return f"{rows[0].worker or 'somebody'} is at it now" if rows else _UNKNOWN
-    journal, sayings = redriven(claim.journal), list[Saying]()
+    journal, sayings = redriven(claim.journal), list[OutboxMessage]()
     if journal is not None:
         number = journal.lines + 1
         why = f"an operator's wish, while it was {claim.journal.phase}"
@@ -183,7 +185,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
             at_us=claim.now_us(),
             material=material,
         )
-        sayings = [Saying(AUDIT.name, number, codec.dump(line))]
+        sayings = [OutboxMessage(AUDIT.name, number, codec.dump(line))]
         journal = journal.model_copy(update={"lines": number})
     # Due at once also where nothing is to be done: when it was due is not known here, and who has nothing to do rests.
     written = await registry.write(claim, journal or claim.journal, sayings, due_in_s=0.0, release=True)
@@ -225,8 +227,8 @@ async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
     Raises:
         Failure: no database answers.
     """
-    from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
-    from services.adapters.settings import required
+    from services.adapters.process.settings import required
+    from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable
     from services.cli import show
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
@@ -237,6 +239,6 @@ async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
         await registry.open()
         yield registry
     except RegistryAway as error:
-        raise Failure(Exit.UNREACHABLE, f"PostgreSQL (DATABASE_URL): {error}") from None
+        raise CommandError(Exit.UNREACHABLE, f"PostgreSQL (DATABASE_URL): {error}") from None
     finally:
         await registry.close()

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import typer
 
 from services.cli import environment, options
-from services.cli.exits import Exit, Failure
-from services.core.shown import shown
+from services.cli.exits import CommandError, Exit
+from services.core.url_redaction import shown
 
 _GUIDE = {
     "crmEndpoint": "https://acme.salesforce.com",
@@ -43,17 +43,19 @@ def send(
     import httpx2
 
     from schemas.values import EventType
-    from services.adapters.clock import now_us
-    from services.adapters.http import LOOPBACK
+    from services.adapters.http_client import LOOPBACK
+    from services.adapters.process.clock import now_us
     from services.cli import sender, show
 
     options.one_of(event, list(EventType), "EVENT", "event")
     if endpoints_file is not None and state_dir is not None:
-        raise Failure(Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say one of both")
+        raise CommandError(
+            Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say one of both"
+        )
     _judge_url(url)
     places = _places(endpoints_file, state_dir)
     target = url or f"{_needed(places, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
-    of = sender.Integration(org.lower(), integration.lower(), tenant, _object(configuration))
+    of = sender.InstalledIntegration(org.lower(), integration.lower(), tenant, _object(configuration))
     now = now_us()
     raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
     _judge(raw)
@@ -74,11 +76,11 @@ def send(
             asked = f"the ingress at {shown(target)}"
             answer = sender.read(client.post(target, content=raw, headers=headers))
     except httpx2.InvalidURL as error:
-        raise Failure(Exit.UNUSABLE, f"--url: {shown(target)} is no URL: {error}") from None
+        raise CommandError(Exit.UNUSABLE, f"--url: {shown(target)} is no URL: {error}") from None
     except httpx2.HTTPError as error:
         why = f"no answer within {sender.TIMEOUT_S:g} s" if isinstance(error, httpx2.TimeoutException) else str(error)
         told = why or type(error).__name__
-        raise Failure(Exit.UNREACHABLE, f"{asked}: {told} (`lifecycle doctor` says more)") from None
+        raise CommandError(Exit.UNREACHABLE, f"{asked}: {told} (`lifecycle doctor` says more)") from None
     if as_json:
         show.as_json({"key": of.key, "status": answer.status, "answer": answer.body})
     else:
@@ -98,7 +100,7 @@ def _judge(raw: bytes) -> None:
         webhook.parse(raw)
     except webhook.Malformed as fault:
         if fault.field in _OPTIONS:
-            raise Failure(Exit.UNUSABLE, f"{_OPTIONS[fault.field]}: {fault.rule}") from None
+            raise CommandError(Exit.UNUSABLE, f"{_OPTIONS[fault.field]}: {fault.rule}") from None
 
 
 def _judge_url(url: str | None) -> None:
@@ -108,7 +110,7 @@ def _judge_url(url: str | None) -> None:
     except ValueError:
         well = False
     if not well:
-        raise Failure(Exit.UNUSABLE, "--url: must be an http or https URL with a host")
+        raise CommandError(Exit.UNUSABLE, "--url: must be an http or https URL with a host")
 
 
 def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
@@ -120,18 +122,18 @@ def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, An
         found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         if endpoints_file is not None:
-            raise Failure(Exit.UNUSABLE, f"--endpoints-file: {path}: no such file") from None
+            raise CommandError(Exit.UNUSABLE, f"--endpoints-file: {path}: no such file") from None
         own = environment.operator(state_dir)
         return {"keyring": own.get("KEYRING_FILE"), "simulator": own.get("SIMULATOR_URL")}
     except ValueError:
-        raise Failure(Exit.UNUSABLE, f"{path}: not JSON") from None
+        raise CommandError(Exit.UNUSABLE, f"{path}: not JSON") from None
     environment.judge(found, path)
     return found
 
 
 def _needed(places: dict[str, Any], name: str, how: str) -> str:
     if not places.get(name):
-        raise Failure(Exit.UNUSABLE, f"no {name} is known: no `lifecycle up` runs here; name it with {how}")
+        raise CommandError(Exit.UNUSABLE, f"no {name} is known: no `lifecycle up` runs here; name it with {how}")
     return str(places[name])
 
 
@@ -141,16 +143,16 @@ def _object(text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Failure(Exit.UNUSABLE, "--configuration: must be a JSON object")
+        raise CommandError(Exit.UNUSABLE, "--configuration: must be a JSON object")
     return value
 
 
 def _secret(path: Path, endpoint: str) -> bytes:
-    from services.adapters import keyring
+    from services.adapters.secrets import keyring
 
     held = keyring.load(path).endpoints
     found = held.get(endpoint)
     if found is None:
         why = f"{path} has no endpoint {endpoint!r}{options.nearest(endpoint, held)}; it has {', '.join(sorted(held))}"
-        raise Failure(Exit.UNUSABLE, f"--endpoint: {why}")
+        raise CommandError(Exit.UNUSABLE, f"--endpoint: {why}")
     return keyring.raw(found.current.secret)

@@ -13,14 +13,14 @@ import httpx2
 from schemas import webhook_sent
 from schemas.values import EventType, Json
 from schemas.webhook_sent import Sent
-from services.core.signature import sign
+from services.core.delivery.signature import sign
 
 TIMEOUT_S: Final = 3.0
 """The sender gives up after three seconds (the guide)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Integration:
+class InstalledIntegration:
     """One installation of the integration at one organisation."""
 
     org: str
@@ -35,7 +35,7 @@ class Integration:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IngressReply:
     """What the ingress said."""
 
     status: int
@@ -49,7 +49,7 @@ class Answer:
 
 def body(
     event: EventType,
-    of: Integration,
+    of: InstalledIntegration,
     at_us: int,
     *,
     event_id: str | None = None,
@@ -92,21 +92,21 @@ def curl(url: str, raw: bytes, fields: Mapping[str, str]) -> str:
     return shlex.join(["curl", *options, *given, "--data-binary", raw.decode(), url])
 
 
-def read(response: httpx2.Response) -> Answer:
+def read(response: httpx2.Response) -> IngressReply:
     """The answer of the ingress; a body that is no JSON object is shown as text."""
     try:
         found = response.json()
     except ValueError:
         found = {"text": response.text}
-    return Answer(response.status_code, found if isinstance(found, dict) else {"text": response.text})
+    return IngressReply(response.status_code, found if isinstance(found, dict) else {"text": response.text})
 
 
-def genesys_path(of: Integration) -> str:
+def genesys_path(of: InstalledIntegration) -> str:
     """Where the simulator's Genesys is told of an integration."""
     return f"/genesys/control/orgs/{of.org}/integrations/{of.id}"
 
 
-def tell_genesys(client: httpx2.Client, simulator: str, event: EventType, of: Integration) -> None:
+def tell_genesys(client: httpx2.Client, simulator: str, event: EventType, of: InstalledIntegration) -> None:
     """Make the simulator's Genesys agree with an event that it did not send itself.
 
     Raises:

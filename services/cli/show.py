@@ -27,7 +27,7 @@ _LEAST_WIDTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListingRow:
     """One line of a listing.
 
     Attributes:
@@ -90,7 +90,7 @@ def table(
     console.print(drawn)
 
 
-def listing(columns: Sequence[str], entries: Sequence[Entry]) -> None:
+def listing(columns: Sequence[str], entries: Sequence[ListingRow]) -> None:
     """A result of one line an entry, whatever the width: on a terminal cells are cut and notes stand below.
 
     Args:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from services.cli import environment
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.cli.options import KEY_HELP
 
 if TYPE_CHECKING:
     from schemas.tenant import Tenant
     from schemas.values import Key
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
 
 tenants = typer.Typer(help="What is, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -42,7 +42,7 @@ def show_all(
 ) -> None:
     """Every tenant, by name; on a terminal with short keys, which every command takes."""
     from schemas.tenant import Stage
-    from services.adapters.clock import now_us
+    from services.adapters.process.clock import now_us
     from services.cli import naming, options, show, wording
     from services.core.unwell import is_unwell, is_waiting
 
@@ -78,7 +78,7 @@ def show_all(
 @tenants.command("show")
 def show_one(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
     """One tenant."""
-    from services.adapters.clock import now_us
+    from services.adapters.process.clock import now_us
     from services.cli import naming, show
 
     view = _newest(environment.settings_of_operator(state_dir))
@@ -93,19 +93,19 @@ def show_one(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> N
 @tenants.command()
 def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
     """What happened to one key: events, outcomes and audit, in order of time."""
-    from services.cli import happenings, naming, show
+    from services.cli import history, naming, show
 
     settings = environment.settings_of_operator(state_dir)
     of = naming.keys_of([key], settings)[0]
     with environment.answering(settings):
-        found = happenings.of(of, settings)
+        found = history.of(of, settings)
     if not found:
-        raise Failure(Exit.NOT_FOUND, f"{of}: nothing is known of it")
+        raise CommandError(Exit.NOT_FOUND, f"{of}: nothing is known of it")
     if as_json:
         show.as_json(found)
         return
-    of_day = happenings.day(found) if show.shows_results() else None
-    lines = [(happenings.at(one, of_day), one["what"], one["which"], one["why"]) for one in found]
+    of_day = history.day(found) if show.shows_results() else None
+    lines = [(history.at(one, of_day), one["what"], one["which"], one["why"]) for one in found]
     show.table(("at", "what", "which", "why"), lines, f"{of}\n{of_day} UTC" if of_day else None, whole=2)
 
 
@@ -117,7 +117,7 @@ def _list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int
     show.listing(
         ("tenant", "key", "stage", "changed"),
         [
-            show.Entry(
+            show.ListingRow(
                 cells=(
                     one.tenant_id or "-",
                     shown[one.key],
@@ -151,7 +151,7 @@ def _newest(settings: "Settings") -> "dict[Key, Tenant]":
     """Reads the view; records that this release cannot read are counted on standard error, and left out."""
     from contextlib import closing
 
-    from services.adapters.tenant_view import TenantView
+    from services.adapters.kafka.tenant_view import TenantView
     from services.cli import show
 
     with environment.answering(settings), closing(TenantView(settings.kafka, settings.topic_prefix)) as view:

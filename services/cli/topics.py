@@ -7,12 +7,12 @@ import typer
 
 from services.cli import environment
 from services.cli.acls import Format
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
 
 topics = typer.Typer(help="The topics of the journey.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -55,7 +55,7 @@ def show_table(as_json: Json = False) -> None:
 @topics.command()
 def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
     """Compare the cluster with the table; ends with 1 when something differs."""
-    from services.adapters import topics as hands
+    from services.adapters.kafka import topics as hands
     from services.cli import show
 
     settings = environment.settings_of_operator(state_dir)
@@ -73,7 +73,7 @@ def plan(as_json: Json = False, state_dir: StateDir = None) -> None:
 @topics.command()
 def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
     """Create the topics that are missing; a setting that differs is named and left, a conflict ends with 1."""
-    from services.adapters import topics as hands
+    from services.adapters.kafka import topics as hands
     from services.cli import show
 
     settings = environment.settings_of_operator(state_dir)
@@ -88,7 +88,7 @@ def apply(as_json: Json = False, state_dir: StateDir = None) -> None:
     for name, odd in done.configure.items():
         show.say(f"lifecycle: {_to_configure(name, odd)}")
     if done.conflicts:
-        raise Failure(Exit.DEVIATION, "\n".join(done.conflicts))
+        raise CommandError(Exit.DEVIATION, "\n".join(done.conflicts))
 
 
 def _to_configure(name: str, odd: "Mapping[str, str]") -> str:
@@ -110,7 +110,7 @@ def acls(
     state_dir: StateDir = None,
 ) -> None:
     """Print the least rights of each service on a cluster with ACLs; TOPIC_PREFIX counts. Asks nobody."""
-    from services.adapters import settings
+    from services.adapters.process import settings
     from services.cli import acls as forms
     from services.cli import show
 

@@ -7,8 +7,8 @@ that is not its own, and never stands in for an engine with something else: no e
 
 from services.engines.choice import Choice, Engine, choose
 from services.engines.errors import DownloadError, EngineError, StartError
-from services.engines.lifetime import Running, running
 from services.engines.postgres import Durability
+from services.engines.running import RunningEngines, running
 
 __all__ = [
     "Choice",
@@ -16,7 +16,7 @@ __all__ = [
     "Durability",
     "Engine",
     "EngineError",
-    "Running",
+    "RunningEngines",
     "StartError",
     "choose",
     "running",

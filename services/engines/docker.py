@@ -9,11 +9,11 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.engines.answers import kafka_answers, make_database, postgres_answers, until
 from services.engines.errors import EngineError, StartError
 from services.engines.jars import KAFKA
 from services.engines.kafka import SETTINGS
 from services.engines.postgres import DATABASE, ROLE
+from services.engines.readiness import kafka_answers, make_database, postgres_answers, until
 
 KAFKA_IMAGE = f"apache/kafka:{KAFKA}"
 POSTGRES_IMAGE = "postgres:18"

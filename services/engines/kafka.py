@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.engines import child
-from services.engines.answers import kafka_answers, until
+from services.engines import child_process
 from services.engines.errors import StartError
 from services.engines.java import Java
 from services.engines.ports import HOST, answers, free_ports
+from services.engines.readiness import kafka_answers, until
 
 _READY_S = 90
 """Two to four seconds on a quiet machine; this much on one that is busy with everything else."""
@@ -80,7 +80,7 @@ _JVM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class BrokerPorts:
     """Where the broker listens for clients, and for the quorum."""
 
     clients: int
@@ -88,7 +88,7 @@ class Ports:
 
 
 @dataclass(slots=True)
-class Kafka:
+class KafkaBroker:
     """A broker; `start` it, and `stop` or `kill` it.
 
     Attributes:
@@ -106,10 +106,10 @@ class Kafka:
     java: Java
     jars: Sequence[Path]
     environ: Mapping[str, str]
-    ports: Ports | None = None
+    ports: BrokerPorts | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     cluster_id: str | None = None
-    _child: child.Child | None = None
+    _child: child_process.Child | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -144,7 +144,7 @@ class Kafka:
         self._child = self._run(child_class="kafka.Kafka", arguments=(self._file("server.properties"),))
         if not until(self._is_ready, _READY_S) or self.poll() is not None:
             self.kill()
-            raise StartError(f"Kafka did not start in {self.folder}:\n{child.last_lines(self.log_path)}")
+            raise StartError(f"Kafka did not start in {self.folder}:\n{child_process.last_lines(self.log_path)}")
 
     def stop(self, timeout_s: float = 15) -> None:
         """Ask it to end, and kill it when it does not."""
@@ -168,12 +168,12 @@ class Kafka:
             return True
         return answers(self._ports().clients) and kafka_answers(self.bootstrap)
 
-    def _ports(self) -> Ports:
+    def _ports(self) -> BrokerPorts:
         if self.ports is None:
             stored = self._file("ports.json")
             if not stored.exists():
                 stored.write_text(json.dumps(dict(zip(("clients", "quorum"), free_ports(2), strict=True))))
-            self.ports = Ports(**json.loads(stored.read_text()))
+            self.ports = BrokerPorts(**json.loads(stored.read_text()))
         return self.ports
 
     def _write_settings(self) -> None:
@@ -201,15 +201,15 @@ class Kafka:
         formatter = self._run(child_class="kafka.tools.StorageTool", arguments=arguments)
         if formatter.wait(_FORMAT_S) != 0:
             formatter.kill()
-            raise StartError(f"Kafka could not format {self._file('data')}:\n{child.last_lines(self.log_path)}")
+            raise StartError(f"Kafka could not format {self._file('data')}:\n{child_process.last_lines(self.log_path)}")
         mark.write_text(cluster_id)
 
-    def _run(self, *, child_class: str, arguments: Sequence[str | Path]) -> child.Child:
+    def _run(self, *, child_class: str, arguments: Sequence[str | Path]) -> child_process.Child:
         logging = f"-Dlog4j2.configurationFile={self._file('log4j2.properties')}"
         class_path = os.pathsep.join(str(jar) for jar in self.jars)
-        return child.start(
+        return child_process.start(
             (self.java.path, *_JVM, logging, "-cp", class_path, child_class, *arguments),
-            env=child.bare(self.environ),
+            env=child_process.bare(self.environ),
             log_path=self.log_path,
             # It recovers from a crash on its own, and a process that only has to die should not need to think.
             death_signal=signal.SIGKILL,

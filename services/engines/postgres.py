@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from services.engines import child
-from services.engines.answers import make_database, postgres_answers, until
+from services.engines import child_process
 from services.engines.errors import INSTEAD, EngineError, StartError
 from services.engines.ports import HOST, answers, free_ports
+from services.engines.readiness import make_database, postgres_answers, until
 from services.engines.unprivileged import Account, account, forget, mirror, room
 
 ROLE = "lifecycle"
@@ -63,7 +63,7 @@ _SETTINGS = (
 
 
 @dataclass(slots=True)
-class Postgres:
+class PostgresServer:
     """A server; `start` it, and `stop` or `kill` it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Postgres:
     environ: Mapping[str, str]
     durability: Durability = Durability.EPHEMERAL
     port: int | None = None
-    _child: child.Child | None = None
+    _child: child_process.Child | None = None
     _user: Account | None = None
     _home: Path | None = None
 
@@ -120,9 +120,9 @@ class Postgres:
         binaries = _binaries(self._user)
         self._initialise_once(binaries)
         # A server that was killed -9 leaves backends that need a moment to notice; until then a new one ends at once.
-        until(lambda: self._came_up(binaries) or _STILL_IN_USE not in child.last_lines(self.log_path), _READY_S)
+        until(lambda: self._came_up(binaries) or _STILL_IN_USE not in child_process.last_lines(self.log_path), _READY_S)
         if self._child is None or self._child.poll() is not None:
-            raise StartError(f"PostgreSQL did not start in {self.home}:\n{child.last_lines(self.log_path)}")
+            raise StartError(f"PostgreSQL did not start in {self.home}:\n{child_process.last_lines(self.log_path)}")
         make_database(self._url("postgres"), DATABASE)
 
     def stop(self, timeout_s: float = 15) -> None:
@@ -178,7 +178,7 @@ class Postgres:
             initdb = self._run(command if self.durability is Durability.DURABLE else (*command, "--no-sync"))
             if initdb.wait(_INIT_S) != 0:
                 initdb.kill()
-                raise StartError(f"PostgreSQL could not make {self.home}:\n{child.last_lines(self.log_path)}")
+                raise StartError(f"PostgreSQL could not make {self.home}:\n{child_process.last_lines(self.log_path)}")
         finally:
             password.unlink(missing_ok=True)
         _write_for(None, self._access_path, json.dumps(asdict(access)))
@@ -188,10 +188,10 @@ class Postgres:
         if self._user:
             os.chown(self.home, self._user.uid, self._user.gid)
 
-    def _run(self, command: Sequence[str | Path]) -> child.Child:
-        return child.start(
+    def _run(self, command: Sequence[str | Path]) -> child_process.Child:
+        return child_process.start(
             command,
-            env=child.bare(self.environ),
+            env=child_process.bare(self.environ),
             log_path=self.log_path,
             user=self._user,
             # Its fast shutdown: sessions are ended, the next start needs no recovery.

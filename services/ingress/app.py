@@ -12,12 +12,12 @@ from urllib.parse import unquote
 import httptools
 from starlette.applications import Starlette
 
-from services.ingress import answers, head
-from services.ingress.date_field import DateField
+from services.ingress.http import answers, headers
+from services.ingress.http.asgi_bridge import call_asgi
+from services.ingress.http.date_field import DateField
+from services.ingress.http.request import Request
 from services.ingress.receive import Receiver
-from services.ingress.request import Request
-from services.ingress.site import visited
-from services.ingress.telling import Telling
+from services.ingress.telemetry import Telemetry
 
 _PREFIX: Final = "/v1/genesys/lifecycle/"
 _BARE: Final = frozenset({"/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle"})
@@ -56,11 +56,11 @@ _usual = lru_cache(maxsize=256)(endpoint_of)
 class Application:
     """Answers every request of one process."""
 
-    def __init__(self, receiver: Receiver, site: Starlette, telling: Telling, now_us: Callable[[], int]) -> None:
+    def __init__(self, receiver: Receiver, site: Starlette, telling: Telemetry, now_us: Callable[[], int]) -> None:
         self._receiver = receiver
         self._site = site
         self._telling = telling
-        self.answered = telling.answered
+        self.on_answered = telling.answered
         self.held_bytes = 0
         self.date = DateField(now_us)
         self.leaving = False
@@ -68,14 +68,14 @@ class Application:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
-    def hear(self, request: Request) -> None:
+    def on_headers(self, request: Request) -> None:
         """The head is whole: note whose path it is, and `refusal` when that can be said already."""
         target = request.target
         if self.leaving:
             request.keeps = False
         try:
-            found = head.fields_of(request)
-            request.refusal = head.edge(request, found)
+            found = headers.fields_of(request)
+            request.refusal = headers.edge(request, found)
             if request.refusal is not None:
                 return
             if target == _SERVER:
@@ -83,16 +83,16 @@ class Application:
                 return
             request.endpoint = _usual(target) if len(target) <= _USUAL_BYTES else endpoint_of(target)
             if request.endpoint is not None:
-                self._receiver.hear(request, found)
+                self._receiver.on_headers(request, found)
             else:
-                request.refusal = head.size(found)
+                request.refusal = headers.size(found)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
             request.refusal = answers.FRAMING
         except Exception:  # noqa: BLE001 - see above
             self._telling.broken()
             request.refusal = answers.BROKEN
 
-    def take(self, request: Request) -> None:
+    def on_request(self, request: Request) -> None:
         """Answer a request that is whole, or has a `refusal`."""
         try:
             if request.refusal is not None:
@@ -109,7 +109,7 @@ class Application:
 
     async def _visit(self, request: Request) -> None:
         try:
-            request.answer(await visited(self._site, request))
+            request.answer(await call_asgi(self._site, request))
         except Exception:  # noqa: BLE001 - see above
             self._telling.broken()
             request.answer(answers.BROKEN)

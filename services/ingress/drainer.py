@@ -14,12 +14,12 @@ from weakref import WeakKeyDictionary
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, UNSEEN, KafkaError, Producer
+from services.adapters.kafka.producer import ABOUT_THE_RECORD, UNSEEN, KafkaError, Producer
 from services.adapters.spool import Spool
-from services.core.breaker import PROBE_S, State
+from services.core.delivery.kafka_breaker import PROBE_S, BreakerState
 from services.ingress import records
 from services.ingress.spools import Spools
-from services.ingress.telling import Telling
+from services.ingress.telemetry import Telemetry
 
 _LOOK_S: Final = 0.2
 _HOUSEKEEPING_S: Final = 1.0
@@ -36,7 +36,7 @@ _BATCH_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
+class DrainerTopics:
     """Whole names of those it writes to by itself."""
 
     received: str
@@ -50,9 +50,9 @@ class Drainer:
         self,
         spools: Spools,
         producer: Producer,
-        telling: Telling,
+        telling: Telemetry,
         on_failure: Callable[[str], None],
-        topics: Topics,
+        topics: DrainerTopics,
         now_us: Callable[[], int],
     ) -> None:
         """Drain nothing yet.
@@ -73,7 +73,7 @@ class Drainer:
         self._now_us = now_us
         self._passed_over: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
         self._again_s = 0.0
-        self.against: Callable[[str], str] = lambda _: ""
+        self.topic_fault: Callable[[str], str] = lambda _: ""
         """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Drainer:
 
     async def _round(self) -> bool:
         """Take a batch of each spool to Kafka; whether there may be more to do at once."""
-        if self.against(self._topics.received) == UNSEEN:
+        if self.topic_fault(self._topics.received) == UNSEEN:
             return False
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._again_s:
@@ -113,7 +113,7 @@ class Drainer:
 
     async def _batch(self, spool: Spool, passed_over: set[int]) -> bool:
         breaker, loop = self._spools.breaker, asyncio.get_running_loop()
-        probing = breaker.state is not State.CLOSED
+        probing = breaker.state is not BreakerState.CLOSED
         if probing and not breaker.may_probe(loop.time()):
             return False
         well, faults = False, [""]
@@ -162,7 +162,7 @@ class Drainer:
         self._again_s = asyncio.get_running_loop().time() + _AGAIN_S
 
     def _is_closed(self, record: Spooled) -> bool:
-        return any(self.against(topic) for topic, _ in self._messages(record, self._now_us())[1])
+        return any(self.topic_fault(topic) for topic, _ in self._messages(record, self._now_us())[1])
 
     def _messages(self, record: Spooled, now_us: int) -> tuple[bool, list[tuple[str, Message]]]:
         """Whether a record has waited too long, and what is written of it."""

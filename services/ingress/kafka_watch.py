@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from services.adapters.kafka import NOT_AS_TABLE, UNSEEN, KafkaError
-from services.adapters.logs import Logger
-from services.adapters.reach import in_words
-from services.adapters.settings import Settings
-from services.adapters.topic_state import TopicLook
-from services.core.topic_table import judge
+from services.adapters.kafka.producer import NOT_AS_TABLE, UNSEEN, KafkaError
+from services.adapters.kafka.reach import in_words
+from services.adapters.kafka.topic_state import TopicWatcher
+from services.adapters.process.logs import Logger
+from services.adapters.process.settings import Settings
+from services.core.delivery.topic_rules import judge
 
 LOOK_S: Final = 2.0
 _FIRST_S: Final = 2.5
@@ -35,7 +35,7 @@ class KafkaWatch:
         self._log = log
         self._received = named(RECEIVED, settings.topic_prefix)
         self._table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, DEAD_LETTERS)}
-        self._looking = TopicLook(settings.kafka, self._table, timeout_s=LOOK_S)
+        self._looking = TopicWatcher(settings.kafka, self._table, timeout_s=LOOK_S)
         # The default is for `topics apply`; only a count that an operator names is known to be the cluster's.
         said = "topic_partitions" in settings.model_fields_set
         self._partitions = settings.topic_partitions if said else None
@@ -56,7 +56,7 @@ class KafkaWatch:
         stale = f"not looked at for {age_s:.0f} s: a look at Kafka hangs" if age_s > _STALE_S else ""
         return "; ".join(filter(None, (stale, self._notes)))
 
-    def against(self, topic: str) -> str:
+    def topic_fault(self, topic: str) -> str:
         """Returns why nothing may be written to a topic, by its whole name; empty text when it may."""
         if topic in self._open:
             return ""

@@ -20,24 +20,24 @@ from starlette.applications import Starlette
 
 from schemas.rights import Operation, Service
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
-from services.adapters import clock, files, logs, metrics
-from services.adapters.kafka import Producer
-from services.adapters.keyring_watch import KeyringWatch
-from services.adapters.listening import listen
-from services.adapters.rights import RightsWatch
-from services.adapters.settings import Settings, Unusable
-from services.core.breaker import State
+from services.adapters.kafka.producer import Producer
+from services.adapters.kafka.rights import RightsWatch
+from services.adapters.process import clock, logs, metrics, open_files
+from services.adapters.process.listening import listen
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.secrets.keyring_watch import KeyringWatch
+from services.core.delivery.kafka_breaker import BreakerState
 from services.ingress.app import Application
-from services.ingress.connection import CONNECTIONS_MAX, Connection
-from services.ingress.drainer import Drainer, Topics
-from services.ingress.gates import Gate, gates
+from services.ingress.drainer import Drainer, DrainerTopics
+from services.ingress.endpoints import EndpointCredentials, endpoint_credentials
+from services.ingress.http.asgi_bridge import operations_app
+from services.ingress.http.connection import CONNECTIONS_MAX, Connection
+from services.ingress.http.server import LifecycleHooks, Server
 from services.ingress.kafka_watch import KafkaWatch
 from services.ingress.receive import Receiver
-from services.ingress.server import Server, Turns
-from services.ingress.site import site
-from services.ingress.spools import Rules, Spools
-from services.ingress.telling import Telling
-from services.ingress.writer import FATAL, Limits, Writer
+from services.ingress.spools import SpoolLimits, Spools
+from services.ingress.telemetry import Telemetry
+from services.ingress.writer import FATAL, WriteLimits, Writer
 
 _LINGER_MS: Final = 0.5
 """So long that what the writer hands over together travels together: without it the first record of a batch goes alone.
@@ -87,7 +87,7 @@ class _Health:
     def _kafka(self) -> str:
         """Why a delivery would not be written to Kafka now."""
         failing = "" if self.writer is None else self.writer.failures.said(asyncio.get_running_loop().time())
-        is_open = self.spools is not None and self.spools.breaker.state is not State.CLOSED
+        is_open = self.spools is not None and self.spools.breaker.state is not BreakerState.CLOSED
         fault = self.rights.fault or self.watch.fault
         return fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 
@@ -124,17 +124,17 @@ def main(settings: Settings) -> int:
     held = _usable(settings, log)
     # Of what uvicorn says, a parser's complaint about a stranger's bytes is no news: the answer is counted.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    if missing := files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
+    if missing := open_files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
         log.warning("too few files", why=missing)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, held, log))
 
 
-def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate]]:
+def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
     """The gates of the keyring as its file changes, once everything was checked."""
     faults, held = [], None
     try:
-        held = KeyringWatch(settings.keyring_file, gates, log)
+        held = KeyringWatch(settings.keyring_file, endpoint_credentials, log)
     except Unusable as unusable:
         faults.append(str(unusable))
     try:
@@ -148,9 +148,9 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Gate
     return held
 
 
-async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: logs.Logger) -> int:
+async def _serve(settings: Settings, held: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger) -> int:
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _SPARED)
-    health, telling = _Health(watch, rights, keyring=held.fault), Telling(log, held.newest)
+    health, telling = _Health(watch, rights, keyring=held.fault), Telemetry(log, held.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     rules = _spool_rules(settings)
     # Before we listen: opening holds the process up, and what a former one left may be much.
@@ -163,9 +163,9 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
         if reason == FATAL and not rights.fault:  # else its successor would fail likewise
             health.fatal = server.should_exit = True
 
-    limits = Limits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
+    limits = WriteLimits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
     health.writer = writer = Writer(producer, limits, failed, spools)
-    writer.against = watch.against
+    writer.topic_fault = watch.topic_fault
     receiver = Receiver(held.newest, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
@@ -177,22 +177,22 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, Gate]], log: l
     def drain() -> None:
         application.leaving = True
         health.draining = "draining"
-        log.info("draining", in_flight=writer.owed)
+        log.info("draining", in_flight=writer.pending)
 
     _measure(writer, spools)
-    pages = site(health.checks, health.notes)
+    pages = operations_app(health.checks, health.notes)
     application = Application(receiver, pages, telling, clock.now_us)
     config = _server_config(application, pages, settings)
-    server = Server(config, settings, Turns(started, drain))
+    server = Server(config, settings, LifecycleHooks(started, drain))
     tasks = [
         asyncio.create_task(watch.run(), name="kafka-check"),
         asyncio.create_task(held.run(), name="keyring-watch"),
         asyncio.create_task(rights.run(producer), name="rights"),
     ]
     if spools is not None:
-        to = Topics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
+        to = DrainerTopics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
         drainer = Drainer(spools, producer, telling, failed, to, clock.now_us)
-        drainer.against = watch.against
+        drainer.topic_fault = watch.topic_fault
         tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
     for task in tasks:
         task.add_done_callback(partial(_must_not_end, log, health))
@@ -222,11 +222,11 @@ def _must_not_end(log: logs.Logger, health: _Health, task: "asyncio.Task[None]")
         signal.raise_signal(signal.SIGTERM)
 
 
-def _spool_rules(settings: Settings) -> Rules | None:
+def _spool_rules(settings: Settings) -> SpoolLimits | None:
     if settings.spool_dir is None:
         return None
     age_us = round(settings.spool_max_age_s * 1_000_000)
-    return Rules(settings.spool_dir, settings.spool_max_bytes, age_us, settings.spool_high_water)
+    return SpoolLimits(settings.spool_dir, settings.spool_max_bytes, age_us, settings.spool_high_water)
 
 
 def _measure(writer: Writer, spools: Spools | None) -> None:
@@ -237,11 +237,11 @@ def _measure(writer: Writer, spools: Spools | None) -> None:
     metrics.INGRESS_SPOOL_BYTES.set_function(lambda: spools.size_bytes)
     metrics.INGRESS_SPOOL_AGE_S.set_function(lambda: spools.oldest_age_s)
     metrics.INGRESS_SPOOL_OPEN.set_function(lambda: spools.has_room)
-    for state in State:
+    for state in BreakerState:
         metrics.INGRESS_BREAKER.labels(state).set_function(partial(_is_in, spools, state))
 
 
-def _is_in(spools: Spools, state: State) -> bool:
+def _is_in(spools: Spools, state: BreakerState) -> bool:
     return spools.breaker.state is state
 
 

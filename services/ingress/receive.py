@@ -13,38 +13,39 @@ from schemas import webhook
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.values import Key
 from schemas.webhook import Malformed, UnknownEvent
-from services.core.freshness import Row, judge
-from services.core.signature import NONE, PREVIOUS, verify
-from services.ingress import answers, head, records
-from services.ingress.answers import OK, Answer
-from services.ingress.fates import Fate
-from services.ingress.gates import Gate, Gates
-from services.ingress.memory import RECHECK_MAX, RECHECK_US, WRITTEN_MAX, WRITTEN_US, Recently
-from services.ingress.request import Head, Request
-from services.ingress.telling import Telling
+from services.core.delivery.signature import NONE, PREVIOUS, verify
+from services.core.delivery.timestamp_rule import TimeRule, judge
+from services.ingress import records
+from services.ingress.endpoints import CredentialsByEndpoint, EndpointCredentials
+from services.ingress.http import answers, headers
+from services.ingress.http.answers import OK, Answer
+from services.ingress.http.request import DeliveryHeaders, Request
+from services.ingress.recent import RECHECK_MAX, RECHECK_US, WRITTEN_MAX, WRITTEN_US, ExpiringSet
+from services.ingress.telemetry import Telemetry
+from services.ingress.write_result import WriteResult
 from services.ingress.writer import Writer
 
-_UNTIMELY: Final = {Row.FUTURE: answers.FUTURE, Row.STALE: answers.STALE, Row.UNMARKED: answers.UNMARKED}
-_NOT_NOW: Final = {Fate.UNWRITTEN: answers.KAFKA, Fate.REFUSED: answers.SATURATED}
+_UNTIMELY: Final = {TimeRule.FUTURE: answers.FUTURE, TimeRule.STALE: answers.STALE, TimeRule.UNMARKED: answers.UNMARKED}
+_NOT_NOW: Final = {WriteResult.UNWRITTEN: answers.KAFKA, WriteResult.REFUSED: answers.SATURATED}
 
 
-class _Owed:
+class _PendingAnswer:
     """An answer that waits for its record."""
 
     __slots__ = ("_answer", "_memory", "_request")
 
-    def __init__(self, memory: Recently, request: Request, answer: Answer) -> None:
+    def __init__(self, memory: ExpiringSet, request: Request, answer: Answer) -> None:
         self._memory = memory
         self._request = request
         self._answer = answer
 
-    def fated(self, fate: Fate) -> None:
+    def on_result(self, fate: WriteResult) -> None:
         """What became of the record."""
         request, answer = self._request, self._answer
-        if fate is Fate.WRITTEN:
+        if fate is WriteResult.WRITTEN:
             self._memory.add(request.digest, request.received_us)
             request.answer(answer)
-        elif fate is Fate.SPOOLED:
+        elif fate is WriteResult.SPOOLED:
             self._memory.add(request.digest, request.received_us)
             request.answer(answers.SPOOLED if answer.status == OK else answer)
         else:
@@ -55,7 +56,13 @@ class Receiver:
     """Answers the POST paths. One per process."""
 
     def __init__(
-        self, gates: Gates, writer: Writer, telling: Telling, *, topic_prefix: str, now_us: Callable[[], int]
+        self,
+        gates: CredentialsByEndpoint,
+        writer: Writer,
+        telling: Telemetry,
+        *,
+        topic_prefix: str,
+        now_us: Callable[[], int],
     ) -> None:
         self._gates = gates
         self._writer = writer
@@ -63,11 +70,11 @@ class Receiver:
         self._now_us = now_us
         self._received = named(RECEIVED, topic_prefix)
         self._dead_letters = named(DEAD_LETTERS, topic_prefix)
-        self._written = Recently(WRITTEN_MAX, WRITTEN_US)
-        self._buried = Recently(WRITTEN_MAX, WRITTEN_US)
-        self._asked = Recently(RECHECK_MAX, RECHECK_US)
+        self._written = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
+        self._buried = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
+        self._asked = ExpiringSet(RECHECK_MAX, RECHECK_US)
 
-    def hear(self, request: Request, found: Mapping[bytes, bytes]) -> None:
+    def on_headers(self, request: Request, found: Mapping[bytes, bytes]) -> None:
         """Judge the head of a request to an endpoint's path: note what it says, or the answer that refuses it.
 
         Args:
@@ -77,8 +84,8 @@ class Receiver:
         if self._writer.full:
             request.refusal = answers.SATURATED
         else:
-            seen = head.read(request, found)
-            if isinstance(seen, Head):
+            seen = headers.read(request, found)
+            if isinstance(seen, DeliveryHeaders):
                 request.head = seen
             else:
                 request.refusal = seen
@@ -118,7 +125,7 @@ class Receiver:
             self._write(request, told, known=known)
 
     def _refusal(
-        self, gate: Gate, request: Request, told: webhook.Delivery | UnknownEvent, *, known: bool
+        self, gate: EndpointCredentials, request: Request, told: webhook.Delivery | UnknownEvent, *, known: bool
     ) -> Answer | None:
         """What speaks against an authentic delivery: its time, or whom it speaks for."""
         bound = told.key is None or gate.binding.covers(told.key)
@@ -140,8 +147,8 @@ class Receiver:
         if told.odd_marks:
             self._telling.odd_marks()
         answer = answers.DUPLICATE_HANDLED if known else answers.QUEUED
-        owed = _Owed(self._written, request, answer)
-        self._writer.write(self._received, records.delivery(request, told.key), request.received_us, owed.fated)
+        owed = _PendingAnswer(self._written, request, answer)
+        self._writer.write(self._received, records.delivery(request, told.key), request.received_us, owed.on_result)
 
     def _bury(self, request: Request, key: Key | None, fault: Malformed, answer: Answer) -> None:
         """To dead letters, once for equal bytes; answered so only when it is there."""
@@ -150,10 +157,10 @@ class Receiver:
             return
         reason = "unknown_event" if isinstance(fault, UnknownEvent) else "malformed"
         letter = records.dead_letter(request, key, reason, fault)
-        owed = _Owed(self._buried, request, answer)
-        self._writer.write(self._dead_letters, letter, request.received_us, owed.fated)
+        owed = _PendingAnswer(self._buried, request, answer)
+        self._writer.write(self._dead_letters, letter, request.received_us, owed.on_result)
 
-    def _ask(self, key: Key, row: Row, now_us: int) -> None:
+    def _ask(self, key: Key, row: TimeRule, now_us: int) -> None:
         """Ask for a re-check, at most once per key in five minutes; the refusal does not wait for it."""
         if self._asked.knows(key, now_us):
             self._telling.recheck(row, "asked_before")
@@ -163,9 +170,9 @@ class Receiver:
             return
         self._asked.add(key, now_us)
         wish = records.recheck(key, row, now_us)
-        self._writer.post(self._received, wish, partial(self._heard, key, row))
+        self._writer.send_best_effort(self._received, wish, partial(self._heard, key, row))
 
-    def _heard(self, key: Key, row: Row, written: bool) -> None:  # noqa: FBT001 - a report's one word
+    def _heard(self, key: Key, row: TimeRule, written: bool) -> None:  # noqa: FBT001 - a report's one word
         self._telling.recheck(row, "asked" if written else "unwritten")
         if not written:
             self._asked.discard(key)

@@ -10,7 +10,7 @@ from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.values import Key
 from schemas.webhook import Malformed
-from services.ingress.request import Request
+from services.ingress.http.request import Request
 
 _SOURCE: Final = "/genesys-lifecycle/ingress"
 _RODE_ALONG: Final = frozenset({"endpoint", "event_timestamp_header", "received_at", "traceparent"})

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from schemas.spooled import Spooled
-from services.adapters.spool import OnReport, Spool, SpoolError, Taken, left_behind
+from services.adapters.spool import FolderTaken, OnReport, Spool, SpoolError, left_behind
 from services.adapters.spool.disk import fullness, sync_s
-from services.core.breaker import Breaker, State
-from services.ingress.telling import Telling
+from services.core.delivery.kafka_breaker import BreakerState, KafkaBreaker
+from services.ingress.telemetry import Telemetry
 
 _PASSING: Final = frozenset({"age", "size", "high_water"})
 """Reasons that an empty spool does not have."""
@@ -38,7 +38,7 @@ _ORPHANS_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SpoolLimits:
     """When a spool closes.
 
     Attributes:
@@ -57,10 +57,10 @@ class Rules:
 class Spools:
     """All of one process. Use from the loop that opened them."""
 
-    def __init__(self, rules: Rules, telling: Telling, now_us: Callable[[], int]) -> None:
+    def __init__(self, rules: SpoolLimits, telling: Telemetry, now_us: Callable[[], int]) -> None:
         """Have none yet; see `open`."""
         self.rules = rules
-        self.breaker = Breaker()
+        self.breaker = KafkaBreaker()
         self.fault = ""
         """Why no records are taken; empty while they are."""
         self.stalled = False
@@ -71,11 +71,11 @@ class Spools:
         self._now_us = now_us
         self._own: Spool | None = None
         self._former: list[Spool] = []
-        self._told = State.CLOSED
+        self._told = BreakerState.CLOSED
         self._adopted_s = 0.0
 
     @classmethod
-    async def open(cls, rules: Rules, telling: Telling, now_us: Callable[[], int]) -> Self:
+    async def open(cls, rules: SpoolLimits, telling: Telemetry, now_us: Callable[[], int]) -> Self:
         """Adopt what former processes left, and open an own one; what cannot be had is told, and missing."""
         spools = cls(rules, telling, now_us)
         await spools._adopt()
@@ -102,7 +102,7 @@ class Spools:
     @property
     def preferred(self) -> bool:
         """Whether records go here before Kafka is asked: the breaker is not closed, and there is room."""
-        return self.breaker.state is not State.CLOSED and self.has_room
+        return self.breaker.state is not BreakerState.CLOSED and self.has_room
 
     @property
     def depth(self) -> int:
@@ -129,7 +129,7 @@ class Spools:
         """Kafka acknowledged a record, in time or late; arguments as of the breaker."""
         if not self._guards:
             return
-        if self.breaker.state is not State.CLOSED and not self.has_room:
+        if self.breaker.state is not BreakerState.CLOSED and not self.has_room:
             self.breaker.probed(now_s, well=True)  # nobody else could: deliveries ask Kafka themselves
         self.breaker.acked(now_s, took_s)
         if self.breaker.state is not self._told:
@@ -145,7 +145,7 @@ class Spools:
     def tell_breaker(self) -> None:
         """Say that the breaker is open, or closed again; a probe on the way is no news."""
         state = self.breaker.state
-        if state is not State.HALF_OPEN and state is not self._told:
+        if state is not BreakerState.HALF_OPEN and state is not self._told:
             self._told = state
             self._telling.breaker(state)
 
@@ -172,7 +172,7 @@ class Spools:
         elif own is None and self.fault in _PASSING:
             await self._renew()
         await self._look_for_orphans()
-        if not self._guards and self.breaker.state is not State.CLOSED:
+        if not self._guards and self.breaker.state is not BreakerState.CLOSED:
             self.breaker.probed(asyncio.get_running_loop().time(), well=True)
             self.tell_breaker()
 
@@ -203,7 +203,7 @@ class Spools:
         for folder in found:
             try:
                 spool = await Spool.adopt(folder, self._telling.spool_closed)
-            except Taken:
+            except FolderTaken:
                 continue
             except SpoolError as error:
                 left += 1

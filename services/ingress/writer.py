@@ -14,15 +14,15 @@ from typing import Final, Protocol
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.kafka import ABOUT_THE_RECORD, UNSEEN, Ack, KafkaError, OnReport, QueueFull
-from services.ingress.fates import Failures, Fate, OnFate
+from services.adapters.kafka.producer import ABOUT_THE_RECORD, UNSEEN, Ack, KafkaError, OnReport, QueueFull
 from services.ingress.spools import Spools
+from services.ingress.write_result import OnResult, RecentFailures, WriteResult
 
 _SWEEP_S: Final = 0.05
 """One timer for all waits instead of one a request; a wait may be this much shorter than it might be."""
 
-_COMPANY_S: Final = 0.004
-_COMPANY_MAX: Final = 128
+_BATCH_WAIT_S: Final = 0.004
+_BATCH_MAX: Final = 128
 """How long a record waits for company at most, unless the loop itself stands still, and for how many."""
 
 FATAL: Final = "_FATAL"
@@ -30,7 +30,7 @@ FATAL: Final = "_FATAL"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WriteLimits:
     """How much may be under way, and for how long."""
 
     wait_s: float
@@ -39,7 +39,7 @@ class Limits:
     size_bytes: int
 
 
-class Sender(Protocol):
+class RecordSender(Protocol):
     """What is asked of a `Producer` here."""
 
     def send(self, topic: str, message: Message, on_report: OnReport) -> None:
@@ -52,21 +52,21 @@ class Sender(Protocol):
 class _Outgoing:
     """One record on its way."""
 
-    __slots__ = ("_writer", "answered", "at_kafka", "due_s", "message", "on_fate", "received_us", "sent_s", "topic")
+    __slots__ = ("_writer", "answered", "at_kafka", "due_s", "message", "on_result", "received_us", "sent_s", "topic")
 
-    def __init__(self, writer: "Writer", topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+    def __init__(self, writer: "Writer", topic: str, message: Message, received_us: int, on_result: OnResult) -> None:
         self._writer = writer
         self.topic = topic
         self.message = message
         self.received_us = received_us
-        self.on_fate = on_fate
+        self.on_result = on_result
         self.sent_s = self.due_s = 0.0
         self.at_kafka = False
         self.answered = False
 
-    def tell(self, fate: Fate) -> None:
+    def tell(self, result: WriteResult) -> None:
         self.answered = True
-        self.on_fate(fate)
+        self.on_result(result)
 
     def reported(self, result: Ack | KafkaError) -> None:
         """Kafka's."""
@@ -75,9 +75,9 @@ class _Outgoing:
     def spooled(self, kept: bool) -> None:  # noqa: FBT001 - a report's one word
         """The spool's."""
         if kept:
-            self.tell(Fate.SPOOLED)
+            self.tell(WriteResult.SPOOLED)
         elif not self.answered:
-            self.tell(Fate.UNWRITTEN)
+            self.tell(WriteResult.UNWRITTEN)
 
 
 class Writer:
@@ -85,8 +85,8 @@ class Writer:
 
     def __init__(
         self,
-        producer: Sender,
-        limits: Limits,
+        producer: RecordSender,
+        limits: WriteLimits,
         on_failure: Callable[[str], None],
         spools: Spools | None = None,
     ) -> None:
@@ -110,8 +110,8 @@ class Writer:
         self._gathering = False
         self.in_flight = 0
         self._in_flight_bytes = 0
-        self.failures = Failures()
-        self.against: Callable[[str], str] = lambda _: ""
+        self.failures = RecentFailures()
+        self.topic_fault: Callable[[str], str] = lambda _: ""
         """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
 
     @property
@@ -120,28 +120,28 @@ class Writer:
         return self._kafka_full and (self._spools is None or not self._spools.has_room)
 
     @property
-    def owed(self) -> int:
-        """Records whose fate is not told yet."""
+    def pending(self) -> int:
+        """Records whose result is not told yet."""
         return self.in_flight + len(self._for_spool)
 
     @property
     def _kafka_full(self) -> bool:
         return self.in_flight >= self._limits.records or self._in_flight_bytes >= self._limits.size_bytes
 
-    def write(self, topic: str, message: Message, received_us: int, on_fate: OnFate) -> None:
+    def write(self, topic: str, message: Message, received_us: int, on_result: OnResult) -> None:
         """Make one record durable.
 
         Args:
             topic: Its whole name.
             message: The record.
             received_us: When the ingress had it, microseconds UTC.
-            on_fate: Told its fate, within the limits; perhaps at once.
+            on_result: Told its result, within the limits; perhaps at once.
         """
-        going = _Outgoing(self, topic, message, received_us, on_fate)
+        going = _Outgoing(self, topic, message, received_us, on_result)
         if self._kafka_full or (self._spools is not None and self._spools.preferred):
-            self._spool(going, Fate.REFUSED)
+            self._spool(going, WriteResult.REFUSED)
             return
-        if why := self.against(topic):
+        if why := self.topic_fault(topic):
             self._closed(going, why)
             return
         going.due_s = self._loop.time() + self._limits.wait_s - _SWEEP_S
@@ -154,11 +154,11 @@ class Writer:
             self._set_out()
         elif not self._gathering:
             self._gathering = True
-            self._loop.call_later(_COMPANY_S, self._set_out_late)
+            self._loop.call_later(_BATCH_WAIT_S, self._set_out_late)
         if not self._sweeping:
             self._sweep()
 
-    def post(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> None:
+    def send_best_effort(self, topic: str, message: Message, on_known: Callable[[bool], None]) -> None:
         """Write one record without waiting; it is never spooled, and not tried where there is no room.
 
         Args:
@@ -166,7 +166,7 @@ class Writer:
             message: The record.
             on_known: Told whether every in-sync replica has it, perhaps at once.
         """
-        if self._kafka_full or self.against(topic) or (self._spools is not None and self._spools.preferred):
+        if self._kafka_full or self.topic_fault(topic) or (self._spools is not None and self._spools.preferred):
             on_known(False)
             return
 
@@ -188,7 +188,7 @@ class Writer:
         costs as much as several records.
         """
         waiting = len(self._gathered)
-        return waiting > 0 and (2 * waiting >= self.in_flight or waiting >= _COMPANY_MAX)
+        return waiting > 0 and (2 * waiting >= self.in_flight or waiting >= _BATCH_MAX)
 
     def _set_out(self) -> None:
         """Hand over what has gathered; an error that is none of Kafka's leaves the rest for the next time."""
@@ -207,10 +207,10 @@ class Writer:
                 self._arrived(going)
                 going.at_kafka = False
                 if isinstance(error, QueueFull):
-                    self._spool(going, Fate.REFUSED)
+                    self._spool(going, WriteResult.REFUSED)
                 else:
                     self._on_failure(error.code)
-                    going.tell(Fate.UNWRITTEN)
+                    going.tell(WriteResult.UNWRITTEN)
             except Exception:
                 self._arrived(going)
                 raise
@@ -237,7 +237,7 @@ class Writer:
             if self._spools is not None:
                 now_s = self._loop.time()
                 self._spools.acked(now_s, now_s - going.sent_s)
-            going.tell(Fate.WRITTEN)
+            going.tell(WriteResult.WRITTEN)
         if self._enough:
             self._set_out()
 
@@ -246,14 +246,14 @@ class Writer:
         going.at_kafka = False
         if going.sent_s and reason not in ABOUT_THE_RECORD:
             self._failed()
-        self._spool(going, Fate.UNWRITTEN)
+        self._spool(going, WriteResult.UNWRITTEN)
 
     def _closed(self, going: _Outgoing, why: str) -> None:
         """Its topic may not be written to."""
         self._on_failure(why)
         if why == UNSEEN:  # Kafka has not answered since we began
             self._failed()
-        self._spool(going, Fate.UNWRITTEN)
+        self._spool(going, WriteResult.UNWRITTEN)
 
     def _failed(self) -> None:
         """Kafka did not do its part."""
@@ -262,7 +262,7 @@ class Writer:
         if self._spools is not None:
             self._spools.failed(now_s)
 
-    def _spool(self, going: _Outgoing, otherwise: Fate) -> None:
+    def _spool(self, going: _Outgoing, otherwise: WriteResult) -> None:
         spools = self._spools
         if spools is None or not spools.has_room:
             going.tell(otherwise)
@@ -295,4 +295,4 @@ class Writer:
             if not going.answered:
                 if self._spools is not None:
                     self._spools.stalled = True
-                going.tell(Fate.UNWRITTEN)
+                going.tell(WriteResult.UNWRITTEN)

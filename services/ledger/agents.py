@@ -14,20 +14,22 @@ from faust.types import EventT, StreamT
 from schemas import codec
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import OUTCOMES, RECEIVED, Topic, named
-from services.adapters.logs import Logger
+from services.adapters.process.logs import Logger
 from services.adapters.tables.app import DurableApp
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.table import DurableTable
-from services.core.ledger import KIND, Decision, Output, Place, Rules, conclude, receive
+from services.core.ledger.decisions import KIND, Decision, conclude, receive
+from services.core.ledger.journal import RecordPosition
+from services.core.ledger.projections import Output, ProjectionRules
 from services.ledger import reading
-from services.ledger.reading import Refused, Seat
-from services.ledger.telling import tell, tell_refused
+from services.ledger.reading import PartitionRef, UnprocessableRecord
+from services.ledger.telemetry import tell, tell_refused
 
 Row = TypeVar("Row", TenantRow, StageRow)
 
 
 @dataclass(slots=True)
-class Patience:
+class PoisonLimit:
     """How many records in a row could not be read, and how many may.
 
     A few are bad records. More say that this is not the version that its writers are of, and a version that cannot
@@ -62,12 +64,12 @@ class Ledger:
     app: DurableApp
     tenants: DurableTable
     stages: DurableTable
-    rules: Rules
+    rules: ProjectionRules
     restamps: Mapping[str, bool]
     incarnations: Mapping[str, str]
     prefix: str
     log: Logger
-    patience: Mapping[str, Patience]
+    patience: Mapping[str, PoisonLimit]
 
     async def reads_received(self, stream: StreamT[bytes]) -> None:
         """The agent of `lifecycle.received`."""
@@ -88,7 +90,7 @@ class Ledger:
     def _receive(self, event: EventT[bytes]) -> None:
         raw, place = reading.untouched(event.message), self._place(event, RECEIVED)
         record = reading.received(raw, self._seat(place))
-        if isinstance(record, Refused):
+        if isinstance(record, UnprocessableRecord):
             self._refuse(record, raw, place)
             return
         self.patience[place.topic].in_a_row = 0
@@ -101,7 +103,7 @@ class Ledger:
     def _conclude(self, event: EventT[bytes]) -> None:
         raw, place = reading.untouched(event.message), self._place(event, OUTCOMES)
         outcome = reading.outcome(raw, self._seat(place))
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, UnprocessableRecord):
             self._refuse(outcome, raw, place)
             return
         self.patience[place.topic].in_a_row = 0
@@ -119,27 +121,27 @@ class Ledger:
         for output in outputs:
             self.app.emit(named(output.topic, self.prefix), output.message)
 
-    def _write(self, table: DurableTable, decision: Decision, place: Place) -> None:
+    def _write(self, table: DurableTable, decision: Decision, place: RecordPosition) -> None:
         if decision.row is not None:
             table.put(place.partition, decision.row.key.encode(), pack(decision.row))
         self.send(decision.outputs)
 
-    def _seat(self, place: Place) -> Seat:
-        return Seat(place.partition, self.app.partitions)
+    def _seat(self, place: RecordPosition) -> PartitionRef:
+        return PartitionRef(place.partition, self.app.partitions)
 
-    def _refuse(self, refused: Refused, raw: codec.Message, place: Place) -> None:
+    def _refuse(self, refused: UnprocessableRecord, raw: codec.Message, place: RecordPosition) -> None:
         patience = self.patience[place.topic]
         if patience.is_over:
             last = f"{place.topic}[{place.partition}] offset {place.offset}: {refused.reason}: {refused.detail}"
             told = f"{patience.most} records in a row could not be read, nor {last}"
-            self.app.end(Exit.POISON, f"{told}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
+            self.app.end(WorkerExit.POISON, f"{told}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
         patience.in_a_row += 1
         self.send((reading.dead_letter(refused, raw, place),))
         tell_refused(self.log, refused.reason, refused.detail, place)
 
-    def _place(self, event: EventT[bytes], topic: Topic) -> Place:
+    def _place(self, event: EventT[bytes], topic: Topic) -> RecordPosition:
         message = event.message
-        return Place(
+        return RecordPosition(
             topic=topic.name,
             partition=message.partition,
             offset=message.offset,

@@ -12,8 +12,8 @@ from itertools import chain
 from schemas.codec import Unreadable
 from schemas.rows import updated_at_us
 from schemas.topics import RECEIVED, named
-from services.adapters.tables.exits import Exit
-from services.core.ledger import question, republish
+from services.adapters.tables.exits import WorkerExit
+from services.core.ledger.decisions import question, republish
 from services.ledger.agents import Ledger
 
 RECENT_US = 3_600 * 1_000_000
@@ -84,4 +84,4 @@ class Handover:
             return updated_at_us(row)
         except Unreadable as fault:
             cure = "start the newer release that wrote it, or write its row again"
-            self.ledger.app.end(Exit.STORE, f"a row of partition {partition}, key {key[:100]!r}: {fault}; {cure}")
+            self.ledger.app.end(WorkerExit.STORE, f"a row of partition {partition}, key {key[:100]!r}: {fault}; {cure}")

@@ -12,25 +12,26 @@ from typing import Final
 from schemas.keyring import Keyring, Material
 from schemas.rights import Service
 from schemas.topics import LEDGER_APP, OUTCOMES, RECEIVED, TOPICS, Table, changelog, named
-from services.adapters import clock, files, health, keyring, logs, metrics
-from services.adapters.alone import alone
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.logs import Logger
-from services.adapters.reach import reach
-from services.adapters.rights import Cluster, RightsWatch
-from services.adapters.settings import Settings, Unusable, required
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.kafka.reach import reach
+from services.adapters.kafka.rights import Cluster, RightsWatch
+from services.adapters.kafka.topic_description import TopicIdentity, describe
+from services.adapters.kafka.topic_state import TopicWatcher
+from services.adapters.process import clock, health, logs, metrics, open_files
+from services.adapters.process.folder_lock import locked_folder
+from services.adapters.process.logs import Logger
+from services.adapters.process.settings import Settings, Unusable, required
+from services.adapters.secrets import keyring
 from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
-from services.adapters.tables.exits import Exit, noted, noting
+from services.adapters.tables.exits import WorkerExit, load_ends, record_end
+from services.adapters.tables.offline_recovery import warm
 from services.adapters.tables.recovery import WARNING
-from services.adapters.tables.warm import warm
 from services.adapters.tables.worker import run
-from services.adapters.topic_description import Described, describe
-from services.adapters.topic_state import TopicLook
-from services.core.ledger import Rules
-from services.core.topic_table import settings_fault
-from services.ledger.agents import Ledger, Patience
+from services.core.delivery.topic_rules import settings_fault
+from services.core.ledger.projections import ProjectionRules
+from services.ledger.agents import Ledger, PoisonLimit
+from services.ledger.gauges import watch
 from services.ledger.handover import Handover
-from services.ledger.watching import watch
 
 _TOPICS: Final = "topics.json"
 _TOPICS_LOOK_S: Final = 10.0
@@ -51,7 +52,7 @@ _OTHER_FILES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StartOptions:
     """What one start of the ledger does beside its work.
 
     Attributes:
@@ -65,7 +66,7 @@ class Wanted:
     recover_only: bool = False
 
 
-def main(settings: Settings, wanted: Wanted) -> int:
+def main(settings: Settings, wanted: StartOptions) -> int:
     """Run until SIGTERM or SIGINT; the statuses of `services.adapters.tables.exits` are how it ends otherwise.
 
     Args:
@@ -78,7 +79,7 @@ def main(settings: Settings, wanted: Wanted) -> int:
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
-    with alone(_folder(settings), "STATE_DIR"):
+    with locked_folder(_folder(settings), "STATE_DIR"):
         asyncio.run(_warm(settings, log) if wanted.recover_only else _serve(settings, log, ring, material, wanted))
     return 0
 
@@ -99,7 +100,7 @@ def _usable(settings: Settings) -> tuple[Keyring, Material]:
     return found
 
 
-async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, wanted: Wanted) -> None:
+async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, wanted: StartOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -118,9 +119,9 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         incarnations={topic.name: topics[topic.name].identity for topic in (RECEIVED, OUTCOMES)},
         prefix=settings.topic_prefix,
         log=log,
-        patience={topic.name: Patience(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
+        patience={topic.name: PoisonLimit(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
     )
-    watch(app, clock.now_us, noted(_folder(settings)))
+    watch(app, clock.now_us, load_ends(_folder(settings)))
     app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken
     app.read(
         {
@@ -141,7 +142,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     log.info("ledger stopped")
 
 
-def _topics(settings: Settings) -> Mapping[str, Described]:
+def _topics(settings: Settings) -> Mapping[str, TopicIdentity]:
     """Every topic as the cluster has it, by its name without the prefix; asked for once everything is allowed."""
     reach(settings.kafka, prefix=settings.topic_prefix)  # what does not serve us is told at once, and in words
     with Cluster(settings.kafka) as cluster:
@@ -161,7 +162,7 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
         )
         raise Unusable("\n".join(told))
     outcomes = named(OUTCOMES, settings.topic_prefix)
-    with TopicLook(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}) as looking:
+    with TopicWatcher(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}) as looking:
         looked = looking.look()
     table = {named(topic, settings.topic_prefix): topic for topic in TOPICS}
     if wrong := [why for name, state in looked.items() if (why := settings_fault(name, table[name], state))]:
@@ -173,7 +174,7 @@ def _topics(settings: Settings) -> Mapping[str, Described]:
     return found
 
 
-def _same_topics(folder: Path, topics: Mapping[str, Described]) -> None:
+def _same_topics(folder: Path, topics: Mapping[str, TopicIdentity]) -> None:
     """Compare the changelogs with those that the local copies were read from, and note them.
 
     A copy that is ahead of a topic made anew is told by that; one that the topic has outgrown would pass for it.
@@ -198,7 +199,7 @@ def _same_topics(folder: Path, topics: Mapping[str, Described]) -> None:
     file.write_text(json.dumps({"changelogs": found, "partitions": count}))
 
 
-async def _watch_topics(settings: Settings, topics: Mapping[str, Described], app: DurableApp) -> None:
+async def _watch_topics(settings: Settings, topics: Mapping[str, TopicIdentity], app: DurableApp) -> None:
     """End the process when a topic is made anew, or grows, under a ledger at work: its offsets would mean others."""
     inputs = {named(topic, settings.topic_prefix): topics[topic.name] for topic in (RECEIVED, OUTCOMES)}
     while True:
@@ -211,15 +212,19 @@ async def _watch_topics(settings: Settings, topics: Mapping[str, Described], app
             now = found.get(name, before)
             if now.identity != before.identity:
                 cure = f"set the group {app.conf.id} back to its beginning: to read again changes nothing"
-                app.end(Exit.LOSS, f"{name} was made anew while it was read, and records of it may be unread; {cure}")
+                app.end(
+                    WorkerExit.LOSS, f"{name} was made anew while it was read, and records of it may be unread; {cure}"
+                )
             if now.partitions != before.partitions:
-                app.end(Exit.LOSS, f"{name}: {now.partitions} partitions, and {before.partitions} before. {_GROWN}")
+                app.end(
+                    WorkerExit.LOSS, f"{name}: {now.partitions} partitions, and {before.partitions} before. {_GROWN}"
+                )
 
 
 def _must_not_end(app: DurableApp, task: "asyncio.Task[None]") -> None:
     """End the process where a watch ended by itself: without it, offsets of another topic would pass."""
     if not task.cancelled():
-        app.end(Exit.UNEXPECTED, f"the watch of {task.get_name()} ended: {task.exception()!r}")
+        app.end(WorkerExit.UNEXPECTED, f"the watch of {task.get_name()} ended: {task.exception()!r}")
 
 
 async def _warm(settings: Settings, log: Logger) -> None:
@@ -229,7 +234,7 @@ async def _warm(settings: Settings, log: Logger) -> None:
     partitions = topics[RECEIVED.name].partitions
     _allow_for_files(partitions, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
-    app = create_app(_config(settings, partitions, Wanted()), producer)
+    app = create_app(_config(settings, partitions, StartOptions()), producer)
     tables = [app.durable_table(table) for table in Table]
     await asyncio.to_thread(warm, tables, settings.kafka, partitions, log)
     await producer.close(_CLOSE_S)
@@ -237,11 +242,11 @@ async def _warm(settings: Settings, log: Logger) -> None:
 
 def _allow_for_files(partitions: int, log: Logger) -> None:
     """Allow for the copies of all partitions: the last worker that is left holds them alone."""
-    if missing := files.raise_limit(_OTHER_FILES + partitions * len(Table) * FILES_PER_TABLE):
+    if missing := open_files.raise_limit(_OTHER_FILES + partitions * len(Table) * FILES_PER_TABLE):
         log.warning("too few files", partitions=partitions, why=missing)
 
 
-def _config(settings: Settings, partitions: int, wanted: Wanted) -> Config:
+def _config(settings: Settings, partitions: int, wanted: StartOptions) -> Config:
     return Config(
         app_id=settings.topic_prefix + LEDGER_APP,
         brokers=str(settings.kafka["bootstrap.servers"]),
@@ -252,7 +257,7 @@ def _config(settings: Settings, partitions: int, wanted: Wanted) -> Config:
         security=settings.kafka_config,
         standby_replicas=settings.standby_replicas,
         accept_loss=wanted.accept_loss,
-        end=noting(_folder(settings)),
+        end=record_end(_folder(settings)),
     )
 
 
@@ -260,8 +265,8 @@ def _folder(settings: Settings) -> Path:
     return settings.state_dir / "ledger"
 
 
-def _rules(settings: Settings, material: Material) -> Rules:
-    return Rules(
+def _rules(settings: Settings, material: Material) -> ProjectionRules:
+    return ProjectionRules(
         identity=keyring.raw(material.identity),
         configuration=keyring.raw(material.configuration),
         audit=keyring.raw(material.audit[0]),

@@ -18,14 +18,16 @@ from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
 from schemas.topics import PARTITIONER
 from schemas.webhook import Delivery, Malformed, UnknownEvent
-from services.core.dead_letters import letter
-from services.core.ledger import Output, Place, Received
+from services.core.ledger.dead_letters import letter
+from services.core.ledger.decisions import Received
+from services.core.ledger.journal import RecordPosition
+from services.core.ledger.projections import Output
 
 R = TypeVar("R", Delivery, Observed, Recheck, Received, Outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnprocessableRecord:
     """A record that nobody can process.
 
     Attributes:
@@ -37,14 +39,14 @@ class Refused:
     detail: str
 
 
-class Seat(NamedTuple):
+class PartitionRef(NamedTuple):
     """A partition, of how many."""
 
     partition: int
     partitions: int
 
 
-def received(raw: Message, seat: Seat) -> Received | Refused:
+def received(raw: Message, seat: PartitionRef) -> Received | UnprocessableRecord:
     """Read one record of `lifecycle.received`."""
     value = raw.value
     kind = codec.texts(raw.headers).get("ce_type")
@@ -57,31 +59,33 @@ def received(raw: Message, seat: Seat) -> Received | Refused:
             case Recheck.ce_type:
                 record = codec.decode(Recheck, value)
             case _:
-                return Refused("unreadable", "ce_type: none of webhook, observation and re-check")
+                return UnprocessableRecord("unreadable", "ce_type: none of webhook, observation and re-check")
     except UnknownEvent as fault:
-        return Refused("unknown_event", str(fault))
+        return UnprocessableRecord("unknown_event", str(fault))
     except Malformed as fault:
-        return Refused("malformed", str(fault))
+        return UnprocessableRecord("malformed", str(fault))
     except Unreadable as fault:
-        return Refused("unreadable", str(fault))
+        return UnprocessableRecord("unreadable", str(fault))
     return _under_its_key(record, raw, seat)
 
 
-def outcome(raw: Message, seat: Seat) -> Outcome | Refused:
+def outcome(raw: Message, seat: PartitionRef) -> Outcome | UnprocessableRecord:
     """Read one record of `lifecycle.outcomes`."""
     try:
         return _under_its_key(codec.decode(Outcome, raw.value), raw, seat)
     except Unreadable as fault:
-        return Refused("unreadable", str(fault))
+        return UnprocessableRecord("unreadable", str(fault))
 
 
-def _under_its_key(record: R, raw: Message, seat: Seat) -> R | Refused:
+def _under_its_key(record: R, raw: Message, seat: PartitionRef) -> R | UnprocessableRecord:
     # The partition, and with it the row, follow from Kafka's key: another key inside would be another tenant's, and a
     # key in another partition would begin anew beside itself.
     if raw.key != record.key.encode():
-        return Refused("unreadable", "key: is not that of the content")
+        return UnprocessableRecord("unreadable", "key: is not that of the content")
     if _partition(raw.key, seat.partitions) != seat.partition:
-        return Refused("misplaced", f"key: belongs into another partition; write with the partitioner {PARTITIONER}")
+        return UnprocessableRecord(
+            "misplaced", f"key: belongs into another partition; write with the partitioner {PARTITIONER}"
+        )
     return record
 
 
@@ -99,7 +103,7 @@ def untouched(arrived: Arrived) -> Message:
     )
 
 
-def dead_letter(refused: Refused, raw: Message, place: Place) -> Output:
+def dead_letter(refused: UnprocessableRecord, raw: Message, place: RecordPosition) -> Output:
     """The refused record, whole, with the way back."""
     key = raw.key.decode("utf-8", "replace") if raw.key else None
     return letter(key, refused.reason, refused.detail, place, raw)

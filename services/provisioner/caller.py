@@ -13,17 +13,17 @@ from schemas import codec
 from schemas.outcome import WORDS_MAX
 from schemas.saga import Journal, Life
 from schemas.topics import AUDIT
-from services.adapters import metrics
-from services.adapters.claims import Saying
-from services.adapters.logs import Logger
-from services.adapters.sealing import Sealer, Unsealable
-from services.core import audit
-from services.core.calls import Answer, Call, Done, Refused, RefusedUs, Unknown, Verb, idempotency_key
-from services.core.moves import Called, Observe, Undo
-from services.core.plan import Step
-from services.core.references import references, substitute
-from services.core.saga import facts
-from services.core.saga_marks import life_of, log_of, places_of
+from services.adapters.process import metrics
+from services.adapters.process.logs import Logger
+from services.adapters.registry.types import OutboxMessage
+from services.adapters.secrets.sealing import Sealer, Unsealable
+from services.core.ledger import audit
+from services.core.saga.calls import Answer, Call, Done, Refused, RefusedUs, Unknown, Verb, idempotency_key
+from services.core.saga.intents import life_of, log_of, places_of
+from services.core.saga.moves import Called, Observe, Undo
+from services.core.saga.next_move import facts
+from services.core.saga.plan import Step
+from services.core.saga.references import references, substitute
 
 _SLACK_S: Final = 1.0
 """A kind keeps its own time; this much later it is taken for lost."""
@@ -34,7 +34,7 @@ _CREDENTIALS: Final = ("credentials", "client_id", "client_secret")
 """Settings of the kinds `http` and `oauth` that prove who calls."""
 
 
-class Hand(Protocol):
+class StepHandler(Protocol):
     """What carries a call out: a kind."""
 
     async def call(self, call: Call) -> Answer:
@@ -46,7 +46,7 @@ class Caller:
 
     def __init__(
         self,
-        hands: Mapping[str, Hand],
+        hands: Mapping[str, StepHandler],
         secret: Mapping[str, frozenset[str]],
         sealer: Sealer,
         audit_key: bytes,
@@ -92,7 +92,7 @@ class Caller:
             return replace(answer, outputs=self._sealer.seal(place, answer.outputs, names))
         return answer
 
-    def lines(self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int) -> list[Saying]:
+    def lines(self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int) -> list[OutboxMessage]:
         """The audit line of an answer, for the same commit; a look changes nothing and has none."""
         if isinstance(move, Observe):
             return []
@@ -106,7 +106,7 @@ class Caller:
             at_us=now_us,
             material=self._audit_key,
         )
-        return [Saying(AUDIT.name, journal.lines, codec.dump(line))]
+        return [OutboxMessage(AUDIT.name, journal.lines, codec.dump(line))]
 
     def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)

@@ -12,12 +12,12 @@ from typing import Final, TypeVar
 from schemas.codec import Message, Unreadable, decode
 from schemas.tenant import Desired
 from schemas.topics import DEAD_LETTERS, named
-from services.adapters.consumer import Consumer, Fetched
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.logs import Logger
-from services.adapters.registry import Registry, RegistryAway
-from services.core.dead_letters import letter
-from services.core.journal import Place
+from services.adapters.kafka.group_consumer import Consumer, Fetched
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.process.logs import Logger
+from services.adapters.registry.registry import Registry, RegistryAway
+from services.core.ledger.dead_letters import letter
+from services.core.ledger.journal import RecordPosition
 
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ class Intake:
         self._consumer, self._registry, self._producer = consumer, registry, producer
         self._prefix, self._now_us, self._log = prefix, now_us, log
         self._stopping = False
-        self.stored: Callable[[], None] = lambda: None
+        self.on_stored: Callable[[], None] = lambda: None
         """Called when versions were stored."""
         self.well: Callable[[], None] = lambda: None
         """Called after each look at Kafka as a member of the group."""
@@ -104,7 +104,7 @@ class Intake:
             # They come again, and the registry knows them.
             self._log.warning("offsets not committed", why=error.reason)
         if changed:
-            self.stored()
+            self.on_stored()
 
     async def _patiently(self, ask: Callable[[], Awaitable[R]]) -> R:
         """Ask the registry until it answers; what was read waits meanwhile, and so does Kafka."""
@@ -119,7 +119,7 @@ class Intake:
             pause_s = min(_AWAY_MOST_S, pause_s * 2)
 
     async def _bury(self, record: Fetched, fault: Unreadable) -> None:
-        place = Place(record.topic, record.partition, record.offset, self._now_us())
+        place = RecordPosition(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
         raw = Message(record.key, record.value or b"", record.headers)
         message = letter(key, "unreadable", str(fault), place, raw, source="provisioner").message

@@ -18,26 +18,27 @@ import uvloop
 
 from schemas.rights import Service
 from schemas.topics import DESIRED, named
-from services.adapters import clock, health, keyring, logs
-from services.adapters.consumer import Consumer, OffsetLoss
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.logs import Logger
-from services.adapters.reach import in_words
-from services.adapters.registry import SCHEMA, Registry, RegistryAway, usable
-from services.adapters.rights import RightsWatch
-from services.adapters.sealing import Sealer
-from services.adapters.settings import Settings, Unusable, required
-from services.core.pace import Pace
-from services.core.plan import BadPlan
+from services.adapters.kafka.group_consumer import Consumer, OffsetLoss
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.kafka.reach import in_words
+from services.adapters.kafka.rights import RightsWatch
+from services.adapters.process import clock, health, logs
+from services.adapters.process.logs import Logger
+from services.adapters.process.settings import Settings, Unusable, required
+from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable
+from services.adapters.secrets import keyring
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.pace import Pace
+from services.core.saga.plan import BadPlan
 from services.provisioner import kinds, unwell
-from services.provisioner.caller import Caller, Hand
-from services.provisioner.gates import Gates
+from services.provisioner.bulkhead import SystemGates
+from services.provisioner.caller import Caller, StepHandler
 from services.provisioner.intake import Intake, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
 from services.provisioner.recovery import GROUP, Recovery
-from services.provisioner.runner import Limits, Runner
-from services.provisioner.turns import Turns
+from services.provisioner.runner import Runner, RunnerLimits
+from services.provisioner.turn_planner import TurnPlanner
 
 _LINGER_MS: Final = 5.0
 _MESSAGE_TIMEOUT_MS: Final = 10_000
@@ -47,7 +48,7 @@ _CLOSE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class StepHandlers:
     """What carries the plan out.
 
     Attributes:
@@ -56,7 +57,7 @@ class Hands:
         plan: The text of the plan.
     """
 
-    kinds: Mapping[str, Hand]
+    kinds: Mapping[str, StepHandler]
     secret: Mapping[str, frozenset[str]]
     plan: str
 
@@ -104,14 +105,14 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
 async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
-        hands = Hands(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
+        hands = StepHandlers(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
         return await serve(settings, hands, log, accept_older=accept_older)
     finally:
         for kind in built.values():
             await kind.close()
 
 
-async def serve(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool = False) -> int:
+async def serve(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older: bool = False) -> int:
     """Run with the given hands until SIGTERM or SIGINT.
 
     Raises:
@@ -138,7 +139,7 @@ async def serve(settings: Settings, hands: Hands, log: Logger, *, accept_older: 
     return 1 if failed else 0
 
 
-def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool) -> _Parts:
+def _parts(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
     registry = Registry(
         usable("DATABASE_URL", required(settings, "database_url", "kafka_bootstrap_servers")),
         schema=SCHEMA,
@@ -163,13 +164,13 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
     runner = Runner(
         registry,
-        Turns(
+        TurnPlanner(
             plans,
             Caller(hands.kinds, hands.secret, sealer, audit_key, log),
-            Gates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
+            SystemGates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
             log,
         ),
-        Limits(settings.sagas_at_once, settings.lease_s, pace),
+        RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),
         log=log,
     )
     recovery = Recovery(registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log)
@@ -178,7 +179,7 @@ def _parts(settings: Settings, hands: Hands, log: Logger, *, accept_older: bool)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
     outbox.may_publish = runner.standing.is_proved
-    runner.said = outbox.wake
+    runner.on_outbox_written = outbox.wake
     return _Parts(registry, producer, runner, outbox, RightsWatch(settings, Service.PROVISIONER, log))
 
 
@@ -236,7 +237,7 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
             consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )
         intake.may_store = parts.runner.standing.is_proved
-        intake.stored = parts.runner.wake
+        intake.on_stored = parts.runner.wake
         intake.well = parts.intake_is_well
         parts.intake = intake
         try:

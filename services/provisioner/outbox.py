@@ -13,11 +13,11 @@ from schemas.audit import Audit
 from schemas.codec import Message, Unreadable, decode, encode
 from schemas.outcome import Outcome
 from schemas.topics import AUDIT
-from services.adapters.claims import Unacknowledged
-from services.adapters.kafka import Ack, KafkaError, Producer
-from services.adapters.logs import Logger
-from services.adapters.registry import Registry, RegistryAway
-from services.core import audit
+from services.adapters.kafka.producer import Ack, KafkaError, Producer
+from services.adapters.process.logs import Logger
+from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.types import OutboxRow
+from services.core.ledger import audit
 
 BATCH: Final = 500
 _POLL_S: Final = 1.0
@@ -60,11 +60,11 @@ class Outbox:
             if not (found == BATCH and sent):
                 await self._rest()
 
-    async def _publish(self, rows: list[Unacknowledged]) -> list[int]:
+    async def _publish(self, rows: list[OutboxRow]) -> list[int]:
         acknowledged: list[int] = []
         failed: dict[str, str] = {}
 
-        def send(row: Unacknowledged) -> None:
+        def send(row: OutboxRow) -> None:
 
             def report(result: Ack | KafkaError) -> None:
                 if isinstance(result, Ack) and row.key not in failed:
@@ -100,7 +100,7 @@ class Outbox:
             return
 
 
-def _message(row: Unacknowledged) -> Message:
+def _message(row: OutboxRow) -> Message:
     if row.topic == AUDIT.name:
         return audit.message(decode(Audit, row.value), "provisioner")
     outcome = decode(Outcome, row.value)

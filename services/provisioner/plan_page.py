@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from services.core.plan import TENANT_NAMES
-from services.core.plan_forms import Form, PlanKey
-from services.core.plan_keys import KINDS, STEP
+from services.core.saga.plan import TENANT_NAMES
+from services.core.saga.plan_forms import Form, PlanKey
+from services.core.saga.plan_keys import KINDS, STEP
 from services.provisioner.kinds import SECRET_OUTPUTS
 from services.provisioner.plans import PLAN_SETTINGS
 
@@ -19,7 +19,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "plan.md"
 
 _HEAD: Final = """# The plan: keys and kinds
 
-<!-- Written by `make plan-page` from services/core/plan_keys.py; `make check` refuses a page that differs. -->
+<!-- Written by `make plan-page` from services/core/saga/plan_keys.py; `make check` refuses a page that differs. -->
 
 `PLAN_FILE` names a TOML file with an ordered list of `[[step]]`. Steps are done in this order and undone from the end.
 [services/provisioner/plan.toml](../services/provisioner/plan.toml) is the plan that is used where none is named.

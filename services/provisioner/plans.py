@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.saga import Journal
-from services.adapters.registry import Registry
-from services.adapters.settings import Settings, Unusable
-from services.core.pace import Pace
-from services.core.plan import BadPlan, Plan, parse
-from services.core.plan_check import check
-from services.core.saga import Plans
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.registry.registry import Registry
+from services.core.saga.next_move import Plans
+from services.core.saga.pace import Pace
+from services.core.saga.plan import BadPlan, Plan, parse
+from services.core.saga.plan_check import check
 
 PLAN_SETTINGS: Final = (
     "middleware_url",

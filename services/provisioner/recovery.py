@@ -14,17 +14,17 @@ from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.tenant import Desired, Tenant
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, PROVISIONER_GROUP, TENANTS, named
-from services.adapters import history
-from services.adapters.claims import Lost, Newer, TenantTaken, Written
-from services.adapters.kafka import KafkaError
-from services.adapters.logs import Logger
-from services.adapters.reach import in_words
-from services.adapters.registry import Registry
-from services.adapters.topic_state import TopicLook
-from services.core.plan import BadPlan
-from services.core.recovery import Told, heard, is_older, nobodys, recovered
-from services.core.saga import Plans
-from services.core.topic_table import judge
+from services.adapters.kafka import reader
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reach import in_words
+from services.adapters.kafka.topic_state import TopicWatcher
+from services.adapters.process.logs import Logger
+from services.adapters.registry.registry import Registry
+from services.adapters.registry.types import LeaseLost, NewerDesired, TenantTaken, Written
+from services.core.delivery.topic_rules import judge
+from services.core.saga.next_move import Plans
+from services.core.saga.plan import BadPlan
+from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
 from services.provisioner.plans import PlanBook
 
 GROUP: Final = PROVISIONER_GROUP
@@ -121,15 +121,15 @@ class Recovery:
     def _wrong_topics(self) -> str:
         """Which topics that it writes are not as the table says; what was said there could be lost. Blocks."""
         table = {named(topic, self._prefix): topic for topic in (OUTCOMES, AUDIT, DEAD_LETTERS)}
-        with TopicLook(self._config, table, timeout_s=_ASK_S) as looking:
+        with TopicWatcher(self._config, table, timeout_s=_ASK_S) as looking:
             found = looking.look()
         return "; ".join(judge(table, found, None).wrong.values())
 
     def _last(self) -> tuple[list[Outcome], list[Desired]]:
         """What was said last in each partition, and the last version that was read. Blocks."""
         group = self._prefix + GROUP
-        outcomes = history.last(self._config, named(OUTCOMES, self._prefix))
-        versions = history.last(self._config, named(DESIRED, self._prefix), group=group)
+        outcomes = reader.last(self._config, named(OUTCOMES, self._prefix))
+        versions = reader.last(self._config, named(DESIRED, self._prefix), group=group)
         said = [one for record in outcomes if isinstance(one := self._decoded(record), Outcome)]
         return said, [one for record in versions if isinstance(one := self._decoded(record), Desired)]
 
@@ -155,12 +155,12 @@ class Recovery:
                     return "asked to stop"
                 if number % _BATCH == 0:
                     self.tell(f"recovering: {number} of {len(keys)} tenants")
-                await self._one(key, told.get(key, Told()))
+                await self._one(key, told.get(key, KnownOfKey()))
             await self._registry.end_recovery()
         self._log.warning("recovered", keys=len(keys), older=len(older))
         return ""
 
-    async def _older(self, told: dict[str, Told]) -> list[str]:
+    async def _older(self, told: dict[str, KnownOfKey]) -> list[str]:
         """The keys whose rows are older; those whose tenants are gone first, to free their names.
 
         Raises:
@@ -182,7 +182,7 @@ class Recovery:
             )
         return sorted(older, key=lambda key: not told[key].ended)
 
-    async def _one(self, key: str, told: Told) -> None:
+    async def _one(self, key: str, told: KnownOfKey) -> None:
         try:
             claim = await self._registry.claim_one(key)
         except Unreadable as fault:
@@ -196,16 +196,16 @@ class Recovery:
         journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
-                case Written() | Newer(written=True):
+                case Written() | NewerDesired(written=True):
                     return
-                case Newer():
+                case NewerDesired():
                     journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
                 case TenantTaken() if journal != nobodys(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
                     journal = nobodys(journal, key)
                 case TenantTaken():
                     raise Stuck(f"{key}: another organisation has its tenant, and the name that is nobody's too")
-                case Lost():
+                case LeaseLost():
                     raise Stuck(f"{key}: {_ALONE}")
 
     async def _plans_of(self, journal: Journal) -> Plans:
@@ -215,22 +215,22 @@ class Recovery:
             self._log.warning("plan of a life cannot be carried out", why=str(error))
             return await self._plans.needed_by(Journal())
 
-    def _heard(self) -> tuple[dict[str, Told], dict[str, Desired]]:
+    def _heard(self) -> tuple[dict[str, KnownOfKey], dict[str, Desired]]:
         """What Kafka still has of every key, and its newest desired version. Blocks."""
-        told: dict[str, Told] = {}
+        told: dict[str, KnownOfKey] = {}
         versions: dict[str, Desired] = {}
-        for record in history.present(self._config, [self._prefix + name for name in _MODELS]):
+        for record in reader.present(self._config, [self._prefix + name for name in _MODELS]):
             if self.is_stopping():
                 break
             said = self._decoded(record)
             if said is None:
                 continue
-            told[said.key] = heard(told.get(said.key, Told()), said)
+            told[said.key] = with_record(told.get(said.key, KnownOfKey()), said)
             if isinstance(said, Desired) and said.version >= versions.get(said.key, said).version:
                 versions[said.key] = said
         return told, versions
 
-    def _decoded(self, record: history.Kept) -> Outcome | Tenant | Desired | None:
+    def _decoded(self, record: reader.StoredRecord) -> Outcome | Tenant | Desired | None:
         try:
             return decode(_MODELS[record.topic.removeprefix(self._prefix)], record.value)
         except Unreadable:

@@ -14,17 +14,17 @@ from schemas import codec
 from schemas.outcome import Outcome
 from schemas.saga import Journal
 from schemas.topics import OUTCOMES
-from services.adapters import metrics
-from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Written
-from services.adapters.logs import Logger
-from services.adapters.registry import Registry, RegistryAway
-from services.core.moves import Wait
-from services.core.pace import Pace
-from services.core.saga_answers import settle
-from services.core.saga_marks import Turn, hold
-from services.provisioner.standing import Standing
-from services.provisioner.telling import tell
-from services.provisioner.turns import Step, Turns
+from services.adapters.process import metrics
+from services.adapters.process.logs import Logger
+from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.types import Claim, LeaseLost, NewerDesired, OutboxMessage, TenantTaken, Written
+from services.core.saga.intents import Turn, hold
+from services.core.saga.moves import Wait
+from services.core.saga.pace import Pace
+from services.core.saga.results import settle
+from services.provisioner.registry_guard import RegistryGuard
+from services.provisioner.telemetry import tell
+from services.provisioner.turn_planner import PreparedTurn, TurnPlanner
 
 _POLL_S: Final = 0.5
 """How late a saga may be that another process made due, or whose time has come."""
@@ -38,7 +38,7 @@ _AWAY_MOST_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunnerLimits:
     """What one worker may do.
 
     Attributes:
@@ -58,8 +58,8 @@ class Runner:
     def __init__(
         self,
         registry: Registry,
-        turns: Turns,
-        limits: Limits,
+        turns: TurnPlanner,
+        limits: RunnerLimits,
         *,
         log: Logger,
     ) -> None:
@@ -72,16 +72,16 @@ class Runner:
             log: Of the service.
         """
         self._registry, self._turns = registry, turns
-        turns.well_again = self._well_again
+        turns.on_recovered = self._well_again
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
         self._log = log
-        self.standing = Standing(registry, log)
+        self.standing = RegistryGuard(registry, log)
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._waking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._more = False
         self._stopping = False
-        self.said: Callable[[], None] = lambda: None
+        self.on_outbox_written: Callable[[], None] = lambda: None
         """Called when something to be published was committed."""
 
     def wake(self) -> None:
@@ -135,15 +135,15 @@ class Runner:
                 await self._registry.write(claim, claim.journal, (), due_in_s=_STOPPED_S, release=True, why=why)
 
     async def _driven(self, claim: Claim) -> None:
-        journal, lines = claim.journal, list[Saying]()
+        journal, lines = claim.journal, list[OutboxMessage]()
         while True:
             now_us = claim.now_us()
             step = await self._next(claim, journal, now_us)
             try:
                 match await self._commit(claim, step, lines, now_us):
-                    case Lost():
+                    case LeaseLost():
                         return
-                    case Newer(written):
+                    case NewerDesired(written):
                         if written:
                             journal, lines = step.turn.journal, []
                         continue
@@ -160,14 +160,14 @@ class Runner:
             journal = settle(step.turn.journal, move, answer, now_us, self._pace)
             lines = self._turns.lines(claim.key, journal, move, answer, now_us)
 
-    async def _next(self, claim: Claim, journal: Journal, now_us: int) -> Step:
+    async def _next(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
         if self._stopping:
-            return Step(Turn(journal, Wait(now_us), ()))
+            return PreparedTurn(Turn(journal, Wait(now_us), ()))
         return await self._turns.next(claim, journal, now_us)
 
     async def _commit(
-        self, claim: Claim, step: Step, lines: list[Saying], now_us: int
-    ) -> Written | Newer | Lost | TenantTaken:
+        self, claim: Claim, step: PreparedTurn, lines: list[OutboxMessage], now_us: int
+    ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         """Write one turn, however long the registry is away; a turn that ends in a wait gives the lease back."""
         turn = step.turn
         began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
@@ -189,14 +189,14 @@ class Runner:
             except RegistryAway as error:
                 self.standing.note(str(error))
                 if self._stopping:
-                    return Lost()
+                    return LeaseLost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
         if step.waits_for is not None and not self._turns.is_away(step.waits_for):
             self._well_again(step.waits_for)  # it came back while this was being written
-        if sayings and (isinstance(result, Written) or result == Newer(written=True)):
+        if sayings and (isinstance(result, Written) or result == NewerDesired(written=True)):
             tell(turn, began_us, self._log)
-            self.said()
+            self.on_outbox_written()
         return result
 
     async def _claim(self, limit: int) -> list[Claim]:
@@ -246,8 +246,8 @@ class Runner:
             self._wake.set()
 
 
-def _saying(outcome: Outcome) -> Saying:
-    return Saying(OUTCOMES.name, outcome.seq, codec.dump(outcome))
+def _saying(outcome: Outcome) -> OutboxMessage:
+    return OutboxMessage(OUTCOMES.name, outcome.seq, codec.dump(outcome))
 
 
 def _due_in_s(wait: Wait, now_us: int) -> float | None:

@@ -7,8 +7,8 @@ greatest.
 import asyncio
 from typing import Final
 
-from services.adapters import metrics
-from services.adapters.registry import Registry, RegistryAway
+from services.adapters.process import metrics
+from services.adapters.registry.registry import Registry, RegistryAway
 
 _EVERY_S: Final = 10.0
 

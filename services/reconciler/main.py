@@ -12,15 +12,16 @@ from typing import Final
 
 from schemas.rights import Service
 from schemas.values import Key
-from services.adapters import clock, health, keyring, logs, metrics
-from services.adapters.kafka import KafkaError
-from services.adapters.reach import in_words
-from services.adapters.rights import RightsWatch
-from services.adapters.settings import Settings, Unusable
-from services.core.due import due, unseen
-from services.core.reconcile import Action, Tenants, braked, is_asked
-from services.reconciler.report import Report
-from services.reconciler.run import Asked, Hands, made, rules_of, run, sight
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reach import in_words
+from services.adapters.kafka.rights import RightsWatch
+from services.adapters.process import clock, health, logs, metrics
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.secrets import keyring
+from services.core.reconcile.recheck_schedule import due, unseen
+from services.core.reconcile.reconcile import Action, Tenants, braked, is_asked
+from services.reconciler.report import RunReport
+from services.reconciler.run import RunRequest, RunResources, made, rules_of, run, sight
 
 TICK_S: Final = 1.0
 """How soon a flag or a second look is noticed."""
@@ -97,13 +98,13 @@ async def _serve(settings: Settings, log: logs.Logger) -> int:
     return 1 if failed else 0
 
 
-async def _loop(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+async def _loop(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
     while True:
         await _tick(hands, state, chance, log)
         await asyncio.sleep(TICK_S)
 
 
-async def _tick(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+async def _tick(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
     """One look at the clock and the view; never raises for what Kafka, Genesys or the disk may do."""
     try:
         await _work(hands, state, chance, log)
@@ -116,12 +117,12 @@ async def _tick(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
         state.fault = ""
 
 
-async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Logger) -> None:
+async def _work(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
     now_s = asyncio.get_running_loop().time()
     tenants = await asyncio.to_thread(hands.view.follow, TAKE_S)
     _show(hands, tenants)
     if now_s >= state.next_run_s:
-        report = await run(hands, Asked())
+        report = await run(hands, RunRequest())
         interval_s = hands.settings.reconcile_interval_s
         if report.unanswered:
             interval_s = min(interval_s, state.again_s)
@@ -135,13 +136,13 @@ async def _work(hands: Hands, state: _State, chance: random.Random, log: logs.Lo
     memory = hands.sights.load()
     if keys := due(tenants, memory, state.looked, rules_of(hands, hands.now_us())):
         state.looked.update(dict.fromkeys(keys, hands.now_us()))
-        _tell(await run(hands, Asked(keys=keys)), log, "due")
+        _tell(await run(hands, RunRequest(keys=keys)), log, "due")
     elif keys := unseen(tenants, memory, state.sighted):
         state.sighted |= keys
         await sight(hands, keys)
 
 
-def _show(hands: Hands, tenants: Tenants) -> None:
+def _show(hands: RunResources, tenants: Tenants) -> None:
     """Sets the gauges from what the state folder says, whichever process of it wrote that."""
     last = hands.sights.last()
     metrics.RECONCILE_STOPPED.set(braked(tenants, hands.sights.load(), hands.now_us()))
@@ -152,7 +153,7 @@ def _show(hands: Hands, tenants: Tenants) -> None:
     metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
 
 
-def _tell(report: Report, log: logs.Logger, occasion: str) -> None:
+def _tell(report: RunReport, log: logs.Logger, occasion: str) -> None:
     for line in report.lines:
         told = log.warning if line.action is Action.UNREAD else log.info
         told("line", key=line.key, action=line.action.value, reason=line.reason)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.values import Key
-from services.core.reconcile import Doubt, Memory, Sight
+from services.core.reconcile.reconcile import Doubt, Memory, Sight
 
 _POLL_S: Final = 0.1
 

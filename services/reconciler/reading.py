@@ -11,10 +11,10 @@ from typing import Final, TypeVar
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Key
-from services.adapters.genesys import Genesys, connections, hosts_for
-from services.adapters.genesys_answers import NoInformation, ServerTrouble
-from services.adapters.settings import Settings
-from services.core.reconcile import questions
+from services.adapters.genesys.answers import NoInformation, ServerTrouble
+from services.adapters.genesys.client import GenesysClient, connections, hosts_for
+from services.adapters.process.settings import Settings
+from services.core.reconcile.reconcile import questions
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Readers:
         self._settings = settings
         self._now_us = now_us
         self._http = connections()
-        self._clients: dict[str, Genesys] = {}
+        self._clients: dict[str, GenesysClient] = {}
         self._gate = asyncio.Semaphore(ORGS_AT_ONCE)
 
     async def close(self) -> None:
@@ -78,12 +78,12 @@ class Readers:
             except NoInformation as none:
                 return none.reason
 
-    def _client(self, organisation: Organisation) -> Genesys:
+    def _client(self, organisation: Organisation) -> GenesysClient:
         known = self._clients.get(organisation.org_id)
         if known is not None and known.organisation == organisation:
             return known
         hosts = hosts_for(organisation, self._settings.genesys_login_url, self._settings.genesys_api_url)
-        known = self._clients[organisation.org_id] = Genesys(organisation, hosts, self._http, now_us=self._now_us)
+        known = self._clients[organisation.org_id] = GenesysClient(organisation, hosts, self._http, now_us=self._now_us)
         return known
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.times import rfc3339
-from services.core.reconcile import Action, Line, Stop
+from services.core.reconcile.reconcile import Action, PlanLine, Stop
 from services.reconciler.memory import LastRun
 
 NO_CREDENTIALS: Final = "organisation file: missing"
@@ -27,7 +27,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RunReport:
     """One run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Report:
 
     dry_run: bool
     read: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[PlanLine, ...]
     refusals: tuple[Refusal, ...]
     published: int
     stopped: Stop | None
@@ -87,7 +87,7 @@ class Report:
         }
 
 
-def last_of(report: Report, before: LastRun, now_us: int) -> LastRun:
+def last_of(report: RunReport, before: LastRun, now_us: int) -> LastRun:
     """Returns what to keep of a whole run that ended now."""
     return LastRun(
         ended_us=now_us,

@@ -15,16 +15,27 @@ from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.topics import RECEIVED, TENANTS, named
 from schemas.values import Key
-from services.adapters import keyring, metrics, organisations
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.settings import Settings, Unusable
-from services.adapters.tenant_view import TenantView
-from services.adapters.topic_state import TopicLook
-from services.core.reconcile import Line, Plan, Rules, Sight, approval_of, compare, remember, seen
-from services.core.topic_table import judge
+from services.adapters.genesys import organisations
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.kafka.tenant_view import TenantView
+from services.adapters.kafka.topic_state import TopicWatcher
+from services.adapters.process import metrics
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.secrets import keyring
+from services.core.delivery.topic_rules import judge
+from services.core.reconcile.reconcile import (
+    PlanLine,
+    ReconcilePlan,
+    ReconcileRules,
+    Sight,
+    approval_of,
+    compare,
+    remember,
+    seen,
+)
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
-from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, Report, last_of
+from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
 
 SOURCE: Final = "/genesys-lifecycle/reconciler"
 LINGER_MS: Final = 5
@@ -34,7 +45,7 @@ _ASK_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class RunResources:
     """What a run works with, made once a process.
 
     Attributes:
@@ -63,7 +74,7 @@ class Hands:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRequest:
     """What a run is asked to do.
 
     Attributes:
@@ -92,7 +103,7 @@ async def run_once(
     orgs: Collection[str] | None = None,
     keys: Collection[Key] | None = None,
     approval: str | None = None,
-) -> Report:
+) -> RunReport:
     """One run over all organisations, or over `orgs` or `keys`: what `lifecycle reconcile --now` does.
 
     Args:
@@ -109,19 +120,19 @@ async def run_once(
     """
     hands = made(settings, now)
     try:
-        return await run(hands, Asked(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
+        return await run(hands, RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
     finally:
         await hands.close()
 
 
-def made(settings: Settings, now_us: Callable[[], int]) -> Hands:
+def made(settings: Settings, now_us: Callable[[], int]) -> RunResources:
     """Make the hands.
 
     Raises:
         Unusable: brokers or key material are missing.
     """
     key = keyring.raw(keyring.material(settings.keyring_file).configuration)
-    return Hands(
+    return RunResources(
         settings=settings,
         configuration_key=key,
         view=TenantView(settings.kafka, settings.topic_prefix),
@@ -132,7 +143,7 @@ def made(settings: Settings, now_us: Callable[[], int]) -> Hands:
     )
 
 
-async def run(hands: Hands, asked: Asked) -> Report:
+async def run(hands: RunResources, asked: RunRequest) -> RunReport:
     """Read, compare, publish, remember; alone in its state folder.
 
     Raises:
@@ -157,7 +168,7 @@ async def run(hands: Hands, asked: Asked) -> Report:
             refusals += failed
             hands.sights.save({**memory, **plan.memory, **written})
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
-        report = Report(
+        report = RunReport(
             dry_run=asked.dry_run,
             read=tuple(sorted(reading.org_id for reading, _ in readings)),
             lines=plan.lines,
@@ -176,7 +187,7 @@ def _wrong_topics(settings: Settings) -> str:
     """Why nothing may be published; empty text when the topic is as the table says. Blocks."""
     table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
     seen = named(TENANTS, settings.topic_prefix)
-    with TopicLook(settings.kafka, table, timeout_s=_ASK_S, only_read={seen}) as looking:
+    with TopicWatcher(settings.kafka, table, timeout_s=_ASK_S, only_read={seen}) as looking:
         found = looking.look()
     return "; ".join(judge(table, found, None).wrong.values())
 
@@ -189,7 +200,7 @@ def _judge_approval(given: str | None, wanted: str | None) -> None:
     raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
 
 
-async def sight(hands: Hands, keys: Collection[Key]) -> None:
+async def sight(hands: RunResources, keys: Collection[Key]) -> None:
     """Look once whether Genesys lists these keys, so that their absence can mean something one day."""
     async with hands.sights.alone():
         known = organisations.load(hands.settings.orgs_dir).known
@@ -199,17 +210,17 @@ async def sight(hands: Hands, keys: Collection[Key]) -> None:
         hands.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
 
 
-def rules_of(hands: Hands, began_us: int, approval: str | None = None) -> Rules:
+def rules_of(hands: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:
     """The rules as they are now, of a run that began then."""
     second_look_us = int(hands.settings.reconcile_second_look_s * 1_000_000)
-    return Rules(began_us, hands.now_us(), second_look_us, hands.configuration_key, approval)
+    return ReconcileRules(began_us, hands.now_us(), second_look_us, hands.configuration_key, approval)
 
 
-async def _tenants(hands: Hands) -> Mapping[Key, Tenant]:
+async def _tenants(hands: RunResources) -> Mapping[Key, Tenant]:
     return await asyncio.to_thread(hands.view.catch_up, VIEW_TIMEOUT_S)
 
 
-def _wanted(known: organisations.Organisations, tenants: Mapping[Key, Tenant], asked: Asked) -> list[str]:
+def _wanted(known: organisations.Organisations, tenants: Mapping[Key, Tenant], asked: RunRequest) -> list[str]:
     if asked.keys is not None:
         return sorted({key.partition(":")[0] for key in asked.keys})
     if asked.orgs is not None:
@@ -219,10 +230,10 @@ def _wanted(known: organisations.Organisations, tenants: Mapping[Key, Tenant], a
 
 
 async def _readings(
-    hands: Hands,
+    hands: RunResources,
     known: organisations.Organisations,
     tenants: Mapping[Key, Tenant],
-    asked: Asked,
+    asked: RunRequest,
 ) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
     wanted = _wanted(known, tenants, asked)
 
@@ -242,7 +253,7 @@ async def _readings(
     return read, refusals
 
 
-async def _publish(hands: Hands, plan: Plan) -> tuple[dict[Key, Sight], list[Refusal]]:
+async def _publish(hands: RunResources, plan: ReconcilePlan) -> tuple[dict[Key, Sight], list[Refusal]]:
     """Write the plan's observations; returns what to remember of those acknowledged, and what was not."""
     if plan.stopped is not None:
         return {}, []
@@ -258,7 +269,7 @@ async def _publish(hands: Hands, plan: Plan) -> tuple[dict[Key, Sight], list[Ref
     return written, failed
 
 
-async def _write(hands: Hands, line: Line, observation: Observed) -> str | None:
+async def _write(hands: RunResources, line: PlanLine, observation: Observed) -> str | None:
     message = codec.encode(
         observation,
         key=line.key,

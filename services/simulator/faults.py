@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.core.calls import Verb
+from services.core.saga.calls import Verb
 
 
 class System(StrEnum):
@@ -25,7 +25,7 @@ class System(StrEnum):
     GENESYS = "genesys"
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What goes wrong. The first seven are for every system, the others for Genesys alone."""
 
     REFUSE = "refuse"
@@ -56,7 +56,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: System
-    fault: Kind
+    fault: FaultKind
     verb: Verb | None = None
     key: str | None = None
     times: int | None = Field(default=None, ge=1)
@@ -82,7 +82,7 @@ class Struck:
     """
 
     wait_s: float = 0.0
-    ending: Kind | None = None
+    ending: FaultKind | None = None
     forgetful: bool = False
 
 
@@ -102,7 +102,7 @@ class Faults:
 
     def add(self, fault: Fault, now_s: float) -> None:
         """Set one more."""
-        timed = fault.fault is not Kind.SLOW and fault.times is None
+        timed = fault.fault is not FaultKind.SLOW and fault.times is None
         self._set.append(_Set(fault, fault.times, now_s + fault.seconds if timed and fault.seconds else None))
 
     def clear(self) -> int:
@@ -119,9 +119,9 @@ class Faults:
             kind = one.fault.fault
             if one.fault.share < 1 and self._chance.random() >= one.fault.share:
                 continue
-            if kind is Kind.SLOW:
+            if kind is FaultKind.SLOW:
                 wait_s += one.fault.seconds or 0.0
-            elif kind is Kind.IGNORE_IDEMPOTENCY:
+            elif kind is FaultKind.IGNORE_IDEMPOTENCY:
                 forgetful = True
             elif ending is None:
                 ending = kind
@@ -133,7 +133,7 @@ class Faults:
     def is_down(self, system: System, key: str, now_s: float) -> bool:
         """Whether nobody answers there at all, whatever is asked; counts nothing."""
         standing = [s for s in self._set if s.left is None and (s.until_s is None or now_s < s.until_s)]
-        down = [s.fault for s in standing if s.fault.fault is Kind.DOWN and s.fault.verb is None]
+        down = [s.fault for s in standing if s.fault.fault is FaultKind.DOWN and s.fault.verb is None]
         return any(fault.means(system, Verb.READ, key) for fault in down)
 
     def _spend(self, one: _Set) -> None:

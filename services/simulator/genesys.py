@@ -20,7 +20,7 @@ _STRANGERS: Final = UUID("c0b5f9a0-77a4-5d06-8f0c-3ba1f1d0f6aa")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class IntegrationChange:
     """What the control API was told; None leaves it as it is."""
 
     tenant_id: str | None = None
@@ -28,7 +28,7 @@ class Change:
     configuration: dict[str, Any] | None = None
 
 
-class Genesys:
+class SimulatedGenesys:
     """Organisations and integrations."""
 
     def __init__(self, memory: Memory, orgs_dir: Path) -> None:
@@ -41,7 +41,7 @@ class Genesys:
         """Organisations by id, with their credentials."""
         return self._memory.table("orgs")
 
-    def change(self, org: str, integration: str, told: Change) -> list[str]:
+    def change(self, org: str, integration: str, told: IntegrationChange) -> list[str]:
         """Create or change an integration; the lifecycle events that this is, in order."""
         self._meet(org)
         before = self.integration(org, integration)

@@ -17,27 +17,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.core.calls import Verb
-from services.simulator.faults import Faults, Kind, System
-from services.simulator.genesys import Genesys, configuration, shown
+from services.core.saga.calls import Verb
+from services.simulator.faults import FaultKind, Faults, System
+from services.simulator.genesys import SimulatedGenesys, configuration, shown
 from services.simulator.wire import abort, form, number
 
 _LIFE_S: Final = 86_400
 _MINTS_PER_MINUTE: Final = 60
 _ERRORS: Final = {
-    Kind.REFUSE: (403, "missing.any.permissions", "Unable to perform the requested action"),
-    Kind.ERROR: (503, "service.unavailable", "The service is unavailable"),
-    Kind.UNAUTHORIZED: (401, "authentication.required", "No authentication bearer token specified"),
+    FaultKind.REFUSE: (403, "missing.any.permissions", "Unable to perform the requested action"),
+    FaultKind.ERROR: (503, "service.unavailable", "The service is unavailable"),
+    FaultKind.UNAUTHORIZED: (401, "authentication.required", "No authentication bearer token specified"),
 }
 
-Answer = Callable[[str, Kind | None], Response]
+Answer = Callable[[str, FaultKind | None], Response]
 """What a resource answers to an organisation, lying as a fault says."""
 
 
 class Api:
     """Tokens, budgets and the routes that use them."""
 
-    def __init__(self, genesys: Genesys, faults: Faults, per_minute: int) -> None:
+    def __init__(self, genesys: SimulatedGenesys, faults: Faults, per_minute: int) -> None:
         self._genesys = genesys
         self._faults = faults
         self._per_minute = per_minute
@@ -87,7 +87,7 @@ class Api:
     async def _one(self, request: Request, show: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
         wanted = request.path_params["id"].lower()
 
-        def answer(org: str, lie: Kind | None) -> Response:
+        def answer(org: str, lie: FaultKind | None) -> Response:
             found = next((row for row in self._told(org, lie) if row["id"] == wanted), None)
             return (
                 _error(404, "not.found", "The requested resource was not found")
@@ -97,9 +97,9 @@ class Api:
 
         return await self._answer(request, answer)
 
-    def _told(self, org: str, lie: Kind | None) -> list[dict[str, Any]]:
+    def _told(self, org: str, lie: FaultKind | None) -> list[dict[str, Any]]:
         rows = self._genesys.listing(org)
-        return [row.get("before") or row for row in rows] if lie is Kind.STALE else rows
+        return [row.get("before") or row for row in rows] if lie is FaultKind.STALE else rows
 
     async def _answer(self, request: Request, answer: Answer, *, org_wide: bool = False) -> Response:
         """Faults, then the token, then its budget, then the answer."""
@@ -110,14 +110,14 @@ class Api:
         struck = self._faults.strike(System.GENESYS, Verb.READ, key, time.monotonic())
         if struck.wait_s:
             await asyncio.sleep(struck.wait_s)
-        if struck.ending in {Kind.DOWN, Kind.LOST_ANSWER}:
+        if struck.ending in {FaultKind.DOWN, FaultKind.LOST_ANSWER}:
             return await abort(request)
-        if struck.ending is Kind.RATE_LIMITED:
+        if struck.ending is FaultKind.RATE_LIMITED:
             return _limited(1)
         if struck.ending in _ERRORS:
             return _error(*_ERRORS[struck.ending])
         if time.monotonic() >= until_s:
-            return _error(*_ERRORS[Kind.UNAUTHORIZED])
+            return _error(*_ERRORS[FaultKind.UNAUTHORIZED])
         if not self._spend(token, self._per_minute):
             return _limited(int(self._spent[token][0] + 60 - time.monotonic()) + 1)
         return answer(org, struck.ending)
@@ -146,11 +146,11 @@ class Api:
         )
 
 
-def _page(rows: list[dict[str, Any]], page: int, size: int, lie: Kind | None) -> dict[str, Any]:
+def _page(rows: list[dict[str, Any]], page: int, size: int, lie: FaultKind | None) -> dict[str, Any]:
     """One page of a listing, as the API shapes it."""
-    total = 0 if lie is Kind.EMPTY else len(rows)
+    total = 0 if lie is FaultKind.EMPTY else len(rows)
     pages = -(-total // size)
-    told = pages - 1 if lie is Kind.MISSING_PAGE else pages
+    told = pages - 1 if lie is FaultKind.MISSING_PAGE else pages
     part = rows[(page - 1) * size : page * size] if page <= told else []
     path = f"/api/v2/integrations?pageSize={size}&pageNumber="
     body = {

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from schemas.values import UUID_PATTERN, TenantId, key_of
 from schemas.webhook_sent import Sent
-from services.adapters.clock import now_us
-from services.simulator.genesys import Change, Genesys
+from services.adapters.process.clock import now_us
+from services.simulator.genesys import IntegrationChange, SimulatedGenesys
 from services.simulator.webhooks import Webhooks
 
 _PATH = "/genesys/control/orgs/{org}/integrations/{id}"
@@ -22,7 +22,7 @@ _METADATA = {"installedBy": "admin@example.com", "source": "marketplace"}
 _SILENT = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL is not set"}, 409)
 
 
-class Wanted(BaseModel):
+class IntegrationBody(BaseModel):
     """The body of a PUT; what is absent stays as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
@@ -47,7 +47,7 @@ class Address(BaseModel):
 class Control:
     """The routes, and the webhooks that follow."""
 
-    def __init__(self, genesys: Genesys, webhooks: Webhooks | None) -> None:
+    def __init__(self, genesys: SimulatedGenesys, webhooks: Webhooks | None) -> None:
         self._genesys = genesys
         self._webhooks = webhooks
 
@@ -65,12 +65,12 @@ class Control:
     async def _change(self, request: Request) -> Response:
         try:
             at = _address(request)
-            wanted = Wanted.model_validate_json(await request.body())
+            wanted = IntegrationBody.model_validate_json(await request.body())
         except ValidationError as error:
             return _invalid(error)
         if wanted.webhook and self._webhooks is None:
             return _SILENT
-        told = Change(wanted.tenant_id, wanted.enabled, wanted.configuration)
+        told = IntegrationChange(wanted.tenant_id, wanted.enabled, wanted.configuration)
         events = self._genesys.change(at.org, at.id, told)
         row = self._genesys.integration(at.org, at.id) or {}
         if wanted.webhook:
@@ -89,10 +89,10 @@ class Control:
         if row is None:
             return JSONResponse({"error": "not_found"}, 404)
         if tell:
-            self._send(row, ["uninstalled"], Wanted())
+            self._send(row, ["uninstalled"], IntegrationBody())
         return JSONResponse({"key": key_of(at.org, at.id), "events": ["uninstalled"]})
 
-    def _send(self, row: dict[str, Any], events: list[str], wanted: Wanted) -> None:
+    def _send(self, row: dict[str, Any], events: list[str], wanted: IntegrationBody) -> None:
         assert self._webhooks is not None, "asked before"
         base = now_us()
         told = [

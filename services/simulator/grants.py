@@ -13,17 +13,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.core.calls import Verb
+from services.core.saga.calls import Verb
 from services.simulator.faults import System
 from services.simulator.wire import arrival, form, serve
-from services.simulator.world import Arrival, Outcome, Reply, World
+from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
 
 _SCOPE = "tenant:"
 _LIFE_S = 86_400
 _BAD_CLIENT = JSONResponse({"error": "invalid_client"}, 401, {"WWW-Authenticate": 'Basic realm="oauth"'})
 
 
-def routes(world: World) -> list[Route]:
+def routes(world: OutsideWorld) -> list[Route]:
     """Token endpoint, revocation endpoint and grants."""
     return [
         Route("/oauth/token", partial(_token, world), methods=["POST"]),
@@ -32,7 +32,7 @@ def routes(world: World) -> list[Route]:
     ]
 
 
-async def _token(world: World, request: Request) -> Response:
+async def _token(world: OutsideWorld, request: Request) -> Response:
     fields = await form(request)
     scope = fields.get("scope", "")
     if not _known_client(request):
@@ -45,7 +45,7 @@ async def _token(world: World, request: Request) -> Response:
     return await serve(request, world, call, partial(_issue, world, scope.removeprefix(_SCOPE), call))
 
 
-def _issue(world: World, name: str, call: Arrival) -> Reply:
+def _issue(world: OutsideWorld, name: str, call: Arrival) -> Reply:
     row = {
         "id": secrets.token_hex(8),
         "name": name,
@@ -57,10 +57,10 @@ def _issue(world: World, name: str, call: Arrival) -> Reply:
         "scope": _SCOPE + name,
     }
     world.memory.put(call.system, name, row)
-    return Reply(200, row, Outcome.DONE)
+    return Reply(200, row, CallOutcome.DONE)
 
 
-async def _revoke(world: World, request: Request) -> Response:
+async def _revoke(world: OutsideWorld, request: Request) -> Response:
     token = (await form(request)).get("token", "")
     if not _known_client(request):
         return _BAD_CLIENT
@@ -70,24 +70,24 @@ async def _revoke(world: World, request: Request) -> Response:
     return await serve(request, world, call, partial(_end, world, token, call))
 
 
-def _end(world: World, token: str, call: Arrival) -> Reply:
+def _end(world: OutsideWorld, token: str, call: Arrival) -> Reply:
     """RFC 7009 section 2.2: a token nobody knows is revoked too."""
     names = [name for name, row in world.memory.table(call.system).items() if row["access_token"] == token]
     for name in names:
         world.memory.put(call.system, name, None)
-    return Reply(200, {}, Outcome.DONE if names else Outcome.ABSENT)
+    return Reply(200, {}, CallOutcome.DONE if names else CallOutcome.ABSENT)
 
 
-async def _grant(world: World, request: Request) -> Response:
+async def _grant(world: OutsideWorld, request: Request) -> Response:
     if not _known_client(request):
         return _BAD_CLIENT
     call = await arrival(request, System.TOKENS, Verb.READ)
     return await serve(request, world, call, partial(_read, world, request.path_params["name"], call))
 
 
-def _read(world: World, name: str, call: Arrival) -> Reply:
+def _read(world: OutsideWorld, name: str, call: Arrival) -> Reply:
     row = world.memory.table(call.system).get(name)
-    return Reply(200, row, Outcome.DONE) if row else Reply(404, {"error": "not_found"}, Outcome.ABSENT)
+    return Reply(200, row, CallOutcome.DONE) if row else Reply(404, {"error": "not_found"}, CallOutcome.ABSENT)
 
 
 def _known_client(request: Request) -> bool:

@@ -10,20 +10,20 @@ from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from services.adapters import health, logs
-from services.adapters.logs import Logger
-from services.adapters.registry import usable
-from services.adapters.settings import Settings, Unusable
+from services.adapters.process import health, logs
+from services.adapters.process.logs import Logger
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.registry.registry import usable
 from services.simulator import grants, objects, rest, truth
 from services.simulator.faults import Faults
-from services.simulator.genesys import Genesys
+from services.simulator.genesys import SimulatedGenesys
 from services.simulator.genesys_api import Api
 from services.simulator.genesys_control import Control
 from services.simulator.memory import Memory
 from services.simulator.proxy import Proxy
 from services.simulator.webhooks import Webhooks
 from services.simulator.wire import Dated, Protocol
-from services.simulator.world import World
+from services.simulator.world import OutsideWorld
 
 _IDLE_S = 75
 """Longer than any client's idle connections: who ends first must be the client."""
@@ -45,7 +45,7 @@ def main(settings: Settings) -> int:
 async def _run(settings: Settings, log: Logger) -> None:
     memory = Memory(settings.state_dir / "simulator.jsonl")
     chance = random.Random()  # noqa: S311 - which calls fail, not a secret
-    world = World(memory, Faults(chance), settings.simulator_latency_s)
+    world = OutsideWorld(memory, Faults(chance), settings.simulator_latency_s)
     webhooks = None
     if settings.simulator_webhook_url:
         webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, log)
@@ -76,8 +76,8 @@ async def _run(settings: Settings, log: Logger) -> None:
         log.info("stopped")
 
 
-def _app(settings: Settings, world: World, webhooks: Webhooks | None) -> Starlette:
-    genesys = Genesys(world.memory, settings.orgs_dir)
+def _app(settings: Settings, world: OutsideWorld, webhooks: Webhooks | None) -> Starlette:
+    genesys = SimulatedGenesys(world.memory, settings.orgs_dir)
     archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
     return Starlette(
         routes=[
@@ -93,7 +93,7 @@ def _app(settings: Settings, world: World, webhooks: Webhooks | None) -> Starlet
     )
 
 
-async def _proxy(settings: Settings, world: World) -> asyncio.Server | None:
+async def _proxy(settings: Settings, world: OutsideWorld) -> asyncio.Server | None:
     """Listen before the tenants' database; None where no database is named.
 
     Raises:

@@ -14,20 +14,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas.values import UUID_PATTERN, key_of
-from services.core.calls import Verb
+from services.core.saga.calls import Verb
 from services.simulator.faults import System
 from services.simulator.wire import abort
-from services.simulator.world import Arrival, Outcome, Reply, World
+from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
 
 _SHAPE: Final = re.compile(rf"({UUID_PATTERN})/({UUID_PATTERN})/g(\d{{1,9}})/([a-z]+(?:\.[a-z]+)*)", re.ASCII)
 
 
-def routes(world: World, folder: Path) -> list[Route]:
+def routes(world: OutsideWorld, folder: Path) -> list[Route]:
     """The store."""
     return [Route("/archive/{path:path}", partial(_object, world, folder), methods=["GET", "PUT"])]
 
 
-async def _object(world: World, folder: Path, request: Request) -> Response:
+async def _object(world: OutsideWorld, folder: Path, request: Request) -> Response:
     found = _SHAPE.fullmatch(request.path_params["path"])
     if found is None:
         return Response(status_code=400 if request.method == "PUT" else 404)
@@ -39,7 +39,7 @@ async def _object(world: World, folder: Path, request: Request) -> Response:
     reply = await world.receive(call, partial(_write, path, body) if verb is Verb.CREATE else partial(_look, path))
     if reply is None:
         return await abort(request)
-    shown = path.read_bytes() if reply.outcome is Outcome.DONE and verb is Verb.READ else b""
+    shown = path.read_bytes() if reply.outcome is CallOutcome.DONE and verb is Verb.READ else b""
     return Response(shown, reply.status)
 
 
@@ -48,8 +48,8 @@ def _write(path: Path, body: bytes) -> Reply:
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(body)
     fresh.replace(path)
-    return Reply(201, None, Outcome.DONE)
+    return Reply(201, None, CallOutcome.DONE)
 
 
 def _look(path: Path) -> Reply:
-    return Reply(200, None, Outcome.DONE) if path.is_file() else Reply(404, None, Outcome.ABSENT)
+    return Reply(200, None, CallOutcome.DONE) if path.is_file() else Reply(404, None, CallOutcome.ABSENT)

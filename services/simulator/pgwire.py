@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from services.core.calls import Verb
+from services.core.saga.calls import Verb
 
 SSL_REQUEST: Final = 80_877_103
 GSS_REQUEST: Final = 80_877_104
@@ -30,7 +30,7 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class PgMessage:
     """One message after the start: its type byte and its body."""
 
     kind: bytes
@@ -70,10 +70,10 @@ async def read_start(reader: StreamReader) -> tuple[int, bytes]:
     return struct.unpack("!I", body[:4])[0], size + body
 
 
-async def read_message(reader: StreamReader) -> Message:
+async def read_message(reader: StreamReader) -> PgMessage:
     """Read one message after the start."""
     head = await reader.readexactly(5)
-    return Message(head[:1], await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4))
+    return PgMessage(head[:1], await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4))
 
 
 def announced(statement: str) -> Announced | None:
@@ -91,4 +91,4 @@ def announced(statement: str) -> Announced | None:
 def error(sqlstate: str, text: str, *, in_transaction: bool = False) -> bytes:
     """An ErrorResponse, and the ReadyForQuery after it."""
     fields = f"SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0".encode()
-    return Message(b"E", fields).raw + Message(b"Z", b"E" if in_transaction else b"I").raw
+    return PgMessage(b"E", fields).raw + PgMessage(b"Z", b"E" if in_transaction else b"I").raw

@@ -12,26 +12,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.core.calls import Verb
-from services.simulator.faults import Kind, Struck, System
+from services.core.saga.calls import Verb
+from services.simulator.faults import FaultKind, Struck, System
 from services.simulator.pgwire import (
     CANCEL_REQUEST,
     GSS_REQUEST,
     SSL_REQUEST,
     Announced,
-    Message,
+    PgMessage,
     announced,
     error,
     read_message,
     read_start,
 )
-from services.simulator.world import Arrival, Outcome, World
+from services.simulator.world import Arrival, CallOutcome, OutsideWorld
 
 _REFUSAL_CLASSES: Final = ("22", "23", "2B", "42")
 _INJECTED: Final = {
-    Kind.REFUSE: ("22023", Outcome.REFUSED),
-    Kind.UNAUTHORIZED: ("28P01", Outcome.REFUSED),
-    Kind.ERROR: ("53300", Outcome.ERROR),
+    FaultKind.REFUSE: ("22023", CallOutcome.REFUSED),
+    FaultKind.UNAUTHORIZED: ("28P01", CallOutcome.REFUSED),
+    FaultKind.ERROR: ("53300", CallOutcome.ERROR),
 }
 _ENDED: Final = (OSError, EOFError, asyncio.IncompleteReadError)
 
@@ -63,21 +63,21 @@ class _Watched:
         return self.call.verb is not Verb.DELETE or not dropped or "DROP SCHEMA" in dropped
 
     @property
-    def committed(self) -> Outcome:
+    def committed(self) -> CallOutcome:
         """What a confirmed COMMIT means: absent when it found nothing to drop or to read."""
         if self.call.verb is Verb.DELETE and "DROP SCHEMA" not in self.tags:
-            return Outcome.ABSENT
+            return CallOutcome.ABSENT
         selected = [tag for tag in self.tags if tag.startswith("SELECT")]
         if self.call.verb is Verb.READ and selected[-1:] == ["SELECT 0"]:
-            return Outcome.ABSENT
-        return Outcome.DONE
+            return CallOutcome.ABSENT
+        return CallOutcome.DONE
 
     @property
-    def unfinished(self) -> Outcome:
+    def unfinished(self) -> CallOutcome:
         """What a transaction that ended without COMMIT means; who rolls back without an error refuses itself."""
         if self.sqlstate is not None:
-            return Outcome.REFUSED if self.sqlstate.startswith(_REFUSAL_CLASSES) else Outcome.ERROR
-        return Outcome.REFUSED if self.rolled_back else Outcome.ERROR
+            return CallOutcome.REFUSED if self.sqlstate.startswith(_REFUSAL_CLASSES) else CallOutcome.ERROR
+        return CallOutcome.REFUSED if self.rolled_back else CallOutcome.ERROR
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class _Session:
 class Proxy:
     """Accepts PostgreSQL clients for one real server."""
 
-    def __init__(self, world: World, target: tuple[str, int]) -> None:
+    def __init__(self, world: OutsideWorld, target: tuple[str, int]) -> None:
         self._world = world
         self._target = target
 
@@ -138,7 +138,7 @@ class Proxy:
             if call is not None and session.watched is None:
                 session.watched = await self._struck(call)
                 ending = session.watched.struck.ending
-                if ending is Kind.DOWN:
+                if ending is FaultKind.DOWN:
                     session.watched.told = True
                     return
                 if ending in _INJECTED:
@@ -171,8 +171,8 @@ class Proxy:
                 elif message.kind == b"C":
                     watched.tags.append(message.text)
                     if message.text == "COMMIT" and watched.decides and not watched.told:
-                        lost = watched.struck.ending is Kind.LOST_ANSWER
-                        self._tell(watched, Outcome.LOST if lost else watched.committed)
+                        lost = watched.struck.ending is FaultKind.LOST_ANSWER
+                        self._tell(watched, CallOutcome.LOST if lost else watched.committed)
                         if lost:
                             return
                 elif message.kind == b"Z" and not session.in_transaction:
@@ -188,14 +188,14 @@ class Proxy:
             self._tell(session.watched, session.watched.unfinished)
             session.watched = None
 
-    def _tell(self, watched: _Watched, outcome: Outcome) -> None:
+    def _tell(self, watched: _Watched, outcome: CallOutcome) -> None:
         """Put the call on the list, once."""
         if not watched.told:
             watched.told = True
             self._world.record(watched.arrival, outcome)
 
 
-async def _answer_error(client: Wire, message: Message, sqlstate: str, *, in_transaction: bool) -> None:
+async def _answer_error(client: Wire, message: PgMessage, sqlstate: str, *, in_transaction: bool) -> None:
     """Answer a statement with an error; of an extended query the rest is skipped up to its Sync."""
     while message.kind not in {b"Q", b"S"}:
         message = await read_message(client[0])

@@ -13,16 +13,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.core.calls import Verb
+from services.core.saga.calls import Verb
 from services.simulator.faults import System
 from services.simulator.wire import abort, arrival, form, serve
-from services.simulator.world import Arrival, Outcome, Reply, World
+from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
 
-_ABSENT = Reply(404, {"error": "not_found"}, Outcome.ABSENT)
+_ABSENT = Reply(404, {"error": "not_found"}, CallOutcome.ABSENT)
 _PATHS = {System.MIDDLEWARE: "/middleware", System.CRM: "/crm", System.SUBSCRIPTIONS: "/subscriptions"}
 
 
-def routes(world: World) -> list[Route]:
+def routes(world: OutsideWorld) -> list[Route]:
     """The routes of the three, each with resources at any depth below its path: the last segment is the name."""
     found = [Route("/crm/{prefix:path}services/oauth2/token", partial(_crm_token, world), methods=["POST"])]
     for system, path in _PATHS.items():
@@ -31,7 +31,7 @@ def routes(world: World) -> list[Route]:
     return found
 
 
-async def _resource(world: World, system: System, request: Request) -> Response:
+async def _resource(world: OutsideWorld, system: System, request: Request) -> Response:
     place: str = request.path_params["name"]
     verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method) or _putting(world, system, place)
     call = await arrival(request, system, verb)
@@ -46,42 +46,42 @@ async def _resource(world: World, system: System, request: Request) -> Response:
     return await serve(request, world, call, effects[request.method])
 
 
-def _putting(world: World, system: System, place: str) -> Verb:
+def _putting(world: OutsideWorld, system: System, place: str) -> Verb:
     """Whether a PUT creates; a connection that moves to another host is changed, for who sets faults or counts."""
     rows = world.memory.table(system)
     moves = system is System.CRM and any(row["id"] == place.rpartition("/")[2] for row in rows.values())
     return Verb.UPDATE if place in rows or moves else Verb.CREATE
 
 
-def _put(world: World, place: str, call: Arrival, desired: bytes) -> Reply:
+def _put(world: OutsideWorld, place: str, call: Arrival, desired: bytes) -> Reply:
     try:
         body = json.loads(desired)
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("enabled"), bool):
-        return Reply(400, {"error": "invalid_request", "detail": "enabled: must be a boolean"}, Outcome.REFUSED)
+        return Reply(400, {"error": "invalid_request", "detail": "enabled: must be a boolean"}, CallOutcome.REFUSED)
     before = world.memory.table(call.system).get(place)
     if before and (before["key"], before["generation"]) != (call.key, call.generation):
-        return Reply(409, {"error": "exists", **before}, Outcome.REFUSED)
+        return Reply(409, {"error": "exists", **before}, CallOutcome.REFUSED)
     name = place.rpartition("/")[2]
     row = {"id": name, "name": name, "key": call.key, "generation": call.generation, "desired": body}
     world.memory.put(call.system, place, row)
-    return Reply(200 if before else 201, row, Outcome.DONE)
+    return Reply(200 if before else 201, row, CallOutcome.DONE)
 
 
-def _get(world: World, place: str, call: Arrival) -> Reply:
+def _get(world: OutsideWorld, place: str, call: Arrival) -> Reply:
     row = world.memory.table(call.system).get(place)
-    return Reply(200, row, Outcome.DONE) if row else _ABSENT
+    return Reply(200, row, CallOutcome.DONE) if row else _ABSENT
 
 
-def _delete(world: World, place: str, call: Arrival) -> Reply:
+def _delete(world: OutsideWorld, place: str, call: Arrival) -> Reply:
     if place not in world.memory.table(call.system):
         return _ABSENT
     world.memory.put(call.system, place, None)
-    return Reply(204, None, Outcome.DONE)
+    return Reply(204, None, CallOutcome.DONE)
 
 
-async def _crm_token(world: World, request: Request) -> Response:
+async def _crm_token(world: OutsideWorld, request: Request) -> Response:
     """The CRM's own OAuth: looks at the client's secret alone. It keeps nothing, so it is in no call list."""
     if world.faults.is_down(System.CRM, unquote(request.headers.get("lifecycle-key", "")), time.monotonic()):
         return await abort(request)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.simulator.faults import Fault, System
-from services.simulator.world import World
+from services.simulator.world import OutsideWorld
 
 Found = dict[str, list[dict[str, Any]]]
 
@@ -28,7 +28,7 @@ SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nsp
 _KEPT: Final = (System.MIDDLEWARE, System.CRM, System.SUBSCRIPTIONS, System.TOKENS)
 
 
-def routes(world: World, database_url: str | None, archive: Path) -> list[Route]:
+def routes(world: OutsideWorld, database_url: str | None, archive: Path) -> list[Route]:
     """Inventory, call list and faults."""
     return [
         Route("/inventory", partial(_inventory, world, database_url, archive)),
@@ -38,7 +38,7 @@ def routes(world: World, database_url: str | None, archive: Path) -> list[Route]
     ]
 
 
-async def _inventory(world: World, database_url: str | None, archive: Path, request: Request) -> Response:
+async def _inventory(world: OutsideWorld, database_url: str | None, archive: Path, request: Request) -> Response:
     key = request.query_params.get("key")
     found: dict[str, Found] = {system: world.exist(system) for system in _KEPT}
     try:
@@ -50,11 +50,11 @@ async def _inventory(world: World, database_url: str | None, archive: Path, requ
     return JSONResponse({s: {k: v for k, v in found[s].items() if key in {None, k}} for s in order})
 
 
-async def _calls(world: World, request: Request) -> Response:
+async def _calls(world: OutsideWorld, request: Request) -> Response:
     return JSONResponse(world.calls(request.query_params.get("key")))
 
 
-async def _add_fault(world: World, request: Request) -> Response:
+async def _add_fault(world: OutsideWorld, request: Request) -> Response:
     try:
         fault = Fault.model_validate_json(await request.body())
     except ValidationError as error:
@@ -64,7 +64,7 @@ async def _add_fault(world: World, request: Request) -> Response:
     return JSONResponse(fault.model_dump(mode="json"), 201)
 
 
-async def _clear_faults(world: World, _: Request) -> Response:
+async def _clear_faults(world: OutsideWorld, _: Request) -> Response:
     return JSONResponse({"cleared": world.faults.clear()})
 
 

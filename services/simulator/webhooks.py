@@ -14,10 +14,10 @@ import httpx2
 
 from schemas import webhook_sent
 from schemas.webhook_sent import Sent
-from services.adapters import keyring
-from services.adapters.clock import now_us
-from services.adapters.logs import Logger
-from services.core.signature import sign
+from services.adapters.process.clock import now_us
+from services.adapters.process.logs import Logger
+from services.adapters.secrets import keyring
+from services.core.delivery.signature import sign
 
 RETRIES: Final = 5
 FIRST_WAIT_S: Final = 1.0

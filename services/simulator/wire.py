@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.adapters.clock import now_us
-from services.core.calls import Verb
+from services.adapters.process.clock import now_us
+from services.core.saga.calls import Verb
 from services.simulator.faults import System
-from services.simulator.world import Arrival, Reply, World
+from services.simulator.world import Arrival, OutsideWorld, Reply
 
 _ABORT = "lifecycle.abort"
 
@@ -86,7 +86,7 @@ async def arrival(request: Request, system: System, verb: Verb) -> Arrival:
     )
 
 
-async def serve(request: Request, world: World, call: Arrival, effect: Callable[[], Reply]) -> Response:
+async def serve(request: Request, world: OutsideWorld, call: Arrival, effect: Callable[[], Reply]) -> Response:
     """Let the world answer one call."""
     reply = await world.receive(call, effect)
     if reply is None:

@@ -13,13 +13,13 @@ from enum import StrEnum
 from typing import Any, Final
 
 from schemas.times import rfc3339
-from services.adapters.clock import now_us
-from services.core.calls import Verb
-from services.simulator.faults import Faults, Kind, System
+from services.adapters.process.clock import now_us
+from services.core.saga.calls import Verb
+from services.simulator.faults import FaultKind, Faults, System
 from services.simulator.memory import Memory
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """What came of a call."""
 
     DONE = "done"
@@ -52,18 +52,18 @@ class Reply:
 
     status: int
     body: Any
-    outcome: Outcome
+    outcome: CallOutcome
 
 
-REFUSED: Final = Reply(422, {"error": "refused"}, Outcome.REFUSED)
-UNAUTHORIZED: Final = Reply(401, {"error": "unauthorized"}, Outcome.REFUSED)
-FAILED: Final = Reply(503, {"error": "unavailable"}, Outcome.ERROR)
-STALE: Final = Reply(409, {"error": "stale_epoch"}, Outcome.REFUSED)
-REUSED: Final = Reply(422, {"error": "idempotency_key_reused"}, Outcome.REFUSED)
-_REPLIES: Final = {Kind.REFUSE: REFUSED, Kind.UNAUTHORIZED: UNAUTHORIZED, Kind.ERROR: FAILED}
+REFUSED: Final = Reply(422, {"error": "refused"}, CallOutcome.REFUSED)
+UNAUTHORIZED: Final = Reply(401, {"error": "unauthorized"}, CallOutcome.REFUSED)
+FAILED: Final = Reply(503, {"error": "unavailable"}, CallOutcome.ERROR)
+STALE: Final = Reply(409, {"error": "stale_epoch"}, CallOutcome.REFUSED)
+REUSED: Final = Reply(422, {"error": "idempotency_key_reused"}, CallOutcome.REFUSED)
+_REPLIES: Final = {FaultKind.REFUSE: REFUSED, FaultKind.UNAUTHORIZED: UNAUTHORIZED, FaultKind.ERROR: FAILED}
 
 
-class World:
+class OutsideWorld:
     """Everything outside: its memory, its faults, its call list."""
 
     def __init__(self, memory: Memory, faults: Faults, latency_s: float) -> None:
@@ -84,18 +84,18 @@ class World:
         struck = self.faults.strike(arrival.system, arrival.verb, arrival.key, time.monotonic())
         if wait_s := self.latency_s + struck.wait_s:
             await asyncio.sleep(wait_s)
-        if struck.ending is Kind.DOWN:
+        if struck.ending is FaultKind.DOWN:
             return None
         if struck.ending in _REPLIES:
             reply = _REPLIES[struck.ending]
             self.record(arrival, reply.outcome)
             return reply
         reply = effect() if struck.forgetful or arrival.verb is Verb.READ else self._once(arrival, effect)
-        lost = struck.ending is Kind.LOST_ANSWER and reply.outcome in {Outcome.DONE, Outcome.ABSENT}
-        self.record(arrival, Outcome.LOST if lost else reply.outcome)
+        lost = struck.ending is FaultKind.LOST_ANSWER and reply.outcome in {CallOutcome.DONE, CallOutcome.ABSENT}
+        self.record(arrival, CallOutcome.LOST if lost else reply.outcome)
         return None if lost else reply
 
-    def record(self, arrival: Arrival, outcome: Outcome) -> None:
+    def record(self, arrival: Arrival, outcome: CallOutcome) -> None:
         """Add one call to the list."""
         entry = {
             "at": rfc3339(now_us()),
@@ -133,8 +133,8 @@ class World:
         if known := self.memory.table("answers").get(answer_id):
             if known["content"] != arrival.content:
                 return REUSED
-            return Reply(known["status"], known["body"], Outcome(known["outcome"]))
+            return Reply(known["status"], known["body"], CallOutcome(known["outcome"]))
         reply = effect()
-        if reply.outcome in {Outcome.DONE, Outcome.ABSENT}:
+        if reply.outcome in {CallOutcome.DONE, CallOutcome.ABSENT}:
             self.memory.put("answers", answer_id, asdict(reply) | {"content": arrival.content})
         return reply

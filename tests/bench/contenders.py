@@ -17,16 +17,16 @@ from typing import Final
 
 from schemas.times import rfc3339
 from services import engines
-from services.adapters import topics
-from services.adapters.clock import now_us
-from services.engines import Engine, child
-from services.engines.kafka import Kafka
+from services.adapters.kafka import topics
+from services.adapters.process.clock import now_us
+from services.engines import Engine, child_process
+from services.engines.kafka import KafkaBroker
 from services.engines.ports import HOST, free_ports
-from tests import compiled
 from tests.bench import deliveries, machine
 from tests.bench.figures import Name
 from tests.bench.machine import Cores
-from tests.eventually import eventually
+from tests.support import compiled
+from tests.support.eventually import eventually
 
 PATH: Final = "/v1/genesys/lifecycle/default"
 PARTITIONS: Final = 4
@@ -78,7 +78,7 @@ def broker(folder: Path) -> Iterator[Broker]:
     """One of our own, on the core that this process is on."""
     environ = {name: value for name, value in os.environ.items() if name not in _NAMED_ELSEWHERE}
     with engines.running(folder, environ, wanted=(Engine.KAFKA,)) as running:
-        assert isinstance(running.kafka, Kafka)
+        assert isinstance(running.kafka, KafkaBroker)
         assert running.kafka.pid is not None
         yield Broker(running.kafka_bootstrap, running.kafka.pid)
 
@@ -152,7 +152,7 @@ def up(starts: Mapping[Name, Start], cores: Cores, folder: Path) -> Iterator[dic
             try:
                 eventually(partial(answers, server.port))
             except AssertionError as error:
-                raise RuntimeError(f"{server.name} does not answer:\n{child.last_lines(log)}") from error
+                raise RuntimeError(f"{server.name} does not answer:\n{child_process.last_lines(log)}") from error
             astray = machine.strays(server.pid, cores.server)
             assert not astray, f"{server.name}: threads {astray} are not on core {cores.server}"
         yield found
@@ -181,6 +181,6 @@ def _start(stack: ExitStack, name: Name, start: Start, folder: Path) -> Server:
     [port] = free_ports(1)
     environ = {key: value.replace("{port}", str(port)) for key, value in start.environ.items()}
     argv = [word.replace("{port}", str(port)) for word in start.argv]
-    started = child.start(argv, env=child.bare(os.environ) | environ, log_path=folder / f"{name}.log")
+    started = child_process.start(argv, env=child_process.bare(os.environ) | environ, log_path=folder / f"{name}.log")
     stack.callback(started.kill)
     return Server(name, port, started.pid, start.beside)

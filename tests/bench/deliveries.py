@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.times import rfc3339
-from services.core.signature import sign
+from services.core.delivery.signature import sign
 
 SECRET = "bench-secret-0123456789-0123456789-abcdef"
 _MARK = "00000000-0000-4000-8000-000000000000"

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from services.engines import child, jars
+from services.engines import child_process, jars
 from services.engines.ports import answers, free_ports
 from tests.bench import deliveries
 from tests.bench.contenders import Start
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 _GUIDE: Final = Path(__file__).with_name("guide").resolve()
 _TOOLS: Final = ("node", "npm", "redis-server")
@@ -40,7 +40,7 @@ def design(folder: Path) -> Iterator[Start]:
     modules = _install()
     [port] = free_ports(1)
     argv = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
-    redis = child.start(argv, env=child.bare(os.environ), log_path=folder / "redis.log")
+    redis = child_process.start(argv, env=child_process.bare(os.environ), log_path=folder / "redis.log")
     try:
         eventually(lambda: answers(port))
         server = ("node", str(_GUIDE / "server.js"), "{port}", str(port), deliveries.SECRET)

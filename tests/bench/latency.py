@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import contenders, latency_gates, machine, produced, report, schedule, stopped, told
 from tests.bench.contenders import Server
 from tests.bench.figures import Name, Stop, Storm

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import deliveries, machine
 from tests.bench.contenders import PATH, Server
 from tests.bench.figures import Slice

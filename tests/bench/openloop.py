@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.times import rfc3339
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench.figures import BROKEN, UNANSWERED
 
 BEGUN: Final = "begun"

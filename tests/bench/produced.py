@@ -17,7 +17,7 @@ from typing import Any, Final
 import confluent_kafka
 
 from schemas.topics import PARTITIONER, RECEIVED, named
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import deliveries, machine
 from tests.bench.contenders import Broker
 from tests.bench.figures import UNANSWERED, Name, Storm

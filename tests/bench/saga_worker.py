@@ -15,12 +15,12 @@ from typing import Any
 import psycopg
 import uvloop
 
-from services.adapters import logs, settings
-from services.core.calls import Absent, Answer, Call, Done, Verb
-from services.provisioner.caller import Hand
-from services.provisioner.kinds.postgres import Postgres
-from services.provisioner.main import Hands, serve
-from tests.saga_world import KINDS, PLAN_TEXT
+from services.adapters.process import logs, settings
+from services.core.saga.calls import Absent, Answer, Call, Done, Verb
+from services.provisioner.caller import StepHandler
+from services.provisioner.kinds.postgres import PostgresKind
+from services.provisioner.main import StepHandlers, serve
+from tests.support.saga_world import KINDS, PLAN_TEXT
 
 
 class AtOnce:
@@ -47,9 +47,9 @@ def _count_statements() -> None:
 async def _run() -> int:
     given = settings.read(os.environ)
     log = logs.configure("provisioner", given.log_level)
-    database = Postgres(settings.required(given, "database_url"))
-    kinds: dict[str, Hand] = dict.fromkeys(KINDS, AtOnce()) | {"postgres": database}
-    status = await serve(given, Hands(kinds, {"oauth": frozenset()}, PLAN_TEXT), log)
+    database = PostgresKind(settings.required(given, "database_url"))
+    kinds: dict[str, StepHandler] = dict.fromkeys(KINDS, AtOnce()) | {"postgres": database}
+    status = await serve(given, StepHandlers(kinds, {"oauth": frozenset()}, PLAN_TEXT), log)
     await database.close()
     told = {"statements": _Counted.statements, "cpu_s": time.process_time()}
     Path(os.environ["STATEMENTS_FILE"]).write_text(json.dumps(told))

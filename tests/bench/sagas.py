@@ -24,12 +24,12 @@ import psycopg
 from psycopg import sql
 
 from services import engines
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from services.engines import Engine
 from tests.bench import report, told
 from tests.bench.verdict import Standing, Verdict, exit_status, quartiles
 from tests.faults.sagas_said import Said
-from tests.provisioner_process import Scene, desired, end, key
+from tests.support.provisioner_process import Scene, desired, end, key
 
 _COMMAND: Final = "bench-sagas"
 _LEAST_SHARE: Final = 0.4

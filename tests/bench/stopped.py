@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.topics import RECEIVED, named
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import contenders, deliveries, machine, schedule, sending
 from tests.bench.contenders import PATH, Broker, Server
 from tests.bench.figures import Name, Stop, Storm
@@ -20,9 +20,9 @@ from tests.bench.latency_gates import STOPPED_CASE
 from tests.bench.machine import Cores
 from tests.bench.openloop import Answers, Plan
 from tests.bench.storms import summed
-from tests.eventually import eventually
-from tests.ingress_process import Reader
-from tests.stopping import stop
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Reader
+from tests.support.stopping import stop
 
 _RATE_PER_S: Final = 500.0
 _CONNECTIONS: Final = 2_000

@@ -19,7 +19,7 @@ import faust
 from faust.types import EventT, StreamT
 
 from schemas.codec import Message
-from services.adapters.kafka import Producer
+from services.adapters.kafka.producer import Producer
 from services.adapters.tables.app import Config, DurableApp, create_app
 from services.adapters.tables.table import DurableTable
 from tests.bench import machine

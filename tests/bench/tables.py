@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import contenders, machine, report, told
 from tests.bench.table_work import KEPT, TABLE, Work
 from tests.bench.verdict import Standing, Verdict, exit_status, in_words, noise, quartiles

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from tests.bench import contenders, express, load, machine, report, told
 from tests.bench.figures import Name, Slice
 from tests.bench.verdict import Gate, Weight, exit_status, judge, refusals

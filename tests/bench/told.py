@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from schemas.times import rfc3339
-from services.adapters.clock import now_us
+from services.adapters.process.clock import now_us
 from services.engines import jars
 from tests.bench import machine, report
 from tests.bench.verdict import Verdict

@@ -8,27 +8,28 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from services.adapters import keyring, logs, settings
-from services.adapters.clock import now_us
+from services.adapters.process import logs, settings
+from services.adapters.process.clock import now_us
+from services.adapters.secrets import keyring
 from services.ingress.app import Application
-from services.ingress.connection import Connection
-from services.ingress.gates import gates
+from services.ingress.endpoints import endpoint_credentials
+from services.ingress.http.asgi_bridge import operations_app
+from services.ingress.http.connection import Connection
 from services.ingress.receive import Receiver
-from services.ingress.site import site
-from services.ingress.telling import Telling
-from services.ingress.writer import Limits, Writer
+from services.ingress.telemetry import Telemetry
+from services.ingress.writer import WriteLimits, Writer
 from tests.bench import bare
-from tests.ingress_site import AtOnce
+from tests.support.ingress_site import AtOnce
 
 
 def unwritten() -> Application:
     """The application."""
     found = settings.read(os.environ)
-    telling = Telling(logs.configure("ingress", "error"))
-    held = gates(keyring.load(found.keyring_file))
-    writer = Writer(AtOnce(), Limits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
+    telling = Telemetry(logs.configure("ingress", "error"))
+    held = endpoint_credentials(keyring.load(found.keyring_file))
+    writer = Writer(AtOnce(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
-    return Application(receiver, site(dict), telling, now_us)
+    return Application(receiver, operations_app(dict), telling, now_us)
 
 
 def connection(**uvicorns: Any) -> Connection:

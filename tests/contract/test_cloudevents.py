@@ -11,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 from schemas import codec, webhook
 from schemas.codec import Message
 from schemas.values import Record
-from tests.samples import KEY, SAMPLES
+from tests.support.samples import KEY, SAMPLES
 
 AT_US = 1_705_329_130_123_456
 

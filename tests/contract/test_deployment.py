@@ -12,11 +12,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from schemas.webhook import BODY_MAX_BYTES
-from services.adapters import health
-from services.adapters.settings import Settings, read
-from services.cli.wiring import SERVICES
-from tests import composed
-from tests.composed import TOP
+from services.adapters.process import health
+from services.adapters.process.settings import Settings, read
+from services.cli.local.wiring import SERVICES
+from tests.support import composed
+from tests.support.composed import TOP
 
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()

@@ -13,8 +13,8 @@ from typing import Final
 import pytest
 
 from schemas.topics import TOPICS
-from services.adapters.settings import Settings
-from tests.named import (
+from services.adapters.process.settings import Settings
+from tests.support.named import (
     SPAN,
     TOP,
     Text,
@@ -45,10 +45,15 @@ _TEST: Final = re.compile(r"\btest_[a-z0-9_]+")
 _SECTION: Final = re.compile(r"\b[Ss]pec(?:ification)?(?:'s)?(?: section| §)? ?§?\d|§\d")
 _LATER: Final = re.compile(r"\b(?:redriv\w*|dlq|console)\b", re.IGNORECASE)
 
-_ENDPOINTS: Final = "services/cli/wiring.py"
+_ENDPOINTS: Final = "services/cli/local/wiring.py"
 """It writes the file of endpoints, in which the place of a console is null."""
 
-OTHERS: Final = ("services/cli/sender.py", "services/cli/topics.py", "services/adapters/topics.py", "services/engines/")
+OTHERS: Final = (
+    "services/cli/sender.py",
+    "services/cli/topics.py",
+    "services/adapters/kafka/topics.py",
+    "services/engines/",
+)
 """They write the command lines of other programs."""
 
 KAFKAS: Final = frozenset({
@@ -213,13 +218,13 @@ def test_nothing_names_a_section_of_a_document_that_is_not_here() -> None:
 
 def test_nothing_that_people_read_names_what_is_not_built() -> None:
     texts = [text for name in documents() for text in lines(name) if '"console": null' not in text.text]
-    for name in python("services/cli/", "services/adapters/settings.py", "schemas/"):
+    for name in python("services/cli/", "services/adapters/process/settings.py", "schemas/"):
         texts += [text for text in strings(name) if name != _ENDPOINTS]
     none(text.says(word) for text in texts for word in _LATER.findall(text.text))
 
 
 def test_every_metric_topic_and_task_that_is_named_exists() -> None:
-    metrics = {text.text for text in strings("services/adapters/metrics.py")}
+    metrics = {text.text for text in strings("services/adapters/process/metrics.py")}
     topics = {topic.name for topic in TOPICS} | {"lifecycle.conf", "lifecycle.call"}
     tasks = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
     wrong = list[str]()

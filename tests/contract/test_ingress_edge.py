@@ -10,11 +10,11 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from services.adapters.clock import now_us
-from services.ingress.date_field import DateField
-from services.ingress.head import HEAD_MAX_BYTES, HEADERS_MAX, TARGET_MAX_BYTES
-from tests.ingress_process import PATH, SECRET, body, head, raw, request
-from tests.ingress_site import Site, statuses
+from services.adapters.process.clock import now_us
+from services.ingress.http.date_field import DateField
+from services.ingress.http.headers import HEAD_MAX_BYTES, HEADERS_MAX, TARGET_MAX_BYTES
+from tests.support.ingress_process import PATH, SECRET, body, head, raw, request
+from tests.support.ingress_site import Site, statuses
 
 PATHS = {"webhook": f"POST {PATH}", "site": "GET /livez", "nowhere": "GET /nowhere", "head": "HEAD /readyz"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from schemas.topics import RECEIVED
-from tests.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
+from tests.support.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
 
 pytestmark = [pytest.mark.engines]
 

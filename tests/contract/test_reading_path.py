@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 WAY = (
     "services/ingress/receive.py",
     "services/ledger/agents.py",
-    "services/core/ledger.py",
+    "services/core/ledger/decisions.py",
     "services/provisioner/intake.py",
     "services/provisioner/runner.py",
 )

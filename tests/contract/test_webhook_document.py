@@ -15,14 +15,14 @@ import pytest
 
 from schemas.topics import RECEIVED
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
-from services.adapters.settings import Settings
-from services.core.freshness import HORIZON_US, WINDOW_US
-from services.core.signature import Secrets, claimed, verify
-from services.ingress import answers
-from services.ingress.head import HEADERS_MAX, TARGET_MAX_BYTES
-from services.ingress.site import site
+from services.adapters.process.settings import Settings
+from services.core.delivery.signature import Secrets, claimed, verify
+from services.core.delivery.timestamp_rule import HORIZON_US, WINDOW_US
+from services.ingress.http import answers
+from services.ingress.http.asgi_bridge import operations_app
+from services.ingress.http.headers import HEADERS_MAX, TARGET_MAX_BYTES
 from tests.faults import fuzz_reference
-from tests.ingress_process import ORG, PATH, SECRET, Ingress, ingress, make_topics
+from tests.support.ingress_process import ORG, PATH, SECRET, Ingress, ingress, make_topics
 
 TOP = Path(__file__).parents[2]
 TEXT = (TOP / "docs" / "webhook.md").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
 
 
 def test_the_paths_it_names_are_served() -> None:
-    paths = {route.path for route in site(dict).routes}  # type: ignore[attr-defined]
+    paths = {route.path for route in operations_app(dict).routes}  # type: ignore[attr-defined]
     assert "/openapi.json" in paths
     assert PATH.replace("default", "{endpoint}") in TEXT
 

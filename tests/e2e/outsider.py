@@ -21,7 +21,7 @@ from typing import Any
 import confluent_kafka
 import psycopg
 
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 _UP_S = 150
 _STOP_S = 30

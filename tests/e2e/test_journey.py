@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import outsider
 from tests.e2e.outsider import Up
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400)]
 

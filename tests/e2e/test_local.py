@@ -14,8 +14,8 @@ import pytest
 from services.cli.exits import Exit
 from tests.e2e import outsider
 from tests.e2e.outsider import Up
-from tests.eventually import eventually
-from tests.terminal import COLUMNS, on_terminal
+from tests.support.eventually import eventually
+from tests.support.terminal import COLUMNS, on_terminal
 from tests.unit.test_cli_commands import lifecycle
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(400)]

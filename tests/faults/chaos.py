@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services import engines
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 from services.cli.exits import Exit as CliExit
 from services.engines import Engine
-from services.engines.kafka import Kafka, Ports
+from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
 from tests.faults.counted import Counted
 from tests.faults.lifecycles import Lifecycles
@@ -30,8 +30,8 @@ from tests.faults.subject import Subject, Verdict
 
 EXPECTED_EXITS = frozenset(
     {
-        *(Exit.UNDELIVERED, Exit.FOREIGN_WRITER, Exit.COORDINATOR, Exit.STALL),
-        *(Exit.METADATA, Exit.CRASHED, Exit.STUCK),
+        *(WorkerExit.UNDELIVERED, WorkerExit.FOREIGN_WRITER, WorkerExit.COORDINATOR, WorkerExit.STALL),
+        *(WorkerExit.METADATA, WorkerExit.CRASHED, WorkerExit.STUCK),
         CliExit.UNREACHABLE,  # at the very start
     }
 )
@@ -39,7 +39,7 @@ EXPECTED_EXITS = frozenset(
 something means that another cure did not."""
 
 
-_STOPPED = frozenset({0, -signal.SIGTERM, Exit.STUCK})
+_STOPPED = frozenset({0, -signal.SIGTERM, WorkerExit.STUCK})
 """Asked to stop: by itself, before it could listen, or by its own hand when it could not in time: a call to a
 coordinator that is just being found again may take Faust longer than a stop may. Nothing is lost by it."""
 
@@ -105,7 +105,7 @@ def schedule(form: Form, draw: random.Random) -> list[Fault]:
 
 
 @contextmanager
-def own_broker(folder: Path) -> Iterator[Kafka]:
+def own_broker(folder: Path) -> Iterator[KafkaBroker]:
     """A broker of this test's own, to be killed."""
     ignored = {"KAFKA_BOOTSTRAP_SERVERS", "LIFECYCLE_ENGINES"}
     environ = {name: value for name, value in os.environ.items() if name not in ignored}
@@ -115,7 +115,7 @@ def own_broker(folder: Path) -> Iterator[Kafka]:
 
 
 @contextmanager
-def own_cluster(folder: Path, size: int) -> Iterator[list[Kafka]]:
+def own_cluster(folder: Path, size: int) -> Iterator[list[KafkaBroker]]:
     """Brokers of this test's own; of several each holds every record."""
     if size == 1:
         with own_broker(folder) as alone:
@@ -126,9 +126,9 @@ def own_cluster(folder: Path, size: int) -> Iterator[list[Kafka]]:
         voters = ",".join(f"{node}@{HOST}:{ports[size + node - 1]}" for node in range(1, size + 1))
         shared = {"controller.quorum.voters": voters, "offsets.topic.replication.factor": str(size)}
         members = [
-            Kafka(
+            KafkaBroker(
                 *(folder / str(node), pattern.java, pattern.jars, os.environ),
-                Ports(clients=ports[node - 1], quorum=ports[size + node - 1]),
+                BrokerPorts(clients=ports[node - 1], quorum=ports[size + node - 1]),
                 {"node.id": str(node), **shared},
                 cluster_id="bGlmZWN5Y2xlLWNsdXN0ZQ",
             )
@@ -136,14 +136,14 @@ def own_cluster(folder: Path, size: int) -> Iterator[list[Kafka]]:
         ]
     try:
         with ThreadPoolExecutor(size) as pool:
-            list(pool.map(Kafka.start, members))
+            list(pool.map(KafkaBroker.start, members))
         yield members
     finally:
         for member in members:
             member.kill()
 
 
-def unleash(subject: Subject, brokers: Sequence[Kafka], folder: Path, seed: int, form: Form) -> Run:
+def unleash(subject: Subject, brokers: Sequence[KafkaBroker], folder: Path, seed: int, form: Form) -> Run:
     """One seed, from empty topics to the verdict."""
     draw = random.Random(seed)
     faults = schedule(form, draw)

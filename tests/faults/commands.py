@@ -33,8 +33,8 @@ from services.cli.exits import Exit
 from services.cli.main import app
 from services.engines import Engine
 from services.engines.ports import free_ports
-from tests.eventually import eventually
-from tests.troubles import Trouble, World, world
+from tests.support.eventually import eventually
+from tests.support.troubles import Trouble, World, world
 
 LIMIT_S: Final = 15.0
 _PATIENCE_S: Final = 90.0
@@ -97,7 +97,7 @@ WHOLE: Final = frozenset({("up",), ("demo",)})
 """They start everything; without a trouble they are not swept, tests/e2e has them."""
 
 _FOREIGN: Final = re.compile(r"^%\d\|", re.MULTILINE)
-_STATUSES: Final = frozenset({*Exit, *table_exits.Exit})
+_STATUSES: Final = frozenset({*Exit, *table_exits.WorkerExit})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from schemas.webhook import BODY_MAX_BYTES, Delivery, Malformed
 from tests.faults import fuzz_reference
 from tests.faults.fuzz_site import BOUND, NOW_US
-from tests.ingress_process import NARROW, PREVIOUS, SECRET
+from tests.support.ingress_process import NARROW, PREVIOUS, SECRET
 
 PATHS: Final = {
     b"/v1/genesys/lifecycle": "default",

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from schemas.times import rfc3339
 from schemas.values import EventType
-from services.core.signature import sign
+from services.core.delivery.signature import sign
 from tests.contract.test_ingress_http import ONE, REFUSED
 from tests.faults.fuzz_site import NOW_US
 from tests.faults.fuzz_subjects import CANARY, SHIFTS_S, Input, read, use
-from tests.ingress_process import ORG, body, raw, request
+from tests.support.ingress_process import ORG, body, raw, request
 
 CORPUS: Final = Path(__file__).with_name("corpus")
 SIZE_MAX_BYTES: Final = 24 * 1024

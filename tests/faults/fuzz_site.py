@@ -16,20 +16,21 @@ from typing import Any, Final, cast
 from uvicorn.server import ServerState
 
 from schemas.codec import Message
-from services.adapters import logs
-from services.adapters.kafka import OnReport, Producer
-from services.core.binding import binding
-from services.core.signature import Secrets
-from services.ingress import app, site
-from services.ingress.answers import TABLE
-from services.ingress.connection import Connection
-from services.ingress.gates import Gate
+from services.adapters.kafka.producer import OnReport, Producer
+from services.adapters.process import logs
+from services.core.delivery.binding import binding
+from services.core.delivery.signature import Secrets
+from services.ingress import app
+from services.ingress.endpoints import EndpointCredentials
+from services.ingress.http import asgi_bridge
+from services.ingress.http.answers import TABLE
+from services.ingress.http.connection import Connection
+from services.ingress.http.request import Request
 from services.ingress.receive import Receiver
-from services.ingress.request import Request
-from services.ingress.telling import Telling
-from services.ingress.writer import Limits, Writer
-from tests.ingress_process import NARROW, ORG, PREVIOUS, SECRET
-from tests.ingress_site import AtOnce, Wire
+from services.ingress.telemetry import Telemetry
+from services.ingress.writer import WriteLimits, Writer
+from tests.support.ingress_process import NARROW, ORG, PREVIOUS, SECRET
+from tests.support.ingress_site import AtOnce, Wire
 
 NOW_US: Final = 1_705_329_130_000_000
 """Where the clock stands: 2024-01-15T14:32:10Z."""
@@ -50,7 +51,7 @@ _ACCEPTED: Final = {
 """Contents of the answers that say that something is durable."""
 
 
-def gates(secret: str = SECRET) -> dict[str, Gate]:
+def gates(secret: str = SECRET) -> dict[str, EndpointCredentials]:
     """The usual endpoint, two that were rotated, and a narrow one."""
     current, previous = secret.encode(), PREVIOUS.encode()
     secrets = {
@@ -59,7 +60,7 @@ def gates(secret: str = SECRET) -> dict[str, Gate]:
         "expired": Secrets(current, previous, NOW_US),
         "narrow": Secrets(NARROW.encode()),
     }
-    return {name: Gate(secrets[name], binding([org], ["*"])) for name, org in BOUND.items()}
+    return {name: EndpointCredentials(secrets[name], binding([org], ["*"])) for name, org in BOUND.items()}
 
 
 class Sender(StrEnum):
@@ -114,7 +115,7 @@ class _Records(AtOnce):
         super().send(topic, message, on_report)
 
 
-class _Showing(Telling):
+class _Showing(Telemetry):
     """Tells of exceptions that became an answer."""
 
     def __init__(self, faults: list[BaseException]) -> None:
@@ -131,9 +132,9 @@ class _Watched(app.Application):
 
     faults: "list[BaseException]"
 
-    def hear(self, request: Request) -> None:
+    def on_headers(self, request: Request) -> None:
         try:
-            super().hear(request)
+            super().on_headers(request)
         except Exception as fault:
             if not _is_about_the_target(fault):
                 self.faults.append(fault)
@@ -158,12 +159,12 @@ class FuzzSite:
         self._loop.set_exception_handler(lambda _, context: self._faults.append(_fault(context)))
         self._gates = gates(secret)
         self._telling = _Showing(self._faults)
-        self._site = site.site(dict)
+        self._site = asgi_bridge.operations_app(dict)
         self._producer, self._writer = self._loop.run_until_complete(self._build())
 
     async def _build(self) -> tuple[_Records, Writer]:
         records = _Records()
-        limits = Limits(10.0, 0.4, 1_000, 1 << 24)
+        limits = WriteLimits(10.0, 0.4, 1_000, 1 << 24)
         return records, Writer(cast("Producer", records), limits, self._telling.unwritten)
 
     def exchange(self, *parts: bytes, sender: Sender = Sender.READS) -> Outcome:
@@ -194,14 +195,14 @@ class FuzzSite:
         for part in parts:
             connection.data_received(part)
             if sender is Sender.WAITS:
-                await _until(lambda: self._writer.owed == 0)
+                await _until(lambda: self._writer.pending == 0)
         owed = connection.eof_received()
         if sender is Sender.CHOKES:
             connection.resume_writing()
         if sender is Sender.LEAVES:
             connection.connection_lost(None)
         stays = owed and sender is not Sender.LEAVES
-        await _until(lambda: self._writer.owed == 0 and (wire.is_closing() or not stays))
+        await _until(lambda: self._writer.pending == 0 and (wire.is_closing() or not stays))
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         if sender is not Sender.LEAVES:
             connection.connection_lost(None)

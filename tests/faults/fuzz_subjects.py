@@ -17,11 +17,11 @@ from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.webhook import BODY_MAX_BYTES, Delivery, Malformed, UnknownEvent
-from services.core.identity import canonical, identify
-from services.core.signature import Secrets, claimed, sign, verify
+from services.core.delivery.signature import Secrets, claimed, sign, verify
+from services.core.ledger.identity import canonical, identify
 from tests.faults import fuzz_http, fuzz_reference
 from tests.faults.fuzz_site import BOUND, NOW_US, FuzzSite, Outcome, Sender
-from tests.ingress_process import NARROW, PREVIOUS, SECRET
+from tests.support.ingress_process import NARROW, PREVIOUS, SECRET
 
 NAMES: Final = {"w": "wire", "b": "body", "s": "signature"}
 CANARY: Final = "Zilpzalp"

@@ -17,7 +17,7 @@ from math import sqrt
 from statistics import fmean, quantiles, variance
 from typing import Final
 
-from services.core.signature import DIGEST_BYTES, Secrets, claimed, sign, verify
+from services.core.delivery.signature import DIGEST_BYTES, Secrets, claimed, sign, verify
 
 THRESHOLD: Final = 4.5
 _KEPT: Final = 0.9

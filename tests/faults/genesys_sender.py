@@ -17,7 +17,7 @@ from typing import Any
 
 from schemas.times import rfc3339
 from schemas.values import EventType
-from tests.ingress_process import Line, body, now_us, raw, request
+from tests.support.ingress_process import Line, body, now_us, raw, request
 
 TIMEOUT_S = 3.0
 RETRIES = 5

@@ -16,7 +16,7 @@ import confluent_kafka
 from schemas.dead_letter import DeadLetter
 from schemas.times import rfc3339
 from tests.faults.genesys_sender import Attempt, Kind
-from tests.ingress_process import headers_of, key
+from tests.support.ingress_process import headers_of, key
 
 _ALLOWED = {
     Kind.USUAL: {0, 200, 503},

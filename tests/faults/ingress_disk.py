@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.eventually import eventually
-from tests.ingress_process import Ingress
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress
 
 _SYNCS = "fsync,fdatasync"
 

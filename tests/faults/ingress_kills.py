@@ -23,15 +23,15 @@ from functools import partial
 from pathlib import Path
 
 from schemas.topics import DEAD_LETTERS, RECEIVED
-from services.engines.kafka import Kafka
+from services.engines.kafka import KafkaBroker
 from services.engines.ports import free_ports
-from tests.eventually import eventually
 from tests.faults.chaos import own_broker
 from tests.faults.genesys_sender import Sender
 from tests.faults.ingress_checker import Verdict, judge
 from tests.faults.ingress_world import DEPTH
-from tests.ingress_process import Ingress, ingress, make_topics, unborn
-from tests.stopping import stop
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, ingress, make_topics, unborn
+from tests.support.stopping import stop
 
 _SENDERS = 24
 _PAUSE_S = 0.04
@@ -96,7 +96,7 @@ def schedule(cycles: int, draw: random.Random) -> list[Cycle]:
 class Broker:
     """Goes away and comes back beside the cycles; one absence after the other."""
 
-    kafka: Kafka
+    kafka: KafkaBroker
     counted: Counter[Away] = field(default_factory=Counter)
     _last: threading.Thread | None = None
 
@@ -181,7 +181,7 @@ def sending(port: int, draw: random.Random) -> Iterator[list[Sender]]:
             thread.join()
 
 
-def play(kafka: Kafka, folder: Path, planned: Sequence[Cycle], seed: int) -> Run:
+def play(kafka: KafkaBroker, folder: Path, planned: Sequence[Cycle], seed: int) -> Run:
     """All cycles, the healing and the judgement.
 
     Args:

@@ -11,15 +11,15 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]  # re-exported without `as`
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, Topic, named
-from services.adapters import topics
-from services.adapters.kafka import KafkaError
-from services.core.breaker import FAILURES
-from services.engines.kafka import Kafka
-from tests.eventually import eventually
+from services.adapters.kafka import topics
+from services.adapters.kafka.producer import KafkaError
+from services.core.delivery.kafka_breaker import FAILURES
+from services.engines.kafka import KafkaBroker
 from tests.faults.genesys_sender import Attempt, attempt, together
 from tests.faults.ingress_checker import judge
-from tests.ingress_process import Ingress, body, ingress, raw
-from tests.stopping import stop
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, body, ingress, raw
+from tests.support.stopping import stop
 
 DEPTH = "lifecycle_ingress_spool_records"
 OLDEST_S = "lifecycle_ingress_spool_oldest_seconds"
@@ -33,7 +33,7 @@ BREAKER = "lifecycle_ingress_breaker"
 class World:
     """A broker, and the folder of the ingresses before it."""
 
-    broker: Kafka
+    broker: KafkaBroker
     prefix: str
     folder: Path
 
@@ -82,7 +82,7 @@ class World:
 
 
 @contextlib.contextmanager
-def world_of(broker: Kafka, prefix: str, folder: Path) -> Iterator[World]:
+def world_of(broker: KafkaBroker, prefix: str, folder: Path) -> Iterator[World]:
     """Topics of its own; the broker goes on afterwards."""
     eventually(lambda: _has_topics(broker, prefix))
     whole = World(broker, prefix, folder)
@@ -92,7 +92,7 @@ def world_of(broker: Kafka, prefix: str, folder: Path) -> Iterator[World]:
         whole.go_on()
 
 
-def _has_topics(broker: Kafka, prefix: str) -> bool:
+def _has_topics(broker: KafkaBroker, prefix: str) -> bool:
     """A broker that has just stood still is let in again meanwhile, and forgets who asked it."""
     with contextlib.suppress(KafkaError, TimeoutError):
         topics.apply({"bootstrap.servers": broker.bootstrap}, prefix=prefix, partitions=4, replication=1, timeout_s=5)

@@ -16,11 +16,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.cli.demo import world
-from services.cli.scene import Scene
+from services.cli.demo.demo import world
+from services.cli.demo.scene import Scene
+from services.cli.demo.stories.burst import burst
+from services.cli.local.stack import Stack, stack
 from services.cli.show import say
-from services.cli.stack import Stack, stack
-from services.cli.stories.burst import burst
 
 _VICTIMS = ("ledger", "provisioner")
 _PAUSE_S = (0.3, 4.0)

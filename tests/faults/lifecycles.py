@@ -21,12 +21,13 @@ from schemas.rows import StageRow, TenantRow
 from schemas.times import instant, rfc3339
 from schemas.topics import AUDIT, DESIRED, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from schemas.values import EventType
-from services.adapters import keyring as keyring_file
-from services.core.ledger import Place, Rules, conclude, receive
-from services.core.views import tenant
+from services.adapters.secrets import keyring as keyring_file
+from services.core.ledger.decisions import conclude, receive
+from services.core.ledger.journal import RecordPosition
+from services.core.ledger.projections import ProjectionRules, tenant
 from tests.faults import records
 from tests.faults.subject import Command, Verdict
-from tests.ledger_process import PARTITIONS, LedgerBench, body, new_key, now_us
+from tests.support.ledger_process import PARTITIONS, LedgerBench, body, new_key, now_us
 
 _KEYS = 120
 _DUPLICATES = 0.25
@@ -175,7 +176,7 @@ class Lifecycles:
         named_by = {EVENTS: "uid", DESIRED: "version", AUDIT: "id"}
         for partition, offset, at_us, spoken, raw in inputs:
             key = spoken.decode()
-            place = Place(RECEIVED.name, partition, offset, at_us)
+            place = RecordPosition(RECEIVED.name, partition, offset, at_us)
             decision = receive(rows.get(key), None, webhook.parse(raw), place, rules)
             if isinstance(decision.row, TenantRow):
                 rows[key] = decision.row
@@ -185,7 +186,7 @@ class Lifecycles:
                     told[output.topic][key][body[named_by[output.topic]]] = output.message.value
         for partition, offset, at_us, spoken, raw in outcomes:
             key, outcome = spoken.decode(), codec.decode(Outcome, raw)
-            place = Place(OUTCOMES.name, partition, offset, at_us)
+            place = RecordPosition(OUTCOMES.name, partition, offset, at_us)
             decision = conclude(rows.get(key), stages.get(key), outcome, place, rules)
             if isinstance(decision.row, StageRow):
                 stages[key] = decision.row
@@ -224,10 +225,10 @@ class Lifecycles:
             if shown != due.view:
                 yield f"{key}: shown {shown!r}, expected {due.view!r}"
 
-    def _rules(self) -> Rules:
+    def _rules(self) -> ProjectionRules:
         found = keyring_file.material(self.folder / "keyring.json")
         identity, configuration, audit = map(keyring_file.raw, (found.identity, found.configuration, found.audit[0]))
-        return Rules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"))
+        return ProjectionRules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"))
 
     def _outcome(self, key: str, draw: random.Random) -> codec.Message:
         """The next outcome of a key, or one that was told before."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from services.engines import child
-from services.engines.kafka import Kafka
+from services.engines import child_process
+from services.engines.kafka import KafkaBroker
 from tests.faults.subject import Subject
 
 EMPTY_DISK = 0.35
@@ -50,7 +50,7 @@ class Nemesis:
     """
 
     subject: Subject
-    brokers: Sequence[Kafka]
+    brokers: Sequence[KafkaBroker]
     folder: Path
     environ: Mapping[str, str]
     draw: random.Random
@@ -58,7 +58,7 @@ class Nemesis:
     workers: int = 2
     exits: Counter[int] = field(default_factory=Counter)
     diary: list[str] = field(default_factory=list)
-    _workers: dict[str, child.Child] = field(default_factory=dict)
+    _workers: dict[str, child_process.Child] = field(default_factory=dict)
     _disks: Counter[str] = field(default_factory=Counter)
 
     def begin(self) -> None:
@@ -116,7 +116,7 @@ class Nemesis:
         disk = self.folder / f"disk-{name}-{self._disks[name]}"
         log = self.folder / f"worker-{name}.log"
         command = self.subject.worker(disk)
-        self._workers[name] = child.start(command.argv, env={**self.environ, **command.environ}, log_path=log)
+        self._workers[name] = child_process.start(command.argv, env={**self.environ, **command.environ}, log_path=log)
 
     def _killed(self, name: str) -> None:
         """End a worker; one that had ended itself just before is counted with those that did."""

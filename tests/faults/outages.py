@@ -26,8 +26,8 @@ from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
 from services import engines
 from services.engines import Engine
-from tests.provisioner_process import desired, end, gone
-from tests.provisioner_stage import Stage, exists, staged
+from tests.support.provisioner_process import desired, end, gone
+from tests.support.provisioner_stage import Stage, exists, staged
 
 FAULTS: Final[Mapping[str, Mapping[str, float]]] = {
     "error": {},

@@ -6,7 +6,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without `as`
 
 from schemas.topics import RECORD_MAX_BYTES
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 _QUIET: dict[str, str | int | float | bool] = {"log_level": 0}
 

@@ -14,7 +14,7 @@ from faust.types import TP
 
 from services.adapters.tables import watchdog
 from services.adapters.tables.app import DurableApp
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 
 Sabotage = Callable[[DurableApp, str], None]
 
@@ -66,7 +66,7 @@ def late(app: DurableApp, topic: str) -> None:
     async def look() -> None:
         while not app.in_recovery:
             if not app.rebalancing or app.tables.actives_ready:
-                app.end(Exit.UNEXPECTED, "it works in the middle of a rebalance")
+                app.end(WorkerExit.UNEXPECTED, "it works in the middle of a rebalance")
             await asyncio.sleep(0.005)
 
     real, app.taken = app.taken, taken

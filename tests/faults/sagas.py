@@ -24,12 +24,12 @@ from psycopg import sql
 from schemas.outcome import State
 from schemas.tenant import Desired
 from services import engines
-from services.core.plan import schema_name
+from services.core.saga.plan import schema_name
 from services.engines import Engine
 from tests.faults.sagas_said import Said
-from tests.outside import Outside
-from tests.provisioner_process import Scene, desired, end, gone, key, shut
-from tests.provisioner_stage import SYSTEMS, staged
+from tests.support.outside import Outside
+from tests.support.provisioner_process import Scene, desired, end, gone, key, shut
+from tests.support.provisioner_stage import SYSTEMS, staged
 
 
 @dataclass

@@ -12,7 +12,7 @@ from schemas.codec import decode
 from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
 from schemas.topics import OUTCOMES, named
-from tests.provisioner_process import Scene
+from tests.support.provisioner_process import Scene
 
 
 class Said:

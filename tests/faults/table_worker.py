@@ -14,8 +14,8 @@ from pathlib import Path
 from faust.types import EventT, StreamT
 
 from schemas.codec import Message
-from services.adapters import logs
-from services.adapters.kafka import Producer
+from services.adapters.kafka.producer import Producer
+from services.adapters.process import logs
 from services.adapters.tables.app import Agent, Config, DurableApp, create_app
 from services.adapters.tables.table import DurableTable
 from services.adapters.tables.worker import run

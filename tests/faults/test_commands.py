@@ -9,7 +9,7 @@ import pytest
 
 from services.cli.exits import Exit
 from tests.faults.commands import NEEDS, WHOLE, Call, calls, commands, sweep, told
-from tests.troubles import Trouble, World, world
+from tests.support.troubles import Trouble, World, world
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_sweep_knows_every_command_of_the_program() -> None:
 
 
 def test_every_exit_status_is_in_the_documents_with_one_meaning() -> None:
-    from services.adapters.tables.exits import Exit as TableExit
+    from services.adapters.tables.exits import WorkerExit as TableExit
 
     root = Path(__file__).parents[2]
     documented = (root / "docs" / "exit-statuses.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.faults.fuzz import shrunk
 from tests.faults.fuzz_inputs import Changing, seeds
 from tests.faults.fuzz_site import NOW_US, answers_in
 from tests.faults.fuzz_subjects import NAMES, Input, Subjects, read, use
-from tests.ingress_process import body, raw
+from tests.support.ingress_process import body, raw
 
 DATE = b"date: Mon, 15 Jan 2024 14:32:10 GMT\r\n"
 OK = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-length: 2\r\n\r\n{}"

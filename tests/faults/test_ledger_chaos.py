@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.kafka import Kafka
+from services.engines.kafka import KafkaBroker
 from tests.faults.chaos import SHORT, own_broker, unleash
 from tests.faults.lifecycles import Lifecycles
 
@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     with own_broker(tmp_path_factory.mktemp("broker")) as own:
         yield own
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
-def test_the_log_says_what_nobodys_death_could_have_changed(seed: int, broker: Kafka, tmp_path: Path) -> None:
+def test_the_log_says_what_nobodys_death_could_have_changed(seed: int, broker: KafkaBroker, tmp_path: Path) -> None:
     subject = Lifecycles(broker.bootstrap, f"s{seed}-", SHORT.session_s, tmp_path)
     run = unleash(subject, [broker], tmp_path, seed, SHORT)
     print(run)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.outages import environment, play
-from tests.provisioner_process import end
-from tests.provisioner_stage import Stage, staged
+from tests.support.provisioner_process import end
+from tests.support.provisioner_stage import Stage, staged
 
 
 @pytest.fixture

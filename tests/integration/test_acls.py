@@ -22,12 +22,12 @@ from psycopg import sql
 
 from schemas.rights import Operation, Resource, Right, Service, rights
 from schemas.topics import DESIRED, EVENTS, LOOKS_GROUP, RECEIVED, TENANTS
-from services.adapters import tenant_view
-from services.adapters.tables.exits import Exit as Ended
+from services.adapters.kafka import tenant_view
+from services.adapters.tables.exits import WorkerExit as Ended
 from services.cli.exits import Exit
-from tests.eventually import eventually
-from tests.guarded_broker import Guarded, guarded_broker
-from tests.guarded_services import CUSTOMER, RUNNING, SIMULATOR, Installation
+from tests.support.eventually import eventually
+from tests.support.guarded_broker import Guarded, guarded_broker
+from tests.support.guarded_services import CUSTOMER, RUNNING, SIMULATOR, Installation
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -12,15 +12,15 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.saga import Phase
-from services.adapters import logs
-from services.adapters.http import Client, resolve
-from services.adapters.sealing import Sealer
-from services.core.calls import Answer
+from services.adapters.http_client import HttpClient, resolve
+from services.adapters.process import logs
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.calls import Answer
 from services.provisioner.caller import Caller
-from services.provisioner.kinds.http import Http
+from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.answering import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
-from tests.saga_driver import Saga, plans
+from tests.support.answering import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
+from tests.support.saga_driver import Saga, plans
 
 KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 LONG_US: Final = 1_000 * 10**6
@@ -36,8 +36,10 @@ def system() -> Iterator[System]:
 async def _saga(system: System, origin: str) -> AsyncIterator[Saga]:
     plan = f'[[step]]\nname = "crm"\nkind = "http"\nundo = "reverse"\nurl_from = "{origin}"\n'
     url = system.url if origin == "operator" else "{configuration.crmEndpoint}"
-    async with Client(connections=4) as client:
-        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": system.url}))
+    async with HttpClient(connections=4) as client:
+        kind = HttpKind(
+            Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": system.url})
+        )
         log = logs.configure("test", "critical")
         caller = Caller({"http": kind}, {}, Sealer([SecretStr("x" * 40)]), b"k" * 32, log)
         yield Saga(KEY, caller, plans(f'{plan}url = "{url}"\n', "http"), until_us=LONG_US)

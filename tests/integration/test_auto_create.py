@@ -9,33 +9,33 @@ from confluent_kafka import Producer
 
 from schemas.codec import Message
 from schemas.topics import DEAD_LETTERS, RECEIVED, TENANTS, TOPICS
-from services.adapters import history, tenant_view, topics
-from services.adapters.audit_trail import AuditTrail
-from services.adapters.consumer import Consumer
-from services.adapters.kafka import KafkaError
-from services.adapters.kafka import Producer as OurProducer
-from services.adapters.tables.exits import Exit
-from services.engines import child
-from services.engines.kafka import Kafka
-from tests.eventually import eventually
+from services.adapters.kafka import reader, tenant_view, topics
+from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.kafka.group_consumer import Consumer
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.producer import Producer as OurProducer
+from services.adapters.tables.exits import WorkerExit
+from services.engines import child_process
+from services.engines.kafka import KafkaBroker
 from tests.faults import records
 from tests.faults.counted import Counted
-from tests.ingress_process import Ingress, body, ingress, key, make_topics
-from tests.ledger_process import keyring
-from tests.own_broker import AUTO_CREATE, drop, own_broker, topics_of
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, body, ingress, key, make_topics
+from tests.support.ledger_process import keyring
+from tests.support.own_broker import AUTO_CREATE, drop, own_broker, topics_of
 from tests.unit.test_cli_commands import lifecycle
 
 pytestmark = pytest.mark.engines
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     with own_broker(tmp_path_factory.mktemp("auto"), **AUTO_CREATE) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(broker: Kafka) -> Iterator[None]:
+def _nothing_is_left(broker: KafkaBroker) -> Iterator[None]:
     yield
     drop(broker, *topics_of(broker))
 
@@ -45,7 +45,7 @@ def _kafka_said(running: Ingress) -> str:
     return said
 
 
-def made_by_asking(broker: Kafka, *names: str) -> None:
+def made_by_asking(broker: KafkaBroker, *names: str) -> None:
     """What another program does that asks for topics that are not there: one partition, the broker's settings."""
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for name in names:
@@ -53,7 +53,7 @@ def made_by_asking(broker: Kafka, *names: str) -> None:
     eventually(lambda: topics_of(broker) >= set(names))
 
 
-def test_an_ingress_without_topics_takes_nothing_and_creates_nothing(broker: Kafka, tmp_path: Path) -> None:
+def test_an_ingress_without_topics_takes_nothing_and_creates_nothing(broker: KafkaBroker, tmp_path: Path) -> None:
     with ingress(broker.bootstrap, "", tmp_path) as running:
         eventually(lambda: f"{RECEIVED.name}: no such topic" in _kafka_said(running))
         assert running.get("/readyz").status == 503
@@ -66,7 +66,7 @@ def test_an_ingress_without_topics_takes_nothing_and_creates_nothing(broker: Kaf
         assert running.post(body(event="upgraded")).status == 200
 
 
-def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: Kafka, tmp_path: Path) -> None:
+def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: KafkaBroker, tmp_path: Path) -> None:
     made_by_asking(broker, RECEIVED.name, DEAD_LETTERS.name)
     with ingress(broker.bootstrap, "", tmp_path) as running:
         said = eventually(lambda: _kafka_said(running))
@@ -80,7 +80,7 @@ def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: Kafka, tmp
 
 
 def test_one_partition_too_few_is_seen_by_what_the_operator_says_or_by_the_other_topic(
-    broker: Kafka, tmp_path: Path
+    broker: KafkaBroker, tmp_path: Path
 ) -> None:
     right = {"message.timestamp.type": "LogAppendTime"}
     records.create(broker.bootstrap, {RECEIVED.name: right}, 1)
@@ -92,7 +92,7 @@ def test_one_partition_too_few_is_seen_by_what_the_operator_says_or_by_the_other
         assert "1 partition, not 12" in eventually(lambda: _kafka_said(running))
 
 
-def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: Kafka, tmp_path: Path) -> None:
+def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: KafkaBroker, tmp_path: Path) -> None:
     make_topics(broker.bootstrap, "")
     with ingress(broker.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
         assert running.post(body()).said == {"status": "queued"}
@@ -109,11 +109,11 @@ def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: Kafka,
         assert key(kept).encode() in {record.key() for record in running.records(RECEIVED)}
 
 
-def test_no_client_of_ours_creates_a_topic_by_asking_for_it(broker: Kafka, tmp_path: Path) -> None:
+def test_no_client_of_ours_creates_a_topic_by_asking_for_it(broker: KafkaBroker, tmp_path: Path) -> None:
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     for read in (
-        lambda: list(history.present(config, [RECEIVED.name])),
-        lambda: history.last(config, RECEIVED.name),
+        lambda: list(reader.present(config, [RECEIVED.name])),
+        lambda: reader.last(config, RECEIVED.name),
         lambda: tenant_view.read(config, "", timeout_s=5),
     ):
         with pytest.raises(KafkaError, match="no such topic"):
@@ -128,7 +128,7 @@ async def _read(consumer: Consumer) -> None:
         await consumer.batch(10, 0.5)
 
 
-async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: Kafka) -> None:
+async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: KafkaBroker) -> None:
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     producer = OurProducer(config, linger_ms=1, timeout_ms=2_000)
     with pytest.raises(KafkaError):
@@ -144,7 +144,7 @@ async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: Kafk
     assert topics_of(broker) == set()
 
 
-def test_services_and_commands_create_nothing(broker: Kafka, tmp_path: Path) -> None:
+def test_services_and_commands_create_nothing(broker: KafkaBroker, tmp_path: Path) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "KEYRING_FILE": str(keyring(tmp_path / "keyring.json"))}
     done = lifecycle("ledger", cwd=tmp_path, **environ)
     assert (done.returncode, "no such topic" in done.stderr) == (2, True)
@@ -153,10 +153,12 @@ def test_services_and_commands_create_nothing(broker: Kafka, tmp_path: Path) -> 
     assert topics_of(broker) == set()
 
 
-def test_a_table_worker_whose_changelog_is_gone_does_not_create_it(broker: Kafka, tmp_path: Path) -> None:
+def test_a_table_worker_whose_changelog_is_gone_does_not_create_it(broker: KafkaBroker, tmp_path: Path) -> None:
     counted = Counted(broker.bootstrap, "", 3.0)
     counted.prepare()
     drop(broker, "chaos-seen-changelog")
-    worker = child.start(counted.worker(tmp_path / "disk").argv, env=dict(os.environ), log_path=tmp_path / "worker.log")
-    assert worker.wait(60) == Exit.METADATA, child.last_lines(worker.log_path)
+    worker = child_process.start(
+        counted.worker(tmp_path / "disk").argv, env=dict(os.environ), log_path=tmp_path / "worker.log"
+    )
+    assert worker.wait(60) == WorkerExit.METADATA, child_process.last_lines(worker.log_path)
     assert "chaos-seen-changelog" not in topics_of(broker)

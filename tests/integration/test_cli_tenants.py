@@ -16,13 +16,13 @@ from schemas.outcome import Outcome
 from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, OUTCOMES, TENANTS, Topic, named
 from schemas.values import EventType, Record, Source
-from services.adapters import topics
-from services.adapters.clock import now_us
-from services.cli import keys
+from services.adapters.kafka import topics
+from services.adapters.process.clock import now_us
+from services.cli import keyring_contents
 from services.cli.exits import Exit
 from tests.faults import records
-from tests.genesys_worlds import tenant
-from tests.terminal import COLUMNS, on_terminal
+from tests.support.genesys_worlds import tenant
+from tests.support.terminal import COLUMNS, on_terminal
 from tests.unit.test_cli_commands import lifecycle
 
 pytestmark = pytest.mark.engines
@@ -48,7 +48,7 @@ class Cluster:
             "ORGS_DIR": str(folder / "orgs"),
             "STATE_DIR": str(folder),
         }
-        keys.init(folder / "keyring.json")
+        keyring_contents.init(folder / "keyring.json")
         topics.apply({"bootstrap.servers": bootstrap}, prefix=prefix, partitions=2, replication=1)
         self._producer = records.producer(bootstrap)
         now = now_us()

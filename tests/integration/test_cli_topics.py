@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.topics import EVENTS, RECEIVED, TOPICS, Topic, named
 from tests.faults import records
-from tests.own_broker import set_to
+from tests.support.own_broker import set_to
 from tests.unit.test_cli_commands import lifecycle
 
 pytestmark = pytest.mark.engines

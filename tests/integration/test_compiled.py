@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import compiled
+from tests.support import compiled
 
 pytestmark = [pytest.mark.engines, pytest.mark.long]
 

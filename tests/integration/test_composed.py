@@ -19,11 +19,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.cli.wiring import SERVICES
-from services.engines import child
+from services.cli.local.wiring import SERVICES
+from services.engines import child_process
 from services.engines.ports import HOST, free_ports
-from tests import composed
-from tests.eventually import eventually
+from tests.support import composed
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
@@ -40,7 +40,7 @@ class Composed:
     places: Mapping[str, str]
     ports: Mapping[str, int]
     prefix: str
-    running: dict[str, child.Child] = field(default_factory=dict)
+    running: dict[str, child_process.Child] = field(default_factory=dict)
 
     def environment(self, service: str) -> dict[str, str]:
         given = composed.environment(service, {"POSTGRES_PASSWORD": PASSWORD})
@@ -60,11 +60,11 @@ class Composed:
     def start(self, service: str) -> None:
         argv = (sys.executable, "-m", "services.cli.main", *composed.services()[service]["command"])
         log = self.folder / f"{service}.log"
-        self.running[service] = child.start(argv, env=self.environment(service), log_path=log, cwd=composed.TOP)
+        self.running[service] = child_process.start(argv, env=self.environment(service), log_path=log, cwd=composed.TOP)
 
     def is_well(self, service: str) -> bool:
         """True if the health check of the container would say so."""
-        assert self.running[service].poll() is None, child.last_lines(self.folder / f"{service}.log")
+        assert self.running[service].poll() is None, child_process.last_lines(self.folder / f"{service}.log")
         page = composed.services()[service]["healthcheck"]["test"][-1]
         argv = (sys.executable, str(composed.TOP / "deploy" / "alive.py"), page)
         return subprocess.run(argv, env=self.environment(service), timeout=30, check=False).returncode == 0

@@ -10,11 +10,11 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from services.adapters.consumer import Consumer, OffsetLoss, guarded
-from services.adapters.kafka import KafkaError
+from services.adapters.kafka.group_consumer import Consumer, OffsetLoss, guarded
+from services.adapters.kafka.producer import KafkaError
 from tests.faults import records
-from tests.own_broker import own_broker
-from tests.stopping import stop
+from tests.support.own_broker import own_broker
+from tests.support.stopping import stop
 
 pytestmark = pytest.mark.engines
 

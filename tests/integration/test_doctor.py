@@ -21,14 +21,15 @@ from schemas import codec
 from schemas.tenant import Stage, Tenant
 from schemas.times import rfc3339
 from schemas.topics import LEDGER_APP, RECEIVED, TENANTS, named
-from services.adapters import health, metrics, topics
-from services.adapters.clock import now_us
-from services.cli import keys
+from services.adapters.kafka import topics
+from services.adapters.process import health, metrics
+from services.adapters.process.clock import now_us
+from services.cli import keyring_contents
 from services.cli.doctor import Finding, Health, _all
-from services.cli.doctor.finding import Asked, Check, well
-from tests.genesys_server import FakeGenesys, serving
-from tests.samples import KEY, SAMPLES
-from tests.troubles import World, world
+from services.cli.doctor.finding import Check, CheckContext, well
+from tests.support.genesys_server import FakeGenesys, serving
+from tests.support.samples import KEY, SAMPLES
+from tests.support.troubles import World, world
 
 _ORG, _INTEGRATION = KEY.split(":")
 
@@ -37,7 +38,7 @@ _ORG, _INTEGRATION = KEY.split(":")
 def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_url: str) -> dict[str, str]:
     """A whole installation's settings, its topics made; nothing runs."""
     topics.apply({"bootstrap.servers": kafka_bootstrap}, prefix=topic_prefix, partitions=2, replication=1)
-    keys.init(tmp_path / "keyring.json")
+    keyring_contents.init(tmp_path / "keyring.json")
     return {
         "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
         "TOPIC_PREFIX": topic_prefix,
@@ -301,19 +302,19 @@ async def test_deep_logs_in_to_genesys_for_every_organisation(environ: dict[str,
 
 
 def test_a_check_that_hangs_or_raises_hides_no_other() -> None:
-    def raises(_: Asked) -> Iterator[Finding]:
+    def raises(_: CheckContext) -> Iterator[Finding]:
         raise KeyError("a bug")
 
-    def hangs(_: Asked) -> Iterator[Finding]:
+    def hangs(_: CheckContext) -> Iterator[Finding]:
         threading.Event().wait()
         yield well("never", "")
 
-    def works(_: Asked) -> Iterator[Finding]:
+    def works(_: CheckContext) -> Iterator[Finding]:
         yield well("works", "well")
 
-    from services.adapters.settings import Settings
+    from services.adapters.process.settings import Settings
 
-    asked = Asked(Settings(), {}, "", now_us)
+    asked = CheckContext(Settings(), {}, "", now_us)
     began_s = time.monotonic()
     found = _all(asked, (Check("hangs", hangs, 0.3), Check("raises", raises), Check("works", works)))
     assert time.monotonic() - began_s < 10

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.adapters.http import ANSWER_MAX_BYTES, Client, NoAnswer, NotSent, Request, resolve
-from services.core.calls import Refused, Retryable, Verb
-from services.provisioner.kinds.http import Http
+from services.adapters.http_client import ANSWER_MAX_BYTES, HttpClient, HttpRequest, NoAnswer, NotSent, resolve
+from services.core.saga.calls import Refused, Retryable, Verb
+from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.outside import a_call
+from tests.support.outside import a_call
 
 NAME = "acme.crm.test"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -110,7 +110,7 @@ def _certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[Server, Client]]:
+async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[Server, HttpClient]]:
     path, trust = _certificate(folder, name)
     server = Server()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -122,14 +122,14 @@ async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[Server, Clien
     context.sni_callback = heard
     async with (
         _listening(server.serve, context) as server.port,
-        Client(connections=4, trust=trust) as client,
+        HttpClient(connections=4, trust=trust) as client,
     ):
         yield server, client
 
 
 async def test_a_pinned_request_goes_to_the_address_under_the_hosts_own_name(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
-        request = Request("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
+        request = HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
         assert (await client.send(request, 5)).status == 200
         assert server.names == [NAME]
         assert f"host: {NAME}:{server.port}\r\n" in server.heads[0].lower()
@@ -138,22 +138,22 @@ async def test_a_pinned_request_goes_to_the_address_under_the_hosts_own_name(tmp
 async def test_a_pinned_address_that_speaks_for_another_name_is_not_sent_to(tmp_path: Path) -> None:
     async with _serving(tmp_path, "another.crm.test") as (server, client):
         with pytest.raises(NotSent):
-            await client.send(Request("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1"), 5)
+            await client.send(HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1"), 5)
         assert server.heads == []
 
 
 async def test_two_names_at_one_address_never_share_a_connection(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
         for _ in range(2):
-            await client.send(Request("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1"), 5)
+            await client.send(HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1"), 5)
         with pytest.raises(NotSent):
-            await client.send(Request("GET", f"https://b.crm.test:{server.port}/x", address="127.0.0.1"), 5)
+            await client.send(HttpRequest("GET", f"https://b.crm.test:{server.port}/x", address="127.0.0.1"), 5)
         assert server.names == [NAME, NAME, "b.crm.test"]
 
 
 async def test_an_answer_beyond_its_cap_is_not_read_on(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
-        request = Request("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
+        request = HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
         size = ANSWER_MAX_BYTES + 1
         server.answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b" " * size
         with pytest.raises(NoAnswer):
@@ -167,7 +167,7 @@ async def test_a_redirect_is_shown_and_not_followed(tmp_path: Path) -> None:
         server.answer = (
             b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/latest/meta-data/\r\ncontent-length: 0\r\n\r\n"
         )
-        request = Request("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
+        request = HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
         assert (await client.send(request, 5)).status == 302
         assert len(server.heads) == 1
 
@@ -187,18 +187,18 @@ async def test_an_answer_that_is_not_whole_is_no_answer(raw: bytes) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(raw)
 
-    async with _listening(answer) as port, Client(connections=1) as client:
+    async with _listening(answer) as port, HttpClient(connections=1) as client:
         with pytest.raises(NoAnswer):
-            await client.send(Request("GET", f"http://127.0.0.1:{port}/"), 5)
+            await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 5)
 
 
 async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with _listening(say_nothing) as port, Client(connections=1) as client:
+    async with _listening(say_nothing) as port, HttpClient(connections=1) as client:
         with pytest.raises(NoAnswer):
-            await client.send(Request("GET", f"http://127.0.0.1:{port}/"), 0.3)
+            await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 0.3)
 
 
 HOSTILE = [
@@ -216,7 +216,7 @@ HOSTILE = [
 ]
 
 
-def _outbound(client: Client, *answers: list[str]) -> tuple[Outbound, list[str]]:
+def _outbound(client: HttpClient, *answers: list[str]) -> tuple[Outbound, list[str]]:
     """An outbound whose name service answers each time with the next of `answers`."""
     asked: list[str] = []
 
@@ -231,11 +231,11 @@ def _outbound(client: Client, *answers: list[str]) -> tuple[Outbound, list[str]]
 async def test_a_host_that_leads_inside_is_refused_without_a_socket(
     connected: list[tuple[Any, ...]], address: str
 ) -> None:
-    async with Client(connections=1) as client:
+    async with HttpClient(connections=1) as client:
         for addresses in ([address], ["93.184.215.14", address]):
             outbound, _ = _outbound(client, addresses)
             call = a_call(Verb.CREATE, settings={"url": f"https://{NAME}"})
-            answer = await Http(outbound).call(call)
+            answer = await HttpKind(outbound).call(call)
             assert answer == Refused("url: the host resolves to an address that is not public", heard=False)
     assert connected == []
 
@@ -253,20 +253,20 @@ async def test_a_host_that_leads_inside_is_refused_without_a_socket(
     ],
 )
 async def test_a_url_that_is_not_allowed_asks_no_name_service(connected: list[tuple[Any, ...]], url: str) -> None:
-    async with Client(connections=1) as client:
+    async with HttpClient(connections=1) as client:
         outbound, asked = _outbound(client, ["93.184.215.14"])
         for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
-            assert isinstance(await Http(outbound).call(a_call(verb, settings={"url": url})), Refused)
+            assert isinstance(await HttpKind(outbound).call(a_call(verb, settings={"url": url})), Refused)
         assert asked == []
     assert connected == []
 
 
 async def test_a_name_that_changes_between_looks_is_looked_up_once(connected: list[tuple[Any, ...]]) -> None:
     """Rebinding: public when it is judged, inside when it is connected to. (That address is a retired anycast one.)"""
-    async with Client(connections=1) as client:
+    async with HttpClient(connections=1) as client:
         outbound, asked = _outbound(client, ["192.88.99.1"], ["127.0.0.1"])
         call = a_call(Verb.READ, settings={"url": f"https://{NAME}"}, timeout_s=0.5)
-        answer = await Http(outbound).call(call)
+        answer = await HttpKind(outbound).call(call)
         assert isinstance(answer, Retryable)
         assert asked == [NAME]
     assert {address[0] for address in connected} == {"192.88.99.1"}
@@ -274,19 +274,19 @@ async def test_a_name_that_changes_between_looks_is_looked_up_once(connected: li
 
 
 async def test_a_name_without_an_address_costs_tries(connected: list[tuple[Any, ...]]) -> None:
-    async with Client(connections=1) as client:
+    async with HttpClient(connections=1) as client:
         outbound = Outbound(client, resolve, allow=("*.invalid",), egress_map={})
-        answer = await Http(outbound).call(a_call(Verb.CREATE, settings={"url": "https://crm.invalid"}))
+        answer = await HttpKind(outbound).call(a_call(Verb.CREATE, settings={"url": "https://crm.invalid"}))
         assert isinstance(answer, Retryable)
 
 
 async def test_the_operators_own_url_is_not_kept_to_the_allow_list() -> None:
-    async with Client(connections=1) as client:
+    async with HttpClient(connections=1) as client:
         outbound, _ = _outbound(client, [])
         given = {"url": "http://127.0.0.1:9", "url_from": "operator"}
-        assert isinstance(await Http(outbound).call(a_call(Verb.CREATE, settings=given)), Retryable)
+        assert isinstance(await HttpKind(outbound).call(a_call(Verb.CREATE, settings=given)), Retryable)
         for odd in ("file:///etc/passwd", "ftp://127.0.0.1", "nonsense"):
             call = a_call(Verb.CREATE, settings=given | {"url": odd})
-            assert await Http(outbound).call(call) == Refused("url: not http or https", heard=False)
+            assert await HttpKind(outbound).call(call) == Refused("url: not http or https", heard=False)
         wrong = a_call(Verb.CREATE, settings=given | {"url_from": "anyone"})
-        assert isinstance(await Http(outbound).call(wrong), Refused)
+        assert isinstance(await HttpKind(outbound).call(wrong), Refused)

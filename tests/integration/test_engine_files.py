@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from services.engines import DownloadError, child, jars, java
+from services.engines import DownloadError, child_process, jars, java
 from services.engines.jars import Jar
 from services.engines.ports import free_ports
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 _CONTENTS = {"alpha": b"first jar", "beta": b"second jar"}
 _FETCH = """
@@ -140,10 +140,10 @@ def test_a_java_that_runs_is_preferred_to_the_wheel() -> None:
 
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
-    started: list[child.Child] = []
+    started: list[child_process.Child] = []
 
     def ask() -> None:
-        started.append(child.start(["sleep", "60"], env=os.environ, log_path=tmp_path / "log"))
+        started.append(child_process.start(["sleep", "60"], env=os.environ, log_path=tmp_path / "log"))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -155,19 +155,19 @@ def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
 
 def test_a_child_that_will_not_listen_is_killed(tmp_path: Path) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
-    running = child.start([sys.executable, "-c", deaf], env=os.environ, log_path=tmp_path / "log")
+    running = child_process.start([sys.executable, "-c", deaf], env=os.environ, log_path=tmp_path / "log")
     eventually(lambda: "deaf" in (tmp_path / "log").read_text())
     assert running.stop(0.1) == -signal.SIGKILL
 
 
 def test_a_child_sees_the_environment_it_was_given_and_no_other(tmp_path: Path) -> None:
-    running = child.start(["env"], env={"PATH": os.environ["PATH"], "ONLY": "this"}, log_path=tmp_path / "log")
+    running = child_process.start(["env"], env={"PATH": os.environ["PATH"], "ONLY": "this"}, log_path=tmp_path / "log")
     assert running.wait(30) == 0
     seen = (tmp_path / "log").read_text().splitlines()
     assert {line.partition("=")[0] for line in seen} - {"LC_CTYPE"} == {"PATH", "ONLY"}
 
 
 def test_a_child_that_cannot_run_says_so_in_its_log(tmp_path: Path) -> None:
-    running = child.start(["no-such-program"], env=os.environ, log_path=tmp_path / "deep" / "log")
+    running = child_process.start(["no-such-program"], env=os.environ, log_path=tmp_path / "deep" / "log")
     assert running.wait(30) == 1
-    assert "cannot run no-such-program" in child.last_lines(tmp_path / "deep" / "log")
+    assert "cannot run no-such-program" in child_process.last_lines(tmp_path / "deep" / "log")

@@ -19,10 +19,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from services import engines
 from services.engines import Durability, Engine, EngineError, jars, java
-from services.engines.kafka import Kafka, Ports
+from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
-from services.engines.postgres import Postgres
-from tests.eventually import eventually
+from services.engines.postgres import PostgresServer
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.engines
 
@@ -38,16 +38,16 @@ with engines.running(Path(sys.argv[1]), os.environ) as had:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Kafka]:
+def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
     files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
-    broker = Kafka(tmp_path / "kafka", java.find(os.environ), files, os.environ)
+    broker = KafkaBroker(tmp_path / "kafka", java.find(os.environ), files, os.environ)
     yield broker
     broker.stop()
 
 
 @pytest.fixture(params=Durability)
-def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    server = Postgres(tmp_path / "postgres", os.environ, request.param)
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    server = PostgresServer(tmp_path / "postgres", os.environ, request.param)
     yield server
     server.stop()
     server.remove()
@@ -94,7 +94,7 @@ def test_each_test_has_a_database_of_its_own(database_url: str) -> None:
         assert session.execute(major).fetchone() == (18,)
 
 
-def test_kafka_comes_back_on_its_folder_after_kill_9(broker: Kafka) -> None:
+def test_kafka_comes_back_on_its_folder_after_kill_9(broker: KafkaBroker) -> None:
     broker.start()
     before = broker.bootstrap
     make_topic(before, "kept")
@@ -107,7 +107,7 @@ def test_kafka_comes_back_on_its_folder_after_kill_9(broker: Kafka) -> None:
     assert read_first(before, "kept") == b"acknowledged"
 
 
-def test_postgres_comes_back_on_its_folder_after_kill_9(server: Postgres) -> None:
+def test_postgres_comes_back_on_its_folder_after_kill_9(server: PostgresServer) -> None:
     server.start()
     before = server.url
     with psycopg.connect(before) as session:
@@ -133,7 +133,7 @@ def test_both_die_with_a_parent_that_is_killed_9(tmp_path: Path) -> None:
         eventually(partial(is_gone, pid))
 
 
-def test_postgres_starts_under_a_closed_folder_and_never_as_root(server: Postgres, tmp_path: Path) -> None:
+def test_postgres_starts_under_a_closed_folder_and_never_as_root(server: PostgresServer, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     before = [stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.parents]
     server.start()
@@ -142,7 +142,7 @@ def test_postgres_starts_under_a_closed_folder_and_never_as_root(server: Postgre
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: Postgres) -> None:
+def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: PostgresServer) -> None:
     server.start()
     address, password = server.url.rpartition("@")[2], server.url.split(":")[2].partition("@")[0]
     with pytest.raises(psycopg.OperationalError, match="password"):
@@ -152,7 +152,7 @@ def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: Postgr
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_data_that_vanished_are_made_anew_only_where_none_were_promised(server: Postgres) -> None:
+def test_data_that_vanished_are_made_anew_only_where_none_were_promised(server: PostgresServer) -> None:
     server.start()
     before = server.url.rpartition("@")[2]
     server.stop()
@@ -173,26 +173,26 @@ def test_a_state_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.Monk
     had.postgres.remove()
 
 
-def test_a_taken_port_is_named_in_the_error(server: Postgres) -> None:
+def test_a_taken_port_is_named_in_the_error(server: PostgresServer) -> None:
     server.port = free_ports(1)[0]
     server.start()
-    second = Postgres(server.folder.with_name("second"), os.environ, port=server.port)
+    second = PostgresServer(server.folder.with_name("second"), os.environ, port=server.port)
     with pytest.raises(EngineError, match=str(server.port)):
         second.start()
     second.remove()
 
 
 @pytest.mark.long
-def test_three_brokers_make_one_cluster(broker: Kafka) -> None:
+def test_three_brokers_make_one_cluster(broker: KafkaBroker) -> None:
     ports = free_ports(6)
     voters = ",".join(f"{node}@{HOST}:{ports[node + 2]}" for node in (1, 2, 3))
     members = [
-        Kafka(
+        KafkaBroker(
             broker.folder / str(node),
             broker.java,
             broker.jars,
             os.environ,
-            Ports(clients=ports[node - 1], quorum=ports[node + 2]),
+            BrokerPorts(clients=ports[node - 1], quorum=ports[node + 2]),
             {"node.id": str(node), "controller.quorum.voters": voters, "offsets.topic.replication.factor": "3"},
             cluster_id="bGlmZWN5Y2xlLWNsdXN0ZQ",
         )
@@ -200,7 +200,7 @@ def test_three_brokers_make_one_cluster(broker: Kafka) -> None:
     ]
     try:
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(Kafka.start, members))
+            list(pool.map(KafkaBroker.start, members))
         make_topic(members[0].bootstrap, "replicated", replicas=3)
         write(members[0].bootstrap, "replicated", b"thrice")
         members[0].kill()

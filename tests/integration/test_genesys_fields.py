@@ -18,23 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Reading
-from services.adapters import settings
-from services.adapters.clock import now_us
-from services.core.reconcile import Action, Memory, Plan, Sight, compare
+from services.adapters.process import settings
+from services.adapters.process.clock import now_us
+from services.core.reconcile.reconcile import Action, Memory, ReconcilePlan, Sight, compare
 from services.reconciler.reading import TROUBLES_MAX, Readers
-from tests.genesys_oddities import (
-    CASES,
-    CONFIG,
-    EVERYBODY,
-    LISTING,
-    ODD,
-    UNLISTED,
-    Case,
-    field,
-    of_entities,
-)
-from tests.genesys_server import Answer, FakeGenesys, serving
-from tests.genesys_worlds import CONFIGURATION, ORG, integration_id, key_of, organisation, rules, tenant, view
+from tests.support.genesys_oddities import CASES, CONFIG, EVERYBODY, LISTING, ODD, UNLISTED, Case, field, of_entities
+from tests.support.genesys_server import Answer, FakeGenesys, serving
+from tests.support.genesys_worlds import CONFIGURATION, ORG, integration_id, key_of, organisation, rules, tenant, view
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,7 +56,7 @@ def _truthful_again(server: FakeGenesys) -> None:
     server.calls.clear()
 
 
-async def ran(readers: Readers) -> Plan | str:
+async def ran(readers: Readers) -> ReconcilePlan | str:
     """Reads the organisation with a client of its own, and so with a token of its own, and compares."""
     ours = organisation(client_id=f"client-{next(_clients)}", integration_type="ours")
     tenants = view(*map(tenant, EVERYBODY))
@@ -90,8 +80,8 @@ def altered(server: FakeGenesys, path: str, alter: Callable[[Any], Any]) -> Answ
     return lie
 
 
-def unread(plan: Plan | str) -> set[str]:
-    assert isinstance(plan, Plan), plan
+def unread(plan: ReconcilePlan | str) -> set[str]:
+    assert isinstance(plan, ReconcilePlan), plan
     assert {line.action for line in plan.lines} <= {Action.UNREAD}
     return {line.key for line in plan.lines}
 
@@ -163,7 +153,7 @@ async def test_trouble_of_the_server_stops_the_reading_and_every_key_not_read_is
     server.lie = lambda request: answer if request.url.path.endswith("/config/current") else None
     plan = await ran(readers)
     assert unread(plan) == {key_of(number) for number in EVERYBODY}
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, ReconcilePlan)
     assert all(reason in line.reason for line in plan.lines)
     assert sum("not asked" in line.reason for line in plan.lines) == len(EVERYBODY) - TROUBLES_MAX
 
@@ -185,7 +175,7 @@ async def test_only_a_404_of_genesys_own_is_absence(
 ) -> None:
     server.lie = lambda request: answer if request.url.path == f"{LISTING}/{integration_id(5)}" else None
     plan = await ran(readers)
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, ReconcilePlan)
     (line,) = plan.lines
     assert line.key == key_of(5)
     assert line.action is (Action.WAIT if absent else Action.UNREAD)

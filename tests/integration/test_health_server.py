@@ -6,8 +6,8 @@ import socket
 import httpx2
 import pytest
 
-from services.adapters import health
-from services.adapters.settings import Unusable
+from services.adapters.process import health
+from services.adapters.process.settings import Unusable
 
 
 def _has_ipv6() -> bool:

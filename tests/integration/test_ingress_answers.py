@@ -12,8 +12,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, Topic
-from tests.eventually import eventually
-from tests.ingress_process import (
+from tests.support.eventually import eventually
+from tests.support.ingress_process import (
     NARROW,
     PREVIOUS,
     SECRET,

@@ -12,9 +12,20 @@ from typing import Any
 import pytest
 
 from schemas.times import rfc3339
-from services.cli import keyring_file, keys
-from tests.eventually import eventually
-from tests.ingress_process import PREVIOUS, SECRET, Ingress, Line, body, ingress, make_topics, now_us, raw, request
+from services.cli import keyring_contents, keyring_file
+from tests.support.eventually import eventually
+from tests.support.ingress_process import (
+    PREVIOUS,
+    SECRET,
+    Ingress,
+    Line,
+    body,
+    ingress,
+    make_topics,
+    now_us,
+    raw,
+    request,
+)
 
 pytestmark = pytest.mark.engines
 
@@ -131,7 +142,7 @@ def rotate(life: Life, overlap_us: int) -> str:
     before = life.taken()
 
     def edit(held: Any, _: Any) -> None:
-        held["endpoints"]["default"] = keys.rotated(held["endpoints"]["default"], now_us(), overlap_us)
+        held["endpoints"]["default"] = keyring_contents.rotated(held["endpoints"]["default"], now_us(), overlap_us)
 
     after = keyring_file.change(life.file, edit)
     eventually(lambda: life.taken() > before)
@@ -224,7 +235,7 @@ def test_deliveries_proved_by_a_previous_secret_are_counted_by_endpoint_and_no_o
 
 
 def test_an_endpoint_comes_and_goes_without_a_restart(life: Life) -> None:
-    made = keys.endpoint(now_us())
+    made = keyring_contents.endpoint(now_us())
     secret = made["current"]["secret"]
     assert life.ask(secret, "acme") == 401
     keyring_file.change(life.file, lambda held, _: held["endpoints"].update(acme=made))

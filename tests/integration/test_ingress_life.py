@@ -10,8 +10,8 @@ import pytest
 
 from schemas.topics import RECEIVED
 from services.engines.ports import free_ports
-from tests.eventually import eventually
-from tests.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
 
 pytestmark = pytest.mark.engines
 

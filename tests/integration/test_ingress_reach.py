@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from schemas.topics import RECEIVED, named
-from services.engines.kafka import Kafka
+from services.engines.kafka import KafkaBroker
 from services.engines.ports import free_ports
-from tests.eventually import eventually
-from tests.ingress_process import Ingress, body, ingress, make_topics
-from tests.own_broker import own_broker, set_to
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, body, ingress, make_topics
+from tests.support.own_broker import own_broker, set_to
 
 pytestmark = pytest.mark.engines
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Kafka]:
+def elsewhere(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A broker that answers, and tells everybody to go to an address where nobody listens."""
     (nowhere,) = free_ports(1)
     with own_broker(tmp_path) as broker:
@@ -32,14 +32,14 @@ def _ready(running: Ingress) -> tuple[int, str]:
     return reply.status, reply.said["checks"]["kafka"]
 
 
-def test_a_broker_that_advertises_what_nobody_can_reach_is_not_ready(elsewhere: Kafka, tmp_path: Path) -> None:
+def test_a_broker_that_advertises_what_nobody_can_reach_is_not_ready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         assert _ready(running)[0] == 503
         assert running.post(body()).status == 503
 
 
-def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: Kafka, tmp_path: Path) -> None:
+def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: KafkaBroker, tmp_path: Path) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         status, said = _ready(running)

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from schemas.topics import DEAD_LETTERS, RECEIVED, RECORD_MAX_BYTES
-from services.core.breaker import FAILURES
-from services.engines.kafka import Kafka
-from tests.eventually import eventually
+from services.core.delivery.kafka_breaker import FAILURES
+from services.engines.kafka import KafkaBroker
 from tests.faults.chaos import own_broker
 from tests.faults.genesys_sender import Kind, attempt, together
 from tests.faults.ingress_checker import in_order
@@ -36,7 +35,8 @@ from tests.faults.ingress_world import (
     sent,
     world_of,
 )
-from tests.ingress_process import body, headers_of, key, make_topics, now_us, raw
+from tests.support.eventually import eventually
+from tests.support.ingress_process import body, headers_of, key, make_topics, now_us, raw
 
 pytestmark = pytest.mark.engines
 
@@ -44,13 +44,13 @@ _MINUTE_US = 60_000_000
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     with own_broker(tmp_path_factory.mktemp("broker")) as own:
         yield own
 
 
 @pytest.fixture
-def world(broker: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[World]:
+def world(broker: KafkaBroker, topic_prefix: str, tmp_path: Path) -> Iterator[World]:
     with world_of(broker, topic_prefix, tmp_path) as whole:
         yield whole
 

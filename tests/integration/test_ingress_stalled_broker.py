@@ -15,9 +15,9 @@ from schemas.topics import DEAD_LETTERS, RECEIVED
 from services import engines
 from services.engines import Engine
 from services.engines.choice import ENGINES_VARIABLE, KAFKA_VARIABLE
-from tests.eventually import eventually
-from tests.ingress_process import Ingress, Line, Reply, body, ingress, key, make_topics, raw, request
-from tests.stopping import stop
+from tests.support.eventually import eventually
+from tests.support.ingress_process import Ingress, Line, Reply, body, ingress, key, make_topics, raw, request
+from tests.support.stopping import stop
 
 pytestmark = pytest.mark.engines
 

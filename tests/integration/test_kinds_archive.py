@@ -15,13 +15,13 @@ from schemas.codec import Message
 from schemas.times import rfc3339
 from schemas.topics import AUDIT, named
 from schemas.values import key_of
-from services.adapters import topics
-from services.adapters.audit_trail import AuditTrail
-from services.adapters.clock import now_us
-from services.adapters.kafka import Producer
-from services.core.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
-from services.provisioner.kinds.archive import Archive, pack
-from tests.outside import ORG, Outside, a_call, outside
+from services.adapters.kafka import topics
+from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.kafka.producer import Producer
+from services.adapters.process.clock import now_us
+from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.provisioner.kinds.archive import ArchiveKind, pack
+from tests.support.outside import ORG, Outside, a_call, outside
 
 PARTITIONS = 4
 KEYS = [key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{number:012d}") for number in range(40)]
@@ -66,7 +66,7 @@ async def test_a_trail_may_begin_at_an_instant(trail: AuditTrail) -> None:
 
 
 async def test_undoing_archives_the_trail_with_a_manifest_that_proves_it(trail: AuditTrail, tmp_path: Path) -> None:
-    archive = Archive(from_url(tmp_path.as_uri()), trail.of, now_us)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), trail.of, now_us)
     key = KEYS[9]
     made = await archive.call(a_call(Verb.CREATE, key=key))
     assert isinstance(made, Done)
@@ -94,7 +94,7 @@ async def _no_lines(_: str, __: int | None) -> list[bytes]:
 
 
 async def test_a_later_life_leaves_the_former_archive_alone(world: Outside) -> None:
-    archive = Archive(from_url(world.archive.as_uri(), mkdir=True), _no_lines, now_us)
+    archive = ArchiveKind(from_url(world.archive.as_uri(), mkdir=True), _no_lines, now_us)
     for generation in (1, 2):
         await archive.call(a_call(Verb.DELETE, key=KEYS[0], generation=generation))
     assert [row["generation"] for row in world.inventory("archive", KEYS[0])] == [1, 2]
@@ -108,7 +108,7 @@ async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
 ) -> None:
     key = key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}")
     store = from_url(f"{world.url}/archive", client_options={"allow_http": True}, retry_config={"max_retries": 0})
-    archive = Archive(store, _no_lines, now_us)
+    archive = ArchiveKind(store, _no_lines, now_us)
     world.fault("archive", fault, verb="create", times=1)
     assert isinstance(await archive.call(a_call(Verb.DELETE, key=key)), answer)
     assert isinstance(await archive.call(a_call(Verb.READ, key=key)), Done)
@@ -119,7 +119,7 @@ async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
 
 async def test_a_trail_that_cannot_be_read_archives_nothing(tmp_path: Path) -> None:
     away = AuditTrail({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, "none", timeout_s=0.5)
-    archive = Archive(from_url(tmp_path.as_uri()), away.of, now_us)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), away.of, now_us)
     answer = await archive.call(a_call(Verb.DELETE))
     assert isinstance(answer, Retryable)
     assert list(tmp_path.iterdir()) == []
@@ -127,7 +127,7 @@ async def test_a_trail_that_cannot_be_read_archives_nothing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("key", ["../../etc:x", "a/b:c", "x", "🦄:b", ":"])
 async def test_a_key_that_is_none_climbs_nowhere(tmp_path: Path, key: str) -> None:
-    archive = Archive(from_url(tmp_path.as_uri()), _no_lines, now_us)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), _no_lines, now_us)
     assert isinstance(await archive.call(a_call(Verb.DELETE, key=key)), Refused)
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +140,7 @@ async def test_the_trail_is_asked_from_a_day_before_the_life_began(tmp_path: Pat
         return []
 
     audit_of: Callable[[str, int | None], Awaitable[list[bytes]]] = remember
-    archive = Archive(from_url(tmp_path.as_uri()), audit_of, lambda: 10**15)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), audit_of, lambda: 10**15)
     await archive.call(a_call(Verb.DELETE, outputs={"since": rfc3339(10**15)}))
     await archive.call(a_call(Verb.DELETE))
     assert asked == [10**15 - 86_400_000_000, None]

@@ -8,14 +8,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from services.adapters.http import Client, resolve
-from services.cli.wiring import Addresses, Folders, Ports, shared
-from services.core.calls import Absent, Done, Refused, RefusedUs, Unknown, Verb, resource_name
-from services.provisioner.kinds.http import Http
-from services.provisioner.kinds.oauth import OAuth
+from services.adapters.http_client import HttpClient, resolve
+from services.cli.local.wiring import Addresses, Folders, LocalPorts, shared
+from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Unknown, Verb, resource_name
+from services.provisioner.kinds.http import HttpKind
+from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
-from services.provisioner.kinds.subscription import Subscription
-from tests.outside import ORG, Outside, a_call, outside
+from services.provisioner.kinds.subscription import SubscriptionKind
+from tests.support.outside import ORG, Outside, a_call, outside
 
 ACME = "https://acme.salesforce.com"
 
@@ -28,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 @pytest.fixture
 async def outbound(world: Outside) -> AsyncIterator[Outbound]:
-    async with Client(connections=10) as client:
+    async with HttpClient(connections=10) as client:
         places = {"acme.salesforce.com": f"{world.url}/crm", "other.salesforce.com": f"{world.url}/middleware"}
         yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places)
 
@@ -48,30 +48,32 @@ async def test_an_invalid_client_secret_is_refused_before_anything_is_made(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     wrong = settings(client_id="c", client_secret="invalid-secret")
-    answer = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=wrong))
+    answer = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=wrong))
     assert answer == Refused("credentials: HTTP 401 invalid_client")
     assert world.calls(key) == []
 
 
 async def test_a_valid_client_secret_opens_a_session(outbound: Outbound, world: Outside, key: str) -> None:
     right = settings(client_id="c", client_secret="right")
-    assert isinstance(await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=right)), Done)
+    assert isinstance(await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=right)), Done)
     assert len(world.inventory("crm", key)) == 1
 
 
 async def test_half_of_the_credentials_is_refused(outbound: Outbound, key: str) -> None:
     half = settings(client_id="c")
-    answer = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=half))
+    answer = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=half))
     assert answer == Refused("credentials: client_id and client_secret go together", heard=False)
 
 
 async def test_credentials_that_died_do_not_keep_the_connection_alive(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(client_id="c", client_secret="ok")))
+    made = await HttpKind(outbound).call(
+        a_call(Verb.CREATE, key=key, settings=settings(client_id="c", client_secret="ok"))
+    )
     assert isinstance(made, Done)
     dead = settings(client_id="c", client_secret="invalid-now")
-    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=2, settings=dead, outputs=made.outputs))
+    gone = await HttpKind(outbound).call(a_call(Verb.DELETE, key=key, n=2, settings=dead, outputs=made.outputs))
     assert gone == Done()
     assert world.inventory("crm", key) == []
 
@@ -79,23 +81,23 @@ async def test_credentials_that_died_do_not_keep_the_connection_alive(
 async def test_a_tenant_without_an_endpoint_has_no_connection_and_nobody_is_called(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    assert await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(None))) == Done()
-    assert await Http(outbound).call(a_call(Verb.READ, key=key, settings=settings(None))) == Absent()
-    assert await Http(outbound).call(a_call(Verb.DELETE, key=key, settings=settings(None))) == Absent()
+    assert await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(None))) == Done()
+    assert await HttpKind(outbound).call(a_call(Verb.READ, key=key, settings=settings(None))) == Absent()
+    assert await HttpKind(outbound).call(a_call(Verb.DELETE, key=key, settings=settings(None))) == Absent()
     assert world.calls(key) == []
 
 
 async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
     assert isinstance(made, Done)
     elsewhere = settings("https://other.salesforce.com")
-    moved = await Http(outbound).call(a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs))
+    moved = await HttpKind(outbound).call(a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs))
     assert isinstance(moved, Done)
     assert world.inventory("crm", key) == []
     assert len(world.inventory("middleware", key)) == 1
-    gone = await Http(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=settings(), outputs=moved.outputs))
+    gone = await HttpKind(outbound).call(a_call(Verb.DELETE, key=key, n=3, settings=settings(), outputs=moved.outputs))
     assert isinstance(gone, Done)
     assert world.inventory("middleware", key) == []
 
@@ -103,11 +105,11 @@ async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
 async def test_under_the_map_of_up_a_connection_that_moves_to_another_host_lives_there_alone(
     world: Outside, key: str
 ) -> None:
-    ports = Ports(world.port, world.database_port, 1, 2, 3, 4)
+    ports = LocalPorts(world.port, world.database_port, 1, 2, 3, 4)
     environ = shared({}, Folders(world.folder), ports, Addresses("kafka:1", "postgresql://u@h:1/d"), "secret")
-    async with Client(connections=10) as client:
+    async with HttpClient(connections=10) as client:
         places = json.loads(environ["EGRESS_MAP"])
-        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         given = settings(client_id="c", client_secret="right")
         made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
         assert isinstance(made, Done)
@@ -124,12 +126,12 @@ async def test_under_the_map_of_up_a_connection_that_moves_to_another_host_lives
 async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
     assert isinstance(made, Done)
     world.fault("crm", "error", verb="delete", key=key, times=1)
     move = a_call(Verb.UPDATE, key=key, n=2, settings=settings("https://other.salesforce.com"), outputs=made.outputs)
-    assert isinstance(await Http(outbound).call(move), Unknown)
-    assert isinstance(await Http(outbound).call(move), Done)
+    assert isinstance(await HttpKind(outbound).call(move), Unknown)
+    assert isinstance(await HttpKind(outbound).call(move), Done)
     assert world.inventory("crm", key) == []
     assert len(world.inventory("middleware", key)) == 1
 
@@ -137,21 +139,23 @@ async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
 async def test_an_endpoint_that_goes_away_takes_its_connection_along(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
     assert isinstance(made, Done)
-    left = await Http(outbound).call(a_call(Verb.UPDATE, key=key, n=2, settings=settings(None), outputs=made.outputs))
+    left = await HttpKind(outbound).call(
+        a_call(Verb.UPDATE, key=key, n=2, settings=settings(None), outputs=made.outputs)
+    )
     assert isinstance(left, Done)
     assert world.inventory("crm", key) == []
 
 
 async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbound, world: Outside, key: str) -> None:
-    made = await Http(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
+    made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
     assert isinstance(made, Done)
     elsewhere = settings("https://other.salesforce.com")
     world.fault("middleware", "lost_answer", verb="create", key=key, times=1)
     moving = a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs)
-    assert isinstance(await Http(outbound).call(moving), Unknown)
-    gone = await Http(outbound).call(
+    assert isinstance(await HttpKind(outbound).call(moving), Unknown)
+    gone = await HttpKind(outbound).call(
         a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, places=(ACME, elsewhere["url"]))
     )
     assert isinstance(gone, Done)
@@ -160,7 +164,7 @@ async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbou
 
 
 async def test_disabled_pauses_a_subscription_and_deletes_nothing(outbound: Outbound, world: Outside, key: str) -> None:
-    kind = Subscription(outbound)
+    kind = SubscriptionKind(outbound)
     given = {"url": f"{world.url}/subscriptions", "url_from": "operator", "topics": ["presence"]}
     await kind.call(a_call(Verb.CREATE, key=key, settings=given))
     assert _desired(world, "subscriptions", key)["state"] == "active"
@@ -174,7 +178,7 @@ async def test_disabled_pauses_a_subscription_and_deletes_nothing(outbound: Outb
 
 
 async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound, world: Outside, key: str) -> None:
-    kind = OAuth(outbound)
+    kind = OAuthKind(outbound)
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "a:b c", "client_secret": "p%/ü"}
     made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
     assert isinstance(made, Done)
@@ -185,7 +189,7 @@ async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound
 async def test_a_token_that_a_lost_answer_replaced_is_the_one_revoked(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
-    kind = OAuth(outbound)
+    kind = OAuthKind(outbound)
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "c", "client_secret": "s"}
     made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
     assert isinstance(made, Done)
@@ -199,7 +203,7 @@ async def test_a_token_that_a_lost_answer_replaced_is_the_one_revoked(
 async def test_the_oauth_server_refuses_a_wrong_client(outbound: Outbound, world: Outside, key: str) -> None:
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "l", "client_secret": "invalid"}
     for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
-        answer = await OAuth(outbound).call(a_call(verb, key=key, settings=given))
+        answer = await OAuthKind(outbound).call(a_call(verb, key=key, settings=given))
         assert answer == RefusedUs("HTTP 401 invalid_client", "give this step credentials that its system accepts")
 
 

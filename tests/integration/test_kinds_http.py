@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from services.adapters.http import Client, resolve
-from services.core.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb, resource_name
-from services.provisioner.kinds import Kind
-from services.provisioner.kinds.http import Http
-from services.provisioner.kinds.oauth import OAuth
+from services.adapters.http_client import HttpClient, resolve
+from services.core.saga.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb, resource_name
+from services.provisioner.kinds import StepKind
+from services.provisioner.kinds.http import HttpKind
+from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
-from services.provisioner.kinds.subscription import Subscription
-from tests.eventually import eventually
-from tests.outside import Outside, a_call, outside
+from services.provisioner.kinds.subscription import SubscriptionKind
+from tests.support.eventually import eventually
+from tests.support.outside import Outside, a_call, outside
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Subject:
     """One kind as the shipped plan uses it."""
 
     system: str
-    kind: Kind
+    kind: StepKind
     settings: dict[str, Any]
 
     async def __call__(self, verb: Verb, **more: Any) -> Answer:
@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 @pytest.fixture
 async def outbound(world: Outside) -> AsyncIterator[Outbound]:
-    client = Client(connections=10)
+    client = HttpClient(connections=10)
     yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": f"{world.url}/crm"})
     await client.close()
 
@@ -47,11 +47,13 @@ def subject(request: pytest.FixtureRequest, world: Outside, outbound: Outbound) 
     ours = {"url_from": "operator"}
     found = {
         "middleware": Subject(
-            "middleware", Http(outbound), ours | {"url": f"{world.url}/middleware", "body": {"configuration": {"a": 1}}}
+            "middleware",
+            HttpKind(outbound),
+            ours | {"url": f"{world.url}/middleware", "body": {"configuration": {"a": 1}}},
         ),
         "crm": Subject(
             "crm",
-            Http(outbound),
+            HttpKind(outbound),
             {
                 "url": "https://acme.salesforce.com",
                 "path": "/connections",
@@ -60,11 +62,11 @@ def subject(request: pytest.FixtureRequest, world: Outside, outbound: Outbound) 
         ),
         "subscriptions": Subject(
             "subscriptions",
-            Subscription(outbound),
+            SubscriptionKind(outbound),
             ours | {"url": f"{world.url}/subscriptions", "topics": ["presence"]},
         ),
         "tokens": Subject(
-            "tokens", OAuth(outbound), ours | {"url": f"{world.url}/oauth", "client_id": "l", "client_secret": "s"}
+            "tokens", OAuthKind(outbound), ours | {"url": f"{world.url}/oauth", "client_id": "l", "client_secret": "s"}
         ),
     }
     subject: Subject = found[request.param]

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.core.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
-from services.core.plan import schema_name
-from services.provisioner.kinds.postgres import Postgres
-from tests.eventually import eventually_async
-from tests.outside import Outside, a_call, outside
+from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.plan import schema_name
+from services.provisioner.kinds.postgres import PostgresKind
+from tests.support.eventually import eventually_async
+from tests.support.outside import Outside, a_call, outside
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def healed(world: Outside) -> Iterator[None]:
 
 
 @pytest.fixture
-async def kind(world: Outside) -> AsyncIterator[Postgres]:
-    kind = Postgres(world.tenants_url)
+async def kind(world: Outside) -> AsyncIterator[PostgresKind]:
+    kind = PostgresKind(world.tenants_url)
     yield kind
     await kind.close()
 
@@ -80,7 +80,7 @@ def _exists(database_url: str, name: str) -> tuple[bool, bool]:
     return bool(schema), bool(role)
 
 
-async def test_a_life_has_a_schema_and_a_role_of_one_derived_name(kind: Postgres, world: Outside, key: str) -> None:
+async def test_a_life_has_a_schema_and_a_role_of_one_derived_name(kind: PostgresKind, world: Outside, key: str) -> None:
     name = schema_name(key, 1)
     assert await kind.call(a_call(Verb.CREATE, key=key)) == Done({"schema": name, "role": name})
     assert world.database_url is not None
@@ -96,7 +96,7 @@ async def test_a_life_has_a_schema_and_a_role_of_one_derived_name(kind: Postgres
     assert await kind.call(a_call(Verb.READ, key=key)) == Done({"schema": name, "role": name})
 
 
-async def test_created_twice_and_dropped_twice_nothing_is_left(kind: Postgres, world: Outside, key: str) -> None:
+async def test_created_twice_and_dropped_twice_nothing_is_left(kind: PostgresKind, world: Outside, key: str) -> None:
     first = await kind.call(a_call(Verb.CREATE, key=key))
     assert await kind.call(a_call(Verb.CREATE, key=key)) == first
     assert await kind.call(a_call(Verb.UPDATE, key=key, n=2)) == first
@@ -116,12 +116,12 @@ async def test_created_twice_and_dropped_twice_nothing_is_left(kind: Postgres, w
     ]
 
 
-async def test_what_never_was_is_absent(kind: Postgres, key: str) -> None:
+async def test_what_never_was_is_absent(kind: PostgresKind, key: str) -> None:
     assert await kind.call(a_call(Verb.READ, key=key)) == Absent()
     assert await kind.call(a_call(Verb.DELETE, key=key)) == Absent()
 
 
-async def test_a_lost_commit_is_unknown_then_read_back(kind: Postgres, world: Outside, key: str) -> None:
+async def test_a_lost_commit_is_unknown_then_read_back(kind: PostgresKind, world: Outside, key: str) -> None:
     world.fault("schemas", "lost_answer", verb="create", key=key, times=1)
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Unknown)
     assert isinstance(await kind.call(a_call(Verb.READ, key=key)), Done)
@@ -138,7 +138,9 @@ async def test_a_lost_commit_is_unknown_then_read_back(kind: Postgres, world: Ou
     ]
 
 
-async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(kind: Postgres, world: Outside, key: str) -> None:
+async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(
+    kind: PostgresKind, world: Outside, key: str
+) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, epoch=5)), Done)
     assert await kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=4)) == Retryable("stale epoch", well=True)
     assert len(world.inventory("schemas", key)) == 1
@@ -148,7 +150,7 @@ async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(kind: Postg
     assert world.calls(key, "schemas")[-1] == ("create", "refused")
 
 
-async def test_a_zombie_that_waits_for_the_fence_finds_it_raised(kind: Postgres, world: Outside, key: str) -> None:
+async def test_a_zombie_that_waits_for_the_fence_finds_it_raised(kind: PostgresKind, world: Outside, key: str) -> None:
     """Frozen between its start and its fence, it wakes after another worker has torn everything down."""
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, epoch=1)), Done)
     assert world.database_url is not None
@@ -161,7 +163,7 @@ async def test_a_zombie_that_waits_for_the_fence_finds_it_raised(kind: Postgres,
 
 
 async def _while_waiting(
-    kind: Postgres, world: Outside, epoch: int, key: str, other: psycopg.AsyncConnection[Any]
+    kind: PostgresKind, world: Outside, epoch: int, key: str, other: psycopg.AsyncConnection[Any]
 ) -> Answer:
     zombie = asyncio.create_task(kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=epoch)))
     query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lifecycle'"
@@ -173,7 +175,7 @@ async def _while_waiting(
 
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE, Verb.READ])
-async def test_faults_of_the_proxy_mean_what_they_say(kind: Postgres, world: Outside, key: str, verb: Verb) -> None:
+async def test_faults_of_the_proxy_mean_what_they_say(kind: PostgresKind, world: Outside, key: str, verb: Verb) -> None:
     if verb is not Verb.CREATE:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     world.fault("schemas", "refuse", verb=verb, key=key, times=1)
@@ -191,7 +193,9 @@ async def test_faults_of_the_proxy_mean_what_they_say(kind: Postgres, world: Out
     assert world.calls(key, "schemas")[-3:] == [(verb, "refused"), (verb, "error"), (verb, "done")]
 
 
-async def test_a_call_that_gave_up_before_its_commit_has_no_effect(kind: Postgres, world: Outside, key: str) -> None:
+async def test_a_call_that_gave_up_before_its_commit_has_no_effect(
+    kind: PostgresKind, world: Outside, key: str
+) -> None:
     assert isinstance(await kind.call(a_call(Verb.READ, key=key)), Absent)
     world.fault("schemas", "slow", verb="create", key=key, times=1, seconds=3)
     answer = await kind.call(a_call(Verb.CREATE, key=key, timeout_s=0.5))
@@ -200,7 +204,7 @@ async def test_a_call_that_gave_up_before_its_commit_has_no_effect(kind: Postgre
     assert world.inventory("schemas", key) == []
 
 
-async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: Postgres, world: Outside, key: str) -> None:
+async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -229,7 +233,7 @@ async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: Postgres
 
 
 async def test_a_drop_in_batches_is_one_call_whose_last_answer_is_the_one_lost(
-    kind: Postgres, world: Outside, key: str
+    kind: PostgresKind, world: Outside, key: str
 ) -> None:
     assert world.database_url is not None
     for n in (1, 3):
@@ -247,7 +251,7 @@ async def test_a_drop_in_batches_is_one_call_whose_last_answer_is_the_one_lost(
 
 
 async def test_a_tenants_own_programs_over_its_own_rows_do_not_stop_the_drop(
-    kind: Postgres, world: Outside, key: str
+    kind: PostgresKind, world: Outside, key: str
 ) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
@@ -270,7 +274,7 @@ async def test_a_tenants_own_programs_over_its_own_rows_do_not_stop_the_drop(
     assert _exists(world.database_url, name) == (False, False)
 
 
-async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: Postgres, world: Outside, key: str) -> None:
+async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -302,7 +306,7 @@ async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: Postgres, wo
     ids=("key", "generation", "generation alone", "key alone", "more", "words", "nested", "none"),
 )
 async def test_a_schema_whose_comment_is_not_ours_is_neither_taken_nor_dropped(
-    kind: Postgres, world: Outside, key: str, comment: str, *, anothers: bool
+    kind: PostgresKind, world: Outside, key: str, comment: str, *, anothers: bool
 ) -> None:
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -319,7 +323,7 @@ async def test_a_schema_whose_comment_is_not_ours_is_neither_taken_nor_dropped(
 
 
 async def test_a_lock_held_by_a_tenants_program_is_waited_for_and_then_retryable(world: Outside, key: str) -> None:
-    impatient = Postgres(f"{world.tenants_url}")
+    impatient = PostgresKind(f"{world.tenants_url}")
     assert isinstance(await impatient.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -343,7 +347,7 @@ async def test_a_lock_held_by_a_tenants_program_is_waited_for_and_then_retryable
         "-c search_path=x",
     ],
 )
-async def test_hostile_identifiers_touch_only_a_derived_schema(kind: Postgres, world: Outside, org: str) -> None:
+async def test_hostile_identifiers_touch_only_a_derived_schema(kind: PostgresKind, world: Outside, org: str) -> None:
     key = f"{org}:{org}"
     assert world.database_url is not None
     before = _ask(world.database_url, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^t_' ORDER BY 1")
@@ -357,7 +361,7 @@ async def test_hostile_identifiers_touch_only_a_derived_schema(kind: Postgres, w
     ]
 
 
-async def test_ids_that_share_their_first_63_bytes_have_schemas_apart(kind: Postgres, world: Outside) -> None:
+async def test_ids_that_share_their_first_63_bytes_have_schemas_apart(kind: PostgresKind, world: Outside) -> None:
     keys = [f"{'a' * 199}{last}:b" for last in "xy"]
     for key in keys:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
@@ -374,7 +378,7 @@ async def test_a_role_that_is_no_superuser_is_enough(database_url: str, key: str
         f"CREATE ROLE {role} LOGIN PASSWORD 'p' NOSUPERUSER CREATEROLE",
         f"GRANT CREATE ON DATABASE {parts.path[1:]} TO {role}",
     )
-    kind = Postgres(parts._replace(netloc=f"{role}:p@{parts.hostname}:{parts.port}").geturl())
+    kind = PostgresKind(parts._replace(netloc=f"{role}:p@{parts.hostname}:{parts.port}").geturl())
     name = schema_name(key, 1)
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     _run(database_url, f"SET ROLE {name}", f"CREATE TABLE {name}.t (id int)")
@@ -384,5 +388,5 @@ async def test_a_role_that_is_no_superuser_is_enough(database_url: str, key: str
 
 
 async def test_a_database_that_is_away_is_a_silence(key: str) -> None:
-    answer = await Postgres("postgresql://u:p@127.0.0.1:9/x").call(a_call(Verb.CREATE, key=key))
+    answer = await PostgresKind("postgresql://u:p@127.0.0.1:9/x").call(a_call(Verb.CREATE, key=key))
     assert answer == Retryable("no session at 127.0.0.1:9: Connection refused")

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from services.core.calls import Done, Refused, Verb
-from services.core.plan import schema_name
-from services.provisioner.kinds.postgres import Postgres
-from tests.outside import a_call
-from tests.postgres_objects import LYING, ROLES, statements
+from services.core.saga.calls import Done, Refused, Verb
+from services.core.saga.plan import schema_name
+from services.provisioner.kinds.postgres import PostgresKind
+from tests.support.outside import a_call
+from tests.support.postgres_objects import LYING, ROLES, statements
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Place:
     """A tenant in a database of its own, and names beside it that no other test uses."""
 
     url: str
-    kind: Postgres
+    kind: PostgresKind
     key: str
     more: str
 
@@ -64,7 +64,7 @@ class Place:
 @pytest.fixture
 async def place(database_url: str) -> AsyncIterator[Place]:
     key = f"98765432-1234-5678-9abc-def012345678:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}"
-    made = Place(database_url, Postgres(database_url), key, f"o_{secrets.token_hex(6)}")
+    made = Place(database_url, PostgresKind(database_url), key, f"o_{secrets.token_hex(6)}")
     assert isinstance(await made.kind.call(a_call(Verb.CREATE, key=key)), Done)
     yield made
     await made.kind.close()
@@ -246,7 +246,7 @@ async def test_grants_that_this_user_may_not_revoke_are_named(place: Place) -> N
     parts = urlsplit(place.url)
     place.run("CREATE ROLE {o}app LOGIN PASSWORD 'p' CREATEROLE", "GRANT CREATE ON DATABASE {db} TO {o}app")
     place.run("GRANT USAGE ON SCHEMA lifecycle_fence TO {o}app", "GRANT ALL ON lifecycle_fence.epochs TO {o}app")
-    less = Postgres(parts._replace(netloc=f"{place.more}app:p@{parts.hostname}:{parts.port}").geturl())
+    less = PostgresKind(parts._replace(netloc=f"{place.more}app:p@{parts.hostname}:{parts.port}").geturl())
     try:
         assert await place.drop() == Done()
         assert isinstance(await less.call(a_call(Verb.CREATE, key=place.key, n=3)), Done)

@@ -40,15 +40,15 @@ from schemas.topics import (
     changelog,
     named,
 )
-from services.adapters import topics
+from services.adapters.kafka import topics
 from services.adapters.tables.app import FILES_PER_TABLE
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 from services.cli.exits import Exit as CliExit
-from services.engines import child
-from tests.eventually import eventually
+from services.engines import child_process
 from tests.faults import records
-from tests.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
-from tests.transactions import Copier
+from tests.support.eventually import eventually
+from tests.support.ledger_process import PARTITIONS, LedgerBench, Out, body, new_key, now_us
+from tests.support.transactions import Copier
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
@@ -244,8 +244,8 @@ def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBen
     for future in admin.delete_records(places).values():
         future.result(30)
     refused = bench.start()
-    assert refused.wait(60) == Exit.LOSS
-    assert "--accept-loss" in child.last_lines(refused.log_path)
+    assert refused.wait(60) == WorkerExit.LOSS
+    assert "--accept-loss" in child_process.last_lines(refused.log_path)
     with bench.ledger("--accept-loss"):
         eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"])
         bench.drained()
@@ -293,8 +293,8 @@ def test_a_version_that_can_read_nothing_buries_no_topic(bench: LedgerBench) -> 
     for number in range(7):
         bench.receive(b"{}", key, kind=f"lifecycle.unheard-of.v{number}")
     ended = bench.start(UNREADABLE_IN_A_ROW="5")
-    assert ended.wait(60) == Exit.POISON
-    assert "5 records in a row could not be read, nor lifecycle.received" in child.last_lines(ended.log_path)
+    assert ended.wait(60) == WorkerExit.POISON
+    assert "5 records in a row could not be read, nor lifecycle.received" in child_process.last_lines(ended.log_path)
     assert len({letter.ce_id for letter in bench.out(DEAD_LETTERS)}) <= 5
     with bench.ledger() as url:  # within its patience the same records pass
         bench.drained()
@@ -325,7 +325,7 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
     def recovered() -> list[int]:
         before = len(_lines(bench.folder / "ledger.log", "recovered"))
         warming = bench.start("--recover-only", disk="warm")
-        assert warming.wait(60) == 0, child.last_lines(warming.log_path)
+        assert warming.wait(60) == 0, child_process.last_lines(warming.log_path)
         return [line["records"] for line in _lines(bench.folder / "ledger.log", "recovered")[before:]]
 
     with bench.ledger():
@@ -338,7 +338,7 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
         for flags in ((), ("--recover-only",)):
             second = bench.start(*flags)
             assert second.wait(60) == CliExit.UNUSABLE
-            assert "STATE_DIR: another `lifecycle` runs in" in child.last_lines(second.log_path)
+            assert "STATE_DIR: another `lifecycle` runs in" in child_process.last_lines(second.log_path)
     before = len(bench.out(TENANTS))
     with bench.ledger(disk="warm"):
         bench.receive(body(keys[0], "disabled"), keys[0])
@@ -359,7 +359,7 @@ def test_a_changelog_made_anew_does_not_pass_for_the_one_that_the_copy_was_read_
     topics.apply({"bootstrap.servers": bench.bootstrap}, prefix=bench.prefix, partitions=PARTITIONS, replication=1)
     again = bench.start()
     assert again.wait(60) == CliExit.UNUSABLE
-    assert "ledger-tenants-changelog: is not the topic that" in child.last_lines(again.log_path)
+    assert "ledger-tenants-changelog: is not the topic that" in child_process.last_lines(again.log_path)
     with bench.ledger(disk="another"):
         bench.receive(body(key), key)
 
@@ -376,9 +376,9 @@ def test_an_input_made_anew_under_a_ledger_at_work_ends_it(bench: LedgerBench) -
     eventually(lambda: name not in admin.list_topics(timeout=10).topics)
     topics.apply({"bootstrap.servers": bench.bootstrap}, prefix=bench.prefix, partitions=PARTITIONS, replication=1)
     bench.receive_all((key, body(key)) for key in [new_key() for _ in range(100)])
-    assert worker.wait(60) == Exit.LOSS
+    assert worker.wait(60) == WorkerExit.LOSS
     # A rebalance may come first, and find the committed offset beyond a log that is still short.
-    last = child.last_lines(worker.log_path, 1)
+    last = child_process.last_lines(worker.log_path, 1)
     assert f"{name} was made anew while it was read" in last or "is outside the log" in last
 
 
@@ -391,7 +391,7 @@ def test_topics_that_have_grown_are_refused_and_the_cure_is_no_growth(bench: Led
         raised.result(30)
     again = bench.start()
     assert again.wait(60) == CliExit.UNUSABLE
-    assert "lifecycle.received: 6 partitions, and 4 before" in child.last_lines(again.log_path)
+    assert "lifecycle.received: 6 partitions, and 4 before" in child_process.last_lines(again.log_path)
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
@@ -434,7 +434,7 @@ def test_changelogs_that_a_restore_has_ended_with_marks_are_recovered_and_warmed
         copier.abort(named(changelog(table), bench.prefix), whole)
     for disk in ("state", "lost"):
         warming = bench.start("--recover-only", disk=disk)
-        assert warming.wait(60) == 0, child.last_lines(warming.log_path)
+        assert warming.wait(60) == 0, child_process.last_lines(warming.log_path)
     for disk, event in (("third", "disabled"), ("lost", "enabled")):
         with bench.ledger(disk=disk):
             bench.receive(body(key, event), key)
@@ -453,7 +453,7 @@ def test_a_ledger_allows_for_its_files_and_says_what_it_cannot_have(bench: Ledge
             bench.receive(body(key, ("installed", "disabled")[number]), key)
             eventually(lambda count=number + 1: len(bench.out(EVENTS, key)) == count, 60)  # type: ignore[misc]
         finally:
-            assert worker.stop(30) == 0, child.last_lines(worker.log_path)
+            assert worker.stop(30) == 0, child_process.last_lines(worker.log_path)
         told = _lines(bench.folder / "ledger.log", "too few files")
         assert len(told) == number
     assert f"{needed} open files may be needed, and {needed - 1} are allowed" in told[0]["why"]
@@ -527,14 +527,14 @@ def test_missing_topics_and_material_are_told_by_name_at_start(
     bench = LedgerBench(kafka_bootstrap, topic_prefix, tmp_path)
     nowhere = bench.start(TOPIC_PREFIX=f"{topic_prefix}nowhere-")
     assert nowhere.wait(60) == 2
-    assert "lifecycle.received: no such topic" in child.last_lines(nowhere.log_path)
+    assert "lifecycle.received: no such topic" in child_process.last_lines(nowhere.log_path)
     (tmp_path / "keyring.json").write_text('{"endpoints": {}}')
     keyless = bench.start()
     assert keyless.wait(60) == 2
-    assert "material: missing" in child.last_lines(keyless.log_path)
+    assert "material: missing" in child_process.last_lines(keyless.log_path)
     bare = bench.start(KAFKA_BOOTSTRAP_SERVERS="")
     assert bare.wait(60) == 2
-    told = child.last_lines(bare.log_path)
+    told = child_process.last_lines(bare.log_path)
     assert "KAFKA_BOOTSTRAP_SERVERS: missing" in told
     assert "material: missing" in told
 
@@ -549,7 +549,9 @@ def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench
     done.result(30)
     worker = bench.start()
     assert worker.wait(60) == 2
-    assert f"{name} is not as the table says: message.timestamp.type is CreateTime" in child.last_lines(worker.log_path)
+    assert f"{name} is not as the table says: message.timestamp.type is CreateTime" in child_process.last_lines(
+        worker.log_path
+    )
 
 
 def _metric(url: str, name: str) -> float:

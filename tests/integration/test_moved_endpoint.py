@@ -8,15 +8,15 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.saga import Phase, Presence
-from services.adapters import logs
-from services.adapters.http import Client, resolve
-from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Done, Unknown, resource_name
+from services.adapters.http_client import HttpClient, resolve
+from services.adapters.process import logs
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.calls import Answer, Done, Unknown, resource_name
 from services.provisioner.caller import Caller
-from services.provisioner.kinds.http import Http
+from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.outside import ORG, Outside, outside
-from tests.saga_driver import Saga, plans
+from tests.support.outside import ORG, Outside, outside
+from tests.support.saga_driver import Saga, plans
 
 PLAN = """
 [[step]]
@@ -44,8 +44,8 @@ def world(running: Outside) -> Iterator[Outside]:
 @pytest.fixture
 async def saga(world: Outside) -> AsyncIterator[Saga]:
     places = {f"{host}.salesforce.com": f"{world.url}/{system}/{{host}}" for host, system in SYSTEMS.items()}
-    async with Client(connections=10) as client:
-        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+    async with HttpClient(connections=10) as client:
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         sealer = Sealer([SecretStr("x" * 40)])
         caller = Caller({"http": kind}, {}, sealer, b"k" * 32, logs.configure("test", "critical"))
         yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller, plans(PLAN, "http"))

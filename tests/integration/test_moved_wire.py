@@ -9,17 +9,17 @@ from typing import Final
 import pytest
 from pydantic import SecretStr
 
-from services.adapters import logs
-from services.adapters.http import Client, resolve
-from services.adapters.sealing import Sealer
-from services.core.calls import Absent, Refused, Retryable, Unknown, Verb
+from services.adapters.http_client import HttpClient, resolve
+from services.adapters.process import logs
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.calls import Absent, Refused, Retryable, Unknown, Verb
 from services.provisioner.caller import Caller
-from services.provisioner.kinds.http import Http
-from services.provisioner.kinds.oauth import OAuth
+from services.provisioner.kinds.http import HttpKind
+from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.answering import HTML, PAGE, Says, System, Written, answering, shows
-from tests.outside import a_call
-from tests.saga_driver import Saga, plans
+from tests.support.answering import HTML, PAGE, Says, System, Written, answering, shows
+from tests.support.outside import a_call
+from tests.support.saga_driver import Saga, plans
 
 KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 STRANGERS: Final = {"id": "x", "key": "another", "generation": 1, "enabled": True}
@@ -49,8 +49,8 @@ def newer() -> Iterator[System]:
 @pytest.fixture
 async def saga(former: System, newer: System) -> AsyncIterator[Saga]:
     places = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
-    async with Client(connections=4) as client:
-        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+    async with HttpClient(connections=4) as client:
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         caller = Caller({"http": kind}, {}, Sealer([SecretStr("x" * 40)]), b"k" * 32, logs.configure("t", "critical"))
         yield Saga(KEY, caller, plans(PLAN, "http"))
 
@@ -166,8 +166,8 @@ async def test_of_several_places_the_one_that_leaves_most_open_decides(
     former.says = dict.fromkeys(("GET", "DELETE"), lambda _: (403, {}, b""))
     newer.says = dict.fromkeys(("GET", "DELETE"), lambda _: (503, {}, b""))
     places = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
-    async with Client(connections=1) as client:
-        kind = Http(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+    async with HttpClient(connections=1) as client:
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         assert await kind.call(a_call(verb, key=KEY, settings={}, places=(A, B))) == Retryable("HTTP 503")
 
 
@@ -186,8 +186,8 @@ async def test_a_token_is_revoked_when_its_grant_is_gone_and_not_when_the_server
         return shows({"error": "not_found"}, status)
 
     former.says["POST"] = revoke
-    async with Client(connections=1) as client:
-        kind = OAuth(Outbound(client, resolve, allow=(), egress_map={}))
+    async with HttpClient(connections=1) as client:
+        kind = OAuthKind(Outbound(client, resolve, allow=(), egress_map={}))
         given = {"url": former.url, "url_from": "operator", "client_id": "c", "client_secret": "s"}
         answer = await kind.call(a_call(Verb.DELETE, key=KEY, settings=given))
     if is_revoked:
@@ -204,7 +204,7 @@ async def test_a_grant_that_cannot_be_read_after_a_404_leaves_open_if_it_lives(f
         return shows({"detail": "Not Found"}, 404)
 
     former.says["POST"] = revoke
-    async with Client(connections=1) as client:
-        kind = OAuth(Outbound(client, resolve, allow=(), egress_map={}))
+    async with HttpClient(connections=1) as client:
+        kind = OAuthKind(Outbound(client, resolve, allow=(), egress_map={}))
         given = {"url": former.url, "url_from": "operator", "client_id": "c", "client_secret": "s"}
         assert await kind.call(a_call(Verb.DELETE, key=KEY, settings=given)) == Retryable("HTTP 503")

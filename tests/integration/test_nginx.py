@@ -17,9 +17,9 @@ import pytest
 
 from schemas.topics import RECEIVED
 from services.engines.ports import free_ports
-from tests.eventually import eventually
-from tests.ingress_process import PATH, Ingress, body, head, ingress, key, make_topics, raw, request
-from tests.nginx import nginx, trust
+from tests.support.eventually import eventually
+from tests.support.ingress_process import PATH, Ingress, body, head, ingress, key, make_topics, raw, request
+from tests.support.nginx import nginx, trust
 
 pytestmark = [pytest.mark.engines]
 

@@ -9,18 +9,18 @@ import psycopg
 import pytest
 
 from schemas.saga import Journal
-from services.adapters.claims import Lost, TenantTaken, Unacknowledged, Written
-from services.adapters.registry import Registry, RegistryAway
-from services.core.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
-from services.core.plan import schema_name
-from services.provisioner.kinds.postgres import Postgres
-from tests.eventually import eventually_async
+from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.types import LeaseLost, OutboxRow, TenantTaken, Written
+from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.plan import schema_name
+from services.provisioner.kinds.postgres import PostgresKind
 from tests.integration.test_provisioner_registry import alive, desired, key, said
-from tests.outside import a_call, outside
-from tests.pgbouncer import needs_pgbouncer, pgbouncer
-from tests.provisioner_process import desired as wish
-from tests.provisioner_process import gone
-from tests.provisioner_stage import Stage, done, ended, exists, staged
+from tests.support.eventually import eventually_async
+from tests.support.outside import a_call, outside
+from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.support.provisioner_process import desired as wish
+from tests.support.provisioner_process import gone
+from tests.support.provisioner_stage import Stage, done, ended, exists, staged
 
 pytestmark = needs_pgbouncer
 LEASE_S = 5.0
@@ -60,9 +60,9 @@ async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_u
         again = await other.claim_one(mine.key)
         assert again is not None
         assert again.epoch == mine.epoch + 1
-        assert isinstance(await registry.write(mine, Journal(), (), due_in_s=0, release=True), Lost)
+        assert isinstance(await registry.write(mine, Journal(), (), due_in_s=0, release=True), LeaseLost)
 
-        async def publish(rows: list[Unacknowledged]) -> list[int]:
+        async def publish(rows: list[OutboxRow]) -> list[int]:
             assert await other.drain(publish, 10) == (0, 0), "one at a time"
             return [row.id for row in rows]
 
@@ -89,7 +89,7 @@ async def test_the_lock_of_recoveries_is_one_process_s_and_ends_with_it(registry
 
 async def test_no_setting_stays_with_the_pooler_s_connections(registry: Registry, pooled_url: str) -> None:
     await registry.store([desired(key(1))])
-    kind = Postgres(pooled_url)
+    kind = PostgresKind(pooled_url)
     assert isinstance(await kind.call(a_call(Verb.READ, key=key(1))), Absent)
     with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as session:
         for _ in range(6):
@@ -119,7 +119,7 @@ async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(dat
     with pgbouncer(database_url, mode="statement") as url:
         with pytest.raises(RegistryAway, match="statement pooling"):
             await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
-        kind = Postgres(url)
+        kind = PostgresKind(url)
         answer = await kind.call(a_call(Verb.READ, key=key(1)))
         assert isinstance(answer, Retryable)
         assert "statement pooling" in answer.reason
@@ -135,7 +135,7 @@ async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) ->
     for words, url in bad.items():
         with pytest.raises(RegistryAway, match=words):
             await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
-        kind = Postgres(url)
+        kind = PostgresKind(url)
         answer = await kind.call(a_call(Verb.READ, key=key(1)))
         assert isinstance(answer, RefusedUs)
         assert words in answer.reason
@@ -143,7 +143,7 @@ async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) ->
 
 
 async def test_tenants_are_made_and_removed_through_a_pooler(pooled_url: str) -> None:
-    kind = Postgres(pooled_url)
+    kind = PostgresKind(pooled_url)
     keys = [f"pooled:{pooled_url[-20:]}:{number}" for number in range(30)]
     made = await asyncio.gather(*(kind.call(a_call(Verb.CREATE, key=of)) for of in keys))
     assert made == [Done({"schema": schema_name(of, 1), "role": schema_name(of, 1)}) for of in keys]
@@ -158,7 +158,7 @@ async def test_the_simulator_tells_calls_apart_that_a_pooler_sends_over_one_conn
     tmp_path: Path, database_url: str
 ) -> None:
     with outside(tmp_path, database_url) as world, pgbouncer(world.tenants_url, size=2) as url:
-        kind = Postgres(url)
+        kind = PostgresKind(url)
         keys = [f"behind:{database_url[-20:]}:{number}" for number in range(8)]
         world.fault("schemas", "lost_answer", verb="create", key=keys[0], times=1)
         world.fault("schemas", "unauthorized", verb="create", key=keys[1], times=1)

@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from services.adapters.database import NoDatabase, registry_standing, session
-from services.adapters.postgres import NoSession, Pool, fault
-from services.adapters.registry import SCHEMA, Registry, RegistryAway
+from services.adapters.postgres.pool import NoSession, Pool, fault
+from services.adapters.postgres.sessions import NoDatabase, registry_standing, session
+from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.cli.exits import Exit
 from services.cli.main import _foreign
-from services.core.calls import Answer, Done, RefusedUs, Retryable, Verb
-from services.engines.answers import postgres_answers
-from services.provisioner.kinds.postgres import Postgres
-from tests.eventually import eventually_async
-from tests.outside import a_call
-from tests.troubles import greeting
+from services.core.saga.calls import Answer, Done, RefusedUs, Retryable, Verb
+from services.engines.readiness import postgres_answers
+from services.provisioner.kinds.postgres import PostgresKind
+from tests.support.eventually import eventually_async
+from tests.support.outside import a_call
+from tests.support.troubles import greeting
 from tests.unit.test_cli_commands import lifecycle
 
 PASSWORD = "never-to-be-told"
@@ -55,7 +55,7 @@ def _as(url: str, role: str, *, password: str = PASSWORD, database: str | None =
 
 
 async def _asked(url: str) -> Answer:
-    kind = Postgres(url)
+    kind = PostgresKind(url)
     try:
         return await kind.call(a_call(Verb.READ, key=f"words:{secrets.token_hex(6)}"))
     finally:
@@ -171,7 +171,7 @@ def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None
 
 
 async def test_a_server_that_only_reads_after_a_fail_over_is_asked_again_elsewhere(
-    kind: Postgres, database_url: str
+    kind: PostgresKind, database_url: str
 ) -> None:
     """Connections that were opened before would read for ever; the next call has new ones."""
     database, key = urlsplit(database_url).path[1:], f"words:{secrets.token_hex(6)}"
@@ -193,8 +193,8 @@ async def test_a_server_that_only_reads_after_a_fail_over_is_asked_again_elsewhe
 
 
 @pytest.fixture
-async def kind(database_url: str) -> AsyncIterator[Postgres]:
-    made = Postgres(database_url, at_once=1)
+async def kind(database_url: str) -> AsyncIterator[PostgresKind]:
+    made = PostgresKind(database_url, at_once=1)
     yield made
     await made.close()
 
@@ -216,7 +216,7 @@ async def test_a_connection_in_the_middle_of_something_is_not_given_to_another(p
         assert second.info.backend_pid != pid
 
 
-async def test_a_call_whose_time_is_up_leaves_no_transaction_behind(kind: Postgres, pool: Pool) -> None:
+async def test_a_call_whose_time_is_up_leaves_no_transaction_behind(kind: PostgresKind, pool: Pool) -> None:
     async with pool.connection(5) as other:
         key = f"words:{secrets.token_hex(6)}"
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)

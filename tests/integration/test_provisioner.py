@@ -12,12 +12,12 @@ from confluent_kafka import Consumer
 from schemas.codec import Message
 from schemas.outcome import State
 from schemas.topics import DESIRED, OUTCOMES, named
-from services.core.audit import genuine
-from tests.eventually import eventually
-from tests.provisioner_child import CANARY
-from tests.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, free_port, gone, key, shut
-from tests.saga_world import STEPS
-from tests.transactions import Copier
+from services.core.ledger.audit import genuine
+from tests.support.eventually import eventually
+from tests.support.provisioner_child import CANARY
+from tests.support.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, free_port, gone, key, shut
+from tests.support.saga_world import STEPS
+from tests.support.transactions import Copier
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """What every plan must survive, done to the shipped one: each step in turn is interrupted, contradicted or lost.
 
 Every test does one thing to every step, a tenant for each, all at once; then inventory, PostgreSQL and journal must
-agree, with nothing left behind and nothing there twice (`tests.provisioner_stage.exists`). Single refusals, passing
-errors and lost answers are in test_provisioner_outside.py.
+agree, with nothing left behind and nothing there twice (`tests.support.provisioner_stage.exists`). Single refusals,
+passing errors and lost answers are in test_provisioner_outside.py.
 
 `LIFECYCLE_ALL_MARKS=1` lets the worker die at every mark of its journal, one after the other, instead of at a few:
 a quarter of an hour on an idle machine.
@@ -20,9 +20,9 @@ import pytest
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.tenant import Desired
-from tests.eventually import eventually
-from tests.provisioner_process import desired, end, gone
-from tests.provisioner_stage import (
+from tests.support.eventually import eventually
+from tests.support.provisioner_process import desired, end, gone
+from tests.support.provisioner_stage import (
     PATHS,
     SHIPPED,
     STEPS,
@@ -50,7 +50,7 @@ ENDINGS: Final = (None, "lost_answer", "error", "refuse")
 """What becomes of a call that is under way when the wish changes: it is done, or one of these faults."""
 UNDER_WAY_S: Final = 3.0
 """Less than any call may take, and far more than a wish needs to reach the registry."""
-DYING: Final = ("tests.provisioner_dying",)
+DYING: Final = ("tests.support.provisioner_dying",)
 ALL_MARKS: Final = bool(os.environ.get("LIFECYCLE_ALL_MARKS"))
 DEATHS_A_TEST: Final = 10
 """So that a test is over before its first tenant is looked up again by name, which makes marks as well."""

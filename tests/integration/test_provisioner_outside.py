@@ -18,10 +18,10 @@ import pytest
 
 from schemas.outcome import Outcome, State
 from services.provisioner import main
-from tests.eventually import eventually
-from tests.provisioner_process import desired, end, gone, key
-from tests.provisioner_stage import SYSTEMS, Stage, becomes, done, ended, exists, staged
-from tests.terminal import COLUMNS, on_terminal
+from tests.support.eventually import eventually
+from tests.support.provisioner_process import desired, end, gone, key
+from tests.support.provisioner_stage import SYSTEMS, Stage, becomes, done, ended, exists, staged
+from tests.support.terminal import COLUMNS, on_terminal
 
 SHIPPED_PLAN = Path(main.__file__).with_name("plan.toml")
 FAULTS = (("error", 2), ("lost_answer", 1), ("lost_answer", 2), ("down", 2))

@@ -13,12 +13,20 @@ from psycopg import sql
 from schemas.saga import Journal, Life
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
-from services.adapters.claims import Claim, Lost, Newer, Saying, TenantTaken, Unacknowledged, Written
-from services.adapters.registry import Registry, RegistryAway, usable
-from services.adapters.settings import Unusable
-from services.provisioner.standing import Standing
-from tests.eventually import eventually_async
-from tests.provisioner_process import shut
+from services.adapters.process.settings import Unusable
+from services.adapters.registry.registry import Registry, RegistryAway, usable
+from services.adapters.registry.types import (
+    Claim,
+    LeaseLost,
+    NewerDesired,
+    OutboxMessage,
+    OutboxRow,
+    TenantTaken,
+    Written,
+)
+from services.provisioner.registry_guard import RegistryGuard
+from tests.support.eventually import eventually_async
+from tests.support.provisioner_process import shut
 
 LEASE_S = 1.0
 
@@ -42,9 +50,9 @@ def alive(tenant_id: str = "acme") -> Journal:
     return Journal(generation=1, life=Life(generation=1, plan="p", tenant_id=tenant_id))
 
 
-def said(seq: int, topic: str = OUTCOMES.name) -> Saying:
+def said(seq: int, topic: str = OUTCOMES.name) -> OutboxMessage:
     """Something to be published."""
-    return Saying(topic, seq, b"{}")
+    return OutboxMessage(topic, seq, b"{}")
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ async def test_a_row_is_claimed_once_and_again_when_its_lease_has_ended(registry
     assert await other.claim(10) == []
     (second,) = await eventually_async(lambda: other.claim(10))
     assert second.epoch == first.epoch + 1
-    assert isinstance(await registry.write(first, Journal(seq=9), (), due_in_s=None, release=True), Lost)
+    assert isinstance(await registry.write(first, Journal(seq=9), (), due_in_s=None, release=True), LeaseLost)
     assert isinstance(await other.write(second, Journal(seq=1), (), due_in_s=None, release=True), Written)
 
 
@@ -195,7 +203,7 @@ async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry
 async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    standing, asked, faults = Standing(registry, structlog.get_logger()), list[int](), [""]
+    standing, asked, faults = RegistryGuard(registry, structlog.get_logger()), list[int](), [""]
 
     async def prove() -> str:
         asked.append(registry.losses)
@@ -248,7 +256,7 @@ async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry
     claim = await _claim(registry, key(1))
     await registry.store([desired(key(1), 2)])
     result = await registry.write(claim, alive(), (said(1),), due_in_s=0, release=False)
-    assert result == Newer(written=False)
+    assert result == NewerDesired(written=False)
     assert claim.desired.version == 2
     assert isinstance(await registry.write(claim, Journal(), (), due_in_s=0, release=True), Written)
     (again,) = await registry.claim(10)
@@ -297,7 +305,7 @@ async def test_outcomes_leave_in_order_and_stay_until_they_are_acknowledged(regi
     await registry.write(claim, Journal(), (said(2),), due_in_s=0, release=False)
     seen: list[tuple[str, int]] = []
 
-    async def first_only(rows: list[Unacknowledged]) -> list[int]:
+    async def first_only(rows: list[OutboxRow]) -> list[int]:
         seen.extend((row.topic, row.seq) for row in rows)
         return [rows[0].id]
 
@@ -312,7 +320,7 @@ async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, othe
     await registry.write(claim, Journal(), (said(1),), due_in_s=0, release=False)
     found: list[tuple[int, int]] = []
 
-    async def meanwhile(rows: list[Unacknowledged]) -> list[int]:
+    async def meanwhile(rows: list[OutboxRow]) -> list[int]:
         found.append(await other.drain(_nobody, 10))
         return [row.id for row in rows]
 
@@ -335,7 +343,9 @@ async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_
     assert isinstance(await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False), Written)
     claim.journal = before
     await registry.store([desired(key(1), 2)])
-    assert await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False) == Newer(written=True)
+    assert await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False) == NewerDesired(
+        written=True
+    )
     assert claim.journal == Journal(seq=1)
     assert claim.desired.version == 2
 
@@ -402,11 +412,11 @@ async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_somethi
         await nobody.start()
 
 
-async def _nobody(_: list[Unacknowledged]) -> list[int]:
+async def _nobody(_: list[OutboxRow]) -> list[int]:
     return []
 
 
-async def _all(rows: list[Unacknowledged]) -> list[int]:
+async def _all(rows: list[OutboxRow]) -> list[int]:
     return [row.id for row in rows]
 
 

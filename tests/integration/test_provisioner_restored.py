@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from schemas.topics import DESIRED, OUTCOMES
-from tests.eventually import eventually
-from tests.provisioner_process import desired, end, gone
-from tests.provisioner_stage import Stage, ended, exists, staged
+from tests.support.eventually import eventually
+from tests.support.provisioner_process import desired, end, gone
+from tests.support.provisioner_stage import Stage, ended, exists, staged
 
 _BACK_UP: Final[tuple[LiteralString, ...]] = (
     "CREATE SCHEMA backup",

@@ -17,23 +17,32 @@ from schemas.outcome import Outcome
 from schemas.saga import Failure, Journal, Life, StepLog, Sweep
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
-from services.adapters.claims import Claim, Lost, Newer, Row, Saying, TenantTaken, Unacknowledged, Written
-from services.adapters.registry import Registry, RegistryAway
-from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Call, Done, Refused, Retryable, Verb
-from services.core.circuit import PROBE_S
-from services.core.moves import Wait
-from services.core.pace import Pace
-from services.core.plan import BadPlan
-from services.core.saga_marks import Turn
+from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.types import (
+    Claim,
+    LeaseLost,
+    NewerDesired,
+    OutboxMessage,
+    OutboxRow,
+    SagaRow,
+    TenantTaken,
+    Written,
+)
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.calls import Answer, Call, Done, Refused, Retryable, Verb
+from services.core.saga.intents import Turn
+from services.core.saga.moves import Wait
+from services.core.saga.pace import Pace
+from services.core.saga.plan import BadPlan
+from services.core.saga.system_breaker import PROBE_S
+from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller
-from services.provisioner.gates import Gates
 from services.provisioner.plans import PlanBook
-from services.provisioner.runner import Limits, Runner
-from services.provisioner.telling import tell
-from services.provisioner.turns import Turns
-from tests.eventually import eventually_async
-from tests.provisioner_process import desired, gone, key
+from services.provisioner.runner import Runner, RunnerLimits
+from services.provisioner.telemetry import tell
+from services.provisioner.turn_planner import TurnPlanner
+from tests.support.eventually import eventually_async
+from tests.support.provisioner_process import desired, gone, key
 
 LEASE_S = 1.0
 PLAN = '[[step]]\nname = "thing"\nkind = "http"\nundo = "reverse"\n'
@@ -59,8 +68,8 @@ class Deaf(Registry):
     lost: Callable[[Journal, bool], bool] = lambda _, __: False
 
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, release: bool, **more: Any
-    ) -> Written | Newer | Lost | TenantTaken:
+        self, claim: Claim, journal: Journal, sayings: Sequence[OutboxMessage], *, release: bool, **more: Any
+    ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         result = await super().write(claim, journal, sayings, release=release, **more)
         if self.lost(journal, release):
             self.lost = lambda _, __: False
@@ -81,8 +90,8 @@ class Broken(Registry):
     """A registry that fails in a way nobody foresaw when a saga's intent is written."""
 
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[Saying], *, release: bool, **more: Any
-    ) -> Written | Newer | Lost | TenantTaken:
+        self, claim: Claim, journal: Journal, sayings: Sequence[OutboxMessage], *, release: bool, **more: Any
+    ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         if claim.key == key(1) and not release:
             raise ArithmeticError("canary")
         return await super().write(claim, journal, sayings, release=release, **more)
@@ -98,7 +107,7 @@ def _heard() -> tuple[Any, LogCapture]:
 async def _audited(registry: Registry) -> list[Audit]:
     found: list[Audit] = []
 
-    async def look(rows: list[Unacknowledged]) -> list[int]:
+    async def look(rows: list[OutboxRow]) -> list[int]:
         found.extend(decode(Audit, row.value) for row in rows if row.topic == AUDIT.name)
         return []
 
@@ -109,7 +118,7 @@ async def _audited(registry: Registry) -> list[Audit]:
 async def _outcomes(registry: Registry) -> list[Outcome]:
     found: list[Outcome] = []
 
-    async def look(rows: list[Unacknowledged]) -> list[int]:
+    async def look(rows: list[OutboxRow]) -> list[int]:
         found.extend(decode(Outcome, row.value) for row in rows if row.topic == OUTCOMES.name)
         return []
 
@@ -123,13 +132,13 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
     pace = Pace(first_s=0.05)
     return Runner(
         registry,
-        Turns(
+        TurnPlanner(
             PlanBook(registry, text=plan, kinds={"http"}, settings={}, pace=pace),
             Caller({"http": hand}, {}, sealer, b"k" * 40, log),
-            Gates(16, time.monotonic, log),
+            SystemGates(16, time.monotonic, log),
             log,
         ),
-        Limits(4, LEASE_S, pace),
+        RunnerLimits(4, LEASE_S, pace),
         log=log,
     )
 
@@ -205,7 +214,7 @@ async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_o
     await registry.store([desired(key(1), 1), desired(key(2), 1)])
     running = asyncio.create_task(runner.run())
 
-    async def at_rest() -> dict[str, Row]:
+    async def at_rest() -> dict[str, SagaRow]:
         rows = {row.key: row for row in await registry.sagas(limit=5)}
         return rows if rows[key(1)].why and rows[key(2)].phase == "active" else {}
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from services.adapters import history, topic_description, topics
-from services.adapters.audit_trail import AuditTrail
-from services.adapters.consumer import Consumer
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.settings import read
-from services.adapters.tenant_view import TenantView
-from services.cli import keys
-from services.engines import child
+from services.adapters.kafka import reader, topic_description, topics
+from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.kafka.group_consumer import Consumer
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.kafka.tenant_view import TenantView
+from services.adapters.process.settings import read
+from services.cli import keyring_contents
+from services.engines import child_process
 from services.engines.ports import HOST, free_ports
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 NOWHERE = read({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:9"}).kafka
 PLAN = dict.fromkeys(("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL"), "http://127.0.0.1:9")
@@ -45,8 +45,8 @@ CLIENTS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "group": _group,
     "producer": _producer,
     "view": _view,
-    "follower": lambda: asyncio.to_thread(history.Follower, NOWHERE, ["t"], timeout_s=0.5),
-    "last": lambda: asyncio.to_thread(history.last, NOWHERE, "t", timeout_s=0.5),
+    "follower": lambda: asyncio.to_thread(reader.TopicReader, NOWHERE, ["t"], timeout_s=0.5),
+    "last": lambda: asyncio.to_thread(reader.last, NOWHERE, "t", timeout_s=0.5),
     "audit": lambda: AuditTrail(NOWHERE, "t", timeout_s=0.5).of("k", None),
     "description": lambda: asyncio.to_thread(topic_description.describe, NOWHERE, ["t"], 0.5),
     "plan": lambda: asyncio.to_thread(topics.plan, NOWHERE, prefix="", partitions=1, replication=1, timeout_s=0.5),
@@ -69,7 +69,7 @@ async def test_no_client_writes_to_standard_error_by_itself(client: str, capfd: 
 def test_a_service_without_kafka_writes_json_lines_and_few(
     service: str, asked_again: str, database_url: str, tmp_path: Path
 ) -> None:
-    keys.init(tmp_path / "keyring.json")
+    keyring_contents.init(tmp_path / "keyring.json")
     environ = PLAN | {
         "PATH": os.environ["PATH"],
         "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{free_ports(1)[0]}",
@@ -80,7 +80,7 @@ def test_a_service_without_kafka_writes_json_lines_and_few(
     }
     log = tmp_path / "log"
     argv = (sys.executable, "-m", "services.cli.main", service)
-    running = child.start(argv, env=environ, log_path=log, cwd=Path.cwd())
+    running = child_process.start(argv, env=environ, log_path=log, cwd=Path.cwd())
     try:
         eventually(lambda: asked_again in log.read_text(), 60)
     finally:

@@ -9,17 +9,17 @@ import httpx2
 import pytest
 
 from schemas.event import Recheck
-from services.adapters.clock import now_us
-from services.adapters.settings import Unusable
-from services.adapters.tenant_view import TenantView
+from services.adapters.kafka.tenant_view import TenantView
+from services.adapters.process.clock import now_us
+from services.adapters.process.settings import Unusable
 from services.cli.exits import Exit
 from services.cli.operate import status_of, tell_run
-from services.core.reconcile import Action
-from tests.eventually import eventually
-from tests.genesys_server import FakeGenesys, serving_beside
-from tests.ledger_process import LedgerBench
-from tests.outside import Outside, outside
-from tests.reconciler_world import CONFIGURATION, World, changed, tenant_of
+from services.core.reconcile.reconcile import Action
+from tests.support.eventually import eventually
+from tests.support.genesys_server import FakeGenesys, serving_beside
+from tests.support.ledger_process import LedgerBench
+from tests.support.outside import Outside, outside
+from tests.support.reconciler_world import CONFIGURATION, World, changed, tenant_of
 
 pytestmark = pytest.mark.engines
 

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Organisation
-from services.adapters.clock import now_us
-from services.adapters.genesys import Genesys, Hosts, connections, hosts_for
-from services.adapters.genesys_answers import NoInformation
-from tests.genesys_server import Answer, FakeGenesys, serving
+from services.adapters.genesys.answers import NoInformation
+from services.adapters.genesys.client import GenesysClient, Hosts, connections, hosts_for
+from services.adapters.process.clock import now_us
+from tests.support.genesys_server import Answer, FakeGenesys, serving
 
 ORG = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -36,9 +36,9 @@ async def genesys() -> AsyncIterator[FakeGenesys]:
 
 
 @pytest.fixture
-async def client(genesys: FakeGenesys) -> AsyncIterator[Genesys]:
+async def client(genesys: FakeGenesys) -> AsyncIterator[GenesysClient]:
     async with connections(timeout_s=5.0) as http:
-        yield Genesys(organisation(), Hosts(f"{genesys.url}/login", genesys.url), http, now_us=now_us)
+        yield GenesysClient(organisation(), Hosts(f"{genesys.url}/login", genesys.url), http, now_us=now_us)
 
 
 def at(path: str, respond: Response | Answer) -> Answer:
@@ -48,7 +48,7 @@ def at(path: str, respond: Response | Answer) -> Answer:
     )
 
 
-async def test_a_listing_of_several_pages_is_read_whole(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_a_listing_of_several_pages_is_read_whole(genesys: FakeGenesys, client: GenesysClient) -> None:
     genesys.page_size = 2
     reading = await client.listing()
     assert list(reading.integrations) == [identity(number) for number in range(5)]
@@ -57,14 +57,16 @@ async def test_a_listing_of_several_pages_is_read_whole(genesys: FakeGenesys, cl
     assert reading.read_at_us % 1_000_000 == 0
 
 
-async def test_one_integration_and_its_configuration_are_read_by_id(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_one_integration_and_its_configuration_are_read_by_id(
+    genesys: FakeGenesys, client: GenesysClient
+) -> None:
     found = await client.integration(identity(1))
     assert found is not None
     assert found.intended_state == "ENABLED"
     assert await client.configuration(identity(1)) == {"plan": "gold"}
 
 
-async def test_only_a_404_by_id_is_absence(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_only_a_404_by_id_is_absence(genesys: FakeGenesys, client: GenesysClient) -> None:
     assert await client.integration(identity(99)) is None
     genesys.lie = at(f"/api/v2/integrations/{identity(99)}", JSONResponse({"status": 403}, 403))
     with pytest.raises(NoInformation, match="HTTP 403"):
@@ -129,7 +131,7 @@ LIES: dict[str, tuple[str, Response | Answer, str]] = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 async def test_whatever_is_not_a_whole_listing_is_no_information(
-    genesys: FakeGenesys, client: Genesys, lie: tuple[str, Response | Answer, str]
+    genesys: FakeGenesys, client: GenesysClient, lie: tuple[str, Response | Answer, str]
 ) -> None:
     genesys.lie = at(lie[0], lie[1])
     with pytest.raises(NoInformation, match=lie[2]):
@@ -138,7 +140,7 @@ async def test_whatever_is_not_a_whole_listing_is_no_information(
 
 async def test_a_server_that_is_away_is_no_information() -> None:
     async with connections(timeout_s=1.0) as http:
-        gone = Genesys(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), http, now_us=now_us)
+        gone = GenesysClient(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), http, now_us=now_us)
         with pytest.raises(NoInformation, match="no answer"):
             await gone.listing()
 
@@ -147,12 +149,12 @@ async def test_a_clock_that_is_not_ours_is_no_information() -> None:
     world = FakeGenesys(ORG, date=lambda: formatdate(now_us() / 1_000_000 + 86_400, usegmt=True))
     world.add(identity(0))
     async with serving(world) as served, connections() as http:
-        client = Genesys(organisation(), Hosts(f"{served.url}/login", served.url), http, now_us=now_us)
+        client = GenesysClient(organisation(), Hosts(f"{served.url}/login", served.url), http, now_us=now_us)
         with pytest.raises(NoInformation, match="from our clock"):
             await client.listing()
 
 
-async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, client: GenesysClient) -> None:
     refused: list[str] = []
 
     def limited(request: Request) -> Response | None:
@@ -167,12 +169,12 @@ async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, cl
     assert asyncio.get_running_loop().time() - began >= 1.0
 
 
-async def test_many_questions_mint_one_token(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_many_questions_mint_one_token(genesys: FakeGenesys, client: GenesysClient) -> None:
     await asyncio.gather(*(client.integration(identity(n % 5)) for n in range(20)))
     assert genesys.minted == 1
 
 
-async def test_a_revoked_token_is_minted_anew_once(genesys: FakeGenesys, client: Genesys) -> None:
+async def test_a_revoked_token_is_minted_anew_once(genesys: FakeGenesys, client: GenesysClient) -> None:
     await client.listing()
     genesys.minted = 7  # the server knows only the newest token
     assert len((await client.listing()).integrations) == 5

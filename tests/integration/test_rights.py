@@ -11,16 +11,16 @@ from typing import Final
 import pytest
 
 from schemas.rights import Service
-from services.adapters import topics
-from services.adapters.rights import Cluster
+from services.adapters.kafka import topics
+from services.adapters.kafka.rights import Cluster
 from services.engines import jars, java
-from services.engines.kafka import Kafka, Ports
+from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
 
 _ASKERS: Final = 6
 _ASKS: Final = """
 import sys, time
-from services.adapters.backlog import backlog
+from services.adapters.kafka.backlog import backlog
 until_s, n = time.monotonic() + 4, 0
 while time.monotonic() < until_s:
     n += 1
@@ -35,7 +35,7 @@ def fresh_broker(folder: Path, **settings: str) -> Iterator[str]:
     plain, quorum = free_ports(2)
     files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
     named = {name.replace("_", "."): value for name, value in settings.items()}
-    server = Kafka(folder, java.find(os.environ), files, os.environ, Ports(plain, quorum), named)
+    server = KafkaBroker(folder, java.find(os.environ), files, os.environ, BrokerPorts(plain, quorum), named)
     try:
         server.start()
         yield f"{HOST}:{plain}"

@@ -17,12 +17,12 @@ import pytest
 
 from schemas import genesys, webhook
 from schemas.genesys import Organisation
-from services.adapters.clock import now_us
-from services.adapters.genesys import Genesys, Hosts, connections
-from services.adapters.genesys_answers import NoInformation
-from services.core.signature import Secrets, claimed, verify
-from tests.eventually import eventually
-from tests.outside import Outside, outside
+from services.adapters.genesys.answers import NoInformation
+from services.adapters.genesys.client import GenesysClient, Hosts, connections
+from services.adapters.process.clock import now_us
+from services.core.delivery.signature import Secrets, claimed, verify
+from tests.support.eventually import eventually
+from tests.support.outside import Outside, outside
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 IDS = [f"a1b2c3d4-e5f6-7890-abcd-{number:012d}" for number in range(30)]
@@ -105,11 +105,11 @@ def organisation(world: Outside, org: str) -> Organisation:
 
 
 @asynccontextmanager
-async def client(world: Outside, org: str) -> AsyncIterator[Genesys]:
+async def client(world: Outside, org: str) -> AsyncIterator[GenesysClient]:
     """The reconciler's own client: the two must understand each other."""
     hosts = Hosts(f"{world.url}/genesys/login", f"{world.url}/genesys")
     async with connections(timeout_s=5) as http:
-        yield Genesys(organisation(world, org), hosts, http, now_us=now_us)
+        yield GenesysClient(organisation(world, org), hosts, http, now_us=now_us)
 
 
 def token(world: Outside, org: str) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.core.calls import Verb
-from services.simulator.pgwire import Announced, Message, announced, error
-from tests.eventually import eventually
-from tests.outside import Outside, outside
+from services.core.saga.calls import Verb
+from services.simulator.pgwire import Announced, PgMessage, announced, error
+from tests.support.eventually import eventually
+from tests.support.outside import Outside, outside
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def test_an_announcement_is_read_or_is_none(statement: bytes, call: Announced | 
 
 
 def test_messages_are_read_as_they_are_written() -> None:
-    assert Message(b"Q", b"COMMIT\0").starts == "COMMIT"
-    assert Message(b"P", b"name\0SELECT 1\0\0\0").starts == "SELECT 1"
-    assert Message(b"S", b"").starts is None
-    assert Message(b"C", b"DROP SCHEMA\0").text == "DROP SCHEMA"
+    assert PgMessage(b"Q", b"COMMIT\0").starts == "COMMIT"
+    assert PgMessage(b"P", b"name\0SELECT 1\0\0\0").starts == "SELECT 1"
+    assert PgMessage(b"S", b"").starts is None
+    assert PgMessage(b"C", b"DROP SCHEMA\0").text == "DROP SCHEMA"
     raw = error("42501", "no")
     assert raw[:1] == b"E"
-    assert Message(b"E", raw[5:-6]).sqlstate == "42501"
+    assert PgMessage(b"E", raw[5:-6]).sqlstate == "42501"
     assert raw[-1:] == b"I"
     assert error("42501", "no", in_transaction=True)[-1:] == b"E"

@@ -13,13 +13,13 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.codec import Message
-from services.adapters.kafka import KafkaError, Producer
-from services.adapters.tables.exits import Exit
-from services.engines import child
-from tests.eventually import eventually
+from services.adapters.kafka.producer import KafkaError, Producer
+from services.adapters.tables.exits import WorkerExit
+from services.engines import child_process
 from tests.faults import records
 from tests.faults.counted import PARTITIONS, Counted
-from tests.transactions import Copier
+from tests.support.eventually import eventually
+from tests.support.transactions import Copier
 
 pytestmark = pytest.mark.engines
 
@@ -57,13 +57,13 @@ class Bench:
     def logged(self) -> list[bytes]:
         return [value for *_, value in records.read(self.bootstrap, self.changelog, PARTITIONS)]
 
-    def start(self, disk: str = "disk", done_to_it: str = "") -> child.Child:
+    def start(self, disk: str = "disk", done_to_it: str = "") -> child_process.Child:
         *argv, arguments = self.counted.worker(self.folder / disk).argv
         argv.append(json.dumps(json.loads(arguments) | {"done_to_it": done_to_it}))
-        return child.start(argv, env=dict(os.environ), log_path=self.folder / "worker.log")
+        return child_process.start(argv, env=dict(os.environ), log_path=self.folder / "worker.log")
 
     @contextmanager
-    def worker(self, disk: str = "disk") -> Iterator[child.Child]:
+    def worker(self, disk: str = "disk") -> Iterator[child_process.Child]:
         """Stopped by SIGTERM, which must end it cleanly."""
         worker = self.start(disk)
         try:
@@ -71,13 +71,13 @@ class Bench:
         except BaseException:
             worker.kill()
             raise
-        assert worker.stop(30) == 0, child.last_lines(worker.log_path)
+        assert worker.stop(30) == 0, child_process.last_lines(worker.log_path)
 
-    def ends_with(self, worker: child.Child, reason: Exit) -> str:
+    def ends_with(self, worker: child_process.Child, reason: WorkerExit) -> str:
         """The last words of a worker that ends itself for this reason."""
         status = worker.wait(60)
-        assert status == reason, f"{status}: {child.last_lines(worker.log_path)}"
-        last = json.loads(child.last_lines(worker.log_path, 1))
+        assert status == reason, f"{status}: {child_process.last_lines(worker.log_path)}"
+        last = json.loads(child_process.last_lines(worker.log_path, 1))
         assert last["exit_status"] == reason
         event: str = last["event"]
         assert event.startswith(reason.name)
@@ -128,7 +128,7 @@ def test_a_foreign_writer_of_the_changelog_ends_the_worker(bench: Bench) -> None
     eventually(lambda: len(bench.said()) == 1)
     bench.write(bench.changelog, (b"k", row(0)))
     bench.write(bench.events, (b"k", B))
-    assert f"{bench.changelog}[0]: expected offset 1, got 2" in bench.ends_with(worker, Exit.FOREIGN_WRITER)
+    assert f"{bench.changelog}[0]: expected offset 1, got 2" in bench.ends_with(worker, WorkerExit.FOREIGN_WRITER)
     with bench.worker():
         bench.write(bench.events, (b"k", C))
         eventually(lambda: set(bench.said()) >= {b"seen|bbbbbbbb|k|2", b"seen|cccccccc|k|3"})
@@ -140,7 +140,7 @@ def test_a_foreign_writer_is_noticed_though_nothing_is_written(bench: Bench) -> 
     bench.write(bench.events, (b"k", A), (b"k", B))
     eventually(lambda: bench.counted.drained() and len(bench.said()) == 2)
     bench.write(bench.changelog, (b"k", row(0)))
-    assert f"{bench.changelog}[0]: expected offset 2, got 3" in bench.ends_with(worker, Exit.FOREIGN_WRITER)
+    assert f"{bench.changelog}[0]: expected offset 2, got 3" in bench.ends_with(worker, WorkerExit.FOREIGN_WRITER)
 
 
 def _delete(bench: Bench, topic: str) -> None:
@@ -152,13 +152,13 @@ def _delete(bench: Bench, topic: str) -> None:
 
 def test_a_missing_changelog_is_no_reason_to_work_without_it(bench: Bench) -> None:
     _delete(bench, bench.changelog)
-    assert bench.changelog in bench.ends_with(bench.start(), Exit.METADATA)
+    assert bench.changelog in bench.ends_with(bench.start(), WorkerExit.METADATA)
 
 
 def test_a_changelog_with_another_partition_count_is_refused(bench: Bench) -> None:
     _delete(bench, bench.changelog)
     records.create(bench.bootstrap, {bench.changelog: {}}, PARTITIONS + 1)
-    assert "one partition count" in bench.ends_with(bench.start(), Exit.METADATA)
+    assert "one partition count" in bench.ends_with(bench.start(), WorkerExit.METADATA)
 
 
 def test_a_changelog_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> None:
@@ -167,7 +167,7 @@ def test_a_changelog_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> No
         eventually(lambda: len(bench.logged()) == 3)
     _delete(bench, bench.changelog)
     records.create(bench.bootstrap, {bench.changelog: {"cleanup.policy": "compact"}}, PARTITIONS)
-    assert f"{bench.changelog}[0]" in bench.ends_with(bench.start(), Exit.CHANGELOG_BEHIND)
+    assert f"{bench.changelog}[0]" in bench.ends_with(bench.start(), WorkerExit.CHANGELOG_BEHIND)
 
 
 def _commit(bench: Bench, offset: int) -> None:
@@ -178,7 +178,9 @@ def _commit(bench: Bench, offset: int) -> None:
 
 def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behind_it_is_committed(bench: Bench) -> None:
     bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
-    assert f"{bench.events}[0]: expected offset 1, got 2" in bench.ends_with(bench.start(done_to_it="hole"), Exit.FENCE)
+    assert f"{bench.events}[0]: expected offset 1, got 2" in bench.ends_with(
+        bench.start(done_to_it="hole"), WorkerExit.FENCE
+    )
     with bench.worker():
         eventually(bench.counted.drained)
     assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
@@ -187,17 +189,17 @@ def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behin
 @pytest.mark.parametrize("how", ["silence", "unseen"])
 def test_a_partition_that_nothing_comes_from_any_more_ends_the_worker(bench: Bench, how: str) -> None:
     bench.write(bench.events, (b"k", A))
-    said = bench.ends_with(bench.start(done_to_it=how), Exit.STALL)
+    said = bench.ends_with(bench.start(done_to_it=how), WorkerExit.STALL)
     assert f"{bench.events}[0]: stands still at offset 0 of 1" in said
 
 
 def test_a_dead_group_coordinator_ends_the_worker(bench: Bench) -> None:
-    said = bench.ends_with(bench.start(done_to_it="dead_coordinator"), Exit.COORDINATOR)
+    said = bench.ends_with(bench.start(done_to_it="dead_coordinator"), WorkerExit.COORDINATOR)
     assert "the group coordination task has ended" in said
 
 
 def test_events_without_the_changelog_of_their_table_end_the_worker(bench: Bench) -> None:
-    said = bench.ends_with(bench.start(done_to_it="no_changelog"), Exit.INCOMPLETE_ASSIGNMENT)
+    said = bench.ends_with(bench.start(done_to_it="no_changelog"), WorkerExit.INCOMPLETE_ASSIGNMENT)
     assert f"assigned without {bench.changelog}[0]" in said
     assert bench.said() == []
 
@@ -208,7 +210,7 @@ def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench
     admin = AdminClient({"bootstrap.servers": bench.bootstrap})
     for future in admin.delete_records([TopicPartition(bench.events, 0, 7)]).values():
         future.result(30)
-    assert f"{bench.events}[0]: committed offset 3" in (said := bench.ends_with(bench.start(), Exit.LOSS))
+    assert f"{bench.events}[0]: committed offset 3" in (said := bench.ends_with(bench.start(), WorkerExit.LOSS))
     assert "records 3 to 6 are gone" in said
 
 
@@ -221,7 +223,7 @@ def test_a_group_whose_offsets_kafka_forgot_has_lost_what_the_log_forgot_too(ben
         forgotten.result(30)
     for removed in admin.delete_records([TopicPartition(bench.events, 0, 7)]).values():
         removed.result(30)
-    said = bench.ends_with(bench.start(), Exit.LOSS)
+    said = bench.ends_with(bench.start(), WorkerExit.LOSS)
     assert f"{bench.events}[0]: no offset is committed any more (7 to 10): records 0 to 6 are gone" in said
 
 
@@ -231,14 +233,14 @@ def test_a_takeover_that_ends_in_the_next_rebalance_leaves_it_to_that(bench: Ben
     bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
     with bench.worker("two"):
         eventually(bench.counted.drained)
-    assert first.stop(30) == 0, child.last_lines(first.log_path)
+    assert first.stop(30) == 0, child_process.last_lines(first.log_path)
     assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
 
 
 def test_an_offset_beyond_the_log_is_reported_as_loss(bench: Bench) -> None:
     bench.write(bench.events, (b"k", A))
     _commit(bench, 12)
-    assert "the log ends at 1" in bench.ends_with(bench.start(), Exit.LOSS)
+    assert "the log ends at 1" in bench.ends_with(bench.start(), WorkerExit.LOSS)
 
 
 def test_a_record_that_the_broker_refuses_ends_the_worker_before_its_offset_is_committed(bench: Bench) -> None:
@@ -246,13 +248,13 @@ def test_a_record_that_the_broker_refuses_ends_the_worker_before_its_offset_is_c
     _delete(bench, said)
     records.create(bench.bootstrap, {said: {"max.message.bytes": "200"}}, PARTITIONS)
     bench.write(bench.events, (b"k" * 500, A))
-    assert f"{said}: MSG_SIZE_TOO_LARGE" in bench.ends_with(bench.start(), Exit.UNDELIVERED)
+    assert f"{said}: MSG_SIZE_TOO_LARGE" in bench.ends_with(bench.start(), WorkerExit.UNDELIVERED)
     assert not bench.counted.drained()
 
 
 def test_a_decision_that_raises_ends_the_worker_and_names_the_record_but_not_its_content(bench: Bench) -> None:
     bench.write(bench.events, (b"k", A), (b"k", None))  # type: ignore[arg-type]  # a tombstone is no id
-    said = bench.ends_with(bench.start(), Exit.UNEXPECTED)
+    said = bench.ends_with(bench.start(), WorkerExit.UNEXPECTED)
     assert f"{bench.events}[0] offset 1: AssertionError in " in said
     assert "table_worker.py" in said
 
@@ -338,7 +340,7 @@ def test_a_changelog_of_marks_alone_is_an_empty_one(bench: Bench) -> None:
 
 def test_a_changelog_held_by_an_open_transaction_is_told_and_no_part_of_it_is_worked_with(bench: Bench) -> None:
     with _copier(bench).open(bench.changelog, _in_zero((b"k", row(5, A)))):
-        said = bench.ends_with(bench.start(), Exit.STALL)
+        said = bench.ends_with(bench.start(), WorkerExit.STALL)
     assert f"{bench.changelog}/0: an open transaction holds back what stands from offset 0 on" in said
     with bench.worker():
         bench.write(bench.events, (b"k", B))

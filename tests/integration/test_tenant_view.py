@@ -8,11 +8,11 @@ from schemas import codec
 from schemas.codec import Message
 from schemas.tenant import Tenant
 from schemas.topics import TENANTS, named
-from services.adapters import topics
-from services.adapters.kafka import KafkaError
-from services.adapters.tenant_view import TenantView, read
+from services.adapters.kafka import topics
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.tenant_view import TenantView, read
 from tests.faults import records
-from tests.genesys_worlds import key_of, tenant
+from tests.support.genesys_worlds import key_of, tenant
 
 pytestmark = pytest.mark.engines
 

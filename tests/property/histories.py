@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from schemas.event import Observed, Recheck
 from schemas.values import EventType
 from schemas.webhook import Delivery
-from tests.deliveries import KEY, NOON_US, observed
+from tests.support.deliveries import KEY, NOON_US, observed
 
 MINUTE = 60_000
 HOUR = 3_600_000

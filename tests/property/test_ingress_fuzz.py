@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.adapters.clock import now_us
-from services.adapters.kafka import Producer
-from tests.ingress_process import SECRET, body, make_topics, request
-from tests.ingress_site import Site, statuses
+from services.adapters.kafka.producer import Producer
+from services.adapters.process.clock import now_us
+from tests.support.ingress_process import SECRET, body, make_topics, request
+from tests.support.ingress_site import Site, statuses
 
 pytestmark = [pytest.mark.engines]
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from schemas import webhook
 from schemas.codec import Message
 from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS, RECEIVED, TENANTS
-from services.adapters import logs
+from services.adapters.process import logs
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.store import version
 from services.adapters.tables.table import DurableTable
-from services.ledger.agents import Ledger, Patience
-from tests.deliveries import KEY, NOON_US, RULES, body
+from services.ledger.agents import Ledger, PoisonLimit
+from tests.support.deliveries import KEY, NOON_US, RULES, body
 
 LOG = logs.configure("test", "critical")
 CHANGELOG = "changelog"
@@ -88,7 +88,7 @@ class Worker:
         """Work until the log ends, or death comes."""
         me: Any = self
         table, none = cast("DurableTable", me), cast("DurableTable", _Nothing())
-        patience = {RECEIVED.name: Patience(100)}
+        patience = {RECEIVED.name: PoisonLimit(100)}
         ledger = Ledger(cast("DurableApp", me), table, none, RULES, {}, {RECEIVED.name: "one"}, "", LOG, patience)
         await ledger.reads_received(me)
 

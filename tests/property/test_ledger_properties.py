@@ -14,9 +14,11 @@ from schemas.journal import Verdict
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS
-from services.core.ledger import Decision, Output, Place, conclude, receive
-from tests.deliveries import KEY, NOON_US, RULES
+from services.core.ledger.decisions import Decision, conclude, receive
+from services.core.ledger.journal import RecordPosition
+from services.core.ledger.projections import Output
 from tests.property.histories import Record, topics
+from tests.support.deliveries import KEY, NOON_US, RULES
 
 OF_THE_RECORD = (EVENTS, AUDIT, DEAD_LETTERS)
 OF_THE_KEY = (DESIRED, TENANTS)
@@ -38,7 +40,7 @@ def work(
     for offset in range(start, len(records)):
         committed = None if commits is None else commits[offset]
         record, arrived = records[offset]
-        place = Place("lifecycle.received", 3, offset, NOON_US + arrived * 1000, committed)
+        place = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000, committed)
         raw = codec.Message(None, b"raw %d" % offset, [("traceparent", b"00-%032x-%016x-01" % (offset, offset))])
         decision = receive(row, None, record, place, RULES, raw=raw)
         if isinstance(decision.row, TenantRow):
@@ -158,12 +160,14 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
     for is_delivery in (*turns, *([True] * len(records)), *([False] * len(outcomes))):
         if is_delivery and (one := next(deliveries, None)) is not None:
             offset, (record, arrived) = one
-            place = Place("lifecycle.received", 3, offset, NOON_US + arrived * 1000)
+            place = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000)
             decision = receive(row, last, record, place, RULES)
             row = decision.row if isinstance(decision.row, TenantRow) else row
         elif not is_delivery and (other := next(answers, None)) is not None:
             offset, outcome = other
-            decision = conclude(row, last, outcome, Place("lifecycle.outcomes", 3, offset, NOON_US + offset), RULES)
+            decision = conclude(
+                row, last, outcome, RecordPosition("lifecycle.outcomes", 3, offset, NOON_US + offset), RULES
+            )
             last = decision.row if isinstance(decision.row, StageRow) else last
         else:
             continue

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from schemas.journal import Verdict
 from schemas.rows import TenantRow
 from schemas.webhook import Delivery
-from services.core.ageing import summed, sweep
-from services.core.identity import identify
-from services.core.journal import take
-from services.core.ledger import Place
-from services.core.merge import view
-from tests.deliveries import KEY, NOON_US, RULES
+from services.core.ledger.identity import identify
+from services.core.ledger.journal import RecordPosition, take
+from services.core.ledger.journal_compaction import summed, sweep
+from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import Said, World
+from tests.support.deliveries import KEY, NOON_US, RULES
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "model" / "algebra.py"
 
@@ -35,7 +34,7 @@ def fold(history: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
     row = TenantRow(KEY)
     verdicts: list[Verdict] = []
     for offset, (delivery, arrived) in enumerate(history):
-        place = Place("received", 0, offset, NOON_US + arrived * 1000)
+        place = RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
         taken = take(row, identify(delivery, RULES.identity), place)
         row, verdicts = taken.row, [*verdicts, *taken.verdicts]
     return row, verdicts
@@ -83,7 +82,9 @@ def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
     for offset, (delivery, arrived) in enumerate(history):
         world.hear(said(delivery), arrived)
         before = row
-        row = take(row, identify(delivery, RULES.identity), Place("received", 0, offset, NOON_US + arrived * 1000)).row
+        row = take(
+            row, identify(delivery, RULES.identity), RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
+        ).row
         if row is not before:
             assert {entry.uid: entry.verdict for entry in row.entries} == world.verdicts()
             assert state(row) == world.state()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from schemas.event import Observed
 from schemas.tenant import Stage, Tenant
 from schemas.values import Key
-from services.core.reconcile import REMOVE_LEAST, Memory, Plan, Sight, Tenants, compare, remember
-from tests.genesys_worlds import (
+from services.core.reconcile.reconcile import REMOVE_LEAST, Memory, ReconcilePlan, Sight, Tenants, compare, remember
+from tests.support.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,
     HOUR_US,
@@ -56,10 +56,10 @@ class Ran:
 
     now_us: int
     world: World
-    plan: Plan
+    plan: ReconcilePlan
 
 
-def run(world: World, tenants: Tenants, memory: Memory, now_us: int) -> Plan:
+def run(world: World, tenants: Tenants, memory: Memory, now_us: int) -> ReconcilePlan:
     listed = {n: state for n, state in world.items() if state not in (GONE, SILENT)}
     absent = tuple(n for n, state in world.items() if state == GONE)
     return compare([(reading(listed, absent=absent, at_us=now_us), organisation())], tenants, memory, rules(now_us))
@@ -77,7 +77,7 @@ def history(steps: list[tuple[World, int]], tenants: Tenants) -> list[Ran]:
     return ran
 
 
-def removed(plan: Plan) -> set[Key]:
+def removed(plan: ReconcilePlan) -> set[Key]:
     return {line.key for line in plan.lines if line.observed is not None and not line.observed.installed}
 
 

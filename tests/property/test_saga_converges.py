@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.saga import Phase
 from schemas.tenant import Desired
-from tests.saga_world import STEPS, Mode, Wishes, Worker, World, ends
+from tests.support.saga_world import STEPS, Mode, Wishes, Worker, World, ends
 
 MAKES: dict[str, Callable[[Wishes, int], Desired]] = {
     "installed": lambda wishes, number: wishes.installed(size=str(number)),

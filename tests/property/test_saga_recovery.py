@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Phase
 from schemas.tenant import Desired, Tenant
-from services.core.recovery import Told, heard, recovered
-from services.core.saga_marks import Turn
+from services.core.saga.intents import Turn
+from services.core.saga.recovery import KnownOfKey, recovered, with_record
 from tests.property.test_saga_converges import MODES, WISHES, told_story
-from tests.saga_world import STEPS, Mode, Worker, World
+from tests.support.saga_world import STEPS, Mode, Worker, World
 
 NOW_US = 1_790_000_000_000_000
 """Later than any count: what goes on at the time in seconds is above it."""
@@ -62,7 +62,7 @@ def test_an_older_registry_goes_on_to_what_is_wished(
     after.world.modes[:] = then_modes
     old = Journal.model_validate_json(then.stored)
     records: list[Outcome | Tenant | Desired] = [*after.said, *(desired for _, desired in coming)]
-    told = reduce(heard, records, Told())
+    told = reduce(with_record, records, KnownOfKey())
     again = Worker(after.world, wishes.now, now_us=NOW_US, known=after.known)
     again.stored = recovered(old, wishes.now, told, again.plans, NOW_US).model_dump_json()
     was_whole = Journal.model_validate_json(after.stored).phase in {Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING}

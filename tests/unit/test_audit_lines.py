@@ -2,8 +2,8 @@
 
 from schemas import codec
 from schemas.audit import Audit
-from services.core.audit import genuine, line, message
-from tests.deliveries import KEY, at
+from services.core.ledger.audit import genuine, line, message
+from tests.support.deliveries import KEY, at
 
 KEYS = (b"newest" * 6, b"former" * 6)
 

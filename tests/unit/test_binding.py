@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.core.binding import binding
+from services.core.delivery.binding import binding
 
 ORG, OTHER = "98765432-1234-5678-9abc-def012345678", "00000000-1234-5678-9abc-def012345678"
 INTEGRATION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"

@@ -5,12 +5,12 @@ from pydantic import SecretStr
 from structlog.testing import LogCapture
 
 from schemas.saga import Journal, Life, StepLog
-from services.adapters import metrics
-from services.adapters.sealing import Sealer
-from services.core.calls import Answer, Call, RefusedUs
-from services.core.moves import Undo
+from services.adapters.process import metrics
+from services.adapters.secrets.sealing import Sealer
+from services.core.saga.calls import Answer, Call, RefusedUs
+from services.core.saga.moves import Undo
 from services.provisioner.caller import Caller
-from tests.saga_world import KEY, plan
+from tests.support.saga_world import KEY, plan
 
 TOKENS = plan().steps[-1]
 

@@ -15,10 +15,20 @@ from typing import Any
 import httpx2
 import pytest
 
-from services.adapters.genesys import connections
-from services.cli.demo import alone
+from services.adapters.genesys.client import connections
+from services.cli.demo.demo import alone
 from services.cli.exits import Exit
-from services.cli.wiring import OUTSIDE, SERVICES, Addresses, Folders, Ports, endpoints, own, shared, with_port
+from services.cli.local.wiring import (
+    OUTSIDE,
+    SERVICES,
+    Addresses,
+    Folders,
+    LocalPorts,
+    endpoints,
+    own,
+    shared,
+    with_port,
+)
 
 _NOWHERE = "127.0.0.1:1"
 _AT = ("--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
@@ -351,7 +361,7 @@ def test_help_names_every_exit_status(tmp_path: Path) -> None:
 
 
 class TestTheEnvironmentOfALocalInstallation:
-    ports = Ports(simulator=1, simulator_database=2, ingress=3, ledger=4, provisioner=5, reconciler=6)
+    ports = LocalPorts(simulator=1, simulator_database=2, ingress=3, ledger=4, provisioner=5, reconciler=6)
     engines = Addresses("127.0.0.1:9092", "postgresql://lifecycle:s%40cret@127.0.0.1:5432/lifecycle")
 
     def made(self, tmp_path: Path, **environ: str) -> dict[str, str]:
@@ -425,12 +435,12 @@ def test_a_damaged_file_of_up_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_a_state_folder_with_damaged_choices_is_named(tmp_path: Path) -> None:
-    from services.cli.exits import Failure
-    from services.cli.stack import _kept
+    from services.cli.exits import CommandError
+    from services.cli.local.stack import _kept
 
     for text in ("{", "{}", '{"ports": {"ingress": 1}}'):
         (tmp_path / "stack.json").write_text(text)
-        with pytest.raises(Failure, match=r"stack\.json") as failed:
+        with pytest.raises(CommandError, match=r"stack\.json") as failed:
             _kept(tmp_path / "stack.json")
         assert failed.value.status is Exit.UNUSABLE
 

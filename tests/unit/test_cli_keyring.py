@@ -19,14 +19,14 @@ from pydantic import SecretStr
 
 from schemas.keyring import Previous
 from schemas.times import instant, rfc3339
-from services.adapters import keyring
-from services.adapters.settings import Settings, Unusable
-from services.cli import keyring_file, keys
-from services.cli.exits import Exit, Failure
+from services.adapters.process.settings import Settings, Unusable
+from services.adapters.secrets import keyring
+from services.cli import keyring_contents, keyring_file
+from services.cli.exits import CommandError, Exit
 from services.cli.main import main
-from services.core.signature import sign
-from tests.ingress_process import ORG, now_us
-from tests.terminal import on_terminal
+from services.core.delivery.signature import sign
+from tests.support.ingress_process import ORG, now_us
+from tests.support.terminal import on_terminal
 from tests.unit.test_cli_commands import lifecycle
 
 S = 1_000_000
@@ -37,7 +37,7 @@ INTEGRATION = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "keyring.json"
-    keys.init(path)
+    keyring_contents.init(path)
     return path
 
 
@@ -92,7 +92,7 @@ def secrets_of(file: Path) -> set[str]:
 
 def rotate(file: Path, now: int, overlap_us: int, name: str = "default") -> None:
     def edit(whole: Any, _: Any) -> None:
-        whole["endpoints"][name] = keys.rotated(whole["endpoints"][name], now, overlap_us)
+        whole["endpoints"][name] = keyring_contents.rotated(whole["endpoints"][name], now, overlap_us)
 
     keyring_file.change(file, edit)
 
@@ -221,7 +221,7 @@ def test_a_former_secret_that_expired_gives_way(file: Path, run: Run) -> None:
 @pytest.mark.parametrize(("at_us", "counts"), [(999, True), (1_000, False), (1_001, False)])
 def test_a_previous_secret_counts_until_its_instant(at_us: int, *, counts: bool) -> None:
     previous = Previous(secret=SecretStr("x" * 32), not_after=1_000)
-    assert keys.counts(previous, at_us) is counts
+    assert keyring_contents.counts(previous, at_us) is counts
 
 
 def test_an_endpoint_that_is_not_there_is_not_rotated(file: Path, run: Run) -> None:
@@ -264,7 +264,7 @@ def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(f
     assert [one["made_at"] for one in first] == [None, None], "nobody knows how old it is"
     digests = (hashlib.new(name, weak.encode()).hexdigest() for name in ("md5", "sha1", "sha256", "sha512"))
     assert not any(first[0]["fingerprint"] in digest for digest in digests)
-    file.write_text(json.dumps(whole | {"material": keys.fresh(now_us())["material"]}))
+    file.write_text(json.dumps(whole | {"material": keyring_contents.fresh(now_us())["material"]}))
     assert json.loads(run(file, "list", "--json").out)[0]["fingerprint"] != first[0]["fingerprint"], "it is keyed"
     file.write_text(json.dumps({"endpoints": whole["endpoints"]}))
     assert json.loads(run(file, "list", "--json").out)[0]["fingerprint"] is None
@@ -312,7 +312,7 @@ def test_a_keyring_in_a_checkout_is_ignored_by_git(tmp_path: Path) -> None:
     ignored = Path(__file__).parents[2] / ".gitignore"
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     (tmp_path / ".gitignore").write_bytes(ignored.read_bytes())
-    keys.init(tmp_path / "keyring.json")
+    keyring_contents.init(tmp_path / "keyring.json")
     (tmp_path / ".keyring.json.half").touch()
     argv = ["git", "status", "--porcelain", "--untracked-files=all"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -366,7 +366,7 @@ def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: Ru
 
 def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: Run) -> None:
     path = tmp_path / "keyring.json"
-    path.write_text(json.dumps({"endpoints": keys.fresh(now_us())["endpoints"]}))
+    path.write_text(json.dumps({"endpoints": keyring_contents.fresh(now_us())["endpoints"]}))
     run(path, "rotate-material", "seal", status=Exit.NOT_FOUND)
 
 
@@ -396,7 +396,9 @@ def test_commands_at_the_same_time_lose_no_change_of_each_other(file: Path) -> N
 
 def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_every_moment(file: Path) -> None:
     def add(number: int) -> None:
-        keyring_file.change(file, lambda held, _: held["endpoints"].update({f"e{number}": keys.endpoint(now_us())}))
+        keyring_file.change(
+            file, lambda held, _: held["endpoints"].update({f"e{number}": keyring_contents.endpoint(now_us())})
+        )
 
     with ThreadPoolExecutor(8) as pool:
         adding = [pool.submit(add, number) for number in range(60)]
@@ -437,7 +439,7 @@ EDITS: dict[str, Callable[[Any, Any], None]] = {
 
 
 def refuse(before: Any) -> None:
-    raise Failure(Exit.REFUSED, f"{len(before.endpoints)} endpoints are enough")
+    raise CommandError(Exit.REFUSED, f"{len(before.endpoints)} endpoints are enough")
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
@@ -445,7 +447,7 @@ def test_a_change_that_cannot_be_made_leaves_the_file_and_nothing_beside_it(
     file: Path, edit: Callable[[Any, Any], None]
 ) -> None:
     before = file.read_bytes()
-    with pytest.raises((Unusable, Failure)):
+    with pytest.raises((Unusable, CommandError)):
         keyring_file.change(file, edit)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]

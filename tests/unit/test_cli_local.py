@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.exits import Exit, Failure
-from services.cli.logs import _ends
-from services.cli.running import FILE, Roll, Supervised, find, left, look
+from services.cli.exits import CommandError, Exit
+from services.cli.local.logs import _ends
+from services.cli.local.process_file import FILE, ProcessFile, Supervised, find, left, look
 from tests.unit.test_cli_commands import lifecycle
 
 
@@ -41,7 +41,7 @@ def test_where_nothing_runs_each_command_says_so(
 
 
 def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
-    roll = Roll(tmp_path)
+    roll = ProcessFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         roll.follow(lambda: {"one": Supervised(process.pid, "one.log", 2)})
         found = find(tmp_path)
@@ -65,7 +65,7 @@ def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) ->
 
 
 def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path) -> None:
-    Roll(tmp_path).follow(lambda: {"one": Supervised(1, "one.log", 0)})
+    ProcessFile(tmp_path).follow(lambda: {"one": Supervised(1, "one.log", 0)})
     found = find(tmp_path)
     assert found is not None
     assert look(1) is not None
@@ -75,7 +75,7 @@ def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path)
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"processes": {"a": {}}, "pid": 1, "began": 1, "ready": true}'])
 def test_a_file_that_is_not_ours_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(Failure, match=FILE) as refused:
+    with pytest.raises(CommandError, match=FILE) as refused:
         find(tmp_path)
     assert refused.value.status is Exit.UNUSABLE
 
@@ -107,7 +107,7 @@ def test_a_signal_while_a_line_is_written_ends_up_all_the_same(tmp_path: Path) -
     program = (
         "import os, signal\n"
         "from services.cli import show\n"
-        "from services.cli.up import interruptible\n"
+        "from services.cli.local.up import interruptible\n"
         "with interruptible(), show._lock:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.cli.naming import Named, organisation, resolve
 from services.cli.wording import short_keys
 
@@ -35,7 +35,7 @@ def test_a_tenant_is_found_by_whatever_names_it_alone(given: str, key: str) -> N
 
 @pytest.mark.parametrize("given", [ORG, "987654", "a1b2c3d4", ":a1", "acm"])
 def test_what_names_several_is_refused_with_every_candidate(given: str) -> None:
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(CommandError) as refused:
         resolve(given, KNOWN)
     assert refused.value.status is Exit.UNUSABLE
     meant = [short for short in short_keys([one.key for one in KNOWN]).values() if f" {short} " in str(refused.value)]
@@ -45,7 +45,7 @@ def test_what_names_several_is_refused_with_every_candidate(given: str) -> None:
 
 def test_of_many_candidates_ten_are_named_and_the_others_counted() -> None:
     many = [Named(f"{number:08}-1234-5678-9abc-def012345678:{ONE}", "t", gone=False) for number in range(30)]
-    with pytest.raises(Failure, match="names 30 tenants") as refused:
+    with pytest.raises(CommandError, match="names 30 tenants") as refused:
         resolve("t", many)
     assert str(refused.value).count(ONE[:8]) == 10
     assert "and 20 more" in str(refused.value)
@@ -53,14 +53,14 @@ def test_of_many_candidates_ten_are_named_and_the_others_counted() -> None:
 
 @pytest.mark.parametrize("given", ["nobody", "", ":", f"{ORG}:{ORG}", "9876543g"])
 def test_what_names_nobody_is_refused_as_not_found(given: str) -> None:
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(CommandError) as refused:
         resolve(given, KNOWN)
     assert refused.value.status is Exit.NOT_FOUND
     assert "KEY: " in str(refused.value)
 
 
 def test_the_nearest_name_is_offered() -> None:
-    with pytest.raises(Failure, match="the nearest: acme_globex"):
+    with pytest.raises(CommandError, match="the nearest: acme_globex"):
         resolve("acme_glovex", KNOWN)
 
 
@@ -85,7 +85,7 @@ def test_an_organisation_is_found_by_its_id_or_the_beginning_of_it(given: str, f
     ],
 )
 def test_an_organisation_that_is_none_or_several_is_refused_by_its_option(given: str, why: str) -> None:
-    with pytest.raises(Failure, match=why) as refused:
+    with pytest.raises(CommandError, match=why) as refused:
         organisation(given, {ORG, OTHER})
     assert refused.value.status is Exit.UNUSABLE
     assert str(refused.value).startswith("--org: ")

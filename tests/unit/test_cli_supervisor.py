@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.supervisor import Supervisor, ended, pause_s
-from services.engines import child
-from tests.eventually import eventually
+from services.cli.local.supervisor import Supervisor, ended, pause_s
+from services.engines import child_process
+from tests.support.eventually import eventually
 
 
 class Program:
@@ -20,14 +20,14 @@ class Program:
     def __init__(self, folder: Path, name: str, code: str) -> None:
         self.log_path = folder / f"{name}.log"
         self._argv = (sys.executable, "-c", code)
-        self._child: child.Child | None = None
+        self._child: child_process.Child | None = None
 
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        self._child = child.start(self._argv, env=dict(os.environ), log_path=self.log_path)
+        self._child = child_process.start(self._argv, env=dict(os.environ), log_path=self.log_path)
 
     def poll(self) -> int | None:
         return self._child.poll() if self._child else None

@@ -6,17 +6,17 @@ from schemas.event import Event
 from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, Topic
 from schemas.values import EventType, Record, Source
-from services.adapters.history import Kept
-from services.cli.view import Told
+from services.adapters.kafka.reader import StoredRecord
+from services.cli.demo.view import PublicRecords
 
 KEY = "98765432-1234-5678-9abc-def012345678:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 
 
-def kept(topic: Topic, record: Record | None, at_us: int = 0) -> Kept:
-    return Kept("x-" + topic.name, 0, 0, at_us, KEY, None if record is None else dump(record), {})
+def kept(topic: Topic, record: Record | None, at_us: int = 0) -> StoredRecord:
+    return StoredRecord("x-" + topic.name, 0, 0, at_us, KEY, None if record is None else dump(record), {})
 
 
-def event(revision: int, uid: str = "e:1") -> Kept:
+def event(revision: int, uid: str = "e:1") -> StoredRecord:
     made = Event(
         key=KEY,
         uid=uid,
@@ -30,7 +30,7 @@ def event(revision: int, uid: str = "e:1") -> Kept:
     return kept(EVENTS, made)
 
 
-def tenant(version: int, stage: Stage, revision: int = 1, at_us: int = 0) -> Kept:
+def tenant(version: int, stage: Stage, revision: int = 1, at_us: int = 0) -> StoredRecord:
     made = Tenant(
         key=KEY,
         version=version,
@@ -50,8 +50,8 @@ def tenant(version: int, stage: Stage, revision: int = 1, at_us: int = 0) -> Kep
     return kept(TENANTS, made, at_us)
 
 
-def told(*records: Kept) -> Told:
-    found = Told("x-")
+def told(*records: StoredRecord) -> PublicRecords:
+    found = PublicRecords("x-")
     for record in records:
         found.fold(record)
     return found

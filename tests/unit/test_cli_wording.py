@@ -6,9 +6,9 @@ import pytest
 
 from schemas.tenant import Flag, Stage, Tenant
 from services.cli import options, wording
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 from services.core.unwell import UNWELL_AFTER_US, is_unwell
-from tests.genesys_worlds import tenant
+from tests.support.genesys_worlds import tenant
 
 S = 1_000_000
 NOW = 1_705_329_130 * S  # 14:32:10 UTC
@@ -114,11 +114,13 @@ def test_a_span_is_read(text: str, us: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "15", "-1m", "1.5h", "15 m", "8d", "1w", "٣m"])
 def test_what_is_no_span_is_refused_by_its_option(text: str) -> None:
-    with pytest.raises(Failure, match=r"^--older-than: .* at most 7d") as refused:
+    with pytest.raises(CommandError, match=r"^--older-than: .* at most 7d") as refused:
         options.span_us(text, "--older-than", "7d")
     assert refused.value.status is Exit.UNUSABLE
 
 
 def test_a_word_that_is_none_of_a_few_is_refused_with_all_and_the_nearest() -> None:
-    with pytest.raises(Failure, match="'activ' is no stage; the nearest: active; there are pending_install, active"):
+    with pytest.raises(
+        CommandError, match="'activ' is no stage; the nearest: active; there are pending_install, active"
+    ):
         options.one_of("activ", list(Stage), "--stage", "stage")

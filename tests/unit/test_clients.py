@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from services.adapters import backlog, clients, history, reach, tenant_view, topics
-from services.adapters.kafka import KafkaError
-from services.adapters.rights import Cluster
-from services.adapters.topic_description import describe
-from services.adapters.topic_state import TopicLook
-from services.engines.answers import kafka_answers
-from tests.eventually import eventually
+from services.adapters.kafka import backlog, clients, reach, reader, tenant_view, topics
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.rights import Cluster
+from services.adapters.kafka.topic_description import describe
+from services.adapters.kafka.topic_state import TopicWatcher
+from services.engines.readiness import kafka_answers
+from tests.support.eventually import eventually
 
 AWAY: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:9"}
-_SERVICES = Path(clients.__file__).parents[1]
+_SERVICES = Path(clients.__file__).parents[2]
 
 
 def _looked() -> None:
-    with TopicLook(AWAY, ["a"], timeout_s=0.2) as looking:
+    with TopicWatcher(AWAY, ["a"], timeout_s=0.2) as looking:
         looking.look()
 
 
@@ -41,7 +41,7 @@ ASKS: dict[str, Callable[[], object]] = {
     "rights": _allowed,
     "reach": lambda: reach.reach(AWAY, timeout_s=0.5),
     "backlog": lambda: backlog.backlog(AWAY, "g", {"a": [0]}, since_us=0, timeout_s=0.2),
-    "last": lambda: history.last(AWAY, "a", timeout_s=0.2),
+    "last": lambda: reader.last(AWAY, "a", timeout_s=0.2),
     "view": lambda: tenant_view.read(AWAY, "", 0.2),
     "engine": lambda: kafka_answers("127.0.0.1:9", 0.2),
 }

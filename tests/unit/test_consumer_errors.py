@@ -4,8 +4,8 @@ import confluent_kafka
 import pytest
 
 from schemas.rights import Operation, Resource, Right
-from services.adapters.consumer import OffsetLoss, fault_of, guarded
-from services.adapters.kafka import Denied, KafkaError
+from services.adapters.kafka.group_consumer import OffsetLoss, fault_of, guarded
+from services.adapters.kafka.producer import AccessDenied, KafkaError
 
 PASSING = ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED", "NOT_COORDINATOR")
 LASTING = (
@@ -45,14 +45,14 @@ def test_what_needs_people_is_a_fault_by_its_name(name: str) -> None:
 )
 def test_a_right_that_is_missing_is_named_with_the_remedy(name: str, missing: str) -> None:
     fault = fault_of(_error(name), *NEEDED)
-    assert isinstance(fault, Denied)
+    assert isinstance(fault, AccessDenied)
     assert missing in fault.reason
     assert "`lifecycle topics acls`" in fault.reason
 
     def refused() -> None:
         raise confluent_kafka.KafkaException(_error(name))
 
-    with pytest.raises(Denied) as denied:
+    with pytest.raises(AccessDenied) as denied:
         guarded(refused, *NEEDED)
     assert denied.value.reason == fault.reason
 

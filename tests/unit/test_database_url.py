@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from services.adapters.settings import Unusable, read
+from services.adapters.process.settings import Unusable, read
 
 ODD = ("p@ss", "p/w", "a:b", "#hash", "50%", "%2F", "a?b=c", "it's", "back\\slash", " blank ", "ü", "@:/#?%")
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.core.egress import Allowed, Denied, judge, judge_addresses, mapped, matches
+from services.core.saga.egress import Allowed, EgressDenied, judge, judge_addresses, mapped, matches
 
 SALESFORCE = ("*.salesforce.com",)
 
@@ -62,7 +62,7 @@ def test_a_plain_https_url_of_an_allowed_host_is_allowed(url: str, host: str, pa
     ],
 )
 def test_anything_that_is_not_plainly_that_is_refused(url: str) -> None:
-    assert isinstance(judge(url, SALESFORCE), Denied)
+    assert isinstance(judge(url, SALESFORCE), EgressDenied)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_anything_that_is_not_plainly_that_is_refused(url: str) -> None:
     ],
 )
 def test_an_address_or_a_bare_name_is_refused_even_where_every_host_is_allowed(host: str) -> None:
-    assert isinstance(judge(f"https://{host}/", (host, "*.1", "*.254", "*.0x4")), Denied)
+    assert isinstance(judge(f"https://{host}/", (host, "*.1", "*.254", "*.0x4")), EgressDenied)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_an_address_or_a_bare_name_is_refused_even_where_every_host_is_allowed(h
     ],
 )
 def test_an_address_that_is_not_public_taints_the_host(address: str) -> None:
-    assert isinstance(judge_addresses([address]), Denied)
-    assert isinstance(judge_addresses(["93.184.215.14", address]), Denied)
+    assert isinstance(judge_addresses([address]), EgressDenied)
+    assert isinstance(judge_addresses(["93.184.215.14", address]), EgressDenied)
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "8.8.8.8", "2606:2800:21f:cb07::1", "64:ff9b::808:808"])
@@ -138,7 +138,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 def test_a_host_without_an_address_is_refused() -> None:
-    assert isinstance(judge_addresses([]), Denied)
+    assert isinstance(judge_addresses([]), EgressDenied)
 
 
 def test_the_map_replaces_the_host_and_keeps_the_path() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from services.engines import EngineError, choose
-from services.engines.choice import Source
+from services.engines.choice import EngineSource
 from services.engines.ports import answers, free_ports, is_free
 
 URL = "postgresql://admin:s3cret@db.example/lifecycle"
@@ -12,17 +12,17 @@ URL = "postgresql://admin:s3cret@db.example/lifecycle"
 @pytest.mark.parametrize(
     ("environ", "kafka", "postgres"),
     [
-        ({}, Source.PACKAGES, Source.PACKAGES),
-        ({"KAFKA_BOOTSTRAP_SERVERS": "k:9092"}, Source.NAMED, Source.PACKAGES),
-        ({"DATABASE_URL": URL}, Source.PACKAGES, Source.NAMED),
-        ({"LIFECYCLE_ENGINES": "docker"}, Source.DOCKER, Source.DOCKER),
-        ({"LIFECYCLE_ENGINES": "docker", "DATABASE_URL": URL}, Source.DOCKER, Source.NAMED),
-        ({"LIFECYCLE_ENGINES": "", "KAFKA_BOOTSTRAP_SERVERS": ""}, Source.PACKAGES, Source.PACKAGES),
+        ({}, EngineSource.PACKAGES, EngineSource.PACKAGES),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "k:9092"}, EngineSource.NAMED, EngineSource.PACKAGES),
+        ({"DATABASE_URL": URL}, EngineSource.PACKAGES, EngineSource.NAMED),
+        ({"LIFECYCLE_ENGINES": "docker"}, EngineSource.DOCKER, EngineSource.DOCKER),
+        ({"LIFECYCLE_ENGINES": "docker", "DATABASE_URL": URL}, EngineSource.DOCKER, EngineSource.NAMED),
+        ({"LIFECYCLE_ENGINES": "", "KAFKA_BOOTSTRAP_SERVERS": ""}, EngineSource.PACKAGES, EngineSource.PACKAGES),
     ],
     ids=["nothing", "kafka-named", "database-named", "docker", "docker-and-named", "empty"],
 )
 def test_a_named_server_comes_first_then_docker_then_packages(
-    environ: dict[str, str], kafka: Source, postgres: Source
+    environ: dict[str, str], kafka: EngineSource, postgres: EngineSource
 ) -> None:
     choice = choose(environ)
     assert (choice.kafka, choice.postgres) == (kafka, postgres)

@@ -9,9 +9,9 @@ import pytest
 from schemas.journal import VARIANTS_MAX
 from schemas.rows import pack
 from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS
-from services.core.replay import replay
-from tests.deliveries import HOUR_S, INTEGRATION, KEY, ORG, body, delivery, line
-from tests.ledger_worker import Worker, letters, values
+from services.core.ledger.replay import replay
+from tests.support.deliveries import HOUR_S, INTEGRATION, KEY, ORG, body, delivery, line
+from tests.support.ledger_worker import Worker, letters, values
 
 CRM_A = {"crmEndpoint": "https://a.salesforce.com", "syncInterval": "PT5M"}
 CRM_B = {"crmEndpoint": "https://b.salesforce.com", "syncInterval": "PT5M"}

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from schemas import webhook
-from services.core.identity import Claim, canonical, identify
-from tests.deliveries import RULES, at, body, delivery, observed
+from services.core.ledger.identity import EventClaim, canonical, identify
+from tests.support.deliveries import RULES, at, body, delivery, observed
 
 
-def claim(event: str = "installed", seconds: float = 0, configuration: Any = None, **metadata: Any) -> Claim:
+def claim(event: str = "installed", seconds: float = 0, configuration: Any = None, **metadata: Any) -> EventClaim:
     return identify(delivery(event, seconds, configuration, **metadata), RULES.identity)[0]
 
 

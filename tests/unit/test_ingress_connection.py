@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from uvicorn.server import ServerState
 
-from services.ingress.connection import HELD_MAX_BYTES, Connection
-from tests.ingress_process import SECRET, body, head, now_us, raw, request
-from tests.ingress_site import Site, Wire, statuses
+from services.ingress.http.connection import HELD_MAX_BYTES, Connection
+from tests.support.ingress_process import SECRET, body, head, now_us, raw, request
+from tests.support.ingress_site import Site, Wire, statuses
 
 Exchange = Callable[..., Awaitable[bytes]]
 

@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 from schemas.codec import Message
-from services.adapters import logs
-from services.adapters.clock import now_us
-from services.adapters.kafka import Producer
-from services.ingress.fates import Failures, Fate
-from services.ingress.spools import Rules, Spools
-from services.ingress.telling import Telling
-from services.ingress.writer import Limits, Writer
+from services.adapters.kafka.producer import Producer
+from services.adapters.process import logs
+from services.adapters.process.clock import now_us
+from services.ingress.spools import SpoolLimits, Spools
+from services.ingress.telemetry import Telemetry
+from services.ingress.write_result import RecentFailures, WriteResult
+from services.ingress.writer import WriteLimits, Writer
 
 TOO_LARGE = Message(None, b"x" * (2_097_152 + 1))
 
@@ -20,18 +20,18 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=1000)
     reasons: list[str] = []
     known: list[bool] = []
-    fates: list[Fate] = []
-    writer = Writer(producer, Limits(1.0, 0.4, 10, 1 << 26), reasons.append)
-    writer.post("any", TOO_LARGE, known.append)
+    fates: list[WriteResult] = []
+    writer = Writer(producer, WriteLimits(1.0, 0.4, 10, 1 << 26), reasons.append)
+    writer.send_best_effort("any", TOO_LARGE, known.append)
     writer.write("any", TOO_LARGE, 0, fates.append)
-    assert (known, fates) == ([False], [Fate.UNWRITTEN])
+    assert (known, fates) == ([False], [WriteResult.UNWRITTEN])
     assert (reasons, writer.in_flight) == (["MSG_SIZE_TOO_LARGE"] * 2, 0)
     await producer.close(1.0)
 
 
 async def test_records_travel_together_and_none_waits_for_a_report_that_does_not_come() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
-    writer = Writer(producer, Limits(60.0, 0.4, 1000, 1 << 26), lambda _: None)
+    writer = Writer(producer, WriteLimits(60.0, 0.4, 1000, 1 << 26), lambda _: None)
     handed_over = []
     for _ in range(11):
         writer.write("any", Message(None, b"x"), 0, lambda _: None)
@@ -46,24 +46,26 @@ async def test_records_travel_together_and_none_waits_for_a_report_that_does_not
 
 async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender_was_told() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
-    fates: list[Fate] = []
-    writer = Writer(producer, Limits(0.1, 0.4, 1000, 1 << 26), lambda _: None)
+    fates: list[WriteResult] = []
+    writer = Writer(producer, WriteLimits(0.1, 0.4, 1000, 1 << 26), lambda _: None)
     for _ in range(11):
         writer.write("any", Message(None, b"x"), 0, fates.append)
     time.sleep(0.2)
     async with asyncio.timeout(5):
         while len(fates) < 11:
             await asyncio.sleep(0.001)
-    assert fates == [Fate.UNWRITTEN] * 11
+    assert fates == [WriteResult.UNWRITTEN] * 11
     assert (producer.sent, writer.in_flight) == (8, 8), "three were never handed over, and are in flight no more"
     await producer.close(0.0)
 
 
 async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_too(tmp_path: Path) -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
-    spools = await Spools.open(Rules(tmp_path, 1 << 26, 10**12, 1.0), Telling(logs.configure("test", "error")), now_us)
-    fates: list[Fate] = []
-    writer = Writer(producer, Limits(0.1, 30.0, 1000, 1 << 26), lambda _: None, spools)
+    spools = await Spools.open(
+        SpoolLimits(tmp_path, 1 << 26, 10**12, 1.0), Telemetry(logs.configure("test", "error")), now_us
+    )
+    fates: list[WriteResult] = []
+    writer = Writer(producer, WriteLimits(0.1, 30.0, 1000, 1 << 26), lambda _: None, spools)
     for _ in range(3):
         writer.write("any", Message(None, b"x"), 0, fates.append)
     assert producer.sent == 2
@@ -74,14 +76,14 @@ async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_to
     async with asyncio.timeout(10):
         while len(fates) < 3:
             await asyncio.sleep(0.001)
-    assert fates == [Fate.SPOOLED] * 3
+    assert fates == [WriteResult.SPOOLED] * 3
     assert spools.depth == 3
     await spools.end()
     await producer.close(0.0)
 
 
 def test_three_failures_without_an_acknowledgement_between_speak_for_the_next_record_for_a_while() -> None:
-    failures = Failures()
+    failures = RecentFailures()
     for now_s in (1.0, 2.0):
         failures.add(now_s)
     assert failures.said(2.0) == ""

@@ -10,7 +10,7 @@ from schemas.codec import Unreadable
 from schemas.event import Observed
 from schemas.times import instant, rfc3339
 from schemas.values import Instant
-from tests.deliveries import observed
+from tests.support.deliveries import observed
 
 READ = {
     "2024-01-15T14:32:10Z": "2024-01-15T14:32:10.000000Z",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.adapters import keyring
-from services.adapters.settings import Unusable
+from services.adapters.process.settings import Unusable
+from services.adapters.secrets import keyring
 
 SECRET = "canary" * 6
 GOOD: dict[str, Any] = {"current": {"secret": SECRET}}

@@ -14,11 +14,12 @@ import structlog
 from structlog.testing import LogCapture
 
 from schemas.keyring import Keyring
-from services.adapters import keyring_watch, metrics
-from services.adapters.keyring_watch import LOOK_S, SETTLED_S, KeyringWatch
-from services.adapters.settings import Unusable
-from services.ingress.gates import gates
-from tests.eventually import eventually_async
+from services.adapters.process import metrics
+from services.adapters.process.settings import Unusable
+from services.adapters.secrets import keyring_watch
+from services.adapters.secrets.keyring_watch import LOOK_S, SETTLED_S, KeyringWatch
+from services.ingress.endpoints import endpoint_credentials
+from tests.support.eventually import eventually_async
 
 SECRET = "canary-secret-0123456789-0123456789"
 OTHER = "canary-others-0123456789-0123456789"
@@ -30,7 +31,7 @@ def text(*names: str, secret: str = SECRET) -> str:
 
 def names(ring: Keyring) -> tuple[str, ...]:
     """What this test wants of a keyring; one without endpoints will not do, as for the ingress."""
-    return tuple(gates(ring))
+    return tuple(endpoint_credentials(ring))
 
 
 def rename_over(path: Path, content: str) -> None:

@@ -5,20 +5,10 @@ from typing import Any
 
 import pytest
 
-from services.adapters.http import NoAnswer, NotSent, Response
-from services.core.calls import (
-    Absent,
-    Answer,
-    Contradicted,
-    Done,
-    Refused,
-    RefusedUs,
-    Retryable,
-    Unknown,
-    Verb,
-)
+from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
+from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.provisioner.kinds.answers import difference, is_ours, meaning, shown, silence
-from tests.outside import a_call
+from tests.support.outside import a_call
 
 OURS = {"key": a_call(Verb.READ).key, "generation": 1}
 CHANGES = (Verb.CREATE, Verb.UPDATE)
@@ -26,12 +16,12 @@ PAGE = {"content-type": "text/html; charset=utf-8"}
 
 
 def means(verb: Verb, status: int, body: Any = None, **headers: str) -> Answer:
-    return meaning(a_call(verb), Response(status, headers, body))
+    return meaning(a_call(verb), HttpResponse(status, headers, body))
 
 
 def operator_means(verb: Verb, status: int, body: Any = None, *, own: bool = True) -> Answer:
     call = a_call(verb, settings={"url": "http://middleware", "url_from": "operator"})
-    return meaning(replace(call, own_credentials=own), Response(status, {}, body))
+    return meaning(replace(call, own_credentials=own), HttpResponse(status, {}, body))
 
 
 @pytest.mark.parametrize("verb", list(Verb))
@@ -47,7 +37,7 @@ def test_accepted_is_not_done_yet_and_is_looked_at(verb: Verb) -> None:
 
 @pytest.mark.parametrize("verb", list(Verb))
 def test_a_page_of_a_proxy_with_status_200_is_an_outage_and_never_done(verb: Verb) -> None:
-    answer = meaning(a_call(verb), Response(200, PAGE, None, other=True))
+    answer = meaning(a_call(verb), HttpResponse(200, PAGE, None, other=True))
     reason = "HTTP 200 with HTML where JSON is due"
     assert answer == (Unknown(reason) if verb in CHANGES else Retryable(reason))
 
@@ -66,7 +56,7 @@ def test_gone_is_absent_only_for_a_read_and_a_removal(status: int) -> None:
 def test_a_404_of_a_proxy_without_a_backend_says_nothing_of_the_resource(
     verb: Verb, status: int, headers: dict[str, str]
 ) -> None:
-    answer = meaning(a_call(verb), Response(status, headers, None, other=True))
+    answer = meaning(a_call(verb), HttpResponse(status, headers, None, other=True))
     assert answer == Retryable(f"HTTP {status} without JSON")
 
 
@@ -106,7 +96,7 @@ def test_a_conflict_with_a_request_of_ours_that_is_under_way_is_tried_again(verb
 )
 def test_a_conflict_with_what_somebody_else_has_is_refused(code: str, *, repeats: bool) -> None:
     call = replace(a_call(Verb.CREATE), repeats=repeats)
-    assert meaning(call, Response(409, {}, {"error": code})) == Refused(f"HTTP 409 {code}")
+    assert meaning(call, HttpResponse(409, {}, {"error": code})) == Refused(f"HTTP 409 {code}")
 
 
 @pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
@@ -115,8 +105,8 @@ def test_a_conflict_without_a_cause_that_answers_the_repeat_of_a_lost_intent_is_
     verb: Verb, body: Any
 ) -> None:
     repeat = replace(a_call(verb), repeats=True)
-    assert isinstance(meaning(repeat, Response(409, {}, body)), Retryable)
-    assert isinstance(meaning(a_call(verb), Response(409, {}, body)), Refused)
+    assert isinstance(meaning(repeat, HttpResponse(409, {}, body)), Retryable)
+    assert isinstance(meaning(a_call(verb), HttpResponse(409, {}, body)), Refused)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +212,8 @@ def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
         Verb.CREATE, settings={"credentials": {"client_secret": "s3cr3t-A.b"}}, outputs={"access_token": "tok3n"}
     )
     for quoted in ("s3cr3t-A.b", "s3cr3t", "tok3n", "bad_secret_s3cr3t-A.b"):
-        assert meaning(call, Response(401, {}, {"error": quoted})) == Refused("HTTP 401")
-    assert meaning(call, Response(401, {}, {"error": "invalid_client"})) == Refused("HTTP 401 invalid_client")
+        assert meaning(call, HttpResponse(401, {}, {"error": quoted})) == Refused("HTTP 401")
+    assert meaning(call, HttpResponse(401, {}, {"error": "invalid_client"})) == Refused("HTTP 401 invalid_client")
 
 
 def test_a_silence_leaves_in_doubt_only_what_could_change_something() -> None:
@@ -254,13 +244,13 @@ STRANGE: list[Any] = [None, [], "ok", 7, True, {}, {"id": "7"}, OURS | {"generat
 
 @pytest.mark.parametrize("body", STRANGE, ids=str)
 def test_a_change_whose_success_does_not_show_our_resource_is_read_back(body: Any) -> None:
-    answer = shown(a_call(Verb.CREATE), Response(200, {}, body))
+    answer = shown(a_call(Verb.CREATE), HttpResponse(200, {}, body))
     assert answer == Unknown("the answer shows no resource of ours", succeeded=True)
 
 
 @pytest.mark.parametrize("body", STRANGE, ids=str)
 def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body: Any) -> None:
-    assert isinstance(shown(a_call(Verb.READ), Response(200, {}, body)), Contradicted)
+    assert isinstance(shown(a_call(Verb.READ), HttpResponse(200, {}, body)), Contradicted)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +265,7 @@ def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body:
     ids=str,
 )
 def test_the_field_that_says_whose_a_resource_is_is_named(body: Any, reason: str) -> None:
-    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason, anothers=True)
+    assert shown(a_call(Verb.READ), HttpResponse(200, {}, body)) == Contradicted(reason, anothers=True)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +280,7 @@ def test_the_field_that_says_whose_a_resource_is_is_named(body: Any, reason: str
     ids=str,
 )
 def test_what_does_not_say_whose_it_is_is_nobody_elses(body: Any, reason: str) -> None:
-    assert shown(a_call(Verb.READ), Response(200, {}, body)) == Contradicted(reason, anothers=False)
+    assert shown(a_call(Verb.READ), HttpResponse(200, {}, body)) == Contradicted(reason, anothers=False)
 
 
 def test_a_number_as_text_is_the_number() -> None:
@@ -337,4 +327,4 @@ def test_the_first_value_that_is_not_as_asked_is_named(asked: Any, found: Any, p
 
 @pytest.mark.parametrize("told", ["0061x", 7])
 def test_the_id_of_our_resource_is_shown_as_text(told: object) -> None:
-    assert shown(a_call(Verb.CREATE), Response(200, {}, OURS | {"id": told})) == str(told)
+    assert shown(a_call(Verb.CREATE), HttpResponse(200, {}, OURS | {"id": told})) == str(told)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from services.adapters.settings import Settings, Unusable
-from services.core.plan import parse
+from services.adapters.process.settings import Settings, Unusable
+from services.core.saga.plan import parse
 from services.provisioner.kinds import SECRET_OUTPUTS, build
 
 LOG = structlog.get_logger()

@@ -8,10 +8,10 @@ import pytest
 from schemas.event import Recheck
 from schemas.outcome import Direction, State
 from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS
-from services.core.ledger import republish
-from services.core.views import published
-from tests.deliveries import KEY, RULES, at, delivery, observed
-from tests.ledger_worker import Worker, events, letters, values, verdicts, view, wish
+from services.core.ledger.decisions import republish
+from services.core.ledger.projections import published
+from tests.support.deliveries import KEY, RULES, at, delivery, observed
+from tests.support.ledger_worker import Worker, events, letters, values, verdicts, view, wish
 
 CONFIGURATION = {"crmEndpoint": "https://acme.salesforce.com", "crmClientSecret": "canary", "syncInterval": "PT5M"}
 PUBLISHED = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.topics import EVENTS
 from schemas.values import Source
-from tests.deliveries import HOUR_S, KEY, at, delivery, observed
-from tests.ledger_worker import Worker, events, letters, values, verdicts, view, wish
+from tests.support.deliveries import HOUR_S, KEY, at, delivery, observed
+from tests.support.ledger_worker import Worker, events, letters, values, verdicts, view, wish
 
 
 def test_an_observation_is_up_to_three_events_under_its_time() -> None:

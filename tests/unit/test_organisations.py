@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from services.adapters import organisations
-from tests.genesys_worlds import ORG
+from services.adapters.genesys import organisations
+from tests.support.genesys_worlds import ORG
 
 GOOD = {"org_id": ORG, "client_id": "c", "client_secret": "s"}
 

@@ -4,9 +4,9 @@ from importlib.resources import files
 
 import pytest
 
-from services.core.plan import BadPlan, UndoBy, parse, schema_name
-from services.core.plan_forms import duration_s
-from services.core.references import Facts, substitute, used_configuration
+from services.core.saga.plan import BadPlan, UndoBy, parse, schema_name
+from services.core.saga.plan_forms import duration_s
+from services.core.saga.references import Facts, substitute, used_configuration
 
 KINDS = ("http", "postgres")
 GOOD = '[[step]]\nname = "a"\nkind = "http"\nundo = "reverse"\n'

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from services.adapters.settings import Settings, Unusable
-from services.core.plan import BadPlan, parse
-from services.core.plan_check import check
-from services.core.plan_keys import KINDS, STEP
+from services.adapters.process.settings import Settings, Unusable
+from services.core.saga.plan import BadPlan, parse
+from services.core.saga.plan_check import check
+from services.core.saga.plan_keys import KINDS, STEP
 from services.provisioner import plan_page
 from services.provisioner.kinds import SECRET_OUTPUTS
 from services.provisioner.plans import PLAN_SETTINGS, plan_text

@@ -3,8 +3,8 @@
 import psycopg
 import pytest
 
-from services.adapters.database import told
-from services.adapters.postgres import is_passing, is_set_up, no_session
+from services.adapters.postgres.pool import is_passing, is_set_up, no_session
+from services.adapters.postgres.sessions import told
 
 _AT = 'connection failed: connection to server at "db", port 5432 failed: '
 

@@ -5,20 +5,20 @@ import pytest
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.values import Json, Key
-from services.core.reconcile import (
+from services.core.reconcile.reconcile import (
     Action,
     Doubt,
-    Line,
     Memory,
-    Plan,
-    Rules,
+    PlanLine,
+    ReconcilePlan,
+    ReconcileRules,
     Sight,
     Tenants,
     compare,
     questions,
     remember,
 )
-from tests.genesys_worlds import (
+from tests.support.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,
     CONFIGURATION,
@@ -44,25 +44,25 @@ def planned(
     what: Reading,
     tenants: Tenants,
     memory: Memory = SEEN,
-    given: Rules | None = None,
+    given: ReconcileRules | None = None,
     by: Organisation | None = None,
     keys: frozenset[Key] | None = None,
-) -> Plan:
+) -> ReconcilePlan:
     return compare([(what, by or organisation())], tenants, memory, given or rules(), keys)
 
 
-def only(plan: Plan) -> Line:
+def only(plan: ReconcilePlan) -> PlanLine:
     (line,) = plan.lines
     return line
 
 
-def told(plan: Plan) -> Observed:
+def told(plan: ReconcilePlan) -> Observed:
     observed = only(plan).observed
     assert observed is not None, only(plan)
     return observed
 
 
-def twice(first: Reading, second: Reading, tenants: Tenants, memory: Memory = SEEN) -> Plan:
+def twice(first: Reading, second: Reading, tenants: Tenants, memory: Memory = SEEN) -> ReconcilePlan:
     """Two runs, one second look apart."""
     before = planned(first, tenants, memory)
     return planned(second, tenants, {**memory, **before.memory}, rules(LATER_US))
@@ -99,7 +99,7 @@ def test_another_configuration_is_observed_whole() -> None:
 
 def test_a_configuration_that_was_not_read_changes_nothing_and_is_named() -> None:
     line = only(planned(reading({1: "ENABLED"}, properties={}), view(tenant(1))))
-    assert line == Line(key_of(1), Action.UNREAD, "its configuration: it was not read")
+    assert line == PlanLine(key_of(1), Action.UNREAD, "its configuration: it was not read")
 
 
 def test_a_configuration_that_no_hash_can_hold_changes_nothing_and_is_named() -> None:
@@ -325,6 +325,6 @@ def test_a_doubt_about_a_key_that_is_nobodys_any_more_is_dropped(claim: str) -> 
 
 def test_a_named_key_that_is_neither_listed_nor_in_the_view_is_named() -> None:
     plan = planned(reading({1: "ENABLED"}), view(tenant(1)), keys=frozenset({key_of(1), key_of(2)}))
-    assert plan.lines == (Line(key_of(2), Action.UNREAD, "neither listed nor in the view"),)
+    assert plan.lines == (PlanLine(key_of(2), Action.UNREAD, "neither listed nor in the view"),)
     gone = planned(reading({}), view(tenant(1, installed=False)), keys=frozenset({key_of(1)}))
     assert gone.lines == (), "the view says what Genesys says"

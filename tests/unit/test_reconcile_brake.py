@@ -2,22 +2,22 @@
 
 import pytest
 
-from services.core.reconcile import Action, Doubt, Memory, Plan, Sight, compare
-from tests.genesys_worlds import CLIENT, LOOK_US, NOW_US, key_of, organisation, reading, rules, tenant, view
+from services.core.reconcile.reconcile import Action, Doubt, Memory, ReconcilePlan, Sight, compare
+from tests.support.genesys_worlds import CLIENT, LOOK_US, NOW_US, key_of, organisation, reading, rules, tenant, view
 
 
 def doubted(*numbers: int, since_us: int = NOW_US - LOOK_US) -> Memory:
     return {key_of(number): Sight(CLIENT, Doubt("absent", since_us)) for number in numbers}
 
 
-def vanished(tenants: int, gone: int, approval: str | None = None, memory: Memory | None = None) -> Plan:
+def vanished(tenants: int, gone: int, approval: str | None = None, memory: Memory | None = None) -> ReconcilePlan:
     """`gone` of `tenants` are absent for the second time."""
     told = reading(dict.fromkeys(range(gone, tenants), "ENABLED"), absent=tuple(range(gone)))
     before = doubted(*range(gone)) if memory is None else memory
     return compare([(told, organisation())], view(*map(tenant, range(tenants))), before, rules(approval=approval))
 
 
-def removals(plan: Plan) -> int:
+def removals(plan: ReconcilePlan) -> int:
     return sum(line.action is Action.REMOVE for line in plan.lines)
 
 

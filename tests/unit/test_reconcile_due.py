@@ -3,9 +3,9 @@
 import pytest
 
 from schemas.tenant import Stage
-from services.core.due import RECHECK_EVERY_US, SETTLE_US, due, unseen
-from services.core.reconcile import Doubt, Sight
-from tests.genesys_worlds import AMBIGUOUS, CLIENT, LOOK_US, NOW_US, key_of, rules, tenant, view
+from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, SETTLE_US, due, unseen
+from services.core.reconcile.reconcile import Doubt, Sight
+from tests.support.genesys_worlds import AMBIGUOUS, CLIENT, LOOK_US, NOW_US, key_of, rules, tenant, view
 
 SETTLED_US = NOW_US - SETTLE_US
 OWED = [{"flags": AMBIGUOUS}, {"recheck_at": SETTLED_US}]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.core.reconcile import Doubt, Sight
+from services.core.reconcile.reconcile import Doubt, Sight
 from services.reconciler.memory import Sights
-from tests.genesys_worlds import key_of
+from tests.support.genesys_worlds import key_of
 
 KEPT = {key_of(1): Sight("client", Doubt("absent", 7), 3), key_of(2): Sight()}
 

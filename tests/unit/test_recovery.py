@@ -7,10 +7,10 @@ import pytest
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
 from schemas.tenant import Stage, Tenant
-from services.core.plan import parse
-from services.core.recovery import Told, heard, is_older, nobodys, recovered
-from services.core.saga import Plans
-from tests.saga_world import KEY, KINDS, PLAN_TEXT, STEPS, Wishes, plan
+from services.core.saga.next_move import Plans
+from services.core.saga.plan import parse
+from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
+from tests.support.saga_world import KEY, KINDS, PLAN_TEXT, STEPS, Wishes, plan
 
 NOW_US = 1_790_000_000_000_000
 FLOOR = NOW_US // 1_000_000
@@ -59,18 +59,20 @@ UP_DONE = ("up", "done")
 def test_the_newest_life_whether_it_is_over_and_whether_it_was_whole(
     said: list[Outcome | Tenant], generation: int, *, ended: bool, whole: bool, turned: bool
 ) -> None:
-    found = reduce(heard, sorted(said, key=lambda one: isinstance(one, Tenant) is not turned), Told())
+    found = reduce(with_record, sorted(said, key=lambda one: isinstance(one, Tenant) is not turned), KnownOfKey())
     assert (found.generation, found.ended, found.whole) == (generation, ended, whole)
 
 
 def test_a_row_is_older_when_more_was_said_or_lived() -> None:
-    said = Told(5, 2)
+    said = KnownOfKey(5, 2)
     assert [is_older(seq, life, said) for seq, life in ((5, 2), (6, 3), (4, 2), (5, 1))] == [False, False, True, True]
 
 
 def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_is_looked_up_again() -> None:
     wishes = Wishes()
-    told = heard(reduce(heard, [tenant(3, Stage.ACTIVE)], Told()), wishes.configured(crmEndpoint="https://since"))
+    told = with_record(
+        reduce(with_record, [tenant(3, Stage.ACTIVE)], KnownOfKey()), wishes.configured(crmEndpoint="https://since")
+    )
     log = StepLog(n=3, inputs={"configuration": {"crmEndpoint": "https://old"}}, there=Presence.PRESENT)
     before = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log})
     row = Journal(phase=Phase.ACTIVE, generation=1, life=before, seq=2, lines=9)
@@ -91,7 +93,7 @@ def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_i
 def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
     wishes = Wishes()
     wanted = wishes.installed(crmEndpoint="https://z")
-    told = heard(Told(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
+    told = with_record(KnownOfKey(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
     log = StepLog(n=1, place="https://x", there=Presence.PRESENT)
     life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, good=wanted)
     row = Journal(phase=Phase.ACTIVE, generation=1, life=life, seq=2)
@@ -103,7 +105,7 @@ def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
 
 @pytest.mark.parametrize(("whole", "phase"), [(True, Phase.ACTIVE), (False, Phase.CREATING)])
 def test_only_a_life_that_was_never_whole_may_be_compensated(*, whole: bool, phase: Phase) -> None:
-    after = recovered(Journal(), Wishes().installed(), Told(9, 1, whole=whole), PLANS, NOW_US)
+    after = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1, whole=whole), PLANS, NOW_US)
     assert (after.phase, after.generation) == (phase, 1)
 
 
@@ -111,13 +113,13 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
     life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, there=Presence.PRESENT)})
     shorter = Plans(parse(PLAN_TEXT, kinds=KINDS, settings={}))
     on = recovered(
-        Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(), Told(),
-        shorter, NOW_US,
+        Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(),
+        KnownOfKey(), shorter, NOW_US,
     )  # fmt: skip
     assert on.life is not None
     assert list(on.life.steps) == ["gone"]
     over = recovered(
-        Journal(phase=Phase.ACTIVE, generation=1, life=life), Wishes().installed(), Told(9, 2), shorter, NOW_US
+        Journal(phase=Phase.ACTIVE, generation=1, life=life), Wishes().installed(), KnownOfKey(9, 2), shorter, NOW_US
     )
     assert list(over.sweeps[0].life.steps) == ["gone"]
 
@@ -125,13 +127,13 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
 def test_what_is_looked_up_again_uses_no_number_twice() -> None:
     ended = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": StepLog(n=4)})
     row = Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),))
-    after = recovered(row, Wishes().installed(), Told(), PLANS, NOW_US)
+    after = recovered(row, Wishes().installed(), KnownOfKey(), PLANS, NOW_US)
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
     assert (after.phase, after.seq) == (Phase.EMPTY, FLOOR)
 
 
 def test_a_tenant_id_that_another_has_is_not_taken_from_it() -> None:
-    adopted = recovered(Journal(), Wishes().installed(), Told(9, 1), PLANS, NOW_US)
+    adopted = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1), PLANS, NOW_US)
     named = nobodys(adopted, KEY)
     assert named.life is not None
     assert named.life.tenant_id == f"unknown.{KEY.partition(':')[2]}"

@@ -1,7 +1,7 @@
 """Revisions are 1, 2, 3 …, given once per uid, borrowed by an older twin, never taken back."""
 
-from tests.deliveries import at, delivery
-from tests.ledger_worker import Worker, events, verdicts
+from tests.support.deliveries import at, delivery
+from tests.support.ledger_worker import Worker, events, verdicts
 
 
 def uid(worker: Worker, seconds: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from schemas.rights import Operation, Resource, Right, Service, rights
 from schemas.topics import TOPICS, looks_group, named
 from services.cli import acls
-from services.cli.exits import Exit, Failure
+from services.cli.exits import CommandError, Exit
 
 READ, WRITE, DESCRIBE = Operation.READ, Operation.WRITE, Operation.DESCRIBE
 
@@ -66,7 +66,7 @@ def test_each_service_has_a_principal_of_its_own_unless_it_is_named() -> None:
 
 
 def test_every_principal_that_cannot_be_used_is_refused_by_name() -> None:
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(CommandError) as refused:
         acls.principals(["ledgre=x", "ledger", "ingress= ", "operator=me"])
     assert refused.value.status is Exit.UNUSABLE
     first, *others = str(refused.value).splitlines()
@@ -115,10 +115,12 @@ def test_a_strimzi_user_has_the_name_login_and_cluster_that_were_asked_for() -> 
 
 
 def test_a_name_that_no_kafka_user_can_have_is_refused() -> None:
-    with pytest.raises(Failure, match="--principal User:Books_1: a KafkaUser needs a name of lower-case") as refused:
+    with pytest.raises(
+        CommandError, match="--principal User:Books_1: a KafkaUser needs a name of lower-case"
+    ) as refused:
         list(acls.as_strimzi(_given(ledger="Books_1"), "kafka"))
     assert refused.value.status is Exit.UNUSABLE
-    with pytest.raises(Failure, match="--cluster My cluster: no name of a Kafka object"):
+    with pytest.raises(CommandError, match="--cluster My cluster: no name of a Kafka object"):
         list(acls.as_strimzi(_given(), "My cluster"))
 
 

@@ -8,12 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Unreadable
-from schemas.journal import Aspect, Entry, Mark, Move, Parted, Register, Registers, Seen, Told, Variant, Verdict
+from schemas.journal import (
+    Aspect,
+    Entry,
+    Mark,
+    Move,
+    ObservedTimes,
+    Parted,
+    Published,
+    Register,
+    Registers,
+    Variant,
+    Verdict,
+)
 from schemas.outcome import Direction, State
 from schemas.rows import StageRow, TenantRow, pack, unpack, updated_at_us
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Source
-from tests.deliveries import KEY
+from tests.support.deliveries import KEY
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MAYBE = st.none() | TEXT
@@ -38,7 +50,7 @@ ENTRY = st.builds(
     offset=NUMBER,
     verdict=VERDICT,
     greeted=VERDICT,
-    told=st.none() | st.builds(Told, EVENT, NUMBER, MAYBE, MAYBE, SOURCE),
+    told=st.none() | st.builds(Published, EVENT, NUMBER, MAYBE, MAYBE, SOURCE),
     variants=st.lists(st.builds(Variant, TEXT, EVENT, NUMBER, st.booleans(), NUMBER), max_size=2).map(tuple),
 )
 STAGE = st.none() | st.sampled_from(Stage)
@@ -55,7 +67,7 @@ TENANT_ROW = st.builds(
     folded_to=st.none() | NUMBER,
     marks=st.lists(st.builds(Mark, st.sampled_from(Flag), st.sampled_from(Aspect), NUMBER), max_size=2).map(tuple),
     flags=st.lists(st.sampled_from(Flag), max_size=2).map(tuple),
-    seen=st.builds(Seen, NUMBER, NUMBER, NUMBER),
+    seen=st.builds(ObservedTimes, NUMBER, NUMBER, NUMBER),
     recheck_at_us=st.none() | NUMBER,
     trace=MAYBE,
     ever=st.booleans(),

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from schemas.saga import Journal, Phase
-from services.core.calls import Answer, Done, Verb
-from services.core.moves import Take, Wait
-from services.core.pace import Pace
-from services.core.plan import Plan
-from services.core.saga import Plans, next_move
-from services.core.saga_marks import decide, hold, redriven
-from tests.saga_world import KEY, PLAN_TEXT, STEPS, Mode, Resource, Wishes, Worker, World, ends, plan
+from services.core.saga.calls import Answer, Done, Verb
+from services.core.saga.intents import decide, hold, redriven
+from services.core.saga.moves import Take, Wait
+from services.core.saga.next_move import Plans, next_move
+from services.core.saga.pace import Pace
+from services.core.saga.plan import Plan
+from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, Mode, Resource, Wishes, Worker, World, ends, plan
 
 ABSENT_STEPS = tuple(reversed(STEPS))
 SIX_HOURS_US = 6 * 3_600 * 10**6

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from schemas import codec, export, webhook
 from schemas.event import Recheck
 from schemas.values import Record
-from tests.samples import SAMPLES
+from tests.support.samples import SAMPLES
 from tests.unit.test_webhook import GUIDE
 
 

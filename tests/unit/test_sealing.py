@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from services.adapters.sealing import Sealer, Unsealable
+from services.adapters.secrets.sealing import Sealer, Unsealable
 
 OLD, NEW = SecretStr("o" * 32), SecretStr("n" * 32)
 SECRET = frozenset({"token"})

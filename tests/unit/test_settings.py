@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.adapters.settings import read
+from services.adapters.process.settings import read
 
 
 def test_no_secret_stands_in_the_repr() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.core import signature
-from services.core.signature import Proof, Secrets, claimed, sign, verify
+from services.core.delivery import signature
+from services.core.delivery.signature import Proof, Secrets, claimed, sign, verify
 
 BODY = b'{"event":"installed"}'
 CURRENT, PREVIOUS = b"c" * 32, b"p" * 32

@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from services.core.calls import Verb
-from services.simulator.faults import Fault, Faults, Kind, Struck, System
+from services.core.saga.calls import Verb
+from services.simulator.faults import Fault, FaultKind, Faults, Struck, System
 
 
 def faults(*given: dict[str, Any]) -> Faults:
@@ -24,7 +24,7 @@ def test_without_faults_nothing_strikes() -> None:
 
 def test_a_filter_means_system_verb_and_key() -> None:
     made = faults({"fault": "refuse", "verb": "create", "key": "o:i"})
-    assert strike(made).ending is Kind.REFUSE
+    assert strike(made).ending is FaultKind.REFUSE
     assert strike(made, verb=Verb.DELETE).ending is None
     assert strike(made, key="o:j").ending is None
     assert made.strike(System.TOKENS, Verb.CREATE, "o:i", 100.0) == Struck()
@@ -32,13 +32,13 @@ def test_a_filter_means_system_verb_and_key() -> None:
 
 def test_a_fault_of_one_integration_strikes_calls_about_its_whole_organisation() -> None:
     made = faults({"fault": "refuse", "key": "o:i"})
-    assert strike(made, key="o").ending is Kind.REFUSE
+    assert strike(made, key="o").ending is FaultKind.REFUSE
     assert strike(made, key="p").ending is None
 
 
 def test_the_first_ending_decides_and_only_it_is_counted() -> None:
     made = faults({"fault": "refuse", "times": 1}, {"fault": "error", "times": 1})
-    assert [strike(made).ending for _ in range(3)] == [Kind.REFUSE, Kind.ERROR, None]
+    assert [strike(made).ending for _ in range(3)] == [FaultKind.REFUSE, FaultKind.ERROR, None]
 
 
 def test_waits_add_up_beside_an_ending() -> None:
@@ -46,18 +46,18 @@ def test_waits_add_up_beside_an_ending() -> None:
         {"fault": "slow", "seconds": 1}, {"fault": "slow", "seconds": 2}, {"fault": "ignore_idempotency"},
         {"fault": "lost_answer"},
     )  # fmt: skip
-    assert strike(made) == Struck(3.0, Kind.LOST_ANSWER, forgetful=True)
+    assert strike(made) == Struck(3.0, FaultKind.LOST_ANSWER, forgetful=True)
 
 
 def test_seconds_end_every_fault_but_a_slow_one() -> None:
     made = faults({"fault": "down", "seconds": 10}, {"fault": "slow", "seconds": 10})
-    assert strike(made, now_s=109.9) == Struck(10.0, Kind.DOWN)
+    assert strike(made, now_s=109.9) == Struck(10.0, FaultKind.DOWN)
     assert strike(made, now_s=110.0) == Struck(10.0, None)
 
 
 def test_a_count_outlives_any_time() -> None:
     made = faults({"fault": "lost_answer", "times": 1, "seconds": 1})
-    assert strike(made, now_s=500.0).ending is Kind.LOST_ANSWER
+    assert strike(made, now_s=500.0).ending is FaultKind.LOST_ANSWER
     assert strike(made, now_s=500.0) == Struck()
 
 
@@ -78,4 +78,4 @@ def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:
 
 def test_a_fault_of_some_calls_strikes_about_so_many() -> None:
     made = faults({"fault": "error", "share": 0.1})
-    assert 120 < sum(strike(made).ending is Kind.ERROR for _ in range(2_000)) < 280
+    assert 120 < sum(strike(made).ending is FaultKind.ERROR for _ in range(2_000)) < 280

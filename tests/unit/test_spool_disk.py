@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.adapters.settings import Settings
+from services.adapters.process.settings import Settings
 from services.adapters.spool.disk import fullness, is_volatile, put_aside
 from services.cli.doctor import Health
-from services.cli.doctor.finding import Asked
-from services.cli.doctor.here import spool
+from services.cli.doctor.finding import CheckContext
+from services.cli.doctor.this_machine import spool
 
 
 def test_a_folder_that_is_not_there_yet_is_as_full_as_what_will_hold_it(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_memory_is_told_from_a_disk(tmp_path: Path) -> None:
 
 def test_the_doctor_names_what_is_wrong_with_a_spool(tmp_path: Path) -> None:
     def looked(**settings: object) -> tuple[Health, str]:
-        (found,) = spool(Asked(Settings.model_validate(settings), {}, "", lambda: 0))
+        (found,) = spool(CheckContext(Settings.model_validate(settings), {}, "", lambda: 0))
         return found.health, found.detail
 
     assert looked()[0] is Health.SKIPPED

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.codec import Message
-from schemas.spooled import VERSION, Corrupt, Newer, Spooled, carve, decode, encode, received_us
+from schemas.spooled import VERSION, Corrupt, NewerFormat, Spooled, carve, decode, encode, received_us
 from schemas.webhook import Malformed, read_json
 
 RECORD = Spooled("lifecycle.received", Message(b"org:integration", b'{"event":"installed"}', [("ce_id", b"1")]), 42)
@@ -64,9 +64,9 @@ def test_a_record_under_the_number_of_another_is_found(number: int, other: int) 
 
 def test_a_record_of_a_later_version_is_refused_by_its_own_name() -> None:
     raw = as_version(VERSION + 1, encode(7, RECORD))
-    with pytest.raises(Newer, match="record 7: version 2"):
+    with pytest.raises(NewerFormat, match="record 7: version 2"):
         decode(7, raw)
-    with pytest.raises(Newer):
+    with pytest.raises(NewerFormat):
         received_us(7, raw)
 
 

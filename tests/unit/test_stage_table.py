@@ -8,8 +8,8 @@ from schemas.journal import Register, Registers
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
-from services.core.stage import TABLE, follow, situation, stage
-from tests.deliveries import KEY
+from services.core.ledger.stage import TABLE, follow, situation, stage
+from tests.support.deliveries import KEY
 
 UP, DOWN = Direction.UP, Direction.DOWN
 N = Register(10, 2, "e:1")

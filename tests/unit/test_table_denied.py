@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError
 
-from services.adapters.tables.denied import refusal
+from services.adapters.tables.denial import refusal
 
 
 @pytest.mark.parametrize(

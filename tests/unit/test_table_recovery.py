@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import pytest
 from faust.types import TP
 
-from services.adapters.kafka import Producer
+from services.adapters.kafka.producer import Producer
 from services.adapters.tables.app import Config, DurableApp, create_app
-from services.adapters.tables.exits import Exit
-from services.adapters.tables.recovery import Tenure
+from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.recovery import OwnershipTracker
 
 TABLE_0 = TP("app-seen-changelog", 0)
 
@@ -20,7 +20,7 @@ class Ended(Exception):
     pass
 
 
-def end(reason: Exit, why: str) -> NoReturn:
+def end(reason: WorkerExit, why: str) -> NoReturn:
     raise Ended(reason, why)
 
 
@@ -32,23 +32,23 @@ async def app(tmp_path: Path) -> AsyncIterator[DurableApp]:
 
 
 def test_everything_is_new_at_first() -> None:
-    assert Tenure().taken(1, {0, 1}) == {0, 1}
+    assert OwnershipTracker().taken(1, {0, 1}) == {0, 1}
 
 
 def test_what_stays_from_one_generation_to_the_next_is_not_taken_again() -> None:
-    tenure = Tenure()
+    tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(4, {1, 2}) == {2}
 
 
 def test_a_generation_in_between_may_have_given_a_partition_to_somebody_else() -> None:
-    tenure = Tenure()
+    tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(5, {0, 1}) == {0, 1}
 
 
 def test_a_group_that_begins_anew_tells_nothing_of_who_worked_before() -> None:
-    tenure = Tenure()
+    tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(1, {0}) == {0}
 
@@ -73,7 +73,7 @@ async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
         return
     with pytest.raises(Ended, match="read to offset 9, the topic ends at 8") as ended:
         recovery._settle({TABLE_0}, {TABLE_0: 9}, last)
-    assert ended.value.args[0] is Exit.CHANGELOG_BEHIND
+    assert ended.value.args[0] is WorkerExit.CHANGELOG_BEHIND
 
 
 async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: DurableApp) -> None:
@@ -87,5 +87,5 @@ async def test_a_wait_that_runs_out_in_a_recovery_ends_the_worker(app: DurableAp
     recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
     with pytest.raises(Ended, match=r"no answer within 0\.01 s") as ended:
         await recovery._wait(asyncio.sleep(5), timeout=0.01)
-    assert ended.value.args[0] is Exit.STALL
+    assert ended.value.args[0] is WorkerExit.STALL
     await recovery._wait(asyncio.sleep(0), timeout=5)

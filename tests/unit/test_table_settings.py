@@ -8,10 +8,10 @@ import sys
 import faust
 import pytest
 
-from services.adapters.seldom import Seldom
-from services.adapters.settings import Unusable
+from services.adapters.process.log_throttle import ThrottleFilter
+from services.adapters.process.settings import Unusable
 from services.adapters.tables.credentials import credentials
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.store import version
 
 
@@ -51,7 +51,7 @@ def test_what_the_consumer_would_not_obey_is_refused_by_name(config: dict[str, s
 
 @pytest.mark.parametrize("logger", ["aiokafka", "librdkafka"])
 def test_a_sentence_passes_once_and_other_sentences_beside_it(logger: str) -> None:
-    seldom = Seldom()
+    seldom = ThrottleFilter()
 
     def passes(text: str, *args: object, name: str = logger) -> bool:
         return seldom.filter(logging.LogRecord(name, logging.ERROR, "", 0, text, args, None))
@@ -66,7 +66,7 @@ def test_a_sentence_passes_once_and_other_sentences_beside_it(logger: str) -> No
 
 
 def test_sentences_that_never_repeat_do_not_fill_the_memory() -> None:
-    seldom = Seldom()
+    seldom = ThrottleFilter()
     for number in range(3_000):
         text = "".join(chr(97 + int(digit)) for digit in str(number))
         assert seldom.filter(logging.LogRecord("x", logging.ERROR, "", 0, text, None, None))
@@ -79,19 +79,19 @@ def test_a_version_is_the_head_of_a_row_and_no_row_is_below_every_version() -> N
 
 
 def test_the_last_line_of_a_worker_is_json_and_its_status_has_a_meaning() -> None:
-    say = "from services.adapters.tables.exits import *; die(Exit.FENCE, 'topic[1]: a \"hole\"')"
+    say = "from services.adapters.tables.exits import *; die(WorkerExit.FENCE, 'topic[1]: a \"hole\"')"
     ended = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=False)
-    assert ended.returncode == Exit.FENCE
+    assert ended.returncode == WorkerExit.FENCE
     assert json.loads(ended.stderr) == {
         "level": "critical",
         "event": 'FENCE: topic[1]: a "hole"',
-        "exit_status": Exit.FENCE,
+        "exit_status": WorkerExit.FENCE,
     }
-    assert len(set(Exit)) == len(Exit.__members__)
-    assert all(70 <= status < 100 for status in Exit)
+    assert len(set(WorkerExit)) == len(WorkerExit.__members__)
+    assert all(70 <= status < 100 for status in WorkerExit)
 
 
 @pytest.mark.parametrize("stderr", ["os.close(2)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"])
 def test_a_worker_ends_also_where_its_last_line_cannot_be_written(stderr: str) -> None:
-    say = f"import os; {stderr}; from services.adapters.tables.exits import *; die(Exit.FENCE, 'a hole')"
-    assert subprocess.run([sys.executable, "-c", say], check=False).returncode == Exit.FENCE
+    say = f"import os; {stderr}; from services.adapters.tables.exits import *; die(WorkerExit.FENCE, 'a hole')"
+    assert subprocess.run([sys.executable, "-c", say], check=False).returncode == WorkerExit.FENCE

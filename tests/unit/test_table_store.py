@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from services.adapters.kafka import Producer
+from services.adapters.kafka.producer import Producer
 from services.adapters.tables.app import Config, create_app
 from services.adapters.tables.table import DurableTable
 

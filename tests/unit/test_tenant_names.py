@@ -13,13 +13,13 @@ from schemas.rows import StageRow, pack, unpack
 from schemas.tenant import Stage, Tenant
 from schemas.topics import TENANTS
 from schemas.webhook import Delivery
-from services.core.ledger import republish
-from services.core.look import differences, look_at, observed
-from services.core.recovery import Told, heard
-from services.core.stage import follow
-from tests.deliveries import KEY, RULES, body
-from tests.genesys_worlds import MAC_KEY, key_of, organisation, reading, tenant
-from tests.ledger_worker import Worker, values, view
+from services.core.ledger.decisions import republish
+from services.core.ledger.stage import follow
+from services.core.reconcile.observed_state import differences, look_at, observed
+from services.core.saga.recovery import KnownOfKey, with_record
+from tests.support.deliveries import KEY, RULES, body
+from tests.support.genesys_worlds import MAC_KEY, key_of, organisation, reading, tenant
+from tests.support.ledger_worker import Worker, values, view
 
 UP, DOWN = Direction.UP, Direction.DOWN
 DONE, WORKING, HELD, ROLLED_BACK = State.DONE, State.WORKING, State.HELD, State.ROLLED_BACK
@@ -175,7 +175,7 @@ def test_a_recovery_binds_the_newest_life_to_what_its_outcome_said(order: tuple[
         key=key_of(1), seq=9, desired_version=9, tenant_id="second", generation=2, direction=UP, state=WORKING, at=0
     )
     former = tenant(1, tenant_id="first", generation=1, stage=Stage.DEPROVISIONED)
-    told = Told()
+    told = KnownOfKey()
     for number in order:
-        told = heard(told, (outcome, former)[number])
+        told = with_record(told, (outcome, former)[number])
     assert (told.generation, told.tenant_id) == (2, "second")

@@ -6,8 +6,8 @@ nothing is written again. Never: holds the event loop up for the disk's sake onc
 that failed.
 """
 
-from services.adapters.spool.folder import SpoolError, Taken, left_behind
+from services.adapters.spool.folder import FolderTaken, SpoolError, left_behind
+from services.adapters.spool.index import NewerVersion
 from services.adapters.spool.spool import OnClosed, OnReport, Spool
-from services.adapters.spool.stock import NewerVersion
 
-__all__ = ["NewerVersion", "OnClosed", "OnReport", "Spool", "SpoolError", "Taken", "left_behind"]
+__all__ = ["FolderTaken", "NewerVersion", "OnClosed", "OnReport", "Spool", "SpoolError", "left_behind"]

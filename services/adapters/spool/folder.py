@@ -28,7 +28,7 @@ class SpoolError(Exception):
     """A spool cannot be had; the text tells an operator why."""
 
 
-class Taken(SpoolError):
+class FolderTaken(SpoolError):
     """Another process has it, or had it and is done with it."""
 
 
@@ -70,7 +70,7 @@ class Folder:
             try:
                 lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                raise Taken(f"{path}: is gone") from None
+                raise FolderTaken(f"{path}: is gone") from None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Between the two calls its owner may have removed it, or moved it.
@@ -79,7 +79,7 @@ class Folder:
             except (BlockingIOError, FileNotFoundError):
                 pass
             os.close(lock)
-            raise Taken(f"{path}: another process has it")
+            raise FolderTaken(f"{path}: another process has it")
 
     @property
     def made_us(self) -> int:

@@ -21,9 +21,9 @@ from typing import Any, Final, cast
 from rocksdict import Cache, Options, Rdict, WriteBatch
 
 from schemas.codec import Message
-from schemas.spooled import Corrupt, Newer, Spooled, decode, encode
+from schemas.spooled import Corrupt, NewerFormat, Spooled, decode, encode
 from services.adapters.spool.folder import RECORDS
-from services.adapters.spool.remains import is_sound, remains
+from services.adapters.spool.salvage import is_sound, remains
 
 BATCH_BYTES: Final = 4 << 20
 """At most this much is written at once, or one record: `write` then holds the GIL for some 10 ms at most."""
@@ -114,7 +114,7 @@ class Records:
         self.last = max([_kept(folder), *ends])
         try:
             self.front = self._marked_front()
-        except (Newer, Damaged):
+        except (NewerFormat, Damaged):
             self._db.close()
             raise
         self._kept = os.open(folder / _KEPT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -207,7 +207,7 @@ class Records:
         try:
             raw = self._get([_key(_MARK)])[0]
             return 1 if raw is None else _marked(raw)
-        except Newer:
+        except NewerFormat:
             raise
         except Exception as error:  # noqa: BLE001 - the binding has no other
             raise Damaged(f"the front: {error}") from None

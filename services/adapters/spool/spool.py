@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from schemas.spooled import Corrupt, Newer, Spooled, decode, encode
-from services.adapters.clock import now_us
+from schemas.spooled import Corrupt, NewerFormat, Spooled, decode, encode
+from services.adapters.process.clock import now_us
+from services.adapters.spool.index import CORRUPT, Opened, make, take
 from services.adapters.spool.records import BATCH_BYTES, DiskError
-from services.adapters.spool.stock import CORRUPT, Opened, make, take
 from services.adapters.spool.thread import Thread
 
 _BATCH: Final = 1_000
@@ -278,5 +278,5 @@ class Spool:
 def _decoded(number: int, raw: bytes | None) -> Spooled | None:
     try:
         return None if raw is None else decode(number, raw)
-    except (Corrupt, Newer):
+    except (Corrupt, NewerFormat):
         return None

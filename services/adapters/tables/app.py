@@ -12,12 +12,12 @@ from faust.types import TP, EventT, StreamT
 from yarl import URL
 
 from schemas.codec import Message
-from services.adapters.kafka import Ack, KafkaError, OnReport, Producer, QueueFull
+from services.adapters.kafka.producer import Ack, KafkaError, OnReport, Producer, QueueFull
 from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer
 from services.adapters.tables.credentials import credentials
-from services.adapters.tables.exits import End, Exit, die
-from services.adapters.tables.quiet import quieten
+from services.adapters.tables.exits import End, WorkerExit, die
+from services.adapters.tables.log_filter import quieten
 from services.adapters.tables.recovery import DurableTables
 from services.adapters.tables.table import DurableTable
 from services.adapters.tables.transport import Transport
@@ -130,7 +130,7 @@ class DurableApp(faust.App):
             message = event.message
             steps = [f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
             place = f"{message.topic}[{message.partition}] offset {message.offset}"
-            self.end(Exit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
+            self.end(WorkerExit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
 
     def finish(self, event: EventT[bytes]) -> None:
         """Everything this event causes was sent."""
@@ -164,7 +164,7 @@ class DurableApp(faust.App):
 
         def report(result: Ack | KafkaError) -> None:
             if isinstance(result, KafkaError):
-                self.end(Exit.UNDELIVERED, f"{topic}: {result.reason}")
+                self.end(WorkerExit.UNDELIVERED, f"{topic}: {result.reason}")
 
         self.hand_over(topic, message, report)
 
@@ -173,9 +173,9 @@ class DurableApp(faust.App):
         try:
             self.log_of_writes.send(topic, message, on_report, partition)
         except QueueFull:
-            self.end(Exit.UNDELIVERED, f"{topic}: the producer's queue is full")
+            self.end(WorkerExit.UNDELIVERED, f"{topic}: the producer's queue is full")
         except KafkaError as error:
-            self.end(Exit.UNDELIVERED, f"{topic}: {error.reason}")
+            self.end(WorkerExit.UNDELIVERED, f"{topic}: {error.reason}")
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

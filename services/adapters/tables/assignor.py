@@ -9,7 +9,7 @@ from typing import Any
 
 from faust.assignor.partition_assignor import PartitionAssignor
 
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.exits import WorkerExit
 
 
 class CompleteAssignor(PartitionAssignor):
@@ -20,8 +20,8 @@ class CompleteAssignor(PartitionAssignor):
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
         asked = {topic for member in member_metadata.values() for topic in member.subscription}
         if missing := sorted(topic for topic in asked if not cluster.partitions_for_topic(topic)):
-            self.app.end(Exit.METADATA, f"the cluster's metadata lacks {', '.join(missing)}")
+            self.app.end(WorkerExit.METADATA, f"the cluster's metadata lacks {', '.join(missing)}")
         counts = {topic: len(cluster.partitions_for_topic(topic)) for topic in asked}
         if len(set(counts.values())) > 1:
-            self.app.end(Exit.METADATA, f"topics of one group need one partition count, not {counts}")
+            self.app.end(WorkerExit.METADATA, f"topics of one group need one partition count, not {counts}")
         return super()._perform_assignment(cluster, member_metadata)

@@ -20,12 +20,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
-from services.adapters import ends
-from services.adapters.kafka import Denied, KafkaError, fault, to_read
+from services.adapters.kafka import offsets as kafka_offsets
+from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
 from services.adapters.tables import watchdog
-from services.adapters.tables.denied import DENIALS, refusal
-from services.adapters.tables.exits import Exit
-from services.adapters.tables.gaps import first_from
+from services.adapters.tables.denial import DENIALS, refusal
+from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.log_gap import first_from
 
 _FETCH_WAIT_MS = 100
 """Faust lets a fetch wait 1.5 s at the broker, and whatever is asked of that broker meanwhile (the offsets of a
@@ -71,7 +71,7 @@ class DurableConsumer(driver.Consumer):
         """Where partitions go on that have lost records; to be committed once their keys were asked about."""
         self._finished: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
-        self._ends: ends.Asker | None = None
+        self._ends: kafka_offsets.OffsetReader | None = None
         self._beginning = threading.Lock()
 
     def _new_consumer_thread(self) -> PromptThread:
@@ -149,7 +149,7 @@ class DurableConsumer(driver.Consumer):
         if self.app.rebalancing_count != rebalances:
             return False
         if first is None or not first.is_record or first.offset != got:
-            self.app.end(Exit.FENCE, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}{why}")
+            self.app.end(WorkerExit.FENCE, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}{why}")
         self.expected[tp] = got
         return True
 
@@ -164,23 +164,25 @@ class DurableConsumer(driver.Consumer):
         found = await self.spans(partitions)
         return {tp: found[tp.topic, tp.partition].end for tp in partitions}
 
-    async def spans(self, partitions: Iterable[TP]) -> dict[ends.Place, ends.Span]:
+    async def spans(self, partitions: Iterable[TP]) -> dict[kafka_offsets.PartitionId, kafka_offsets.OffsetSpan]:
         """Returns the offsets of partitions; raises as `highwaters`."""
         places = [(tp.topic, tp.partition) for tp in partitions]
         async with asyncio.timeout(_PATIENCE_S):
             while True:
                 try:
                     return await asyncio.to_thread(self._spans, places)
-                except Denied as error:
-                    self.app.end(Exit.DENIED, error.reason)
+                except AccessDenied as error:
+                    self.app.end(WorkerExit.DENIED, error.reason)
                 except KafkaError:
                     pass
                 await asyncio.sleep(_AGAIN_S)
 
-    def _spans(self, places: list[ends.Place]) -> dict[ends.Place, ends.Span]:
+    def _spans(
+        self, places: list[kafka_offsets.PartitionId]
+    ) -> dict[kafka_offsets.PartitionId, kafka_offsets.OffsetSpan]:
         with self._beginning:
             if self._ends is None and places:
-                self._ends = ends.Asker(self.app.kafka, places[0][0])
+                self._ends = kafka_offsets.OffsetReader(self.app.kafka, places[0][0])
         return self._ends.spans(places, _ASK_S) if self._ends else {}
 
     def has_read_to(self, tp: TP, end: int) -> bool:
@@ -249,7 +251,7 @@ class DurableConsumer(driver.Consumer):
         stood = f"committed offset {at} is outside the log" if at is not None else "no offset is committed any more"
         told = f"{tp.topic}[{tp.partition}]: {stood} ({first} to {end}): {lost}"
         if not self.app.accept_loss:
-            self.app.end(Exit.LOSS, f"{told}; --accept-loss goes on, and asks Genesys about every key")
+            self.app.end(WorkerExit.LOSS, f"{told}; --accept-loss goes on, and asks Genesys about every key")
         self.app.lost[tp] = told
 
     async def _ask_committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
@@ -291,7 +293,7 @@ class DurableConsumer(driver.Consumer):
         try:
             return await super()._getmany(wanted, timeout) if wanted else {}
         except DENIALS as error:  # Faust would write a traceback and crash
-            self.app.end(Exit.DENIED, refusal(error))
+            self.app.end(WorkerExit.DENIED, refusal(error))
 
     @Service.task
     async def _watch(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import faust
 from faust.types.auth import CredentialsT
 
-from services.adapters.settings import Unusable
+from services.adapters.process.settings import Unusable
 
 _UNDERSTOOD: Final = frozenset(
     {

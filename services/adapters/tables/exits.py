@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 _NOTES: Final = "ends.json"
 
 
-class Exit(IntEnum):
+class WorkerExit(IntEnum):
     """Exit statuses of a table worker, from 70 (sysexits' EX_SOFTWARE) upwards.
 
     Start it again after each but LOSS and POISON.
@@ -55,16 +55,16 @@ class Exit(IntEnum):
     """A right was taken away while it worked; which one is told. A start without it ends as any command does (5)."""
 
 
-End = Callable[[Exit, str], NoReturn]
+End = Callable[[WorkerExit, str], NoReturn]
 """Ends the process; given as an argument, so that a test can watch it."""
 
 
-def noting(folder: Path) -> End:
+def record_end(folder: Path) -> End:
     """An `End` that counts itself in a file of the folder before."""
 
-    def end(reason: Exit, why: str) -> NoReturn:
+    def end(reason: WorkerExit, why: str) -> NoReturn:
         with suppress(OSError):  # a disk that is full must not keep anybody from ending
-            counts = noted(folder)
+            counts = load_ends(folder)
             counts[reason] += 1
             fresh = folder / f"{_NOTES}.new"
             fresh.write_text(json.dumps({each.name: counts[each] for each in counts}))
@@ -74,16 +74,16 @@ def noting(folder: Path) -> End:
     return end
 
 
-def noted(folder: Path) -> Counter[Exit]:
+def load_ends(folder: Path) -> Counter[WorkerExit]:
     """How often workers of this folder have ended themselves, by reason; a file that cannot be read counts nothing."""
     try:
         told = json.loads((folder / _NOTES).read_text())
-        return Counter({Exit[name]: int(count) for name, count in told.items() if name in Exit.__members__})
+        return Counter({WorkerExit[name]: int(count) for name, count in told.items() if name in WorkerExit.__members__})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return Counter()
 
 
-def die(reason: Exit, why: str) -> NoReturn:
+def die(reason: WorkerExit, why: str) -> NoReturn:
     """Write the last line to standard error and end the process, from whatever thread."""
     try:
         line = {"level": "critical", "event": f"{reason.name}: {why}", "exit_status": int(reason)}

@@ -15,9 +15,9 @@ from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
 from schemas.topics import looks_group
-from services.adapters import clients, ends
-from services.adapters.kafka import Denied, KafkaError, fault, to_read
-from services.adapters.tables.exits import Exit
+from services.adapters.kafka import clients, offsets
+from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
+from services.adapters.tables.exits import WorkerExit
 
 WARNING: Final = (
     "The copy may be all that is left of these rows: keep it, and bring the topic back. Without them every tenant "
@@ -30,7 +30,7 @@ _HELD_LOOKS: Final = 30
 """So often an open transaction is looked at again before a recovery counts as stuck behind it."""
 
 
-class Tenure:
+class OwnershipTracker:
     """Which partitions are held without a break, so that nobody else can have worked on them in between."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class DurableRecovery(Recovery):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._tenure = Tenure()
+        self._tenure = OwnershipTracker()
         self._round = 0
         self.ends: dict[TP, int] = {}
         """Where each changelog ended when its recovery began: the offset of the next write, if nobody else writes."""
@@ -114,7 +114,7 @@ class DurableRecovery(Recovery):
         except ServiceStopped:
             if not self.should_stop:
                 # Faust takes a wait that ran out for a stop: the recovery would end here, and nobody would know.
-                self.app.end(Exit.STALL, f"no answer within {timeout} s in the recovery of the tables")
+                self.app.end(WorkerExit.STALL, f"no answer within {timeout} s in the recovery of the tables")
             raise
 
     def _clear_events(self) -> None:
@@ -136,7 +136,7 @@ class DurableRecovery(Recovery):
         held = {tp.partition for tp in assignment if tp.topic in inputs}
         lacking = sorted(f"{topic}[{number}]" for topic in wanted for number in held if TP(topic, number) not in whole)
         if lacking:
-            self.app.end(Exit.INCOMPLETE_ASSIGNMENT, f"assigned without {', '.join(lacking)}")
+            self.app.end(WorkerExit.INCOMPLETE_ASSIGNMENT, f"assigned without {', '.join(lacking)}")
         return held
 
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:  # noqa: ARG002 - Faust's own
@@ -154,25 +154,27 @@ class DurableRecovery(Recovery):
         if destination is self.active_offsets:  # whose ends are asked for before, a standby's afterwards
             self._settle(tps, destination, self.active_highwaters)
 
-    async def _whole(self, consumer: Any, tps: set[TP]) -> Mapping[ends.Place, ends.Span]:
+    async def _whole(self, consumer: Any, tps: set[TP]) -> Mapping[offsets.PartitionId, offsets.OffsetSpan]:
         """Where changelogs begin and end, once all of them can be read."""
-        spans: Mapping[ends.Place, ends.Span] = await consumer.spans(tps)
+        spans: Mapping[offsets.PartitionId, offsets.OffsetSpan] = await consumer.spans(tps)
         now, looks = spans, 0
         while late := {place: now[place] for place, span in spans.items() if now[place].stable < span.end}:
             looks += 1
             if looks > _HELD_LOOKS:
-                self.app.end(Exit.STALL, f"the tables cannot be recovered whole: {ends.held(late)}")
+                self.app.end(WorkerExit.STALL, f"the tables cannot be recovered whole: {offsets.held(late)}")
             await asyncio.sleep(_AGAIN_S)
             now = await consumer.spans(tps)
         return spans
 
-    async def _last_records(self, ranges: Mapping[ends.Place, tuple[int, int]]) -> Mapping[ends.Place, int]:
+    async def _last_records(
+        self, ranges: Mapping[offsets.PartitionId, tuple[int, int]]
+    ) -> Mapping[offsets.PartitionId, int]:
         """The offset of the last record of each range; asks again until the caller's time is over."""
         while True:
             try:
                 return await asyncio.to_thread(_last_offsets, self.app.kafka, ranges)
-            except Denied as error:
-                self.app.end(Exit.DENIED, error.reason)
+            except AccessDenied as error:
+                self.app.end(WorkerExit.DENIED, error.reason)
             except KafkaError:
                 await asyncio.sleep(_AGAIN_S)
 
@@ -184,7 +186,7 @@ class DurableRecovery(Recovery):
                 continue
             if at >= end:
                 self.app.end(
-                    Exit.CHANGELOG_BEHIND,
+                    WorkerExit.CHANGELOG_BEHIND,
                     f"{tp.topic}[{tp.partition}]: the local copy has read to offset {at}, the topic ends at {end - 1}. "
                     f"{WARNING}",
                 )
@@ -192,7 +194,9 @@ class DurableRecovery(Recovery):
             last[tp] = max(last[tp], at)
 
 
-def _last_offsets(kafka: Mapping[str, Any], ranges: Mapping[ends.Place, tuple[int, int]]) -> dict[ends.Place, int]:
+def _last_offsets(
+    kafka: Mapping[str, Any], ranges: Mapping[offsets.PartitionId, tuple[int, int]]
+) -> dict[offsets.PartitionId, int]:
     """The offset of the last record of each range. Blocks."""
     topic = next((name for name, _ in ranges), "")
     consumer = clients.consumer(
@@ -202,7 +206,7 @@ def _last_offsets(kafka: Mapping[str, Any], ranges: Mapping[ends.Place, tuple[in
         enable_partition_eof=True,
     )
     try:
-        found = ends.last_records(consumer, ranges, timeout_s=_LOOK_S)
+        found = offsets.last_records(consumer, ranges, timeout_s=_LOOK_S)
     except KafkaException as error:
         raise fault(error.args[0], *to_read(topic)) from None
     finally:

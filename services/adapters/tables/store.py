@@ -12,8 +12,8 @@ from faust.stores import rocksdb
 from faust.types import TP, EventT
 from rocksdict import WriteBatch
 
-from services.adapters import files
-from services.adapters.tables.exits import End, Exit
+from services.adapters.process import open_files
+from services.adapters.tables.exits import End, WorkerExit
 
 Place = tuple[int, bytes]
 """Partition and key of a row."""
@@ -76,9 +76,9 @@ class DurableStore(rocksdb.Store):
     def _end(self, error: Exception) -> NoReturn:
         cure = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
         if _lacks_files(error):
-            cure = files.CURE
+            cure = open_files.CURE
         end: End = self.app.end
-        end(Exit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {cure}")
+        end(WorkerExit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {cure}")
 
     def _take(self, batch: Iterable[EventT[bytes]]) -> None:
         own = self.table.changelog_topic.get_topic_name()

@@ -12,8 +12,8 @@ import faust
 from faust.types import TP
 
 from schemas.codec import Message
-from services.adapters.kafka import Ack, KafkaError
-from services.adapters.tables.exits import End, Exit
+from services.adapters.kafka.producer import Ack, KafkaError
+from services.adapters.tables.exits import End, WorkerExit
 from services.adapters.tables.store import DurableStore
 
 
@@ -81,7 +81,7 @@ class DurableTable(faust.Table[bytes, bytes]):
                 self._report_foreign(tp, follows, end)
 
     def _report_foreign(self, tp: TP, expected: int, got: int) -> None:
-        self._end(Exit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
+        self._end(WorkerExit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
 
     def _send(self, partition: int, key: bytes, row: bytes, *, repairs: bool = False) -> None:
         def report(result: Ack | KafkaError) -> None:
@@ -93,7 +93,7 @@ class DurableTable(faust.Table[bytes, bytes]):
     def _acknowledged(self, partition: int, result: Ack | KafkaError, *, repairs: bool) -> None:
         tp = self.changelog(partition)
         if isinstance(result, KafkaError):
-            self._end(Exit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
+            self._end(WorkerExit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
         follows = self._follows.get(tp)
         if follows is not None and result.offset != follows:
             self._report_foreign(tp, follows, result.offset)

@@ -2,7 +2,7 @@
 
 Rule: Faust never sends. Its own producer gives a flush up after 0.1 s without progress and only logs a failed send
 (faust/transport/producer.py, faust/topics.py), and then commits the offset. Everything goes through one
-`services.adapters.kafka.Producer`; what is left of Faust's producer is `flush`, which is the commit barrier.
+`services.adapters.kafka.producer.Producer`; what is left of Faust's producer is `flush`, which is the commit barrier.
 """
 
 from typing import Any, ClassVar

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 
-from services.adapters.clock import now_us
-from services.adapters.tables.denied import refusal
-from services.adapters.tables.exits import Exit
+from services.adapters.process.clock import now_us
+from services.adapters.tables.denial import refusal
+from services.adapters.tables.exits import WorkerExit
 
 if TYPE_CHECKING:
     from services.adapters.tables.consumer import DurableConsumer
@@ -93,11 +93,11 @@ def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
     coordinator = client._coordinator
     task = getattr(coordinator, "_coordination_task", None)
     if task is not None and task.done():
-        consumer.app.end(Exit.COORDINATOR, "the group coordination task has ended")
+        consumer.app.end(WorkerExit.COORDINATOR, "the group coordination task has ended")
     if (error := getattr(coordinator, "_pending_exception", None)) is not None:
         if denied := refusal(error):
-            consumer.app.end(Exit.DENIED, denied)
-        consumer.app.end(Exit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
+            consumer.app.end(WorkerExit.DENIED, denied)
+        consumer.app.end(WorkerExit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
 
 
 async def _partitions(consumer: "DurableConsumer", now: float) -> None:
@@ -108,7 +108,7 @@ async def _partitions(consumer: "DurableConsumer", now: float) -> None:
             continue
         if not await consumer.pass_over_end(tp, end):
             still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
-            consumer.app.end(Exit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
+            consumer.app.end(WorkerExit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
         consumer.moved_at[tp] = now  # an open transaction holds the rest back: to begin anew would not help
 
 
@@ -128,4 +128,4 @@ class _Recovery:
         if seen != self._seen:
             self._seen, self._since = seen, now
         if now - self._since > RECOVERY_STALL_S:
-            app.end(Exit.STALL, f"the recovery of the tables has stood still for {RECOVERY_STALL_S:.0f} s")
+            app.end(WorkerExit.STALL, f"the recovery of the tables has stood still for {RECOVERY_STALL_S:.0f} s")

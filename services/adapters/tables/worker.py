@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from services.adapters.tables.app import DurableApp
-from services.adapters.tables.denied import refusal
-from services.adapters.tables.exits import Exit
+from services.adapters.tables.denial import refusal
+from services.adapters.tables.exits import WorkerExit
 
 STOP_S = 6.0
 """Two seconds are usual; `lifecycle up` kills after seven, and then nobody would learn what hung."""
@@ -29,11 +29,11 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
     while not stop.is_set():
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if starting in done and not starting.cancelled() and (error := starting.exception()) is not None:
-            app.end(Exit.CRASHED, f"could not start: {type(error).__name__}: {error}")
+            app.end(WorkerExit.CRASHED, f"could not start: {type(error).__name__}: {error}")
         if app.crashed:
             if denied := refusal(app.crash_reason):
-                app.end(Exit.DENIED, denied)
-            app.end(Exit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
+                app.end(WorkerExit.DENIED, denied)
+            app.end(WorkerExit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
     _end_in_time(app, asyncio.get_running_loop())
     await app.stop()
     await app.log_of_writes.flush()
@@ -47,7 +47,7 @@ def _end_in_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
     """End the process after `STOP_S`, from a thread: the loop may be what hangs."""
 
     def end() -> None:
-        app.end(Exit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_places(loop)}")
+        app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_places(loop)}")
 
     timer = threading.Timer(STOP_S, end)
     timer.daemon = True

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from services.adapters import settings
-from services.adapters.clock import now_us
-from services.adapters.settings import Settings, Unusable
-from services.cli.doctor import databases, here, kafka, outside, running
-from services.cli.doctor.finding import Asked, Check, Finding, Health, NoKafka, fault, skipped, well
+from services.adapters.process import settings
+from services.adapters.process.clock import now_us
+from services.adapters.process.settings import Settings, Unusable
+from services.cli.doctor import databases, kafka, outside, running, this_machine
+from services.cli.doctor.finding import Check, CheckContext, Finding, Health, NoKafka, fault, skipped, well
 from services.cli.wording import counted
 
 __all__ = ["Finding", "Health", "examine"]
@@ -28,9 +28,9 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Z_]+")
 _DEEP_S: Final = 60.0
 CHECKS: Final = (
-    Check("keyring", here.keyring),
-    Check("plan", here.plan),
-    Check("spool", here.spool),
+    Check("keyring", this_machine.keyring),
+    Check("plan", this_machine.plan),
+    Check("spool", this_machine.spool),
     Check("kafka", kafka.answers),
     Check("rights", kafka.rights),
     Check("topics", kafka.topics),
@@ -43,7 +43,7 @@ CHECKS: Final = (
     Check("tenants", running.tenants),
     Check("operator's systems", outside.systems),
     Check("archive", outside.archive),
-    Check("organisations", here.organisations),
+    Check("organisations", this_machine.organisations),
 )
 DEEP: Final = Check("Genesys", outside.genesys, _DEEP_S)
 
@@ -58,11 +58,11 @@ def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding
     """
     chosen, unread, found = _read(environ)
     if chosen is None:
-        return [here.python(), *found]
+        return [this_machine.python(), *found]
     services, known_by = running.known(chosen, up)
-    asked = Asked(chosen, services, known_by, now_us, unread)
+    asked = CheckContext(chosen, services, known_by, now_us, unread)
     found += _all(asked, (*CHECKS, *([DEEP] if deep else [])))
-    return [here.python(), *found, *([] if deep else _not_deep(chosen))]
+    return [this_machine.python(), *found, *([] if deep else _not_deep(chosen))]
 
 
 def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], list[Finding]]:
@@ -81,7 +81,7 @@ def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], 
         return None, unread, found
 
 
-def _all(asked: Asked, checks: Sequence[Check]) -> list[Finding]:
+def _all(asked: CheckContext, checks: Sequence[Check]) -> list[Finding]:
     began_s = time.monotonic()
     _in_thread("cluster", asked.cluster, lambda: kafka.reached(asked))
     looking: list[tuple[Check, Future[list[Finding]]]] = []
@@ -111,7 +111,7 @@ def _in_thread(name: str, result: "Future[T]", work: Callable[[], T]) -> None:
     threading.Thread(target=run, name=f"doctor {name}", daemon=True).start()
 
 
-def _looked(check: Check, asked: Asked) -> list[Finding]:
+def _looked(check: Check, asked: CheckContext) -> list[Finding]:
     try:
         return list(check.look(asked))
     except NoKafka:
@@ -125,7 +125,7 @@ def _looked(check: Check, asked: Asked) -> list[Finding]:
 
 
 def _not_deep(chosen: Settings) -> list[Finding]:
-    count = here.organisations_count(chosen)
+    count = this_machine.organisations_count(chosen)
     if not count:
         return []
     return [

@@ -4,16 +4,16 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from services.adapters.database import NoDatabase, Standing, registry_standing, session
-from services.adapters.registry import MIGRATIONS, SCHEMA
-from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.adapters.postgres.sessions import NoDatabase, RegistryAccess, registry_standing, session
+from services.adapters.registry.registry import MIGRATIONS, SCHEMA
+from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.cli.doctor.kafka import CLOCK_OFF_S
 
 _WHAT: Final = "postgresql"
 _START: Final = "start it, or correct DATABASE_URL"
 
 
-def registry(asked: Asked) -> Iterator[Finding]:
+def registry(asked: CheckContext) -> Iterator[Finding]:
     """The provisioner's database: answers, lets the role in and write, and has the schema of this release."""
     url = asked.settings.database_url
     if url is None:
@@ -38,7 +38,7 @@ def registry(asked: Asked) -> Iterator[Finding]:
         yield well(what, f"within {CLOCK_OFF_S:g} s of this machine's")
 
 
-def tenants(asked: Asked) -> Iterator[Finding]:
+def tenants(asked: CheckContext) -> Iterator[Finding]:
     """The tenants' database: answers, and lets the role make schemas and roles."""
     chosen, what = asked.settings, "tenants' database"
     name = "TENANT_DATABASE_URL" if chosen.tenant_database_url else "DATABASE_URL"
@@ -72,7 +72,7 @@ _RIGHTS: Final = """
 """
 
 
-def _judged(found: Standing, schema: str) -> Finding:
+def _judged(found: RegistryAccess, schema: str) -> Finding:
     if found.only_reads:
         cure = "let DATABASE_URL lead to the primary (several hosts, and target_session_attrs=read-write)"
         return fault(_WHAT, "DATABASE_URL leads to a server that only reads", cure)
@@ -96,7 +96,7 @@ def _migrations() -> frozenset[str]:
     return frozenset(path.name for path in MIGRATIONS.glob("*.sql"))
 
 
-def _clock(asked: Asked, opened: Any) -> tuple[float, float]:
+def _clock(asked: CheckContext, opened: Any) -> tuple[float, float]:
     """Seconds by which the server's clock is ahead of ours, and how far that may be wrong."""
     began_s, began_us = time.monotonic(), asked.now_us()
     row = opened.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()

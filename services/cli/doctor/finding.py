@@ -5,9 +5,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from services.adapters.kafka import KafkaError
-from services.adapters.reach import Reached
-from services.adapters.settings import Settings, Unusable
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reach import Reached
+from services.adapters.process.settings import Settings, Unusable
 
 
 class Health(StrEnum):
@@ -51,7 +51,7 @@ def skipped(what: str, detail: str, cure: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckContext:
     """What every check is given.
 
     Attributes:
@@ -90,7 +90,7 @@ class NoKafka(Exception):
     """A check needs Kafka, which does not serve us: the check `kafka` says why."""
 
 
-Look = Callable[[Asked], Iterator[Finding]]
+Look = Callable[[CheckContext], Iterator[Finding]]
 
 
 @dataclass(frozen=True, slots=True)

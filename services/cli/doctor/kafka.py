@@ -6,14 +6,14 @@ from typing import Any, Final
 from schemas.rights import Service
 from schemas.times import instant
 from schemas.topics import DESIRED, LEDGER_APP, OUTCOMES, RECEIVED, named
-from services.adapters import history
-from services.adapters import topics as hands
-from services.adapters.backlog import Backlog, backlog
-from services.adapters.kafka import KafkaError
-from services.adapters.reach import Reached, in_words, reach, refusal, unconnected
-from services.adapters.rights import Cluster
-from services.adapters.settings import Unusable
-from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.adapters.kafka import reader
+from services.adapters.kafka import topics as hands
+from services.adapters.kafka.backlog import Backlog, backlog
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reach import Reached, in_words, reach, refusal, unconnected
+from services.adapters.kafka.rights import Cluster
+from services.adapters.process.settings import Unusable
+from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.provisioner.recovery import GROUP
 
 CLOCK_OFF_S: Final = 5.0
@@ -26,7 +26,7 @@ _ASK_S: Final = 5.0
 _ALLOW: Final = "allow it with `kafka-acls`, or run `lifecycle doctor` as a principal that has it"
 
 
-def reached(asked: Asked) -> Reached:
+def reached(asked: CheckContext) -> Reached:
     """The cluster; asked once for all checks.
 
     Raises:
@@ -38,7 +38,7 @@ def reached(asked: Asked) -> Reached:
     return reach(_config(asked), prefix=asked.settings.topic_prefix)
 
 
-def answers(asked: Asked) -> Iterator[Finding]:
+def answers(asked: CheckContext) -> Iterator[Finding]:
     """Every broker, by the settings of the services, and by those of the ledger's own consumer."""
     bootstrap = asked.settings.kafka_bootstrap_servers
     if bootstrap is None:
@@ -66,7 +66,7 @@ def answers(asked: Asked) -> Iterator[Finding]:
         yield well("kafka", f"{bootstrap}: {count} broker{'s' if count != 1 else ''}, every one answers")
 
 
-def topics(asked: Asked) -> Iterator[Finding]:
+def topics(asked: CheckContext) -> Iterator[Finding]:
     """The topics as the table says, each with a leader and enough copies to take writes."""
     cluster, chosen = asked.kafka(), asked.settings
     try:
@@ -95,25 +95,25 @@ def topics(asked: Asked) -> Iterator[Finding]:
     yield from found or [well("topics", "as the table says, every partition takes writes")]
 
 
-def backlog_of_ledger(asked: Asked) -> Iterator[Finding]:
+def backlog_of_ledger(asked: CheckContext) -> Iterator[Finding]:
     """What the ledger has not read yet, and whether there is a ledger."""
     prefix = asked.settings.topic_prefix
     inputs = [named(RECEIVED, prefix), named(OUTCOMES, prefix)]
     yield _backlog(asked, "ledger", prefix + LEDGER_APP, inputs)
 
 
-def backlog_of_provisioner(asked: Asked) -> Iterator[Finding]:
+def backlog_of_provisioner(asked: CheckContext) -> Iterator[Finding]:
     """What the provisioner has not taken in yet, and whether there is a provisioner."""
     prefix = asked.settings.topic_prefix
     yield _backlog(asked, "provisioner", prefix + GROUP, [named(DESIRED, prefix)])
 
 
-def clock(asked: Asked) -> Iterator[Finding]:
+def clock(asked: CheckContext) -> Iterator[Finding]:
     """Kafka's clock, read off the newest deliveries: when they were appended, and when the ingress took them."""
     asked.kafka()
     what = "clock of Kafka"
     try:
-        newest = history.last(_config(asked), named(RECEIVED, asked.settings.topic_prefix), timeout_s=_ASK_S)
+        newest = reader.last(_config(asked), named(RECEIVED, asked.settings.topic_prefix), timeout_s=_ASK_S)
     except KafkaError as error:
         yield skipped(what, in_words(error), _ALLOW)
         return
@@ -149,7 +149,7 @@ def _short(cluster: Reached) -> Iterator[str]:
             yield f"{name}: {starved} partitions with too few replicas in sync to take a write"
 
 
-def _backlog(asked: Asked, service: str, group: str, inputs: Sequence[str]) -> Finding:
+def _backlog(asked: CheckContext, service: str, group: str, inputs: Sequence[str]) -> Finding:
 
     cluster, what = asked.kafka(), f"{service}'s backlog"
     there = {name: list(cluster.topics[name].partitions) for name in inputs if name in cluster.topics}
@@ -178,12 +178,12 @@ def _judged(what: str, service: str, group: str, found: Backlog) -> Finding:
     return well(what, f"{found.members} at work, {waits}")
 
 
-def _config(asked: Asked) -> dict[str, Any]:
+def _config(asked: CheckContext) -> dict[str, Any]:
     """Quiet: a broker that is away is a finding, and no line of librdkafka's on the terminal."""
     return {**asked.settings.kafka, "log_level": 0}
 
 
-def rights(asked: Asked) -> Iterator[Finding]:
+def rights(asked: CheckContext) -> Iterator[Finding]:
     """The rights of this principal, against those that the commands of an operator need."""
     asked.kafka()
     with Cluster(_config(asked)) as cluster:

@@ -16,22 +16,22 @@ import obstore
 from obstore.store import HTTPStore, from_url
 
 from schemas.genesys import Organisation
-from services.adapters import organisations
-from services.adapters.genesys import Genesys, connections, hosts_for
-from services.adapters.genesys_answers import NoInformation
-from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
-from services.cli.doctor.here import read_plan
+from services.adapters.genesys import organisations
+from services.adapters.genesys.answers import NoInformation
+from services.adapters.genesys.client import GenesysClient, connections, hosts_for
+from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
+from services.cli.doctor.this_machine import read_plan
 from services.cli.wording import counted
-from services.core.plan import BadPlan
-from services.core.references import Facts, substitute
-from services.core.shown import shown, shown_in
+from services.core.saga.plan import BadPlan
+from services.core.saga.references import Facts, substitute
+from services.core.url_redaction import shown, shown_in
 
 _ASK_S: Final = 5.0
 _LOGINS_AT_ONCE: Final = 8
 _NAMED: Final = 3
 
 
-def systems(asked: Asked) -> Iterator[Finding]:
+def systems(asked: CheckContext) -> Iterator[Finding]:
     """Every URL of the operator's that the plan names, and those that stand for a region of Genesys."""
     chosen, urls = asked.settings, dict[str, str]()
     try:
@@ -53,7 +53,7 @@ def systems(asked: Asked) -> Iterator[Finding]:
                 yield well(name, f"{shown(url)} answers")
 
 
-def archive(asked: Asked) -> Iterator[Finding]:
+def archive(asked: CheckContext) -> Iterator[Finding]:
     """The object store of the audit archive."""
     chosen = asked.settings
     url = chosen.archive_url or (chosen.state_dir / "archive").absolute().as_uri()
@@ -71,7 +71,7 @@ def archive(asked: Asked) -> Iterator[Finding]:
         yield well("archive", f"{shown(url)} answers")
 
 
-def genesys(asked: Asked) -> Iterator[Finding]:
+def genesys(asked: CheckContext) -> Iterator[Finding]:
     """Log in for every organisation, and read what the reconciler would read."""
     known = organisations.load(asked.settings.orgs_dir).known
     if not known:
@@ -87,7 +87,7 @@ def genesys(asked: Asked) -> Iterator[Finding]:
         yield well("Genesys", f"{counted(len(known), 'organisation')}: each login works, each listing is whole")
 
 
-async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, str]:
+async def _logins(asked: CheckContext, known: "dict[str, Organisation]") -> dict[str, str]:
 
     chosen, gate = asked.settings, asyncio.Semaphore(_LOGINS_AT_ONCE)
     async with connections() as http:
@@ -96,7 +96,7 @@ async def _logins(asked: Asked, known: "dict[str, Organisation]") -> dict[str, s
             async with gate:
                 try:
                     hosts = hosts_for(organisation, chosen.genesys_login_url, chosen.genesys_api_url)
-                    await Genesys(organisation, hosts, http, now_us=asked.now_us).listing()
+                    await GenesysClient(organisation, hosts, http, now_us=asked.now_us).listing()
                 except NoInformation as none:
                     return none.reason
             return ""

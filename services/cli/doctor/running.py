@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from schemas.tenant import Tenant
-from services.adapters import tenant_view
-from services.adapters.kafka import KafkaError
-from services.adapters.reach import in_words
-from services.adapters.scrape import Standing, scrape
-from services.adapters.settings import Settings
-from services.cli.doctor.finding import Asked, Finding, fault, skipped, well
+from services.adapters.kafka import tenant_view
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reach import in_words
+from services.adapters.process.scrape import ServiceStatus, scrape
+from services.adapters.process.settings import Settings
+from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.cli.environment import ENDPOINTS, NoUp, left_by_up
-from services.core.shown import shown
 from services.core.unwell import is_unwell
+from services.core.url_redaction import shown
 
 SERVICES: Final = ("ingress", "ledger", "provisioner", "reconciler")
 """Those without which the journey stands still."""
@@ -96,7 +96,7 @@ def known(chosen: Settings, up: Path) -> tuple[Mapping[str, str], str]:
     return {}, ""
 
 
-def services(asked: Asked) -> Iterator[Finding]:
+def services(asked: CheckContext) -> Iterator[Finding]:
     """Each service that is known, as it says itself."""
     if not asked.services:
         told = "none is known: SERVICE_URLS is not set, and no `lifecycle up` with this Kafka runs in the state folder"
@@ -113,7 +113,7 @@ def services(asked: Asked) -> Iterator[Finding]:
         yield skipped("services", told, f"add it to {asked.known_by} to have it looked at")
 
 
-def tenants(asked: Asked) -> Iterator[Finding]:
+def tenants(asked: CheckContext) -> Iterator[Finding]:
     """The tenants that somebody may have to help."""
     asked.kafka()
     config = {**asked.settings.kafka, "log_level": 0}
@@ -137,7 +137,7 @@ def _standing(tenant: Tenant) -> str:
     return f"{tenant.stage} ({tenant.reason})" if tenant.reason else str(tenant.stage)
 
 
-def _judged(asked: Asked, name: str, url: str, standing: Standing) -> Iterator[Finding]:
+def _judged(asked: CheckContext, name: str, url: str, standing: ServiceStatus) -> Iterator[Finding]:
     if standing.unanswered:
         cure = f"start `lifecycle {name}`, or correct its URL in {asked.known_by}; its log says why it ended"
         yield fault(name, f"{shown(url)}: {standing.unanswered}", cure)
@@ -158,7 +158,7 @@ def _judged(asked: Asked, name: str, url: str, standing: Standing) -> Iterator[F
     yield from found or [well(name, f"ready at {shown(url)}")]
 
 
-def _stale(asked: Asked, standing: Standing) -> str:
+def _stale(asked: CheckContext, standing: ServiceStatus) -> str:
     """Why the last run that left nothing out is too long ago; empty text where it is not, or no run has ended yet."""
     last_s = standing.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
     if last_s <= 0:

@@ -9,19 +9,19 @@ from typing import Final, Protocol
 from obstore.store import ObjectStore, from_url
 
 from schemas.topics import AUDIT, named
-from services.adapters.audit_trail import AuditTrail
-from services.adapters.clock import now_us
-from services.adapters.http import Client, resolve
-from services.adapters.logs import Logger
-from services.adapters.registry import usable
-from services.adapters.settings import Settings, Unusable, required
-from services.provisioner.caller import Hand
-from services.provisioner.kinds.archive import Archive
-from services.provisioner.kinds.http import Http
-from services.provisioner.kinds.oauth import OAuth
+from services.adapters.http_client import HttpClient, resolve
+from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.process.clock import now_us
+from services.adapters.process.logs import Logger
+from services.adapters.process.settings import Settings, Unusable, required
+from services.adapters.registry.registry import usable
+from services.provisioner.caller import StepHandler
+from services.provisioner.kinds.archive import ArchiveKind
+from services.provisioner.kinds.http import HttpKind
+from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
-from services.provisioner.kinds.postgres import Postgres
-from services.provisioner.kinds.subscription import Subscription
+from services.provisioner.kinds.postgres import PostgresKind
+from services.provisioner.kinds.subscription import SubscriptionKind
 
 SECRET_OUTPUTS: Final = {
     "archive": frozenset[str](),
@@ -35,14 +35,14 @@ SECRET_OUTPUTS: Final = {
 _SCAN_S: Final = 10.0
 
 
-class Kind(Hand, Protocol):
+class StepKind(StepHandler, Protocol):
     """One kind of outside system, for as long as a process lives."""
 
     async def close(self) -> None:
         """Let go of everything that is open."""
 
 
-def build(settings: Settings, log: Logger) -> dict[str, Kind]:
+def build(settings: Settings, log: Logger) -> dict[str, StepKind]:
     """Every kind by its name in the plan; nothing is connected yet. Call it on the event loop that will use them.
 
     Raises:
@@ -50,16 +50,16 @@ def build(settings: Settings, log: Logger) -> dict[str, Kind]:
     """
     if settings.egress_map:
         log.warning("event URLs are replaced", hosts=sorted(settings.egress_map))
-    client = Client(connections=settings.sagas_at_once)
+    client = HttpClient(connections=settings.sagas_at_once)
     outbound = Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map)
     trail = AuditTrail(settings.kafka, named(AUDIT, settings.topic_prefix), timeout_s=_SCAN_S)
     database = settings.tenant_database_url or required(settings, "database_url")
     return {
-        "archive": Archive(_store(settings), trail.of, now_us),
-        "http": Http(outbound),
-        "oauth": OAuth(outbound),
-        "postgres": Postgres(usable("TENANT_DATABASE_URL", database), settings.system_calls_at_once),
-        "subscription": Subscription(outbound),
+        "archive": ArchiveKind(_store(settings), trail.of, now_us),
+        "http": HttpKind(outbound),
+        "oauth": OAuthKind(outbound),
+        "postgres": PostgresKind(usable("TENANT_DATABASE_URL", database), settings.system_calls_at_once),
+        "subscription": SubscriptionKind(outbound),
     }
 
 

@@ -13,9 +13,9 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from services.adapters import clock
-from services.adapters.http import NoAnswer, NotSent, Response
-from services.core.calls import (
+from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
+from services.adapters.process import clock
+from services.core.saga.calls import (
     Absent,
     Answer,
     Call,
@@ -56,7 +56,7 @@ _CERTIFICATE: Final = "renew the system's certificate, or let this machine trust
 _URL: Final = "correct the step's url"
 
 
-def meaning(call: Call, response: Response) -> Answer:  # noqa: PLR0911 - one line a case, in order
+def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - one line a case, in order
     """Returns the meaning of one answer for the call's resource; `Done` carries no outputs yet."""
     status, codes = response.status, _codes(response.body)
     if 200 <= status < 300:
@@ -87,7 +87,7 @@ def _is_busy(call: Call, codes: Sequence[str]) -> bool:
     return call.repeats and all(code.lower() == _SAYS_NO_MORE for code in codes)
 
 
-def _success(call: Call, response: Response) -> Answer:
+def _success(call: Call, response: HttpResponse) -> Answer:
     if response.is_html:
         reason = f"HTTP {response.status} with HTML where JSON is due"
         return Unknown(reason) if call.verb in _CHANGES else Retryable(reason)
@@ -117,7 +117,7 @@ def is_ours(call: Call, body: Any) -> bool:
     return isinstance(body, Mapping) and not _foreign_field(call, body)
 
 
-def shown(call: Call, response: Response) -> str | Contradicted | Unknown:
+def shown(call: Call, response: HttpResponse) -> str | Contradicted | Unknown:
     """Returns the `id` of our resource that a successful answer shows, or what the lack of one means.
 
     After a change the resource is read back; what a read does not show as ours is for a person to look at.
@@ -172,7 +172,7 @@ def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
     return next((name for name, value in ours.items() if not _equal(value, body.get(name))), None)
 
 
-def _reason(call: Call, response: Response) -> str:
+def _reason(call: Call, response: HttpResponse) -> str:
     """The status, and the error code where the body has one that does not quote what the call was given."""
     code = next(iter(_codes(response.body)), None)
     if code is None or any(_quotes(code, text) for text in _texts([call.settings, call.outputs])):

@@ -25,8 +25,8 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore
 
 from schemas.times import instant, rfc3339
-from services.adapters.kafka import KafkaError
-from services.core.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.adapters.kafka.producer import KafkaError
+from services.core.saga.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 
 AuditOf = Callable[[str, int | None], Awaitable[list[bytes]]]
 """A key's audit records as JSON lines, from an instant (µs) on."""
@@ -48,7 +48,7 @@ _JUDGED: Final = re.compile(r"status code: (?!408|423|425|429)4\d\d|redirect wit
 _REMEDY: Final = "make ARCHIVE_URL name a bucket or a folder that exists, with credentials that may write there"
 
 
-class Archive:
+class ArchiveKind:
     """Archives a trail."""
 
     def __init__(self, store: ObjectStore, audit_of: AuditOf, now_us: Callable[[], int]) -> None:

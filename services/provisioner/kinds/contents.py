@@ -11,7 +11,7 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from services.adapters.postgres import Connection
+from services.adapters.postgres.pool import PooledConnection
 
 BATCH: Final = 50
 """Tables dropped in one transaction: each holds locks for itself, its indexes and its TOAST table."""
@@ -123,7 +123,7 @@ _SAID_MOST: Final = 600
 """Characters of what stops a teardown; the rest is counted."""
 
 
-async def drop_some(connection: Connection, schema: str) -> bool:
+async def drop_some(connection: PooledConnection, schema: str) -> bool:
     """Drop what one transaction may hold locks for; False when nothing more goes."""
     lying = await _lying(connection, schema)
     if not lying:
@@ -136,7 +136,7 @@ async def drop_some(connection: Connection, schema: str) -> bool:
     return await _drop_each(connection, await _column(connection, _PARTS, schema)) > 0
 
 
-async def drop_schema(connection: Connection, schema: str) -> str:
+async def drop_schema(connection: PooledConnection, schema: str) -> str:
     """Drop a schema of which nothing more goes; returns what stops that, empty text when it is gone."""
     if await dropped(connection, sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(schema))):
         return ""
@@ -155,7 +155,7 @@ def listed(found: Sequence[str]) -> str:
     return text
 
 
-async def dropped(connection: Connection, statement: sql.SQL | sql.Composed) -> bool:
+async def dropped(connection: PooledConnection, statement: sql.SQL | sql.Composed) -> bool:
     """Carry out a statement that drops something; False where it stays, and nothing was changed."""
     try:
         async with connection.transaction():
@@ -165,7 +165,7 @@ async def dropped(connection: Connection, statement: sql.SQL | sql.Composed) -> 
     return True
 
 
-async def _drop_each(connection: Connection, statements: Sequence[str]) -> int:
+async def _drop_each(connection: PooledConnection, statements: Sequence[str]) -> int:
     """Carry out as many of these as go, in any order, for one transaction's locks."""
     left, gone = list(statements), 0
     while left:
@@ -183,7 +183,7 @@ async def _drop_each(connection: Connection, statements: Sequence[str]) -> int:
     return gone
 
 
-async def _drop_tables(connection: Connection, schema: str) -> bool:
+async def _drop_tables(connection: PooledConnection, schema: str) -> bool:
     """Drop the next batch of tables; False where none goes."""
     batch = await _relations(connection, schema, BATCH)
     if not batch:
@@ -205,17 +205,17 @@ async def _drop_tables(connection: Connection, schema: str) -> bool:
     return gone > 0
 
 
-async def _relations(connection: Connection, schema: str, limit: int | None) -> list[str]:
+async def _relations(connection: PooledConnection, schema: str, limit: int | None) -> list[str]:
     rows = await connection.execute(_RELATIONS, (schema, limit))
     return [name for (name,) in await rows.fetchall()]
 
 
-async def _lying(connection: Connection, schema: str) -> list[tuple[str, str]]:
+async def _lying(connection: PooledConnection, schema: str) -> list[tuple[str, str]]:
     rows = await (await connection.execute(_LYING, {"schema": schema})).fetchall()
     return [(str(kind), str(name)) for kind, name in rows]
 
 
-async def _column(connection: Connection, query: LiteralString, schema: str) -> list[str]:
+async def _column(connection: PooledConnection, query: LiteralString, schema: str) -> list[str]:
     rows = await (await connection.execute(query, {"schema": schema})).fetchall()
     return [str(text) for (text,) in rows]
 

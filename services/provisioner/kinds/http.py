@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
 
-from services.adapters.http import Request, Response
-from services.core.calls import (
+from services.adapters.http_client import HttpRequest, HttpResponse
+from services.core.saga.calls import (
     Absent,
     Answer,
     Call,
@@ -34,7 +34,7 @@ Session = dict[str, str]
 """Headers of an OAuth session; empty where none is wanted."""
 
 
-class Http:
+class HttpKind:
     """Puts, reads and deletes."""
 
     def __init__(self, outbound: Outbound) -> None:
@@ -89,8 +89,8 @@ class Http:
         session = await self._session(call, base, given)
         if not isinstance(session, dict):
             return session
-        response = await self._send(call, Request("PUT", _at(call, base), session, _asked(call)), given)
-        if not isinstance(response, Response):
+        response = await self._send(call, HttpRequest("PUT", _at(call, base), session, _asked(call)), given)
+        if not isinstance(response, HttpResponse):
             return response
         answer = meaning(call, response)
         return _outputs(call, shown(call, response)) if isinstance(answer, Done) else answer
@@ -112,14 +112,14 @@ class Http:
         vouched = call.outputs.get("url") == base  # for this place alone: another one was never shown to be ours
         if not vouched and (known := await self._not_ours(call, base, session, given)) is not None:
             return known
-        response = await self._send(call, Request("DELETE", _at(call, base), session), given)
-        return meaning(call, response) if isinstance(response, Response) else response
+        response = await self._send(call, HttpRequest("DELETE", _at(call, base), session), given)
+        return meaning(call, response) if isinstance(response, HttpResponse) else response
 
     async def _not_ours(self, call: Call, base: str, session: Session, given: Origin) -> Answer | None:
         """Before what was never shown to be ours is removed: what keeps it from that, or None."""
         looking = replace(call, verb=Verb.READ)
-        response = await self._send(looking, Request("GET", _at(call, base), session), given)
-        if not isinstance(response, Response):
+        response = await self._send(looking, HttpRequest("GET", _at(call, base), session), given)
+        if not isinstance(response, HttpResponse):
             return response
         seen = meaning(looking, response)
         if not isinstance(seen, Done):
@@ -141,8 +141,8 @@ class Http:
         session = await self._session(call, base, given)
         if not isinstance(session, dict):
             return session
-        response = await self._send(call, Request("GET", _at(call, base), session), given)
-        if not isinstance(response, Response):
+        response = await self._send(call, HttpRequest("GET", _at(call, base), session), given)
+        if not isinstance(response, HttpResponse):
             return response
         answer = meaning(call, response)
         if not isinstance(answer, Done):
@@ -161,9 +161,9 @@ class Http:
         form = {"grant_type": "client_credentials", "client_id": str(client_id), "client_secret": str(secret)}
         # Nothing is made here: a silence leaves nothing in doubt.
         looking = replace(call, verb=Verb.READ)
-        request = Request("POST", base.rstrip("/") + wanted.get("path", "/oauth/token"), form=form)
+        request = HttpRequest("POST", base.rstrip("/") + wanted.get("path", "/oauth/token"), form=form)
         response = await self._send(looking, request, given)
-        if not isinstance(response, Response):
+        if not isinstance(response, HttpResponse):
             return response
         answer = meaning(replace(call, verb=Verb.CREATE), response)
         token = response.body.get("access_token") if isinstance(response.body, dict) else None
@@ -175,7 +175,7 @@ class Http:
         # Nothing was made, so nothing is in doubt.
         return Retryable(reason) if isinstance(answer, Unknown) else replace(answer, reason=reason)
 
-    async def _send(self, call: Call, request: Request, given: Origin) -> Response | Answer:
+    async def _send(self, call: Call, request: HttpRequest, given: Origin) -> HttpResponse | Answer:
         return await self._outbound.send(call, request, given)
 
 

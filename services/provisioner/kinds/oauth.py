@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from services.adapters.http import Request, Response
-from services.core.calls import (
+from services.adapters.http_client import HttpRequest, HttpResponse
+from services.core.saga.calls import (
     Absent,
     Answer,
     Call,
@@ -26,7 +26,7 @@ from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
 
-class OAuth:
+class OAuthKind:
     """Issues, revokes and reads back."""
 
     def __init__(self, outbound: Outbound) -> None:
@@ -82,7 +82,7 @@ class OAuth:
 
     async def _send(
         self, call: Call, method: str, path: str, form: dict[str, str] | None, given: Origin
-    ) -> Response | Answer:
+    ) -> HttpResponse | Answer:
         """The successful response, or what any other means."""
         settings = call.settings
         # RFC 6749 section 2.3.1: form-encoded before they become a Basic header.
@@ -91,8 +91,8 @@ class OAuth:
             quote(str(settings.get("client_secret", "")), safe=""),
         )
         url = str(settings.get("url", "")).rstrip("/") + path
-        response = await self._outbound.send(call, Request(method, url, form=form, basic=client), given)
-        if not isinstance(response, Response):
+        response = await self._outbound.send(call, HttpRequest(method, url, form=form, basic=client), given)
+        if not isinstance(response, HttpResponse):
             return response
         answer = meaning(call, response)
         return response if isinstance(answer, Done) else answer

@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from services.adapters.http import Client, NoAnswer, NotSent, Request, Resolver, Response
-from services.core import egress
-from services.core.calls import Answer, Call, Refused
+from services.adapters.http_client import HttpClient, HttpRequest, HttpResponse, NoAnswer, NotSent, Resolver
+from services.core.saga import egress
+from services.core.saga.calls import Answer, Call, Refused
 from services.provisioner.kinds.answers import silence
 
 EVENT_TIMEOUT_S: Final = 5.0
@@ -30,14 +30,14 @@ class Outbound:
     """Sends a step's requests."""
 
     def __init__(
-        self, client: Client, resolver: Resolver, *, allow: Sequence[str], egress_map: Mapping[str, str]
+        self, client: HttpClient, resolver: Resolver, *, allow: Sequence[str], egress_map: Mapping[str, str]
     ) -> None:
         self._client = client
         self._resolve = resolver
         self._allow = tuple(allow)
         self._map = dict(egress_map)
 
-    async def send(self, call: Call, request: Request, origin: Origin) -> Response | Answer:
+    async def send(self, call: Call, request: HttpRequest, origin: Origin) -> HttpResponse | Answer:
         """Send one request of a call: the whole answer, or what the lack of one means."""
         whole = replace(request, headers=headers(call) | dict(request.headers))
         if origin is Origin.OPERATOR:
@@ -48,9 +48,9 @@ class Outbound:
         """End every connection."""
         await self._client.close()
 
-    async def _to_stranger(self, call: Call, request: Request, timeout_s: float) -> Response | Answer:
+    async def _to_stranger(self, call: Call, request: HttpRequest, timeout_s: float) -> HttpResponse | Answer:
         judged = egress.judge(request.url, self._allow)
-        if isinstance(judged, egress.Denied):
+        if isinstance(judged, egress.EgressDenied):
             return Refused(f"url: {judged.reason}", heard=False)
         if local := egress.mapped(judged, self._map):
             return await self._attempt(call, replace(request, url=local), timeout_s)
@@ -63,8 +63,8 @@ class Outbound:
         return await self._pinned(call, replace(request, url=judged.url), addresses, timeout_s)
 
     async def _pinned(
-        self, call: Call, request: Request, addresses: Sequence[str], timeout_s: float
-    ) -> Response | Answer:
+        self, call: Call, request: HttpRequest, addresses: Sequence[str], timeout_s: float
+    ) -> HttpResponse | Answer:
         """Try judged addresses in their order until one takes the connection."""
         failure: NotSent | NoAnswer = NotSent("no address")
         for address in addresses[:_ADDRESSES_MAX]:
@@ -76,7 +76,7 @@ class Outbound:
                 return silence(call, lost)
         return silence(call, failure)
 
-    async def _attempt(self, call: Call, request: Request, timeout_s: float) -> Response | Answer:
+    async def _attempt(self, call: Call, request: HttpRequest, timeout_s: float) -> HttpResponse | Answer:
         if urlsplit(request.url).scheme not in {"http", "https"}:
             return Refused("url: not http or https", heard=False)
         try:

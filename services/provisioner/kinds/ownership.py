@@ -9,7 +9,7 @@ from typing import Final, LiteralString
 
 from psycopg import sql
 
-from services.adapters.postgres import Connection
+from services.adapters.postgres.pool import PooledConnection
 from services.provisioner.kinds.contents import dropped, listed
 
 _BATCH: Final = 1_000
@@ -39,14 +39,14 @@ _LARGE_OBJECTS: Final[LiteralString] = """
 """
 
 
-async def unlink_some(connection: Connection, role: str) -> bool:
+async def unlink_some(connection: PooledConnection, role: str) -> bool:
     """Remove large objects of the role, which lie in no schema; False when there are no more."""
     found = await connection.execute(_LARGE_OBJECTS, {"role": role, "limit": _BATCH})
     row = await found.fetchone()
     return row is not None and row[0] > 0
 
 
-async def drop_role(connection: Connection, role: str) -> str:
+async def drop_role(connection: PooledConnection, role: str) -> str:
     """Drop a role with what was granted to it; returns what stops that, empty text when it is gone."""
     drop = sql.SQL("DROP ROLE {}").format(sql.Identifier(role))
     if await dropped(connection, drop):
@@ -61,6 +61,6 @@ async def drop_role(connection: Connection, role: str) -> str:
     return f"role {role} {listed(stops)}" if stops else f"role {role} may not be dropped by this user"
 
 
-async def _held(connection: Connection, role: str) -> list[tuple[bool, str]]:
+async def _held(connection: PooledConnection, role: str) -> list[tuple[bool, str]]:
     rows = await (await connection.execute(_HELD, {"role": role})).fetchall()
     return [(bool(goes), str(what)) for goes, what in rows]

@@ -16,9 +16,20 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from services.adapters.postgres import Connection, NoSession, Pool, is_passing, is_set_up
-from services.core.calls import Absent, Answer, Call, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
-from services.core.plan import schema_name
+from services.adapters.postgres.pool import NoSession, Pool, PooledConnection, is_passing, is_set_up
+from services.core.saga.calls import (
+    Absent,
+    Answer,
+    Call,
+    Contradicted,
+    Done,
+    Refused,
+    RefusedUs,
+    Retryable,
+    Unknown,
+    Verb,
+)
+from services.core.saga.plan import schema_name
 from services.provisioner.kinds import contents, ownership
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
@@ -70,7 +81,7 @@ _READ_ONLY: Final = "25006"
 class Session:
     """One connection for one call; `committing` while nobody can say whether the last change took effect."""
 
-    connection: Connection
+    connection: PooledConnection
     call: Call
     committing: bool = False
 
@@ -94,7 +105,7 @@ _STALE: Final = Retryable("stale epoch", well=True)
 """To whoever lost its lease it makes no difference; whoever holds it has, next time, a greater one."""
 
 
-class Postgres:
+class PostgresKind:
     """Creates, finds and drops."""
 
     def __init__(self, url: str, at_once: int = 16) -> None:
@@ -151,7 +162,7 @@ class Postgres:
             self._fenced = True
 
 
-async def _as_it_is(_: Connection) -> None:
+async def _as_it_is(_: PooledConnection) -> None:
     """Every transaction sets itself up."""
 
 

@@ -6,16 +6,16 @@ deletes nothing.
 
 from dataclasses import replace
 
-from services.core.calls import Answer, Call
-from services.provisioner.kinds.http import Http
+from services.core.saga.calls import Answer, Call
+from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
 
 
-class Subscription:
+class SubscriptionKind:
     """A named resource whose body says what flows, and whether it does."""
 
     def __init__(self, outbound: Outbound) -> None:
-        self._resource = Http(outbound)
+        self._resource = HttpKind(outbound)
 
     async def call(self, call: Call) -> Answer:
         """Carry one call out."""

@@ -1,0 +1,1 @@
+"""The Genesys Cloud API: a narrow client, its regions, tokens and answers, and the organisations' files."""

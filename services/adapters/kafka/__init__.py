@@ -1,0 +1,1 @@
+"""Kafka: one producer, consumer groups, readers without a group, topics, and the errors they raise."""

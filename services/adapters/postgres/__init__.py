@@ -1,0 +1,1 @@
+"""PostgreSQL as a client meets it: pooled connections, single sessions, URLs, and silent servers."""

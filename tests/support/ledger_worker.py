@@ -1,0 +1,92 @@
+"""A ledger of one key in memory: the core's decisions, row by row, with every record it sends."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas import codec
+from schemas.event import Observed, Recheck
+from schemas.outcome import Direction, Outcome, State
+from schemas.rows import Entry, StageRow, TenantRow
+from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
+from schemas.webhook import Delivery
+from services.core.ledger.decisions import Decision, conclude, receive
+from services.core.ledger.journal import RecordPosition
+from tests.support.deliveries import KEY, RULES, place
+
+
+@dataclass
+class Worker:
+    """Takes records as they come; `row` and `last` are what its tables hold."""
+
+    row: TenantRow | None = None
+    last: StageRow | None = None
+    offset: int = -1
+    decisions: list[Decision] = field(default_factory=list)
+
+    def hear(
+        self, record: Delivery | Observed | Recheck, log_s: float = 0, *, offset: int | None = None, **where: Any
+    ) -> Decision:
+        """Process a record at the next offset, or at one it was at before."""
+        self.offset = self.offset + 1 if offset is None else self.offset
+        at = place(self.offset if offset is None else offset, log_s, **where)
+        raw = codec.Message(KEY.encode(), b"as it came", [("endpoint", b"default"), ("traceparent", b"00-a-b-01")])
+        decision = receive(self.row, self.last, record, at, RULES, raw=raw)
+        if isinstance(decision.row, TenantRow):
+            self.row = decision.row
+        self.decisions.append(decision)
+        return decision
+
+    def told(self, seq: int, direction: Direction, state: State, *, offset: int | None = None, **more: Any) -> Decision:
+        """Process an outcome that answers the newest desired version."""
+        assert self.row is not None
+        values = {"desired_version": self.row.desired_version, "generation": 1, "at": 0, **more}
+        outcome = Outcome(key=KEY, seq=seq, direction=direction, state=state, **values)
+        at = RecordPosition("lifecycle.outcomes", 0, seq if offset is None else offset, place(0).log_time_us)
+        decision = conclude(self.row, self.last, outcome, at, RULES)
+        if isinstance(decision.row, StageRow):
+            self.last = decision.row
+        self.decisions.append(decision)
+        return decision
+
+    @property
+    def tenant(self) -> TenantRow:
+        """The row, which must be there."""
+        assert self.row is not None
+        return self.row
+
+    def entry(self, uid: str) -> Entry:
+        """The journal's entry of a uid."""
+        return next(entry for entry in self.tenant.entries if entry.uid == uid)
+
+
+def values(decision: Decision, topic: Topic) -> list[dict[str, Any]]:
+    """What a decision sends to a topic, read."""
+    return [json.loads(output.message.value) for output in decision.outputs if output.topic is topic]
+
+
+def events(decision: Decision) -> list[tuple[str, int]]:
+    """Uid and revision of every event sent."""
+    return [(event["uid"], event["revision"]) for event in values(decision, EVENTS)]
+
+
+def view(decision: Decision) -> dict[str, Any]:
+    """The public view sent."""
+    (tenant,) = values(decision, TENANTS)
+    return tenant
+
+
+def wish(decision: Decision) -> dict[str, Any]:
+    """The desired state sent."""
+    (desired,) = values(decision, DESIRED)
+    return desired
+
+
+def verdicts(decision: Decision) -> list[tuple[str, str]]:
+    """What the audit trail says."""
+    return [(line["what"], line["verdict"]) for line in values(decision, AUDIT)]
+
+
+def letters(decision: Decision) -> list[dict[str, Any]]:
+    """What went to the dead letters."""
+    return values(decision, DEAD_LETTERS)

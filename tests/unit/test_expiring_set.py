@@ -1,0 +1,46 @@
+"""What a process remembers is bounded in size and time."""
+
+from services.ingress.recent import ExpiringSet
+
+
+def test_a_thing_is_known_until_its_time_is_over() -> None:
+    memory = ExpiringSet(most=10, within_us=100)
+    memory.add("a", 0)
+    assert memory.knows("a", 99)
+    assert not memory.knows("a", 100)
+    assert len(memory) == 0
+
+
+def test_happening_again_renews_it() -> None:
+    memory = ExpiringSet(most=10, within_us=100)
+    memory.add("a", 0)
+    memory.add("b", 50)
+    memory.add("a", 60)
+    assert memory.knows("a", 155)
+    assert not memory.knows("b", 155)
+
+
+def test_of_too_many_the_longest_untouched_goes() -> None:
+    memory = ExpiringSet(most=2, within_us=100)
+    for at_us, thing in enumerate("aba"):
+        memory.add(thing, at_us)
+    assert memory.full
+    memory.add("c", 4)
+    assert [memory.knows(thing, 4) for thing in "abc"] == [True, False, True]
+
+
+def test_what_did_not_happen_is_unknown() -> None:
+    memory = ExpiringSet(most=2, within_us=100)
+    memory.add("a", 0)
+    memory.discard("a")
+    memory.discard("a")
+    assert not memory.knows("a", 1)
+
+
+def test_what_comes_after_a_pause_is_forgotten_in_its_own_time() -> None:
+    memory = ExpiringSet(most=10, within_us=100)
+    assert not memory.knows("a", 1_000)
+    memory.add("a", 1_050)
+    memory.add("b", 1_080)
+    assert [memory.knows("a", 1_149), memory.knows("a", 1_150), memory.knows("b", 1_179)] == [True, False, True]
+    assert not memory.knows("b", 1_180)
