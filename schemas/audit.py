@@ -1,4 +1,4 @@
-"""The audit trail: one record per verdict and per change of stage, keyed, identical on replay, sealed hourly."""
+"""The audit trail: one record per verdict and per change of stage, keyed, identical on replay, each with its MAC."""
 
 from typing import ClassVar
 

@@ -15,7 +15,7 @@ class DeadLetter(Record):
     """`{topic}/{partition}/{offset}` of the origin, or `ingress/{sha256 of the body}`: repeats are equal."""
     key: Key | None
     reason: str
-    """`malformed`, `unknown_event`, `conflict`, `unreadable`, `future`, `too_large`, `spool_expired`, …"""
+    """`malformed`, `unknown_event`, `conflict`, `unreadable`, `future`, `too_large`, `spooled_too_long`, …"""
     detail: str
     """Names the field and the rule, never a value."""
     origin: str

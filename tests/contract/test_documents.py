@@ -42,7 +42,6 @@ _FILE: Final = re.compile(r"(?<![\w/.{}-])(?:docs|services|schemas|tests|deploy)
 _ALONE: Final = re.compile(r"[\w{},-]+\.(?:py|md|toml|ya?ml|jsonl?|sql|svg|conf|lock|lua)")
 _SETTING: Final = re.compile(r"(?<![:\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?!\w)")
 _TEST: Final = re.compile(r"\btest_[a-z0-9_]+")
-_SECTION: Final = re.compile(r"\b[Ss]pec(?:ification)?(?:'s)?(?: section| §)? ?§?\d|§\d")
 _LATER: Final = re.compile(r"\b(?:redriv\w*|dlq|console)\b", re.IGNORECASE)
 
 _ENDPOINTS: Final = "services/cli/local/wiring.py"
@@ -209,11 +208,6 @@ def test_every_test_that_is_named_exists() -> None:
     named = [text for name in documents() for text in matches(name, _TEST)]
     assert len(named) > 20
     none(text.says() for text in named if text.text not in there)
-
-
-def test_nothing_names_a_section_of_a_document_that_is_not_here() -> None:
-    names = (*documents(), *plain(), *python("services/", "schemas/", "tests/"))
-    none(text.says() for name in names for text in matches(name, _SECTION))
 
 
 def test_nothing_that_people_read_names_what_is_not_built() -> None:

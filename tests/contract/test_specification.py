@@ -15,9 +15,9 @@ from schemas.event import Event, Observed, Recheck
 from schemas.outcome import Outcome
 from schemas.tenant import Desired, Tenant
 from schemas.topics import TOPICS, Topic
-from services.core import freshness
-from services.core.stage import TABLE
-from tests.named import TOP, read
+from services.core.delivery import timestamp_rule
+from services.core.ledger.stage import TABLE
+from tests.support.named import TOP, read
 
 PAGE: Final = "docs/specification.md"
 DAY_MS: Final = 86_400_000
@@ -80,7 +80,7 @@ def test_the_fields_of_a_record_are_those_of_its_model(name: str, told: str) -> 
 
 
 def test_the_horizon_is_25_minutes() -> None:
-    assert freshness.HORIZON_US == 25 * 60 * 1_000_000
+    assert timestamp_rule.HORIZON_US == 25 * 60 * 1_000_000
     assert "(25 min)" in read(PAGE)
 
 

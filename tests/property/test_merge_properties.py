@@ -1,9 +1,5 @@
 """The ledger's functions agree with the rules said plainly, and with nothing else: no order, no repetition."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hypothesis import given, settings
@@ -19,8 +15,6 @@ from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import Said, World
 from tests.support.deliveries import KEY, NOON_US, RULES
-
-REFERENCE = Path(__file__).parents[3] / "shared" / "model" / "algebra.py"
 
 
 def said(delivery: Delivery) -> Said:
@@ -88,66 +82,6 @@ def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
         if row is not before:
             assert {entry.uid: entry.verdict for entry in row.entries} == world.verdicts()
             assert state(row) == world.state()
-
-
-@given(arrivals())
-@settings(max_examples=600, deadline=None)
-def agrees_with_the_reference(history: list[Arrival]) -> None:
-    algebra = reference()
-    journal: dict[str, Any] = {}
-    frozen: dict[str, str] = {}
-    base, folded_to, flagged = algebra.Base(), None, False
-    counted = []
-    for delivery, arrived in history:
-        frozen = algebra.freeze(journal, frozen, arrived)
-        journal, base, frozen, folded, doubt = algebra.prune(journal, base, frozen, arrived)
-        flagged |= doubt
-        folded_to = max((t for t in (folded_to, folded) if t is not None), default=None)
-        heard = algebra.Heard(*said(delivery))
-        age = None if folded_to is None else heard.B - folded_to
-        old = age is not None and (age <= 0 or (age <= algebra.R and arrived - heard.B > 24 * algebra.H))
-        late = old and heard.uid not in journal
-        counted.append(not late)
-        if not late:
-            journal = algebra.add(journal, heard, frozen)
-    row, verdicts = fold(history)
-    assert [verdict is not Verdict.LATE for verdict in verdicts] == counted
-    shown = algebra.view(journal, base, frozen)
-    assert state(row)[:3] == (shown.installed, shown.enabled, shown.config)
-    if row.entries and row.updated_at_us == NOON_US + history[-1].arrived * 1000:
-        # The reference seeks ties of what folds among what folded alone: growing old may raise a flag there, not here.
-        assert state(row)[3] <= (shown.flagged or flagged)
-
-
-if REFERENCE.exists():  # one more yardstick where it is at hand; the model beside this file needs nothing
-    test_the_reference_model_agrees = agrees_with_the_reference
-
-
-def reference() -> ModuleType:
-    """The reference model, its deliveries under the product's uid and hash."""
-    if "algebra" in sys.modules:
-        return sys.modules["algebra"]
-    spec = importlib.util.spec_from_file_location("algebra", REFERENCE)
-    assert spec is not None
-    assert spec.loader is not None
-    algebra = sys.modules["algebra"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(algebra)
-
-    class Heard(algebra.D):  # type: ignore[misc, name-defined]  # a module read at run time
-        def __init__(self, event: str, at: int, configuration: str, uid: str, f: str, marked: bool) -> None:  # noqa: FBT001 - the fields of Said, in order
-            super().__init__(event, at, configuration, "", marked)
-            self.__dict__.update(names=(uid, f))
-
-        @property
-        def F(self) -> str:  # noqa: N802 - the model's name
-            return str(self.__dict__["names"][1])
-
-        @property
-        def uid(self) -> str:
-            return str(self.__dict__["names"][0])
-
-    algebra.Heard = Heard  # type: ignore[attr-defined]  # ours, beside its own
-    return algebra
 
 
 @given(burst(), st.data())

@@ -1,4 +1,4 @@
-"""One line of the audit trail, and its seal: identical to the byte whenever the same thing is said again.
+"""One line of the audit trail, and its MAC: identical to the byte whenever the same thing is said again.
 
 Rule: the MAC covers every other field in canonical form, so whoever changes one is found; nothing that identifies a
 person and no value of a configuration is ever put into a line.
