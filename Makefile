@@ -76,6 +76,7 @@ check: $(READY) ## format, lint, types, import and house rules, drift of schemas
 	run mypy ; \
 	run lint-imports --no-cache --no-logo ; \
 	run python -m tests.house_rules ; \
+	run python -m tests.prose_rules ; \
 	run python -m schemas.export --check ; \
 	run python -m services.provisioner.plan_page --check ; \
 	run uv lock --check --quiet

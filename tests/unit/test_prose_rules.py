@@ -1,0 +1,47 @@
+"""The guard of the prose counts as it says, and sees a breach of each of its rules."""
+
+import pytest
+
+from tests.prose_rules import Prose, Reading, breaches, main, prose_of
+
+PLAIN = '"""Publishes records."""\n\n\ndef flush() -> None:\n    """Wait for the broker."""\n'
+
+
+def test_words_questions_and_comments_are_counted() -> None:
+    text = '"""Whether it is so."""\n# why\n\n\nclass A:\n    """Returns the record."""\n'
+    assert prose_of(text) == Prose(words=7, indefinite=2, docstrings=2, questions=1, comments=1, lines=6)
+
+
+def test_plain_prose_passes() -> None:
+    assert breaches(Reading({"a.py": prose_of(PLAIN)}, {"A": ["a.py"]}), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (Reading({"a.py": Prose(words=1000, indefinite=46, docstrings=100)}), "46 indefinite words"),
+        (
+            Reading({"a.py": Prose(words=1000, docstrings=100, questions=4)}),
+            "4.0 % of docstrings begin",
+        ),
+        (Reading({"a.py": Prose(words=100, indefinite=8), "b.py": Prose(words=1000)}), "a.py: 80 indefinite words"),
+        (Reading({}, {"Row": ["a.py", "b.py"]}), "class Row is defined in a.py, b.py"),
+    ],
+)
+def test_a_breach_of_each_rule_is_seen(reading: Reading, words: str) -> None:
+    (found,) = breaches(reading, {})
+    assert words in found
+
+
+def test_a_small_file_is_not_judged_by_itself() -> None:
+    assert breaches(Reading({"a.py": Prose(words=59, indefinite=59), "b.py": Prose(words=5000)}), {}) == []
+
+
+def test_an_exception_counts_only_while_it_is_needed() -> None:
+    reading = Reading({}, {"Row": ["a.py", "b.py"]})
+    assert breaches(reading, {"Row": "reason"}) == []
+    assert breaches(reading, {"Row": "reason", "Gone": "reason"}) == ["class Gone is excepted and not defined twice"]
+
+
+def test_the_product_keeps_the_rules() -> None:
+    assert main([]) == 0
