@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -89,6 +89,15 @@ schemas: $(READY) ## write schemas/json from the models
 
 plan-page: $(READY) ## write docs/plan.md from the tables of a plan's keys
 	@$(BIN)/python -m services.provisioner.plan_page
+
+demo-picture: $(READY) ## run a part of the demo and draw docs/demo.svg
+	@$(BIN)/python -m tests.support.demo_picture
+
+kafka-jars: $(READY) ## write the list of Kafka's jars by Maven, for KAFKA=4.3.1
+	@$(BIN)/python -m services.engines.pin_jars $(KAFKA)
+
+quick: check ## the loop of a contributor: check, unit and property tests, in a minute and a half
+	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) tests/unit tests/property $(TEST_ARGS)
 
 faults: test-long ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from services.adapters.kafka.producer import Producer
 from services.adapters.process.clock import now_us
+from tests.support.examples import examples
 from tests.support.ingress_process import SECRET, body, make_topics, request
 from tests.support.ingress_site import Site, statuses
 
@@ -89,12 +90,12 @@ def test_any_request_is_answered_and_never_with_a_server_error(running: Running)
     seen: set[int] = set()
 
     @given(methods, paths, headers, chunks)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     def answered(method: str, path: str, fields: list[tuple[bytes, bytes]], parts: list[bytes]) -> None:
         judge(running.ask(head(method, path, fields), *parts))
 
     @given(paths, nearly_right, chunks)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     def refused(path: str, fields: list[tuple[bytes, bytes]], parts: list[bytes]) -> None:
         length = (b"content-length", b"%d" % len(b"".join(parts)))
         judge(running.ask(head("POST", path, [*fields, length]), *parts))
@@ -113,7 +114,7 @@ def test_any_authentic_body_is_answered_and_never_with_a_server_error(running: R
     seen: set[int] = set()
 
     @given(changes, st.integers(-(10**10), 10**10), st.integers(-(10**10), 10**10), st.booleans())
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=examples(400), deadline=None)
     def answered(changed: dict[str, Any], header_us: int, signed_us: int, cut: bool) -> None:  # noqa: FBT001
         whole = json.dumps(body(now_us() + signed_us) | changed).encode()
         payload = whole[: len(whole) // 2] if cut else whole

@@ -23,6 +23,7 @@ from services.adapters.tables.store import version
 from services.adapters.tables.table import DurableTable
 from services.ledger.agents import Ledger, PoisonLimit
 from tests.support.deliveries import KEY, NOON_US, RULES, body
+from tests.support.examples import examples
 
 LOG = logs.configure("test", "critical")
 CHANGELOG = "changelog"
@@ -183,7 +184,7 @@ VALUES = st.lists(st.one_of(BODIES, BODIES, BODIES, st.just(b"{}")), min_size=1,
 
 
 @given(VALUES, st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 async def test_wherever_it_dies_the_same_is_known_at_last(values: list[bytes], data: st.DataObject) -> None:
     calm, wild = Broker(values), Broker(values)
     undisturbed = Worker(calm, None)

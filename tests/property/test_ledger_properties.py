@@ -19,6 +19,7 @@ from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output
 from tests.property.histories import Record, topics
 from tests.support.deliveries import KEY, NOON_US, RULES
+from tests.support.examples import examples
 
 OF_THE_RECORD = (EVENTS, AUDIT, DEAD_LETTERS)
 OF_THE_KEY = (DESIRED, TENANTS)
@@ -67,7 +68,7 @@ def schedules(length: int) -> st.SearchStrategy[list[int]]:
 
 
 @given(topics())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_revisions_are_1_2_3_without_gaps_and_belong_to_one_uid(records: list[Record]) -> None:
     run = work(records)
     told = [json.loads(message.value) for d in run.decisions for message in sent(d.outputs, [EVENTS])]
@@ -85,7 +86,7 @@ def test_revisions_are_1_2_3_without_gaps_and_belong_to_one_uid(records: list[Re
 
 
 @given(topics(), st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_after_a_crash_anywhere_the_same_records_are_sent_to_the_byte(
     records: list[Record], data: st.DataObject
 ) -> None:
@@ -110,7 +111,7 @@ def test_after_a_crash_anywhere_the_same_records_are_sent_to_the_byte(
 
 
 @given(topics(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_when_offsets_are_committed_changes_nothing_that_is_told(records: list[Record], data: st.DataObject) -> None:
     one = work(records, commits=data.draw(schedules(len(records))))
     two = work(records, commits=data.draw(schedules(len(records))))
@@ -121,7 +122,7 @@ def test_when_offsets_are_committed_changes_nothing_that_is_told(records: list[R
 
 
 @given(topics())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_versions_only_rise_and_only_with_a_change(records: list[Record]) -> None:
     run = work(records)
     version = 0
@@ -179,7 +180,7 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
 
 
 @given(topics(), OUTCOMES_OF_A_KEY, st.lists(st.booleans(), max_size=16), st.lists(st.booleans(), max_size=16))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_two_workers_that_met_the_topics_in_other_orders_never_say_two_things_under_one_id(
     records: list[Record], outcomes: list[Outcome], one: list[bool], other: list[bool]
 ) -> None:

@@ -15,6 +15,7 @@ from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import Said, World
 from tests.support.deliveries import KEY, NOON_US, RULES
+from tests.support.examples import examples
 
 
 def said(delivery: Delivery) -> Said:
@@ -51,7 +52,7 @@ def essence(row: TenantRow) -> Any:
 
 
 @given(arrivals())
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=examples(1200), deadline=None)
 def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
     world = World()
     late = []
@@ -70,7 +71,7 @@ def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
 
 
 @given(arrivals())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
     world, row = World(), TenantRow(KEY)
     for offset, (delivery, arrived) in enumerate(history):
@@ -85,7 +86,7 @@ def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
 
 
 @given(burst(), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_neither_order_nor_repetition_changes_what_is_so(history: list[Delivery], data: st.DataObject) -> None:
     again = history + data.draw(st.lists(st.sampled_from(history), max_size=4))
     shuffled = data.draw(st.permutations(again))
@@ -93,7 +94,7 @@ def test_neither_order_nor_repetition_changes_what_is_so(history: list[Delivery]
 
 
 @given(burst(12), burst(12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_journal_only_grows_and_registers_never_turn_back(first: list[Delivery], then: list[Delivery]) -> None:
     few, many = at_once(first), at_once(first + then)
     assert {entry.uid for entry in few.entries} <= {entry.uid for entry in many.entries}

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.saga import Phase
 from schemas.tenant import Desired
+from tests.support.examples import examples
 from tests.support.saga_world import STEPS, Mode, Wishes, Worker, World, ends
 
 MAKES: dict[str, Callable[[Wishes, int], Desired]] = {
@@ -37,7 +38,7 @@ def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desir
 
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_it_ends_as_wished_with_each_thing_once(
     story: list[tuple[int, str, int]],
     modes: list[Mode],
@@ -81,7 +82,7 @@ def _agrees(worker: Worker, world: World) -> None:
 
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_journal_is_the_same_after_storing_it(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:

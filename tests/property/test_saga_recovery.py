@@ -13,6 +13,7 @@ from schemas.tenant import Desired, Tenant
 from services.core.saga.intents import Turn
 from services.core.saga.recovery import KnownOfKey, recovered, with_record
 from tests.property.test_saga_converges import MODES, WISHES, told_story
+from tests.support.examples import examples
 from tests.support.saga_world import STEPS, Mode, Worker, World
 
 NOW_US = 1_790_000_000_000_000
@@ -50,7 +51,7 @@ class Watched(Worker):
     lost=0,
     then_modes=[],
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_an_older_registry_goes_on_to_what_is_wished(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:

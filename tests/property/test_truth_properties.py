@@ -12,6 +12,7 @@ from services.core.ledger.journal import RecordPosition, take
 from services.core.ledger.merge import view
 from tests.property.histories import MINUTE, attempt
 from tests.support.deliveries import KEY, NOON_US, RULES
+from tests.support.examples import examples
 
 BACKOFF = (0, 1_000, 3_000, 7_000, 60_000, 19 * MINUTE)
 """How much later each attempt of the sender is than the event."""
@@ -95,7 +96,7 @@ def end(told: list[Delivery]) -> tuple[Any, bool]:
 
 
 @given(TRUTHS, st.builds(Sender, st.booleans(), st.booleans()), st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 def test_the_end_is_true_or_flagged(happened: list[Happened], sender: Sender, data: st.DataObject) -> None:
     real = possible(happened)
     told = data.draw(st.permutations(deliveries(real, sender)))
@@ -104,7 +105,7 @@ def test_the_end_is_true_or_flagged(happened: list[Happened], sender: Sender, da
 
 
 @given(TRUTHS, st.booleans(), st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_with_the_first_attempt_of_each_seen_it_is_true_without_a_flag(
     happened: list[Happened],
     names: bool,  # noqa: FBT001 - drawn

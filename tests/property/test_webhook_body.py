@@ -13,6 +13,7 @@ from schemas.times import instant, rfc3339
 from schemas.values import EventType
 from schemas.webhook import Malformed, UnknownEvent
 from schemas.webhook_schema import BODY
+from tests.support.examples import examples
 
 VALIDATOR = Draft202012Validator(BODY)
 
@@ -84,7 +85,7 @@ def _writable(body: Any) -> bytes:
 
 
 @given(st.binary(max_size=400) | values.map(_writable) | bodies.map(_writable))
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_any_bytes_are_a_delivery_or_one_named_fault(raw: bytes) -> None:
     found = _read(raw)
     if isinstance(found, Malformed):
@@ -93,7 +94,7 @@ def test_any_bytes_are_a_delivery_or_one_named_fault(raw: bytes) -> None:
 
 
 @given(bodies | right)
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_what_the_parser_takes_the_schema_takes(body: dict[str, Any]) -> None:
     found = _read(_writable(body))
     if not isinstance(found, Malformed):
@@ -101,7 +102,7 @@ def test_what_the_parser_takes_the_schema_takes(body: dict[str, Any]) -> None:
 
 
 @given(bodies | right)
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_what_the_schema_takes_the_parser_takes_but_for_what_no_schema_says(body: dict[str, Any]) -> None:
     if not VALIDATOR.is_valid(body):
         return

@@ -26,6 +26,7 @@ from schemas.rows import StageRow, TenantRow, pack, unpack, updated_at_us
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Source
 from tests.support.deliveries import KEY
+from tests.support.examples import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MAYBE = st.none() | TEXT
@@ -89,7 +90,7 @@ STAGE_ROW = st.builds(
 
 
 @given(TENANT_ROW)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
     packed = pack(row)
     again = unpack(TenantRow, packed)
@@ -101,13 +102,13 @@ def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
 
 
 @given(STAGE_ROW)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_stage_row_survives_its_bytes(row: StageRow) -> None:
     assert unpack(StageRow, pack(row)) == row
 
 
 @given(st.one_of(TENANT_ROW, STAGE_ROW), st.integers(0, 2**53), st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_when_a_row_changed_is_read_without_the_rest(row: TenantRow | StageRow, changed_us: int, trace: str) -> None:
     more: dict[str, Any] = (
         {"texts": {"d": f'{{"updated_at_us":{trace}}}'}, "trace": trace} if isinstance(row, TenantRow) else {}
