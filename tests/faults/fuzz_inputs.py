@@ -7,7 +7,7 @@ as lines and signatures as digits, and every so often by bytes all the same.
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +22,6 @@ from tests.support.ingress_process import ORG, body, raw, request
 CORPUS: Final = Path(__file__).with_name("corpus")
 SIZE_MAX_BYTES: Final = 24 * 1024
 """Beyond the cap of a head. Longer bodies come by padding: nothing in them is read otherwise."""
-
-Bytes = Callable[[bytes, int], bytes]
-"""Changes bytes blindly; the other argument is the size they may have."""
-
-_ANEW: Final = 0.3
-"""How often a change begins at a first input. Engines prefer what is rare, and that is seldom what is nearly right."""
 
 _STAMP: Final = re.compile(rb"(?<=Event-Timestamp: )\d{4}-[^\r\n]*")
 _INTEGRATION: Final = "12345678-1234-5678-9abc-def012345678"
@@ -135,24 +129,19 @@ def _signatures() -> Iterator[Input]:
 
 
 class Changing:
-    """Changes inputs. Of the same seed, the same changes."""
+    """Changes inputs. Of the same choices, the same changes."""
 
-    def __init__(self, seed: int, blindly: Bytes | None = None) -> None:
+    def __init__(self, chance: random.Random) -> None:
         """Begin.
 
         Args:
-            seed: Decides every choice.
-            blindly: The engine's own change of bytes, where it has one.
+            chance: Makes every choice.
         """
-        self._chance = random.Random(seed)
-        self._blindly = blindly or self._bytes
-        self._firsts = seeds()
+        self._chance = chance
 
     def change(self, data: bytes, size_max: int) -> bytes:
-        """One input that is like this one."""
+        """Returns an input that is like this one."""
         chance = self._chance
-        if chance.random() < _ANEW:
-            data = chance.choice(self._firsts)
         found = read(data)
         how, payload = found.how, found.payload
         if chance.random() < 0.15:
@@ -163,7 +152,7 @@ class Changing:
 
     def _payload(self, subject: str, payload: bytes, room: int) -> bytes:
         if self._chance.random() < 0.15:
-            return self._blindly(payload, room) if payload else b" "
+            return self._bytes(payload, room) if payload else b" "
         if subject == "b":
             return self._json(payload) if self._chance.random() < 0.9 else self._insert(payload, _TEXTS)
         if subject == "w":

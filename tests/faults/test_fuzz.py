@@ -5,15 +5,17 @@ The long form is `python -m tests.faults.fuzz --seconds 600`.
 
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
+from random import Random
 
 import pytest
 
 from tests.faults import fuzz_http, fuzz_reference
-from tests.faults.fuzz import shrunk
+from tests.faults.fuzz import DEEP, FAULTS_MAX, Breach, search, shallow
 from tests.faults.fuzz_inputs import Changing, seeds
 from tests.faults.fuzz_site import NOW_US, answers_in
-from tests.faults.fuzz_subjects import NAMES, Input, Subjects, read, use
+from tests.faults.fuzz_subjects import CANARY, NAMES, Input, Subjects, read, use
 from tests.support.ingress_process import body, raw
 
 DATE = b"date: Mon, 15 Jan 2024 14:32:10 GMT\r\n"
@@ -42,8 +44,8 @@ def test_half_a_minute_of_fuzzing_finds_nothing() -> None:
     assert "nothing was found" in ended.stdout
 
 
-def test_equal_seeds_change_alike() -> None:
-    one, other = Changing(1), Changing(1)
+def test_equal_choices_change_alike() -> None:
+    one, other = Changing(Random(1)), Changing(Random(1))
     changes = [one.change(data, 4_000) for data in seeds()]
     assert changes == [other.change(data, 4_000) for data in seeds()]
     assert max(map(len, changes)) <= 4_000
@@ -64,9 +66,22 @@ def test_an_ingress_that_believes_nobody_is_found_out() -> None:
             subjects.try_one(authentic)
 
 
-def test_a_finding_is_shrunk_to_what_matters() -> None:
-    long = b"b\x00" + b"x" * 3_000 + b"wrong" + b"y" * 5_000
-    assert shrunk(long, lambda data: b"wrong" in data) == b"b\x00wrong"
+def test_a_breach_is_found_and_its_input_made_small() -> None:
+    def breaks(data: bytes) -> None:
+        assert read(data).subject != "b" or CANARY.encode() not in data
+
+    with pytest.raises(Breach) as found:
+        search(breaks, 60, seed=1)
+    assert CANARY.encode() in found.value.data
+    assert len(found.value.data) < 1_000
+
+
+def test_a_run_that_never_got_behind_the_door_has_failed() -> None:
+    seen = Counter(dict.fromkeys(DEEP, 1))
+    assert shallow(seen) == []
+    assert shallow(seen - Counter(["parsed"])) == ["NOT DEEP ENOUGH: never seen: parsed"]
+    (many,) = shallow(seen + Counter(f"fault {number}" for number in range(FAULTS_MAX + 1)))
+    assert "quote the body" in many
 
 
 def test_answers_are_read_strictly() -> None:
