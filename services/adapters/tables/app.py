@@ -1,7 +1,7 @@
 """Builds the one Faust app of a table worker, with every replacement of a Faust internal in place.
 
 All records of the worker (outputs and changelogs) go through one `Producer`. Faust commits offsets only after a flush
-of that producer (`transport.Barrier`), so one barrier covers every write of an event, on every topic.
+of this producer (`transport.Barrier`): a single barrier covers every write of an event, on every topic.
 
 Rule: an error on the way from an event to its records ends the process at once. Faust would log the error and commit
 the offset of an event whose records are only partly written.

@@ -2,11 +2,11 @@
 
 Problem: the leader of the group computes the assignment from the metadata of the cluster. Just after a restart of a
 broker the metadata may lack a topic. Faust logs "Ignoring missing topic" and assigns the rest
-(faust/assignor/partition_assignor.py, `_get_copartitioned_groups`). The members then stay without partitions for
-ever, or get events without the changelog of the events' table.
+(faust/assignor/partition_assignor.py, `_get_copartitioned_groups`). The members then stay without partitions for ever,
+or get events without the changelog of the events' table.
 
-Rule: an assignment covers every topic of the group, and all topics have the same partition count. Otherwise the
-process ends with `METADATA`, and the next start asks for new metadata.
+Rule: an assignment covers every topic of the group, and all topics have the same partition count. Otherwise the process
+ends with `METADATA`, and the next start asks for new metadata.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
 """Commits the offsets of finished events only, and ends the process at an event that does not follow the last one.
 
 Problem: Faust commits by its own bookkeeping of acknowledgements. A gap in the records that Faust read counts as
-compaction, and Faust commits past the gap (faust/transport/consumer.py, `_add_gap`, `_new_offset`). A record that
-was lost inside the process is then lost for good.
+compaction, and Faust commits past the gap (faust/transport/consumer.py, `_add_gap`, `_new_offset`). A record that was
+lost inside the process is then lost for good.
 
-Approach: the input topics turn Faust's bookkeeping off (`acks=False`). For each input partition this consumer keeps
-two offsets, `expected` and `_finished`:
+Approach: the input topics turn Faust's bookkeeping off (`acks=False`). For each input partition this consumer keeps two
+offsets, `expected` and `_finished`:
 - `begin` accepts an event only at `expected`. An older event is skipped. At a newer event a second reader is asked
   for the log in between (`log_gap`); the event is accepted only if the log has no record in between.
 - `finish` raises both offsets. Faust's commit asks `_new_offset`, and gets `_finished`, after the commit barrier.
@@ -13,8 +13,8 @@ two offsets, `expected` and `_finished`:
 Positions: only the end of a recovery sets the position of an input partition (`seek_events`). Faust also seeks from a
 fetch that finds the flow stopped; `perform_seek` is therefore empty.
 
-Threads: the client of aiokafka runs in a thread of its own (`PromptThread`). Everything else runs on the event loop,
-so an attribute of the client may vanish between two statements. Such a case is read as "no information".
+Threads: the client of aiokafka runs in a thread of its own (`PromptThread`). Everything else runs on the event loop, so
+an attribute of the client may vanish between two statements. Such a case is read as "no information".
 """
 
 import asyncio

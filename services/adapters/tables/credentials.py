@@ -1,4 +1,4 @@
-"""Translates librdkafka's security settings into Faust's credentials, so that an operator describes the cluster once.
+"""Translates librdkafka's security settings into Faust's credentials: an operator describes the cluster once.
 
 Faust's consumer is aiokafka, not librdkafka, and supports fewer settings. Rule: an unsupported security setting is
 refused at the start. An ignored setting would open a connection that is less secure than the operator asked for.

@@ -1,8 +1,8 @@
 """Asks the log itself for the next record after an offset, with a second reader beside Faust's.
 
-Problem: offsets of a partition may have gaps. The mark at the end of a transaction takes an offset and is not a
-record; aborted records and compacted records leave gaps too. A gap may also be a bug: records that Faust dropped.
-Faust's data cannot tell the two apart.
+Problem: offsets of a partition may have gaps. The mark at the end of a transaction takes an offset and is not a record;
+aborted records and compacted records leave gaps too. A gap may also be a bug: records that Faust dropped. Faust's data
+cannot tell the two apart.
 
 Rule: a gap in the records from Faust is legitimate only if an independent librdkafka reader finds the same gap.
 """

@@ -1,9 +1,9 @@
 """Brings the local copies of the tables up to date without joining the consumer group.
 
-`lifecycle ledger --recover-only` runs this reading. No partition changes its owner meanwhile.
+`lifecycle ledger --recover-only` runs this reading. No partition moves meanwhile.
 
-Rule: records are applied by the same code as in a recovery (`DurableStore`), including the position up to which the
-copy has read. So the next start continues from there, and a copy that is ahead of its changelog ends the process.
+Rule: a record is applied by the code of a normal recovery (`DurableStore`), and the copy's position is stored with the
+rows. The next start continues at this position. A copy ahead of its changelog ends the process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _LOG_EVERY: Final = 100_000
 
 
 class _Message(NamedTuple):
-    """The fields of Faust's message that a store reads."""
+    """The fields of Faust's message for a store."""
 
     tp: TP
     topic: str
@@ -38,7 +38,7 @@ class _Message(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """The field of Faust's event that a store reads."""
+    """The field of Faust's event for a store."""
 
     message: _Message
 
@@ -95,8 +95,8 @@ def _read(
             raise KafkaError("_TIMED_OUT")
         if not messages:
             continue
-        # The client may still deliver messages of the partition read before, for example its end; those are dropped.
-        # An error of a message concerns the whole client, whatever partition the message names.
+        # The client may still deliver messages of the partition read before, for example its end; those are dropped. An
+        # error of a message concerns the whole client, whatever partition the message names.
         relevant = [
             message for message in messages if (message.topic(), message.partition()) == place or _is_error(message)
         ]
@@ -126,9 +126,9 @@ def _is_end(tp: TP, message: Any) -> bool:
 
 
 def _next_position(message: Any) -> int:
-    """Returns the offset at which reading continues after a message.
+    """Returns the next offset to read after a message.
 
-    The message that marks the end has the offset at which reading ends, behind any marks of transactions.
+    The end-of-partition message has the offset of the end, behind any marks of transactions.
     """
     return int(message.offset()) + (message.error() is None)
 

@@ -15,10 +15,10 @@ step 1 (faust/tables/recovery.py, `on_recovery_completed`).
 A rebalance may begin at any `await`. Faust notices only when the next assignment arrives, so the steps compare the
 count of rebalances themselves (`_is_current`) and leave the work to the next recovery.
 
-The end of a changelog: Faust waits until the record before the end of the log was read. That offset may be the mark
-of a transaction, which no reader ever gets. So Faust is given the offset of the last record, found by a second reader
-(`_build_highwaters`). Records behind an open transaction cannot be read; a recovery waits for the transaction, and
-ends the process after `_OPEN_TRANSACTION_LOOKS` attempts. A part of a changelog never counts as the whole.
+The end of a changelog: Faust waits until the record before the end of the log was read. That offset may be the mark of
+a transaction, which no reader ever gets. So Faust is given the offset of the last record, found by a second reader
+(`_build_highwaters`). Records behind an open transaction cannot be read; a recovery waits for the transaction, and ends
+the process after `_OPEN_TRANSACTION_LOOKS` attempts. A part of a changelog never counts as the whole.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ _OPEN_TRANSACTION_LOOKS: Final = 30
 class OwnershipTracker:
     """Tracks the partitions that this worker has held without a break.
 
-    The generation of the group grows by one with each assignment. A worker that missed a generation cannot exclude that
-    a second worker wrote rows in between, so all partitions of the next assignment count as newly taken.
+    The generation of the group grows by one with each assignment. After a missed generation, a second worker may have
+    written rows in between: all partitions of the next assignment count as newly taken.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class DurableRecovery(Recovery):
                 queue.clear()
 
     def _check_complete(self, assignment: set[TP]) -> set[int]:
-        """Returns the partition numbers held; ends the process if one lacks an input or a changelog."""
+        """Returns the partition numbers held; ends the process if an input or a changelog is missing."""
         inputs = {str(topic) for topic in self.app.input_names}
         wanted = inputs | set(self.tables.changelog_topics)
         recovered = {tp for tps in self.actives_for_table.values() for tp in tps}
@@ -204,7 +204,10 @@ class DurableRecovery(Recovery):
         while unreadable := {place: now[place] for place, span in spans.items() if now[place].stable < span.end}:
             attempts += 1
             if attempts > _OPEN_TRANSACTION_LOOKS:
-                self.app.end(WorkerExit.STALL, f"the tables cannot be recovered whole: {offsets.held(unreadable)}")
+                self.app.end(
+                    WorkerExit.STALL,
+                    f"the tables cannot be recovered whole: {offsets.describe_open_transactions(unreadable)}",
+                )
             await asyncio.sleep(_RETRY_PAUSE_S)
             now = await consumer.spans(tps)
         return spans

@@ -1,15 +1,15 @@
 """Keeps the local copy of a table in RocksDB; of two rows of a key the newer version wins.
 
 Problem: a paused worker may wake up after its partition moved, and write an old row behind a newer one in the
-changelog. Faust keeps the last row of the changelog (faust/stores/rocksdb.py, `apply_changelog_batch`), so every
-later recovery would turn back time.
+changelog. Faust keeps the last row of the changelog (faust/stores/rocksdb.py, `apply_changelog_batch`), so every later
+recovery would turn back time.
 
 Approach: a row starts with its version. A changelog record with a smaller version is passed over, and its key is
-recorded as stale. At the end of the recovery the table writes the newer row again (`DurableTable`), because
-compaction would otherwise keep only the old row.
+recorded as stale. At the end of the recovery the table writes the newer row again (`DurableTable`), because compaction
+would otherwise keep only the old row.
 
-Invariant: while a partition has a stale key, its persisted offset does not advance. A repair that is cut short is
-found again by the next recovery from the same disk.
+Invariant: while a partition has a stale key, its persisted offset does not advance. A repair that is cut short is found
+again by the next recovery from the same disk.
 """
 
 from collections.abc import Iterable, Iterator
@@ -115,8 +115,8 @@ class DurableStore(rocksdb.Store):
                 self.stale.discard(place)
                 newest[place] = message.value
         self._write(newest)
-        # Rows first, offset second: a crash in between applies the same records again, which changes nothing.
-        # With a stale key the offset stays, so that a repair that is cut short is found again.
+        # Rows first, offset second: a crash in between applies the same records again, which changes nothing. With a
+        # stale key the offset stays, so that a repair that is cut short is found again.
         stale = {partition for partition, _ in self.stale}
         for tp, offset in read_to.items():
             if tp.partition not in stale:

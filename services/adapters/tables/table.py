@@ -1,12 +1,12 @@
 """Writes rows to the local copy and to the changelog, and detects foreign writers of the changelog.
 
-Problem: a worker that was paused may still write the changelog of a partition that has moved to a second worker.
-Faust does not notice (faust/tables/base.py, `_on_changelog_sent`).
+Problem: a worker that was paused may still write the changelog of a partition that has moved to a second worker. Faust
+does not notice (faust/tables/base.py, `_on_changelog_sent`).
 
 Approach: only the holder of a partition may write its changelog, so the offsets of the acknowledged writes are
-consecutive. Each delivery report must have the offset after the last one (`_acknowledged`). A changelog without
-writes in flight is compared with its end from time to time (`look_for_foreign_writers`). A difference ends the process:
-the restarted worker recovers, and writes newer rows again if the foreign writer has overwritten them.
+consecutive. Each delivery report must have the offset after the last one (`_acknowledged`). A changelog without writes
+in flight is compared with its end from time to time (`look_for_foreign_writers`). A difference ends the process: the
+restarted worker recovers, and writes newer rows again if the foreign writer has overwritten them.
 """
 
 from collections import Counter

@@ -3,9 +3,9 @@
 Problem: Faust never asks aiokafka for its errors (`check_errors`), so a worker with a dead group coordinator hangs in
 silence. A partition may also lose its place in aiokafka's fetcher and stand still with work waiting.
 
-Approach: three loops. `watch` checks the coordinator, and the progress of partitions and of a recovery.
-`watch_ends` counts marks of transactions at the end of a partition as read. `watch_changelogs` looks for foreign
-writers of quiet changelogs.
+Approach: three loops. `watch` checks the coordinator, and the progress of partitions and of a recovery. `watch_ends`
+counts marks of transactions at the end of a partition as read. `watch_changelogs` looks for foreign writers of quiet
+changelogs.
 
 Rule: only time during which this process ran counts as standstill. After a pause of the process (a stopped virtual
 machine, an overloaded host) every deadline starts anew.

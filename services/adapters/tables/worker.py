@@ -2,8 +2,8 @@
 
 Problem: a stop may hang in Faust's services, in a barrier behind a broker that is away, or in the end of the loop.
 
-Rule: after the request to stop, the process ends within `STOP_S`, even if the event loop hangs. Uncommitted events
-are read again by the next worker.
+Rule: after the request to stop, the process ends within `STOP_S`, even if the event loop hangs. Uncommitted events are
+read again by the next worker.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ killed process cannot name the place where it hung."""
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
     """Works until `stop` is set, then commits and leaves the group.
 
-    Every other end of the worker (a failed start, a crash of Faust) ends the process with its own exit status.
+    A failed start or a crash of Faust ends the process with an exit status of `WorkerExit`.
     """
     starting = asyncio.create_task(app.start(), name="faust starts")
     pending = {
@@ -52,7 +52,7 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
 
 
 def _limit_stop_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
-    """Ends the process after `STOP_S`, from a thread of its own, because the event loop may be the part that hangs."""
+    """Ends the process after `STOP_S`, from a separate thread, because the event loop itself may hang."""
 
     def end() -> None:
         app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_waiting_places(loop)}")
