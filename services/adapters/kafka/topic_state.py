@@ -98,7 +98,7 @@ class TopicWatcher:
             for name, future in futures.items()
             if (description := self._described(name, future)) is not None
         }
-        # A topic that was made anew has new settings, so a new identity asks at once.
+        # A topic that was made anew has new settings, so the settings are asked again at once.
         identities = {name: str(description.topic_id) for name, description in found.items()}
         if self._looks % _LOOKS_PER_CONFIG == 0 or identities != self._identities:
             self._configs = self._ask_configs(found)
@@ -181,7 +181,7 @@ class TopicWatcher:
 
 
 def _condition(described: Any, config: Mapping[str, str] | None) -> TopicCondition:
-    # None: the cluster does not say. No answer counts as allowed.
+    # None: the cluster does not list the operations; writing then counts as allowed.
     operations = described.authorized_operations
     return TopicCondition(
         partitions=len(described.partitions),
