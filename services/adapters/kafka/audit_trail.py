@@ -1,7 +1,10 @@
-"""Reads one key's audit records from Kafka by scanning the partition that holds them.
+"""Reads the audit records of one key by a scan of the key's partition.
 
-Rule: a scan ends where the log ended after it was asked for, so it holds everything acknowledged before. Scans of a
-partition that wait are made one: five hundred teardowns at once read each partition a few times, not five hundred.
+Rule: a scan ends at the end of the log at the time of the scan, so the result has every record acknowledged before the
+request.
+
+Requests that arrive during a scan wait and share the next scan. Five hundred teardowns at once read each partition a
+few times instead of five hundred times.
 """
 
 import asyncio
@@ -18,73 +21,84 @@ from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_re
 
 _BATCH: Final = 1_000
 _POLL_S: Final = 1.0
-_Found = dict[bytes, list[tuple[int, bytes]]]
-"""Key to the time (µs) and value of each of its records."""
+_Records = dict[bytes, list[tuple[int, bytes]]]
+"""Key to the time (microseconds UTC) and the value of each record."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
+    """One request for the records of a key.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        since_us: Older records are left out; None: all records count.
+        answer: Set to the values, or to the error.
+    """
+
     key: str
     since_us: int | None
     answer: "asyncio.Future[list[bytes]]"
 
 
 class AuditTrail:
-    """Answers from one event loop; nothing is open between scans."""
+    """Reads audit records by key. Use from one event loop; no connection stays open between scans."""
 
     def __init__(self, config: dict[str, Any], topic: str, *, timeout_s: float) -> None:
-        """Prepare.
+        """Prepares the reader without connecting.
 
         Args:
             config: librdkafka's connection settings.
-            topic: `lifecycle.audit` of this installation.
-            timeout_s: Of one scan.
+            topic: Full name of `lifecycle.audit`.
+            timeout_s: Longest silence of the broker during a scan, and time limit of each question.
         """
         self._config = config
         self._topic = topic
         self._timeout_s = timeout_s
         self._partitions = 0
-        self._counting = asyncio.Lock()
-        self._waiting: defaultdict[int, list[_Wish]] = defaultdict(list)
+        self._count_lock = asyncio.Lock()
+        self._requests: defaultdict[int, list[_Request]] = defaultdict(list)
         self._scanning: dict[int, asyncio.Task[None]] = {}
 
     async def of(self, key: str, since_us: int | None) -> list[bytes]:
-        """The values of a key's records, in order.
+        """Returns the values of a key's records, in the order of the log.
 
         Args:
             key: `orgId:integrationId`.
-            since_us: Records older than this are left out; None reads from the beginning.
+            since_us: Records older than this (microseconds UTC) are left out; None reads from the beginning.
 
         Raises:
-            KafkaError: they could not be read whole.
+            KafkaError: The records could not be read completely.
         """
-        async with self._counting:
+        async with self._count_lock:
+            # The count is asked once, because a partition count never changes (`topics`).
             self._partitions = self._partitions or await asyncio.to_thread(self._count)
+        # The formula of the producers' partitioner (murmur2_random of librdkafka), for keys.
         partition = (murmur2(key.encode()) & 0x7FFFFFFF) % self._partitions
-        wish = _Wish(key, since_us, asyncio.get_running_loop().create_future())
-        self._waiting[partition].append(wish)
+        request = _Request(key, since_us, asyncio.get_running_loop().create_future())
+        self._requests[partition].append(request)
         if partition not in self._scanning:
-            self._scanning[partition] = asyncio.create_task(self._serve(partition), name=f"audit-{partition}")
-        return await wish.answer
+            self._scanning[partition] = asyncio.create_task(self._serve_partition(partition), name=f"audit-{partition}")
+        return await request.answer
 
-    async def _serve(self, partition: int) -> None:
+    async def _serve_partition(self, partition: int) -> None:
         try:
-            while wishes := self._waiting.pop(partition, None):
-                _settle(wishes, await self._found(partition, wishes))
+            # The last `pop` and the `del` below have no `await` in between, so no request can slip in unserved.
+            while requests := self._requests.pop(partition, None):
+                _answer(requests, await self._scan_for(partition, requests))
         finally:
             del self._scanning[partition]
 
-    async def _found(self, partition: int, wishes: list[_Wish]) -> _Found | KafkaError:
-        since = [wish.since_us for wish in wishes]
+    async def _scan_for(self, partition: int, requests: list[_Request]) -> _Records | KafkaError:
+        since = [request.since_us for request in requests]
         first = None if None in since else min(s for s in since if s is not None)
-        keys = frozenset(wish.key.encode() for wish in wishes)
+        keys = frozenset(request.key.encode() for request in requests)
         try:
             return await asyncio.to_thread(self._scan, partition, first, keys)
         except KafkaException as error:
             return fault(error.args[0], *to_read(self._topic))
         except KafkaError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - whatever it is, each of the wishes must hear of it, or waits for ever
+        except Exception as error:  # noqa: BLE001 - every waiting request must get an answer, or waits for ever
             return KafkaError(f"the audit trail could not be scanned: {type(error).__name__}: {error}")
 
     def _count(self) -> int:
@@ -105,17 +119,17 @@ class AuditTrail:
         return clients.consumer(
             self._config,
             group_id=looks_group(self._topic),
-            auto_offset_reset="error",  # records that retention took meanwhile are no reason to skip others
+            auto_offset_reset="error",  # an error if retention removes the start meanwhile: never skip records
             enable_partition_eof=True,
             fetch_wait_max_ms=20,
         )
 
-    def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Found:
-        """Time (µs) and value of each record of the keys. Blocks."""
-        found: _Found = {key: [] for key in keys}
+    def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Records:
+        """Returns the time and value of each record of the keys. Blocks."""
+        found: _Records = {key: [] for key in keys}
         place = (self._topic, partition)
-        with offsets.OffsetReader(self._config, self._topic) as asker:
-            span = asker.spans([place], self._timeout_s)[place]
+        with offsets.OffsetReader(self._config, self._topic) as offset_reader:
+            span = offset_reader.spans([place], self._timeout_s)[place]
         consumer = self._consumer()
         try:
             position = span.first if since_us is None else _first_since(consumer, place, since_us, self._timeout_s)
@@ -124,17 +138,22 @@ class AuditTrail:
             consumer.assign([TopicPartition(self._topic, partition, position)])
             silent_s = 0.0
             while position < span.end:
-                # No more than there are: `consume` waits for as many as it was asked for.
+                # Asks for no more records than exist: `consume` waits for the full number or the time limit.
                 messages = consumer.consume(min(_BATCH, span.end - position), _POLL_S)
                 silent_s = 0.0 if messages else silent_s + _POLL_S
                 if silent_s >= self._timeout_s:
-                    raise KafkaError(offsets.held({place: span}) or "the end of the audit trail was not reached")
+                    raise KafkaError(
+                        offsets.describe_open_transactions({place: span})
+                        or "the end of the audit trail was not reached"
+                    )
                 for message in messages:
                     error, offset = message.error(), int(message.offset() or 0)
                     if error is not None and error.code() != offsets.END:
                         raise fault(error, *to_read(self._topic))
+                    # The EOF also raises the position, over marks of transactions behind the last record.
                     position = offset if error is not None else offset + 1
                     key, value = message.key(), message.value()
+                    # A batch may contain records behind the end of the scan; these are left out.
                     if error is None and key in found and value is not None and position <= span.end:
                         found[key].append((message.timestamp()[1] * 1000, value))
         finally:
@@ -143,18 +162,18 @@ class AuditTrail:
 
 
 def _first_since(consumer: Consumer, place: offsets.PartitionId, since_us: int, timeout_s: float) -> int | None:
-    """The offset of the first record at or after an instant; None when there is none."""
+    """Returns the offset of the first record at or after a time; None without a record."""
     wanted = TopicPartition(*place, max(0, since_us // 1000))
     (found,) = consumer.offsets_for_times([wanted], timeout=timeout_s)
     return int(found.offset) if found.offset >= 0 else None
 
 
-def _settle(wishes: list[_Wish], result: _Found | KafkaError) -> None:
-    for wish in wishes:
-        if wish.answer.done():
+def _answer(requests: list[_Request], result: _Records | KafkaError) -> None:
+    for request in requests:
+        if request.answer.done():
             continue
         if isinstance(result, KafkaError):
-            wish.answer.set_exception(result)
+            request.answer.set_exception(result)
         else:
-            since_us = wish.since_us or 0
-            wish.answer.set_result([value for at_us, value in result[wish.key.encode()] if at_us >= since_us])
+            since_us = request.since_us or 0
+            request.answer.set_result([value for at_us, value in result[request.key.encode()] if at_us >= since_us])

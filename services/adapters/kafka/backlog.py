@@ -1,6 +1,6 @@
-"""How far a consumer group is behind its topics, asked of the cluster: whether anybody of it is at work, too.
+"""Measures the backlog of a consumer group: the uncommitted records of its topics, and the members at work.
 
-Rule: asking joins no group and commits nothing.
+Rule: a question joins no group and commits nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from services.adapters.kafka.producer import KafkaError
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """A group beside its topics.
+    """The backlog of a consumer group.
 
     Attributes:
-        members: Consumers of the group that are at work.
-        known: The group has committed an offset.
-        waiting: Records that it has not committed.
-        late: Those of them that are older than was asked.
+        members: Number of consumers at work.
+        known: True if the group has committed an offset.
+        waiting: Number of records that the group has not committed.
+        late: Number of waiting records appended before the time in the question.
     """
 
     members: int
@@ -34,51 +34,51 @@ class Backlog:
 def backlog(
     config: Mapping[str, Any], group: str, topics: Mapping[str, Sequence[int]], *, since_us: int, timeout_s: float
 ) -> Backlog:
-    """Compare a group's offsets with the ends of its topics. Blocks.
+    """Compares the offsets of a group with the ends of its topics. Blocks.
 
     Args:
         config: librdkafka's connection settings.
         group: Full name.
         topics: Full name to the numbers of the partitions.
-        since_us: Records appended before this are late.
-        timeout_s: Of each question.
+        since_us: Records appended before this time (microseconds UTC) count as late.
+        timeout_s: Time limit of each question.
 
     Raises:
-        KafkaError: the cluster does not answer, or a right is missing, which is named.
+        KafkaError: The cluster does not answer, or a right is missing; the text names the right.
     """
     places = [(topic, number) for topic, numbers in topics.items() for number in numbers]
     committed = _committed(config, group, places, timeout_s)
     members = _members(config, group, timeout_s)
     if not places:
         return Backlog(members, known=False, waiting=0, late=0)
-    with OffsetReader(config, next(iter(topics))) as asker:
-        spans = asker.spans(places, timeout_s)
-        since = asker.since(places, since_us, timeout_s)
+    with OffsetReader(config, next(iter(topics))) as offset_reader:
+        spans = offset_reader.spans(places, timeout_s)
+        since = offset_reader.since(places, since_us, timeout_s)
     waiting = late = 0
     for place, span in spans.items():
-        at = max(span.first, committed.get(place, -1))
-        waiting += max(0, span.end - at)
-        # No record since then has no offset: everything there is older.
-        late += max(0, (since[place] if since[place] >= 0 else span.end) - at)
+        position = max(span.first, committed.get(place, -1))
+        waiting += max(0, span.end - position)
+        # -1: no record was appended since then, so every waiting record is late.
+        late += max(0, (since[place] if since[place] >= 0 else span.end) - position)
     return Backlog(members, bool(committed), waiting, late)
 
 
 def _committed(
     config: Mapping[str, Any], group: str, places: Sequence[PartitionId], timeout_s: float
 ) -> dict[PartitionId, int]:
-    """Returns the next offset of each partition that the group has committed one for.
+    """Returns the next offset of each partition with a committed offset of the group.
 
-    Asked by a reader of that group, which joins only when it subscribes. The admin client ends the process where the
-    coordinator is just loading the group (librdkafka 2.16, issue 5040: SIGSEGV).
+    Asks with a consumer of the group; a consumer joins only when it subscribes. The admin client is avoided: librdkafka
+    2.16 ends the process (issue 5040: SIGSEGV) while the coordinator loads the group.
     """
     consumer = clients.consumer({**config, "log_level": 0}, group_id=group)
     try:
         found = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout_s)
     except KafkaException as error:
-        raise _refused(group, error) from None
+        raise _error_of(group, error) from None
     finally:
         consumer.close()
-    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+    return {(committed.topic, committed.partition): committed.offset for committed in found if committed.offset >= 0}
 
 
 def _members(config: Mapping[str, Any], group: str, timeout_s: float) -> int:
@@ -87,12 +87,12 @@ def _members(config: Mapping[str, Any], group: str, timeout_s: float) -> int:
         try:
             return len(described.result(timeout_s).members)
         except KafkaException as error:
-            raise _refused(group, error) from None
+            raise _error_of(group, error) from None
         except TimeoutError:
             raise KafkaError(f"{_right(group)}: no answer within {timeout_s:g} s") from None
 
 
-def _refused(group: str, error: KafkaException) -> KafkaError:
+def _error_of(group: str, error: KafkaException) -> KafkaError:
     return KafkaError(f"{_right(group)}: {error.args[0].name()}")
 
 

@@ -1,8 +1,11 @@
-"""Judges KAFKA_CONFIG: which librdkafka settings an operator may give, and why the others are refused.
+"""Checks the names in KAFKA_CONFIG: the librdkafka settings that an operator may give, and the reason for each refusal.
 
-Rule: an operator says how a broker is reached; how a service reads, writes and commits is the service's own, since its
-promises hang on it. So what is listed as safe is allowed, and everything else is refused at start, by name. A value is
-judged by librdkafka when the first client is made (`clients`). No text here repeats a value: it may be a secret.
+Rule: an operator decides how a broker is reached. Reading, writing and committing belong to the service, because the
+promises of the service depend on these settings. So only listed settings are allowed; every unlisted name is refused at
+the start.
+
+Values are checked by librdkafka when the first client is made (`clients`). No message repeats a value, because a value
+may be a secret.
 """
 
 from collections.abc import Mapping
@@ -10,7 +13,7 @@ from difflib import get_close_matches
 from typing import Final
 
 _PREFIXES: Final = ("ssl.", "sasl.", "socket.", "reconnect.backoff.", "retry.backoff.", "https.", "metadata.recovery.")
-"""Families of settings about connections alone."""
+"""Prefixes of settings that concern connections only."""
 
 _SAFE: Final = frozenset({
     *("security.protocol", "enable.ssl.certificate.verification", "enable.sasl.oauthbearer.unsecure.jwt"),
@@ -21,7 +24,8 @@ _SAFE: Final = frozenset({
     *("compression.type", "compression.codec", "compression.level", "batch.size", "batch.num.messages"),
     *("log_level", "debug", "log.connection.close", "log.thread.name"),
 })  # fmt: skip
-"""Settings that change no promise: every consumer of ours reads what is compressed, and small batches are only slow."""
+"""Settings that change no promise. For example, every consumer reads compressed records, and small batches are only
+slow."""
 
 _COMMIT: Final = "an offset is committed after what its record caused is acknowledged, and not before"
 _GROUP: Final = "groups are named after TOPIC_PREFIX, and members share partitions by the classic, eager protocol"
@@ -64,19 +68,19 @@ _OURS: Final[Mapping[str, str]] = {
          "queue.buffering.max.kbytes", "queued.min.messages", "queued.max.messages.kbytes"), _SIZE,
     ),
 }  # fmt: skip
-"""Settings of librdkafka that the services choose themselves, and what speaks against another choice."""
+"""Settings that the services choose themselves, and the reason against a different choice."""
 
 
 def faults(config: Mapping[str, object]) -> list[str]:
-    """Returns one sentence for each setting that may not be given; none when all may.
+    """Returns one sentence for each refused setting; an empty list if all are allowed.
 
     Args:
-        config: librdkafka's names to values, as an operator gives them.
+        config: librdkafka's names to values, as given by an operator.
     """
-    return [f"{name}: {why}" for name in sorted(config) if (why := _against(name))]
+    return [f"{name}: {why}" for name in sorted(config) if (why := _refusal(name))]
 
 
-def _against(name: str) -> str:
+def _refusal(name: str) -> str:
     if name in _OURS:
         return f"may not be set: {_OURS[name]}"
     if name in _SAFE or name.startswith(_PREFIXES):

@@ -1,8 +1,9 @@
-"""Makes every librdkafka client but the producer, so that all of them keep the same rules.
+"""Makes every librdkafka client except the producer, under common rules.
 
-Rule: no client of ours creates a topic by asking for it, and every reader reads what is committed: a record of a
-transaction that was aborted was never written. A setting that librdkafka does not take is a fault of the
-configuration, told as such.
+Rules:
+- A request of a client never creates a topic.
+- A reader reads committed records only: a record of an aborted transaction was never written.
+- A setting unknown to librdkafka is reported as a fault of the configuration (`Unusable`).
 """
 
 from typing import Any, Final
@@ -14,42 +15,44 @@ from confluent_kafka.admin import AdminClient
 from services.adapters.process.settings import Unusable
 
 OURS: Final[dict[str, Any]] = {"allow.auto.create.topics": False}
-"""What every client has; for a producer the default of librdkafka is the opposite."""
+"""Settings of every client. librdkafka's default for consumers is the same value, for producers the opposite."""
 
 _READER: Final[dict[str, Any]] = OURS | {"enable.auto.commit": False, "isolation.level": "read_committed"}
 
 _SILENT: Final[dict[str, Any]] = {"log_level": 0}
-"""librdkafka's own lines on standard error are no JSON, and the answer says the same."""
+"""Turns librdkafka's own log off: its lines on standard error are not JSON, and the answers carry the same errors."""
 
-_PASSING: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
-"""librdkafka tells of them and goes on trying."""
+_TRANSIENT: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
+"""Errors that librdkafka reports and then retries without help."""
 
 
 def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
-    """Returns a consumer that commits only when told to.
+    """Returns a consumer that commits only on request.
 
     Args:
         config: librdkafka's connection settings.
-        ours: What this reader needs beside, by librdkafka's names with `_` for `.`.
+        ours: Further settings of this reader, by librdkafka's names with `_` for `.`.
 
     Raises:
-        Unusable: librdkafka does not know a setting, or not its value.
+        Unusable: librdkafka does not accept a setting.
     """
     named = {name.replace("_", "."): value for name, value in ours.items()}
     try:
+        # The order is the precedence: a caller may override `_READER`, an operator may not.
         return Consumer(config | _READER | named)
     except KafkaException as error:
         raise _unusable(error) from None
 
 
 def admin(config: dict[str, Any]) -> AdminClient:
-    """Returns a client that asks the cluster; it must outlive its answers. What fails is told by them alone.
+    """Returns an admin client. The client must live until the answers have arrived; only the answers carry errors.
 
-    Use it as a context: its end closes the client, which cannot be left to the garbage collector. That may run in the
-    event loop, which then waits for the client's threads, or in one of these threads, which aborts the process.
+    Use the client as a context, because the end of the context closes the client. Without a close the garbage collector
+    ends the client. On the event loop, the loop then waits for the client's threads; on one of these threads, the
+    process aborts.
 
     Raises:
-        Unusable: librdkafka does not know a setting, or not its value.
+        Unusable: librdkafka does not accept a setting.
     """
     try:
         return AdminClient(config | OURS | _SILENT)
@@ -57,14 +60,14 @@ def admin(config: dict[str, Any]) -> AdminClient:
         raise _unusable(error) from None
 
 
-def close(held: AdminClient) -> None:
-    """Ends a client that was held longer than a context lasts. Blocks for as long as its threads take to end."""
-    held.__exit__(None, None, None)
+def close(client: AdminClient) -> None:
+    """Closes an admin client that outlived a `with` block. Blocks until the client's threads have ended."""
+    client.__exit__(None, None, None)
 
 
 def passes(error: Code) -> bool:
-    """True if a reader that goes on hears no more of it."""
-    return error.retriable() or error.code() in _PASSING
+    """True if a reader may ignore the error and continue."""
+    return error.retriable() or error.code() in _TRANSIENT
 
 
 def _unusable(error: KafkaException) -> Unusable:

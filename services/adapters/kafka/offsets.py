@@ -1,10 +1,14 @@
-"""Finds where partitions end: behind the last offset, and at the last record, which need not stand right before it.
+"""Finds the ends of partitions: the next offset to be written, and the last record, which may stand much earlier.
 
-A transaction ends with a mark that takes an offset and is no record; records of an aborted transaction take offsets and
-are never read; compaction and retention leave holes. So "one before the end" may be nothing at all, and a reader that
-waits for it waits for ever. Rule: a reader has reached the end when Kafka says so (librdkafka's partition EOF), or when
-it has read the last record as found here. Records behind the first offset of an open transaction cannot be read yet:
-whoever needs all of a partition is told, and does not take a part for the whole.
+Problem: an offset is not always a record. The mark at the end of a transaction takes an offset; records of aborted
+transactions take offsets and are never read; compaction and retention leave gaps. So the offset before the end may hold
+nothing, and a reader that waits for this offset waits for ever.
+
+Rule: a reader has reached the end when Kafka reports the end (librdkafka's partition EOF), or when the reader has the
+last record as found by `last_records`. No reader computes the offset of the last record.
+
+Open transactions: records behind the first offset of an open transaction cannot be read yet. A caller that needs a
+whole partition asks `settled`, which raises if a transaction stays open. A part never counts as the whole.
 """
 
 import time
@@ -22,17 +26,17 @@ from services.adapters.kafka.producer import Electing, KafkaError, fault, is_den
 
 END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 500
-_LOOK_S: Final = 0.2
-_ELECTED_S: Final = 1.0
-_FURTHER: Final = 16
-"""How much further back each next look for the last record begins."""
+_POLL_S: Final = 0.2
+_ELECTION_S: Final = 1.0
+_STEP_FACTOR: Final = 16
+"""Each further search for a last record begins this many times as far before the end."""
 
 _ELECTING: Final = frozenset({
     Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
     Code.UNKNOWN_LEADER_EPOCH, Code.OFFSET_NOT_AVAILABLE, Code.REPLICA_NOT_AVAILABLE,
     Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC, Code._DESTROY_BROKER,  # noqa: SLF001
 })  # fmt: skip
-"""What is so for a moment after a topic was made or a leader moved."""
+"""Codes that are normal for a moment after a topic was made or a leader moved."""
 
 PartitionId = tuple[str, int]
 """Topic and partition."""
@@ -43,8 +47,8 @@ class OffsetSpan:
     """The offsets of one partition.
 
     Attributes:
-        first: The first offset that the log has.
-        stable: Up to here everything can be read: the end, or the first offset of an open transaction.
+        first: The first offset in the log.
+        stable: Every record before this offset can be read: the end, or the first offset of an open transaction.
         end: The next offset to be written.
     """
 
@@ -54,21 +58,22 @@ class OffsetSpan:
 
 
 class OffsetReader:
-    """Asks where partitions begin and end; blocking. Use it as a context, or close it.
+    """Asks for the first, stable and end offsets of partitions. Blocks. Use as a context, or close.
 
-    Two readers without a group, since a client of librdkafka asks for one isolation level. Not its admin client: with
-    time-outs of milliseconds its `list_offsets` ended the process (librdkafka 2.16: SIGSEGV, SIGABRT), a reader not.
+    The class has two consumers without a group, because librdkafka fixes the isolation level per client. The admin
+    client is avoided: with time limits of milliseconds its `list_offsets` ended the process (librdkafka 2.16: SIGSEGV,
+    SIGABRT).
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
-        """Prepare; the first question connects.
+        """Prepares the consumers; the first question connects.
 
         Args:
             config: librdkafka's connection settings.
-            topic: Full name of one that is asked about.
+            topic: Full name of one topic of the later questions.
 
         Raises:
-            Unusable: librdkafka does not know a setting, or not its value.
+            Unusable: librdkafka does not accept the name or the value of a setting.
         """
         quiet = {**config, "log_level": 0}
         self._committed = clients.consumer(quiet, group_id=looks_group(topic))
@@ -81,108 +86,116 @@ class OffsetReader:
         self.close()
 
     def close(self) -> None:
-        """Let the clients go; nobody asks any more."""
+        """Closes both consumers."""
         try:
             self._committed.close()
         finally:
             self._all.close()
 
     def spans(self, places: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
-        """Returns where partitions begin and end now.
+        """Returns the present offset spans of partitions.
 
         Args:
-            places: Whose offsets.
-            timeout_s: For the whole answer.
+            places: The partitions.
+            timeout_s: Time limit of the whole answer.
 
         Raises:
-            Electing: a partition has no leader at this moment.
-            KafkaError: no answer, or a refusal.
+            Electing: A partition has no leader at this moment.
+            KafkaError: No answer, or a refusal.
         """
         if not places:
             return {}
         deadline_s = time.monotonic() + timeout_s
-        # Asked in this order: what is written meanwhile makes the end later, and nothing else.
-        first = _asked(self._all, places, OFFSET_BEGINNING, deadline_s)
-        stable = _asked(self._committed, places, OFFSET_END, deadline_s)
-        end = _asked(self._all, places, OFFSET_END, deadline_s)
+        # The order matters: a record written meanwhile raises `end` only, so `first` and `stable` never exceed `end`.
+        first = _offsets_at(self._all, places, OFFSET_BEGINNING, deadline_s)
+        stable = _offsets_at(self._committed, places, OFFSET_END, deadline_s)
+        end = _offsets_at(self._all, places, OFFSET_END, deadline_s)
         return {place: OffsetSpan(first[place], min(stable[place], end[place]), end[place]) for place in places}
 
     def since(self, places: Collection[PartitionId], at_us: int, timeout_s: float) -> dict[PartitionId, int]:
-        """Returns the offset of the first record that was appended at a time or later; -1 where there is none.
+        """Returns the offset of the first record appended at or after a time; -1 for a partition without one.
 
         Args:
-            places: Whose offsets.
-            at_us: The time, in microseconds UTC; Kafka counts in milliseconds.
-            timeout_s: For the whole answer.
+            places: The partitions.
+            at_us: The time in microseconds UTC; Kafka counts in milliseconds.
+            timeout_s: Time limit of the whole answer.
 
         Raises:
-            Electing, KafkaError: as `spans`.
+            Electing, KafkaError: As `spans`.
         """
-        return _asked(self._all, places, at_us // 1000, time.monotonic() + timeout_s) if places else {}
+        return _offsets_at(self._all, places, at_us // 1000, time.monotonic() + timeout_s) if places else {}
 
     def settled(self, places: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
-        """Returns the same once everything before the ends can be read: `stable` is `end`.
+        """Returns the spans once every record before their ends can be read (`stable` equals `end`).
 
-        A transaction is open for a moment in any copy at work; one that stays open is an error.
+        A running copy with transactions always has an open transaction for a moment; a transaction that stays open
+        raises.
 
         Raises:
-            Electing, KafkaError: as `spans`, or an open transaction holds records back.
+            Electing, KafkaError: As `spans`, or an open transaction holds records back.
         """
         deadline_s = time.monotonic() + timeout_s
+        # The first ends stay the target: a busy topic would otherwise never settle.
         now = wanted = self.spans(places, timeout_s)
-        while late := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
+        while unreadable := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
             if time.monotonic() > deadline_s:
-                raise KafkaError(held(late))
-            time.sleep(_LOOK_S)
+                raise KafkaError(describe_open_transactions(unreadable))
+            time.sleep(_POLL_S)
             now = self.spans(places, timeout_s)
         return {place: OffsetSpan(span.first, span.end, span.end) for place, span in wanted.items()}
 
 
-def _asked(
-    consumer: Consumer, places: Collection[PartitionId], which: int, deadline_s: float
+def _offsets_at(
+    consumer: Consumer, places: Collection[PartitionId], timestamp: int, deadline_s: float
 ) -> dict[PartitionId, int]:
-    """Returns an offset of each partition; for a moment a leader that has just changed is asked for again."""
-    patience_s = min(deadline_s, time.monotonic() + _ELECTED_S)
+    """Returns an offset of each partition; repeats the question for a moment while leaders are elected."""
+    election_end_s = min(deadline_s, time.monotonic() + _ELECTION_S)
     while True:
         try:
-            return _answer(consumer, places, which, max(0.0, deadline_s - time.monotonic()))
+            return _ask_once(consumer, places, timestamp, max(0.0, deadline_s - time.monotonic()))
         except Electing:
-            _look_for_leaders(consumer, places, max(1.0, deadline_s - time.monotonic()))
-            if time.monotonic() > patience_s:
+            _refresh_leaders(consumer, places, max(1.0, deadline_s - time.monotonic()))
+            if time.monotonic() > election_end_s:
                 raise
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
 
-def _look_for_leaders(consumer: Consumer, places: Collection[PartitionId], timeout_s: float) -> None:
-    """Has a client learn the leaders anew: one that it knew as absent is absent to it for as long as metadata lives.
+def _refresh_leaders(consumer: Consumer, places: Collection[PartitionId], timeout_s: float) -> None:
+    """Makes a client ask for the leaders again: librdkafka otherwise keeps a missing topic as missing for a long time.
 
-    It says the same of topics that it may not see; only here that is told apart.
+    A missing topic stays missing in the client for as long as its metadata lives. librdkafka reports a topic as missing
+    also if the principal may not see the topic; only the answer here tells the two cases apart.
+
+    Raises:
+        KafkaError: The principal may not see a topic, or no broker answers.
     """
     for topic in sorted({topic for topic, _ in places}):
         try:
             found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
         except KafkaException as error:
-            raise _failed(error.args[0], topic) from None
+            raise _error_of(error.args[0], topic) from None
         if found is not None and is_denial(found.error):
             raise fault(found.error, *to_read(topic))
 
 
-def _answer(
-    consumer: Consumer, places: Collection[PartitionId], which: int, timeout_s: float
+def _ask_once(
+    consumer: Consumer, places: Collection[PartitionId], timestamp: int, timeout_s: float
 ) -> dict[PartitionId, int]:
     topics = ", ".join(sorted({topic for topic, _ in places}))
-    asked = [TopicPartition(topic, number, which) for topic, number in places]
+    # `offsets_for_times` also accepts OFFSET_BEGINNING and OFFSET_END as the timestamp; the protocol has one request
+    # for all three. For the end the isolation level of the client decides between `stable` and `end`.
+    requests = [TopicPartition(topic, number, timestamp) for topic, number in places]
     try:
-        told = consumer.offsets_for_times(asked, timeout=timeout_s)
+        results = consumer.offsets_for_times(requests, timeout=timeout_s)
     except KafkaException as error:
-        raise _failed(error.args[0], topics) from None
-    for one in told:
-        if one.error is not None:
-            raise _failed(one.error, one.topic)
-    return {(one.topic, one.partition): int(one.offset) for one in told}
+        raise _error_of(error.args[0], topics) from None
+    for result in results:
+        if result.error is not None:
+            raise _error_of(result.error, result.topic)
+    return {(result.topic, result.partition): int(result.offset) for result in results}
 
 
-def _failed(code: Code, topic: str) -> KafkaError:
+def _error_of(code: Code, topic: str) -> KafkaError:
     if code.code() in _ELECTING:
         return Electing(code.name())
     if code.code() == Code._TIMED_OUT:  # noqa: SLF001
@@ -190,8 +203,8 @@ def _failed(code: Code, topic: str) -> KafkaError:
     return fault(code, *to_read(topic))
 
 
-def held(spans: Mapping[PartitionId, OffsetSpan]) -> str:
-    """Returns which records open transactions hold back, and what to do; empty text where none does."""
+def describe_open_transactions(spans: Mapping[PartitionId, OffsetSpan]) -> str:
+    """Returns the partitions held back by open transactions, and the remedy; an empty text for none."""
     return "; ".join(
         f"{topic}/{number}: an open transaction holds back what stands from offset {span.stable} on: wait for its end, "
         "or end it with `kafka-transactions abort`"
@@ -203,30 +216,33 @@ def held(spans: Mapping[PartitionId, OffsetSpan]) -> str:
 def last_records(
     consumer: Consumer, ranges: Mapping[PartitionId, tuple[int, int]], *, timeout_s: float, group: str | None = None
 ) -> dict[PartitionId, Message]:
-    """Returns the last record of each range of offsets; a range without any is absent. Blocks.
+    """Returns the last record of each range of offsets; a range without records is absent. Blocks.
+
+    The search reads the last offset first, then repeatedly a part that begins 16 times as far before the end. So a long
+    run of marks costs few requests, and the usual case costs one record.
 
     Args:
         consumer: With `enable.partition.eof`; its assignment is replaced.
-        ranges: First offset, and the one behind the last that counts; both inside what can be read.
-        timeout_s: How long the broker may be silent.
-        group: The consumer's group; None: it has none.
+        ranges: First offset, and the offset behind the last one that counts; both inside the readable part.
+        timeout_s: Longest silence of the broker.
+        group: The consumer's group; None: a consumer without a group.
 
     Raises:
-        KafkaError: the broker refuses, or was silent too long.
+        KafkaError: The broker refuses, or was silent too long.
     """
     found: dict[PartitionId, Message] = {}
-    back = 1
+    distance = 1
     left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
     while left:
-        starts = {place: max(first, end - back) for place, (first, end) in left.items()}
+        starts = {place: max(first, end - distance) for place, (first, end) in left.items()}
         found |= _last_since(consumer, starts, {place: end for place, (_, end) in left.items()}, timeout_s, group)
-        # Before `starts` nothing was looked at yet, where there is something before.
+        # The next round searches the part before `starts`, if the range has such a part.
         left = {
             place: (first, starts[place])
             for place, (first, _) in left.items()
             if place not in found and first < starts[place]
         }
-        back *= _FURTHER
+        distance *= _STEP_FACTOR
     return found
 
 
@@ -237,15 +253,15 @@ def _last_since(
     timeout_s: float,
     group: str | None,
 ) -> dict[PartitionId, Message]:
-    """The last record before each end, of those that stand at the start or behind."""
+    """Returns the last record of each partition between its start and its end."""
     found: dict[PartitionId, Message] = {}
     left = set(starts)
     places = [TopicPartition(topic, number, start) for (topic, number), start in starts.items()]
     consumer.assign(places)
-    consumer.resume(places)  # an assignment does not end the pause of a former look
+    consumer.resume(places)  # a pause of an earlier round survives the new assignment
     deadline_s = time.monotonic() + timeout_s
     while left:
-        messages = consumer.consume(_BATCH, _LOOK_S)
+        messages = consumer.consume(_BATCH, _POLL_S)
         if messages:
             deadline_s = time.monotonic() + timeout_s
         elif time.monotonic() > deadline_s:
@@ -261,6 +277,7 @@ def _last_since(
                 continue
             if error is None and offset < ends[place]:
                 found[place] = message
+            # The EOF ends the search too, because the offsets before the end may all be marks.
             if error is not None or offset + 1 >= ends[place]:
                 left.discard(place)
                 consumer.pause([TopicPartition(*place)])

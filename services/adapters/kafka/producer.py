@@ -1,7 +1,16 @@
-"""One librdkafka producer made fit for asyncio: synchronous `send`, delivery reports on the loop, `flush` as a barrier.
+"""Adapts one librdkafka producer to asyncio: synchronous `send`, delivery reports on the event loop, commit barrier.
 
-Rule: nothing is called durable before its delivery report. A report travels from librdkafka's poll thread to the event
-loop through one deque with one wake-up for many (a wake-up per record would cost a third of the throughput).
+Rule: no record is durable before its delivery report.
+
+Threads: librdkafka calls back on the poll thread, which appends each report to one deque and wakes the event loop once
+for many reports (`_delivered`, `_drain`). A wake-up per record would cost a third of the throughput. Appending to a
+deque is atomic, so no lock is needed. Apart from `_drain_scheduled`, `_fatal` and `_stopping`, all other state is
+touched on the event loop only.
+
+Numbers: every record gets the next number. The unreported records are the keys of a dict in the order of sending, so a
+barrier is open when its number is below the first key.
+
+The module is compiled by mypyc (docs/decisions/0017). All subclasses of `KafkaError` must stay in this module.
 """
 
 import asyncio
@@ -20,16 +29,17 @@ from schemas.topics import PARTITIONER, RECORD_MAX_BYTES, looks_group
 from services.adapters.process.log_throttle import LIBRDKAFKA
 from services.adapters.process.settings import Unusable
 
-_ANY: Final = -1
-"""librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses."""
+_PARTITION_UNASSIGNED: Final = -1
+"""librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses the partition by the key."""
 
 _ROOM_RECORDS: Final = 20_000
 _ROOM_BYTES: Final = 64 << 20
-"""`room` waits beyond these: far below what the queue takes (500,000 records, 1 GiB), so that one decision fits."""
+"""Limits above which `room` waits. Both are far below the capacity of the queue (500,000 records, 1 GiB), so that all
+records of one decision still fit."""
 
 
-_ENDED: Final = 70
-"""sysexits' EX_SOFTWARE."""
+_EX_SOFTWARE: Final = 70
+"""Exit status: sysexits' EX_SOFTWARE."""
 
 
 ABOUT_THE_RECORD: Final = frozenset({
@@ -37,31 +47,33 @@ ABOUT_THE_RECORD: Final = frozenset({
     "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED",
     "POLICY_VIOLATION",
 })  # fmt: skip
-"""librdkafka's names for what Kafka has against one record or one topic, and not because it is in trouble itself."""
+"""librdkafka's names of errors that concern one record or one topic, and say nothing about the health of the
+cluster."""
 
 _DENIALS: Final = {
     "TOPIC_AUTHORIZATION_FAILED": Resource.TOPIC,
     "GROUP_AUTHORIZATION_FAILED": Resource.GROUP,
     "CLUSTER_AUTHORIZATION_FAILED": None,
 }
-"""librdkafka's names for what the cluster's authorizer refuses, and on what. No request of ours needs a right on the
-cluster: a producer that may write a topic may be idempotent (Kafka 3.0, KIP-679)."""
+"""librdkafka's names for refusals of the authorizer, and the kind of resource of each. No request of ours needs a right
+on the cluster: since Kafka 3.0 (KIP-679) the right to write a topic includes idempotent writes."""
 
 
 UNSEEN: Final = "_UNSEEN"
 NOT_AS_TABLE: Final = "_NOT_AS_TABLE"
-"""Reasons of our own for a record that was not sent: its topic was not seen yet, or is not as the table says."""
+"""Reasons of our own for a record that was not sent: its topic was not seen yet, or differs from the topic table."""
 
 
 class KafkaError(Exception):
-    """A record was not written, or may not have been, or the cluster does not do what it was asked.
+    """A record was not written or may not have been written, or the cluster refused a request.
 
-    Rule: its kinds are in this module. It is compiled (docs/decisions/0017), and a class of another module that is not
-    cannot be made where it derives from this one.
+    Rule: all subclasses are in this module. mypyc compiles the module (docs/decisions/0017), and an uncompiled class
+        with
+    a compiled base class raises TypeError when instantiated.
 
     Attributes:
-        reason: Why: a sentence, or librdkafka's own name for it.
-        code: librdkafka's own name; the reason itself where there is none.
+        reason: A sentence, or librdkafka's name of the error.
+        code: librdkafka's name of the error; the reason itself for an error without a name.
     """
 
     def __init__(self, reason: str, code: str = "") -> None:
@@ -71,65 +83,70 @@ class KafkaError(Exception):
 
 
 class AccessDenied(KafkaError):
-    """The cluster does not allow it: the reason names the right that is missing, and who prints the line for it."""
+    """The authorizer refused a request. The reason names the missing right and the command that prints the remedy."""
 
 
 class Unreached(KafkaError):
-    """No broker answers, or not the one that leads a partition; the reason is a sentence."""
+    """No broker answers, or the leader of a partition does not answer; the reason is a sentence."""
 
 
 class LoginRefused(KafkaError):
-    """A broker answers and refuses this principal; the reason is a sentence without a secret."""
+    """A broker answers and refuses the login; the reason is a sentence without a secret."""
 
 
 class Electing(KafkaError):
-    """A partition has no leader at this moment; ask again."""
+    """A partition has no leader at this moment; the request may be repeated."""
 
 
 def not_allowed(rights: str, principal: str = "the principal of this client") -> str:
-    """The sentence about rights that are missing, with the remedy."""
+    """Returns the sentence about missing rights, with the remedy."""
     return f"{principal} lacks {rights}; `lifecycle topics acls` prints the lines that give it"
 
 
 def is_denial(error: confluent_kafka.KafkaError | None) -> bool:
-    """True if the cluster's authorizer refuses."""
+    """True if the error is a refusal of the cluster's authorizer."""
     return error is not None and error.name() in _DENIALS
 
 
 def fault(error: confluent_kafka.KafkaError, *needed: Right) -> KafkaError:
-    """The error of ours for one of librdkafka's.
+    """Returns our error for an error of librdkafka.
 
     Args:
-        error: Of a request.
-        needed: The rights that the request needs; at least one.
+        error: The error of a request.
+        needed: The rights for the request; at least one.
 
     Returns:
-        A `Denied` that names the right that is missing, or a KafkaError with librdkafka's name.
+        An `AccessDenied` that names the missing right, or a `KafkaError` with librdkafka's name.
     """
     if not is_denial(error):
         return KafkaError(error.name())
-    refused = [right for right in needed if right.resource is _DENIALS[error.name()]] or needed
-    return AccessDenied(not_allowed(", ".join(map(str, refused))), error.name())
+    # The code says only the kind of resource, so every needed right on that kind is named; if none fits, all are.
+    matching = [right for right in needed if right.resource is _DENIALS[error.name()]] or needed
+    return AccessDenied(not_allowed(", ".join(map(str, matching))), error.name())
 
 
 def to_read(topic: str, group: str | None = None) -> tuple[Right, Right]:
-    """Returns the rights that a reader needs.
+    """Returns the rights of a reader.
 
     Args:
-        topic: With the prefix.
-        group: The consumer group, with the prefix; None: the reader has none.
+        topic: Full name, with the prefix.
+        group: Consumer group, with the prefix; None: a reader without a group.
     """
-    looks = Right(Resource.GROUP, looks_group(topic), Operation.DESCRIBE)
-    member = looks if group is None else Right(Resource.GROUP, group, Operation.READ)
+    # librdkafka's consumers need a group name even without joining the group; see `looks_group`.
+    describe_group = Right(Resource.GROUP, looks_group(topic), Operation.DESCRIBE)
+    member = describe_group if group is None else Right(Resource.GROUP, group, Operation.READ)
     return Right(Resource.TOPIC, topic, Operation.READ), member
 
 
 class QueueFull(KafkaError):
-    """The producer's queue is full: nothing was taken; wait for acknowledgements and try again."""
+    """The producer's queue is full and the record was not taken; wait for acknowledgements and repeat."""
 
 
 class Ack:
-    """Where a record now is, on every in-sync replica; asked of librdkafka only by whoever wants to know."""
+    """The place of an acknowledged record, which every in-sync replica has.
+
+    librdkafka is asked when a property is read, because most callers need none of the three.
+    """
 
     __slots__ = ("_written",)
 
@@ -138,61 +155,64 @@ class Ack:
 
     @property
     def topic(self) -> str:
-        """Its whole name."""
+        """Full name of the topic."""
         return cast("str", self._written.topic())
 
     @property
     def partition(self) -> int:
-        """Its number."""
+        """Number of the partition."""
         return cast("int", self._written.partition())
 
     @property
     def offset(self) -> int:
-        """There."""
+        """Offset of the record in its partition."""
         return cast("int", self._written.offset())
 
 
 OnReport = Callable[[Ack | KafkaError], None]
-"""Called on the event loop with the delivery report."""
+"""Called on the event loop with the delivery report of a record."""
 
 
-class _Sent:
-    """One record on its way; librdkafka calls it with the delivery report, on the poll thread."""
+class _PendingRecord:
+    """One record without a delivery report. librdkafka calls the object with the report, on the poll thread.
 
-    __slots__ = ("_come", "error", "number", "on_report", "size_bytes", "written")
+    The class has slots, because one object is made per record.
+    """
+
+    __slots__ = ("_delivered", "error", "number", "on_report", "size_bytes", "written")
 
     def __init__(
-        self, number: int, size_bytes: int, on_report: OnReport | None, come: Callable[["_Sent"], None]
+        self, number: int, size_bytes: int, on_report: OnReport | None, delivered: Callable[["_PendingRecord"], None]
     ) -> None:
         self.number = number
         self.size_bytes = size_bytes
         self.on_report = on_report
-        self._come = come
+        self._delivered = delivered
         self.error: Any = None
         self.written: Any = None
 
     def __call__(self, error: Any, written: Any) -> None:
         self.error, self.written = error, written
-        self._come(self)
+        self._delivered(self)
 
 
 class Producer:
-    """Every record a service writes goes through one of these. Use from one event loop only."""
+    """The only producer of a service: every record is written through this class. Use from one event loop only."""
 
     def __init__(self, config: dict[str, Any], *, linger_ms: float, timeout_ms: int) -> None:
-        """Start the poll thread.
+        """Creates the librdkafka producer and starts the poll thread.
 
         Args:
             config: librdkafka's connection settings (`bootstrap.servers`, security).
-            linger_ms: How long a batch may wait for company.
-            timeout_ms: After this a record that is not acknowledged is reported as failed.
+            linger_ms: Longest wait of a batch for further records.
+            timeout_ms: Time limit of a record from `send` to the acknowledgement; then the report is an error.
 
         Raises:
-            Unusable: librdkafka does not know a setting, or not its value.
+            Unusable: librdkafka does not accept the name or the value of a setting.
         """
         self._loop = asyncio.get_running_loop()
         ours = {
-            "allow.auto.create.topics": False,  # librdkafka's default lets a producer make what it asks for
+            "allow.auto.create.topics": False,  # librdkafka's default for a producer is True
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": linger_ms,
@@ -203,15 +223,16 @@ class Producer:
         }
         self._fatal: confluent_kafka.KafkaError | None = None
         try:
+            # Our settings win over the operator's, because the promises of the services depend on them.
             self._producer = confluent_kafka.Producer(config | ours, logger=LIBRDKAFKA)
         except confluent_kafka.KafkaException as error:
             raise Unusable(f"KAFKA_CONFIG: {error.args[0].str()}") from None
-        self._reports: deque[_Sent] = deque()
-        self._woken = False
+        self._reports: deque[_PendingRecord] = deque()
+        self._drain_scheduled = False
         self._sent = 0
-        self._open: dict[int, None] = {}
-        self._open_bytes = 0
-        self._queueing: list[asyncio.Future[None]] = []
+        self._unreported: dict[int, None] = {}
+        self._unreported_bytes = 0
+        self._room_waiters: list[asyncio.Future[None]] = []
         self._barriers: list[tuple[int, asyncio.Future[None]]] = []
         self._stopping = False
         self._poller = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
@@ -219,63 +240,71 @@ class Producer:
 
     @property
     def unacknowledged(self) -> int:
-        """Records sent and not yet reported on."""
-        return len(self._open)
+        """The number of records without a delivery report."""
+        return len(self._unreported)
 
     @property
     def fatal(self) -> str:
-        """Why nothing will ever be written again; empty text while something may be."""
+        """The text of the error after which no record will ever be written again; empty before such an error."""
         return "" if self._fatal is None else str(self._fatal.str())
 
     @property
     def sent(self) -> int:
-        """Records taken so far."""
+        """The number of records taken so far."""
         return self._sent
 
     def send(
         self, topic: str, message: Message, on_report: OnReport | None = None, partition: int | None = None
     ) -> None:
-        """Hand one record over; returns at once.
+        """Puts one record into the queue; returns at once.
+
+        Args:
+            topic: Full name.
+            message: Key, value and headers.
+            on_report: Called on the event loop with the delivery report.
+            partition: The target partition; None: the partitioner chooses by the key.
 
         Raises:
-            QueueFull: nothing was taken.
-            KafkaError: the record can never be sent (too large, unknown topic).
+            QueueFull: The record was not taken.
+            KafkaError: The record can never be sent (too large, unknown topic), or the producer failed for good.
         """
         key, value, headers = message
         number, size_bytes = self._sent + 1, len(value) + (0 if key is None else len(key))
-        sent = _Sent(number, size_bytes, on_report, self._come)
-        where = _ANY if partition is None else partition
+        sent = _PendingRecord(number, size_bytes, on_report, self._delivered)
+        target = _PARTITION_UNASSIGNED if partition is None else partition
         try:
             self._producer.produce(
-                topic, value, key, partition=where, on_delivery=sent, headers=cast("Any", headers or [])
+                topic, value, key, partition=target, on_delivery=sent, headers=cast("Any", headers or [])
             )  # the stub wants an invariant list of wider tuples
         except BufferError:
             raise QueueFull("queue full") from None
         except confluent_kafka.KafkaException as error:
-            told = self._fatal if self._fatal is not None and error.args[0].fatal() else error.args[0]
-            raise fault(told, _to_write(topic)) from None
+            # After a fatal error librdkafka answers every call with one general code; the first error has the cause.
+            cause = self._fatal if self._fatal is not None and error.args[0].fatal() else error.args[0]
+            raise fault(cause, _to_write(topic)) from None
+        # Only a record that was taken is counted; the report cannot come earlier, because `_drain` runs on this thread.
         self._sent = number
-        self._open[number] = None
-        self._open_bytes += size_bytes
+        self._unreported[number] = None
+        self._unreported_bytes += size_bytes
 
     async def room(self) -> None:
-        """Wait while so much is unacknowledged that a writer should pause; returns at once otherwise."""
-        while len(self._open) > _ROOM_RECORDS or self._open_bytes > _ROOM_BYTES:
+        """Waits until the unreported records are below the limits of `room`; returns at once if below already."""
+        while len(self._unreported) > _ROOM_RECORDS or self._unreported_bytes > _ROOM_BYTES:
             future: asyncio.Future[None] = self._loop.create_future()
-            self._queueing.append(future)
+            self._room_waiters.append(future)
             await future
 
     async def acked(self, topic: str, message: Message, partition: int | None = None) -> Ack:
-        """Send one record and wait for its delivery report.
+        """Sends one record and waits for its delivery report.
 
         Raises:
-            KafkaError: it was not written, or may not have been.
+            KafkaError: The record was not written, or may not have been written.
         """
         future: asyncio.Future[Ack] = self._loop.create_future()
 
         def settle(result: Ack | KafkaError) -> None:
             if future.done():
-                return
+                return  # the caller was cancelled
             if isinstance(result, KafkaError):
                 future.set_exception(result)
             else:
@@ -285,42 +314,49 @@ class Producer:
         return await future
 
     async def flush(self) -> None:
-        """Wait until everything sent so far was reported on (failures included: they went to their `on_report`)."""
-        if self._open:
+        """Waits until every record sent so far has a delivery report, successful or not."""
+        if self._unreported:
             future: asyncio.Future[None] = self._loop.create_future()
             self._barriers.append((self._sent, future))
             await future
 
     async def close(self, timeout_s: float) -> int:
-        """Flush for at most `timeout_s`, stop the thread and return how many records were never reported on."""
+        """Flushes for at most `timeout_s`, stops the poll thread, and returns the number of unreported records."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.flush(), timeout_s)
         self._stopping = True
+        # The poll thread notices the request within 0.1 s, unless librdkafka hangs.
         await asyncio.to_thread(self._poller.join, 2.0)
-        return len(self._open)
+        return len(self._unreported)
 
     def settle(self) -> None:
-        """Tell every report that has come. Whoever judges by the clock asks for it first: a busy loop may be behind."""
+        """Calls the callbacks of all reports that have arrived.
+
+        A caller that compares ages with the clock must call this method first: a busy event loop may be behind the
+        reports.
+        """
         if self._reports:
             self._drain()
 
-    def _come(self, sent: _Sent) -> None:
-        """A report has come, on the poll thread."""
+    def _delivered(self, sent: _PendingRecord) -> None:
+        """Takes over a delivery report; runs on the poll thread."""
         self._reports.append(sent)
-        if not self._woken:
-            self._woken = True
+        # The report is appended before the flag is read, and `_drain` clears the flag before it empties the deque.
+        # Either this thread sees a cleared flag, or `_drain` sees the report.
+        if not self._drain_scheduled:
+            self._drain_scheduled = True
             self._loop.call_soon_threadsafe(self._drain)
 
     def _poll(self) -> None:
         try:
             while not self._stopping:
                 self._poll_once()
-        except:  # noqa: E722 - also what is no exception (confluent_kafka's KafkaError)
+        except:  # noqa: E722 - also confluent_kafka's KafkaError, which is not an Exception
             if self._stopping or self._loop.is_closed():
                 return
-            # Without this thread no report comes any more: whoever waits for one would wait for ever.
+            # Without this thread no report arrives any more, and every waiting caller would wait for ever.
             LIBRDKAFKA.critical("the thread of delivery reports ended; the process ends with it", exc_info=True)
-            os._exit(_ENDED)
+            os._exit(_EX_SOFTWARE)
 
     def _poll_once(self) -> None:
         try:
@@ -328,34 +364,35 @@ class Producer:
         except confluent_kafka.KafkaException as error:
             if not (error.args[0].fatal() and is_denial(error.args[0])):
                 raise
-            self._fatal = error.args[0]  # raised once; reports go on coming, and each names the right
+            # librdkafka raises this once. Reports still arrive afterwards, and each names the missing right.
+            self._fatal = error.args[0]
 
     def _drain(self) -> None:
-        # Cleared first: a report that comes while we drain asks for a wake-up of its own.
-        self._woken = False
+        # Cleared first: a report that arrives during the loop schedules a drain of its own.
+        self._drain_scheduled = False
         while self._reports:
             sent = self._reports.popleft()
-            del self._open[sent.number]
-            self._open_bytes -= sent.size_bytes
+            del self._unreported[sent.number]
+            self._unreported_bytes -= sent.size_bytes
             if sent.on_report is not None:
-                sent.on_report(Ack(sent.written) if sent.error is None else _unwritten(sent))
-        queueing, self._queueing = self._queueing, []
-        for future in queueing:
+                sent.on_report(Ack(sent.written) if sent.error is None else _undelivered(sent))
+        waiters, self._room_waiters = self._room_waiters, []
+        for future in waiters:
             if not future.done():
                 future.set_result(None)
         if self._barriers:
-            self._open_barriers()
+            self._release_barriers()
 
-    def _open_barriers(self) -> None:
-        # Not at each wake-up: the front of a dict from which much was taken is slow to find.
-        oldest = next(iter(self._open), self._sent + 1)
+    def _release_barriers(self) -> None:
+        # Only while a barrier waits: finding the first key of a dict is slow after many deletions at its front.
+        oldest = next(iter(self._unreported), self._sent + 1)
         for barrier in [b for b in self._barriers if b[0] < oldest]:
             self._barriers.remove(barrier)
             if not barrier[1].done():
                 barrier[1].set_result(None)
 
 
-def _unwritten(sent: _Sent) -> KafkaError:
+def _undelivered(sent: _PendingRecord) -> KafkaError:
     return fault(sent.error, _to_write(cast("str", sent.written.topic())))
 
 

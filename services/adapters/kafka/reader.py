@@ -1,6 +1,6 @@
-"""Reads topics for people and programs that only look: from the beginning, without joining a group or committing.
+"""Reads topics from the beginning for programs and people that only look, without joining a group.
 
-Rule: a reader of this module changes nothing on the cluster, not even an offset.
+Rule: a reader of this module changes nothing on the cluster, and commits no offset.
 """
 
 import time
@@ -16,25 +16,29 @@ from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_read
 
 _BATCH: Final = 500
-_HELD_S: Final = 5.0
-"""How long an open transaction is waited for: a copy at work commits more often."""
+_TRANSACTION_WAIT_S: Final = 5.0
+"""Longest wait for an open transaction, in seconds. A running copy with transactions commits more often."""
 
-_SPARING: Final = {"fetch_message_max_bytes": 65_536, "queued_max_messages_kbytes": 1_024, "fetch_wait_max_ms": 50}
-"""For who wants one record of a partition, and not the backlog behind it."""
+_SMALL_FETCHES: Final = {
+    "fetch_message_max_bytes": 65_536,
+    "queued_max_messages_kbytes": 1_024,
+    "fetch_wait_max_ms": 50,
+}
+"""Fetch settings of a reader that needs one record of a partition, without the records behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One record as the log keeps it.
+    """One record as stored in the log.
 
     Attributes:
-        topic: With the prefix of the installation.
-        partition: Of the topic.
-        offset: Of the partition.
+        topic: Full name, with the prefix of the installation.
+        partition: Number of the partition.
+        offset: Offset in the partition.
         at_us: The record's timestamp, microseconds UTC.
-        key: As text; empty where it has none.
+        key: As text; empty for a record without a key.
         value: The data; None is a tombstone.
-        headers: As text, the first of each name.
+        headers: As text; of several headers with one name the first.
     """
 
     topic: str
@@ -47,18 +51,18 @@ class StoredRecord:
 
 
 class TopicReader:
-    """Follows topics from their beginning. Use from one thread; close it, or use it as a context."""
+    """Reads topics from their beginning. Use from one thread; close, or use as a context."""
 
     def __init__(self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0) -> None:
-        """Stand at the beginning of every partition. Blocks.
+        """Starts at the beginning of every partition. Blocks.
 
         Raises:
-            KafkaError: no broker answers, or a topic does not exist.
+            KafkaError: No broker answers, or a topic does not exist.
         """
         self._consumer = clients.consumer(
             config, group_id=looks_group(topics[0]), enable_partition_eof=True, fetch_wait_max_ms=50
         )
-        self._first = topics[0]
+        self._first_topic = topics[0]
         self._ends: set[tuple[str, int]] = set()
         try:
             places = [
@@ -77,33 +81,33 @@ class TopicReader:
 
     @property
     def places(self) -> set[offsets.PartitionId]:
-        """Every partition it follows."""
+        """Every partition of the topics."""
         return self._all
 
     @property
     def at_end(self) -> bool:
-        """Whether the end of every partition was seen once."""
+        """True if the end of every partition was reached at least once."""
         return self._ends >= self._all
 
     def poll(self, timeout_s: float) -> list[StoredRecord]:
-        """What came next; empty when nothing did within `timeout_s`.
+        """Returns the next records; an empty list if none arrive within `timeout_s`.
 
         Raises:
-            KafkaError: the broker refuses.
+            KafkaError: The broker refuses.
         """
-        found = []
+        records = []
         for message in self._consumer.consume(_BATCH, timeout_s):
             error = message.error()
             if error is None:
-                found.append(_kept(message))
+                records.append(_stored(message))
             elif error.code() == offsets.END:
                 self._ends.add((str(message.topic()), int(message.partition() or 0)))
             elif not clients.passes(error):
-                raise fault(error, *to_read(str(message.topic() or self._first)))
-        return found
+                raise fault(error, *to_read(str(message.topic() or self._first_topic)))
+        return records
 
     def close(self) -> None:
-        """Leave."""
+        """Closes the consumer."""
         self._consumer.close()
 
     def __enter__(self) -> Self:
@@ -114,51 +118,52 @@ class TopicReader:
 
 
 def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
-    """The numbers of a topic's partitions. Blocks.
+    """Returns the partition numbers of a topic. Blocks.
 
     Raises:
-        KafkaError: no such topic.
-        KafkaException: no broker answers.
+        KafkaError: The topic does not exist, or the principal may not see the topic.
+        KafkaException: No broker answers.
     """
-    found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-    if found is not None and is_denial(found.error):
-        raise fault(found.error, *to_read(topic))
-    if found is None or found.error:
+    described = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    if described is not None and is_denial(described.error):
+        raise fault(described.error, *to_read(topic))
+    if described is None or described.error:
         raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
-    return list(found.partitions)
+    return list(described.partitions)
 
 
 def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 30.0) -> Iterator[StoredRecord]:
-    """Everything the topics hold now, partition by partition in order.
+    """Yields every record in the topics up to their present ends; in order within a partition.
 
     Raises:
-        KafkaError: no broker answers, no such topic, an open transaction holds records back, or nothing came for
-            `timeout_s` before the end.
+        KafkaError: No broker answers, a topic is missing, an open transaction holds records back, or no record arrived
+            for `timeout_s` before the end.
     """
     deadline = time.monotonic() + timeout_s
-    with TopicReader(config, topics) as follower:
-        with offsets.OffsetReader(config, topics[0]) as asker:
-            asker.settled(follower.places, min(timeout_s, _HELD_S))
-        while not follower.at_end:
-            found = follower.poll(0.2)
-            yield from found
-            if found:
+    with TopicReader(config, topics) as reader:
+        # Raises while a transaction is open: the reader would report the end although records are missing.
+        with offsets.OffsetReader(config, topics[0]) as offset_reader:
+            offset_reader.settled(reader.places, min(timeout_s, _TRANSACTION_WAIT_S))
+        while not reader.at_end:
+            records = reader.poll(0.2)
+            yield from records
+            if records:
                 deadline = time.monotonic() + timeout_s
             elif time.monotonic() > deadline:
                 raise KafkaError(f"the end of {', '.join(topics)} was not reached: nothing came for {timeout_s:g} s")
 
 
 def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeout_s: float = 5.0) -> list[StoredRecord]:
-    """The last record of each partition that has any, or the last that a group has committed. Blocks.
+    """Returns the last record of each partition, or the last record that a group has committed. Blocks.
 
     Args:
         config: librdkafka's connection settings.
-        topic: One that is not compacted.
-        group: Whose offsets count; None: the ends of the log.
-        timeout_s: Of each question.
+        topic: Full name of a topic that is not compacted.
+        group: The group whose committed offsets count; None: the ends of the log count.
+        timeout_s: Time limit of each question.
 
     Raises:
-        KafkaError: no broker answers, no such topic, a record was not read in time, or an open transaction holds
+        KafkaError: No broker answers, the topic is missing, a record was not read in time, or an open transaction holds
             records back.
     """
     consumer = clients.consumer(
@@ -166,28 +171,29 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
         group_id=group or looks_group(topic),
         enable_partition_eof=True,
         auto_offset_reset="earliest",
-        **_SPARING,
+        **_SMALL_FETCHES,
     )
     try:
         places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
-        with offsets.OffsetReader(config, topic) as asker:
-            spans = asker.settled([(topic, place.partition) for place in places], timeout_s)
+        with offsets.OffsetReader(config, topic) as offset_reader:
+            spans = offset_reader.settled([(topic, place.partition) for place in places], timeout_s)
         committed = consumer.committed(places, timeout_s) if group else []
-        stands = {(topic, place.partition): place.offset for place in committed}
-        wanted = {}
+        group_offsets = {(topic, place.partition): place.offset for place in committed}
+        ranges = {}
         for place, span in spans.items():
-            end = stands.get(place, span.end)
-            if span.first < end <= span.end:  # else nobody has read of this log, or more than there is
-                wanted[place] = (span.first, end)
-        found = offsets.last_records(consumer, wanted, timeout_s=timeout_s, group=group)
-        return [_kept(message) for message in found.values()]
+            end = group_offsets.get(place, span.end)
+            # Otherwise the group has no offset in this log, or an offset of an earlier topic with the same name.
+            if span.first < end <= span.end:
+                ranges[place] = (span.first, end)
+        records = offsets.last_records(consumer, ranges, timeout_s=timeout_s, group=group)
+        return [_stored(message) for message in records.values()]
     except KafkaException as error:
         raise fault(error.args[0], *to_read(topic, group)) from None
     finally:
         consumer.close()
 
 
-def _kept(message: Any) -> StoredRecord:
+def _stored(message: Any) -> StoredRecord:
     return StoredRecord(
         topic=message.topic(),
         partition=message.partition(),

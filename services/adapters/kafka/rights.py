@@ -1,7 +1,7 @@
-"""Asks the cluster what this process may do, so that a missing right is named before anything fails for want of it.
+"""Asks the cluster for the rights of this process, and names a missing right before a request fails.
 
-Rule: a right counts as missing only where the cluster says what is allowed and leaves it out. A cluster that does not
-say, or does not answer, is no evidence.
+Rule: a right is missing only if the cluster lists the allowed operations and the list lacks the right. A cluster that
+does not answer, or does not list the operations, proves nothing.
 """
 
 import asyncio
@@ -18,13 +18,14 @@ from services.adapters.kafka.producer import AccessDenied, KafkaError, Producer,
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import Settings
 
-_ASK_S: Final = 10.0
-_LOOK_S: Final = 2.0
-"""How long a question may take: to whom the process is starting, and to whom it must be able to stop."""
+_START_TIMEOUT_S: Final = 10.0
+_LOOK_TIMEOUT_S: Final = 2.0
+"""Time limits of one question, in seconds: at the start of a process, and at work, where a stop waits for the
+answer."""
 
-_AGAIN_S: Final = 2.0
-_SELDOM_S: Final = 5.0
-"""Between two looks: while rights are missing, and while none is."""
+_PAUSE_WHILE_MISSING_S: Final = 2.0
+_PAUSE_S: Final = 5.0
+"""Seconds between two looks: while rights are missing, and otherwise."""
 
 _A_GROUP: Final = f"on {Resource.GROUP} "
 _UNASKED: Final = "not asked yet"
@@ -33,20 +34,21 @@ _NO_EVIDENCE: Final = frozenset({
     "UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE",
     "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS",
 })  # fmt: skip
-"""Of what does not exist nothing is said; a cluster that has just started has no coordinators for a moment."""
+"""Codes that say nothing about rights: the cluster lists no operations of a missing resource, and a cluster that has
+just started has no coordinators for a moment."""
 
 
 class Cluster:
-    """What one principal may do on a cluster; blocking, from one thread at a time."""
+    """Asks for the rights of one principal. Blocks; use from one thread at a time."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Prepare; the first question connects.
+        """Prepares the client; the first question connects.
 
         Args:
             config: librdkafka's connection settings.
 
         Raises:
-            Unusable: librdkafka does not know a setting, or not its value.
+            Unusable: librdkafka does not accept the name or the value of a setting.
         """
         name = config.get("sasl.username")
         self._principal = f"User:{name}" if name else "the principal of this client"
@@ -59,116 +61,131 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Let the client go; nobody asks any more."""
+        """Closes the client."""
         clients.close(self._admin)
 
     def missing(
-        self, service: Service, prefix: str, timeout_s: float = _ASK_S, *, ask_groups: bool = True
+        self, service: Service, prefix: str, timeout_s: float = _START_TIMEOUT_S, *, ask_groups: bool = True
     ) -> tuple[Right, ...]:
-        """The rights of a service that the principal has not, in the order of the table.
+        """Returns the rights of a service that the principal lacks, in the order of the rights table.
+
+        Args:
+            service: The service.
+            prefix: Prefix of the installation's topics and groups.
+            timeout_s: Time limit of each question.
+            ask_groups: False: rights on groups are not asked, and do not count as missing.
 
         Raises:
-            KafkaError: no broker answers.
+            KafkaError: No broker answers.
         """
         wanted = rights(service, prefix)
         topics, groups = (
-            list(dict.fromkeys(one.name for one in wanted if one.resource is resource)) for resource in Resource
+            list(dict.fromkeys(right.name for right in wanted if right.resource is resource)) for resource in Resource
         )
-        told = self._admin.describe_topics(
+        answers = self._admin.describe_topics(
             TopicCollection(topics), include_authorized_operations=True, request_timeout=timeout_s
         )
-        allowed = {(Resource.TOPIC, name): _allowed(answer, timeout_s) for name, answer in told.items()}
+        allowed = {(Resource.TOPIC, name): _allowed(future, timeout_s) for name, future in answers.items()}
         if groups and ask_groups:
-            # After the topics, so never while no broker answers: librdkafka 2.16 aborts the process when a coordinator
-            # goes away under this question ("rd_kafka_enq_once_del_source_return").
-            told = self._admin.describe_consumer_groups(
+            # Asked only after the answer about topics, so never while no broker answers: librdkafka 2.16 aborts the
+            # process if a coordinator goes away during this question ("rd_kafka_enq_once_del_source_return").
+            answers = self._admin.describe_consumer_groups(
                 groups, include_authorized_operations=True, request_timeout=timeout_s
             )
-            allowed |= {(Resource.GROUP, name): _allowed_of_group(answer, timeout_s) for name, answer in told.items()}
-        return tuple(one for one in wanted if _is_missing(one, allowed.get((one.resource, one.name))))
+            allowed |= {
+                (Resource.GROUP, name): _allowed_of_group(future, timeout_s) for name, future in answers.items()
+            }
+        return tuple(right for right in wanted if _is_missing(right, allowed.get((right.resource, right.name))))
 
     def refusal(self, missing: Iterable[Right]) -> str:
-        """One sentence that names them, and the remedy; empty text when none is missing."""
+        """Returns one sentence with the missing rights and the remedy; an empty text if none is missing."""
         named = ", ".join(map(str, missing))
         return not_allowed(named, self._principal) if named else ""
 
     def require(self, service: Service, prefix: str) -> None:
-        """Return when the principal has every right of a service.
+        """Returns if the principal has every right of a service; otherwise raises.
 
         Raises:
-            Denied: it has not; every missing one is named.
-            KafkaError: no broker answers.
+            AccessDenied: Names every missing right.
+            KafkaError: No broker answers.
         """
         if refusal := self.refusal(self.missing(service, prefix)):
             raise AccessDenied(refusal)
 
 
 class RightsWatch:
-    """Looks again and again what a service lacks, for its `/readyz` and its log."""
+    """Looks repeatedly for missing rights of a service, for its `/readyz` and its log."""
 
     def __init__(
         self, settings: Settings, service: Service, log: Logger, spared: Collection[Operation] = frozenset()
     ) -> None:
-        """Prepare.
+        """Prepares the client; the first look connects.
 
         Args:
-            settings: Of the process.
-            service: Whose rights.
-            log: Told once of each state.
-            spared: Operations without which the service does all its work.
+            settings: Settings of the process.
+            service: The service of this process.
+            log: Gets one line per change of the missing rights.
+            spared: Operations without which the service still works; if missing, `note` names the right instead of
+                `fault`.
 
         Raises:
-            Unusable: no brokers are named, or librdkafka does not know a setting.
+            Unusable: No brokers are named, or librdkafka does not accept a setting.
         """
         self._cluster = Cluster(settings.kafka)
         self._service, self._prefix, self._log = service, settings.topic_prefix, log
         self._spared = spared
         self.fault = _UNASKED
-        """Names every missing right that the service needs; empty text when none is known to be missing."""
+        """Names every missing right that the service needs; empty if none is known to be missing."""
         self.note = ""
         """Names every other missing right."""
 
     async def first(self) -> None:
-        """Look once, before there is work."""
+        """Looks once, before the work begins."""
         await self._look()
 
     async def run(self, producer: Producer) -> None:
-        """Look until the producer has failed for good though no right is missing.
+        """Looks until the producer has failed for good while no right is missing; then returns.
 
-        A producer that may write nowhere when it starts never writes again, also when it may by then: the process has
-        to be started anew.
+        A producer that may write no topic at its start never writes again, even after the right is given. So the caller
+        has to end the process, and a new process gets a new producer.
         """
         while self.fault or not producer.fatal:
             await self._look()
-            await asyncio.sleep(_AGAIN_S if self.fault or producer.fatal else _SELDOM_S)
+            await asyncio.sleep(_PAUSE_WHILE_MISSING_S if self.fault or producer.fatal else _PAUSE_S)
         self._log.critical("the producer has failed for good", why=producer.fatal)
 
     async def _look(self) -> None:
         try:
-            # At work a group's refusal is told by its reader; asked again is only what was found missing.
+            # Groups are asked at the first look, and later only if a right on a group was missing. At work the reader
+            # of the group reports a refusal by itself.
             ask = partial(
                 self._cluster.missing, ask_groups=self.fault == _UNASKED or _A_GROUP in self.fault + self.note
             )
-            missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_S)
+            missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_TIMEOUT_S)
         except KafkaError:
-            self.fault = "" if self.fault == _UNASKED else self.fault  # others say that Kafka is away
+            # Not a fault of rights: other checks of the service report that Kafka is away.
+            self.fault = "" if self.fault == _UNASKED else self.fault
             return
         fault, note = (
             self._cluster.refusal(right for right in missing if (right.operation in self._spared) is spared)
             for spared in (False, True)
         )
-        for told, before in ((fault, self.fault), (note, self.note)):
-            if told and told != before:
-                self._log.error("rights are missing", why=told)
+        for sentence, before in ((fault, self.fault), (note, self.note)):
+            if sentence and sentence != before:
+                self._log.error("rights are missing", why=sentence)
         if not missing and (self.note or self.fault not in {"", _UNASKED}):
             self._log.info("no right is missing any more")
         self.fault, self.note = fault, note
 
 
-def _allowed(answer: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
-    """The operations that are allowed, in Kafka's words; None where the cluster does not say."""
+def _allowed(future: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
+    """Returns the allowed operations by Kafka's names; None if the cluster does not list the operations.
+
+    Raises:
+        KafkaError: No answer in time, or an error that is not a refusal.
+    """
     try:
-        told = answer.result(timeout_s + 1).authorized_operations
+        operations = future.result(timeout_s + 1).authorized_operations
     except KafkaException as error:
         if is_denial(error.args[0]):
             return frozenset()
@@ -177,17 +194,17 @@ def _allowed(answer: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
         raise KafkaError(error.args[0].name()) from None
     except TimeoutError:
         raise KafkaError(_TIMED_OUT) from None
-    return frozenset(operation.name for operation in told) if told else None
+    return frozenset(operation.name for operation in operations) if operations else None
 
 
-def _allowed_of_group(answer: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
-    """The operations that are allowed on a group; None where the cluster or its coordinator does not say.
+def _allowed_of_group(future: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
+    """Returns the allowed operations on a group; None if the cluster or the coordinator does not answer.
 
-    Reason: the cluster has just answered about topics, and a fresh one has no coordinators until the topic of the
-    groups' offsets is made.
+    A time-out is no error here, because the cluster has just answered about topics. A new cluster has no coordinators
+    until the topic of the group offsets is made.
     """
     try:
-        return _allowed(answer, timeout_s)
+        return _allowed(future, timeout_s)
     except KafkaError as error:
         if error.code != _TIMED_OUT:
             raise
@@ -195,5 +212,5 @@ def _allowed_of_group(answer: "Future[Any]", timeout_s: float) -> frozenset[str]
 
 
 def _is_missing(right: Right, allowed: frozenset[str] | None) -> bool:
-    # The names of our operations are those of the protocol, their values those of `kafka-acls`.
+    # An `Operation` has the name of the protocol (compared here) and the value of `kafka-acls` (printed).
     return allowed is not None and right.operation.name not in allowed

@@ -1,7 +1,8 @@
-"""The public view of all tenants: `lifecycle.tenants` read from beginning to end, one tenant a key.
+"""Reads the public view of all tenants: topic `lifecycle.tenants` from the beginning to the end, one tenant per key.
 
-Rule: of several records of a key the greatest version counts, whatever their order; a view is given out only when it
-has reached the end that the topic had when it was asked for.
+Rules:
+- Of several records of a key the greatest version counts, whatever their order in the log.
+- `catch_up` returns a view only after the end that the topic had at the time of the call.
 """
 
 import threading
@@ -24,14 +25,14 @@ _PAUSE_S: Final = 0.1
 
 
 class TenantView:
-    """A growing view; blocking. Any thread may close it while another reads."""
+    """A growing view of all tenants. Blocks; any thread may close the view while a second thread reads."""
 
     def __init__(self, config: dict[str, Any], prefix: str) -> None:
-        """Prepare; the first `catch_up` connects.
+        """Prepares the clients; the first `catch_up` connects.
 
         Args:
             config: librdkafka's connection settings.
-            prefix: Of the installation's topics.
+            prefix: Prefix of the installation's topics.
         """
         self._topic = named(TENANTS, prefix)
         self._consumer = clients.consumer(
@@ -40,19 +41,19 @@ class TenantView:
             auto_offset_reset="earliest",
             enable_partition_eof=True,
         )
-        self._asker = offsets.OffsetReader(config, self._topic)
+        self._offset_reader = offsets.OffsetReader(config, self._topic)
         self._lock = threading.Lock()
         self._closed = False
         self._next: dict[int, int] = {}
         self._tenants: dict[Key, Tenant] = {}
         self.unreadable = 0
-        """Records that this version cannot read; they are left out."""
+        """Number of records that this version of the program cannot read; the view leaves these records out."""
 
     def catch_up(self, timeout_s: float) -> dict[Key, Tenant]:
-        """Read to the present end and return a copy of the view.
+        """Reads to the present end and returns a copy of the view.
 
         Raises:
-            KafkaError: no broker answers, no such topic, or the end was not reached in time.
+            KafkaError: No broker answers, the topic is missing, or the end was not reached in time.
         """
         deadline_s = time.monotonic() + timeout_s
         wanted: dict[int, int] | None = None
@@ -62,29 +63,30 @@ class TenantView:
             if wanted is None:
                 wanted = self._ends(min(timeout_s, 10.0))
             else:
-                self._take(0.2)
+                self._read_batch(0.2)
         return dict(self._tenants)
 
     def follow(self, wait_s: float) -> Mapping[Key, Tenant]:
-        """Read on a little and return a copy of the view, which may be behind; the first call catches up.
+        """Reads for at most `wait_s` and returns a copy of the view, which may be behind. The first call catches up.
 
         Raises:
-            KafkaError: as `catch_up`, or the broker refuses.
+            KafkaError: As `catch_up`, or the broker refuses.
         """
         if not self._next:
             return self.catch_up(30.0)
-        self._take(wait_s)
+        self._read_batch(wait_s)
         return dict(self._tenants)
 
     def close(self) -> None:
-        """Leave; whoever reads now is told with a KafkaError."""
+        """Closes the clients; a reading thread gets a KafkaError."""
+        # Waits for a reading thread: librdkafka's consumer must not be closed during a call.
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._consumer.close()
-                self._asker.close()
+                self._offset_reader.close()
 
-    def _take(self, wait_s: float) -> None:
+    def _read_batch(self, wait_s: float) -> None:
         with self._lock:
             if self._closed:
                 raise KafkaError("closed")
@@ -98,19 +100,20 @@ class TenantView:
             if partition is None or offset is None:
                 continue
             if error is None:
-                self._keep(message.value())
+                self._store(message.value())
+            # The EOF also raises the position, over marks of transactions behind the last record.
             self._next[partition] = offset if error is not None else offset + 1
 
     def _ends(self, timeout_s: float) -> dict[int, int] | None:
-        """The end of each partition; None when the cluster is still finding its leaders."""
+        """Returns the end of each partition; None while the cluster elects a leader."""
         try:
             with self._lock:
                 if self._closed:
                     raise KafkaError("closed")
                 if not self._next:
-                    self._begin(timeout_s)
-                # Asked on a connection of its own: on the consumer's, each question would wait behind a long fetch.
-                spans = self._asker.settled([(self._topic, number) for number in self._next], timeout_s)
+                    self._start(timeout_s)
+                # A client of its own: on the consumer's connection each question would wait behind a long fetch.
+                spans = self._offset_reader.settled([(self._topic, number) for number in self._next], timeout_s)
         except Electing:
             time.sleep(_PAUSE_S)
             return None
@@ -118,26 +121,27 @@ class TenantView:
             raise fault(error.args[0], *to_read(self._topic)) from None
         return {number: span.end for (_, number), span in spans.items()}
 
-    def _begin(self, timeout_s: float) -> None:
+    def _start(self, timeout_s: float) -> None:
         self._next = dict.fromkeys(reader.partitions(self._consumer, self._topic, timeout_s), 0)
         self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
 
-    def _keep(self, value: bytes | None) -> None:
+    def _store(self, value: bytes | None) -> None:
         try:
             tenant = codec.decode(Tenant, value)
         except codec.Unreadable:
             self.unreadable += 1
             return
         known = self._tenants.get(tenant.key)
+        # `>=`, because a rewritten record repeats its version.
         if known is None or tenant.version >= known.version:
             self._tenants[tenant.key] = tenant
 
 
 def read(config: dict[str, Any], prefix: str, timeout_s: float = 30.0) -> dict[Key, Tenant]:
-    """Read the whole view once. Blocks.
+    """Reads the whole view once. Blocks.
 
     Raises:
-        KafkaError: no broker answers, no such topic, or the end was not reached in time.
+        KafkaError: No broker answers, the topic is missing, or the end was not reached in time.
     """
     with closing(TenantView(config, prefix)) as view:
         return view.catch_up(timeout_s)

@@ -1,4 +1,4 @@
-"""What a cluster says of its topics: partition count and identity. A topic made anew has another identity."""
+"""Reads the partition count and the identity of topics. A topic that was deleted and made anew has a new identity."""
 
 from collections.abc import Collection
 from concurrent.futures import wait
@@ -14,21 +14,27 @@ from services.adapters.kafka.producer import KafkaError, fault
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """One topic as it is."""
+    """Partition count and identity of one topic.
+
+    Attributes:
+        partitions: Number of partitions.
+        identity: The topic id, assigned by the cluster at the creation.
+    """
 
     partitions: int
     identity: str
 
 
 def describe(config: dict[str, Any], names: Collection[str], timeout_s: float = 10.0) -> dict[str, TopicIdentity]:
-    """Ask the cluster; a topic that does not exist is absent from the answer. Blocks.
+    """Returns the topics that exist; a missing topic is absent from the result. Blocks.
 
     Raises:
-        KafkaError: no broker answers, or it refuses.
-        Unusable: librdkafka does not know a setting, or not its value.
+        KafkaError: No broker answers, or the cluster refuses the request.
+        Unusable: librdkafka does not accept a setting.
     """
     with clients.admin(config) as admin:
         asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
+        # Waits a little longer than the request, so that librdkafka's own error arrives instead of a time-out of ours.
         wait(asked.values(), timeout_s + 5)
     found = {}
     for name, future in asked.items():

@@ -1,7 +1,9 @@
-"""Creates the topics of the table on a cluster, and says where the cluster differs from it.
+"""Creates the topics of the topic table on a cluster, and reports the differences between cluster and table.
 
-Rule: what is said to do about a difference never destroys a record. A partition count never changes: keys would
-change their partition. A topic is to be deleted only when it has never held a record.
+Rules:
+- No advice in a message destroys a record. Only a topic without any record since its creation may be deleted.
+- A partition count never changes, because the keys would move to different partitions.
+- Existing topics are left unchanged; an operator changes settings.
 """
 
 from collections.abc import Mapping
@@ -26,13 +28,13 @@ from services.adapters.kafka.topic_description import describe
 
 @dataclass(frozen=True, slots=True)
 class TopicChanges:
-    """What `apply` would do, and what nobody may do silently.
+    """The changes that `apply` would make, and the differences left to an operator.
 
     Attributes:
-        create: Topics to make.
+        create: Names of the topics to create.
         configure: Topic to the settings that differ.
-        conflicts: Sentences: a partition count that is not the table's, and what to do. While there is one, nothing is
-            created: the topics that are there may have the right count, and the setting the wrong one.
+        conflicts: One sentence per topic with a wrong partition count, with the remedy. While a conflict exists, no
+            topic is created: the existing topics may have the right count, and TOPIC_PARTITIONS the wrong one.
     """
 
     create: tuple[str, ...]
@@ -41,6 +43,7 @@ class TopicChanges:
 
 
 def _config(topic_config: dict[str, str], replication: int) -> dict[str, str]:
+    # One replica may be away without stopping the producers, which wait for all in-sync replicas.
     return topic_config | {"min.insync.replicas": str(max(1, replication - 1))}
 
 
@@ -56,43 +59,47 @@ _COPY: Final = (
     f"{_IN_IT}. Stop every service, and copy its records by their key into a topic of {{count}} partitions first"
 )
 _AT_LEAST: Final = frozenset({"retention.ms", "max.message.bytes", "min.compaction.lag.ms"})
-"""Settings of which more is no fault: to set them down to the table would destroy or refuse records."""
+"""Settings with a lower limit. A greater value is no difference: lowering it would destroy or refuse records."""
 
 
-def _suffices(name: str, have: str, want: str) -> bool:
+def _suffices(name: str, actual: str, want: str) -> bool:
+    """True if the actual value of a setting satisfies the table."""
     if name in _AT_LEAST:
-        return int(have) < 0 or int(have) >= int(want)
-    return have == want
+        # A negative value means unlimited (`retention.ms=-1`).
+        return int(actual) < 0 or int(actual) >= int(want)
+    return actual == want
 
 
 def _conflicts(config: dict[str, Any], counts: Mapping[str, int], wanted: int, timeout_s: float) -> tuple[str, ...]:
-    """What is wrong with the partition counts, and a way on that keeps every record."""
+    """Returns one sentence per topic with a wrong partition count, with a remedy that keeps every record."""
     places = [(name, number) for name, count in counts.items() for number in range(count)]
-    with offsets.OffsetReader(config, next(iter(counts))) as asker:
-        spans = asker.spans(places, timeout_s)
+    with offsets.OffsetReader(config, next(iter(counts))) as offset_reader:
+        spans = offset_reader.spans(places, timeout_s)
+    # An end above 0 means that the topic has held a record, even if retention has removed all records since.
     written = {name for (name, _), span in spans.items() if span.end > 0}
-    kept = {counts[name] for name in written}
-    right = kept.copy().pop() if len(kept) == 1 else wanted
-    told = []
+    counts_of_written = {counts[name] for name in written}
+    # If all written topics agree, their count is right and the setting is wrong.
+    right = counts_of_written.copy().pop() if len(counts_of_written) == 1 else wanted
+    sentences = []
     for name, count in counts.items():
-        have = "1 partition" if count == 1 else f"{count} partitions"
+        count_text = "1 partition" if count == 1 else f"{count} partitions"
         if name not in written:
             if count != right:
-                told.append(f"{name} has {have} and has never held a record: {_REMAKE.format(name=name)}")
-        elif len(kept) > 1 and count != wanted:
-            told.append(f"{name} has {have}, not {wanted}, and holds records: {_COPY.format(count=wanted)}")
-        elif len(kept) == 1 and count != wanted:
-            told.append(f"{name} has {have}, not {wanted}, and holds records: {_KEEP.format(count=count)}")
-    return tuple(told)
+                sentences.append(f"{name} has {count_text} and has never held a record: {_REMAKE.format(name=name)}")
+        elif len(counts_of_written) > 1 and count != wanted:
+            sentences.append(f"{name} has {count_text}, not {wanted}, and holds records: {_COPY.format(count=wanted)}")
+        elif len(counts_of_written) == 1 and count != wanted:
+            sentences.append(f"{name} has {count_text}, not {wanted}, and holds records: {_KEEP.format(count=count)}")
+    return tuple(sentences)
 
 
 def plan(
     config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 10.0
 ) -> TopicChanges:
-    """Compare the cluster with the table. Blocks.
+    """Compares the cluster with the topic table. Blocks.
 
     Raises:
-        KafkaError: no broker answers, or a right is missing.
+        KafkaError: No broker answers, or a right is missing.
     """
     with clients.admin(config) as admin:
         return _plan(admin, config, prefix, partitions, replication, timeout_s)
@@ -102,7 +109,7 @@ def _plan(
     admin: AdminClient, config: dict[str, Any], prefix: str, partitions: int, replication: int, timeout_s: float
 ) -> TopicChanges:
     wanted = {named(topic, prefix): topic for topic in TOPICS}
-    # Asked for one by one: in a list of all, a topic that we may not see would be one that is not there.
+    # Described by name: a list of all topics omits the topics that the principal may not see.
     present = describe(config, wanted, timeout_s)
     found = [name for name in wanted if name in present]
     counts = {name: present[name].partitions for name in found}
@@ -113,17 +120,17 @@ def _plan(
         right = Right(Resource.TOPIC, resource.name, Operation.DESCRIBE_CONFIGS)
         actual = _answered(right, future, timeout_s)
         want = _config(wanted[resource.name].config, replication)
-        odd = {n: v for n, v in want.items() if n not in actual or not _suffices(n, actual[n].value, v)}
-        if odd:
-            differs[resource.name] = odd
+        differing = {n: v for n, v in want.items() if n not in actual or not _suffices(n, actual[n].value, v)}
+        if differing:
+            differs[resource.name] = differing
     return TopicChanges(tuple(name for name in wanted if name not in present), differs, conflicts)
 
 
 def _answered(right: Right, future: "Future[Any]", timeout_s: float) -> Any:
-    """What a broker answers about one topic.
+    """Returns the answer of a broker about one topic.
 
     Raises:
-        KafkaError: it does not, or the principal has not the right.
+        KafkaError: No answer in time, or the right is missing.
     """
     try:
         return future.result(timeout_s)
@@ -136,33 +143,34 @@ def _answered(right: Right, future: "Future[Any]", timeout_s: float) -> Any:
 def apply(
     config: dict[str, Any], *, prefix: str, partitions: int, replication: int, timeout_s: float = 10.0
 ) -> TopicChanges:
-    """Create what is missing, unless there is a conflict; existing topics are left as they are. Blocks.
+    """Creates the missing topics, unless a conflict exists; leaves existing topics unchanged. Blocks.
 
     Returns:
-        What was created; and what differs, which is left to an operator.
+        The created topics, and the differences left to an operator.
 
     Raises:
-        KafkaError: no broker answers, or a topic could not be made (named in the reason).
+        KafkaError: No broker answers, or a topic could not be created; the reason names the topic.
     """
-    todo = plan(config, prefix=prefix, partitions=partitions, replication=replication)
-    if todo.conflicts:
-        return replace(todo, create=())
+    changes = plan(config, prefix=prefix, partitions=partitions, replication=replication)
+    if changes.conflicts:
+        return replace(changes, create=())
     wanted = {named(topic, prefix): topic for topic in TOPICS}
     new = [
         NewTopic(name, partitions, replication, config=_config(wanted[name].config, replication))
-        for name in todo.create
+        for name in changes.create
     ]
     with clients.admin(config) as admin:
-        asked = admin.create_topics(new) if new else {}
-        wait(asked.values(), timeout_s)
-    for name, future in asked.items():
+        requests = admin.create_topics(new) if new else {}
+        wait(requests.values(), timeout_s)
+    for name, future in requests.items():
         try:
             future.result(0)
         except KafkaException as error:
+            # A second `apply` may have created the topic since the comparison.
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 if is_denial(error.args[0]):
                     raise fault(error.args[0], Right(Resource.TOPIC, name, Operation.CREATE)) from None
                 raise KafkaError(f"{name}: {error.args[0].str()}") from None
         except TimeoutError:
             raise KafkaError(f"Create on topic {name}: no answer within {timeout_s:g} s") from None
-    return todo
+    return changes

@@ -1,11 +1,21 @@
-"""Faust made durable: tables that lose nothing and double nothing, whatever is killed or paused.
+"""Durable tables on Faust: no kill and no pause of a worker loses an event or counts an event twice.
 
-Hides every internal of Faust that is replaced, one idea a file. To the agents it offers three words:
-`begin(event)`, writes (`table.put`, `app.emit`), `finish(event)`. The rule of the whole: die, do not guess; a
-supervisor starts the worker again at once, and a replay repeats identical writes. Faust 0.15.3 and aiokafka 0.14.0
-are pinned for it, and a contract test looks at each internal that is replaced.
+Problem: Faust 0.15.3 commits an offset before the effects of the event are durable, and often logs an error after which
+a worker must not continue. docs/durable-tables.md lists each case with the cure and the test of the cure.
 
-What an application owes it: a row starts with its version (8 bytes, big endian, raised only by a change); an outcome
-is a function of row and event alone; a replayed event writes its row and outputs again; all topics of the app have
-one partition count, and the input topics are not compacted.
+Approach: the modules of this folder replace those internals, one idea per module. For each event an agent takes three
+steps: `await app.begin(event)`, the writes (`table.put`, `app.emit`), `app.finish(event)`. The offset of the event is
+committed after every write of the event is acknowledged.
+
+Rule: a check that fails ends the process (`exits`); no check guesses or repairs. The supervisor restarts the worker,
+and the replay of the uncommitted events repeats identical writes.
+
+The application must keep four conditions:
+- A row starts with its version (8 bytes, big endian, signed). Only a change of the row raises the version.
+- The outcome of an event is a function of the row and the event alone.
+- A replayed event writes the row and the outputs of the event again.
+- All topics of the app have the same partition count, and the input topics are not compacted.
+
+Faust 0.15.3 and aiokafka 0.14.0 are pinned. `tests/contract/test_faust_internals.py` fails when an internal that is
+replaced here reads differently.
 """

@@ -1,4 +1,11 @@
-"""Makes the one Faust app of a table worker: configured whole, with every cure in place, from values alone."""
+"""Builds the one Faust app of a table worker, with every replacement of a Faust internal in place.
+
+All records of the worker (outputs and changelogs) go through one `Producer`. Faust commits offsets only after a flush
+of this producer (`transport.Barrier`): a single barrier covers every write of an event, on every topic.
+
+Rule: an error on the way from an event to its records ends the process at once. Faust would log the error and commit
+the offset of an event whose records are only partly written.
+"""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +30,11 @@ from services.adapters.tables.table import DurableTable
 from services.adapters.tables.transport import Transport
 
 Agent = Callable[[StreamT[bytes]], Awaitable[None]]
-Taken = Callable[[Collection[int]], Awaitable[None]]
+OnTakeover = Callable[[Collection[int]], Awaitable[None]]
 
 _MIB = 1 << 20
 FILES_PER_TABLE = 24
-"""Files that the copy of a table's partition may hold open. Six are usual; RocksDB has no limit of its own."""
+"""Upper limit of open files for the local copy of one table partition. Six are usual; RocksDB alone sets no limit."""
 
 _ROCKSDB = {
     "write_buffer_size": 4 * _MIB,
@@ -35,28 +42,30 @@ _ROCKSDB = {
     "block_cache_size": 8 * _MIB,
     "max_open_files": FILES_PER_TABLE,
 }
-"""Per partition and table; Faust's defaults (64 MiB, 3, 2 GiB) are for one big table on a machine of its own."""
+"""RocksDB options per table and partition. Faust's defaults (64 MiB, 3, 2 GiB) suit one big table on a machine of its
+own."""
 
 
-async def _nothing(_: Collection[int]) -> None:
+async def _ignore_takeover(_: Collection[int]) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a table worker needs to know.
+    """Settings of a table worker.
 
     Attributes:
-        app_id: Faust's application id: the consumer group, and the prefix of the changelogs.
+        app_id: Faust's application id: the consumer group, and the prefix of the changelogs' names.
         brokers: `host:port,…`.
-        partitions: Of every topic of the app.
-        folder: Where the local copies of the tables are kept.
-        commit_interval_s: Between two commits.
-        session_timeout_s: How long the group waits for a silent worker.
-        security: Further librdkafka settings (TLS, SASL), for the consumer.
-        standby_replicas: How many other workers keep a copy of each table partition beside the one that writes it.
-        accept_loss: Go on where a committed offset is outside the log, instead of ending the process.
-        foreign_look_s: Between two looks for a foreign writer of a changelog that this worker does not write.
+        partitions: Partition count of every topic of the app.
+        folder: Folder of the local copies of the tables.
+        commit_interval_s: Seconds between two commits.
+        session_timeout_s: Seconds until the group drops a silent worker.
+        security: librdkafka's settings for TLS and SASL; the Faust consumer gets equal credentials.
+        standby_replicas: Number of further workers that keep a copy of each table partition.
+        accept_loss: True: input records that were removed unread are reported, and the worker continues. False: the
+            process ends with `LOSS`.
+        foreign_look_s: Seconds between two checks for a foreign writer of this worker's changelogs.
         end: Ends the process.
     """
 
@@ -74,29 +83,31 @@ class Config:
 
 
 class DurableApp(faust.App):
-    """Faust's app with one producer for everything it writes."""
+    """Faust's app with one producer for every record of the worker."""
 
     def __init__(self, config: Config, producer: Producer, **options: Any) -> None:
         super().__init__(config.app_id, **options)
         self.end = config.end
         self.partitions = config.partitions
-        """Of every topic."""
+        """Partition count of every topic of the app."""
         self.kafka = {"log_level": 0, **config.security, "bootstrap.servers": config.brokers}
-        """librdkafka's settings, of clients that only look: what fails is told by their answers."""
+        """librdkafka's settings of the clients that only read. Logging is off, because their answers carry every
+        failure."""
         self.foreign_look_s = config.foreign_look_s
         self.accept_loss = config.accept_loss
         self.lost: dict[TP, str] = {}
-        """Input partitions of which records are gone unread, and which; told with `taken`, who forgets them."""
+        """Input partitions with records that were removed unread, and a sentence about each loss. The `taken` callback
+        reports the entries and clears them."""
         self.log_of_writes = producer
         self.looked_at = 0
-        """Rows that `taken` has looked at: by this the watchdog sees that it goes on."""
+        """Rows that the `taken` callback has read. The watchdog counts an increase as progress of the recovery."""
         self.input_names: tuple[str, ...] = ()
-        self.taken: Taken = _nothing
-        """Awaited with the partitions that are newly held, or have lost records, after their tables are whole and
-        before their events."""
+        self.taken: OnTakeover = _ignore_takeover
+        """Awaited between the recovery of the tables and the first event. The argument is the partitions that are newly
+        held or have lost records."""
 
     def durable_table(self, name: str) -> DurableTable:
-        """Declare a table; its changelog is `{app_id}-{name}-changelog`."""
+        """Declares a table with the changelog `{app_id}-{name}-changelog`."""
         options = dict(_ROCKSDB)
         table = self.Table(
             name,
@@ -104,55 +115,62 @@ class DurableApp(faust.App):
             value_type=bytes,
             partitions=self.conf.topic_partitions,
             options=options,
-            standby_buffer_size=1,  # a copy that waits for a thousand records is none
+            # Faust applies standby records in batches of 1,000: a standby would be that far behind at a takeover.
+            standby_buffer_size=1,
         )
         return cast("DurableTable", table)
 
     def read(self, agents: Mapping[str, Agent]) -> None:
-        """Bind one agent to each input topic; call once, before the start."""
+        """Binds one agent to each input topic. Call once, before the start."""
         self.input_names = tuple(agents)
         for name, fun in agents.items():
+            # `acks=False` turns Faust's own bookkeeping of acknowledgements off: `DurableConsumer` alone decides which
+            # offsets are committed.
             topic = self.topic(
                 name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
             )
             self.agent(topic, name=f"reads {name}")(fun)
 
     async def begin(self, event: EventT[bytes]) -> bool:
-        """Whether this event is to be processed now; see `DurableConsumer.begin`."""
+        """Returns True if the agent must process this event now; see `DurableConsumer.begin`."""
         return await self._reader.begin(event)
 
     @contextmanager
     def deciding(self, event: EventT[bytes]) -> Iterator[None]:
-        """Around the decision on one event: what it raises is a bug, and ends the process before Faust can skip it."""
+        """Ends the process when the decision on an event raises.
+
+        Faust would log the exception and commit past the event. The last line names the type and the place of the
+        exception only, because the text of the exception may quote the record.
+        """
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - the text may quote the record, so only kind and place are told
+        except Exception as error:  # noqa: BLE001 - every exception of a decision is a bug
             message = event.message
             steps = [f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
             place = f"{message.topic}[{message.partition}] offset {message.offset}"
             self.end(WorkerExit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
 
     def finish(self, event: EventT[bytes]) -> None:
-        """Everything this event causes was sent."""
+        """Marks an event as finished; call after every record of the event was given to the producer."""
         self._reader.finish(event)
 
     def has_rows(self, partition: int) -> bool:
-        """Whether any table holds a row of a partition."""
+        """True if any table holds a row of the partition."""
         tables = cast("Iterable[DurableTable]", self.tables.values())
         return any(next(table.rows(partition), None) is not None for table in tables)
 
     def lag(self, now_us: int) -> Mapping[TP, tuple[int, float]]:
-        """See `DurableConsumer.lag`; empty before the start."""
+        """Returns the lag of each held input partition as `DurableConsumer.lag` does; empty before the start."""
         return self._reader.lag(now_us) if self._consumer is not None else {}
 
     @property
     def recovering(self) -> int:
-        """Records of changelogs still to be read before the events go on."""
+        """The number of changelog records to be read before the agents continue; 0 outside a recovery."""
         tables = cast("DurableTables", self.tables)
         return tables.recovery.active_remaining_total() if self.in_recovery else 0
 
     def committed(self, event: EventT[bytes]) -> int:
-        """The greatest offset of the event's partition that is known to be committed; -1 for none."""
+        """Returns the greatest offset of the event's partition known to be committed; -1 for none."""
         return self._reader.committed(event.message.tp)
 
     @property
@@ -160,16 +178,25 @@ class DurableApp(faust.App):
         return cast("DurableConsumer", self.consumer)
 
     def emit(self, topic: str, message: Message) -> None:
-        """Send one output; durable once the next barrier is passed."""
+        """Sends one output record, durable after the next barrier. A failed delivery report ends the process."""
 
         def report(result: Ack | KafkaError) -> None:
             if isinstance(result, KafkaError):
                 self.end(WorkerExit.UNDELIVERED, f"{topic}: {result.reason}")
 
-        self.hand_over(topic, message, report)
+        self.send_record(topic, message, report)
 
-    def hand_over(self, topic: str, message: Message, on_report: OnReport, partition: int | None = None) -> None:
-        """Send one record; what cannot be taken ends the process, since half of an event's writes may be out."""
+    def send_record(self, topic: str, message: Message, on_report: OnReport, partition: int | None = None) -> None:
+        """Sends one record. A record that the producer does not take ends the process.
+
+        Earlier records of the same event may be on their way already, so continuing would leave the event half written.
+
+        Args:
+            topic: Full name.
+            message: The record.
+            on_report: Called on the event loop with the delivery report.
+            partition: The target partition; None: the partitioner chooses by the key.
+        """
         try:
             self.log_of_writes.send(topic, message, on_report, partition)
         except QueueFull:
@@ -185,7 +212,7 @@ class DurableApp(faust.App):
 
 
 def create_app(config: Config, producer: Producer) -> DurableApp:
-    """Make the app. Call inside the loop that will run it."""
+    """Creates the app and the folder of the local copies. Call inside the event loop that will run the app."""
     config.folder.mkdir(parents=True, exist_ok=True)
     quieten()
     return DurableApp(
@@ -195,6 +222,7 @@ def create_app(config: Config, producer: Producer) -> DurableApp:
         broker_credentials=credentials(config.security),
         store="rocksdb://",
         datadir=config.folder,
+        # Faust imports no modules of its own accord, serves no HTTP and creates no topics.
         autodiscover=False,
         web_enabled=False,
         topic_partitions=config.partitions,

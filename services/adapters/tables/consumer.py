@@ -1,9 +1,20 @@
-"""Offsets that come from the agents, and a fence in front of them.
+"""Commits the offsets of finished events only, and ends the process at an event that does not follow the last one.
 
-Faust commits what its acknowledgement bookkeeping believes: a hole in what was read counts as compaction and is
-committed past (faust/transport/consumer.py, `_add_gap`, `_new_offset`). Here an offset is committed only after the
-agent finished it, and an event that does not follow the one before it in its partition ends the process.
-The input topics therefore switch Faust's acknowledgements off (`acks=False`).
+Problem: Faust commits by its own bookkeeping of acknowledgements. A gap in the records that Faust read counts as
+compaction, and Faust commits past the gap (faust/transport/consumer.py, `_add_gap`, `_new_offset`). A record that was
+lost inside the process is then lost for good.
+
+Approach: the input topics turn Faust's bookkeeping off (`acks=False`). For each input partition this consumer keeps two
+offsets, `expected` and `_finished`:
+- `begin` accepts an event only at `expected`. An older event is skipped. At a newer event a second reader is asked
+  for the log in between (`log_gap`); the event is accepted only if the log has no record in between.
+- `finish` raises both offsets. Faust's commit asks `_new_offset`, and gets `_finished`, after the commit barrier.
+
+Positions: only the end of a recovery sets the position of an input partition (`seek_events`). Faust also seeks from a
+fetch that finds the flow stopped; `perform_seek` is therefore empty.
+
+Threads: the client of aiokafka runs in a thread of its own (`PromptThread`). Everything else runs on the event loop, so
+an attribute of the client may vanish between two statements. Such a case is read as "no information".
 """
 
 import asyncio
@@ -28,105 +39,125 @@ from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.log_gap import first_from
 
 _FETCH_WAIT_MS = 100
-"""Faust lets a fetch wait 1.5 s at the broker, and whatever is asked of that broker meanwhile (the offsets of a
-recovery, three times) stands in line behind it: seconds of each start on a quiet topic."""
+"""Longest wait of one fetch at the broker. Faust's value is 1.5 s, and every request to the same broker waits behind
+the fetch. A recovery asks for offsets three times, so each start on a quiet topic would take seconds longer."""
 
-_ASK_S = 5.0
-_AGAIN_S = 0.3
-_PATIENCE_S = 30.0
-"""Longer than a step of a recovery may take: that is ended first, and says which."""
+_SPANS_ATTEMPT_S = 5.0
+_RETRY_PAUSE_S = 0.3
+_SPANS_TIMEOUT_S = 30.0
+"""Longer than Faust's time limit for one step of a recovery (20 s with the default session time-out). The step is ended
+first, and its message is more precise."""
 
 
 class PromptThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread with a consumer that asks as all of ours do.
+    """Faust's consumer thread, with a client that keeps the rules of every reader of this project.
 
-    It waits at the broker no longer than a recovery may wait behind it, and reads only what was committed. aiokafka has
-    no setting against creating the topics whose metadata it asks for (aiokafka/client.py, `_metadata_update`).
+    The client creates no topics, reads committed records only, and waits at the broker for at most `_FETCH_WAIT_MS`.
+    aiokafka has no setting for the first rule (aiokafka/client.py, `_metadata_update`), and Faust has none for the
+    rest.
     """
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        aiokafka.client.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)  # as a class there
+        # Replaces the class in the module of aiokafka's client, so every aiokafka consumer of this process is affected.
+        # Without the argument the request asks the broker to create missing topics.
+        aiokafka.client.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)
         consumer = super()._create_worker_consumer(transport)
+        # aiokafka reads both attributes when the consumer starts, which happens after this method.
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
         return consumer
 
 
 class DurableConsumer(driver.Consumer):
-    """Faust's consumer with offsets and positions of its own."""
+    """Faust's consumer, with offsets and positions of its own."""
 
     app: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.expected: dict[TP, int] = {}
-        """The next offset of each input partition that an agent may begin; empty until recovery ended."""
+        """The offset at which `begin` accepts the next event of each input partition. Empty until a recovery has
+        ended."""
         self.ends: dict[TP, int] = {}
-        """Where each input partition ended when recovery ended: nothing is known of its end before the first fetch."""
+        """The end of each input partition at the end of the recovery. aiokafka does not know an end before the first
+        fetch."""
         self.moved_at: dict[TP, float] = {}
-        """When each last moved, monotonic."""
-        self._since_us: dict[TP, int] = {}
-        """Since when each input partition may have something waiting, microseconds UTC."""
-        self._accepted: dict[TP, int] = {}
-        """Where partitions go on that have lost records; to be committed once their keys were asked about."""
+        """Time of the last progress of each input partition, monotonic seconds."""
+        self._waiting_since_us: dict[TP, int] = {}
+        """Since when the first unfinished record of each input partition may be waiting at the earliest, microseconds
+        UTC."""
+        self._starts_after_loss: dict[TP, int] = {}
+        """Start offsets of partitions that lost records. Committed only after the keys of the partition were asked
+        about."""
         self._finished: dict[TP, int] = {}
+        """The offset to commit next for each input partition: one behind the last finished event."""
         self._committed: dict[TP, int] = {}
-        self._ends: kafka_offsets.OffsetReader | None = None
-        self._beginning = threading.Lock()
+        """The last offset of each input partition that the broker accepted in a commit."""
+        self._offset_reader: kafka_offsets.OffsetReader | None = None
+        self._offset_reader_lock = threading.Lock()
 
     def _new_consumer_thread(self) -> PromptThread:
         return PromptThread(self, loop=self.loop, beacon=self.beacon)
 
     def committed(self, tp: TP) -> int:
-        """The greatest offset of an assigned input partition that is known to be committed; -1 for none."""
+        """Returns the greatest offset of an assigned input partition known to be committed; -1 for none."""
         return self._committed.get(tp, 0) - 1
 
     def note_idle(self, at_us: int) -> None:
-        """Remember which input partitions have nothing that waits; once a second."""
-        self._since_us.update({tp: at_us for tp, records in self._waiting().items() if records == 0})
+        """Records the input partitions without a waiting record; called once a second by the watchdog."""
+        self._waiting_since_us.update({tp: at_us for tp, records in self._unfinished().items() if records == 0})
 
     def lag(self, at_us: int) -> dict[TP, tuple[int, float]]:
-        """Records not finished yet of each held input partition, and for how many seconds at most the first waits.
+        """Returns the unfinished records of each held input partition, and the age of the oldest in seconds at most.
 
-        That is since the last finished record was appended, or since nothing was seen to wait.
+        The age counts from the append time of the last finished record, or from the last time without a waiting record.
         """
         return {
-            tp: (records, 0.0 if records == 0 else max(0, at_us - self._since_us.get(tp, at_us)) / 1e6)
-            for tp, records in self._waiting().items()
+            tp: (records, 0.0 if records == 0 else max(0, at_us - self._waiting_since_us.get(tp, at_us)) / 1e6)
+            for tp, records in self._unfinished().items()
         }
 
     def end(self, tp: TP) -> int:
-        """Where an input partition ends, as far as is known: the next offset to be appended."""
+        """Returns the end of an input partition (the next offset to be appended), as far as known."""
         client, known = self._thread._consumer, self.ends.get(tp, 0)
         try:
             return max(known, client.highwater(tp) or 0) if client is not None else known
         except (AssertionError, AttributeError):
-            return known  # another thread has taken it away just now
+            return known  # the consumer thread has just dropped the partition, or the client
 
-    def _waiting(self) -> dict[TP, int]:
-        """Records not finished yet of each held input partition."""
+    def _unfinished(self) -> dict[TP, int]:
+        """Returns the number of unfinished records of each held input partition."""
         return {tp: max(0, self.end(tp) - expected) for tp, expected in list(self.expected.items())}
 
-    def forget(self) -> None:
-        """Partitions are shared out anew: what was read of them is no longer ours to go on with, or to commit."""
+    def forget_positions(self) -> None:
+        """Drops the positions of all input partitions at a rebalance.
+
+        A partition may be lost and come back with an offset committed by a second worker in between. An offset from
+        before the rebalance must neither continue nor be committed.
+        """
         self.expected = {}
         self._finished.clear()
 
-    def losses_were_told(self) -> None:
-        """The keys of partitions that lost records were asked about: commit where they go on from."""
-        self._finished.update({tp: at for tp, at in self._accepted.items() if tp not in self._finished})
-        self._accepted.clear()
+    def commit_accepted_losses(self) -> None:
+        """Commits the start offsets of partitions with lost records; call after the keys were asked about.
+
+        A crash before this call finds the loss again, because the old offset is still committed.
+        """
+        self._finished.update({tp: at for tp, at in self._starts_after_loss.items() if tp not in self._finished})
+        self._starts_after_loss.clear()
 
     async def begin(self, event: EventT[bytes]) -> bool:
-        """Wait for room in the producer's queue, then say whether this event is to be processed now.
+        """Waits for room in the producer's queue, then returns True if the agent must process this event now.
 
         Returns:
-            False: it is done already, or was read before a rebalance; skip it without `finish`.
+            False: the event is finished already, or was read before a rebalance. Skip the event, without `finish`.
         """
         await self.app.log_of_writes.room()
         message = event.message
         expected = self.expected.get(message.tp)
         if (
+            # Compared after the wait, because a rebalance may have begun meanwhile. Faust's queues may still hold
+            # events of an earlier generation of the group.
             expected is None
             or self.app.rebalancing
             or message.generation_id != self.app.consumer_generation_id
@@ -134,11 +165,14 @@ class DurableConsumer(driver.Consumer):
         ):
             return False
         if message.offset > expected:
-            return await self._passes_over(message.tp, expected, message.offset)
+            return await self._is_next_in_log(message.tp, expected, message.offset)
         return True
 
-    async def _passes_over(self, tp: TP, expected: int, got: int) -> bool:
-        """Whether an event that does not follow the one before it is to be processed: the log has nothing between."""
+    async def _is_next_in_log(self, tp: TP, expected: int, got: int) -> bool:
+        """Returns True if the log has no record between the expected offset and the event; otherwise ends the process.
+
+        Returns False if a rebalance began during the question.
+        """
         rebalances = self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
@@ -146,6 +180,7 @@ class DurableConsumer(driver.Consumer):
             first, why = None, f" ({fault(error.args[0], *to_read(tp.topic)).reason})"
         else:
             why = ""
+        # The answer concerns a position that no longer counts.
         if self.app.rebalancing_count != rebalances:
             return False
         if first is None or not first.is_record or first.offset != got:
@@ -154,73 +189,90 @@ class DurableConsumer(driver.Consumer):
         return True
 
     async def highwaters(self, *partitions: TP) -> dict[TP, int]:
-        """Returns where partitions end: the next offset to be written, whatever can be read of them.
+        """Returns the end of each partition: the next offset to be written, also behind an open transaction.
 
-        aiokafka would say where reading ends, before the first open transaction: our own writes may stand behind that.
+        aiokafka returns the end of the readable part instead, before the first open transaction. Our own changelog
+        writes may stand behind that point, and the check for foreign writers compares their offsets with this end.
 
         Raises:
-            TimeoutError: no answer in time.
+            TimeoutError: No answer within 30 s.
         """
         found = await self.spans(partitions)
         return {tp: found[tp.topic, tp.partition].end for tp in partitions}
 
     async def spans(self, partitions: Iterable[TP]) -> dict[kafka_offsets.PartitionId, kafka_offsets.OffsetSpan]:
-        """Returns the offsets of partitions; raises as `highwaters`."""
+        """Returns the offset spans of partitions, and repeats the question while no broker answers.
+
+        Raises:
+            TimeoutError: No answer within 30 s.
+        """
         places = [(tp.topic, tp.partition) for tp in partitions]
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_SPANS_TIMEOUT_S):
             while True:
                 try:
                     return await asyncio.to_thread(self._spans, places)
                 except AccessDenied as error:
                     self.app.end(WorkerExit.DENIED, error.reason)
                 except KafkaError:
-                    pass
-                await asyncio.sleep(_AGAIN_S)
+                    pass  # an outage or an election: repeated until the time limit
+                await asyncio.sleep(_RETRY_PAUSE_S)
 
     def _spans(
         self, places: list[kafka_offsets.PartitionId]
     ) -> dict[kafka_offsets.PartitionId, kafka_offsets.OffsetSpan]:
-        with self._beginning:
-            if self._ends is None and places:
-                self._ends = kafka_offsets.OffsetReader(self.app.kafka, places[0][0])
-        return self._ends.spans(places, _ASK_S) if self._ends else {}
+        # Calls may overlap (a cancelled call leaves its thread running), and each would make a reader of its own.
+        with self._offset_reader_lock:
+            if self._offset_reader is None and places:
+                self._offset_reader = kafka_offsets.OffsetReader(self.app.kafka, places[0][0])
+        return self._offset_reader.spans(places, _SPANS_ATTEMPT_S) if self._offset_reader else {}
 
     def has_read_to(self, tp: TP, end: int) -> bool:
-        """True if aiokafka has nothing left to fetch before an offset; what it fetched may still wait for its agent."""
+        """True if aiokafka has fetched every record before an offset; the records may still wait for their agent."""
         try:
             client: Any = self._thread._consumer
             state = client._subscription.subscription.assignment.state_value(tp)
             return bool(state.has_valid_position and state.position >= end)
         except (AssertionError, AttributeError, KeyError):
-            return False  # another thread has taken it away just now
+            return False  # the consumer thread has just dropped the partition, or the client
 
-    async def pass_over_end(self, tp: TP, end: int) -> bool:
-        """Whether a partition has nothing left to read before its end; where reading ends then counts as reached."""
+    async def skip_marks_at_end(self, tp: TP, end: int) -> bool:
+        """True if the log has no record from the expected offset to the end; the end then counts as read.
+
+        Marks of transactions at the end of a partition are not records, so no event raises `expected` over the marks.
+        """
         expected, rebalances = self.expected.get(tp, end), self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
         except KafkaException:
             return False
         if self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected:
-            return True  # it has moved meanwhile
+            return True  # the partition has moved during the question, so the partition does not stand still
         if not first.is_record:
             self.expected[tp] = self._finished[tp] = max(expected, first.offset)
         return not first.is_record
 
     def finish(self, event: EventT[bytes]) -> None:
-        """Everything this event causes was sent: its offset may be committed after the next barrier."""
+        """Marks an event as finished: its offset may be committed after the next barrier."""
         message = event.message
+        # After a rebalance `expected` is empty or has another value; the owner of the partition then reads the event
+        # again.
         if self.expected.get(message.tp) == message.offset:
             self.expected[message.tp] = self._finished[message.tp] = message.offset + 1
             self.moved_at[message.tp] = time.monotonic()
-            self._since_us[message.tp] = max(round(message.timestamp * 1_000_000), self._since_us.get(message.tp, 0))
+            self._waiting_since_us[message.tp] = max(
+                round(message.timestamp * 1_000_000), self._waiting_since_us.get(message.tp, 0)
+            )
 
     async def seek_events(self) -> None:
-        """Put every assigned input partition at its committed offset, the earliest one where nothing was committed."""
+        """Sets every assigned input partition to its committed offset, or to its first offset where none is committed.
+
+        Reports lost records: a committed offset outside the log, or a group without offsets although the tables have
+        rows and the log no longer begins at 0.
+        """
         self.expected.clear()
         self._finished.clear()
         self._committed.clear()
-        self._accepted.clear()
+        self._starts_after_loss.clear()
         partitions = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         if not partitions:
             return
@@ -231,30 +283,35 @@ class DurableConsumer(driver.Consumer):
         for tp in partitions:
             at = committed[tp]
             if at is None and first[tp] > 0 and self.app.has_rows(tp.partition):
-                self._report_loss(tp, None, first[tp], end[tp])  # Kafka forgets the offsets of a group that is away
-                self._accepted[tp] = first[tp]
+                # Kafka deletes the offsets of a group without members after a while (offsets.retention.minutes).
+                self._report_loss(tp, None, first[tp], end[tp])
+                self._starts_after_loss[tp] = first[tp]
             elif at is not None and not first[tp] <= at <= end[tp]:
                 self._report_loss(tp, at, first[tp], end[tp])
-                # From the front, also where the log is shorter than what was committed: what stands there may be new.
-                self._accepted[tp], committed[tp], at = first[tp], None, None
+                # From the first offset, also if the log ends before the committed offset: a topic that was made anew
+                # holds records that no worker has read.
+                self._starts_after_loss[tp], committed[tp], at = first[tp], None, None
             start[tp] = first[tp] if at is None else at
+        # The positions first, `expected` last: until then `begin` skips every event.
         await self.seek_wait(start)
         self._committed_offset.update(committed)
         self._committed = {tp: at for tp, at in committed.items() if at is not None}
         self.moved_at = dict.fromkeys(start, time.monotonic())
-        self._since_us = {}
+        self._waiting_since_us = {}
         self.ends = dict(end)
         self.expected = start
 
     def _report_loss(self, tp: TP, at: int | None, first: int, end: int) -> None:
+        """Ends the process, or notes the loss for the `taken` callback if losses are accepted."""
         lost = f"the log ends at {end}" if at is not None and at > end else f"records {at or 0} to {first - 1} are gone"
-        stood = f"committed offset {at} is outside the log" if at is not None else "no offset is committed any more"
-        told = f"{tp.topic}[{tp.partition}]: {stood} ({first} to {end}): {lost}"
+        position = f"committed offset {at} is outside the log" if at is not None else "no offset is committed any more"
+        sentence = f"{tp.topic}[{tp.partition}]: {position} ({first} to {end}): {lost}"
         if not self.app.accept_loss:
-            self.app.end(WorkerExit.LOSS, f"{told}; --accept-loss goes on, and asks Genesys about every key")
-        self.app.lost[tp] = told
+            self.app.end(WorkerExit.LOSS, f"{sentence}; --accept-loss goes on, and asks Genesys about every key")
+        self.app.lost[tp] = sentence
 
     async def _ask_committed(self, partitions: Iterable[TP]) -> Mapping[TP, int | None]:
+        # The client belongs to the consumer thread, so the question must run there.
         consumer = self._thread._ensure_consumer()
 
         async def ask() -> dict[TP, int | None]:
@@ -263,7 +320,7 @@ class DurableConsumer(driver.Consumer):
         found: Mapping[TP, int | None] = await self._thread.call_thread(ask)
         return found
 
-    # What Faust asks for when it commits.
+    # Called by Faust's commit.
 
     def _new_offset(self, tp: TP) -> int | None:
         return self._finished.get(tp)
@@ -272,27 +329,28 @@ class DurableConsumer(driver.Consumer):
         return [tp for tp in self._finished if topics is None or tp in topics or tp.topic in topics]
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        # Faust notes an offset as committed also when the broker refused it.
-        done = await super()._commit(offsets)
-        if done:
+        # Faust records an offset as committed even if the broker refused the commit.
+        committed = await super()._commit(offsets)
+        if committed:
             self._committed.update(offsets)
-        return done
+        return committed
 
-    # What Faust does to positions.
+    # Called by Faust to move positions or to fetch.
 
     async def perform_seek(self) -> None:
-        """Do nothing: only the end of a recovery places the input partitions (`seek_events`).
+        """Does nothing: only the end of a recovery sets positions (`seek_events`).
 
-        Faust calls it also from a fetch that finds the flow stopped; that one runs beside the recovery and would move
-        the partitions under it.
+        Faust also calls this method from a fetch that finds the flow stopped. That fetch runs beside the recovery and
+        would move the partitions during the recovery.
         """
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's own signature
-        # A copy: Faust hands its living set to another thread, and aiokafka takes an emptied one for "all partitions".
+        # A copy: Faust passes its own set to the consumer thread and changes the set meanwhile. An empty set means "all
+        # partitions" to aiokafka, so an empty set is answered here.
         wanted = set(active_partitions or ())
         try:
             return await super()._getmany(wanted, timeout) if wanted else {}
-        except DENIALS as error:  # Faust would write a traceback and crash
+        except DENIALS as error:  # Faust would log a traceback and crash without naming the right
             self.app.end(WorkerExit.DENIED, refusal(error))
 
     @Service.task

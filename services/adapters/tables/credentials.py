@@ -1,6 +1,7 @@
-"""Faust's credentials from librdkafka's settings, so that an operator describes the cluster once.
+"""Translates librdkafka's security settings into Faust's credentials: an operator describes the cluster once.
 
-Rule: a setting that this consumer would not obey is refused at start; it would connect in another way than asked.
+Faust's consumer is aiokafka, not librdkafka, and supports fewer settings. Rule: an unsupported security setting is
+refused at the start. An ignored setting would open a connection that is less secure than the operator asked for.
 """
 
 import ssl
@@ -22,19 +23,19 @@ _MECHANISMS: Final = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
 
 
 def credentials(config: Mapping[str, str]) -> CredentialsT | None:
-    """What Faust's consumer connects with; None for a plain connection.
+    """Returns the credentials of Faust's consumer; None for a connection without TLS and SASL.
 
     Args:
-        config: librdkafka's settings; those that say nothing of security are ignored.
+        config: librdkafka's settings; settings that do not concern security are ignored.
 
     Raises:
-        Unusable: a security setting that the consumer does not know.
+        Unusable: A security setting is not supported by the consumer, or a file of TLS cannot be read.
     """
-    strange = sorted(
+    unknown = sorted(
         name for name in config if name.startswith(("ssl.", "sasl.", "security.")) and name not in _UNDERSTOOD
     )
-    if strange:
-        raise Unusable("\n".join(f"KAFKA_CONFIG: {name}: the ledger's consumer does not know it" for name in strange))
+    if unknown:
+        raise Unusable("\n".join(f"KAFKA_CONFIG: {name}: the ledger's consumer does not know it" for name in unknown))
     match config.get("security.protocol", "plaintext").lower():
         case "plaintext":
             return None

@@ -1,4 +1,4 @@
-"""Names the right that is missing when aiokafka raises that the cluster refuses one."""
+"""Translates aiokafka's authorization errors into a sentence that names the missing right."""
 
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
@@ -6,14 +6,15 @@ from schemas.rights import Operation, Resource, Right
 from services.adapters.kafka.producer import not_allowed
 
 DENIALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
-"""What a table worker's consumer raises for want of a right; both carry the name of what they were refused."""
+"""Errors of a table worker's consumer for a missing right. The first argument of each is the refused name, or a set of
+refused names."""
 
 
 def refusal(error: BaseException | None) -> str:
-    """The sentence with right and remedy; empty text where the error is none of `DENIALS`."""
+    """Returns the sentence with the missing right and the remedy; an empty text for an error outside `DENIALS`."""
     if not isinstance(error, DENIALS):
         return ""
     resource = Resource.GROUP if isinstance(error, GroupAuthorizationFailedError) else Resource.TOPIC
-    told = error.args[0] if error.args else ""
-    names = [told] if isinstance(told, str) else sorted(map(str, told))
+    refused = error.args[0] if error.args else ""
+    names = [refused] if isinstance(refused, str) else sorted(map(str, refused))
     return not_allowed(", ".join(str(Right(resource, name, Operation.READ)) for name in names))

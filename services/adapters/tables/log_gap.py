@@ -1,6 +1,10 @@
-"""Whether the log itself has nothing between two offsets: the mark of a transaction, or what compaction removed.
+"""Asks the log itself for the next record after an offset, with a second reader beside Faust's.
 
-Rule: a hole in what Faust read is believed only where another reader of the same log finds it too.
+Problem: offsets of a partition may have gaps. The mark at the end of a transaction takes an offset and is not a record;
+aborted records and compacted records leave gaps too. A gap may also be a bug: records that Faust dropped. Faust's data
+cannot tell the two apart.
+
+Rule: a gap in the records from Faust is legitimate only if an independent librdkafka reader finds the same gap.
 """
 
 from collections.abc import Mapping
@@ -14,16 +18,16 @@ from faust.types import TP
 from schemas.topics import looks_group
 from services.adapters.kafka import clients, offsets
 
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What stands next in a partition.
+    """The position after a gap.
 
     Attributes:
-        offset: Of the next record, or where reading ends.
-        is_record: False: there is none before `offset`, and behind it nothing can be read yet.
+        offset: The offset of the next record, or the offset at which reading ends.
+        is_record: False: `offset` is the end of the readable part, with no record before.
     """
 
     offset: int
@@ -31,16 +35,18 @@ class Next:
 
 
 def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
-    """Finds the first record of a partition at or after an offset. Blocks.
+    """Returns the first record of a partition at or after an offset, or the end of the readable part. Blocks.
 
     Args:
         kafka: librdkafka's settings.
         tp: The partition.
-        offset: Inside the log.
+        offset: The first offset to look at; inside the log.
 
     Raises:
-        KafkaException: nobody says.
+        KafkaException: No broker answers within 10 s, or the broker refuses.
     """
+    # With `earliest`, an offset outside the log would silently become the beginning; with `error` the broker's answer
+    # is an error.
     consumer = clients.consumer(
         dict(kafka),
         group_id=looks_group(tp.topic),
@@ -49,7 +55,8 @@ def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
     )
     try:
         consumer.assign([TopicPartition(tp.topic, tp.partition, offset)])
-        found = consumer.poll(_PATIENCE_S)
+        # One poll returns the next record or the end of the partition, in the order of the log.
+        found = consumer.poll(_TIMEOUT_S)
         if found is None:
             raise KafkaException(Code(Code._TIMED_OUT))
         error = found.error()

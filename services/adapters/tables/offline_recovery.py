@@ -1,7 +1,9 @@
-"""Brings the local copies of tables up to date without being of the group: no partition changes hands for it.
+"""Brings the local copies of the tables up to date without joining the consumer group.
 
-Rule: what is read counts as read exactly as in a recovery (`DurableStore`), so a later start reads on from there, and a
-copy that is ahead of its changelog is told.
+`lifecycle ledger --recover-only` runs this reading. No partition moves meanwhile.
+
+Rule: a record is applied by the code of a normal recovery (`DurableStore`), and the copy's position is stored with the
+rows. The next start continues at this position. A copy ahead of its changelog ends the process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +20,14 @@ from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.table import DurableTable
 
 _BATCH: Final = 2_000
-_LOOK_S: Final = 0.2
-_PATIENCE_S: Final = 30.0
-_TELL_EVERY: Final = 100_000
+_POLL_S: Final = 0.2
+_TIMEOUT_S: Final = 30.0
+_LOG_EVERY: Final = 100_000
+"""Offsets between two progress lines of one changelog partition."""
 
 
 class _Message(NamedTuple):
-    """As much of Faust's as a store looks at."""
+    """The fields of Faust's message for a store."""
 
     tp: TP
     topic: str
@@ -35,20 +38,22 @@ class _Message(NamedTuple):
 
 
 class _Event(NamedTuple):
+    """The field of Faust's event for a store."""
+
     message: _Message
 
 
 def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
-    """Read every changelog from where each copy stands to its end. Blocks.
+    """Reads every changelog from the position of the local copy to the end of the changelog. Blocks.
 
     Args:
-        tables: Of one app, which must not run.
+        tables: Tables of one app. The app must not run: RocksDB locks the folder of each copy.
         kafka: librdkafka's settings.
-        partitions: How many each changelog has.
-        log: Told the progress.
+        partitions: Partition count of each changelog.
+        log: Gets a line per finished partition, and one per 100,000 offsets.
 
     Raises:
-        KafkaError: no broker answers, or records do not come.
+        KafkaError: No broker answers, or no records arrive for 30 s.
     """
     consumer = clients.consumer(
         dict(kafka),
@@ -57,57 +62,62 @@ def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: i
         enable_partition_eof=True,
     )
     try:
-        with offsets.OffsetReader(kafka, tables[0].changelog(0).topic) as asker:
+        with offsets.OffsetReader(kafka, tables[0].changelog(0).topic) as offset_reader:
             for table in tables:
                 for partition in range(partitions):
-                    _read(consumer, asker, table, partition, log)
+                    _read(consumer, offset_reader, table, partition, log)
     except KafkaException as error:
         raise fault(error.args[0], *to_read(tables[0].changelog(0).topic)) from None
     finally:
         consumer.close()
 
 
-def _read(consumer: Consumer, asker: offsets.OffsetReader, table: DurableTable, partition: int, log: Logger) -> None:
+def _read(
+    consumer: Consumer, offset_reader: offsets.OffsetReader, table: DurableTable, partition: int, log: Logger
+) -> None:
     tp = table.changelog(partition)
     place = (tp.topic, partition)
-    span = asker.settled([place], _PATIENCE_S)[place]
+    span = offset_reader.settled([place], _TIMEOUT_S)[place]
     end, held = span.end, table.store.persisted_offset(tp)
+    # The persisted offset is the last record applied; reading continues behind.
     start = span.first if held is None else max(span.first, held + 1)
+    # A changelog that was made anew, or lost its end, must not pass for the old one: the copy may be all that is left.
     if start > end:
         table.app.end(
             WorkerExit.CHANGELOG_BEHIND, f"{tp.topic}[{partition}]: the local copy has read to {held}, it ends at {end}"
         )
     consumer.assign([TopicPartition(tp.topic, partition, start)])
-    at, patience_s = start, _PATIENCE_S
-    while at < end:
-        found = consumer.consume(_BATCH, timeout=_LOOK_S)
-        patience_s = _PATIENCE_S if found else patience_s - _LOOK_S
-        if patience_s <= 0:
+    position, left_s = start, _TIMEOUT_S
+    while position < end:
+        messages = consumer.consume(_BATCH, timeout=_POLL_S)
+        left_s = _TIMEOUT_S if messages else left_s - _POLL_S
+        if left_s <= 0:
             raise KafkaError("_TIMED_OUT")
-        if not found:
+        if not messages:
             continue
-        # The end of the partition before this one may still come; any other error is of the whole client.
-        of_this = [
-            message for message in found if (message.topic(), message.partition()) == place or _is_broken(message)
+        # The client may still deliver messages of the partition read before, for example its end; those are dropped. An
+        # error of a message concerns the whole client, whatever partition the message names.
+        relevant = [
+            message for message in messages if (message.topic(), message.partition()) == place or _is_error(message)
         ]
-        batch = [_event(tp, message) for message in of_this if not _is_end(tp, message)]
+        batch = [_event(tp, message) for message in relevant if not _is_end(tp, message)]
         table.store.apply_changelog_batch(cast("Any", batch), None, None)
-        told, at = at, max((_behind(message) for message in of_this), default=at)
-        if at // _TELL_EVERY > told // _TELL_EVERY:
-            log.info("recovering", table=table.name, partition=partition, offset=at, end=end)
+        previous, position = position, max((_next_position(message) for message in relevant), default=position)
+        if position // _LOG_EVERY > previous // _LOG_EVERY:
+            log.info("recovering", table=table.name, partition=partition, offset=position, end=end)
     log.info("recovered", table=table.name, partition=partition, records=end - start, end=end)
 
 
-def _is_broken(message: Any) -> bool:
+def _is_error(message: Any) -> bool:
     error = message.error()
     return error is not None and error.code() != offsets.END
 
 
 def _is_end(tp: TP, message: Any) -> bool:
-    """True if Kafka says that a partition ends here.
+    """True if the message marks the end of the partition.
 
     Raises:
-        KafkaError: it says something else instead of a record.
+        KafkaError: The message carries an error other than the end.
     """
     error = message.error()
     if error is not None and error.code() != offsets.END:
@@ -115,8 +125,11 @@ def _is_end(tp: TP, message: Any) -> bool:
     return error is not None
 
 
-def _behind(message: Any) -> int:
-    """Where reading goes on after a record, or ends: also behind marks of transactions, which are no records."""
+def _next_position(message: Any) -> int:
+    """Returns the next offset to read after a message.
+
+    The end-of-partition message has the offset of the end, behind any marks of transactions.
+    """
     return int(message.offset()) + (message.error() is None)
 
 

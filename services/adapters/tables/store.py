@@ -1,8 +1,15 @@
-"""The local copy of a table, in RocksDB: of two rows of one key the newer version wins.
+"""Keeps the local copy of a table in RocksDB; of two rows of a key the newer version wins.
 
-Faust keeps the row that was written last (faust/stores/rocksdb.py, `apply_changelog_batch`), so a paused worker that
-wakes up turns time back for whoever recovers after it. A row starts with its version; an older one in the changelog
-is passed over and remembered as stale, for the table to write the newer row again (`repair`).
+Problem: a paused worker may wake up after its partition moved, and write an old row behind a newer one in the
+changelog. Faust keeps the last row of the changelog (faust/stores/rocksdb.py, `apply_changelog_batch`), so every later
+recovery would turn back time.
+
+Approach: a row starts with its version. A changelog record with a smaller version is passed over, and its key is
+recorded as stale. At the end of the recovery the table writes the newer row again (`DurableTable`), because compaction
+would otherwise keep only the old row.
+
+Invariant: while a partition has a stale key, its persisted offset does not advance. A repair that is cut short is found
+again by the next recovery from the same disk.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,12 +27,12 @@ Place = tuple[int, bytes]
 
 
 def version(row: bytes | None) -> int:
-    """The version a packed row starts with; below every version for no row."""
+    """Returns the version at the start of a packed row; for no row a value below every version."""
     return -(2**63) if row is None else int.from_bytes(row[:8], "big", signed=True)
 
 
 def _lacks_files(error: Exception) -> bool:
-    """True if the process may open no further file; RocksDB says so in words alone."""
+    """True if the process may open no further file. RocksDB reports this case by the text of the error only."""
     return "Too many open files" in str(error)
 
 
@@ -37,67 +44,79 @@ class DurableStore(rocksdb.Store):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stale: set[Place] = set()
-        """Keys whose last record in the changelog is older than their row."""
+        """Keys with a last changelog record that is older than the row of the local copy."""
 
     def row(self, partition: int, key: bytes) -> bytes | None:
-        """The row of a key of an assigned partition."""
+        """Returns the row of a key in an assigned partition; None if absent."""
         try:
             found: bytes | None = self._db_for_partition(partition).get(key)
         except Exception as error:  # noqa: BLE001 - whatever RocksDB raises
-            self._end(error)
+            self._fail(error)
         return found
 
     def put(self, partition: int, key: bytes, row: bytes) -> None:
-        """Write a row locally; durable against the death of the process, not of the machine."""
+        """Writes a row to the local copy. The row survives the death of the process, but not of the machine.
+
+        The changelog makes the row durable; RocksDB is not synced here.
+        """
         try:
             self._db_for_partition(partition).put(key, row)
         except Exception as error:  # noqa: BLE001 - whatever RocksDB raises
-            self._end(error)
+            self._fail(error)
 
     def rows(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and row of an assigned partition."""
+        """Returns every key and row of an assigned partition."""
         return self._visible_items(self._db_for_partition(partition))
 
     def apply_changelog_batch(self, batch: Iterable[EventT[bytes]], to_key: Any, to_value: Any) -> None:  # noqa: ARG002 - Faust's own
-        """Take a batch of changelog records over. Faust logs an error here and waits for ever: end instead."""
+        """Applies a batch of changelog records; an error ends the process.
+
+        Faust would log the error and wait for ever for the missing records.
+        """
         try:
-            self._take(batch)
+            self._apply(batch)
         except Exception as error:  # noqa: BLE001 - whatever RocksDB raises, the copy cannot be trusted
-            self._end(error)
+            self._fail(error)
 
     def _open_for_partition(self, partition: int) -> Any:
         try:
             return super()._open_for_partition(partition)
         except Exception as error:
             if _lacks_files(error):
-                self._end(error)
-            raise  # a lock is waited for by Faust
+                self._fail(error)
+            raise  # for example a locked folder: Faust retries until the other process has closed it
 
-    def _end(self, error: Exception) -> NoReturn:
-        cure = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
+    def _fail(self, error: Exception) -> NoReturn:
+        remedy = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
         if _lacks_files(error):
-            cure = open_files.CURE
+            remedy = open_files.CURE
         end: End = self.app.end
-        end(WorkerExit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {cure}")
+        end(WorkerExit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {remedy}")
 
-    def _take(self, batch: Iterable[EventT[bytes]]) -> None:
+    def _apply(self, batch: Iterable[EventT[bytes]]) -> None:
         own = self.table.changelog_topic.get_topic_name()
         newest: dict[Place, bytes] = {}
         read_to: dict[TP, int] = {}
         for event in batch:
+            # A record of a partition that was just lost arrives at an arbitrary table: Faust uses the table of the
+            # record before. Records of a second table are dropped, so a version of one table never meets a row of
+            # another table.
             message = event.message
             if message.topic != own:
-                continue  # Faust gives what comes of a partition just lost to whichever table it served last
+                continue
             place = (message.partition, message.key or b"")
             read_to[message.tp] = max(message.offset, read_to.get(message.tp, -1))
-            held = newest[place] if place in newest else self.row(*place)
-            if held is not None and version(message.value) < version(held):
+            # Rows of this batch are not in RocksDB yet.
+            known = newest[place] if place in newest else self.row(*place)
+            # A tombstone has the least version, so a tombstone never removes a row.
+            if known is not None and version(message.value) < version(known):
                 self.stale.add(place)
             elif message.value is not None:
                 self.stale.discard(place)
                 newest[place] = message.value
         self._write(newest)
-        # What was read counts as read only while nothing is stale: a repair that is cut short must find it again.
+        # Rows first, offset second: a crash in between applies the same records again, which changes nothing. With a
+        # stale key the offset stays, so that a repair that is cut short is found again.
         stale = {partition for partition, _ in self.stale}
         for tp, offset in read_to.items():
             if tp.partition not in stale:

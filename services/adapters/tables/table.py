@@ -1,7 +1,12 @@
-"""A table whose changelog is written by our producer, and watched for foreign writers.
+"""Writes rows to the local copy and to the changelog, and detects foreign writers of the changelog.
 
-Nothing in Faust notices a second writer of a changelog (faust/tables/base.py, `_on_changelog_sent`). Here each
-acknowledged write must be at the offset after the last; another offset means that somebody else wrote in between.
+Problem: a worker that was paused may still write the changelog of a partition that has moved to a second worker. Faust
+does not notice (faust/tables/base.py, `_on_changelog_sent`).
+
+Approach: only the holder of a partition may write its changelog, so the offsets of the acknowledged writes are
+consecutive. Each delivery report must have the offset after the last one (`_acknowledged`). A changelog without writes
+in flight is compared with its end from time to time (`look_for_foreign_writers`). A difference ends the process: the
+restarted worker recovers, and writes newer rows again if the foreign writer has overwritten them.
 """
 
 from collections import Counter
@@ -18,16 +23,19 @@ from services.adapters.tables.store import DurableStore
 
 
 class DurableTable(faust.Table[bytes, bytes]):
-    """Rows by partition and key; every write goes to the local copy and to the changelog, in this order."""
+    """Rows by partition and key. A write goes to the local copy first and to the changelog second."""
 
     app: Any
 
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._end: End = app.end
-        self._follows: dict[TP, int] = {}
+        self._next_offsets: dict[TP, int] = {}
+        """The offset of the next write to each held changelog, if no foreign writer appends."""
         self._unrepaired: Counter[TP] = Counter()
+        """Number of repairs of each changelog that are not acknowledged yet."""
         self._in_flight: Counter[TP] = Counter()
+        """Number of writes to each changelog that are not acknowledged yet."""
 
     @property
     def store(self) -> DurableStore:
@@ -35,26 +43,28 @@ class DurableTable(faust.Table[bytes, bytes]):
         return cast("DurableStore", self.data)
 
     def row(self, partition: int, key: bytes) -> bytes | None:
-        """The row of a key of an assigned partition."""
+        """Returns the row of a key in an assigned partition; None if absent."""
         return self.store.row(partition, key)
 
     def rows(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and row of an assigned partition."""
+        """Returns every key and row of an assigned partition."""
         return self.store.rows(partition)
 
     def put(self, partition: int, key: bytes, row: bytes) -> None:
-        """Write a row; durable once the next barrier is passed."""
+        """Writes a row; durable after the next barrier."""
+        # The copy may be ahead of the changelog after a crash. The replayed event writes the same row again.
         self.store.put(partition, key, row)
         self._send(partition, key, row)
 
     def changelog(self, partition: int) -> TP:
-        """The changelog partition of an input partition."""
+        """Returns the changelog partition of an input partition."""
         return TP(self.changelog_topic.get_topic_name(), partition)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Watch the changelogs from their end on, and write again what a paused worker has overwritten."""
+        """Starts the watch of the held changelogs at their ends, and writes overwritten rows again."""
         ends = self.app.tables.recovery.ends
-        self._follows = {tp: ends[tp] for tp in active_tps}
+        # The ends from the begin of the recovery, not from now: a foreign write in between must be found.
+        self._next_offsets = {tp: ends[tp] for tp in active_tps}
         mine = {tp.partition for tp in active_tps}
         repairs = [place for place in self.store.stale if place[0] in mine]
         self._unrepaired = Counter(self.changelog(partition) for partition, _ in repairs)
@@ -66,19 +76,21 @@ class DurableTable(faust.Table[bytes, bytes]):
         await super().on_recovery_completed(active_tps, standby_tps)
 
     async def look_for_foreign_writers(self) -> None:
-        """End the process when a changelog that nothing of ours is on the way to has grown all the same.
+        """Ends the process if a changelog without own writes in flight has grown.
 
-        A stale row that nobody follows with a write would stand last, until compaction keeps it alone.
+        The check is needed where no write follows: an overwritten row would stay last in the changelog, and compaction
+        would remove the newer row.
         """
-        before = {tp: end for tp, end in self._follows.items() if not self._in_flight[tp]}
+        before = {tp: end for tp, end in self._next_offsets.items() if not self._in_flight[tp]}
         rebalances = self.app.rebalancing_count
         ends = await self.app.consumer.highwaters(*before) if before else {}
         if self.app.rebalancing_count != rebalances:
-            return  # some of these may be another worker's by now
+            return  # a rebalance began during the question: some of the partitions may have moved
         for tp, end in ends.items():
-            follows = self._follows.get(tp)
-            if follows == before[tp] and not self._in_flight[tp] and end > follows:
-                self._report_foreign(tp, follows, end)
+            # Compared again after the `await`: an own write may have been sent or acknowledged during the question.
+            expected = self._next_offsets.get(tp)
+            if expected == before[tp] and not self._in_flight[tp] and end > expected:
+                self._report_foreign(tp, expected, end)
 
     def _report_foreign(self, tp: TP, expected: int, got: int) -> None:
         self._end(WorkerExit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
@@ -88,18 +100,20 @@ class DurableTable(faust.Table[bytes, bytes]):
             self._acknowledged(partition, result, repairs=repairs)
 
         self._in_flight[self.changelog(partition)] += 1
-        self.app.hand_over(self.changelog(partition).topic, Message(key, row), report, partition)
+        self.app.send_record(self.changelog(partition).topic, Message(key, row), report, partition)
 
     def _acknowledged(self, partition: int, result: Ack | KafkaError, *, repairs: bool) -> None:
         tp = self.changelog(partition)
         if isinstance(result, KafkaError):
             self._end(WorkerExit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
-        follows = self._follows.get(tp)
-        if follows is not None and result.offset != follows:
-            self._report_foreign(tp, follows, result.offset)
+        expected = self._next_offsets.get(tp)
+        if expected is not None and result.offset != expected:
+            self._report_foreign(tp, expected, result.offset)
         self._in_flight[tp] -= 1
-        self._follows[tp] = result.offset + 1
+        self._next_offsets[tp] = result.offset + 1
         self._unrepaired[tp] -= repairs
+        # The copy has the row since `put`, so the copy now has the changelog up to here. While a repair is missing the
+        # persisted offset stays, so that the next recovery finds the stale key again.
         if self._unrepaired[tp] <= 0:
             self.store.set_persisted_offset(tp, result.offset)
 

@@ -1,8 +1,12 @@
-"""What Faust talks to Kafka with: our consumer, and a producer that sends nothing.
+"""Connects Faust to Kafka with `DurableConsumer` and with a producer that sends no records.
 
-Rule: Faust never sends. Its own producer gives a flush up after 0.1 s without progress and only logs a failed send
-(faust/transport/producer.py, faust/topics.py), and then commits the offset. Everything goes through one
-`services.adapters.kafka.producer.Producer`; what is left of Faust's producer is `flush`, which is the commit barrier.
+Problem: Faust's producer gives up a flush after 0.1 s without progress, and a failed send is only logged
+(faust/transport/producer.py, faust/topics.py). Faust then commits the offset although records are missing.
+
+Approach: every record goes through one `services.adapters.kafka.producer.Producer`. Of Faust's producer only `flush`
+remains, which Faust calls before each commit: the commit barrier.
+
+Rule: Faust itself never sends a record.
 """
 
 from typing import Any, ClassVar
@@ -15,17 +19,17 @@ from services.adapters.tables.consumer import DurableConsumer
 
 
 class Barrier(Producer):
-    """Waits before each commit until everything that was sent is acknowledged."""
+    """The commit barrier: waits before each commit until every sent record is acknowledged."""
 
     app: Any
 
     async def flush(self) -> None:
-        """Return when every record sent so far was reported on; a failed one has ended the process by then."""
+        """Returns when every record sent so far has a delivery report. A failed record has ended the process before."""
         await self.app.log_of_writes.flush()
 
 
 class Transport(driver.Transport):
-    """Faust's own, with our consumer and the barrier."""
+    """Faust's transport, with `DurableConsumer` and `Barrier`."""
 
     Consumer: ClassVar[type[ConsumerT]] = DurableConsumer
     Producer: ClassVar[type[ProducerT]] = Barrier

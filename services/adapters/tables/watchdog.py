@@ -1,8 +1,14 @@
-"""Notices what stands still, and ends the process.
+"""Detects a worker that stands still, and ends the process.
 
-Faust never asks aiokafka for its errors (`check_errors`), so a dead group coordinator hangs in silence; a partition
-can lose its place in the fetcher and stand still with work waiting. Rule: a worker that was itself paused gives every
-partition a fresh start before it judges.
+Problem: Faust never asks aiokafka for its errors (`check_errors`), so a worker with a dead group coordinator hangs in
+silence. A partition may also lose its place in aiokafka's fetcher and stand still with work waiting.
+
+Approach: three loops. `watch` checks the coordinator, and the progress of partitions and of a recovery. `watch_ends`
+counts marks of transactions at the end of a partition as read. `watch_changelogs` looks for foreign writers of quiet
+changelogs.
+
+Rule: only time during which this process ran counts as standstill. After a pause of the process (a stopped virtual
+machine, an overloaded host) every deadline starts anew.
 """
 
 import time
@@ -18,22 +24,25 @@ if TYPE_CHECKING:
     from services.adapters.tables.consumer import DurableConsumer
 
 LOOK_S = 1.0
+"""Seconds between two checks."""
 PAUSED_S = 3.0
-"""A look that comes this late means that the process was stopped, or the machine overloaded."""
+"""A check that comes later than this means that the process was stopped, or the machine overloaded."""
 
 MARKS_S = 1.0
-"""How long a partition stands before the log is asked whether only marks are left of it."""
+"""Seconds without progress before the log is asked if only marks of transactions are left."""
 
 STALL_S = 60.0
-"""Longer than a restart of a broker (12 s were seen); below that a healthy worker would be ended."""
+"""Seconds without progress before a partition counts as stalled. A restart of a broker took up to 12 s, so a smaller
+value would end healthy workers."""
 
 RECOVERY_STALL_S = 120.0
-"""A rebalance waits for the slowest member (30 s, twice where it is asked again); then rows must arrive."""
+"""Seconds without progress before a recovery counts as stalled. A rebalance waits for the slowest member (30 s, twice
+if the members are asked again); only then do rows arrive."""
 
 
 async def watch(consumer: "DurableConsumer") -> None:
-    """Look once a second until the consumer stops."""
-    recovery = _Recovery(time.monotonic())
+    """Checks the worker once a second until the consumer stops."""
+    recovery = _RecoveryProgress(time.monotonic())
     last = time.monotonic()
     while not consumer.should_stop:
         await consumer.sleep(LOOK_S)
@@ -42,23 +51,26 @@ async def watch(consumer: "DurableConsumer") -> None:
         client = consumer._thread._consumer
         if client is None or client._closed or consumer.should_stop:
             continue
-        _coordinator(consumer, client)
+        _check_coordinator(consumer, client)
         app = consumer.app
         consumer.note_idle(now_us())
         if paused:
             recovery.restart(now)
         if app.rebalancing or app.in_recovery or paused:
+            # No event moves a partition during a rebalance or a recovery, so the time does not count against the
+            # partitions.
             consumer.moved_at = dict.fromkeys(consumer.moved_at, now)
-            recovery.judge(app, now)
+            recovery.check(app, now)
         else:
             recovery.restart(now)
-            await _partitions(consumer, now)
+            await _check_partitions(consumer, now)
 
 
 async def watch_ends(consumer: "DurableConsumer") -> None:
-    """Count the end of a partition as reached where nothing but marks of transactions stands before it.
+    """Counts the end of a partition as reached if only marks of transactions stand before the end.
 
-    A mark is no record, so no agent finishes it: the partition would pass for behind, and its offset for uncommitted.
+    A mark is not a record, so no agent finishes a mark. Without this loop the partition would show a lag for ever, and
+    its last offset would stay uncommitted.
     """
     app = consumer.app
     asked: dict[Any, tuple[int, int]] = {}
@@ -69,14 +81,14 @@ async def watch_ends(consumer: "DurableConsumer") -> None:
         now = time.monotonic()
         for tp, expected in list(consumer.expected.items()):
             end = consumer.end(tp)
-            stands = now - consumer.moved_at.get(tp, now) > MARKS_S and consumer.has_read_to(tp, end)
-            if stands and end > expected and asked.get(tp) != (expected, end):
-                asked[tp] = (expected, end)  # once: an agent that takes its time stands so too
-                await consumer.pass_over_end(tp, end)
+            is_still = now - consumer.moved_at.get(tp, now) > MARKS_S and consumer.has_read_to(tp, end)
+            if is_still and end > expected and asked.get(tp) != (expected, end):
+                asked[tp] = (expected, end)  # one question per position: a slow agent looks the same from here
+                await consumer.skip_marks_at_end(tp, end)
 
 
 async def watch_changelogs(consumer: "DurableConsumer") -> None:
-    """Look from time to time whether somebody else has written the changelogs of our tables."""
+    """Looks for foreign writers of the changelogs, every `foreign_look_s` seconds."""
     app = consumer.app
     while not consumer.should_stop:
         await consumer.sleep(app.foreign_look_s)
@@ -86,43 +98,51 @@ async def watch_changelogs(consumer: "DurableConsumer") -> None:
             try:
                 await table.look_for_foreign_writers()
             except (KafkaError, TimeoutError):
-                continue  # no answer is no evidence; the next look asks again
+                continue  # no answer is no evidence of a foreign writer; the next check asks again
 
 
-def _coordinator(consumer: "DurableConsumer", client: Any) -> None:
+def _check_coordinator(consumer: "DurableConsumer", client: Any) -> None:
     coordinator = client._coordinator
+    # Private attributes of aiokafka; tests/contract/test_faust_internals.py looks for both.
     task = getattr(coordinator, "_coordination_task", None)
     if task is not None and task.done():
         consumer.app.end(WorkerExit.COORDINATOR, "the group coordination task has ended")
     if (error := getattr(coordinator, "_pending_exception", None)) is not None:
-        if denied := refusal(error):
-            consumer.app.end(WorkerExit.DENIED, denied)
+        if sentence := refusal(error):
+            consumer.app.end(WorkerExit.DENIED, sentence)
         consumer.app.end(WorkerExit.COORDINATOR, f"the group coordinator reports {type(error).__name__}")
 
 
-async def _partitions(consumer: "DurableConsumer", now: float) -> None:
+async def _check_partitions(consumer: "DurableConsumer", now: float) -> None:
     for tp, expected in list(consumer.expected.items()):
         end = consumer.end(tp)
         still_s = now - consumer.moved_at.get(tp, now)
         if end <= expected or still_s <= STALL_S:
             continue
-        if not await consumer.pass_over_end(tp, end):
-            still = f"at offset {expected} of {end} for {STALL_S:.0f} s"
-            consumer.app.end(WorkerExit.STALL, f"{tp.topic}[{tp.partition}]: stands still {still}")
-        consumer.moved_at[tp] = now  # an open transaction holds the rest back: to begin anew would not help
+        if not await consumer.skip_marks_at_end(tp, end):
+            position = f"at offset {expected} of {end} for {STALL_S:.0f} s"
+            consumer.app.end(WorkerExit.STALL, f"{tp.topic}[{tp.partition}]: stands still {position}")
+        # Only marks, or the records behind an open transaction, are left; a restart of the worker would not help.
+        consumer.moved_at[tp] = now
 
 
-class _Recovery:
-    """How long a rebalance or a recovery has made no progress."""
+class _RecoveryProgress:
+    """Measures how long a rebalance or a recovery has made no progress."""
 
     def __init__(self, now: float) -> None:
         self._since = now
         self._seen: Any = None
 
     def restart(self, now: float) -> None:
+        """Starts the measurement anew."""
         self._since = now
 
-    def judge(self, app: Any, now: float) -> None:
+    def check(self, app: Any, now: float) -> None:
+        """Ends the process after `RECOVERY_STALL_S` without progress.
+
+        Progress is a new generation of the group, a changelog record read, a record sent, or a row read by the
+        takeover.
+        """
         read = dict(app.tables.recovery.active_offsets)
         seen = (app.consumer_generation_id, read, app.log_of_writes.sent, app.looked_at)
         if seen != self._seen:

@@ -1,7 +1,9 @@
-"""Runs a table worker from start to end on the caller's loop.
+"""Runs a table worker from the start to the end, on the event loop of the caller.
 
-Rule: once it was asked to stop, the process has a fixed time to live, whatever hangs: Faust's services, a barrier
-behind a broker that is away, or the end of the loop itself. What was not committed is read again.
+Problem: a stop may hang in Faust's services, in a barrier behind a broker that is away, or in the end of the loop.
+
+Rule: after the request to stop, the process ends within `STOP_S`, even if the event loop hangs. Uncommitted events are
+read again by the next worker.
 """
 
 import asyncio
@@ -15,52 +17,61 @@ from services.adapters.tables.denial import refusal
 from services.adapters.tables.exits import WorkerExit
 
 STOP_S = 6.0
-"""Two seconds are usual; `lifecycle up` kills after seven, and then nobody would learn what hung."""
+"""Seconds from the request to stop to the forced end; two are usual. `lifecycle up` kills after seven seconds, and a
+killed process cannot name the place where it hung."""
 
 
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
-    """Work until `stop` is set, then commit and leave the group. Whatever else ends the worker ends the process."""
+    """Works until `stop` is set, then commits and leaves the group.
+
+    A failed start or a crash of Faust ends the process with an exit status of `WorkerExit`.
+    """
     starting = asyncio.create_task(app.start(), name="faust starts")
-    waiting = {
+    pending = {
         starting,
         asyncio.create_task(stop.wait(), name="asked to stop"),
+        # A Faust service that crashes sets this event of the app and raises nothing here.
         asyncio.create_task(app._crashed.wait(), name="faust crashed"),
     }
     while not stop.is_set():
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         if starting in done and not starting.cancelled() and (error := starting.exception()) is not None:
             app.end(WorkerExit.CRASHED, f"could not start: {type(error).__name__}: {error}")
         if app.crashed:
-            if denied := refusal(app.crash_reason):
-                app.end(WorkerExit.DENIED, denied)
+            if sentence := refusal(app.crash_reason):
+                app.end(WorkerExit.DENIED, sentence)
             app.end(WorkerExit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
-    _end_in_time(app, asyncio.get_running_loop())
+    # Before the first `await` of the stop: everything that follows may hang.
+    _limit_stop_time(app, asyncio.get_running_loop())
     await app.stop()
     await app.log_of_writes.flush()
-    for task in waiting:
+    for task in pending:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
-def _end_in_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
-    """End the process after `STOP_S`, from a thread: the loop may be what hangs."""
+def _limit_stop_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
+    """Ends the process after `STOP_S`, from a separate thread, because the event loop itself may hang."""
 
     def end() -> None:
-        app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_places(loop)}")
+        app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_waiting_places(loop)}")
 
     timer = threading.Timer(STOP_S, end)
+    # A worker that stops in time must not wait for the timer.
     timer.daemon = True
     timer.start()
 
 
-def _places(loop: asyncio.AbstractEventLoop) -> str:
-    """Where the tasks of the loop stand, innermost."""
-    return ", ".join(sorted({_place(task.get_coro()) for task in asyncio.all_tasks(loop)}))
+def _waiting_places(loop: asyncio.AbstractEventLoop) -> str:
+    """Returns the places where the tasks of the loop wait, each by its innermost frame."""
+    return ", ".join(sorted({_innermost_place(task.get_coro()) for task in asyncio.all_tasks(loop)}))
 
 
-def _place(waiting: Any) -> str:
+def _innermost_place(pending: Any) -> str:
+    """Returns the file and line of the innermost frame of a waiting coroutine."""
     place = "nowhere"
-    while (frame := getattr(waiting, "cr_frame", None)) is not None:
-        place, waiting = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", waiting.cr_await
+    # A coroutine awaits the next one in `cr_await`; the last awaited object is a future, without a frame.
+    while (frame := getattr(pending, "cr_frame", None)) is not None:
+        place, pending = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", pending.cr_await
     return place
