@@ -1,6 +1,8 @@
 """A cluster that has just started: what its group coordinators are asked, before there are any."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +12,14 @@ from typing import Final
 
 import pytest
 
-from schemas.rights import Service
+from schemas.rights import Resource, Service, rights
 from services.adapters.kafka import topics
-from services.adapters.kafka.rights import Cluster
+from services.adapters.kafka.rights import Cluster, RightsWatch
+from services.adapters.process import logs, settings
 from services.engines import jars, java
 from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
+from tests.support.guarded_broker import guarded_broker
 
 _ASKERS: Final = 6
 _ASKS: Final = """
@@ -52,6 +56,25 @@ def test_a_cluster_whose_coordinators_never_answer_is_no_evidence_against_a_righ
         topics.apply(config, prefix="", partitions=1, replication=1)
         with Cluster(config) as cluster:
             assert cluster.missing(Service.LEDGER, "", 2.0) == ()
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(120)
+async def test_a_right_on_a_group_is_asked_for_once_a_broker_that_was_silent_answers(tmp_path: Path) -> None:
+    given = [right for right in rights(Service.LEDGER, "") if right.resource is Resource.TOPIC]
+    with guarded_broker(tmp_path, ["ledger"]) as guarded:
+        topics.apply({"bootstrap.servers": guarded.plain}, prefix="", partitions=1, replication=1)
+        guarded.allow("ledger", given)
+        login = json.dumps(guarded.config("ledger"))
+        environ = {"KAFKA_BOOTSTRAP_SERVERS": guarded.bootstrap, "KAFKA_CONFIG": login}
+        watch = RightsWatch(settings.read(environ), Service.LEDGER, logs.configure("test", "critical"))
+        assert guarded.broker.pid is not None
+        os.kill(guarded.broker.pid, signal.SIGSTOP)
+        await watch.first()
+        assert watch.fault == "", "that Kafka is away is reported by others"
+        os.kill(guarded.broker.pid, signal.SIGCONT)
+        await watch.first()
+        assert "on group" in watch.fault
 
 
 @pytest.mark.engines

@@ -138,6 +138,7 @@ class RightsWatch:
         """Names every missing right that the service needs; empty if none is known to be missing."""
         self.note = ""
         """Names every other missing right."""
+        self._groups_known = False
 
     async def first(self) -> None:
         """Looks once, before the work begins."""
@@ -156,16 +157,16 @@ class RightsWatch:
 
     async def _look(self) -> None:
         try:
-            # Groups are asked at the first look, and later only if a right on a group was missing. At work the reader
-            # of the group reports a refusal by itself.
-            ask = partial(
-                self._cluster.missing, ask_groups=self.fault == _UNASKED or _A_GROUP in self.fault + self.note
-            )
+            # Groups are asked until the cluster has answered once, and later only if a right on a group was missing. At
+            # work the reader of the group reports a refusal by itself.
+            ask_groups = not self._groups_known or _A_GROUP in self.fault + self.note
+            ask = partial(self._cluster.missing, ask_groups=ask_groups)
             missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_TIMEOUT_S)
         except KafkaError:
             # Not a fault of rights: other checks of the service report that Kafka is away.
             self.fault = "" if self.fault == _UNASKED else self.fault
             return
+        self._groups_known = True
         fault, note = (
             self._cluster.refusal(right for right in missing if (right.operation in self._spared) is spared)
             for spared in (False, True)

@@ -151,7 +151,7 @@ def apply(
     Raises:
         KafkaError: No broker answers, or a topic could not be created; the reason names the topic.
     """
-    changes = plan(config, prefix=prefix, partitions=partitions, replication=replication)
+    changes = plan(config, prefix=prefix, partitions=partitions, replication=replication, timeout_s=timeout_s)
     if changes.conflicts:
         return replace(changes, create=())
     wanted = {named(topic, prefix): topic for topic in TOPICS}
