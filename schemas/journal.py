@@ -121,17 +121,17 @@ class Entry(NamedTuple):
     """Offset of the first delivery; -1 if the topic was recreated since."""
     verdict: Verdict = Verdict.NEW
     """The verdict by the whole journal; may change until the entry is frozen."""
-    greeted: Verdict = Verdict.NEW
+    first_verdict: Verdict = Verdict.NEW
     """The verdict at the first arrival; a replay audits this verdict again, so it never changes."""
     frozen: bool = False
     """True if variant, τ, mark and verdict are final."""
     revision: int = 0
     """Revision of the published event; 0 if the event was not published under this uid."""
-    given: int = -1
+    revision_offset: int = -1
     """Offset of the record behind the revision; a replay of the record publishes the event again."""
     borrowed: int = 0
     """Revision of a restamp of this event, if the restamp was published first; else 0."""
-    told: Published | None = None
+    first_published: Published | None = None
     """The content as published, if the entry changed afterwards."""
     variants: tuple[Variant, ...] = ()
     """The bodies in order of arrival, at most `VARIANTS_MAX`; empty while the uid has a single body."""

@@ -43,7 +43,7 @@ class Desired(Record):
 
     key: Key
     version: int = Field(ge=0, le=VERSION_MAX)
-    """The ledger row's version at the publication for the newest event; a later rewrite repeats this version."""
+    """The ledger row's version at the last publication for an event; a rewrite repeats this version."""
     installed: bool
     enabled: bool
     configuration: Json
@@ -62,10 +62,10 @@ class Tenant(Record):
     version: int
     """Sum of the versions of the two ledger rows behind the view."""
     tenant_id: TenantId | None
-    """The bound tenantId; before the first binding, the tenantId of the newest `installed`. Null while this tenantId is
-    bound to a different organisation."""
+    """The bound tenantId. Without a binding: the tenantId of the newest `installed` while the key is installed, and the
+    former binding afterwards. Null while the named tenantId is bound to a different organisation."""
     claimed_tenant_id: TenantId | None = None
-    """The tenantId of the newest `installed`, if different from the bound tenantId; else null."""
+    """The tenantId of the newest `installed`, if different from the bound tenantId; null if equal or uninstalled."""
     installed: bool | None
     """Null while neither an install nor an uninstall is known."""
     enabled: bool | None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from schemas.values import EventType
 
-# The rules of `schemas.webhook_shape` are repeated here, because JSON Schema patterns and pydantic patterns are different
+# The rules of `schemas.webhook_shape` are repeated here, because JSON Schema and pydantic patterns are different
 # dialects. The descriptions are published (schemas/json, OpenAPI): run `make schemas` after a change.
 
 _HEX: Final = "[0-9A-Fa-f]"
