@@ -1,7 +1,7 @@
 """The record of the audit trail: keyed, equal to the byte on a replay, and proved by a MAC of its own.
 
-The ledger writes a record per verdict and per change of stage, the provisioner a record per call with a changed or
-failed effect, and the program `lifecycle` a record per retry that an operator asks for.
+The ledger writes a record per verdict and per change of stage, the provisioner a record per answered create, update or
+delete, and the program `lifecycle` a record per retry requested by an operator.
 """
 
 from typing import ClassVar

@@ -1,6 +1,6 @@
 """Instants: microseconds since 1970 UTC inside the program, RFC 3339 in JSON.
 
-Rule: no further representation of an instant is used, in particular no float and no `datetime`.
+Rule: a wall-clock instant has no further representation in this project, in particular no `datetime` and no float.
 """
 
 import re

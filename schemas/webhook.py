@@ -59,7 +59,7 @@ class UnknownEvent(Malformed):
     """Raised for an authentic body with an unknown `event`; the ingress parks the delivery instead of refusing.
 
     Attributes:
-        key: The key, if the body has the two ids of a known event; else None.
+        key: The key, if the body has UUIDs as `orgId` and `integrationId`; else None.
         at_us: The signed `eventTimestamp` in microseconds UTC, if readable; else None.
         marked: True if the signed body calls the delivery a retry, as in `Delivery`.
     """
@@ -82,8 +82,8 @@ class Delivery(NamedTuple):
         event_id: The sender's id of the event (tier 1); None if absent or empty.
         sequence: The sender's sequence number as text (tier 2); None if absent or empty.
         marked: True if the signed body calls the delivery a retry (`retryCount` >= 1 or `deliveryAttempt` >= 2).
-        odd_marks: True if a retry counter was present but unreadable; the counter counts as absent, and a metric
-            counts.
+        odd_marks: True if a retry counter was present but unreadable. The counter then counts as absent; a metric shows
+            the number of such deliveries.
     """
 
     body: Json

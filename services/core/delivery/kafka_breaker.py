@@ -3,8 +3,8 @@
 Rule: the breaker opens after `FAILURES` failures in a row, or if more than 1 % of the acknowledgements of the last
 `WINDOW_S` took longer than `SLOW_S`. An open breaker allows a probe every `PROBE_S`, and closes only after a successful
 probe. (`Spools` also reports a success for an acknowledgement while the spool is full, and after the last spool is
-gone: no drainer can probe then.) Times are seconds of a monotonic clock, passed in by the caller. Source of the
-constants: an answer to the sender takes at most 2.7 s.
+gone: no drainer can probe then.) Times are seconds of a monotonic clock, passed in by the caller.
+Source of the constants: an answer to the sender takes at most 2.7 s.
 """
 
 from enum import StrEnum

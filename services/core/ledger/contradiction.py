@@ -30,8 +30,8 @@ class ConfigurationHistory:
     def __init__(self) -> None:
         self._times: list[int] = []
         self._digests: list[str] = []
-        # For each configuration the index of the newest earlier one with a different digest, -1 for none. This makes
-        # `differ` independent of the number of configurations in the span.
+        # For each configuration the index of the newest earlier one with a different digest, -1 for none: `differ` need
+        # not walk through the span.
         self._last_different: list[int] = []
 
     def append(self, at_us: int, digest: str) -> None:

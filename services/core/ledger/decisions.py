@@ -25,16 +25,15 @@ from services.core.ledger.projections import Output, ProjectionRules
 from services.core.ledger.stage import follow, stage
 
 # Theory. The worker writes the row, sends the records, and commits the offset only after all are acknowledged. A crash
-# in between makes Kafka deliver the record again, perhaps with the row already written. The repetition must give
-# records equal in id, revision and content, or consumers would see two events. So a decision distinguishes by the row's
-# `offset`:
+# in between makes Kafka deliver the record again, perhaps with the row already written. The repetition must give events
+# and audit lines equal to the byte, or consumers would see two events. A decision distinguishes by the row's `offset`:
 #
 #   position above `row.offset`      the record is new to the row
 #   position at or below             a replay: the row holds the record's effect, and everything the record caused is
 #                                    derived again from marks in the row (`Entry.revision_offset`, `Move.offset`)
 #
-# Nothing may depend on the present time, on the committed offset (apart from what a row keeps for replays), or on
-# records after the judged one.
+# Verdict, events and audit lines must not depend on the present time, on the committed offset (which decides only what
+# a row keeps for replays), or on later records. `desired` and the public view always follow from the present row.
 
 Received = Delivery | Observed | Recheck
 """A parsed record of `lifecycle.received`."""
@@ -200,8 +199,7 @@ def _next_version(
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(place.offset, before.version + 1)
     wanted, wants = projections.wish(before.now), projections.wish(taken.row.now)
-    # An older event may become new without a new uid, when a late arrival frees an absorbed one: it gets a revision
-    # now.
+    # A late arrival may free an absorbed event, which then gets a revision although its uid is known.
     has_new_event = Verdict.NEW in taken.verdicts or any(
         entry.revision_offset == place.offset for entry in (*taken.row.entries, *taken.folded)
     )

@@ -74,6 +74,8 @@ def rebased(row: TenantRow, place: RecordPosition) -> TenantRow:
     """Returns the row with all offsets reset if the topic was recreated: old and new offsets are not comparable."""
     if row.incarnation == place.incarnation:
         return row
+    # With offset -1 every record of the new topic is new to the row. Entries kept aside and changes of stage go, since
+    # only replays of the former topic read them.
     entries = tuple(
         entry._replace(offset=-1, revision_offset=-1, variants=tuple(v._replace(offset=-1) for v in entry.variants))
         for entry in row.entries
@@ -141,8 +143,7 @@ def _needs_recheck(results: Mapping[str, tuple[Entry | None, Verdict]]) -> bool:
 
 def _known_entry(uid: str, journal: dict[str, Entry], parted: dict[str, Entry], place: RecordPosition) -> Entry | None:
     """Returns the entry of a uid as the record met the entry at the first delivery; None for an unknown uid."""
-    # An entry from above the record's offset came later: at the first delivery the record met the entry kept aside, if
-    # any.
+    # An entry from above the record's offset came later. At the first delivery the record met the entry kept aside.
     entry = journal.get(uid)
     return entry if entry is not None and place.offset >= entry.offset else parted.get(uid, entry)
 
@@ -155,7 +156,7 @@ def _add_claim(
     The verdict on a new entry is provisional; `take` replaces the verdict after judging the whole journal.
     """
     if entry is not None and place.offset < entry.offset:
-        # A replay of a record from below the entry's first delivery. Only a late record leaves no entry: `late` again.
+        # A replay of a record from below the entry's first delivery. The record left no entry, so it was late.
         return entry, Verdict.LATE
     if entry is not None:
         joined = entry if entry.frozen else join(entry, claim, place.offset)
@@ -181,8 +182,7 @@ def _add_claim(
 def take_recheck(row: TenantRow, at_us: int, place: RecordPosition) -> JournalChange:
     """Adds a request for a re-check as of `at_us` (microseconds UTC) to a row."""
     aged, folded = _age(row, place)
-    # A clock ahead of the log would ask for an observation from the future, and no read of Genesys could answer for a
-    # while.
+    # At most log time: with a time in the future, no read of Genesys could answer the request for a while.
     checked = request_recheck(aged, min(at_us, place.log_time_us))
     if checked.recheck_at_us == row.recheck_at_us:
         return JournalChange(row, (Verdict.ASKED,))
@@ -247,8 +247,7 @@ def join(entry: Entry, claim: EventClaim, offset: int) -> Entry:
     counting = min(variants.values(), key=_precedence)
     several = tuple(variants.values()) if len(variants) > 1 else ()
     joined = entry._replace(at_us=counting.at_us, marked=counting.marked, variants=several)
-    # A new counting variant can only be the present claim's: the remaining variants stood behind the former one
-    # already.
+    # A new counting variant can only be the present claim's: the older variants stood behind the former one before.
     if counting.f != entry.f:
         joined = joined._replace(
             rank=merge.RANK[claim.event],

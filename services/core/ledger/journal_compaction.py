@@ -1,7 +1,7 @@
 """Ageing of the journal: entries freeze after 8 hours and fold after 24 hours, or earlier in an overfull journal.
 
-Rule: ages are counted in log time, and folding depends on the row and the record alone, so a worker after a standstill
-folds like a worker without one. Folding changes no visible register, raises no flag and clears no flag.
+Rule: ages are counted in log time, and folding depends on the row and the record alone, so a worker after an outage
+folds like a worker without an outage. Folding by age changes no visible register, raises no flag and clears no flag.
 """
 
 from collections import Counter
@@ -89,8 +89,7 @@ def fold_excess(row: TenantRow, offset: int, log_time_us: int, settled: int) -> 
         return row, ()
     last_us = max(entry.at_us for entry in row.entries if entry.uid in old)
     # Entries within the retry span above a folded entry freeze as well: judged again without the folded entry, an
-    # absorbed retry would become a new event. The record at `offset` met the folded entries in the journal, hence
-    # `offset + 1`.
+    # absorbed retry would become a new event. `offset + 1`, because this record met the folded entries in the journal.
     bounded, leaving = _fold(_freeze(row, last_us + merge.RETRY_SPAN_US + 1), old, offset + 1, settled)
     storm = Mark(Flag.STORM, Aspect.INSTALLED, log_time_us)
     return request_recheck(replace(bounded, marks=_newest((*bounded.marks, storm))), log_time_us), leaving

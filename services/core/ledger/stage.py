@@ -15,8 +15,8 @@ from services.core.ledger.merge import view
 
 # Theory. The stage combines two histories that arrive in any order: the desired state (from `lifecycle.received`) and
 # the outcomes (from `lifecycle.outcomes`). An outcome may answer a former wish: a `down done` of a former life must not
-# show a reinstalled tenant as deprovisioned. So most rows of the table count an outcome only if it answers a version at
-# or after the last change of desired `installed` (`turned`).
+# show a reinstalled tenant as deprovisioned. So the result of a teardown counts only if the outcome answers a version
+# at or after the last change of desired `installed` (`turned`), and an `up done` counts only for its own generation.
 #
 # The stage must be a pure function of the two rows, without a memory of former stages: a worker that meets the topics
 # in a different order must end at the same stage. A test compares the table with docs/specification.md, section 4.
