@@ -1,4 +1,4 @@
-"""What is serialised: topics, the sender's wire format, our records, and the codec between records and Kafka.
+"""Serialised data: the topic table, the sender's wire format, our records, and the codec between records and Kafka.
 
-Nouns only. Nothing here reads a clock, opens a socket or decides anything.
+Data only: no module of this package reads a clock, opens a socket or makes a decision of the system.
 """

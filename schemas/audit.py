@@ -1,4 +1,8 @@
-"""The audit trail: one record per verdict and per change of stage, keyed, identical on replay, each with its MAC."""
+"""The record of the audit trail: keyed, equal to the byte on a replay, and proved by a MAC of its own.
+
+The ledger writes a record per verdict and per change of stage, the provisioner a record per answered create, update or
+delete, and the program `lifecycle` a record per retry requested by an operator.
+"""
 
 from typing import ClassVar
 
@@ -6,11 +10,12 @@ from schemas.values import Instant, Key, Record
 
 
 class Audit(Record):
-    """One line of the trail. Repeats by `id` are equal to the byte.
+    """A line of the audit trail. Two lines with an equal `id` are equal to the byte.
 
-    `id` is `{topic}/{partition}/{offset}/{kind}` for a verdict; for a change of stage
-    `{key}/stage/{version}/{topic}/{offset}`, the version of the `lifecycle.tenants` record and what caused it; and
-    `{key}/step/{number}`, `{key}/retry/{number}` for a call of the provisioner and an operator's wish to try again.
+    The `id` of a verdict is `{topic}/{partition}/{offset}/{kind}`, after the position of the judged record. The `id` of
+    a change of stage is `{key}/stage/{version}/{topic}/{offset}`: the version of the `lifecycle.tenants` record, and
+    the position of the record behind the change. A call of the provisioner has `{key}/step/{number}`, an operator's
+    retry `{key}/retry/{number}`.
     """
 
     ce_type: ClassVar[str] = "lifecycle.audit.v1"
@@ -18,11 +23,13 @@ class Audit(Record):
     id: str
     key: Key
     what: str
-    """`delivery`, `observation`, `recheck` (ledger, a verdict), `stage` (ledger, a change), `step` (provisioner) or
-    `retry` (an operator)."""
+    """Sort of line: `delivery`, `observation`, `recheck` (a verdict of the ledger), `stage` (a change of stage),
+    `step` (a call of the provisioner) or `retry` (a request of an operator)."""
     verdict: str
     """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
     why: str
+    """The reason in words of the program; never a value from outside."""
     at: Instant
+    """Log time of the judged record, or the time of the call or request."""
     mac: str
     """HMAC-SHA256 over the canonical JSON of the other fields, under `material.audit`."""

@@ -1,7 +1,7 @@
-"""Between records and Kafka: CloudEvents 1.0 in binary mode, JSON values, one error.
+"""Codec between records and Kafka messages: CloudEvents 1.0 in binary mode, with JSON values.
 
-Rule: the attributes are headers, the value is the data alone, the key is the key. Source: CloudEvents Kafka protocol
-binding 1.0.2, section 3.2.
+Rule: the attributes of a CloudEvent are Kafka headers, the Kafka value is the data alone, and the Kafka key is the
+tenant's key. `Unreadable` is the only error of decoding. Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,14 @@ from schemas import webhook
 from schemas.times import rfc3339
 from schemas.values import Key, Record
 
+# The headers are written by hand: the official library builds objects and dictionaries for every message, on the path
+# of every delivery (docs/decisions/0010). A contract test lets the library read these messages and the other way round.
+
 Headers = list[tuple[str, bytes]]
 R = TypeVar("R", bound=Record)
 
 JSON_TYPE: Final = b"application/json"
+# Encoded once, not per message: `received` runs for every webhook.
 _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
 _INGRESS: Final = ("ce_source", b"/genesys-lifecycle/ingress")
@@ -24,16 +28,16 @@ _WEBHOOK: Final = ("ce_type", webhook.CE_TYPE.encode())
 
 
 class Unreadable(ValueError):
-    """A record that this version cannot read; the text names fields and rules, never values."""
+    """Raised for a value beyond this version of the program; the text names fields and rules, never values."""
 
 
 class Message(NamedTuple):
-    """What goes to Kafka, and what comes back.
+    """A Kafka message, before sending or after consuming.
 
     Attributes:
         key: `orgId:integrationId` as UTF-8, or None.
-        value: The data.
-        headers: CloudEvents attributes (`ce_*`), `content-type`, and what rides along.
+        value: The data of the CloudEvent.
+        headers: CloudEvents attributes (`ce_*`), `content-type`, and plain headers (`traceparent`, `endpoint`, …).
     """
 
     key: bytes | None
@@ -42,7 +46,15 @@ class Message(NamedTuple):
 
 
 def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapping[str, str] | None = None) -> Headers:
-    """The headers of one CloudEvent; `extra` are plain headers beside them (`traceparent`, `endpoint`, …)."""
+    """Returns the headers of a CloudEvent.
+
+    Args:
+        ce_id: Unique per record, and equal in every repetition of the record.
+        ce_type: Name and version of the record's form, as `lifecycle.event.v1`.
+        source: `/genesys-lifecycle/{service}`.
+        at_us: Time of the fact, microseconds UTC; becomes `ce_time`.
+        extra: Plain headers beside the attributes (`traceparent`, `endpoint`, …).
+    """
     headers = [
         _SPECVERSION,
         ("ce_id", ce_id.encode()),
@@ -65,14 +77,14 @@ def encode(
     at_us: int,
     extra: Mapping[str, str] | None = None,
 ) -> Message:
-    """Write one record of ours.
+    """Encodes a record as a Kafka message.
 
     Args:
-        record: Its class names its `ce_type`.
-        key: The Kafka key.
-        ce_id: Unique per record; equal for a repeat of the same one.
+        record: A record of a concrete class, which names the `ce_type`.
+        key: The Kafka key; None for a message without a key.
+        ce_id: Unique per record, and equal in every repetition of the record.
         source: `/genesys-lifecycle/{service}`.
-        at_us: When it happened, microseconds UTC.
+        at_us: Time of the fact, microseconds UTC; becomes `ce_time`.
         extra: Plain headers beside the attributes.
     """
     ce_type: str = type(record).ce_type  # type: ignore[attr-defined]  # every concrete record declares it
@@ -81,14 +93,15 @@ def encode(
 
 
 def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, beside: Headers) -> Message:
-    """Wrap one untouched delivery for `lifecycle.received`.
+    """Wraps an untouched delivery for `lifecycle.received`.
 
     Args:
-        body: The raw bytes.
-        key: The Kafka key.
+        body: The raw bytes of the request, as signed.
+        key: The Kafka key; None for a message without a key.
         ce_id: Equal for equal bytes.
-        received_at_us: When the ingress had it; stamped once. Becomes `ce_time` and the header `received_at`.
-        beside: The other headers that ride along: `endpoint`, `event_timestamp_header`, `traceparent`.
+        received_at_us: Time of receipt at the ingress, microseconds UTC, stamped once. Becomes `ce_time` and the header
+            `received_at`.
+        beside: Plain headers: `endpoint`, `event_timestamp_header`, `traceparent`.
     """
     time = rfc3339(received_at_us).encode()
     headers = [_SPECVERSION, ("ce_id", ce_id.encode()), _INGRESS, _WEBHOOK, ("ce_time", time), _CONTENT_TYPE]
@@ -96,21 +109,23 @@ def received(body: bytes, *, key: Key | None, ce_id: str, received_at_us: int, b
 
 
 def dump(record: Record) -> bytes:
-    """The JSON of a record."""
+    """Returns the JSON of a record, with the field aliases as names."""
     return record.model_dump_json(by_alias=True).encode()
 
 
 def decode(model: type[R], value: bytes | None) -> R:
-    """Read the JSON of a record.
+    """Decodes the JSON of a record.
 
     Raises:
-        Unreadable: not JSON, or not this record.
+        Unreadable: The value is absent, is not JSON, or does not have the form of `model`.
     """
     if value is None:
         raise Unreadable(f"{model.__name__}: no value")
     try:
         return model.model_validate_json(value)
     except ValidationError as error:
+        # The messages of pydantic may quote the input, and the input may hold secrets: only the path of the field and
+        # the type of the fault are kept, and `from None` drops the original error with the rest.
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['type']}"
             for fault in error.errors(include_input=False, include_url=False, include_context=False)
@@ -119,7 +134,7 @@ def decode(model: type[R], value: bytes | None) -> R:
 
 
 def texts(headers: Sequence[tuple[str, Any]] | None) -> dict[str, str]:
-    """Kafka's headers as text; of a repeated header the first counts, bytes that are not UTF-8 are replaced."""
+    """Returns Kafka's headers as text; of repeated headers the first counts, and invalid UTF-8 is replaced."""
     found: dict[str, str] = {}
     for name, value in headers or ():
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")

@@ -1,4 +1,4 @@
-"""Facts: what happened (`Event`), what the reconciler saw (`Observed`), and a wish to look again (`Recheck`)."""
+"""Records of facts: lifecycle events (`Event`), reads of Genesys (`Observed`), requests for a read (`Recheck`)."""
 
 from typing import ClassVar
 
@@ -6,26 +6,29 @@ from schemas.values import EventType, Instant, Json, Key, Record, Source, Tenant
 
 
 class Event(Record):
-    """One lifecycle event, published once per uid; consumers deduplicate by `ce_id` or by `revision`."""
+    """A lifecycle event. Kafka may repeat the record; consumers deduplicate by `ce_id` or by `revision`."""
 
     ce_type: ClassVar[str] = "lifecycle.event.v1"
 
     key: Key
     uid: str
-    """Identity within the key: `e:`, `s:`, `f:` (webhook) or `r:` (observation)."""
+    """Identity of the event within the key: `e:…`, `s:…` or `f:…` (webhook), `r:…` (observation)."""
     event: EventType
     occurred_at: Instant
-    """The least `eventTimestamp` seen for this uid when the record was written."""
+    """The least `eventTimestamp` known for this uid when the event was first published."""
     revision: int
-    """1, 2, 3 … per key without gaps; never taken back."""
+    """1, 2, 3 … per key, without gaps; a published revision is never withdrawn."""
     tenant_id: TenantId | None
     source: Source
     configuration: Json
-    """Published names only; everything else in a configuration is secret by default."""
+    """The published names only; every name outside `PUBLISHED_NAMES` counts as secret."""
 
 
 class Observed(Record):
-    """What one read of Genesys (or an operator) says of a key; folded as up to three events `r:{read_at}:{event}`."""
+    """The state of a key as read from Genesys, by the reconciler or an operator's command.
+
+    The ledger folds an observation as up to three events with the uids `r:{read_at}:{event}`.
+    """
 
     ce_type: ClassVar[str] = "lifecycle.observed.v1"
 
@@ -33,22 +36,22 @@ class Observed(Record):
     integrationId: Uuid  # noqa: N815
     tenant_id: TenantId | None = None
     read_at: Instant
-    """The `Date` header of the first answer of the read: Genesys' clock, not ours."""
+    """The `Date` header of the first answer of the read: the clock of Genesys, not ours."""
     installed: bool
     enabled: bool | None = None
     configuration: Json | None = None
     cause: str
-    """Why it was read: `hourly`, `recheck`, `drift`, or `operator:NAME`."""
+    """Cause of the read: `drift`, `recheck`, or `operator:NAME`."""
     source: Source = Source.RECONCILER
 
     @property
     def key(self) -> Key:
-        """The key it speaks of."""
+        """Returns the key of the observed integration."""
         return f"{self.orgId}:{self.integrationId}"
 
 
 class Recheck(Record):
-    """A wish that the reconciler asks Genesys about one key; changes no tenant."""
+    """A request for the reconciler to read a key from Genesys; changes no state of the tenant."""
 
     ce_type: ClassVar[str] = "lifecycle.recheck.v1"
 

@@ -1,6 +1,7 @@
 """Writes the JSON Schema (draft 2020-12) of every record and of the webhook's body into `schemas/json`.
 
-`python -m schemas.export` writes; with `--check` it only says what differs and ends 1 when something does.
+Usage: `python -m schemas.export` writes the files. With `--check` the program writes nothing, lists every difference
+and ends with status 1 if the list is not empty.
 """
 
 import json
@@ -20,11 +21,11 @@ from schemas.webhook_schema import BODY
 FOLDER: Final = Path(__file__).with_name("json")
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 RECORDS: Final = (Event, Observed, Recheck, Desired, Outcome, Tenant, Audit, DeadLetter)
-"""Every record of ours in Kafka, in the order of the journey."""
+"""Every record class with a `ce_type`, in the order of an event's journey."""
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """The schemas by `ce_type`."""
+    """Returns the JSON Schemas by `ce_type`."""
     found: dict[str, dict[str, Any]] = {webhook.CE_TYPE: BODY}
     for record in RECORDS:
         found[record.ce_type] = record.model_json_schema(mode="serialization", by_alias=True)
@@ -32,7 +33,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def files() -> dict[str, str]:
-    """File name to text, as it must stand in `FOLDER`."""
+    """Returns the expected text of every file in `FOLDER`, by file name."""
     return {
         f"{name}.json": json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         for name, document in documents().items()
@@ -40,7 +41,7 @@ def files() -> dict[str, str]:
 
 
 def drift(folder: Path) -> list[str]:
-    """What differs, a sentence each."""
+    """Returns the differences between a folder and the expected files, a sentence each."""
     wanted = files()
     present = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
     return [f"{name} is not a record" for name in sorted(present.keys() - wanted.keys())] + [
@@ -51,7 +52,7 @@ def drift(folder: Path) -> list[str]:
 
 
 def write(folder: Path) -> None:
-    """Make the folder hold these files and no other schema."""
+    """Writes the expected files and removes every further `*.json` from the folder."""
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.json"):
         path.unlink()
@@ -60,7 +61,7 @@ def write(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program; 1 when a check finds a difference."""
+    """Runs the program and returns the exit status: 1 if `--check` finds a difference, else 0."""
     if "--check" not in arguments:
         write(FOLDER)
         return 0

@@ -1,7 +1,8 @@
-"""What the public Genesys Cloud API says of integrations, and the file that lets us ask it for one organisation.
+"""Parsers for answers of the public Genesys Cloud API, and the file with an organisation's API credentials.
 
-Rule: only what we use is read, and it must have its shape: a body that has not is `Strange`, never guessed at. A number
-written as text is that number. In a listing one odd entity says nothing of the others, so it is kept apart.
+Rule: only the fields in use are parsed, and a field of an undocumented shape raises `Strange`; no value is guessed. A
+number written as text counts as the number. In a listing, a malformed entity invalidates only itself: `Page.odd` holds
+the reason, and the remaining entities are used.
 Source: the API's models Integration, IntegrationEntityListing, IntegrationConfiguration and ErrorBody.
 """
 
@@ -15,20 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from schemas.values import UUID_PATTERN, Json
 
+# Theory. A tenant may be removed because Genesys no longer lists an integration, so a wrong reading destroys data.
+# Every parser below therefore separates "Genesys says no" (an absent integration, a 404) from "no information"
+# (`Strange`, an entity in `Page.odd`, an id in `Reading.unread`). Never turn the second into the first.
+
 _UUID = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-"""RFC 6749 appendix A.12, without the space that no header may end with."""
+"""Token characters of RFC 6749 appendix A.12 except the space, since a header value must not end with a space."""
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 TOKEN_LIFE_S: Final = 300.0
-"""Of a token whose `expires_in` does not say: the shortest that the platform gives (5 minutes to 48 hours)."""
+"""Assumed life of a token without a usable `expires_in`: the shortest on the platform (5 minutes to 48 hours)."""
 
 
 class Strange(ValueError):
-    """A body that is not what the API documents; the text names the field and the rule, never a value."""
+    """Raised for a body of an undocumented shape; the text names the field and the rule, never a value."""
 
 
 class Organisation(BaseModel):
-    """One file of the folder `ORGS_DIR`: how to ask Genesys about one organisation."""
+    """A file of the folder `ORGS_DIR`: the API credentials and settings of an organisation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -36,11 +41,11 @@ class Organisation(BaseModel):
     client_id: str = Field(min_length=1)
     client_secret: SecretStr = Field(min_length=1)
     region: str | None = None
-    """`eu-west-1` or `mypurecloud.ie`; null where the hosts are given by the environment."""
+    """Region name or domain (`eu-west-1`, `mypurecloud.ie`); null if the environment names the hosts."""
     tenant_id_from: str | None = None
-    """The configuration property that names the tenant, for keys that no webhook has named yet."""
+    """Name of the configuration property with the tenantId, for keys without a tenantId from a webhook."""
     integration_type: str | None = None
-    """Only integrations of this type are ours to install; null takes every integration of the organisation."""
+    """Type of the integrations under management; null manages every integration of the organisation."""
 
     @field_validator("org_id")
     @classmethod
@@ -50,12 +55,12 @@ class Organisation(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """One entity of the listing.
+    """An integration, as an entity of the listing or from a read by id.
 
     Attributes:
         id: Lower-cased UUID.
-        intended_state: As Genesys spells it; may be a value that this version does not know. None where it is no text.
-        type_id: Of its integration type, None where the API gives none.
+        intended_state: The text of `intendedState`, perhaps unknown to this version; None if absent or not text.
+        type_id: Id of the integration type; None if absent or not text.
     """
 
     id: str
@@ -65,14 +70,14 @@ class Integration:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of the listing.
+    """A page of the listing.
 
     Attributes:
-        number: From 1.
-        total: Entities of all pages.
-        last: True if the page names no next one.
-        integrations: Those that have an id.
-        odd: Why the others are none, one sentence each.
+        number: Page number, from 1.
+        total: Number of entities on all pages.
+        last: True if the page is empty or names no next page.
+        integrations: The well-formed entities.
+        odd: A sentence for each malformed entity.
     """
 
     number: int
@@ -84,17 +89,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one complete read of one organisation says. An integration that was not asked about is in no field.
+    """The result of a complete read of an organisation. An id outside listing and questions is in no field.
 
     Attributes:
-        org_id: Proven: the token belongs to it.
-        client_id: Who looked: another client may see less.
-        read_at_us: `Date` of the read's first answer, Genesys' clock.
-        integrations: Everything listed, by id, and what was found by id though it is not in the listing.
-        absent: Ids that are not listed and that Genesys, asked by id, does not know (404).
-        configurations: `properties` of `config/current`, where they could be read.
-        unread: Why, of ids that were asked about and gave no answer or no configuration.
-        odd: Why entities of the listing are nobody's.
+        org_id: Id of the organisation; proven to be the token's own.
+        client_id: The API client of the read; a client with fewer rights may see fewer integrations.
+        read_at_us: `Date` of the first answer, microseconds UTC by the clock of Genesys.
+        integrations: By id: the listed integrations, and the unlisted integrations found by a read of the id.
+        absent: Ids outside the listing for which Genesys answered a read with 404.
+        configurations: By id: `properties` of `config/current`, for each readable configuration.
+        unread: By id: the reason for a missing answer or a missing configuration.
+        odd: A sentence for each malformed entity of the listing; such an entity has no usable id.
     """
 
     org_id: str
@@ -108,10 +113,10 @@ class Reading:
 
 
 def integration(body: Any) -> Integration:
-    """Returns one integration; what it is not told of it is None.
+    """Returns the integration of a JSON value; absent optional fields are None.
 
     Raises:
-        Strange: it has no UUID, so nobody knows which one it is.
+        Strange: The value is not an object or has no UUID as `id`.
     """
     if not isinstance(body, dict):
         raise Strange(f"integration: must be an object, and is {_named(body)}")
@@ -127,10 +132,10 @@ def integration(body: Any) -> Integration:
 
 
 def page(body: Any) -> Page:
-    """Returns one page of the listing.
+    """Returns a page of the listing.
 
     Raises:
-        Strange: a count or the entities are missing.
+        Strange: The body is not an object, or `entities`, `pageNumber` or `total` is missing or malformed.
     """
     if not isinstance(body, dict):
         raise Strange("listing: must be an object")
@@ -145,16 +150,17 @@ def page(body: Any) -> Page:
             found.append(integration(entity))
         except Strange as error:
             odd.append(str(error))
-    # An empty page is the last one, whatever it says: a listing that never ends would be read for ever.
+    # An empty page counts as the last even if it names a next page: an endless listing would be read for ever.
     return Page(number, total, not entities or not body.get("nextUri"), tuple(found), tuple(odd))
 
 
 def properties(body: Any) -> Json:
-    """Returns the properties of a configuration. Null is no configuration that was emptied: it says nothing.
+    """Returns the properties of a configuration.
 
     Raises:
-        Strange: there are none.
+        Strange: `properties` is absent, null or not an object.
     """
+    # Null must not count as an empty configuration: null is no information, {} would replace the tenant's settings.
     found = body.get("properties") if isinstance(body, dict) else None
     if not isinstance(found, dict):
         raise Strange(f"properties: must be an object, and is {_named(found)}")
@@ -162,10 +168,10 @@ def properties(body: Any) -> Json:
 
 
 def organisation_id(body: Any) -> str:
-    """Returns the id of the organisation that a token belongs to, lower-cased.
+    """Returns the lower-cased id of the organisation of an access token.
 
     Raises:
-        Strange: it is not told.
+        Strange: The body has no text as `id`.
     """
     identity = body.get("id") if isinstance(body, dict) else None
     if not isinstance(identity, str):
@@ -174,10 +180,10 @@ def organisation_id(body: Any) -> str:
 
 
 def token(body: Any) -> tuple[str, float]:
-    """Returns an access token and its life in seconds.
+    """Returns an access token and the token's life in seconds.
 
     Raises:
-        Strange: there is no token that a header can carry.
+        Strange: `access_token` is absent, or has characters outside visible ASCII and so cannot stand in a header.
     """
     found = body.get("access_token") if isinstance(body, dict) else None
     if not isinstance(found, str) or not _TOKEN.fullmatch(found):
@@ -186,13 +192,14 @@ def token(body: Any) -> tuple[str, float]:
 
 
 def no_such(body: Any) -> bool:
-    """True if an error body says that what was asked for does not exist."""
+    """True if an error body reports an absent entity: status 404 or code `not.found`."""
     if not isinstance(body, dict):
         return False
     return _whole(body.get("status")) == 404 or body.get("code") == "not.found"
 
 
 def _life_s(value: Any) -> float:
+    """Returns the life in seconds, written as a number or as text; `TOKEN_LIFE_S` for an unusable value."""
     try:
         life_s = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
@@ -201,7 +208,7 @@ def _life_s(value: Any) -> float:
 
 
 def _whole(value: Any) -> int | None:
-    """Returns a whole number, written as a number or as text; None where it is neither."""
+    """Returns a whole number, written as a number or as text; None for every further value."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
@@ -210,7 +217,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _named(value: Any) -> str:
-    """Returns the JSON name of a value's type, never the value."""
+    """Returns the JSON name of a value's type, for error texts without values."""
     if value is None:
         return "null or missing"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}

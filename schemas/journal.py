@@ -1,7 +1,7 @@
-"""What the ledger remembers of a key, word by word: entries of the journal, registers, marks, moves.
+"""Value types of the ledger's memory of a key: journal entries, registers, flag marks, changes of stage.
 
-Rule: what an entry holds is enough to judge it again, to fold it again and to tell the same event again to the byte.
-These are tuples, since a row holds hundreds of them and is read and written once a record.
+Rule: an entry holds everything needed to judge the event again, to fold the event again, and to publish the identical
+record again. The types are tuples for speed: a row holds hundreds of entries, and every record reads and writes a row.
 """
 
 from enum import StrEnum
@@ -10,29 +10,40 @@ from typing import Any, NamedTuple
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Source
 
+# A tuple is stored as a JSON list, so the position of a field is its serialised name: a changelog may hold rows of
+# older releases. Append new fields at the end, with a default, and never reorder or remove one (`schemas.rows._entry`
+# counts).
+
 
 class Verdict(StrEnum):
-    """What was decided about one record. The first three judge a uid, the others the record that told it."""
+    """The decision about a record. The first three values judge a uid, the remaining values judge a single record."""
 
     NEW = "new"
+    """An event of its own: folded into the registers and published."""
     ABSORBED = "absorbed"
+    """A restamped retry of an earlier event: no effect."""
     AMBIGUOUS = "ambiguous"
+    """A retry of either of two events, undecidable: no effect until Genesys was read."""
     DUPLICATE = "duplicate"
+    """A repeated delivery of a known uid."""
     CONFLICT = "conflict"
+    """A known uid with a different body."""
     LATE = "late"
+    """An unknown uid from below the journal's memory: no effect, and a re-check of the key."""
     INVALID = "invalid"
+    """An unreadable line (only of `lifecycle replay`)."""
     ASKED = "asked"
-    """A re-check was asked; no event."""
+    """A re-check was requested; the record is no event."""
     FUTURE = "future"
-    """An observation from a clock far ahead of the log's: to the dead letters."""
+    """An observation dated more than 90 s ahead of log time: to the dead letters."""
     TOO_LARGE = "too_large"
-    """The row would not fit into a record of Kafka with it: to the dead letters."""
+    """The row with this record would exceed a Kafka record: to the dead letters."""
     FORGOTTEN = "forgotten"
-    """A repeat from below everything the journal remembers: nothing is written."""
+    """A replay of a record after the entry left the row: nothing is written."""
 
 
 class Aspect(StrEnum):
-    """The three things an event can say of a tenant."""
+    """The three aspects of a tenant's state; an event writes at least one aspect."""
 
     INSTALLED = "installed"
     ENABLED = "enabled"
@@ -40,7 +51,7 @@ class Aspect(StrEnum):
 
 
 class Register(NamedTuple):
-    """One last-writer-wins register: the version (τ, rank, uid) of its event and the value it wrote."""
+    """A last-writer-wins register: the version (τ, rank, uid) of the newest event, and the value of the event."""
 
     at_us: int
     rank: int
@@ -49,35 +60,38 @@ class Register(NamedTuple):
 
 
 class Registers(NamedTuple):
-    """The registers N, U, E and C of a key, and the newest tenantId that an install named."""
+    """The registers N, U, E and C of a key, and a fifth for the tenantId of the newest `installed` with a tenantId."""
 
     installed: Register | None = None
     uninstalled: Register | None = None
     enabled: Register | None = None
-    """Its value is true or false."""
+    """The value is true or false."""
     configuration: Register | None = None
-    """Its value is the digest of a text in the row."""
+    """The value is the digest of a text in `TenantRow.texts`."""
     tenant: Register | None = None
-    """An observed install without a tenantId leaves it alone, so it is a register of its own."""
+    """Separate from `installed`, because an observed install without a tenantId must not erase the tenantId."""
 
 
 VARIANTS_MAX = 32
-"""Bodies kept of one uid: a sender that gives one id to everything must not make a row that Kafka refuses."""
+"""Limit of bodies per uid: a sender with a constant `eventId` must not grow a row beyond a Kafka record."""
 
 
 class Variant(NamedTuple):
-    """One of several bodies that claim one uid."""
+    """A body under a uid, where several different bodies claim the uid."""
 
     f: str
+    """Keyed hash of the body's content."""
     event: EventType
     at_us: int
+    """The least signed time among the deliveries of this variant, microseconds UTC."""
     marked: bool
+    """True if every delivery of this variant was marked as a retry."""
     offset: int
-    """Of the first delivery of this variant."""
+    """Offset of the first delivery of this variant."""
 
 
 class Published(NamedTuple):
-    """What `lifecycle.events` was told of a uid whose counting variant or τ became another since."""
+    """The content of an event as published, kept once the counting variant or τ of the uid changed afterwards."""
 
     event: EventType
     at_us: int
@@ -87,49 +101,52 @@ class Published(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One uid of the journal. The first three fields are its version, so entries sort as events do."""
+    """An event of the journal. The first three fields are the event's version, so entries sort by version."""
 
     at_us: int
-    """τ: the least signed time among the deliveries of the counting variant."""
+    """τ: the least signed time among the deliveries of the counting variant, microseconds UTC."""
     rank: int
+    """Order of event types at an equal τ (`services.core.ledger.merge.RANK`)."""
     uid: str
     event: EventType
     f: str
-    """Keyed hash of what the event says: equal for a restamped retry."""
+    """Keyed hash of the event's content; a restamped retry has an equal hash."""
     marked: bool
-    """All deliveries of the counting variant were marked as retries."""
+    """True if every delivery of the counting variant was marked as a retry."""
     tenant_id: str | None
     digest: str | None
-    """Of the configuration, for the events that write it."""
+    """Digest of the configuration; None for an event without a configuration to write."""
     source: Source
     offset: int
-    """Of the first delivery; -1 when that was in a topic that was made anew since."""
+    """Offset of the first delivery; -1 if the topic was recreated since."""
     verdict: Verdict = Verdict.NEW
-    greeted: Verdict = Verdict.NEW
-    """The verdict on arrival, which the audit trail keeps."""
+    """The verdict by the whole journal; may change until the entry is frozen."""
+    first_verdict: Verdict = Verdict.NEW
+    """The verdict at the first arrival; a replay audits this verdict again, so it never changes."""
     frozen: bool = False
-    """Variant, τ, mark and verdict are final."""
+    """True if variant, τ, mark and verdict are final."""
     revision: int = 0
-    """0: not published under its own uid."""
-    given: int = -1
-    """Offset at which the revision was given."""
+    """Revision of the published event; 0 if the event was not published under this uid."""
+    revision_offset: int = -1
+    """Offset of the record behind the revision; a replay of the record publishes the event again."""
     borrowed: int = 0
-    """Revision of a restamp of this event that was published first."""
-    told: Published | None = None
+    """Revision of a restamp of this event, if the restamp was published first; else 0."""
+    first_published: Published | None = None
+    """The content as published, if the entry changed afterwards."""
     variants: tuple[Variant, ...] = ()
-    """In order of arrival; empty while there is only one; at most `VARIANTS_MAX`."""
+    """The bodies in order of arrival, at most `VARIANTS_MAX`; empty while the uid has a single body."""
 
 
 class Parted(NamedTuple):
-    """An entry that folded while its offsets may still be delivered again."""
+    """A folded entry, kept aside as long as Kafka may deliver the entry's records again."""
 
     offset: int
-    """A record below it found the entry in the journal."""
+    """Records below this offset were judged with the entry in the journal."""
     entry: Entry
 
 
 class Mark(NamedTuple):
-    """A flag on one aspect, at one time; an observation of the aspect at or after it ends it."""
+    """A flag on an aspect, at a time; an observation of the aspect at or after the time clears the flag."""
 
     flag: Flag
     aspect: Aspect
@@ -137,7 +154,7 @@ class Mark(NamedTuple):
 
 
 class ObservedTimes(NamedTuple):
-    """Per aspect the time of its newest observation, 0 before the first."""
+    """The time of the newest observation of each aspect, microseconds UTC; 0 before the first."""
 
     installed: int = 0
     enabled: int = 0
@@ -145,12 +162,14 @@ class ObservedTimes(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A change of stage that a record of this row's topic caused, kept for an identical audit line on replay."""
+    """A change of stage, kept in the row of the causing topic so that a replay writes the identical audit line."""
 
     offset: int
+    """Offset of the causing record."""
     version: int
-    """Of the `lifecycle.tenants` record that first showed it."""
+    """Version of the first `lifecycle.tenants` record with the new stage."""
     before: Stage | None
     after: Stage | None
     reason: str | None
     at_us: int
+    """Log time of the causing record, microseconds UTC."""

@@ -1,7 +1,7 @@
-"""The keyring file: which secret speaks for which endpoint, and the house's own key material.
+"""The keyring file: the secrets of each webhook endpoint, and the key material of the installation.
 
-Rule: a secret is a `SecretStr` of at least 32 UTF-8 bytes and appears in no log, repr or error; what a validator says
-of a fault names a rule and never a value.
+Rule: a secret is a `SecretStr` of at least 32 UTF-8 bytes and appears in no log, repr or error; the text of a
+validation error names a rule, never a value.
 """
 
 import re
@@ -28,41 +28,45 @@ def _anyone_or_one(name: str) -> str:
 
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Bound = Annotated[str, AfterValidator(_anyone_or_one)]
-"""`*`, or one organisation or integration; a name that is neither would bind to nobody, and silently."""
+"""`*` or a UUID. A misspelt name is refused here, because an endpoint bound to no key would refuse every delivery."""
 
 
 class _Strict(BaseModel):
+    # Without hide_input_in_errors pydantic would quote the faulty input, here a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Current(_Strict):
-    """The secret in force."""
+    """The secret in force of an endpoint."""
 
     secret: Secret
     made_at: Instant | None = None
-    """When a command of ours made it; absent where somebody else did."""
+    """Time of creation by a command of `lifecycle keyring`; absent for a secret written by hand."""
 
 
 class Previous(_Strict):
-    """The secret before it, accepted until `not_after`."""
+    """The former secret of an endpoint, accepted before `not_after`."""
 
     secret: Secret
     not_after: Instant
 
 
 class Endpoint(_Strict):
-    """One webhook URL: its secrets and the organisations and integrations they may speak for."""
+    """A webhook endpoint: the secrets, and the organisations and integrations accepted under these secrets."""
 
     current: Current
     previous: Previous | None = None
     orgs: tuple[Bound, ...] = ("*",)
     integrations: tuple[Bound, ...] = ("*",)
     restamps: bool = True
-    """False: this sender keeps `eventTimestamp` over retries, so its retry marks say nothing."""
+    """False for a sender with a constant `eventTimestamp` over retries; the sender's retry marks are then ignored."""
 
 
 class Material(_Strict):
-    """Keys of the house. Lists are rotated, newest first; `identity` never while a journal lives."""
+    """Keys of the installation. The lists are rotated, newest first; `identity` must not change while a journal lives.
+
+    A new `identity` changes the hash F of every event: a retry of a known event would count as new, or as a conflict.
+    """
 
     identity: Secret
     configuration: Secret
@@ -72,7 +76,7 @@ class Material(_Strict):
 
 
 class Keyring(_Strict):
-    """The whole file. Ingress needs no `material`, the other services need no `endpoints`' secrets."""
+    """The whole file. The ingress needs no `material`, and the services behind Kafka need no secrets of endpoints."""
 
     endpoints: dict[str, Endpoint]
     material: Material | None = None

@@ -1,4 +1,4 @@
-"""What became of a desired version: written by the provisioner, folded into the stage by the ledger."""
+"""The outcome of a desired version: written by the provisioner, folded into the tenant's stage by the ledger."""
 
 from enum import StrEnum
 from typing import ClassVar, Final
@@ -8,22 +8,22 @@ from pydantic import Field
 from schemas.values import Instant, Key, Record, TenantId
 
 WORDS_MAX: Final = 1_000
-"""Characters of a word or a short cause: it rides along in the key's row and view."""
+"""Greatest length of step, class and reason, in characters: the ledger copies these texts into row and view."""
 
 
 TENANT_CONFLICT: Final = "tenant_conflict"
-"""Reason of a version that is held because its tenantId is bound to another organisation."""
+"""Reason of a held version: the tenantId is bound to a different organisation."""
 
 
 class Direction(StrEnum):
-    """Towards existence or away from it."""
+    """Direction of the work: `up` creates or updates resources, `down` removes the resources."""
 
     UP = "up"
     DOWN = "down"
 
 
 class State(StrEnum):
-    """How far the work for a desired version has come."""
+    """Progress of the work for a desired version."""
 
     WORKING = "working"
     DONE = "done"
@@ -33,25 +33,25 @@ class State(StrEnum):
 
 
 class Outcome(Record):
-    """One record per turn of a saga; `seq` orders them per key, whatever Kafka repeats."""
+    """The progress of a saga. Per key, `seq` orders the outcomes, so readers may ignore repeated or older records."""
 
     ce_type: ClassVar[str] = "lifecycle.outcome.v1"
 
     key: Key
     seq: int
-    """1, 2, 3 … per key; after the recovery of an older registry greater by far."""
+    """1, 2, 3 … per key; after the recovery of an older registry the sequence goes on with a far greater number."""
     desired_version: int
-    """The desired version answered."""
+    """The desired version that this outcome answers."""
     tenant_id: TenantId | None = None
-    """The tenantId that the life is bound to, whatever a later `installed` names; null where no life is on, and in
-    records that are older than this field."""
+    """The tenantId of the life's binding, even if a later `installed` names a different tenantId. Null without a life,
+    and in records from before this field."""
     generation: int
     direction: Direction
     state: State
     step: str | None = Field(default=None, max_length=WORDS_MAX)
-    """The step it stands at or failed at."""
+    """The step at which the saga waits or failed."""
     error_class: str | None = Field(default=None, alias="class", max_length=WORDS_MAX)
-    """`refused`, `exhausted`, `blocked`, `contradicted`, …: the class of the last answer, never its text."""
+    """Class of the last answer (`refused`, `exhausted`, `blocked`, `contradicted`, …), never the text of the answer."""
     reason: str | None = Field(default=None, max_length=WORDS_MAX)
     """`retrying`, `system_away`, `system_refuses`, `waiting_for:STEP` (from 15 minutes on), `compensating`, `grace`,
     `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or the step and its last answer's class."""

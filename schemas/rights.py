@@ -1,8 +1,8 @@
-"""The least rights of each service on a cluster with ACLs, derived from the topic table.
+"""The least Kafka ACLs of each service, derived from the topic table.
 
-Rule: who writes and who reads a topic stands in `schemas.topics` alone. What is added here follows from how a service
-asks: settings of topics, consumer groups, and the operator who makes the topics. In Kafka Read and Write imply
-Describe, so Describe is a right of its own only where neither is given.
+Rule: `schemas.topics` alone lists the writers and readers of a topic. This module adds the rights behind further
+requests of the services: reading topic settings, joining or describing consumer groups, and creating topics (the
+operator). In Kafka, Read and Write imply Describe, so Describe is a separate right only without Read and Write.
 """
 
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ from schemas.topics import LEDGER_APP, LOOKS_GROUP, PROVISIONER_GROUP, TOPICS, T
 
 
 class Service(StrEnum):
-    """Those that log in to Kafka as a principal of their own."""
+    """The Kafka principals of an installation."""
 
     INGRESS = "ingress"
     LEDGER = "ledger"
     PROVISIONER = "provisioner"
     RECONCILER = "reconciler"
     OPERATOR = "operator"
-    """The program `lifecycle` in an operator's hands."""
+    """The commands of the program `lifecycle` that an operator runs."""
 
 
 class Resource(StrEnum):
-    """What a right is on, in the words of `kafka-acls`."""
+    """Type of the resource of a right, spelled as in `kafka-acls`."""
 
     TOPIC = "topic"
     GROUP = "group"
 
 
 class Operation(StrEnum):
-    """What is allowed, in the words of `kafka-acls`."""
+    """The allowed operation, spelled as in `kafka-acls`."""
 
     READ = "Read"
     WRITE = "Write"
@@ -43,33 +43,33 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One operation on one resource, whose name is literal and has the prefix of the installation."""
+    """An operation on a resource; the name is literal and includes the prefix of the installation."""
 
     resource: Resource
     name: str
     operation: Operation
 
     def __str__(self) -> str:
-        """As a refusal names it: `Write on topic lifecycle.events`."""
+        """Returns the right as in error texts: `Write on topic lifecycle.events`."""
         return f"{self.operation} on {self.resource} {self.name}"
 
 
 _GROUPS: Final = {Service.LEDGER: LEDGER_APP, Service.PROVISIONER: PROVISIONER_GROUP}
-"""The consumer group that a service joins."""
+"""The consumer group of each service with a group."""
 
 _LOOKS: Final = frozenset(Service) - {Service.INGRESS}
-"""Services that read without a group too."""
+"""Services that also read topics outside a consumer group, and name `LOOKS_GROUP` for librdkafka."""
 
 _COMPARES_READ: Final = frozenset({Service.LEDGER, Service.RECONCILER})
-"""All compare the settings of the topics that they write with the table; these also of those that they read."""
+"""Services that compare the settings of the topics they read with the table; every service does so for writing."""
 
 
 def rights(service: Service, prefix: str = "") -> tuple[Right, ...]:
-    """Everything that a service must be allowed, topics in the order of the journey.
+    """Returns the rights of a service: first on topics, in the order of an event's journey, then on groups.
 
     Args:
-        service: Whose.
-        prefix: Of the installation.
+        service: The service.
+        prefix: Prefix of the installation's topics and groups.
     """
     on_topics = (
         Right(Resource.TOPIC, named(topic, prefix), operation)
@@ -86,7 +86,8 @@ def _operations(service: Service, topic: Topic) -> Iterator[Operation]:
         yield Operation.READ
     if service in topic.writers:
         yield Operation.WRITE
-    if service is Service.OPERATOR:  # `topics plan` and `topics apply`
+    # The operator's commands `topics plan` and `topics apply` describe and create every topic of the table.
+    if service is Service.OPERATOR:
         if not used:
             yield Operation.DESCRIBE
         yield Operation.DESCRIBE_CONFIGS

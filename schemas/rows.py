@@ -1,7 +1,8 @@
-"""The ledger's two rows per key, and their bytes in a changelog: version, schema, JSON.
+"""The ledger's two rows per key, and the packed form of a row in a changelog: version, schema number, JSON.
 
-Rule: a packed row starts with its version as eight big-endian bytes, signed, so that a table keeps the newest row
-without reading it. A row of a newer schema is refused, never read half: its worker stops and damages nothing.
+Rule: a packed row starts with the version as eight signed big-endian bytes, so the table adapter compares two rows
+without parsing JSON. A row of an unknown schema raises `Unreadable` and is never read in part: the worker stops, and
+the row stays as written.
 """
 
 import json
@@ -31,8 +32,12 @@ from schemas.outcome import Direction, State
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType, Key, Source
 
+# Compatibility. A release reads rows of older and of newer releases with the same SCHEMA: `unpack` ignores unknown
+# fields of a row and fills missing fields with the defaults. Only an incompatible change raises SCHEMA. Entries inside
+# a row are JSON lists, read by position (see `schemas.journal`).
+
 SCHEMA: Final = 1
-"""Of the JSON behind the first nine bytes; new fields with defaults need no new number."""
+"""Number of the JSON's form, the ninth byte of a packed row; a new field with a default needs no new number."""
 
 _HEAD = Struct(">qB")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
@@ -46,30 +51,30 @@ __all__ = ["Entry", "StageRow", "TenantRow", "Verdict", "pack", "unpack"]
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """What `lifecycle.received` made of a key.
+    """State of a key from `lifecycle.received`; times are microseconds UTC.
 
     Attributes:
         key: `orgId:integrationId`.
-        version: 1 or more; raised by every change. 0: there is no row yet.
-        offset: Of the newest record that changed it; -1 before the first.
-        incarnation: Identity of the topic that its offsets belong to; empty where nobody says.
-        base: What folded.
-        now: `base` with the journal on top.
-        entries: The journal, sorted.
-        parted: Entries that folded and whose offsets may still be delivered again; only a replay looks at them.
-        texts: Canonical JSON of every configuration that something here refers to, by digest.
-        folded_to: The greatest τ folded.
-        folded_offset: The greatest offset that an entry came from of which nothing is kept.
-        marks: Flags that outlived their entries.
-        flags: All flags that stand now.
-        seen: What was observed up to when.
-        recheck_at_us: A re-check asked and not answered yet.
-        revision: The last one given.
-        desired_version: The version at which desired was last published; 0 before the first time.
-        desired_at_us: Log time of that.
-        trace: `traceparent` of the record that caused that.
-        turned: The version at which desired `installed` last changed.
-        ever: Installed was desired at least once.
+        version: 1 or more, raised by every change; 0 for an empty row without a record.
+        offset: Offset of the newest record with a change of this row; -1 before the first.
+        incarnation: Identity of the topic behind every offset in this row; empty if unknown.
+        base: The registers from folded entries.
+        now: `base` with the journal folded on top.
+        entries: The journal, sorted by version (τ, rank, uid).
+        parted: Folded entries with offsets that Kafka may deliver again; only a replay reads these entries.
+        texts: By digest: canonical JSON of every configuration in use by entries or registers.
+        folded_to: The greatest τ of a folded entry; None before the first fold.
+        folded_offset: The greatest offset of an entry dropped from `parted`.
+        marks: Flag marks of folded entries.
+        flags: All flags in force.
+        seen: Time of the newest observation of each aspect.
+        recheck_at_us: Time of a re-check without an answer; None if no re-check is open.
+        revision: The last revision given.
+        desired_version: Version of this row at the last publication of `desired`; 0 before the first.
+        desired_at_us: Log time of the last publication of `desired`.
+        trace: `traceparent` of the record behind the last publication of `desired`.
+        turned: Version of this row at the last change of desired `installed`.
+        ever: True if `installed` was desired at least once.
         updated_at_us: Log time of the last change.
         moves: The newest changes of stage.
     """
@@ -101,25 +106,25 @@ class TenantRow:
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """What `lifecycle.outcomes` made of a key: its last outcome, and two facts about the generation of that.
+    """State of a key from `lifecycle.outcomes`: the last outcome, and facts about the outcome's generation.
 
     Attributes:
         key: `orgId:integrationId`.
         version: As in `TenantRow`.
-        offset: Of the newest record that changed it.
-        incarnation: Identity of the topic that its offset belongs to.
-        seq: Of the last outcome; one that is not above it changes nothing.
-        desired_version: The desired version that the last outcome answered.
-        generation: Of the last outcome.
-        direction: Of the last outcome.
-        state: Of the last outcome.
-        step: Of the last outcome.
-        reason: Of the last outcome.
-        tenant_id: The tenantId that its newest known life is or was bound to; None where no outcome told one.
-        bound: True if that life is not over.
-        up_done: In this generation `up` was done.
-        down_began: In this generation `down` was heard of since.
-        updated_at_us: Log time of the last change.
+        offset: Offset of the newest record with a change of this row; -1 before the first.
+        incarnation: Identity of the topic behind the offsets; empty if unknown.
+        seq: Sequence number of the last outcome; an outcome at or below this number changes nothing.
+        desired_version: The desired version answered by the last outcome.
+        generation: Generation of the last outcome.
+        direction: Direction of the last outcome.
+        state: State of the last outcome.
+        step: Step of the last outcome.
+        reason: Reason of the last outcome.
+        tenant_id: The tenantId of the newest known binding; None if no outcome named a tenantId.
+        bound: True if the last outcome names a tenantId and does not end the life.
+        up_done: True if an `up` of this generation was done.
+        down_began: True if a `down` of this generation began after the last finished `up`.
+        updated_at_us: Log time of the last change, microseconds UTC.
         moves: The newest changes of stage.
     """
 
@@ -146,17 +151,17 @@ Row = TypeVar("Row", TenantRow, StageRow)
 
 
 def pack(row: TenantRow | StageRow) -> bytes:
-    """Write a row; equal rows give equal bytes."""
+    """Returns the packed form of a row; equal rows have equal bytes."""
     body = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "version"}
-    # The standard encoder writes enums as the text they are; faster ones ask each for its value.
+    # The standard encoder writes a StrEnum member as the text it is; faster encoders call `.value` on every member.
     return _HEAD.pack(row.version, SCHEMA) + _ENCODER.encode(body).encode()
 
 
 def unpack(form: type[Row], packed: bytes) -> Row:
-    """Read a row.
+    """Returns the row of a packed form.
 
     Raises:
-        Unreadable: not a row of this form, or of a schema this program does not know.
+        Unreadable: The bytes are no row of this class, or of a schema unknown to this program.
     """
     if len(packed) < _HEAD.size:
         raise Unreadable(f"{form.__name__}: {len(packed)} bytes")
@@ -173,12 +178,12 @@ def unpack(form: type[Row], packed: bytes) -> Row:
 
 
 def updated_at_us(packed: bytes) -> int:
-    """When a packed row was last changed, without reading the rest of it.
+    """Returns the log time of a packed row's last change, microseconds UTC, without parsing the JSON.
 
     Raises:
-        Unreadable: not a row, or of a schema this program does not know.
+        Unreadable: The bytes are no row, or of a schema unknown to this program.
     """
-    # No text of the JSON can hold these bytes: a quote inside one is escaped.
+    # The search cannot hit a value: a quote inside a JSON string is escaped, so no string contains these bytes.
     at = packed.rfind(_UPDATED)
     if at < 0 or packed[_HEAD.size - 1] != SCHEMA:
         raise Unreadable("not a row that this program reads")
@@ -187,6 +192,7 @@ def updated_at_us(packed: bytes) -> int:
 
 
 _DAMAGE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""Errors of reading damaged or foreign JSON as a row."""
 
 
 def _same(value: Any) -> Any:
@@ -203,6 +209,8 @@ _SOURCES: Final = {str(source): source for source in Source}
 
 
 def _entry(value: list[Any]) -> Entry:
+    # Numbers, not names, and the list is changed in place: this runs for every entry of every row that is read. The
+    # numbers are the positions of the fields of `Entry`.
     value[3] = _EVENTS[value[3]]
     value[8] = _SOURCES[value[8]]
     value[10], value[11] = _VERDICTS[value[10]], _VERDICTS[value[11]]
@@ -231,4 +239,4 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "direction": Direction,
     "state": State,
 }
-"""How a field comes back from JSON, where JSON does not say it all."""
+"""By field: the function from JSON back to the field's type, for the types without a JSON form of their own."""

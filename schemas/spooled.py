@@ -1,11 +1,12 @@
-"""One record as it waits on local disk: a line of numbers, a line of JSON, and the value as it came.
+"""The form of a record in the spool: a line of numbers, a line of JSON, and the untouched value.
 
     spooled 1c291ae3 1 42 1785542400000000 613
     {"topic":"lifecycle.received","key":"org:integration","headers":[["ce_id","…"]]}
     {"event":"installed",…}
 
-The numbers: CRC-32 of all that follows it, version, sequence number, time of receipt (µs UTC), bytes after the line.
-Rule: the sum covers the number too, so a record under another's number is found; and nothing is believed before it.
+The numbers: CRC-32 of every later byte, version, sequence number, time of receipt (µs UTC), bytes after the line.
+Rule: the CRC is checked before any field is used. The CRC covers the sequence number, so a record stored under a
+foreign number is detected.
 """
 
 import json
@@ -24,21 +25,21 @@ _SUMMED_FROM: Final = len(b"spooled 00000000")
 
 
 class Corrupt(ValueError):
-    """Not what was written under this number."""
+    """Raised for damaged bytes, or for a record under a foreign sequence number."""
 
 
 class NewerFormat(ValueError):
-    """Whole, but written by a later version of this program."""
+    """Raised for an intact record of a later format version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """What will go to Kafka.
+    """A record on the way to Kafka.
 
     Attributes:
-        topic: Its whole name.
+        topic: Full name of the topic, with the prefix of the installation.
         message: Key, value and headers.
-        received_us: When the ingress had it, microseconds UTC.
+        received_us: Time of receipt at the ingress, microseconds UTC.
     """
 
     topic: str
@@ -47,7 +48,8 @@ class Spooled:
 
 
 def encode(number: int, record: Spooled) -> bytes:
-    """Write one record under its sequence number. Bytes of key and headers become text as latin-1: none is lost."""
+    """Returns the bytes of a record under a sequence number."""
+    # Latin-1 maps every byte to a character and back, so key and headers survive JSON whatever bytes they hold.
     message = record.message
     head = {
         "topic": record.topic,
@@ -60,11 +62,11 @@ def encode(number: int, record: Spooled) -> bytes:
 
 
 def received_us(number: int, raw: bytes) -> int:
-    """When the record was received; proves that it is whole, without reading more of it.
+    """Returns the time of receipt in microseconds UTC, after checking the CRC, without parsing the JSON.
 
     Raises:
-        Corrupt: it is not what was written under this number.
-        Newer: a later version wrote it.
+        Corrupt: The bytes are damaged or belong to a different sequence number.
+        NewerFormat: A later version of the program wrote the record.
     """
     found = _LINE.match(raw)
     if found is None or not _is_whole(found, raw, len(raw)):
@@ -77,11 +79,11 @@ def received_us(number: int, raw: bytes) -> int:
 
 
 def decode(number: int, raw: bytes) -> Spooled:
-    """Read one record.
+    """Returns the record of its bytes.
 
     Raises:
-        Corrupt: it is not what was written under this number.
-        Newer: a later version wrote it.
+        Corrupt: The bytes are damaged or belong to a different sequence number.
+        NewerFormat: A later version of the program wrote the record.
     """
     at_us = received_us(number, raw)
     try:
@@ -95,9 +97,10 @@ def decode(number: int, raw: bytes) -> Spooled:
 
 
 def carve(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Every whole record somewhere in `raw`, with its number, in the order met; of any version, repeats included.
+    """Yields every intact record within `raw` with its number: in order of position, of any version, with repeats.
 
-    A sender cannot smuggle one in: its newlines may stand in no string of JSON, and its words nowhere else in it.
+    A sender cannot smuggle a record into a body: outside of JSON strings the word `spooled` is not valid JSON, and
+    inside of JSON strings a newline is not.
     """
     at = 0
     while (found := _LINE.search(raw, at)) is not None:
@@ -110,6 +113,7 @@ def carve(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_whole(line: re.Match[bytes], raw: bytes, end: int) -> bool:
-    # The sum is compared as bytes: as a number, a letter with one bit flipped to upper case would be the same.
+    # The CRC is compared as bytes. Compared as numbers, a hex letter with a flipped bit (`a` to `A`) would pass
+    # unnoticed.
     summed = memoryview(raw)[line.start() + _SUMMED_FROM : end]
     return line.end() + int(line[5]) == end and b"%08x" % crc32(summed) == line[1]

@@ -1,4 +1,4 @@
-"""What should be (`Desired`), for the provisioner, and what is (`Tenant`), for everybody."""
+"""The desired state of a key (`Desired`), for the provisioner, and the public view of a key (`Tenant`)."""
 
 from enum import StrEnum
 from typing import ClassVar, Final
@@ -9,7 +9,7 @@ from schemas.values import Instant, Json, Key, Record, TenantId
 
 
 class Stage(StrEnum):
-    """Where a tenant stands; the guide's own words."""
+    """Stage of a tenant's lifecycle, in the words of the guide."""
 
     PENDING_INSTALL = "pending_install"
     ACTIVE = "active"
@@ -20,63 +20,68 @@ class Stage(StrEnum):
 
 
 class Flag(StrEnum):
-    """Why a tenant's state is provisional until Genesys, or an operator, was asked."""
+    """Reason why a tenant's state is provisional until an observation of Genesys confirms or corrects the state."""
 
     TIE = "tie"
+    """Contradicting values at an equal time."""
     AMBIGUOUS = "ambiguous"
+    """A delivery was a retry of either of two events."""
     CONFLICT = "conflict"
+    """Different bodies under one uid."""
     STORM = "storm"
+    """Too many events, configurations or bodies for the journal: the oldest were judged final early, or not kept."""
 
 
 VERSION_MAX: Final = 2**63 - 1
-"""What PostgreSQL and a row's head can hold."""
+"""Greatest 64-bit signed integer, the limit of PostgreSQL's `bigint` and of a packed row's version."""
 
 
 class Desired(Record):
-    """The newest desired state of a key. Readers keep the greatest `version`."""
+    """The newest desired state of a key. Records may be repeated or stale; keep the greatest `version`."""
 
     ce_type: ClassVar[str] = "lifecycle.desired.v1"
 
     key: Key
     version: int = Field(ge=0, le=VERSION_MAX)
-    """The version of the ledger row at which this was last published for an event."""
+    """The ledger row's version at the last publication for an event; a rewrite repeats this version."""
     installed: bool
     enabled: bool
     configuration: Json
     tenant_id: TenantId | None
-    """As the newest `installed` named it; null when only observations without one are known."""
+    """The tenantId of the newest `installed` with a tenantId; null if no `installed` named a tenantId."""
     installed_at: Instant | None
     uninstalled_at: Instant | None
 
 
 class Tenant(Record):
-    """The compacted public view of a key. Readers keep the greatest `version`."""
+    """The public view of a key, in a compacted topic. Records may be repeated or stale; keep the greatest `version`."""
 
     ce_type: ClassVar[str] = "lifecycle.tenant.v1"
 
     key: Key
     version: int
-    """The sum of the versions of the two ledger rows it is composed of."""
+    """Sum of the versions of the two ledger rows behind the view."""
     tenant_id: TenantId | None
-    """As it is bound; before anything is bound, as the newest `installed` named it. Null while that name is bound to
-    another organisation."""
+    """The bound tenantId. Without a binding: the tenantId of the newest `installed` while the key is installed, and the
+    former binding afterwards. Null while the named tenantId is bound to a different organisation."""
     claimed_tenant_id: TenantId | None = None
-    """As the newest `installed` named it, where that is not the bound one; null where they agree."""
+    """The tenantId of the newest `installed`, if different from the bound tenantId; null if equal or uninstalled."""
     installed: bool | None
     """Null while neither an install nor an uninstall is known."""
     enabled: bool | None
     configuration: Json | None
-    """Published names only."""
+    """The published names only."""
     configuration_mac: str | None
-    """Keyed hash of the whole configuration, for comparison without reading it."""
+    """Keyed hash of the whole configuration, for comparison without access to the configuration."""
     stage: Stage | None
     reason: str | None
+    """The reason why the tenant is not further, or needs attention; null without a reason."""
     flags: tuple[Flag, ...]
     revision: int
-    """Of the newest event published; 0 before the first."""
+    """Revision of the newest published event; 0 before the first."""
     generation: int
-    """The provisioner's: 1, 2, 3 … per life; 0 before the first."""
+    """Generation of the provisioner: 1, 2, 3 … per life; 0 before the first."""
     recheck_at: Instant | None
-    """A re-check asked and not yet answered by an observation."""
+    """Time of a requested re-check without an answering observation; null if no re-check is open."""
     updated_at: Instant
-    """Log time of the record that changed it last."""
+    """Log time of the newest record with a change of either row."""

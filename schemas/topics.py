@@ -1,8 +1,8 @@
-"""The journey as a table: every topic, who writes it, who reads it, how long it keeps what.
+"""The topic table: name, writers, readers, retention and Kafka settings of every topic.
 
-Rule: a topic name is written here and nowhere else, and so is who writes and reads it: `schemas.rights` derives from it
-what each service must be allowed. Partition counts are equal on all topics and never change
-(the partition of a key is its order); the partitioner is murmur2 everywhere (librdkafka's default is another one).
+Rule: topic names, writers and readers are written in this module alone; `schemas.rights` derives the ACLs of each
+service from the table. All topics have an equal number of partitions, and the number never changes: events of a key are
+in order only within a partition. Every producer uses the murmur2 partitioner, which is not librdkafka's default.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from enum import StrEnum
 
 DAY_MS = 86_400_000
 PARTITIONER = "murmur2_random"
-"""librdkafka's name for the partitioner of the Java client and of Faust."""
+"""librdkafka's name for the partitioner of the Java client and of Faust. A producer with a different partitioner puts a
+key's records into a foreign partition, and the ledger buries such records as `misplaced` (docs/decisions/0018)."""
 
 RECORD_MAX_BYTES = 2_097_152
-"""`max.message.bytes` of every topic, and what a producer may send."""
+"""`max.message.bytes` of every topic, and the limit of a producer's message."""
 
 ROW_MAX_BYTES = RECORD_MAX_BYTES - 65_536
-"""The greatest packed row: what is left of a record of a changelog after key, headers and the next re-check."""
+"""Greatest size of a packed row: a changelog record less the room for key, headers and the next re-check."""
 
 LEDGER_APP = "lifecycle-ledger"
 """Faust's application id: the consumer group of the ledger and the prefix of its changelogs."""
@@ -25,8 +26,9 @@ PROVISIONER_GROUP = "lifecycle-provisioner"
 """The consumer group of the provisioners."""
 
 LOOKS_GROUP = "lifecycle-looks"
-"""The group that readers without a group name. Nobody joins it, and nothing is committed to it; but librdkafka gives no
-consumer without a name, and asks the cluster twice a second who coordinates it (docs/decisions/0024)."""
+"""The group id of readers outside a consumer group. No consumer joins the group or commits to the group. librdkafka
+demands a `group.id` of every consumer and asks the cluster for the group's coordinator twice a second, so a reader also
+needs a right on the group (docs/decisions/0024)."""
 
 
 class Table(StrEnum):
@@ -38,16 +40,16 @@ class Table(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row of the table.
+    """A row of the topic table.
 
     Attributes:
-        name: Without the prefix of the installation.
-        keyed: The key is always `orgId:integrationId`; else it may be absent.
-        writers: The only ones that may write it; `operator` is the program `lifecycle` in an operator's hands.
-        readers: Who reads it, likewise.
-        retention_ms: How long a record stays; None for a compacted topic.
-        restricted: May hold secrets and personal data; readable only by the services named.
-        log_append_time: The broker's clock stamps the records (log time of the ledger).
+        name: Name without the prefix of the installation.
+        keyed: True if every record has a key `orgId:integrationId`; else the key may be absent.
+        writers: The services with the right to write; `operator` means the commands of `lifecycle` run by an operator.
+        readers: The services with the right to read; `downstream` and `people` are outside this project.
+        retention_ms: Retention of a record in milliseconds; None for a compacted topic.
+        restricted: True if records may hold secrets or personal data, for the named readers only.
+        log_append_time: True if the broker's clock stamps the records; the ledger takes this time as log time.
     """
 
     name: str
@@ -60,13 +62,14 @@ class Topic:
 
     @property
     def config(self) -> dict[str, str]:
-        """The topic's Kafka settings."""
+        """Returns the topic's Kafka settings."""
         settings = {
             "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
             "max.message.bytes": str(RECORD_MAX_BYTES),
         }
         if self.retention_ms is None:
-            # A paused worker's old row must still find the newer one beside it: never compact within the hour.
+            # A paused worker may wake up and append an old row after the newer row of its successor. For an hour the
+            # log keeps both, so a recovery compares the versions and keeps the newer row.
             return settings | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(DAY_MS // 24)}
         return settings | {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
 
@@ -92,7 +95,7 @@ DEAD_LETTERS = Topic(
 
 
 def changelog(table: Table) -> Topic:
-    """The changelog of one ledger table: the durable form of its rows."""
+    """Returns the changelog of a ledger table, the durable form of the table's rows."""
     return Topic(f"{LEDGER_APP}-{table}-changelog", True, ("ledger",), ("ledger",), None, restricted=True)
 
 
@@ -100,19 +103,19 @@ TOPICS: tuple[Topic, ...] = (
     RECEIVED, EVENTS, DESIRED, OUTCOMES, TENANTS, AUDIT, DEAD_LETTERS,
     changelog(Table.TENANTS), changelog(Table.STAGES),
 )  # fmt: skip
-"""Everything `lifecycle topics apply` creates, in the order of the journey."""
+"""Every topic created by `lifecycle topics apply`, in the order of an event's journey."""
 
 
 def named(topic: Topic, prefix: str = "") -> str:
-    """The topic's name in this installation; tests and shared clusters set a prefix."""
+    """Returns the topic's name in this installation; tests and shared clusters set a prefix."""
     return prefix + topic.name
 
 
 def looks_group(topic: str) -> str:
-    """The group that a reader without a group names, in the installation of a topic.
+    """Returns the group id for a reader outside a consumer group, with the prefix of the topic's installation.
 
     Args:
-        topic: With the prefix.
+        topic: Full name of a topic, with the prefix.
     """
     names = (known.name for known in TOPICS if topic.endswith(known.name))
     return topic.removesuffix(next(names, topic)) + LOOKS_GROUP

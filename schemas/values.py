@@ -1,4 +1,4 @@
-"""The small values that every record shares: keys, event types, JSON, and instants as fields of a model."""
+"""Types shared by all records: keys, event types, JSON objects, instants as model fields, and the base of records."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 def _read_instant(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str):
         return instant(value)
-    if info.mode == "json":  # seconds or microseconds? A number of JSON does not say
+    if info.mode == "json":  # a number is refused: JSON does not tell seconds from microseconds
         raise ValueError("not an RFC 3339 date-time with an offset")
     return value
 
@@ -34,10 +34,10 @@ Instant = Annotated[
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""Microseconds since 1970 UTC; in JSON RFC 3339 and nothing else."""
+"""Microseconds since 1970 UTC in Python, RFC 3339 text in JSON; a JSON number is refused."""
 
 Uuid = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}$")]
-"""Lower-case."""
+"""A lower-case UUID."""
 
 Key = Annotated[str, StringConstraints(pattern=f"^{UUID_PATTERN}:{UUID_PATTERN}$")]
 """`orgId:integrationId`, both lower-case UUIDs: the unit of order, state and provisioning, and the Kafka key."""
@@ -59,7 +59,7 @@ class EventType(StrEnum):
 
 
 class Source(StrEnum):
-    """Who asserted an event."""
+    """Origin of an event: the sender's webhook, a read by the reconciler, or an operator's command."""
 
     WEBHOOK = "webhook"
     RECONCILER = "reconciler"
@@ -67,13 +67,15 @@ class Source(StrEnum):
 
 
 class Record(BaseModel):
-    """A value of ours in Kafka: frozen; unknown fields of a newer writer are ignored."""
+    """Base of the records in Kafka and PostgreSQL: frozen, and unknown fields of a newer writer are ignored."""
 
+    # Docstrings of fields become descriptions in schemas/json, and the input stays out of error texts: it may be
+    # secret.
     model_config = ConfigDict(
         frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
 
 def key_of(org_id: str, integration_id: str) -> Key:
-    """Join the two identifiers, lower-cased, to the key."""
+    """Returns the key of the two identifiers, lower-cased."""
     return f"{org_id.lower()}:{integration_id.lower()}"

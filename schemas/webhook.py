@@ -1,7 +1,7 @@
-"""The sender's wire format, the guide's dialect, and its strict JSON. Only this module and its shape speak it.
+"""Parser of the sender's wire format, and the strict JSON profile of request bodies.
 
-Rule: bytes become a typed `Delivery` once, here, after they were proved authentic; nothing behind this module knows
-the sender's spelling. Every refusal names a field and a rule, never a value.
+Rule: authenticated bytes become a typed `Delivery` here and only here; no later module uses the sender's field names.
+Every refusal names a field and a rule, never a value.
 Sources: the guide (fields), RFC 8259 with I-JSON's limits (JSON profile), RFC 3339 (times).
 """
 
@@ -17,30 +17,36 @@ from schemas.times import instant
 from schemas.values import EventType, Json, Key, key_of
 from schemas.webhook_shape import RULES, SHAPE, UUID_SHAPE
 
+# Theory. The signature proves the bytes, so two readers of the bytes must agree on their meaning: the receiver decides
+# by the parsed body, but `lifecycle.received` carries the raw bytes, and the ledger parses the bytes again. JSON with
+# duplicate keys, NaN or huge integers means different things to different parsers and is therefore refused. The limits
+# of depth and size bound the work per request. `schemas.webhook_schema` publishes these rules to the sender's
+# developers, and a property test keeps both in step.
+
 CE_TYPE: Final = "genesys.webhook.v1"
 """CloudEvents type of an untouched delivery in `lifecycle.received`."""
 
 BODY_MAX_BYTES: Final = 256 * 1024
 DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
-"""I-JSON: integers beyond it differ between readers."""
+"""I-JSON (RFC 7493): parsers with doubles read a larger integer as a different number."""
 
 _EVENTS: Final = {str(event): event for event in EventType}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _COUNT: Final = re.compile(r"\d{1,4}", re.ASCII)
 _MARKS: Final = (("retryCount", 1), ("deliveryAttempt", 2))
-"""Names of the sender's counts, and from which count on they say that this is a retry."""
+"""The sender's retry counters, each with the least count that marks a retry."""
 _SEQUENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _UUID: Final = re.compile(UUID_SHAPE)
 
 
 class Malformed(ValueError):
-    """Authentic, but not this schema.
+    """Raised for an authentic body that breaks the schema.
 
     Attributes:
-        field: Dotted path of the field, `body` for the whole.
-        rule: What it must be.
+        field: Dotted path of the field; `body` for the whole body.
+        rule: The broken rule, as "must be a UUID".
     """
 
     def __init__(self, field: str, rule: str) -> None:
@@ -50,12 +56,12 @@ class Malformed(ValueError):
 
 
 class UnknownEvent(Malformed):
-    """Authentic and an object with an `event` that this version does not know: parked, not refused.
+    """Raised for an authentic body with an unknown `event`; the ingress parks the delivery instead of refusing.
 
     Attributes:
-        key: Whom it speaks of, where it says so as the five events do; else None.
-        at_us: The signed `eventTimestamp`, where it is readable; else None.
-        marked: As of a `Delivery`.
+        key: The key, if the body has UUIDs as `orgId` and `integrationId`; else None.
+        at_us: The signed `eventTimestamp` in microseconds UTC, if readable; else None.
+        marked: True if the signed body calls the delivery a retry, as in `Delivery`.
     """
 
     def __init__(self, key: Key | None, at_us: int | None, *, marked: bool) -> None:
@@ -66,17 +72,18 @@ class UnknownEvent(Malformed):
 
 
 class Delivery(NamedTuple):
-    """One verified attempt of the sender to tell one event.
+    """An authentic, well-formed attempt of the sender to deliver an event.
 
     Attributes:
-        body: The object itself; its named fields have their shape.
+        body: The JSON object; the fields named in `schemas.webhook_shape` have the documented shape.
         key: `orgId:integrationId`, lower-cased.
-        event: One of the five.
+        event: The type of the event.
         at_us: The signed `eventTimestamp` (B), microseconds UTC.
-        event_id: The sender's id (tier 1), None where absent or empty.
-        sequence: The sender's sequence as text (tier 2), None where absent.
-        marked: The signed metadata calls this a retry (`retryCount` >= 1 or `deliveryAttempt` >= 2).
-        odd_marks: A retry mark was there but not readable as a count: treated as absent, counted.
+        event_id: The sender's id of the event (tier 1); None if absent or empty.
+        sequence: The sender's sequence number as text (tier 2); None if absent or empty.
+        marked: True if the signed body calls the delivery a retry (`retryCount` >= 1 or `deliveryAttempt` >= 2).
+        odd_marks: True if a retry counter was present but unreadable. The counter then counts as absent; a metric shows
+            the number of such deliveries.
     """
 
     body: Json
@@ -90,43 +97,49 @@ class Delivery(NamedTuple):
 
     @property
     def tenant_id(self) -> str:
-        """As this delivery names it."""
+        """Returns `tenantId` as in the body."""
         found: str = self.body["tenantId"]
         return found
 
     @property
     def configuration(self) -> Json:
-        """The object, untouched; empty where the sender gave none."""
+        """Returns the configuration object, untouched; empty if absent or null."""
         return self.body.get("configuration") or {}
 
     @property
     def installed_by(self) -> str | None:
-        """`metadata.installedBy`, stable over retries."""
+        """Returns `metadata.installedBy`, equal over retries."""
         return (self.body.get("metadata") or {}).get("installedBy")
 
     @property
     def source(self) -> str | None:
-        """`metadata.source`, stable over retries."""
+        """Returns `metadata.source`, equal over retries."""
         return (self.body.get("metadata") or {}).get("source")
 
 
 def parse(raw: bytes) -> Delivery:
-    """Read one verified body.
+    """Parses an authentic body.
 
     Raises:
-        UnknownEvent: `event` is a string but none of the five.
-        Malformed: anything else that is not the schema.
+        UnknownEvent: `event` is a string, but no known event.
+        Malformed: The body breaks a further rule of the JSON profile or the schema.
     """
     return delivery(read_json(raw))
 
 
 def delivery(body: Any) -> Delivery:
-    """Read one body that is JSON already; same errors as `parse`."""
+    """Parses a body of decoded JSON.
+
+    Raises:
+        UnknownEvent: `event` is a string, but no known event.
+        Malformed: The body breaks a further rule of the schema.
+    """
     if not isinstance(body, dict):
         raise Malformed("body", "must be a JSON object")
     name = body.get("event")
     if not isinstance(name, str):
         raise Malformed("event", "must be a string")
+    # Before the schema: an event of a later version may have different fields and must be parked, not refused.
     event = _EVENTS.get(name)
     if event is None:
         raise _unknown(body)
@@ -138,7 +151,8 @@ def delivery(body: Any) -> Delivery:
     except ValueError:
         raise Malformed("eventTimestamp", RULES["eventTimestamp"]) from None
     metadata = body.get("metadata") or {}
-    # The sender's place for its own ids is `metadata`; the top level is accepted too, and judged in any case.
+    # The documented place of the ids is `metadata`; the top level is accepted as well. Both places are checked in any
+    # case, so a malformed id is refused even if the id at the preferred place is good.
     event_id, sequence = _event_id(body.get("eventId")), _sequence(body.get("sequence"))
     marked, odd_marks = _marks(metadata, body)
     return Delivery(
@@ -154,16 +168,16 @@ def delivery(body: Any) -> Delivery:
 
 
 def read_json(raw: bytes) -> Any:
-    """Read JSON that every reader understands alike.
+    """Decodes JSON of the strict profile, which every parser reads alike.
 
     Raises:
-        Malformed: not UTF-8, duplicate keys, NaN, Infinity or overflow, integers beyond 2^53-1, or
-            deeper than 32.
+        Malformed: The bytes are not UTF-8, or the JSON has duplicate keys, NaN, Infinity, a float overflow, an integer
+            beyond 2^53-1, or more than 32 levels.
     """
     try:
         value = from_json(raw, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
-        # The parser's message may quote the body: keep its kind alone.
+        # The parser's message may quote the body, so only the kind of the error is kept.
         kind = "has a duplicate key" if "duplicate key" in str(error) else "must be strict UTF-8 JSON"
         raise Malformed("body", kind) from None
     bounded(value)
@@ -171,12 +185,13 @@ def read_json(raw: bytes) -> Any:
 
 
 def bounded(value: Any) -> None:
-    """Whether a value of JSON is within the limits of a delivery, whoever sent it.
+    """Checks a JSON value against the limits of a delivery; also used for values from outside webhooks.
 
     Raises:
-        Malformed: a number that readers understand differently, or deeper than 32.
+        Malformed: The value has an infinite or undefined number, an integer beyond 2^53-1, or more than 32 levels.
     """
-    # Level by level. The parser makes exact types, and most values are text: asked in that order.
+    # Level by level without recursion, so a hostile depth cannot exhaust the stack. The parser makes exact types and
+    # most values are text, so exact types are compared and text comes first.
     depth, level = 0, [value]
     while level:
         below: list[Any] = []
@@ -202,7 +217,7 @@ def _number(node: Any) -> None:
 
 
 def _unknown(body: Json) -> UnknownEvent:
-    """An event of a later version may look otherwise: what is readable of it is read, the rest is no fault."""
+    """Returns the error for an unknown event, with the readable fields; unreadable fields are no fault here."""
     org_id, integration_id, metadata = (body.get(n) for n in ("orgId", "integrationId", "metadata"))
     named = all(isinstance(i, str) and _UUID.fullmatch(i) for i in (org_id, integration_id))
     try:
@@ -214,13 +229,14 @@ def _unknown(body: Json) -> UnknownEvent:
 
 
 def _malformed(error: ValidationError) -> Malformed:
-    """The first fault, by the dotted path of its field; a fault within a list is the list's."""
+    """Returns the error for the first fault, by the dotted path of the field; a fault within a list names the list."""
     where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
     path = ".".join(str(part) for part in where[:2])
     return Malformed(path, RULES[path])
 
 
 def _event_id(value: Any) -> str | None:
+    """Returns an event id; None if absent or empty."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > 128 or (not value.isprintable() and _CONTROL.search(value)):
@@ -229,11 +245,12 @@ def _event_id(value: Any) -> str | None:
 
 
 def _sequence(value: Any) -> str | None:
+    """Returns a sequence number as text; None if absent or empty."""
     if value is None or value == "":
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
         whole = int(value)
-        if whole == value:  # 7.0 is another spelling of 7, as everywhere in canonical JSON
+        if whole == value:  # 7.0 and 7 are equal in canonical JSON, so both give the uid of 7
             return str(whole)
     if isinstance(value, str) and _SEQUENCE.fullmatch(value):
         return value
@@ -241,9 +258,9 @@ def _sequence(value: Any) -> str | None:
 
 
 def _marks(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the sender calls this a retry, and whether a mark was there that no count could be read from.
+    """Returns two flags: a readable counter marks a retry, and an unreadable counter is present.
 
-    A count is 0 to 1000, or text of up to 4 digits; of several readable ones the greatest counts.
+    A counter is an integer from 0 to 1000 or a text of up to 4 digits. A single marking counter is enough.
     """
     marked = odd = False
     for field, least in _MARKS:
@@ -259,6 +276,8 @@ def _marks(metadata: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[bool, 
 
 
 def _count(value: Any) -> int | None:
+    """Returns the value of a retry counter; None for an unreadable value."""
+    # bool is a subclass of int: `true` must not count as 1.
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000:
         return value
     return int(value) if isinstance(value, str) and _COUNT.fullmatch(value) else None

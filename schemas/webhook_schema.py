@@ -1,12 +1,16 @@
-"""JSON Schema of the sender's body, for its developers and for OpenAPI; `schemas.webhook` is what decides.
+"""JSON Schema of the webhook body, for the sender's developers and for OpenAPI.
 
-Rule: whatever `webhook.parse` takes, this schema takes; it refuses nothing else. What it cannot say (a 30th of
-February, duplicate keys, the bounds of numbers) only `parse` knows. A property test holds the two together.
+Rule: every body accepted by `webhook.parse` is valid under this schema. The reverse does not hold: a schema cannot
+express all rules (dates like 30 February, duplicate keys, bounds of numbers), so `parse` refuses more. A property test
+compares schema and parser.
 """
 
 from typing import Any, Final
 
 from schemas.values import EventType
+
+# The rules of `schemas.webhook_shape` are repeated here, because JSON Schema and pydantic patterns are different
+# dialects. The descriptions are published (schemas/json, OpenAPI): run `make schemas` after a change.
 
 _HEX: Final = "[0-9A-Fa-f]"
 _UUID: Final = {

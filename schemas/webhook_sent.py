@@ -1,7 +1,7 @@
-"""The sender's side of the dialect: the body of one attempt, and the names of the headers that go with it.
+"""The sender's side of the wire format: body and headers of an attempt, as sent by the simulator and `lifecycle send`.
 
-Rule: what `schemas.webhook` reads is written here and nowhere else. A retry is the same event; from the second attempt
-on its metadata say so. Source: the guide (headers, body, edge case 3).
+Rule: this module alone writes the format that `schemas.webhook` parses. A retry repeats the event; from the second
+attempt on, the metadata carry retry counters. Source: the guide (headers, body, edge case 3).
 """
 
 import json
@@ -17,16 +17,16 @@ TIMESTAMP: Final = "X-Genesys-Event-Timestamp"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One event, as its sender tells it.
+    """An event to be sent.
 
     Attributes:
-        event: Its name; one that nobody knows can be sent too.
+        event: Name of the event; unknown names are allowed, for tests of parking.
         org_id: `orgId`.
         integration_id: `integrationId`.
         tenant_id: `tenantId`.
-        configuration: The whole configuration rides along with every event.
+        configuration: The whole configuration, sent with every event.
         at_us: `eventTimestamp`, microseconds UTC.
-        metadata: `installedBy`, `source`, `eventId`, and whatever else.
+        metadata: `installedBy`, `source`, `eventId` and further fields, sent untouched.
     """
 
     event: str
@@ -39,11 +39,11 @@ class Sent:
 
 
 def body(sent: Sent, retry: int) -> bytes:
-    """The raw body of one attempt.
+    """Returns the raw body of an attempt.
 
     Args:
         sent: The event.
-        retry: How many attempts went before.
+        retry: Number of earlier attempts; 0 for the first attempt, which has no retry counters.
     """
     again = {"retryCount": retry, "deliveryAttempt": retry + 1} if retry else {}
     told: dict[str, Any] = {
@@ -59,10 +59,10 @@ def body(sent: Sent, retry: int) -> bytes:
 
 
 def headers(signature: str, at_us: int) -> dict[str, str]:
-    """The headers of one attempt.
+    """Returns the headers of an attempt.
 
     Args:
-        signature: Hex MAC of its body.
-        at_us: When it is made, microseconds UTC.
+        signature: Hex MAC of the body.
+        at_us: Time of the attempt, microseconds UTC.
     """
     return {"Content-Type": "application/json", SIGNATURE: signature, TIMESTAMP: rfc3339(at_us)}

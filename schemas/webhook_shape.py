@@ -1,12 +1,16 @@
-"""The shape of a body in the sender's format, for pydantic: which fields there are and what each must be.
+"""The shape of a webhook body for pydantic: the fields with a rule, and the text of each rule.
 
-Rule: what a body says is read in `schemas.webhook`, which alone asks this module.
+Rule: `schemas.webhook` alone uses this module, and takes the values from the body after validation.
 """
 
 from typing import Annotated, Final, NotRequired
 
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
+
+# Typed dictionaries, not models: the body stays a plain dict with unknown fields kept, and validation builds no objects
+# on the path of every delivery. Every field with a shape needs an entry in RULES, which `schemas.webhook` looks up by
+# path.
 
 _HEX: Final = "[0-9A-Fa-f]"
 UUID_SHAPE: Final = f"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$"
@@ -28,7 +32,7 @@ class _Metadata(TypedDict, total=False):
 
 
 class _Body(TypedDict):
-    """The fields that have a shape; what is not named here is kept and may be anything."""
+    """The fields with a shape. Further fields are allowed, with any value, and stay in the body."""
 
     metadata: NotRequired[_Metadata | None]
     orgId: _Uuid
@@ -39,7 +43,7 @@ class _Body(TypedDict):
 
 
 SHAPE: Final = TypeAdapter(_Body).validator
-"""Of a whole body."""
+"""Validator of a whole body."""
 
 RULES: Final = {
     "metadata": "must be an object",
@@ -54,4 +58,4 @@ RULES: Final = {
     "metadata.installedBy": "must be a string",
     "metadata.source": "must be a string",
 }
-"""What each field must be, by its dotted path."""
+"""The rule of each field, by the field's dotted path."""

@@ -1,1 +1,1 @@
-"""Decisions: pure functions over values and `now`. No asyncio, clock, environment, logging or I/O library."""
+"""Decisions: pure functions over values and a given time. No asyncio, clock, environment, logging or I/O library."""

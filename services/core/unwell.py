@@ -1,7 +1,7 @@
-"""Unwell tenants: those that somebody may have to help, as the public view tells them.
+"""Unwell tenants: tenants in need of a person, judged by the public view.
 
-Rule: a wait counts once it has lasted 15 minutes. The provisioner says so itself with
-`waiting_for:SYSTEM`; shorter waits have other reasons and are judged by the age of the record.
+Rule: a wait makes a tenant unwell after 15 minutes. The provisioner publishes the reason `waiting_for:STEP` at this
+age; shorter waits have the reasons of `SHORT_WAITS` and are judged by the age of the record.
 """
 
 from typing import Final
@@ -9,28 +9,28 @@ from typing import Final
 from schemas.tenant import Stage, Tenant
 
 UNWELL_AFTER_US: Final = 15 * 60 * 1_000_000
-"""A wait for an outside system is a matter of course for so long, and unwell from then on."""
+"""A shorter wait for an outside system is normal; after this time the tenant is unwell."""
 
 WAITING_FOR: Final = "waiting_for:"
-"""Begins the reason of a tenant that has waited for a system for `UNWELL_AFTER_US`; the system's name follows."""
+"""Start of the reason of a tenant after a wait of `UNWELL_AFTER_US`; the name of the step follows."""
 
 GRACE: Final = "grace"
-"""Reason of a teardown that waits for its `destroy_after`: as it should be."""
+"""Reason of a teardown during the `destroy_after` of a step: an intended wait, never unwell."""
 
 SHORT_WAITS: Final = frozenset({
     "retrying", "system_away", "system_refuses", "compensating", "restoring", "former_life",
 })  # fmt: skip
-"""Reasons of waits that may end within seconds."""
+"""Reasons of waits that may end within seconds; a record with such a reason is unwell only by age."""
 
 _FAILED: Final = frozenset({Stage.DEPROVISIONING_FAILED, Stage.PROVISIONING_ROLLED_BACK})
 
 
 def is_unwell(tenant: Tenant, now_us: int) -> bool:
-    """True if the tenant failed, waits too long, or keeps a reason that only a person or an outside system can end.
+    """True if the tenant failed, waits too long, or has a reason which only a person or an outside system can end.
 
     Args:
-        tenant: As the view has it.
-        now_us: Microseconds UTC.
+        tenant: The record of the public view.
+        now_us: The present time, microseconds UTC.
     """
     if tenant.stage in _FAILED:
         return True
@@ -40,6 +40,11 @@ def is_unwell(tenant: Tenant, now_us: int) -> bool:
 
 
 def is_waiting(tenant: Tenant, now_us: int) -> bool:
-    """True if the tenant waits, and not for so long yet that it is unwell; arguments as of `is_unwell`."""
+    """True if the tenant waits and is not unwell yet.
+
+    Args:
+        tenant: The record of the public view.
+        now_us: The present time, microseconds UTC.
+    """
     settled = tenant.stage in {None, Stage.DEPROVISIONED}
     return not settled and tenant.reason in SHORT_WAITS and not is_unwell(tenant, now_us)

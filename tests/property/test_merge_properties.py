@@ -10,7 +10,7 @@ from schemas.rows import TenantRow
 from schemas.webhook import Delivery
 from services.core.ledger.identity import identify
 from services.core.ledger.journal import RecordPosition, take
-from services.core.ledger.journal_compaction import summed, sweep
+from services.core.ledger.journal_compaction import age, recompute
 from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import Said, World
@@ -63,8 +63,8 @@ def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
     end = history[-1].arrived + 200 * HOUR
     for moment in (history[-1].arrived, end):
         world.age(moment)
-        row, _ = sweep(row, len(history), NOON_US + moment * 1000, len(history))
-        row = summed(row)
+        row, _ = age(row, len(history), NOON_US + moment * 1000, len(history))
+        row = recompute(row)
         assert state(row) == world.state()
         assert row.folded_to == (None if world.folded_to is None else NOON_US + world.folded_to * 1000)
     assert row.entries == ()

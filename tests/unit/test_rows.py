@@ -50,8 +50,8 @@ ENTRY = st.builds(
     source=SOURCE,
     offset=NUMBER,
     verdict=VERDICT,
-    greeted=VERDICT,
-    told=st.none() | st.builds(Published, EVENT, NUMBER, MAYBE, MAYBE, SOURCE),
+    first_verdict=VERDICT,
+    first_published=st.none() | st.builds(Published, EVENT, NUMBER, MAYBE, MAYBE, SOURCE),
     variants=st.lists(st.builds(Variant, TEXT, EVENT, NUMBER, st.booleans(), NUMBER), max_size=2).map(tuple),
 )
 STAGE = st.none() | st.sampled_from(Stage)

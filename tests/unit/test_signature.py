@@ -73,7 +73,7 @@ def test_no_proof_is_false_and_every_other_is_true() -> None:
 
 
 def test_the_key_of_nobody_proves_nothing() -> None:
-    dummy = claim(signature._NOBODY)
+    dummy = claim(signature._DUMMY_KEY)
     assert not verify(None, dummy, BODY, 0)
     assert not verify(Secrets(CURRENT), dummy, BODY, 0)
 

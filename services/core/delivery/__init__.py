@@ -1,1 +1,1 @@
-"""Decisions of the ingress: signature, time, binding, the breaker before Kafka, and the rules of topics."""
+"""Decisions of the ingress: signature, time rule, endpoint binding, Kafka's circuit breaker, and topic rules."""

@@ -1,21 +1,27 @@
-"""For whom a secret may speak: the organisations and integrations that an endpoint is bound to."""
+"""Endpoint binding: the organisations and integrations for which an endpoint accepts deliveries."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 ANY: Final = "*"
+"""Stands for every identifier in a list of the keyring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The identifiers one endpoint may speak for; None stands for any."""
+    """The binding of an endpoint.
+
+    Attributes:
+        orgs: Lower-cased ids of organisations; None for any organisation.
+        integrations: Lower-cased ids of integrations; None for any integration.
+    """
 
     orgs: frozenset[str] | None
     integrations: frozenset[str] | None
 
     def covers(self, key: str) -> bool:
-        """Whether a delivery about `orgId:integrationId` (lower-cased) may come through this endpoint."""
+        """True if this endpoint accepts a delivery for a key `orgId:integrationId` (lower-cased)."""
         org, _, integration = key.partition(":")
         return (self.orgs is None or org in self.orgs) and (
             self.integrations is None or integration in self.integrations
@@ -23,7 +29,7 @@ class Binding:
 
 
 def binding(orgs: Iterable[str], integrations: Iterable[str]) -> Binding:
-    """Read two lists of identifiers; `*` in one stands for any, an empty one for nobody."""
+    """Returns the binding of two lists of identifiers; `*` in a list allows any id, an empty list allows none."""
     return Binding(_listed(orgs), _listed(integrations))
 
 

@@ -1,8 +1,8 @@
-"""Proves that a body was signed with an endpoint's secret; says nothing else about it.
+"""Verification of webhook signatures: HMAC-SHA256 over the raw body under an endpoint's secret.
 
-Rule: a claim is 32 bytes before it is compared, both MACs are always computed, and they are compared in constant time.
-An unknown endpoint and an absent or expired previous secret cost the same work and prove nothing.
-Source: the guide (HMAC-SHA256 over the raw body, hex); RFC 2104, whose section 4 keeps the keyed states: half the work.
+Rule: a claimed signature is decoded to 32 bytes first, two MACs are always computed, and both are compared in constant
+time. An unknown endpoint and an absent or expired previous secret cost equal work and prove nothing.
+Source: the guide (HMAC-SHA256 over the raw body, hex) and RFC 2104.
 """
 
 from binascii import unhexlify
@@ -12,16 +12,27 @@ from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import Final
 
+# Theory. A sender without a secret must learn nothing from the time of an answer: neither the existence of an endpoint,
+# nor the existence of a previous secret, nor the number of right digits. So `verify` runs the same operations for every
+# input. Missing secrets are replaced by a public dummy key, and `verify` decides about the dummy's result only after
+# both comparisons. Never return early, never compare with `==`, and never skip the second MAC.
+#
+# HMAC hashes a block of 64 bytes made from the key before the message, inside and outside. RFC 2104, section 4 allows
+# keeping the two hash states after these blocks: a verification then copies the states and saves two of the four or
+# more SHA-256 blocks of a short body.
+
 DIGEST_BYTES: Final = 32
+"""Length of a MAC in bytes."""
 
 _PREFIX: Final = b"sha256="
 _BLOCK_BYTES: Final = 64
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+"""Translation tables for the constants ipad and opad of RFC 2104."""
 
 
 class Proof(IntEnum):
-    """The secret that proved a body; none is false."""
+    """The secret under which a body was signed; `NONE` is falsy."""
 
     NONE = 0
     CURRENT = 1
@@ -31,11 +42,11 @@ class Proof(IntEnum):
 NONE: Final = Proof.NONE
 CURRENT: Final = Proof.CURRENT
 PREVIOUS: Final = Proof.PREVIOUS
-"""Read once: an enumeration looks its members up each time, and this is asked at every request."""
+"""Module constants, because access to an enumeration's member is slower and happens for every request."""
 
 
 class _Keyed:
-    """HMAC-SHA256 under one key, of which both hashes have taken their block already."""
+    """HMAC-SHA256 under a key, with the hash states after the key's two blocks kept for reuse."""
 
     __slots__ = ("_inner", "_outer")
 
@@ -45,26 +56,28 @@ class _Keyed:
         self._outer = sha256(block.translate(_OUTER))
 
     def __call__(self, body: bytes) -> bytes:
+        # The kept states must not take the body, so each call works on copies.
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(body)
         outer.update(inner.digest())
         return outer.digest()
 
 
-_NOBODY: Final = bytes(DIGEST_BYTES)
-"""Key of the MACs computed for nobody. It is public, so a claim that matches it proves nothing."""
+_DUMMY_KEY: Final = bytes(DIGEST_BYTES)
+"""Key in place of a missing secret. The key is public: a matching claim proves nothing, `verify` ignores a match."""
 
-_MAC_OF_NOBODY: Final = _Keyed(_NOBODY)
+_DUMMY_MAC: Final = _Keyed(_DUMMY_KEY)
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What may sign for one endpoint.
+    """The secrets of an endpoint.
 
     Attributes:
         current: The secret in force, as bytes.
-        previous: The one before it, or None.
+        previous: The former secret, or None.
         not_after_us: The previous secret is refused from this instant on, microseconds UTC.
+        macs: The prepared MACs of both secrets, with the dummy for a missing previous secret.
     """
 
     current: bytes = field(repr=False)
@@ -73,33 +86,34 @@ class Secrets:
     macs: tuple[_Keyed, _Keyed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        keyed = _Keyed(self.current), _MAC_OF_NOBODY if self.previous is None else _Keyed(self.previous)
+        keyed = _Keyed(self.current), _DUMMY_MAC if self.previous is None else _Keyed(self.previous)
         object.__setattr__(self, "macs", keyed)
 
 
 def claimed(header: bytes) -> bytes | None:
-    """The 32 bytes that a signature header claims; None when it has not the shape of one."""
+    """Returns the 32 bytes of a signature header, with or without the prefix `sha256=`; None if malformed."""
     digits = header.removeprefix(_PREFIX)
     if len(digits) != 2 * DIGEST_BYTES:
         return None
     try:
-        return unhexlify(digits)  # nothing but digits; `bytes.fromhex` would take spaces
+        return unhexlify(digits)  # accepts hex digits only; `bytes.fromhex` would skip spaces
     except ValueError:
         return None
 
 
 def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> Proof:
-    """Return which secret in force `claim` is the MAC of `body` under; `NONE`, which is false, for a forgery.
+    """Returns the secret in force under which `claim` is the MAC of `body`; `NONE` for a forgery.
 
     Args:
-        secrets: Those of the endpoint; None when there is no such endpoint.
+        secrets: The secrets of the endpoint; None for an unknown endpoint.
         claim: 32 bytes, from `claimed`.
-        body: The raw bytes, untouched.
-        now_us: Microseconds UTC.
+        body: The raw bytes of the request, untouched.
+        now_us: The present time, microseconds UTC.
     """
-    by_current, by_previous = (_MAC_OF_NOBODY, _MAC_OF_NOBODY) if secrets is None else secrets.macs
+    by_current, by_previous = (_DUMMY_MAC, _DUMMY_MAC) if secrets is None else secrets.macs
     is_current = compare_digest(by_current(body), claim)
     is_previous = compare_digest(by_previous(body), claim)
+    # Branches on the result are safe only from here on, after both comparisons.
     if secrets is None:
         return NONE
     if is_current:
@@ -109,5 +123,5 @@ def verify(secrets: Secrets | None, claim: bytes, body: bytes, now_us: int) -> P
 
 
 def sign(secret: bytes, body: bytes) -> str:
-    """The signature header that the sender gives: 64 hex digits."""
+    """Returns the signature header of a sender: 64 hex digits."""
     return digest(secret, body, "sha256").hex()

@@ -1,8 +1,8 @@
-"""Tells a replay from a retry: the time rule of the ingress, as a table.
+"""The time rule of the ingress as a table: accepts genuine retries and refuses replays.
 
-Rule: only the signed `eventTimestamp` (B) bounds the age of a delivery; the header (H) is free to whoever replays it
-and is a plausibility filter. First row that applies; T1 to T7 are their names here and in the tests. The rule for
-senders: docs/webhook.md, "Time".
+Rule: only the signed `eventTimestamp` (B) bounds the age of a delivery. The header (H) is not signed, so an attacker
+may set any time; the header only filters implausible deliveries. The first applicable row counts; code and tests name
+the rows T1 to T7. The rule for senders: docs/webhook.md, "Time".
 """
 
 from dataclasses import dataclass
@@ -12,40 +12,41 @@ from typing import Final
 _S: Final = 1_000_000
 
 WINDOW_US: Final = 90 * _S
-"""W, the guide's sliding window; also how far the signed time may be ahead of our clock."""
+"""W, the guide's sliding window; also the greatest lead of the signed time over our clock."""
 
 RETRY_US: Final = 20 * 60 * _S
 """R, the guide's edge case 3: five retries over 20 minutes."""
 
 HORIZON_US: Final = RETRY_US + 2 * WINDOW_US + 120 * _S
-"""The greatest age of a signed time, whatever the header says."""
+"""The greatest age of a signed time, independent of the header: a retry 20 minutes late, with both clocks W apart and
+120 s to spare."""
 
 
 class TimeRule(StrEnum):
-    """The rows of the time rule; T1 (a time missing or malformed) is decided where times are read."""
+    """The rows of the time rule. T1 (a missing or malformed time) is decided by the parsers of header and body."""
 
     FUTURE = "future"
-    """T2: B is further ahead than W: the sender's clock or ours is wrong."""
+    """T2: B is more than W ahead of our clock: the sender's clock or ours is wrong."""
     STALE = "stale"
     """T3: B is older than the horizon."""
     FRESH = "fresh"
     """T4: H is within W of our clock."""
     RETRY = "retry"
-    """T5: H is not, but the signed metadata calls this a retry."""
+    """T5: H is outside W, and the signed body calls the delivery a retry."""
     REDELIVERY = "redelivery"
-    """T6: H is not, but this process has written these bytes before."""
+    """T6: H is outside W, and this process has written equal bytes before."""
     UNMARKED = "unmarked"
-    """T7: H is not, and nothing vouches for these bytes."""
+    """T7: H is outside W, without a retry mark and without an earlier write of equal bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeVerdict:
-    """What follows from a row.
+    """The consequence of a row.
 
     Attributes:
-        row: The row that applied.
-        accepted: The delivery may be written.
-        recheck: It may not, and what it says may still be true: ask Genesys about its key.
+        row: The applicable row.
+        accepted: True if the delivery may be written.
+        recheck: True if the refused delivery may be genuine: a re-check of the key asks Genesys instead.
     """
 
     row: TimeRule
@@ -64,18 +65,20 @@ TABLE: Final = {
         TimeVerdict(TimeRule.UNMARKED, accepted=False, recheck=True),
     )
 }
+"""The verdict of each row."""
 
 
 def judge(*, now_us: int, header_us: int, signed_us: int, marked: bool, known: bool) -> TimeVerdict:
-    """Judge the times of one authentic delivery.
+    """Returns the verdict on the times of an authentic delivery.
 
     Args:
         now_us: Our clock, microseconds UTC.
-        header_us: H, `X-Genesys-Event-Timestamp`, not covered by the signature.
-        signed_us: B, `eventTimestamp` of the body.
-        marked: The signed metadata calls it a retry.
-        known: This process has written these bytes before.
+        header_us: H, `X-Genesys-Event-Timestamp`, not covered by the signature; microseconds UTC.
+        signed_us: B, `eventTimestamp` of the body; microseconds UTC.
+        marked: True if the signed body calls the delivery a retry.
+        known: True if this process has written equal bytes before.
     """
+    # FUTURE and STALE come first: no header, mark or memory may extend the age that the signature bounds.
     if now_us - signed_us < -WINDOW_US:
         return TABLE[TimeRule.FUTURE]
     if now_us - signed_us > HORIZON_US:

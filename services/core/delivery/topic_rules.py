@@ -1,7 +1,7 @@
-"""Judges topics as a cluster has them against the table of `schemas.topics`: may deliveries be acknowledged into them?
+"""Comparison of a cluster's topics with the table of `schemas.topics`.
 
-Rule: a topic that would lose acknowledged records, or misplace or misdate them, is none. What only refuses a record, or
-keeps it longer, is told and forbids nothing.
+Rule: a topic with settings under which acknowledged records get lost, misplaced or misdated is wrong, and nothing may
+be written to the topic. A setting that merely refuses records or keeps records longer is only reported.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,21 +11,26 @@ from typing import Protocol
 
 from schemas.topics import Topic
 
+# Theory. A producer's acknowledgement is worth no more than the topic: a compacted or short-lived `lifecycle.received`
+# loses acknowledged events, a different partition count misplaces keys, and CreateTime gives the ledger a log time of
+# the client's choice. Such faults pass unnoticed, so writing stops (`wrong`). A refused record is an error at its
+# producer, who can act, so a refusing setting is no reason to stop (`notes`).
+
 
 class TopicStatus(Protocol):
-    """One topic as a cluster has it."""
+    """The state of a topic in a cluster."""
 
     @property
     def partitions(self) -> int:
-        """How many."""
+        """Number of partitions."""
 
     @property
     def config(self) -> Mapping[str, str] | None:
-        """Its settings; None where they may not be read."""
+        """Settings of the topic; None without the right to read settings."""
 
     @property
     def replicas(self) -> tuple[tuple[int, int], ...]:
-        """Of each partition, how many are in sync, and how many there are."""
+        """For each partition: number of replicas in sync, and number of all replicas."""
 
     @property
     def leaderless(self) -> tuple[int, ...]:
@@ -33,17 +38,17 @@ class TopicStatus(Protocol):
 
     @property
     def may_write(self) -> bool:
-        """False: this principal may not."""
+        """True if this principal has the right to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicVerdict:
-    """What is to be said of some topics.
+    """The verdict on a set of topics.
 
     Attributes:
-        wrong: Topic to why nothing may be written to it.
-        trouble: Why no record would be written now, though the topics are right; a sentence each.
-        notes: What is not as it should be, and keeps no record from being written.
+        wrong: By topic: the reason why nothing may be written.
+        trouble: Reasons why at present no record can be written, although the settings are right; a sentence each.
+        notes: Deviations without effect on writing; a sentence each.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -59,17 +64,17 @@ def judge(
     vital: Collection[str] = (),
     silent: Mapping[tuple[str, int], str] = MappingProxyType({}),
 ) -> TopicVerdict:
-    """Compare some topics with the table.
+    """Returns the verdict on the topics of `table`.
 
-    A part that takes no record is noted: the others take theirs, and a writer is told of each record. Trouble is what
-    takes no record at all: a topic that may not be written, and a vital one without any partition that takes one.
+    An unwritable partition is only a note: the remaining partitions work, and the producer reports each failed record.
+    A topic without the right to write is trouble, and so is a vital topic without a writable partition.
 
     Args:
-        table: Full name to row, of the topics asked about.
-        states: Full name to what there is; a topic that is not there is absent.
-        partitions: How many every topic has, where an operator says so; None: as many as the largest of them.
-        vital: Full names of topics without which nothing works.
-        silent: Topic and partition to why its leader does not answer.
+        table: By full name: the expected rows.
+        states: By full name: the state of each existing topic.
+        partitions: Expected number of partitions of every topic; None expects the largest number among `states`.
+        vital: Full names of the topics on which all work depends.
+        silent: By topic and partition: the reason why the partition's leader does not answer.
     """
     count = partitions or max((state.partitions for state in states.values()), default=0)
     wrong: dict[str, str] = {}
@@ -85,51 +90,55 @@ def judge(
         if not state.may_write:
             trouble.append(f"{name}: this principal may not write it; `lifecycle topics acls` lists the rights")
         closed = {number: why for (topic_name, number), why in silent.items() if topic_name == name}
-        taking = set(range(state.partitions)) - set(state.leaderless) - set(_short(state)) - closed.keys()
-        told = trouble if name in vital and not taking else notes
-        told += [f"{name}: {text}" for text in _untaken(state, closed)]
+        writable = set(range(state.partitions)) - set(state.leaderless) - set(_lagging(state)) - closed.keys()
+        findings = trouble if name in vital and not writable else notes
+        findings += [f"{name}: {text}" for text in _unwritable(state, closed)]
         notes += [f"{name}: {text}" for text in _notes(topic, state)]
     return TopicVerdict(wrong, tuple(trouble), tuple(notes))
 
 
 def settings_fault(name: str, topic: Topic, state: TopicStatus) -> str:
-    """Returns what is wrong with one topic beside its partition count; empty text when nothing is."""
+    """Returns the fault of a topic apart from the partition count; empty text without a fault."""
     return judge({name: topic}, {name: state}, state.partitions).wrong.get(name, "")
 
 
 def _wrong(topic: Topic, state: TopicStatus, count: int) -> list[str]:
+    """Returns the deviations that forbid writing."""
     found = []
     if state.partitions != count:
         found.append(f"{_many(state.partitions)}, not {count}")
     config = {} if state.config is None else state.config
     for setting in ("cleanup.policy", "message.timestamp.type"):
         have, want = config.get(setting), topic.config[setting]
+        # An unreadable setting is no fault here: `_notes` reports missing rights.
         if have is not None and have != want:
             found.append(f"{setting} is {have}, not {want}")
-    kept = int(config.get("retention.ms", "-1"))
+    kept = int(config.get("retention.ms", "-1"))  # -1 keeps records for ever
     if topic.retention_ms is not None and 0 <= kept < topic.retention_ms:
         found.append(f"retention.ms is {kept}, less than {topic.retention_ms}")
     return found
 
 
 def _needed(state: TopicStatus) -> int:
+    """Returns the number of in-sync replicas that a record with `acks=all` needs."""
     return int((state.config or {}).get("min.insync.replicas", "1"))
 
 
-def _short(state: TopicStatus) -> list[int]:
-    """The partitions with fewer replicas in sync than a record needs."""
+def _lagging(state: TopicStatus) -> list[int]:
+    """Returns the partitions with fewer replicas in sync than a record needs."""
+    # Kafka 4 caps `min.insync.replicas` at the number of replicas.
     return [
-        number for number, (in_sync, there_are) in enumerate(state.replicas) if in_sync < min(_needed(state), there_are)
+        number for number, (in_sync, replicas) in enumerate(state.replicas) if in_sync < min(_needed(state), replicas)
     ]
 
 
-def _untaken(state: TopicStatus, silent: Mapping[int, str]) -> list[str]:
-    """Why partitions take no record, in words."""
+def _unwritable(state: TopicStatus, silent: Mapping[int, str]) -> list[str]:
+    """Returns the reasons why partitions accept no record."""
     found = []
     if state.leaderless:
         found.append(f"no leader of partition {', '.join(map(str, state.leaderless))}")
-    if short := _short(state):
-        least = min(state.replicas[number][0] for number in short)
+    if lagging := _lagging(state):
+        least = min(state.replicas[number][0] for number in lagging)
         found.append(f"{least} of {_needed(state)} needed replicas in sync (min.insync.replicas)")
     if silent:
         found.append(f"partition {', '.join(map(str, sorted(silent)))}: {silent[min(silent)]}")
@@ -137,6 +146,7 @@ def _untaken(state: TopicStatus, silent: Mapping[int, str]) -> list[str]:
 
 
 def _notes(topic: Topic, state: TopicStatus) -> list[str]:
+    """Returns the deviations that do not forbid writing."""
     if state.config is None:
         return ["its settings may not be read, so they are not compared with the table; grant DescribeConfigs"]
     have, want = int(state.config.get("max.message.bytes", "0")), int(topic.config["max.message.bytes"])

@@ -1,7 +1,7 @@
-"""One line of the audit trail, and its MAC: identical to the byte whenever the same thing is said again.
+"""Builds and verifies lines of the audit trail; equal arguments give lines equal to the byte.
 
-Rule: the MAC covers every other field in canonical form, so whoever changes one is found; nothing that identifies a
-person and no value of a configuration is ever put into a line.
+Rule: the MAC covers all remaining fields in canonical JSON, so a changed field is detected. No line contains a personal
+datum or a value of a configuration.
 """
 
 import hmac
@@ -15,15 +15,15 @@ from services.core.ledger.identity import canonical, keyed
 
 
 def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: int, material: bytes) -> Audit:
-    """Write one line.
+    """Returns a line with its MAC.
 
     Args:
-        line_id: Unique per thing said; equal for its repeats.
+        line_id: Unique per decision or change, and equal in every repetition.
         key: `orgId:integrationId`.
         what: `delivery`, `observation`, `recheck`, `stage`, `step` or `retry`.
-        verdict: What was decided, or what changed.
-        why: Words of ours, never a value from outside.
-        at_us: When it happened, from the record that caused it.
+        verdict: The decision or the change.
+        why: The reason in words of the program, never a value from outside.
+        at_us: Time of the decided record or change, microseconds UTC; not the time of writing, so a replay is equal.
         material: The newest key of `material.audit`.
     """
     mac = _mac(material, line_id, key, what, verdict, why, at_us)
@@ -31,16 +31,18 @@ def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: in
 
 
 def message(audit: Audit, service: str) -> codec.Message:
-    """The line as a record for `lifecycle.audit`, written by `service`."""
+    """Returns a line as a message of `service` for the topic `lifecycle.audit`."""
     return codec.encode(audit, key=audit.key, ce_id=audit.id, source=f"/genesys-lifecycle/{service}", at_us=audit.at)
 
 
 def genuine(audit: Audit, materials: Iterable[bytes]) -> bool:
-    """Whether one of these keys wrote the line as it stands."""
+    """True if the MAC of a line is correct under any of the keys."""
+    # A list, not a generator: all MACs are computed before the first comparison.
     macs = [_mac(m, audit.id, audit.key, audit.what, audit.verdict, audit.why, audit.at) for m in materials]
     return any(hmac.compare_digest(mac.encode(), audit.mac.encode()) for mac in macs)
 
 
 def _mac(material: bytes, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: int) -> str:
-    said = {"id": line_id, "key": key, "what": what, "verdict": verdict, "why": why, "at": rfc3339(at_us)}
-    return keyed(material, canonical(said))
+    """Returns the MAC over the canonical JSON of the fields, as hex."""
+    covered = {"id": line_id, "key": key, "what": what, "verdict": verdict, "why": why, "at": rfc3339(at_us)}
+    return keyed(material, canonical(covered))

@@ -1,16 +1,18 @@
-"""What lies between an event and its first attempt that says otherwise.
+"""Search for events that contradict a suspected retry.
 
-Rule, by the event that is judged; what lies between is at or after the first attempt and at or before it:
+Rule: an event y is contradicted by an event between the first attempt of y and y, both times included, according to
+this table (docs/decisions/0006):
 
-| judged | contradicted by |
+| y | contradicted by |
 |---|---|
-| any but `uninstalled` | `uninstalled` |
+| all but `uninstalled` | `uninstalled` |
 | `uninstalled` | `installed` |
-| `enabled`, `disabled` | the other of the two |
-| `configuration_updated` | `installed` or `configuration_updated` with another configuration |
-| `installed` | `configuration_updated` with another configuration, only where no first attempt is known |
+| `enabled` | `disabled` |
+| `disabled` | `enabled` |
+| `configuration_updated` | `installed` or `configuration_updated` with a different configuration |
+| `installed` | `configuration_updated` with a different configuration, only if no first attempt is known |
 
-Each question is a bisection, since a storm of retries asks as many of them as it has entries.
+Each search is a bisection: a storm of retries causes a search per journal entry.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,73 +21,77 @@ from collections.abc import Iterable
 from schemas.journal import Entry
 from schemas.values import EventType
 
-_OTHER = {EventType.ENABLED: EventType.DISABLED, EventType.DISABLED: EventType.ENABLED}
+_OPPOSITE = {EventType.ENABLED: EventType.DISABLED, EventType.DISABLED: EventType.ENABLED}
 
 
-class Configurations:
-    """Configurations in the order they were written, each with the last one before it that differs."""
+class ConfigurationHistory:
+    """Configurations in order of time, prepared for a search for a different configuration within a span."""
 
     def __init__(self) -> None:
         self._times: list[int] = []
         self._digests: list[str] = []
-        self._another: list[int] = []
+        # For each configuration the index of the newest earlier one with a different digest, -1 for none: `differ` need
+        # not walk through the span.
+        self._last_different: list[int] = []
 
-    def write(self, at_us: int, digest: str) -> None:
-        """Add the next; times never fall."""
+    def append(self, at_us: int, digest: str) -> None:
+        """Appends a configuration; `at_us` must not be below the time of the last one."""
         last = len(self._times) - 1
         same = last >= 0 and self._digests[last] == digest
-        self._another.append(self._another[last] if same else last)
+        self._last_different.append(self._last_different[last] if same else last)
         self._times.append(at_us)
         self._digests.append(digest)
 
     def differ(self, digest: str, since_us: int, until_us: int) -> bool:
-        """Whether any written in this span is not `digest`."""
+        """True if a configuration within the span, both ends included, differs from `digest`."""
         first, last = bisect_left(self._times, since_us), bisect_right(self._times, until_us) - 1
         if last < first:
             return False
-        return self._digests[last] != digest or self._another[last] >= first
+        # If the last configuration of the span equals `digest`, only an earlier and different one can differ.
+        return self._digests[last] != digest or self._last_different[last] >= first
 
 
-class Between:
-    """The events of a key, ready to be asked what lies between two times."""
+class ContradictionIndex:
+    """The events of a key, indexed by type and time."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        """Read the journal once.
+        """Indexes the journal.
 
         Args:
-            entries: Sorted.
+            entries: The journal, sorted by version.
         """
         self._times: dict[EventType, list[int]] = {event: [] for event in EventType}
-        self._updates, self._configurations = Configurations(), Configurations()
+        self._updates, self._configurations = ConfigurationHistory(), ConfigurationHistory()
         for entry in entries:
             self._times[entry.event].append(entry.at_us)
             if entry.digest is not None:
-                self._configurations.write(entry.at_us, entry.digest)
+                self._configurations.append(entry.at_us, entry.digest)
                 if entry.event is EventType.CONFIGURATION_UPDATED:
-                    self._updates.write(entry.at_us, entry.digest)
+                    self._updates.append(entry.at_us, entry.digest)
 
     def contradicts(self, entry: Entry, since_us: int, *, orphan: bool) -> bool:
-        """Whether something from `since_us` up to the entry says otherwise.
+        """True if an event from `since_us` up to the entry contradicts the entry.
 
         Args:
-            entry: Judged; itself among the events, which is no contradiction.
-            since_us: Time of the first attempt, or as far back as a retry reaches.
-            orphan: No first attempt is known.
+            entry: The suspected retry, itself part of the index; no event contradicts itself.
+            since_us: Time of the first attempt, or the entry's time less the span of retries; microseconds UTC.
+            orphan: True if no first attempt is known.
         """
         until_us = entry.at_us
         if entry.event is EventType.UNINSTALLED:
             return self._any(EventType.INSTALLED, since_us, until_us)
         if self._any(EventType.UNINSTALLED, since_us, until_us):
             return True
-        if entry.event in _OTHER:
-            return self._any(_OTHER[entry.event], since_us, until_us)
-        if entry.digest is None:
+        if entry.event in _OPPOSITE:
+            return self._any(_OPPOSITE[entry.event], since_us, until_us)
+        if entry.digest is None:  # an observed install: no configuration to contradict
             return False
         if entry.event is EventType.INSTALLED:
             return orphan and self._updates.differ(entry.digest, since_us, until_us)
         return self._configurations.differ(entry.digest, since_us, until_us)
 
     def _any(self, event: EventType, since_us: int, until_us: int) -> bool:
+        """True if an event of this type lies within the span, both ends included."""
         times = self._times[event]
         found = bisect_left(times, since_us)
         return found < len(times) and times[found] <= until_us

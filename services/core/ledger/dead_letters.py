@@ -1,7 +1,8 @@
-"""The one builder of dead letters behind Kafka: a record, whole, with the reason and the way back.
+"""Builds the dead letters of the services behind Kafka: the refused record, the reason, and the record's position.
 
-Rule: a letter is named by the place of its record, so a replay writes the same letter. A letter always fits into one
-record of Kafka: of what is larger than that its beginning is kept, and its hash; the record itself stands where it was.
+Rule: the id of a dead letter is the position of the refused record, so a replay writes an equal dead letter. A dead
+letter always fits into a Kafka record: of a larger body only the first MiB is kept, with the SHA-256 of the whole body.
+The refused record stays in the original topic until the topic's retention ends.
 """
 
 import re
@@ -17,9 +18,12 @@ from schemas.values import UUID_PATTERN
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output
 
+# A dead letter too large for Kafka would fail at every attempt and stop the partition for good (docs/decisions/0018).
+
 _BODY_MAX_BYTES: Final = 1_048_576
-"""Base64 makes four thirds of it, which leaves room for the rest of the letter (`RECORD_MAX_BYTES`)."""
+"""Greatest kept body: base64 grows the body by a third, and `RECORD_MAX_BYTES` leaves room for the remaining fields."""
 _HEADERS_MAX_BYTES: Final = 65_536
+"""Greatest size of the kept headers."""
 _KEY: Final = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}")
 
 
@@ -32,15 +36,15 @@ def letter(
     *,
     source: str = "ledger",
 ) -> Output:
-    """Write one dead letter.
+    """Returns a dead letter as a message for `lifecycle.dead-letters`.
 
     Args:
-        key: Whom the record speaks of; where that is no key, the letter has none.
-        reason: One word.
-        detail: Names a field and a rule, never a value.
-        place: Where the record stands.
-        raw: The record untouched.
-        source: The service that writes it.
+        key: The key of the refused record; text of a different form gives a dead letter without a key.
+        reason: The reason in a word, as `unreadable`.
+        detail: The field and the broken rule, never a value.
+        place: The position of the refused record.
+        raw: The untouched record; None for an empty body.
+        source: Name of the writing service.
     """
     key = key if key is not None and _KEY.fullmatch(key) else None
     body = b"" if raw is None else raw.value
@@ -61,7 +65,8 @@ def letter(
 
 
 def _bounded(headers: Mapping[str, str]) -> dict[str, str]:
-    """As many headers as fit, in their order; a byte that is no UTF-8 takes three."""
+    """Returns the first headers within the size limit, in order."""
+    # The size is of the decoded text: `texts` replaces an invalid byte by U+FFFD, which takes three bytes in UTF-8.
     kept, left = dict[str, str](), _HEADERS_MAX_BYTES
     for name, text in headers.items():
         left -= len(name.encode()) + len(text.encode())

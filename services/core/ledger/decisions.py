@@ -1,8 +1,8 @@
-"""The ledger's three decisions: a record received, an outcome heard, a key told again.
+"""The ledger's three decisions: on a received record, on an outcome, and on publishing a key again.
 
-Rule: the answer follows from the rows, the record and its place alone: the row to keep and the records to send. What
-changes a row raises its version; what was taken in before is written again as it is; what says nothing new is audited
-and leaves the row alone. So a crash anywhere repeats records, identical in id and revision, and loses none.
+Rule: a decision depends on the two rows, the record and the record's position alone, and returns the row to write and
+the records to send. A record with new information changes the row and raises the version. A replayed record writes row
+and records again, unchanged. A record without new information is audited and leaves the row alone.
 """
 
 import re
@@ -24,22 +24,34 @@ from services.core.ledger.journal import JournalChange, RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
 from services.core.ledger.stage import follow, stage
 
+# Theory. The worker writes the row, sends the records, and commits the offset only after all are acknowledged. A crash
+# in between makes Kafka deliver the record again, perhaps with the row already written. The repetition must give events
+# and audit lines equal to the byte, or consumers would see two events. A decision distinguishes by the row's `offset`:
+#
+#   position above `row.offset`      the record is new to the row
+#   position at or below             a replay: the row holds the record's effect, and everything the record caused is
+#                                    derived again from marks in the row (`Entry.revision_offset`, `Move.offset`)
+#
+# Verdict, events and audit lines must not depend on the present time, on the committed offset (which decides only what
+# a row keeps for replays), or on later records. `desired` and the public view always follow from the present row.
+
 Received = Delivery | Observed | Recheck
+"""A parsed record of `lifecycle.received`."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, level 1."""
 _MOVES_MAX = 32
-"""Changes of stage kept for a replay; more of one key within one commit interval lose their oldest audit line."""
+"""Changes of stage kept for a replay. Of more changes in a commit interval, a replay omits the oldest audit lines."""
 
 KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
-"""What the audit trail and the metrics call them."""
+"""The sort of a record in audit trail and metrics."""
 
 _REFUSED = {
     Verdict.CONFLICT: "uid: was told before with another content",
     Verdict.FUTURE: "read_at: is more than 90 s ahead of the log's time",
     Verdict.TOO_LARGE: "configuration: the row of its key would not fit into one record",
 }
-"""Verdicts whose record goes to the dead letters, with the detail."""
+"""Detail of the dead letter, for each verdict with a dead letter."""
 
 WHY = {
     Verdict.NEW: "first delivery of this uid",
@@ -52,18 +64,18 @@ WHY = {
     Verdict.FUTURE: "read at a time that is still to come by the log's clock",
     Verdict.TOO_LARGE: "no room is left in the row of this key until what is under way is committed: Genesys is asked",
 }
-"""What a verdict means, for the audit trail and for people; never a value from outside."""
+"""Explanation of each verdict in the audit trail and for people; no value from outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to keep and what to send.
+    """The row to write and the records to send.
 
     Attributes:
-        row: To be written, on a replay unchanged; None leaves the table alone.
-        verdict: What the audit trail says of the record.
-        outputs: Records to send, in this order.
-        folded: Entries that left the journal, final.
+        row: The row to write, unchanged on a replay; None for no write.
+        verdict: The verdict on the record for audit trail and metrics.
+        outputs: The records to send, in this order.
+        folded: The entries removed from the journal, with final verdicts.
     """
 
     row: TenantRow | StageRow | None
@@ -82,16 +94,16 @@ def receive(
     restamps: bool = True,
     raw: codec.Message | None = None,
 ) -> Decision:
-    """Decide about one record of `lifecycle.received`.
+    """Returns the decision on a record of `lifecycle.received`.
 
     Args:
-        row: What is known of its key; None before the first record.
-        last: What became of its key; None before the first outcome.
-        record: Parsed.
-        place: Where it stands.
+        row: The key's row of the table `tenants`; None before the first record.
+        last: The key's row of the table `stages`; None before the first outcome.
+        record: The parsed record.
+        place: The record's position.
         rules: Keys and published names.
-        restamps: False for a sender that keeps `eventTimestamp` over retries.
-        raw: The record untouched, for a dead letter, and whose `traceparent` rides along.
+        restamps: False for a sender with a constant `eventTimestamp` over retries.
+        raw: The untouched record, for the body of a dead letter and the header `traceparent`.
     """
     before = journal.rebased(row or TenantRow(record.key), place)
     claims = () if isinstance(record, Recheck) else identify(record, rules.identity, restamps=restamps)
@@ -101,32 +113,35 @@ def receive(
     verdict = _verdict(taken.verdicts)
     trace = _trace(raw)
     changed = taken.row is not before
-    after = _raised(before, taken, last, place, trace) if changed else before
-    told = _told(after, taken.folded, place, rules, trace)
-    line = _line(record, place, verdict, rules)
+    after = _next_version(before, taken, last, place, trace) if changed else before
+    events = _events(after, taken.folded, place, rules, trace)
+    line = _verdict_line(record, place, verdict, rules)
     detail = _REFUSED.get(verdict)
     refused = () if detail is None else (dead_letters.letter(record.key, verdict, detail, place, raw),)
     if not changed and place.offset > before.offset:
+        # New to the row and without effect. An unchanged row at or below `before.offset` is a replay and goes on below.
         return Decision(None, verdict, (line, *refused))
-    told_again = not changed or after.desired_version == after.version
-    stands = (*(projections.desired(after) if told_again else ()), *projections.tenant(after, last, rules))
-    moves = _moves(after, place, rules)
-    return Decision(after, verdict, (*told, *stands, line, *moves, *refused), taken.folded)
+    # A replay cannot tell whether its first run published `desired`, so it publishes again, with the unchanged version.
+    with_desired = not changed or after.desired_version == after.version
+    state = (*(projections.desired(after) if with_desired else ()), *projections.tenant(after, last, rules))
+    stage_lines = _stage_lines(after, place, rules)
+    return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), taken.folded)
 
 
 def conclude(
     row: TenantRow | None, last: StageRow | None, outcome: Outcome, place: RecordPosition, rules: ProjectionRules
 ) -> Decision:
-    """Decide about one record of `lifecycle.outcomes`.
+    """Returns the decision on a record of `lifecycle.outcomes`.
 
     Args:
-        row: What is known of its key.
-        last: What became of it before; None before the first outcome.
-        outcome: What became of it now.
-        place: Where the outcome stands.
+        row: The key's row of the table `tenants`; None before the first record.
+        last: The key's row of the table `stages`; None before the first outcome.
+        outcome: The parsed record.
+        place: The record's position.
         rules: Keys and published names.
     """
     before = last or StageRow(outcome.key)
+    # Offsets of a recreated topic start at 0 again: compared with old offsets, every record would look like a replay.
     if before.incarnation != place.incarnation:
         before = replace(before, incarnation=place.incarnation, offset=-1, moves=())
     after = follow(before, outcome)
@@ -137,51 +152,57 @@ def conclude(
         version = max(place.offset, before.version + 1)
         after = replace(after, version=version, offset=place.offset, updated_at_us=place.log_time_us)
         shown = version + (row.version if row is not None else 0)
-        moves = _moved(before.moves, stage(row, last), stage(row, after), shown, place)
+        moves = _moves(before.moves, stage(row, last), stage(row, after), shown, place)
         after = replace(after, moves=moves)
-    outputs = (*projections.tenant(row, after, rules), *_moves(after, place, rules))
+    outputs = (*projections.tenant(row, after, rules), *_stage_lines(after, place, rules))
     return Decision(after, Verdict.DUPLICATE if after is before else Verdict.NEW, outputs)
 
 
 def republish(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules) -> tuple[Output, ...]:
-    """What stands for a key: desired as it was last published, and the public view."""
+    """Returns the records of a key's present state: `desired`, as last published, and the public view."""
     return (*(() if row is None else projections.desired(row)), *projections.tenant(row, last, rules))
 
 
 def question(key: Key, reason: str, at_us: int) -> Output:
-    """The wish that Genesys is asked about a key; it comes back through `lifecycle.received`."""
+    """Returns a request for a re-check as a message for `lifecycle.received`, the topic of every tenant's changes."""
     wish = Recheck(key=key, reason=reason, at=at_us)
     ce_id = f"{key}/recheck/{reason}/{at_us}"
     return Output(RECEIVED, codec.encode(wish, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us))
 
 
 def _take(before: TenantRow, record: Received, claims: tuple[EventClaim, ...], place: RecordPosition) -> JournalChange:
+    """Returns the effect of a record on the key's journal."""
     if isinstance(record, Recheck):
-        return journal.look(before, record.at, place)
+        return journal.take_recheck(before, record.at, place)
     if isinstance(record, Observed) and record.read_at > place.log_time_us + WINDOW_US:
-        # Its time would outdo every event until then.
+        # Taken in, the observation would win over every event before the future time.
         return JournalChange(before, (Verdict.FUTURE,))
     seen = journal.observe(before, claims) if isinstance(record, Observed) else before
     taken = journal.take(seen, claims, place)
     if taken.row is before or not journal_compaction.too_large(taken.row):
         return taken
-    # The last resort: a row that Kafka refuses would stop the partition for good. Its replay may find room.
-    return journal.look(before, place.log_time_us, place)._replace(verdicts=(Verdict.TOO_LARGE,))
+    # The last resort: a row above Kafka's limit would fail at every attempt and stop the partition for good. A replay
+    # may find room, after a commit has released entries kept aside.
+    return journal.take_recheck(before, place.log_time_us, place)._replace(verdicts=(Verdict.TOO_LARGE,))
 
 
 def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
-    """One word for a record that tells several events: what an operator must see first."""
+    """Returns the verdict on a record from the verdicts on the record's events: the most important for an operator."""
     order = (Verdict.CONFLICT, Verdict.NEW, *Verdict)
     return min(verdicts, key=order.index)
 
 
-def _raised(
+def _next_version(
     before: TenantRow, taken: JournalChange, last: StageRow | None, place: RecordPosition, trace: str | None
 ) -> TenantRow:
-    """The changed row with its next version, and what that version is the first to say."""
+    """Returns the changed row with the next version, and with every field derived from the change."""
+    # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(place.offset, before.version + 1)
     wanted, wants = projections.wish(before.now), projections.wish(taken.row.now)
-    news = Verdict.NEW in taken.verdicts or any(e.given == place.offset for e in (*taken.row.entries, *taken.folded))
+    # A late arrival may free an absorbed event, which then gets a revision although its uid is known.
+    has_new_event = Verdict.NEW in taken.verdicts or any(
+        entry.revision_offset == place.offset for entry in (*taken.row.entries, *taken.folded)
+    )
     after = replace(
         taken.row,
         version=version,
@@ -190,20 +211,21 @@ def _raised(
         ever=before.ever or wants.installed,
         turned=before.turned if wants.installed == wanted.installed else version,
     )
-    if news or wants != wanted:
+    # `desired` is published for every new event, even with an equal value (docs/specification.md, section 5).
+    if has_new_event or wants != wanted:
         after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=trace)
     shown = version + (last.version if last is not None else 0)
-    return replace(after, moves=_moved(before.moves, stage(before, last), stage(after, last), shown, place))
+    return replace(after, moves=_moves(before.moves, stage(before, last), stage(after, last), shown, place))
 
 
-def _moved(
+def _moves(
     moves: tuple[Move, ...],
     before: tuple[Stage | None, str | None],
     after: tuple[Stage | None, str | None],
     version: int,
     place: RecordPosition,
 ) -> tuple[Move, ...]:
-    """The changes of stage that a replay may have to tell again, and the one that there is now."""
+    """Returns the changes of stage still needed by a replay, with the present change if the stage changes now."""
     kept = tuple(move for move in moves if place.committed is None or move.offset > place.committed)
     if before[0] is after[0]:
         return kept[-_MOVES_MAX:]
@@ -211,18 +233,19 @@ def _moved(
     return (*kept, Move(place.offset, version, was, now, reason, place.log_time_us))[-_MOVES_MAX:]
 
 
-def _told(
+def _events(
     row: TenantRow, folded: tuple[Entry, ...], place: RecordPosition, rules: ProjectionRules, trace: str | None
 ) -> tuple[Output, ...]:
-    """The events whose revision was given by this record, now or when it came first."""
+    """Returns the events with a revision from this record, at the first delivery and at a replay."""
+    # A uid may stand in several of these places, as folded in this step and kept aside; the last in this order counts.
     kept = (*(parted.entry for parted in row.parted), *folded, *row.entries)
-    given = {entry.uid: entry for entry in kept if entry.given == place.offset}.values()
+    by_uid = {entry.uid: entry for entry in kept if entry.revision_offset == place.offset}
     extra = {} if trace is None else {"traceparent": trace}
-    told = sorted(given, key=lambda entry: entry.revision)
-    return tuple(projections.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in told)
+    published = sorted(by_uid.values(), key=lambda entry: entry.revision)
+    return tuple(projections.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in published)
 
 
-def _line(record: Received, place: RecordPosition, verdict: Verdict, rules: ProjectionRules) -> Output:
+def _verdict_line(record: Received, place: RecordPosition, verdict: Verdict, rules: ProjectionRules) -> Output:
     kind = KIND[type(record)]
     line = audit.line(
         line_id=f"{place.topic}/{place.partition}/{place.offset}/{kind}",
@@ -236,12 +259,11 @@ def _line(record: Received, place: RecordPosition, verdict: Verdict, rules: Proj
     return Output(AUDIT, audit.message(line, "ledger"))
 
 
-def _moves(row: TenantRow | StageRow, place: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
-    """The changes of stage that this record caused, now or when it came first.
-
-    The version alone would not name one: it is a sum of two rows' versions, and a worker that lost its partition, or
-    its last writes, may have met the two topics in another order and come to the same sum by another change.
-    """
+def _stage_lines(row: TenantRow | StageRow, place: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
+    """Returns the audit lines of the changes of stage from this record, at the first delivery and at a replay."""
+    # The version alone would not identify a change. A version is the sum of two rows' versions; a worker without its
+    # last writes may meet the two topics in a different order and reach an equal sum by a different change. Hence topic
+    # and offset in the id (docs/decisions/0020).
     lines = (
         audit.line(
             line_id=f"{row.key}/stage/{move.version}/{place.topic}/{move.offset}",
@@ -259,6 +281,7 @@ def _moves(row: TenantRow | StageRow, place: RecordPosition, rules: ProjectionRu
 
 
 def _trace(raw: codec.Message | None) -> str | None:
-    """`traceparent` where it is one: anything else would ride along with every record of the key, however large."""
-    told = None if raw is None else codec.texts(raw.headers).get("traceparent")
-    return told if told and _TRACEPARENT.fullmatch(told) else None
+    """Returns the header `traceparent` if well-formed, else None."""
+    # The row keeps the text, and every later `desired` of the key repeats it: an unchecked header could have any size.
+    found = None if raw is None else codec.texts(raw.headers).get("traceparent")
+    return found if found and _TRACEPARENT.fullmatch(found) else None

@@ -1,9 +1,8 @@
-"""Which event is this? From signed bytes alone: a uid, a keyed hash of what it says, a time and a mark.
+"""Identity of events: derives uid, keyed hash, time and retry mark from signed bytes alone.
 
-Rule: retries of one event get one uid wherever the sender gives an id or a sequence; without either, the uid is the
-hash and the time, and what is a restamp of what is judged later from the whole set (`merge`). What a retry may vary
-(counters, ids of the attempt, trace ids) never reaches the hash: metadata enters by an allow-list, and a name inside
-`configuration` is data, whatever it is called.
+Rule: with an event id or a sequence from the sender, all retries of an event have an equal uid. Without both, the uid
+is made from hash and time, and `merge` decides later, from all events of the key, if an event is a restamped retry.
+Fields that vary between retries (counters, ids of the attempt, trace ids) never enter the hash.
 """
 
 import hmac
@@ -18,22 +17,28 @@ from schemas.event import Observed
 from schemas.values import EventType, Json, Key, Source
 from schemas.webhook import Delivery
 
+# Theory. The hash F answers one question: do two deliveries say the same? If a varying field enters F, a retry looks
+# like a new event; if a field of the content is missing, two events look like one. Metadata therefore enter F by an
+# allow-list (`installedBy`, `source`), so a sender's new counter changes nothing, and the whole configuration enters F,
+# even fields with names like `retryCount`. F must stay stable over releases: rows of the last 24 h hold hashes of the
+# former release.
+
 _WRITES_CONFIGURATION: Final = frozenset({EventType.INSTALLED, EventType.CONFIGURATION_UPDATED})
 
 
 class EventClaim(NamedTuple):
-    """One event as one record tells it.
+    """An event as claimed by a record.
 
     Attributes:
         uid: `e:…`, `s:…`, `f:…` or `r:…`, unique within the key.
-        event: One of the five.
-        f: Keyed hash of what it says: 128 bits of an HMAC-SHA256 (RFC 2104, section 5), as hex.
-        at_us: The signed time, or when Genesys was read.
-        marked: The sender calls this attempt a retry.
-        tenant_id: As told.
-        digest: Of `text`; None where this event writes no configuration.
-        text: Canonical JSON of the configuration.
-        source: Who asserts it.
+        event: The type of the event.
+        f: Keyed hash F of the content: the first 128 bits of an HMAC-SHA256 (RFC 2104, section 5), as hex.
+        at_us: The signed time, or the time of the read of Genesys; microseconds UTC.
+        marked: True if the sender calls the attempt a retry.
+        tenant_id: The tenantId of the record; None for an observation without a tenantId.
+        digest: Digest of `text`; None if the event writes no configuration.
+        text: Canonical JSON of the configuration; None if the event writes no configuration.
+        source: Origin of the claim.
     """
 
     uid: str
@@ -48,20 +53,20 @@ class EventClaim(NamedTuple):
 
 
 def identify(record: Delivery | Observed, pepper: bytes, *, restamps: bool = True) -> tuple[EventClaim, ...]:
-    """The events that a record tells: one for a delivery, up to three for an observation.
+    """Returns the events claimed by a record: an event for a delivery, up to three for an observation.
 
     Args:
-        record: Proved authentic.
-        pepper: `material.identity`; a bare hash of a short secret could be guessed.
-        restamps: False for a sender that keeps `eventTimestamp` over retries: its marks then say nothing.
+        record: An authentic delivery or observation.
+        pepper: `material.identity`; a hash without a key would let a reader guess short secrets of a configuration.
+        restamps: False for a sender with a constant `eventTimestamp` over retries; retry marks are then ignored.
     """
     if isinstance(record, Delivery):
-        return (_delivered(record, pepper, restamps=restamps),)
-    return tuple(_observed(record, event, pepper) for event in _seen(record))
+        return (_claim_of_delivery(record, pepper, restamps=restamps),)
+    return tuple(_claim_of_observation(record, event, pepper) for event in _observed_events(record))
 
 
 def canonical(value: Any) -> bytes:
-    """RFC 8785 canonical JSON; what that cannot express (integers beyond 2^53) in a stable form of our own."""
+    """Returns RFC 8785 canonical JSON; a value outside RFC 8785 (integers beyond 2^53) gets sorted, compact JSON."""
     try:
         return rfc8785.dumps(value)
     except rfc8785.CanonicalizationError:
@@ -69,25 +74,26 @@ def canonical(value: Any) -> bytes:
 
 
 def keyed(material: bytes, data: bytes) -> str:
-    """HMAC-SHA256 as hex."""
+    """Returns the HMAC-SHA256 of `data` as hex."""
     return hmac.new(material, data, sha256).hexdigest()
 
 
 def text_of(event: EventType, configuration: Json | None) -> tuple[str | None, str | None]:
-    """Digest and canonical text of the configuration that an event writes; nothing for events that write none."""
+    """Returns digest and canonical text of the configuration written by an event; two None if no configuration."""
     if configuration is None or event not in _WRITES_CONFIGURATION:
         return None, None
     data = canonical(configuration)
     return blake2b(data, digest_size=16).hexdigest(), data.decode()
 
 
-def _delivered(delivery: Delivery, pepper: bytes, *, restamps: bool) -> EventClaim:
+def _claim_of_delivery(delivery: Delivery, pepper: bytes, *, restamps: bool) -> EventClaim:
     stable = {"installedBy": delivery.installed_by, "source": delivery.source}
-    told = {"tenantId": delivery.tenant_id, "configuration": delivery.configuration, "metadata": stable}
-    f = _hash(delivery.key, delivery.event, told, pepper)
+    content = {"tenantId": delivery.tenant_id, "configuration": delivery.configuration, "metadata": stable}
+    f = _hash(delivery.key, delivery.event, content, pepper)
     if delivery.event_id is not None:
         uid = f"e:{delivery.event_id}"
     elif delivery.sequence is not None:
+        # The type is part of this uid, unlike of an `eventId` (docs/specification.md, section 3).
         uid = f"s:{delivery.sequence}:{delivery.event}"
     else:
         uid = f"f:{f}:{delivery.at_us}"
@@ -103,8 +109,8 @@ def _delivered(delivery: Delivery, pepper: bytes, *, restamps: bool) -> EventCla
     )
 
 
-def _seen(record: Observed) -> list[EventType]:
-    """What a read says, one event an aspect; of an integration that is not there it says nothing further."""
+def _observed_events(record: Observed) -> list[EventType]:
+    """Returns an event per observed aspect; only `uninstalled` if the integration is absent."""
     if not record.installed:
         return [EventType.UNINSTALLED]
     events = [EventType.INSTALLED]
@@ -115,14 +121,15 @@ def _seen(record: Observed) -> list[EventType]:
     return events
 
 
-def _observed(record: Observed, event: EventType, pepper: bytes) -> EventClaim:
-    # An observed install writes N alone: the configuration is an event of its own, or unknown.
+def _claim_of_observation(record: Observed, event: EventType, pepper: bytes) -> EventClaim:
+    # An observed install must not write the configuration: a read may lack the configuration, and an `installed` with
+    # an empty configuration would erase the known one. A known configuration is a separate event.
     configuration = record.configuration if event is EventType.CONFIGURATION_UPDATED else None
-    told = {"tenantId": record.tenant_id, "configuration": configuration}
+    content = {"tenantId": record.tenant_id, "configuration": configuration}
     return EventClaim(
         f"r:{record.read_at}:{event}",
         event,
-        _hash(record.key, event, told, pepper),
+        _hash(record.key, event, content, pepper),
         record.read_at,
         False,
         record.tenant_id,
@@ -131,7 +138,8 @@ def _observed(record: Observed, event: EventType, pepper: bytes) -> EventClaim:
     )
 
 
-def _hash(key: Key, event: EventType, told: Mapping[str, Any], pepper: bytes) -> str:
+def _hash(key: Key, event: EventType, content: Mapping[str, Any], pepper: bytes) -> str:
+    """Returns the hash F of an event's key, type and content."""
     org_id, _, integration_id = key.partition(":")
-    core = {"event": event.value, "orgId": org_id, "integrationId": integration_id, **told}
+    core = {"event": event.value, "orgId": org_id, "integrationId": integration_id, **content}
     return keyed(pepper, canonical(core))[:32]

@@ -1,12 +1,7 @@
-"""State is a function of the set of events: verdicts, registers and flags of one key, whatever came first.
+"""Merge: derives verdicts, registers and flags of a key from the set of events.
 
-Rule: nothing here looks at an order of arrival. Events sort by their version (τ, rank, uid); a verdict depends on the
-events at or before its own time, the registers on the events judged new, the flags on both.
-
-Theory. Without an id, a sender's retry with a new timestamp looks like a second event. An event whose hash equals that
-of an earlier one at most 20 minutes before it is that one restamped, unless something that contradicts it lies between.
-An unmarked one is then a new event. One marked as a retry is either a late retry of the first or a retry of a lost
-second: nobody can know, so it is ambiguous and changes nothing until Genesys is asked.
+Rule: no function depends on the order of arrival. Events are sorted by version (τ, rank, uid). The verdict on an event
+depends on the events at or before the event's time, the registers depend on the events judged new, the flags on both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,10 +11,21 @@ from typing import Any, Final, NamedTuple
 from schemas.journal import VARIANTS_MAX, Aspect, Entry, Mark, ObservedTimes, Register, Registers, Verdict
 from schemas.tenant import Flag
 from schemas.values import EventType
-from services.core.ledger.contradiction import Between
+from services.core.ledger.contradiction import ContradictionIndex
+
+# Theory. Without an id from the sender, a retry with a new timestamp looks like a second event. An event with the hash
+# of an earlier event at most 20 minutes before (its twin) counts as the twin restamped and is absorbed, unless an event
+# between both contradicts it. With a contradiction between, an unmarked event is new. A marked one is a late retry of
+# the twin or the retry of a lost second event, and no data can decide between both: the verdict is ambiguous, without
+# effect, and Genesys is asked.
+#
+# Example: enabled 0:00, disabled 0:01, enabled 0:02. Unmarked, the third is a new event; marked, it is ambiguous.
+#
+# The registers form a CRDT: each keeps the value with the greatest version, so `fold` commutes. An order of arrival
+# must never enter a verdict, or a replay after a crash would end in a different state.
 
 RETRY_SPAN_US: Final = 20 * 60 * 1_000_000
-"""R: how long the sender retries (the guide, edge case 3)."""
+"""R, the span of the sender's retries (the guide, edge case 3)."""
 
 RANK: Final = {
     EventType.UNINSTALLED: 0,
@@ -28,7 +34,8 @@ RANK: Final = {
     EventType.INSTALLED: 2,
     EventType.CONFIGURATION_UPDATED: 3,
 }
-"""Who wins at one τ: being there over being gone, disabled over enabled, the newer word on the configuration."""
+"""Order of events at an equal τ; the greatest rank wins. Installed wins over uninstalled, so a tie never tears down;
+disabled wins over enabled; `configuration_updated` wins over the configuration of an `installed`."""
 
 ASPECT: Final = {
     EventType.INSTALLED: Aspect.INSTALLED,
@@ -37,18 +44,19 @@ ASPECT: Final = {
     EventType.DISABLED: Aspect.ENABLED,
     EventType.CONFIGURATION_UPDATED: Aspect.CONFIGURATION,
 }
+"""The aspect of each event type."""
 
 
 class Judged(NamedTuple):
-    """Entries with their verdicts, and for each the index of the event it is a restamp of (its own, if it is none)."""
+    """Judged entries with the root of each: the index of the restamped event, or the entry's own index."""
 
     entries: list[Entry]
     roots: list[int | None]
-    """None where that event is in the journal no more."""
+    """None if the restamped event has left the journal."""
 
 
 class MergedState(NamedTuple):
-    """What follows from the registers; None is unknown."""
+    """The state of a key by the registers; None means unknown."""
 
     installed: bool | None
     enabled: bool | None
@@ -56,26 +64,28 @@ class MergedState(NamedTuple):
 
 
 def judge(entries: Sequence[Entry], since_us: int) -> Judged:
-    """Give every entry that is not final its verdict.
+    """Judges the entries from `since_us` on, except frozen entries.
 
     Args:
-        entries: Sorted.
-        since_us: Nothing changed below it, so verdicts below it stand.
+        entries: The whole journal, sorted by version.
+        since_us: The earliest changed time, microseconds UTC; verdicts below this time stand.
     """
-    between: Between | None = None
+    contradictions: ContradictionIndex | None = None
     judged: list[Entry] = []
     roots: list[int | None] = []
     newest: dict[str, int] = {}
     for index, entry in enumerate(entries):
+        # Only uids without an id of the sender (tier 3): an equal content under two ids is two events.
         restampable = entry.uid.startswith("f:")
         twin = newest.get(entry.f) if restampable else None
         if twin is not None and entry.at_us - judged[twin].at_us > RETRY_SPAN_US:
             twin = None
         if not entry.frozen and entry.at_us >= since_us:
-            between = between or Between(entries)
-            verdict = _verdict(entry, None if twin is None else judged[twin], between)
+            contradictions = contradictions or ContradictionIndex(entries)
+            verdict = _verdict(entry, None if twin is None else judged[twin], contradictions)
             entry = entry if verdict is entry.verdict else entry._replace(verdict=verdict)  # noqa: PLW2901 - the same uid
         judged.append(entry)
+        # The root of a restamp of a restamp is the first event of the chain.
         restamp = entry.verdict is Verdict.ABSORBED
         roots.append(index if not restamp else None if twin is None else roots[twin])
         if restampable:
@@ -83,23 +93,26 @@ def judge(entries: Sequence[Entry], since_us: int) -> Judged:
     return Judged(judged, roots)
 
 
-def _verdict(entry: Entry, twin: Entry | None, between: Between) -> Verdict:
+def _verdict(entry: Entry, twin: Entry | None, contradictions: ContradictionIndex) -> Verdict:
+    """Returns the verdict by the table in docs/specification.md, section 3."""
     if twin is not None:
-        if twin.verdict is not Verdict.AMBIGUOUS and not between.contradicts(entry, twin.at_us, orphan=False):
+        # An ambiguous twin counts as a contradiction: its own origin is unknown.
+        if twin.verdict is not Verdict.AMBIGUOUS and not contradictions.contradicts(entry, twin.at_us, orphan=False):
             return Verdict.ABSORBED
         return Verdict.AMBIGUOUS if entry.marked else Verdict.NEW
-    if entry.marked and between.contradicts(entry, entry.at_us - RETRY_SPAN_US, orphan=True):
+    if entry.marked and contradictions.contradicts(entry, entry.at_us - RETRY_SPAN_US, orphan=True):
         return Verdict.AMBIGUOUS
     return Verdict.NEW
 
 
 def fold(entries: Iterable[Entry], base: Registers) -> Registers:
-    """Write the events judged new into the registers; the newest version wins.
+    """Returns the registers after the events judged new; per register the newest version wins.
 
     Args:
-        entries: Sorted and judged.
-        base: What was there before.
+        entries: Judged entries, sorted by version.
+        base: The registers before.
     """
+    # The entries are sorted, so the last one seen is the newest of each kind.
     newest: dict[EventType, Entry] = {}
     configured = named = None
     for entry in entries:
@@ -120,13 +133,14 @@ def fold(entries: Iterable[Entry], base: Registers) -> Registers:
 
 
 def _newer(held: Register | None, entry: Entry | None, value: Any) -> Register | None:
+    """Returns the register with the greater version; `[:3]` is the version (τ, rank, uid) of registers and entries."""
     if entry is None or (held is not None and held[:3] > entry[:3]):
         return held
     return Register(entry.at_us, entry.rank, entry.uid, value)
 
 
 def view(registers: Registers) -> MergedState:
-    """Read the registers: installed while N is above U; enablement and configuration count only above U."""
+    """Returns the state: installed if N is above U; enablement and configuration count only above U."""
     installed, uninstalled, enabled, configuration, _ = registers
     if installed is None and uninstalled is None:
         return MergedState(None, None, None if configuration is None else configuration.value)
@@ -144,11 +158,11 @@ def view(registers: Registers) -> MergedState:
 
 
 def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
-    """Everything about these entries that is provisional.
+    """Returns the flag marks of entries: ties, ambiguous events, conflicts, and too many bodies under a uid.
 
     Args:
-        entries: Sorted and judged.
-        registers: With these entries folded in: a tie counts where a register holds its time.
+        entries: Judged entries, sorted by version.
+        registers: The registers with these entries folded; a tie counts only at a time held by a register.
     """
     found = _ties(entries, registers)
     for entry in entries:
@@ -164,27 +178,28 @@ def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
 
 
 def _ties(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
+    """Returns a mark per tie: N and U at an equal time, or different values of an aspect at an equal time."""
     found = []
     installed, uninstalled = registers.installed, registers.uninstalled
     if installed is not None and uninstalled is not None and installed.at_us == uninstalled.at_us:
         found.append(Mark(Flag.TIE, Aspect.INSTALLED, installed.at_us))
-    held_us = {register.at_us for register in registers[:4] if register is not None}
+    held_us = {register.at_us for register in registers[:4] if register is not None}  # N, U, E, C
     for at_us, together in groupby((e for e in entries if e.at_us in held_us), key=lambda entry: entry.at_us):
         values: dict[Aspect, set[tuple[str | None, ...]]] = {}
         for entry in together:
             if entry.verdict is Verdict.NEW:
                 values.setdefault(ASPECT[entry.event], set()).add(_value(entry))
-        found.extend(Mark(Flag.TIE, aspect, at_us) for aspect, said in values.items() if len(said) > 1)
+        found.extend(Mark(Flag.TIE, aspect, at_us) for aspect, written in values.items() if len(written) > 1)
     return found
 
 
 def _value(entry: Entry) -> tuple[str | None, ...]:
-    """What an event writes, for comparison at one τ."""
+    """Returns the value written by an event, for the comparison of events at an equal τ."""
     if entry.event is EventType.INSTALLED:
         return entry.event, entry.digest, entry.tenant_id
     return entry.event, entry.digest
 
 
-def standing(found: Iterable[Mark], seen: ObservedTimes) -> tuple[Flag, ...]:
-    """The flags that no observation has ended, in order of name."""
+def standing_flags(found: Iterable[Mark], seen: ObservedTimes) -> tuple[Flag, ...]:
+    """Returns the flags without a clearing observation, in order of name."""
     return tuple(sorted({mark.flag for mark in found if mark.at_us > getattr(seen, mark.aspect)}))

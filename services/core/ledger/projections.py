@@ -1,8 +1,8 @@
-"""What the world is told of a key: the records that follow from its rows, as they stand.
+"""Derives the published records of a key from the ledger's rows: `desired`, the public view, and events.
 
-Rule: a record is a function of the rows alone (an event, of its entry alone), so writing it again writes the same
-bytes. Configurations leave whole only in `desired`, which is restricted; elsewhere their published names alone, and
-of a URL under such a name neither user, query nor fragment: that is where people keep passwords and tokens.
+Rule: a record is a function of the rows (an event: of the entry and the texts in the row), so publishing again writes
+equal bytes. Only the restricted `desired` carries a whole configuration. Public records carry the published names
+alone, and URLs under these names lose user, query and fragment, because people keep passwords and tokens there.
 """
 
 import re
@@ -26,20 +26,20 @@ from services.core.ledger.stage import names, stage
 
 _SPACE: Final = re.compile(r"\s")
 _WITHOUT_SCHEME: Final = re.compile(r"[?#].*|^[^?#]*@", re.DOTALL)
-"""What a URL without its scheme may hide, as above."""
+"""User, query and fragment of a URL without scheme."""
 
 _LEDGER = "/genesys-lifecycle/ledger"
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectionRules:
-    """What the ledger is told once.
+    """Keys and published names, fixed for the life of a ledger process.
 
     Attributes:
         identity: `material.identity`, the key of F.
         configuration: `material.configuration`, the key of `configuration_mac`.
         audit: The newest key of `material.audit`.
-        published_names: Names of a configuration that everybody may read.
+        published_names: Names of a configuration in public records (`PUBLISHED_NAMES`).
     """
 
     identity: bytes
@@ -50,14 +50,14 @@ class ProjectionRules:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One record to send."""
+    """A message with the destination topic."""
 
     topic: Topic
     message: codec.Message
 
 
 class Wish(NamedTuple):
-    """The values of `desired`, for comparison."""
+    """The values of `desired`, in a form for comparison."""
 
     installed: bool
     enabled: bool
@@ -68,13 +68,13 @@ class Wish(NamedTuple):
 
 
 def wish(now: Registers) -> Wish:
-    """What the registers ask for; where nothing is to be there, it is neither enabled nor configured."""
-    seen = view(now)
-    there = seen.installed is True
+    """Returns the desired values by the registers; a key not to be installed is neither enabled nor configured."""
+    merged = view(now)
+    installed = merged.installed is True
     return Wish(
-        installed=there,
-        enabled=there and seen.enabled is True,
-        digest=seen.digest if there else None,
+        installed=installed,
+        enabled=installed and merged.enabled is True,
+        digest=merged.digest if installed else None,
         tenant_id=None if now.tenant is None else now.tenant.value,
         installed_at_us=None if now.installed is None else now.installed.at_us,
         uninstalled_at_us=None if now.uninstalled is None else now.uninstalled.at_us,
@@ -82,19 +82,19 @@ def wish(now: Registers) -> Wish:
 
 
 def desired(row: TenantRow) -> tuple[Output, ...]:
-    """The newest desired state, at the version it was last published at; nothing before the first event."""
+    """Returns `desired` with the version of the last publication; nothing before the first event."""
     if not row.desired_version:
         return ()
-    asked = wish(row.now)
+    wanted = wish(row.now)
     record = Desired(
         key=row.key,
         version=row.desired_version,
-        installed=asked.installed,
-        enabled=asked.enabled,
-        configuration=configuration(row, asked.digest) or {},
-        tenant_id=asked.tenant_id,
-        installed_at=asked.installed_at_us,
-        uninstalled_at=asked.uninstalled_at_us,
+        installed=wanted.installed,
+        enabled=wanted.enabled,
+        configuration=configuration(row, wanted.digest) or {},
+        tenant_id=wanted.tenant_id,
+        installed_at=wanted.installed_at_us,
+        uninstalled_at=wanted.uninstalled_at_us,
     )
     ce_id = f"{row.key}/desired/{row.desired_version}"
     extra = {} if row.trace is None else {"traceparent": row.trace}
@@ -103,23 +103,23 @@ def desired(row: TenantRow) -> tuple[Output, ...]:
 
 
 def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules) -> tuple[Output, ...]:
-    """The public view of a key."""
+    """Returns the public view of a key; nothing if both rows are None."""
     key = row.key if row is not None else last.key if last is not None else None
     if key is None:
         return ()
     row, last = row or TenantRow(key), last or StageRow(key)
-    seen, (where, reason), named = view(row.now), stage(row, last), names(row, last)
-    whole = None if seen.digest is None else (row.texts or {}).get(seen.digest)
+    merged, (reached, reason), named = view(row.now), stage(row, last), names(row, last)
+    whole = None if merged.digest is None else (row.texts or {}).get(merged.digest)
     record = Tenant(
         key=key,
         version=row.version + last.version,
         tenant_id=named.tenant_id,
         claimed_tenant_id=named.claimed,
-        installed=seen.installed,
-        enabled=seen.enabled,
-        configuration=published(configuration(row, seen.digest), rules),
+        installed=merged.installed,
+        enabled=merged.enabled,
+        configuration=published(configuration(row, merged.digest), rules),
         configuration_mac=None if whole is None else keyed(rules.configuration, whole.encode()),
-        stage=where,
+        stage=reached,
         reason=reason,
         flags=row.flags,
         revision=row.revision,
@@ -127,37 +127,38 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules)
         recheck_at=row.recheck_at_us,
         updated_at=max(row.updated_at_us, last.updated_at_us),
     )
+    # The version is a sum, because a change of either row must raise the version.
     ce_id = f"{key}/tenant/{record.version}"
     return (Output(TENANTS, codec.encode(record, key=key, ce_id=ce_id, source=_LEDGER, at_us=record.updated_at)),)
 
 
 def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, extra: Mapping[str, str]) -> Output:
-    """One event as it was, or is, told first.
+    """Returns an event with the content of the first publication, even if the entry changed afterwards.
 
     Args:
-        row: Holds the configuration it refers to.
-        entry: With a revision.
+        row: The row with the text of the event's configuration.
+        entry: An entry with a revision.
         rules: For the published names.
-        at_us: Log time of the record at which the revision was given.
-        extra: Headers of that record that ride along.
+        at_us: Log time of the record behind the revision, microseconds UTC.
+        extra: Plain headers to send with the event.
     """
-    told = entry.told or Published(entry.event, entry.at_us, entry.tenant_id, entry.digest, entry.source)
+    first = entry.first_published or Published(entry.event, entry.at_us, entry.tenant_id, entry.digest, entry.source)
     record = Event(
         key=row.key,
         uid=entry.uid,
-        event=told.event,
-        occurred_at=told.at_us,
+        event=first.event,
+        occurred_at=first.at_us,
         revision=entry.revision,
-        tenant_id=told.tenant_id,
-        source=told.source,
-        configuration=published(configuration(row, told.digest), rules) or {},
+        tenant_id=first.tenant_id,
+        source=first.source,
+        configuration=published(configuration(row, first.digest), rules) or {},
     )
     ce_id = f"{row.key}/{entry.uid}"
     return Output(EVENTS, codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=at_us, extra=extra))
 
 
 def configuration(row: TenantRow, digest: str | None) -> Json | None:
-    """The whole configuration of a digest; None where none is known."""
+    """Returns the whole configuration of a digest; None without a digest, or without a text in the row."""
     text = None if digest is None else (row.texts or {}).get(digest)
     if text is None:
         return None
@@ -166,20 +167,22 @@ def configuration(row: TenantRow, digest: str | None) -> Json | None:
 
 
 def published(whole: Json | None, rules: ProjectionRules) -> Json | None:
-    """The part of a configuration that everybody may read."""
+    """Returns the published names of a configuration, with redacted URLs; None without a configuration."""
     if whole is None:
         return None
     return {name: _harmless(whole[name]) for name in rules.published_names if name in whole}
 
 
 def _harmless(value: Any) -> Any:
-    """A value without what a URL may hide; text that looks like a URL and is none is not told at all."""
+    """Returns a JSON value with every URL redacted; text with `//` which is no valid URL becomes None."""
     if isinstance(value, dict):
         return {name: _harmless(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_harmless(inner) for inner in value]
     if not isinstance(value, str):
         return value
+    # Without `//` the text may still be a URL without scheme, as `user:password@host/path?token=…`: only text with a
+    # space is certainly no URL and stays whole.
     if "//" not in value:
         return value if _SPACE.search(value) else _WITHOUT_SCHEME.sub("", value)
     try:

@@ -1,7 +1,8 @@
-"""A history judged offline: the ledger's own functions over a file, and what they make of the whole set.
+"""Judges a history offline: the ledger's functions over a file of deliveries (`lifecycle replay`).
 
-Rule: the verdict on a delivery is the final one. What looked new on arrival and turned out to be a restamp is told as
-absorbed, and of several bodies under one uid the one that counts carries the verdict, whenever it came.
+Rule: the report shows final verdicts, not the verdicts on arrival. A delivery first judged new and later found to be a
+restamp is reported as absorbed. Of several bodies under a uid, the counting body has the verdict of the uid,
+independent of the order of arrival.
 """
 
 import json
@@ -26,20 +27,20 @@ from services.core.ledger.projections import ProjectionRules
 OFFLINE: Final = ProjectionRules(
     identity=b"offline" * 5, configuration=b"offline" * 5, audit=b"offline" * 5, published_names=()
 )
-"""Fixed keys: the same file gives the same uids everywhere, and they speak for no installation."""
+"""Fixed keys: a file gives equal uids on every machine. No installation uses these keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What became of one line.
+    """The verdict on a line of the file.
 
     Attributes:
-        line: 1, 2, 3 … in the file.
-        key: None of an invalid line.
-        uid: None of an invalid line.
-        verdict: One of `new`, `duplicate`, `absorbed`, `ambiguous`, `conflict`, `late`, `invalid`.
-        revision: Of the published event; told once per revision.
-        why: For a person.
+        line: Number of the line, from 1.
+        key: The key of the delivery; None for an invalid line.
+        uid: The uid of the delivery; None for an invalid line.
+        verdict: `new`, `duplicate`, `absorbed`, `ambiguous`, `conflict`, `late` or `invalid`.
+        revision: Revision of the published event, at only one line per revision; else None.
+        why: Explanation for a person.
     """
 
     line: int
@@ -52,13 +53,13 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """All lines in order, and every key as it stands after the last one."""
+    """The verdicts on all lines in order, and the state of each key after the last line."""
 
     deliveries: tuple[Judgement, ...]
     tenants: dict[Key, Json]
 
     def as_json(self) -> Json:
-        """The shape that `lifecycle replay --json` prints."""
+        """Returns the output of `lifecycle replay --json`."""
         names = ("line", "key", "uid", "verdict", "revision")
         return {
             "deliveries": [{name: getattr(judgement, name) for name in names} for judgement in self.deliveries],
@@ -67,55 +68,60 @@ class ReplayReport:
 
 
 class _Line(NamedTuple):
+    """A valid line; the final verdict is known only after the last line."""
+
     number: int
     key: Key
     uid: str
     f: str
-    life: int | None
-    """Offset at which the uid entered the journal; None if it did not."""
+    entered_at: int | None
+    """Offset of the record with which the uid entered the journal; None for a late delivery, which does not enter."""
 
 
 def replay(lines: Iterable[str | bytes], rules: ProjectionRules = OFFLINE) -> ReplayReport:
-    """Fold a history.
+    """Returns the report on a history.
 
     Args:
-        lines: JSON Lines in order of arrival, `{"received_at": RFC 3339, "body": {…}}`; blank ones are skipped.
-        rules: The installation's own, or fixed keys.
+        lines: JSON Lines in order of arrival, `{"received_at": RFC 3339, "body": {…}}`; blank lines are skipped.
+        rules: The keys of an installation, or the fixed keys.
     """
+    # A uid may enter the journal again after the first entry folded, so entries are identified by key, uid and offset.
     rows: dict[Key, TenantRow] = {}
     folded: dict[tuple[Key, str, int], Entry] = {}
     read: list[_Line | Judgement] = []
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
-        told = _read(text)
-        if isinstance(told, str):
-            read.append(Judgement(number, None, None, Verdict.INVALID, None, told))
+        parsed = _read(text)
+        if isinstance(parsed, str):
+            read.append(Judgement(number, None, None, Verdict.INVALID, None, parsed))
             continue
-        received_us, delivery = told
+        received_us, delivery = parsed
+        # The number of the line serves as offset, the time of receipt as log time.
         place = RecordPosition("replay", 0, number, received_us)
         decision = receive(rows.get(delivery.key), None, delivery, place, rules)
         if isinstance(decision.row, TenantRow):
             rows[delivery.key] = decision.row
         folded |= {(delivery.key, entry.uid, entry.offset): entry for entry in decision.folded}
         claim = identify(delivery, rules.identity)[0]
-        life = None if decision.verdict is Verdict.LATE else _life(claim.uid, rows[delivery.key], decision)
-        read.append(_Line(number, delivery.key, claim.uid, claim.f, life))
+        entered_at = None if decision.verdict is Verdict.LATE else _entered_at(claim.uid, rows[delivery.key], decision)
+        read.append(_Line(number, delivery.key, claim.uid, claim.f, entered_at))
     final = folded | {(key, entry.uid, entry.offset): entry for key, row in rows.items() for entry in row.entries}
     return ReplayReport(tuple(_judgements(read, final)), {key: _tenant(row) for key, row in rows.items()})
 
 
-def _life(uid: str, row: TenantRow, decision: Decision) -> int | None:
+def _entered_at(uid: str, row: TenantRow, decision: Decision) -> int | None:
+    """Returns the offset with which a uid entered the journal; the entry may have folded in this very step."""
     return next((entry.offset for entry in (*row.entries, *decision.folded) if entry.uid == uid), None)
 
 
 def _read(text: str | bytes) -> tuple[int, webhook.Delivery] | str:
-    """One line, or what is wrong with it."""
+    """Returns time of receipt and delivery of a line, or the fault of the line as text."""
     try:
         line = from_json(text.encode() if isinstance(text, str) else text, catch_duplicate_keys=True)
         if not isinstance(line, dict) or not isinstance(line.get("received_at"), str):
             return "line: must be an object with received_at and body"
-        # The body is read by the same strict reader as one from the wire.
+        # Encoded again for the parser of the ingress, so the file obeys the strict JSON rules of a real delivery.
         return instant(line["received_at"]), webhook.parse(json.dumps(line.get("body")).encode())
     except webhook.Malformed as fault:
         return str(fault)
@@ -124,33 +130,36 @@ def _read(text: str | bytes) -> tuple[int, webhook.Delivery] | str:
 
 
 def _judgements(read: list[_Line | Judgement], final: dict[tuple[Key, str, int], Entry]) -> Iterable[Judgement]:
+    """Yields the judgement on each line by the final entries, the first line of an entry with the entry's verdict."""
+    # A lent revision is reported at the borrowing event, not at the restamp that was published with it.
     lent = {(key, entry.borrowed) for (key, _, _), entry in final.items() if entry.borrowed}
-    told: set[tuple[Key, str, int]] = set()
+    reported: set[tuple[Key, str, int]] = set()
     for line in read:
         if isinstance(line, Judgement):
             yield line
             continue
         verdict, revision = Verdict.LATE, None
-        if line.life is not None:
-            life = (line.key, line.uid, line.life)
-            entry = final[life]
+        if line.entered_at is not None:
+            identity = (line.key, line.uid, line.entered_at)
+            entry = final[identity]
             if line.f != entry.f:
                 verdict = Verdict.CONFLICT
-            elif life in told:
+            elif identity in reported:
                 verdict = Verdict.DUPLICATE
             else:
-                told.add(life)
+                reported.add(identity)
                 verdict = entry.verdict
                 revision = entry.borrowed or (None if (line.key, entry.revision) in lent else entry.revision or None)
         yield Judgement(line.number, line.key, line.uid, verdict, revision, WHY[verdict])
 
 
 def _tenant(row: TenantRow) -> dict[str, Any]:
-    seen, uninstalled = view(row.now), row.now.uninstalled
+    """Returns the reported state of a key."""
+    merged, uninstalled = view(row.now), row.now.uninstalled
     return {
-        "installed": seen.installed,
-        "enabled": seen.enabled,
-        "configuration": projections.configuration(row, seen.digest),
+        "installed": merged.installed,
+        "enabled": merged.enabled,
+        "configuration": projections.configuration(row, merged.digest),
         "uninstalled_at": None if uninstalled is None else rfc3339(uninstalled.at_us),
         "flags": list(row.flags),
     }

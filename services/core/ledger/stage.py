@@ -1,7 +1,7 @@
-"""Where a tenant stands: one total table over what is desired and what became of it.
+"""The stage of a tenant: a table over the desired state and the last outcome.
 
-Rule: the first line that applies counts, and the last applies always. Everything that decides a stage is in `TABLE`;
-what an outcome changes about a key is in `follow`, and an outcome whose `seq` is not above the row's changes nothing.
+Rule: the first applicable row of `TABLE` counts, and the last row always applies. `TABLE` alone decides the stage;
+`follow` alone adds an outcome to a row. An outcome with a `seq` at or below the row's changes nothing.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,24 @@ from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
 from services.core.ledger.merge import view
 
+# Theory. The stage combines two histories that arrive in any order: the desired state (from `lifecycle.received`) and
+# the outcomes (from `lifecycle.outcomes`). An outcome may answer a former wish: a `down done` of a former life must not
+# show a reinstalled tenant as deprovisioned. So the result of a teardown counts only if the outcome answers a version
+# at or after the last change of desired `installed` (`turned`), and an `up done` counts only for its own generation.
+#
+# The stage must be a pure function of the two rows, without a memory of former stages: a worker that meets the topics
+# in a different order must end at the same stage. A test compares the table with docs/specification.md, section 4.
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the table looks at.
+    """The input of the table.
 
     Attributes:
-        installed: Desired; None while neither an install nor an uninstall is known.
-        ever: Installed was desired at least once.
-        turned: The version at which desired `installed` last changed.
-        last: The last outcome and its generation; an empty row before the first.
+        installed: The desired value; None while neither an install nor an uninstall is known.
+        ever: True if `installed` was desired at least once.
+        turned: The version of the row at the last change of desired `installed`.
+        last: The row of the last outcome; an empty row before the first.
     """
 
     installed: bool | None
@@ -31,17 +39,24 @@ class Situation:
     last: StageRow
 
     def ended(self, direction: Direction, state: State) -> bool:
-        """The last outcome is this."""
+        """True if the last outcome has this direction and state."""
         return self.last.seq > 0 and self.last.direction is direction and self.last.state is state
 
     @property
     def answered(self) -> bool:
-        """The last outcome speaks of the present wish to be there, or not to be."""
+        """True if the last outcome answers a version at or after the last change of desired `installed`."""
         return self.last.seq > 0 and self.last.desired_version >= self.turned
 
 
 class StageRule(NamedTuple):
-    """One line of the table."""
+    """A row of the table.
+
+    Attributes:
+        wish: The condition on the desired state, in the words of the specification.
+        outcomes: The condition on the outcomes, in the words of the specification.
+        applies: True if the row applies.
+        stage: The stage; None while nothing is known.
+    """
 
     wish: str
     outcomes: str
@@ -50,15 +65,15 @@ class StageRule(NamedTuple):
 
 
 def _down(state: State) -> Callable[[Situation], bool]:
-    return lambda it: it.installed is False and it.answered and it.ended(Direction.DOWN, state)
+    return lambda s: s.installed is False and s.answered and s.ended(Direction.DOWN, state)
 
 
 TABLE: Final = (
-    StageRule("neither N nor U", "-", lambda it: it.installed is None, None),
+    StageRule("neither N nor U", "-", lambda s: s.installed is None, None),
     StageRule(
         "not installed, and installed was never desired",
         "-",
-        lambda it: it.installed is False and not it.ever,
+        lambda s: s.installed is False and not s.ever,
         Stage.DEPROVISIONED,
     ),
     StageRule("not installed", "down done since it turned", _down(State.DONE), Stage.DEPROVISIONED),
@@ -68,87 +83,91 @@ TABLE: Final = (
         _down(State.FAILED),
         Stage.DEPROVISIONING_FAILED,
     ),
-    StageRule("not installed", "anything else", lambda it: it.installed is False, Stage.DEPROVISIONING),
+    StageRule("not installed", "anything else", lambda s: s.installed is False, Stage.DEPROVISIONING),
     StageRule(
         "installed",
         "up done in this generation and no down of it since",
-        lambda it: it.last.up_done and not it.last.down_began,
+        lambda s: s.last.up_done and not s.last.down_began,
         Stage.ACTIVE,
     ),
     StageRule(
         "installed",
         "up rolled back",
-        lambda it: it.ended(Direction.UP, State.ROLLED_BACK),
+        lambda s: s.ended(Direction.UP, State.ROLLED_BACK),
         Stage.PROVISIONING_ROLLED_BACK,
     ),
     StageRule("installed", "anything else, compensating, or held", lambda _: True, Stage.PENDING_INSTALL),
 )
-"""The first line that applies is the stage."""
+"""The rows in order; the first applicable row gives the stage."""
 
 FORMER_LIFE: Final = "former_life"
-"""Reason of an install that waits until the teardown of the key's former life ends."""
+"""Reason of an install during the teardown of the key's former life."""
 
 _OVER: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
-"""Outcomes after which a life, and its binding, is over."""
+"""Outcomes at the end of a life; the binding ends with the life."""
 
 _OF_THE_PRESENT_WISH: Final = frozenset({Stage.PENDING_INSTALL, Stage.DEPROVISIONING})
-"""Stages whose reason is the last outcome's only if that answered the present wish."""
+"""Stages that show the reason of the last outcome only if the outcome answers the present wish."""
 
 
 def stage(row: TenantRow | None, last: StageRow | None) -> tuple[Stage | None, str | None]:
-    """The stage of a key, and why it is not further.
+    """Returns the stage of a key with the reason, None without a reason.
 
     Args:
-        row: What is desired; None where nothing is known.
-        last: What became of it; None before the first outcome.
+        row: The key's row of the table `tenants`; None before the first record.
+        last: The key's row of the table `stages`; None before the first outcome.
     """
-    it = situation(row, last)
-    found = next(line.stage for line in TABLE if line.applies(it))
-    return found, _reason(it, found)
+    present = situation(row, last)
+    found = next(rule.stage for rule in TABLE if rule.applies(present))
+    return found, _reason(present, found)
 
 
 def situation(row: TenantRow | None, last: StageRow | None) -> Situation:
-    """What the table looks at."""
+    """Returns the input of the table for two rows; a missing row counts as an empty row."""
     key = row.key if row is not None else last.key if last is not None else ""
     row = row or TenantRow(key)
     return Situation(view(row.now).installed, row.ever, row.turned, last or StageRow(key))
 
 
-def _reason(it: Situation, found: Stage | None) -> str | None:
-    if found is None or not it.ever:
+def _reason(present: Situation, found: Stage | None) -> str | None:
+    """Returns the reason shown with a stage."""
+    last = present.last
+    if found is None or not present.ever:
         return None
     if found is Stage.ACTIVE:
-        return it.last.reason if it.last.direction is Direction.UP else None
-    if found in _OF_THE_PRESENT_WISH and not it.answered:
-        tears_down = it.last.direction is Direction.DOWN and it.last.state in {State.WORKING, State.FAILED}
-        return FORMER_LIFE if found is Stage.PENDING_INSTALL and it.last.seq and tears_down else None
-    return it.last.reason
+        return last.reason if last.direction is Direction.UP else None
+    if found in _OF_THE_PRESENT_WISH and not present.answered:
+        tears_down = last.direction is Direction.DOWN and last.state in {State.WORKING, State.FAILED}
+        return FORMER_LIFE if found is Stage.PENDING_INSTALL and last.seq and tears_down else None
+    return last.reason
 
 
 class Names(NamedTuple):
-    """The two tenantIds of a key, as `Tenant` explains them."""
+    """The two tenantIds of a key in the public view; see `schemas.tenant.Tenant`."""
 
     tenant_id: str | None
     claimed: str | None
 
 
 def names(row: TenantRow, last: StageRow) -> Names:
-    """Returns the tenantId that is bound, and the one that is claimed where that is another."""
-    asked = None if row.now.tenant is None else row.now.tenant.value
+    """Returns the tenantId to show, and the claimed tenantId if different from the bound one (docs/decisions/0026)."""
+    newest = None if row.now.tenant is None else row.now.tenant.value
     if view(row.now).installed is not True:
-        # Nothing is claimed any more: what goes, or went, is what was bound.
-        return Names(last.tenant_id or asked, None)
+        # A removed key claims nothing any more; the view names the tenantId under which resources existed.
+        return Names(last.tenant_id or newest, None)
     if last.bound:
-        return Names(last.tenant_id, asked if asked != last.tenant_id else None)
+        return Names(last.tenant_id, newest if newest != last.tenant_id else None)
     if last.state is State.HELD and last.reason == TENANT_CONFLICT:
-        return Names(None, asked)
-    return Names(asked, None)
+        # Two organisations must never show one tenantId because of a mere claim.
+        return Names(None, newest)
+    return Names(newest, None)
 
 
 def follow(last: StageRow, outcome: Outcome) -> StageRow:
-    """The row after an outcome; the very row that came in if the outcome is not above it.
+    """Returns the row after an outcome; the identical row if the outcome's `seq` is not above the row's.
 
-    A generation is active from its first `up` done until a `down` of it begins; `up` done again revives it.
+    A generation is active from the first finished `up` until a `down` begins. A later finished `up` of the generation
+    makes the generation active again.
     """
     if outcome.seq <= last.seq:
         return last
