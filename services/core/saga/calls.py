@@ -1,7 +1,7 @@
 """The vocabulary between a saga and an outside system: one `Call` goes out, one of seven answer classes comes back.
 
-Rule: an answer states facts about the resource, never a guess. A call with an effect that cannot be known is
-`Unknown`. The saga decides everything from the class of the answer; the reasons are for logs and people.
+Rule: an answer states facts about the resource, never a guess. A call with an uncertain effect is `Unknown`. The saga
+decides from the class of the answer and its flags; the reasons are for logs and people.
 
 The answer classes differ in two questions: may the call have had an effect, and must the saga repeat the call?
 
@@ -10,7 +10,7 @@ The answer classes differ in two questions: may the call have had an effect, and
     Unknown         perhaps an effect: read the resource back by name, then repeat with the same idempotency key
     Refused         the system judged the tenant's inputs: compensate, or restore the last good configuration
     RefusedUs       the operator's own credentials or set-up are refused: wait for the operator, roll nothing back
-    Contradicted    a success that shows something else than was asked: wait for a person, roll nothing back
+    Contradicted    a success with contents other than asked for: wait for a person, roll nothing back
 
 An outage must never be reported as `Refused`, because a refusal rolls a tenant back (docs/decisions/0033).
 """
@@ -26,7 +26,7 @@ _NAMESPACE = UUID("6f0b7f4e-6f1c-5b39-9d55-0f6f1a3f8a11")
 
 
 class Verb(StrEnum):
-    """The effect that a call has on the named resource."""
+    """Effect of a call on the named resource."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -41,18 +41,18 @@ class Call:
     Attributes:
         step: Name of the step in the plan.
         kind: Kind of the step in the plan (`http`, `oauth`, `postgres`, `subscription`, `archive`).
-        verb: The effect that is wanted; READ looks the resource up by name and changes nothing.
+        verb: The wanted effect; READ looks the resource up by name and changes nothing.
         key: `orgId:integrationId`.
         tenant_id: The recorded binding of the life, never the tenantId of an event.
         generation: Generation of the key; part of every resource's name.
-        epoch: Fencing token of the worker's lease: a system that has seen a greater epoch refuses this call.
+        epoch: Fencing token of the worker's lease: a system refuses the call after a call with a greater epoch.
         idempotency_key: Equal only for a repeat of one intent.
         settings: The step's own settings of the plan, references replaced.
         outputs: The outputs of the step's last `Done` (secrets unsealed); empty before the first.
         enabled: The integration's flag: `http` sends the flag, `subscription` pauses by it.
         timeout_s: Seconds for the whole call.
-        places: Every `url` at which this life's resource may exist. After an update that is done, the resource exists
-            at the `url` of that update alone.
+        places: Every `url` with a possible resource of this life. After a successful update the resource exists at the
+            `url` of the update alone.
         repeats: True if this intent was called before and the answer was lost.
         own_credentials: True if no credential in `settings` comes from the tenant's configuration.
     """
@@ -80,8 +80,8 @@ class Done:
     """The resource is as the call asked (created, updated, already so), or READ found the resource.
 
     Attributes:
-        outputs: Values that the system answered; later steps may refer to them.
-        differs: Name of the first field of a resource found by READ that is not as the newest create or update asked;
+        outputs: Values from the system's answer, for references of later steps.
+        differs: After READ, the name of the first field with another value than the newest create or update asked for;
             None if every shown field agrees.
     """
 
@@ -96,15 +96,15 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """The call failed without an effect that matters, and the same call may succeed later.
+    """The call failed without a lasting effect, and a repeat may succeed later.
 
-    The call did nothing, or was a delete that removed a part: repeating the delete removes the rest.
+    The call did nothing, or a delete removed only a part: repeating the delete removes the rest.
 
     Attributes:
         reason: Short text for logs and the journal.
-        retry_after_s: Wait that the system asked for, in seconds; None if the system asked for none.
-        well: True if the system works and turned only this worker away (a stale epoch). Such an answer is no outage:
-            it never extends one, and the circuit breaker counts it as a good answer.
+        retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
+        well: True if the system works and turned only this worker away (a stale epoch). A stale epoch is no
+            outage, and the circuit breaker counts the answer as a good one.
     """
 
     reason: str
@@ -114,12 +114,12 @@ class Retryable:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system judged the tenant's inputs and rejects them, so a repeat with the same inputs is useless.
+    """The system judged the tenant's inputs and rejects the inputs, and a repeat with equal inputs is useless.
 
     Attributes:
         reason: Short text for logs and the journal.
-        heard: True if a system answered. False if the call was rejected before any request was sent (a URL that is not
-            allowed, say), so the answer proves nothing about the health of the system.
+        heard: True if a system answered. False if the call was rejected before any request was sent (a forbidden
+            URL, say): the answer proves nothing about the health of the system.
         partly: True if a part of the resource exists in spite of the refusal and must be undone.
     """
 
@@ -130,13 +130,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The call may or may not have had an effect: the saga reads the resource back by name before it repeats the call.
+    """The call may or may not have had an effect: the saga reads the resource back by name before a repeat.
 
     Attributes:
         reason: Short text for logs and the journal.
-        retry_after_s: Wait that the system asked for, in seconds; None if the system asked for none.
-        succeeded: True if the system answered with success but did not show the resource. A success is no outage, so
-            it never uses up the step's `give_up_after`.
+        retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
+        succeeded: True if the system answered with success but did not show the resource. A success is no outage
+            and never uses up the step's `give_up_after`.
     """
 
     reason: str
@@ -167,7 +167,7 @@ class Contradicted:
     The saga draws no conclusion: nothing is undone, and nothing counts as absent. The saga waits for a person.
 
     Attributes:
-        reason: Names the field that contradicts.
+        reason: Names the contradicting field.
         anothers: True if the answer names another owner of the resource. If every earlier answer said that ours was
             never made, ours does not exist under this name.
     """

@@ -1,4 +1,4 @@
-"""Egress rules for URLs that come from an event: pure decisions, made before any socket is opened.
+"""Egress rules for URLs from an event: pure decisions, made before any socket is opened.
 
 Problem: a tenant names the URL of the tenant's CRM, and the provisioner calls that URL from inside the operator's
 network. Without rules a tenant could reach the metadata service of the cloud or an internal host (server-side request
@@ -6,8 +6,8 @@ forgery).
 
 Rule: a URL is refused unless the rules allow the URL as a whole. The URL is matched against one narrow regular
 expression instead of being parsed, because two parsers may disagree about the host of a strange URL, and the attacker
-chooses the parser that loses. A host is allowed only if *every* address of the host is public, because the resolver
-decides which address is used.
+chooses the weaker parser. A host is allowed only if *every* address of the host is public, because any of the addresses
+may be the one in use.
 
 Two checks are needed, in this order: `judge` looks at the text, and `judge_addresses` at the resolved addresses. The
 caller must connect to one of the judged addresses and must not resolve the name again: a second resolution may answer
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-# No user, no query, no fragment, no port but 443, and at least two labels: each of these is a known way to hide a host.
+# No user, query or fragment, no port but 443, and at least two labels: the endpoint of a CRM needs nothing more.
 _URL = re.compile(
     rf"https://(?P<host>{_LABEL}(?:\.{_LABEL})+)(?::443)?(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)",
     re.IGNORECASE | re.ASCII,
@@ -43,7 +43,7 @@ _NEVER = (IPv6Network("64:ff9b:1::/48"), IPv6Network("2001::/32"), IPv6Network("
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A URL that may be called, in the normal form that was judged.
+    """An allowed URL in its normal form.
 
     Attributes:
         host: Host name, lower-cased.
@@ -61,7 +61,7 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class EgressDenied:
-    """A URL or an address that may not be called; `reason` names the rule and never the URL, which may hold secrets."""
+    """A forbidden URL or address; `reason` names the rule and never the URL, because a URL may hold secrets."""
 
     reason: str
 
@@ -74,7 +74,7 @@ def judge(url: str, allow: Sequence[str]) -> Allowed | EgressDenied:
         allow: Host patterns: `host.name`, or `*.name` for every host below `name`.
 
     Returns:
-        The URL in its normal form, or the rule that forbids the URL.
+        The URL in its normal form, or the broken rule.
     """
     found = _URL.fullmatch(url) if len(url) <= _URL_MAX else None
     if found is None:
@@ -101,10 +101,10 @@ def matches(host: str, pattern: str) -> bool:
 
 
 def mapped(allowed: Allowed, egress_map: Mapping[str, str]) -> str | None:
-    """Returns the local URL that replaces an allowed URL (the first pattern that matches the host wins), or None.
+    """Returns the local substitute for an allowed URL (the first matching pattern wins), or None.
 
     Args:
-        allowed: URL as judged; the map is never asked about a URL that `judge` refused.
+        allowed: URL as judged; a refused URL never reaches the map.
         egress_map: Host pattern to local URL. `{host}` in the local URL is replaced with the host, so two hosts stay
             two places (docs/decisions/0011).
     """
@@ -118,7 +118,7 @@ def judge_addresses(addresses: Sequence[str]) -> EgressDenied | None:
     """Returns None if the host has addresses and every address is public unicast, else the refusal.
 
     Args:
-        addresses: Every address that the resolver answered, as text.
+        addresses: Every address from the resolver, as text.
     """
     if not addresses:
         return EgressDenied("the host has no address")

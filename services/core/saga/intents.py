@@ -4,9 +4,9 @@ Rule: a worker calls `decide`, commits the returned turn, and only then makes th
 durable first: after a crash an intent without an answer means "maybe done", while a call without an intent would leave
 a resource with no owner. `services.core.saga.results` is the other half and writes the answer.
 
-`decide` repeats `next_move` and `begin` until a call or a wait is due, so one commit carries every move that needs no
+`decide` repeats `next_move` and `begin` until a call or a wait is due, and one commit carries every move without a
 call (taking a version up, ending a phase, ending a sweep) together with the intent of the next call. Journal and
-outcomes of a turn belong to one commit: an outcome without its journal could be numbered twice (`seq`).
+outcomes of a turn belong to one commit: an outcome without the journal could be numbered twice (`seq`).
 
 Progress is reported once, although a waiting saga is decided again and again. `journal.told` remembers the last report
 about a wait as `version/phase/kind/step`; an equal report is not repeated. For waits in trouble the kind is one of
@@ -78,7 +78,7 @@ class Turn:
 
     Attributes:
         journal: The journal to write, with the intent of `move`.
-        move: The call to make after the commit, or the wait that ends the turn.
+        move: The call to make after the commit, or the wait at the end of the turn.
         outcomes: Outcomes to publish from the outbox, numbered.
     """
 
@@ -155,7 +155,7 @@ def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journa
 
 
 def redriven(journal: Journal) -> Journal | None:
-    """Returns the journal for an immediate retry (`lifecycle sagas retry`), or None if there is nothing to retry.
+    """Returns the journal for an immediate retry (`lifecycle sagas retry`), or None without anything to retry.
 
     A rolled back or refused version is tried again, waits between tries end, and a compensation under way is followed
     by another provisioning at once.
@@ -434,8 +434,8 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
     """Returns the sweep of an ended life: its steps in doubt, due after the longest possible call.
 
     Args:
-        life: The life that has ended.
-        plan: The plan of that life.
+        life: The ended life.
+        plan: The plan of the life.
         now_us: Microseconds UTC, the end of the life.
     """
     # Fresh logs on purpose: verdicts and waits of the life must not delay the sweep. The number `n` goes on, so a
@@ -456,24 +456,24 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
 
 
 def log_of(journal: Journal, move: Called) -> StepLog:
-    """Returns the log of the step that a call is for; an empty log before the step's first intent."""
+    """Returns the log of a call's step; an empty log before the step's first intent."""
     return life_of(journal, move).steps.get(move.step.name, StepLog())
 
 
 def places_of(log: StepLog) -> tuple[str, ...]:
-    """Returns every `url` at which a step's resource may exist, the newest last."""
+    """Returns every `url` with a possible resource of a step, the newest last."""
     return tuple(dict.fromkeys((*log.places, *([log.place] if log.place else []))))
 
 
 def life_of(journal: Journal, move: Called) -> Life:
-    """Returns the life that a call belongs to: the current life, or the ended life of a sweep."""
+    """Returns the life of a call: the current life, or the ended life of a sweep."""
     if journal.life is not None and journal.life.generation == move.generation:
         return journal.life
     return next(sweep.life for sweep in journal.sweeps if sweep.life.generation == move.generation)
 
 
 def with_log(journal: Journal, move: Called, log: StepLog) -> Journal:
-    """Returns the journal with the log of the step that a call is for replaced."""
+    """Returns the journal with a new log for the step of a call."""
     life = life_of(journal, move)
     changed = life.model_copy(update={"steps": {**life.steps, move.step.name: log}})
     if life is journal.life:

@@ -37,7 +37,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
 
     Args:
         journal: The journal with the move's intent.
-        move: The call that was made.
+        move: The call with this answer.
         answer: The answer; outputs declared secret must be sealed by now, since the journal is stored.
         now_us: Microseconds UTC.
         pace: Lengths of the waits.
@@ -158,7 +158,7 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
 
 
 def _found(log: StepLog, answer: Done) -> dict[str, Any]:
-    """Returns the changed fields after a look-up that found the resource."""
+    """Returns the changed fields after a successful look-up."""
     outputs = {**log.outputs, **answer.outputs}
     if not log.open:
         return {"there": Presence.PRESENT, "outputs": outputs}
@@ -181,8 +181,8 @@ def _found(log: StepLog, answer: Done) -> dict[str, Any]:
 def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields after the look-up of a step put in doubt by a recovery.
 
-    The resource may have existed for long, at any of the step's places. So a refusal to show the resource does not mean
-    that the resource does not exist, as it does after a create that was just refused.
+    The resource may have existed for long, at any of the step's places. So a refusal to show the resource must not be
+    taken for absence here, as `_after_look_up` takes a refusal after a refused create.
     """
     match answer:
         case Done(outputs):
@@ -240,11 +240,11 @@ def _with_wait(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str)
 
 
 def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answer, now_us: int) -> Journal:
-    """Returns the journal with the standstill after an answer, and the time of the outage in it.
+    """Returns the journal with the standstill after an answer, and the times of its outage.
 
     Args:
         journal: The journal before the answer.
-        move: The call that was answered; the call of a sweep changes nothing.
+        move: The call with this answer; the call of a sweep changes nothing.
         log: The step's log after the answer.
         answer: The answer.
         now_us: Microseconds UTC.
@@ -269,7 +269,7 @@ def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answe
 
 
 def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
-    """Returns the journal without the mark `reissue` of a step that was deleted: the step is created anew now."""
+    """Returns the journal without the mark `reissue` of a deleted step: the next move creates the step anew."""
     life = journal.life
     if life is None or life.generation != move.generation or log.there is not Presence.ABSENT:
         return journal

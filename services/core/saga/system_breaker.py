@@ -3,8 +3,8 @@
 Problem: a system with an outage must not cost every tenant a timeout, and a single poison tenant must not close the
 system for all tenants.
 
-Rule: the breaker counts keys, not calls. The circuit opens when calls of several different keys have failed in the same
-way in a row: `FAILURES` keys with an outage, or `REFUSALS` keys with a refusal of the operator's own credentials or
+Rule: the breaker counts keys, not calls. The circuit opens when calls of several different keys have failed alike
+in a row: `FAILURES` keys with an outage, or `REFUSALS` keys with a refusal of the operator's own credentials or
 set-up. A failure of one kind clears the count of the other kind. An open circuit lets one saga at a time through as a
 probe, and any good answer closes the circuit. Pure: the time is an argument, in seconds of a monotonic clock.
 """
@@ -58,7 +58,7 @@ class SystemBreaker:
         """Counts a call without an answer, or with an answer that reports trouble of the system.
 
         Args:
-            key: Key of the saga that called.
+            key: Key of the calling saga.
             now_s: Seconds of the monotonic clock.
         """
         self.refuses = False
@@ -71,7 +71,7 @@ class SystemBreaker:
         """Counts a call that was refused for the operator's own credentials or set-up.
 
         Args:
-            key: Key of the saga that called.
+            key: Key of the calling saga.
             now_s: Seconds of the monotonic clock.
         """
         self.refuses = True
