@@ -1,7 +1,7 @@
 """Observed state of one key: extracted from a reading, compared with the view, and turned into an observation.
 
-Rule: None means "no information", never "no". An unknown `intendedState`, an absence reported to credentials without an earlier
-sight of the integration, and an unread configuration all give None, and no observation follows from None.
+Rule: None means "no information", never "no". An unknown `intendedState`, an absence reported to credentials without an
+earlier sight of the integration, and an unread configuration all give None, and no observation follows from None.
 Source of the states: the API's `intendedState`; the meaning of RESTORED for enablement is not documented.
 """
 
