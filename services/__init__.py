@@ -1,1 +1,1 @@
-"""The running parts. Folder order is the event's journey: core, adapters, ingress, ledger, provisioner, reconciler."""
+"""Services of the system; folders in the order of an event's journey: core, adapters, ingress, ledger, provisioner."""

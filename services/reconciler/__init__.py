@@ -1,7 +1,7 @@
-"""4: Genesys, read and compared with the view, becomes observations.
+"""Service 4 of the journey: reads Genesys, compares Genesys with the view, and publishes observations.
 
-Reads: the Genesys API, `lifecycle.tenants`. Writes: observations into `lifecycle.received`, its own memory of sights.
-Guarantees: no information changes nothing; an absence counts when seen twice; the brake holds
-a run that would remove too many.
+Reads: the Genesys API, `lifecycle.tenants`. Writes: observations into `lifecycle.received`, a memory of sights on disk.
+Guarantees: no information changes nothing; an absence counts when seen twice; the brake stops a run with too many
+removals.
 Never: calls an outside system of a tenant, or changes a tenant by any road but `lifecycle.received`.
 """

@@ -1,7 +1,8 @@
-"""The reconciler's process: an hourly run over everybody, and at once the keys that are owed a look.
+"""Process of the reconciler: an hourly run over all organisations, and an early run for single keys that are due.
 
-Rule: one run at a time. A run that left an organisation unread is followed by another within seconds, then minutes.
-What fails is said once and tried again; the loop is the only place that catches.
+Rule: one run at a time. After a run with an unread organisation the next run follows within seconds, then minutes, up
+to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is tried again; `_tick` is the only
+place that catches.
 """
 
 import asyncio
@@ -21,38 +22,55 @@ from services.adapters.secrets import keyring
 from services.core.reconcile.recheck_schedule import due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, braked, is_asked
 from services.reconciler.report import RunReport
-from services.reconciler.run import RunRequest, RunResources, made, rules_of, run, sight
+from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
 
 TICK_S: Final = 1.0
-"""How soon a flag or a second look is noticed."""
+"""Seconds between two looks at clock and view: the delay until a flag or a second look is noticed."""
 JITTER: Final = 0.1
 """Part of the interval by which runs are moved, so that installations do not ask Genesys in step."""
 FIRST_RUN_MAX_S: Final = 5.0
+"""Longest delay of the first run after the start, in seconds."""
 AGAIN_FIRST_S: Final = 15.0
-"""After a run that left an organisation unread; doubled after each further one, up to the interval."""
+"""Seconds to the next run after a run with an unread organisation; doubled after each further one, up to the
+interval."""
 TAKE_S: Final = 0.05
+"""Seconds that a tick waits for new records of the view."""
 
 
 @dataclass(slots=True)
 class _State:
-    """What the loop knows between two ticks."""
+    """State of the loop between two ticks.
+
+    Attributes:
+        next_run_s: Time of the next hourly run, in seconds of the event loop's clock.
+        again_s: Seconds from a run with an unread organisation to the next run.
+        fault: Text of the present fault for `/readyz`; empty while there is none.
+        looked: Key to the time of the last early look, microseconds UTC.
+        sighted: Active keys already looked for, to have a first sight.
+    """
 
     next_run_s: float
     again_s: float = AGAIN_FIRST_S
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
-    """When a key was looked at because it was owed a look."""
     sighted: set[Key] = field(default_factory=set)
-    """Active keys that were looked for, to have seen them once."""
 
 
 def main(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT.
+    """Runs the reconciler until SIGTERM or SIGINT.
+
+    Args:
+        settings: The environment.
+
+    Returns:
+        The exit status: 0 after a signal; 1 after the producer has failed for good, since only a new process can
+        publish again.
 
     Raises:
         Unusable: brokers or key material are missing.
     """
     log = logs.configure("reconciler", settings.log_level)
+    # Both are tried before anything is raised: a bad environment names all its faults at once.
     faults = []
     for needed in (lambda: settings.kafka, lambda: keyring.material(settings.keyring_file)):
         try:
@@ -68,46 +86,48 @@ async def _serve(settings: Settings, log: logs.Logger) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    hands = made(settings, clock.now_us)
-    chance = random.Random()  # noqa: S311 - jitter, not a secret
-    first_s = chance.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
+    resources = open_resources(settings, clock.now_us)
+    jitter = random.Random()  # noqa: S311 - jitter, not a secret
+    first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
     state = _State(asyncio.get_running_loop().time() + first_s)
     rights = RightsWatch(settings, Service.RECONCILER, log)
-    watching = asyncio.create_task(rights.run(hands.producer), name="rights")
+    watching = asyncio.create_task(rights.run(resources.producer), name="rights")
     stopping = asyncio.create_task(stop.wait(), name="stop")
 
     def checks() -> dict[str, str]:
         return {"view": state.fault, "rights": rights.fault}
 
-    working = asyncio.create_task(_loop(hands, state, chance, log), name="reconcile")
+    working = asyncio.create_task(_loop(resources, state, jitter, log), name="reconcile")
     try:
         async with health.serve(checks, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", metrics_port=port, interval_s=settings.reconcile_interval_s)
             await asyncio.wait((working, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # A run may wait long for Genesys. What it published and did not remember is published again, and is the same.
+        # A run is cut off, because it may wait long for Genesys. An observation published but not yet stored may be
+        # published again by the next run, and changes nothing then.
         working.cancel()
         stopping.cancel()
+        # Read before the cancel: the watch ends by itself only when the producer has failed for good.
         failed = watching.done()
         watching.cancel()
         await asyncio.wait((working,))
-        await hands.close()
+        await resources.close()
     if not working.cancelled():
-        working.result()
+        working.result()  # raises the fault that ended the loop
     log.info("stopped")
     return 1 if failed else 0
 
 
-async def _loop(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
+async def _loop(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
     while True:
-        await _tick(hands, state, chance, log)
+        await _tick(resources, state, jitter, log)
         await asyncio.sleep(TICK_S)
 
 
-async def _tick(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
-    """One look at the clock and the view; never raises for what Kafka, Genesys or the disk may do."""
+async def _tick(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
+    """Does the work that is due; a fault of Kafka, Genesys or the disk is kept in `state` and never raised."""
     try:
-        await _work(hands, state, chance, log)
+        await _work(resources, state, jitter, log)
     except (KafkaError, OSError, Unusable) as error:
         fault = in_words(error) if isinstance(error, KafkaError) else str(error)
         if state.fault != fault:
@@ -117,35 +137,38 @@ async def _tick(hands: RunResources, state: _State, chance: random.Random, log: 
         state.fault = ""
 
 
-async def _work(hands: RunResources, state: _State, chance: random.Random, log: logs.Logger) -> None:
+async def _work(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
+    """Runs the hourly run if its time has come; else the keys that are due; else a first sight of new keys."""
     now_s = asyncio.get_running_loop().time()
-    tenants = await asyncio.to_thread(hands.view.follow, TAKE_S)
-    _show(hands, tenants)
+    tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
+    _set_gauges(resources, tenants)
     if now_s >= state.next_run_s:
-        report = await run(hands, RunRequest())
-        interval_s = hands.settings.reconcile_interval_s
+        report = await run(resources, RunRequest())
+        interval_s = resources.settings.reconcile_interval_s
         if report.unanswered:
             interval_s = min(interval_s, state.again_s)
             state.again_s = 2 * interval_s
         else:
             state.again_s = AGAIN_FIRST_S
-        state.next_run_s = asyncio.get_running_loop().time() + interval_s * chance.uniform(1 - JITTER, 1 + JITTER)
-        state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), hands.now_us()))
-        _tell(report, log, "hourly")
+        state.next_run_s = asyncio.get_running_loop().time() + interval_s * jitter.uniform(1 - JITTER, 1 + JITTER)
+        # The whole run has also looked at the keys with an owed re-check.
+        state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), resources.now_us()))
+        _log_report(report, log, "hourly")
         return
-    memory = hands.sights.load()
-    if keys := due(tenants, memory, state.looked, rules_of(hands, hands.now_us())):
-        state.looked.update(dict.fromkeys(keys, hands.now_us()))
-        _tell(await run(hands, RunRequest(keys=keys)), log, "due")
+    memory = resources.sights.load()
+    if keys := due(tenants, memory, state.looked, rules_of(resources, resources.now_us())):
+        # Marked before the run: a run that fails must not be repeated every second.
+        state.looked.update(dict.fromkeys(keys, resources.now_us()))
+        _log_report(await run(resources, RunRequest(keys=keys)), log, "due")
     elif keys := unseen(tenants, memory, state.sighted):
         state.sighted |= keys
-        await sight(hands, keys)
+        await sight(resources, keys)
 
 
-def _show(hands: RunResources, tenants: Tenants) -> None:
-    """Sets the gauges from what the state folder says, whichever process of it wrote that."""
-    last = hands.sights.last()
-    metrics.RECONCILE_STOPPED.set(braked(tenants, hands.sights.load(), hands.now_us()))
+def _set_gauges(resources: RunResources, tenants: Tenants) -> None:
+    """Sets the gauges from the state folder, so a run of another process is counted as well."""
+    last = resources.sights.last()
+    metrics.RECONCILE_STOPPED.set(braked(tenants, resources.sights.load(), resources.now_us()))
     metrics.RECONCILE_ENDED.set(last.ended_us / 1_000_000)
     metrics.RECONCILE_AGE.set(last.succeeded_us / 1_000_000)
     metrics.RECONCILE_UNREAD_KEYS.set(last.unread)
@@ -153,10 +176,10 @@ def _show(hands: RunResources, tenants: Tenants) -> None:
     metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
 
 
-def _tell(report: RunReport, log: logs.Logger, occasion: str) -> None:
+def _log_report(report: RunReport, log: logs.Logger, occasion: str) -> None:
     for line in report.lines:
-        told = log.warning if line.action is Action.UNREAD else log.info
-        told("line", key=line.key, action=line.action.value, reason=line.reason)
+        write = log.warning if line.action is Action.UNREAD else log.info
+        write("line", key=line.key, action=line.action.value, reason=line.reason)
     for refusal in report.refusals:
         log.warning("no information", scope=refusal.scope, reason=refusal.reason)
     if report.stopped is not None:

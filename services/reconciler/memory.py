@@ -1,8 +1,14 @@
-"""What the reconciler remembers between runs: two small files, one run at a time.
+"""Memory of the reconciler between runs: two small JSON files and a lock in the state folder.
 
-Rule: one file says whom Genesys has shown us and which claims wait for a second sight. Losing it loses no tenant:
-absence then counts for nobody until they were seen again. The other says how the last whole run ended, whichever
-process made it: the service's metrics are told from both, so that a run of an operator's shows in them.
+`sights.json` has, per key, the credentials with the last sight and the claim waiting for a second sight. Losing this
+file loses no tenant: no absence counts before a new sight of the key.
+
+`last_run.json` has the result of the last whole run, of any process. The service sets its metrics from both files, so a
+run by an operator (`lifecycle reconcile --now`) shows in the metrics of the service.
+
+Rule: a file is replaced as a whole (new file, fsync, rename), so a crash leaves the old file or the new one. `alone`
+must be held from the load to the last save of a run: the service and an operator's command share the folder, and a save
+of one process would overwrite the sights of the other.
 """
 
 import asyncio
@@ -19,18 +25,20 @@ from schemas.values import Key
 from services.core.reconcile.reconcile import Doubt, Memory, Sight
 
 _POLL_S: Final = 0.1
+"""Seconds between two tries to take the lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The last run that left nobody out.
+    """Result of the last whole run, a run over all organisations and keys.
 
     Attributes:
-        ended_us: When it ended; 0 before the first.
-        succeeded_us: When the last one ended that left nothing unread, unwritten or held back.
-        read: Organisations that were read.
-        unanswered: Organisations with credentials that were not read, or not whole.
-        unread: Keys that could not be read, or not whole.
+        ended_us: End of the run, microseconds UTC; 0 before the first run.
+        succeeded_us: End of the last successful whole run, microseconds UTC: nothing was left unread, unwritten or held
+            back by the brake.
+        read: Number of organisations read.
+        unanswered: Number of organisations with credentials, but without a complete reading.
+        unread: Number of keys not read, or read in part.
     """
 
     ended_us: int = 0
@@ -41,53 +49,75 @@ class LastRun:
 
 
 class Sights:
-    """The memory of one state folder, shared by the service and `lifecycle reconcile`."""
+    """The files of one state folder, shared by the service and `lifecycle reconcile`."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Make the folder.
+        """Creates the folder `reconciler` if it is missing.
 
         Args:
-            state_dir: The installation's; the reconciler keeps to a folder of its own in it.
+            state_dir: State folder of the installation.
+
+        Raises:
+            OSError: the folder cannot be made.
         """
         self._folder = state_dir / "reconciler"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / "sights.json"
         self._last_file = self._folder / "last_run.json"
-        self._read: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
+        # Modification time and inode of the file as last parsed, and the content: the service loads every second.
+        self._cached: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Wait until no other process of this folder runs, and keep the others waiting."""
+        """Holds the lock of the folder; waits while another process holds the lock."""
         with (self._folder / "lock").open("w") as lock:
-            while not _taken(lock.fileno()):  # noqa: ASYNC110 - another process wakes nobody
+            # Polls, because a blocking flock would stop the event loop, and no event tells when another process ends.
+            while not _locked(lock.fileno()):  # noqa: ASYNC110 - another process wakes nobody
                 await asyncio.sleep(_POLL_S)
-            yield
+            yield  # closing the file releases the lock, also when the process dies
 
     def load(self) -> dict[Key, Sight]:
-        """Read the memory; a file that cannot be read as one is forgotten."""
+        """Returns the memory; empty if the file is missing or is not a memory.
+
+        Raises:
+            OSError: the file exists and cannot be read. An unreadable disk must not look like an empty memory.
+        """
         try:
             state = self._file.stat()
-            if (state.st_mtime_ns, state.st_ino) != self._read[:2]:
-                kept = json.loads(self._file.read_bytes())
-                self._read = (state.st_mtime_ns, state.st_ino, {key: _sight(one) for key, one in kept.items()})
+            if (state.st_mtime_ns, state.st_ino) != self._cached[:2]:
+                content = json.loads(self._file.read_bytes())
+                sights = {key: _sight(stored) for key, stored in content.items()}
+                self._cached = (state.st_mtime_ns, state.st_ino, sights)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return {}
-        return dict(self._read[2])
+        return dict(self._cached[2])
 
     def save(self, memory: Memory) -> None:
-        """Replace the file, whole or not at all."""
-        _replace(self._file, {key: _kept(sight) for key, sight in memory.items()})
+        """Replaces the memory, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the former file stays.
+        """
+        _replace(self._file, {key: _stored(sight) for key, sight in memory.items()})
 
     def last(self) -> LastRun:
-        """Read how the last whole run ended; a file that cannot be read as one is forgotten."""
+        """Returns the result of the last whole run; zeros if the file is missing or is not a result.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
         try:
-            kept = json.loads(self._last_file.read_bytes())
-            return LastRun(**{name: int(kept[name]) for name in LastRun.__dataclass_fields__})
+            content = json.loads(self._last_file.read_bytes())
+            return LastRun(**{name: int(content[name]) for name in LastRun.__dataclass_fields__})
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return LastRun()
 
     def save_last(self, last: LastRun) -> None:
-        """Replace the file, whole or not at all."""
+        """Replaces the result of the last whole run, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the former file stays.
+        """
         _replace(self._last_file, asdict(last))
 
 
@@ -96,11 +126,12 @@ def _replace(path: Path, content: dict[str, Any]) -> None:
     with fresh.open("w") as file:
         json.dump(content, file, separators=(",", ":"))
         file.flush()
+        # Before the rename: else a power loss could leave the new name with an empty file.
         os.fsync(file.fileno())
     fresh.replace(path)
 
 
-def _taken(descriptor: int) -> bool:
+def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -108,7 +139,7 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def _kept(sight: Sight) -> dict[str, Any]:
+def _stored(sight: Sight) -> dict[str, Any]:
     doubt = sight.doubt
     return {
         "seen_by": sight.seen_by,
@@ -117,10 +148,10 @@ def _kept(sight: Sight) -> dict[str, Any]:
     }
 
 
-def _sight(kept: Mapping[str, Any]) -> Sight:
-    doubt = kept["doubt"]
+def _sight(stored: Mapping[str, Any]) -> Sight:
+    doubt = stored["doubt"]
     return Sight(
-        seen_by=None if kept["seen_by"] is None else str(kept["seen_by"]),
+        seen_by=None if stored["seen_by"] is None else str(stored["seen_by"]),
         doubt=None if doubt is None else Doubt(str(doubt["claim"]), int(doubt["since_us"])),
-        observed_at_us=int(kept["observed_at_us"]),
+        observed_at_us=int(stored["observed_at_us"]),
     )

@@ -1,6 +1,7 @@
-"""Asks Genesys about many organisations at once and returns whole readings, or why there is none.
+"""Reads many organisations from Genesys at once; each gives a complete reading or the reason for none.
 
-Rule: one organisation's trouble is its own. A client, and with it its token, lives as long as the credentials do.
+Rule: trouble of one organisation does not touch the rest, and an odd answer about one integration costs this
+integration alone (docs/decisions/0025). A client is kept, with the access token, while the credentials are unchanged.
 """
 
 import asyncio
@@ -19,20 +20,20 @@ from services.core.reconcile.reconcile import questions
 T = TypeVar("T")
 
 TROUBLES_MAX: Final = 3
-"""So often in a row may the server be in trouble before an organisation is asked no more in this run."""
+"""Answers of a server in trouble, in a row, after which a run stops asking about the organisation."""
 ORGS_AT_ONCE: Final = 4
-"""Organisations read at the same time: enough to hide latency, few enough to be nobody's burden."""
+"""Organisations read at the same time: enough to hide latency, few enough to spare the API."""
 
 
 class Readers:
-    """The clients of all organisations."""
+    """The API clients of all organisations, for one event loop."""
 
     def __init__(self, settings: Settings, now_us: Callable[[], int]) -> None:
-        """Prepare.
+        """Opens the HTTP connection pool; no request is sent yet.
 
         Args:
-            settings: Hosts that override the regions'.
-            now_us: Our clock.
+            settings: Environment; may name hosts in place of the regions' hosts.
+            now_us: Our clock, microseconds UTC.
         """
         self._settings = settings
         self._now_us = now_us
@@ -41,16 +42,22 @@ class Readers:
         self._gate = asyncio.Semaphore(ORGS_AT_ONCE)
 
     async def close(self) -> None:
-        """Let every connection go."""
+        """Closes every connection."""
         await self._http.aclose()
 
     async def read(
         self, organisation: Organisation, tenants: Mapping[Key, Tenant], keys: Collection[Key] | None
     ) -> Reading | str:
-        """Read one organisation whole: the listing, what is missing in it by id, and the configurations.
+        """Reads one organisation: the listing, then unlisted integrations by id, then the configurations.
+
+        Args:
+            organisation: The organisation's file.
+            tenants: The view of the tenants.
+            keys: Read these keys alone; None for all.
 
         Returns:
-            A complete reading, or why there is none. An integration that gave no answer is named in it.
+            A complete reading, or the reason for none. Integrations without an answer are named in `unread` of the
+            reading.
         """
         async with self._gate:
             try:
@@ -59,19 +66,24 @@ class Readers:
             except NoInformation as none:
                 return none.reason
             missing, present = questions(listing, organisation, tenants, keys)
-            asked, silent = await _each(missing, client.integration)
+            asked, unanswered = await _read_each(missing, client.integration)
             found = {identity: entity for identity, entity in asked.items() if entity is not None}
-            configurations, odd = await _each([*present, *found], client.configuration)
+            configurations, unread = await _read_each([*present, *found], client.configuration)
         return replace(
             listing,
             integrations={**listing.integrations, **found},
+            # Answered, and answered with None: Genesys' own 404. An id without an answer is not absent.
             absent=frozenset(asked.keys() - found.keys()),
             configurations=configurations,
-            unread={**silent, **odd},
+            unread={**unanswered, **unread},
         )
 
     async def listed(self, organisation: Organisation) -> Reading | str:
-        """Read the listing alone: enough to have seen somebody."""
+        """Reads the listing alone, enough for a first sight of integrations.
+
+        Returns:
+            A reading without configurations, or the reason for none.
+        """
         async with self._gate:
             try:
                 return await self._client(organisation).listing()
@@ -79,19 +91,25 @@ class Readers:
                 return none.reason
 
     def _client(self, organisation: Organisation) -> GenesysClient:
-        known = self._clients.get(organisation.org_id)
-        if known is not None and known.organisation == organisation:
-            return known
+        client = self._clients.get(organisation.org_id)
+        # A changed file means new credentials: the token of the former client must not be used any more.
+        if client is not None and client.organisation == organisation:
+            return client
         hosts = hosts_for(organisation, self._settings.genesys_login_url, self._settings.genesys_api_url)
-        known = self._clients[organisation.org_id] = GenesysClient(organisation, hosts, self._http, now_us=self._now_us)
-        return known
+        client = GenesysClient(organisation, hosts, self._http, now_us=self._now_us)
+        self._clients[organisation.org_id] = client
+        return client
 
 
-async def _each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], dict[str, str]]:
-    """Asks about one after another; an odd answer costs its own id alone, and a server in trouble is left in peace.
+async def _read_each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], dict[str, str]]:
+    """Reads integrations one after another; stops after `TROUBLES_MAX` answers of a server in trouble in a row.
+
+    Args:
+        ids: Integration ids.
+        ask: Sends the request for one id; raises NoInformation or ServerTrouble.
 
     Returns:
-        The answers there were, and why there is none for the others.
+        The answers by id, and the reasons of the ids without an answer.
     """
     found: dict[str, T] = {}
     unread: dict[str, str] = {}
@@ -107,6 +125,7 @@ async def _each(ids: list[str], ask: Callable[[str], Awaitable[T]]) -> tuple[dic
                 unread |= dict.fromkeys(ids[number:], f"not asked, after {TROUBLES_MAX} times {trouble.reason}")
                 break
         except NoInformation as none:
+            # After ServerTrouble on purpose, a subclass: here the server is well, and only this answer is unusable.
             unread[identity] = none.reason
             troubles = 0
     return found, unread

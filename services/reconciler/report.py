@@ -1,4 +1,4 @@
-"""What a run says of itself, for the log, the CLI and its `--json`."""
+"""Report of one run, for the log, the CLI and the CLI's `--json`."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,10 +8,10 @@ from services.core.reconcile.reconcile import Action, PlanLine, Stop
 from services.reconciler.memory import LastRun
 
 NO_CREDENTIALS: Final = "organisation file: missing"
-"""Reason of an organisation that nobody gave us to read."""
+"""Reason of an organisation without a file in `ORGS_DIR`: the organisation is not ours to read."""
 
 NOT_WHOLE: Final = "an entity of the listing is nobody's: "
-"""Begins the reason of an organisation that was read but for an entity that names no integration."""
+"""Begins the reason of an organisation read except for listed entities without a valid id."""
 
 NOT_WRITTEN: Final = "not written: "
 """Begins the reason of an observation that Kafka did not acknowledge."""
@@ -19,25 +19,29 @@ NOT_WRITTEN: Final = "not written: "
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An organisation that gave no information, or not all; or an observation that could not be written."""
+    """An organisation without a complete reading, or an observation that could not be written.
+
+    Attributes:
+        scope: Organisation id of an unread organisation; key of an unwritten observation.
+        reason: Text for log and operator.
+    """
 
     scope: str
-    """Organisation id, or key."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One run.
+    """Result of one run.
 
     Attributes:
-        dry_run: Nothing was published or remembered.
-        read: Organisations that were read whole.
-        lines: Keys that differ, wait, were refused or could not be read; a key that agrees has none.
-        refusals: What gave no information.
-        published: Observations that Kafka acknowledged.
-        stopped: The brake, when it held everything back.
-        look_again_at_us: When the first waiting claim may be seen again; None when none waits.
+        dry_run: True if the run published and remembered nothing.
+        read: Ids of the organisations read, among them those with odd entities in the listing.
+        lines: Keys with a difference, a wait, a refusal or an unread part; a key without a difference has no line.
+        refusals: Organisations without information, and observations that could not be written.
+        published: Number of observations acknowledged by Kafka.
+        stopped: The brake, if the run was held back; else None.
+        look_again_at_us: Earliest second look of a waiting claim, microseconds UTC; None if no claim waits.
     """
 
     dry_run: bool
@@ -50,22 +54,25 @@ class RunReport:
 
     @property
     def unread(self) -> int:
-        """Keys that could not be read, or not whole."""
+        """Returns the number of keys not read, or read in part."""
         return sum(line.action is Action.UNREAD for line in self.lines)
 
     @property
     def unanswered(self) -> frozenset[str]:
-        """Organisations that we have credentials of and that were not read whole."""
-        return frozenset(one.scope for one in self.refusals if one.reason != NO_CREDENTIALS and ":" not in one.scope)
+        """Returns the organisations with credentials that were not read, or read except for odd entities."""
+        # The scope of an unwritten observation is a key, `orgId:integrationId`, and no organisation.
+        return frozenset(
+            refusal.scope for refusal in self.refusals if refusal.reason != NO_CREDENTIALS and ":" not in refusal.scope
+        )
 
     @property
     def succeeded(self) -> bool:
-        """True if nothing was left unread, unwritten or held back; without credentials there is nothing to read."""
+        """True if nothing was left unread, unwritten or held back; a lack of credentials is no failure."""
         refused = any(refusal.reason != NO_CREDENTIALS for refusal in self.refusals)
         return self.stopped is None and not refused and not self.unread
 
     def as_json(self) -> dict[str, Any]:
-        """The shape of `lifecycle reconcile --json`."""
+        """Returns the JSON of `lifecycle reconcile --json`."""
         return {
             "dry_run": self.dry_run,
             "read": list(self.read),
@@ -88,7 +95,13 @@ class RunReport:
 
 
 def last_of(report: RunReport, before: LastRun, now_us: int) -> LastRun:
-    """Returns what to keep of a whole run that ended now."""
+    """Returns the result to store after a whole run.
+
+    Args:
+        report: The report of the run.
+        before: The stored result of the run before; gives the last success of an unsuccessful run.
+        now_us: End of the run, microseconds UTC.
+    """
     return LastRun(
         ended_us=now_us,
         succeeded_us=now_us if report.succeeded else before.succeeded_us,

@@ -1,7 +1,15 @@
-"""One run: read the organisations, compare with the view, publish what differs, remember what was seen.
+"""One reconciliation run: reads the organisations, compares with the view, publishes differences, stores the sights.
 
-Rule: the plan is made before anything is published, and a dry run ends there. Memory is saved whole before and after
-publishing, so that a crash repeats an observation and never skips a second look.
+Rule: the plan is complete before anything is published, and a dry run ends with the plan. The order of a run:
+
+    1. lock the state folder, so that only one process runs
+    2. check the topics: a misconfigured topic takes no observation
+    3. read Genesys
+    4. read the view (again) and the memory, and compare
+    5. save the memory, publish the observations, save the memory with the published observations
+
+The view is read after Genesys, because an event that arrived meanwhile must not look like a difference. The memory is
+saved before and after publishing: a crash in between may publish an observation twice, and never skips a second look.
 """
 
 import asyncio
@@ -38,24 +46,27 @@ from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
 
 SOURCE: Final = "/genesys-lifecycle/reconciler"
+"""CloudEvents source of the observations."""
 LINGER_MS: Final = 5
 PUBLISH_TIMEOUT_MS: Final = 30_000
 VIEW_TIMEOUT_S: Final = 60.0
-_ASK_S: Final = 5.0
+"""Seconds to read the topic of the view up to its end."""
+_TOPICS_TIMEOUT_S: Final = 5.0
+"""Seconds for the broker's answer about the topics."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResources:
-    """What a run works with, made once a process.
+    """Long-lived objects of the runs in one process.
 
     Attributes:
         settings: The environment.
-        configuration_key: Of `configuration_mac`.
-        view: The tenants; blocking, so asked for in a thread.
-        sights: The memory.
-        readers: The clients.
-        producer: Of observations.
-        now_us: Our clock.
+        configuration_key: Key of `configuration_mac`.
+        view: The view of the tenants; its calls block and run in a thread.
+        sights: The memory in the state folder.
+        readers: The API clients of the organisations.
+        producer: Producer of the observations.
+        now_us: Our clock, microseconds UTC.
     """
 
     settings: Settings
@@ -67,7 +78,7 @@ class RunResources:
     now_us: Callable[[], int]
 
     async def close(self) -> None:
-        """Let everything go."""
+        """Closes the connections to Genesys and Kafka; waits up to `PUBLISH_TIMEOUT_MS` for unacknowledged records."""
         await self.readers.close()
         await asyncio.to_thread(self.view.close)
         await self.producer.close(PUBLISH_TIMEOUT_MS / 1000)
@@ -75,13 +86,13 @@ class RunResources:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run is asked to do.
+    """Scope and mode of one run.
 
     Attributes:
-        dry_run: Plan, and stop there.
+        dry_run: True to end with the plan: nothing is published or stored.
         orgs: Only these organisations; None for all.
         keys: Only these keys; None for all.
-        approval: An operator's word for one set of removals.
+        approval: An operator's approval of one set of removals, or None.
     """
 
     dry_run: bool = False
@@ -91,7 +102,7 @@ class RunRequest:
 
     @property
     def whole(self) -> bool:
-        """True if nobody is left out and what differs is published."""
+        """True if the run reads every organisation and key, and publishes the differences."""
         return not self.dry_run and self.orgs is None and self.keys is None
 
 
@@ -104,29 +115,33 @@ async def run_once(
     keys: Collection[Key] | None = None,
     approval: str | None = None,
 ) -> RunReport:
-    """One run over all organisations, or over `orgs` or `keys`: what `lifecycle reconcile --now` does.
+    """Runs once, with resources of its own: `lifecycle reconcile`.
 
     Args:
-        settings: Kafka, keyring, ORGS_DIR, Genesys, state folder.
+        settings: Environment: Kafka, keyring, ORGS_DIR, Genesys, state folder.
         now: Our clock, microseconds UTC.
-        dry_run: Plan, and stop there: nothing is published or remembered.
-        orgs: Organisation ids; None for all.
-        keys: Only these tenants; None for all.
-        approval: `stopped.approval` of an earlier report, to remove exactly that set.
+        dry_run: True to end with the plan: nothing is published or stored.
+        orgs: Only these organisations; None for all.
+        keys: Only these keys; None for all.
+        approval: `stopped.approval` of an earlier report, to remove exactly the keys of that plan; or None.
 
     Raises:
-        Unusable: brokers or key material are missing, or `approval` approves nothing of this run.
-        KafkaError: the view cannot be read.
+        Unusable: brokers or key material are missing, or `approval` does not match the removals of this run.
+        KafkaError: the view cannot be read, or a topic is misconfigured.
     """
-    hands = made(settings, now)
+    resources = open_resources(settings, now)
     try:
-        return await run(hands, RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
+        return await run(resources, RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
     finally:
-        await hands.close()
+        await resources.close()
 
 
-def made(settings: Settings, now_us: Callable[[], int]) -> RunResources:
-    """Make the hands.
+def open_resources(settings: Settings, now_us: Callable[[], int]) -> RunResources:
+    """Returns the resources of a process; the caller closes them.
+
+    Args:
+        settings: The environment.
+        now_us: Our clock, microseconds UTC.
 
     Raises:
         Unusable: brokers or key material are missing.
@@ -143,33 +158,40 @@ def made(settings: Settings, now_us: Callable[[], int]) -> RunResources:
     )
 
 
-async def run(hands: RunResources, asked: RunRequest) -> RunReport:
-    """Read, compare, publish, remember; alone in its state folder.
+async def run(resources: RunResources, request: RunRequest) -> RunReport:
+    """Runs once, in the order given at the top of this file; waits while another process runs.
+
+    Args:
+        resources: The resources of the process.
+        request: Scope and mode of the run.
 
     Raises:
-        KafkaError: the view cannot be read.
-        Unusable: the approval is not that of the plan; nothing was published or remembered.
+        KafkaError: the view cannot be read, or a topic is misconfigured.
+        Unusable: the approval does not match the plan; nothing was published or stored.
+        OSError: the state folder cannot be read or written.
     """
-    async with hands.sights.alone():
-        if wrong := await asyncio.to_thread(_wrong_topics, hands.settings):
+    async with resources.sights.alone():
+        if wrong := await asyncio.to_thread(_wrong_topics, resources.settings):
             raise KafkaError(wrong)
-        began_us = hands.now_us()
-        known = organisations.load(hands.settings.orgs_dir)
-        readings, refusals = await _readings(hands, known, await _tenants(hands), asked)
-        # The view again: what arrived while Genesys was read is no difference.
-        tenants, memory = await _tenants(hands), hands.sights.load()
-        rules = rules_of(hands, began_us, asked.approval)
-        plan = compare(readings, tenants, memory, rules, asked.keys)
-        _judge_approval(asked.approval, approval_of(plan.lines))
+        began_us = resources.now_us()
+        known = organisations.load(resources.settings.orgs_dir)
+        readings, refusals = await _readings(resources, known, await _tenants(resources), request)
+        # The view again: an event that arrived while Genesys was read must not look like a difference.
+        tenants, memory = await _tenants(resources), resources.sights.load()
+        # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
+        rules = rules_of(resources, began_us, request.approval)
+        plan = compare(readings, tenants, memory, rules, request.keys)
+        _judge_approval(request.approval, approval_of(plan.lines))
         written: dict[Key, Sight] = {}
-        if not asked.dry_run:
-            hands.sights.save({**memory, **plan.memory})
-            written, failed = await _publish(hands, plan)
+        if not request.dry_run:
+            # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
+            resources.sights.save({**memory, **plan.memory})
+            written, failed = await _publish(resources, plan)
             refusals += failed
-            hands.sights.save({**memory, **plan.memory, **written})
+            resources.sights.save({**memory, **plan.memory, **written})
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
-            dry_run=asked.dry_run,
+            dry_run=request.dry_run,
             read=tuple(sorted(reading.org_id for reading, _ in readings)),
             lines=plan.lines,
             refusals=tuple(refusals),
@@ -178,73 +200,97 @@ async def run(hands: RunResources, asked: RunRequest) -> RunReport:
             look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
         )
         metrics.RECONCILE_UNREAD.inc(report.unread)
-        if asked.whole:
-            hands.sights.save_last(last_of(report, hands.sights.last(), hands.now_us()))
+        # A partial run says nothing about the organisations left out and must not move the time of the last success.
+        if request.whole:
+            resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
     return report
 
 
 def _wrong_topics(settings: Settings) -> str:
-    """Why nothing may be published; empty text when the topic is as the table says. Blocks."""
+    """Returns why nothing may be published; empty if the topics are as the topic table declares. Blocks."""
     table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
-    seen = named(TENANTS, settings.topic_prefix)
-    with TopicWatcher(settings.kafka, table, timeout_s=_ASK_S, only_read={seen}) as looking:
-        found = looking.look()
+    only_read = {named(TENANTS, settings.topic_prefix)}
+    with TopicWatcher(settings.kafka, table, timeout_s=_TOPICS_TIMEOUT_S, only_read=only_read) as watcher:
+        found = watcher.look()
     return "; ".join(judge(table, found, None).wrong.values())
 
 
 def _judge_approval(given: str | None, wanted: str | None) -> None:
-    """An approval is of one set of removals: where the run has another set, or none, nothing was approved."""
+    """Checks that the operator approved exactly the removals of this plan.
+
+    Args:
+        given: The operator's approval, or None.
+        wanted: The approval of the plan's removals; None if the plan has none.
+
+    Raises:
+        Unusable: the approval is for another set, which may have changed since the operator saw the plan.
+    """
     if given is None or given == wanted:
         return
     what = "this run removes nobody" if wanted is None else f"the removals of this run are approved with {wanted}"
     raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
 
 
-async def sight(hands: RunResources, keys: Collection[Key]) -> None:
-    """Look once whether Genesys lists these keys, so that their absence can mean something one day."""
-    async with hands.sights.alone():
-        known = organisations.load(hands.settings.orgs_dir).known
+async def sight(resources: RunResources, keys: Collection[Key]) -> None:
+    """Reads the listings of the keys' organisations once, and stores the first sight of each listed key.
+
+    Without a first sight the absence of a key never counts (docs/decisions/0001).
+
+    Args:
+        resources: The resources of the process.
+        keys: Active keys without a sight.
+    """
+    async with resources.sights.alone():
+        known = organisations.load(resources.settings.orgs_dir).known
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
-        readings = await asyncio.gather(*(hands.readers.listed(known[org_id]) for org_id in orgs))
-        memory = hands.sights.load()
-        hands.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
+        readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))
+        memory = resources.sights.load()
+        resources.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
 
 
-def rules_of(hands: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:
-    """The rules as they are now, of a run that began then."""
-    second_look_us = int(hands.settings.reconcile_second_look_s * 1_000_000)
-    return ReconcileRules(began_us, hands.now_us(), second_look_us, hands.configuration_key, approval)
+def rules_of(resources: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:
+    """Returns the rules of a run, with the present time as the end of the reads.
+
+    Args:
+        resources: The resources of the process.
+        began_us: Our clock before the first read, microseconds UTC.
+        approval: An operator's approval of one set of removals, or None.
+    """
+    second_look_us = int(resources.settings.reconcile_second_look_s * 1_000_000)
+    return ReconcileRules(began_us, resources.now_us(), second_look_us, resources.configuration_key, approval)
 
 
-async def _tenants(hands: RunResources) -> Mapping[Key, Tenant]:
-    return await asyncio.to_thread(hands.view.catch_up, VIEW_TIMEOUT_S)
+async def _tenants(resources: RunResources) -> Mapping[Key, Tenant]:
+    return await asyncio.to_thread(resources.view.catch_up, VIEW_TIMEOUT_S)
 
 
-def _wanted(known: organisations.Organisations, tenants: Mapping[Key, Tenant], asked: RunRequest) -> list[str]:
-    if asked.keys is not None:
-        return sorted({key.partition(":")[0] for key in asked.keys})
-    if asked.orgs is not None:
-        return sorted({org_id.lower() for org_id in asked.orgs})
+def _orgs_to_read(known: organisations.Organisations, tenants: Mapping[Key, Tenant], request: RunRequest) -> list[str]:
+    if request.keys is not None:
+        return sorted({key.partition(":")[0] for key in request.keys})
+    if request.orgs is not None:
+        return sorted({org_id.lower() for org_id in request.orgs})
     held = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed}
+    # Also organisations without a usable file: the report must name each of them.
     return sorted(held | known.known.keys() | known.faults.keys())
 
 
 async def _readings(
-    hands: RunResources,
+    resources: RunResources,
     known: organisations.Organisations,
     tenants: Mapping[Key, Tenant],
-    asked: RunRequest,
+    request: RunRequest,
 ) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
-    wanted = _wanted(known, tenants, asked)
+    """Reads the organisations of a run at once; returns the complete readings, and why the rest has none."""
+    wanted = _orgs_to_read(known, tenants, request)
 
-    async def one(org_id: str) -> Reading | str:
+    async def read_organisation(org_id: str) -> Reading | str:
         organisation = known.known.get(org_id)
         if organisation is None:
             fault = known.faults.get(org_id)
             return NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
-        return await hands.readers.read(organisation, tenants, asked.keys)
+        return await resources.readers.read(organisation, tenants, request.keys)
 
-    results = await asyncio.gather(*(one(org_id) for org_id in wanted))
+    results = await asyncio.gather(*(read_organisation(org_id) for org_id in wanted))
     refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]
     read = [(reading, known.known[reading.org_id]) for reading in results if isinstance(reading, Reading)]
     refusals += [Refusal(reading.org_id, f"{NOT_WHOLE}{reason}") for reading, _ in read for reason in reading.odd]
@@ -253,12 +299,16 @@ async def _readings(
     return read, refusals
 
 
-async def _publish(hands: RunResources, plan: ReconcilePlan) -> tuple[dict[Key, Sight], list[Refusal]]:
-    """Write the plan's observations; returns what to remember of those acknowledged, and what was not."""
+async def _publish(resources: RunResources, plan: ReconcilePlan) -> tuple[dict[Key, Sight], list[Refusal]]:
+    """Publishes the observations of a plan, unless the brake holds.
+
+    Returns:
+        The new memory of each key with an acknowledged observation, and a refusal for each observation that failed.
+    """
     if plan.stopped is not None:
         return {}, []
     lines = [(line, line.observed) for line in plan.lines if line.observed is not None]
-    results = await asyncio.gather(*(_write(hands, line, observation) for line, observation in lines))
+    results = await asyncio.gather(*(_write(resources, line, observation) for line, observation in lines))
     written, failed = {}, []
     for (line, observation), fault in zip(lines, results, strict=True):
         if fault is None:
@@ -269,16 +319,18 @@ async def _publish(hands: RunResources, plan: ReconcilePlan) -> tuple[dict[Key, 
     return written, failed
 
 
-async def _write(hands: RunResources, line: PlanLine, observation: Observed) -> str | None:
+async def _write(resources: RunResources, line: PlanLine, observation: Observed) -> str | None:
+    """Publishes one observation; returns None after the delivery report, or why Kafka did not acknowledge."""
     message = codec.encode(
         observation,
         key=line.key,
+        # Like the uid in the ledger, made of the time of the read and not of the time of writing.
         ce_id=f"{line.key}/r:{observation.read_at}",
         source=SOURCE,
         at_us=observation.read_at,
     )
     try:
-        await hands.producer.acked(named(RECEIVED, hands.settings.topic_prefix), message)
+        await resources.producer.acked(named(RECEIVED, resources.settings.topic_prefix), message)
     except KafkaError as error:
         return error.reason
     return None

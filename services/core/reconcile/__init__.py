@@ -1,1 +1,1 @@
-"""Decisions of the reconciler: observed state, differences, and when a key is looked at again."""
+"""Decisions of the reconciler: observed state, differences, and the schedule of further looks at a key."""

@@ -1,8 +1,8 @@
-"""What one complete reading says of one key, how that differs from the view, and the observation that says so.
+"""Observed state of one key: extracted from a reading, compared with the view, and turned into an observation.
 
-Rule: a state that this version does not know, an absence that this client could not have noticed and a configuration
-that was not read say nothing: their values are None.
-Source of the states: the API's `intendedState`; what RESTORED means for enablement is not documented.
+Rule: None means "no information", never "no". An unknown `intendedState`, an absence reported to credentials without an
+earlier sight of the integration, and an unread configuration all give None, and no observation follows from None.
+Source of the states: the API's `intendedState`; the meaning of RESTORED for enablement is not documented.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from schemas.values import EventType, Json, Key, TenantId
 from services.core.ledger.identity import keyed
 
 ABSENT: Final = "absent"
-"""The claim that the integration is gone; its second sight removes a tenant."""
+"""The claim that the integration is gone; the second sight of this claim removes a tenant."""
 
 _STATES: Final[dict[str, tuple[bool, bool | None]]] = {
     "ENABLED": (True, True),
@@ -34,19 +34,20 @@ _TENANT_ID: Final[TypeAdapter[str]] = TypeAdapter(TenantId)
 
 @dataclass(frozen=True, slots=True)
 class ObservedKey:
-    """One reading, one key.
+    """State of one key according to one reading.
 
     Attributes:
-        key: Whom it is about.
-        read_at_us: Genesys' clock at the first answer of the reading.
-        installed: None when the reading says nothing of this key.
-        enabled: None when it does not say.
-        configuration: None when it was not read or cannot be compared.
-        mac: Of `configuration`.
-        tenant_id: The recorded one, else the property named by the organisation's file, else None.
-        reason: Why nothing may follow from what it says; empty when something may.
-        unread: What Genesys did not tell, or told in a way that cannot be read, and why; empty when all was read.
-        listed: True if Genesys knows it, in whatever state.
+        key: `orgId:integrationId`.
+        read_at_us: Genesys' clock at the first answer of the reading, microseconds UTC.
+        installed: True or False as read; None for no information.
+        enabled: True or False as read; None for no information.
+        configuration: Configuration as read; None if unread or not comparable.
+        mac: MAC of `configuration`; None if `configuration` is None.
+        tenant_id: The recorded tenantId; else the property named by the organisation's file; else None.
+        reason: Why the absence counts for nothing; else empty.
+        unread: The part without an answer of Genesys, or with an unreadable answer, and why; empty if everything was
+            read.
+        listed: True if Genesys knows the integration, in any state.
     """
 
     key: Key
@@ -62,7 +63,10 @@ class ObservedKey:
 
     @property
     def claim(self) -> str | None:
-        """Equal for two looks that say the same; None for one that says nothing."""
+        """Returns a text for comparison with a later look, equal for equal states; None for no information.
+
+        "listed" stands for an integration in an unreadable state; it differs from every claim, so the look ends a wait.
+        """
         if self.installed is None:
             return "listed" if self.listed else None
         return f"present:{self.enabled}:{self.mac}" if self.installed else ABSENT
@@ -71,14 +75,14 @@ class ObservedKey:
 def look_at(
     key: Key, reading: Reading, organisation: Organisation, tenant: Tenant | None, seen_by: str | None, mac_key: bytes
 ) -> ObservedKey:
-    """Find one key in a reading.
+    """Extracts the state of one key from a reading.
 
     Args:
-        key: Of the reading's organisation.
-        reading: A complete one.
-        organisation: Names the property that holds the tenant's id.
-        tenant: The view of the key.
-        seen_by: Client id that last saw the key listed, this reading included.
+        key: A key of the reading's organisation.
+        reading: A complete reading.
+        organisation: The organisation's file; names the property with the tenantId.
+        tenant: The view of the key; None if the view has none.
+        seen_by: Client id of the last credentials with a sight of the key, this reading included; None without a sight.
         mac_key: `material.configuration`, the key of `configuration_mac`.
     """
     identity = key.partition(":")[2]
@@ -92,7 +96,7 @@ def look_at(
     configuration, mac, fault = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
     if properties is None:
         fault = reading.unread.get(identity, "it was not read")
-    # An observation says nothing of the tenantId: it repeats the one that the newest `installed` named.
+    # Genesys does not tell the tenantId, so an observation repeats the tenantId of the newest `installed`.
     recorded = (tenant.claimed_tenant_id or tenant.tenant_id) if tenant is not None and tenant.installed else None
     return ObservedKey(
         key,
@@ -107,14 +111,19 @@ def look_at(
 
 
 def differences(look: ObservedKey, tenant: Tenant | None) -> tuple[EventType, ...]:
-    """The events that Genesys should have told and the view does not show; empty when they agree."""
+    """Returns the events lost on the way to the view; empty if reading and view agree.
+
+    Args:
+        look: State of the key as read, with `installed` known.
+        tenant: The view of the key; None if the view has none.
+    """
     here = tenant is not None and tenant.installed is True
     if tenant is None or not here or not look.installed:
         if here == look.installed:
             return ()
         return (EventType.INSTALLED,) if look.installed else (EventType.UNINSTALLED,)
     found = []
-    # Enabled is what an integration is until it is told otherwise.
+    # A view without enablement means enabled: that is the state of an integration after its install.
     if look.enabled is not None and look.enabled != (tenant.enabled is not False):
         found.append(EventType.ENABLED if look.enabled else EventType.DISABLED)
     if look.mac is not None and look.mac != tenant.configuration_mac:
@@ -123,7 +132,16 @@ def differences(look: ObservedKey, tenant: Tenant | None) -> tuple[EventType, ..
 
 
 def observed(look: ObservedKey, tenant: Tenant | None, differing: tuple[EventType, ...], *, asked: bool) -> Observed:
-    """The observation: what differs, or everything known when a re-check is owed or the key is new."""
+    """Returns the observation to publish: the differing aspects, or every known aspect of a new or re-checked key.
+
+    Args:
+        look: State of the key as read.
+        tenant: The view of the key; None if the view has none.
+        differing: The result of `differences`.
+        asked: True if a re-check of the key is owed.
+    """
+    # An aspect that agrees stays null: a value would move its register to the time of the read, and could outrank an
+    # event that is still on the way. A re-check needs every aspect, because a flag ends only with an observation of it.
     whole = asked or EventType.INSTALLED in differing
     flag = whole or not {EventType.ENABLED, EventType.DISABLED}.isdisjoint(differing)
     settings = whole or EventType.CONFIGURATION_UPDATED in differing
@@ -141,7 +159,7 @@ def observed(look: ObservedKey, tenant: Tenant | None, differing: tuple[EventTyp
 
 
 def _unread(found: Integration, organisation: Organisation, tenant: Tenant | None) -> str:
-    """Returns why an entity says nothing of its key; empty when it says something."""
+    """Returns why the state of a listed integration is unreadable; empty for a readable state."""
     if found.type_id is None and organisation.integration_type is not None and tenant is None:
         return "its integrationType: no id that is text, so whether it is ours is not known"
     if found.intended_state is None:
@@ -150,11 +168,14 @@ def _unread(found: Integration, organisation: Organisation, tenant: Tenant | Non
 
 
 def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> ObservedKey:
+    """Returns the state of a key missing from the reading: absent, or no information with the reason."""
     reason = unread = ""
     identity = key.partition(":")[2]
+    # A listing alone proves no absence: a request by id must have answered 404 as well.
     if identity not in reading.absent:
         unread = f"it is not listed, and {reading.unread.get(identity, 'asked by id Genesys gave no answer')}"
     elif seen_by != reading.client_id:
+        # These credentials may lack the right to see the integration (docs/decisions/0001).
         reason = "it is absent, but these credentials never saw it present"
     return ObservedKey(
         key,
@@ -170,10 +191,10 @@ def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | N
 def _comparable(
     properties: Json | None, tenant_id_from: str | None, tenant: Tenant | None, mac_key: bytes
 ) -> tuple[Json | None, str | None, str]:
-    """The configuration, its MAC, and why it has none.
+    """Returns the configuration in the form to compare, the MAC of this form, and the fault without them.
 
-    The property that holds the tenant's id is identity as much as configuration, and a sender may leave it out of the
-    webhook: the form without it counts where it is the one the view has.
+    The property with the tenantId is identity as much as configuration, and a sender may leave the property out of a
+    webhook. The form without the property counts if the view has the same form.
     """
     if properties is None:
         return None, None, ""

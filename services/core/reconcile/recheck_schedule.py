@@ -1,6 +1,7 @@
-"""Which keys the reconciler owes a look before the next hour: re-checks, second looks, and a first sight.
+"""Schedule of the looks between two hourly runs: re-checks, second looks, and first sights.
 
-Rule: a key is looked at for one reason at most once in `RECHECK_EVERY_US`, however often it is asked.
+Rule: a re-check of a key runs at most once in `RECHECK_EVERY_US`, however often a re-check is asked for. A flag stays
+until an observation ends the flag: without the limit, a key without an answer of Genesys would be read every second.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,20 +12,22 @@ from schemas.values import Key
 from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants, is_asked
 
 RECHECK_EVERY_US: Final = 300_000_000
-"""A key is asked about at most once in 5 minutes."""
+"""Microseconds between two re-checks of a key: 5 minutes."""
 SETTLE_US: Final = 2_000_000
-"""A `Date` has whole seconds: read sooner, an observation could be ordered before the event that asked for it."""
+"""Microseconds from a change of the view to a re-check. The time of an observation is a `Date` header, in whole
+seconds: an earlier read could be ordered before the event that asked for the re-check."""
 
 
 def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: ReconcileRules) -> frozenset[Key]:
-    """Keys to read again now.
+    """Returns the keys to read again now: owed re-checks, and claims due for the second sight.
 
     Args:
         tenants: The view.
-        memory: First sights that wait for their second.
-        looked: When this process last looked at a key, microseconds UTC.
-        rules: The clock and the second look.
+        memory: The memory of earlier runs, with the waiting claims.
+        looked: Key to the time of this process' last look at the key, microseconds UTC.
+        rules: Clock and second look.
     """
+    # The demo sets a second look shorter than 5 minutes; the limit per key must not delay such a look.
     again_us = min(RECHECK_EVERY_US, rules.second_look_us)
     asked = {
         key
@@ -44,7 +47,16 @@ def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: Reco
 
 
 def unseen(tenants: Tenants, memory: Memory, sighted: Collection[Key]) -> frozenset[Key]:
-    """Active keys that Genesys has not shown us yet: without a sight of them, their absence will never count."""
+    """Returns the active keys not yet seen in any listing.
+
+    An absence counts only for credentials with an earlier sight of the integration (docs/decisions/0001). Before the
+    first sight no absence of the key can count.
+
+    Args:
+        tenants: The view.
+        memory: The memory of earlier runs.
+        sighted: Keys already looked for by this process; each key is looked for once.
+    """
     return frozenset(
         key
         for key, tenant in tenants.items()

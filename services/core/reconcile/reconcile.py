@@ -1,7 +1,19 @@
-"""Genesys compared with the view: which observations to publish, what to look at again, what to refuse.
+"""Comparison of Genesys with the view: the plan of one reconciliation run.
 
-Rule: only what a complete reading says counts. Nothing that Genesys did not say, said once, or said of a key younger
-than the second look may change a tenant; no run removes more than `REMOVE_LEAST` or `REMOVE_PERCENT` of them unasked.
+Problem: an uninstall webhook may be lost, and the listing of Genesys is the only witness left. But a listing lies
+easily: an empty page, a client without rights or a maintenance answer looks like "everything was uninstalled".
+Elsewhere reconcilers have removed hundreds of tenants after one such answer (docs/decisions/0001).
+
+Approach: four independent locks stand before a change of a tenant.
+
+    complete reading   only a listing proven complete counts; an error is no information
+    seen before        an absence counts only for credentials with an earlier sight of the integration
+    second look        an absence, or a difference from an event younger than the second look, must be seen twice
+    brake              no run removes more than max(`REMOVE_LEAST`, `REMOVE_PERCENT` %) without an operator's approval
+
+Invariants:
+- The plan is a pure function; nothing is published before the whole plan exists, because the brake needs the whole.
+- An observation of one key is never published twice for one second: both would be one uid with two contents.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,15 +31,15 @@ from services.core.reconcile.observed_state import ABSENT, ObservedKey, differen
 
 REMOVE_LEAST: Final = 5
 REMOVE_PERCENT: Final = 2
-"""At most the greater of the two in one run (docs/decisions/0002)."""
+"""One run removes at most the greater of both: a number of tenants, and a percentage (docs/decisions/0002)."""
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
-"""A first sight that nobody confirmed within a day is no first sight any more."""
+"""Microseconds after which an unconfirmed first sight is forgotten: one day."""
 
 Tenants = Mapping[Key, Tenant]
 
 
 class Action(StrEnum):
-    """What a line of the plan does."""
+    """Effect of a line of the plan."""
 
     INSTALL = "install"
     REMOVE = "remove"
@@ -36,12 +48,17 @@ class Action(StrEnum):
     WAIT = "wait"
     REFUSE = "refuse"
     UNREAD = "unread"
-    """Genesys did not tell, or told in a way that cannot be read; what it did tell of the key is another line."""
+    """Genesys did not answer, or answered in an unreadable form. The readable part of the key has a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A claim of Genesys' that counts when it is seen again, one second look after `since_us`."""
+    """A claim of Genesys, waiting for the second sight.
+
+    Attributes:
+        claim: `ObservedKey.claim` of the first sight.
+        since_us: Our clock at the first sight, microseconds UTC; the claim counts one second look later.
+    """
 
     claim: str
     since_us: int
@@ -49,12 +66,12 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What earlier runs remember of one key.
+    """Memory of earlier runs about one key.
 
     Attributes:
-        seen_by: Client id that last saw it listed: absence means nothing to a client that never did.
-        doubt: A claim waiting for its second sight.
-        observed_at_us: `read_at` of the last observation published; 0 before the first.
+        seen_by: Client id of the last credentials with a sight of the key; None before the first sight.
+        doubt: The claim waiting for the second sight, or None.
+        observed_at_us: `read_at` of the last published observation; 0 before the first.
     """
 
     seen_by: str | None = None
@@ -67,14 +84,14 @@ Memory = Mapping[Key, Sight]
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRules:
-    """What a run is given.
+    """Times and limits of one run.
 
     Attributes:
-        began_us: Our clock before anything was read: no answer of this run is older.
-        now_us: Our clock after everything was read: no answer of this run is newer.
-        second_look_us: How much later an absence or a contradiction must be seen again.
+        began_us: Our clock before the first read, microseconds UTC: no answer of this run is older.
+        now_us: Our clock after the last read, microseconds UTC: no answer of this run is newer.
+        second_look_us: Microseconds from the first sight of an absence or contradiction to the second.
         configuration_key: Key of `configuration_mac`.
-        approval: An operator's word for exactly one set of removals (`Stop.approval`), or None.
+        approval: An operator's approval of exactly one set of removals (`Stop.approval`), or None.
     """
 
     began_us: int
@@ -86,7 +103,14 @@ class ReconcileRules:
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """One line of the plan; `observed` is what will be published, None where nothing is."""
+    """One line of the plan.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        action: Effect of the line.
+        reason: Text for log and operator.
+        observed: The observation to publish; None if the line publishes nothing.
+    """
 
     key: Key
     action: Action
@@ -96,12 +120,13 @@ class PlanLine:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The brake: nothing of this run is published.
+    """The brake holds: nothing of this run is published.
 
     Attributes:
-        absent: Tenants that are gone from Genesys, seen once or twice.
-        limit: How many may go in one run.
-        approval: What an operator may answer to remove exactly those seen twice; None while there is none.
+        absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
+        limit: Greatest number of absent tenants without a brake.
+        approval: Text to approve exactly the removals of this plan (absences seen twice); None if the plan has no
+            removal yet.
     """
 
     absent: int
@@ -111,7 +136,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePlan:
-    """What one run wants; `memory` holds the keys it looked at."""
+    """The plan of one run.
+
+    Attributes:
+        lines: Keys with a difference, a wait, a refusal or an unread part.
+        memory: New memory of the keys in this run; the memory of all remaining keys is unchanged.
+        stopped: The brake, or None.
+    """
 
     lines: tuple[PlanLine, ...]
     memory: Memory
@@ -119,18 +150,29 @@ class ReconcilePlan:
 
 
 def is_asked(tenant: Tenant | None) -> bool:
-    """Whether a re-check of this key is owed: its observation is published even when it agrees."""
+    """True if a re-check of the key is owed: the observation is then published even if Genesys and the view agree."""
     return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
 
 
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
-    """The keys of one organisation that a run compares: what is listed and ours, and what the view has installed."""
+    """Returns the keys of one organisation to compare, sorted.
+
+    A listed key is compared if the integration has the organisation's `integration_type` or an unknown type, or if the
+    view knows the key. An unlisted key is compared if the view has the key as installed, flagged or marked for a
+    re-check.
+
+    Args:
+        reading: A complete reading.
+        organisation: The organisation's file.
+        tenants: The view.
+        keys: Compare these keys alone; None for all.
+    """
     prefix = f"{reading.org_id}:"
-    ours = organisation.integration_type
+    our_type = organisation.integration_type
     listed = {
         f"{prefix}{entity.id}"
         for entity in reading.integrations.values()
-        if ours in (None, entity.type_id) or entity.type_id is None or f"{prefix}{entity.id}" in tenants
+        if our_type in (None, entity.type_id) or entity.type_id is None or f"{prefix}{entity.id}" in tenants
     }
     held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or is_asked(tenant))}
     return sorted(key for key in listed | held if keys is None or key in keys)
@@ -139,7 +181,11 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
 def questions(
     listing: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None
 ) -> tuple[list[str], list[str]]:
-    """What a listing alone does not say: ids to ask for by id (not listed), and ids whose configuration to read."""
+    """Returns the integration ids to read after a listing.
+
+    Returns:
+        Ids missing from the listing, to look up singly; and listed ids with a configuration to read.
+    """
     ids = [key.partition(":")[2] for key in scope(listing, organisation, tenants, keys)]
     return [i for i in ids if i not in listing.integrations], [i for i in ids if i in listing.integrations]
 
@@ -151,18 +197,19 @@ def compare(
     rules: ReconcileRules,
     keys: Collection[Key] | None = None,
 ) -> ReconcilePlan:
-    """Compare complete readings with the view.
+    """Compares complete readings with the view.
 
     Args:
-        readings: Only organisations that were read whole; the others are no information and must not be here.
-        tenants: The view, every organisation's.
-        memory: What earlier runs remember, every key's.
-        rules: Time and limits.
-        keys: Look at these alone; None for all.
+        readings: Complete readings, each with the organisation's file. An incomplete reading is no information and must
+            be left out.
+        tenants: The view of all organisations.
+        memory: The memory of earlier runs about all keys.
+        rules: Times and limits.
+        keys: Compare these keys alone; None for all.
 
     Returns:
-        Lines for what differs, waits or is refused, and for each of `keys` that is nobody's; nothing for a key that
-        agrees.
+        A plan with a line for each key with a difference, a wait, a refusal or an unread part, and for each of `keys`
+        that is neither listed nor in the view. A key without a difference has no line.
     """
     lines: list[PlanLine] = []
     doubted = [key for key, sight in memory.items() if sight.doubt is not None and (keys is None or key in keys)]
@@ -170,7 +217,8 @@ def compare(
     read: set[str] = set()
     for reading, organisation in readings:
         read.add(reading.org_id)
-        # A doubt of a key that is nobody's any more, neither listed nor installed, would be due for ever.
+        # Forgets the claims of keys that are out of scope by now (neither listed nor installed): no look would settle
+        # such a claim, and it would be due for ever. Keys in scope are overwritten below.
         looked |= {k: replace(memory[k], doubt=None) for k in doubted if k.startswith(f"{reading.org_id}:")}
         for key in scope(reading, organisation, tenants, keys):
             sight = _sight(reading, key, memory.get(key, Sight()))
@@ -179,7 +227,7 @@ def compare(
             lines.extend([line] if line else [])
             if look.unread:
                 lines.append(PlanLine(key, Action.UNREAD, look.unread))
-    # What was named and is nobody's is a slip of the pen, and no key that agrees.
+    # A named key that exists nowhere is probably a typing error of the operator; silence would look like agreement.
     lines += [
         PlanLine(key, Action.UNREAD, "neither listed nor in the view")
         for key in sorted(set(keys or ()) - looked.keys() - tenants.keys())
@@ -189,18 +237,24 @@ def compare(
 
 
 def approval_of(lines: Iterable[PlanLine]) -> str | None:
-    """The word by which an operator approves exactly the removals of a plan; None where it removes nobody."""
+    """Returns the approval of exactly the removals in a plan, a hash of the sorted keys; None without a removal."""
     going = sorted(line.key for line in lines if line.action is Action.REMOVE)
     return sha256("\n".join(going).encode()).hexdigest()[:16] if going else None
 
 
 def remember(sight: Sight, observation: Observed) -> Sight:
-    """What to remember of a key once this observation was published."""
+    """Returns the memory of a key after the publication of an observation."""
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
 
 
 def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> dict[Key, Sight]:
-    """The memory, with those of `keys` that a reading lists known as seen."""
+    """Returns the memory after listings: the credentials of a listing have now seen each listed key.
+
+    Args:
+        readings: Listings of organisations.
+        keys: The keys to mark.
+        memory: The memory of earlier runs.
+    """
     by_org = {reading.org_id: reading for reading in readings}
     found = {key: memory.get(key, Sight()) for key in keys if key.partition(":")[0] in by_org}
     return {**memory, **{key: _sight(by_org[key.partition(":")[0]], key, sight) for key, sight in found.items()}}
@@ -213,14 +267,24 @@ def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
 def _judge(
     look: ObservedKey, tenant: Tenant | None, sight: Sight, rules: ReconcileRules
 ) -> tuple[PlanLine | None, Sight]:
+    """Returns the line of one key (None if the key agrees) and the key's new memory.
+
+    Args:
+        look: State of the key as read.
+        tenant: The view of the key; None if the view has none.
+        sight: Memory of earlier runs, with `seen_by` of this reading.
+        rules: Times and limits.
+    """
     asked = is_asked(tenant)
+    # Another claim than the waiting one ends the wait: an absence must be seen twice without a sight in between.
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
         sight = replace(sight, doubt=None)
     if look.installed is None:
         return (PlanLine(look.key, Action.REFUSE, f"no information: {look.reason}") if look.reason else None), sight
     differing = differences(look, tenant)
     if EventType.INSTALLED in differing and look.configuration is None:
-        # Made without a configuration it would be another tenant than the one asked for; the unread line says why.
+        # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare`
+        # adds the line with the reason.
         return None, replace(sight, doubt=None)
     certain = look.installed and not differing
     if certain:
@@ -229,23 +293,24 @@ def _judge(
         return None, replace(sight, doubt=None)
     if early := _too_early(look, tenant, sight, rules):
         return PlanLine(look.key, Action.WAIT, early), sight
-    told = ", ".join(event.value for event in differing) or "agrees"
-    told += " (re-check)" if asked else ""
+    reason = ", ".join(event.value for event in differing) or "agrees"
+    reason += " (re-check)" if asked else ""
     doubt = None if certain else _doubt(look, tenant, sight.doubt, rules)
     if doubt is not None:
         again = rfc3339(doubt.since_us + rules.second_look_us)
-        return PlanLine(look.key, Action.WAIT, f"{told}: counts when seen again after {again}"), replace(
+        return PlanLine(look.key, Action.WAIT, f"{reason}: counts when seen again after {again}"), replace(
             sight, doubt=doubt
         )
-    return PlanLine(look.key, _action(differing), told, observed(look, tenant, differing, asked=asked)), sight
+    return PlanLine(look.key, _action(differing), reason, observed(look, tenant, differing, asked=asked)), sight
 
 
 def _too_early(look: ObservedKey, tenant: Tenant | None, sight: Sight, rules: ReconcileRules) -> str:
-    """Why a difference may only be our own last observation, not yet folded; empty when it is not."""
+    """Returns why a difference may be our own last observation, not yet folded by the ledger; else empty."""
     if not sight.observed_at_us:
         return ""
     if look.read_at_us <= sight.observed_at_us:
-        # `Date` has whole seconds: two observations of one instant would be one uid with two contents.
+        # The uid of an observation contains `read_at`, a `Date` header in whole seconds: two observations of one second
+        # would be one uid with two contents.
         return "read within the second of the last observation"
     folded = tenant is not None and tenant.updated_at >= sight.observed_at_us
     if not folded and rules.now_us < sight.observed_at_us + rules.second_look_us:
@@ -254,11 +319,19 @@ def _too_early(look: ObservedKey, tenant: Tenant | None, sight: Sight, rules: Re
 
 
 def _doubt(look: ObservedKey, tenant: Tenant | None, held: Doubt | None, rules: ReconcileRules) -> Doubt | None:
-    """The claim that must be seen again, with its first sight; None when this look may be published.
+    """Returns the claim to be seen again, or None if the look may be published.
 
-    A reading takes its time: the first sight counts from its end, the second from its beginning.
+    A reading takes time. The first sight counts from the end of a reading and the second from the beginning, to keep
+    the answers at least one second look apart.
+
+    Args:
+        look: State of the key as read.
+        tenant: The view of the key; None if the view has none.
+        held: The waiting claim of an earlier run, equal to the claim of `look`; or None.
+        rules: Times and limits.
     """
     event_us = tenant.updated_at if tenant is not None else 0
+    # A first sight from before the newest event proves nothing about the state after the event: the wait begins anew.
     if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
         young = rules.now_us - event_us < rules.second_look_us
         return Doubt(look.claim or "", rules.now_us) if young or not look.installed else None
@@ -274,7 +347,13 @@ def _action(differing: tuple[EventType, ...]) -> Action:
 
 
 def braked(tenants: Tenants, memory: Memory, now_us: int) -> bool:
-    """True if more tenants wait as absent than one run may remove: the brake holds until an operator approves."""
+    """True if more tenants wait as absent than one run may remove: the brake holds until an operator approves.
+
+    Args:
+        tenants: The view.
+        memory: The memory of earlier runs.
+        now_us: Our clock, microseconds UTC.
+    """
     return len(_waiting(tenants, memory, now_us)) > _limit(tenants)
 
 
@@ -295,9 +374,11 @@ def _limit(tenants: Tenants) -> int:
 
 
 def _brake(lines: Collection[PlanLine], tenants: Tenants, memory: Memory, rules: ReconcileRules) -> Stop | None:
-    """Stop a run that meets more absences than it may remove, whether they were seen once or twice, by this run or not.
+    """Returns the brake if a run meets an absence and more tenants are absent than one run may remove; else None.
 
-    A run that meets none goes on: a brake on one organisation holds nobody else's re-check.
+    Absences count from the first sight on, over all runs. Otherwise one mass disappearance could leave in many small
+    runs, each within the limit. A run without an absence goes on: the brake of one organisation must not hold up the
+    re-checks of the rest.
     """
     absent, limit = _waiting(tenants, memory, rules.now_us), _limit(tenants)
     if len(absent) <= limit or absent.isdisjoint(line.key for line in lines):

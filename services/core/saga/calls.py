@@ -1,6 +1,18 @@
-"""The words a saga and an outside system exchange: one `Call`, one of seven answers.
+"""The vocabulary between a saga and an outside system: one `Call` goes out, one of seven answer classes comes back.
 
-Rule: an answer says what is known, never what is hoped. A call whose effect cannot be known is `Unknown`.
+Rule: an answer states facts about the resource, never a guess. A call with an uncertain effect is `Unknown`. The saga
+decides from the class of the answer and its flags; the reasons are for logs and people.
+
+The answer classes differ in two questions: may the call have had an effect, and must the saga repeat the call?
+
+    Done, Absent    the state of the resource is known: the step is settled
+    Retryable       no effect, an outage: repeat after a wait
+    Unknown         perhaps an effect: read the resource back by name, then repeat with the same idempotency key
+    Refused         the system judged the tenant's inputs: compensate, or restore the last good configuration
+    RefusedUs       the operator's own credentials or set-up are refused: wait for the operator, roll nothing back
+    Contradicted    a success with contents other than asked for: wait for a person, roll nothing back
+
+An outage must never be reported as `Refused`, because a refusal rolls a tenant back (docs/decisions/0033).
 """
 
 from collections.abc import Mapping
@@ -10,11 +22,11 @@ from typing import Any
 from uuid import UUID, uuid5
 
 _NAMESPACE = UUID("6f0b7f4e-6f1c-5b39-9d55-0f6f1a3f8a11")
-"""Fixed for ever: idempotency keys must be equal over restarts and releases."""
+"""Never change this value: idempotency keys must stay equal over restarts and releases."""
 
 
 class Verb(StrEnum):
-    """What a call does to the resource that its name denotes."""
+    """Effect of a call on the named resource."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -24,23 +36,24 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that a step owes an outside system.
+    """One call of a step to an outside system.
 
     Attributes:
         step: Name of the step in the plan.
-        kind: Its kind in the plan (`http`, `oauth`, `postgres`, `subscription`, `archive`).
-        verb: What to do; READ looks up by name and changes nothing.
+        kind: Kind of the step in the plan (`http`, `oauth`, `postgres`, `subscription`, `archive`).
+        verb: The wanted effect; READ looks the resource up by name and changes nothing.
         key: `orgId:integrationId`.
-        tenant_id: The recorded binding, never an event's.
-        generation: Life of the key; part of every resource's name.
-        epoch: Of the worker's lease: a system that saw a greater one refuses this call.
+        tenant_id: The recorded binding of the life, never the tenantId of an event.
+        generation: Generation of the key; part of every resource's name.
+        epoch: Fencing token of the worker's lease: a system refuses the call after a call with a greater epoch.
         idempotency_key: Equal only for a repeat of one intent.
-        settings: The step's own settings of the plan, substituted.
-        outputs: What the step returned when it was last done (secrets unsealed); empty before.
-        enabled: The integration's flag: `http` sends it, `subscription` pauses by it.
-        timeout_s: The whole call's.
-        places: Every `url` where this life's resource may be by now; an update that is done left it at its own alone.
-        repeats: True if this intent was called before and its answer was lost.
+        settings: The step's own settings of the plan, references replaced.
+        outputs: The outputs of the step's last `Done` (secrets unsealed); empty before the first.
+        enabled: The integration's flag: `http` sends the flag, `subscription` pauses by it.
+        timeout_s: Seconds for the whole call.
+        places: Every `url` with a possible resource of this life. After a successful update the resource exists at the
+            `url` of the update alone.
+        repeats: True if this intent was called before and the answer was lost.
         own_credentials: True if no credential in `settings` comes from the tenant's configuration.
     """
 
@@ -52,7 +65,8 @@ class Call:
     generation: int
     epoch: int
     idempotency_key: str
-    settings: Mapping[str, Any] = field(repr=False)  # both may hold secrets
+    # Settings and outputs may hold secrets, and a repr ends in logs and tracebacks.
+    settings: Mapping[str, Any] = field(repr=False)
     outputs: Mapping[str, Any] = field(repr=False)
     enabled: bool
     timeout_s: float
@@ -63,9 +77,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It is so now (created, updated, already so, or found by READ).
+    """The resource is as the call asked (created, updated, already so), or READ found the resource.
 
-    `differs` names the first field of a resource found by READ that is not as the newest create or update asked.
+    Attributes:
+        outputs: Values from the system's answer, for references of later steps.
+        differs: After READ, the name of the first field with another value than the newest create or update asked for;
+            None if every shown field agrees.
     """
 
     outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -74,14 +91,20 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """It does not exist (deleted, never was, or not found by READ)."""
+    """The resource does not exist (deleted, never made, or not found by READ)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """The same call may succeed later, and nothing is in doubt: it did nothing, or removed what would be removed again.
+    """The call failed without a lasting effect, and a repeat may succeed later.
 
-    `well` when the system is well and says no to this worker alone.
+    The call did nothing, or a delete removed only a part: repeating the delete removes the rest.
+
+    Attributes:
+        reason: Short text for logs and the journal.
+        retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
+        well: True if the system works and turned only this worker away (a stale epoch). A stale epoch is no
+            outage, and the circuit breaker counts the answer as a good one.
     """
 
     reason: str
@@ -91,10 +114,13 @@ class Retryable:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system judged these inputs and will not do this with them, however often it is asked.
+    """The system judged the tenant's inputs and rejects the inputs, and a repeat with equal inputs is useless.
 
-    `heard` unless nobody was asked: such inputs are no system's business. `partly` when a part of what was asked is
-    there all the same.
+    Attributes:
+        reason: Short text for logs and the journal.
+        heard: True if a system answered. False if the call was rejected before any request was sent (a forbidden
+            URL, say): the answer proves nothing about the health of the system.
+        partly: True if a part of the resource exists in spite of the refusal and must be undone.
     """
 
     reason: str
@@ -104,10 +130,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The call may or may not have had its effect: read back by name before it is repeated.
+    """The call may or may not have had an effect: the saga reads the resource back by name before a repeat.
 
-    `succeeded` when the system answered with success and did not show what it has now: that is no outage, so it never
-    uses up the step's `give_up_after`.
+    Attributes:
+        reason: Short text for logs and the journal.
+        retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
+        succeeded: True if the system answered with success but did not show the resource. A success is no outage
+            and never uses up the step's `give_up_after`.
     """
 
     reason: str
@@ -117,10 +146,14 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class RefusedUs:
-    """The operator's own credentials or set-up are refused: the tenant's inputs were not judged.
+    """The system refused the operator's own credentials or set-up; the tenant's inputs were not judged.
 
-    No tenant is rolled back for it; the gate before that system closes for all tenants until it is put right. `remedy`
-    says in one sentence what to do.
+    No tenant is rolled back. After refusals of two tenants in a row, the gate before the system closes for all tenants
+    until the operator has acted.
+
+    Attributes:
+        reason: Short text for logs and the journal.
+        remedy: One sentence for the operator: how to end the refusal.
     """
 
     reason: str
@@ -129,10 +162,14 @@ class RefusedUs:
 
 @dataclass(frozen=True, slots=True)
 class Contradicted:
-    """The system answered with success, and what it shows is not ours, or is no resource at all.
+    """The system answered with success, and the body shows a foreign resource or no resource at all.
 
-    Nothing follows from that: nothing is undone, and nothing counts as absent. `reason` names the field. `anothers`
-    when the answer says whose the resource is instead: then ours is not there under this name, if it never was made.
+    The saga draws no conclusion: nothing is undone, and nothing counts as absent. The saga waits for a person.
+
+    Attributes:
+        reason: Names the contradicting field.
+        anothers: True if the answer names another owner of the resource. If every earlier answer said that ours was
+            never made, ours does not exist under this name.
     """
 
     reason: str
@@ -143,10 +180,10 @@ Answer = Done | Absent | Retryable | Refused | Unknown | RefusedUs | Contradicte
 
 
 def idempotency_key(key: str, generation: int, step: str, n: int) -> str:
-    """The key of intent `n` of a step in one journal."""
+    """Returns the idempotency key of intent `n` of a step, for one generation of one saga key."""
     return str(uuid5(_NAMESPACE, f"{key}/{generation}/{step}/{n}"))
 
 
 def resource_name(key: str, generation: int) -> str:
-    """The name every outside resource of one life of a key carries: `{orgId}.{integrationId}.g{generation}`."""
+    """Returns the name of every outside resource of one generation: `{orgId}.{integrationId}.g{generation}`."""
     return f"{key.replace(':', '.')}.g{generation}"

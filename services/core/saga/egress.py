@@ -1,7 +1,17 @@
-"""Which URLs that came from an event may be called: pure decisions, made before any socket is opened.
+"""Egress rules for URLs from an event: pure decisions, made before any socket is opened.
 
-Rule: what is not plainly allowed is refused. The URL is matched whole against one narrow shape instead of being parsed
-leniently, so no two readers can disagree about its host; and a host is only as good as *every* address it resolves to.
+Problem: a tenant names the URL of the tenant's CRM, and the provisioner calls that URL from inside the operator's
+network. Without rules a tenant could reach the metadata service of the cloud or an internal host (server-side request
+forgery).
+
+Rule: a URL is refused unless the rules allow the URL as a whole. The URL is matched against one narrow regular
+expression instead of being parsed, because two parsers may disagree about the host of a strange URL, and the attacker
+chooses the weaker parser. A host is allowed only if *every* address of the host is public, because any of the addresses
+may be the one in use.
+
+Two checks are needed, in this order: `judge` looks at the text, and `judge_addresses` at the resolved addresses. The
+caller must connect to one of the judged addresses and must not resolve the name again: a second resolution may answer
+otherwise (DNS rebinding).
 Sources: OWASP SSRF prevention; WHATWG URL, "ends in a number"; RFC 6890 and the IANA special-purpose registries.
 """
 
@@ -11,10 +21,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# No user, query or fragment, no port but 443, and at least two labels: the endpoint of a CRM needs nothing more.
 _URL = re.compile(
     rf"https://(?P<host>{_LABEL}(?:\.{_LABEL})+)(?::443)?(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)",
     re.IGNORECASE | re.ASCII,
 )
+# Browsers and some resolvers parse a host with a numeric last label as an IPv4 address (127.0.0.1, 0x7f.1).
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _URL_MAX = 2048
 _HOST_MAX = 253
@@ -24,18 +36,18 @@ _EMBEDDING = (
     (IPv6Network("64:ff9b::/96"), 0),
     (IPv6Network("2002::/16"), 80),
 )
-"""Networks whose addresses carry an IPv4 address, and how many bits stand behind it."""
+"""IPv6 networks with an embedded IPv4 address, and the number of bits to the right of the IPv4 address."""
 _NEVER = (IPv6Network("64:ff9b:1::/48"), IPv6Network("2001::/32"), IPv6Network("fec0::/10"))
-"""Local NAT64, Teredo, site-local: they lead somewhere the address does not say."""
+"""Local NAT64, Teredo and site-local addresses: the address does not tell where the packets end, so all are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A URL that may be called, in the shape it was judged in.
+    """An allowed URL in its normal form.
 
     Attributes:
-        host: Lower-cased.
-        path: Without a trailing slash; may be empty.
+        host: Host name, lower-cased.
+        path: Path without a trailing slash; may be empty.
     """
 
     host: str
@@ -43,23 +55,26 @@ class Allowed:
 
     @property
     def url(self) -> str:
-        """The URL as judged, never the text it came from."""
+        """Returns the judged URL, built from the parsed parts and never from the text of the event."""
         return f"https://{self.host}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class EgressDenied:
-    """A URL or an address that may not be called; the reason names the rule, not the URL."""
+    """A forbidden URL or address; `reason` names the rule and never the URL, because a URL may hold secrets."""
 
     reason: str
 
 
 def judge(url: str, allow: Sequence[str]) -> Allowed | EgressDenied:
-    """Judge a URL from an event by its text alone.
+    """Judges a URL from an event by the text alone; nothing is resolved.
 
     Args:
-        url: As the event gave it.
-        allow: Host patterns: `host.name`, or `*.name` for everything below `name`.
+        url: URL as the event gave it.
+        allow: Host patterns: `host.name`, or `*.name` for every host below `name`.
+
+    Returns:
+        The URL in its normal form, or the broken rule.
     """
     found = _URL.fullmatch(url) if len(url) <= _URL_MAX else None
     if found is None:
@@ -67,6 +82,7 @@ def judge(url: str, allow: Sequence[str]) -> Allowed | EgressDenied:
     host = found["host"].lower()
     if len(host) > _HOST_MAX or _NUMERIC.fullmatch(host.rpartition(".")[2]):
         return EgressDenied("not a host name")
+    # An HTTP client resolves dot segments before it sends, so the request would go to another path than the judged one.
     segments = found["path"].lower().replace("%2e", ".").split("/")
     if ".." in segments or "." in segments:
         return EgressDenied("the path climbs")
@@ -76,19 +92,21 @@ def judge(url: str, allow: Sequence[str]) -> Allowed | EgressDenied:
 
 
 def matches(host: str, pattern: str) -> bool:
-    """Whether a lower-case host is meant by a pattern; `*.name` does not mean `name` itself."""
+    """True if a lower-case host matches a pattern; `*.name` does not match `name` alone."""
     wanted = pattern.lower()
     if wanted.startswith("*."):
+        # The dot stays in the suffix: `evilsalesforce.com` must not match `*.salesforce.com`.
         return len(host) > len(wanted) - 1 and host.endswith(wanted[1:])
     return host == wanted
 
 
 def mapped(allowed: Allowed, egress_map: Mapping[str, str]) -> str | None:
-    """The local URL that stands for an allowed one (first pattern that means its host), or None.
+    """Returns the local substitute for an allowed URL (the first matching pattern wins), or None.
 
     Args:
-        allowed: As judged.
-        egress_map: Host pattern to local URL; `{host}` in it is the host, so that two hosts stay two places.
+        allowed: URL as judged; a refused URL never reaches the map.
+        egress_map: Host pattern to local URL. `{host}` in the local URL is replaced with the host, so two hosts stay
+            two places (docs/decisions/0011).
     """
     for pattern, local in egress_map.items():
         if matches(allowed.host, pattern):
@@ -97,7 +115,11 @@ def mapped(allowed: Allowed, egress_map: Mapping[str, str]) -> str | None:
 
 
 def judge_addresses(addresses: Sequence[str]) -> EgressDenied | None:
-    """None when there is an address and every one of them is public unicast; one that is not taints them all."""
+    """Returns None if the host has addresses and every address is public unicast, else the refusal.
+
+    Args:
+        addresses: Every address from the resolver, as text.
+    """
     if not addresses:
         return EgressDenied("the host has no address")
     if all(_is_public(address) for address in addresses):
@@ -111,11 +133,14 @@ def _is_public(text: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address):
+        # A scope id (`fe80::1%eth0`) names an interface of this machine.
         if address.scope_id is not None or any(address in network for network in _NEVER):
             return False
-        for network, behind in _EMBEDDING:
+        for network, trailing_bits in _EMBEDDING:
             if address in network:
-                return _is_public_v4(IPv4Address((int(address) >> behind) & 0xFFFFFFFF))
+                # The packets end at the embedded IPv4 address: `::ffff:127.0.0.1` is the loopback address.
+                return _is_public_v4(IPv4Address((int(address) >> trailing_bits) & 0xFFFFFFFF))
+        # `is_global` alone is true for some multicast and reserved addresses.
         return address.is_global and not (address.is_multicast or address.is_reserved or address.is_link_local)
     return _is_public_v4(address)
 

@@ -1,7 +1,17 @@
-"""The mark before a move: a journal goes in, a journal with the move written down comes out, and perhaps an outcome.
+"""Write-ahead half of the saga journal: each move is written into the journal before the move is made.
 
-Rule: `decide` is what a worker asks. It goes on by itself as far as no call is needed and returns one commit's worth.
-The mark after a call is `services.core.saga.results`.
+Rule: a worker calls `decide`, commits the returned turn, and only then makes the call. The intent of a call must be
+durable first: after a crash an intent without an answer means "maybe done", while a call without an intent would leave
+a resource with no owner. `services.core.saga.results` is the other half and writes the answer.
+
+`decide` repeats `next_move` and `begin` until a call or a wait is due, and one commit carries every move without a
+call (taking a version up, ending a phase, ending a sweep) together with the intent of the next call. Journal and
+outcomes of a turn belong to one commit: an outcome without the journal could be numbered twice (`seq`).
+
+Progress is reported once, although a waiting saga is decided again and again. `journal.told` remembers the last report
+about a wait as `version/phase/kind/step`; an equal report is not repeated. For waits in trouble the kind is one of
+`_RANKS`, and the rank of a wait only rises: a saga may alternate between a wait at the gate and a wait between two
+tries, and must not alternate between two reports.
 """
 
 from collections.abc import Mapping
@@ -29,15 +39,16 @@ from services.core.saga.plan import LEFT_BEHIND, REISSUED, Plan
 from services.core.unwell import GRACE, WAITING_FOR
 
 SWEEP_AFTER_US: Final = 60_000_000
-"""Beside the longest call: when a life that ended is looked up again."""
+"""Microseconds from the end of a life to its sweep, added to the longest time of one call: the last call of a paused
+worker must have had its effect by then."""
 
 FAILS: Final[Mapping[Phase, Phase]] = {
     Phase.CREATING: Phase.COMPENSATING,
     Phase.UPDATING: Phase.RESTORING,
 }
-"""What a phase becomes when a step of it is given up; a restoration ends as if it had succeeded.
+"""The phase after a step was given up. A restoration has no entry: a restoration ends as if it had succeeded.
 
-Nothing is given up on the way down: a compensation or a teardown that stands goes on by itself."""
+On the way down nothing is given up: a standing compensation or teardown goes on by itself."""
 
 ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
     Phase.CREATING: (Phase.ACTIVE, State.DONE),
@@ -46,21 +57,30 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
     Phase.COMPENSATING: (Phase.ROLLED_BACK, State.ROLLED_BACK),
     Phase.REMOVING: (Phase.EMPTY, State.DONE),
 }
-"""What a phase becomes, and what is said, when it has done all it had to."""
+"""The phase and the state of the outcome after a phase has ended with success."""
 
-_LED_NOWHERE: Final = frozenset({
+_UNSETTLED: Final = frozenset({
     StepVerdict.RETRYABLE, StepVerdict.UNKNOWN, StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED,
 })  # fmt: skip
+"""Verdicts of a step that must be called again."""
 _FOR_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.CONTRADICTED})
-"""Answers that time alone does not mend."""
+"""Verdicts that time alone does not mend."""
 _RANKS: Final = ("waits", "unwell", "parked")
-"""What is said of a saga that stands, the least first: a later wait of the same step never says less."""
+"""Reports of a standing saga, the mildest first. A later wait at the same step never takes a stronger report back.
+The words are stored in `journal.told`."""
 _SHOWN_AT_REST: Final = frozenset(_RANKS[1:])
+"""Reports after which the tenant is shown as standing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One commit's worth: the journal to write, what to say, and then the call to make or the time to wait for."""
+    """The content of one commit, and the move after it.
+
+    Attributes:
+        journal: The journal to write, with the intent of `move`.
+        move: The call to make after the commit, or the wait at the end of the turn.
+        outcomes: Outcomes to publish from the outbox, numbered.
+    """
 
     journal: Journal
     move: Called | Wait
@@ -68,33 +88,47 @@ class Turn:
 
 
 def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = NONE) -> Turn:
-    """Go on until a call or a wait is due; the intent of that call is in the journal returned."""
-    said: list[Outcome] = []
+    """Decides one turn: moves until a call or a wait is due.
+
+    Args:
+        plans: The plan for a new life, and the plans of the lives in the journal.
+        journal: The journal as last written.
+        desired: The newest desired version of the key.
+        now_us: Microseconds UTC.
+        barred: Calls turned away by the gates of their systems.
+    """
+    outcomes: list[Outcome] = []
     while True:
         move = next_move(plans, journal, desired, now_us, barred)
         journal, outcome = begin(plans, journal, desired, move, now_us)
         if outcome is not None:
-            # Work that ended in the same breath was never under way.
-            said = [earlier for earlier in said if earlier.state is not State.WORKING] + [outcome]
+            # Within one turn a later outcome replaces "working": work that began and ended without a call was never
+            # under way for a reader.
+            outcomes = [earlier for earlier in outcomes if earlier.state is not State.WORKING] + [outcome]
         if isinstance(move, Run | Observe | Undo | Wait):
             break
-    if said and said[-1].state is State.WORKING and said[-1].step is None:
-        said[-1] = said[-1].model_copy(update={"step": move.step if isinstance(move, Wait) else move.step.name})
-    numbered = tuple(o.model_copy(update={"seq": journal.seq + i}) for i, o in enumerate(said, 1))
-    return Turn(journal.model_copy(update={"seq": journal.seq + len(said)}), move, numbered)
+    if outcomes and outcomes[-1].state is State.WORKING and outcomes[-1].step is None:
+        # `begin` writes the outcome of a `Take` before the first step of the new phase is known.
+        outcomes[-1] = outcomes[-1].model_copy(update={"step": move.step if isinstance(move, Wait) else move.step.name})
+    numbered = tuple(o.model_copy(update={"seq": journal.seq + i}) for i, o in enumerate(outcomes, 1))
+    return Turn(journal.model_copy(update={"seq": journal.seq + len(outcomes)}), move, numbered)
 
 
 def begin(  # noqa: PLR0911 - one case a move
     plans: Plans, journal: Journal, desired: Desired, move: Move, now_us: int
 ) -> tuple[Journal, Outcome | None]:
-    """Write a move down before it is made; the outcome, if one is to be said, has no number yet."""
+    """Writes a move into the journal, before the move is made.
+
+    Returns:
+        The journal with the move, and the outcome to publish or None. The outcome is not numbered yet (`seq` is 0).
+    """
     match move:
         case Take():
             return _begin_take(plans, journal, move, now_us)
         case Run() | Undo():
-            return _on_again(_intend(journal, move, now_us), desired, move, now_us)
+            return _report_progress(_intend(journal, move, now_us), desired, move, now_us)
         case Observe():
-            return journal, None
+            return journal, None  # a look-up changes nothing outside, so a crash leaves nothing in doubt
         case Wait() if move.reason in TROUBLE:
             return _begin_trouble(plans.pace, journal, desired, move, now_us)
         case Wait():
@@ -109,37 +143,46 @@ def begin(  # noqa: PLR0911 - one case a move
 
 
 def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journal:
-    """Keep a version waiting for another tenant to give way."""
+    """Returns the journal with the desired version held, until another tenant gives way.
+
+    Args:
+        journal: The journal as last written.
+        desired: The version to hold.
+        reason: Published reason of the wait (`tenant_conflict`).
+        now_us: Microseconds UTC.
+    """
     return journal.model_copy(update={"held": reason, "held_version": desired.version, "held_until": now_us + HELD_US})
 
 
 def redriven(journal: Journal) -> Journal | None:
-    """The journal with which a saga begins its turn again, as an operator wishes; None where nothing is left to do.
+    """Returns the journal for an immediate retry (`lifecycle sagas retry`), or None without anything to retry.
 
-    What was rolled back or refused is tried again, what waits waits no longer, and a compensation that is under way is
-    followed by another provisioning at once.
+    A rolled back or refused version is tried again, waits between tries end, and a compensation under way is followed
+    by another provisioning at once.
     """
     life, phase = journal.life, journal.phase
-    refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
-    if phase is Phase.ROLLED_BACK or refused:
+    is_update_refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
+    if phase is Phase.ROLLED_BACK or is_update_refused:
+        # Without a target every desired version is newer, so the next turn takes the version up again.
         return journal.model_copy(update={"target": None, "held_until": 0})
     if journal.held:
         return journal.model_copy(update={"held_until": 0})
     if life is None or phase is Phase.ACTIVE:
         return None
-    # No wish shortens a grace period.
-    waits = {name for name, log in life.steps.items() if log.not_before or log.verdict in _LED_NOWHERE}
-    asks = phase is Phase.COMPENSATING and not journal.again_asked
-    if not waits and not asks:
+    # A grace period is no wait of a step (it follows from `turned_at`), so a retry never shortens one.
+    waiting = {name for name, log in life.steps.items() if log.not_before or log.verdict in _UNSETTLED}
+    asks_again = phase is Phase.COMPENSATING and not journal.again_asked
+    if not waiting and not asks_again:
         return None
-    rested = {name: _rested(log) if name in waits else log for name, log in life.steps.items()}
-    change: dict[str, object] = {"life": life.model_copy(update={"steps": rested})}
-    return journal.model_copy(update=change | ({"again_asked": True} if asks else {}))
+    steps = {name: _without_wait(log) if name in waiting else log for name, log in life.steps.items()}
+    change: dict[str, object] = {"life": life.model_copy(update={"steps": steps})}
+    return journal.model_copy(update=change | ({"again_asked": True} if asks_again else {}))
 
 
 def _outcome(
     journal: Journal, of: Desired, state: State, now_us: int, failure: Failure | None = None, reason: str | None = None
 ) -> Outcome:
+    # A held version tears nothing down, whatever the phase is.
     down = journal.phase is Phase.REMOVING and state is not State.HELD
     return Outcome(
         key=of.key,
@@ -167,10 +210,13 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
         "told": None,
     }
     if (journal.phase is Phase.REMOVING) is not (phase is Phase.REMOVING):
-        change["standstill"] = None  # on the same way another version waits for the same step, and for as long
+        # A newer version of the same direction waits at the same step for the same outage: the time already waited
+        # counts on.
+        change["standstill"] = None
     if journal.target is None or desired.version > journal.target.version:
         change["rollbacks"] = 0
     if not journal.phase is phase is Phase.REMOVING:
+        # A second uninstall during a teardown must not begin the grace period (`destroy_after`) anew.
         change["turned_at"] = now_us
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
@@ -182,14 +228,20 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
             issued_for=desired.installed_at or 0,
         )
     elif journal.life is not None:
-        change["life"] = _again(journal.life, plans.of(journal.life), desired if desired.installed else None)
+        change["life"] = _restarted(journal.life, plans.of(journal.life), desired if desired.installed else None)
     taken = journal.model_copy(update=change)
     return taken, _outcome(taken, desired, State.WORKING, now_us)
 
 
-def _again(life: Life, plan: Plan, desired: Desired | None) -> Life:
-    """A life at the start of another turn: no step waits any more; tokens older than an uninstall are marked."""
-    steps = {name: _rested(log) for name, log in life.steps.items()}
+def _restarted(life: Life, plan: Plan, desired: Desired | None) -> Life:
+    """Returns the life at the start of a phase: no step waits, and tokens from before an uninstall are marked.
+
+    Args:
+        life: The life as last written.
+        plan: The plan of the life.
+        desired: The installed version taken up; None on the way down.
+    """
+    steps = {name: _without_wait(log) for name, log in life.steps.items()}
     change: dict[str, object] = {"steps": steps}
     if desired and desired.uninstalled_at is not None and desired.uninstalled_at > life.issued_for:
         change["issued_for"] = max(desired.installed_at or 0, desired.uninstalled_at)
@@ -201,65 +253,73 @@ def _again(life: Life, plan: Plan, desired: Desired | None) -> Life:
     return life.model_copy(update=change)
 
 
-def _rested(log: StepLog) -> StepLog:
+def _without_wait(log: StepLog) -> StepLog:
+    # The intent stays open: a call without an answer is in doubt in every phase.
     verdict = StepVerdict.UNKNOWN if log.open else StepVerdict.DONE
     if log.open and log.verdict is StepVerdict.CONTRADICTED:
+        # `next_move` treats a contradicted intent differently when other settings are wanted.
         verdict = log.verdict
     return log.model_copy(update={"verdict": verdict, "tries": 0, "not_before": 0, "reason": ""})
 
 
 def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
+    """Returns the journal with the intent of a call: from this commit on, the step counts as maybe done."""
     log = log_of(journal, move)
+    is_repeat = log.open and move.n == log.n
     change: dict[str, object] = {
         "n": move.n,
         "at": now_us,
         "open": True,
         "read_back": False,
-        "lost": log.open and move.n == log.n,
-        "applied": None,
+        "lost": is_repeat,
+        "applied": None,  # until the answer it is not known which settings are in force
     }
     if isinstance(move, Run):
+        # An open create with other settings is superseded, and may still take effect: a resource found later may be
+        # the older one, and is then updated (`older`).
         change["older"] = log.older or (log.open and log.verb == Verb.CREATE and move.n != log.n)
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
-        change["succeeded"] = log.succeeded and log.open and move.n == log.n
+        change["succeeded"] = log.succeeded and is_repeat
+        # The former place stays in the list: a resource whose url has changed must be removed from there.
         change |= {"place": move.place, "places": places_of(log)}
         if log.there is Presence.ABSENT:
             change["there"] = Presence.ASKED
     else:
         change["verb"] = Verb.DELETE.value
         if log.open and log.there is Presence.ASKED:
+            # The delete replaces an open create without an answer, so the resource may exist from now on.
             change["there"] = Presence.MAYBE
     return with_log(journal, move, log.model_copy(update=change))
 
 
 def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> tuple[Journal, Outcome | None]:
+    """Reports a held version, or a teardown in its grace period, once."""
     if not move.reason:
         return journal, None
     held = move.reason != GRACE
-    of = desired if held else journal.target or desired
-    told = f"{of.version}/{journal.phase}/{move.reason}/{move.step}"
+    version = desired if held else journal.target or desired
+    told = f"{version.version}/{journal.phase}/{move.reason}/{move.step}"
     if told == journal.told:
         return journal, None
-    said = _outcome(journal, of, State.HELD if held else State.WORKING, now_us, reason=move.reason)
-    return journal.model_copy(update={"told": told}), said.model_copy(update={"step": move.step})
+    outcome = _outcome(journal, version, State.HELD if held else State.WORKING, now_us, reason=move.reason)
+    return journal.model_copy(update={"told": told}), outcome.model_copy(update={"step": move.step})
 
 
 def _begin_trouble(
     pace: Pace, journal: Journal, desired: Desired, move: Wait, now_us: int
 ) -> tuple[Journal, Outcome | None]:
-    """Write down that the saga stands at a step, and say so once at its beginning and once when it is unwell."""
-    of, step = journal.target or desired, move.step or ""
-    stands = _standstill(journal, move, now_us)
+    """Writes down that the saga stands at a step; reports the wait at its beginning and when the tenant is unwell."""
+    version, step = journal.target or desired, move.step or ""
+    stands = _standstill_of(journal, move, now_us)
     log = journal.life.steps.get(step) if journal.life else None
     parked = log is not None and log.verdict in _FOR_A_PERSON and move.reason == RETRYING
     unwell = now_us - stands.since >= pace.unwell_us
-    # A wait at the gate and a wait between two tries take turns: said once.
-    what = "parked" if parked else "unwell" if unwell else "waits"
-    what = max(what, _said_of(journal, of, step), key=_RANKS.index)
-    told = f"{of.version}/{journal.phase}/{what}/{step}"
+    rank = "parked" if parked else "unwell" if unwell else "waits"
+    rank = max(rank, _reported_rank(journal, version, step), key=_RANKS.index)
+    told = f"{version.version}/{journal.phase}/{rank}/{step}"
     after = journal.model_copy(update={"standstill": stands, "told": told})
-    # A compensation was said when it began.
-    if told == journal.told or (what == "waits" and journal.phase is Phase.COMPENSATING):
+    # The beginning of a compensation was already reported by `GiveUp`, with the reason `compensating`.
+    if told == journal.told or (rank == "waits" and journal.phase is Phase.COMPENSATING):
         return after, None
     if journal.phase is Phase.COMPENSATING:
         reason = Phase.COMPENSATING.value
@@ -270,25 +330,29 @@ def _begin_trouble(
     else:
         reason = SYSTEM_REFUSES if log is not None and log.verdict is StepVerdict.BLOCKED else move.reason
     failed = journal.phase is Phase.REMOVING and (parked or unwell)
-    said = _outcome(journal, of, State.FAILED if failed else State.WORKING, now_us, reason=reason)
+    outcome = _outcome(journal, version, State.FAILED if failed else State.WORKING, now_us, reason=reason)
     error_class = log.verdict.value if log and (log.open or log.tries) else None
-    return after, said.model_copy(update={"step": step, "error_class": error_class})
+    return after, outcome.model_copy(update={"step": step, "error_class": error_class})
 
 
-def _said_of(journal: Journal, of: Desired, step: str) -> str:
-    """Returns what was said of this wait already: answers of two sorts by turns must not be said by turns."""
-    version, phase, what, at = (journal.told or "///").split("/", 3)
-    of_this_wait = (version, phase, at) == (str(of.version), journal.phase.value, step)
-    return what if of_this_wait and what in _RANKS else _RANKS[0]
+def _reported_rank(journal: Journal, version: Desired, step: str) -> str:
+    """Returns the rank already reported for this version, phase and step; the lowest rank if none was."""
+    told_version, phase, rank, told_step = (journal.told or "///").split("/", 3)
+    is_this_wait = (told_version, phase, told_step) == (str(version.version), journal.phase.value, step)
+    return rank if is_this_wait and rank in _RANKS else _RANKS[0]
 
 
 def is_at_rest(journal: Journal) -> bool:
-    """True if what was said last is that the saga stands at a step for long, or until a person acts."""
+    """True if the last report says that the saga has stood at a step for long, or waits for a person."""
     return journal.told is not None and journal.told.split("/")[2] in _SHOWN_AT_REST
 
 
-def _standstill(journal: Journal, move: Wait, now_us: int) -> Standstill:
-    """Returns where the saga stands with this wait; what its last answer said of an outage stays."""
+def _standstill_of(journal: Journal, move: Wait, now_us: int) -> Standstill:
+    """Returns the standstill during a wait at a step.
+
+    A closed gate is an outage seen now, or ends one (the system answers, and refuses the operator). A wait between two
+    tries keeps the outage as the last answer left it.
+    """
     stands = journal.standstill
     if stands is None or stands.step != move.step:
         stands = Standstill(step=move.step or "", since=now_us)
@@ -297,26 +361,30 @@ def _standstill(journal: Journal, move: Wait, now_us: int) -> Standstill:
     return stands.model_copy(update={"outage_since": 0}) if move.reason == SYSTEM_REFUSES else stands
 
 
-def _on_again(journal: Journal, desired: Desired, move: Run | Undo, now_us: int) -> tuple[Journal, Outcome | None]:
-    """Say that a saga that was shown as standing at a step has gone on to another."""
+def _report_progress(
+    journal: Journal, desired: Desired, move: Run | Undo, now_us: int
+) -> tuple[Journal, Outcome | None]:
+    """Reports that a saga shown as standing at a step has gone on to the next one."""
     if not is_at_rest(journal):
         return journal, None
+    # While a standstill is recorded, the call is only another try. A call of a sweep belongs to no life that is shown.
     if journal.standstill is not None or life_of(journal, move) is not journal.life:
         return journal, None
     reason = Phase.COMPENSATING.value if journal.phase is Phase.COMPENSATING else None
-    said = _outcome(journal, journal.target or desired, State.WORKING, now_us, reason=reason)
-    return journal.model_copy(update={"told": None}), said.model_copy(update={"step": move.step.name})
+    outcome = _outcome(journal, journal.target or desired, State.WORKING, now_us, reason=reason)
+    return journal.model_copy(update={"told": None}), outcome.model_copy(update={"step": move.step.name})
 
 
 def _begin_give_up(
     plans: Plans, journal: Journal, desired: Desired, move: GiveUp, now_us: int
 ) -> tuple[Journal, Outcome]:
     if journal.phase is Phase.RESTORING:
-        # It stays as it is, in part with the settings that were refused: the next version tries again.
+        # A refused restoration ends here, and some steps may keep the refused settings: nothing is deleted because of
+        # a refused update, and the next version tries again.
         return _begin_finish(plans, journal, desired, now_us)
     phase = FAILS[journal.phase]
     failure = Failure(step=move.step, error_class=move.error_class, reason=move.reason[:WORDS_MAX])
-    life = journal.life and _again(journal.life, plans.of(journal.life), None)
+    life = journal.life and _restarted(journal.life, plans.of(journal.life), None)
     change = {"phase": phase, "failure": failure, "life": life, "standstill": None, "told": None}
     after = journal.model_copy(update=change)
     return after, _outcome(after, journal.target or desired, State.WORKING, now_us, failure, phase.value)
@@ -326,24 +394,25 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     phase, state = ENDS[journal.phase]
     life = journal.life
     failure = journal.failure if journal.phase in {Phase.RESTORING, Phase.COMPENSATING} else None
-    said = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
+    outcome = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
     change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "turned_at": now_us}
     if phase is Phase.ROLLED_BACK:
         seed = f"{journal.generation}/{journal.target.key if journal.target else ''}"
         wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1, seed)
         if failure is not None and failure.error_class == StepVerdict.EXHAUSTED:
-            # The outage is over: what was given up for it was undone just now.
+            # The compensation has just reached the systems, so the outage is over: no reason to wait for an hour.
             wait_us = min(wait_us, int(plans.pace.most_s * 1_000_000))
         change |= {"rollbacks": journal.rollbacks + 1, "again_at": now_us + wait_us, "again_asked": False}
     elif phase is Phase.ACTIVE:
         change["rollbacks"] = 0
     if phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
         change["life"] = None
+        # A life without any intent called no system, so there is nothing to look up again.
         if life is not None and any(log.n for log in life.steps.values()):
             change["sweeps"] = (*journal.sweeps, sweep_of(life, plans.of(life), now_us))
     elif life is not None and journal.phase is not Phase.RESTORING:
         change["life"] = life.model_copy(update={"good": journal.target})
-    return journal.model_copy(update=change), said
+    return journal.model_copy(update=change), outcome
 
 
 def _cause(failure: Failure | None) -> str | None:
@@ -362,7 +431,15 @@ def _reason(journal: Journal) -> str | None:
 
 
 def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
-    """What is to be looked up again of a life that is over; the plan is its own."""
+    """Returns the sweep of an ended life: its steps in doubt, due after the longest possible call.
+
+    Args:
+        life: The ended life.
+        plan: The plan of the life.
+        now_us: Microseconds UTC, the end of the life.
+    """
+    # Fresh logs on purpose: verdicts and waits of the life must not delay the sweep. The number `n` goes on, so a
+    # delete of the sweep never shares an idempotency key with a call of the life.
     looked_for = {
         step.name: StepLog(
             n=log.n,
@@ -379,24 +456,24 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
 
 
 def log_of(journal: Journal, move: Called) -> StepLog:
-    """The marks of the step that a call is for."""
+    """Returns the log of a call's step; an empty log before the step's first intent."""
     return life_of(journal, move).steps.get(move.step.name, StepLog())
 
 
 def places_of(log: StepLog) -> tuple[str, ...]:
-    """Every place where a step's resource may be."""
+    """Returns every `url` with a possible resource of a step, the newest last."""
     return tuple(dict.fromkeys((*log.places, *([log.place] if log.place else []))))
 
 
 def life_of(journal: Journal, move: Called) -> Life:
-    """The life a call belongs to: the one that is on, or one that is being looked up again."""
+    """Returns the life of a call: the current life, or the ended life of a sweep."""
     if journal.life is not None and journal.life.generation == move.generation:
         return journal.life
     return next(sweep.life for sweep in journal.sweeps if sweep.life.generation == move.generation)
 
 
 def with_log(journal: Journal, move: Called, log: StepLog) -> Journal:
-    """The journal with these marks for the step that a call is for."""
+    """Returns the journal with a new log for the step of a call."""
     life = life_of(journal, move)
     changed = life.model_copy(update={"steps": {**life.steps, move.step.name: log}})
     if life is journal.life:

@@ -1,4 +1,8 @@
-"""What a saga may do next, one frozen value each; `Run`, `Observe` and `Undo` are calls, the others need nobody."""
+"""The possible moves of a saga, one frozen class each.
+
+`Run`, `Observe` and `Undo` are calls to an outside system. `Wait` ends a turn. `Take`, `GiveUp`, `Finish` and `Swept`
+change the journal alone. `services.core.saga.next_move` chooses the move.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +15,12 @@ from services.core.saga.plan import Step
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Take up the newest desired version (or, where `phase` is one that ends first, move again because of it)."""
+    """Takes up the newest desired version.
+
+    Attributes:
+        phase: The phase in which the saga continues.
+        desired: The version to take up.
+    """
 
     phase: Phase
     desired: Desired
@@ -19,7 +28,18 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Create or update a step's resource, at its `url` if it has one; `n` is the last one's only for a repeat."""
+    """Creates or updates the resource of a step.
+
+    Attributes:
+        generation: The life that the call is for.
+        step: The step of the plan.
+        verb: CREATE or UPDATE.
+        n: Number of the intent. A repeat of a lost call keeps the number, and with it the idempotency key; any other
+            call takes the next number.
+        inputs: `configuration` (the names used by the step) and `enabled`.
+        intended: Hash of the step's settings with these inputs.
+        place: The `url` of the call; None if the step has no `url`.
+    """
 
     generation: int
     step: Step
@@ -32,7 +52,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Look a step's resource up by name."""
+    """Looks up the resource of a step by name; changes nothing outside and has no intent.
+
+    Attributes:
+        generation: The life that the call is for.
+        step: The step of the plan.
+        n: Number of the step's newest intent.
+    """
 
     generation: int
     step: Step
@@ -41,7 +67,13 @@ class Observe:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Delete a step's resource."""
+    """Deletes the resource of a step.
+
+    Attributes:
+        generation: The life that the call is for.
+        step: The step of the plan.
+        n: Number of the intent, counted as in `Run`.
+    """
 
     generation: int
     step: Step
@@ -50,12 +82,13 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until_us` (None: before a newer version comes).
+    """Ends the turn: the saga has nothing to do before `until_us`.
 
     Attributes:
-        until_us: Microseconds UTC.
-        reason: `retrying`, `system_away`, `system_refuses`, `grace`, why it is held (`install_unknown` …), or empty.
-        step: Where it stands.
+        until_us: Microseconds UTC; None until a newer desired version arrives.
+        reason: `retrying`, `system_away`, `system_refuses`, `grace`, the reason of a held version (`install_unknown`,
+            `tenant_unknown` or `tenant_conflict`), or empty for a saga at rest and for a busy system.
+        step: Name of the step at which the saga stands; None outside a step.
     """
 
     until_us: int | None
@@ -65,7 +98,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """A step was refused or is exhausted: the phase cannot end well."""
+    """Ends a phase without success, because a step was refused or the outage at a step outlasted `give_up_after`.
+
+    Attributes:
+        step: Name of the step.
+        error_class: `refused` or `exhausted`.
+        reason: Text of the step's last answer, or the names missing for the step.
+    """
 
     step: str
     error_class: str
@@ -74,12 +113,12 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The phase has done all it had to."""
+    """Ends a phase with success: no step has anything left to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Nothing of an ended life is left."""
+    """Ends the sweep of an ended life: no resource of the life has to be looked up or removed any more."""
 
     generation: int
 

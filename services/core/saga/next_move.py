@@ -1,8 +1,28 @@
-"""What a saga does next: a pure, total function of plan, journal, newest desired version and time.
+"""The next move of a saga: a pure, total function of plan, journal, newest desired version and time.
 
-Rule: what decides an order of calls is here, as two tables (what a new version does to a phase, how a phase moves) and
-the two ways along a plan, up and down. Whoever calls the outside asks `next_move`, writes the move down (`saga_marks`),
-makes the call, writes the answer down (`saga_answers`), and asks again.
+Problem: a worker may die between any two statements, and a call may lose its answer. After a crash another worker must
+continue from the journal alone, without making a resource twice and without leaving one behind.
+
+Approach: no code holds a position in the plan. Each turn recomputes the next move from the journal, beginning at the
+first step; steps without work fall through. So a restart, a repeat and a newer desired version need no code of their
+own. A turn is a cycle of four, and each commit happens before the effect that depends on it:
+
+    1. `next_move` chooses a move from the journal
+    2. `intents.begin` writes the move into the journal; the worker commits (the intent)
+    3. the worker makes the call
+    4. `results.settle` writes the answer into the journal; the worker commits with the next intent
+
+Two tables decide: `TAKES` (the phase after a newer desired version) and `_WAYS` (the way of each phase:
+up along the plan, down against the plan, or at rest).
+
+Invariants:
+- On the way up a step with an open intent is read back by name before another change of the step; `_up_step` marks the
+  one exception. On the way down a delete follows at once: the sweep removes whatever a late create makes.
+- A call with a lost answer is repeated with the same number `n`, and so with the same idempotency key; any other call
+  takes `n + 1`. Two calls with different inputs must never share a number, or a system would answer the second call
+  with the result of the first.
+- Absence of information removes nothing: a desired version without install and uninstall never starts a teardown.
+- The function reads no clock and keeps no state: equal arguments give equal moves, in a worker and in a test.
 """
 
 import json
@@ -22,33 +42,38 @@ from services.core.saga.references import Facts, substitute, used_configuration
 from services.core.unwell import GRACE
 
 HELD_US: Final = 60_000_000
-"""How long a version that another tenant stands in the way of waits before it is tried again."""
+"""Microseconds that a held version (tenantId taken or unknown) waits before the next try."""
 
 RETRYING: Final = "retrying"
 """Reason of a wait between two tries of a step."""
 
 SYSTEM_AWAY: Final = "system_away"
-"""Reason of a wait at the gate before a system that is away."""
+"""Reason of a wait at the closed gate of a system with an outage."""
 
 SYSTEM_REFUSES: Final = "system_refuses"
-"""Reason of a wait at the gate before a system of the operator's that refuses the operator's credentials or set-up."""
+"""Reason of a wait at the closed gate of an operator's system that refuses the operator's credentials or set-up."""
 
 TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, SYSTEM_REFUSES})
 """Reasons of the waits during which a tenant may become unwell."""
 
-_NEVER: Final = StepLog()
+_NO_LOG: Final = StepLog()
+"""The log of a step without any intent."""
 _NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
+"""A resource in one of these states must be created, and leaves nothing to delete for a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """The plan for new lives, and by digest every plan that a life still goes by.
+    """The plans of the lives in one journal, and the pace of the waits.
+
+    A life is finished with the plan of its beginning, so a deployment may change the plan at any time.
 
     Attributes:
-        current: For new lives.
-        by_digest: The others.
-        unusable: Plans of ended lives that cannot be carried out, and why: what those may have left waits for a remedy.
-        pace: Of the waits.
+        current: Plan for new lives.
+        by_digest: Former plans of the lives in the journal, by digest.
+        unusable: Digest to fault of former plans that this release cannot carry out. The sweep of such a life waits
+            for a remedy.
+        pace: Lengths of the waits.
     """
 
     current: Plan
@@ -57,11 +82,11 @@ class Plans:
     pace: Pace = field(default_factory=Pace)
 
     def of(self, life: Life) -> Plan:
-        """The plan a life began with."""
+        """Returns the plan of a life; the current plan if the life's own is not in `by_digest`."""
         return self.by_digest.get(life.plan, self.current)
 
     def known(self, life: Life) -> Plan | None:
-        """The same; None where it is not kept, or cannot be carried out."""
+        """Returns the plan of a life; None if the plan is not stored, or cannot be carried out."""
         return {self.current.digest: self.current, **self.by_digest}.get(life.plan)
 
 
@@ -75,35 +100,40 @@ TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
     Phase.ROLLED_BACK: (Phase.CREATING, Phase.REMOVING),
     Phase.REMOVING: (None, Phase.REMOVING),
 }
-"""What a newer desired version does to a phase, installed and not; None: the phase ends first."""
+"""The phase after a newer desired version: for an installed one, and for an uninstalled one. None: a compensation or a
+teardown that has begun ends before the next life; `next_move` has the exception for a teardown in a grace period."""
 
 Barred = Mapping[tuple[int, str], Wait]
-"""By generation and step: calls that may not be made now, and what to do instead."""
+"""Generation and step to the wait that replaces the step's call, because a gate turned the call away."""
 
 NONE: Final[Barred] = {}
-"""Every system may be called."""
+"""No gate is closed: every system may be called."""
 
 
 def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = NONE) -> Move:
-    """What to do next; the same for the same arguments, whoever asks.
+    """Returns the next move of a saga.
 
     Args:
-        plans: The plan for a new life, and those of the lives in the journal.
-        journal: As last written.
+        plans: The plan for a new life, and the plans of the lives in the journal.
+        journal: The journal as last written.
         desired: The newest desired version of the key.
         now_us: Microseconds UTC.
-        barred: Steps whose systems are away, or busy.
+        barred: Calls turned away by the gates of their systems.
     """
-    move = _take(journal, desired, now_us) or _unbarred(_WAYS[journal.phase](plans, journal, now_us), barred)
+    # A newer version comes first: the present phase may be working towards a state that nobody wants any more.
+    move = _take(journal, desired, now_us) or _unless_barred(_WAYS[journal.phase](plans, journal, now_us), barred)
     if not isinstance(move, Wait):
         return move
-    if move.reason == GRACE and desired.installed and _newer(journal, desired):
+    if move.reason == GRACE and desired.installed and _is_newer(journal, desired):
+        # A reinstall during `destroy_after` revives the life, though `TAKES` lets a teardown end first: the generation
+        # goes on, undone steps are done again, and the resource in its grace period stays.
         return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
-    return _sweep(plans, journal, now_us, _noticed(plans.pace, journal, move, now_us), barred)
+    # Only a saga with nothing else to do spends time on ended lives.
+    return _sweep(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
 
 
-def _noticed(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> Wait:
-    """Shortens a wait at a step to the moment at which the tenant becomes unwell."""
+def _capped_at_unwell(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> Wait:
+    """Returns the wait, shortened to the moment at which the tenant becomes unwell, so that a turn reports it."""
     if wait.until_us is None or wait.reason not in TROUBLE:
         return wait
     stands = journal.standstill
@@ -111,24 +141,26 @@ def _noticed(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> Wait:
     return replace(wait, until_us=min(wait.until_us, unwell_us)) if now_us < unwell_us else wait
 
 
-def _unbarred(move: Move, barred: Barred) -> Move:
+def _unless_barred(move: Move, barred: Barred) -> Move:
     return barred.get((move.generation, move.step.name), move) if isinstance(move, Called) else move
 
 
-def _newer(journal: Journal, desired: Desired) -> bool:
+def _is_newer(journal: Journal, desired: Desired) -> bool:
     return journal.target is None or desired.version > journal.target.version
 
 
 def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None:
-    again = journal.phase is Phase.ROLLED_BACK and now_us >= journal.again_at
-    if not again and not _newer(journal, desired):
+    # A rolled back tenant takes up the version that failed once more, although the version is not newer.
+    is_due_again = journal.phase is Phase.ROLLED_BACK and now_us >= journal.again_at
+    if not is_due_again and not _is_newer(journal, desired):
         return None
-    if journal.life is not None and _says_nothing(desired):
+    if journal.life is not None and _is_unknown(desired):
         return Wait(None, "install_unknown") if journal.phase is Phase.ACTIVE else None
     phase = TAKES[journal.phase][0 if desired.installed else 1]
     if phase is None:
         return None
     if phase is Phase.CREATING and journal.life is None:
+        # A life keeps its tenantId until its end, so a life must not begin before the tenantId is known.
         if desired.tenant_id is None:
             return Wait(now_us + HELD_US, "tenant_unknown")
         if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
@@ -136,8 +168,8 @@ def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None
     return Take(phase, desired)
 
 
-def _says_nothing(desired: Desired) -> bool:
-    """Neither an install nor an uninstall is known: absence of information never removes anything."""
+def _is_unknown(desired: Desired) -> bool:
+    """True if neither an install nor an uninstall is known: absence of information never removes anything."""
     return not desired.installed and desired.installed_at is None and desired.uninstalled_at is None
 
 
@@ -150,11 +182,15 @@ def _until_again(_: Plans, journal: Journal, __: int) -> Move:
 
 
 def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
-    """Along the plan: what is not there is made, what differs is changed, what is in doubt is looked at."""
+    """Returns the next move along the plan, in the order of creation.
+
+    A resource in doubt is looked up, a missing resource is created, and a resource with other settings is updated.
+    """
     life, wanted = journal.life, journal.target
     if life is None or wanted is None:
         return Finish()
     if journal.phase is Phase.RESTORING:
+        # A restoration is an update back to the last version that was applied as a whole.
         wanted = life.good or wanted
     for step in plans.of(life).steps:
         move = _up_step(journal, life, step, wanted, now_us)
@@ -164,24 +200,30 @@ def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
 
 
 def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: int) -> Move | None:  # noqa: PLR0911 - one line a case, in order
-    log = life.steps.get(step.name, _NEVER)
+    # The order of these tests is the decision: a refusal ends the turn before any wait, a wait comes before any call,
+    # and a look-up comes before any change.
+    log = life.steps.get(step.name, _NO_LOG)
     if log.verdict is StepVerdict.REFUSED:
         return GiveUp(step.name, StepVerdict.REFUSED, log.reason)
-    if _outlasted(journal, step):
+    if _has_outlasted_outage(journal, step):
         return GiveUp(step.name, StepVerdict.EXHAUSTED, log.reason or "the system is away")
     if now_us < log.not_before:
         return Wait(log.not_before, RETRYING, step.name)
     if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
+        # Tokens from before an uninstall are revoked first; the next turn finds the step absent and issues new ones.
         return _undo(life, step, log)
     inputs, intended, missing, place = wish(life, step, wanted)
     if _in_doubt(log) and not (log.open and log.verdict is StepVerdict.CONTRADICTED and log.intended != intended):
-        # What contradicts itself is not asked again once something else is wanted: it may be elsewhere by then.
+        # The exception: a contradicted call is not read back when other settings are wanted by now. The new settings
+        # may name another place, and a look-up there would prove nothing about the old call.
         return Observe(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, StepVerdict.REFUSED, f"missing: {', '.join(missing)}")
     if log.open and log.verb != Verb.DELETE and log.intended == intended:
+        # The repeat of a lost call: equal settings, so the number and the idempotency key stay.
         return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, place)
     if log.there in _NOT_THERE or (log.open and log.verb == Verb.CREATE):
+        # An open create with other settings is a new intent: the old key would fetch the answer of the old inputs.
         return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended, place)
     if log.applied != intended:
         return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended, place)
@@ -189,23 +231,27 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
 
 
 def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
-    """Against the plan: whatever was asked for is undone, the newest first."""
+    """Returns the next move against the plan: every step with an intent is undone, the last step first."""
     life = journal.life
     if life is None:
         return Finish()
     for step in reversed(plans.of(life).steps):
-        log = life.steps.get(step.name, _NEVER)
+        log = life.steps.get(step.name, _NO_LOG)
         if log.there is Presence.ABSENT or step.undo is UndoBy.NOTHING:
             continue
         if journal.phase is Phase.COMPENSATING and log.there is Presence.ASKED and log.tries:
-            continue  # every answer said that nothing was made, and nobody answers now: the sweep looks again
+            # Every answer said that nothing was made, and the delete found the system away. Waiting for a system that
+            # was never reached would hold up the correction of a wrong endpoint; the sweep looks again later.
+            continue
         due_us = journal.turned_at + step.destroy_after_s * 1_000_000
-        # Without a grace period there is none to wait for, nor to come back in, however far behind this clock is.
+        # `destroy_after_s` is tested although 0 makes `due_us` equal to `turned_at`: this clock may be behind the clock
+        # that wrote `turned_at`, and a step without a grace period must neither wait nor be revived.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
             return Wait(due_us, GRACE, step.name)
         if now_us < log.not_before:
             return Wait(log.not_before, RETRYING, step.name)
         if log.doubted and not log.open:
+            # After a recovery the resource may never have existed, or exist at several places: look before deleting.
             return Observe(life.generation, step, log.n)
         return _undo(life, step, log)
     return Finish()
@@ -221,35 +267,51 @@ _WAYS: Final[Mapping[Phase, Callable[[Plans, Journal, int], Move]]] = {
     Phase.ROLLED_BACK: _until_again,
     Phase.REMOVING: _down,
 }
+"""The way of each phase; every phase has one."""
 
 
-def _outlasted(journal: Journal, step: Step) -> bool:
-    """True if a first provisioning has waited for a step's system for as long as the step may.
+def _has_outlasted_outage(journal: Journal, step: Step) -> bool:
+    """True if the outage at a step of a first provisioning has lasted for `give_up_after`.
 
-    An update never gives up: its tenant is active meanwhile, and a restoration would need the same system.
+    An update never gives up: the tenant stays active meanwhile, and a restoration would need the same system.
     """
     stands = journal.standstill
     if journal.phase is not Phase.CREATING or stands is None or stands.step != step.name or not stands.outage_since:
         return False
+    # From the first to the last call that met the outage, and not until now: while the provisioner was down, no call
+    # was made, and that time proves nothing about the system.
     return stands.outage_seen >= stands.outage_since + step.give_up_after_s * 1_000_000
 
 
 def _in_doubt(log: StepLog) -> bool:
+    """True if the step must be looked up: an intent without an answer, or a resource that may exist."""
     return (log.open and not log.read_back) or (not log.open and log.there is Presence.MAYBE)
 
 
 def _undo(life: Life, step: Step, log: StepLog) -> Move:
     if log.open and log.verb == Verb.DELETE:
+        # A lost delete is looked up first, then repeated with its own number.
         return Undo(life.generation, step, log.n) if log.read_back else Observe(life.generation, step, log.n)
     return Undo(life.generation, step, log.n + 1)
 
 
 def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait, barred: Barred) -> Move:
-    """While there is nothing else to do: look ended lives up again."""
+    """Returns the next move of the sweeps: ended lives are looked up again while the saga itself waits.
+
+    A paused worker may still send the last call of an ended life. The sweep finds and removes the result.
+
+    Args:
+        plans: The plans of the lives.
+        journal: The journal as last written.
+        now_us: Microseconds UTC.
+        wait: The wait of the saga itself; returned, perhaps shortened, if no sweep is due.
+        barred: Calls turned away by the gates of their systems.
+    """
     for sweep in journal.sweeps:
-        move = _unbarred(_sweep_life(plans, sweep, now_us), barred)
+        move = _unless_barred(_sweep_life(plans, sweep, now_us), barred)
         if not isinstance(move, Wait):
             return move
+        # Reason and step stay those of the saga: the wait of a sweep is not shown as the tenant's.
         if wait.until_us is None or (move.until_us or 0) < wait.until_us:
             wait = Wait(move.until_us, wait.reason, wait.step)
     return wait
@@ -261,7 +323,7 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
     if sweep.life.plan in plans.unusable:
         return Wait(now_us + HELD_US)
     for step in reversed(plans.of(sweep.life).steps):
-        log = sweep.life.steps.get(step.name, _NEVER)
+        log = sweep.life.steps.get(step.name, _NO_LOG)
         if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING:
             continue
         if now_us < log.not_before:
@@ -275,7 +337,16 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
 def facts(
     life: Life, key: str, step: Step, *, enabled: bool, configuration: Mapping[str, Any], outputs: Mapping[str, Json]
 ) -> Facts:
-    """What the references in a step's settings are replaced with."""
+    """Returns the values for the references in a step's settings.
+
+    Args:
+        life: The life of the key; gives generation and tenantId.
+        key: `orgId:integrationId`.
+        step: The step of the plan; gives the operator's settings.
+        enabled: The integration's flag.
+        configuration: The tenant's configuration, or the part used by the step.
+        outputs: Name of a step to the outputs of the step.
+    """
     org, _, integration = key.partition(":")
     tenant = {
         "key": key,
@@ -291,13 +362,17 @@ def facts(
 
 
 def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...], str | None]:
-    """What a step is to be given for a desired version.
+    """Returns the inputs of a step for a desired version.
 
     Returns:
-        Its inputs, the hash of its settings with them, the names that are needed and missing, and its `url`.
+        The inputs, the hash of the step's settings with these inputs, the needed names without a value, and the `url`
+        of the step (None if the step has none).
     """
+    # Only the names used by the step count, so a change of any other name calls no system.
     configuration = used_configuration(step.settings, wanted.configuration)
     inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
+    # Secret outputs are sealed in the journal. Sealing is deterministic (services/adapters/secrets/sealing.py), so the
+    # hash changes only with the secret and an unchanged secret updates no later step.
     outputs = {name: log.outputs or log.former for name, log in life.steps.items()}
     given = facts(life, wanted.key, step, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)

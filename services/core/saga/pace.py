@@ -1,7 +1,8 @@
-"""The waits of a saga: between the tries of a step, before a tenant counts as unwell, and before it is tried again.
+"""The waits of a saga: between the tries of a step, until a tenant is unwell, and until the next provisioning.
 
-Rule: a wait grows with the number of failures up to a limit, and a wait that a system asks for is kept, up to an hour.
-The defaults and their reasons: docs/decisions/0033.
+Rule: a wait doubles with each failure, up to a limit. A wait asked for by a system is kept, up to an hour.
+The jitter is a hash of a seed and not a random number, because decisions are pure: a replayed turn must compute an
+equal wait. The defaults and their reasons: docs/decisions/0033.
 """
 
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from hashlib import sha256
 from typing import Final
 
 ASKED_MOST_S: Final = 3_600.0
-"""Longest wait that a system may ask for by `Retry-After`."""
+"""Seconds: the longest `Retry-After` of a system that a saga keeps."""
 
 _DOUBLINGS: Final = 16
+"""Limit of the exponent: a wait is at its maximum long before, and a greater power would overflow a float."""
 _SPREAD: Final = 0.02
-"""Tenants that were rolled back together are not provisioned again at one instant."""
+"""Part of a wait that is jitter, so that tenants rolled back together are not provisioned again at one instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,11 @@ class Pace:
     """Waits of the sagas of one worker.
 
     Attributes:
-        first_s: After the first call of a step that led nowhere; doubled after each further one, with full jitter.
-        most_s: The longest of these.
-        unwell_s: From this long at one step on a tenant counts as unwell.
-        again_first_s: From the end of a compensation to the next provisioning; doubled after each further one.
-        again_most_s: The longest of these.
+        first_s: Longest wait after the first failed call of a step; doubled with each further failure, full jitter.
+        most_s: Limit of the doubling of `first_s`.
+        unwell_s: A tenant that has stood at one step for longer is unwell.
+        again_first_s: Wait from the end of a compensation to the next provisioning; doubled with each compensation.
+        again_most_s: Limit of the doubling of `again_first_s`.
     """
 
     first_s: float = 1.0
@@ -43,15 +45,20 @@ class Pace:
         """Returns the wait after try number `tries`, in microseconds.
 
         Args:
-            tries: 1, 2, 3 …
-            seed: Decides the jitter: equal seeds wait equally long.
-            asked_s: The wait that the system asked for, if any; a longer wait of our own is kept.
+            tries: Number of the failed try: 1, 2, 3 …
+            seed: Source of the jitter: equal seeds give equal waits.
+            asked_s: Wait asked for by the system, in seconds, or None; the longer of both waits is kept.
         """
         wait_s = min(self.most_s, self.first_s * 2 ** min(tries - 1, _DOUBLINGS)) * _jitter(f"{seed}/{tries}")
         return int(max(wait_s, min(ASKED_MOST_S, asked_s or 0.0)) * 1_000_000)
 
     def again_us(self, rollbacks: int, seed: str) -> int:
-        """Returns the wait after compensation number `rollbacks` in a row, in microseconds; `seed` as in `wait_us`."""
+        """Returns the wait after a compensation, in microseconds.
+
+        Args:
+            rollbacks: Compensations in a row, this one included: 1, 2, 3 …
+            seed: Source of the jitter: equal seeds give equal waits.
+        """
         wait_s = min(self.again_most_s, self.again_first_s * 2 ** min(rollbacks - 1, _DOUBLINGS))
         return int(wait_s * (1 + _SPREAD * _jitter(f"{seed}/{rollbacks}")) * 1_000_000)
 

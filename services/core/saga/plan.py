@@ -1,7 +1,11 @@
-"""The plan: an ordered list of steps as data, checked whole before anything runs.
+"""The plan: an ordered list of steps as data, checked as a whole before anything runs.
 
-Rule: a plan that parses can be carried out: every kind is known, every reference is to an earlier step or to something
-that is given, every step says how it is undone. Teardown is the reverse of the list, so a plan needs no second half.
+Rule: a plan without faults can be carried out. Every kind is known, every reference names an earlier step or a given
+value, and every step declares an undo. Teardown is the reverse of the list, so a plan has no second half.
+
+`parse` is also used for stored plans of former releases, because each life is finished with the plan from the life's
+beginning. A check belongs here only if a step without the check could not be carried out. Every stricter check belongs
+into `plan_check`, or an upgrade would make the plans of living tenants unusable.
 """
 
 import tomllib
@@ -15,21 +19,26 @@ from services.core.saga.plan_forms import duration_s, faults_of, nearest
 from services.core.saga.plan_keys import FORMER, STEP, default_of
 from services.core.saga.references import references
 
-_OWN: Final = frozenset((*(key.name for key in STEP), *FORMER))
+_STEP_KEYS: Final = frozenset((*(key.name for key in STEP), *FORMER))
+"""Keys of every step, in this release and in former ones; every other key is a setting of the step's kind."""
 _ROOTS: Final = ("tenant", "configuration", "steps", "settings")
 
 TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation", "name", "schema", "enabled"})
-"""What `{tenant.…}` may name."""
+"""Names allowed in `{tenant.…}`."""
 
 REISSUED: Final = frozenset({"oauth"})
-"""Kinds that are undone and done again when an `uninstalled` lay between two installs."""
+"""Kinds that are undone and done again when an `uninstalled` lay between two installs: a former token must not live."""
 
 LEFT_BEHIND: Final = frozenset({"archive"})
-"""Kinds whose undo leaves something on purpose: nothing to look for afterwards."""
+"""Kinds with an undo that leaves something behind on purpose; a sweep must not look for the remains."""
 
 
 class BadPlan(ValueError):
-    """The plan cannot be carried out; `faults` has one sentence a fault."""
+    """The plan cannot be carried out.
+
+    Attributes:
+        faults: One sentence per fault; the text of the exception has one fault per line.
+    """
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__("\n".join(faults))
@@ -37,27 +46,27 @@ class BadPlan(ValueError):
 
 
 class UndoBy(StrEnum):
-    """How a step is undone."""
+    """The declared undo of a step."""
 
     REVERSE = "reverse"
-    """By the kind's own `delete`."""
+    """The kind's own `delete`."""
     NOTHING = "nothing"
-    """There is nothing to undo, and the plan says so."""
+    """An explicit "nothing to undo"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of the plan.
+    """One step of the plan.
 
     Attributes:
-        name: Unique in the plan.
-        kind: Which hand carries it out.
-        undo: How it is undone.
-        give_up_after_s: How long an outage may last before a first provisioning is compensated.
-        timeout_s: Of one call.
-        destroy_after_s: How long teardown waits before it undoes this step.
-        settings: The kind's own, with references.
-        given: What `{settings.…}` is replaced with, the same for every tenant; some are secret.
+        name: Name, unique in the plan.
+        kind: Kind of outside system; selects the code for the calls.
+        undo: Declared undo.
+        give_up_after_s: Seconds of outage until a first provisioning is compensated.
+        timeout_s: Longest time of a call, in seconds.
+        destroy_after_s: Grace period: seconds from the beginning of a teardown to the undo of this step.
+        settings: The kind's own keys, with unreplaced references.
+        given: Values of `{settings.…}`, equal for every tenant; some are secret.
     """
 
     name: str
@@ -72,11 +81,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in the order of creation.
+    """A checked plan.
 
     Attributes:
-        steps: At least one.
-        digest: Of the text: a life is finished with the plan it began with.
+        steps: Steps in the order of creation; at least one.
+        digest: SHA-256 of the plan's text; a life stores the digest of the plan from the life's beginning.
     """
 
     steps: tuple[Step, ...]
@@ -84,20 +93,20 @@ class Plan:
 
     @property
     def longest_s(self) -> float:
-        """The longest a call may take."""
+        """Returns the greatest `timeout_s` of the steps, in seconds."""
         return max(step.timeout_s for step in self.steps)
 
 
 def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> Plan:
-    """Read and check a plan.
+    """Parses a plan and checks that the plan can be carried out.
 
     Args:
         text: TOML, an ordered list of `[[step]]`.
-        kinds: The kinds there are.
-        settings: What `{settings.NAME}` may name; a value of None is not given.
+        kinds: Names of the known kinds.
+        settings: Values of `{settings.NAME}` by name; None for a setting not given by the operator.
 
     Raises:
-        BadPlan: with every fault.
+        BadPlan: the text is not TOML, has no step, or has faults; carries every fault, not only the first.
     """
     try:
         rows = tomllib.loads(text).get("step", [])
@@ -110,11 +119,12 @@ def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
     steps: list[Step] = []
     for number, row in enumerate(rows, 1):
         step = label(number, row)
-        own = {name: value for name, value in row.items() if name not in _OWN}
+        own = {name: value for name, value in row.items() if name not in _STEP_KEYS}
         found = [*_row_faults(row, earlier, kinds), *_reference_faults(own, earlier, settings)]
         faults += [f"{step}: {fault}" for fault in found]
         if not found:
             steps.append(_step(row, own, settings))
+        # Also after a fault: else every later reference to this step would be reported as a fault of its own.
         earlier.append(str(row.get("name")))
     if faults:
         raise BadPlan(tuple(faults))
@@ -122,13 +132,16 @@ def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
 
 
 def schema_name(key: str, generation: int) -> str:
-    """The database schema (and role) of one life: `t_` and 32 hex digits, nothing of the sender's."""
+    """Returns the name of the database schema and role of one life: `t_` and 32 hex digits.
+
+    The name is a hash: no text of the sender becomes a part of an SQL identifier.
+    """
     org, _, integration = key.partition(":")
     return "t_" + sha256(f"{org}|{integration}|{generation}".encode()).hexdigest()[:32]
 
 
 def label(number: int, row: Mapping[str, Any]) -> str:
-    """How a fault names its step."""
+    """Returns the name of a step for the text of a fault."""
     return f"step {number} ({row.get('name', 'without a name')})"
 
 

@@ -1,7 +1,8 @@
-"""Refuses what a plan says in vain: keys that nobody reads, values of another type, references that lead nowhere.
+"""Strict check of a plan given by the operator: unknown keys, values of a wrong type, references without a target.
 
-Rule: a plan that is given is checked by every table; one that was kept is only parsed (`services.core.saga.plan`). A
-life is finished with the plan it began with, also when a later release has other keys.
+Rule: a given plan is checked against every table of `plan_keys`; a stored plan is only parsed
+(`services.core.saga.plan`). A life is finished with the plan of its beginning, and a later release may have other keys:
+a strict check of stored plans would stop living tenants after an upgrade.
 """
 
 import re
@@ -16,35 +17,36 @@ from services.core.saga.plan_keys import FORMER, KINDS, STEP, KindKeys
 from services.core.saga.references import REFERENCE, references
 
 _NEARLY: Final = re.compile(r"\{[ \t]*[A-Za-z_][A-Za-z0-9_. \t-]*\??[ \t]*\}")
-"""What is in braces and may have been meant as a reference."""
+"""Text in braces, loose enough to find references with a stray space or an invalid name (`{ tenant.id }`)."""
 _SPACE: Final = re.compile(r"[ \t]")
 _TOP: Final = ("step",)
 
 
 def check(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> Plan:
-    """Read a plan that is given for new lives.
+    """Parses and strictly checks a plan for new lives.
 
     Args:
         text: TOML, an ordered list of `[[step]]`.
-        kinds: The kinds there are.
-        settings: What `{settings.NAME}` may name; a value of None is not given.
+        kinds: Names of the known kinds.
+        settings: Values of `{settings.NAME}` by name; None for a setting not given by the operator.
 
     Raises:
-        BadPlan: with every fault, in the order of steps.
+        BadPlan: the plan has faults; carries every fault, in the order of the steps.
     """
     plan, faults = None, list[str]()
     try:
         plan = parse(text, kinds=kinds, settings=settings)
     except BadPlan as bad:
         faults += bad.faults
-    with suppress(tomllib.TOMLDecodeError):  # `parse` has said so
-        faults += _said_in_vain(tomllib.loads(text))
+    with suppress(tomllib.TOMLDecodeError):  # already a fault found by `parse`
+        faults += _strict_faults(tomllib.loads(text))
     if plan is None or faults:
         raise BadPlan(tuple(sorted(faults, key=_step_number)))
     return plan
 
 
-def _said_in_vain(document: Mapping[str, Any]) -> Iterator[str]:
+def _strict_faults(document: Mapping[str, Any]) -> Iterator[str]:
+    # Faults found by `parse` do not end the check, so no type in the document is taken for granted here.
     for name in document:
         if name not in _TOP:
             yield f"{name}: no such table{nearest(name, _TOP)}; a plan is a list of [[step]]"
@@ -57,8 +59,9 @@ def _said_in_vain(document: Mapping[str, Any]) -> Iterator[str]:
             continue
         kind = KINDS.get(str(row.get("kind")))
         if kind is not None:
-            found = [*_kind_faults(row, kind), *_origin_faults(row), *_output_faults(row, outputs), *_almost(row)]
+            found = [*_kind_faults(row, kind), *_origin_faults(row), *_output_faults(row, outputs), *_typos(row)]
             yield from (f"{label(number, row)}: {fault}" for fault in found)
+            # After the checks of this row, so that a step cannot refer to its own outputs.
             outputs[str(row.get("name"))] = kind
 
 
@@ -74,7 +77,10 @@ def _kind_faults(row: Mapping[str, Any], kind: KindKeys) -> Iterator[str]:
 
 
 def _origin_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    """A URL that an event gives would be called without the rules of egress, were it taken for the operator's."""
+    """Yields a fault if a URL with a part from the tenant's configuration is declared as the operator's.
+
+    Such a URL would be called without the egress rules, so an event could choose a host inside the operator's network.
+    """
     named = {path.partition(".")[0] for path, _ in references(row.get("url", ""))}
     if row.get("url_from") == "operator" and "configuration" in named:
         yield 'url_from: must be "event", since the url names the configuration, which an event gives'
@@ -91,7 +97,8 @@ def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, KindKeys]) -> I
                     yield f"{key}: {{{path}}}: no such output{nearest(names[1], known)}; {names[0]} has {has}"
 
 
-def _almost(row: Mapping[str, Any]) -> Iterator[str]:
+def _typos(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a fault for every text in braces that is nearly a reference and would be sent literally."""
     for key, value in row.items():
         for text in _texts(value):
             for found in _NEARLY.finditer(text):

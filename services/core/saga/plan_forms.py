@@ -1,6 +1,6 @@
-"""What a key of a plan may hold: its form, and a sentence for everything that does not have it.
+"""Forms of the values in a plan, and one sentence for each value with another form.
 
-Rule: a fault names the key, what it must be and what it is, never a value: a plan may hold a secret.
+Rule: a fault names the key, the wanted form and the type found, and never the value, because a plan may hold a secret.
 """
 
 import re
@@ -19,7 +19,7 @@ _UNITS_S: Final = (604_800, 86_400, 3_600, 60, 1)
 
 
 class Form(StrEnum):
-    """What a value must be, in the words of docs/plan.md."""
+    """Form of a value; the texts appear in docs/plan.md."""
 
     NAME = "name"
     TEXT = "text"
@@ -32,23 +32,23 @@ class Form(StrEnum):
 
 
 _MAY_REFER: Final = frozenset({Form.TEXT, Form.URL, Form.TEXTS})
-"""Whose whole value one reference may stand for. A table's may not: an event would name its keys."""
+"""Forms whose whole value may be one reference. A table is none of them: an event would choose the table's keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """One key.
+    """Declaration of one key of a plan.
 
     Attributes:
-        name: As in TOML.
-        form: Of its value.
+        name: Name in TOML.
+        form: Form of the value.
         meaning: One or two sentences for docs/plan.md.
-        default: What a missing key is taken for; None where that is nothing.
-        required: True if the step cannot be carried out without it.
-        choices: The values of a choice.
-        most: The greatest number, or seconds of a duration; of numbers 0 itself is too small.
-        keys: Those of a table; a table without any may have every key.
-        reserved: Keys that a table may not have.
+        default: Value of a missing key; None for a key without a default.
+        required: True if the step cannot be carried out without the key.
+        choices: Allowed values of the form CHOICE.
+        most: Greatest allowed number, or seconds of a duration. A number must be above 0.
+        keys: Keys of the form TABLE; a table declared without keys may have any key.
+        reserved: Keys forbidden in a table.
     """
 
     name: str
@@ -63,15 +63,21 @@ class PlanKey:
 
 
 def duration_s(text: str) -> int | None:
-    """Seconds of an ISO 8601 duration of weeks, days, hours, minutes and seconds; None when it is not one."""
+    """Returns the seconds of an ISO 8601 duration (weeks, days, hours, minutes, seconds), or None for other text."""
     found = _DURATION.fullmatch(text)
+    # The expression alone would accept `P`, `PT` and `P1DT`, which name no amount.
     if found is None or text.endswith(("P", "T")):
         return None
     return sum(int(digits or 0) * unit_s for digits, unit_s in zip(found.groups(), _UNITS_S, strict=True))
 
 
 def faults_of(keys: Collection[PlanKey], given: Mapping[str, Any]) -> Iterator[str]:
-    """Returns what is wrong with the values of these keys, a sentence each; unknown keys are left alone."""
+    """Yields one sentence per fault in the values of these keys; unknown keys are ignored.
+
+    Args:
+        keys: The declared keys.
+        given: The table of the plan.
+    """
     for key in keys:
         if key.name in given:
             yield from _faults(key, given[key.name])
@@ -80,7 +86,13 @@ def faults_of(keys: Collection[PlanKey], given: Mapping[str, Any]) -> Iterator[s
 
 
 def unknown(keys: Collection[PlanKey], given: Mapping[str, Any], whose: str) -> Iterator[str]:
-    """Returns a sentence for every key that these tables do not have, nested ones included."""
+    """Yields one sentence per key that is not declared, keys of nested tables included.
+
+    Args:
+        keys: The declared keys.
+        given: The table of the plan.
+        whose: Owner of the keys, as the sentence names it.
+    """
     names = [key.name for key in keys]
     for name in given:
         if name not in names:
@@ -92,14 +104,14 @@ def unknown(keys: Collection[PlanKey], given: Mapping[str, Any], whose: str) -> 
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """Returns the nearest of some names as the end of a sentence; empty where none is near."""
+    """Returns " (did you mean NAME?)" for the nearest of the names; empty if no name is near."""
     found = get_close_matches(name.lower(), names, 1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _faults(key: PlanKey, value: Any) -> Iterator[str]:
     if key.form in _MAY_REFER and isinstance(value, str) and REFERENCE.fullmatch(value):
-        return  # what it will be is not known yet
+        return  # the value is known only when a tenant is provisioned
     if not _CHECKS[key.form](key, value):
         yield f"{key.name}: must be {_wanted(key)}, and is {_shown(value)}"
     elif isinstance(value, Mapping):
@@ -109,6 +121,7 @@ def _faults(key: PlanKey, value: Any) -> Iterator[str]:
 
 
 def _is_number(key: PlanKey, value: Any) -> bool:
+    # A bool is an int in Python, and TOML has `inf` and `nan`.
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and 0 < value <= key.most
 
 
@@ -118,7 +131,7 @@ def _is_duration(key: PlanKey, value: Any) -> bool:
 
 
 def _is_url(_: PlanKey, value: Any) -> bool:
-    # With a reference in it, what it will be is judged when it is called.
+    # A URL with a reference is judged at the call, when the reference has a value.
     return isinstance(value, str) and (bool(REFERENCE.search(value)) or value.startswith(("https://", "http://")))
 
 
@@ -129,14 +142,14 @@ _CHECKS: Final[Mapping[Form, Callable[[PlanKey, Any], bool]]] = {
     Form.CHOICE: lambda key, value: isinstance(value, str) and value in key.choices,
     Form.NUMBER: _is_number,
     Form.DURATION: _is_duration,
-    Form.TEXTS: lambda _, value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    Form.TEXTS: lambda _, value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     Form.TABLE: lambda _, value: isinstance(value, Mapping),
 }
 
 
 def _wanted(key: PlanKey) -> str:
-    """Returns what the value must be, for a sentence."""
-    said = {
+    """Returns the wanted form of a value, for a sentence."""
+    wanted = {
         Form.NAME: "lower-case letters, digits and _, a letter first, 40 at most",
         Form.CHOICE: " or ".join(f'"{choice}"' for choice in key.choices),
         Form.NUMBER: f"a number above 0, at most {key.most}",
@@ -145,11 +158,11 @@ def _wanted(key: PlanKey) -> str:
         Form.TEXTS: "a list of text",
         Form.TABLE: "a table",
     }
-    return said.get(key.form, str(key.form))
+    return wanted.get(key.form, str(key.form))
 
 
 def _shown(value: Any) -> str:
-    """Returns the TOML name of a value's type."""
+    """Returns the TOML name of a value's type, never the value."""
     names = {
         bool: "a boolean",
         int: "a number",

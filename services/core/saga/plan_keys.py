@@ -1,7 +1,9 @@
-"""The keys of a plan, as tables: of every step, and of each kind, with type, default and meaning.
+"""The keys of a plan as tables: the keys of every step and of each kind, with form, default and meaning.
 
-Rule: a key is declared here once. What is refused in a plan, what a missing key is taken for and docs/plan.md (made by
-`make plan-page`) all follow from these tables; a key that stands in none of them is no key.
+Rule: a key is declared here once. The checks of a plan, the defaults and docs/plan.md (written by `make plan-page`)
+follow from these tables, and a plan with an undeclared key is refused.
+
+The texts `meaning` are printed in docs/plan.md: run `make plan-page` after a change, or `make check` fails.
 """
 
 from collections.abc import Mapping
@@ -11,17 +13,17 @@ from typing import Any, Final
 from services.core.saga.plan_forms import Form, PlanKey
 
 GRACE_MAX_S: Final = 3_660 * 86_400
-"""Ten years: what outlives that is no grace period, and a date far enough away is none of the database's."""
+"""Ten years in seconds. A due time further away may be outside the range of the database's timestamps."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindKeys:
-    """What a step of a kind may say beside the keys of every step.
+    """Declaration of one kind.
 
     Attributes:
-        meaning: What the kind does.
-        keys: Its own.
-        outputs: What later steps may name as `{steps.NAME.OUTPUT}`.
+        meaning: One sentence for docs/plan.md.
+        keys: Keys of the kind, beside the keys of every step.
+        outputs: Names of the outputs; later steps refer to them by `{steps.NAME.OUTPUT}`.
     """
 
     meaning: str
@@ -56,10 +58,10 @@ STEP: Final = (
         most=GRACE_MAX_S,
     ),
 )
-"""Of every step."""
+"""Keys of every step."""
 
 FORMER: Final[Mapping[str, str]] = {"retries": "give_up_after says now how long an outage may last"}
-"""Keys of an earlier release, with what to say instead; in a plan that was kept they say nothing."""
+"""Keys of a former release, with the advice for a given plan that has one. In a stored plan such a key is ignored."""
 
 _URL: Final = PlanKey("url", Form.URL, "Base URL of the system.", required=True)
 _URL_FROM: Final = PlanKey(
@@ -128,9 +130,13 @@ KINDS: Final[Mapping[str, KindKeys]] = {
         ("id", "url"),
     ),
 }
-"""By the kind's name in the plan."""
+"""Name of a kind in the plan to the declaration of the kind."""
 
 
 def default_of(name: str) -> Any:
-    """Returns what a missing key of a step is taken for."""
+    """Returns the default of a key of every step.
+
+    Raises:
+        StopIteration: no such key is declared; a mistake of the caller, never of a plan.
+    """
     return next(key.default for key in STEP if key.name == name)

@@ -1,8 +1,20 @@
-"""A registry that is older than what was said from it: what is still known of a key, and the journal it goes on with.
+"""Recovery of a registry restored from a backup: the journals to continue with.
 
-Rule: what happened since is unknown, so every step of a life is in doubt, and only a desired version that says so
-removes anything. A life that was once whole is never compensated. Numbers that may have been used since (`seq`,
-intents, audit lines) go on at the time in seconds, which none of them has reached by counting.
+Problem: a restored registry is older than the outcomes already published from it. The calls made since the backup are
+in no journal. If the saga simply went on, the provisioner would give out idempotency keys and outcome numbers a second
+time, and the schema and the tokens of a life begun since the backup would be left without an owner.
+
+Approach: Kafka still has the published outcomes, the view of the tenants and the desired versions. `with_record` folds
+these records into a `KnownOfKey`, and `recovered` rewrites a journal with the knowledge.
+
+Invariants:
+- Every step of every life is put in doubt (`doubted`): a look-up by name comes before any create, update or delete.
+- Only a desired version that says "uninstalled" removes anything. A life that was ever complete gets a `good` version
+  and continues in the phase ACTIVE: an active life is never compensated.
+- Numbers possibly used since the backup (`seq`, intents `n`, audit lines) continue at the time in seconds since 1970.
+  Counting from 0 never reaches such a number, and no number is given out twice.
+
+Background: docs/decisions/0021.
 """
 
 from collections.abc import Iterable
@@ -19,24 +31,28 @@ from services.core.saga.plan import Plan
 from services.core.saga.references import used_configuration
 
 CONFIGURATIONS: Final = 2
-"""How many of a key are remembered: the view's, and the newest that was wished and is not empty."""
+"""Configurations kept per key: the configuration of the view, and the newest desired one that is not empty."""
 
 _ENDS: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
+"""Outcomes that end a generation."""
 _ENDED: Final = frozenset({Stage.DEPROVISIONED, Stage.PROVISIONING_ROLLED_BACK})
+"""Stages of a key without a current life."""
 _BEFORE_A_LIFE: Final = frozenset({"tenant_conflict", "tenant_unknown"})
+"""Reasons of a held version that has not begun a life."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownOfKey:
-    """What was said of a key.
+    """Knowledge about one key from the records in Kafka.
 
     Attributes:
-        seq: Of the newest outcome that Kafka has; 0 where it has none.
-        generation: The newest known; 0 before the first.
-        ended: That generation is over.
-        whole: Everything of that generation was there once.
-        tenant_id: That its newest life is bound to, or as its newest `installed` named it.
-        configurations: The view's, and the newest wished one; not those of who is uninstalled, which are empty.
+        seq: Number of the newest outcome in Kafka; 0 if Kafka has no outcome.
+        generation: Newest known generation; 0 before the first.
+        ended: True if the newest known generation is over.
+        whole: True if the newest known generation was ever complete.
+        tenant_id: tenantId of the newest life; without a known binding the tenantId of the newest `installed`.
+        configurations: Configuration of the view, then the newest desired one. An uninstalled key has an empty
+            configuration, and an empty one is never kept.
     """
 
     seq: int = 0
@@ -47,88 +63,107 @@ class KnownOfKey:
     configurations: tuple[Json, ...] = ()
 
 
-def with_record(told: KnownOfKey, said: Outcome | Tenant | Desired) -> KnownOfKey:
-    """What is known of a key after one more record of it, in any order of topics; outcomes in the order of `seq`."""
-    match said:
-        case Outcome():
-            return _after_outcome(told, said)
-        case Tenant():
-            known = replace(_after_view(told, said), tenant_id=_bound(told, said))
-            return _with_configuration(known, said.configuration, newest=False)
-        case Desired():
-            return _with_configuration(told, said.configuration, newest=True)
-
-
-def _after_outcome(told: KnownOfKey, said: Outcome) -> KnownOfKey:
-    if said.seq < told.seq or said.generation < told.generation:
-        return replace(told, seq=max(told.seq, said.seq))
-    whole = (said.direction, said.state) == (Direction.UP, State.DONE)
-    held = said.state is State.HELD and said.reason in _BEFORE_A_LIFE
-    return replace(
-        told,
-        seq=said.seq,
-        generation=said.generation,
-        tenant_id=said.tenant_id or told.tenant_id,
-        ended=held or (said.direction, said.state) in _ENDS,
-        whole=whole or (told.whole and said.generation == told.generation),
-    )
-
-
-def _after_view(told: KnownOfKey, said: Tenant) -> KnownOfKey:
-    if said.generation < told.generation:
-        return told
-    same = said.generation == told.generation
-    return replace(
-        told,
-        generation=said.generation,
-        ended=told.ended if same and told.seq else said.stage in _ENDED,
-        whole=said.stage is Stage.ACTIVE or (same and told.whole),
-    )
-
-
-def _bound(told: KnownOfKey, said: Tenant) -> TenantId | None:
-    """The view follows the outcomes: one of a former generation knows nothing of the newest life's binding."""
-    if said.generation < told.generation:
-        return told.tenant_id or said.tenant_id
-    return said.tenant_id or told.tenant_id
-
-
-def _with_configuration(told: KnownOfKey, configuration: Json | None, *, newest: bool) -> KnownOfKey:
-    if not configuration:
-        return told
-    others = tuple(one for one in told.configurations if one != configuration)
-    known = (*others, configuration) if newest else (configuration, *others)
-    return replace(told, configurations=known[-CONFIGURATIONS:])
-
-
-def is_older(seq: int, generation: int, told: KnownOfKey) -> bool:
-    """Whether a row that counts so many outcomes and lives was written before what was told."""
-    return seq < told.seq or generation < told.generation
-
-
-def recovered(journal: Journal, desired: Desired, told: KnownOfKey, plans: Plans, now_us: int) -> Journal:
-    """The journal that a row goes on with; where it is older, the newest desired version is taken up at once.
+def with_record(known: KnownOfKey, record: Outcome | Tenant | Desired) -> KnownOfKey:
+    """Returns the knowledge about a key with one more record.
 
     Args:
-        journal: As the row has it.
-        desired: The newest known.
-        told: Of the key; not newer than the journal where the row is merely in the middle of something.
-        plans: Of its lives, and the one for lives that began since.
+        known: The knowledge before the record.
+        record: A record of the key. The topics may be read in any order; outcomes come in the order of `seq`.
+    """
+    match record:
+        case Outcome():
+            return _after_outcome(known, record)
+        case Tenant():
+            after = replace(_after_view(known, record), tenant_id=_bound(known, record))
+            return _with_configuration(after, record.configuration, newest=False)
+        case Desired():
+            return _with_configuration(known, record.configuration, newest=True)
+
+
+def _after_outcome(known: KnownOfKey, outcome: Outcome) -> KnownOfKey:
+    # Delivery is at least once, so an older outcome may come again.
+    if outcome.seq < known.seq or outcome.generation < known.generation:
+        return replace(known, seq=max(known.seq, outcome.seq))
+    whole = (outcome.direction, outcome.state) == (Direction.UP, State.DONE)
+    held = outcome.state is State.HELD and outcome.reason in _BEFORE_A_LIFE
+    return replace(
+        known,
+        seq=outcome.seq,
+        generation=outcome.generation,
+        tenant_id=outcome.tenant_id or known.tenant_id,
+        ended=held or (outcome.direction, outcome.state) in _ENDS,
+        whole=whole or (known.whole and outcome.generation == known.generation),
+    )
+
+
+def _after_view(known: KnownOfKey, view: Tenant) -> KnownOfKey:
+    if view.generation < known.generation:
+        return known
+    same = view.generation == known.generation
+    return replace(
+        known,
+        generation=view.generation,
+        # The view follows the outcomes with a delay, so an outcome of the same generation is the better source.
+        ended=known.ended if same and known.seq else view.stage in _ENDED,
+        whole=view.stage is Stage.ACTIVE or (same and known.whole),
+    )
+
+
+def _bound(known: KnownOfKey, view: Tenant) -> TenantId | None:
+    """Returns the tenantId of the newest life; a view of a former generation has no say, only a fallback."""
+    if view.generation < known.generation:
+        return known.tenant_id or view.tenant_id
+    return view.tenant_id or known.tenant_id
+
+
+def _with_configuration(known: KnownOfKey, configuration: Json | None, *, newest: bool) -> KnownOfKey:
+    if not configuration:
+        return known
+    others = tuple(other for other in known.configurations if other != configuration)
+    # The newest desired configuration stands last, and the cut below drops the first.
+    kept = (*others, configuration) if newest else (configuration, *others)
+    return replace(known, configurations=kept[-CONFIGURATIONS:])
+
+
+def is_older(seq: int, generation: int, known: KnownOfKey) -> bool:
+    """True if a registry row was written before the newest published records of the key.
+
+    Args:
+        seq: Outcomes counted by the row.
+        generation: Newest generation of the row.
+        known: The knowledge about the key from Kafka.
+    """
+    return seq < known.seq or generation < known.generation
+
+
+def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plans, now_us: int) -> Journal:
+    """Returns the journal to continue with after a recovery.
+
+    If the row is older than the published records, the journal has no target, so the next turn takes the newest desired
+    version up.
+
+    Args:
+        journal: The journal of the row, as restored.
+        desired: The newest known desired version.
+        known: The knowledge about the key from Kafka. If the journal is not older, the row is only in the middle
+            of a phase: the phase is kept, and the steps are put in doubt.
+        plans: The plans of the lives in the journal, and the current plan for lives begun since the backup.
         now_us: Microseconds UTC.
     """
-    doubt = _Doubt(plans, desired, told, now_us // 1_000_000)
-    if not is_older(journal.seq, journal.generation, told):
+    doubt = _Doubt(plans, desired, known, now_us // 1_000_000)
+    if not is_older(journal.seq, journal.generation, known):
         return doubt.renumbered(journal.model_copy(update={"life": journal.life and doubt.of(journal.life)}))
-    lives = [doubt.of(life) for life in _lives(journal, desired, told, plans)]
-    on = lives.pop() if lives and not told.ended else None
-    if on is not None and on.good is None and told.whole:
-        # What it was like then is not known; that it must not be compensated is.
-        on = on.model_copy(update={"good": doubt.like(doubt.newest)})
+    lives = [doubt.of(life) for life in _lives(journal, desired, known, plans)]
+    current = lives.pop() if lives and not known.ended else None
+    if current is not None and current.good is None and known.whole:
+        # The settings of the complete life are unknown. Any `good` version keeps the life from being compensated, and
+        # the newest configuration is the best guess.
+        current = current.model_copy(update={"good": doubt.like(doubt.newest)})
     after = journal.model_copy(
         update={
-            "phase": Phase.EMPTY if on is None else Phase.ACTIVE if on.good else Phase.CREATING,
-            "generation": max(journal.generation, told.generation),
-            "life": on,
+            "phase": Phase.EMPTY if current is None else Phase.ACTIVE if current.good else Phase.CREATING,
+            "generation": max(journal.generation, known.generation),
+            "life": current,
             "target": None,
             "turned_at": now_us,
             "failure": None,
@@ -136,71 +171,83 @@ def recovered(journal: Journal, desired: Desired, told: KnownOfKey, plans: Plans
             "held": None,
             "told": None,
             "sweeps": (*journal.sweeps, *(doubt.sweep_of(life, now_us) for life in lives)),
-            "seq": max(journal.seq, told.seq),
+            "seq": max(journal.seq, known.seq),
         }
     )
     return doubt.renumbered(after)
 
 
 def nobodys(journal: Journal, key: str) -> Journal:
-    """The journal under a tenantId that is nobody's, where another organisation has the one that was named."""
-    life = journal.life and journal.life.model_copy(update={"tenant_id": _nobodys(key)})
+    """Returns the journal bound to the placeholder tenantId `unknown.{integrationId}`.
+
+    Used if another organisation holds the binding of the tenantId by now.
+    """
+    life = journal.life and journal.life.model_copy(update={"tenant_id": _placeholder(key)})
     return journal.model_copy(update={"life": life})
 
 
-def _nobodys(key: str) -> TenantId:
+def _placeholder(key: str) -> TenantId:
     return f"unknown.{key.partition(':')[2]}"
 
 
-def _lives(journal: Journal, desired: Desired, told: KnownOfKey, plans: Plans) -> list[Life]:
-    """The life that was on, and the newest where that is another one, which began since."""
+def _lives(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plans) -> list[Life]:
+    """Returns the life of the journal and, last, a newer life begun since the backup."""
     before = [journal.life] if journal.life else []
-    if told.generation <= journal.generation:
+    if known.generation <= journal.generation:
         return before
     former = journal.life.tenant_id if journal.life else None
-    tenant_id = told.tenant_id or desired.tenant_id or former or _nobodys(desired.key)
-    return [*before, Life(generation=told.generation, plan=plans.current.digest, tenant_id=tenant_id)]
+    tenant_id = known.tenant_id or desired.tenant_id or former or _placeholder(desired.key)
+    return [*before, Life(generation=known.generation, plan=plans.current.digest, tenant_id=tenant_id)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """Puts the lives of one key in doubt."""
+    """Puts the lives of one key in doubt.
+
+    Attributes:
+        plans: The plans of the lives.
+        desired: The newest known desired version.
+        known: The knowledge about the key from Kafka.
+        floor: The time in seconds since 1970; every number continues at least here.
+    """
 
     plans: Plans
     desired: Desired
-    told: KnownOfKey
+    known: KnownOfKey
     floor: int
 
     @property
     def newest(self) -> Json:
-        """The configuration that is the likeliest to be in force."""
-        return self.desired.configuration or (self.told.configurations[-1] if self.told.configurations else {})
+        """Returns the configuration most likely in force."""
+        return self.desired.configuration or (self.known.configurations[-1] if self.known.configurations else {})
 
     def like(self, configuration: Json) -> Desired:
-        """A version that wished this, older than any."""
+        """Returns an installed desired version 0 with a configuration: older than every published version."""
         return self.desired.model_copy(update={"version": 0, "installed": True, "configuration": configuration})
 
     def of(self, life: Life) -> Life:
-        """The life with every step that it may have begun in doubt, wherever it may be by now."""
+        """Returns the life with every step in doubt, at every place where the step's resource may exist."""
         plan = self.plans.known(life)
         logs = {name: self._log(log) for name, log in life.steps.items()}
+        # Steps without a log are added: the call may have been made after the backup.
         for step in plan.steps if plan else ():
             used = used_configuration(step.settings, self.newest)
             first = StepLog(inputs={"configuration": used, "enabled": True})
             log = logs.get(step.name) or self._log(first)
-            seen = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
-            logs[step.name] = log.model_copy(update={"places": _together(log, seen)})
+            # The url may have changed since the backup, so the url of every known configuration is a possible place.
+            urls = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
+            logs[step.name] = log.model_copy(update={"places": _all_places(log, urls)})
         order = [step.name for step in plan.steps] if plan else []
         names = dict.fromkeys((*order, *logs))
         return life.model_copy(update={"steps": {name: logs[name] for name in names}, "reissue": ()})
 
     def sweep_of(self, life: Life, now_us: int) -> Sweep:
-        """What is to be looked up again of a life that is over."""
+        """Returns the sweep of an ended life; due at once if the plan of the life is not known."""
         plan: Plan | None = self.plans.known(life)
         return sweep_of(life, plan, now_us) if plan else Sweep(due_at=now_us, life=life)
 
     def renumbered(self, journal: Journal) -> Journal:
-        """The journal with numbers that were never used."""
+        """Returns the journal with numbers above all numbers possibly used since the backup."""
         sweeps = tuple(
             sweep.model_copy(update={"life": sweep.life.model_copy(update={"steps": self._above(sweep.life)})})
             for sweep in journal.sweeps
@@ -209,12 +256,15 @@ class _Doubt:
         return journal.model_copy(update={"sweeps": sweeps, **above})
 
     def _configurations(self) -> Iterable[Json]:
-        return [one for one in (*self.told.configurations, self.desired.configuration) if one]
+        candidates = (*self.known.configurations, self.desired.configuration)
+        return [configuration for configuration in candidates if configuration]
 
     def _above(self, life: Life) -> dict[str, StepLog]:
         return {name: log.model_copy(update={"n": max(log.n, self.floor)}) for name, log in life.steps.items()}
 
     def _log(self, log: StepLog) -> StepLog:
+        # A new log on purpose: verdict, waits and an open intent of the restored log describe the time of the backup.
+        # Inputs, outputs and places are kept, because a delete may need them.
         return StepLog(
             n=max(log.n, self.floor),
             inputs=log.inputs,
@@ -227,5 +277,5 @@ class _Doubt:
         )
 
 
-def _together(log: StepLog, places: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*places_of(log), *(place for place in places if place is not None))))
+def _all_places(log: StepLog, urls: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*places_of(log), *(url for url in urls if url is not None))))

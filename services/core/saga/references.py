@@ -1,7 +1,8 @@
 """References in a plan: `{tenant.…}`, `{configuration.…}`, `{steps.NAME.OUTPUT}`, `{settings.…}`, and their values.
 
-Rule: replacing is total: what is needed and missing is returned by name, never raised and never guessed. It is done
-once: what replaces a reference is never read for references itself, whoever wrote it.
+Rule: substitution never raises and never guesses; a needed name without a value is returned by name. Substitution runs
+once: a substituted value is never searched for references again. Otherwise a tenant could write `{settings.…}` into the
+tenant's own configuration and read the operator's secrets.
 """
 
 import re
@@ -10,20 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 REFERENCE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\?)?\}")
-"""A dotted path; a question mark says that it may be missing."""
+"""A dotted path in braces; a question mark marks an optional reference."""
 
 _NOTHING: Final = object()
+"""Marks a reference without a value. JSON null counts as no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What references are replaced with.
+    """Values of the references.
 
     Attributes:
-        tenant: By the names of `TENANT_NAMES`.
-        configuration: The tenant's.
-        outputs: Name of a step to its outputs.
-        settings: The operator's, by name; some are secret.
+        tenant: Values of `{tenant.…}`, by the names of `plan.TENANT_NAMES`.
+        configuration: The tenant's configuration.
+        outputs: Name of a step to the outputs of the step.
+        settings: The operator's settings, by name; some are secret.
     """
 
     tenant: Mapping[str, Any]
@@ -33,17 +35,21 @@ class Facts:
 
 
 def used_configuration(settings: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that the step's settings name."""
-    names = {path.split(".")[1] if "." in path else "*" for path, _ in references(settings) if _of_tenant(path)}
+    """Returns the part of a configuration that is named by a step's settings.
+
+    Only this part is an input of the step, so a change of any other name calls no system.
+    """
+    # `{configuration}` without a name stands for the configuration as a whole.
+    names = {path.split(".")[1] if "." in path else "*" for path, _ in references(settings) if _is_configuration(path)}
     return {name: value for name, value in configuration.items() if "*" in names or name in names}
 
 
-def _of_tenant(path: str) -> bool:
+def _is_configuration(path: str) -> bool:
     return path.partition(".")[0] == "configuration"
 
 
 def references(value: Any) -> Iterator[tuple[str, bool]]:
-    """Every reference in a setting, however deep, and whether it may be missing."""
+    """Yields every reference in a setting, at any depth: the path, and True if the reference is optional."""
     if isinstance(value, str):
         for found in REFERENCE.finditer(value):
             yield found[1], found[2] is not None
@@ -56,13 +62,13 @@ def references(value: Any) -> Iterator[tuple[str, bool]]:
 
 
 def substitute(settings: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Replace the references of a step's settings.
+    """Replaces the references in a step's settings.
 
-    A setting that is one reference and nothing else takes the value as it is, objects included; in longer text the
-    value is written out. `{name?}` may be missing: alone it drops the setting, in text it is empty.
+    A setting of exactly one reference takes the value unchanged, objects included; in longer text the value is written
+    as text. An optional reference `{name?}` without a value drops the setting, or is empty in longer text.
 
     Returns:
-        The settings, and the names that are needed and missing (then the settings are of no use).
+        The settings, and the needed names without a value. If any name is missing, the settings must not be used.
     """
     missing: list[str] = []
     replaced = _replace(settings, facts, missing)
@@ -88,7 +94,7 @@ def _replace_text(text: str, facts: Facts, missing: list[str]) -> Any:
     def written(found: re.Match[str]) -> str:
         value = _look_up(found[1], found[2] is not None, facts, missing)
         if isinstance(value, bool):
-            return "true" if value else "false"
+            return "true" if value else "false"  # as JSON and TOML write it; `str` would give Python's `True`
         return "" if value is _NOTHING else str(value)
 
     return REFERENCE.sub(written, text)

@@ -1,9 +1,21 @@
-"""The mark after a call: what an answer of an outside system does to the journal of its step.
+"""Second half of the saga journal: an answer of an outside system is written into the log of the step.
 
-Rule: an answer changes what is known and nothing else. `Done` and `Absent` settle the step. `Retryable` leaves it as it
-was, and `Unknown` leaves the intent open, to be read back by name; both use up the step's `give_up_after`, unless the
-system answered with success. `Refused` ends the step's turn on the way up. `RefusedUs` and `Contradicted` wait for a
-person and use up nothing.
+Rule: an answer changes the knowledge about one step and decides nothing; `services.core.saga.next_move` decides from
+the new log. The effect of each answer class to a call:
+
+    Done, Absent    settle the step
+    Retryable       closes the intent; an outage unless `well`
+    Unknown         keeps the intent open: read back by name, then repeated; an outage unless `succeeded`
+    Refused         closes the intent; on the way up the step's phase ends
+    RefusedUs       closes the intent and waits for the operator; no outage
+    Contradicted    closes the intent and waits for a person; no outage
+
+Only outages count towards the step's `give_up_after`.
+
+Invariant: a repeated intent (`lost`) stays open after `Retryable`, `RefusedUs` and `Contradicted`, because the first
+call may have had its effect although the second did not.
+
+Most functions return a dictionary of changed fields, to be merged into the log: a later `|` overrides an earlier one.
 """
 
 from typing import Any, Final
@@ -15,152 +27,181 @@ from services.core.saga.moves import Called, Observe, Run, Undo
 from services.core.saga.next_move import HELD_US
 from services.core.saga.pace import Pace
 
-_BY_HAND: Final = frozenset({StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED})
-"""Answers after which an ended life is looked up again at the slow pace: nobody is left to be told of them."""
+_NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED})
+"""Verdicts after which the sweep of an ended life tries again at the slow pace, because no tenant is left to show the
+trouble on."""
 
 
 def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pace) -> Journal:
-    """Write an answer down.
+    """Returns the journal with the answer of a call.
 
     Args:
-        journal: With the move's intent in it.
-        move: The call that was made.
-        answer: Its outputs hold no open secret: what is declared secret was sealed before.
+        journal: The journal with the move's intent.
+        move: The call with this answer.
+        answer: The answer; outputs declared secret must be sealed by now, since the journal is stored.
         now_us: Microseconds UTC.
-        pace: Of waits.
+        pace: Lengths of the waits.
     """
     log = log_of(journal, move)
     if isinstance(move, Observe):
-        change = _found_again(log, answer) if log.doubted and not log.open else _seen(log, answer)
+        is_recovering = log.doubted and not log.open
+        change = _after_recovery_look_up(log, answer) if is_recovering else _after_look_up(log, answer)
     elif isinstance(move, Undo):
-        change = _undone(log, answer)
+        change = _after_delete(log, answer)
     else:
-        change = _done(log, answer)
+        change = _after_change(log, answer)
     if isinstance(move, Run):
-        change |= _placed(log, answer)
+        change |= _places_after_change(log, answer)
     after = log.model_copy(update={"at": now_us} | change)
+    # The seed is stable over restarts and differs between tenants and steps, so their waits do not run in step.
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
-    after = _paced(after, answer, now_us, pace, seed)
+    after = _with_wait(after, answer, now_us, pace, seed)
     if not isinstance(move, Observe):
+        # Numbers the audit line of this answer; a look-up changes nothing outside and has no audit line.
         journal = journal.model_copy(update={"lines": journal.lines + 1})
-    journal = _standing(_without_reissue(journal, move, after), move, after, answer, now_us)
-    return with_log(journal, move, _kept_trying(journal, move, after, now_us))
+    journal = _with_standstill(_without_reissue(journal, move, after), move, after, answer, now_us)
+    return with_log(journal, move, _kept_in_sweep(journal, move, after, now_us))
 
 
-def _done(log: StepLog, answer: Answer) -> dict[str, Any]:
-    """After a create or an update."""
+def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Returns the changed fields after a create or an update."""
     match answer:
         case Done(outputs):
             settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
-            # What an older create made may be what was found: it is given the newest settings.
+            # The answer may show the resource of an older create with other inputs. Without `applied` the next move is
+            # an update with the newest settings.
             return settled | {"applied": None} if log.older else settled
         case Absent():
-            # It was to be changed and is not there: the next move makes it.
-            return _answered(log, StepVerdict.RETRYABLE, "absent") | {"open": False, "there": Presence.ABSENT}
+            # An update found no resource: the next move creates one.
+            return _failed(log, StepVerdict.RETRYABLE, "absent") | {"open": False, "there": Presence.ABSENT}
         case Refused(reason, _, partly):
             there = Presence.MAYBE if partly and log.there is Presence.ASKED else log.there
             return {"open": False, "verdict": StepVerdict.REFUSED, "reason": reason, "there": there}
         case Unknown(succeeded=True) if log.lost and log.verdict is StepVerdict.CONTRADICTED:
-            # Asked again, and answered with success again: what it shows is still not known to be otherwise.
-            return _answered(log, log.verdict, log.reason) | {"read_back": False}
+            # The repeat was again a success that shows nothing. The contradiction stands until a look-up disproves it.
+            return _failed(log, log.verdict, log.reason) | {"read_back": False}
         case Unknown(succeeded=True):
-            return _led_nowhere(log, answer) | {"succeeded": True}
+            return _unsettled(log, answer) | {"succeeded": True}
         case _:
-            return _led_nowhere(log, answer)
+            return _unsettled(log, answer)
 
 
-def _placed(log: StepLog, answer: Answer) -> dict[str, Any]:
-    """Where it may be after a create or an update."""
+def _places_after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Returns the changed fields for the urls at which the resource may exist after a create or an update."""
     if isinstance(answer, Done):
+        # A kind answers `Done` only after it has removed the resource from every former url.
         return {"places": ()}
-    may_be_there = log.lost or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
-    return {} if may_be_there else {"place": None}
+    may_exist = log.lost or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
+    return {} if may_exist else {"place": None}
 
 
-def _undone(log: StepLog, answer: Answer) -> dict[str, Any]:
-    """After a delete."""
+def _after_delete(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Returns the changed fields after a delete."""
     match answer:
         case Done() | Absent():
             return _settled(log, Presence.ABSENT, {})
         case Refused(reason):
             if log.there is Presence.ASKED:
-                # Whoever refuses to make a thing may refuse to remove it in the same words; it never was there.
+                # Every answer to the creates said that nothing was made. A system that refuses a create may refuse the
+                # delete for the same reason (a wrong endpoint, say), and must not hold up the compensation for that.
                 return _settled(log, Presence.ABSENT, {})
-            return _answered(log, StepVerdict.REFUSED, reason) | {"open": False}
+            return _failed(log, StepVerdict.REFUSED, reason) | {"open": False}
         case Contradicted(anothers=True) if log.there is Presence.ASKED:
-            # The name is taken by somebody else's resource, and every answer so far said that ours was never made.
+            # The name belongs to a foreign resource, and every answer so far said that ours was never made.
             return _settled(log, Presence.ABSENT, {})
         case _:
-            return _led_nowhere(log, answer)
+            return _unsettled(log, answer)
 
 
-def _led_nowhere(log: StepLog, answer: Answer) -> dict[str, Any]:
-    """After a create, an update or a delete that settles nothing: the same intent is repeated where it may be lost."""
+def _unsettled(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Returns the changed fields after a create, update or delete whose answer settles nothing.
+
+    Raises:
+        AssertionError: the answer settles the step; the caller must handle such an answer.
+    """
+    # `log.lost` keeps the intent of a repeat open: this answer speaks of the second call and not of the first.
     match answer:
         case Unknown(reason):
-            return _answered(log, StepVerdict.UNKNOWN, reason) | {"read_back": False}
+            return _failed(log, StepVerdict.UNKNOWN, reason) | {"read_back": False}
         case RefusedUs(reason):
-            return _answered(log, StepVerdict.BLOCKED, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.BLOCKED, reason) | {"open": log.lost, "read_back": log.lost}
         case Contradicted(reason):
-            return _answered(log, StepVerdict.CONTRADICTED, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.CONTRADICTED, reason) | {"open": log.lost, "read_back": log.lost}
         case Retryable(reason):
-            return _answered(log, StepVerdict.RETRYABLE, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.RETRYABLE, reason) | {"open": log.lost, "read_back": log.lost}
     raise AssertionError(f"{type(answer).__name__} settles the step")
 
 
-def _seen(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - one line a case, in order
-    """After a look by name: of a lost call, or of something that may be there."""
+def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR0911 - one line a case, in order
+    """Returns the changed fields after a look-up by name, of a lost call or of a resource in doubt."""
     match answer:
         case Done():
             return _found(log, answer)
         case Absent() if log.open and log.verb == Verb.CREATE:
-            return _answered(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
+            # Not absent for good: the lost create may still be on its way. Its repeat carries the same idempotency key.
+            return _failed(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
         case Absent():
             return _settled(log, Presence.ABSENT, {})
         case Refused() if log.open:
+            # The system refuses to show the resource, so only a repeat of the call can tell.
             there = Presence.MAYBE if log.there is Presence.ASKED else log.there
-            return _answered(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
+            return _failed(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
         case Refused():
+            # A resource in doubt that the system refuses to show counts as never made: a sweep would look for ever.
             return {"there": Presence.ASKED}
         case RefusedUs(reason):
-            return _answered(log, StepVerdict.BLOCKED, reason)
+            return _failed(log, StepVerdict.BLOCKED, reason)
         case Contradicted(reason):
-            return _answered(log, StepVerdict.CONTRADICTED, reason)
+            return _failed(log, StepVerdict.CONTRADICTED, reason)
         case Retryable(reason) | Unknown(reason):
-            return _answered(log, StepVerdict.UNKNOWN if log.open else StepVerdict.RETRYABLE, reason)
+            return _failed(log, StepVerdict.UNKNOWN if log.open else StepVerdict.RETRYABLE, reason)
 
 
 def _found(log: StepLog, answer: Done) -> dict[str, Any]:
-    """After a look that shows our resource."""
+    """Returns the changed fields after a successful look-up."""
     outputs = {**log.outputs, **answer.outputs}
     if not log.open:
         return {"there": Presence.PRESENT, "outputs": outputs}
     settled = _settled(log, Presence.PRESENT, outputs)
     if log.verb == Verb.CREATE:
-        # It may come from an older create, or be changed since: the next move gives it the newest settings.
+        # The resource may come from an older create, or have changed since: without `applied` the next move is an
+        # update with the newest settings.
         return settled | {"applied": None} if log.older or answer.differs else settled
-    contradicts = log.verb == Verb.UPDATE and log.succeeded
-    if contradicts and not answer.differs:
+    was_success = log.verb == Verb.UPDATE and log.succeeded
+    if was_success and not answer.differs:
         return settled
-    verdict = StepVerdict.CONTRADICTED if contradicts else StepVerdict.UNKNOWN
-    reason = f"{answer.differs} is not as it was asked" if contradicts else log.reason
+    # The existence of the resource proves neither a lost update nor a lost delete: the call is repeated. An update that
+    # was answered with success although other values are in force is a contradiction.
+    verdict = StepVerdict.CONTRADICTED if was_success else StepVerdict.UNKNOWN
+    reason = f"{answer.differs} is not as it was asked" if was_success else log.reason
     found: dict[str, Any] = {"read_back": True, "there": Presence.PRESENT, "outputs": outputs}
-    return _answered(log, verdict, reason) | found
+    return _failed(log, verdict, reason) | found
 
 
-def _found_again(log: StepLog, answer: Answer) -> dict[str, Any]:
-    """After a look at what may be there for long, at any of its places: a refusal to show it is none to have it."""
+def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
+    """Returns the changed fields after the look-up of a step put in doubt by a recovery.
+
+    The resource may have existed for long, at any of the step's places. So a refusal to show the resource must not be
+    taken for absence here, as `_after_look_up` takes a refusal after a refused create.
+    """
     match answer:
         case Done(outputs):
-            alone = {"doubted": False, "place": outputs.get("url", log.place), "places": ()}
-            return _seen(log, answer) | alone
+            found_at = {"doubted": False, "place": outputs.get("url", log.place), "places": ()}
+            return _after_look_up(log, answer) | found_at
         case Refused(reason):
-            return _answered(log, StepVerdict.REFUSED, reason)
+            return _failed(log, StepVerdict.REFUSED, reason)
         case _:
-            return _seen(log, answer)
+            return _after_look_up(log, answer)
 
 
 def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a step without any doubt: no open intent, no wait, and known settings and outputs.
+
+    Args:
+        log: The log before the answer.
+        there: PRESENT or ABSENT.
+        outputs: Outputs of the present resource; empty for an absent one.
+    """
     present = there is Presence.PRESENT
     return {
         "open": False,
@@ -172,6 +213,7 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
         "there": there,
         "applied": log.intended if present else None,
         "outputs": outputs,
+        # Later steps may refer to outputs of a deleted resource while they are deleted in turn.
         "former": log.former if present else log.outputs or log.former,
         "succeeded": False,
         "tries": 0,
@@ -180,41 +222,54 @@ def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str
     }
 
 
-def _answered(log: StepLog, verdict: StepVerdict, reason: str) -> dict[str, Any]:
+def _failed(log: StepLog, verdict: StepVerdict, reason: str) -> dict[str, Any]:
+    """Returns the changed fields after one more try without success."""
     return {"verdict": verdict, "reason": reason, "tries": log.tries + 1}
 
 
-def _paced(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str) -> StepLog:
-    """The step with the wait before its next call."""
+def _with_wait(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str) -> StepLog:
+    """Returns the log with the wait before the step's next call."""
+    # `Done` and `Absent` may leave tries behind, when a look-up only told how to repeat a lost call. The repeat follows
+    # at once: the system has just answered.
     if isinstance(answer, Done | Absent) or not log.tries:
         return log
     asked_s = answer.retry_after_s if isinstance(answer, Retryable | Unknown) else None
     if isinstance(answer, RefusedUs):
-        asked_s = pace.most_s  # no wait helps but a person's: whether that was done is asked once a minute
+        asked_s = pace.most_s  # only the operator ends this refusal, so a growing series of short waits is no use
     return log.model_copy(update={"not_before": now_us + pace.wait_us(log.tries, seed, asked_s)})
 
 
-def _standing(journal: Journal, move: Called, log: StepLog, answer: Answer, now_us: int) -> Journal:
-    """The journal with where the life that is on stands after an answer, and since when its system is away."""
+def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answer, now_us: int) -> Journal:
+    """Returns the journal with the standstill after an answer, and the times of its outage.
+
+    Args:
+        journal: The journal before the answer.
+        move: The call with this answer; the call of a sweep changes nothing.
+        log: The step's log after the answer.
+        answer: The answer.
+        now_us: Microseconds UTC.
+    """
     life, stands = journal.life, journal.standstill
     if life is None or life.generation != move.generation:
         return journal
     if not log.tries or log.verdict is StepVerdict.DONE:
-        moves_on = stands is not None and stands.step == move.step.name and not log.open
-        return journal.model_copy(update={"standstill": None}) if moves_on else journal
+        is_over = stands is not None and stands.step == move.step.name and not log.open
+        return journal.model_copy(update={"standstill": None}) if is_over else journal
     if stands is None or stands.step != move.step.name:
         stands = Standstill(step=move.step.name, since=now_us)
     match answer:
         case Retryable(well=False) | Unknown(succeeded=False):
-            seen = {"outage_since": stands.outage_since or now_us, "outage_seen": now_us}
+            outage = {"outage_since": stands.outage_since or now_us, "outage_seen": now_us}
         case RefusedUs() | Contradicted() | Unknown():
-            seen = {"outage_since": 0}
+            # The system answers, so there is no outage: `give_up_after` begins anew with the next one.
+            outage = {"outage_since": 0}
         case _:
-            seen = {"outage_since": 0} if log.verdict is StepVerdict.CONTRADICTED else {}
-    return journal.model_copy(update={"standstill": stands.model_copy(update=seen)})
+            outage = {"outage_since": 0} if log.verdict is StepVerdict.CONTRADICTED else {}
+    return journal.model_copy(update={"standstill": stands.model_copy(update=outage)})
 
 
 def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
+    """Returns the journal without the mark `reissue` of a deleted step: the next move creates the step anew."""
     life = journal.life
     if life is None or life.generation != move.generation or log.there is not Presence.ABSENT:
         return journal
@@ -222,9 +277,12 @@ def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
     return journal.model_copy(update={"life": life.model_copy(update={"reissue": left})})
 
 
-def _kept_trying(journal: Journal, move: Called, log: StepLog, now_us: int) -> StepLog:
-    """What appeared after a life ended is tried for as long as it is there: nobody is left to be told of a refusal."""
-    is_on = journal.life is not None and journal.life.generation == move.generation
-    if is_on or log.verdict not in _BY_HAND:
+def _kept_in_sweep(journal: Journal, move: Called, log: StepLog, now_us: int) -> StepLog:
+    """Returns the log of a sweep's step with a refusal turned into a slow retry; other logs are unchanged.
+
+    A sweep has no tenant on which a refusal could be shown, so a sweep tries for as long as the resource exists.
+    """
+    is_current = journal.life is not None and journal.life.generation == move.generation
+    if is_current or log.verdict not in _NEEDS_A_PERSON:
         return log
     return log.model_copy(update={"verdict": StepVerdict.RETRYABLE, "tries": 0, "not_before": now_us + HELD_US})

@@ -1,80 +1,93 @@
-"""The circuit breaker before an outside system: sagas may call the system, or wait until one of them finds it well.
+"""Circuit breaker of one outside system, as one worker sees the system.
 
-Rule: the circuit opens when calls of several keys failed alike in a row, so that no tenant's own trouble stops another:
-`FAILURES` keys without an answer (the system is away), or `REFUSALS` keys whose calls were refused for the operator's
-own credentials or set-up (the system refuses us). Once open, one saga at a time is let through as a probe; any answer
-that shows the system well closes the circuit. Pure: the time comes in, in seconds of any clock that does not jump.
+Problem: a system with an outage must not cost every tenant a timeout, and a single poison tenant must not close the
+system for all tenants.
+
+Rule: the breaker counts keys, not calls. The circuit opens when calls of several different keys have failed alike
+in a row: `FAILURES` keys with an outage, or `REFUSALS` keys with a refusal of the operator's own credentials or
+set-up. A failure of one kind clears the count of the other kind. An open circuit lets one saga at a time through as a
+probe, and any good answer closes the circuit. Pure: the time is an argument, in seconds of a monotonic clock.
 """
 
 from typing import Final
 
 FAILURES: Final = 5
-"""As before Kafka (services/core/delivery/kafka_breaker.py)."""
+"""Keys with an outage that open the circuit; equal to the breaker before Kafka (core/delivery/kafka_breaker.py)."""
 REFUSALS: Final = 2
-"""One refused key may be refused alone; a second one in a row means that everybody is."""
+"""Keys with a refusal of the operator that open the circuit. One key may be refused for a reason of its own."""
 PROBE_S: Final = 5.0
+"""Seconds between two probes of a system with an outage."""
 AWAY_S: Final = 60.0
-"""No wait is longer, and a system that refuses the operator is asked this often. Sagas that wait are woken when the
-system is well again."""
+"""Seconds: the longest wait of a saga, and the time between two probes of a system that refuses the operator. A longer
+wait is not needed to spare the system, because waiting sagas are woken when the circuit closes."""
 
 
 class SystemBreaker:
-    """What one process knows of one system."""
+    """State of one system in one worker.
+
+    Attributes:
+        open: True while the circuit is open: sagas wait, except for probes.
+        refuses: True while the newest failure was a refusal of the operator's own credentials or set-up.
+    """
 
     __slots__ = ("_away_s", "_failing", "_probe_s", "_refused", "open", "refuses")
 
     def __init__(self, away_s: float = AWAY_S) -> None:
-        """Remember nothing yet.
+        """Closes the circuit, with no failures counted.
 
         Args:
-            away_s: The longest wait, and the time between two probes of a system that refuses the operator.
+            away_s: Seconds: the longest wait, and the time between two probes of a system that refuses the operator.
         """
         self._away_s = away_s
         self.open = False
         self.refuses = False
-        """True while the newest failure was a refusal of the operator's own credentials or set-up."""
         self._failing: set[str] = set()
         self._refused: set[str] = set()
         self._probe_s = 0.0
 
     @property
     def idle(self) -> bool:
-        """True if there is nothing to remember."""
+        """True if the circuit is closed and no failure is counted, so the breaker can be dropped and made anew."""
         return not self.open and not self._failing and not self._refused
 
     @property
-    def _soon_s(self) -> float:
+    def _probe_every_s(self) -> float:
         return min(PROBE_S, self._away_s)
 
     def failed(self, key: str, now_s: float) -> None:
-        """Notes that a call got no answer, or one that says that the system is in trouble.
+        """Counts a call without an answer, or with an answer that reports trouble of the system.
 
         Args:
-            key: Of the saga that called.
-            now_s: The clock.
+            key: Key of the calling saga.
+            now_s: Seconds of the monotonic clock.
         """
         self.refuses = False
         self._refused.clear()
         self._failing.add(key)
         if not self.open and len(self._failing) >= FAILURES:
-            self.open, self._probe_s = True, now_s + self._soon_s
+            self.open, self._probe_s = True, now_s + self._probe_every_s
 
     def refused(self, key: str, now_s: float) -> None:
-        """Notes that a call was refused for the operator's own credentials or set-up.
+        """Counts a call that was refused for the operator's own credentials or set-up.
 
         Args:
-            key: Of the saga that called.
-            now_s: The clock.
+            key: Key of the calling saga.
+            now_s: Seconds of the monotonic clock.
         """
         self.refuses = True
         self._failing.clear()
         self._refused.add(key)
         if not self.open and len(self._refused) >= REFUSALS:
-            # The first probe comes soon: two tenants that are refused alone must not hold up the others for a minute.
-            self.open, self._probe_s = True, now_s + self._soon_s
+            # The first probe comes after seconds: two tenants may be refused for reasons of their own, and must not
+            # hold up all tenants for a minute.
+            self.open, self._probe_s = True, now_s + self._probe_every_s
 
     def answered(self) -> bool:
-        """Notes that the system answered a call; returns True if that closes the circuit."""
+        """Clears all counts after a good answer and closes the circuit.
+
+        Returns:
+            True if the circuit was open: waiting sagas must be woken.
+        """
         was_open, self.open = self.open, False
         self.refuses = False
         self._failing.clear()
@@ -82,20 +95,24 @@ class SystemBreaker:
         return was_open
 
     def wait_s(self, key: str, now_s: float, chance: float) -> float:
-        """Returns how long a saga that wants to call stays away; 0: it may call now, and while it is open is the probe.
+        """Returns the wait of a saga before the next call, in seconds.
 
-        A tenant that was refused is the probe only where nobody else came in time: it may be refused alone.
+        0 admits the call; while the circuit is open the admitted call is the probe, and the time of the next probe is
+        set. A refused tenant is admitted as the probe only if no other saga came within `PROBE_S`.
 
         Args:
-            key: Of the saga.
-            now_s: The clock.
-            chance: From 0 to 1: so that of many who wait somebody comes for each probe.
+            key: Key of the saga.
+            now_s: Seconds of the monotonic clock.
+            chance: Random number from 0 to 1. Spread waits make some waiting saga come back in time for each probe.
         """
         if not self.open:
             return 0.0
-        if self.refuses and now_s < self._probe_s + (self._soon_s if key in self._refused else 0.0):
-            return max(self._probe_s - now_s, 0.0) + max(chance, 0.1) * self._soon_s
+        # Tenants refused for a reason of their own would take every probe, and the circuit would never close for the
+        # rest; so the refused tenants are admitted later than all others.
+        if self.refuses and now_s < self._probe_s + (self._probe_every_s if key in self._refused else 0.0):
+            return max(self._probe_s - now_s, 0.0) + max(chance, 0.1) * self._probe_every_s
         if now_s < self._probe_s:
-            return self._soon_s + chance * (self._away_s - self._soon_s)
-        self._probe_s = now_s + (self._away_s if self.refuses else self._soon_s)
+            return self._probe_every_s + chance * (self._away_s - self._probe_every_s)
+        # Set before the answer is known, so that no second saga is admitted while the probe is under way.
+        self._probe_s = now_s + (self._away_s if self.refuses else self._probe_every_s)
         return 0.0
