@@ -58,7 +58,7 @@ def session(name: str, url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]
             yield connection
             connection.rollback()
     except psycopg.Error as error:
-        raise _no_database(name, url, error) from None
+        raise no_database(name, url, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ _STANDING: Final[LiteralString] = """
 """
 
 
-def _no_database(name: str, url: str, error: psycopg.Error) -> NoDatabase:
+def no_database(name: str, url: str, error: psycopg.Error) -> NoDatabase:
     """Build the error for an operator, with the setting's name and the server's words."""
     # Without a SQLSTATE no statement was answered: the words of the failed connection must be read instead.
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
