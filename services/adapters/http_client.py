@@ -1,8 +1,13 @@
-"""Calls outside systems over HTTP: one request, one whole JSON answer, and honesty about what was sent.
+"""Sends HTTP requests to outside systems, and distinguishes requests that were not sent from unknown results.
 
-Rule: a failure says whether the request may have taken effect. A host is resolved once, by us; the caller judges the
-addresses and the connection goes to the one it was given, under the name's own certificate. No redirect is followed, no
-proxy of the environment is used, and no answer is read beyond its cap.
+Rules:
+- A failure states if the request may have taken effect: `NotSent` means no, `NoAnswer` means perhaps. A saga may
+  repeat the former freely, but must read the state back after the latter.
+- A host name is resolved once, by `resolve`. The caller judges the addresses and puts the chosen one into
+  `HttpRequest.address`. The client connects there and checks the certificate against the name: a second resolution
+  could return a different, unjudged address (DNS rebinding).
+- Redirects are not followed and proxies of the environment are not used: both would lead to unjudged addresses.
+- A response is read up to a size limit only.
 """
 
 import asyncio
@@ -17,22 +22,31 @@ from typing import Any, Final, Self
 import httpx2
 
 ANSWER_MAX_BYTES: Final = 1 << 20
+"""Size limit of a response body, after decompression."""
 _IDLE_S: Final = 2.0
-"""Idle connections go before a server's own patience ends: a race there would make an answer unknown."""
+"""Time without use after which a connection is closed, seconds.
+
+Shorter than a server's own keep-alive time: if a server closes while a request is sent, the result is unknown.
+"""
 _CONNECT_SHARE: Final = 0.8
-"""Of the time allowed: not connected by then is known to be not sent."""
+"""Part of the allowed time that connecting may take.
+
+Connecting times out before the whole request does, so a slow connection is reported as `NotSent`, not as `NoAnswer`.
+"""
 _HTML: Final = ("text/html", "application/xhtml")
 _ZIPPED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+"""zlib's value for detecting a gzip or a zlib header."""
 LOOPBACK: Final = ("all://127.0.0.1", "all://localhost")
-"""Where no proxy of the environment leads (as `mounts` of a client that takes one elsewhere)."""
+"""URL patterns that must bypass a proxy of the environment; keys of a client's `mounts`."""
 
 
 class NotSent(Exception):
-    """Nothing was sent, so nothing was done.
+    """The request was not sent and had no effect.
 
     Attributes:
-        passing: True unless the URL itself cannot be used.
+        reason: The reason in a few words, without URL or secrets.
+        passing: True if a later try may succeed; False if the URL itself cannot be used.
         untrusted: True if the system's certificate was not accepted.
     """
 
@@ -44,7 +58,11 @@ class NotSent(Exception):
 
 
 class NoAnswer(Exception):
-    """The request went out and no whole answer came back: it may have taken effect."""
+    """The request was sent, at least in part, without a complete response: the request may have taken effect.
+
+    Attributes:
+        reason: The reason in a few words.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -53,13 +71,16 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request.
+    """An HTTP request.
 
     Attributes:
-        url: Absolute.
-        body: Sent as JSON; None for no body.
-        form: Sent as a form instead.
-        address: Where to connect instead of resolving the URL's host; the name stays in `Host` and in TLS.
+        method: HTTP method.
+        url: Absolute URL.
+        headers: Header fields in addition to the client's own.
+        body: Value of a JSON body; None for no body.
+        form: Fields of a form body, in place of `body`.
+        basic: User and password of HTTP basic authentication.
+        address: IP address to connect to. The URL's host name stays in `Host` and in TLS. None resolves the host.
     """
 
     method: str
@@ -73,7 +94,14 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One whole answer; `body` is None where the answer is not JSON, and `other` is True if it is something else."""
+    """A complete HTTP response.
+
+    Attributes:
+        status: HTTP status.
+        headers: Header fields by lower-case name.
+        body: The parsed JSON; None for an empty body, for `null`, and for a body that is not JSON.
+        other: True if the body is not empty and not JSON.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -82,19 +110,19 @@ class HttpResponse:
 
     @property
     def is_html(self) -> bool:
-        """True if the answer says that it is HTML."""
+        """True if the body is not JSON and `Content-Type` declares HTML."""
         return self.other and self.headers.get("content-type", "").strip().lower().startswith(_HTML)
 
 
 Resolver = Callable[[str, float], Awaitable[list[str]]]
-"""From a host name, within some seconds, to every address it has; raises `NotSent`."""
+"""Resolves a host name, within a number of seconds, to all of its addresses; raises `NotSent`. See `resolve`."""
 
 
 async def resolve(host: str, timeout_s: float) -> list[str]:
-    """Every address of a host name, as text.
+    """Return all addresses of a host name, as text, without duplicates.
 
     Raises:
-        NotSent: there is none, or nobody answered in time.
+        NotSent: the host has no address, or the name service did not answer within `timeout_s`.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -109,38 +137,39 @@ async def resolve(host: str, timeout_s: float) -> list[str]:
 
 
 class HttpClient:
-    """Sends requests from one event loop; close it, or use it as a context."""
+    """An HTTP client for one event loop. Call `close` at the end, or use the client as a context manager."""
 
     def __init__(self, *, connections: int, trust: ssl.SSLContext | None = None) -> None:
-        """Prepare.
+        """Prepare the client; nothing connects yet.
 
         Args:
-            connections: At most this many at once to named systems.
-            trust: TLS trust; None is the machine's.
+            connections: Greatest count of shared connections, for requests without an `address`.
+            trust: TLS trust; None uses the machine's certificates.
         """
         self._trust = trust or httpx2.create_ssl_context()
         limits = httpx2.Limits(max_connections=connections, keepalive_expiry=_IDLE_S)
         self._shared = self._client(limits)
 
     async def send(self, request: HttpRequest, timeout_s: float) -> HttpResponse:
-        """Send one request.
+        """Send a request and return the complete response, whatever its status.
 
         Args:
-            request: What to send.
-            timeout_s: For everything, from connecting to the last byte.
+            request: The request.
+            timeout_s: Time limit from connecting to the last byte, seconds.
 
         Raises:
-            NotSent: nothing was sent.
-            NoAnswer: it was, and no whole answer came.
+            NotSent: the request was not sent.
+            NoAnswer: the request may have been sent, and no complete response came.
         """
         if request.address is None:
             return await _exchange(self._shared, request, timeout_s)
-        # A connection proved one name's certificate: it is never shared, since two names may have one address.
+        # A connection of its own for each such request: a pool would share connections by address, but TLS has proved
+        # only one of several names with the same address.
         async with self._client(httpx2.Limits(max_keepalive_connections=0)) as alone:
             return await _exchange(alone, request, timeout_s)
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close the shared connections."""
         await self._shared.aclose()
 
     async def __aenter__(self) -> Self:
@@ -154,6 +183,8 @@ class HttpClient:
 
 
 async def _exchange(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -> HttpResponse:
+    """Send a request, and turn the library's errors into `NotSent` or `NoAnswer`."""
+    # The order of the clauses matters: HTTPError is a base class of errors above it that prove nothing was sent.
     try:
         built = _build(client, request, timeout_s)
         async with asyncio.timeout(timeout_s):
@@ -174,10 +205,11 @@ async def _exchange(client: httpx2.AsyncClient, request: HttpRequest, timeout_s:
 def _build(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -> httpx2.Request:
     url = httpx2.URL(request.url)
     headers = dict(request.headers)
-    headers["Accept-Encoding"] = "identity"  # a cap on what is read is then a cap on what it becomes
-    patience = httpx2.Timeout(timeout_s, connect=timeout_s * _CONNECT_SHARE)
-    extensions: dict[str, Any] = {"timeout": patience.as_dict()}
+    headers["Accept-Encoding"] = "identity"  # so that received bytes and body have the same size
+    limits = httpx2.Timeout(timeout_s, connect=timeout_s * _CONNECT_SHARE)
+    extensions: dict[str, Any] = {"timeout": limits.as_dict()}
     if request.address is not None:
+        # The URL then names the address, so the host name must be given for `Host` and for TLS (SNI and certificate).
         headers["Host"] = url.netloc.decode("ascii")
         extensions["sni_hostname"] = url.host
         url = url.copy_with(host=request.address)
@@ -191,11 +223,12 @@ def _build(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -
 
 
 async def _read(answer: httpx2.Response) -> HttpResponse:
-    """Read an answer up to its cap, which holds for what it is decoded to as well.
+    """Read a response up to the size limit, which applies to the decompressed body.
 
     Raises:
-        NoAnswer: it is longer, or cannot be decoded.
+        NoAnswer: the body is longer, or cannot be decompressed.
     """
+    # Raw bytes and our own decompression: the library would decompress without a limit.
     read, decode = bytearray(), _decoder(answer.headers.get("content-encoding", ""))
     async for part in answer.aiter_raw():
         read += decode(part, ANSWER_MAX_BYTES + 1 - len(read))
@@ -212,7 +245,10 @@ async def _read(answer: httpx2.Response) -> HttpResponse:
 
 
 def _decoder(coding: str) -> Callable[[bytes, int], bytes]:
-    """What undoes a content coding, up to a number of bytes: a proxy may compress although it was asked not to."""
+    """Return a function to decompress parts of a body, up to a number of bytes each time.
+
+    Needed although the request asks for no compression: a proxy may compress all the same.
+    """
     if coding.strip().lower() not in _ZIPPED:
         return lambda part, _: part
     unzip = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
@@ -227,7 +263,7 @@ def _decoder(coding: str) -> Callable[[bytes, int], bytes]:
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """True if a certificate that was not accepted is behind an error."""
+    """True if the error was caused by a certificate that TLS did not accept."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True

@@ -68,9 +68,9 @@ class Deaf(Registry):
     lost: Callable[[Journal, bool], bool] = lambda _, __: False
 
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[OutboxMessage], *, release: bool, **more: Any
+        self, claim: Claim, journal: Journal, messages: Sequence[OutboxMessage], *, release: bool, **more: Any
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
-        result = await super().write(claim, journal, sayings, release=release, **more)
+        result = await super().write(claim, journal, messages, release=release, **more)
         if self.lost(journal, release):
             self.lost = lambda _, __: False
             await self.store([gone(claim.key, 2)])
@@ -90,11 +90,11 @@ class Broken(Registry):
     """A registry that fails in a way nobody foresaw when a saga's intent is written."""
 
     async def write(
-        self, claim: Claim, journal: Journal, sayings: Sequence[OutboxMessage], *, release: bool, **more: Any
+        self, claim: Claim, journal: Journal, messages: Sequence[OutboxMessage], *, release: bool, **more: Any
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         if claim.key == key(1) and not release:
             raise ArithmeticError("canary")
-        return await super().write(claim, journal, sayings, release=release, **more)
+        return await super().write(claim, journal, messages, release=release, **more)
 
 
 def _heard() -> tuple[Any, LogCapture]:

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from services.adapters.postgres.pool import is_passing, is_set_up, no_session
-from services.adapters.postgres.sessions import told
+from services.adapters.postgres.sessions import no_database
 
 _AT = 'connection failed: connection to server at "db", port 5432 failed: '
 
@@ -46,7 +46,7 @@ def test_words_of_a_server_have_a_code(said: str, sqlstate: str | None, text: st
     assert why.sqlstate == sqlstate
     assert text in str(why)
     assert "secret" not in str(why)
-    to_a_person = told("DATABASE_URL", "postgresql://u:secret@db/d", psycopg.OperationalError(said))
+    to_a_person = no_database("DATABASE_URL", "postgresql://u:secret@db/d", psycopg.OperationalError(said))
     assert to_a_person.refused == is_set_up(sqlstate or ""), "a command judges as the services do"
     assert text in str(to_a_person)
     assert "secret" not in str(to_a_person)

@@ -1,1 +1,1 @@
-"""The Genesys Cloud API: a narrow client, its regions, tokens and answers, and the organisations' files."""
+"""The Genesys Cloud API: client, regions, tokens, parsing of responses, and the organisations' files."""

@@ -1,7 +1,11 @@
-"""Reads an answer of the Genesys Cloud API: its JSON, its `Date`, its `Retry-After`; or names why it says nothing.
+"""Parses responses of the Genesys Cloud API: JSON body, `Date` and `Retry-After`.
 
-Rule: a reason names what was asked and the fact, never a secret or a body. Trouble of the server is told apart from an
-answer that judges one request: only the former says that asking on is of no use.
+Rules:
+- A response that proves nothing raises `NoInformation`. The reason names the request and the fact, never a secret or a
+  body.
+- `ServerTrouble` is raised for trouble of the server or of the way there: further requests will most likely fail too.
+  Plain `NoInformation` concerns a single request.
+
 Sources: RFC 9110 (5.6.7 dates, 6.6.1 Date, 10.2.3 Retry-After); the API's reference (`ErrorBody`).
 """
 
@@ -17,13 +21,20 @@ from schemas.genesys import Strange, no_such
 T = TypeVar("T")
 
 CLOCK_OFF_US: Final = 90_000_000
-"""A `Date` further from our clock is not one we may order events by (W of the time rule)."""
-_OF_THE_SERVER: Final = frozenset({401, 407, 408, 425, 429})
-"""Statuses below 500 that say nothing of what was asked for: our token, a proxy, a budget."""
+"""Greatest accepted difference between a response's `Date` and our clock (W of the time rule).
+
+Events are ordered by this time, and a `Date` in the future would outrank every later event.
+"""
+_SERVER_STATUSES: Final = frozenset({401, 407, 408, 425, 429})
+"""Statuses below 500 about our token, a proxy or a rate limit, not about the requested resource."""
 
 
 class NoInformation(Exception):
-    """Genesys said nothing that may be acted on; `reason` names why, never a secret or a body."""
+    """Genesys gave no proven answer, so no decision may follow.
+
+    Attributes:
+        reason: The request and the fact, without secrets or bodies.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -31,59 +42,63 @@ class NoInformation(Exception):
 
 
 class ServerTrouble(NoInformation):
-    """The server, or the way to it, is in trouble: whatever is asked next will most likely fare alike."""
+    """The server, or the network before the server, is in trouble; further requests will most likely fail too."""
 
 
-def refused(what: str, status: int) -> NoInformation:
-    """Returns what a status other than the expected one means.
+def refused(subject: str, status: int) -> NoInformation:
+    """Return the exception for an unexpected status.
 
-    A redirect is trouble of the server: it leads to a sign-in or a maintenance page, never to the resource.
+    A redirect counts as trouble of the server: it leads to a sign-in or maintenance page, never to the resource.
+
+    Args:
+        subject: The request in a few words, for the reason.
+        status: HTTP status.
     """
-    of_the_server = status in _OF_THE_SERVER or status >= 500 or 300 <= status < 400
-    return (ServerTrouble if of_the_server else NoInformation)(f"{what}: HTTP {status}")
+    is_server_trouble = status in _SERVER_STATUSES or status >= 500 or 300 <= status < 400
+    return (ServerTrouble if is_server_trouble else NoInformation)(f"{subject}: HTTP {status}")
 
 
-def body_of(answer: httpx2.Response, what: str) -> dict[str, Any]:
-    """Returns the JSON object that an answer consists of.
+def body_of(answer: httpx2.Response, subject: str) -> dict[str, Any]:
+    """Return the JSON object in the body of a response.
 
     Raises:
-        ServerTrouble: it is not JSON: a proxy or a maintenance page answered.
-        NoInformation: it is JSON and no object.
+        ServerTrouble: the body is not JSON, so a proxy or a maintenance page answered.
+        NoInformation: the body is JSON, but not an object.
     """
     try:
         body = answer.json()
     except (ValueError, RecursionError):
-        raise ServerTrouble(f"{what}: the answer is not JSON") from None
+        raise ServerTrouble(f"{subject}: the answer is not JSON") from None
     if not isinstance(body, dict):
-        raise NoInformation(f"{what}: the answer is not a JSON object")
+        raise NoInformation(f"{subject}: the answer is not a JSON object")
     return body
 
 
 def is_absence(answer: httpx2.Response) -> bool:
-    """True if a 404 is Genesys' own: a proxy without a backend answers 404 as well, and knows of nobody."""
+    """True if a 404 comes from Genesys itself. A proxy without a backend also answers 404, which proves nothing."""
     try:
         return no_such(answer.json())
     except (ValueError, RecursionError):
         return False
 
 
-def shaped(read: Callable[[Any], T], body: Any, what: str) -> T:
-    """Returns a body as it is read.
+def shaped(read: Callable[[Any], T], body: Any, subject: str) -> T:
+    """Parse a body with `read`, a parser of `schemas.genesys`, and return the result.
 
     Raises:
-        NoInformation: it has not the documented shape.
+        NoInformation: the body has not the documented shape.
     """
     try:
         return read(body)
     except Strange as error:
-        raise NoInformation(f"{what}: {error}") from None
+        raise NoInformation(f"{subject}: {error}") from None
 
 
 def date_us(answer: httpx2.Response, now_us: int) -> int:
-    """Returns the `Date` of an answer, microseconds UTC.
+    """Return the `Date` of a response, microseconds UTC.
 
     Raises:
-        NoInformation: there is none, or it cannot be true.
+        NoInformation: `Date` is missing, unreadable, or more than 90 s from our clock.
     """
     found = _http_date_us(answer.headers.get("date", ""))
     if found is None:
@@ -94,7 +109,7 @@ def date_us(answer: httpx2.Response, now_us: int) -> int:
 
 
 def retry_after_s(answer: httpx2.Response, now_us: int) -> float | None:
-    """Returns how long the server asks us to wait, given in seconds or as a date; None where it does not say."""
+    """Return the wait that `Retry-After` asks for, in seconds; None if the header is missing or unreadable."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
@@ -105,7 +120,7 @@ def retry_after_s(answer: httpx2.Response, now_us: int) -> float | None:
 def _http_date_us(text: str) -> int | None:
     try:
         found = parsedate_to_datetime(text)
-        # "-0000" and a missing zone make a naive time, which Python would take for the machine's own zone.
+        # "-0000" and a missing zone give a naive time; `timestamp()` would read it in the machine's own zone.
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()) * 1_000_000
     except (ValueError, OverflowError, IndexError):
         return None

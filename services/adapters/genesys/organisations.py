@@ -1,6 +1,7 @@
-"""Reads the folder of organisation files. A secret leaves this module only inside `SecretStr`.
+"""Reads the organisation files of ORGS_DIR: Genesys API credentials and region.
 
-Rule: one bad file costs one organisation, never the run; what is wrong is said by field, never by value.
+Rules: a bad file costs a single organisation, never the run. A fault names the field, never the value. A secret leaves
+this module only inside `SecretStr`.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ from schemas.genesys import Organisation
 
 @dataclass(frozen=True, slots=True)
 class Organisations:
-    """What the folder holds.
+    """The contents of the folder.
 
     Attributes:
-        known: By organisation id.
-        faults: By file name without `.json`, or by the folder: why it cannot be used.
+        known: Organisations by id.
+        faults: Reasons for unusable files, by file name without `.json`; for an unusable folder, by its path.
     """
 
     known: dict[str, Organisation] = field(default_factory=dict)
@@ -25,7 +26,7 @@ class Organisations:
 
 
 def load(folder: Path) -> Organisations:
-    """Read every `{orgId}.json`; a folder that does not exist has none, and one that cannot be read is a fault."""
+    """Read every `{orgId}.json` of a folder. A missing folder counts as empty; an unreadable folder is a fault."""
     found = Organisations()
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".json")
@@ -44,11 +45,13 @@ def load(folder: Path) -> Organisations:
 
 
 def _organisation(path: Path) -> Organisation | str:
+    """Read a file; return the organisation, or the fault in words."""
     try:
         read = Organisation.model_validate_json(path.read_bytes())
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValidationError as error:
+        # Without input and context: both may quote the client secret.
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['type']}" for fault in faults)
     if read.org_id != path.stem.lower():

@@ -1,6 +1,6 @@
-"""The regions of Genesys Cloud and their hosts.
+"""The hosts of Genesys Cloud by region.
 
-Rule: a region is named by its AWS name or by its domain; the hosts are `login.` and `api.` of the domain.
+Rule: a region is named by the AWS name or by the domain; the hosts are `login.DOMAIN` and `api.DOMAIN`.
 Source: the platform's list of regions (17, read 2026-11).
 """
 
@@ -28,6 +28,6 @@ DOMAINS: Final[dict[str, str]] = {
 
 
 def hosts_of(region: str) -> tuple[str, str] | None:
-    """Login and API base URL of a region; None for one that is not in the list."""
+    """Return the login and the API base URL of a region; None for an unknown region."""
     domain = DOMAINS.get(region, region)
     return (f"https://login.{domain}", f"https://api.{domain}") if domain in DOMAINS.values() else None

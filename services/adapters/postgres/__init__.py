@@ -1,1 +1,1 @@
-"""PostgreSQL as a client meets it: pooled connections, single sessions, URLs, and silent servers."""
+"""The PostgreSQL client: pooled connections, single sessions, URLs with passwords, and time limits for the server."""

@@ -1,7 +1,15 @@
-"""PostgreSQL as a client meets it: pooled connections, and an error for each that could not be opened that says why.
+"""A pool of PostgreSQL connections with a clear error for each connection that cannot be opened.
 
-Rule: a connection belongs to one transaction at a time, and nothing is asked of its session: a pooler in front of the
-server (PgBouncer in transaction mode) gives each transaction another one. A password is never part of a text.
+Problem: psycopg_pool hides why a connection fails. The pool retries in the background, logs each failure, and ends the
+waiting caller with a timeout. libpq in turn hides the SQLSTATE of a refused login.
+
+Approach: the connection class (`PooledConnection`) passes each failure to a callback of the pool, and the pool ends
+the waits with the failure's reason at once. The SQLSTATE is derived from the server's English words.
+
+Rules:
+- Users rely on a connection for one transaction at a time, never on its session: behind a pooler (PgBouncer in
+  transaction mode) each transaction may run on a different server connection.
+- No text contains a password.
 """
 
 import asyncio
@@ -23,19 +31,22 @@ SAFE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""A server that is gone without a word is noticed within 30 s."""
+"""libpq's time limits: a server that vanishes without closing the connection is noticed within 30 s."""
 
 _IDLE_S: Final = 60.0
+"""Time without use after which a connection is closed."""
 _LIFETIME_S: Final = 600.0
-"""After so long a new connection is opened, which follows a DNS name to where it leads now."""
+"""Age at which a connection is replaced. The new connection resolves the host again and follows a changed DNS name."""
 
 _PASSING_CLASSES: Final = ("08", "40", "53", "55", "57", "58", "XX")
-"""SQLSTATE classes of what passes by itself: connection, rollback, resources, locks, operators, the system."""
+"""SQLSTATE classes of temporary errors: connection, rollback, resources, locks, operator intervention, system,
+internal."""
 _PASSING: Final = frozenset({"25006", "25P03", "25P04"})
-"""A server that only reads after a fail-over, a transaction that was idle or open for too long."""
+"""Temporary errors of other classes: a read-only server after a fail-over, a transaction idle or open for too long."""
 _SET_UP_CLASSES: Final = ("28",)
+"""SQLSTATE class of refused logins."""
 _SET_UP: Final = frozenset({"3D000", "42501"})
-"""Wrong password or user, unknown database, missing right: what the operator alone puts right."""
+"""Unknown database, missing right: like a refused login, only the operator can correct these."""
 
 _WORDS: Final = (
     ("28P01", r"password authentication failed|no password supplied|SASL authentication failed|no such user"),
@@ -46,16 +57,20 @@ _WORDS: Final = (
     ("53300", r"too many connections|too many clients|connection slots are reserved|no more connections allowed"),
     ("57P03", r"starting up|shutting down|in recovery mode|not accepting connections|not yet accepting connections"),
 )
-"""libpq keeps the SQLSTATE of a connection that was refused to itself (docs/decisions/0032), so its words decide."""
+"""SQLSTATE by the words of a refused connection, first match wins; libpq hides the SQLSTATE (docs/decisions/0032)."""
 _ANSWERED: Final = re.compile(r"(?:FATAL|ERROR|PANIC):\s+(.*)")
-"""What a server says; its severity is the same word in most languages of PostgreSQL."""
+"""Matches a message of the server, not of libpq. The severities are the same words in most PostgreSQL languages."""
 
-# What a pool would write to the terminal for each of its tries is told once by whoever asked for a connection.
+# psycopg_pool logs every failed attempt. The caller that needs the connection reports the reason once.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 
 class NoSession(psycopg.OperationalError):
-    """No session could be opened; the text says why, `sqlstate` is None where no server answered."""
+    """No session could be opened; the text gives the reason.
+
+    Attributes:
+        sqlstate: The server's code, derived from its words; None if no server answered.
+    """
 
     def __init__(self, text: str, sqlstate: str | None = None) -> None:
         super().__init__(text)
@@ -63,10 +78,11 @@ class NoSession(psycopg.OperationalError):
 
 
 class PooledConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """One connection.
+    """A connection that reports why opening failed, and detects a pooler.
 
     Attributes:
-        pooled: True if a pooler stands in front of the server: settings last for one transaction.
+        pooled: True if a pooler stands in front of the server: settings last for a single transaction. Valid after
+            `notice_pooler`.
     """
 
     pooled = False
@@ -78,12 +94,13 @@ class PooledConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Open a connection.
 
         Args:
-            conninfo: URL or words of libpq.
-            failed: Called with why it could not be.
+            conninfo: URL or libpq connection string.
+            failed: Called with the reason if the connection cannot be opened. A pool opens connections in background
+                tasks of its own and discards the exception, so the callback is the only way to learn the reason.
             given: Further parameters of libpq and psycopg.
 
         Raises:
-            NoSession: it could not be.
+            NoSession: the connection cannot be opened.
         """
         try:
             return await super().connect(conninfo, **given)
@@ -93,9 +110,10 @@ class PooledConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise why from None
 
     async def notice_pooler(self) -> None:
-        """Find out if a pooler stands in front of the server: who answers is then another process than who greeted.
+        """Detect a pooler in front of the server, and switch prepared statements off behind a pooler.
 
-        What is prepared stays with one server process, so nothing is prepared behind a pooler.
+        A pooler sends an invented process id in the greeting; `pg_backend_pid()` returns the real one. A prepared
+        statement exists in a single server process only, and the next transaction may run in another.
         """
         row = await (await self.execute("SELECT pg_backend_pid()")).fetchone()
         self.pooled = row != (self.pgconn.backend_pid,)
@@ -104,7 +122,7 @@ class PooledConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
 
 class Pool:
-    """Connections that are kept between transactions; opened when asked for, closed after a minute without use."""
+    """A pool of connections, opened on demand and closed after a minute without use. Use from one event loop."""
 
     def __init__(
         self,
@@ -116,14 +134,14 @@ class Pool:
         checked: bool = True,
         **given: Any,
     ) -> None:
-        """Prepare; nothing connects yet.
+        """Prepare the pool; nothing connects yet.
 
         Args:
-            url: Of the database.
-            at_most: Connections at once.
-            configure: Called with each new one; it leaves no transaction open.
-            at_least: Connections that are kept without use.
-            checked: Replace a connection that ended while nobody used it; else its next statement fails.
+            url: URL of the database.
+            at_most: Greatest count of connections.
+            configure: Called with each new connection; must leave no transaction open.
+            at_least: Count of connections kept without use.
+            checked: True replaces a connection that ended while unused; False lets the next statement fail.
             given: Further parameters of libpq and psycopg.
         """
         self._pool = AsyncConnectionPool(
@@ -133,19 +151,21 @@ class Pool:
             min_size=at_least,
             max_size=at_most,
             configure=configure,
-            check=_still_there if checked else None,
+            check=_check_alive if checked else None,
             max_idle=_IDLE_S,
             max_lifetime=_LIFETIME_S,
             reconnect_timeout=5.0,
             open=False,
         )
-        self._failure: asyncio.Future[NoSession] | None = None
+        # Shared by all waits of `_take`; the next failed attempt to connect resolves the future and ends them.
+        self._next_failure: asyncio.Future[NoSession] | None = None
         self._in_use = 0
-        self._passed_over: NoSession | None = None
+        # The last failure that ended no wait, for the text of a later timeout.
+        self._tolerated: NoSession | None = None
         self._opened = False
 
     async def open(self) -> None:
-        """Take connections from now on; whoever asks for the first one does it too."""
+        """Open the pool; `connection` does so too on first use."""
         self._opened = True
         await self._pool.open()
 
@@ -154,15 +174,20 @@ class Pool:
         await self._pool.close()
 
     async def renew(self) -> None:
-        """Close every connection that nobody uses now, and each other one when it is given back."""
+        """Close every unused connection now, and every used connection when it is given back."""
         await self._pool.drain()
 
     @asynccontextmanager
     async def connection(self, timeout_s: float) -> AsyncIterator[PooledConnection]:
-        """A connection without a transaction; one that comes back closed, or in the middle of something, is not kept.
+        """Take a connection without a transaction, and give the connection back at the end of the context.
+
+        A connection that comes back closed or within a transaction is discarded.
+
+        Args:
+            timeout_s: Greatest wait for a connection, seconds.
 
         Raises:
-            NoSession: none could be opened, or none came free in time.
+            NoSession: no connection could be opened, or none came free in time.
         """
         if not self._opened:
             await self.open()
@@ -177,53 +202,66 @@ class Pool:
             await self._pool.putconn(connection)
 
     async def _take(self, timeout_s: float) -> PooledConnection:
-        """Take a connection, or raise why none could be opened: the pool would wait on and say that time was up."""
+        """Wait for a connection or for the next failed attempt to connect, whichever comes first.
+
+        The pool alone would go on trying until the timeout and lose the reason.
+        """
         if self._pool.get_stats()["pool_available"]:
-            return await self._got(timeout_s)
-        if self._failure is None:
-            self._failure = asyncio.get_running_loop().create_future()
-        failure = self._failure
-        getting = asyncio.ensure_future(self._got(timeout_s))
+            return await self._get(timeout_s)
+        if self._next_failure is None:
+            self._next_failure = asyncio.get_running_loop().create_future()
+        failure = self._next_failure
+        getting = asyncio.ensure_future(self._get(timeout_s))
         try:
             await asyncio.wait((getting, failure), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            if not await _withdrawn(getting):
+            # Cancelled: a connection that arrived meanwhile would be lost to the pool.
+            if not await _cancel(getting):
                 await self._pool.putconn(getting.result())
             raise
-        if await _withdrawn(getting):
+        # Both may have completed: a connection in hand counts more than a failed attempt to open another.
+        if await _cancel(getting):
             why = failure.result()
+            # A new exception for each waiter, since several waiters share the future.
             raise NoSession(str(why), why.sqlstate)
         return getting.result()
 
-    async def _got(self, timeout_s: float) -> PooledConnection:
+    async def _get(self, timeout_s: float) -> PooledConnection:
         try:
             connection = await self._pool.getconn(timeout_s)
         except PoolTimeout:
-            more = f", and no more can be opened: {self._passed_over}" if self._passed_over else ""
+            more = f", and no more can be opened: {self._tolerated}" if self._tolerated else ""
             raise NoSession(f"no connection came free within {timeout_s:g} s{more}") from None
-        self._passed_over = None
+        self._tolerated = None
         return connection
 
     def _failed(self, why: NoSession) -> None:
-        """End the waits, unless connections are in use: those come free, whatever keeps more from being opened."""
+        """End the waits with the reason of a failed attempt to connect.
+
+        While connections are in use the waits go on, because a used connection will come free. A refused login or
+        right ends the waits all the same.
+        """
         if self._in_use and not is_set_up(why.sqlstate or ""):
-            self._passed_over = why
+            self._tolerated = why
             return
-        failure, self._failure = self._failure, None
+        failure, self._next_failure = self._next_failure, None
         if failure is not None and not failure.done():
             failure.set_result(why)
 
 
-async def _withdrawn(getting: asyncio.Task[PooledConnection]) -> bool:
-    """Cancel a wait that has not ended; False when it brought something, or an error, before that."""
+async def _cancel(getting: asyncio.Task[PooledConnection]) -> bool:
+    """Cancel a task; True if cancelled, False if the task ended first, with a connection or an error."""
     if not getting.done():
         getting.cancel()
         await asyncio.wait((getting,))
     return getting.cancelled()
 
 
-async def _still_there(connection: PooledConnection) -> None:
-    """Ask the server only where something came unasked: the end of a connection does, and most often nothing else."""
+async def _check_alive(connection: PooledConnection) -> None:
+    """Ask the server for a sign of life, but only if unread bytes wait on the socket.
+
+    An unused connection receives bytes almost only at its end, so the poll usually spares a round trip.
+    """
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
@@ -231,27 +269,28 @@ async def _still_there(connection: PooledConnection) -> None:
 
 
 def is_passing(sqlstate: str) -> bool:
-    """True if what this code stands for goes by itself."""
+    """True if the SQLSTATE is of a temporary error, which may pass without an operator."""
     return sqlstate in _PASSING or sqlstate.startswith(_PASSING_CLASSES)
 
 
 def is_set_up(sqlstate: str) -> bool:
-    """True if this code is a matter of the operator's credentials, names or rights."""
+    """True if the SQLSTATE is of wrong credentials, an unknown database or a missing right."""
     return sqlstate in _SET_UP or sqlstate.startswith(_SET_UP_CLASSES)
 
 
 def no_session(error: psycopg.OperationalError, conninfo: str) -> NoSession:
-    """Why no session could be opened, in words that name user, database and place, and never a password.
+    """Return a failed connection's reason in words that name user, database, host and port, never a password.
 
     Args:
-        error: Of psycopg, for a connection that was not made.
-        conninfo: What it was asked for.
+        error: psycopg's error for the failed connection.
+        conninfo: The URL or connection string used.
     """
     asked = conninfo_to_dict(conninfo)
     known = {name: getattr(error.pgconn, name, None) for name in ("user", "host", "port", "db")}
     user, database = (_shown(known[of] or asked.get(name)) for of, name in (("user", "user"), ("db", "dbname")))
     place = f"{_shown(known['host'] or asked.get('host'))}:{_shown(known['port'] or asked.get('port') or 5432)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # The error may have a line for each address tried: a server's words tell more than the client's.
     said = [found[1] for line in lines if (found := _ANSWERED.search(line))]
     words = (said or [line.rpartition(" failed: ")[2] for line in lines])[0]
     code = next((code for code, pattern in _WORDS if re.search(pattern, " ".join(said or lines))), None)
@@ -261,12 +300,12 @@ def no_session(error: psycopg.OperationalError, conninfo: str) -> NoSession:
         "28000": f'user "{user}" may not log in at {place}: {words}',
         "42501": f'user "{user}" may not connect to database "{database}" at {place}',
     }.get(code or "", f"no session at {place}: {words}")
-    # A server that answered in words unknown to us is there, and says no for now.
+    # 08004, a temporary refusal: a server that answers in words unknown to the table is there and may accept later.
     return NoSession(text, code or ("08004" if said else None))
 
 
 def fault(url: str) -> str:
-    """Why no session opens, in words; empty text when one does."""
+    """Return the reason why no session opens; empty text if a session opens. Blocks; connecting may take 2 s."""
     try:
         with psycopg.connect(url, connect_timeout=2, autocommit=True) as session:
             session.execute("SELECT 1")

@@ -1,7 +1,7 @@
-"""Opens one session of PostgreSQL for whoever works for a person, and says in words why none opens.
+"""Opens single PostgreSQL sessions for operators' commands, and reads the state of the registry's schema.
 
-Rule: what is refused (a password, a database, a right) is told apart from what does not answer. No text holds a
-password.
+Rule: `NoDatabase.refused` distinguishes a refusal (password, database, right) from a server that does not answer. No
+text contains a password.
 """
 
 from collections.abc import Iterator
@@ -17,16 +17,18 @@ from services.adapters.postgres.silence import within
 from services.adapters.registry.registry import usable
 
 CONNECT_S: Final = 5
+"""Time limit for connecting."""
 _STATEMENT_MS: Final = 5_000
+"""The server's time limit for a statement."""
 ANSWER_S: Final = 7.0
-"""For everything that a session asks: with the time to connect, a command ends in less than 15 s."""
+"""Time limit for all statements of a session. With the time to connect, a command ends in less than 15 s."""
 
 
 class NoDatabase(Exception):
-    """No session, or no answer to what was asked.
+    """No session could be opened, or a statement failed or had no answer.
 
     Attributes:
-        refused: True if the server answered and said no; False if it may answer later.
+        refused: True if the server refused a login, a database or a right; False if it may answer later.
     """
 
     def __init__(self, text: str, *, refused: bool) -> None:
@@ -36,15 +38,15 @@ class NoDatabase(Exception):
 
 @contextmanager
 def session(name: str, url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """One transaction that only reads, rolled back at its end. Blocks.
+    """Open a session for reading: a single transaction, rolled back at the end of the context. Blocks.
 
     Args:
-        name: Of the setting, for the sentence.
-        url: Of the database.
+        name: The setting's name, for error texts.
+        url: URL of the database.
 
     Raises:
         NoDatabase: no session opens, or a statement of the context fails.
-        Unusable: the URL cannot be read.
+        Unusable: the URL cannot be parsed.
     """
     usable(name, url)
     try:
@@ -56,21 +58,21 @@ def session(name: str, url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]
             yield connection
             connection.rollback()
     except psycopg.Error as error:
-        raise told(name, url, error) from None
+        raise no_database(name, url, error) from None
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryAccess:
-    """What a role may do with the registry, as the database says.
+    """The session's role and its rights on the registry, as the database reports them.
 
     Attributes:
         user: The role.
-        exists: The registry's schema is there.
-        readable: The role may use the schema and read its sagas; also true where there is none.
-        writes: The role may change every table of the schema; also true where there is none.
-        creates: The role may make a schema in this database.
-        only_reads: The server takes no writes: a standby, or set so.
-        migrations: Names of the migrations that were carried out; empty where they cannot be read.
+        exists: True if the registry's schema exists.
+        readable: True if the role may use the schema and read the sagas; also True without a schema.
+        writes: True if the role may change every table of the schema; also True without a schema.
+        creates: True if the role may create a schema in this database.
+        only_reads: True if the server refuses writes: a standby, or configured as read-only.
+        migrations: Names of the applied migrations; empty if they cannot be read.
     """
 
     user: str
@@ -83,7 +85,7 @@ class RegistryAccess:
 
 
 def registry_standing(asked: psycopg.Connection[tuple[Any, ...]], schema: str) -> RegistryAccess:
-    """Look at the registry's schema without touching it."""
+    """Return the role's rights on the registry's schema and the applied migrations; changes nothing."""
     row = asked.execute(_STANDING, {"schema": schema, "sagas": f'"{schema}".sagas'}).fetchone()
     assert row is not None, "one row always comes back"
     user, exists, readable, writes, creates, only_reads = row
@@ -111,8 +113,9 @@ _STANDING: Final[LiteralString] = """
 """
 
 
-def told(name: str, url: str, error: psycopg.Error) -> NoDatabase:
-    """An error of a database as a sentence, with the place and the setting that names it."""
+def no_database(name: str, url: str, error: psycopg.Error) -> NoDatabase:
+    """Build the error for an operator, with the setting's name and the server's words."""
+    # Without a SQLSTATE no statement was answered: the words of the failed connection must be read instead.
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         error = no_session(error, url)
     words = (error.diag.message_primary or str(error)).splitlines() or [type(error).__name__]

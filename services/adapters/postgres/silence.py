@@ -1,7 +1,8 @@
-"""Ends a session of PostgreSQL whose server has said nothing for too long.
+"""Limits the time that a PostgreSQL session may wait for its server.
 
-Rule: only the client can notice a server that accepts a login and is silent after that: `statement_timeout` is the
-server's own, the kernel of a hung machine acknowledges what was sent, and psycopg waits on after a cancellation.
+Problem: a server may accept a login and then never answer. `statement_timeout` is enforced by the server, the kernel
+of a hung machine still acknowledges TCP data, and a cancelled psycopg call still waits for the server's answer. So only
+the client's own timer can end the wait.
 """
 
 import os
@@ -18,17 +19,19 @@ from services.adapters.postgres.pool import NoSession
 
 @contextmanager
 def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> Iterator[None]:
-    """Close the connection when the context lasts longer.
+    """Shut the connection down if the context lasts longer than `limit_s` seconds.
 
     Raises:
-        NoSession: it lasted longer.
+        NoSession: the limit passed while a statement waited.
     """
     passed = threading.Event()
-    with socket.socket(fileno=os.dup(connection.fileno())) as held:
+    # `shutdown` on the socket wakes a psycopg call that waits there, although it runs in another thread.
+    # The duplicate descriptor stays valid if the connection closes, so the timer cannot hit a reused number.
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
 
         def end() -> None:
             passed.set()
-            held.shutdown(socket.SHUT_RDWR)
+            duplicate.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(limit_s, end)
         timer.daemon = True
@@ -41,4 +44,4 @@ def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncC
             raise
         finally:
             timer.cancel()
-            timer.join()
+            timer.join()  # `end` must not run after the duplicate is closed

@@ -1,7 +1,9 @@
-"""Puts a database's password into its URL, so that programs which compose an environment need not percent-encode it.
+"""Inserts a database's password into the database's URL, so that DATABASE_PASSWORD needs no percent-encoding.
 
-Rule: the password of the URL itself counts, as it does for libpq's PGPASSWORD. A URL whose user or password was not
-percent-encoded is refused: libpq reads what stands behind its first `@` as the host, and waits for that.
+Rules:
+- A password in the URL takes precedence over the separate password, as over libpq's PGPASSWORD.
+- A URL with an unencoded user or password is refused. libpq would take the text behind the first `@` for the host, and
+  wait for a wrong host.
 """
 
 import re
@@ -13,14 +15,14 @@ _OWN: Final = re.compile(r"\bpassword\s*=")
 
 
 def complete(url: str, password: str | None) -> str:
-    """The URL, or the connection string (`host=… user=…`), with the password in it.
+    """Return the URL, or the connection string (`host=… user=…`), with the password inserted.
 
     Args:
-        url: As PostgreSQL's clients read it.
-        password: As it is; None where there is none.
+        url: URL or libpq connection string.
+        password: The password without any encoding; None for no password.
 
     Raises:
-        ValueError: the URL's user or password is not percent-encoded; the text does not repeat it.
+        ValueError: the URL's user or password is not percent-encoded; the text quotes neither.
     """
     parts = _URL.fullmatch(url)
     if parts is None:
@@ -38,7 +40,11 @@ def complete(url: str, password: str | None) -> str:
 
 
 def _cuts_password(place: str, rest: str) -> bool:
-    """True if the `?` before the parameters stands in a password: what is before the next `@` is no parameter."""
+    """True if the first `?` belongs to an unencoded password and does not begin the parameters.
+
+    An `@` must follow. The `?` is then part of a password if the text up to the `@` is no `name=value`, or if the
+    supposed port before the `?` is not a number.
+    """
     before, at, _ = rest.removeprefix("?").partition("@")
     _, colon, port = place.rpartition("]")[2].partition(":")
     is_no_port = bool(colon) and not port.split(",")[0].isdecimal()

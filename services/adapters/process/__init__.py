@@ -1,1 +1,1 @@
-"""The process itself: settings, logs, metrics, health, clock, listening sockets, open files and folder locks."""
+"""Services of the process: settings, logs, metrics, health, clock, listening sockets, open files and folder locks."""

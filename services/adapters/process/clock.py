@@ -1,8 +1,8 @@
-"""The only place that reads the time. Everything else is given `now`."""
+"""The only module of this project that reads the wall clock; decisions receive the time as an argument."""
 
 import time
 
 
 def now_us() -> int:
-    """Microseconds since 1970 UTC."""
+    """Return the time in microseconds since 1970 UTC."""
     return time.time_ns() // 1000  # noqa: TID251 - this is the clock

@@ -1,4 +1,4 @@
-"""One process in one folder."""
+"""Locks a folder for a single process."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,14 +10,16 @@ from services.adapters.process.settings import Unusable
 
 @contextmanager
 def locked_folder(folder: Path, chosen_by: str) -> Iterator[None]:
-    """Make the folder and hold it; the kernel lets go of it when we die.
+    """Create a folder and lock the folder during the context.
+
+    The lock is an flock, which the kernel releases when the process ends, also after a kill.
 
     Args:
-        folder: A file `lock` is left in it.
-        chosen_by: The option or variable that named it.
+        folder: The folder; a file `lock` is created there and stays.
+        chosen_by: The option or setting with the folder's path, for the error text.
 
     Raises:
-        Unusable: another process holds it, or there can be no such folder.
+        Unusable: a running process holds the lock, or the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

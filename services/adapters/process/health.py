@@ -1,6 +1,7 @@
-"""`/livez`, `/readyz`, `/metrics` and `/version` of every service, as Starlette routes.
+"""The routes `/livez`, `/readyz`, `/metrics` and `/version` of every service.
 
-Rule: live means the process answers; ready means it can take work now, and says what is missing when it cannot.
+Rule: live means that the process answers. Ready means that the process can take work now; the body of `/readyz` names
+the failing checks otherwise.
 """
 
 import asyncio
@@ -18,29 +19,29 @@ from services.adapters.process import metrics
 from services.adapters.process.listening import listen
 
 Checks = Callable[[], Mapping[str, str]]
-"""Name of a dependency to what is wrong with it; empty text when it is well."""
+"""Returns the fault of each dependency by name; empty text for a dependency without a fault."""
 
 
 def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
-    """The routes of one service.
+    """Return the routes of a service.
 
     Args:
-        checks: What makes it ready.
-        notes: What an operator should know and what keeps it from nothing; shown beside, where there is any. A note by
-            the name of a check is what that check says, too.
+        checks: The service is ready if no check has a fault.
+        notes: Notes for an operator that do not make the service unready; shown in `notes` if not empty. A note with
+            the name of a check without a fault is also shown as the check's text, in place of "ok".
     """
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
     async def readyz(_: Request) -> Response:
-        found = checks()
-        known = {name: note for name, note in notes().items() if note}
-        faults = {name: fault for name, fault in found.items() if fault}
-        told = {name: fault or known.get(name, "ok") for name, fault in found.items()}
-        body = {"status": "unready" if faults else "ready", "checks": told}
-        if known:
-            body["notes"] = known
+        results = checks()
+        remarks = {name: note for name, note in notes().items() if note}
+        faults = {name: fault for name, fault in results.items() if fault}
+        shown = {name: fault or remarks.get(name, "ok") for name, fault in results.items()}
+        body = {"status": "unready" if faults else "ready", "checks": shown}
+        if remarks:
+            body["notes"] = remarks
         return JSONResponse(body, status_code=503 if faults else 200)
 
     async def exposition(_: Request) -> Response:
@@ -59,26 +60,26 @@ def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
 
 @contextlib.asynccontextmanager
 async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
-    """Answer the routes on a port of their own, for services without a public one.
+    """Serve the routes on a separate port, for services without a public port, during the context.
 
-    Runs on the caller's loop and leaves the process's signals alone: whoever owns the loop decides when it ends.
+    Runs on the caller's event loop and installs no signal handlers: the service decides when to end.
 
     Args:
-        checks: What makes it ready.
+        checks: The service is ready if no check has a fault.
         host: Address to listen on.
-        port: METRICS_PORT; 0 takes a free one.
+        port: METRICS_PORT; 0 takes a free port.
 
     Yields:
-        The port; it listens already.
+        The port, which already accepts connections.
 
     Raises:
-        Unusable: the address cannot be had.
+        Unusable: the address is not available.
     """
     listening = listen(host, port, setting="METRICS_PORT", backlog=64)
     config = uvicorn.Config(
         Starlette(routes=routes(checks)), log_config=None, access_log=False, lifespan="off", ws="none"
     )
-    server = _Guest(config)
+    server = _ServerWithoutSignals(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="health")
     try:
         yield listening.getsockname()[1]
@@ -88,9 +89,10 @@ async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
         listening.close()
 
 
-class _Guest(uvicorn.Server):
-    """A server that does not take the process's signals over."""
+class _ServerWithoutSignals(uvicorn.Server):
+    """A uvicorn server that leaves SIGINT and SIGTERM to the service."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own method replaces the process's signal handlers during the context.
         yield

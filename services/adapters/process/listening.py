@@ -1,4 +1,4 @@
-"""A socket that listens, or a fault of the settings that named its address."""
+"""Opens a listening socket, with an error that names the settings of the address."""
 
 import socket
 
@@ -6,16 +6,16 @@ from services.adapters.process.settings import Unusable
 
 
 def listen(host: str, port: int, *, setting: str, backlog: int) -> socket.socket:
-    """Listen on an address of either family.
+    """Listen on an IPv4 or IPv6 address.
 
     Args:
-        host: Name or address; one with a colon is of IPv6.
-        port: 0 takes a free one.
-        setting: Name of the one that gave the port, for the fault.
-        backlog: Connections that may wait to be accepted.
+        host: Name or address; a host with a colon is an IPv6 address.
+        port: Port; 0 takes a free port.
+        setting: Name of the port's setting, for the error text.
+        backlog: Greatest count of connections waiting to be accepted.
 
     Raises:
-        Unusable: the address cannot be had.
+        Unusable: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -1,6 +1,7 @@
-"""Structured logs: one JSON object a line on standard error, UTC, with key and event ids, no bodies and no secrets.
+"""Structured logs: a JSON object a line on standard error, UTC, with key and event ids, without bodies and secrets.
 
-Rule: a field that may hold a secret is not passed here. What carries these names is dropped all the same.
+Rules: callers pass no field that may hold a secret; as a second defence, fields with the names in `_NEVER` are dropped.
+A log line that cannot be written is lost, and never fails the work it describes.
 """
 
 import faulthandler
@@ -20,22 +21,22 @@ _NEVER = frozenset(
 Logger = structlog.typing.FilteringBoundLogger
 
 
-class _Forgiving(io.TextIOBase):
-    """Standard error, whose reader may be gone and whose disk may be full: a line is lost then, and nothing else."""
+class _LossyStderr(io.TextIOBase):
+    """Standard error that drops a line if the pipe's reader is gone or the disk is full, in place of raising."""
 
     def write(self, text: str) -> int:
-        """Write it if that can be done."""
+        """Write the text, or drop it on an error; return the text's length in both cases."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Likewise."""
+        """Flush, or ignore an error."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 
     def __del__(self) -> None:
-        """Nothing is owed: io's own would flush once more, when this module's names are gone."""
+        """Do nothing. The inherited method would flush at interpreter exit, when this module's names are gone."""
 
 
 def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -45,9 +46,14 @@ def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def configure(service: str, level: str) -> Logger:
-    """Set the process up once and return its logger; libraries' own logs pass through the same renderer.
+    """Configure logging once for the process, and return the service's logger.
 
-    A crash inside a library's C code leaves the stacks of Python's threads on standard error: all that is known of it.
+    Log records of libraries, from WARNING on, pass through the same JSON renderer. `faulthandler` prints the Python
+    stacks of all threads if C code of a library crashes; nothing else would be known about the crash.
+
+    Args:
+        service: Value of the field `service` in each line of the returned logger.
+        level: Least level of the service's own lines: debug, info, warning or error.
     """
     with suppress(RuntimeError, ValueError, OSError, AttributeError):  # standard error may be closed, or no file
         faulthandler.enable()
@@ -61,10 +67,10 @@ def configure(service: str, level: str) -> Logger:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving())),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyStderr())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_Forgiving())
+    handler = logging.StreamHandler(_LossyStderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
@@ -74,6 +80,7 @@ def configure(service: str, level: str) -> Logger:
             foreign_pre_chain=shared,
         )
     )
+    # `force` replaces handlers that an imported library has installed.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logger: Logger = structlog.get_logger(service=service)
     return logger

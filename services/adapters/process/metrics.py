@@ -1,6 +1,7 @@
-"""Every metric of every service, declared once with kind, labels and meaning.
+"""The metrics of all services, declared once with kind, labels and help text.
 
-Rule: a name, label or meaning is written here and nowhere else; no label is unbounded (never a key, org or tenant).
+Rule: a metric's name, labels and help text are declared here only. No label is unbounded: never a key, organisation or
+tenant.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -28,7 +29,7 @@ def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str
     return Histogram(name, meaning, labels, registry=REGISTRY, buckets=buckets)
 
 
-def _asked(name: str, meaning: str, *labels: str) -> CallbackGauge:
+def _callback_gauge(name: str, meaning: str, *labels: str) -> CallbackGauge:
     found = CallbackGauge(name, meaning, *labels)
     REGISTRY.register(found)
     return found
@@ -49,8 +50,10 @@ INGRESS_IN_FLIGHT = _gauge("lifecycle_ingress_in_flight", "Deliveries waiting fo
 INGRESS_RECHECKS = _counter("lifecycle_ingress_rechecks_total", "Re-checks asked, by reason.", "reason")
 INGRESS_BREAKER = _gauge("lifecycle_ingress_breaker", "1 for the state of the breaker before Kafka.", "state")
 INGRESS_SPOOL_RECORDS = _gauge("lifecycle_ingress_spool_records", "Records on local disk that Kafka has not yet.")
-INGRESS_SPOOL_BYTES = _gauge("lifecycle_ingress_spool_bytes", "Their size.")
-INGRESS_SPOOL_AGE_S = _gauge("lifecycle_ingress_spool_oldest_seconds", "How long the oldest of them waits.")
+INGRESS_SPOOL_BYTES = _gauge("lifecycle_ingress_spool_bytes", "Size of the records on local disk.")
+INGRESS_SPOOL_AGE_S = _gauge(
+    "lifecycle_ingress_spool_oldest_seconds", "How long the oldest record on local disk has waited."
+)
 INGRESS_SPOOL_OPEN = _gauge("lifecycle_ingress_spool_open", "1 while the spool takes records.")
 INGRESS_SPOOL_CLOSED = _counter("lifecycle_ingress_spool_closed_total", "Spools closed, by reason.", "reason")
 INGRESS_SPOOL_DRAINED = _counter("lifecycle_ingress_spool_drained_total", "Spooled records by result.", "result")
@@ -70,11 +73,15 @@ LEDGER_UNACKNOWLEDGED = _gauge("lifecycle_ledger_unacknowledged", "Records sent 
 LEDGER_JOURNAL = _histogram(
     "lifecycle_ledger_journal_entries", "Events in the journal of a row when it is written.", _ENTRIES
 )
-LEDGER_LAG_RECORDS = _asked("lifecycle_ledger_lag_records", "Input records not processed yet.", "topic", "partition")
-LEDGER_LAG_S = _asked("lifecycle_ledger_lag_seconds", "How long the first of them waits.", "topic", "partition")
-LEDGER_RECOVERING = _asked("lifecycle_ledger_recovering", "Changelog records to be read before events go on.")
-LEDGER_REBALANCES = _asked("lifecycle_ledger_rebalances_total", "Times that partitions were shared out anew.")
-LEDGER_ENDS = _asked("lifecycle_ledger_ends_total", "Ends of workers on this disk.", "reason")
+LEDGER_LAG_RECORDS = _callback_gauge(
+    "lifecycle_ledger_lag_records", "Input records not processed yet.", "topic", "partition"
+)
+LEDGER_LAG_S = _callback_gauge(
+    "lifecycle_ledger_lag_seconds", "How long the first unprocessed input record has waited.", "topic", "partition"
+)
+LEDGER_RECOVERING = _callback_gauge("lifecycle_ledger_recovering", "Changelog records to be read before events go on.")
+LEDGER_REBALANCES = _callback_gauge("lifecycle_ledger_rebalances_total", "Times that partitions were shared out anew.")
+LEDGER_ENDS = _callback_gauge("lifecycle_ledger_ends_total", "Ends of workers on this disk.", "reason")
 LEDGER_DEAD_LETTERS = _counter("lifecycle_ledger_dead_letters_total", "Records sent to dead letters.", "reason")
 
 # provisioner
@@ -108,5 +115,5 @@ RECONCILE_STOPPED = _gauge("lifecycle_reconcile_stopped", "1 while the brake wai
 
 
 def exposition() -> bytes:
-    """What `/metrics` answers."""
+    """Return the body of `/metrics`."""
     return generate_latest(REGISTRY)

@@ -1,6 +1,7 @@
-"""Raises the process's limit of open files at start, and says where the machine does not allow for enough.
+"""Raises the process's limit of open files at start, and reports a hard limit that is too low.
 
-Rule: the soft limit of many systems is 1,024, and is ours to raise up to the hard one; only an operator raises that.
+Many systems set the soft limit to 1,024. A process may raise its soft limit up to the hard limit; only an operator can
+raise the hard limit.
 """
 
 import resource
@@ -10,13 +11,13 @@ CURE: Final = "raise the hard limit of open files: `ulimit -Hn`, LimitNOFILE= (s
 
 
 def raise_limit(wanted: int) -> str:
-    """Raises the soft limit to what is wanted, as far as the hard limit allows.
+    """Raise the soft limit to `wanted`, as far as the hard limit allows.
 
     Args:
-        wanted: How many files and connections may be open at once.
+        wanted: Count of files and connections that may be open at once.
 
     Returns:
-        What is missing and what to do; empty text when nothing is.
+        The shortage and its remedy; empty text if the limit suffices.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:

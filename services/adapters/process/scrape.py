@@ -1,6 +1,7 @@
-"""Asks a running service how it stands: `/readyz`, and what its `/metrics` count.
+"""Reads the state of a running service from its `/readyz` and `/metrics`, for `lifecycle doctor`.
 
-Rule: what it answers is another process's word: anything that is not of the shape counts as no answer.
+Rule: the response is not trusted, since any process may listen on the port. A response of a different shape counts as
+no answer.
 """
 
 from collections.abc import Mapping
@@ -15,14 +16,14 @@ _ASK_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service as it says itself.
+    """The state of a service, as reported by the service.
 
     Attributes:
-        unanswered: Why nothing is known; empty text where something is.
-        faults: What keeps it from work, by the name of its check.
-        notes: What is not as it should be, and keeps it from nothing.
-        metrics: Name of a sample to its greatest value; one with a `result` or a `system` stands as `name{result}` as
-            well.
+        unanswered: The reason for a missing answer; empty text if the service answered.
+        faults: Faults that make the service unready, by the name of the check.
+        notes: Notes for an operator that do not make the service unready.
+        metrics: Greatest value of each sample, by name. A sample with a label `result` or `system` is also entered as
+            `name{VALUE}`, with the label's value.
     """
 
     unanswered: str = ""
@@ -32,14 +33,14 @@ class ServiceStatus:
 
 
 def scrape(url: str) -> ServiceStatus:
-    """Ask a service. Blocks.
+    """Read the state of a service. Blocks; each wait for the network is limited to 3 s.
 
     Args:
-        url: Its base URL.
+        url: The service's base URL.
     """
     base = url.rstrip("/")
     try:
-        # To read the certificates of the world takes long, and plain HTTP needs none.
+        # Plain HTTP needs no CA certificates, and loading them takes long.
         with httpx2.Client(timeout=_ASK_S, trust_env=False, verify=base.startswith("https:")) as client:
             ready, counted = client.get(f"{base}/readyz"), client.get(f"{base}/metrics")
             told = ready.json()

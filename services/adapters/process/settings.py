@@ -1,7 +1,9 @@
-"""One frozen `Settings`, read once from the environment; a bad environment names all its faults at start.
+"""The settings: a frozen `Settings`, read once from the environment. A bad environment reports all faults at the start.
 
-Rule: nobody else reads an environment variable. Every field has a unit in its name, a default that is safe, and a
-reason. Names are those of the field in capitals, without a prefix. What may hold a secret has no part in the repr.
+Rules: no other module reads an environment variable. A field has a unit in its name, a safe default, and a reason. The
+variable is the field's name in capitals, without a prefix. A field that may hold a secret is left out of the repr.
+
+The docstrings of the fields are user documentation: `lifecycle doctor --settings` prints them.
 """
 
 import json
@@ -20,11 +22,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Unusable(Exception):
-    """The environment cannot be used; the text has one line a fault."""
+    """The environment, or a file or address named there, cannot be used; the text has a line for each fault."""
 
 
 class Settings(BaseModel):
-    """What an operator may set. `lifecycle doctor --settings` prints this table."""
+    """The settings of all services and commands. `lifecycle doctor --settings` prints this table."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True)
 
@@ -32,8 +34,8 @@ class Settings(BaseModel):
     kafka_bootstrap_servers: str | None = None
     """Brokers, `host:port,…`; absent: `up` and `demo` start their own."""
     kafka_config: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Further librdkafka settings as a JSON object: how a broker is reached (TLS, SASL). What a service must choose for
-    itself is refused (`kafka_settings`)."""
+    """Further librdkafka settings as a JSON object: how a broker is reached (TLS, SASL). Settings that a
+    service must choose for itself are refused (`kafka_settings`)."""
     topic_prefix: str = ""
     """Put before every topic, group and application id, so that one cluster can hold several installations."""
     topic_partitions: int = Field(default=12, ge=1, le=1000)
@@ -53,7 +55,7 @@ class Settings(BaseModel):
 
     # Listening
     host: str = "127.0.0.1"
-    """Address that each service listens on; a public one is a decision."""
+    """Address that each service listens on; the default is reachable from this machine only."""
     port: Port = 8080
     """Port of the service (ingress, simulator); 0 takes a free one."""
     metrics_port: Port = 0
@@ -80,8 +82,8 @@ class Settings(BaseModel):
     keep_alive_s: float = Field(default=75.0, gt=0)
     """How long an idle connection stays open; longer than the proxy in front keeps its own (nginx: 60 s)."""
     drain_s: float = Field(default=1.0, ge=0)
-    """Between SIGTERM and the end of listening: `/readyz` says no, so that a balancer sends elsewhere; what comes all
-    the same is taken."""
+    """Time between SIGTERM and the end of listening: `/readyz` answers 503, so that a load balancer sends elsewhere;
+    requests that still arrive are answered."""
 
     # Ledger
     published_names: tuple[str, ...] = ("crmEndpoint", "syncInterval", "featureFlags")
@@ -91,29 +93,31 @@ class Settings(BaseModel):
     session_timeout_s: float = Field(default=10.0, ge=1)
     """How long a silent worker keeps its partitions."""
     unreadable_in_a_row: int = Field(default=100, ge=1)
-    """After so many the ledger ends: this version is the wrong one, and would bury a whole topic in dead letters."""
+    """Unreadable records in succession after which the ledger ends: this version is the wrong one, and would turn a
+    whole topic into dead letters."""
     standby_replicas: int = Field(default=0, ge=0)
-    """How many other ledgers keep a copy of each table partition: a takeover then reads what is new alone."""
+    """How many other ledgers keep a copy of each table partition: a takeover then reads the newest changes only."""
 
     # Provisioner
     database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL of the registry; absent: `up` and `demo` start their own."""
     database_password: str | None = Field(default=None, repr=False)
-    """Password of DATABASE_URL where that has none. Any character may stand in it; a URL's is percent-encoded."""
+    """Password for a DATABASE_URL without one. Any character is allowed; in a URL a password is percent-encoded."""
     tenant_database_url: str | None = Field(default=None, repr=False)
     """PostgreSQL that holds the tenants' schemas; absent: the registry's database."""
     tenant_database_password: str | None = Field(default=None, repr=False)
-    """Password of TENANT_DATABASE_URL where that has none."""
+    """Password for a TENANT_DATABASE_URL without one."""
     sagas_at_once: int = Field(default=64, ge=1)
     """Sagas one worker drives at the same time."""
     org_sagas_at_once: int = Field(default=16, ge=1)
-    """Of one organisation, over all workers: who installs everywhere at once leaves room for others."""
+    """Sagas of one organisation driven at the same time, over all workers: an organisation that installs everywhere at
+    once leaves room for others."""
     system_calls_at_once: int = Field(default=16, ge=1)
-    """Calls of one worker to one outside system: one that hangs leaves room for others."""
+    """Calls of one worker to one outside system at the same time: a system that hangs leaves room for others."""
     lease_s: float = Field(default=15.0, gt=0)
     """How long a silent worker keeps a saga; renewed every third of it."""
     retry_first_s: float = Field(default=1.0, gt=0)
-    """First wait after a call that led nowhere; doubled with full jitter, at most `retry_most_s`."""
+    """First wait after a failed call; doubled with full jitter, at most `retry_most_s`."""
     retry_most_s: float = Field(default=60.0, gt=0, le=60)
     """Longest wait between two tries of a step, and at the gate before a system that is away or refuses the operator; a
     longer wait that a system asks for is kept, up to an hour."""
@@ -145,7 +149,7 @@ class Settings(BaseModel):
     genesys_api_url: str | None = None
     """API host of Genesys Cloud; absent: from the region in the organisation's file."""
     reconcile_interval_s: float = Field(default=3600.0, gt=0)
-    """Between two runs over all organisations."""
+    """Time between two runs over all organisations."""
     reconcile_second_look_s: float = Field(default=600.0, ge=0)
     """Absence and contradictions are read again this much later before they count (the demo sets 2)."""
 
@@ -191,10 +195,10 @@ class Settings(BaseModel):
 
     @property
     def egress_fault(self) -> str:
-        """The fault of an `egress_map` beside webhooks from other machines; empty text when there is none.
+        """The fault of an `egress_map` beside webhooks from remote machines; empty text without a fault.
 
-        Only the ingress asks: in every other service HOST is where health and metrics are read, and says nothing of
-        who may send a webhook.
+        Only the ingress checks this. The HOST of every other service is an address for health and metrics, and accepts
+        no webhooks.
         """
         if not self.egress_map or _is_loopback(self.host):
             return ""
@@ -205,13 +209,13 @@ class Settings(BaseModel):
 
     @property
     def kafka(self) -> dict[str, Any]:
-        """Connection settings for librdkafka's clients, and the logger that they write to.
+        """The connection settings for librdkafka's clients, with the logger for their messages.
 
-        Without a logger a client writes raw lines to standard error, past the JSON log. A client hands its lines over
-        when it is polled; an admin client never is, and needs none: its answers carry their errors.
+        Without a logger a client writes raw lines to standard error, past the JSON log. A client delivers its messages
+        when polled. An admin client is never polled and loses nothing: its results carry the errors.
 
         Raises:
-            Unusable: no brokers are named.
+            Unusable: `kafka_bootstrap_servers` is not set.
         """
         servers = required(self, "kafka_bootstrap_servers")
         return {"log_level": 3, "logger": LIBRDKAFKA, **self.kafka_config, "bootstrap.servers": servers}
@@ -228,7 +232,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     """Read the settings; empty variables count as absent.
 
     Raises:
-        Unusable: with every fault by name.
+        Unusable: a variable is invalid; the text has a line for each fault.
     """
     faults = []
     try:
@@ -239,14 +243,14 @@ def read(environment: Mapping[str, str]) -> Settings:
     try:
         found = Settings.model_validate(given)
     except ValidationError as error:
-        faults += [line for fault in error.errors(include_url=False) for line in _told(fault)]
+        faults += [line for fault in error.errors(include_url=False) for line in _fault_lines(fault)]
     if faults:
         raise Unusable("\n".join(faults))
     return found
 
 
-def _told(fault: Any) -> list[str]:
-    """One line for each thing that is wrong with one variable."""
+def _fault_lines(fault: Any) -> list[str]:
+    """Return a validation error as text, a line for each fault of the variable."""
     name, *inside = fault["loc"]
     where = ": ".join((str(name).upper(), *map(str, inside)))
     return [f"{where}: {line}" for line in str(fault["msg"]).removeprefix("Value error, ").splitlines()]
@@ -256,14 +260,14 @@ _PASSWORDS: Final = {
     "DATABASE_URL": "DATABASE_PASSWORD",
     "TENANT_DATABASE_URL": "TENANT_DATABASE_PASSWORD",
 }
-"""The setting of a database's URL to the setting of its password."""
+"""The password's setting by the URL's setting, for each database."""
 
 
 def complete(environment: Mapping[str, str]) -> dict[str, str]:
-    """Put the password of each database into its URL.
+    """Insert the separate password of each database into the database's URL.
 
     Raises:
-        Unusable: a URL cannot be read; with every fault by name.
+        Unusable: a URL cannot be parsed; the text has a line for each fault.
     """
     completed, faults = dict(environment), []
     for name, password in _PASSWORDS.items():
@@ -278,10 +282,10 @@ def complete(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def required(settings: Settings, *names: str) -> str:
-    """The value of the first name; every missing one of `names` is told at once.
+    """Return the value of the first setting in `names`, after a check that every setting in `names` is set.
 
     Raises:
-        Unusable: one is missing.
+        Unusable: a setting is missing; the text lists all missing settings.
     """
     missing = [name for name in names if getattr(settings, name) is None]
     if missing:

@@ -1,1 +1,1 @@
-"""The registry of the provisioner: one PostgreSQL schema with a row per key, its SQL, and the values it returns."""
+"""The provisioner's registry: a PostgreSQL schema with a row per key, the SQL statements, and the returned values."""

@@ -1,8 +1,21 @@
-"""The registry: one PostgreSQL schema with a row per key, bindings, plans, and what Kafka has not acknowledged.
+"""The registry: a PostgreSQL schema with a row per key (saga), the bindings, the plans and the outbox.
 
-Rule: whoever writes a row holds its lease and says so with the epoch; a write under another epoch, or for a desired
-version that is no longer the newest, changes nothing. Leases, and times in journals, go by the clock of the database.
-Journal, binding and sayings of one turn are one commit.
+Problem: several workers drive sagas, a worker may be paused for longer than a lease lasts, the answer to a commit may
+be lost, and after a lost connection the next connection may lead to an older copy of the database.
+
+Approach:
+- A worker claims a row with a lease and a new, greater epoch. Each write names the epoch and the desired version. A
+  write under an older epoch, or for a version no longer the newest, changes no row. So a worker with an expired lease
+  can do no harm.
+- Leases and the times in journals follow the database's clock. A worker measures its own lease with
+  `time.monotonic()` from before the request: the local lease ends before the database's.
+- Journal, binding and outbox messages of a turn are a single commit. A repeated write is recognised by the epoch and
+  the journal's text.
+- `losses` counts lost connections and changes of server. The provisioner proves the registry again after each.
+
+A pooler (PgBouncer in transaction mode) may stand in front of the server; see docs/decisions/0031. Then every use of a
+connection is a transaction with its settings set inside. Without a pooler, settings belong to the session, and every
+statement outside an explicit transaction commits alone.
 """
 
 import time
@@ -35,41 +48,50 @@ from services.adapters.registry.types import (
 )
 
 SCHEMA: Final = "lifecycle"
-"""Of PostgreSQL, where a provisioner has its registry."""
+"""Name of the PostgreSQL schema of the provisioner's registry."""
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _WAIT_S: Final = 10.0
-"""For a connection."""
-_SESSION: Final = {
+"""Time limit for a free connection from the pool, and for the first answer at the start."""
+_SESSION_SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "15s",
 }
-"""A process that was stopped in the middle of a transaction holds its locks no longer than this. Kafka has less time to
-acknowledge what `drain` handed over."""
+"""Limits the time for which a process stopped in the middle of a transaction holds its locks.
 
-_AWAY: Final = (
+`drain` publishes within a transaction, so Kafka must acknowledge within the 15 s of the idle limit.
+"""
+
+_AWAY_ERRORS: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
     psycopg.errors.InsufficientPrivilege,
 )
-"""Nothing wrong with what was asked. Internal errors are the server's own state: it only reads after a fail-over, a
-transaction sat idle for too long, a page is broken. A right that is missing is the operator's to give."""
+"""Errors of the server's state or set-up, not of the statement; each becomes `RegistryAway`.
+
+InternalError covers a server that is read-only after a fail-over, a transaction idle for too long, and a broken page.
+InsufficientPrivilege is a right that the operator must grant.
+"""
 
 _NO_TABLES: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
-_ELSEWHERE: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
-"""What is not so where we were before."""
+_OTHER_SERVER_ERRORS: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
+"""Errors that suggest a connection to another server or database than before: a standby, or an older copy."""
 
 _UNREADABLE_S: Final = 60.0
-"""How long a row waits that another release wrote, or that somebody edited."""
+"""Pause before an unreadable row (written by another release, or edited by hand) is claimed again, seconds."""
 
 
 def usable(name: str, url: str) -> str:
-    """The URL of a database, if it can be read as one.
+    """Return the URL of a database unchanged, after a check that libpq can parse the URL.
+
+    Args:
+        name: The setting's name, for the error text.
+        url: URL or connection string.
 
     Raises:
-        Unusable: it cannot; what it says is not told, since it may hold a password.
+        Unusable: libpq cannot parse the URL. The text does not quote the URL or libpq, since both may show a password.
     """
     try:
         conninfo_to_dict(url)
@@ -80,10 +102,10 @@ def usable(name: str, url: str) -> str:
 
 
 class RegistryAway(Exception):
-    """The registry does not answer, or refuses; nothing is known of the last statement.
+    """The registry does not answer, or refuses; the last statement may have taken effect or not.
 
     Attributes:
-        refused: True if the server said no, for want of a login or a right; False if it may answer later.
+        refused: True if the server refused a login or lacks a granted right; False if the server may answer later.
     """
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
@@ -92,50 +114,53 @@ class RegistryAway(Exception):
 
 
 class Registry:
-    """Use from one event loop; any number of processes may share one schema."""
+    """The pooled connections to the registry's schema. Use from one event loop; processes may share a schema.
+
+    Every method that runs a statement raises `RegistryAway` if the database does not answer or refuses.
+    """
 
     def __init__(
         self, url: str, *, schema: str, lease_s: float, worker: str, org_limit: int = 1_000_000, connections: int = 8
     ) -> None:
-        """Prepare the pool; nothing connects before `start`.
+        """Prepare the pool; nothing connects before `start` or `open`.
 
         Args:
-            url: Of the database.
+            url: URL of the database.
             schema: Name of the registry's own schema.
-            lease_s: How long a silent worker keeps a row.
-            worker: Written beside the lease, for people.
-            org_limit: Leases of one organisation at once, over all workers.
-            connections: At most.
+            lease_s: Length of a lease, seconds.
+            worker: Name of this worker, stored beside the lease for operators to read.
+            org_limit: Greatest count of an organisation's leases at once, over all workers.
+            connections: Greatest count of connections.
         """
         self._url, self._schema, self._lease_s, self._worker = url, schema, lease_s, worker
         self._org_limit = org_limit
-        # A connection that ended is to be noticed: the next one may lead to another server.
+        # Not checked before use: a lost connection must be noticed and counted in `losses`, not silently replaced.
         self._pool = Pool(url, at_most=connections, configure=self._connected, at_least=1, checked=False)
-        self._settings = {"search_path": sql.Identifier(schema).as_string(), **_SESSION}
+        self._settings = {"search_path": sql.Identifier(schema).as_string(), **_SESSION_SETTINGS}
         self._server: tuple[Any, ...] | None = None
         self.losses = 0
-        """How often a connection was lost, or led to another server: what was known of the registry may not be so."""
+        """Count of lost connections and changes of server; after each the registry may be an older copy."""
         self.unreadable: Callable[[str, str], None] = lambda _, __: None
-        """Called with the key of a due row that this release cannot read, and why."""
+        """Called with the key of a row that this release cannot read, and with the reason."""
 
     async def start(self) -> None:
-        """Bring the schema up to date, under a lock, and open the pool.
+        """Migrate the schema to this release, under a lock, and open the pool.
 
         Raises:
-            RegistryAway: no database answers.
+            RegistryAway: the database does not answer, or refuses the login or a right.
         """
         try:
             async with await PooledConnection.connect(self._url, autocommit=True, **SAFE) as session:
-                # A migration takes as long as it takes; a server that says nothing at all is away.
+                # Only the first answer has a time limit: the migration of a large table may take long.
                 with within(_WAIT_S, session):
                     await session.execute("SELECT 1")
                 await _migrate(session, self._schema)
-        except _AWAY as error:
-            raise RegistryAway(_brief(error), refused=is_set_up(error.sqlstate or "")) from None
+        except _AWAY_ERRORS as error:
+            raise RegistryAway(_first_line(error), refused=is_set_up(error.sqlstate or "")) from None
         await self.open()
 
     async def open(self) -> None:
-        """Open the pool, on a schema that somebody else brings up to date."""
+        """Open the pool without a migration, for commands beside a running provisioner."""
         await self._pool.open()
 
     async def close(self) -> None:
@@ -143,79 +168,86 @@ class Registry:
         await self._pool.close()
 
     async def is_empty(self) -> bool:
-        """True when no desired version was ever stored."""
+        """True if no desired version was ever stored."""
         async with self._session() as session:
             found = await (await session.execute(statements.ANY_SAGA)).fetchone()
             return found is None
 
     async def heads(self, keys: Sequence[str]) -> dict[str, RowProgress]:
-        """How far these keys have come, where they have rows."""
+        """Return the progress of these keys; a key without a row is left out."""
         async with self._session() as session:
             rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
-            return {key: RowProgress(_counted(journal), *head) for key, *head, journal in rows}
+            return {key: RowProgress(_outcome_count(journal), *head) for key, *head, journal in rows}
 
     async def unwell(self, after_s: float) -> dict[str, int]:
-        """Returns how many tenants have stood at a step for so many seconds or longer, by step."""
+        """Return the count of tenants standing at a step for at least `after_s` seconds, by step."""
         async with self._session() as session:
             rows = await (await session.execute(statements.UNWELL, (after_s,))).fetchall()
             return {str(step): int(count) for step, count in rows}
 
     async def under_way(self) -> list[str]:
-        """The keys whose sagas are in the middle of something, or look an ended life up again."""
+        """Return the keys of sagas that are in the middle of a change or still sweep an ended life."""
         async with self._session() as session:
             return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
 
     async def is_half_recovered(self) -> bool:
-        """True when a recovery was begun and has not ended; nothing is claimed meanwhile."""
+        """True if a recovery was begun and has not ended; `claim` leases no row meanwhile."""
         async with self._session() as session:
             return await (await session.execute(statements.RECOVERY)).fetchone() is not None
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
-        """Hold the lock of recoveries; false when another process has it.
-
-        It is a transaction's, which ends with it: a lock of a session would stay with a pooler's connection.
-        """
+        """Hold the lock of recoveries during the context; yield False if another process holds the lock."""
+        # A transaction's lock ends with the transaction. A session's lock would stay on a pooler's server connection.
         async with self._session() as session, session.transaction():
+            # The transaction sits idle while the recovery works through other connections.
             await session.execute(statements.NO_IDLE_LIMIT)
             found = await (await session.execute(statements.RECOVERY_LOCK, (self._schema,))).fetchone()
             yield bool(found and found[0])
 
     async def begin_recovery(self) -> None:
-        """Stop every claim, make leases void, and every later epoch greater than any before."""
+        """Stop every claim, end all leases, and raise every epoch to at least the present time in seconds.
+
+        A database restored from a backup has lost the last epochs given out. Epochs begin at the row's creation time
+        in seconds and grow by 1 a claim, so no epoch given out before has reached the present time.
+        """
         async with self._session() as session, session.transaction():
             await session.execute(statements.NO_TIME_LIMIT)
             await session.execute(statements.RECOVERY_BEGINS)
             await session.execute(statements.RAISE_EPOCHS)
 
     async def end_recovery(self) -> None:
-        """Claims go on."""
+        """Allow claims again."""
         async with self._session() as session:
             await session.execute(statements.RECOVERY_ENDS)
 
     async def forget_said(self, key: str, topic: str, seq: int) -> None:
-        """Publish no saying of a key up to this one: Kafka has it."""
+        """Delete a key's outbox messages for a topic up to and including `seq`: Kafka already has them."""
         async with self._session() as session:
             await session.execute(statements.OUTBOX_FORGET, (key, topic, seq))
 
     async def keep_plan(self, digest: str, text: str) -> None:
-        """Store a plan for as long as the registry lives."""
+        """Store the text of a plan under its digest, for good: a tenant's life may still go by an old plan."""
         async with self._session() as session:
             await session.execute(statements.KEEP_PLAN, (digest, text))
 
     async def plan_text(self, digest: str) -> str | None:
-        """The text of a plan that was kept."""
+        """Return the text of a stored plan; None if no plan has this digest."""
         async with self._session() as session:
             found = await (await session.execute(statements.PLAN_TEXT, (digest,))).fetchone()
             return str(found[0]) if found else None
 
     async def store(self, batch: Sequence[Desired]) -> int:
-        """Store the newest version of each key and make its saga due; returns how many rows changed."""
+        """Store the newest version of each key and make the saga due; return the count of changed rows.
+
+        A version no newer than the stored version changes nothing.
+        """
         newest: dict[str, Desired] = {}
         for desired in batch:
             if desired.key not in newest or newest[desired.key].version < desired.version:
                 newest[desired.key] = desired
-        rows = [newest[key] for key in sorted(newest)]  # one order for all, so that two of these cannot deadlock
+        # Every batch locks its rows in the same order, so that two concurrent batches cannot deadlock.
+        rows = [newest[key] for key in sorted(newest)]
         columns = (
             [row.key for row in rows],
             [row.key.partition(":")[0] for row in rows],
@@ -226,10 +258,11 @@ class Registry:
             return (await session.execute(statements.STORE, columns)).rowcount
 
     async def claim(self, limit: int) -> list[Claim]:
-        """Lease at most `limit` due rows that nobody holds, each under a new epoch; `unreadable` has the others.
+        """Lease at most `limit` due rows without a valid lease, each under a new epoch; organisations take turns.
 
-        Organisations take turns.
+        A row that this release cannot read is reported to `unreadable` and postponed by a minute.
         """
+        # Measured before the request: the local lease must end no later than the database's.
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
             asked_us = time.monotonic_ns() // 1_000
@@ -248,10 +281,10 @@ class Registry:
         return claims
 
     async def claim_one(self, key: str) -> Claim | None:
-        """Lease the row of a key, due or not; None where there is none, or somebody holds it.
+        """Lease the row of a key, due or not; None if the key has no row, or another worker holds the lease.
 
         Raises:
-            Unreadable: this release cannot read it.
+            Unreadable: this release cannot read the row.
         """
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
@@ -263,15 +296,13 @@ class Registry:
     async def sagas(
         self, *, key: str | None = None, phases: Sequence[str] | None = None, standing: bool | None = None, limit: int
     ) -> list[SagaRow]:
-        """Look at sagas, those that changed last first.
+        """Return sagas, the last changed first; unreadable rows are reported to `unreadable` and left out.
 
         Args:
-            key: Only this one's.
-            phases: Only those in one of these.
-            standing: True adds those that stand at a step, in any phase; False leaves them out.
-            limit: At most so many.
-
-        `unreadable` has those that this release cannot read.
+            key: Restricts the result to this key.
+            phases: Restricts the result to these phases.
+            standing: True adds sagas that stand at a step, in any phase; False leaves standing sagas out.
+            limit: Greatest count of sagas.
         """
         async with self._session() as session:
             asked = {
@@ -293,26 +324,31 @@ class Registry:
         self,
         claim: Claim,
         journal: Journal,
-        sayings: Sequence[OutboxMessage],
+        messages: Sequence[OutboxMessage],
         *,
         due_in_s: float | None,
         release: bool,
         waits_for: str | None = None,
         why: str | None = None,
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
-        """Commit one turn: journal, binding, what it says and when it is due next.
+        """Commit a turn: the journal, the binding, the outbox messages and the next due time.
+
+        After `RegistryAway` the caller may repeat the call with equal arguments.
 
         Args:
-            claim: Brought up to date when something was written.
-            journal: The new one.
-            sayings: In the order in which they are to be published.
-            due_in_s: From now; None: not before a newer version comes.
-            release: Give the lease back; else it begins anew.
-            waits_for: The outside system whose return makes it due (`wake`), whatever `due_in_s` says.
-            why: Why it waits, for people, where the journal does not say so.
+            claim: The leased row; updated to the committed state.
+            journal: The new journal.
+            messages: Outbox messages, in the order of publishing.
+            due_in_s: Seconds until the row is due; None: due only when a newer version is stored.
+            release: True gives the lease back; False renews the lease.
+            waits_for: The outside system whose return makes the row due (`wake`), regardless of `due_in_s`.
+            why: The reason for waiting, for operators, where the journal does not give the reason.
+
+        Returns:
+            Written if the turn is committed; otherwise the reason why the row is not as asked.
 
         Raises:
-            RegistryAway: it may or may not be committed.
+            RegistryAway: the turn may be committed or not.
         """
         held_until_s = time.monotonic() + self._lease_s
         tenant_id = journal.life.tenant_id if journal.life else None
@@ -333,9 +369,9 @@ class Registry:
             "stands_at": stands.step if stands else None,
             "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,
-            "topics": [saying.topic for saying in sayings],
-            "seqs": [saying.seq for saying in sayings],
-            "values": [saying.value for saying in sayings],
+            "topics": [message.topic for message in messages],
+            "seqs": [message.seq for message in messages],
+            "values": [message.value for message in messages],
         }
         async with self._session() as session:
             binds = tenant_id is not None and tenant_id != before
@@ -343,6 +379,7 @@ class Registry:
             if written is None:
                 return TenantTaken()
             if written and before is not None and before != tenant_id:
+                # A crash before this line leaves an unused binding; `_bind_and_write` removes such a binding on demand.
                 await _unbind(session, before)
             if not written:
                 now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
@@ -351,14 +388,17 @@ class Registry:
             return Written()
         if now is None or now[0] != claim.epoch:
             return LeaseLost()
+        # The epoch is still ours, so only the desired version can differ: a newer one was stored meanwhile.
         claim.desired = Desired.model_validate_json(now[1])
+        # A column of type `json` keeps the text unchanged. Our own text there means that an earlier try of this write
+        # was committed and its answer was lost.
         if now[2] != row["journal"]:
             return NewerDesired(written=False)
         claim.journal = journal
         return NewerDesired(written=True)
 
     async def renew(self, claims: Sequence[Claim]) -> None:
-        """Prolong the leases that are still ours."""
+        """Renew the leases of these claims; a claim whose row has a newer epoch or no lease stays unchanged."""
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
             asked = (self._lease_s, [claim.key for claim in claims], [claim.epoch for claim in claims])
@@ -369,16 +409,21 @@ class Registry:
                 claim.held_until_s = max(claim.held_until_s, held_until_s)
 
     async def wake(self, system: str) -> int:
-        """Make every saga due that waits for a system; returns how many do."""
+        """Make every unleased saga due that waits for an outside system; return the count of these sagas."""
         async with self._session() as session:
             return (await session.execute(statements.WAKE, (system,))).rowcount
 
     async def drain(self, publish: Callable[[list[OutboxRow]], Awaitable[list[int]]], limit: int) -> tuple[int, int]:
-        """Hand the oldest sayings over, in order, and delete those whose ids come back.
+        """Publish the oldest outbox messages, in order, and delete the acknowledged messages.
 
-        One process at a time does this: two would break the order within a key. Returns how many were found and how
-        many were deleted; none when another process is at it.
+        Args:
+            publish: Sends the rows and returns the ids of acknowledged rows; must return within 15 s.
+            limit: Greatest count of messages.
+
+        Returns:
+            The counts of found and of deleted messages; (0, 0) if another process drains the outbox now.
         """
+        # Only one process at a time may publish: two would break the order within a key.
         async with self._session() as session, session.transaction():
             lock = await (await session.execute(statements.OUTBOX_LOCK, (self._schema,))).fetchone()
             if lock is None or not lock[0]:
@@ -391,15 +436,16 @@ class Registry:
             return len(found), len(acknowledged)
 
     async def _connected(self, session: PooledConnection) -> None:
-        """Note where a new connection leads, and set its session up where it keeps one server process."""
+        """Prepare a new connection: detect a pooler, apply the session's settings, and note the server's identity."""
         await session.notice_pooler()
         if not session.pooled:
             await session.execute(*statements.settings(self._settings, local=False))
         server = await (await session.execute(statements.SERVER)).fetchone()
-        self._note(server if server is None or not session.pooled else server[2:])
+        # Behind a pooler the address is left out: `_check_server` compares without the address too.
+        self._note_server(server if server is None or not session.pooled else server[2:])
 
-    def _note(self, server: tuple[Any, ...] | None) -> bool:
-        """Keep which server was met; true when that is another than before."""
+    def _note_server(self, server: tuple[Any, ...] | None) -> bool:
+        """Store the server's identity; True, and a loss, if the identity has changed."""
         is_other = server != self._server
         self.losses += is_other
         self._server = server
@@ -407,38 +453,47 @@ class Registry:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[PooledConnection]:
-        """A connection whose settings hold.
+        """Take a connection with the registry's settings; behind a pooler, within a transaction.
 
         Raises:
-            RegistryAway: no statement of this session took effect, or the last may have.
+            RegistryAway: the database is away or refuses. Some statements of this session may have taken effect.
         """
         try:
             async with self._pool.connection(_WAIT_S) as session:
                 try:
                     if session.pooled:
                         async with session.transaction():
-                            await self._settle(session)
+                            await self._check_server(session)
                             yield session
                     else:
                         yield session
-                except _ELSEWHERE:
-                    await session.close()  # the address may lead to another server by now
+                except _OTHER_SERVER_ERRORS:
+                    await session.close()  # the address may lead to another server by now: connect again
                     raise
                 finally:
+                    # The next connection may lead to another server.
                     self.losses += session.closed
         except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
-        except _AWAY as error:
-            raise RegistryAway(_brief(error), refused=is_set_up(error.sqlstate or "")) from None
+        except _AWAY_ERRORS as error:
+            raise RegistryAway(_first_line(error), refused=is_set_up(error.sqlstate or "")) from None
 
-    async def _settle(self, session: PooledConnection) -> None:
-        """Begin a transaction behind a pooler, which may lead to another server now without a connection lost."""
+    async def _check_server(self, session: PooledConnection) -> None:
+        """Set a pooled transaction up, and refuse another server than before.
+
+        A pooler may change to another server without closing our connection. Nothing may be written there before the
+        registry is proved again.
+
+        Raises:
+            RegistryAway: the pooler leads to another server now.
+        """
         server = await (await session.execute(*statements.settings(self._settings, local=True))).fetchone()
-        if self._note(server and server[:2]):
+        if self._note_server(server and server[:2]):
             raise RegistryAway("the pooler in front of it leads to another server now")
 
 
-def _counted(journal: str) -> int | None:
+def _outcome_count(journal: str) -> int | None:
+    """Return a journal's count of outcomes; None if this release cannot read the journal."""
     try:
         return decode(Journal, journal.encode()).seq
     except Unreadable:
@@ -446,7 +501,20 @@ def _counted(journal: str) -> int | None:
 
 
 def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:
-    """A row that was asked for at `asked_us` by this process's clock, and leased at `at_us` by the database's."""
+    """Build the claim of a leased row.
+
+    Args:
+        held_until_s: `time.monotonic()` at which the lease may end.
+        asked_us: This process's monotonic clock before the request, microseconds.
+        key: The row's key.
+        epoch: The lease's epoch.
+        desired: The desired version, as JSON text.
+        journal: The journal, as JSON text.
+        at_us: The database's clock at the lease, microseconds UTC.
+
+    Raises:
+        Unreadable: this release cannot read the desired version or the journal.
+    """
     known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
     return Claim(key, epoch, *known, held_until_s, at_us - asked_us)
 
@@ -457,7 +525,11 @@ async def _write(session: PooledConnection, row: dict[str, Any]) -> bool | None:
 
 
 async def _bind_and_write(session: PooledConnection, row: dict[str, Any]) -> bool | None:
-    """None: the tenantId is another organisation's."""
+    """Bind the tenantId to the organisation and write the turn, in one transaction; None if the tenantId is taken.
+
+    The foreign key from `sagas` to `bindings` refuses a tenantId of another organisation, regardless of the worker's
+    own view.
+    """
     for last in (False, True):
         try:
             async with session.transaction():
@@ -465,7 +537,7 @@ async def _bind_and_write(session: PooledConnection, row: dict[str, Any]) -> boo
                 return await _write(session, row)
         except psycopg.errors.ForeignKeyViolation:
             if not last:
-                # It may be a binding whose last user has just gone.
+                # The binding may be unused by now: remove it if so, and try once more.
                 await _unbind(session, row["tenant_id"])
     return None
 
@@ -475,11 +547,13 @@ async def _unbind(session: PooledConnection, tenant_id: str) -> None:
         async with session.transaction():
             await session.execute(statements.UNBIND, (tenant_id,))
     except psycopg.errors.ForeignKeyViolation:
-        return  # somebody has begun to use it in the meantime
+        return  # another saga has begun to use the binding in the meantime
 
 
 async def _migrate(session: PooledConnection, schema: str) -> None:
+    """Create the schema, apply the missing migrations in the order of their names, and run the repairs."""
     async with session.transaction():
+        # The lock comes first: of several processes that start together, the second must see the first's migrations.
         await session.execute(statements.MIGRATION_LOCK, (schema,))
         await session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         await session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
@@ -494,6 +568,6 @@ async def _migrate(session: PooledConnection, schema: str) -> None:
             await session.execute(repair)
 
 
-def _brief(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,6 +1,10 @@
-"""Every statement of the registry. Names are unqualified: the search path is the registry's schema.
+"""The registry's SQL statements. Table names are unqualified: the search path is the registry's schema.
 
-Rule: a row is changed by its lease's holder (`epoch`), by intake (only towards a newer version), or by a claim.
+Rule: a row of `sagas` is changed by the lease's holder (under the lease's epoch), by intake (only to a newer version),
+by a claim, by `WAKE` (only without a lease), by `REPAIRS` at a start, or by a recovery, after the end of all leases.
+
+`statement_timestamp()` compares all rows of a statement with a single time; `clock_timestamp()` is the time of the
+change itself, also in a transaction that waited for a lock.
 """
 
 from collections.abc import Mapping
@@ -53,8 +57,13 @@ CLAIM: Final[LiteralString] = """
     FROM mine WHERE sagas.key = mine.key
     RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
 """
-"""Organisations take turns, the one with the fewest leases first: one of each before a second of any. More are
-looked at than wanted, since another worker may be locking the same ones."""
+"""Leases due rows fairly. A row's place is its turn within the organisation plus the organisation's present leases: an
+organisation with fewer leases comes first.
+
+`fair` picks more rows than wanted, because concurrent workers may hold locks on the same rows (SKIP LOCKED). `mine`
+repeats the conditions of `due`: a worker that committed in between may have leased the row. The bound on `epoch` keeps
+`epoch + 1` within the column's check; a row edited to the limit would end every worker that claims.
+"""
 
 CLAIM_ONE: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
@@ -88,8 +97,11 @@ REPAIRS: Final[tuple[LiteralString, ...]] = (
         WHERE phase IN ('active', 'empty', 'rolled_back') AND stands_at IS NOT NULL
     """,
 )
-"""What a worker of a release before this one may leave: parked phases, tenants that are never tried again, and steps
-that it did not know to be standing. Carried out at each start: such a worker may have run beside this one meanwhile."""
+"""Repairs of rows written by workers of earlier releases: parked phases, rolled-back tenants never due again, and
+standstills left in phases without a step.
+
+Run at each start and not once as a migration, because a worker of an earlier release may have run meanwhile.
+"""
 
 UNWELL: Final[LiteralString] = """
     SELECT stands_at, count(*) FROM sagas
@@ -99,7 +111,7 @@ UNWELL: Final[LiteralString] = """
 HEADS: Final[LiteralString] = """
     SELECT key, generation, desired_version, journal::text FROM sagas WHERE key = ANY(%s)
 """
-"""A journal may hold U+0000, which no JSON operator reads: what it counts is read by whoever asks."""
+"""Returns journals as text: a journal may hold U+0000, which PostgreSQL's JSON operators refuse. The caller parses."""
 UNDER_WAY: Final[LiteralString] = """
     SELECT key FROM sagas
     WHERE phase NOT IN ('empty', 'active', 'rolled_back') OR position('"sweeps":[{' IN journal::text) > 0
@@ -107,7 +119,7 @@ UNDER_WAY: Final[LiteralString] = """
 _PLACE: Final[LiteralString] = """
     pg_postmaster_start_time()::text, (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-"""A server that was started anew and a database that was made anew may hold something older."""
+"""Start time of the server and number of the database: after a change of either, the data may be older than before."""
 SERVER: Final[LiteralString] = f"SELECT inet_server_addr()::text, inet_server_port(), {_PLACE}"
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
 RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('recovery ' || %s, 0))"
@@ -153,7 +165,12 @@ WRITE: Final[LiteralString] = """
     )
     SELECT count(*) FROM mine
 """
-"""An interval of null seconds is null: not due, or no lease. Repeated after a lost answer, it says nothing twice."""
+"""Writes a turn, if the epoch and the desired version are still the claim's.
+
+An interval of NULL seconds is NULL: the row is then not due, or has no lease. A repetition after a lost answer skips
+the messages still in the outbox (ON CONFLICT DO NOTHING); a message drained meanwhile is published again, byte for
+byte the same. ORDER BY makes the ids follow the order of publishing.
+"""
 
 WAKE: Final[LiteralString] = """
     WITH waiting AS MATERIALIZED (
@@ -178,11 +195,13 @@ OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"
 
 
 def settings(given: Mapping[str, str], *, local: bool) -> tuple[sql.Composed, list[str]]:
-    """Statement and parameters that make settings hold, and say first where they do: `SERVER` without the address.
+    """Return a statement to apply settings, and the statement's parameters.
+
+    The statement's row begins with the columns of `SERVER` without the address, to save a second round trip.
 
     Args:
-        given: Name to value.
-        local: Until the transaction's end; else until the session's.
+        given: Values by the settings' names.
+        local: True applies the settings until the transaction's end; False until the session's end.
     """
     each = sql.SQL(", ").join(
         sql.SQL("set_config({}, %s, {})").format(sql.Literal(name), sql.Literal(local)) for name in given

@@ -1,4 +1,4 @@
-"""What the registry hands out and answers: a leased row, what is to be published, and the four ends of a write."""
+"""The registry's values: a leased row, outbox messages, the four results of a write, and rows for operators."""
 
 import time
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from schemas.tenant import Desired
 
 @dataclass(slots=True)
 class Claim:
-    """A leased row, as last written or read.
+    """A leased row, as last written or read by this worker.
 
     Attributes:
         key: `orgId:integrationId`.
-        epoch: Of this lease; greater than any before.
-        desired: The newest version known.
-        journal: As last committed.
-        held_until_s: `time.monotonic()` at which the lease may have ended.
-        skew_us: What the database's clock shows beyond `time.monotonic()`.
+        epoch: The lease's number; greater than every earlier epoch of the row.
+        desired: The newest version that this worker has read.
+        journal: The journal as last committed.
+        held_until_s: Value of `time.monotonic()` from which the lease may have ended.
+        skew_us: The database's clock (µs UTC) minus `time.monotonic()` in µs, measured at the claim.
     """
 
     key: str
@@ -28,25 +28,28 @@ class Claim:
     skew_us: int
 
     def now_us(self) -> int:
-        """Microseconds UTC by the clock of the database: whoever drives a saga next reads what is written by it."""
+        """Return the database's time, microseconds UTC.
+
+        Journals carry times of this clock, because another worker may drive the saga next.
+        """
         return time.monotonic_ns() // 1_000 + self.skew_us
 
     def is_held(self) -> bool:
-        """True while the lease cannot have ended; a call may begin only then."""
+        """True while the lease cannot have ended. A call to an outside system may begin only then."""
         return time.monotonic() < self.held_until_s
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """It is committed, and the lease goes on or was given back as asked."""
+    """The turn is committed, and the lease was renewed or given back as asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerDesired:
-    """A newer desired version has come; the claim has it.
+    """A newer desired version was stored meanwhile; `Claim.desired` holds the newer version.
 
     Attributes:
-        written: This turn is committed all the same: it was so before, and its answer was lost.
+        written: True if this turn is committed: an earlier try was, and the answer was lost.
     """
 
     written: bool
@@ -54,22 +57,22 @@ class NewerDesired:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """Nothing was written: another worker has the row."""
+    """Nothing was written: the row has a newer epoch, or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantTaken:
-    """Nothing was written: another organisation has this tenantId."""
+    """Nothing was written: the tenantId is bound to a different organisation."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """A record to be published once the turn that it belongs to is committed.
+    """A record to be published after the commit of its turn.
 
     Attributes:
-        topic: Its topic's name, without prefix.
+        topic: The topic's name, without the prefix.
         seq: 1, 2, 3 … per key and topic.
-        value: JSON.
+        value: The record's value, as JSON.
     """
 
     topic: str
@@ -79,7 +82,15 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A saying that Kafka has not acknowledged."""
+    """An outbox message not yet acknowledged by Kafka.
+
+    Attributes:
+        id: Order of publishing.
+        key: `orgId:integrationId`.
+        topic: The topic's name, without the prefix.
+        seq: 1, 2, 3 … per key and topic.
+        value: The record's value, as JSON.
+    """
 
     id: int
     key: str
@@ -90,12 +101,12 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class RowProgress:
-    """How far a row has come.
+    """The progress of a row.
 
     Attributes:
-        seq: Outcomes it counts; None where this release cannot read its journal.
-        generation: The newest life's.
-        desired_version: The newest stored.
+        seq: Count of outcomes in the journal; None if this release cannot read the journal.
+        generation: Generation of the newest life.
+        desired_version: The newest stored version.
     """
 
     seq: int | None
@@ -109,16 +120,16 @@ class SagaRow:
 
     Attributes:
         key: `orgId:integrationId`.
-        desired_version: The newest.
-        phase: Of its journal.
-        generation: The newest life's.
-        tenant_id: The recorded binding, while a life is on.
-        waits_for: The outside system it waits for, where that is away.
-        why: Why it waits, where its journal does not say so.
-        due_s: When it is due next, seconds since 1970; None: when a newer version comes.
-        changed_s: When something was last written.
-        worker: Who drives it now.
-        journal: As last written.
+        desired_version: The newest stored version.
+        phase: The journal's phase.
+        generation: Generation of the newest life.
+        tenant_id: The bound tenantId; None if no life is current.
+        waits_for: The outside system that the saga waits for, if that system is away.
+        why: The reason for waiting, if the journal does not give the reason.
+        due_s: The next due time, seconds since 1970; None: due only when a newer version is stored.
+        changed_s: Time of the last write, seconds since 1970.
+        worker: The worker with a valid lease; None if there is none.
+        journal: The journal as last written.
     """
 
     key: str

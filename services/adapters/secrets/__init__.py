@@ -1,1 +1,1 @@
-"""Secrets: the keyring file, its newest good version, and the sealing of values before they are stored."""
+"""Secrets: the keyring file, the newest valid keyring, and the encryption of values before storage."""

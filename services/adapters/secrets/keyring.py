@@ -1,4 +1,8 @@
-"""Reads the keyring file. A secret leaves this module only inside `SecretStr`; a fault quotes nothing of the file."""
+"""Reads the keyring file.
+
+Rule: a secret leaves this module only inside `SecretStr` (or as the bytes of `raw`), and an error text quotes no value
+of the file.
+"""
 
 import re
 from pathlib import Path
@@ -17,7 +21,7 @@ def load(path: Path) -> Keyring:
     """Read the whole keyring.
 
     Raises:
-        Unusable: no such file, not JSON, or not a keyring; the text names fields, never values.
+        Unusable: the file is missing, not JSON, or not a keyring; the text names fields, never values.
     """
     try:
         text = path.read_bytes()
@@ -28,18 +32,19 @@ def load(path: Path) -> Keyring:
 
 
 def parse(text: bytes, path: Path) -> Keyring:
-    """Read the text of a keyring.
+    """Parse the text of a keyring.
 
     Raises:
-        Unusable: not JSON, or not a keyring; the text names `path` and fields, never values.
+        Unusable: the text is not JSON, or not a keyring; the error names `path` and fields, never values.
     """
     try:
-        # Of two endpoints of one name the first would be gone without a word.
+        # Pydantic keeps the last of two equal names. An endpoint entered twice would silently lose its first secrets.
         from_json(text, catch_duplicate_keys=True)
         return Keyring.model_validate_json(text)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, f['loc'])) or 'file'}: {_rule(f)}" for f in error.errors(include_input=False)]
     except ValueError as error:
+        # Only the position is taken from jiter's text: the rest may quote a part of the file.
         where = _WHERE.search(str(error))
         kind = "has a name twice" if "duplicate key" in str(error) else "is not JSON"
         faults = [f"file: {kind}{'' if where is None else ', at ' + where[0]}"]
@@ -47,16 +52,16 @@ def parse(text: bytes, path: Path) -> Keyring:
 
 
 def _rule(fault: Any) -> str:
-    """What a validator of ours says, or pydantic's sentence; neither quotes a value."""
+    """Return the text of our own validator's error, or else pydantic's text; neither quotes a value."""
     said = fault.get("ctx", {}).get("error")
     return str(said) if fault["type"] == "value_error" else str(fault["msg"])
 
 
 def material(path: Path) -> Material:
-    """Read the house's key material.
+    """Read the system's own key material, in contrast to the endpoints' secrets.
 
     Raises:
-        Unusable: as `load`, or the file has none.
+        Unusable: as for `load`, or the file has no key material.
     """
     found = load(path).material
     if found is None:
@@ -65,5 +70,5 @@ def material(path: Path) -> Material:
 
 
 def raw(secret: SecretStr) -> bytes:
-    """The MAC key of a secret: its UTF-8 bytes."""
+    """Return a secret's UTF-8 bytes, for use as a key."""
     return secret.get_secret_value().encode()

@@ -1,8 +1,13 @@
-"""Keeps the newest good keyring while its file is replaced, rewritten, broken or away.
+"""Polls the keyring file and keeps the newest valid keyring while the file is replaced, rewritten, broken or missing.
 
-Rule: whoever asks is handed a whole keyring at every moment: a file that cannot be used changes a metric and the log,
-and nothing else. The file is looked at by its path, so nobody has to tell the process: a rename over it, a write in
-place and the swap of a link above it (how Kubernetes changes a mounted secret) all change what `stat` says.
+Rule: a caller gets a complete, valid keyring at every moment. An unusable file changes a metric and the log only.
+
+Approach: `stat` of the path every half second; no signal is needed. A rename over the file, a write in place, and the
+swap of a symbolic link above the file (Kubernetes changes mounted secrets this way) each change the result of `stat`.
+The last of several quick changes is not missed, because each look reads the file until 2.5 s after a change.
+
+Threads: `look` runs in a worker thread, `newest` on the event loop. The new value is assigned as a whole, so the loop
+sees the old or the new one, never a mixture.
 """
 
 import asyncio
@@ -18,26 +23,29 @@ from services.adapters.process.settings import Unusable
 from services.adapters.secrets.keyring import load
 
 LOOK_S: Final = 0.5
+"""Pause between two looks, seconds."""
 SETTLED_S: Final = 2.5
-"""A file that changed is read again until it stood still for so long: two writes within one tick of a file system's
-clock look like one, and the coarsest in use ticks every 2 s."""
+"""Time after a change during which each look reads the file again, seconds.
 
-_TOLD_MAX: Final = 100
-"""Faults remembered at most: a file that breaks anew at every look must not fill the memory."""
+Two writes within a tick of the file system's clock leave the same `stat`. The coarsest clock in use ticks every 2 s.
+"""
+
+_LOGGED_MAX: Final = 100
+"""Greatest count of remembered faults: a file with a new fault at every look must not fill the memory."""
 
 T = TypeVar("T")
 
 
 class KeyringWatch(Generic[T]):
-    """What is wanted of a keyring, as the newest good file has it."""
+    """A value derived from the newest valid keyring."""
 
     def __init__(self, path: Path, use: Callable[[Keyring], T], log: Logger) -> None:
         """Read the file for the first time.
 
         Args:
             path: KEYRING_FILE.
-            use: Takes what is wanted; raises Unusable when this keyring has not got it.
-            log: Where a change, and each fault once until it is mended, is told.
+            use: Derives the value from a keyring; raises Unusable if the keyring lacks a needed part.
+            log: Logger for changes, and for each fault once until the file is valid again.
 
         Raises:
             Unusable: the file cannot be used.
@@ -45,69 +53,73 @@ class KeyringWatch(Generic[T]):
         self._path, self._use, self._log = path, use, log
         self._ring = load(path)
         self._newest = use(self._ring)
+        # None, so that the first look reads the file again: the file may have changed since `load`.
         self._identity: tuple[int, ...] | None = None
-        self._moved_s = 0.0
+        self._changed_at_s = 0.0
         self._fault = ""
-        self._told: set[str] = set()
+        self._logged_faults: set[str] = set()
 
     def newest(self) -> T:
-        """What is in force now, replaced as a whole; asked once a request, so it only hands out."""
+        """Return the value of the newest valid keyring. Called for each request, so no file is touched here."""
         return self._newest
 
     def fault(self) -> str:
-        """What is wrong with the file, in a word; empty while it is in force."""
+        """Return a note that the file cannot be used, without the cause; empty text while the file is in force."""
         return "the file cannot be used, the last good one is in force: the log says why" if self._fault else ""
 
     async def run(self) -> None:
-        """Look again and again, beside the loop, until cancelled."""
+        """Look every `LOOK_S` seconds, in a worker thread, until cancelled."""
         while True:
             await asyncio.to_thread(self.look, time.monotonic())
             await asyncio.sleep(LOOK_S)
 
     def look(self, now_s: float) -> None:
-        """Look once; reads the file when it changed, may still change unseen, or could not be used before.
+        """Look once; read the file if it has changed, may have changed unnoticed, or could not be used before.
 
         Args:
-            now_s: Seconds of a clock that never goes back.
+            now_s: Monotonic time, seconds.
         """
+        # `stat` before the read: a change during the read shows at the next look. The reverse order would miss it.
         identity = _identity(self._path)
         if identity != self._identity:
-            self._identity, self._moved_s = identity, now_s
-        elif not self._fault and now_s - self._moved_s > SETTLED_S:
+            self._identity, self._changed_at_s = identity, now_s
+        elif not self._fault and now_s - self._changed_at_s > SETTLED_S:
             return
         try:
             ring = load(self._path)
             newest = self._newest if ring == self._ring else self._use(ring)
         except Unusable as unusable:
-            self._keep(str(unusable))
+            self._reject(str(unusable))
         else:
-            self._take(ring, newest)
+            self._accept(ring, newest)
 
-    def _take(self, ring: Keyring, newest: T) -> None:
+    def _accept(self, ring: Keyring, newest: T) -> None:
+        """Put a valid keyring in force, and log a change or the end of a fault."""
         changed, mended = ring != self._ring, bool(self._fault)
         self._ring, self._newest, self._fault = ring, newest, ""
-        self._told.clear()
+        self._logged_faults.clear()
         metrics.KEYRING_BROKEN.set(0)
         if changed:
             metrics.KEYRING_RELOADS.labels("taken").inc()
         if changed or mended:
             self._log.info("keyring taken", endpoints=sorted(ring.endpoints), changed=changed)
 
-    def _keep(self, fault: str) -> None:
+    def _reject(self, fault: str) -> None:
+        """Keep the last valid keyring, and report the fault of the file."""
         metrics.KEYRING_BROKEN.set(1)
         if fault != self._fault:
             metrics.KEYRING_RELOADS.labels("broken").inc()
         self._fault = fault
-        if fault in self._told:
+        if fault in self._logged_faults:
             return
-        if len(self._told) >= _TOLD_MAX:
-            self._told.clear()
-        self._told.add(fault)
+        if len(self._logged_faults) >= _LOGGED_MAX:
+            self._logged_faults.clear()
+        self._logged_faults.add(fault)
         self._log.error("keyring broken", faults=fault.splitlines(), kept=sorted(self._ring.endpoints))
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What tells one state of the file from the next, links followed; None when it cannot be had."""
+    """Return the `stat` fields that change with the file's contents, links followed; None if `stat` fails."""
     try:
         found = path.stat()
     except OSError:

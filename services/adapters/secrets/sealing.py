@@ -1,8 +1,12 @@
-"""Seals values that a step returned and that are secret, before they are stored, and opens them again.
+"""Seals (encrypts) secret outputs of saga steps before the journal stores them, and opens (decrypts) sealed outputs.
 
-Rule: AES-256-GCM under a key derived (HKDF-SHA256) from the newest `material.outputs`; older ones still open. What is
-sealed is bound to its place and opens nowhere else. Equal values at one place seal equally (the nonce is a keyed
-hash of both), so that a step whose inputs did not change is seen not to have changed.
+Rules:
+- AES-256-GCM under a key derived (HKDF-SHA256) from the newest secret of `material.outputs`. Older secrets still open,
+  so a key can be rotated.
+- A sealed value is bound to its place (key, generation, step, name) as associated data, and opens nowhere else.
+- Sealing is deterministic: equal values at a place seal equally, so a step's unchanged inputs compare equal. The nonce
+  is a keyed hash of place and value. The hash must cover both, since GCM is broken by a nonce used for two different
+  inputs.
 """
 
 import base64
@@ -24,11 +28,11 @@ _NONCE_BYTES: Final = 12
 
 
 class Unsealable(Exception):
-    """No key of the keyring opens it, or it only looks as if it were sealed."""
+    """A sealed value that no key of the keyring opens, or that was never a sealed value; the text is the place."""
 
 
 class Sealer:
-    """Seals with the newest key, opens with any."""
+    """Seals values with the newest key, and opens values with any key of the keyring."""
 
     def __init__(self, secrets: Sequence[SecretStr]) -> None:
         """Derive the keys.
@@ -36,24 +40,30 @@ class Sealer:
         Args:
             secrets: `material.outputs`, newest first.
         """
+        # 64 bytes each: 32 for AES-256, 32 for the nonce's hash. One key must not serve two purposes.
         derived = [HKDF(SHA256(), 64, None, b"lifecycle outputs").derive(raw(secret)) for secret in secrets]
         self._keys = [(AESGCM(key[:32]), key[32:]) for key in derived]
 
     def seal(self, place: str, outputs: Mapping[str, Any], secret: frozenset[str]) -> dict[str, Any]:
-        """Seal the outputs named in `secret`; `place` is where they belong (key, generation, step).
+        """Return the outputs with each secret output replaced by its sealed form.
 
-        So is any other that looks as if it were sealed: it is a stranger's, and `open` would take it for ours.
+        Args:
+            place: Key, generation and step of the outputs.
+            outputs: Values by name.
+            secret: Names of the secret outputs.
         """
+        # A public output in the form of a sealed one comes from an outside system. It is sealed too, since `open` would
+        # otherwise try to decrypt it and fail.
         return {
             name: {MARK: self._seal(f"{place}/{name}", value)} if name in secret or _looks_sealed(value) else value
             for name, value in outputs.items()
         }
 
     def open(self, place: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Open what is sealed.
+        """Return the outputs with each sealed output replaced by its plain value.
 
         Raises:
-            Unsealable: no key opens one of them.
+            Unsealable: no key opens a sealed output.
         """
         return {
             name: self._open(f"{place}/{name}", value[MARK]) if _looks_sealed(value) else value
@@ -62,6 +72,7 @@ class Sealer:
 
     def _seal(self, place: str, value: Any) -> str:
         cipher, nonce_key = self._keys[0]
+        # Sorted keys: equal objects must give equal bytes, or sealing would not be deterministic.
         plain = json.dumps(value, sort_keys=True).encode()
         nonce = hmac.digest(nonce_key, place.encode() + b"\0" + plain, "sha256")[:_NONCE_BYTES]
         return base64.b64encode(nonce + cipher.encrypt(nonce, plain, place.encode())).decode()

@@ -1,9 +1,16 @@
-"""Records on local disk while Kafka is away: RocksDB, in the one way that keeps what it was told is kept.
+"""The spool: records kept in RocksDB on local disk while Kafka is away.
 
-Reads and writes one folder of its own below the one it is given. Guarantees: what was reported as kept was synced and
-is read back, after a kill too; what is missing or damaged is counted, never passed over; after a fault of the disk
-nothing is written again. Never: holds the event loop up for the disk's sake once it is open, or tries a sync again
-that failed.
+Each spool owns one subfolder of SPOOL_DIR. It guarantees:
+
+- A record reported as kept was synced before the report and is read back later, also after the process was killed.
+- A missing or damaged record is counted in `Spool.damaged`, never silently skipped.
+- After the first disk error the spool writes nothing more. A failed sync is never retried: after a failed fsync the
+  kernel may mark the lost pages clean, and a second fsync would then succeed without having written them.
+- An open spool never blocks the event loop on the disk. Opening one does: RocksDB holds the GIL meanwhile.
+
+The layers, from the top: `spool.py` (asyncio interface), `thread.py` (the only thread that touches the disk),
+`index.py` (record numbers in memory, opening, salvage), `records.py` (RocksDB), `salvage.py` (RocksDB's files read
+without RocksDB), `folder.py` (ownership of folders), `disk.py` (properties of the file system).
 """
 
 from services.adapters.spool.folder import FolderTaken, SpoolError, left_behind

@@ -1,4 +1,7 @@
-"""What the disk under a spool's folder is like: how full, in memory or not, and what was put aside on it."""
+"""Reads properties of the file system below a spool's folder: fullness, volatility, sync time, damaged spools kept.
+
+The folder may not exist yet; each function then looks at the nearest existing ancestor.
+"""
 
 import math
 import os
@@ -8,13 +11,16 @@ from pathlib import Path
 from typing import Final
 
 ASIDE: Final = "aside"
-"""The folder, below that of the spools, of those kept as evidence."""
+"""The subfolder of SPOOL_DIR that damaged spools are moved to, as evidence for an operator."""
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
 def fullness(folder: Path) -> float:
-    """How full the file system of a folder is, 0 to 1, as those see it who are not root; 0 where it cannot be told."""
+    """Return the used fraction (0 to 1) of a folder's file system; 0 if the file system cannot be asked.
+
+    As in `df`, blocks reserved for root belong to neither part: an unprivileged process cannot use such blocks.
+    """
     try:
         found = os.statvfs(_nearest(folder))
     except OSError:
@@ -24,17 +30,22 @@ def fullness(folder: Path) -> float:
 
 
 def is_volatile(folder: Path) -> bool:
-    """Whether the file system of a folder is in memory, so that a restart of the machine loses it."""
+    """True if the folder's file system is kept in memory, and a reboot loses the files."""
     place = _nearest(folder.resolve())
     kinds = {}
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
         _, mounted, kind, *_ = line.split(" ")
-        kinds[Path(mounted.encode().decode("unicode_escape"))] = kind  # of two mounts on one place the later counts
+        # The kernel writes a space in a mount point as `\040`, hence the unescaping. A later mount on the same
+        # mount point hides the earlier one, so the later line overwrites the earlier.
+        kinds[Path(mounted.encode().decode("unicode_escape"))] = kind
     return next((kinds[path] for path in (place, *place.parents) if path in kinds), "") in _IN_MEMORY
 
 
 def sync_s(folder: Path) -> float:
-    """How long the disk takes to sync a small file, seconds; infinite where it cannot. Blocks, and holds nobody up."""
+    """Return the disk's time for an fsync of a small file, in seconds; infinity if the disk refuses.
+
+    Blocks without the GIL: the event loop must call this function in a thread.
+    """
     began_s = time.monotonic()
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
@@ -47,7 +58,7 @@ def sync_s(folder: Path) -> float:
 
 
 def put_aside(folder: Path) -> list[str]:
-    """Names of the spools kept as evidence."""
+    """Return the sorted folder names of the damaged spools kept as evidence below `folder`."""
     try:
         return sorted(path.name for path in (folder / ASIDE).iterdir())
     except OSError:
@@ -55,7 +66,7 @@ def put_aside(folder: Path) -> list[str]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder, or the nearest existing ancestor."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder

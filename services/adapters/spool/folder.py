@@ -1,7 +1,17 @@
-"""Folders of spools under one parent: made, owned, left behind, put aside.
+"""Creates, claims, publishes and removes the folders of spools below a common parent (SPOOL_DIR).
 
-Rule: whoever holds the lock of a folder owns it, and a lock ends with its process. A folder has a dot-name until it is
-whole and again before it is removed, so that nobody finds a part of one; it is known to be on disk before it is used.
+Problem: several processes may share SPOOL_DIR. Each process adopts the folders of dead processes, and any process can
+be killed between two system calls.
+
+Approach:
+- Ownership is an flock on the file `lock` in the folder. The kernel releases an flock when the process ends: a
+  folder with a free lock was left behind.
+- A folder carries a dot-name (`.TIME-RANDOM`) during creation and again during removal. `left_behind` ignores
+  dot-names: no process adopts an incomplete folder. The next `begin` deletes unlocked dot-named folders.
+- The folder is synced before the rename to its final name, and the parent after the rename. Both precede the first
+  record: a power cut could otherwise lose the folder, with records already reported as kept.
+
+Invariant: only the owner renames or deletes a published folder.
 """
 
 import fcntl
@@ -17,7 +27,10 @@ from typing import Final, Self
 from services.adapters.spool.disk import ASIDE
 
 _NAME: Final = re.compile(r"\.?\d{16}-\w+")
-"""Microseconds when it was made, so that names sort by age, and what makes it unique. Nothing else is touched."""
+"""The name of a spool's folder: creation time in µs (16 digits, so names sort by age), then a random suffix.
+
+A file or folder of another name is never deleted or adopted.
+"""
 
 RECORDS: Final = "records"
 
@@ -25,15 +38,15 @@ _LOCK: Final = "lock"
 
 
 class SpoolError(Exception):
-    """A spool cannot be had; the text tells an operator why."""
+    """A spool cannot be created, opened or moved; the text gives the operator the path and the reason."""
 
 
 class FolderTaken(SpoolError):
-    """Another process has it, or had it and is done with it."""
+    """The folder is owned by a running process, or was removed by its former owner."""
 
 
 class Folder:
-    """A folder that this process owns."""
+    """A spool's folder, owned by this process through the lock."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -41,16 +54,23 @@ class Folder:
 
     @classmethod
     def begin(cls, parent: Path, made_us: int) -> Self:
-        """Make one with an empty subfolder `records`, under a dot-name; remove those whose making was never finished.
+        """Create a locked folder with an empty subfolder `records`, under a dot-name.
+
+        Deletes the dot-named folders of dead processes first.
+
+        Args:
+            parent: SPOOL_DIR; created if missing.
+            made_us: Creation time for the name, microseconds UTC.
 
         Raises:
             SpoolError: the disk refuses.
         """
-        with _named(parent):
+        with _as_spool_error(parent):
             if not parent.is_dir():
                 parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _sync(parent.parent)
-            with _alone(parent):
+            # A new folder has no lock for a moment, and looks abandoned to `_sweep`: hence the parent's lock.
+            with _parent_locked(parent):
                 _sweep(parent)
                 path = Path(tempfile.mkdtemp(prefix=f".{made_us:016d}-", dir=parent))
                 lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,20 +80,21 @@ class Folder:
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Own a folder left behind.
+        """Claim a folder left behind by a dead process.
 
         Raises:
-            Taken: somebody else has it.
+            FolderTaken: a running process owns the folder, or the folder is gone.
             SpoolError: the disk refuses.
         """
-        with _named(path):
+        with _as_spool_error(path):
             try:
                 lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise FolderTaken(f"{path}: is gone") from None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between the two calls its owner may have removed it, or moved it.
+                # Between `open` and `flock` the former owner may have removed or moved the folder. Only if the path
+                # still names the locked inode is the folder ours.
                 if os.path.samestat(os.fstat(lock), (path / _LOCK).stat()):
                     return cls(path, lock)
             except (BlockingIOError, FileNotFoundError):
@@ -83,35 +104,37 @@ class Folder:
 
     @property
     def made_us(self) -> int:
-        """When it was made, microseconds UTC."""
+        """The creation time, microseconds UTC, read from the name."""
         return int(self.path.name.lstrip(".").partition("-")[0])
 
     def publish(self) -> None:
-        """Give it its name: whoever looks for folders finds it, once this process is gone.
+        """Rename the folder from its dot-name to its final name, for `left_behind` to list later.
 
         Raises:
             SpoolError: the disk refuses.
         """
-        with _named(self.path):
+        with _as_spool_error(self.path):
+            # The order matters: contents on disk, then the name, then the name on disk.
             _sync(self.path)
             self.path = self.path.rename(self.path.with_name(self.path.name.lstrip(".")))
             _sync(self.path.parent)
 
     def aside(self, reason: str) -> None:
-        """Move it out of everybody's way, with all that is in it, and let go of it.
+        """Move the folder with all contents to `aside/NAME-reason`, and release the lock.
 
         Raises:
-            SpoolError: the disk refuses.
+            SpoolError: the disk refuses; the lock stays held.
         """
-        with _named(self.path):
+        with _as_spool_error(self.path):
             place = self.path.parent / ASIDE
             place.mkdir(mode=0o700, exist_ok=True)
             self.path = self.path.rename(place / f"{self.path.name.lstrip('.')}-{reason}")
         self.release()
 
     def remove(self) -> None:
-        """Remove it with all that is in it; what the disk refuses to remove is tried again by the next `begin`."""
+        """Delete the folder with all contents; the next `begin` retries if the disk refuses now."""
         try:
+            # The dot-name comes first: a kill halfway through must not leave a partial spool to be adopted.
             self.path = self.path.rename(self.path.with_name("." + self.path.name.lstrip(".")))
         except OSError:
             self.release()
@@ -120,17 +143,20 @@ class Folder:
         self.release()
 
     def release(self) -> None:
-        """Let go of it as it is."""
+        """Release the lock and leave the folder unchanged, to be adopted later."""
         os.close(self._lock)
 
 
 def left_behind(parent: Path) -> list[Path]:
-    """Folders whose process is gone, the oldest first. Whoever looks should take: looking holds each for a moment.
+    """Return the published folders without a living owner, oldest first.
+
+    The check locks each folder for a moment, and a concurrent `Folder.take` of a second process fails. So call
+    this function only in order to take the folders, not to watch SPOOL_DIR.
 
     Raises:
         SpoolError: the disk refuses.
     """
-    with _named(parent):
+    with _as_spool_error(parent):
         names = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
     return [parent / name for name in names if _NAME.fullmatch(name) and name[0] != "." and _is_free(parent / name)]
 
@@ -141,6 +167,7 @@ def _is_free(path: Path) -> bool:
     except OSError:
         return False
     try:
+        # A shared lock suffices: the owner's is exclusive, and two processes that look do not hide a folder.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -150,14 +177,15 @@ def _is_free(path: Path) -> bool:
 
 
 def _sweep(parent: Path) -> None:
+    """Delete the dot-named folders of dead processes. The parent must be locked."""
     for path in parent.glob(".*"):
         if _NAME.fullmatch(path.name) and (_is_free(path) or not (path / _LOCK).exists()):
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def _alone(parent: Path) -> Iterator[None]:
-    """Between the making of a folder and its lock nobody else may sweep."""
+def _parent_locked(parent: Path) -> Iterator[None]:
+    """Lock the parent, to keep a second process from `_sweep` until the new folder is locked."""
     lock = os.open(parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -167,7 +195,8 @@ def _alone(parent: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _as_spool_error(path: Path) -> Iterator[None]:
+    """Turn an OSError of the context into a SpoolError with `path` in the text."""
     try:
         yield
     except OSError as error:
@@ -175,7 +204,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names in a folder on disk: without it, a power cut may take a file that was synced itself."""
+    """Sync the directory entries of a folder: fsync of a file does not make the file's name durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
-"""A thread for what blocks: everything in the order asked, one after another.
+"""A worker thread for blocking calls, run one at a time in the order of submission.
 
-Rule: a daemon, since a sync may never return, and a process must be able to end all the same.
+Rule: the thread is a daemon. A sync on a hung disk may never return, and the process must still be able to exit;
+`concurrent.futures` would wait for its threads at exit.
 """
 
 import asyncio
@@ -16,37 +17,42 @@ T = TypeVar("T")
 
 
 class Thread:
-    """One of them."""
+    """A daemon thread with a queue of calls."""
 
     def __init__(self) -> None:
-        self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # `None` ends the thread.
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="spool", daemon=True).start()
 
-    def do(self, call: Callable[[], None]) -> None:
-        """Have `call` called; what it raises ends nothing but itself, and is printed as a thread's last words are."""
-        self._todo.put(call)
+    def submit(self, call: Callable[[], None]) -> None:
+        """Queue a call; an exception goes to `threading.excepthook`, and the thread continues with the next call."""
+        self._calls.put(call)
 
-    async def ask(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises."""
-        answer: Future[T] = Future()
-        self.do(partial(_answer, answer, call))
-        return await asyncio.wrap_future(answer)
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run a call in the thread, and return the call's result or raise the call's exception.
+
+        Cancelling the caller drops a call still waiting in the queue; a running call continues to its end.
+        """
+        result: Future[T] = Future()
+        self.submit(partial(_run_into, result, call))
+        return await asyncio.wrap_future(result)
 
     def stop(self) -> None:
-        """End after what was asked before."""
-        self._todo.put(None)
+        """End the thread after the calls submitted before."""
+        self._calls.put(None)
 
     def _work(self) -> None:
-        while (call := self._todo.get()) is not None:
+        while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception:  # noqa: BLE001 - what comes after it must be done all the same
+            except Exception:  # noqa: BLE001 - the calls behind this one must run all the same
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-def _answer(answer: Future[T], call: Callable[[], T]) -> None:
-    if answer.set_running_or_notify_cancel():
+def _run_into(result: Future[T], call: Callable[[], T]) -> None:
+    """Run a call and set the result or exception, unless the caller was cancelled before the start."""
+    if result.set_running_or_notify_cancel():
         try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked
-            answer.set_exception(error)
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller of `run`
+            result.set_exception(error)
