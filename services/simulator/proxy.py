@@ -235,8 +235,8 @@ class Proxy:
                         if lost:
                             return  # the server has committed, and the client never gets the answer
                 elif message.kind == b"Z" and not session.in_transaction:
-                    # The transaction is over. After a COMMIT without a recorded outcome a further transaction may follow;
-                    # after an error or a rollback the call has failed.
+                    # The transaction is over. After a COMMIT without a recorded outcome a further transaction may
+                    # follow; after an error or a rollback the call has failed.
                     tracked.awaits_more = tracked.tags[-1:] == ["COMMIT"]
                     if not tracked.awaits_more or tracked.settled:
                         self._finish_call(session)
