@@ -5,7 +5,7 @@ Problem: a process killed by SIGKILL cannot stop its children. The approach is L
 
 Trap: the kernel watches the *thread* that forked the child, not the process (prctl(2)). A child forked by a short-lived
 thread would be signalled at the end of the thread. So one thread, as long-lived as the process, forks every child, and
-callers may start children from any thread. Never run `parent_death` by a `subprocess.Popen` of another thread.
+callers may start children from any thread. Never start `parent_death` from any other thread.
 
 Each child leads a new session. So Ctrl-C in a terminal reaches this process alone, and this process stops the children
 in the right order.
@@ -122,6 +122,7 @@ def start(
     ]
 
     def fork() -> "subprocess.Popen[bytes]":
+        # Append mode: a restarted program must not erase the log of its predecessor.
         with log_path.open("ab") as log:
             return subprocess.Popen(
                 [*wrapper, *command],

@@ -91,6 +91,7 @@ class DockerPostgres:
             StartError: The server did not answer within `_READY_S` seconds.
         """
         container = _container(POSTGRES_IMAGE).with_exposed_ports(_SESSION_PORT)
+        # A password of this run alone: Docker maps the port on all addresses of the machine.
         container.with_env("POSTGRES_USER", ROLE).with_env("POSTGRES_PASSWORD", self._password)
         self._container = _started(container, POSTGRES_IMAGE)
         self._address = _address(container, _SESSION_PORT)

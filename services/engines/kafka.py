@@ -34,6 +34,7 @@ SETTINGS: dict[str, str] = {
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    # Internal topics: the default of three replicas needs three brokers.
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.replication.factor": "1",
@@ -57,11 +58,13 @@ SETTINGS: dict[str, str] = {
     "log.cleaner.backoff.ms": "1000",
     # The default allocates 128 MiB of heap at start.
     "log.cleaner.dedupe.buffer.size": "2097152",
+    # Kafka allocates an index file in full for each new segment: 10 MiB by default.
     "log.index.size.max.bytes": "1048576",
     "num.io.threads": "2",
     "num.network.threads": "2",
 }
 
+# At INFO the three loggers named below print all settings at each start, and hide the lines before an error.
 _LOGGING = """\
 rootLogger.level=INFO
 appender.out.type=Console
@@ -77,6 +80,8 @@ logger.kafka.name=kafka.server.KafkaConfig
 logger.kafka.level=WARN
 """
 
+# A small heap, the serial collector and the C1 compiler alone: for a quick start, at the price of throughput.
+# -UsePerfData: no file in /tmp/hsperfdata_….
 _JVM = (
     "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
     "-XX:-UsePerfData", "-Djava.awt.headless=true",
@@ -154,6 +159,7 @@ class KafkaBroker:
         self._write_settings()
         self._format_once()
         self._child = self._run(child_class="kafka.Kafka", arguments=(self._file("server.properties"),))
+        # The second condition, since `_is_ready` is True for an ended broker too.
         if not until(self._is_ready, _READY_S) or self.poll() is not None:
             self.kill()
             raise StartError(f"Kafka did not start in {self.folder}:\n{child_process.last_lines(self.log_path)}")

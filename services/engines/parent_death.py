@@ -18,6 +18,8 @@ import os
 import signal
 import sys
 
+# No import from this package: the script runs with -I -S, without the package on its path. So `child_process` has a
+# constant equal to `_KEEP_ID`.
 _PR_SET_PDEATHSIG = 1
 _KEEP_ID = "-"
 

@@ -159,7 +159,10 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run_until_ready(self, binaries: Path) -> bool:
-        """Starts the server once; True if the server answers and still runs."""
+        """Starts the server once; returns False if the server ended by itself, so that the caller may try again.
+
+        Kills a server without an answer after `_READY_S` seconds, and returns True: a further try would be as slow.
+        """
         options = (
             *_SETTINGS,
             f"port={self._access().port}",
@@ -243,7 +246,7 @@ class PostgresServer:
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """Port and superuser password of the server: the content of `access.json`, readable by this process's user alone."""
+    """Port and superuser password of the server: the content of `access.json`, readable by this user alone."""
 
     port: int
     password: str = field(repr=False)

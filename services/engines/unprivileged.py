@@ -125,6 +125,7 @@ def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
     copy = reachable_folder(user, source)
     if copy == source or _sizes(source, parts) == _sizes(copy, parts):
         return copy
+    # Beside the copy, so that the rename into place stays on one file system.
     staging = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     for part in parts:
         if (source / part).is_dir():

@@ -33,7 +33,7 @@ class FaultKind(StrEnum):
     """The kinds of faults. `rate_limited`, `empty`, `missing_page` and `stale` exist for Genesys alone."""
 
     REFUSE = "refuse"
-    """The system refuses the request for good: a repeat would be refused as well."""
+    """The system refuses the request itself, by an answer after which no client should repeat the request."""
     UNAUTHORIZED = "unauthorized"
     """The system refuses the caller's credentials."""
     ERROR = "error"

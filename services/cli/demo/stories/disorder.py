@@ -27,6 +27,7 @@ def uninstalled_first(scene: Scene) -> None:
     """(c) The uninstall arrives before the older install. Expects two events and no call to an outside system."""
     integration = scene.integration("overtaken")
     scene.send(EventType.UNINSTALLED, integration)
+    # genesys=False: in Genesys the integration is gone; only the webhook of the old install comes now.
     scene.send(EventType.INSTALLED, integration, age_s=10, genesys=False)
     scene.wait_for_stage(integration, Stage.DEPROVISIONED, revision=2)
     scene.check_event_count(integration, 2)
@@ -49,6 +50,7 @@ def late_uninstall(scene: Scene) -> None:
     scene.send(EventType.INSTALLED, again, age_s=20)
     scene.wait_for_stage(integration, Stage.ACTIVE, revision=2)
     before = scene.context.outside.inventory()
+    # genesys=False: in Genesys the integration is installed again; only the webhook of the old uninstall comes now.
     scene.send(EventType.UNINSTALLED, integration, age_s=40, genesys=False)
     scene.wait_for_stage(integration, Stage.ACTIVE, revision=3)
     scene.wait_for_calls(integration, _tokens_are_new, "tokens issued anew")
