@@ -1,8 +1,10 @@
 """Real Apache Kafka and PostgreSQL on a bare machine, for the demo, `lifecycle up` and the tests.
 
-Reads the environment it is given; writes one state folder and one cache folder per user. Whatever it starts dies
-with its parent, also when that is killed -9. It never downloads what is not pinned by hash, never changes a folder
-that is not its own, and never stands in for an engine with something else: no engine is an error.
+The package reads the environment given by the caller, and writes one state folder and one cache folder per user. Every
+process started by the package ends with the calling process, even if SIGKILL ends the calling process (`parent_death`).
+
+Rules: every download is pinned by SHA-256. No permission of a foreign folder is changed. A failed start is an error:
+neither a fake nor a second source replaces the chosen engine.
 """
 
 from services.engines.choice import Choice, Engine, choose

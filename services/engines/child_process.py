@@ -1,8 +1,14 @@
-"""Child processes that die with us, however we die.
+"""Child processes that end with this process, whatever ends this process.
 
-Rule: the kernel's promise (`tether`) watches the *thread* that forked, not the process. So one thread that lives as
-long as the process forks every child, and callers may start children from any thread, short-lived ones included.
-Each child leads its own session: Ctrl-C in a terminal reaches us alone, and we stop the children in our order.
+Problem: a process killed by SIGKILL cannot stop its children. The approach is Linux's parent-death signal
+(`parent_death`): the kernel itself signals the child.
+
+Trap: the kernel watches the *thread* that forked the child, not the process (prctl(2)). A child forked by a short-lived
+thread would be signalled at the end of the thread. So one thread, as long-lived as the process, forks every child, and
+callers may start children from any thread. Never start `parent_death` from any other thread.
+
+Each child leads a new session. So Ctrl-C in a terminal reaches this process alone, and this process stops the children
+in the right order.
 """
 
 import functools
@@ -19,14 +25,14 @@ from queue import SimpleQueue
 
 from services.engines.unprivileged import Account
 
-_TETHER = Path(__file__).with_name("parent_death.py")
-_BARE = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
-_KEEP = "-"
+_PARENT_DEATH_SCRIPT = Path(__file__).with_name("parent_death.py")
+_BASIC_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
+_KEEP_ID = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running, or ended, child process."""
+    """A child process, running or ended."""
 
     argv: tuple[str, ...]
     log_path: Path
@@ -34,44 +40,45 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id: of the program itself, nothing stands between."""
+        """The process id of the program itself: `parent_death` replaces its own process by exec."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Its exit status (negative: the signal that ended it), or None while it runs."""
+        """Returns the exit status, or None while the program runs. A negative status is the number of a signal."""
         return self._process.poll()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for its end; its exit status, or None when it still runs after `timeout_s`."""
+        """Waits for the end of the program; returns the exit status, or None if `timeout_s` seconds were too short."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self, timeout_s: float, ask_with: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end, wait, and kill it when it does not.
+        """Sends a signal, waits for the end of the program, and kills the program after `timeout_s` seconds.
 
         Args:
-            timeout_s: How long it may take to end by itself.
-            ask_with: The signal that asks.
+            timeout_s: Seconds that the program may take to end by itself.
+            ask_with: The signal that requests the end.
 
         Returns:
-            Its exit status.
+            The exit status.
         """
         self._process.send_signal(ask_with)
         status = self.wait(timeout_s)
         return self.kill() if status is None else status
 
     def kill(self) -> int:
-        """End it, and what it started, without asking; returns its exit status."""
+        """Kills the program and its own children with SIGKILL; returns the exit status."""
         if self._process.poll() is None:
+            # The child leads its session, so its process id is also the id of its process group.
             os.killpg(self.pid, signal.SIGKILL)
         return self._process.wait()
 
 
 def bare(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a server that is not ours may see: no secrets of ours, no options that somebody set for other programs."""
-    return {name: environ[name] for name in _BARE if name in environ} | {"LC_ALL": "C.UTF-8"}
+    """Returns the environment of a foreign server: a few basic variables, no secrets, no options for our programs."""
+    return {name: environ[name] for name in _BASIC_VARIABLES if name in environ} | {"LC_ALL": "C.UTF-8"}
 
 
 def start(
@@ -83,26 +90,39 @@ def start(
     death_signal: signal.Signals = signal.SIGTERM,
     cwd: Path | None = None,
 ) -> Child:
-    """Start a program that is sent `death_signal` when this process ends, whatever ends it.
+    """Starts a program to which the kernel sends `death_signal` as soon as this process has ended.
+
+    Blocks until the fork. A missing program is no error here: the child ends with a non-zero status, and the reason is
+    in the log.
 
     Args:
-        argv: The program (found on our PATH when it is not a path) and its arguments.
-        env: Its whole environment.
-        log_path: Its output is appended here; folders above are made.
-        user: Who it runs as; None is ourselves. Only root can choose.
-        death_signal: SIGKILL for a program that recovers from it anyway; SIGTERM for one that ends quickly.
-        cwd: Its working directory; None is ours.
+        argv: The program and its arguments. A program without a slash is looked up on the PATH of `env`.
+        env: The whole environment of the program.
+        log_path: File to which standard output and standard error are appended; missing folders are created.
+        user: User and group of the program; None keeps the present ones. Only root can change them.
+        death_signal: SIGKILL for a program with a recovery after crashes; SIGTERM for a program with a quick shutdown.
+        cwd: Working directory of the program; None keeps the present one.
 
     Returns:
-        The child; `stop` or `kill` it when it is no longer needed.
+        The child. The caller ends the child by `stop` or `kill`.
     """
     command = tuple(str(word) for word in argv)
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    identity = (_KEEP, _KEEP) if user is None else (str(user.uid), str(user.gid))
-    # -I -S: neither our environment nor site-packages may run code, or cost time, before the exec.
-    wrapper = [sys.executable, "-I", "-S", "-B", str(_TETHER), str(os.getpid()), str(int(death_signal)), *identity]
+    identity = (_KEEP_ID, _KEEP_ID) if user is None else (str(user.uid), str(user.gid))
+    # -I -S: neither PYTHON… variables nor site-packages may run code, or cost time, before the exec.
+    wrapper = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-B",
+        str(_PARENT_DEATH_SCRIPT),
+        str(os.getpid()),
+        str(int(death_signal)),
+        *identity,
+    ]
 
     def fork() -> "subprocess.Popen[bytes]":
+        # Append mode: a restarted program must not erase the log of its predecessor.
         with log_path.open("ab") as log:
             return subprocess.Popen(
                 [*wrapper, *command],
@@ -118,7 +138,7 @@ def start(
 
 
 def last_lines(log_path: Path, count: int = 15) -> str:
-    """The end of a log, for a message about the end of its writer."""
+    """Returns the last `count` lines of a log, for the error message about the process that wrote the log."""
     text = log_path.read_text(encoding="utf-8", errors="replace")
     return "\n".join(text.splitlines()[-count:])
 
@@ -127,6 +147,7 @@ _Fork = Callable[[], "subprocess.Popen[bytes]"]
 
 
 def _in_forking_thread(process_id: int, fork: _Fork) -> "subprocess.Popen[bytes]":
+    """Runs `fork` in the forking thread; returns the result, or raises the error, in the calling thread."""
     future: Future[subprocess.Popen[bytes]] = Future()
     _forking_thread(process_id).put((future, fork))
     return future.result()
@@ -134,7 +155,12 @@ def _in_forking_thread(process_id: int, fork: _Fork) -> "subprocess.Popen[bytes]
 
 @functools.cache
 def _forking_thread(process_id: int) -> "SimpleQueue[tuple[Future[subprocess.Popen[bytes]], _Fork]]":
-    """The queue of the one thread that forks in this process; a forked copy of us gets a thread of its own."""
+    """Returns the queue of the forking thread of this process; the first call starts the thread.
+
+    Args:
+        process_id: Key of the cache. A copy made by `os.fork` inherits the cache but not the thread; with a new process
+            id the copy starts a new thread.
+    """
     queue: SimpleQueue[tuple[Future[subprocess.Popen[bytes]], _Fork]] = SimpleQueue()
 
     def serve() -> None:
@@ -142,7 +168,7 @@ def _forking_thread(process_id: int) -> "SimpleQueue[tuple[Future[subprocess.Pop
             future, fork = queue.get()
             try:
                 future.set_result(fork())
-            except Exception as error:  # noqa: BLE001 - it is raised again in the thread that asked
+            except Exception as error:  # noqa: BLE001 - `Future.result` raises the error in the thread that asked
                 future.set_exception(error)
 
     threading.Thread(target=serve, name=f"forks-children-of-{process_id}", daemon=True).start()

@@ -1,7 +1,8 @@
-"""Which Kafka and which PostgreSQL: a decision from the environment, before anything starts.
+"""Chooses the source of Kafka and of PostgreSQL from the environment, before any engine starts.
 
-Rule: a server that is named is used; else Docker where it was asked for; else the packages. Nothing is guessed from
-what happens to be installed.
+Rule: a server named by KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL is used. Without a named server LIFECYCLE_ENGINES
+decides between Docker and the packages; the packages are the default. The installed software plays no part in the
+choice, so equal environments choose equally on every machine.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,14 @@ ENGINES_VARIABLE = "LIFECYCLE_ENGINES"
 
 
 class Engine(StrEnum):
-    """What can be had."""
+    """The engines of this package."""
 
     KAFKA = "kafka"
     POSTGRES = "postgres"
 
 
 class EngineSource(StrEnum):
-    """Where an engine comes from."""
+    """The source of an engine: a named server, a Docker image, or the installed packages."""
 
     NAMED = "named"
     DOCKER = "docker"
@@ -33,7 +34,14 @@ class EngineSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The source of each engine, and the address of those that were named."""
+    """The source of each engine, and the address of each named server.
+
+    Attributes:
+        kafka: Source of Kafka.
+        postgres: Source of PostgreSQL.
+        bootstrap: `host:port[,…]` of a named Kafka; None otherwise.
+        database_url: URL of a named PostgreSQL; None otherwise.
+    """
 
     kafka: EngineSource
     postgres: EngineSource
@@ -41,7 +49,7 @@ class Choice:
     database_url: str | None
 
     def __str__(self) -> str:
-        """One line for a person; without addresses, which may hold passwords."""
+        """Returns the choice as one line of text, without addresses: a URL may contain a password."""
         return f"Kafka: {_KAFKA_TEXT[self.kafka]}; PostgreSQL: {_POSTGRES_TEXT[self.postgres]}"
 
 
@@ -58,19 +66,24 @@ _POSTGRES_TEXT = {
 
 
 def choose(environ: Mapping[str, str]) -> Choice:
-    """Decide.
+    """Returns the source of each engine.
+
+    An empty variable counts as absent.
+
+    Args:
+        environ: Environment with KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL and LIFECYCLE_ENGINES.
 
     Raises:
-        EngineError: `LIFECYCLE_ENGINES` has a value that nobody knows.
+        EngineError: LIFECYCLE_ENGINES is neither `docker` nor `packages`.
     """
-    wished = environ.get(ENGINES_VARIABLE) or EngineSource.PACKAGES
-    if wished not in {EngineSource.DOCKER, EngineSource.PACKAGES}:
-        raise EngineError(f"{ENGINES_VARIABLE} is {wished!r}; it may be 'docker' or 'packages' (the default)")
-    started = EngineSource(wished)
+    requested = environ.get(ENGINES_VARIABLE) or EngineSource.PACKAGES
+    if requested not in {EngineSource.DOCKER, EngineSource.PACKAGES}:
+        raise EngineError(f"{ENGINES_VARIABLE} is {requested!r}; it may be 'docker' or 'packages' (the default)")
+    default_source = EngineSource(requested)
     bootstrap, database_url = environ.get(KAFKA_VARIABLE) or None, environ.get(DATABASE_VARIABLE) or None
     return Choice(
-        kafka=EngineSource.NAMED if bootstrap else started,
-        postgres=EngineSource.NAMED if database_url else started,
+        kafka=EngineSource.NAMED if bootstrap else default_source,
+        postgres=EngineSource.NAMED if database_url else default_source,
         bootstrap=bootstrap,
         database_url=database_url,
     )

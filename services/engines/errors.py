@@ -1,4 +1,4 @@
-"""What may go wrong with an engine, in words an operator can act on."""
+"""Errors of the engines. Each text names the attempt, the failure, and the remedy."""
 
 INSTEAD = (
     "Instead, name servers that already run with KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL, "
@@ -7,12 +7,15 @@ INSTEAD = (
 
 
 class EngineError(Exception):
-    """An engine cannot be had; the text says what was tried and what to set instead."""
+    """An engine cannot be started. The text names the attempts and the variables to set instead."""
 
 
 class DownloadError(EngineError):
-    """The pinned files of an engine are neither in the cache nor to be fetched."""
+    """The pinned files of an engine are not in the cache and cannot be fetched."""
 
 
 class StartError(EngineError):
-    """A process ended before it answered, or did not answer in time; the text ends with its last log lines."""
+    """A server ended before the first answer, or did not answer in time.
+
+    For a local server the text ends with the last lines of the log.
+    """

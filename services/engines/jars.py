@@ -1,8 +1,9 @@
-"""Fetches Apache Kafka: 46 jars pinned by exact coordinates and SHA-256, kept in one folder per user.
+"""Fetches Apache Kafka: 46 jars pinned by exact coordinates and SHA-256, kept in one cache folder per user.
 
-Rule: nothing runs that was not hashed now. What is missing or corrupt is fetched again into a folder of this
-process's own and renamed into place, so two processes may fetch at once. Never transitively: jgo's own mediation picks
-other versions.
+Rule: every jar is hashed at every start, before Kafka runs. A missing or corrupt jar is fetched into a private folder
+of this process, verified, and renamed into the cache. So two processes may fetch at once.
+
+The jars are fetched one by one, never transitively: jgo's own choice among conflicting versions differs from Maven's.
 Source of the list: Maven's resolution of kafka_2.13 4.3.1, log4j-slf4j-impl and log4j-core 2.25.3.
 """
 
@@ -23,7 +24,8 @@ from services.engines.errors import INSTEAD, DownloadError
 KAFKA = "4.3.1"
 
 Progress = Callable[[int, int], None]
-"""Told (bytes here, bytes in all) while jars arrive; never called when all were here."""
+"""Callback (bytes in the cache, bytes of all jars), called after each fetched jar from a thread of the pool. Never
+called if the cache is complete."""
 
 _THREADS = 8
 _ROUNDS = 2
@@ -33,7 +35,7 @@ _trust = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One row of the list."""
+    """One jar of the pinned list: Maven coordinates, size, and SHA-256 of the content."""
 
     group: str
     artifact: str
@@ -43,27 +45,27 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """Its name in the cache; unique in the list."""
+        """The name of the jar's file in the cache; unique in the list."""
         return f"{self.artifact}-{self.version}.jar"
 
     def is_in(self, folder: Path) -> bool:
-        """Whether `folder` holds exactly these bytes."""
+        """True if `folder` contains the jar with the pinned hash; an unreadable file counts as absent."""
         try:
             with (folder / self.file_name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
-        except OSError:  # not there, or not to be read: fetching it again says which
+        except OSError:  # absent or unreadable: the fetch that follows reports the difference
             return False
 
 
 def pinned() -> tuple[Jar, ...]:
-    """The committed list."""
+    """Returns the jars of the committed list `kafka-jars.tsv`."""
     text = files("services.engines").joinpath("kafka-jars.tsv").read_text(encoding="ascii")
     rows = (line.split("\t") for line in text.splitlines()[1:])
     return tuple(Jar(group, artifact, version, int(size), sha256) for group, artifact, version, size, sha256 in rows)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where this user keeps Kafka: below XDG_CACHE_HOME, else below HOME's `.cache`."""
+    """Returns the cache folder of this user and Kafka version: below XDG_CACHE_HOME, else below `~/.cache`."""
     caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache")
     return Path(caches, "genesys-lifecycle", f"kafka-{KAFKA}")
 
@@ -71,19 +73,19 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 def fetch(
     jars: Sequence[Jar], cache: Path, *, progress: Progress | None = None, repository: str | None = None
 ) -> tuple[Path, ...]:
-    """Make sure that `cache` holds all of `jars`, whole.
+    """Fetches the missing jars into `cache`, and returns the paths of all jars. Blocks.
 
     Args:
-        jars: What is needed.
-        cache: The folder; made when it is not there.
-        progress: Told how far it is.
-        repository: Base URL of another Maven repository; None is jgo's own default.
+        jars: The required jars.
+        cache: The cache folder; created if absent.
+        progress: Callback for the progress of the download.
+        repository: Base URL of a Maven repository; None is the default of jgo.
 
     Returns:
-        The path of each jar, in the order of `jars`.
+        The path of each jar, in the order of `jars`. Every file has the pinned hash.
 
     Raises:
-        DownloadError: Something is missing and could not be fetched, or is not what the list says.
+        DownloadError: After `_ROUNDS` rounds a jar is still absent or corrupt, or the extra `local` is not installed.
     """
     missing = _missing(jars, cache)
     if missing and not all(importlib.util.find_spec(package) for package in ("jgo", "truststore")):
@@ -105,6 +107,7 @@ def fetch(
 
 
 def _missing(jars: Sequence[Jar], cache: Path) -> tuple[Jar, ...]:
+    """Returns the jars absent from `cache` or corrupt in `cache`. Hashes in several threads."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return tuple(
             jar for jar, here in zip(jars, pool.map(lambda jar: jar.is_in(cache), jars), strict=True) if not here
@@ -114,9 +117,10 @@ def _missing(jars: Sequence[Jar], cache: Path) -> tuple[Jar, ...]:
 def _fetch_round(
     missing: Sequence[Jar], total_bytes: int, cache: Path, progress: Progress | None, repository: str | None
 ) -> list[str]:
-    """Fetch each once, all at the same time; returns what failed, in words."""
+    """Tries to fetch each missing jar once, in several threads; returns the text of each failure."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        # Inside the cache, so that the rename into the cache stays on one file system and is atomic.
         staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
     except OSError as error:
         return [f"the cache cannot be written ({error}); XDG_CACHE_HOME names another place"]
@@ -124,11 +128,11 @@ def _fetch_round(
     failures: list[str] = []
 
     def fetch_one(jar: Jar) -> None:
-        if failures:  # the network is gone, or the list is wrong: do not wait for the same answer 45 times more
+        if failures:  # without a network every jar fails alike: do not wait for 45 more timeouts
             return
         try:
             _fetch_one(jar, staging, cache, repository)
-        except Exception as error:  # noqa: BLE001 - jgo and requests raise many kinds; each one means that it is not here
+        except Exception as error:  # noqa: BLE001 - jgo and requests raise many types; each means: not fetched
             failures.append(f"{jar.group}:{jar.artifact}:{jar.version}: {error}")
         else:
             counted.add(jar.size_bytes)
@@ -142,10 +146,10 @@ def _fetch_round(
 
 
 def _fetch_one(jar: Jar, staging: Path, cache: Path, repository: str | None) -> None:
-    """Fetch, verify, move into place.
+    """Fetches one jar into `staging`, verifies the hash, and renames the file into `cache`.
 
     Raises:
-        DownloadError: The bytes are not those of the list.
+        DownloadError: The hash differs from the pinned hash.
     """
     from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415 - an extra, and only for a cold cache
 
@@ -159,13 +163,14 @@ def _fetch_one(jar: Jar, staging: Path, cache: Path, repository: str | None) -> 
 
 
 class _Counter:
-    """Adds up from many threads."""
+    """Thread-safe sum of the fetched bytes; calls the progress callback under a lock, so every sum exceeds the last."""
 
     def __init__(self, start_bytes: int, total_bytes: int, progress: Progress | None) -> None:
         self._bytes, self._total_bytes, self._progress = start_bytes, total_bytes, progress
         self._lock = threading.Lock()
 
     def add(self, size_bytes: int) -> None:
+        """Adds the size of a fetched jar."""
         with self._lock:
             self._bytes += size_bytes
             if self._progress:
@@ -174,9 +179,13 @@ class _Counter:
 
 @contextmanager
 def _system_trust() -> Iterator[None]:
-    """Verify certificates by the system's store while jgo fetches: its `requests` knows only a bundle of its own."""
+    """Makes TLS in this process verify certificates by the system's store, as long as the context lasts.
+
+    jgo uses `requests`, and `requests` trusts only a bundle of public authorities, not the authorities of a company.
+    """
     import truststore  # noqa: PLC0415 - an extra, and only for a cold cache
 
+    # truststore replaces `ssl.SSLContext` for the whole process: two nested contexts would undo each other.
     with _trust:
         truststore.inject_into_ssl()
         try:

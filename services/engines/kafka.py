@@ -1,7 +1,11 @@
-"""One Apache Kafka broker in KRaft mode, as one process with everything it owns in one folder.
+"""One Apache Kafka broker in KRaft mode: one process, with ports, settings, log and data in one folder.
 
-Rule: the folder is the broker. Stopped, killed or killed -9, it starts again on the same folder, under the same ports
-and with the same data. Ready means that the port answers and the metadata names a broker.
+Rule: the folder is the identity of the broker. After a stop, and after SIGKILL, a new start on the folder keeps the
+ports, the cluster id and the data. The broker is ready when the port accepts connections and the metadata list a
+broker.
+
+A folder without the file `formatted` is new and is formatted first. The formatter's success is recorded last, by this
+file, so an interrupted format is repeated.
 """
 
 import base64
@@ -21,7 +25,7 @@ from services.engines.ports import HOST, answers, free_ports
 from services.engines.readiness import kafka_answers, until
 
 _READY_S = 90
-"""Two to four seconds on a quiet machine; this much on one that is busy with everything else."""
+"""Deadline of a start. A start takes two to four seconds on an idle machine; the rest is for a loaded machine."""
 
 _FORMAT_S = 60
 
@@ -30,6 +34,7 @@ SETTINGS: dict[str, str] = {
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    # Internal topics: the default of three replicas needs three brokers.
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.replication.factor": "1",
@@ -37,27 +42,29 @@ SETTINGS: dict[str, str] = {
     "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Topics come from `lifecycle topics apply`; one made by a typo would have wrong partitions and retention.
+    # Topics come from `lifecycle topics apply`; a topic created by a typo would have wrong partitions and retention.
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
-    # Short sessions, so that the loss of a worker is noticed soon: of classic groups, then of KIP-848 groups.
+    # Short sessions, so that the group soon notices a lost worker: first for classic groups, then for KIP-848 groups.
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "500",
     "group.consumer.heartbeat.interval.ms": "1500",
-    # The controller takes a broker back after kill -9 only when its former session is over: 9 s by default. With 3 s a
-    # machine that is busy with everything else was seen to lose a broker that lives.
+    # After SIGKILL the controller admits the restarted broker only when its former session has expired: 9 s by default.
+    # With 3 s the controller of a loaded machine has been seen to drop a live broker.
     "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "500",
     "log.cleaner.backoff.ms": "1000",
     # The default allocates 128 MiB of heap at start.
     "log.cleaner.dedupe.buffer.size": "2097152",
+    # Kafka allocates an index file in full for each new segment: 10 MiB by default.
     "log.index.size.max.bytes": "1048576",
     "num.io.threads": "2",
     "num.network.threads": "2",
 }
 
+# At INFO the three loggers named below print all settings at each start, and hide the lines before an error.
 _LOGGING = """\
 rootLogger.level=INFO
 appender.out.type=Console
@@ -73,6 +80,8 @@ logger.kafka.name=kafka.server.KafkaConfig
 logger.kafka.level=WARN
 """
 
+# A small heap, the serial collector and the C1 compiler alone: for a quick start, at the price of throughput.
+# -UsePerfData: no file in /tmp/hsperfdata_….
 _JVM = (
     "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
     "-XX:-UsePerfData", "-Djava.awt.headless=true",
@@ -81,7 +90,12 @@ _JVM = (
 
 @dataclass(frozen=True, slots=True)
 class BrokerPorts:
-    """Where the broker listens for clients, and for the quorum."""
+    """TCP ports of a broker on 127.0.0.1.
+
+    Attributes:
+        clients: Port of the listener for clients and for the cluster's brokers.
+        quorum: Port of the controller listener (KRaft).
+    """
 
     clients: int
     quorum: int
@@ -89,17 +103,18 @@ class BrokerPorts:
 
 @dataclass(slots=True)
 class KafkaBroker:
-    """A broker; `start` it, and `stop` or `kill` it.
+    """A broker that the caller starts, and stops or kills.
 
     Attributes:
-        folder: Everything it owns: settings, ports, log, data.
-        java: What runs it.
-        jars: What is run.
-        environ: Our environment; it sees the bare part.
-        ports: None keeps those of the folder, or chooses free ones for a new folder.
-        settings: Broker settings that differ from this module's. With `controller.quorum.voters` and a `node.id` it is
-            a member of a cluster: start its members at the same time, none answers before a majority is there.
-        cluster_id: What all members of a cluster share; None makes one up.
+        folder: Folder of the broker: ports, settings, log and data.
+        java: Java that runs the broker.
+        jars: Class path of the broker.
+        environ: Environment of this process; the broker gets the part that `child_process.bare` selects.
+        ports: Ports of the broker. None takes the ports stored in the folder; a new folder gets free ports.
+        settings: Broker settings that override those of this module. `controller.quorum.voters` and `node.id` make the
+            broker a member of a cluster. Start the members of a cluster at the same time: no member answers before a
+            majority runs.
+        cluster_id: Identifier of the cluster, equal in all members; None generates a random identifier.
     """
 
     folder: Path
@@ -113,12 +128,12 @@ class KafkaBroker:
 
     @property
     def bootstrap(self) -> str:
-        """`host:port` for clients; known once it was started."""
+        """`host:port` for clients. The first use on a new folder chooses the ports; the folder must exist."""
         return f"{HOST}:{self._ports().clients}"
 
     @property
     def log_path(self) -> Path:
-        """Where broker and formatter write."""
+        """The file with the output of the broker and of the formatter."""
         return self.folder / "server.log"
 
     @property
@@ -127,14 +142,16 @@ class KafkaBroker:
         return self._child.pid if self._child else None
 
     def poll(self) -> int | None:
-        """The exit status of a broker that ended; None while it runs, or when it was never started."""
+        """Returns the exit status of an ended broker; None while the broker runs, before `start` and after `stop`."""
         return self._child.poll() if self._child else None
 
     def start(self) -> None:
-        """Start and wait until it answers; formats the folder first when it is new.
+        """Starts the broker and waits until the broker is ready; formats a new folder first.
+
+        Does nothing if the broker runs already.
 
         Raises:
-            StartError: It ended, or did not answer in time.
+            StartError: The broker ended, or was not ready within `_READY_S` seconds, or the folder cannot be formatted.
         """
         if self._child and self._child.poll() is None:
             return
@@ -142,33 +159,36 @@ class KafkaBroker:
         self._write_settings()
         self._format_once()
         self._child = self._run(child_class="kafka.Kafka", arguments=(self._file("server.properties"),))
+        # The second condition, since `_is_ready` is True for an ended broker too.
         if not until(self._is_ready, _READY_S) or self.poll() is not None:
             self.kill()
             raise StartError(f"Kafka did not start in {self.folder}:\n{child_process.last_lines(self.log_path)}")
 
     def stop(self, timeout_s: float = 15) -> None:
-        """Ask it to end, and kill it when it does not."""
+        """Ends the broker by SIGTERM, and by SIGKILL after `timeout_s` seconds."""
         if self._child:
             self._child.stop(timeout_s)
         self._child = None
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Ends the broker by SIGKILL, as a crash would."""
         if self._child:
             self._child.kill()
         self._child = None
 
     @property
-    def _is_member(self) -> bool:
+    def _is_cluster_member(self) -> bool:
+        """True if the settings name the static voters of a cluster."""
         return "controller.quorum.voters" in self.settings
 
     def _is_ready(self) -> bool:
-        """True also when it ended: then there is nothing to wait for."""
+        """True if the broker answers, or has ended: waiting for an ended broker is useless."""
         if self.poll() is not None:
             return True
         return answers(self._ports().clients) and kafka_answers(self.bootstrap)
 
     def _ports(self) -> BrokerPorts:
+        """Returns the broker's ports; writes the ports of a new folder to `ports.json`."""
         if self.ports is None:
             stored = self._file("ports.json")
             if not stored.exists():
@@ -177,9 +197,11 @@ class KafkaBroker:
         return self.ports
 
     def _write_settings(self) -> None:
+        """Writes the settings of the broker and of its logging, at every start: ports and settings may have changed."""
         ports = self._ports()
         quorum = f"{HOST}:{ports.quorum}"
-        alone = {} if self._is_member else {"controller.quorum.bootstrap.servers": quorum}
+        # A broker without static voters is the only member of a dynamic quorum, formatted with --standalone.
+        alone = {} if self._is_cluster_member else {"controller.quorum.bootstrap.servers": quorum}
         own = alone | {
             "listeners": f"PLAINTEXT://{HOST}:{ports.clients},CONTROLLER://{quorum}",
             "log.dirs": str(self._file("data")),
@@ -189,14 +211,19 @@ class KafkaBroker:
         self._file("log4j2.properties").write_text(_LOGGING)
 
     def _format_once(self) -> None:
-        """Format the data folder; the mark is written last, so a format that was cut short is done again."""
+        """Formats the data folder unless the file `formatted` exists; removes the remains of an interrupted format.
+
+        Raises:
+            StartError: The formatter failed, or took longer than `_FORMAT_S` seconds.
+        """
         mark = self._file("formatted")
         if mark.exists():
             return
         shutil.rmtree(self._file("data"), ignore_errors=True)
         cluster_id = self.cluster_id or base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[:22]
-        quorum = () if self._is_member else ("--standalone",)
-        # With `=`: one identifier in 64 begins with a hyphen.
+        quorum = () if self._is_cluster_member else ("--standalone",)
+        # `--cluster-id=X` instead of `--cluster-id X`: one random identifier in 64 begins with a hyphen, and would be
+        # parsed as an option.
         arguments = ("format", *quorum, f"--cluster-id={cluster_id}", "-c", self._file("server.properties"))
         formatter = self._run(child_class="kafka.tools.StorageTool", arguments=arguments)
         if formatter.wait(_FORMAT_S) != 0:
@@ -205,13 +232,14 @@ class KafkaBroker:
         mark.write_text(cluster_id)
 
     def _run(self, *, child_class: str, arguments: Sequence[str | Path]) -> child_process.Child:
+        """Starts a main class of Kafka in a Java process."""
         logging = f"-Dlog4j2.configurationFile={self._file('log4j2.properties')}"
         class_path = os.pathsep.join(str(jar) for jar in self.jars)
         return child_process.start(
             (self.java.path, *_JVM, logging, "-cp", class_path, child_class, *arguments),
             env=child_process.bare(self.environ),
             log_path=self.log_path,
-            # It recovers from a crash on its own, and a process that only has to die should not need to think.
+            # Kafka recovers from a crash by itself. SIGTERM would begin an orderly shutdown that no process waits for.
             death_signal=signal.SIGKILL,
             cwd=self.folder,
         )
@@ -221,5 +249,5 @@ class KafkaBroker:
 
 
 def _escaped(value: str) -> str:
-    """A value of a Java properties file."""
+    """Returns a value as a Java properties file spells the value: a backslash begins an escape sequence."""
     return value.replace("\\", "\\\\")

@@ -1,8 +1,15 @@
-"""Becomes another program that dies with its parent, even when the parent is killed -9.
+"""Executes a program under the parent-death signal: the kernel signals the program when the parent dies, however.
 
-Run as a script between fork and exec, because nothing but a signal mask is safe to touch in the fork of a process with
-threads. The order is the rule: user first (a change of user clears the kernel's promise), promise second, then a look
-whether the parent is still there (it may have died before the promise was made), exec last.
+`child_process` runs this file as a script in a new interpreter. The reason: after the fork of a process with threads
+hardly any code is safe before the exec, so `preexec_fn` of `subprocess` is no alternative.
+
+The order of the steps must not change:
+
+1. Change the user. A change of user clears the parent-death signal, so the change cannot come later.
+2. Ask the kernel for the parent-death signal.
+3. Compare the parent's process id. The kernel sends no signal for a parent dead before step 2; the orphan ends here.
+4. Exec the program. The parent-death signal outlives the exec.
+
 Source: prctl(2), PR_SET_PDEATHSIG.
 """
 
@@ -11,28 +18,35 @@ import os
 import signal
 import sys
 
+# No import from this package: the script runs with -I -S, without the package on its path. So `child_process` has a
+# constant equal to `_KEEP_ID`.
 _PR_SET_PDEATHSIG = 1
-_KEEP = "-"
+_KEEP_ID = "-"
 
 
 def _drop_to(uid: str, gid: str) -> None:
-    """Become the user `uid` for good, with no group but `gid`; `-` keeps the present one."""
-    if uid == _KEEP:
+    """Changes user and group of this process for good, and drops all supplementary groups; `-` changes nothing."""
+    if uid == _KEEP_ID:
         return
+    # The user last: without root's rights the groups cannot be changed any more.
     os.setgroups([])
     os.setgid(int(gid))
     os.setuid(int(uid))
 
 
 def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> None:
-    """Replace this process by `command`.
+    """Replaces this process by `command`. All arguments are texts, since they come from the command line.
 
     Args:
-        parent: Process id that must still be the parent.
-        death_signal: Number of the signal the kernel sends when the parent's thread ends.
-        uid: Numeric user, or `-`.
-        gid: Numeric group, or `-`.
+        parent: Process id of the process that started this script.
+        death_signal: Number of the signal that the kernel sends at the end of the thread that forked this process.
+        uid: Numeric user, or `-` to keep the present user.
+        gid: Numeric group, or `-` to keep the present group.
         command: The program and its arguments.
+
+    Raises:
+        OSError: The kernel refused the parent-death signal.
+        SystemExit: The parent has ended, or the program cannot be executed. The text goes to standard error.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     _drop_to(uid, gid)
@@ -40,7 +54,8 @@ def main(parent: str, death_signal: str, uid: str, gid: str, *command: str) -> N
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != int(parent):
         sys.exit("the parent ended before its child began")
-    # This interpreter ignores these two, and what is ignored stays ignored over exec; so does what our parent ignored.
+    # An ignored signal stays ignored over exec. Python ignores SIGPIPE and SIGXFSZ, and the parent may have ignored or
+    # blocked the rest; the program begins with the defaults.
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

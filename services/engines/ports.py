@@ -1,7 +1,8 @@
-"""Free TCP ports on 127.0.0.1 for servers that take seconds to bind them.
+"""Chooses free TCP ports on 127.0.0.1 for servers with a start of several seconds.
 
-Rule: taken below the kernel's ephemeral range. A port from inside it may become the source of anybody's outgoing
-connection between our look and the server's bind, or between a server's death and its restart.
+Rule: every port is below the kernel's ephemeral range. The kernel may give a port of the ephemeral range to an outgoing
+connection of any process: between the check here and the bind of the server, or between the death and the restart of a
+server. For this reason `bind` to port 0 is no alternative.
 """
 
 import secrets
@@ -16,10 +17,12 @@ _TRIES = 200
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Different ports nobody listens on now.
+    """Returns `count` different ports, each free now.
+
+    No port is reserved: a later bind may still fail.
 
     Raises:
-        OSError: None was found.
+        OSError: Fewer free ports were found in `_TRIES` tries.
     """
     found: set[int] = set()
     top = _ephemeral_low()
@@ -33,8 +36,9 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could bind the port now."""
+    """True if a server could bind the port now."""
     with socket.socket() as probe:
+        # Servers set SO_REUSEADDR; without the option a connection in TIME_WAIT would make the port look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -44,7 +48,7 @@ def is_free(port: int) -> bool:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody accepts connections on the port."""
+    """True if a server accepts connections on the port within 1 s."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:
@@ -53,6 +57,7 @@ def answers(port: int) -> bool:
 
 
 def _ephemeral_low() -> int:
+    """Returns the lowest port of the kernel's ephemeral range."""
     try:
         return int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError):

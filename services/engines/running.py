@@ -1,6 +1,7 @@
-"""The engines from start to end: one context, one choice, both at once.
+"""Starts both engines at the same time and stops them at the end of one context.
 
-Rule: what was started here is stopped here, in any case; what was named by the environment is only used.
+Rule: every engine started here is stopped here, also after a failed start. A server named by the environment is used
+and never stopped.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,9 +24,10 @@ class RunningEngines:
     """Engines that answer.
 
     Attributes:
-        kafka: The broker when it was started from packages: it can be watched and started again.
-        postgres: The server, likewise.
-        chosen: Which engine was chosen for each, in words without secrets.
+        kafka: The broker started from packages, so that the caller can watch and restart the broker; None for any
+            source but the packages.
+        postgres: The server started from packages; None for any source but the packages.
+        chosen: Source and version of each engine, as text for a person, without secrets.
     """
 
     kafka: KafkaBroker | None
@@ -36,20 +38,29 @@ class RunningEngines:
 
     @property
     def kafka_bootstrap(self) -> str:
-        """`host:port[,…]` for Kafka clients."""
+        """`host:port[,…]` for Kafka clients. Fails if Kafka was not wanted."""
         assert self._bootstrap is not None, "Kafka was not asked for"
         return self._bootstrap
 
     @property
     def database_url(self) -> str:
-        """URL for libpq of a role that may create databases and roles, for the database `lifecycle`."""
+        """The libpq URL of the database `lifecycle`; the role may create databases and roles.
+
+        A named server's URL is passed on unchanged. Fails if PostgreSQL was not wanted.
+        """
         assert self._database_url is not None, "PostgreSQL was not asked for"
         return self._database_url
 
 
 @dataclass(frozen=True, slots=True)
-class _Had:
-    """One engine that answers: its address, itself when we can start it again, and how it came."""
+class _ReadyEngine:
+    """One engine that answers.
+
+    Attributes:
+        address: Bootstrap address of Kafka, or URL of PostgreSQL.
+        engine: The process, if started from packages.
+        text: Source and version, for a person, without secrets.
+    """
 
     address: str
     engine: KafkaBroker | PostgresServer | None
@@ -65,69 +76,75 @@ def running(
     wanted: Collection[Engine] = BOTH,
     progress: jars.Progress | None = None,
 ) -> Iterator[RunningEngines]:
-    """Have the engines for as long as the context lasts.
+    """Starts the wanted engines, and stops the started engines at the end of the context. Blocks until both answer.
 
     Args:
-        state_dir: Everything they keep, but for what an unprivileged PostgreSQL cannot reach there. Stopped and started
-            again on the same folder they have the same data and ports.
+        state_dir: Folder of the state of engines from packages. A second run has the same data and ports. The data
+            of an unprivileged PostgreSQL are elsewhere if its user cannot reach the folder (`unprivileged`).
         environ: The environment: KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, LIFECYCLE_ENGINES, JAVA_HOME, PATH,
             XDG_CACHE_HOME, HOME.
-        durability: What a crash of the machine may cost.
-        wanted: Which engines.
-        progress: Told how far a download is.
+        durability: Data of PostgreSQL that may be lost if the machine crashes.
+        wanted: The engines to start.
+        progress: Callback for the progress of a download.
 
     Yields:
-        The engines, once they answer.
+        The engines, ready for clients.
 
     Raises:
-        EngineError: One cannot be had; the text says what was tried and what to set instead.
+        EngineError: An engine cannot be started. The text names the attempts and the variables to set instead.
     """
     state_dir = state_dir.resolve()  # children have working directories of their own
-    ways: dict[Engine, Callable[[ExitStack], _Had]] = {
+    starters: dict[Engine, Callable[[ExitStack], _ReadyEngine]] = {
         Engine.KAFKA: lambda stack: _kafka(stack, state_dir, environ, progress),
         Engine.POSTGRES: lambda stack: _postgres(stack, state_dir, environ, durability),
     }
-    with ExitStack() as stack, ThreadPoolExecutor(len(ways)) as pool:
-        starts = {engine: pool.submit(ways[engine], stack) for engine in sorted(wanted)}
-        had = {engine: start.result() for engine, start in starts.items()}
-        kafka, postgres = had.get(Engine.KAFKA), had.get(Engine.POSTGRES)
+    # The pool is the inner context: after a failed start its exit waits for the second start, and only then the stack
+    # stops the engines.
+    with ExitStack() as stack, ThreadPoolExecutor(len(starters)) as pool:
+        starts = {engine: pool.submit(starters[engine], stack) for engine in sorted(wanted)}
+        ready = {engine: start.result() for engine, start in starts.items()}
+        kafka, postgres = ready.get(Engine.KAFKA), ready.get(Engine.POSTGRES)
         yield RunningEngines(
             kafka=kafka.engine if kafka and isinstance(kafka.engine, KafkaBroker) else None,
             postgres=postgres.engine if postgres and isinstance(postgres.engine, PostgresServer) else None,
-            chosen="; ".join(one.text for one in had.values()),
+            chosen="; ".join(one.text for one in ready.values()),
             _bootstrap=kafka.address if kafka else None,
             _database_url=postgres.address if postgres else None,
         )
 
 
-def _kafka(stack: ExitStack, state_dir: Path, environ: Mapping[str, str], progress: jars.Progress | None) -> _Had:
+def _kafka(
+    stack: ExitStack, state_dir: Path, environ: Mapping[str, str], progress: jars.Progress | None
+) -> _ReadyEngine:
+    """Starts Kafka from the chosen source, or returns the named server."""
     choice = choose(environ)
     if choice.bootstrap:
-        return _Had(choice.bootstrap, None, f"Kafka at {choice.bootstrap} (KAFKA_BOOTSTRAP_SERVERS)")
+        return _ReadyEngine(choice.bootstrap, None, f"Kafka at {choice.bootstrap} (KAFKA_BOOTSTRAP_SERVERS)")
     if choice.kafka is EngineSource.DOCKER:
         container = DockerKafka()
-        stack.callback(container.stop)
+        stack.callback(container.stop)  # before the start: a start that fails may leave a container
         container.start()
-        return _Had(container.bootstrap, None, f"Kafka {jars.KAFKA} in Docker at {container.bootstrap}")
+        return _ReadyEngine(container.bootstrap, None, f"Kafka {jars.KAFKA} in Docker at {container.bootstrap}")
     machine = java.find(environ)
     files = jars.fetch(jars.pinned(), jars.cache_folder(environ), progress=progress)
     broker = KafkaBroker(state_dir / "kafka", machine, files, environ)
-    stack.callback(broker.stop)
+    stack.callback(broker.stop)  # before the start: a start that fails, or is interrupted, may leave a process
     broker.start()
-    how = f"Java {machine.major} from {machine.found}"
-    return _Had(broker.bootstrap, broker, f"Kafka {jars.KAFKA} from pinned jars on {how} at {broker.bootstrap}")
+    how = f"Java {machine.major} from {machine.origin}"
+    return _ReadyEngine(broker.bootstrap, broker, f"Kafka {jars.KAFKA} from pinned jars on {how} at {broker.bootstrap}")
 
 
-def _postgres(stack: ExitStack, state_dir: Path, environ: Mapping[str, str], durability: Durability) -> _Had:
+def _postgres(stack: ExitStack, state_dir: Path, environ: Mapping[str, str], durability: Durability) -> _ReadyEngine:
+    """Starts PostgreSQL from the chosen source, or returns the named server."""
     choice = choose(environ)
     if choice.database_url:
-        return _Had(choice.database_url, None, "PostgreSQL from DATABASE_URL")
+        return _ReadyEngine(choice.database_url, None, "PostgreSQL from DATABASE_URL")
     if choice.postgres is EngineSource.DOCKER:
         container = DockerPostgres()
         stack.callback(container.stop)
         container.start()
-        return _Had(container.url, None, "PostgreSQL 18 in Docker")
+        return _ReadyEngine(container.url, None, "PostgreSQL 18 in Docker")
     server = PostgresServer(state_dir / "postgres", environ, durability)
     stack.callback(server.stop)
     server.start()
-    return _Had(server.url, server, f"PostgreSQL 18 ({durability}), data in {server.home}")
+    return _ReadyEngine(server.url, server, f"PostgreSQL 18 ({durability}), data in {server.home}")

@@ -1,8 +1,14 @@
-"""What PostgreSQL needs when we are root: another user, and places that user can reach.
+"""Finds a user and folders for PostgreSQL when this process is root: PostgreSQL refuses to run as root.
 
-Rule: no permission of a folder that is not ours is ever changed. Where the way to a folder is closed to that user (a
-home or a temporary folder is 0700), its contents live under the system's temporary folder instead, by a name made from
-the path they stand for, in a folder that belongs to us.
+Problem: the unprivileged user often cannot reach the wanted folder, since a home or a temporary folder has mode 0700.
+
+Rule: no permission of a foreign folder is changed. If the user cannot reach the wanted folder, a substitute folder is
+used: below /var/tmp (or another temporary folder), in a folder of this process's user. The name of the substitute
+contains a hash of the wanted path, so every run finds the same substitute. Beside each substitute a note
+(`.stands-for`) holds the wanted path; a substitute whose surroundings have vanished is removed.
+
+/var/tmp and /tmp are writable for every user of the machine. So a folder in /var/tmp or /tmp is used only if this
+process's user owns the folder, and never if the folder is a symbolic link.
 """
 
 import hashlib
@@ -17,15 +23,21 @@ from pathlib import Path
 
 from services.engines.errors import EngineError
 
-_STANDS_FOR = ".stands-for"
-_NAMES = ("nobody", "daemon")
-_LASTING = Path("/var/tmp")  # noqa: S108 - it outlives a reboot; `_owned` checks who made the folder inside
-_SHORT = Path("/tmp")  # noqa: S108 - as above
+_NOTE_SUFFIX = ".stands-for"
+_USER_NAMES = ("nobody", "daemon")
+_PERSISTENT_TMP = Path("/var/tmp")  # noqa: S108 - survives a reboot; `_own_folder` checks the owner of the folder inside
+_TMP = Path("/tmp")  # noqa: S108 - as above
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user and its group, by number."""
+    """A user of the machine.
+
+    Attributes:
+        name: Login name, for messages.
+        uid: Number of the user.
+        gid: Number of the user's primary group; supplementary groups do not count (`parent_death` drops them).
+    """
 
     name: str
     uid: int
@@ -33,83 +45,87 @@ class Account:
 
 
 def account() -> Account | None:
-    """Who PostgreSQL runs as: None, which is ourselves, unless we are root.
+    """Returns the user that PostgreSQL must run as; None if this process is not root and needs no change of user.
 
     Raises:
-        EngineError: We are root, and there is no unprivileged user.
+        EngineError: This process is root, and the machine has no unprivileged user.
     """
     if os.geteuid() != 0:
         return None
-    for name in _NAMES:
+    for name in _USER_NAMES:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         return Account(name, entry.pw_uid, entry.pw_gid)
     raise EngineError(
-        f"PostgreSQL refuses to run as root, and no user of {', '.join(_NAMES)} exists. Set DATABASE_URL."
+        f"PostgreSQL refuses to run as root, and no user of {', '.join(_USER_NAMES)} exists. Set DATABASE_URL."
     )
 
 
-def reaches(who: Account, path: Path) -> bool:
-    """Whether `who` may walk to `path` and into it, as far as it exists."""
-    whole = path.resolve()
-    return all(_may_enter(who, folder) for folder in (*reversed(whole.parents), whole) if folder.is_dir())
+def can_reach(user: Account, path: Path) -> bool:
+    """True if `user` may enter every existing folder on the way to `path`, and `path` itself if `path` is a folder."""
+    resolved = path.resolve()
+    return all(_may_enter(user, folder) for folder in (*reversed(resolved.parents), resolved) if folder.is_dir())
 
 
-def room(who: Account, wanted: Path) -> Path:
-    """A place for a folder of `who`: `wanted` where `who` can reach it, else one that stands for it.
+def reachable_folder(user: Account, wanted: Path) -> Path:
+    """Returns `wanted` if `user` can reach the folder above, else the substitute of `wanted`.
 
-    The folder itself is not made; the one above it is.
+    Creates the folder above the result, not the result itself. Removes abandoned substitutes.
 
     Raises:
-        EngineError: There is no such place.
+        EngineError: The user can reach neither the wanted nor a substitute folder.
     """
-    if reaches(who, wanted.parent):
+    if can_reach(user, wanted.parent):
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        if reaches(who, wanted.parent):
+        # Checked again: under a strict umask the new folders are closed.
+        if can_reach(user, wanted.parent):
             return wanted
     digest = hashlib.sha256(str(wanted.resolve()).encode()).hexdigest()[:16]
-    for top in (_LASTING, Path(tempfile.gettempdir()), _SHORT):
-        if reaches(who, top) and (ours := _owned(top / f"genesys-lifecycle-{os.geteuid()}")):
-            _sweep(ours)
-            chosen = ours / f"{wanted.name}-{digest}"
-            chosen.with_suffix(_STANDS_FOR).write_text(str(wanted.resolve()))
+    for top in (_PERSISTENT_TMP, Path(tempfile.gettempdir()), _TMP):
+        if can_reach(user, top) and (own_folder := _own_folder(top / f"genesys-lifecycle-{os.geteuid()}")):
+            _remove_orphans(own_folder)
+            chosen = own_folder / f"{wanted.name}-{digest}"
+            chosen.with_suffix(_NOTE_SUFFIX).write_text(str(wanted.resolve()))
             return chosen
     raise EngineError(
-        f"The user {who.name} can reach neither {wanted.parent} nor a temporary folder. Set DATABASE_URL."
+        f"The user {user.name} can reach neither {wanted.parent} nor a temporary folder. Set DATABASE_URL."
     )
 
 
-def _sweep(ours: Path) -> None:
-    """Remove what stood for folders whose surroundings are gone: nobody can come back to it."""
-    for note in ours.glob(f"*{_STANDS_FOR}"):
+def _remove_orphans(own_folder: Path) -> None:
+    """Removes each substitute whose wanted path has lost its parent folder: no later run can ask for the substitute."""
+    for note in own_folder.glob(f"*{_NOTE_SUFFIX}"):
         if not Path(note.read_text()).parent.exists():
-            forget(note.with_suffix(""))
+            remove_folder(note.with_suffix(""))
 
 
-def forget(place: Path) -> None:
-    """Remove what `room` gave, and the note of what it stood for."""
+def remove_folder(place: Path) -> None:
+    """Removes a folder returned by `reachable_folder`, and the note of a substitute."""
     shutil.rmtree(place, ignore_errors=True)
-    place.with_suffix(_STANDS_FOR).unlink(missing_ok=True)
+    place.with_suffix(_NOTE_SUFFIX).unlink(missing_ok=True)
 
 
-def mirror(who: Account, source: Path, parts: tuple[str, ...]) -> Path:
-    """`source` where `who` can read it: itself, or a copy of its `parts`, made once and compared on every call.
+def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
+    """Returns `source` if `user` can reach all `parts`, else a copy of the parts that `user` can reach.
+
+    The copy is kept. Every call compares the sizes of the files, and replaces a copy that differs from the source.
 
     Args:
-        who: The reader.
-        source: A folder.
-        parts: Paths below it, folders or files, that are needed.
+        user: The user who reads the files.
+        source: Folder of an installation.
+        parts: Paths of the needed folders and files, relative to `source`.
 
     Returns:
-        The folder that holds `parts`.
+        The folder that contains `parts`.
     """
-    if all(reaches(who, source / part) for part in parts):
+    if all(can_reach(user, source / part) for part in parts):
         return source
-    copy = room(who, source)
+    copy = reachable_folder(user, source)
     if copy == source or _sizes(source, parts) == _sizes(copy, parts):
         return copy
+    # Beside the copy, so that the rename into place stays on one file system.
     staging = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     for part in parts:
         if (source / part).is_dir():
@@ -122,26 +138,28 @@ def mirror(who: Account, source: Path, parts: tuple[str, ...]) -> Path:
 
 
 def _open_to_all(tree: Path) -> None:
-    """Let everybody read, enter and run what its owner may: it may have been installed under a strict umask."""
+    """Gives every user the owner's rights to read, enter and execute; a strict umask may have removed those rights."""
     for path in (tree, *tree.rglob("*")):
+        # 0o500 is read and execute of the owner; the shifts by 3 and 6 bits give both to the group and to all users.
         owner = path.stat().st_mode & 0o500
         path.chmod(owner | 0o200 | owner >> 3 | owner >> 6)
 
 
 def _put_in_place(staging: Path, copy: Path) -> Path:
-    """Rename `staging` to `copy`; an older copy is moved aside and removed."""
+    """Renames `staging` to `copy`; moves an older copy aside before and removes the older copy after."""
     old = staging.with_name(staging.name + "-old")
     if copy.exists():
         copy.rename(old)
     try:
         staging.rename(copy)
-    except OSError:  # another process was faster, with the same contents
+    except OSError:  # a second process has put its copy there first, with equal contents
         shutil.rmtree(staging)
     shutil.rmtree(old, ignore_errors=True)
     return copy
 
 
 def _sizes(folder: Path, parts: tuple[str, ...]) -> dict[str, int]:
+    """Returns the size in bytes of every file of `parts`, by its path relative to `folder`."""
     files = (file for part in parts for file in _files(folder / part))
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
@@ -153,23 +171,26 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names)
 
 
-def _owned(folder: Path) -> Path | None:
-    """`folder`, made by us and by nobody else; None when somebody else was there first."""
+def _own_folder(folder: Path) -> Path | None:
+    """Creates `folder` and returns `folder`; None if the folder cannot be created or belongs to a foreign user."""
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
     except OSError:
         return None
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    # lstat: a symbolic link planted by a foreign user would lead the data of this process elsewhere.
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return None
     folder.chmod(0o755)
     return folder
 
 
-def _may_enter(who: Account, folder: Path) -> bool:
-    found = folder.stat()
-    if found.st_uid == who.uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid == who.gid:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
+def _may_enter(user: Account, folder: Path) -> bool:
+    """True if the mode bits of `folder` let `user` enter; access control lists are not read."""
+    # Only the first class that fits counts, as in the kernel: the owner has the owner's bits, never those for all.
+    status = folder.stat()
+    if status.st_uid == user.uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid == user.gid:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)

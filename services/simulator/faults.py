@@ -1,7 +1,11 @@
-"""Which faults are set, and which of them strike a call.
+"""Keeps the faults set by an operator, and decides the effect of the faults on each call.
 
-Rule: a fault strikes the calls its filter means, in order of arrival, until its count, or else its time, is spent.
-The clock is an argument.
+Rule: a fault strikes every call matched by the filter (system, verb, key), until the count of calls is used up. A fault
+without a count ends after a time; a fault with neither count nor time stays until cleared. For `slow` the seconds are
+the wait of each call, not a lifetime. The caller passes the clock, as monotonic seconds.
+
+Several faults may match a call. Waits add up, and the earliest fault with an answer decides the answer. A later fault
+with an answer has not struck, so the call is not counted against the later fault.
 """
 
 import random
@@ -14,7 +18,7 @@ from services.core.saga.calls import Verb
 
 
 class System(StrEnum):
-    """An outside system, as the inventory and the faults name it."""
+    """Names of the outside systems in the inventory, the call list and the faults."""
 
     MIDDLEWARE = "middleware"
     CRM = "crm"
@@ -26,24 +30,26 @@ class System(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """What goes wrong. The first seven are for every system, the others for Genesys alone."""
+    """The kinds of faults. `rate_limited`, `empty`, `missing_page` and `stale` exist for Genesys alone."""
 
     REFUSE = "refuse"
-    """The request is judged and refused, as it would be however often it came."""
+    """The system refuses the request itself, by an answer after which no client should repeat the request."""
     UNAUTHORIZED = "unauthorized"
-    """The caller's own credentials are refused."""
+    """The system refuses the caller's credentials."""
     ERROR = "error"
+    """The system answers a temporary error, and the call has no effect."""
     SLOW = "slow"
-    """The call waits before it takes effect: a caller that gave up is answered by a late effect."""
+    """The call waits before the effect. The effect comes even if the caller has given up by then."""
     LOST_ANSWER = "lost_answer"
-    """The call takes effect and its answer is withheld."""
+    """The call takes effect, and the connection ends without the answer."""
     IGNORE_IDEMPOTENCY = "ignore_idempotency"
-    """Neither the idempotency key nor the epoch of the call is looked at."""
+    """The system checks neither the idempotency key nor the epoch of the call."""
     DOWN = "down"
-    """The connection ends without an answer and nothing happens."""
+    """The connection ends without an answer, and the call has no effect."""
     RATE_LIMITED = "rate_limited"
+    """The answer is 429 with `Retry-After`."""
     EMPTY = "empty"
-    """A listing answers 200 without integrations, and calls that complete."""
+    """A listing answers 200 with `total` 0 and no integrations."""
     MISSING_PAGE = "missing_page"
     """The last page of a listing is left out; `total` still counts its integrations."""
     STALE = "stale"
@@ -51,7 +57,18 @@ class FaultKind(StrEnum):
 
 
 class Fault(BaseModel):
-    """One fault as an operator posts it."""
+    """One fault: the body of `POST /faults`.
+
+    Attributes:
+        system: The system with the fault.
+        fault: Kind of the fault.
+        verb: Verb of the calls to strike; None strikes all verbs.
+        key: `orgId:integrationId` of the calls to strike; None strikes all keys.
+        times: Number of calls to strike; None sets no limit.
+        seconds: For `slow` the wait of each call. For any kind but `slow`, without `times`, the lifetime of the fault;
+            None and 0 keep the fault until cleared.
+        share: Probability of a strike, for each matching call.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,83 +78,101 @@ class Fault(BaseModel):
     key: str | None = None
     times: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, ge=0)
-    """Of `slow`: how long each call waits. Of every other without `times`: how long it stays; 0 is until cleared."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Of the calls it means, how many it strikes, by chance."""
 
-    def means(self, system: System, verb: Verb, key: str) -> bool:
-        """Whether the filter is for this call; a call about a whole organisation has the org's id as its key."""
+    def matches(self, system: System, verb: Verb, key: str) -> bool:
+        """True if the filter matches a call.
+
+        A call about a whole organisation (a listing of Genesys) has the organisation's id as key. A fault of one
+        integration matches the listings of the organisation too.
+        """
         org_wide = self.key is not None and ":" not in key and self.key.startswith(f"{key}:")
         return self.system is system and self.verb in {None, verb} and (self.key in {None, key} or org_wide)
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
-    """What strikes one call.
+class FaultEffect:
+    """The effect of all matching faults on one call.
 
     Attributes:
-        wait_s: Before anything happens.
-        ending: The one fault that decides the answer, if any.
-        forgetful: Idempotency key and epoch are not looked at.
+        wait_s: Wait before the call takes effect.
+        ending: The fault that decides the answer; None if no fault does.
+        ignores_idempotency: True if idempotency key and epoch are not checked.
     """
 
     wait_s: float = 0.0
     ending: FaultKind | None = None
-    forgetful: bool = False
+    ignores_idempotency: bool = False
 
 
 @dataclass(slots=True)
-class _Set:
+class _ActiveFault:
+    """A fault with the number of remaining calls and the monotonic second of the end; None is unlimited."""
+
     fault: Fault
-    left: int | None
+    calls_left: int | None
     until_s: float | None
 
 
 class Faults:
-    """The faults set now."""
+    """The faults in force."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self._set: list[_Set] = []
+        self._active: list[_ActiveFault] = []
 
     def add(self, fault: Fault, now_s: float) -> None:
-        """Set one more."""
+        """Sets a fault. Faults strike in the order of these calls."""
+        # `seconds` of a slow fault is the wait of each call; a count outlives any time.
         timed = fault.fault is not FaultKind.SLOW and fault.times is None
-        self._set.append(_Set(fault, fault.times, now_s + fault.seconds if timed and fault.seconds else None))
+        self._active.append(
+            _ActiveFault(fault, fault.times, now_s + fault.seconds if timed and fault.seconds else None)
+        )
 
     def clear(self) -> int:
-        """Remove all and say how many there were."""
-        count = len(self._set)
-        self._set.clear()
+        """Removes all faults; returns the number removed."""
+        count = len(self._active)
+        self._active.clear()
         return count
 
-    def strike(self, system: System, verb: Verb, key: str, now_s: float) -> Struck:
-        """What strikes this call now; counts what struck."""
-        wait_s, ending, forgetful = 0.0, None, False
-        self._set = [s for s in self._set if s.until_s is None or now_s < s.until_s]
-        for one in [s for s in self._set if s.fault.means(system, verb, key)]:
-            kind = one.fault.fault
-            if one.fault.share < 1 and self._chance.random() >= one.fault.share:
+    def strike(self, system: System, verb: Verb, key: str, now_s: float) -> FaultEffect:
+        """Returns the effect of the faults on a call, and counts the call against each striking fault."""
+        wait_s, ending, ignores_idempotency = 0.0, None, False
+        self._active = [active for active in self._active if active.until_s is None or now_s < active.until_s]
+        # A new list, since `_spend` removes a used-up fault from `self._active` during the loop.
+        for active in [active for active in self._active if active.fault.matches(system, verb, key)]:
+            kind = active.fault.fault
+            if active.fault.share < 1 and self._chance.random() >= active.fault.share:
                 continue
             if kind is FaultKind.SLOW:
-                wait_s += one.fault.seconds or 0.0
+                wait_s += active.fault.seconds or 0.0
             elif kind is FaultKind.IGNORE_IDEMPOTENCY:
-                forgetful = True
+                ignores_idempotency = True
             elif ending is None:
                 ending = kind
             else:
                 continue
-            self._spend(one)
-        return Struck(wait_s, ending, forgetful)
+            self._spend(active)
+        return FaultEffect(wait_s, ending, ignores_idempotency)
 
     def is_down(self, system: System, key: str, now_s: float) -> bool:
-        """Whether nobody answers there at all, whatever is asked; counts nothing."""
-        standing = [s for s in self._set if s.left is None and (s.until_s is None or now_s < s.until_s)]
-        down = [s.fault for s in standing if s.fault.fault is FaultKind.DOWN and s.fault.verb is None]
-        return any(fault.means(system, Verb.READ, key) for fault in down)
+        """True if a `down` fault without a count strikes every verb of a key; counts nothing.
 
-    def _spend(self, one: _Set) -> None:
-        if one.left is not None:
-            one.left -= 1
-            if one.left == 0:
-                self._set.remove(one)
+        Meant for requests outside of the call list, like the CRM's token request: only a call may use up a fault.
+        """
+        standing = [
+            active
+            for active in self._active
+            if active.calls_left is None and (active.until_s is None or now_s < active.until_s)
+        ]
+        down = [
+            active.fault for active in standing if active.fault.fault is FaultKind.DOWN and active.fault.verb is None
+        ]
+        return any(fault.matches(system, Verb.READ, key) for fault in down)
+
+    def _spend(self, active: _ActiveFault) -> None:
+        """Counts one call against a fault; removes the fault after its last call."""
+        if active.calls_left is not None:
+            active.calls_left -= 1
+            if active.calls_left == 0:
+                self._active.remove(active)

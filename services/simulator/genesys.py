@@ -1,7 +1,10 @@
-"""A Genesys Cloud that keeps organisations and their integrations, and writes down how to ask it about each.
+"""The state of the simulated Genesys Cloud: organisations, integrations and API credentials.
 
-Rule: it believes only what its control API was told, and it is never asked by webhooks: what it sends and what it
-knows are two things, as in life. Every organisation also has an integration of another vendor, as in life.
+Rule: only the control API (`genesys_control`) changes the state. Sending a webhook changes nothing, so state and
+webhooks may differ, as after a webhook lost on the way. Every organisation also has an integration of a foreign vendor,
+so a reader of the listing has to filter by type.
+
+The credentials of each organisation are written to `{ORGS_DIR}/{orgId}.json`, for the reconciler.
 """
 
 import json
@@ -16,12 +19,12 @@ from services.simulator.memory import Memory
 OUR_TYPE: Final = "lifecycle-premium-app"
 OTHER_TYPE: Final = "purecloud-data-actions"
 TENANT_PROPERTY: Final = "tenantId"
-_STRANGERS: Final = UUID("c0b5f9a0-77a4-5d06-8f0c-3ba1f1d0f6aa")
+_OTHER_VENDOR_NAMESPACE: Final = UUID("c0b5f9a0-77a4-5d06-8f0c-3ba1f1d0f6aa")
 
 
 @dataclass(frozen=True, slots=True)
 class IntegrationChange:
-    """What the control API was told; None leaves it as it is."""
+    """The requested change of an integration; None leaves a field unchanged."""
 
     tenant_id: str | None = None
     enabled: bool | None = None
@@ -29,21 +32,26 @@ class IntegrationChange:
 
 
 class SimulatedGenesys:
-    """Organisations and integrations."""
+    """Organisations and integrations, kept in the simulator's memory. For one event loop."""
 
     def __init__(self, memory: Memory, orgs_dir: Path) -> None:
         self._memory = memory
         self._orgs_dir = orgs_dir
+        # The memory outlives a restart, and the folder of credentials may be a new one.
         for org in self.orgs():
             self._write_credentials(org)
 
     def orgs(self) -> dict[str, dict[str, Any]]:
-        """Organisations by id, with their credentials."""
+        """Returns all organisations by id, with client id and client secret. Not to be changed by the caller."""
         return self._memory.table("orgs")
 
-    def change(self, org: str, integration: str, told: IntegrationChange) -> list[str]:
-        """Create or change an integration; the lifecycle events that this is, in order."""
-        self._meet(org)
+    def change(self, org: str, integration: str, change: IntegrationChange) -> list[str]:
+        """Creates or changes an integration; creates an unknown organisation first.
+
+        Returns:
+            The names of the lifecycle events of the change, in order; empty if the change has no event.
+        """
+        self._add_org_once(org)
         before = self.integration(org, integration)
         if before is None:
             before = {
@@ -57,46 +65,48 @@ class SimulatedGenesys:
             events = ["installed"]
         else:
             events = []
-            if told.configuration is not None and told.configuration != before["configuration"]:
+            if change.configuration is not None and change.configuration != before["configuration"]:
                 events.append("configuration_updated")
+        # "before" is the row before this change, for the fault `stale`; without the older "before", to end the chain.
         row = {name: value for name, value in before.items() if name != "before"}
         row["before"] = None if events[:1] == ["installed"] else dict(row)
-        if told.tenant_id is not None:
-            row["tenant_id"] = told.tenant_id
-        if told.configuration is not None:
-            row["configuration"] = told.configuration
-        if told.enabled is not None and told.enabled != before["enabled"]:
-            row["enabled"] = told.enabled
-            events.append("enabled" if told.enabled else "disabled")
+        if change.tenant_id is not None:
+            row["tenant_id"] = change.tenant_id
+        if change.configuration is not None:
+            row["configuration"] = change.configuration
+        if change.enabled is not None and change.enabled != before["enabled"]:
+            row["enabled"] = change.enabled
+            events.append("enabled" if change.enabled else "disabled")
         row["version"] += 1
         self._memory.put("integrations", f"{org}:{integration}", row)
         return events
 
     def remove(self, org: str, integration: str) -> dict[str, Any] | None:
-        """Remove an integration; what it was, or None."""
+        """Removes an integration; returns the removed row, or None if the integration does not exist."""
         row = self.integration(org, integration)
         if row is not None:
             self._memory.put("integrations", f"{org}:{integration}", None)
         return row
 
     def integration(self, org: str, integration: str) -> dict[str, Any] | None:
-        """One integration as it is."""
+        """Returns the row of an integration, or None if the integration does not exist."""
         row: dict[str, Any] | None = self._memory.table("integrations").get(f"{org}:{integration}")
         return row
 
     def listing(self, org: str) -> list[dict[str, Any]]:
-        """The integrations of one organisation, another vendor's included."""
+        """Returns the integrations of an organisation; the first is always the foreign vendor's."""
         ours = [row for row in self._memory.table("integrations").values() if row["org"] == org]
-        return [_stranger(org), *ours]
+        return [_other_vendors_integration(org), *ours]
 
-    def _meet(self, org: str) -> None:
+    def _add_org_once(self, org: str) -> None:
+        """Creates an unknown organisation with random credentials."""
         if org not in self.orgs():
             row = {"id": org, "client_id": secrets.token_hex(16), "client_secret": secrets.token_urlsafe(32)}
             self._memory.put("orgs", org, row)
             self._write_credentials(org)
 
     def _write_credentials(self, org: str) -> None:
-        """Write the organisation's file, whole or not at all."""
+        """Writes the credentials file of an organisation, by rename, so that a reader never sees half a file."""
         row = self.orgs()[org]
         text = json.dumps(
             {
@@ -114,8 +124,8 @@ class SimulatedGenesys:
         fresh.replace(self._orgs_dir / f"{org}.json")
 
 
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """An integration as the API shows it."""
+def integration_body(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns an integration in the form of the platform API."""
     state = "ENABLED" if row["enabled"] else "DISABLED"
     return {
         "id": row["id"],
@@ -127,8 +137,8 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def configuration(row: dict[str, Any]) -> dict[str, Any]:
-    """Its configuration as the API shows it; the tenant's id is one of the properties."""
+def configuration_body(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration of an integration in the form of the platform API; `tenantId` is a property."""
     tenant = {} if row["tenant_id"] is None else {TENANT_PROPERTY: row["tenant_id"]}
     return {
         "id": row["id"],
@@ -142,10 +152,11 @@ def configuration(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stranger(org: str) -> dict[str, Any]:
+def _other_vendors_integration(org: str) -> dict[str, Any]:
+    """Returns the row of the foreign vendor's integration; the id is derived, and so equal in every listing."""
     return {
         "org": org,
-        "id": str(uuid5(_STRANGERS, org)),
+        "id": str(uuid5(_OTHER_VENDOR_NAMESPACE, org)),
         "type": OTHER_TYPE,
         "tenant_id": None,
         "enabled": True,

@@ -1,7 +1,8 @@
-"""The platform API of the simulated Genesys: client credentials, paging, rate limits, its errors and its lies.
+"""The platform API of the simulated Genesys: client credentials, paging, rate limits and error bodies.
 
 Source: the public API's documentation and models (paths, paging, `ErrorBody`, 429 with `Retry-After`, HTTP 400 for
-minting too often). A fault of system `genesys` strikes here; `empty`, `missing_page` and `stale` are its lies.
+too many token requests). Faults of the system `genesys` strike here. Under `empty`, `missing_page` and `stale` the
+answer is a well-formed 200 with wrong content.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from starlette.routing import Route
 
 from services.core.saga.calls import Verb
 from services.simulator.faults import FaultKind, Faults, System
-from services.simulator.genesys import SimulatedGenesys, configuration, shown
+from services.simulator.genesys import SimulatedGenesys, configuration_body, integration_body
 from services.simulator.wire import abort, form, number
 
 _LIFE_S: Final = 86_400
@@ -31,11 +32,11 @@ _ERRORS: Final = {
 }
 
 Answer = Callable[[str, FaultKind | None], Response]
-"""What a resource answers to an organisation, lying as a fault says."""
+"""Builds the answer for an organisation's id; the fault `empty`, `missing_page` or `stale` falsifies the content."""
 
 
 class Api:
-    """Tokens, budgets and the routes that use them."""
+    """Access tokens, rate limits and routes of the API. Tokens and rates are lost at a restart. For one event loop."""
 
     def __init__(self, genesys: SimulatedGenesys, faults: Faults, per_minute: int) -> None:
         self._genesys = genesys
@@ -45,7 +46,7 @@ class Api:
         self._spent: dict[str, deque[float]] = {}
 
     def routes(self) -> list[Route]:
-        """The API, and the login host beside it."""
+        """Returns the routes of the API below `/genesys/api/v2`, and the token endpoint of the login host."""
         top = "/genesys/api/v2"
         return [
             Route("/genesys/login/oauth/token", self._token, methods=["POST"]),
@@ -72,58 +73,69 @@ class Api:
         return await self._answer(request, lambda org, _: JSONResponse({"id": org, "name": f"Org {org[:8]}"}))
 
     async def _listing(self, request: Request) -> Response:
+        # `number` gives 0 for an absent parameter; 25 and 1 are then the defaults.
         size = min(max(number(request.query_params.get("pageSize")) or 25, 1), 999)
         page = min(max(number(request.query_params.get("pageNumber")) or 1, 1), 999)
         return await self._answer(
-            request, lambda org, lie: JSONResponse(_page(self._told(org, lie), page, size, lie)), org_wide=True
+            request, lambda org, fault: JSONResponse(_page(self._rows(org, fault), page, size, fault)), org_wide=True
         )
 
     async def _integration(self, request: Request) -> Response:
-        return await self._one(request, shown)
+        return await self._answer_about_one(request, integration_body)
 
     async def _configuration(self, request: Request) -> Response:
-        return await self._one(request, configuration)
+        return await self._answer_about_one(request, configuration_body)
 
-    async def _one(self, request: Request, show: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+    async def _answer_about_one(self, request: Request, show: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
         wanted = request.path_params["id"].lower()
 
-        def answer(org: str, lie: FaultKind | None) -> Response:
-            found = next((row for row in self._told(org, lie) if row["id"] == wanted), None)
+        def answer(org: str, fault: FaultKind | None) -> Response:
+            row = next((row for row in self._rows(org, fault) if row["id"] == wanted), None)
             return (
                 _error(404, "not.found", "The requested resource was not found")
-                if found is None
-                else JSONResponse(show(found))
+                if row is None
+                else JSONResponse(show(row))
             )
 
         return await self._answer(request, answer)
 
-    def _told(self, org: str, lie: FaultKind | None) -> list[dict[str, Any]]:
+    def _rows(self, org: str, fault: FaultKind | None) -> list[dict[str, Any]]:
         rows = self._genesys.listing(org)
-        return [row.get("before") or row for row in rows] if lie is FaultKind.STALE else rows
+        return [row.get("before") or row for row in rows] if fault is FaultKind.STALE else rows
 
     async def _answer(self, request: Request, answer: Answer, *, org_wide: bool = False) -> Response:
-        """Faults, then the token, then its budget, then the answer."""
+        """Applies the faults, checks token and rate limit, and builds the answer.
+
+        Args:
+            request: The request of a client.
+            answer: Builds the answer for the organisation of the token.
+            org_wide: True for a listing: the fault's key is then the organisation, not an integration of the path.
+        """
+        # An unknown token belongs to no organisation and has expired at second 0. Faults come first all the same, since
+        # a system that is down does not check tokens.
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         org, until_s = self._tokens.get(token, ("", 0.0))
         wanted = "" if org_wide else request.path_params.get("id", "")
         key = f"{org}:{wanted.lower()}" if wanted else org
-        struck = self._faults.strike(System.GENESYS, Verb.READ, key, time.monotonic())
-        if struck.wait_s:
-            await asyncio.sleep(struck.wait_s)
-        if struck.ending in {FaultKind.DOWN, FaultKind.LOST_ANSWER}:
+        effect = self._faults.strike(System.GENESYS, Verb.READ, key, time.monotonic())
+        if effect.wait_s:
+            await asyncio.sleep(effect.wait_s)
+        # A read has no effect, so a lost answer and a system that is down look alike.
+        if effect.ending in {FaultKind.DOWN, FaultKind.LOST_ANSWER}:
             return await abort(request)
-        if struck.ending is FaultKind.RATE_LIMITED:
+        if effect.ending is FaultKind.RATE_LIMITED:
             return _limited(1)
-        if struck.ending in _ERRORS:
-            return _error(*_ERRORS[struck.ending])
+        if effect.ending in _ERRORS:
+            return _error(*_ERRORS[effect.ending])
         if time.monotonic() >= until_s:
             return _error(*_ERRORS[FaultKind.UNAUTHORIZED])
         if not self._spend(token, self._per_minute):
+            # The oldest counted request leaves the sliding minute first.
             return _limited(int(self._spent[token][0] + 60 - time.monotonic()) + 1)
-        return answer(org, struck.ending)
+        return answer(org, effect.ending)
 
     def _spend(self, name: str, budget: int) -> bool:
-        """Take one of a minute's budget; False when it is spent."""
+        """Counts one request of `name` against a sliding minute; False if the budget of the minute is used up."""
         now_s = time.monotonic()
         spent = self._spent.setdefault(name, deque())
         while spent and spent[0] <= now_s - 60:
@@ -134,27 +146,25 @@ class Api:
         return True
 
     def _client(self, request: Request) -> str | None:
-        """The organisation whose client authenticates with Basic."""
+        """Returns the organisation of the client that authenticates by HTTP Basic; None for wrong credentials."""
         try:
             text = base64.b64decode(request.headers.get("authorization", "").partition(" ")[2]).decode()
         except ValueError:
             return None
         client_id, _, secret = (unquote_plus(part) for part in text.partition(":"))
-        found = [o for o, row in self._genesys.orgs().items() if row["client_id"] == client_id]
-        return next(
-            (o for o in found if secrets.compare_digest(self._genesys.orgs()[o]["client_secret"], secret)), None
-        )
+        orgs = [o for o, row in self._genesys.orgs().items() if row["client_id"] == client_id]
+        return next((o for o in orgs if secrets.compare_digest(self._genesys.orgs()[o]["client_secret"], secret)), None)
 
 
-def _page(rows: list[dict[str, Any]], page: int, size: int, lie: FaultKind | None) -> dict[str, Any]:
-    """One page of a listing, as the API shapes it."""
-    total = 0 if lie is FaultKind.EMPTY else len(rows)
-    pages = -(-total // size)
-    told = pages - 1 if lie is FaultKind.MISSING_PAGE else pages
-    part = rows[(page - 1) * size : page * size] if page <= told else []
+def _page(rows: list[dict[str, Any]], page: int, size: int, fault: FaultKind | None) -> dict[str, Any]:
+    """Returns one page of a listing in the form of the platform API. Pages count from 1."""
+    total = 0 if fault is FaultKind.EMPTY else len(rows)
+    pages = -(-total // size)  # rounded up
+    pages_served = pages - 1 if fault is FaultKind.MISSING_PAGE else pages
+    part = rows[(page - 1) * size : page * size] if page <= pages_served else []
     path = f"/api/v2/integrations?pageSize={size}&pageNumber="
     body = {
-        "entities": [shown(row) for row in part],
+        "entities": [integration_body(row) for row in part],
         "pageSize": size,
         "pageNumber": page,
         "total": total,
@@ -163,7 +173,7 @@ def _page(rows: list[dict[str, Any]], page: int, size: int, lie: FaultKind | Non
         "lastUri": f"{path}{max(pages, 1)}",
         "selfUri": f"{path}{page}",
     }
-    if page < told:
+    if page < pages_served:
         body["nextUri"] = f"{path}{page + 1}"
     if page > 1:
         body["previousUri"] = f"{path}{page - 1}"
@@ -171,13 +181,13 @@ def _page(rows: list[dict[str, Any]], page: int, size: int, lie: FaultKind | Non
 
 
 def _limited(wait_s: int) -> Response:
-    """The 429 of a budget that is spent."""
+    """Returns the 429 with the seconds until the next request may succeed."""
     message = f"Rate limit exceeded the maximum. Retry the request in [{wait_s}] seconds"
     return _error(429, "too.many.requests.retry.after", message, {"Retry-After": str(wait_s)})
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An `ErrorBody`."""
+    """Returns an error in the form `ErrorBody` of the platform API."""
     body = {
         "message": message,
         "code": code,

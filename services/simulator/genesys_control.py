@@ -1,7 +1,8 @@
-"""The control API of the simulated Genesys: what an administrator of an organisation would click.
+"""The control API of the simulated Genesys, in place of an administrator's clicks in the real one.
 
-`PUT` creates or changes an integration, `DELETE` removes it, `GET /genesys/control/orgs` lists. With `webhook` the
-lifecycle events that this is are sent as well; without it Genesys knows and nobody is told.
+`PUT` creates or changes an integration, `DELETE` removes an integration, `GET /genesys/control/orgs` lists all. With
+`webhook` the events of the change are sent as webhooks too. Without `webhook` the change is silent, as a change with a
+lost webhook.
 """
 
 from typing import Any
@@ -19,11 +20,20 @@ from services.simulator.webhooks import Webhooks
 
 _PATH = "/genesys/control/orgs/{org}/integrations/{id}"
 _METADATA = {"installedBy": "admin@example.com", "source": "marketplace"}
-_SILENT = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL is not set"}, 409)
+_NO_WEBHOOK_URL = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL is not set"}, 409)
 
 
 class IntegrationBody(BaseModel):
-    """The body of a PUT; what is absent stays as it is."""
+    """The body of a PUT; an absent field leaves the integration's field unchanged.
+
+    Attributes:
+        tenant_id: JSON `tenantId`.
+        enabled: The integration's flag; a new integration is enabled.
+        configuration: The whole configuration, not a patch.
+        webhook: True sends the events as webhooks.
+        metadata: Added to the metadata of the webhooks (`eventId`, `sequence`, …).
+        restamp: True gives every attempt of a webhook an `eventTimestamp` of its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
@@ -32,27 +42,25 @@ class IntegrationBody(BaseModel):
     configuration: dict[str, Any] | None = None
     webhook: bool = False
     metadata: dict[str, Any] = Field(default_factory=dict)
-    """Put into the webhook's metadata (`eventId`, `sequence`, …)."""
     restamp: bool = False
-    """Every attempt of the webhook carries its own `eventTimestamp`."""
 
 
 class Address(BaseModel):
-    """Which integration a path names."""
+    """Organisation and integration of a path, as lower-case UUIDs."""
 
     org: str = Field(pattern=f"^{UUID_PATTERN}$")
     id: str = Field(pattern=f"^{UUID_PATTERN}$")
 
 
 class Control:
-    """The routes, and the webhooks that follow."""
+    """The routes of the control API; hands the webhooks of each change to the sender."""
 
     def __init__(self, genesys: SimulatedGenesys, webhooks: Webhooks | None) -> None:
         self._genesys = genesys
         self._webhooks = webhooks
 
     def routes(self) -> list[Route]:
-        """Everything below `/genesys/control`."""
+        """Returns the routes below `/genesys/control`."""
         return [
             Route("/genesys/control/orgs", self._list),
             Route(_PATH, self._change, methods=["PUT"]),
@@ -60,42 +68,47 @@ class Control:
         ]
 
     async def _list(self, _: Request) -> Response:
+        # [1:]: the first row is the foreign vendor's integration, which nobody has set here.
         return JSONResponse({org: [dict(r) for r in self._genesys.listing(org)[1:]] for org in self._genesys.orgs()})
 
     async def _change(self, request: Request) -> Response:
         try:
-            at = _address(request)
+            address = _address(request)
             wanted = IntegrationBody.model_validate_json(await request.body())
         except ValidationError as error:
             return _invalid(error)
+        # Before the change: a refused request must change nothing.
         if wanted.webhook and self._webhooks is None:
-            return _SILENT
-        told = IntegrationChange(wanted.tenant_id, wanted.enabled, wanted.configuration)
-        events = self._genesys.change(at.org, at.id, told)
-        row = self._genesys.integration(at.org, at.id) or {}
+            return _NO_WEBHOOK_URL
+        change = IntegrationChange(wanted.tenant_id, wanted.enabled, wanted.configuration)
+        events = self._genesys.change(address.org, address.id, change)
+        row = self._genesys.integration(address.org, address.id) or {}
         if wanted.webhook:
             self._send(row, events, wanted)
-        return JSONResponse({"key": key_of(at.org, at.id), "events": events, "version": row["version"]})
+        return JSONResponse({"key": key_of(address.org, address.id), "events": events, "version": row["version"]})
 
     async def _remove(self, request: Request) -> Response:
         try:
-            at = _address(request)
+            address = _address(request)
         except ValidationError as error:
             return _invalid(error)
-        tell = request.query_params.get("webhook") == "true"
-        if tell and self._webhooks is None:
-            return _SILENT
-        row = self._genesys.remove(at.org, at.id)
+        wants_webhook = request.query_params.get("webhook") == "true"
+        if wants_webhook and self._webhooks is None:
+            return _NO_WEBHOOK_URL
+        row = self._genesys.remove(address.org, address.id)
         if row is None:
             return JSONResponse({"error": "not_found"}, 404)
-        if tell:
+        if wants_webhook:
             self._send(row, ["uninstalled"], IntegrationBody())
-        return JSONResponse({"key": key_of(at.org, at.id), "events": ["uninstalled"]})
+        return JSONResponse({"key": key_of(address.org, address.id), "events": ["uninstalled"]})
 
     def _send(self, row: dict[str, Any], events: list[str], wanted: IntegrationBody) -> None:
+        """Hands the webhooks of one change to the sender; returns before the first is sent."""
         assert self._webhooks is not None, "asked before"
-        base = now_us()
-        told = [
+        base = (
+            now_us()
+        )  # plus a microsecond for each further event: equal timestamps would hide the order of the events
+        webhook_events = [
             Sent(
                 event=event,
                 org_id=row["org"],
@@ -107,7 +120,7 @@ class Control:
             )
             for order, event in enumerate(events)
         ]
-        self._webhooks.send(told, restamp=wanted.restamp)
+        self._webhooks.send(webhook_events, restamp=wanted.restamp)
 
 
 def _address(request: Request) -> Address:
@@ -115,5 +128,6 @@ def _address(request: Request) -> Address:
 
 
 def _invalid(error: ValidationError) -> Response:
+    """Returns the 400 that names each invalid field."""
     faults = [f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors(include_url=False)]
     return JSONResponse({"error": "invalid_request", "detail": faults}, 400)

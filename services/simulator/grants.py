@@ -1,7 +1,7 @@
-"""An OAuth server: tokens by RFC 6749 section 4.4, revocation by RFC 7009, and one grant for each name.
+"""The OAuth server: client credentials by RFC 6749 section 4.4, revocation by RFC 7009, and a grant for each name.
 
-Rule: a name has at most one live token; issuing again under it ends the former. Its own client may read a grant back by
-name, since an answer may be lost on the way.
+Rule: a name, taken from the scope `tenant:{name}`, has at most one live token; a new token under a name ends the former
+token. A client may read a grant back by name, token included, since the answer to the issue may have been lost.
 """
 
 import base64
@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from services.core.saga.calls import Verb
 from services.simulator.faults import System
-from services.simulator.wire import arrival, form, serve
-from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
+from services.simulator.wire import form, read_call, serve
+from services.simulator.world import CallOutcome, IncomingCall, OutsideWorld, Reply
 
 _SCOPE = "tenant:"
 _LIFE_S = 86_400
@@ -24,7 +24,7 @@ _BAD_CLIENT = JSONResponse({"error": "invalid_client"}, 401, {"WWW-Authenticate"
 
 
 def routes(world: OutsideWorld) -> list[Route]:
-    """Token endpoint, revocation endpoint and grants."""
+    """Returns the routes of token endpoint, revocation endpoint and grants."""
     return [
         Route("/oauth/token", partial(_token, world), methods=["POST"]),
         Route("/oauth/revoke", partial(_revoke, world), methods=["POST"]),
@@ -41,11 +41,12 @@ async def _token(world: OutsideWorld, request: Request) -> Response:
         return JSONResponse({"error": "unsupported_grant_type"}, 400)
     if not scope.startswith(_SCOPE):
         return JSONResponse({"error": "invalid_scope"}, 400)
-    call = await arrival(request, System.TOKENS, Verb.CREATE)
+    call = await read_call(request, System.TOKENS, Verb.CREATE)
     return await serve(request, world, call, partial(_issue, world, scope.removeprefix(_SCOPE), call))
 
 
-def _issue(world: OutsideWorld, name: str, call: Arrival) -> Reply:
+def _issue(world: OutsideWorld, name: str, call: IncomingCall) -> Reply:
+    """Issues a token under `name`; replaces the former token."""
     row = {
         "id": secrets.token_hex(8),
         "name": name,
@@ -66,12 +67,13 @@ async def _revoke(world: OutsideWorld, request: Request) -> Response:
         return _BAD_CLIENT
     if not token:
         return JSONResponse({"error": "invalid_request"}, 400)
-    call = await arrival(request, System.TOKENS, Verb.DELETE)
-    return await serve(request, world, call, partial(_end, world, token, call))
+    call = await read_call(request, System.TOKENS, Verb.DELETE)
+    return await serve(request, world, call, partial(_revoke_token, world, token, call))
 
 
-def _end(world: OutsideWorld, token: str, call: Arrival) -> Reply:
-    """RFC 7009 section 2.2: a token nobody knows is revoked too."""
+def _revoke_token(world: OutsideWorld, token: str, call: IncomingCall) -> Reply:
+    """Revokes a token. By RFC 7009 section 2.2 the answer for an unknown token is 200 too."""
+    # By value, since a revocation gives the token and not the name; at most one name has the token.
     names = [name for name, row in world.memory.table(call.system).items() if row["access_token"] == token]
     for name in names:
         world.memory.put(call.system, name, None)
@@ -81,22 +83,22 @@ def _end(world: OutsideWorld, token: str, call: Arrival) -> Reply:
 async def _grant(world: OutsideWorld, request: Request) -> Response:
     if not _known_client(request):
         return _BAD_CLIENT
-    call = await arrival(request, System.TOKENS, Verb.READ)
-    return await serve(request, world, call, partial(_read, world, request.path_params["name"], call))
+    call = await read_call(request, System.TOKENS, Verb.READ)
+    return await serve(request, world, call, partial(_read_grant, world, request.path_params["name"], call))
 
 
-def _read(world: OutsideWorld, name: str, call: Arrival) -> Reply:
+def _read_grant(world: OutsideWorld, name: str, call: IncomingCall) -> Reply:
     row = world.memory.table(call.system).get(name)
     return Reply(200, row, CallOutcome.DONE) if row else Reply(404, {"error": "not_found"}, CallOutcome.ABSENT)
 
 
 def _known_client(request: Request) -> bool:
-    """Any client that gives credentials, unless its secret begins with `invalid`."""
+    """True for every client with HTTP Basic credentials, unless the secret begins with `invalid`."""
     kind, _, encoded = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "basic":
         return False
     try:
-        client, found, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+        client, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         return False
-    return bool(client and found) and not unquote_plus(secret).startswith("invalid")
+    return bool(client and separator) and not unquote_plus(secret).startswith("invalid")

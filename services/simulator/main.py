@@ -1,4 +1,4 @@
-"""Starts the simulator: one HTTP port for everything outside, one for the proxy before the tenants' database."""
+"""Starts the simulator: an HTTP port for all outside systems, and a port of the proxy before the tenants' database."""
 
 import asyncio
 import random
@@ -26,23 +26,27 @@ from services.simulator.wire import Dated, Protocol
 from services.simulator.world import OutsideWorld
 
 _IDLE_S = 75
-"""Longer than any client's idle connections: who ends first must be the client."""
+"""Longer than the idle time-out of any client. The client must close an idle connection first: a request sent on a
+connection that the server is closing gets no answer."""
 
 
 def main(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT.
+    """Runs the simulator until SIGTERM or SIGINT; returns the exit status 0.
 
     Raises:
-        Unusable: a setting that is needed is missing or cannot be used.
+        Unusable: A needed setting is missing or unusable.
     """
     log = logs.configure("simulator", settings.log_level)
+    # uvicorn replaces these handlers while serving, ends on a signal, and then raises the signal again for the handlers
+    # from before. The default handlers would kill the process then.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn ends on them, and then raises them again for us
+        signal.signal(number, lambda *_: None)
     asyncio.run(_run(settings, log))
     return 0
 
 
 async def _run(settings: Settings, log: Logger) -> None:
+    """Builds the simulator from the settings and serves until a signal."""
     memory = Memory(settings.state_dir / "simulator.jsonl")
     chance = random.Random()  # noqa: S311 - which calls fail, not a secret
     world = OutsideWorld(memory, Faults(chance), settings.simulator_latency_s)
@@ -57,10 +61,10 @@ async def _run(settings: Settings, log: Logger) -> None:
         port=settings.port,
         http=Protocol,
         ws="none",
-        lifespan="off",
+        lifespan="off",  # the resources are closed below, since the proxy is no part of the application
         log_config=None,
         access_log=False,
-        date_header=False,
+        date_header=False,  # `Dated` adds the header
         backlog=2048,
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=2,
@@ -77,6 +81,7 @@ async def _run(settings: Settings, log: Logger) -> None:
 
 
 def _app(settings: Settings, world: OutsideWorld, webhooks: Webhooks | None) -> Starlette:
+    """Returns the application with the routes of every outside system."""
     genesys = SimulatedGenesys(world.memory, settings.orgs_dir)
     archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
     return Starlette(
@@ -94,10 +99,10 @@ def _app(settings: Settings, world: OutsideWorld, webhooks: Webhooks | None) -> 
 
 
 async def _proxy(settings: Settings, world: OutsideWorld) -> asyncio.Server | None:
-    """Listen before the tenants' database; None where no database is named.
+    """Starts the proxy before the tenants' database; returns None if no database is configured.
 
     Raises:
-        Unusable: DATABASE_URL is not one host reached by TCP.
+        Unusable: DATABASE_URL names several hosts, a Unix socket, or no host.
     """
     if settings.database_url is None:
         return None

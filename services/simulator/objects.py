@@ -1,7 +1,7 @@
-"""The archive as an object store over HTTP, so that it can fail like everything else: GET, HEAD and PUT of one object.
+"""The archive as an object store over HTTP, for faults of the archive: GET, HEAD and PUT of an object.
 
-Rule: an object is in the archive's folder whole or not at all. Whose it is stands in its path:
-`{org}/{integration}/g{generation}/{name}`; nothing outside that shape is touched.
+Rule: an object is in the archive's folder whole or not at all. The path names key and generation of the object:
+`{org}/{integration}/g{generation}/{name}`. A path of any form but this is refused before the file system is touched.
 """
 
 import re
@@ -17,33 +17,36 @@ from schemas.values import UUID_PATTERN, key_of
 from services.core.saga.calls import Verb
 from services.simulator.faults import System
 from services.simulator.wire import abort
-from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
+from services.simulator.world import CallOutcome, IncomingCall, OutsideWorld, Reply
 
 _SHAPE: Final = re.compile(rf"({UUID_PATTERN})/({UUID_PATTERN})/g(\d{{1,9}})/([a-z]+(?:\.[a-z]+)*)", re.ASCII)
 
 
 def routes(world: OutsideWorld, folder: Path) -> list[Route]:
-    """The store."""
+    """Returns the route of the store; `folder` contains the objects."""
     return [Route("/archive/{path:path}", partial(_object, world, folder), methods=["GET", "PUT"])]
 
 
 async def _object(world: OutsideWorld, folder: Path, request: Request) -> Response:
-    found = _SHAPE.fullmatch(request.path_params["path"])
-    if found is None:
+    match = _SHAPE.fullmatch(request.path_params["path"])
+    if match is None:
         return Response(status_code=400 if request.method == "PUT" else 404)
-    org, integration, generation, name = found.groups()
+    org, integration, generation, name = match.groups()
     path = folder / org / integration / f"g{generation}" / name
     verb = Verb.CREATE if request.method == "PUT" else Verb.READ
-    call = Arrival(System.ARCHIVE, verb, key_of(org, integration), int(generation), 0, "")
+    # Neither epoch nor idempotency key: an object store knows neither, and a repeated PUT writes an equal object.
+    call = IncomingCall(System.ARCHIVE, verb, key_of(org, integration), int(generation), 0, "")
     body = await request.body()
     reply = await world.receive(call, partial(_write, path, body) if verb is Verb.CREATE else partial(_look, path))
     if reply is None:
         return await abort(request)
-    shown = path.read_bytes() if reply.outcome is CallOutcome.DONE and verb is Verb.READ else b""
-    return Response(shown, reply.status)
+    # No await since the effect, so the object that `_look` found still exists.
+    content = path.read_bytes() if reply.outcome is CallOutcome.DONE and verb is Verb.READ else b""
+    return Response(content, reply.status)
 
 
 def _write(path: Path, body: bytes) -> Reply:
+    """Writes an object by rename: a reader never sees half an object."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(body)

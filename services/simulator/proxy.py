@@ -1,8 +1,23 @@
-"""The tenants' database behind a proxy: faults by what a transaction announces, and the call list of `schemas`.
+"""The proxy before the tenants' database: injects faults of system `schemas`, and keeps the call list of `schemas`.
 
-Rule: the database is the real one and is never spoken for, except by a fault. What came of a call is read from the
-wire: a COMMIT that the server confirmed, an error, a rollback. A transaction that announces nothing passes untouched.
-A call that takes several transactions announces itself in each; the proxy takes those that follow each other for one.
+Problem: the tenants' database is a real PostgreSQL, yet faults must strike its calls, and the call list must be right.
+Connections are shared by pools and by PgBouncer, so neither a connection nor a login identifies a call.
+
+Approach: each transaction announces its call by `set_config('lifecycle.call', …, true)`. The proxy forwards all
+messages unchanged and reads along in both directions. An announcement makes the faults strike. The outcome of the call
+follows from the messages of the server: a confirmed COMMIT, an error, or a rollback.
+
+A call may take several transactions (a teardown drops tables in batches), and announces itself in each. Consecutive
+transactions of a connection with equal announcements are one call with one entry in the list. So a COMMIT may leave the
+outcome open. Then an equal announcement continues the call; any statement but an equal announcement, and the end of the
+connection, end the call as unfinished.
+
+Invariants:
+
+- Only a fault makes the proxy answer in place of the server. A transaction without an announcement passes untouched.
+- A call is recorded once, and before the client gets the server's COMMIT. A client that has seen the answer finds the
+  call in the list.
+- A call struck by `down` is not recorded at all.
 """
 
 import asyncio
@@ -13,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.core.saga.calls import Verb
-from services.simulator.faults import FaultKind, Struck, System
+from services.simulator.faults import FaultEffect, FaultKind, System
 from services.simulator.pgwire import (
     CANCEL_REQUEST,
     GSS_REQUEST,
@@ -25,46 +40,65 @@ from services.simulator.pgwire import (
     read_message,
     read_start,
 )
-from services.simulator.world import Arrival, CallOutcome, OutsideWorld
+from services.simulator.world import CallOutcome, IncomingCall, OutsideWorld
 
 _REFUSAL_CLASSES: Final = ("22", "23", "2B", "42")
+"""Classes of SQLSTATE that a repeat of the call would get again: data exception, integrity constraint violation,
+dependent privileges still exist, syntax error or access rule violation."""
 _INJECTED: Final = {
     FaultKind.REFUSE: ("22023", CallOutcome.REFUSED),
     FaultKind.UNAUTHORIZED: ("28P01", CallOutcome.REFUSED),
     FaultKind.ERROR: ("53300", CallOutcome.ERROR),
 }
+"""Fault to the SQLSTATE of the injected error and the outcome recorded: invalid_parameter_value, invalid_password,
+too_many_connections."""
 _ENDED: Final = (OSError, EOFError, asyncio.IncompleteReadError)
 
-Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(slots=True)
-class _Watched:
-    """What one announced call did so far."""
+class _TrackedCall:
+    """An announced call, and the messages of its transactions so far.
+
+    Attributes:
+        call: The announcement.
+        effect: The effect of the faults.
+        tags: Command tags of the completed statements, in order (`DROP SCHEMA`, `SELECT 1`, `COMMIT`).
+        sqlstate: SQLSTATE of the last error.
+        rolled_back: True after a ROLLBACK of the client.
+        settled: True if the call list needs no further entry for this call.
+        awaits_more: True between two transactions: the last one committed without deciding the outcome.
+    """
 
     call: Announced
-    struck: Struck
+    effect: FaultEffect
     tags: list[str] = field(default_factory=list)
     sqlstate: str | None = None
     rolled_back: bool = False
-    told: bool = False
-    undecided: bool = False
+    settled: bool = False
+    awaits_more: bool = False
 
     @property
-    def arrival(self) -> Arrival:
-        return Arrival(
+    def incoming_call(self) -> IncomingCall:
+        """The call for the call list. The epoch is 0, since the database checks the epoch itself (its fence table)."""
+        return IncomingCall(
             System.SCHEMAS, self.call.verb, self.call.key, self.call.generation, 0, self.call.idempotency_key
         )
 
     @property
     def decides(self) -> bool:
-        """Whether a COMMIT now says what came of the call; a schema's tables go in transactions of their own."""
+        """True if a COMMIT now decides the outcome.
+
+        A teardown drops the tables of a schema in transactions of their own. A COMMIT after such a batch, without a
+        DROP SCHEMA so far, decides nothing yet.
+        """
         dropped = [tag for tag in self.tags if tag.startswith("DROP ") and tag != "DROP ROLE"]
         return self.call.verb is not Verb.DELETE or not dropped or "DROP SCHEMA" in dropped
 
     @property
     def committed(self) -> CallOutcome:
-        """What a confirmed COMMIT means: absent when it found nothing to drop or to read."""
+        """The outcome after a COMMIT: absent if a DELETE dropped no schema or a READ found no row, else done."""
         if self.call.verb is Verb.DELETE and "DROP SCHEMA" not in self.tags:
             return CallOutcome.ABSENT
         selected = [tag for tag in self.tags if tag.startswith("SELECT")]
@@ -74,7 +108,10 @@ class _Watched:
 
     @property
     def unfinished(self) -> CallOutcome:
-        """What a transaction that ended without COMMIT means; who rolls back without an error refuses itself."""
+        """The outcome without a deciding COMMIT.
+
+        A rollback without an error counts as refused: the client itself has decided against the call.
+        """
         if self.sqlstate is not None:
             return CallOutcome.REFUSED if self.sqlstate.startswith(_REFUSAL_CLASSES) else CallOutcome.ERROR
         return CallOutcome.REFUSED if self.rolled_back else CallOutcome.ERROR
@@ -82,141 +119,177 @@ class _Watched:
 
 @dataclass(slots=True)
 class _Session:
-    """One client's connection, and the call that its transaction is for."""
+    """The state of a client's connection.
 
-    watched: _Watched | None = None
+    Attributes:
+        tracked: The call of the present transaction, or a call between two of its transactions; None without a call.
+        in_transaction: True between BEGIN and COMMIT or ROLLBACK, as the server's last ReadyForQuery reported.
+    """
+
+    tracked: _TrackedCall | None = None
     in_transaction: bool = False
 
-    def is_over_for(self, call: Announced | None) -> bool:
-        """True if this call, or none, begins the next transaction, and the last one was for another call."""
-        return self.watched is not None and self.watched.undecided and self.watched.call != call
+    def ends_before(self, call: Announced | None) -> bool:
+        """True if a statement with this announcement (None: without one) ends the tracked call.
+
+        Only a call between two transactions can end by a statement; an equal announcement continues the call.
+        """
+        return self.tracked is not None and self.tracked.awaits_more and self.tracked.call != call
 
 
 class Proxy:
-    """Accepts PostgreSQL clients for one real server."""
+    """Accepts PostgreSQL clients and connects each to the real server. For one event loop."""
 
     def __init__(self, world: OutsideWorld, target: tuple[str, int]) -> None:
         self._world = world
         self._target = target
 
     async def start(self, host: str, port: int) -> asyncio.Server:
-        """Listen; the server's sockets tell the port."""
+        """Starts to listen; with port 0 the port is that of the returned server's socket."""
         return await asyncio.start_server(self._accept, host, port, backlog=512)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serves a client until either connection ends.
+
+        The end of a connection is no error, nor is a client with a foreign protocol.
+        """
         with suppress(*_ENDED, ValueError):
             await self._session((reader, writer))
         writer.close()
 
-    async def _session(self, client: Wire) -> None:
+    async def _session(self, client: Connection) -> None:
+        """Connects to the server, and forwards in both directions until one end closes."""
         code, start = await read_start(client[0])
+        # The proxy must read the messages, so encryption is declined with N; the client then sends the real start.
         while code in {SSL_REQUEST, GSS_REQUEST}:
             client[1].write(b"N")
             code, start = await read_start(client[0])
         server = await asyncio.open_connection(*self._target)
         server[1].write(start)
+        # A cancel request has a connection of its own, without messages.
         if code == CANCEL_REQUEST:
-            await _both(server, lambda: _copy(client, server), lambda: _copy(server, client))
+            await _run_until_one_ends(server, lambda: _copy(client, server), lambda: _copy(server, client))
             return
         session = _Session()
         try:
-            await _both(
+            await _run_until_one_ends(
                 server,
                 lambda: self._from_client(client, server, session),
                 lambda: self._from_server(server, client, session),
             )
         finally:
-            self._end(session)
+            # The connection ended inside a call: nothing was confirmed.
+            self._finish_call(session)
 
-    async def _from_client(self, client: Wire, server: Wire, session: _Session) -> None:
+    async def _from_client(self, client: Connection, server: Connection, session: _Session) -> None:
+        """Forwards the client's messages, and lets faults strike the announced calls; returns to end the connection."""
         while True:
             message = await read_message(client[0])
             statement = message.starts
             call = announced(statement) if statement is not None else None
-            if statement is not None and session.is_over_for(call):
-                self._end(session)
-            if call is not None and session.watched is None:
-                session.watched = await self._struck(call)
-                ending = session.watched.struck.ending
+            if statement is not None and session.ends_before(call):
+                self._finish_call(session)
+            if call is not None and session.tracked is None:
+                session.tracked = await self._track(call)
+                ending = session.tracked.effect.ending
                 if ending is FaultKind.DOWN:
-                    session.watched.told = True
+                    # Settled without an entry: no trace of a call to a system that is down.
+                    session.tracked.settled = True
                     return
                 if ending in _INJECTED:
                     sqlstate, outcome = _INJECTED[ending]
-                    self._tell(session.watched, outcome)
-                    session.watched = None
+                    self._record(session.tracked, outcome)
+                    session.tracked = None
                     await _answer_error(client, message, sqlstate, in_transaction=session.in_transaction)
-                    continue
-            if session.watched is not None and statement is not None:
-                session.watched.undecided = False
-                session.watched.rolled_back |= statement.upper().startswith("ROLLBACK")
+                    continue  # the statement does not reach the server
+            if session.tracked is not None and statement is not None:
+                # The next transaction of the call has begun, or the present one goes on.
+                session.tracked.awaits_more = False
+                session.tracked.rolled_back |= statement.upper().startswith("ROLLBACK")
             server[1].write(message.raw)
             await server[1].drain()
 
-    async def _struck(self, call: Announced) -> _Watched:
-        struck = self._world.faults.strike(System.SCHEMAS, call.verb, call.key, time.monotonic())
-        if wait_s := self._world.latency_s + struck.wait_s:
+    async def _track(self, call: Announced) -> _TrackedCall:
+        effect = self._world.faults.strike(System.SCHEMAS, call.verb, call.key, time.monotonic())
+        if wait_s := self._world.latency_s + effect.wait_s:
             await asyncio.sleep(wait_s)
-        return _Watched(call, struck)
+        return _TrackedCall(call, effect)
 
-    async def _from_server(self, server: Wire, client: Wire, session: _Session) -> None:
+    async def _from_server(self, server: Connection, client: Connection, session: _Session) -> None:
+        """Forwards the server's messages, and records the outcome of calls; returns to end the connection."""
+        # E is ErrorResponse, C is CommandComplete, Z is ReadyForQuery with I for "outside of a transaction".
         while True:
             message = await read_message(server[0])
             if message.kind == b"Z":
                 session.in_transaction = message.body != b"I"
-            watched = session.watched
-            if watched is not None:
+            tracked = session.tracked
+            if tracked is not None:
                 if message.kind == b"E":
-                    watched.sqlstate = message.sqlstate
+                    tracked.sqlstate = message.sqlstate
                 elif message.kind == b"C":
-                    watched.tags.append(message.text)
-                    if message.text == "COMMIT" and watched.decides and not watched.told:
-                        lost = watched.struck.ending is FaultKind.LOST_ANSWER
-                        self._tell(watched, CallOutcome.LOST if lost else watched.committed)
+                    tracked.tags.append(message.text)
+                    if message.text == "COMMIT" and tracked.decides and not tracked.settled:
+                        lost = tracked.effect.ending is FaultKind.LOST_ANSWER
+                        # Before the COMMIT is forwarded: a client that has its answer must find the call in the list.
+                        self._record(tracked, CallOutcome.LOST if lost else tracked.committed)
                         if lost:
-                            return
+                            return  # the server has committed, and the client never gets the answer
                 elif message.kind == b"Z" and not session.in_transaction:
-                    watched.undecided = watched.tags[-1:] == ["COMMIT"]
-                    if not watched.undecided or watched.told:
-                        self._end(session)
+                    # The transaction is over. After a COMMIT without a recorded outcome a further transaction may
+                    # follow; after an error or a rollback the call has failed.
+                    tracked.awaits_more = tracked.tags[-1:] == ["COMMIT"]
+                    if not tracked.awaits_more or tracked.settled:
+                        self._finish_call(session)
             client[1].write(message.raw)
             await client[1].drain()
 
-    def _end(self, session: _Session) -> None:
-        """Put the call on the list that a session was at, as it stands."""
-        if session.watched is not None:
-            self._tell(session.watched, session.watched.unfinished)
-            session.watched = None
+    def _finish_call(self, session: _Session) -> None:
+        """Records the tracked call as unfinished, unless the call is settled, and forgets the call."""
+        if session.tracked is not None:
+            self._record(session.tracked, session.tracked.unfinished)
+            session.tracked = None
 
-    def _tell(self, watched: _Watched, outcome: CallOutcome) -> None:
-        """Put the call on the list, once."""
-        if not watched.told:
-            watched.told = True
-            self._world.record(watched.arrival, outcome)
+    def _record(self, tracked: _TrackedCall, outcome: CallOutcome) -> None:
+        """Adds the call to the call list; a settled call is not added again."""
+        if not tracked.settled:
+            tracked.settled = True
+            self._world.record(tracked.incoming_call, outcome)
 
 
-async def _answer_error(client: Wire, message: PgMessage, sqlstate: str, *, in_transaction: bool) -> None:
-    """Answer a statement with an error; of an extended query the rest is skipped up to its Sync."""
+async def _answer_error(client: Connection, message: PgMessage, sqlstate: str, *, in_transaction: bool) -> None:
+    """Answers a statement with an error, and drops the remaining messages of the statement.
+
+    Raises:
+        asyncio.IncompleteReadError: The client closed the connection.
+    """
+    # After an error in an extended query (Parse, Bind, Execute) the protocol skips all messages up to Sync. A simple
+    # query is one message.
     while message.kind not in {b"Q", b"S"}:
         message = await read_message(client[0])
     client[1].write(error(sqlstate, "injected by the simulator", in_transaction=in_transaction))
     await client[1].drain()
 
 
-async def _copy(source: Wire, sink: Wire) -> None:
+async def _copy(source: Connection, sink: Connection) -> None:
+    """Forwards bytes until the source ends."""
     while part := await source[0].read(1 << 16):
         sink[1].write(part)
         await sink[1].drain()
 
 
-async def _both(server: Wire, *pumps: Callable[[], Awaitable[None]]) -> None:
-    """Run two pumps until one ends, then end the server's connection."""
+async def _run_until_one_ends(server: Connection, *pumps: Callable[[], Awaitable[None]]) -> None:
+    """Runs both directions until the first ends, cancels the second, and closes the server's connection.
+
+    Raises:
+        Exception: An error of a direction, except for the end of a connection.
+    """
     tasks = [asyncio.ensure_future(pump()) for pump in pumps]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
+        # Waits until both have ended: a cancelled direction must not write to a closed connection.
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         server[1].close()
     for end in ends:

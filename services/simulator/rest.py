@@ -1,7 +1,7 @@
-"""Middleware, CRM and event subscriptions: three systems that keep named resources by our REST contract.
+"""Middleware, CRM and event subscriptions: three systems that keep named resources by docs/rest-contract.md.
 
-Rule: a path has one resource, so a repeated PUT can never make a second one, keys remembered or not. The path of the
-CRM begins with the customer's host: the same name at two hosts is two resources.
+Rule: a path has one resource. So a repeated PUT cannot create a second resource, even without a check of idempotency
+keys. A path of the CRM begins with the customer's host: equal names at two hosts are two resources.
 """
 
 import json
@@ -15,74 +15,84 @@ from starlette.routing import Route
 
 from services.core.saga.calls import Verb
 from services.simulator.faults import System
-from services.simulator.wire import abort, arrival, form, serve
-from services.simulator.world import Arrival, CallOutcome, OutsideWorld, Reply
+from services.simulator.wire import abort, form, read_call, serve
+from services.simulator.world import CallOutcome, IncomingCall, OutsideWorld, Reply
 
 _ABSENT = Reply(404, {"error": "not_found"}, CallOutcome.ABSENT)
 _PATHS = {System.MIDDLEWARE: "/middleware", System.CRM: "/crm", System.SUBSCRIPTIONS: "/subscriptions"}
 
 
 def routes(world: OutsideWorld) -> list[Route]:
-    """The routes of the three, each with resources at any depth below its path: the last segment is the name."""
-    found = [Route("/crm/{prefix:path}services/oauth2/token", partial(_crm_token, world), methods=["POST"])]
-    for system, path in _PATHS.items():
+    """Returns the routes of the three systems. The last segment of a path is the name of the resource."""
+    # The CRM's token endpoint comes first: the routes of the resources would match its path as well.
+    all_routes = [Route("/crm/{prefix:path}services/oauth2/token", partial(_crm_token, world), methods=["POST"])]
+    for system, prefix in _PATHS.items():
         endpoint = partial(_resource, world, system)
-        found.append(Route(path + "/{name:path}", endpoint, methods=["PUT", "GET", "DELETE"]))
-    return found
+        all_routes.append(Route(prefix + "/{name:path}", endpoint, methods=["PUT", "GET", "DELETE"]))
+    return all_routes
 
 
 async def _resource(world: OutsideWorld, system: System, request: Request) -> Response:
-    place: str = request.path_params["name"]
-    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method) or _putting(world, system, place)
-    call = await arrival(request, system, verb)
+    path: str = request.path_params["name"]
+    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method) or _put_verb(world, system, path)
+    call = await read_call(request, system, verb)
     if not call.key:
         return JSONResponse({"error": "invalid_request", "detail": "Lifecycle-Key: missing"}, 400)
     desired = await request.body()
     effects = {
-        "PUT": partial(_put, world, place, call, desired),
-        "GET": partial(_get, world, place, call),
-        "DELETE": partial(_delete, world, place, call),
+        "PUT": partial(_put, world, path, call, desired),
+        "GET": partial(_get, world, path, call),
+        "DELETE": partial(_delete, world, path, call),
     }
     return await serve(request, world, call, effects[request.method])
 
 
-def _putting(world: OutsideWorld, system: System, place: str) -> Verb:
-    """Whether a PUT creates; a connection that moves to another host is changed, for who sets faults or counts."""
+def _put_verb(world: OutsideWorld, system: System, path: str) -> Verb:
+    """Returns the verb of a PUT for faults and call list: CREATE for a new resource, UPDATE for a known one.
+
+    In the CRM a known name at a new path is a connection that moves to a new host, and counts as UPDATE.
+    """
     rows = world.memory.table(system)
-    moves = system is System.CRM and any(row["id"] == place.rpartition("/")[2] for row in rows.values())
-    return Verb.UPDATE if place in rows or moves else Verb.CREATE
+    moves = system is System.CRM and any(row["id"] == path.rpartition("/")[2] for row in rows.values())
+    return Verb.UPDATE if path in rows or moves else Verb.CREATE
 
 
-def _put(world: OutsideWorld, place: str, call: Arrival, desired: bytes) -> Reply:
+def _put(world: OutsideWorld, path: str, call: IncomingCall, desired: bytes) -> Reply:
+    """Creates or replaces a resource; answers 409 if the path belongs to a different key or generation."""
     try:
         body = json.loads(desired)
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("enabled"), bool):
         return Reply(400, {"error": "invalid_request", "detail": "enabled: must be a boolean"}, CallOutcome.REFUSED)
-    before = world.memory.table(call.system).get(place)
+    before = world.memory.table(call.system).get(path)
+    # A path of a different owner is never overwritten. The answer names the owner, so the caller can report the clash.
     if before and (before["key"], before["generation"]) != (call.key, call.generation):
         return Reply(409, {"error": "exists", **before}, CallOutcome.REFUSED)
-    name = place.rpartition("/")[2]
+    name = path.rpartition("/")[2]
     row = {"id": name, "name": name, "key": call.key, "generation": call.generation, "desired": body}
-    world.memory.put(call.system, place, row)
+    world.memory.put(call.system, path, row)
     return Reply(200 if before else 201, row, CallOutcome.DONE)
 
 
-def _get(world: OutsideWorld, place: str, call: Arrival) -> Reply:
-    row = world.memory.table(call.system).get(place)
+def _get(world: OutsideWorld, path: str, call: IncomingCall) -> Reply:
+    row = world.memory.table(call.system).get(path)
     return Reply(200, row, CallOutcome.DONE) if row else _ABSENT
 
 
-def _delete(world: OutsideWorld, place: str, call: Arrival) -> Reply:
-    if place not in world.memory.table(call.system):
+def _delete(world: OutsideWorld, path: str, call: IncomingCall) -> Reply:
+    if path not in world.memory.table(call.system):
         return _ABSENT
-    world.memory.put(call.system, place, None)
+    world.memory.put(call.system, path, None)
     return Reply(204, None, CallOutcome.DONE)
 
 
 async def _crm_token(world: OutsideWorld, request: Request) -> Response:
-    """The CRM's own OAuth: looks at the client's secret alone. It keeps nothing, so it is in no call list."""
+    """Answers a token request to the CRM's own OAuth server; checks only the client secret.
+
+    The request changes no state, so no fault is used up and the call list has no entry. A standing `down` fault of the
+    CRM strikes here too.
+    """
     if world.faults.is_down(System.CRM, unquote(request.headers.get("lifecycle-key", "")), time.monotonic()):
         return await abort(request)
     fields = await form(request)

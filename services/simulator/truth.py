@@ -1,7 +1,7 @@
-"""What the simulator says of the outside: what exists, what was called; and the faults that may be set.
+"""The routes `/inventory`, `/calls` and `/faults`: existing resources, recorded calls, and the faults to set.
 
-Rule: it answers from the systems themselves. Schemas are read from the real PostgreSQL, archives from their folder;
-what cannot be read is an error, never an empty list.
+Rule: the inventory is read from the systems themselves at each request: schemas from the real PostgreSQL, archives from
+their folder. A system that cannot be read gives an error, never an empty list.
 """
 
 import json
@@ -20,16 +20,23 @@ from starlette.routing import Route
 from services.simulator.faults import Fault, System
 from services.simulator.world import OutsideWorld
 
-Found = dict[str, list[dict[str, Any]]]
+ResourcesByKey = dict[str, list[dict[str, Any]]]
+"""`orgId:integrationId` to resources, each with `id` and `generation`."""
 
 _SCHEMAS: Final = r"""
 SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname ~ '^t_[0-9a-f]{32}$' ORDER BY oid
 """
-_KEPT: Final = (System.MIDDLEWARE, System.CRM, System.SUBSCRIPTIONS, System.TOKENS)
+_KEPT_IN_MEMORY: Final = (System.MIDDLEWARE, System.CRM, System.SUBSCRIPTIONS, System.TOKENS)
 
 
 def routes(world: OutsideWorld, database_url: str | None, archive: Path) -> list[Route]:
-    """Inventory, call list and faults."""
+    """Returns the routes of inventory, call list and faults.
+
+    Args:
+        world: The outside systems.
+        database_url: The tenants' database itself, not the proxy; None leaves `schemas` empty.
+        archive: Folder of the archive.
+    """
     return [
         Route("/inventory", partial(_inventory, world, database_url, archive)),
         Route("/calls", partial(_calls, world)),
@@ -40,14 +47,15 @@ def routes(world: OutsideWorld, database_url: str | None, archive: Path) -> list
 
 async def _inventory(world: OutsideWorld, database_url: str | None, archive: Path, request: Request) -> Response:
     key = request.query_params.get("key")
-    found: dict[str, Found] = {system: world.exist(system) for system in _KEPT}
+    resources: dict[str, ResourcesByKey] = {system: world.inventory(system) for system in _KEPT_IN_MEMORY}
     try:
-        found["schemas"] = {} if database_url is None else await schemas(database_url)
+        resources["schemas"] = {} if database_url is None else await schemas(database_url)
     except psycopg.Error as error:
         return JSONResponse({"error": "unavailable", "detail": f"schemas: {type(error).__name__}"}, 503)
-    found["archive"] = archived(archive)
+    resources["archive"] = archived(archive)
+    # The order of creation in the plan, for a reader of the JSON; the archive last.
     order = (System.MIDDLEWARE, System.CRM, System.SCHEMAS, System.SUBSCRIPTIONS, System.TOKENS, System.ARCHIVE)
-    return JSONResponse({s: {k: v for k, v in found[s].items() if key in {None, k}} for s in order})
+    return JSONResponse({s: {k: v for k, v in resources[s].items() if key in {None, k}} for s in order})
 
 
 async def _calls(world: OutsideWorld, request: Request) -> Response:
@@ -68,29 +76,38 @@ async def _clear_faults(world: OutsideWorld, _: Request) -> Response:
     return JSONResponse({"cleared": world.faults.clear()})
 
 
-async def schemas(database_url: str) -> Found:
-    """The tenants' schemas of a database, by what their comments say; one without a comment is under its own name."""
-    found: Found = defaultdict(list)
+async def schemas(database_url: str) -> ResourcesByKey:
+    """Returns the tenants' schemas of a database, by the key in each schema's comment.
+
+    A schema without a readable comment is listed under its own name, so that no schema is hidden.
+
+    Raises:
+        psycopg.Error: The database cannot be read.
+    """
+    resources: ResourcesByKey = defaultdict(list)
     async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=5) as connection:
         rows = await (await connection.execute(_SCHEMAS)).fetchall()
     for name, comment in rows:
-        told = _comment(comment)
-        found[str(told.get("key", name))].append({"id": name, "generation": told.get("generation")})
-    return found
+        labels = _comment(comment)
+        resources[str(labels.get("key", name))].append({"id": name, "generation": labels.get("generation")})
+    return resources
 
 
-def archived(folder: Path) -> Found:
-    """The archives of a folder: what has a manifest, by what it says."""
-    found: Found = defaultdict(list)
+def archived(folder: Path) -> ResourcesByKey:
+    """Returns the archives of a folder by the key in each manifest; a folder without a manifest is no archive."""
+    resources: ResourcesByKey = defaultdict(list)
     for manifest in sorted(folder.glob("*/*/g*/manifest.json")):
-        told = json.loads(manifest.read_bytes())
-        found[told["key"]].append({"id": str(manifest.parent.relative_to(folder)), "generation": told["generation"]})
-    return found
+        labels = json.loads(manifest.read_bytes())
+        resources[labels["key"]].append(
+            {"id": str(manifest.parent.relative_to(folder)), "generation": labels["generation"]}
+        )
+    return resources
 
 
 def _comment(text: str | None) -> dict[str, Any]:
+    """Returns the JSON object of a schema's comment; an empty one if the comment is absent or no JSON object."""
     try:
-        found = json.loads(text or "{}")
+        fields = json.loads(text or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}

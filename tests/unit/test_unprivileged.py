@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.engines.unprivileged import Account, forget, mirror, reaches, room
+from services.engines.unprivileged import Account, can_reach, mirror, reachable_folder, remove_folder
 
 NOBODY = Account("nobody", 65534, 65534)
 PARTS = ("bin/program", "share")
@@ -37,7 +37,7 @@ def tree(closed: Path) -> Iterator[Path]:
         file.write_text(text)
         file.chmod(0o700 if "program" in name else 0o600)
     yield closed / "tree"
-    forget(room(NOBODY, closed / "tree"))
+    remove_folder(reachable_folder(NOBODY, closed / "tree"))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -46,41 +46,41 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_a_folder_below_a_closed_one_is_out_of_reach(closed: Path, opened: Path) -> None:
     (closed / "inside").mkdir()
-    assert not reaches(NOBODY, closed / "inside")
-    assert reaches(NOBODY, opened / "not-there-yet")
-    assert reaches(Account("owner", closed.stat().st_uid, NOBODY.gid), closed)
+    assert not can_reach(NOBODY, closed / "inside")
+    assert can_reach(NOBODY, opened / "not-there-yet")
+    assert can_reach(Account("owner", closed.stat().st_uid, NOBODY.gid), closed)
 
 
 def test_room_is_where_it_was_wanted_when_the_way_is_open(opened: Path) -> None:
-    assert room(NOBODY, opened / "state" / "data") == opened / "state" / "data"
+    assert reachable_folder(NOBODY, opened / "state" / "data") == opened / "state" / "data"
 
 
 def test_room_for_a_closed_folder_is_always_the_same_place_elsewhere(closed: Path) -> None:
-    place = room(NOBODY, closed / "data")
-    assert place == room(NOBODY, closed / "data") != room(NOBODY, closed / "other")
-    assert reaches(NOBODY, place.parent)
+    place = reachable_folder(NOBODY, closed / "data")
+    assert place == reachable_folder(NOBODY, closed / "data") != reachable_folder(NOBODY, closed / "other")
+    assert can_reach(NOBODY, place.parent)
     assert not place.exists()
     for wanted in (closed / "data", closed / "other"):
-        forget(room(NOBODY, wanted))
+        remove_folder(reachable_folder(NOBODY, wanted))
 
 
 def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
     (closed / "state").mkdir()
-    left = room(NOBODY, closed / "state" / "data")
+    left = reachable_folder(NOBODY, closed / "state" / "data")
     left.mkdir()
-    kept = room(NOBODY, closed / "kept")
+    kept = reachable_folder(NOBODY, closed / "kept")
     kept.mkdir()
     shutil.rmtree(closed / "state")
-    room(NOBODY, closed / "kept")
+    reachable_folder(NOBODY, closed / "kept")
     assert (left.exists(), kept.exists()) == (False, True)
-    forget(kept)
+    remove_folder(kept)
 
 
 def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> None:
     copy = mirror(NOBODY, tree, PARTS)
     assert copy != tree
     assert contents(copy) == {"bin/program": "run", "share/deep/data": "read"}
-    assert all(reaches(NOBODY, folder) for folder in copy.rglob("*") if folder.is_dir())
+    assert all(can_reach(NOBODY, folder) for folder in copy.rglob("*") if folder.is_dir())
     assert [oct((copy / name).stat().st_mode)[-3:] for name in ("bin/program", "share/deep/data")] == ["755", "644"]
 
 

@@ -1,1 +1,1 @@
-"""`lifecycle demo`: plays the stories of the guide on a whole installation, and checks how each ends."""
+"""`lifecycle demo`: plays the stories of the guide on a whole installation, and checks the end state of each story."""

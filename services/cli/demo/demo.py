@@ -1,7 +1,7 @@
-"""`lifecycle demo`: plays the stories on a whole installation in a temporary folder, shows them, and judges.
+"""Runs `lifecycle demo`: starts a whole installation in a temporary folder, plays the stories, and reports deviations.
 
-Rule: the installation is the one `up` makes, with real engines and real processes. One setting is other than in
-production, and it says so: the reconciler looks again after 2 s instead of 600.
+Rule: the installation is equal to that of `lifecycle up`, with real engines and real processes. A single setting
+differs from production, and the report says so: the reconciler takes its second look after 2 s instead of 600 s.
 """
 
 import tempfile
@@ -29,36 +29,41 @@ from services.cli.local.wiring import OUTSIDE
 from services.cli.show import Download, Progress, say
 
 SECOND_LOOK_S: Final = 2
+"""RECONCILE_SECOND_LOOK_S of the demo, in seconds."""
 
 
 def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, keep: bool) -> Exit:
-    """Play stories and judge them.
+    """Plays stories and prints a verdict. Blocks until the end; needs the main thread, for its signal handlers.
+
+    The temporary folder is removed after a run without deviations, and kept otherwise.
 
     Args:
-        environ: Our environment; it may name engines.
-        letters: Which stories; none named means all.
-        orgs: How many organisations install in the burst.
-        keep: Keep everything running afterwards, until Ctrl-C.
+        environ: Environment of this process; may name engines.
+        letters: Letters of the stories to play; empty plays all.
+        orgs: Number of organisations in the burst story.
+        keep: True keeps the installation running after the stories, until Ctrl-C.
 
     Returns:
-        OK, or DEVIATION when anything was not as it should be.
+        OK, or DEVIATION if a story deviated.
 
     Raises:
-        EngineError: an engine cannot be had.
-        Failure: no such story, or something did not become ready; the logs are kept, and named.
+        EngineError: An engine cannot be started.
+        CommandError: A letter names no story, or a part of the installation did not become ready.
     """
-    chosen = _chosen(letters)
+    selected = _selected_stories(letters)
     began = time.monotonic()
     state_dir = Path(tempfile.mkdtemp(prefix="lifecycle-demo-"))
-    # Where we are root PostgreSQL is somebody else, and keeps its data here only if it may walk in.
+    # mkdtemp gives 0700. If this process is root, PostgreSQL runs as a second user, who must be able to enter.
     state_dir.chmod(0o711)
-    deviations: list[str] | None = None
+    deviations: list[str] | None = None  # None until all stories have ended: an interrupted run keeps its logs
     try:
-        with interruptible(), stack(state_dir, alone(environ), report=say, progress=Download()) as built:
+        with interruptible(), stack(state_dir, isolated_environment(environ), report=say, progress=Download()) as built:
             report.opening(built, time.monotonic() - began, SECOND_LOOK_S)
-            with world(built, orgs) as where:
-                deviations = [text for story in chosen for text in _play(where, story)] + where.view.contradictions
-            report.closing(deviations, len(chosen), time.monotonic() - began)
+            with story_context(built, orgs) as context:
+                deviations = [
+                    text for story in selected for text in _play(context, story)
+                ] + context.view.contradictions
+            report.closing(deviations, len(selected), time.monotonic() - began)
             if keep:
                 report.kept(built)
                 _until_interrupted()
@@ -71,8 +76,8 @@ def demo(environ: Mapping[str, str], letters: tuple[str, ...], orgs: int, *, kee
 
 
 @contextmanager
-def world(built: Stack, orgs: int) -> Iterator[StoryContext]:
-    """An installation as stories, and tests, see it."""
+def story_context(built: Stack, orgs: int) -> Iterator[StoryContext]:
+    """Opens the connections that stories and tests need to an installation; closes the connections at the end."""
     settings = built.settings
     secret = keyring.raw(keyring.load(built.folders.keyring).endpoints["default"].current.secret)
     with (
@@ -84,24 +89,31 @@ def world(built: Stack, orgs: int) -> Iterator[StoryContext]:
         yield StoryContext(built, view, outside, secret, client, orgs, progress)
 
 
-def _chosen(letters: tuple[str, ...]) -> list[Story]:
-    known = {story.letter: story for story in STORIES}
-    unknown = [letter for letter in letters if letter not in known]
+def _selected_stories(letters: tuple[str, ...]) -> list[Story]:
+    """Returns the stories with the given letters, or all stories.
+
+    Raises:
+        CommandError: A letter names no story.
+    """
+    by_letter = {story.letter: story for story in STORIES}
+    unknown = [letter for letter in letters if letter not in by_letter]
     if unknown:
-        raise CommandError(Exit.UNUSABLE, f"--story: no story {', '.join(unknown)}; there are {', '.join(known)}")
-    return [known[letter] for letter in letters] if letters else list(STORIES)
+        raise CommandError(Exit.UNUSABLE, f"--story: no story {', '.join(unknown)}; there are {', '.join(by_letter)}")
+    return [by_letter[letter] for letter in letters] if letters else list(STORIES)
 
 
-def alone(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the demo, which must never reach the outside systems of the operator's."""
+def isolated_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment without the operator's outside systems: the demo must change none of those systems."""
     own = {name: text for name, text in environ.items() if name not in OUTSIDE}
     return {**own, "RECONCILE_SECOND_LOOK_S": str(SECOND_LOOK_S)}
 
 
-def _play(where: StoryContext, story: Story) -> list[str]:
-    scene = Scene(where, story.letter)
+def _play(context: StoryContext, story: Story) -> list[str]:
+    """Plays a story, prints the report of the story, and returns the deviations."""
+    scene = Scene(context, story.letter)
     try:
         story.play(scene)
+    # KeyError: the public view lacks a tenant. An error ends this story only; the next stories are still played.
     except (httpx2.HTTPError, psycopg.Error, KeyError) as error:
         scene.deviations.append(f"cut short by {type(error).__name__}: {error}")
     report.story(story, scene)

@@ -1,6 +1,6 @@
-"""What really exists outside: the simulator's inventory and calls, and the schemas and roles in PostgreSQL itself.
+"""Reads the state of the outside systems: the simulator's inventory and calls, and PostgreSQL's schemas and roles.
 
-Rule: nothing here is asked of our own services; it is the evidence against which their words are held.
+Rule: no service of the lifecycle is asked. So the result is independent evidence for checks of the services' claims.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ import psycopg
 from schemas.values import Key
 
 PROVISIONED: Final = ("middleware", "crm", "schemas", "subscriptions", "tokens")
-"""What an active tenant has, in order of creation."""
+"""Systems with a resource of every active tenant, in order of creation."""
 
 ARCHIVE: Final = "archive"
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Asks the simulator and PostgreSQL.
+    """Queries the simulator and PostgreSQL. All methods block.
 
     Attributes:
-        simulator: Its base URL.
-        database_url: PostgreSQL directly, not through the simulator's proxy.
-        client: Shared connections.
+        simulator: Base URL of the simulator.
+        database_url: URL of PostgreSQL itself, not of the simulator's proxy.
+        client: HTTP client with shared connections.
     """
 
     simulator: str
@@ -32,21 +32,33 @@ class Outside:
     client: httpx2.Client
 
     def inventory(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """What exists now: system to key to resources."""
+        """Returns the present resources by system and key.
+
+        Raises:
+            httpx2.HTTPError: The simulator cannot be reached, or answers an error.
+        """
         answer = self.client.get(f"{self.simulator}/inventory")
         answer.raise_for_status()
         found: dict[str, dict[str, list[dict[str, Any]]]] = answer.json()
         return found
 
     def calls(self, key: Key) -> list[dict[str, Any]]:
-        """Every call about a key, in order."""
+        """Returns all calls about a key, in order of effect.
+
+        Raises:
+            httpx2.HTTPError: The simulator cannot be reached, or answers an error.
+        """
         answer = self.client.get(f"{self.simulator}/calls", params={"key": key})
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
 
     def schemas(self) -> dict[str, str]:
-        """Tenants' schemas that exist in PostgreSQL, with their comment; only those whose role exists too."""
+        """Returns the tenants' schemas in PostgreSQL with comments; a schema without a role of its name is left out.
+
+        Raises:
+            psycopg.Error: PostgreSQL cannot be reached or refuses.
+        """
         query = r"""
             SELECT nspname, coalesce(obj_description(n.oid, 'pg_namespace'), '')
             FROM pg_namespace n JOIN pg_roles r ON r.rolname = n.nspname WHERE nspname ~ '^t_[0-9a-f]{32}$'
@@ -55,6 +67,6 @@ class Outside:
             return dict(session.execute(query).fetchall())
 
     def counts(self, key: Key) -> dict[str, int]:
-        """How many resources of each system a key has."""
+        """Returns the number of resources of a key in each system, the archive included."""
         found = self.inventory()
         return {system: len(found.get(system, {}).get(key, [])) for system in (*PROVISIONED, ARCHIVE)}

@@ -1,6 +1,7 @@
-"""What the journey's public topics say, followed as a downstream service would: tenants, events, verdicts.
+"""Follows the public topics as a downstream service would: tenants, events and verdicts of the audit trail.
 
-Rule: of tenants the greatest version counts, of events the revision; a record that Kafka repeats changes nothing here.
+Rule: folding is idempotent, since Kafka may repeat a record. Of a tenant's records the greatest version counts. An
+event is identified by the revision, an audit line by the id.
 """
 
 import threading
@@ -21,7 +22,7 @@ from services.adapters.kafka.reader import StoredRecord, TopicReader
 
 @dataclass(frozen=True, slots=True)
 class TenantChange:
-    """A tenant as it became."""
+    """The visible state of a tenant after a change; `at_us` is the timestamp of the Kafka record, microseconds UTC."""
 
     at_us: int
     stage: Stage | None
@@ -32,25 +33,33 @@ class TenantChange:
 
 
 class PublicRecords:
-    """Everything that was told so far."""
+    """The records folded so far. Not thread-safe.
+
+    Attributes:
+        tenants: Newest record of each tenant, by key.
+        changes: Changes of the visible state, by key, oldest first.
+        events: Events by key and revision.
+        verdicts: Number of deliveries for each verdict of the audit trail, by key.
+        contradictions: Texts about revisions with two different events.
+        topics: Topic names with prefix to topics.
+    """
 
     def __init__(self, prefix: str) -> None:
-        """Know nothing yet.
+        """Starts without records.
 
         Args:
-            prefix: Of the installation's topics.
+            prefix: Prefix of the installation's topic names.
         """
         self.tenants: dict[str, Tenant] = {}
         self.changes: dict[str, list[TenantChange]] = defaultdict(list)
         self.events: dict[str, dict[int, Event]] = defaultdict(dict)
         self.verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         self.contradictions: list[str] = []
-        """Revisions that two events claim."""
         self.topics = {named(topic, prefix): topic for topic in (TENANTS, EVENTS, AUDIT)}
         self._audited: set[str] = set()
 
     def gaps(self, key: str) -> str:
-        """What is wrong with the revisions of a key; empty when they count from 1 without gaps."""
+        """Returns the fault in the revisions of a key, as text; empty for 1, 2, 3 … up to the tenant's revision."""
         found, tenant = sorted(self.events[key]), self.tenants.get(key)
         if found != list(range(1, len(found) + 1)):
             return f"revisions {found} are not 1, 2, 3 …"
@@ -59,9 +68,9 @@ class PublicRecords:
         return ""
 
     def fold(self, record: StoredRecord) -> None:
-        """Take one record in."""
+        """Adds a record; a repeated record changes nothing."""
         topic = self.topics[record.topic]
-        if record.value is None:
+        if record.value is None:  # a tombstone
             return
         if topic is TENANTS:
             self._fold_tenant(decode(Tenant, record.value), record.at_us)
@@ -77,45 +86,57 @@ class PublicRecords:
                 self.verdicts[line.key][line.verdict] += 1
 
     def _fold_tenant(self, tenant: Tenant, at_us: int) -> None:
+        """Keeps the record with the greatest version; adds a change if the visible state differs from the last one."""
         known = self.tenants.get(tenant.key)
         if known is not None and known.version > tenant.version:
             return
         self.tenants[tenant.key] = tenant
         now = TenantChange(at_us, tenant.stage, tenant.enabled, tenant.reason, tenant.revision, tenant.generation)
         changes = self.changes[tenant.key]
-        if not changes or _essence(changes[-1]) != _essence(now):
+        if not changes or _compared_fields(changes[-1]) != _compared_fields(now):
             changes.append(now)
 
 
 class PublicView(PublicRecords):
-    """Follows the topics in a thread of its own; use it as a context."""
+    """Public records, kept up to date by a thread as long as the context lasts.
+
+    The thread folds records under a lock. A condition on several fields belongs into `until`, which holds the lock.
+    """
 
     def __init__(self, config: dict[str, Any], prefix: str) -> None:
-        """Begin at the beginning. Blocks until Kafka has named the partitions.
+        """Opens a reader at the beginning of all topics. Blocks until Kafka has listed the partitions.
+
+        Args:
+            config: Settings of the Kafka client.
+            prefix: Prefix of the installation's topic names.
 
         Raises:
-            KafkaError: no broker answers, or a topic is missing.
+            KafkaError: No broker answers, or a topic is missing.
         """
         super().__init__(prefix)
-        self._follower = TopicReader(config, list(self.topics))
-        self._news = threading.Condition(threading.RLock())
-        self._leaving = False
+        self._reader = TopicReader(config, list(self.topics))
+        # Reentrant: a condition of `until` may call `gaps`, which takes the lock again.
+        self._changed = threading.Condition(threading.RLock())
+        self._stopping = False
         self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
 
-    def until(self, is_so: Callable[[PublicRecords], bool], deadline_s: float) -> bool:
-        """Wait until it is so; False when it was not in time. `is_so` sees a view that stands still."""
+    def until(self, condition: Callable[[PublicRecords], bool], deadline_s: float) -> bool:
+        """Waits until `condition` is True; returns False after `deadline_s` seconds.
+
+        The condition runs in the calling thread, under the lock: no record is folded meanwhile.
+        """
         deadline = time.monotonic() + deadline_s
-        with self._news:
-            while not is_so(self):
+        with self._changed:
+            while not condition(self):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._news.wait(min(left, 1.0))
+                self._changed.wait(min(left, 1.0))
         return True
 
     def gaps(self, key: str) -> str:
-        """As `Told.gaps`, of a view that stands still."""
-        with self._news:
+        """Returns the result of `PublicRecords.gaps`, computed under the lock."""
+        with self._changed:
             return super().gaps(key)
 
     def __enter__(self) -> Self:
@@ -123,22 +144,24 @@ class PublicView(PublicRecords):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leaving = True
+        self._stopping = True
         self._thread.join(5)
-        self._follower.close()
+        self._reader.close()
 
     def _follow(self) -> None:
-        while not self._leaving:
+        """Folds records until the end of the context. Runs in the thread of the view."""
+        while not self._stopping:
             try:
-                records = self._follower.poll(0.1)
+                records = self._reader.poll(0.1)
             except KafkaError:
-                continue  # the broker may be restarting: librdkafka finds it again
+                continue  # the broker may be restarting: librdkafka reconnects by itself
             if records:
-                with self._news:
+                with self._changed:
                     for record in records:
                         self.fold(record)
-                    self._news.notify_all()
+                    self._changed.notify_all()
 
 
-def _essence(change: TenantChange) -> tuple[object, ...]:
+def _compared_fields(change: TenantChange) -> tuple[object, ...]:
+    """Returns the fields that make two changes different; time and generation alone do not."""
     return change.stage, change.enabled, change.reason, change.revision

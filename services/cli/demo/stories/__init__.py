@@ -1,7 +1,7 @@
 """The stories of the demo, each a function of a scene; `STORIES` is the programme.
 
-Reads: the public topics, the simulator and PostgreSQL, as anybody outside would. Writes: signed webhooks, and what the
-simulator's Genesys says. A story checks the end of what it began, and knows nothing of another story.
+A story reads only the public topics, the simulator and PostgreSQL, and writes only signed webhooks and the state of the
+simulator's Genesys. The stories are independent: each has organisations of its own, and may be played alone.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,13 @@ from services.cli.demo.stories.life import guide, refused, whole_life
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One story of the programme."""
+    """One story of the programme.
+
+    Attributes:
+        letter: Value of the option `--story`.
+        title: Title in the report.
+        play: Plays the story; deviations go into the scene.
+    """
 
     letter: str
     title: str

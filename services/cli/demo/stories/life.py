@@ -1,4 +1,4 @@
-"""Stories of one tenant's life: the guide's example, a life from install to uninstall, and a refused secret."""
+"""Stories of a tenant's life: the guide's example, a life from install to uninstall, and a refused OAuth secret."""
 
 from schemas.tenant import Stage
 from schemas.values import EventType
@@ -15,57 +15,65 @@ _GUIDE = InstalledIntegration(
 
 
 def guide(scene: Scene) -> None:
-    """(a) The guide's own example request, with the timestamps of now."""
-    scene.cast["acme"] = _GUIDE
+    """(a) The guide's example request, with present timestamps. Expects an active tenant, in the order of the plan."""
+    scene.integrations["acme"] = _GUIDE
     answer = scene.send(EventType.INSTALLED, _GUIDE)
     scene.check(answer.body == {"status": "queued"}, f"the answer is {answer.body}, not queued")
-    scene.until(_GUIDE, Stage.ACTIVE, revision=1)
-    scene.revisions(_GUIDE, 1)
+    scene.wait_for_stage(_GUIDE, Stage.ACTIVE, revision=1)
+    scene.check_event_count(_GUIDE, 1)
     scene.check_provisioned(_GUIDE)
-    created = [call["system"] for call in scene.world.outside.calls(_GUIDE.key) if call["verb"] == "create"]
+    created = [call["system"] for call in scene.context.outside.calls(_GUIDE.key) if call["verb"] == "create"]
     scene.check(created == list(PROVISIONED), f"created in the order {created}, not {list(PROVISIONED)}")
 
 
 def whole_life(scene: Scene) -> None:
-    """(d) Install, configure, disable, enable, uninstall."""
-    of = scene.integration("whole")
-    scene.send(EventType.INSTALLED, of)
-    scene.until(of, Stage.ACTIVE, revision=1)
-    changed = InstalledIntegration(of.org, of.id, of.tenant, of.configuration | {"syncInterval": "PT1M"})
+    """(d) Install, configure, disable, enable, uninstall. Expects a removal in reverse order, and an archive."""
+    integration = scene.integration("whole")
+    scene.send(EventType.INSTALLED, integration)
+    scene.wait_for_stage(integration, Stage.ACTIVE, revision=1)
+    changed = InstalledIntegration(
+        integration.org, integration.id, integration.tenant, integration.configuration | {"syncInterval": "PT1M"}
+    )
     for revision, event in enumerate((EventType.CONFIGURATION_UPDATED, EventType.DISABLED, EventType.ENABLED), 2):
         scene.send(event, changed)
-        scene.until(of, Stage.ACTIVE, revision=revision)
-    tenant = scene.world.view.tenants[of.key]
+        scene.wait_for_stage(integration, Stage.ACTIVE, revision=revision)
+    tenant = scene.context.view.tenants[integration.key]
     interval = (tenant.configuration or {}).get("syncInterval")
     scene.check(interval == "PT1M", f"the configuration published says {interval}, not PT1M")
-    scene.check_provisioned(of)
+    scene.check_provisioned(integration)
     scene.send(EventType.UNINSTALLED, changed)
-    scene.until(of, Stage.DEPROVISIONED, revision=5)
-    scene.revisions(of, 5)
-    scene.check_gone(of, archived=True)
-    _check_reverse(scene, of)
+    scene.wait_for_stage(integration, Stage.DEPROVISIONED, revision=5)
+    scene.check_event_count(integration, 5)
+    scene.check_gone(integration, archived=True)
+    _check_reverse(scene, integration)
 
 
 def refused(scene: Scene) -> None:
-    """(e) An invalid OAuth client secret at the CRM, then a corrected configuration."""
-    of = scene.integration("refused", {"crmClientId": "lifecycle", "crmClientSecret": "invalid-client-secret"})
-    scene.send(EventType.INSTALLED, of)
-    scene.until(of, Stage.PROVISIONING_ROLLED_BACK, revision=1)
-    scene.check_gone(of, archived=True)
-    undone = [call["system"] for call in scene.world.outside.calls(of.key) if call["verb"] == "delete"]
-    scene.check("middleware" in undone, f"{of.tenant}: compensated {undone}, the middleware is not among them")
+    """(e) The CRM refuses the OAuth client secret; a corrected configuration follows.
+
+    Expects the compensation of the first attempt, then an active tenant of generation 2.
+    """
+    integration = scene.integration("refused", {"crmClientId": "lifecycle", "crmClientSecret": "invalid-client-secret"})
+    scene.send(EventType.INSTALLED, integration)
+    scene.wait_for_stage(integration, Stage.PROVISIONING_ROLLED_BACK, revision=1)
+    scene.check_gone(integration, archived=True)
+    undone = [call["system"] for call in scene.context.outside.calls(integration.key) if call["verb"] == "delete"]
+    scene.check("middleware" in undone, f"{integration.tenant}: compensated {undone}, the middleware is not among them")
     corrected = InstalledIntegration(
-        of.org, of.id, of.tenant, of.configuration | {"crmClientSecret": "the-client-secret-of-acme"}
+        integration.org,
+        integration.id,
+        integration.tenant,
+        integration.configuration | {"crmClientSecret": "the-client-secret-of-acme"},
     )
     scene.send(EventType.CONFIGURATION_UPDATED, corrected)
-    scene.until(of, Stage.ACTIVE, revision=2)
-    scene.revisions(of, 2)
-    # The compensation ended the first life; its audit trail stays archived.
-    scene.check_provisioned(of, generation=2)
+    scene.wait_for_stage(integration, Stage.ACTIVE, revision=2)
+    scene.check_event_count(integration, 2)
+    # The compensation ended generation 1; the archive of generation 1 stays.
+    scene.check_provisioned(integration, generation=2)
 
 
-def _check_reverse(scene: Scene, of: InstalledIntegration) -> None:
-    """Teardown is the reverse of creation: tokens first."""
-    deleted = [call["system"] for call in scene.world.outside.calls(of.key) if call["verb"] == "delete"]
+def _check_reverse(scene: Scene, integration: InstalledIntegration) -> None:
+    """Checks that the teardown deleted the resources in the reverse order of creation, tokens first."""
+    deleted = [call["system"] for call in scene.context.outside.calls(integration.key) if call["verb"] == "delete"]
     expected = list(reversed(PROVISIONED))
-    scene.check(deleted == expected, f"{of.tenant}: deleted in the order {deleted}, not {expected}")
+    scene.check(deleted == expected, f"{integration.tenant}: deleted in the order {deleted}, not {expected}")
