@@ -174,15 +174,16 @@ def published(whole: Json | None, rules: ProjectionRules) -> Json | None:
 
 
 def _harmless(value: Any) -> Any:
-    """Returns a JSON value with every URL redacted; text with `//` which is no valid URL becomes None."""
+    """Returns a JSON value with every URL redacted; an invalid URL becomes None."""
+    # Only a text which is a URL as a whole is handled: a URL with a user inside a sentence is not found.
     if isinstance(value, dict):
         return {name: _harmless(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_harmless(inner) for inner in value]
     if not isinstance(value, str):
         return value
-    # Without `//` the text may still be a URL without scheme, as `user:password@host/path?token=…`: only text with a
-    # space is certainly no URL and stays whole.
+    # Without `//` the text may still be a URL without scheme, as `user:password@host/path?token=…`. Text with a space
+    # is taken for prose and stays whole.
     if "//" not in value:
         return value if _SPACE.search(value) else _WITHOUT_SCHEME.sub("", value)
     try:
