@@ -1,4 +1,6 @@
-"""Executes a program under the parent-death signal: the kernel signals the program when the parent dies, however.
+"""Executes a program under the parent-death signal: the kernel signals the program when the parent dies.
+
+The signal comes for every cause of death, SIGKILL included.
 
 `child_process` runs this file as a script in a new interpreter. The reason: after the fork of a process with threads
 hardly any code is safe before the exec, so `preexec_fn` of `subprocess` is no alternative.

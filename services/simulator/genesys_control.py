@@ -1,8 +1,8 @@
 """The control API of the simulated Genesys, in place of an administrator's clicks in the real one.
 
 `PUT` creates or changes an integration, `DELETE` removes an integration, `GET /genesys/control/orgs` lists all. With
-`webhook` the events of the change are sent as webhooks too. Without `webhook` the change is silent, as a change with a
-lost webhook.
+`webhook` the events of the change are sent as webhooks too. Without `webhook` the change is silent, as if the webhook
+were lost.
 """
 
 from typing import Any
@@ -68,7 +68,7 @@ class Control:
         ]
 
     async def _list(self, _: Request) -> Response:
-        # [1:]: the first row is the foreign vendor's integration, which nobody has set here.
+        # [1:]: the first row is the foreign vendor's integration, which no request has created.
         return JSONResponse({org: [dict(r) for r in self._genesys.listing(org)[1:]] for org in self._genesys.orgs()})
 
     async def _change(self, request: Request) -> Response:
@@ -105,9 +105,8 @@ class Control:
     def _send(self, row: dict[str, Any], events: list[str], wanted: IntegrationBody) -> None:
         """Hands the webhooks of one change to the sender; returns before the first is sent."""
         assert self._webhooks is not None, "asked before"
-        base = (
-            now_us()
-        )  # plus a microsecond for each further event: equal timestamps would hide the order of the events
+        # Each further event is a microsecond later: equal timestamps would hide the order of the events.
+        base = now_us()
         webhook_events = [
             Sent(
                 event=event,

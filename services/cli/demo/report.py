@@ -65,7 +65,7 @@ def _timeline(scene: Scene, integration: InstalledIntegration) -> list[Row]:
         until_us = change.at_us if number + 1 < len(changes) else max([*calls, change.at_us])
         made = sum(at_us <= until_us for at_us in calls)
         stage = f"{change.stage}" + (f" ({change.reason})" if change.reason else "")
-        # The record's timestamp is from a different process; a small difference of clocks must not give a negative time.
+        # The record's timestamp is from a different process: a difference of clocks must not give a negative time.
         ms = max(0, change.at_us - scene.began_us) // 1000
         rows.append((integration.tenant, stage, "yes" if change.enabled else "no", change.revision, made, ms))
     return rows

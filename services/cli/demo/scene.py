@@ -104,7 +104,7 @@ class Scene:
         *,
         genesys: bool = True,
         age_s: float = 0,
-        **more: Any,
+        **body_options: Any,
     ) -> IngressReply:
         """Sends one signed webhook and returns the answer; any status but 200 is a deviation.
 
@@ -113,7 +113,7 @@ class Scene:
             integration: Integration of the event.
             genesys: True makes the same change in the simulator's Genesys first.
             age_s: Seconds from `eventTimestamp` to now.
-            more: Further keyword arguments of `sender.body`.
+            body_options: Further keyword arguments of `sender.body`.
 
         Raises:
             httpx2.HTTPError: Ingress or simulator cannot be reached.
@@ -122,7 +122,7 @@ class Scene:
         if genesys:
             sender.tell_genesys(self.context.client, self.context.stack.simulator, event, integration)
         now = now_us()
-        raw = sender.body(event, integration, now - round(age_s * SECOND_US), **more)
+        raw = sender.body(event, integration, now - round(age_s * SECOND_US), **body_options)
         url = self.context.stack.ingress + WEBHOOK_PATH
         headers = sender.headers(self.context.secret, raw, now)
         answer = sender.read(self.context.client.post(url, content=raw, headers=headers))
@@ -146,19 +146,19 @@ class Scene:
             )
 
     def wait_for_calls(
-        self, integration: InstalledIntegration, condition: Callable[[list[Json]], bool], what: str
+        self, integration: InstalledIntegration, condition: Callable[[list[Json]], bool], expectation: str
     ) -> None:
         """Waits until the recorded calls about a tenant fulfil a condition; a missed deadline is a deviation.
 
         Args:
             integration: The tenant's integration.
             condition: Gets all calls in order; True ends the wait.
-            what: The expectation, for the text of the deviation.
+            expectation: Text of the deviation.
         """
         deadline = time.monotonic() + DEADLINE_S
         while not condition(self.context.outside.calls(integration.key)):
             if time.monotonic() > deadline:
-                self.deviations.append(f"{integration.tenant}: not within {DEADLINE_S:g} s: {what}")
+                self.deviations.append(f"{integration.tenant}: not within {DEADLINE_S:g} s: {expectation}")
                 return
             time.sleep(0.1)
 

@@ -40,14 +40,14 @@ def burst(scene: Scene) -> None:
 
     if not scene.context.view.until(all_active, _DEADLINE_S):
         not_active = [
-            f"{integration.tenant}: {stands}"
+            f"{integration.tenant}: {description}"
             for integration in integrations
-            if (stands := _stands(scene, integration)) != Stage.ACTIVE
+            if (description := _describe(scene, integration)) != Stage.ACTIVE
         ]
         scene.deviations.append(
             f"{len(not_active)} are not active after {_DEADLINE_S:g} s: {'; '.join(not_active[:5])}"
         )
-    # Active tenants may be published before the last events are read; gaps that remain are reported below.
+    # Tenants and events are in different topics, so the last events may be read later. Gaps after 30 s are reported.
     scene.context.view.until(lambda view: not any(view.gaps(key) for key in keys), 30.0)
     check_each_once(scene, integrations)
 
@@ -101,7 +101,7 @@ async def _storm(scene: Scene, integrations: list[InstalledIntegration]) -> dict
     return counted
 
 
-def _stands(scene: Scene, integration: InstalledIntegration) -> str:
+def _describe(scene: Scene, integration: InstalledIntegration) -> str:
     """Returns the stage of a tenant and its reason, as text."""
     tenant = scene.context.view.tenants.get(integration.key)
     if tenant is None:

@@ -41,7 +41,7 @@ def drift(scene: Scene) -> None:
             break
     scene.check(
         context.view.until(aligned, 0),
-        "not aligned: " + "; ".join(_stands(scene, integration.key) for integration in scene.integrations.values()),
+        "not aligned: " + "; ".join(_describe(scene, integration.key) for integration in scene.integrations.values()),
     )
     scene.wait_for_stage(disabled, Stage.ACTIVE, revision=2)
     scene.check_provisioned(disabled)
@@ -49,7 +49,7 @@ def drift(scene: Scene) -> None:
     scene.check_gone(removed, archived=True)
 
 
-def _stands(scene: Scene, key: str) -> str:
+def _describe(scene: Scene, key: str) -> str:
     """Returns stage, enablement and revision of a tenant, as text."""
     tenant = scene.context.view.tenants[key]
     return f"{tenant.tenant_id} is {tenant.stage}, enabled {tenant.enabled}, at revision {tenant.revision}"

@@ -15,7 +15,7 @@ _GUIDE = InstalledIntegration(
 
 
 def guide(scene: Scene) -> None:
-    """(a) The guide's example request, with present timestamps. Expects an active tenant, in the order of the plan."""
+    """(a) The guide's example request, with present timestamps. Expects resources created in the plan's order."""
     scene.integrations["acme"] = _GUIDE
     answer = scene.send(EventType.INSTALLED, _GUIDE)
     scene.check(answer.body == {"status": "queued"}, f"the answer is {answer.body}, not queued")
