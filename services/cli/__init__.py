@@ -1,5 +1,5 @@
 """The program `lifecycle`.
 
-Reads the process environment, once; starts services, engines and everything an operator asks for. It decides nothing
-about a tenant: whatever changes one is sent as a webhook or an observation, like everybody else's.
+Reads the process environment once, and starts services, engines and operators' commands. No command changes a tenant
+directly: every change enters as a webhook or an observation, like all events.
 """

@@ -1,7 +1,7 @@
-"""The one place that reads the process environment, and the environment that `lifecycle up` left for other commands.
+"""Reads the process environment, and the environment file of `lifecycle up` for an operator's commands.
 
-Rule: a service is configured by its environment alone. The other commands add what a running `up` wrote into its state
-folder, where their environment does not say otherwise; so they need no setting on the machine that runs `up`.
+Rule: a service is configured by its process environment alone. For an operator's command, the environment file of the
+running `up` supplies every variable that the operator has not set; so no setting is needed on the machine of `up`.
 """
 
 import json
@@ -18,28 +18,30 @@ if TYPE_CHECKING:
     from services.adapters.process.settings import Settings
 
 ENDPOINTS = "endpoints.json"
+"""Name of the endpoints file in the state folder."""
 STATE_DIR = Path(".lifecycle")
+"""Default state folder, relative to the working folder."""
 ENVIRONMENT = "environment.json"
-"""Written by `up` into its state folder once everything is ready, removed when it stops."""
+"""Name of the environment file in the state folder; present while everything that was ready once is supervised."""
 
-_OF_THE_COMMAND: Final = frozenset({"STATE_DIR", "LOG_LEVEL", "NO_PROXY", "no_proxy"})
-"""Variables that a command may have otherwise than the `up` of --state-dir: they lead to no other installation."""
+_PER_COMMAND: Final = frozenset({"STATE_DIR", "LOG_LEVEL", "NO_PROXY", "no_proxy"})
+"""Variables in which a command may differ from the `up` of --state-dir: none of them selects an installation."""
 
 
-class NoUp(CommandError):
-    """The files that an `up` left are not those of a running one."""
+class UpNotRunning(CommandError):
+    """The files in the state folder belong to no running `up`: killed, or damaged."""
 
 
 def process() -> dict[str, str]:
-    """The environment of this process."""
+    """Returns the environment of this process."""
     return dict(os.environ)  # noqa: TID251 - the one place
 
 
 def service() -> "Settings":
-    """The settings of a service: its environment, and nothing else.
+    """Returns the settings of a service, from the process environment alone.
 
     Raises:
-        Unusable: with every fault.
+        Unusable: a variable has a fault; the message lists all faults.
     """
     from services.adapters.process import settings
 
@@ -47,52 +49,63 @@ def service() -> "Settings":
 
 
 def state_dir(given: Path | None) -> Path:
-    """The state folder: as given, else `STATE_DIR`, else `.lifecycle`."""
+    """Returns the state folder: as given, else `STATE_DIR`, else `.lifecycle`."""
     return given or Path(process().get("STATE_DIR") or STATE_DIR)
 
 
 def operator(given: Path | None = None) -> dict[str, str]:
-    """The environment of an operator's command: that of the running `up`, overridden by our own.
+    """Returns the environment of an operator's command: the running `up`'s, overridden by our own.
+
+    With a Kafka in our own environment and no folder given, the files of an `up` are not read at all.
+
+    Args:
+        given: The option --state-dir.
 
     Raises:
-        NoUp: the `up` found was killed, or its files are damaged.
-        Failure: a folder was named in which none runs, or whose installation is not that of our environment.
+        UpNotRunning: the `up` of the folder was killed, or a file of the `up` is damaged.
+        CommandError: no `up` runs in the folder given, or our environment names a different installation (UNUSABLE).
     """
+    # An empty variable counts as unset.
     own = {name: text for name, text in process().items() if text}
     kafka = own.get("KAFKA_BOOTSTRAP_SERVERS")
     if kafka and given is None:
         return own
-    left = left_by_up(state_dir(given))
+    up_environ = environment_of_up(state_dir(given))
     if given is not None:
-        _judge_state_dir(given, left, own)
-    # Ours names the folder of `up`; theirs the folder of a service in it.
-    return left | {name: text for name, text in own.items() if not (left and name == "STATE_DIR")}
+        _check_state_dir(given, up_environ, own)
+    # `STATE_DIR` of our environment is the folder of `up`; `STATE_DIR` in its file is the folder of the reconciler
+    # below.
+    return up_environ | {name: text for name, text in own.items() if not (up_environ and name == "STATE_DIR")}
 
 
-def _judge_state_dir(given: Path, left: Mapping[str, str], own: Mapping[str, str]) -> None:
-    """Refuse a named folder in which no `up` runs, and an environment that would lead to another installation.
+def _check_state_dir(given: Path, up_environ: Mapping[str, str], own: Mapping[str, str]) -> None:
+    """Refuses a given folder without a running `up`, and an environment that names a different installation.
 
     Raises:
-        Failure: why; no value is shown, since a database's URL holds a password.
+        CommandError: the reason (UNUSABLE). Variables are named without values, which may hold a password.
     """
     if not given.is_dir():
         raise CommandError(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
-    if not left:
+    if not up_environ:
         raise CommandError(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
-    # Settings are read in capitals and in small letters.
-    ours = {name.upper(): text for name, text in own.items()}
-    others = sorted(name for name in left.keys() & ours.keys() - _OF_THE_COMMAND if left[name] != ours[name])
-    if others:
-        why = f"{', '.join(others)} of the environment is not that of the `up` there; unset it, or leave the option out"
+    # pydantic reads settings in any case of letters, so `kafka_bootstrap_servers` is the same variable.
+    own_upper = {name.upper(): text for name, text in own.items()}
+    clashes = sorted(
+        name for name in up_environ.keys() & own_upper.keys() - _PER_COMMAND if up_environ[name] != own_upper[name]
+    )
+    if clashes:
+        why = (
+            f"{', '.join(clashes)} of the environment is not that of the `up` there; unset it, or leave the option out"
+        )
         raise CommandError(Exit.UNUSABLE, f"--state-dir: {given}: {why}")
 
 
 def settings_of_operator(given: Path | None = None) -> "Settings":
-    """The settings of an operator's command.
+    """Returns the settings of an operator's command.
 
     Raises:
-        Unusable: with every fault.
-        Failure: the `up` found was killed, or neither the environment nor a running `up` names a Kafka.
+        Unusable: a variable has a fault; the message lists all faults.
+        CommandError: the `up` found was killed, or no Kafka is named (UNUSABLE).
     """
     from services.adapters.process import settings
 
@@ -104,16 +117,16 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
             f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where}, or it is not ready yet"
             " (--state-dir names another folder).",
         )
-    # A broker that is away is told once, by the command, and not by librdkafka at every attempt.
+    # The command itself reports an absent broker once; librdkafka would print a line at every attempt.
     return found.model_copy(update={"kafka_config": {"log_level": "0", **found.kafka_config}})
 
 
 @contextmanager
-def answering(settings: "Settings") -> Iterator[None]:
-    """Ask Kafka first whether it would serve us, and say which Kafka it was that did not do its part.
+def require_kafka(settings: "Settings") -> Iterator[None]:
+    """Probes Kafka first, and turns each KafkaError of the body into a CommandError with the names of the brokers.
 
     Raises:
-        Failure: instead of a KafkaError.
+        CommandError: in place of a KafkaError (UNREACHABLE or REFUSED).
     """
     from services.adapters.kafka.producer import KafkaError
     from services.adapters.kafka.reach import reach
@@ -125,12 +138,14 @@ def answering(settings: "Settings") -> Iterator[None]:
         raise kafka_failure(error, settings.kafka_bootstrap_servers) from None
 
 
-def registry_answers(settings: "Settings") -> None:
-    """Ask the registry's database for one session: a pool would try again and again, and say only that time was up.
+def require_registry(settings: "Settings") -> None:
+    """Probes the registry's database: a session opens, and the role may use the registry's schema.
+
+    Call this before a connection pool is opened: a pool would retry and report only a timeout.
 
     Raises:
-        NoDatabase: none opens, or the role may not read the registry.
-        Unusable: the environment names no database.
+        NoDatabase: no session opens, or the role may not use the registry's schema.
+        Unusable: DATABASE_URL is not set.
     """
     from services.adapters.postgres.sessions import NoDatabase, registry_standing, session
     from services.adapters.process.settings import required
@@ -141,16 +156,16 @@ def registry_answers(settings: "Settings") -> None:
     if found.readable and (found.exists or found.creates):
         return
     what = f"may not use the schema {SCHEMA}" if found.exists else f"may not make the schema {SCHEMA}"
-    told = f'PostgreSQL (DATABASE_URL): the role "{found.user}" {what}; name the role of the provisioner'
-    raise NoDatabase(told, refused=True)
+    message = f'PostgreSQL (DATABASE_URL): the role "{found.user}" {what}; name the role of the provisioner'
+    raise NoDatabase(message, refused=True)
 
 
 def kafka_failure(error: "KafkaError", where: str | None = None) -> CommandError:
-    """How a command ends that Kafka does not serve: a sentence, and whether to try again or to put something right.
+    """Returns a command's error for a failure of Kafka: UNREACHABLE if a retry may help, REFUSED if not.
 
     Args:
-        error: What went wrong.
-        where: The brokers, where they are known.
+        error: The error.
+        where: The brokers, if known.
     """
     from services.adapters.kafka.reach import in_words, refusal
 
@@ -159,32 +174,36 @@ def kafka_failure(error: "KafkaError", where: str | None = None) -> CommandError
     return CommandError(status, f"{subject}: {in_words(error)} (`lifecycle doctor` says more)")
 
 
-def judge(endpoints: Mapping[str, Any], path: Path) -> None:
-    """Say at once that an endpoints file has outlived its processes: a killed `up` removes nothing.
+def refuse_stale(endpoints: Mapping[str, Any], path: Path) -> None:
+    """Refuses an endpoints file without a living process; a killed `up` removes no file.
 
     Raises:
-        NoUp: none of the processes in it runs.
+        UpNotRunning: none of the processes in the file runs (UNREACHABLE).
     """
+    # One living process is enough: a service that just ended is restarted by the supervisor.
     pids = endpoints.get("pids")
-    if pids and not any(map(_runs, pids.values())):
-        raise NoUp(Exit.UNREACHABLE, f"{path}: none of its processes runs, `lifecycle up` was killed; start it again")
+    if pids and not any(map(_is_running, pids.values())):
+        raise UpNotRunning(
+            Exit.UNREACHABLE, f"{path}: none of its processes runs, `lifecycle up` was killed; start it again"
+        )
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
+    """True if a process has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's, and it runs
+        pass  # the process belongs to a different user, and it runs
     return True
 
 
-def left_by_up(folder: Path) -> dict[str, str]:
-    """The environment that a running `up` left in its state folder; empty where none is ready.
+def environment_of_up(folder: Path) -> dict[str, str]:
+    """Returns the environment of the running `up` of a state folder; empty if none is ready.
 
     Raises:
-        NoUp: that `up` was killed, or its files are not what it wrote.
+        UpNotRunning: the `up` was killed (UNREACHABLE), or the file is damaged (UNUSABLE).
     """
     path = folder / ENVIRONMENT
     try:
@@ -194,9 +213,10 @@ def left_by_up(folder: Path) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise NoUp(
+        raise UpNotRunning(
             Exit.UNUSABLE, f"{path}: is not what `lifecycle up` writes; stop it, remove the file, start it again"
         )
+    # Without a readable endpoints file nothing speaks against a running `up`.
     with suppress(FileNotFoundError, ValueError, AttributeError):
-        judge(json.loads((folder / ENDPOINTS).read_text()), folder / ENDPOINTS)
+        refuse_stale(json.loads((folder / ENDPOINTS).read_text()), folder / ENDPOINTS)
     return found

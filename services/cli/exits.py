@@ -1,24 +1,24 @@
-"""How every command ends: one number, one meaning, and never a traceback for what the world may do."""
+"""The exit statuses of all commands. A fault of the environment never ends in a traceback."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit statuses of `lifecycle`, the same for every command."""
+    """Exit statuses of `lifecycle`, with equal meaning for every command."""
 
     OK = 0
-    """Done, and all is as it should be."""
+    """The command was carried out, without a deviation."""
     DEVIATION = 1
-    """Done, and something is not as it should be: it is named."""
+    """The command was carried out and found a deviation, which the output names."""
     UNUSABLE = 2
-    """The command line or the environment cannot be used; every fault is named."""
+    """The command line or the environment cannot be used; the output names every fault."""
     UNREACHABLE = 3
-    """Kafka, PostgreSQL, an engine or a service does not answer: the same command may succeed later."""
+    """Kafka, PostgreSQL, an engine or a service does not answer: a later run of the command may succeed."""
     NOT_FOUND = 4
-    """There is no such key."""
+    """The key does not exist."""
     REFUSED = 5
     """Kafka or PostgreSQL refused a login, a database or a right; the ingress or Genesys refused; or the keyring would
-    lose a secret that counts. The same command is refused again until somebody puts that right."""
+    lose a secret still in use. Every further run is refused until an operator removes the cause."""
     INTERRUPTED = 130
     """Ctrl-C."""
 
@@ -33,7 +33,11 @@ EPILOG = (
 
 
 class CommandError(Exception):
-    """A command that ends with a sentence and a status instead of its result."""
+    """The end of a command with a message and an exit status, in place of a result.
+
+    Attributes:
+        status: The exit status.
+    """
 
     def __init__(self, status: Exit, text: str) -> None:
         super().__init__(text)

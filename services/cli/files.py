@@ -1,4 +1,9 @@
-"""Files that others may read at any moment, or never: written whole, by rename, readable by their owner alone."""
+"""Writes files for concurrent readers: whole, by a rename, readable by the owner alone."""
+
+# The steps and their order: (1) a temporary file in the same folder, since a rename cannot cross file systems; (2)
+# fsync of its content, since a rename may reach the disk before the data; (3) the rename, or a hard link for a file
+# that must not exist; (4) fsync of the folder, which holds the name. A crash at any point leaves the old file or the
+# new one.
 
 import json
 import os
@@ -10,61 +15,67 @@ from typing import Any
 
 
 def replace(path: Path, text: str) -> None:
-    """Put `text` in place of whatever is at `path`, as its owner's; a reader sees the old file or the new one.
+    """Replaces the content of `path`; a reader sees either the old file or the new file, never a part.
+
+    The new file has the owner of the old file.
 
     Raises:
-        OSError: it cannot be; what is at `path` is untouched.
+        OSError: the file cannot be written; the old file is untouched.
     """
-    _put(path, text, Path.rename)
+    _write_and_publish(path, text, Path.rename)
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """`replace` with the JSON of a value."""
+    """Replaces the content of `path` by the JSON of a value; see `replace`."""
     replace(path, _json(value))
 
 
 def create_json(path: Path, value: Any) -> None:
-    """Put the JSON of a value at `path`, where nothing is; of two who try at once one does.
+    """Creates `path` with the JSON of a value; of two simultaneous calls only the first succeeds.
 
     Raises:
-        FileExistsError: something is there.
-        OSError: it cannot be.
+        FileExistsError: `path` exists.
+        OSError: the file cannot be written.
     """
-    _put(path, _json(value), os.link)
+    _write_and_publish(path, _json(value), os.link)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _put(path: Path, text: str, name_it: Callable[[Path, Path], object]) -> None:
+def _write_and_publish(path: Path, text: str, publish: Callable[[Path, Path], object]) -> None:
+    """Writes a temporary file, syncs the content to disk, and calls `publish` to give the file its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # new, and its owner's alone
+    # mkstemp creates the file with mode 0600, before a byte of a secret is in it.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     staging = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _hand_over(descriptor, path)
+            _keep_owner(descriptor, path)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        name_it(staging, path)
+        publish(staging, path)
     finally:
+        # After a rename the temporary name is gone; after a hard link or an error it is still there.
         staging.unlink(missing_ok=True)
-    _keep_name(path.parent)
+    _fsync_folder(path.parent)
 
 
-def _hand_over(descriptor: int, path: Path) -> None:
-    """Give a file that root replaces to whom it belonged: a service must still be able to read it."""
+def _keep_owner(descriptor: int, path: Path) -> None:
+    """Gives the file the owner of the old one: a service must still be able to read a file that root replaced."""
     with suppress(FileNotFoundError):
-        was, made = path.stat(), os.fstat(descriptor)
-        if (was.st_uid, was.st_gid) != (made.st_uid, made.st_gid):
-            os.fchown(descriptor, was.st_uid, was.st_gid)
+        former, created = path.stat(), os.fstat(descriptor)
+        if (former.st_uid, former.st_gid) != (created.st_uid, created.st_gid):
+            os.fchown(descriptor, former.st_uid, former.st_gid)
 
 
-def _keep_name(folder: Path) -> None:
-    """Write the folder down as well, where its file system can: a power cut must not bring the old file back."""
+def _fsync_folder(folder: Path) -> None:
+    """Syncs a folder to disk, if the file system supports fsync: else a power cut could bring the old file back."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        # Some file systems refuse an fsync of a folder.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:

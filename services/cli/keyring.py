@@ -1,6 +1,6 @@
-"""`lifecycle keyring`: makes, shows and changes the file of secrets.
+"""`lifecycle keyring`: creates, lists and changes the keyring file.
 
-Rule: a secret is printed where `--show-secret` asks for it, and nowhere else; elsewhere it is said where it stands.
+Rule: a secret is printed only for `--show-secret`; otherwise the output names the secret's place in the file.
 """
 
 import re
@@ -25,15 +25,16 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standa
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
 OVERLAP_MAX: Final = "24h"
-"""Two secrets are one more than needed; the sender has given up its retries after 20 minutes (docs/webhook.md)."""
+"""Longest overlap of two valid secrets. The sender stops its retries after 20 minutes (docs/webhook.md)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+"""A valid name of an endpoint; it is the last part of the webhook's URL."""
 _OPTIONS: Final = {"orgs": "--org", "integrations": "--integration"}
-"""Field of an endpoint to the option that filled it."""
+"""Field of an endpoint to the option that sets it."""
 
 
 class Rotating(StrEnum):
-    """Lists of `material`; `identity` is no list: a journal lives by it."""
+    """The lists of `material`. `identity` is no list and never rotated: a journal depends on this key."""
 
     AUDIT = "audit"
     SEAL = "seal"
@@ -52,22 +53,22 @@ def init(path: Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE
 
     where = path or environment.service().keyring_file
     keyring_contents.init(where)
-    print(f"{where}: made; the webhook of Genesys is signed with {_place('default')}")
+    print(f"{where}: made; the webhook of Genesys is signed with {_secret_path('default')}")
 
 
 @keyring.command("list")
 def show_all(path: File = None, as_json: Json = False, state_dir: StateDir = None) -> None:
-    """Every endpoint, the age and fingerprint of its secret, and whom it may speak for; no secret."""
+    """List every endpoint with its bindings and the age and fingerprint of its secret; never a secret."""
     from services.adapters.process.clock import now_us
-    from services.adapters.secrets import keyring as hands
+    from services.adapters.secrets import keyring as keyring_adapter
     from services.cli import keyring_text, show
 
-    now, held = now_us(), hands.load(_file(path, state_dir))
-    found = [keyring_text.told(name, held, now) for name in sorted(held.endpoints)]
+    now, content = now_us(), keyring_adapter.load(_file(path, state_dir))
+    found = [keyring_text.endpoint_json(name, content, now) for name in sorted(content.endpoints)]
     if as_json:
         show.as_json(found)
     else:
-        keyring_text.listing(found, now)
+        keyring_text.print_endpoints(found, now)
 
 
 @keyring.command()
@@ -75,10 +76,10 @@ def add(
     endpoint: Name,
     path: File = None,
     org: Annotated[
-        list[str] | None, typer.Option(help="Organisation it may speak for; repeatable. Default any.")
+        list[str] | None, typer.Option(help="Organisation that the endpoint may speak for; repeatable. Default any.")
     ] = None,
     integration: Annotated[
-        list[str] | None, typer.Option(help="Integration it may speak for; repeatable. Default any.")
+        list[str] | None, typer.Option(help="Integration that the endpoint may speak for; repeatable. Default any.")
     ] = None,
     no_restamps: Annotated[
         bool, typer.Option("--no-restamps", help="This sender keeps `eventTimestamp` over its retries.")
@@ -94,18 +95,18 @@ def add(
     made = keyring_contents.endpoint(
         now_us(), org or keyring_contents.ANYBODY, integration or keyring_contents.ANYBODY, restamps=not no_restamps
     )
-    _judge(endpoint, made)
+    _check_endpoint(endpoint, made)
     where = _file(path, state_dir)
 
-    def edit(held: "Object", before: "Keyring") -> None:
+    def edit(content: "Object", before: "Keyring") -> None:
         if endpoint in before.endpoints:
             raise CommandError(
                 Exit.REFUSED, f"{where} has an endpoint {endpoint!r}; `lifecycle keyring rotate` renews it"
             )
-        held["endpoints"][endpoint] = made
+        content["endpoints"][endpoint] = made
 
     after = keyring_file.change(where, edit)
-    _say(where, endpoint, after, now_us(), show_secret=show_secret, as_json=as_json)
+    _print_result(where, endpoint, after, now_us(), show_secret=show_secret, as_json=as_json)
     if no_restamps:
         show.say("restart the ledger before the first delivery: it reads `restamps` when it starts")
 
@@ -115,14 +116,14 @@ def rotate(
     endpoint: Name,
     path: File = None,
     overlap: Annotated[
-        str, typer.Option(help="How long the former secret counts: 30s, 90m, 24h, at most 24h; 0.")
+        str, typer.Option(help="How long the former secret stays valid: 30s, 90m, 24h, at most 24h; 0.")
     ] = "24h",
-    yes: Annotated[bool, typer.Option("--yes", help="Even if it cuts off a former secret that counts.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Even if a former secret, still valid, is cut off.")] = False,
     show_secret: ShowSecret = False,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Give an endpoint a fresh secret; the former one counts on for a while, so that no delivery is refused."""
+    """Give an endpoint a fresh secret; the former secret stays valid for a while, and no delivery is refused."""
     from schemas.times import rfc3339
     from services.adapters.process.clock import now_us
     from services.cli import keyring_contents, keyring_file
@@ -130,17 +131,17 @@ def rotate(
     now, overlap_us = now_us(), options.span_us(overlap, "--overlap", OVERLAP_MAX)
     where = _file(path, state_dir)
 
-    def edit(held: "Object", before: "Keyring") -> None:
+    def edit(content: "Object", before: "Keyring") -> None:
         found = before.endpoints.get(endpoint)
         if found is None:
-            raise _unknown(where, endpoint, before)
+            raise _unknown_endpoint(where, endpoint, before)
         if found.previous is not None and keyring_contents.counts(found.previous, now) and not yes:
             until = rfc3339(found.previous.not_after)
             raise CommandError(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
-        held["endpoints"][endpoint] = keyring_contents.rotated(held["endpoints"][endpoint], now, overlap_us)
+        content["endpoints"][endpoint] = keyring_contents.rotated(content["endpoints"][endpoint], now, overlap_us)
 
     after = keyring_file.change(where, edit)
-    _say(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
+    _print_result(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
 
 
 @keyring.command()
@@ -152,26 +153,29 @@ def remove(
     state_dir: StateDir = None,
 ) -> None:
     """Remove an endpoint with its secrets: deliveries to its URL are refused with 401 within a second."""
-    from services.adapters.secrets import keyring as hands
+    from services.adapters.secrets import keyring as keyring_adapter
     from services.cli import keyring_file, keyring_text, show
 
     where = _file(path, state_dir)
 
-    def judge(before: "Keyring") -> None:
+    def check(before: "Keyring") -> None:
         if endpoint not in before.endpoints:
-            raise _unknown(where, endpoint, before)
+            raise _unknown_endpoint(where, endpoint, before)
+        # An ingress without endpoints would refuse every delivery, and does not even start.
         if len(before.endpoints) == 1:
             why = "is the last endpoint: without one no delivery is believed and no ingress starts"
             raise CommandError(Exit.REFUSED, f"{where}: {endpoint!r} {why}; `lifecycle keyring add` another first")
 
-    def edit(held: "Object", before: "Keyring") -> None:
-        judge(before)
-        del held["endpoints"][endpoint]
+    def edit(content: "Object", before: "Keyring") -> None:
+        check(before)
+        del content["endpoints"][endpoint]
 
-    before = hands.load(where)
-    judge(before)
+    before = keyring_adapter.load(where)
+    check(before)
     restamps = before.endpoints[endpoint].restamps
     if not yes:
+        # Asked before the file is locked: an operator may think for minutes, and a locked file would block every other
+        # change. So `edit` repeats the check on the file as it is then.
         keyring_text.confirm(where, endpoint, before)
     after = keyring_file.change(where, edit)
     if as_json:
@@ -184,20 +188,20 @@ def remove(
 
 @keyring.command("rotate-material")
 def rotate_material(
-    name: Annotated[Rotating, typer.Argument(help="A list of keys; those it has are kept behind the new one.")],
+    name: Annotated[Rotating, typer.Argument(help="A list of keys; its older keys are kept behind the new one.")],
     path: File = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Put a fresh key before the others of a list of `material`; `identity` is never rotated."""
+    """Put a fresh key at the head of a list of `material`, before the older keys; `identity` is never rotated."""
     from services.cli import keyring_contents, keyring_file, show
 
     where = _file(path, state_dir)
 
-    def edit(held: "Object", before: "Keyring") -> None:
+    def edit(content: "Object", before: "Keyring") -> None:
         if before.material is None:
             raise CommandError(Exit.NOT_FOUND, f"{where} has no material")
-        held["material"][name] = [keyring_contents.secret(), *held["material"][name]]
+        content["material"][name] = [keyring_contents.secret(), *content["material"][name]]
 
     after = keyring_file.change(where, edit)
     count = len(getattr(after.material, name))
@@ -209,10 +213,10 @@ def rotate_material(
 
 
 def _file(path: Path | None, state_dir: Path | None) -> Path:
-    """The file meant: as given, else that of the `up` in the folder given, else KEYRING_FILE, else of a running `up`.
+    """Returns the keyring file: as given, or of the `up` in the folder given, or KEYRING_FILE, or of a running `up`.
 
     Raises:
-        Failure: a file and a folder were given, or no `up` runs in the folder.
+        CommandError: both a file and a folder were given, or no `up` runs in the folder (UNUSABLE).
     """
     from services.adapters.process import settings
 
@@ -225,16 +229,17 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
     own = environment.service()
     return (
         own.keyring_file
+        # `model_fields_set` separates a variable that is set from a default.
         if "keyring_file" in own.model_fields_set
         else settings.read(environment.operator()).keyring_file
     )
 
 
-def _judge(name: str, made: "Object") -> None:
-    """Refuse by its option what no keyring takes.
+def _check_endpoint(name: str, made: "Object") -> None:
+    """Refuses an endpoint with an invalid field, by the name of the field's option.
 
     Raises:
-        Failure: the argument or option, and what it must be.
+        CommandError: the argument or option, and the broken rule (UNUSABLE).
     """
     from pydantic import ValidationError
 
@@ -247,33 +252,36 @@ def _judge(name: str, made: "Object") -> None:
     try:
         Endpoint.model_validate(made)
     except ValidationError as error:
+        # `include_input=False`: an error must not quote a secret.
         fault = error.errors(include_input=False)[0]
         raise CommandError(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
 
 
-def _unknown(where: Path, name: str, held: "Keyring") -> CommandError:
+def _unknown_endpoint(where: Path, name: str, content: "Keyring") -> CommandError:
+    """Returns the error for an endpoint not in the file, with the nearest names."""
     from services.cli.options import nearest
 
-    return CommandError(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, held.endpoints)}")
+    return CommandError(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, content.endpoints)}")
 
 
-def _say(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
-    """Where the fresh secret stands and what became of the former one."""
+def _print_result(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
+    """Prints the place of the new secret and the state of the former one; the secret itself only for `show_secret`."""
     from services.adapters.secrets.keyring import raw
     from services.cli import keyring_text, show
 
-    told = keyring_text.told(name, after, now_us)
+    shown = keyring_text.endpoint_json(name, after, now_us)
     secret = raw(after.endpoints[name].current.secret).decode()
     if as_json:
-        place = {"file": str(where), "secret_at": _place(name)}
-        show.as_json(told | place | ({"secret": secret} if show_secret else {}))
+        place = {"file": str(where), "secret_at": _secret_path(name)}
+        show.as_json(shown | place | ({"secret": secret} if show_secret else {}))
         return
-    print(f"{where}: {name} is signed with {_place(name)}; previous secret: {keyring_text.former(told['previous'])}")
+    former = keyring_text.previous_text(shown["previous"])
+    print(f"{where}: {name} is signed with {_secret_path(name)}; previous secret: {former}")
     if show_secret:
         print(secret)
 
 
-def _place(name: str) -> str:
-    """Where the secret of an endpoint stands, as jq writes it behind its first dot."""
+def _secret_path(name: str) -> str:
+    """Returns the path of an endpoint's secret in the file, in the notation of jq without the first dot."""
     key = f".{name}" if name.isidentifier() else f'["{name}"]'
     return f"endpoints{key}.current.secret"

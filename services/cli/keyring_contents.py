@@ -1,6 +1,6 @@
-"""What stands in a keyring file, as JSON: a fresh one, one more endpoint, another secret. Pure but for the dice.
+"""The content of a keyring file, as JSON: a new keyring, a new endpoint, a rotated secret.
 
-Rule: a secret is never replaced without a trace: the former one is kept until an instant, or given up by name.
+Rule: no secret is replaced silently. The former one stays valid until an instant, or the operator gives it up by name.
 """
 
 import hmac
@@ -19,19 +19,26 @@ from services.cli.files import create_json
 ANYBODY: Final = ("*",)
 _SECRET_BYTES = 32
 _FINGERPRINT: Final = b"lifecycle keyring fingerprint\0"
-"""Keeps fingerprints apart from everything else under `material.identity`, which is JSON."""
+"""Separates fingerprints from all further uses of `material.identity`, whose inputs are JSON."""
 _FINGERPRINT_BYTES: Final = 4
 
 
 def secret() -> str:
-    """A secret that nobody has."""
+    """Returns a new random secret, URL-safe."""
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 
 def endpoint(
     now_us: int, orgs: Sequence[str] = ANYBODY, integrations: Sequence[str] = ANYBODY, *, restamps: bool = True
 ) -> Json:
-    """An endpoint with a fresh secret."""
+    """Returns an endpoint with a new secret.
+
+    Args:
+        now_us: The time, in microseconds since 1970.
+        orgs: Organisations bound to the endpoint; `*` for any.
+        integrations: Integrations bound to the endpoint; `*` for any.
+        restamps: True if the sender changes `eventTimestamp` at a retry.
+    """
     return {
         "current": _current(now_us),
         "previous": None,
@@ -42,7 +49,7 @@ def endpoint(
 
 
 def fresh(now_us: int) -> Json:
-    """A keyring with one endpoint `default` and key material, as the file holds it (schemas/keyring.py)."""
+    """Returns a keyring with one endpoint `default` and key material (schemas/keyring.py)."""
     return {
         "endpoints": {"default": endpoint(now_us)},
         "material": {
@@ -56,16 +63,16 @@ def fresh(now_us: int) -> Json:
 
 
 def rotated(endpoint: Json, now_us: int, overlap_us: int) -> Json:
-    """The endpoint with a fresh secret; the one it had counts for `overlap_us` more, and not at all for 0."""
+    """Returns the endpoint with a new secret; the former secret stays valid for `overlap_us`, or is dropped for 0."""
     kept = {"secret": endpoint["current"]["secret"], "not_after": rfc3339(now_us + overlap_us)}
     return {**endpoint, "current": _current(now_us), "previous": kept if overlap_us else None}
 
 
 def fingerprint(key: bytes | None, of: bytes) -> str | None:
-    """Computes the keyed fingerprint of a secret; None without a key.
+    """Returns the keyed fingerprint of a secret; None without a key.
 
-    A plain hash, however short, would confirm a guess of a weak secret. This one is keyed with `material.identity`,
-    which stays the same as long as the installation; whoever has that key has the secrets as well.
+    A plain hash, however short, would confirm a guess of a weak secret. The key is `material.identity`, constant for
+    the life of the installation; a holder of this key can read the secrets as well.
 
     Args:
         key: `material.identity`.
@@ -77,21 +84,24 @@ def fingerprint(key: bytes | None, of: bytes) -> str | None:
 
 
 def _current(now_us: int) -> Json:
+    """Returns a new secret with the time of creation."""
     return {"secret": secret(), "made_at": rfc3339(now_us)}
 
 
 def counts(previous: Previous | None, now_us: int) -> bool:
-    """Whether a previous secret is still believed."""
+    """True if a previous secret is still valid."""
     return previous is not None and now_us < previous.not_after
 
 
 def init(path: Path) -> None:
-    """Write a fresh keyring; one that exists is never replaced, since a journal may live by its `identity`.
+    """Writes a new keyring; an existing keyring is never replaced, since a journal may depend on the key `identity`.
 
     Raises:
-        Failure: there is one, or none can be written there.
+        CommandError: a file exists, or the folder cannot be written (UNUSABLE).
     """
     try:
+        # Creation and check are one system call (a hard link), so two simultaneous commands cannot replace each other's
+        # keyring.
         create_json(path, fresh(now_us()))
     except FileExistsError:
         raise CommandError(Exit.UNUSABLE, f"{path} exists; a keyring is never overwritten") from None

@@ -1,7 +1,7 @@
-"""Changes the keyring file where it stands, one command at a time.
+"""Changes the keyring file in place, one command at a time.
 
-Rule: what is written was valid before and is valid after; a file that is not is left as it is. Everything that a change
-does not speak of is written back as it was read. The file itself is the lock, so nothing is left beside it.
+Rule: the file is valid before and after a change; an invalid file is left untouched. Fields not named by a change are
+written back as read. The file itself is the lock: no lock file is left behind.
 """
 
 import fcntl
@@ -21,29 +21,31 @@ from services.cli.show import say
 
 
 def change(path: Path, edit: Callable[[Json, Keyring], None]) -> Keyring:
-    """Replace the file by what `edit` makes of it; commands at the same time wait for each other.
+    """Replaces the file by the result of `edit`; simultaneous commands run in turn.
 
     Args:
-        path: Of the file; behind a link it is the file itself that is replaced.
-        edit: Changes the JSON in place; is also given what it means. What it raises leaves the file untouched.
+        path: Path of the file; a symbolic link stays, and the target is replaced.
+        edit: Changes the JSON in place; also receives the parsed keyring. An exception leaves the file untouched.
 
     Returns:
-        What the file means now.
+        The keyring after the change.
 
     Raises:
-        Unusable: it is no keyring, or would be none afterwards.
-        Failure: it cannot be replaced.
+        Unusable: the file is no valid keyring, or would be none after the change.
+        CommandError: the file cannot be replaced (UNUSABLE).
     """
-    load(path)  # where there is none, it says how to make one
+    load(path)  # without a file, the error of `load` names the command that creates one
     try:
-        with _alone(path.resolve()) as file:
+        with _locked(path.resolve()) as file:
             text = file.read()
             before = parse(text, path)
-            held: Json = json.loads(text)
-            edit(held, before)
-            after = parse(json.dumps(held).encode(), path)
+            content: Json = json.loads(text)
+            edit(content, before)
+            # Parsed before it is written: an invalid result raises here and leaves the file as it was.
+            after = parse(json.dumps(content).encode(), path)
+            # Read before the replacement, which is always readable by its owner alone.
             open_to_others = os.fstat(file.fileno()).st_mode & 0o077
-            replace_json(path.resolve(), held)
+            replace_json(path.resolve(), content)
     except OSError as error:
         raise CommandError(Exit.UNUSABLE, f"{path}: cannot be replaced: {error.strerror}") from None
     if open_to_others:
@@ -52,12 +54,16 @@ def change(path: Path, edit: Callable[[Json, Keyring], None]) -> Keyring:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[IO[bytes]]:
-    """The file at `path`, locked; whoever waited for one that was replaced meanwhile takes the next."""
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """Yields the file at `path`, exclusively locked."""
     while True:
-        # NFS locks only what may be written, and a file that its owner may only read is replaced all the same.
+        # NFS grants an exclusive lock only on a descriptor open for writing. A read-only file is opened for reading:
+        # the replacement needs the right to write to the folder, not to the file.
         with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            # The lock belongs to the file, not to the path. While we waited, the holder may have replaced the file by a
+            # rename; then our lock is on the old, unlinked file and excludes nobody. Only a lock on the file at the
+            # path counts.
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 yield file
                 return

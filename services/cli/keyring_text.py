@@ -13,11 +13,11 @@ from services.cli import keyring_contents, show, wording
 from services.cli.exits import CommandError, Exit
 
 
-def told(name: str, held: Keyring, now_us: int) -> dict[str, Any]:
-    """Returns an endpoint as JSON, without its secrets."""
-    endpoint, material = held.endpoints[name], held.material
+def endpoint_json(name: str, keyring: Keyring, now_us: int) -> dict[str, Any]:
+    """Returns an endpoint as JSON, without secrets."""
+    endpoint, material = keyring.endpoints[name], keyring.material
     key = None if material is None else raw(material.identity)
-    former, made_at = endpoint.previous, endpoint.current.made_at
+    previous, made_at = endpoint.previous, endpoint.current.made_at
     return {
         "endpoint": name,
         "orgs": endpoint.orgs,
@@ -25,24 +25,24 @@ def told(name: str, held: Keyring, now_us: int) -> dict[str, Any]:
         "restamps": endpoint.restamps,
         "made_at": None if made_at is None else rfc3339(made_at),
         "fingerprint": keyring_contents.fingerprint(key, raw(endpoint.current.secret)),
-        "previous": former
+        "previous": previous
         and {
-            "not_after": rfc3339(former.not_after),
-            "counts": keyring_contents.counts(former, now_us),
-            "fingerprint": keyring_contents.fingerprint(key, raw(former.secret)),
+            "not_after": rfc3339(previous.not_after),
+            "counts": keyring_contents.counts(previous, now_us),
+            "fingerprint": keyring_contents.fingerprint(key, raw(previous.secret)),
         },
     }
 
 
-def former(previous: dict[str, Any] | None) -> str:
-    """Formats the state of a previous secret."""
+def previous_text(previous: dict[str, Any] | None) -> str:
+    """Returns the state of a previous secret in words."""
     if previous is None:
         return "none"
     return f"{'counts until' if previous['counts'] else 'expired'} {previous['not_after']}"
 
 
-def listing(found: list[dict[str, Any]], now_us: int) -> None:
-    """Prints the endpoints."""
+def print_endpoints(found: list[dict[str, Any]], now_us: int) -> None:
+    """Prints a line per endpoint."""
     show.listing(
         ("endpoint", "secret", "age", "restamps"),
         [
@@ -62,31 +62,35 @@ def listing(found: list[dict[str, Any]], now_us: int) -> None:
         show.say("no fingerprints: they are keyed with `material`, which this file has not")
 
 
-def confirm(where: Path, name: str, held: Keyring) -> None:
-    """Ask on a terminal whether an endpoint may go.
+def confirm(where: Path, name: str, keyring: Keyring) -> None:
+    """Asks on the terminal for the removal of an endpoint.
 
     Raises:
-        Failure: nobody is there to ask (UNUSABLE), or the answer is no (REFUSED).
+        CommandError: standard input is no terminal (UNUSABLE), or the answer is no (REFUSED).
+        KeyboardInterrupt: Ctrl-C or the end of input at the prompt.
     """
     if not sys.stdin.isatty():
         raise CommandError(Exit.UNUSABLE, f"removing {name!r} cannot be undone, and nobody is here to ask: say --yes")
-    whom = ", ".join(_bound(held.endpoints[name].orgs, "organisation"))
+    whom = ", ".join(_bound(keyring.endpoints[name].orgs, "organisation"))
     show.say(f"{where}: deliveries to {name!r} ({whom}) will be refused; its secrets cannot be had back.")
     try:
         if not typer.confirm(f"Remove {name!r}?", default=False, err=True):
             raise CommandError(Exit.REFUSED, "nothing was removed")
     except typer.Abort:
+        # click turns Ctrl-C at a prompt into Abort; `main` expects KeyboardInterrupt and ends with 130.
         raise KeyboardInterrupt from None
 
 
 def _notes(one: dict[str, Any]) -> list[str]:
+    """Returns the notes on an endpoint: the bindings, and the state of the previous secret."""
     previous = one["previous"]
     shown = [*_bound(one["orgs"], "organisation"), *_bound(one["integrations"], "integration")]
     if previous is not None:
         named = f" {previous['fingerprint']}" if previous["fingerprint"] else ""
-        shown.append(f"previous secret{named} {former(previous)}")
+        shown.append(f"previous secret{named} {previous_text(previous)}")
     return shown
 
 
 def _bound(names: tuple[str, ...], what: str) -> list[str]:
+    """Returns a binding in words, as a list with a single text."""
     return [f"any {what}"] if "*" in names else [f"{what} {' '.join(names)}"]

@@ -1,7 +1,7 @@
-"""The program `lifecycle`: every service, and everything an operator does, as one command each.
+"""The program `lifecycle`: every service and every operator's task as a command.
 
-Rule: this file only names commands and their options. What a command needs is imported when it runs, so that `--help`
-and the small commands start at once; `main` turns what the world did wrong into a sentence and an exit status.
+Rule: this file only names commands and options. Each command imports its modules when it runs, so `--help` and small
+commands start at once. `main` turns every error of the environment into a sentence and an exit status.
 """
 
 import logging
@@ -38,13 +38,14 @@ _RUN, _SERVICES, _OPERATE = "Run everything", "Services, configured by environme
 
 
 def _version(asked: bool) -> None:
+    """Prints the version and exits, for the option `--version`."""
     if asked:
         version()
         raise typer.Exit
 
 
 @app.callback()
-def every(
+def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -68,7 +69,8 @@ def demo(
 def up(
     state_dir: StateDir = None,
     endpoints_file: Annotated[
-        Path | None, typer.Option(help="Where everything is, as JSON, once ready. Default STATE_DIR/endpoints.json")
+        Path | None,
+        typer.Option(help="File for all endpoints, as JSON, written once ready. Default STATE_DIR/endpoints.json"),
     ] = None,
 ) -> None:
     """Start everything and keep it running until SIGTERM or Ctrl-C; the data stays."""
@@ -83,7 +85,7 @@ for local in (status, logs, restart, down):
 
 @app.command(rich_help_panel=_SERVICES)
 def ingress() -> None:
-    """Prove signed webhooks and write them to Kafka before they are answered."""
+    """Prove signed webhooks and write each to Kafka before it is answered."""
     from services.ingress.main import main as run
 
     raise typer.Exit(run(environment.service()))
@@ -101,7 +103,7 @@ def ledger(
         bool, typer.Option("--recover-only", help="Bring the local tables up to date, and end.")
     ] = False,
 ) -> None:
-    """Find out which event a delivery is, merge it, and publish what is desired."""
+    """Identify the event of each delivery, merge the event into the tenant, and publish the desired state."""
     if recover_only and (republish or accept_loss):
         other = "--republish" if republish else "--accept-loss"
         raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
@@ -117,11 +119,11 @@ def provisioner(
         bool,
         typer.Option(
             "--accept-older-registry",
-            help="Go on with a registry restored from a backup: look everything up that was done since.",
+            help="Go on with a registry restored from a backup: look up what was done since in the outside systems.",
         ),
     ] = False,
 ) -> None:
-    """Drive the outside systems to what is desired."""
+    """Drive the outside systems to the desired state."""
     from services.provisioner.main import main as run
 
     raise typer.Exit(run(environment.service(), accept_older=accept_older))
@@ -129,7 +131,7 @@ def provisioner(
 
 @app.command(rich_help_panel=_SERVICES)
 def reconciler() -> None:
-    """Compare with Genesys hourly and publish what differs as observations."""
+    """Compare with Genesys hourly and publish differences as observations."""
     from services.reconciler.main import main as run
 
     raise typer.Exit(run(environment.service()))
@@ -137,7 +139,7 @@ def reconciler() -> None:
 
 @app.command(rich_help_panel=_SERVICES)
 def simulator() -> None:
-    """Stand for Genesys and the outside systems, for demo and tests."""
+    """Simulate Genesys and the outside systems, for demo and tests."""
     from services.simulator.main import main as run
 
     raise typer.Exit(run(environment.service()))
@@ -166,8 +168,9 @@ app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
 
 
 def main() -> None:
-    """Run one command and end the process with its status."""
-    # What a library would write to the terminal by itself is told once, by the command; a service sets up its own log.
+    """Runs a command and ends the process with the exit status."""
+    # Without a handler, Python prints libraries' warnings to standard error. The command reports each fault once by
+    # itself; a service sets up its own log.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
@@ -176,17 +179,17 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", Exit.INTERRUPTED)
     except Exception as error:
-        told = _foreign(error)
-        if told is None:
+        translated = _translated(error)
+        if translated is None:
             raise
-        _end(*told)
+        _end(*translated)
 
 
-def _foreign(error: Exception) -> tuple[str, Exit] | None:
-    """The sentence and status of an error of the hands; None for one that nobody foresaw.
+def _translated(error: Exception) -> tuple[str, Exit] | None:
+    """Returns message and exit status for a known error; None for an unknown error, a bug of ours.
 
-    The hands turn foreign exceptions into their own. What of a library still comes through here is told all the same:
-    a traceback is for a bug of ours, and for nothing that the world does.
+    The adapters turn libraries' exceptions into their own. A library's exception that still arrives here is translated
+    as well: a traceback is reserved for bugs of ours.
     """
     from confluent_kafka import KafkaException
     from psycopg import Error as DatabaseError
@@ -197,35 +200,40 @@ def _foreign(error: Exception) -> tuple[str, Exit] | None:
     from services.adapters.registry.registry import RegistryAway
     from services.engines import EngineError
 
+    # A driver's message may go on in further lines; the first one names the fault.
     lines = str(error).splitlines() or [type(error).__name__]
-    told: tuple[str, Exit] | None = None
+    translated: tuple[str, Exit] | None = None
     match error:
         case Unusable():
-            told = str(error), Exit.UNUSABLE
+            translated = str(error), Exit.UNUSABLE
         case KafkaError():
-            told = _of(environment.kafka_failure(error))
+            translated = _as_pair(environment.kafka_failure(error))
+        # librdkafka's own exception has a code and no sentence; `kafka_failure` adds the sentence.
         case KafkaException():
-            told = _of(environment.kafka_failure(KafkaError(error.args[0].name())))
+            translated = _as_pair(environment.kafka_failure(KafkaError(error.args[0].name())))
         case NoDatabase():
-            told = lines[0], Exit.REFUSED if error.refused else Exit.UNREACHABLE
+            translated = lines[0], Exit.REFUSED if error.refused else Exit.UNREACHABLE
         case RegistryAway(refused=True):
-            told = f"PostgreSQL (DATABASE_URL): {lines[0]} (`lifecycle doctor` says more)", Exit.REFUSED
+            translated = f"PostgreSQL (DATABASE_URL): {lines[0]} (`lifecycle doctor` says more)", Exit.REFUSED
         case RegistryAway() | DatabaseError():
-            told = f"PostgreSQL: {lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+            translated = f"PostgreSQL: {lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
         case EngineError():
-            told = str(error), Exit.UNREACHABLE
+            translated = str(error), Exit.UNREACHABLE
         case ConnectionError() | TimeoutError():
-            told = f"{lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+            translated = f"{lines[0]} (`lifecycle doctor` says more)", Exit.UNREACHABLE
+        # The last case: ConnectionError and TimeoutError are subclasses of OSError.
         case OSError(strerror=str(why)):
-            told = f"{error.filename}: {why}" if error.filename else why, Exit.UNUSABLE
-    return told
+            translated = f"{error.filename}: {why}" if error.filename else why, Exit.UNUSABLE
+    return translated
 
 
-def _of(failure: CommandError) -> tuple[str, Exit]:
+def _as_pair(failure: CommandError) -> tuple[str, Exit]:
+    """Returns message and exit status of a command's error."""
     return str(failure), failure.status
 
 
 def _end(text: str, status: Exit) -> None:
+    """Prints the message to standard error, line by line, and exits."""
     from services.cli import show
 
     for line in text.splitlines():

@@ -1,6 +1,7 @@
-"""Resolves an operator's name for a tenant: a key, a tenantId, an organisation, or the beginning of one of these.
+"""Resolves an operator's name for a tenant: a key, a tenantId, an organisation, or the beginning of any of these.
 
-Rule: what names nothing is refused with what is nearest, what names several with the candidates; nothing is guessed.
+Rule: an unknown name is refused with the nearest known names, an ambiguous name with the candidates. The program never
+guesses.
 """
 
 import re
@@ -17,18 +18,19 @@ if TYPE_CHECKING:
     from schemas.tenant import Tenant
     from services.adapters.process.settings import Settings
 
-_WHOLE: Final = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}", re.ASCII)
+_FULL_KEY: Final = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}", re.ASCII)
 _SHOWN_AT_MOST: Final = 10
+"""Candidates listed in an error; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A tenant as an operator may call it.
+class TenantName:
+    """A tenant under the names known to an operator.
 
     Attributes:
         key: `orgId:integrationId`.
-        name: Its tenantId; None where none is known.
-        gone: Nothing of it exists: of several with one name, the one that is there is meant.
+        name: The tenantId, bound or claimed; None if unknown.
+        gone: True if the tenant is deprovisioned or has no stage; an existing tenant of an equal name has precedence.
     """
 
     key: Key
@@ -36,78 +38,85 @@ class Named:
     gone: bool
 
 
-def is_whole(given: str) -> bool:
-    """True if `given` is a whole key, which needs no list of tenants to be understood."""
-    return _WHOLE.fullmatch(given.lower()) is not None
+def is_full_key(given: str) -> bool:
+    """True if `given` is a full key, usable without a list of tenants."""
+    return _FULL_KEY.fullmatch(given.lower()) is not None
 
 
 def keys_of(given: Iterable[str], settings: "Settings") -> list[Key]:
-    """Resolves each name to its key, once each, in order; the view is read only where a name is no whole key.
+    """Resolves each name to its key, without duplicates, in order; reads the view only if a name is no full key.
 
     Raises:
-        Failure: as `resolve`; or Kafka does not answer.
+        CommandError: as `resolve`; or Kafka does not serve us (UNREACHABLE, REFUSED).
     """
-    asked = list(given)
-    known: list[Named] | None = None
+    names = list(given)
+    known: list[TenantName] | None = None
     found: list[Key] = []
-    for one in asked:
-        if is_whole(one):
+    for one in names:
+        if is_full_key(one):
             found.append(one.lower())
         else:
-            known = named(_view(settings)) if known is None else known
+            # The whole topic is read for a view, so it is read once, and only for a name that needs it.
+            known = tenant_names(_read_view(settings)) if known is None else known
             found.append(resolve(one, known))
     return list(dict.fromkeys(found))
 
 
 def organisations_of(given: Iterable[str], settings: "Settings") -> list[str]:
-    """Resolves each name to an organisation of the view, or to one with a file of credentials.
+    """Resolves each name to an organisation of the view or of the credentials folder.
 
     Raises:
-        Failure: as `organisation`; or Kafka does not answer.
+        CommandError: as `organisation`; or Kafka does not serve us (UNREACHABLE, REFUSED).
     """
     from services.adapters.genesys import organisations
 
     files = organisations.load(settings.orgs_dir)
-    known = {tenant.key.partition(":")[0] for tenant in _view(settings)} | files.known.keys() | files.faults.keys()
+    known = {tenant.key.partition(":")[0] for tenant in _read_view(settings)} | files.known.keys() | files.faults.keys()
     return [organisation(one, known) for one in given]
 
 
-def named(tenants: "Iterable[Tenant]") -> list[Named]:
-    """Converts a view to the names that operators may use."""
+def tenant_names(tenants: "Iterable[Tenant]") -> list[TenantName]:
+    """Returns the names of all tenants of a view."""
     from schemas.tenant import Stage
 
     gone = {None, Stage.DEPROVISIONED}
 
-    # A name that another organisation holds is only claimed; operators call the tenant by it all the same.
-    return [Named(tenant.key, tenant.tenant_id or tenant.claimed_tenant_id, tenant.stage in gone) for tenant in tenants]
+    # A tenantId held by another organisation is only claimed here; operators still call the tenant by that name.
+    return [
+        TenantName(tenant.key, tenant.tenant_id or tenant.claimed_tenant_id, tenant.stage in gone) for tenant in tenants
+    ]
 
 
-def resolve(given: str, known: Sequence[Named]) -> Key:
-    """Returns the one key that `given` names.
+def resolve(given: str, known: Sequence[TenantName]) -> Key:
+    """Returns the only key named by `given`.
 
     Args:
-        given: A key, a tenantId, an organisation's or integration's id, or the beginning of any of these; of a key also
-            the beginnings of both its ids, with the colon between (as listings print them).
-        known: Every tenant.
+        given: A key, a tenantId, the id of an organisation or integration, or the beginning of any of these; also the
+            beginnings of both ids of a key with a colon in between, as listings print short keys.
+        known: All tenants.
 
     Raises:
-        Failure: it names none (NOT_FOUND, with what is nearest), or several (UNUSABLE, with the candidates).
+        CommandError: no tenant matches (NOT_FOUND, with the nearest names), or several (UNUSABLE, with the candidates).
     """
-    for candidates in (_exactly(given, known), _beginning(given, known)):
-        there = [one for one in candidates if not one.gone] or candidates
-        if len(there) == 1:
-            return there[0].key
-        if there:
-            raise CommandError(Exit.UNUSABLE, f"KEY: {given!r} names {len(there)} tenants:\n" + _listed(there, known))
+    # An exact match has precedence: `acme` must stay usable beside `acme_globex`.
+    for candidates in (_exact_matches(given, known), _prefix_matches(given, known)):
+        # A tenantId is free again after a deprovisioning, so a gone tenant may have an equal name.
+        existing = [one for one in candidates if not one.gone] or candidates
+        if len(existing) == 1:
+            return existing[0].key
+        if existing:
+            raise CommandError(
+                Exit.UNUSABLE, f"KEY: {given!r} names {len(existing)} tenants:\n" + _candidates_text(existing, known)
+            )
     words = [word for one in known for word in (one.name, one.key) if word]
     raise CommandError(Exit.NOT_FOUND, f"KEY: {given!r}: no such tenant{nearest(given, words)}")
 
 
 def organisation(given: str, known: Collection[str], option: str = "--org") -> str:
-    """Returns the one organisation of `known` that an id, or its beginning, names.
+    """Returns the only organisation of `known` named by an id or by the beginning of an id.
 
     Raises:
-        Failure: it names none, with what is nearest, or several, with the candidates.
+        CommandError: no organisation matches, or several do (UNUSABLE).
     """
     text = given.lower()
     if text in known:
@@ -123,18 +132,21 @@ def organisation(given: str, known: Collection[str], option: str = "--org") -> s
     raise CommandError(Exit.UNUSABLE, f"{option}: {given!r}: no such organisation{nearest(given, known)}")
 
 
-def _exactly(given: str, known: Sequence[Named]) -> list[Named]:
+def _exact_matches(given: str, known: Sequence[TenantName]) -> list[TenantName]:
+    """Returns the tenants with `given` as tenantId, key, organisation or integration."""
     text = given.lower()
     return [one for one in known if given == one.name or text in {one.key, *one.key.split(":")}]
 
 
-def _beginning(given: str, known: Sequence[Named]) -> list[Named]:
+def _prefix_matches(given: str, known: Sequence[TenantName]) -> list[TenantName]:
+    """Returns the tenants with a name beginning with `given`, in any case of letters."""
+    # Empty text, or colons alone, would be the beginning of every name.
     if not given.strip(":"):
         return []
     text = given.lower()
     org, colon, integration = text.partition(":")
 
-    def begins(one: Named) -> bool:
+    def begins(one: TenantName) -> bool:
         first, _, second = one.key.partition(":")
         if colon:
             return first.startswith(org) and second.startswith(integration)
@@ -143,16 +155,18 @@ def _beginning(given: str, known: Sequence[Named]) -> list[Named]:
     return [one for one in known if begins(one)]
 
 
-def _listed(candidates: Sequence[Named], known: Sequence[Named]) -> str:
+def _candidates_text(candidates: Sequence[TenantName], known: Sequence[TenantName]) -> str:
+    """Returns a line per candidate, with short keys."""
     short = short_keys([one.key for one in known])
     lines = [f"  {short[one.key]}  {one.name or '(no tenantId)'}" for one in candidates[:_SHOWN_AT_MOST]]
     more = len(candidates) - len(lines)
     return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
 
 
-def _view(settings: "Settings") -> "list[Tenant]":
+def _read_view(settings: "Settings") -> "list[Tenant]":
+    """Returns all tenants of the view."""
     from services.adapters.kafka import tenant_view
     from services.cli import environment
 
-    with environment.answering(settings):
+    with environment.require_kafka(settings):
         return list(tenant_view.read(settings.kafka, settings.topic_prefix).values())

@@ -1,4 +1,4 @@
-"""`lifecycle doctor`, `reconcile` and `replay`: look, compare, and fold a history without anybody."""
+"""`lifecycle doctor`, `reconcile`, `replay`: check the installation, compare with Genesys, fold a history offline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standa
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
 _NAMED_AT_MOST: Final = 10
-"""More organisations without information are counted by reason; `--json` names all."""
+"""Refusals listed one by one; a greater number is counted by reason, and `--json` lists all."""
 
 
 def doctor(
@@ -25,7 +25,7 @@ def doctor(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Ask everything that the services need, and say what to do where it is missing; ends with 1 for a fault."""
+    """Check every dependency of the services and print a remedy for each fault; ends with 1 for a fault."""
     import gc
     import os
     import sys
@@ -33,19 +33,19 @@ def doctor(
     from services.cli import show
     from services.cli.doctor import Health, examine
     from services.cli.doctor.finding import fault
-    from services.cli.doctor.findings_text import tell
+    from services.cli.doctor.findings_text import print_findings
 
     if settings:
         _list_settings(as_json=as_json)
         return
-    # An admin client of librdkafka that is collected may wait for ever for a thread of its own (seen), in whichever
-    # thread the collector runs; this process ends before there is anything to collect.
+    # Observed: the destructor of a librdkafka admin client can wait for ever for the client's own thread, and the
+    # garbage collector may call it in any thread of ours. This process is short-lived and needs no collector.
     gc.disable()
     up = []
     try:
         environ = environment.operator(state_dir)
-    except environment.NoUp as error:
-        # The rest is looked at with our own environment; what was left of that `up` leads nowhere.
+    except environment.UpNotRunning as error:
+        # The addresses of the killed `up` lead nowhere, so all further checks use our own environment.
         environ = {name: text for name, text in environment.process().items() if text}
         cure = "`lifecycle up` starts everything again; `lifecycle status` says more"
         up = [fault("up", str(error), cure)]
@@ -53,14 +53,15 @@ def doctor(
     if as_json:
         show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
     else:
-        tell(found)
+        print_findings(found)
     sys.stdout.flush()
-    # Without waiting for a check that hangs in a library, nor for the clients of the others: there is nothing to save.
+    # `os._exit` runs no destructors and joins no threads: a check that hangs in a library must not delay the end.
+    # Nothing needs to be saved; only standard output has to be flushed first.
     os._exit(Exit.DEVIATION if any(f.health is Health.FAULT for f in found) else Exit.OK)
 
 
 def reconcile(
-    key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Only these: " + KEY_HELP)] = None,
+    key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Only these tenants: " + KEY_HELP)] = None,
     now: Annotated[bool, typer.Option("--now", help="Run at once; the service runs by itself every hour.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; publish and remember nothing.")] = False,
     org: Annotated[
@@ -70,34 +71,34 @@ def reconcile(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Compare Genesys with the view and publish what differs; ends with 1 for the brake, or what was left unread."""
+    """Compare Genesys with the view and publish the differences; ends with 1 for the brake or anything unread."""
     import asyncio
 
     from services.adapters.process.clock import now_us
     from services.cli import naming, show
     from services.reconciler.run import run_once
 
-    _judge_reconcile(key, org, approve, now=now, dry_run=dry_run)
+    _check_reconcile_options(key, org, approve, now=now, dry_run=dry_run)
     settings = environment.settings_of_operator(state_dir)
     keys = naming.keys_of(key, settings) if key else None
     orgs = naming.organisations_of(org, settings) if org else None
-    with environment.answering(settings):
+    with environment.require_kafka(settings):
         run = run_once(settings, now=now_us, dry_run=dry_run, orgs=orgs, keys=keys, approval=approve)
         found = asyncio.run(run).as_json()
     if as_json:
         show.as_json(found)
     else:
-        tell_run(found)
+        print_run(found)
     raise typer.Exit(status_of(found, named=bool(key or org)))
 
 
-def _judge_reconcile(
+def _check_reconcile_options(
     key: list[str] | None, org: list[str] | None, approve: str | None, *, now: bool, dry_run: bool
 ) -> None:
-    """Refuse options of which one would win in silence.
+    """Refuses contradicting options: else one of them would be ignored silently.
 
     Raises:
-        Failure: which, and what to say instead.
+        CommandError: the option, and the valid form (UNUSABLE).
     """
     if not now and not dry_run:
         raise CommandError(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
@@ -110,11 +111,11 @@ def _judge_reconcile(
 def replay(
     file: Annotated[
         Path,
-        typer.Argument(help="JSON Lines: one delivery a line, `received_at` (RFC 3339) and `body` (what was posted)."),
+        typer.Argument(help="JSON Lines: one delivery a line, `received_at` (RFC 3339) and `body` (as posted)."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Fold a history offline and say, per delivery and per key, what was decided and why."""
+    """Fold a recorded history offline and print each decision and the reason, per delivery and per key."""
     from services.cli import show
     from services.core.ledger.replay import replay as fold
 
@@ -136,11 +137,11 @@ def replay(
     show.table(("key", *states), rows)
 
 
-def tell_run(found: dict[str, Any]) -> None:
-    """A run for a person.
+def print_run(found: dict[str, Any]) -> None:
+    """Prints the report of a run for a person.
 
     Args:
-        found: The JSON of its report.
+        found: The report as JSON.
     """
     from services.cli import show, wording
 
@@ -149,7 +150,7 @@ def tell_run(found: dict[str, Any]) -> None:
         shown = wording.short_keys(keys) if show.shows_results() else {key: key for key in keys}
         rows = [(shown[line["key"]], line["action"], line["reason"]) for line in found["plan"]]
         show.table(("key", "action", "reason"), rows, whole=2)
-    for text in _refused(found["refusals"]):
+    for text in _refusal_lines(found["refusals"]):
         print(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
@@ -165,12 +166,12 @@ def tell_run(found: dict[str, Any]) -> None:
 
 
 def status_of(found: dict[str, Any], *, named: bool = False) -> Exit:
-    """How a run ends.
+    """Returns the exit status of a run.
 
     Args:
-        found: The JSON of its report.
-        named: The operator named organisations or tenants: one without credentials could not be read as asked. Else it
-            is not ours to read, and no deviation.
+        found: The report as JSON.
+        named: True if the operator named organisations or tenants. Then missing credentials are a deviation; without
+            names, an organisation without credentials is not ours to read.
     """
     from services.reconciler.report import NO_CREDENTIALS, NOT_WRITTEN
 
@@ -181,11 +182,12 @@ def status_of(found: dict[str, Any], *, named: bool = False) -> Exit:
 
 
 def _unread(found: dict[str, Any]) -> int:
+    """Returns the number of keys not read, or not read whole."""
     return sum(line["action"] == "unread" for line in found["plan"])
 
 
-def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:
-    """Each with its scope while they are few, else counted by reason."""
+def _refusal_lines(refusals: list[dict[str, str]]) -> Iterator[str]:
+    """Yields each refusal with the scope; above `_NAMED_AT_MOST`, a line per reason with a count."""
     if len(refusals) <= _NAMED_AT_MOST:
         yield from (f"{one['scope']}: {one['reason']}" for one in refusals)
         return
@@ -197,6 +199,7 @@ def _refused(refusals: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _list_settings(*, as_json: bool) -> None:
+    """Prints every setting with default and meaning."""
     from services.adapters.process.settings import Settings
     from services.cli import show
 
@@ -211,6 +214,7 @@ def _list_settings(*, as_json: bool) -> None:
 
 
 def _default(field: Any) -> str:
+    """Returns the default of a setting in the notation of the environment; empty for none."""
     value = field.get_default(call_default_factory=True)
     if isinstance(value, tuple):
         return ",".join(value)

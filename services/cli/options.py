@@ -1,6 +1,6 @@
-"""Values of options: one of a few words, a span of time, a folder that is there.
+"""Parses values of options: a choice of words, a span of time, a folder, a path to write.
 
-Rule: an option that names something refuses what does not exist, and says what does.
+Rule: an option with an unknown name is refused, and the error lists the valid names.
 """
 
 import os
@@ -13,20 +13,20 @@ from typing import Final
 from services.cli.exits import CommandError, Exit
 
 KEY_HELP: Final = "orgId:integrationId, a tenantId, an organisation's id, or the beginning of one of these."
-"""Of every argument that names a tenant."""
+"""Help text of every argument that names a tenant."""
 
 _NEAREST: Final = 3
 _ALIKE: Final = 0.75
-"""difflib's ratio: a letter left out, doubled or exchanged in a word of five is above it."""
+"""Least ratio of difflib; a letter left out, doubled or exchanged in a word of five is above it."""
 _SPAN: Final = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
-    """Returns `given`, which must be one of a few words.
+    """Returns `given` if the word is known.
 
     Raises:
-        Failure: it is none, with all of them.
+        CommandError: the word is unknown; the message lists the known words (UNUSABLE).
     """
     if given in known:
         return given
@@ -36,17 +36,18 @@ def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
 
 
 def span_us(text: str, option: str, most: str) -> int:
-    """Parses a span of time, `30s`, `15m`, `2h`, `7d` or `0`, to microseconds.
+    """Parses a span of time (`30s`, `15m`, `2h`, `7d` or `0`) to microseconds.
 
     Args:
-        text: As given.
-        option: Where it was given.
-        most: The greatest allowed, in the same form.
+        text: The value.
+        option: Name of the option, for the error.
+        most: Longest valid span, in the form of `text`.
 
     Raises:
-        Failure: it is no span, or greater.
+        CommandError: the text is no span, or the span is longer than `most` (UNUSABLE).
     """
     span_s, most_s = _seconds(text), _seconds(most)
+    # `most` is a constant of the program, never an input.
     assert most_s is not None
     if span_s is None or span_s > most_s:
         raise CommandError(
@@ -56,10 +57,10 @@ def span_us(text: str, option: str, most: str) -> int:
 
 
 def folder(path: Path) -> Path:
-    """Returns a state folder, which must exist.
+    """Returns an existing state folder.
 
     Raises:
-        Failure: there is none.
+        CommandError: the folder does not exist (UNUSABLE).
     """
     if not path.is_dir():
         raise CommandError(Exit.UNUSABLE, f"--state-dir: {path}: no such folder; `lifecycle up` makes it")
@@ -67,10 +68,10 @@ def folder(path: Path) -> Path:
 
 
 def writable(path: Path, option: str) -> Path:
-    """Returns a path that can be written; its folder is made.
+    """Returns a writable path; creates the folder.
 
     Raises:
-        Failure: why it cannot.
+        CommandError: the path cannot be written, with the reason (UNUSABLE).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,21 +79,23 @@ def writable(path: Path, option: str) -> Path:
         raise CommandError(Exit.UNUSABLE, f"{option}: {path}: its folder cannot be made: {error.strerror}") from None
     if path.is_dir():
         raise CommandError(Exit.UNUSABLE, f"{option}: {path}: is a folder; name a file")
+    # The folder decides: the file is replaced by a rename, which needs no right to the old file.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise CommandError(Exit.UNUSABLE, f"{option}: {path.parent}: no right to write there")
     return path
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Returns the words most like `given`, as the end of a sentence; empty where none is alike."""
+    """Returns the words nearest to `given` as the end of a sentence; empty if none is near."""
     words, text = {word.lower(): word for word in known}, given.lower()
-    begun = [word for word in words if text and word.startswith(text)]
-    close = get_close_matches(text, words, n=_NEAREST, cutoff=_ALIKE)
-    found = list(dict.fromkeys([*begun, *close]))[:_NEAREST]
+    prefixed = [word for word in words if text and word.startswith(text)]
+    similar = get_close_matches(text, words, n=_NEAREST, cutoff=_ALIKE)
+    found = list(dict.fromkeys([*prefixed, *similar]))[:_NEAREST]
     return f"; the nearest: {', '.join(words[word] for word in found)}" if found else ""
 
 
 def _seconds(text: str) -> int | None:
+    """Parses a span of time to seconds; None if the text is no span."""
     if text == "0":
         return 0
     found = _SPAN.fullmatch(text)

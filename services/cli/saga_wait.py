@@ -9,48 +9,53 @@ if TYPE_CHECKING:
     from services.adapters.registry.registry import Registry
     from services.adapters.registry.types import SagaRow
 
-_LOOK_S: Final = 0.5
+_POLL_S: Final = 0.5
+"""Seconds between two reads of the registry."""
 
 
-async def followed(
+async def follow(
     registry: "Registry", keys: Sequence[str], timeout_s: float, say: Callable[[str], None]
 ) -> dict[str, tuple[bool, str]]:
-    """Returns how each saga ended, by key: True if it is as desired, and a few words.
+    """Returns the end of each saga, by key: True if the desired state was reached, and the end in words.
 
     Args:
-        registry: Open.
-        keys: Of sagas that were made due.
-        timeout_s: A saga that has not ended by then is not as desired.
-        say: Prints progress: called once for each step that a saga comes to stand at.
+        registry: An open registry.
+        keys: Keys of sagas just made due.
+        timeout_s: Seconds until an open saga counts as failed.
+        say: Prints progress; called once for each new position of a saga.
     """
     until_s = time.monotonic() + timeout_s
     ends: dict[str, tuple[bool, str]] = {}
-    stood: dict[str, str] = {}
+    positions: dict[str, str] = {}
     while True:
         for key in [key for key in keys if key not in ends]:
             rows = await registry.sagas(key=key, limit=1)
-            end = _end(rows[0]) if rows else (False, "no such saga")
+            end = _end_of(rows[0]) if rows else (False, "no such saga")
             if end is not None:
                 ends[key] = end
-            elif (where := _where(rows[0])) != stood.get(key):
-                stood[key] = where
-                say(f"{key}: {where}")
-        left = [key for key in keys if key not in ends]
-        if not left:
+            elif (position := _position(rows[0])) != positions.get(key):
+                positions[key] = position
+                say(f"{key}: {position}")
+        open_keys = [key for key in keys if key not in ends]
+        if not open_keys:
             return ends
+        # After a round, never before the first: an end that is already there is reported even with a short timeout.
         if time.monotonic() >= until_s:
-            return ends | {key: (False, f"not ended in {timeout_s:g} s: {stood[key]}") for key in left}
-        await asyncio.sleep(_LOOK_S)
+            return ends | {key: (False, f"not ended in {timeout_s:g} s: {positions[key]}") for key in open_keys}
+        await asyncio.sleep(_POLL_S)
 
 
-def _end(row: "SagaRow") -> tuple[bool, str] | None:
-    """How a saga ended; None while its newest desired version is not answered."""
+def _end_of(row: "SagaRow") -> tuple[bool, str] | None:
+    """Returns the end of a saga; None while the newest desired version is unanswered or a worker holds the saga."""
     journal = row.journal
     answered = journal.target is not None and journal.target.version >= row.desired_version
+    # A worker that still holds the lease may be about to commit a further turn; its end is not certain yet.
     if not answered or row.worker is not None:
         return None
     match row.phase:
         case "active":
+            # An active tenant with an older good version than its target: the update was refused, the former
+            # configuration stands.
             refused = journal.life is not None and journal.life.good != journal.target
             return (False, "active, update refused") if refused else (True, "active")
         case "empty":
@@ -61,9 +66,10 @@ def _end(row: "SagaRow") -> tuple[bool, str] | None:
     return None
 
 
-def _where(row: "SagaRow") -> str:
-    stands = row.journal.standstill
-    if stands is None:
+def _position(row: "SagaRow") -> str:
+    """Returns the phase of a saga, and the step of the standstill with the reason."""
+    standstill = row.journal.standstill
+    if standstill is None:
         return row.phase
-    log = row.journal.life.steps.get(stands.step) if row.journal.life else None
-    return f"{row.phase}, stands at {stands.step}" + (f" ({log.reason})" if log and log.reason else "")
+    log = row.journal.life.steps.get(standstill.step) if row.journal.life else None
+    return f"{row.phase}, stands at {standstill.step}" + (f" ({log.reason})" if log and log.reason else "")

@@ -1,4 +1,4 @@
-"""`lifecycle sagas`: where each tenant's provisioning stands, and the operator's wish that it be tried again."""
+"""`lifecycle sagas`: the state of each tenant's provisioning, and the operator's request for a retry."""
 
 import asyncio
 import os
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-sagas = typer.Typer(help="Where provisioning stands, per key.", no_args_is_help=True)
+sagas = typer.Typer(help="The state of provisioning, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 
 _LEASE_S: Final = 5.0
-_AGAIN_S: Final = 0.1
+"""Seconds of the lease for one retry, and of the wait for a worker's lease to end."""
+_CLAIM_POLL_S: Final = 0.1
+"""Seconds between two attempts to lease a saga."""
 _CONNECTIONS: Final = 2
-_ALL: Final = 100_000
+_NO_LIMIT: Final = 100_000
+"""More sagas than any registry holds."""
 
 
 class PhaseGroup(StrEnum):
-    """Groups of phases, as operators ask for them."""
+    """Groups of phases, for the option --state."""
 
     FAILED = "failed"
-    """Rolled back, or standing at a step: a system is away, refuses, or contradicts itself."""
+    """Rolled back, or at a standstill: a system is away, refuses, or contradicts itself."""
     WORKING = "working"
-    """Under way."""
+    """In progress, without a standstill."""
     ACTIVE = "active"
     EMPTY = "empty"
 
@@ -54,24 +57,24 @@ _PHASES: Final = {
 
 @sagas.command("list")
 def show_all(
-    state: Annotated[PhaseGroup | None, typer.Option(help="Only these.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, those that changed last first.")] = 100,
+    state: Annotated[PhaseGroup | None, typer.Option(help="Only sagas in this group of phases.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, latest change first.")] = 100,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Sagas, those that changed last first."""
+    """List sagas, latest change first."""
     from services.cli import sagas_text, show, wording
 
     phases = None if state is None else _PHASES[state]
     standing = None if state is None else state is PhaseGroup.FAILED
     settings = environment.settings_of_operator(state_dir)
-    rows = _ask(settings, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
-    found = [sagas_text.told(row) for row in rows]
+    rows = _with_registry(settings, lambda registry: registry.sagas(phases=phases, standing=standing, limit=limit))
+    found = [sagas_text.saga_json(row) for row in rows]
     if as_json:
         show.as_json(found)
         return
     if found:
-        sagas_text.listing(found)
+        sagas_text.print_sagas(found)
     show.say(wording.counted(len(found), "saga") + (f" {state}" if state else ""))
     if len(found) == limit:
         show.say(f"the newest {limit}; --limit shows more")
@@ -83,57 +86,59 @@ def show_one(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """One saga, step by step; what it was given and what it answered is not shown, since both may hold secrets."""
+    """Show one saga step by step; inputs and outputs of steps stay hidden, since both may hold secrets."""
     from services.cli import naming, sagas_text, show
 
     settings = environment.settings_of_operator(state_dir)
     of = naming.keys_of([key], settings)[0]
-    rows = _ask(settings, lambda registry: registry.sagas(key=of, limit=1))
+    rows = _with_registry(settings, lambda registry: registry.sagas(key=of, limit=1))
     if not rows:
         raise CommandError(Exit.NOT_FOUND, f"{of}: no such saga")
-    told = sagas_text.told(rows[0])
-    steps = sagas_text.steps(rows[0])
+    shown = sagas_text.saga_json(rows[0])
+    steps = sagas_text.steps_json(rows[0])
     if as_json:
-        show.as_json(told | {"steps": steps})
+        show.as_json(shown | {"steps": steps})
         return
-    sagas_text.one(told, steps)
+    sagas_text.print_saga(shown, steps)
 
 
 @sagas.command()
 def retry(
     key: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help=KEY_HELP)] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every saga that `list --state failed` shows.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow each until it ends; the exit status says how.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")] = 300.0,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow each saga to its end, which decides the exit status.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Longest wait of --wait, in seconds.")] = 300.0,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Try again now what was given up, refused, or waits.
+    """Retry now sagas that were given up, were refused, or wait.
 
-    Ends with 1 where one could not be tried, or, with --wait, did not end as it is desired in time.
+    Ends with 1 if a saga could not be retried or, with --wait, did not reach the desired state in time.
     """
     from services.adapters.secrets import keyring
     from services.cli import naming, show
-    from services.cli.saga_wait import followed
+    from services.cli.saga_wait import follow
 
     if bool(key) == failed:
         raise CommandError(Exit.UNUSABLE, "name the keys, or say --failed")
     settings = environment.settings_of_operator(state_dir)
     material = keyring.raw(keyring.material(settings.keyring_file).audit[0])
     named = naming.keys_of(key or (), settings)
-    found = _ask(settings, lambda registry: _retry_all(registry, named, material))
+    found = _with_registry(settings, lambda registry: _retry_all(registry, named, material))
     fails = any(result not in {_AGAIN, _NOTHING} for _, result in found)
     ends: dict[str, tuple[bool, str]] = {}
     if wait:
         tried = [of for of, result in found if result in {_AGAIN, _NOTHING}]
-        ends = _ask(settings, lambda registry: followed(registry, tried, timeout_s, show.say))
+        ends = _with_registry(settings, lambda registry: follow(registry, tried, timeout_s, show.say))
         fails = fails or not all(well for well, _ in ends.values())
-    told = [(of, result, *([ends[of][1] if of in ends else ""] if wait else [])) for of, result in found]
+    shown = [(of, result, *([ends[of][1] if of in ends else ""] if wait else [])) for of, result in found]
     columns = ("key", "result", *(["end"] if wait else []))
     if as_json:
-        show.as_json([dict(zip(columns, row, strict=True)) for row in told])
-    elif told:
-        show.table(columns, told)
+        show.as_json([dict(zip(columns, row, strict=True)) for row in shown])
+    elif shown:
+        show.table(columns, shown)
     else:
         show.say("no saga failed: nothing to try again")
     if any(result == _UNKNOWN for _, result in found):
@@ -149,15 +154,22 @@ _IN_GRACE: Final = "in its grace period, which this does not shorten"
 
 
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
+    """Retries the sagas of these keys, or without keys all failed sagas; returns key and result of each.
+
+    Raises:
+        CommandError: a recovery of the registry is in progress (UNUSABLE).
+    """
+    # During a recovery nothing can be leased, so each retry would wait for `_LEASE_S` in vain.
     if await registry.is_half_recovered():
         raise CommandError(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
     named = keys or [
-        row.key for row in await registry.sagas(phases=_PHASES[PhaseGroup.FAILED], standing=True, limit=_ALL)
+        row.key for row in await registry.sagas(phases=_PHASES[PhaseGroup.FAILED], standing=True, limit=_NO_LIMIT)
     ]
     return [(key, await _retry(registry, key, material)) for key in named]
 
 
 async def _retry(registry: "Registry", key: str, material: bytes) -> str:
+    """Retries a saga and returns the result in words."""
     from schemas import codec
     from schemas.topics import AUDIT
     from services.adapters.registry.types import OutboxMessage, Written
@@ -166,13 +178,13 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     from services.core.unwell import GRACE
 
     try:
-        claim = await _claimed(registry, key)
+        claim = await _claim_with_patience(registry, key)
     except codec.Unreadable as fault:
         return f"its row cannot be read by this release: {fault}"
     rows = await registry.sagas(key=key, limit=1)
     if claim is None or not rows:
         return f"{rows[0].worker or 'somebody'} is at it now" if rows else _UNKNOWN
-    journal, sayings = redriven(claim.journal), list[OutboxMessage]()
+    journal, messages = redriven(claim.journal), list[OutboxMessage]()
     if journal is not None:
         number = journal.lines + 1
         why = f"an operator's wish, while it was {claim.journal.phase}"
@@ -185,12 +197,13 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
             at_us=claim.now_us(),
             material=material,
         )
-        sayings = [OutboxMessage(AUDIT.name, number, codec.dump(line))]
+        messages = [OutboxMessage(AUDIT.name, number, codec.dump(line))]
         journal = journal.model_copy(update={"lines": number})
-    # Due at once also where nothing is to be done: when it was due is not known here, and who has nothing to do rests.
-    written = await registry.write(claim, journal or claim.journal, sayings, due_in_s=0.0, release=True)
+    # Due at once even if nothing is to be done: the former due time is unknown here, and a saga without work rests by
+    # itself.
+    written = await registry.write(claim, journal or claim.journal, messages, due_in_s=0.0, release=True)
     if not isinstance(written, Written):
-        # What was journalled stays; the lease goes back, and the newer version is taken up.
+        # A newer version arrived, or the lease was lost. The lease is returned with the journal of the registry.
         await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)
         return "a newer version came just now"
     if journal is None and rows[0].why == GRACE:
@@ -200,32 +213,35 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     return _NOTHING if rests and at_rest else _AGAIN
 
 
-async def _claimed(registry: "Registry", key: str) -> "Claim | None":
-    """The lease of a key; a worker that tries the saga at this moment gives the lease back soon."""
+async def _claim_with_patience(registry: "Registry", key: str) -> "Claim | None":
+    """Leases the saga of a key; waits up to `_LEASE_S` for a worker to return the lease, then returns None."""
     until_s = time.monotonic() + _LEASE_S
     while True:
         claim = await registry.claim_one(key)
         if claim is not None or time.monotonic() >= until_s or not await registry.sagas(key=key, limit=1):
             return claim
-        await asyncio.sleep(_AGAIN_S)
+        await asyncio.sleep(_CLAIM_POLL_S)
 
 
-def _ask(settings: "Settings", ask: "Callable[[Registry], Awaitable[R]]") -> R:
-    async def asked() -> R:
-        async with _opened(settings) as registry:
-            return await ask(registry)
+def _with_registry(settings: "Settings", use: "Callable[[Registry], Awaitable[R]]") -> R:
+    """Opens the registry, runs `use` in an event loop, and returns the result."""
 
-    environment.registry_answers(settings)
+    async def run() -> R:
+        async with _open_registry(settings) as registry:
+            return await use(registry)
 
-    return asyncio.run(asked())
+    # Before the pool opens: a pool retries and would report only a timeout.
+    environment.require_registry(settings)
+
+    return asyncio.run(run())
 
 
 @asynccontextmanager
-async def _opened(settings: "Settings") -> "AsyncIterator[Registry]":
-    """The registry of the provisioner, whose schema must be there already.
+async def _open_registry(settings: "Settings") -> "AsyncIterator[Registry]":
+    """Opens the registry of the provisioner; the schema must exist already.
 
     Raises:
-        Failure: no database answers.
+        CommandError: the database does not answer (UNREACHABLE).
     """
     from services.adapters.process.settings import required
     from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable

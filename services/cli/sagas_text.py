@@ -1,4 +1,4 @@
-"""Texts about sagas: phase, step, reason; neither inputs nor outputs of a step, which may hold secrets."""
+"""Texts about sagas: phase, step, reason; never inputs or outputs of a step: both may hold secrets."""
 
 from typing import Any, Final
 
@@ -13,45 +13,45 @@ _STYLES: Final = {
     Phase.EMPTY: "dim",
     Phase.ROLLED_BACK: "red",
 }
-"""Colour of a phase; any other is under way."""
+"""Colour of a phase; phases not listed are in progress."""
 
 
-def listing(found: list[dict[str, Any]]) -> None:
-    """Prints sagas, one a line; a pipe gets whole keys."""
-    now, keys = now_us(), [one["key"] for one in found]
+def print_sagas(found: list[dict[str, Any]]) -> None:
+    """Prints a line per saga; in a pipe, keys are printed in full."""
+    now, keys = now_us(), [saga["key"] for saga in found]
     shown = wording.short_keys(keys) if show.shows_results() else {key: key for key in keys}
     show.listing(
         ("tenant", "key", "phase", "stands at", "changed", "due in"),
         [
             show.ListingRow(
                 cells=(
-                    one["tenant_id"] or "-",
-                    shown[one["key"]],
-                    one["phase"],
-                    one["stands_at"] or "-",
-                    f"{wording.span(now - instant(one['changed']))} ago",
-                    wording.span(instant(one["due"]) - now) if one["due"] else "-",
+                    saga["tenant_id"] or "-",
+                    shown[saga["key"]],
+                    saga["phase"],
+                    saga["stands_at"] or "-",
+                    f"{wording.span(now - instant(saga['changed']))} ago",
+                    wording.span(instant(saga["due"]) - now) if saga["due"] else "-",
                 ),
-                styles={1: "dim", 2: _STYLES.get(one["phase"], "yellow")},
-                note=one["why"] or "",
+                styles={1: "dim", 2: _STYLES.get(saga["phase"], "yellow")},
+                note=saga["why"] or "",
             )
-            for one in found
+            for saga in found
         ],
     )
 
 
-def told(row: SagaRow) -> dict[str, Any]:
+def saga_json(row: SagaRow) -> dict[str, Any]:
     """Returns a saga as JSON."""
-    step, why = _standing(row)
+    step, why = _position(row)
     return {
         "key": row.key,
         "phase": row.phase,
         "generation": row.generation,
         "version": row.desired_version,
-        # Of a life that is over the binding is gone; what was asked for names it still.
+        # The binding ends with the life; the desired version still names the tenantId.
         "tenant_id": row.tenant_id or (row.journal.target.tenant_id if row.journal.target else None),
         "stands_at": step,
-        "why": _waits_for(row) if row.waits_for else row.why or why,
+        "why": _gate_text(row) if row.waits_for else row.why or why,
         "since": _since(row),
         "due": None if row.due_s is None else rfc3339(int(row.due_s * 1_000_000)),
         "changed": rfc3339(int(row.changed_s * 1_000_000)),
@@ -60,44 +60,47 @@ def told(row: SagaRow) -> dict[str, Any]:
 
 
 def _since(row: SagaRow) -> str | None:
-    stands = row.journal.standstill
-    return rfc3339(stands.since) if stands else None
+    """Returns the beginning of the standstill."""
+    standstill = row.journal.standstill
+    return rfc3339(standstill.since) if standstill else None
 
 
-def _waits_for(row: SagaRow) -> str:
-    """Why a saga waits at the gate before a system, with what that answered last where this saga was answered."""
-    _, why = _standing(row)
-    stands = row.journal.standstill
-    refuses = stands is not None and not stands.outage_since
+def _gate_text(row: SagaRow) -> str:
+    """Returns the reason for waiting at the gate of a system, with the system's last answer to this saga, if any."""
+    _, why = _position(row)
+    standstill = row.journal.standstill
+    # `outage_since` is set while a system is away; a standstill without it is a refusal of the operator's credentials.
+    refuses = standstill is not None and not standstill.outage_since
     trouble = "refuses the operator's credentials or set-up" if refuses else "is away"
     return f"{row.waits_for} {trouble}" + (f" ({why})" if why else "")
 
 
-def _standing(row: SagaRow) -> tuple[str | None, str | None]:
-    """The step that a saga stands at, and why."""
+def _position(row: SagaRow) -> tuple[str | None, str | None]:
+    """Returns the step of a saga's standstill, and the reason."""
     journal = row.journal
-    stands = journal.standstill
-    log = journal.life.steps.get(stands.step) if journal.life and stands else None
-    if stands is not None and log is not None and log.reason:
-        return stands.step, _answered(log)
-    if stands is not None:
-        return stands.step, None
+    standstill = journal.standstill
+    log = journal.life.steps.get(standstill.step) if journal.life and standstill else None
+    if standstill is not None and log is not None and log.reason:
+        return standstill.step, _answer_text(log)
+    if standstill is not None:
+        return standstill.step, None
+    # A rolled-back saga stands nowhere; the failure names the step that caused the rollback.
     if journal.failure is not None:
         return journal.failure.step, f"{journal.failure.error_class}: {journal.failure.reason}"
     for name, log in journal.life.steps.items() if journal.life else ():
         if log.reason:
-            return name, _answered(log)
+            return name, _answer_text(log)
     return None, journal.held
 
 
-def _answered(log: StepLog) -> str:
-    """What a step was answered last."""
+def _answer_text(log: StepLog) -> str:
+    """Returns the last answer to a step: verdict, reason and number of tries."""
     tries = "1 try" if log.tries == 1 else f"{log.tries} tries"
     return f"{log.verdict}: {log.reason} ({tries})"
 
 
-def one(told: dict[str, Any], steps: list[dict[str, Any]]) -> None:
-    """Prints a saga and its steps, at any width."""
+def print_saga(saga: dict[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Prints a saga and the steps; readable at any width."""
     now = now_us()
 
     def relative(text: str | None) -> str:
@@ -107,12 +110,12 @@ def one(told: dict[str, Any], steps: list[dict[str, Any]]) -> None:
         return f"in {wording.span(away_us)}" if away_us > 0 else f"{wording.span(-away_us)} ago"
 
     instants = ("since", "due", "changed")
-    show.styled(told["key"], "bold")
+    show.styled(saga["key"], "bold")
     show.table(
         ("field", "value"),
         [
             (name, f"{relative(value)} ({value[:19]}Z)" if name in instants else value)
-            for name, value in told.items()
+            for name, value in saga.items()
             if name != "key" and value is not None
         ],
         whole=1,
@@ -135,8 +138,8 @@ def one(told: dict[str, Any], steps: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
-def steps(row: SagaRow) -> list[dict[str, Any]]:
-    """Returns the steps of a saga, those of ended lives first."""
+def steps_json(row: SagaRow) -> list[dict[str, Any]]:
+    """Returns the steps of a saga as JSON, ended lives first."""
     lives = [*(sweep.life for sweep in row.journal.sweeps), *([row.journal.life] if row.journal.life else [])]
     return [
         {

@@ -1,4 +1,4 @@
-"""`lifecycle send`: one signed webhook, as Genesys would send it."""
+"""`lifecycle send`: signs and sends a webhook as Genesys would."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,10 @@ _GUIDE = {
     "syncInterval": "PT5M",
     "featureFlags": ["voice_routing", "omnichannel_queue"],
 }
+"""The configuration of the guide's example."""
 
 _OPTIONS: Final = {"orgId": "--org", "integrationId": "--integration", "tenantId": "--tenant"}
-"""Field of the body to the option that filled it."""
+"""Field of the body to the option that sets it."""
 
 
 def send(
@@ -28,9 +29,9 @@ def send(
     tenant: Annotated[str, typer.Option(help="tenantId.")] = "tenant_acme_corp",
     configuration: Annotated[str, typer.Option(help="A JSON object.")] = json.dumps(_GUIDE),
     event_id: Annotated[str | None, typer.Option(help="metadata.eventId.")] = None,
-    retry: Annotated[int, typer.Option(min=0, help="How many attempts went before this one.")] = 0,
+    retry: Annotated[int, typer.Option(min=0, help="Number of earlier attempts.")] = 0,
     url: Annotated[str | None, typer.Option(help="The webhook URL. Default: the ingress of the running `up`.")] = None,
-    endpoint: Annotated[str, typer.Option(help="Whose secret of the keyring signs.")] = "default",
+    endpoint: Annotated[str, typer.Option(help="Endpoint of the keyring whose secret signs.")] = "default",
     endpoints_file: Annotated[Path | None, typer.Option(help="The file that `lifecycle up` wrote.")] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Do not tell the simulator's Genesys.")] = False,
     print_curl: Annotated[
@@ -39,7 +40,7 @@ def send(
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
     state_dir: Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")] = None,
 ) -> None:
-    """Sign and send one webhook, and make the simulator's Genesys know of it."""
+    """Sign and send one webhook, and make the simulator's Genesys agree with the event."""
     import httpx2
 
     from schemas.values import EventType
@@ -52,47 +53,49 @@ def send(
         raise CommandError(
             Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say one of both"
         )
-    _judge_url(url)
-    places = _places(endpoints_file, state_dir)
-    target = url or f"{_needed(places, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
-    of = sender.InstalledIntegration(org.lower(), integration.lower(), tenant, _object(configuration))
+    _check_url(url)
+    known = _endpoints(endpoints_file, state_dir)
+    target = url or f"{_required(known, 'ingress', '--url')}/v1/genesys/lifecycle/{endpoint}"
+    installed = sender.InstalledIntegration(org.lower(), integration.lower(), tenant, _object(configuration))
     now = now_us()
-    raw = sender.body(EventType(event), of, now, event_id=event_id, retry=retry)
-    _judge(raw)
-    secret = _secret(Path(_needed(places, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
+    raw = sender.body(EventType(event), installed, now, event_id=event_id, retry=retry)
+    _check_body(raw)
+    secret = _secret(Path(_required(known, "keyring", "--endpoints-file or KEYRING_FILE")), endpoint)
     headers = sender.headers(secret, raw, now)
     if print_curl:
         line = sender.curl(target, raw, headers)
         if as_json:
-            show.as_json({"key": of.key, "curl": line})
+            show.as_json({"key": installed.key, "curl": line})
         else:
             print(line)
         return
-    asked = f"the simulator at {shown(str(places.get('simulator')))}"
+    # Names the server of the present request, for the error below.
+    asked = f"the simulator at {shown(str(known.get('simulator')))}"
     try:
+        # LOOPBACK without a transport: an HTTP proxy of the environment must not get requests to this machine.
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
-            if places.get("simulator") and not unknown:
-                sender.tell_genesys(client, places["simulator"], EventType(event), of)
+            if known.get("simulator") and not unknown:
+                sender.tell_genesys(client, known["simulator"], EventType(event), installed)
             asked = f"the ingress at {shown(target)}"
             answer = sender.read(client.post(target, content=raw, headers=headers))
     except httpx2.InvalidURL as error:
         raise CommandError(Exit.UNUSABLE, f"--url: {shown(target)} is no URL: {error}") from None
     except httpx2.HTTPError as error:
         why = f"no answer within {sender.TIMEOUT_S:g} s" if isinstance(error, httpx2.TimeoutException) else str(error)
-        told = why or type(error).__name__
-        raise CommandError(Exit.UNREACHABLE, f"{asked}: {told} (`lifecycle doctor` says more)") from None
+        why_not = why or type(error).__name__
+        raise CommandError(Exit.UNREACHABLE, f"{asked}: {why_not} (`lifecycle doctor` says more)") from None
     if as_json:
-        show.as_json({"key": of.key, "status": answer.status, "answer": answer.body})
+        show.as_json({"key": installed.key, "status": answer.status, "answer": answer.body})
     else:
-        print(f"{answer.status} {json.dumps(answer.body)}  {of.key}")
+        print(f"{answer.status} {json.dumps(answer.body)}  {installed.key}")
     raise typer.Exit(Exit.OK if answer.accepted else Exit.REFUSED)
 
 
-def _judge(raw: bytes) -> None:
-    """Refuse here what no ingress takes, where an option of ours is the cause; other refusals are the ingress' to show.
+def _check_body(raw: bytes) -> None:
+    """Refuses an unacceptable body if an option caused the fault; further refusals are left to the ingress.
 
     Raises:
-        Failure: the option, and what it must be.
+        CommandError: the option, and the broken rule (UNUSABLE).
     """
     from schemas import webhook
 
@@ -103,7 +106,12 @@ def _judge(raw: bytes) -> None:
             raise CommandError(Exit.UNUSABLE, f"{_OPTIONS[fault.field]}: {fault.rule}") from None
 
 
-def _judge_url(url: str | None) -> None:
+def _check_url(url: str | None) -> None:
+    """Refuses a --url without scheme or host.
+
+    Raises:
+        CommandError: the URL is no HTTP URL (UNUSABLE).
+    """
     try:
         parts = urlsplit(url or "http://localhost")
         well = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -113,8 +121,8 @@ def _judge_url(url: str | None) -> None:
         raise CommandError(Exit.UNUSABLE, "--url: must be an http or https URL with a host")
 
 
-def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
-    """Ingress, simulator and keyring: from the file, else from the running `up`, else from the environment."""
+def _endpoints(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
+    """Returns the places of ingress, simulator and keyring: by the file, by the running `up`, or by the environment."""
     path = endpoints_file or environment.state_dir(state_dir) / environment.ENDPOINTS
     if state_dir is not None:
         options.folder(state_dir)
@@ -127,17 +135,23 @@ def _places(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, An
         return {"keyring": own.get("KEYRING_FILE"), "simulator": own.get("SIMULATOR_URL")}
     except ValueError:
         raise CommandError(Exit.UNUSABLE, f"{path}: not JSON") from None
-    environment.judge(found, path)
+    environment.refuse_stale(found, path)
     return found
 
 
-def _needed(places: dict[str, Any], name: str, how: str) -> str:
-    if not places.get(name):
+def _required(known: dict[str, Any], name: str, how: str) -> str:
+    """Returns the address with this name.
+
+    Raises:
+        CommandError: the address is unknown (UNUSABLE).
+    """
+    if not known.get(name):
         raise CommandError(Exit.UNUSABLE, f"no {name} is known: no `lifecycle up` runs here; name it with {how}")
-    return str(places[name])
+    return str(known[name])
 
 
 def _object(text: str) -> dict[str, Any]:
+    """Parses the JSON object of --configuration."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -148,6 +162,11 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _secret(path: Path, endpoint: str) -> bytes:
+    """Returns the current secret of an endpoint.
+
+    Raises:
+        CommandError: the keyring does not have the endpoint (UNUSABLE).
+    """
     from services.adapters.secrets import keyring
 
     held = keyring.load(path).endpoints

@@ -1,6 +1,6 @@
-"""Speaks as Genesys does: builds a webhook body, signs it, posts it; and tells the simulator's Genesys what is so.
+"""Acts as the sender: builds, signs and posts a webhook body; and updates the simulator's Genesys to match.
 
-Rule: the body is built and signed here once; the bytes that were signed are the bytes that are sent.
+Rule: a body is built once, and the signed bytes are the sent bytes.
 """
 
 import shlex
@@ -16,12 +16,19 @@ from schemas.webhook_sent import Sent
 from services.core.delivery.signature import sign
 
 TIMEOUT_S: Final = 3.0
-"""The sender gives up after three seconds (the guide)."""
+"""Seconds after which the sender gives up on an attempt (the guide)."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledIntegration:
-    """One installation of the integration at one organisation."""
+    """An installation of the integration in an organisation.
+
+    Attributes:
+        org: orgId.
+        id: integrationId.
+        tenant: tenantId.
+        configuration: The configuration of the integration.
+    """
 
     org: str
     id: str
@@ -36,14 +43,19 @@ class InstalledIntegration:
 
 @dataclass(frozen=True, slots=True)
 class IngressReply:
-    """What the ingress said."""
+    """The answer of the ingress.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON object; `{"text": …}` for an answer of a different type.
+    """
 
     status: int
     body: Json
 
     @property
     def accepted(self) -> bool:
-        """Whether the delivery is durable."""
+        """True if the delivery is durable."""
         return self.status == httpx2.codes.OK
 
 
@@ -57,14 +69,14 @@ def body(
     source: str = "marketplace",
     installed_by: str = "admin@acme.com",
 ) -> bytes:
-    """The raw body of one delivery attempt.
+    """Returns the raw body of one delivery attempt.
 
     Args:
-        event: What happened.
-        of: To which integration; the configuration rides along with every event.
-        at_us: `eventTimestamp`.
-        event_id: The sender's id of the event, where it gives one.
-        retry: How many attempts went before; from 1 on the metadata say so.
+        event: The type of the event.
+        of: The integration; every event carries the configuration.
+        at_us: `eventTimestamp`, in microseconds since 1970.
+        event_id: The sender's id of the event; None for no id.
+        retry: Number of earlier attempts; a number above 0 is part of the metadata.
         source: `metadata.source`.
         installed_by: `metadata.installedBy`.
     """
@@ -75,25 +87,26 @@ def body(
 
 
 def headers(secret: bytes, raw: bytes, now_us: int) -> dict[str, str]:
-    """The headers of one delivery attempt."""
+    """Returns the headers of one delivery attempt, with the signature of the body."""
     return webhook_sent.headers(sign(secret, raw), now_us)
 
 
 def curl(url: str, raw: bytes, fields: Mapping[str, str]) -> str:
-    """Returns the shell line that sends one delivery attempt by curl: these bytes, and what proves them.
+    """Returns the shell command of a signed delivery attempt by curl.
 
     Args:
         url: The webhook's URL.
-        raw: The body that was signed.
-        fields: Its headers.
+        raw: The signed body.
+        fields: The headers of the attempt.
     """
     given = [word for name, value in fields.items() for word in ("--header", f"{name}: {value}")]
+    # --globoff: brackets and braces in a URL are literal.
     options = ["--silent", "--show-error", "--fail-with-body", "--globoff", "--max-time", f"{TIMEOUT_S:.0f}"]
     return shlex.join(["curl", *options, *given, "--data-binary", raw.decode(), url])
 
 
 def read(response: httpx2.Response) -> IngressReply:
-    """The answer of the ingress; a body that is no JSON object is shown as text."""
+    """Parses the answer of the ingress; any body but a JSON object is returned as text."""
     try:
         found = response.json()
     except ValueError:
@@ -102,19 +115,20 @@ def read(response: httpx2.Response) -> IngressReply:
 
 
 def genesys_path(of: InstalledIntegration) -> str:
-    """Where the simulator's Genesys is told of an integration."""
+    """Returns the control path of an integration in the simulator's Genesys."""
     return f"/genesys/control/orgs/{of.org}/integrations/{of.id}"
 
 
 def tell_genesys(client: httpx2.Client, simulator: str, event: EventType, of: InstalledIntegration) -> None:
-    """Make the simulator's Genesys agree with an event that it did not send itself.
+    """Updates the simulator's Genesys to match an event that was sent by this program instead of the simulator.
 
     Raises:
-        httpx2.HTTPError: it does not answer, or refuses.
+        httpx2.HTTPError: the simulator does not answer, or refuses.
     """
     url = simulator + genesys_path(of)
     if event is EventType.UNINSTALLED:
         response = client.delete(url, params={"webhook": "false"})
+        # The simulator does not know the integration, which agrees with the event already.
         if response.status_code == httpx2.codes.NOT_FOUND:
             return
     else:

@@ -1,6 +1,6 @@
-"""What a person, or a program, sees: JSON when it was asked for, tables else, progress on a terminal only.
+"""Prints results and progress: JSON on request, else tables; progress bars and spinners on a terminal only.
 
-Rule: results go to standard output, everything about the way there to standard error.
+Rule: results go to standard output, progress and messages to standard error.
 """
 
 import json
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _ANY_WIDTH = 10_000
+"""Width without a limit, for measuring a table."""
 _GAP: Final = "  "
 _LEAST_WIDTH: Final = 8
-"""A column of a listing is not made narrower, however narrow the terminal is."""
+"""Least columns of a listing's cell, even on a narrow terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingRow:
-    """One line of a listing.
+    """A line of a listing.
 
     Attributes:
-        cells: One text a column.
-        styles: Number of a column to its style, on a terminal only.
-        note: What is to be said beside them: below on a terminal, in a last column elsewhere.
+        cells: A text per column.
+        styles: Number of a column to the style, used on a terminal only.
+        note: A remark; printed below the line on a terminal, as a last column in a pipe.
     """
 
     cells: Sequence[str]
@@ -42,7 +43,7 @@ class ListingRow:
 
 
 def say(text: str) -> None:
-    """One line about the way there; whole, whichever thread it comes from, and folded between words on a terminal."""
+    """Prints a message to standard error, folded between words on a terminal; lines of several threads do not mix."""
     if is_terminal():
         text = "\n".join(_folded(line) for line in text.splitlines())
     with _lock:
@@ -51,26 +52,28 @@ def say(text: str) -> None:
 
 
 def as_json(value: Any) -> None:
-    """A result for a program."""
+    """Prints a result as JSON."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def is_enough() -> None:
-    """Whoever read our results, as `head` does, has read enough: what is still to be written goes nowhere."""
+def discard_output() -> None:
+    """Redirects standard output to nowhere, after the reader (`head`, say) has closed the pipe."""
     with Path(os.devnull).open("wb") as nowhere:
+        # At its exit Python flushes standard output; on the closed pipe this would print an error and end with status
+        # 120.
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, *, whole: int = 0
 ) -> None:
-    """A result for a person; columns that hold nothing but numbers stand to the right.
+    """Prints a result as a table; columns of numbers are aligned to the right.
 
     Args:
-        columns: Their heads.
-        rows: Their cells.
-        title: Above them.
-        whole: How many of the first columns are never folded.
+        columns: Heads of the columns.
+        rows: Cells of each row; None is printed as empty.
+        title: A line above the table.
+        whole: Number of leading columns never folded.
     """
     from rich.console import Console
     from rich.table import Table
@@ -82,20 +85,22 @@ def table(
         numeric = bool(cells) and all(row[number].isdecimal() for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=number < whole)
     for row in cells:
+        # `Text` and not `str`: rich would interpret square brackets in a cell as markup.
         drawn.add_row(*map(Text, row))
     console = _console()
     if not console.is_terminal:
-        # A pipe has no width: lines are as long as their contents.
+        # A pipe has no width. Rich would fold at 80 columns and break lines for `grep`, so the writer is as wide as
+        # the table.
         console = Console(width=Console(width=_ANY_WIDTH).measure(drawn).maximum)
     console.print(drawn)
 
 
 def listing(columns: Sequence[str], entries: Sequence[ListingRow]) -> None:
-    """A result of one line an entry, whatever the width: on a terminal cells are cut and notes stand below.
+    """Prints a line per entry at any width: on a terminal, cells are cut and notes are printed below.
 
     Args:
-        columns: Their heads; the first is the first to be cut.
-        entries: In order.
+        columns: Heads of the columns; the first column is cut first.
+        entries: The lines, in order.
     """
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
@@ -106,6 +111,7 @@ def listing(columns: Sequence[str], entries: Sequence[ListingRow]) -> None:
         return
     widths = [max(map(cell_len, column)) for column in zip(columns, *(entry.cells for entry in entries), strict=True)]
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - console.width
+    # The first column is narrowed first, down to its least width, then the next, until the line fits.
     for number, width in enumerate(widths):
         widths[number] = min(width, max(_LEAST_WIDTH, width - max(0, over)))
         over -= width - widths[number]
@@ -128,10 +134,11 @@ def listing(columns: Sequence[str], entries: Sequence[ListingRow]) -> None:
 
 
 def styled(text: str, style: str) -> None:
-    """One line of a result, with a style on a terminal."""
+    """Prints a line of a result, styled on a terminal."""
     from rich.text import Text
 
     console = _console()
+    # `soft_wrap`: in a pipe the line stays whole.
     console.print(Text(text, style if console.is_terminal else ""), soft_wrap=not console.is_terminal)
 
 
@@ -141,31 +148,33 @@ def is_terminal() -> bool:
 
 
 def shows_results() -> bool:
-    """True if results go to a terminal."""
+    """True if standard output is a terminal."""
     return bool(_console().is_terminal)
 
 
 def _folded(line: str) -> str:
+    """Folds a line between words to the width of the terminal."""
     width = shutil.get_terminal_size().columns
     return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if len(line) > width else line
 
 
 def _console(*, stderr: bool = False) -> "Terminal":
-    """Of standard output, or of standard error; with NO_COLOR no colour and no other style (no-color.org)."""
+    """Returns rich's writer of standard output or standard error. NO_COLOR drops colour and style (no-color.org)."""
     from rich.console import Console
 
+    # Rich drops only colours under NO_COLOR; `color_system=None` drops bold and dim as well.
     plain = bool(environment.process().get("NO_COLOR"))
     return Console(stderr=stderr, color_system=None) if plain else Console(stderr=stderr)
 
 
 class Download:
-    """Says how far a download is, about once in ten parts."""
+    """Prints the progress of a download, at about every tenth."""
 
     def __init__(self) -> None:
         self._told = -1
 
     def __call__(self, here_bytes: int, all_bytes: int) -> None:
-        """Told from several threads."""
+        """Prints a line at each new tenth; called by several threads."""
         tenths = here_bytes * 10 // max(all_bytes, 1)
         with _lock:
             news, self._told = tenths > self._told, max(self._told, tenths)
@@ -173,14 +182,14 @@ class Download:
             say(f"fetching Apache Kafka: {here_bytes / 1e6:.0f} of {all_bytes / 1e6:.0f} MB")
 
 
-class Doing:
-    """Says on a terminal what is being done, in a line that goes away; silent elsewhere. Use it as a context."""
+class Spinner:
+    """Shows the present activity on a terminal, in a disappearing line; silent in a pipe. A context manager."""
 
     def __init__(self) -> None:
         self._status: Any = None
 
     def __call__(self, what: str) -> None:
-        """This is being done now."""
+        """Shows an activity in place of the former."""
         if not is_terminal():
             return
         if self._status is None:
@@ -191,7 +200,7 @@ class Doing:
         self._status.update(what)
 
     def end(self) -> None:
-        """It is done."""
+        """Removes the line; a later call shows a new line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -204,15 +213,15 @@ class Doing:
 
 
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere; use it as a context."""
+    """Shows a progress bar on a terminal, a line per tenth in a pipe. A context manager."""
 
     def __init__(self) -> None:
-        """Show nothing yet."""
+        """Shows no bar yet."""
         self._bar: Any = None
         self._told = -1
 
     def __call__(self, what: str, done: int, of: int) -> None:
-        """So many are done."""
+        """Shows the number of finished items, `done` of `of`."""
         if is_terminal():
             self._draw(what, done, of)
         elif (tenths := done * 10 // max(of, 1)) > self._told:

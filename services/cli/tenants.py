@@ -1,4 +1,4 @@
-"""`lifecycle tenants`: what is, per key, and how it came to be so."""
+"""`lifecycle tenants`: the state and the history of each tenant."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from schemas.values import Key
     from services.adapters.process.settings import Settings
 
-tenants = typer.Typer(help="What is, per key.", no_args_is_help=True)
+tenants = typer.Typer(help="The state and history of tenants, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 KeyOf = Annotated[str, typer.Argument(metavar="KEY", help=KEY_HELP)]
 
 AGE_MAX: Final = "3650d"
+"""Longest span of --older-than."""
 _VIEW_S: Final = 30.0
-"""How long the view may take to be read whole."""
+"""Seconds for reading the whole view."""
 
 
 @tenants.command("list")
@@ -32,15 +33,16 @@ def show_all(
         list[str] | None, typer.Option(help="Only this organisation, or the beginning of its id; may be repeated.")
     ] = None,
     unwell: Annotated[
-        bool, typer.Option("--unwell", help="Only tenants that failed, wait for 15 minutes or more, or need somebody.")
+        bool,
+        typer.Option("--unwell", help="Only tenants that failed, wait for 15 minutes or more, or need an operator."),
     ] = False,
     older_than: Annotated[
-        str | None, typer.Option(help="Only tenants that nothing changed for so long: 30s, 15m, 2h, 7d.")
+        str | None, typer.Option(help="Only tenants unchanged for so long: 30s, 15m, 2h, 7d.")
     ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Every tenant, by name; on a terminal with short keys, which every command takes."""
+    """List every tenant, by name; a terminal shows short keys, accepted by every command."""
     from schemas.tenant import Stage
     from services.adapters.process.clock import now_us
     from services.cli import naming, options, show, wording
@@ -48,12 +50,13 @@ def show_all(
 
     stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
     age_us = 0 if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
-    view = _newest(environment.settings_of_operator(state_dir))
+    view = _read_view(environment.settings_of_operator(state_dir))
     known = {key.partition(":")[0] for key in view}
     orgs = {naming.organisation(one, known) for one in org or ()}
     now = now_us()
     chosen = [
         one
+        # "~" sorts behind all ASCII letters: tenants without a tenantId come last.
         for one in sorted(view.values(), key=lambda one: (one.tenant_id or "~", one.key))
         if (not stages or one.stage in stages)
         and (not orgs or one.key.partition(":")[0] in orgs)
@@ -64,55 +67,57 @@ def show_all(
         show.as_json([one.model_dump(mode="json") for one in found])
         return
     if found:
-        _list(found, view, now)
-    ill = [one for one in found if is_unwell(one, now)]
-    show.say(wording.summary(found, len(view), len(ill)))
+        _print_list(found, view, now)
+    unwell_tenants = [one for one in found if is_unwell(one, now)]
+    show.say(wording.summary(found, len(view), len(unwell_tenants)))
+    # A short wait is not unwell; this line keeps an empty list from looking as if no tenant waited.
     if unwell and (waiting := sum(is_waiting(one, now) for one in chosen)):
         waits = "1 more waits" if waiting == 1 else f"{waiting} more wait"
         show.say(f"{waits}, for less than 15 min: `lifecycle tenants list` says for what")
-    if ill and show.is_terminal():
-        name = ill[0].tenant_id or ill[0].key
+    if unwell_tenants and show.is_terminal():
+        name = unwell_tenants[0].tenant_id or unwell_tenants[0].key
         show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")
 
 
 @tenants.command("show")
 def show_one(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
-    """One tenant."""
+    """Show a tenant."""
     from services.adapters.process.clock import now_us
     from services.cli import naming, show
 
-    view = _newest(environment.settings_of_operator(state_dir))
-    found = view[naming.resolve(key, naming.named(view.values()))]
+    view = _read_view(environment.settings_of_operator(state_dir))
+    found = view[naming.resolve(key, naming.tenant_names(view.values()))]
     fields: dict[str, Any] = found.model_dump(mode="json")
     if as_json:
         show.as_json(fields)
     else:
-        _show(found, fields, now_us())
+        _print_tenant(found, fields, now_us())
 
 
 @tenants.command()
 def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
-    """What happened to one key: events, outcomes and audit, in order of time."""
+    """Show the history of a key: events, outcomes and audit, in order of time."""
     from services.cli import history, naming, show
 
     settings = environment.settings_of_operator(state_dir)
     of = naming.keys_of([key], settings)[0]
-    with environment.answering(settings):
-        found = history.of(of, settings)
+    with environment.require_kafka(settings):
+        found = history.read(of, settings)
     if not found:
         raise CommandError(Exit.NOT_FOUND, f"{of}: nothing is known of it")
     if as_json:
         show.as_json(found)
         return
-    of_day = history.day(found) if show.shows_results() else None
-    lines = [(history.at(one, of_day), one["what"], one["which"], one["why"]) for one in found]
-    show.table(("at", "what", "which", "why"), lines, f"{of}\n{of_day} UTC" if of_day else None, whole=2)
+    shared_day = history.common_day(found) if show.shows_results() else None
+    lines = [(history.format_time(one, shared_day), one["what"], one["which"], one["why"]) for one in found]
+    show.table(("at", "what", "which", "why"), lines, f"{of}\n{shared_day} UTC" if shared_day else None, whole=2)
 
 
-def _list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int) -> None:
-    """Prints tenants, one a line; a pipe gets whole keys."""
+def _print_list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int) -> None:
+    """Prints a line per tenant; in a pipe, keys are printed in full."""
     from services.cli import show, wording
 
+    # Unique in the whole view, not only among the listed tenants: a listed key must be valid in the next command.
     shown = wording.short_keys(view.keys()) if show.shows_results() else {key: key for key in view}
     show.listing(
         ("tenant", "key", "stage", "changed"),
@@ -132,29 +137,29 @@ def _list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int
     )
 
 
-def _show(found: "Tenant", fields: "Mapping[str, Any]", now_us: int) -> None:
-    """Prints one tenant; its key has a line of its own, so that 80 columns leave it whole."""
+def _print_tenant(found: "Tenant", fields: "Mapping[str, Any]", now_us: int) -> None:
+    """Prints a tenant; the key has a separate line, since a table of 80 columns would fold the key."""
     from services.cli import show, wording
 
     show.styled(found.key, "bold")
-    told = dict(fields) | {
+    shown = dict(fields) | {
         "reason": wording.reason(found.reason, found.updated_at) or None,
         "configuration": ", ".join(f"{name}={value}" for name, value in (found.configuration or {}).items()) or None,
         "flags": " ".join(found.flags) or None,
         "updated_at": f"{wording.moment(found.updated_at)} UTC, {wording.span(now_us - found.updated_at)} ago",
     }
-    del told["key"]
-    show.table(("field", "value"), told.items())
+    del shown["key"]
+    show.table(("field", "value"), shown.items())
 
 
-def _newest(settings: "Settings") -> "dict[Key, Tenant]":
-    """Reads the view; records that this release cannot read are counted on standard error, and left out."""
+def _read_view(settings: "Settings") -> "dict[Key, Tenant]":
+    """Reads the view; records unreadable for this release are counted on standard error and left out."""
     from contextlib import closing
 
     from services.adapters.kafka.tenant_view import TenantView
     from services.cli import show
 
-    with environment.answering(settings), closing(TenantView(settings.kafka, settings.topic_prefix)) as view:
+    with environment.require_kafka(settings), closing(TenantView(settings.kafka, settings.topic_prefix)) as view:
         found = view.catch_up(_VIEW_S)
         if view.unreadable:
             show.say(f"{view.unreadable} records of the view cannot be read by this release and are left out")

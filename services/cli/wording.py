@@ -1,6 +1,6 @@
-"""Texts for terminals: short keys, relative times, reasons in words. Pure.
+"""Formats texts for terminals: short keys, relative times, reasons in words. Pure.
 
-Rule: a short key names one key of those it was made from, so a command takes it wherever it takes a key.
+Rule: a short key names exactly one of the keys of its listing, so every command accepts it in place of the key.
 """
 
 import re
@@ -60,7 +60,7 @@ _FLAGS: Final = {
 
 
 def counted(count: int, one: str) -> str:
-    """Returns a number of things: `1 saga`, `2 sagas`."""
+    """Returns a number with the noun: `1 saga`, `2 sagas`."""
     return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
@@ -71,13 +71,14 @@ def short_keys(keys: Collection[Key]) -> dict[Key, str]:
     for length in _LENGTHS:
         short = {key: _cut(key, length) for key in left}
         count = Counter(short.values())
+        # A key that is ambiguous at this length is tried again at the next; at the full length every key is unique.
         found |= {key: text for key, text in short.items() if count[text] == 1 or length == _LENGTHS[-1]}
         left = [key for key in left if key not in found]
     return found
 
 
 def span(us: int) -> str:
-    """Formats a span of time in its greatest unit: `12 s`, `5 min`, `3 h`, `4 d`; never less than 0 s."""
+    """Formats a span of time in the greatest unit: `12 s`, `5 min`, `3 h`, `4 d`; never less than 0 s."""
     seconds = max(0, us) // 1_000_000
     for unit_s, name in _UNITS:
         if seconds >= unit_s:
@@ -91,15 +92,17 @@ def moment(at_us: int) -> str:
 
 
 def reason(text: str | None, since_us: int) -> str:
-    """Translates the reason of a tenant's stage to words; an unknown reason is returned as it is.
+    """Returns the reason of a tenant's stage in words; an unknown reason is returned unchanged.
 
     Args:
         text: `reason` of the view, of an outcome, or of a change of stage.
-        since_us: When that was said.
+        since_us: Time of the record with this reason, in microseconds since 1970.
     """
     if not text:
         return ""
     if text.startswith(WAITING_FOR):
+        # The provisioner reports a wait once it has lasted UNWELL_AFTER_US, so the wait began at least so long before
+        # the report.
         began = moment(since_us - UNWELL_AFTER_US)[11:16]
         return f"waiting for {text.removeprefix(WAITING_FOR)} since {began} UTC or before"
     if text in _REASONS:
@@ -109,12 +112,12 @@ def reason(text: str | None, since_us: int) -> str:
 
 
 def failure(step: str | None, error_class: str | None) -> str:
-    """Formats a step and the class of its last answer; empty where neither is known."""
+    """Formats a step and the class of its last answer; empty if neither is known."""
     return ": ".join(filter(None, (step, _FAILURES.get(error_class or "", error_class))))
 
 
 def notes(tenant: Tenant) -> str:
-    """Returns the notes on a tenant beside its stage; empty where all is as it should be."""
+    """Returns the notes on a tenant beside its stage; empty without any."""
     said = [f"claimed: {tenant.claimed_tenant_id}"] if tenant.claimed_tenant_id else []
     said += ["disabled"] if tenant.installed and tenant.enabled is False else []
     said += [text for text in (reason(tenant.reason, tenant.updated_at),) if text]
@@ -126,9 +129,9 @@ def summary(shown: Collection[Tenant], known: int, unwell: int) -> str:
     """Summarises a listing in one line: count, counts by stage, and count of the unwell.
 
     Args:
-        shown: Those listed.
-        known: How many there are without the filters.
-        unwell: How many of `shown` are unwell.
+        shown: The listed tenants.
+        known: Number of tenants without the filters.
+        unwell: Number of unwell tenants among `shown`.
     """
     if not known:
         return "no tenants: nothing was ever installed here"
@@ -140,5 +143,6 @@ def summary(shown: Collection[Tenant], known: int, unwell: int) -> str:
 
 
 def _cut(key: Key, length: int) -> str:
+    """Cuts both ids of a key to a length."""
     org, _, integration = key.partition(":")
     return f"{org[:length]}:{integration[:length]}"

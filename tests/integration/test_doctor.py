@@ -25,7 +25,7 @@ from services.adapters.kafka import topics
 from services.adapters.process import health, metrics
 from services.adapters.process.clock import now_us
 from services.cli import keyring_contents
-from services.cli.doctor import Finding, Health, _all
+from services.cli.doctor import Finding, Health, _run_checks
 from services.cli.doctor.finding import Check, CheckContext, well
 from tests.support.genesys_server import FakeGenesys, serving
 from tests.support.samples import KEY, SAMPLES
@@ -316,7 +316,7 @@ def test_a_check_that_hangs_or_raises_hides_no_other() -> None:
 
     asked = CheckContext(Settings(), {}, "", now_us)
     began_s = time.monotonic()
-    found = _all(asked, (Check("hangs", hangs, 0.3), Check("raises", raises), Check("works", works)))
+    found = _run_checks(asked, (Check("hangs", hangs, 0.3), Check("raises", raises), Check("works", works)))
     assert time.monotonic() - began_s < 10
     assert [(one.what, one.health) for one in found] == [
         ("hangs", Health.FAULT),

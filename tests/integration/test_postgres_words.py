@@ -13,7 +13,7 @@ from services.adapters.postgres.pool import NoSession, Pool, fault
 from services.adapters.postgres.sessions import NoDatabase, registry_standing, session
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.cli.exits import Exit
-from services.cli.main import _foreign
+from services.cli.main import _translated
 from services.core.saga.calls import Answer, Done, RefusedUs, Retryable, Verb
 from services.engines.readiness import postgres_answers
 from services.provisioner.kinds.postgres import PostgresKind
@@ -154,7 +154,7 @@ async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
         await reader.claim(1)
     await reader.close()
     assert away.value.refused
-    told = _foreign(away.value)
+    told = _translated(away.value)
     assert told is not None
     assert told[1] is Exit.REFUSED
 

@@ -13,7 +13,7 @@ from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
 from services.adapters.process.settings import Unusable
 from services.cli.exits import Exit
-from services.cli.operate import status_of, tell_run
+from services.cli.operate import print_run, status_of
 from services.core.reconcile.reconcile import Action
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
@@ -161,7 +161,7 @@ def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: World) 
     assert [(one.key, one.enabled) for one in world.observations()] == [(keys[4], False)]
     assert {line.key for line in report.lines if line.action is Action.UNREAD} == set(keys[:3])
     assert status_of(report.as_json()) is Exit.DEVIATION
-    tell_run(report.as_json())
+    print_run(report.as_json())
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 

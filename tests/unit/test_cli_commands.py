@@ -436,12 +436,12 @@ def test_a_damaged_file_of_up_is_named(text: str, tmp_path: Path) -> None:
 
 def test_a_state_folder_with_damaged_choices_is_named(tmp_path: Path) -> None:
     from services.cli.exits import CommandError
-    from services.cli.local.stack import _kept
+    from services.cli.local.stack import _first_start_choices
 
     for text in ("{", "{}", '{"ports": {"ingress": 1}}'):
         (tmp_path / "stack.json").write_text(text)
         with pytest.raises(CommandError, match=r"stack\.json") as failed:
-            _kept(tmp_path / "stack.json")
+            _first_start_choices(tmp_path / "stack.json")
         assert failed.value.status is Exit.UNUSABLE
 
 

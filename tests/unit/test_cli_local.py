@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.cli.exits import CommandError, Exit
-from services.cli.local.logs import _ends
-from services.cli.local.process_file import FILE, ProcessFile, Supervised, find, left, look
+from services.cli.local.logs import _last_lines
+from services.cli.local.process_file import FILE, ProcessFile, SupervisedProcess, find_up, orphans, process_info
 from tests.unit.test_cli_commands import lifecycle
 
 
@@ -43,40 +43,40 @@ def test_where_nothing_runs_each_command_says_so(
 def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
     roll = ProcessFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        roll.follow(lambda: {"one": Supervised(process.pid, "one.log", 2)})
-        found = find(tmp_path)
+        roll.use_source(lambda: {"one": SupervisedProcess(process.pid, "one.log", 2)})
+        found = find_up(tmp_path)
         assert found is not None
         assert (found.up.pid, found.ready) == (os.getpid(), False)
-        seen = found.seen("one")
+        seen = found.process_of("one")
         assert seen is not None
         assert (seen.pid, seen.parent) == (process.pid, os.getpid())
         assert 0 <= seen.age_s < 60
-        assert left(tmp_path) == [process.pid]
+        assert orphans(tmp_path) == [process.pid]
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
-    assert found.seen("one") is None
-    assert left(tmp_path) == []
+    assert found.process_of("one") is None
+    assert orphans(tmp_path) == []
     told = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps(told | {"began": told["began"] - 1}))
-    assert find(tmp_path) is None, "the id is used again by another process"
+    assert find_up(tmp_path) is None, "the id is used again by another process"
     roll.withdraw()
-    assert find(tmp_path) is None
+    assert find_up(tmp_path) is None
 
 
 def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path) -> None:
-    ProcessFile(tmp_path).follow(lambda: {"one": Supervised(1, "one.log", 0)})
-    found = find(tmp_path)
+    ProcessFile(tmp_path).use_source(lambda: {"one": SupervisedProcess(1, "one.log", 0)})
+    found = find_up(tmp_path)
     assert found is not None
-    assert look(1) is not None
-    assert found.seen("one") is None
+    assert process_info(1) is not None
+    assert found.process_of("one") is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"processes": {"a": {}}, "pid": 1, "began": 1, "ready": true}'])
 def test_a_file_that_is_not_ours_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(CommandError, match=FILE) as refused:
-        find(tmp_path)
+        find_up(tmp_path)
     assert refused.value.status is Exit.UNUSABLE
 
 
@@ -86,7 +86,7 @@ def test_the_last_lines_of_a_log_of_any_length_are_found(count: int, tmp_path: P
     path = tmp_path / "one.log"
     path.write_bytes(b"\n".join(lines) + b"\n")
     with path.open("rb") as file:
-        assert _ends(file, count) == (lines[-count:] if count else [])
+        assert _last_lines(file, count) == (lines[-count:] if count else [])
         assert file.read() == b""
 
 

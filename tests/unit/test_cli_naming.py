@@ -3,13 +3,17 @@
 import pytest
 
 from services.cli.exits import CommandError, Exit
-from services.cli.naming import Named, organisation, resolve
+from services.cli.naming import TenantName, organisation, resolve
 from services.cli.wording import short_keys
 
 ORG, OTHER = "98765432-1234-5678-9abc-def012345678", "98765439-1234-5678-9abc-def012345678"
 ONE, TWO = "a1b2c3d4-e5f6-7890-abcd-ef1234567890", "b1b2c3d4-e5f6-7890-abcd-ef1234567890"
 ACME, GLOBEX, INITECH = f"{ORG}:{ONE}", f"{ORG}:{TWO}", f"{OTHER}:{ONE}"
-KNOWN = [Named(ACME, "acme", gone=False), Named(GLOBEX, "acme_globex", gone=False), Named(INITECH, None, gone=False)]
+KNOWN = [
+    TenantName(ACME, "acme", gone=False),
+    TenantName(GLOBEX, "acme_globex", gone=False),
+    TenantName(INITECH, None, gone=False),
+]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_what_names_several_is_refused_with_every_candidate(given: str) -> None:
 
 
 def test_of_many_candidates_ten_are_named_and_the_others_counted() -> None:
-    many = [Named(f"{number:08}-1234-5678-9abc-def012345678:{ONE}", "t", gone=False) for number in range(30)]
+    many = [TenantName(f"{number:08}-1234-5678-9abc-def012345678:{ONE}", "t", gone=False) for number in range(30)]
     with pytest.raises(CommandError, match="names 30 tenants") as refused:
         resolve("t", many)
     assert str(refused.value).count(ONE[:8]) == 10
@@ -65,8 +69,8 @@ def test_the_nearest_name_is_offered() -> None:
 
 
 def test_of_a_name_that_was_installed_again_the_living_one_is_meant() -> None:
-    former = Named(f"{ORG}:{TWO}", "acme", gone=True)
-    assert resolve("acme", [former, Named(ACME, "acme", gone=False)]) == ACME
+    former = TenantName(f"{ORG}:{TWO}", "acme", gone=True)
+    assert resolve("acme", [former, TenantName(ACME, "acme", gone=False)]) == ACME
     assert resolve("acme", [former]) == former.key, "and the former one while there is no other"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
-from services.cli.operate import status_of, tell_run
+from services.cli.operate import print_run, status_of
 
 _MISSING = "organisation file: missing"
 _UNREAD = {"key": "org:i", "action": "unread", "reason": "its configuration: HTTP 503", "read_at": None}
@@ -17,26 +17,26 @@ def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
 
 
 def test_a_few_organisations_without_information_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_run(found(*((f"org-{n}", _MISSING) for n in range(10))))
+    print_run(found(*((f"org-{n}", _MISSING) for n in range(10))))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"no information: org-0: {_MISSING}"
     assert len(lines) == 11
 
 
 def test_many_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_run(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
+    print_run(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"no information: 10 times: {_MISSING}", "no information: once (org-x): login refused"]
     assert len(lines) == 3
 
 
 def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_run(found())
+    print_run(found())
     assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
 
 
 def test_keys_that_were_not_read_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_run(found(plan=[_UNREAD]))
+    print_run(found(plan=[_UNREAD]))
     lines = capsys.readouterr().out.splitlines()
     assert "its configuration: HTTP 503" in lines[1]
     assert lines[2] == "0 organisations read, 0 observations published, keys not read or not whole: 1"

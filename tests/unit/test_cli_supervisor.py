@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.local.supervisor import Supervisor, ended, pause_s
+from services.cli.local.supervisor import Supervisor, restart_delay_s, status_text
 from services.engines import child_process
 from tests.support.eventually import eventually
 
@@ -176,11 +176,11 @@ def test_a_process_that_ignores_the_request_to_end_is_killed_in_time(tmp_path: P
 
 
 def test_the_pause_grows_with_every_young_death_and_has_a_cap() -> None:
-    assert [pause_s(deaths) for deaths in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 15, 15]
-    assert pause_s(10_000) == 15
+    assert [restart_delay_s(deaths) for deaths in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 15, 15]
+    assert restart_delay_s(10_000) == 15
 
 
 def test_a_status_is_told_in_words() -> None:
-    assert ended(2) == "exit status 2"
-    assert ended(-signal.SIGKILL) == "SIGKILL"
-    assert ended(-35) == "signal 35"
+    assert status_text(2) == "exit status 2"
+    assert status_text(-signal.SIGKILL) == "SIGKILL"
+    assert status_text(-35) == "signal 35"

@@ -14,7 +14,7 @@ READ, WRITE, DESCRIBE = Operation.READ, Operation.WRITE, Operation.DESCRIBE
 
 
 def _given(prefix: str = "", **principals: str) -> acls.Rights:
-    return acls.of_principals(acls.principals(f"{name}={text}" for name, text in principals.items()), prefix)
+    return acls.rights_by_principal(acls.principals(f"{name}={text}" for name, text in principals.items()), prefix)
 
 
 def test_who_writes_or_reads_a_topic_of_the_table_may_do_so_and_nobody_else() -> None:
@@ -126,6 +126,6 @@ def test_a_name_that_no_kafka_user_can_have_is_refused() -> None:
 
 def test_the_objects_say_which_services_a_principal_is() -> None:
     named = acls.principals(["ingress=edge", "reconciler=edge"])
-    found = json.loads(json.dumps(acls.as_objects(acls.of_principals(named, "p-"), named)))
+    found = json.loads(json.dumps(acls.as_json(acls.rights_by_principal(named, "p-"), named)))
     assert [one["services"] for one in found] == [["ingress", "reconciler"], ["ledger"], ["provisioner"], ["operator"]]
     assert {"resource": "group", "name": "p-lifecycle-looks", "operation": "Describe"} in found[0]["rights"]

@@ -1,9 +1,16 @@
-"""`lifecycle doctor`: asks everything that the services would ask, as they would ask it, and says what to do.
+"""`lifecycle doctor`: checks every dependency of the services with the services' own settings, and names remedies.
 
-Rule: every check runs at the same time as the others, under a limit of its own, and none hides another: one that hangs,
-raises or finds nothing to ask is a finding like any other. No check changes anything, and none shows a secret.
-What the checks need is imported here, before they start: two threads that import one package wait for each other.
+Rule: all checks run simultaneously, each under a separate time limit, and no check hides the findings of the rest: a
+check that hangs, raises or has no target yields a finding. No check changes any state, and no finding shows a secret.
 """
+
+# The problem: the client libraries behind the checks may block for minutes, or for ever, and Python cannot end a
+# thread. The approach: each check runs in a daemon thread and delivers its findings through a Future; `_run_checks`
+# waits for each future until the check's limit and goes on without the late ones; the command then ends by `os._exit`
+# (services/cli/operate.py), so that neither a hanging thread nor a client's destructor delays the end.
+#
+# The modules of the checks are imported here, before any thread starts: two threads that import the same package wait
+# for each other's import lock, and the wait would count against the limit of a check.
 
 import re
 import threading
@@ -31,7 +38,7 @@ CHECKS: Final = (
     Check("keyring", this_machine.keyring),
     Check("plan", this_machine.plan),
     Check("spool", this_machine.spool),
-    Check("kafka", kafka.answers),
+    Check("kafka", kafka.brokers),
     Check("rights", kafka.rights),
     Check("topics", kafka.topics),
     Check("ledger's backlog", kafka.backlog_of_ledger),
@@ -45,53 +52,63 @@ CHECKS: Final = (
     Check("archive", outside.archive),
     Check("organisations", this_machine.organisations),
 )
+"""The checks, in the order of their findings."""
 DEEP: Final = Check("Genesys", outside.genesys, _DEEP_S)
+"""The check of the option `--deep`: one login per organisation, so its time limit is longer."""
 
 
 def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding]:
-    """Look at everything; the findings stand in the order of the checks, whichever was the first to answer.
+    """Runs all checks and returns the findings in the order of the checks.
 
     Args:
         environ: The environment of an operator's command.
-        up: State folder of a running `up`, for what it says of its services.
-        deep: Log in to Genesys for every organisation as well.
+        up: State folder of a running `up`, for the URLs of the services.
+        deep: True to log in to Genesys for every organisation as well.
     """
-    chosen, unread, found = _read(environ)
+    chosen, unusable, found = _read(environ)
     if chosen is None:
         return [this_machine.python(), *found]
-    services, known_by = running.known(chosen, up)
-    asked = CheckContext(chosen, services, known_by, now_us, unread)
-    found += _all(asked, (*CHECKS, *([DEEP] if deep else [])))
-    return [this_machine.python(), *found, *([] if deep else _not_deep(chosen))]
+    services, services_source = running.known_services(chosen, up)
+    context = CheckContext(chosen, services, services_source, now_us, unusable)
+    found += _run_checks(context, (*CHECKS, *([DEEP] if deep else [])))
+    return [this_machine.python(), *found, *([] if deep else _deep_hint(chosen))]
 
 
 def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], list[Finding]]:
-    """The settings as far as they can be used, the names of those that cannot, and what is to be said of them."""
+    """Returns the usable settings, the names of unusable variables, and a finding for each fault.
+
+    The unusable variables are left out and the rest is read again: a single typing error must not stop all checks. The
+    settings are None if the rest cannot be used either.
+    """
     try:
         return settings.read(environ), frozenset(), [well("settings", "every variable can be used")]
     except Unusable as error:
+        # One line per fault; a line about a variable begins with the variable's name.
         lines = str(error).splitlines()
     cure = "correct this environment variable; `lifecycle doctor --settings` lists them"
     found = [fault("settings", line, cure) for line in lines]
-    unread = frozenset(name[0] for line in lines if (name := _NAME.match(line)))
+    unusable = frozenset(name[0] for line in lines if (name := _NAME.match(line)))
     try:
-        rest = {name: text for name, text in environ.items() if name.upper() not in unread}
-        return settings.read(rest), unread, found
+        rest = {name: text for name, text in environ.items() if name.upper() not in unusable}
+        return settings.read(rest), unusable, found
     except Unusable:
-        return None, unread, found
+        return None, unusable, found
 
 
-def _all(asked: CheckContext, checks: Sequence[Check]) -> list[Finding]:
+def _run_checks(context: CheckContext, checks: Sequence[Check]) -> list[Finding]:
+    """Runs each check in a separate thread and collects the findings; a check beyond the time limit yields a fault."""
     began_s = time.monotonic()
-    _in_thread("cluster", asked.cluster, lambda: kafka.reached(asked))
-    looking: list[tuple[Check, Future[list[Finding]]]] = []
+    # Several checks need the cluster; one connection serves all, and each waits for the same future.
+    _in_thread("cluster", context.cluster, lambda: kafka.reach_cluster(context))
+    pending: list[tuple[Check, Future[list[Finding]]]] = []
     for check in checks:
         result: Future[list[Finding]] = Future()
-        _in_thread(check.name, result, partial(_looked, check, asked))
-        looking.append((check, result))
+        _in_thread(check.name, result, partial(_run_check, check, context))
+        pending.append((check, result))
     found: list[Finding] = []
-    for check, result in looking:
+    for check, result in pending:
         try:
+            # All limits count from the common start, so the whole takes no longer than the longest limit.
             found += result.result(max(0.0, began_s + check.limit_s - time.monotonic()))
         except TimeoutError:
             cure = "look whether what it asks hangs, and run `lifecycle doctor` again; the other findings stand"
@@ -100,20 +117,21 @@ def _all(asked: CheckContext, checks: Sequence[Check]) -> list[Finding]:
 
 
 def _in_thread(name: str, result: "Future[T]", work: Callable[[], T]) -> None:
-    """Run it beside us; a thread that hangs in a library keeps nobody from ending."""
+    """Runs `work` in a daemon thread: a library that blocks cannot keep the process from ending."""
 
     def run() -> None:
         try:
             result.set_result(work())
-        except Exception as error:  # noqa: BLE001 - whoever waits for the result is told
+        except Exception as error:  # noqa: BLE001 - the future carries it to the waiting thread
             result.set_exception(error)
 
     threading.Thread(target=run, name=f"doctor {name}", daemon=True).start()
 
 
-def _looked(check: Check, asked: CheckContext) -> list[Finding]:
+def _run_check(check: Check, context: CheckContext) -> list[Finding]:
+    """Runs a check; turns every exception into a finding."""
     try:
-        return list(check.look(asked))
+        return list(check.run(context))
     except NoKafka:
         return [skipped(check.name, "Kafka does not serve us", "put right what the check `kafka` says")]
     except Unusable as error:
@@ -124,7 +142,8 @@ def _looked(check: Check, asked: CheckContext) -> list[Finding]:
         return [fault(check.name, f"the check failed: {type(error).__name__}: {text}", cure)]
 
 
-def _not_deep(chosen: Settings) -> list[Finding]:
+def _deep_hint(chosen: Settings) -> list[Finding]:
+    """Returns the hint to `--deep` if any organisation has credentials."""
     count = this_machine.organisations_count(chosen)
     if not count:
         return []

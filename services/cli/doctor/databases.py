@@ -1,4 +1,4 @@
-"""Checks of PostgreSQL: the registry and the tenants' database, their rights, and the registry's clock."""
+"""Checks of PostgreSQL: the registry, the tenants' database, the rights of both roles, and the registry's clock."""
 
 import time
 from collections.abc import Iterator
@@ -13,34 +13,37 @@ _WHAT: Final = "postgresql"
 _START: Final = "start it, or correct DATABASE_URL"
 
 
-def registry(asked: CheckContext) -> Iterator[Finding]:
-    """The provisioner's database: answers, lets the role in and write, and has the schema of this release."""
-    url = asked.settings.database_url
+def registry(context: CheckContext) -> Iterator[Finding]:
+    """Checks the registry's database: a session opens, the role may write, and the schema matches this release."""
+    url = context.settings.database_url
     if url is None:
         yield fault(
-            _WHAT, f"{asked.absent('DATABASE_URL')}, and no `lifecycle up` runs", "set it, or start `lifecycle up`"
+            _WHAT,
+            f"{context.missing_text('DATABASE_URL')}, and no `lifecycle up` runs",
+            "set it, or start `lifecycle up`",
         )
         return
     try:
         with session("DATABASE_URL", url) as opened:
             standing = registry_standing(opened, SCHEMA)
-            off_s, doubt_s = _clock(asked, opened)
+            off_s, doubt_s = _clock(context, opened)
     except NoDatabase as error:
         cure = "correct user, password, database or rights of DATABASE_URL" if error.refused else _START
         yield fault(_WHAT, str(error), cure)
         return
-    yield _judged(standing, SCHEMA)
+    yield _registry_finding(standing, SCHEMA)
     what = "clock of PostgreSQL"
+    # Only the certain part of the difference counts: the time on the network is not the clock's fault.
     if abs(off_s) - doubt_s > CLOCK_OFF_S:
-        told = f"{abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} this machine's"
-        yield fault(what, told, "keep all clocks with NTP or chrony: leases and journals go by this one")
+        detail = f"{abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} this machine's"
+        yield fault(what, detail, "keep all clocks with NTP or chrony: leases and journals go by this one")
     else:
         yield well(what, f"within {CLOCK_OFF_S:g} s of this machine's")
 
 
-def tenants(asked: CheckContext) -> Iterator[Finding]:
-    """The tenants' database: answers, and lets the role make schemas and roles."""
-    chosen, what = asked.settings, "tenants' database"
+def tenants(context: CheckContext) -> Iterator[Finding]:
+    """Checks the tenants' database: a session opens, and the role may create schemas and roles."""
+    chosen, what = context.settings, "tenants' database"
     name = "TENANT_DATABASE_URL" if chosen.tenant_database_url else "DATABASE_URL"
     url = chosen.tenant_database_url or chosen.database_url
     if url is None:
@@ -70,35 +73,40 @@ _RIGHTS: Final = """
            rolsuper OR rolcreaterole
     FROM pg_roles WHERE rolname = current_user
 """
+"""One row: role, database, right to create schemas, right to create roles."""
 
 
-def _judged(found: RegistryAccess, schema: str) -> Finding:
+def _registry_finding(found: RegistryAccess, schema: str) -> Finding:
+    """Returns the finding for the rights and migrations of the registry; the most fundamental fault first."""
+    # First of all: on a standby the role's rights below are granted all the same, and still every write fails.
     if found.only_reads:
         cure = "let DATABASE_URL lead to the primary (several hosts, and target_session_attrs=read-write)"
         return fault(_WHAT, "DATABASE_URL leads to a server that only reads", cure)
     if not found.readable or not found.writes:
         what = "change every table of" if found.readable else "use"
-        told = f'the role "{found.user}" may not {what} the schema {schema}'
-        return fault(_WHAT, told, "use the role of the provisioner, which made it, in DATABASE_URL")
+        detail = f'the role "{found.user}" may not {what} the schema {schema}'
+        return fault(_WHAT, detail, "use the role of the provisioner, which made it, in DATABASE_URL")
     if not found.exists and not found.creates:
-        told = f'the role "{found.user}" may make no schema, and {schema} is not there'
-        return fault(_WHAT, told, f'GRANT CREATE ON DATABASE … TO "{found.user}"')
+        detail = f'the role "{found.user}" may make no schema, and {schema} is not there'
+        return fault(_WHAT, detail, f'GRANT CREATE ON DATABASE … TO "{found.user}"')
     if not found.migrations:
         return skipped(_WHAT, "answers; no provisioner has made its tables yet", "start `lifecycle provisioner`")
     if missing := _migrations() - found.migrations:
-        told = f"its tables are of an older release: {', '.join(sorted(missing))} to come"
-        return fault(_WHAT, told, "start a provisioner of this release: it brings them up to date")
+        detail = f"its tables are of an older release: {', '.join(sorted(missing))} to come"
+        return fault(_WHAT, detail, "start a provisioner of this release: it brings them up to date")
     return well(_WHAT, "answers, takes writes, has the tables of this release")
 
 
 def _migrations() -> frozenset[str]:
-
+    """Returns the names of the migrations of this release."""
     return frozenset(path.name for path in MIGRATIONS.glob("*.sql"))
 
 
-def _clock(asked: CheckContext, opened: Any) -> tuple[float, float]:
-    """Seconds by which the server's clock is ahead of ours, and how far that may be wrong."""
-    began_s, began_us = time.monotonic(), asked.now_us()
+def _clock(context: CheckContext, opened: Any) -> tuple[float, float]:
+    """Returns the lead of the server's clock over ours and the uncertainty of the lead, both in seconds."""
+    began_s, began_us = time.monotonic(), context.now_us()
     row = opened.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
+    # The server read its clock somewhere within `took_s`; the middle is the best guess, and half of it the uncertainty
+    # (NTP).
     took_s = time.monotonic() - began_s
     return (int(row[0]) - began_us) / 1_000_000 - took_s / 2, took_s / 2

@@ -1,4 +1,4 @@
-"""What a check says: well, a fault with what to do about it, or not looked at, why, and what would let it look."""
+"""The findings of a check: well; a fault with a remedy; not looked at, with reason and remedy."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -11,7 +11,7 @@ from services.adapters.process.settings import Settings, Unusable
 
 
 class Health(StrEnum):
-    """What a check found."""
+    """The verdict of a finding."""
 
     WELL = "well"
     FAULT = "fault"
@@ -20,13 +20,13 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; made by `well`, `fault` and `skipped`, so that what is not well has a cure.
+    """A result of a check; created by `well`, `fault` and `skipped`: every result but `well` has a remedy.
 
     Attributes:
-        what: What was looked at.
-        health: What was found.
-        detail: In words, without a secret.
-        cure: What to do; empty where nothing has to be done.
+        what: The subject of the check.
+        health: The verdict.
+        detail: The verdict in words, without a secret.
+        cure: The remedy; empty if nothing needs to be done.
     """
 
     what: str
@@ -36,49 +36,49 @@ class Finding:
 
 
 def well(what: str, detail: str) -> Finding:
-    """All is as it should be."""
+    """Returns a finding without a fault."""
     return Finding(what, Health.WELL, detail)
 
 
 def fault(what: str, detail: str, cure: str) -> Finding:
-    """Something is not as it should be."""
+    """Returns a finding of a fault, with a remedy."""
     return Finding(what, Health.FAULT, detail, cure)
 
 
 def skipped(what: str, detail: str, cure: str) -> Finding:
-    """Nothing is known; `cure` is what would let the check look."""
+    """Returns a finding of a check without a result; `cure` enables the check."""
     return Finding(what, Health.SKIPPED, detail, cure)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What every check is given.
+    """The input of every check.
 
     Attributes:
-        settings: Of an operator's command.
-        services: Name to base URL of the running services that are known.
-        known_by: How they are known, in words.
-        cluster: What Kafka says of itself, once it has; its error is a KafkaError or an Unusable.
-        now_us: The clock.
-        unread: Names of settings that cannot be used; they count as absent.
+        settings: The settings of an operator's command.
+        services: The running services: name to base URL.
+        services_source: The source of the URLs, in words: `SERVICE_URLS` or `lifecycle up`.
+        now_us: Returns the time, in microseconds since 1970.
+        unusable: Names of the settings with a fault, treated as absent.
+        cluster: The description of the Kafka cluster, once Kafka has answered; fails with a KafkaError or an Unusable.
     """
 
     settings: Settings
     services: Mapping[str, str]
-    known_by: str
+    services_source: str
     now_us: Callable[[], int]
-    unread: frozenset[str] = frozenset()
+    unusable: frozenset[str] = frozenset()
     cluster: "Future[Reached]" = field(default_factory=Future)
 
-    def absent(self, name: str) -> str:
-        """How a setting that is missing is told."""
-        return f"{name} cannot be used" if name in self.unread else f"{name} is not set"
+    def missing_text(self, name: str) -> str:
+        """Returns the words for a missing setting: not set, or not usable."""
+        return f"{name} cannot be used" if name in self.unusable else f"{name} is not set"
 
     def kafka(self) -> Reached:
-        """The cluster; blocks until Kafka has answered, or has not.
+        """Returns the description of the cluster; blocks until Kafka has answered or failed.
 
         Raises:
-            NoKafka: it does not serve us.
+            NoKafka: Kafka does not serve us.
         """
         try:
             return self.cluster.result()
@@ -87,22 +87,23 @@ class CheckContext:
 
 
 class NoKafka(Exception):
-    """A check needs Kafka, which does not serve us: the check `kafka` says why."""
+    """A check needs Kafka, and Kafka does not serve us; the finding of the check `kafka` names the reason."""
 
 
-Look = Callable[[CheckContext], Iterator[Finding]]
+CheckFunction = Callable[[CheckContext], Iterator[Finding]]
+"""A check: yields findings; may block, and may raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One look.
+    """A check, under a name and a time limit.
 
     Attributes:
-        name: Of its findings, where it cannot give them itself.
-        look: Yields what it finds; may raise.
-        limit_s: After this it counts as unanswered; the others do not wait for it.
+        name: The subject of a finding made on behalf of the check: timeout, exception, no Kafka.
+        run: Yields the findings; may raise.
+        limit_s: Seconds, counted from the start of all checks, until the check counts as hanging.
     """
 
     name: str
-    look: Look
+    run: CheckFunction
     limit_s: float = 12.0

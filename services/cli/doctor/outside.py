@@ -1,7 +1,7 @@
-"""Checks of the systems outside: those of the operator that the plan names, the archive, and Genesys.
+"""Checks of the outside systems: the operator's systems in the plan, the archive, and Genesys.
 
-Rule: a system is asked for nothing but an answer. Any HTTP status below 500 is one: what it may do for us is known only
-to who calls it with an intent.
+Rule: a check asks a system only for an answer, and any HTTP status below 500 is an answer. The rights to carry out a
+step cannot be checked without an intent.
 """
 
 import asyncio
@@ -27,92 +27,95 @@ from services.core.saga.references import Facts, substitute
 from services.core.url_redaction import shown, shown_in
 
 _ASK_S: Final = 5.0
+"""Seconds for the answer of one system."""
 _LOGINS_AT_ONCE: Final = 8
-_NAMED: Final = 3
+_MOST_NAMED: Final = 3
 
 
-def systems(asked: CheckContext) -> Iterator[Finding]:
-    """Every URL of the operator's that the plan names, and those that stand for a region of Genesys."""
-    chosen, urls = asked.settings, dict[str, str]()
+def systems(context: CheckContext) -> Iterator[Finding]:
+    """Checks every URL of an operator's system in the plan, and the URLs in place of a region of Genesys."""
+    chosen, urls = context.settings, dict[str, str]()
     try:
         plan = read_plan(chosen)
     except (BadPlan, OSError, UnicodeDecodeError):
         yield skipped("operator's systems", "the plan cannot be read", "put right what the check `plan` says")
     else:
         for step in plan.steps:
-            if step.settings.get("url_from") == "operator" and (url := _operators(step.settings["url"], step.given)):
+            if step.settings.get("url_from") == "operator" and (url := _operator_url(step.settings["url"], step.given)):
                 urls[f"step {step.name}"] = url
     for name in ("genesys_login_url", "genesys_api_url"):
         if url := getattr(chosen, name):
             urls[name.upper()] = url
+    # A pool of at least one: ThreadPoolExecutor refuses 0 workers, and the plan may name no system.
     with ThreadPoolExecutor(max(1, min(8, len(urls)))) as pool:
-        for (name, url), why in zip(urls.items(), pool.map(_why_not, urls.values()), strict=True):
+        for (name, url), why in zip(urls.items(), pool.map(_http_fault, urls.values()), strict=True):
             if why:
                 yield fault(name, f"{shown(url)}: {why}", "start that system, or correct its URL (PLAN_FILE, settings)")
             else:
                 yield well(name, f"{shown(url)} answers")
 
 
-def archive(asked: CheckContext) -> Iterator[Finding]:
-    """The object store of the audit archive."""
-    chosen = asked.settings
+def archive(context: CheckContext) -> Iterator[Finding]:
+    """Checks the object store of the audit archive."""
+    chosen = context.settings
     url = chosen.archive_url or (chosen.state_dir / "archive").absolute().as_uri()
     if url.startswith("file:"):
-        yield _folder(Path(unquote(urlsplit(url).path)))
+        yield _folder_finding(Path(unquote(urlsplit(url).path)))
         return
     try:
-        _look_into(url)
+        _probe_store(url)
     except Exception as error:  # noqa: BLE001 - obstore raises many unrelated classes, each of them means no
         # The store's own words repeat the URL.
-        told = shown_in((str(error).splitlines() or [type(error).__name__])[0])
+        detail = shown_in((str(error).splitlines() or [type(error).__name__])[0])
         cure = "correct ARCHIVE_URL, the bucket, or the credentials that its store reads from the environment"
-        yield fault("archive", f"ARCHIVE_URL: {told}", cure)
+        yield fault("archive", f"ARCHIVE_URL: {detail}", cure)
     else:
         yield well("archive", f"{shown(url)} answers")
 
 
-def genesys(asked: CheckContext) -> Iterator[Finding]:
-    """Log in for every organisation, and read what the reconciler would read."""
-    known = organisations.load(asked.settings.orgs_dir).known
+def genesys(context: CheckContext) -> Iterator[Finding]:
+    """Checks the login of every organisation by the reconciler's listing of integrations."""
+    known = organisations.load(context.settings.orgs_dir).known
     if not known:
         yield skipped("Genesys", "no organisation has credentials here", "put a file for each into ORGS_DIR")
         return
-    faults = {org_id: why for org_id, why in asyncio.run(_logins(asked, known)).items() if why}
+    faults = {org_id: why for org_id, why in asyncio.run(_logins(context, known)).items() if why}
     if faults:
-        told = "; ".join(f"{org_id}: {why}" for org_id, why in list(faults.items())[:_NAMED])
-        more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        detail = "; ".join(f"{org_id}: {why}" for org_id, why in list(faults.items())[:_MOST_NAMED])
+        more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
         cure = "correct id, secret and region in its file; the OAuth client needs integrations:integration:view"
-        yield fault("Genesys", f"{len(faults)} of {counted(len(known), 'organisation')}: {told}{more}", cure)
+        yield fault("Genesys", f"{len(faults)} of {counted(len(known), 'organisation')}: {detail}{more}", cure)
     else:
         yield well("Genesys", f"{counted(len(known), 'organisation')}: each login works, each listing is whole")
 
 
-async def _logins(asked: CheckContext, known: "dict[str, Organisation]") -> dict[str, str]:
-
-    chosen, gate = asked.settings, asyncio.Semaphore(_LOGINS_AT_ONCE)
+async def _logins(context: CheckContext, known: "dict[str, Organisation]") -> dict[str, str]:
+    """Returns the fault of each organisation, by id; empty text for a whole listing."""
+    chosen, gate = context.settings, asyncio.Semaphore(_LOGINS_AT_ONCE)
     async with connections() as http:
 
         async def one(organisation: Organisation) -> str:
             async with gate:
                 try:
+                    # A wrong region raises here, a refused login in the listing; both as NoInformation.
                     hosts = hosts_for(organisation, chosen.genesys_login_url, chosen.genesys_api_url)
-                    await GenesysClient(organisation, hosts, http, now_us=asked.now_us).listing()
+                    await GenesysClient(organisation, hosts, http, now_us=context.now_us).listing()
                 except NoInformation as none:
                     return none.reason
             return ""
 
-        told = await asyncio.gather(*(one(organisation) for organisation in known.values()))
-    return dict(zip(known, told, strict=True))
+        reasons = await asyncio.gather(*(one(organisation) for organisation in known.values()))
+    return dict(zip(known, reasons, strict=True))
 
 
-def _operators(text: str, given: Mapping[str, Any]) -> str | None:
-    """The URL of a step with the operator's settings in it; None where something of a tenant is in it too."""
+def _operator_url(text: str, given: Mapping[str, Any]) -> str | None:
+    """Returns the URL of a step with the operator's settings filled in; None if the URL depends on a tenant as well."""
     found, missing = substitute({"url": text}, Facts({}, {}, {}, given))
     return None if missing else str(found["url"])
 
 
-def _why_not(url: str) -> str:
-    """Why a system gives no answer; empty text when it does. Blocks."""
+def _http_fault(url: str) -> str:
+    """Returns the fault of a system that does not answer; empty text if the system answers. Blocks."""
     try:
         # To read the certificates of the world takes long, and plain HTTP needs none.
         tls = url.startswith("https:")
@@ -128,7 +131,8 @@ def _why_not(url: str) -> str:
     return f"HTTP {status}" if status >= httpx2.codes.INTERNAL_SERVER_ERROR else ""
 
 
-def _folder(path: Path) -> Finding:
+def _folder_finding(path: Path) -> Finding:
+    """Returns the finding for an archive in a folder."""
     if path.is_dir():
         return well("archive", str(path))
     if path.exists():
@@ -136,14 +140,16 @@ def _folder(path: Path) -> Finding:
     return skipped("archive", f"{path} is not there yet", "start `lifecycle provisioner`: it makes the folder")
 
 
-def _look_into(url: str) -> None:
-    """Ask an object store for one name.
+def _probe_store(url: str) -> None:
+    """Requests one name, or one page of a listing, from an object store.
 
     Raises:
-        Exception: one of obstore's: it gives no answer, or refuses.
+        Exception: any class of obstore's: the store does not answer, or refuses.
     """
+    # No retries: the check has a time limit of its own, and a retry would hide the first answer.
     patience = {"connect_timeout": f"{_ASK_S:g}s", "timeout": f"{_ASK_S:g}s", "allow_http": True}
     store = from_url(url, client_options=patience, retry_config={"max_retries": 0})  # type: ignore[call-overload]
+    # An HTTP store has no listing; a missing name proves that the store answers.
     if isinstance(store, HTTPStore):
         try:
             obstore.head(store, "lifecycle-doctor")

@@ -1,4 +1,4 @@
-"""Checks of what runs: the services' own `/readyz` and metrics, and the tenants that are unwell."""
+"""Checks of the running installation: `/readyz` and metrics of each service, and the unwell tenants."""
 
 import json
 import re
@@ -17,27 +17,37 @@ from services.adapters.kafka.reach import in_words
 from services.adapters.process.scrape import ServiceStatus, scrape
 from services.adapters.process.settings import Settings
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
-from services.cli.environment import ENDPOINTS, NoUp, left_by_up
+from services.cli.environment import ENDPOINTS, UpNotRunning, environment_of_up
 from services.core.unwell import is_unwell
 from services.core.url_redaction import shown
 
 SERVICES: Final = ("ingress", "ledger", "provisioner", "reconciler")
-"""Those without which the journey stands still."""
+"""The services without any of which events stop being processed."""
 
 _LAG_S: Final = 60.0
+"""Seconds that the first unread record may wait."""
 _READ_S: Final = 8.0
-_NAMED: Final = 3
+"""Seconds for reading the whole view of tenants."""
+_MOST_NAMED: Final = 3
 _REFUSES: Final = re.compile(r"lifecycle_saga_system_refuses\{(.*)\}")
-_GO_ON: Final = "put right what it names; it goes on by itself"
+"""The sample of a system that refuses the operator's credentials, with the system's name."""
+_RESUMES: Final = "put right what it names; it goes on by itself"
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What a metric must not say: the name of a sample, when it counts as a fault, the sentence, and the cure."""
+    """A metric with a limit.
+
+    Attributes:
+        metric: Name of the sample, as in the result of `scrape`.
+        is_fault: True if the value is a fault.
+        detail: The fault in words; `{value}` is replaced.
+        cure: The remedy.
+    """
 
     metric: str
     is_fault: Callable[[float], bool]
-    told: str
+    detail: str
     cure: str
 
 
@@ -81,90 +91,100 @@ _RULES: Final = (
 )
 
 
-def known(chosen: Settings, up: Path) -> tuple[Mapping[str, str], str]:
-    """The running services: those of SERVICE_URLS, else those of the `up` in a state folder; and how they are known.
+def known_services(chosen: Settings, up: Path) -> tuple[Mapping[str, str], str]:
+    """Returns the URLs of the running services, and the source: SERVICE_URLS, else the `up` of the state folder.
 
-    The services of an `up` count only beside its own Kafka: beside another one they are another installation's.
+    The services of an `up` count only if its Kafka is the configured one: any other `up` is a different installation.
     """
     if chosen.service_urls:
         return chosen.service_urls, "SERVICE_URLS"
-    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError, NoUp):
-        if left_by_up(up)["KAFKA_BOOTSTRAP_SERVERS"] != chosen.kafka_bootstrap_servers:
+    # Any damage of the files of an `up` means that no service is known, which is a finding by itself.
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError, UpNotRunning):
+        if environment_of_up(up)["KAFKA_BOOTSTRAP_SERVERS"] != chosen.kafka_bootstrap_servers:
             return {}, ""
         metrics: dict[str, str] = json.loads((up / ENDPOINTS).read_text())["metrics"]
         return {name: url.removesuffix("/metrics") for name, url in metrics.items()}, "lifecycle up"
     return {}, ""
 
 
-def services(asked: CheckContext) -> Iterator[Finding]:
-    """Each service that is known, as it says itself."""
-    if not asked.services:
-        told = "none is known: SERVICE_URLS is not set, and no `lifecycle up` with this Kafka runs in the state folder"
+def services(context: CheckContext) -> Iterator[Finding]:
+    """Checks each service by its own `/readyz` and metrics."""
+    if not context.services:
+        detail = (
+            "none is known: SERVICE_URLS is not set, and no `lifecycle up` with this Kafka runs in the state folder"
+        )
         yield skipped(
-            "services", told, 'set SERVICE_URLS, as {"ingress": "http://…:8080", "ledger": "http://…:9100", …}'
+            "services", detail, 'set SERVICE_URLS, as {"ingress": "http://…:8080", "ledger": "http://…:9100", …}'
         )
         return
-    with ThreadPoolExecutor(min(16, len(asked.services))) as pool:
-        found = pool.map(scrape, asked.services.values())
-        for (name, url), standing in zip(asked.services.items(), found, strict=True):
-            yield from _judged(asked, name, url, standing)
-    if unnamed := [name for name in SERVICES if not any(known.startswith(name) for known in asked.services)]:
-        told = f"{asked.known_by} names no {', '.join(unnamed)}"
-        yield skipped("services", told, f"add it to {asked.known_by} to have it looked at")
+    with ThreadPoolExecutor(min(16, len(context.services))) as pool:
+        found = pool.map(scrape, context.services.values())
+        for (name, url), status in zip(context.services.items(), found, strict=True):
+            yield from _service_findings(context, name, url, status)
+    # By the beginning of a name: SERVICE_URLS may list `ledger-1` and `ledger-2`.
+    if unnamed := [name for name in SERVICES if not any(known.startswith(name) for known in context.services)]:
+        detail = f"{context.services_source} names no {', '.join(unnamed)}"
+        yield skipped("services", detail, f"add it to {context.services_source} to have it looked at")
 
 
-def tenants(asked: CheckContext) -> Iterator[Finding]:
-    """The tenants that somebody may have to help."""
-    asked.kafka()
-    config = {**asked.settings.kafka, "log_level": 0}
+def tenants(context: CheckContext) -> Iterator[Finding]:
+    """Checks for unwell tenants: failed, or waiting too long."""
+    context.kafka()
+    config = {**context.settings.kafka, "log_level": 0}
     try:
-        view = tenant_view.read(config, asked.settings.topic_prefix, _READ_S)
+        view = tenant_view.read(config, context.settings.topic_prefix, _READ_S)
     except KafkaError as error:
         yield skipped("tenants", in_words(error), "put that right, or read them with `lifecycle tenants list`")
         return
-    unwell = [tenant for tenant in view.values() if is_unwell(tenant, asked.now_us())]
+    unwell = [tenant for tenant in view.values() if is_unwell(tenant, context.now_us())]
     if not unwell:
         yield well("tenants", f"{len(view)} known, none is unwell")
         return
-    stages = ", ".join(f"{count} {stage}" for stage, count in Counter(map(_standing, unwell)).most_common())
-    keys = ", ".join(sorted(tenant.key for tenant in unwell)[:_NAMED])
-    more = f" and {len(unwell) - _NAMED} more" if len(unwell) > _NAMED else ""
+    stages = ", ".join(f"{count} {stage}" for stage, count in Counter(map(_stage_text, unwell)).most_common())
+    keys = ", ".join(sorted(tenant.key for tenant in unwell)[:_MOST_NAMED])
+    more = f" and {len(unwell) - _MOST_NAMED} more" if len(unwell) > _MOST_NAMED else ""
     cure = "`lifecycle tenants timeline KEY` says why; once its cause is gone, `lifecycle sagas retry KEY`"
     yield fault("tenants", f"{len(unwell)} of {len(view)} are unwell ({stages}): {keys}{more}", cure)
 
 
-def _standing(tenant: Tenant) -> str:
+def _stage_text(tenant: Tenant) -> str:
+    """Returns the stage of a tenant, with the reason in brackets."""
     return f"{tenant.stage} ({tenant.reason})" if tenant.reason else str(tenant.stage)
 
 
-def _judged(asked: CheckContext, name: str, url: str, standing: ServiceStatus) -> Iterator[Finding]:
-    if standing.unanswered:
-        cure = f"start `lifecycle {name}`, or correct its URL in {asked.known_by}; its log says why it ended"
-        yield fault(name, f"{shown(url)}: {standing.unanswered}", cure)
+def _service_findings(context: CheckContext, name: str, url: str, status: ServiceStatus) -> Iterator[Finding]:
+    """Yields the findings of a service: unanswered, unready, metrics beyond a limit, or well."""
+    if status.unanswered:
+        cure = f"start `lifecycle {name}`, or correct its URL in {context.services_source}; its log says why it ended"
+        yield fault(name, f"{shown(url)}: {status.unanswered}", cure)
         return
-    found = [fault(name, f"not ready: {check}: {why}", _GO_ON) for check, why in standing.faults.items()]
-    found += [fault(name, f"{note}: {why}", _GO_ON) for note, why in standing.notes.items()]
+    found = [fault(name, f"not ready: {check}: {why}", _RESUMES) for check, why in status.faults.items()]
+    found += [fault(name, f"{note}: {why}", _RESUMES) for note, why in status.notes.items()]
     for rule in _RULES:
-        value = standing.metrics.get(rule.metric)
+        value = status.metrics.get(rule.metric)
         if value is not None and rule.is_fault(value):
-            found.append(fault(name, rule.told.format(value=value), rule.cure))
-    for metric, value in standing.metrics.items():
+            found.append(fault(name, rule.detail.format(value=value), rule.cure))
+    for metric, value in status.metrics.items():
         if value > 0 and (refuses := _REFUSES.fullmatch(metric)):
-            told = f"the system {refuses[1]} refuses the operator's credentials or set-up"
-            found.append(fault(name, told, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"))
-    if stale := _stale(asked, standing):
+            detail = f"the system {refuses[1]} refuses the operator's credentials or set-up"
+            found.append(fault(name, detail, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"))
+    if stale := _stale_run_fault(context, status):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"
         found.append(fault(name, stale, cure))
     yield from found or [well(name, f"ready at {shown(url)}")]
 
 
-def _stale(asked: CheckContext, standing: ServiceStatus) -> str:
-    """Why the last run that left nothing out is too long ago; empty text where it is not, or no run has ended yet."""
-    last_s = standing.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
+def _stale_run_fault(context: CheckContext, status: ServiceStatus) -> str:
+    """Returns the fault of a reconciler without a complete run for two intervals; empty without a fault.
+
+    A reconciler in the middle of the first run has no fault either.
+    """
+    last_s = status.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
     if last_s <= 0:
-        ended_s = standing.metrics.get("lifecycle_reconcile_last_run_timestamp_seconds") or 0.0
+        # Both gauges are 0 until their first event, so 0 means never.
+        ended_s = status.metrics.get("lifecycle_reconcile_last_run_timestamp_seconds") or 0.0
         return "no whole run has ever left nothing unread, unwritten or held back" if ended_s > 0 else ""
-    age_s = asked.now_us() / 1_000_000 - last_s
-    if age_s <= 2 * asked.settings.reconcile_interval_s:
+    age_s = context.now_us() / 1_000_000 - last_s
+    if age_s <= 2 * context.settings.reconcile_interval_s:
         return ""
     return f"its last run that left nothing unread, unwritten or held back was {age_s / 60:.0f} minutes ago"

@@ -1,4 +1,4 @@
-"""Checks of what is on this machine: Python, keyring, plan, spool folder, organisations' files. They ask nobody."""
+"""Checks of this machine, without any network: Python, keyring, plan, spool folder, files of organisations."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from services.adapters.genesys import organisations as accounts
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import hosts_for
 from services.adapters.process.settings import Settings
-from services.adapters.secrets import keyring as keyrings
+from services.adapters.secrets import keyring as keyring_adapter
 from services.adapters.spool.disk import fullness, is_volatile, put_aside
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.core.saga.plan import BadPlan, Plan, parse
@@ -18,22 +18,23 @@ from services.provisioner.kinds import SECRET_OUTPUTS
 from services.provisioner.plans import settings_for_plans
 
 _PYTHON_LEAST, _PYTHON_BELOW = (3, 11), (3, 14)
-_NAMED: Final = 3
-"""More faulty files than these are counted."""
+_MOST_NAMED: Final = 3
+"""Number of faulty files named; the rest is counted."""
 
 
 def python() -> Finding:
-    """The interpreter."""
+    """Checks the version of the interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
     if _PYTHON_LEAST <= sys.version_info[:2] < _PYTHON_BELOW:
         return well("python", version)
     return fault("python", version, "use Python 3.11, 3.12 or 3.13")
 
 
-def keyring(asked: CheckContext) -> Iterator[Finding]:
-    """The file of secrets: readable by its owner alone, and whole."""
-    path = asked.settings.keyring_file
-    found = keyrings.load(path)
+def keyring(context: CheckContext) -> Iterator[Finding]:
+    """Checks the keyring file: readable by the owner alone, and complete."""
+    path = context.settings.keyring_file
+    found = keyring_adapter.load(path)
+    # Any right of group or others, not only the right to read.
     if path.stat().st_mode & 0o077:
         yield fault("keyring", f"{path} may be read by others", f"chmod 600 {path}")
     elif found.material is None:
@@ -44,41 +45,43 @@ def keyring(asked: CheckContext) -> Iterator[Finding]:
 
 
 def read_plan(chosen: Settings) -> Plan:
-    """The plan as the provisioner would read it.
+    """Returns the plan, read as by the provisioner.
 
     Raises:
-        BadPlan: with every fault.
-        OSError: there is no such file.
-        UnicodeDecodeError: it is not UTF-8.
+        BadPlan: the plan has faults; the exception lists every fault.
+        OSError: the file does not exist, or cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     path = chosen.plan_file or Path(str(provisioner.__file__)).with_name("plan.toml")
     return parse(path.read_text(encoding="utf-8"), kinds=SECRET_OUTPUTS.keys(), settings=settings_for_plans(chosen))
 
 
-def plan(asked: CheckContext) -> Iterator[Finding]:
-    """PLAN_FILE, each setting that it needs, and what of the provisioner's settings go together."""
-    name = str(asked.settings.plan_file or "the guide's plan")
+def plan(context: CheckContext) -> Iterator[Finding]:
+    """Checks PLAN_FILE and the settings needed by the steps."""
+    name = str(context.settings.plan_file or "the guide's plan")
     try:
-        found = read_plan(asked.settings)
+        found = read_plan(context.settings)
     except BadPlan as error:
         for text in error.faults:
             cure = "set it, or take the step out of PLAN_FILE" if "is missing" in text else "correct PLAN_FILE"
             yield fault("plan", f"{name}: {text}", cure)
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        yield fault("plan", f"{name}: {told}", "name a file that the provisioner can read in PLAN_FILE")
+        detail = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        yield fault("plan", f"{name}: {detail}", "name a file that the provisioner can read in PLAN_FILE")
     else:
         yield well("plan", f"{name}: {', '.join(step.name for step in found.steps)}")
 
 
-def spool(asked: CheckContext) -> Iterator[Finding]:
-    """The folder where deliveries wait while Kafka is away."""
-    folder, full_at = asked.settings.spool_dir, asked.settings.spool_high_water
+def spool(context: CheckContext) -> Iterator[Finding]:
+    """Checks the spool folder of the ingress: durable, undamaged, and with room."""
+    folder, full_at = context.settings.spool_dir, context.settings.spool_high_water
     if folder is None:
         cure = "set SPOOL_DIR to a folder on a volume that outlives process and machine"
         yield skipped("spool", "SPOOL_DIR is not set: while Kafka is away the answer is 503", cure)
     elif folder.exists() and not folder.is_dir():
         yield fault("spool", f"{folder} is no folder", "name a folder in SPOOL_DIR")
+    # The order is by severity: a folder in memory loses deliveries at the next restart, a full one only closes the
+    # spool.
     elif is_volatile(folder):
         cure = "name a folder on a volume that outlives the machine's restart, or none"
         yield fault("spool", f"{folder} is in memory: what was answered 200 would be lost", cure)
@@ -94,9 +97,9 @@ def spool(asked: CheckContext) -> Iterator[Finding]:
         yield well("spool", str(folder))
 
 
-def organisations(asked: CheckContext) -> Iterator[Finding]:
-    """The files with credentials of the Genesys API, and whether each names a region that there is."""
-    chosen = asked.settings
+def organisations(context: CheckContext) -> Iterator[Finding]:
+    """Checks the files of Genesys credentials, and the region in each."""
+    chosen = context.settings
     if not chosen.orgs_dir.is_dir():
         cure = "make it, one file an organisation, where the reconciler should ask Genesys"
         yield skipped("organisations", f"ORGS_DIR: {chosen.orgs_dir} is no folder", cure)
@@ -109,14 +112,14 @@ def organisations(asked: CheckContext) -> Iterator[Finding]:
         except NoInformation as none:
             faults[org_id] = none.reason
     if faults:
-        told = "; ".join(f"{name}.json: {why}" for name, why in list(faults.items())[:_NAMED])
-        more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        detail = "; ".join(f"{name}.json: {why}" for name, why in list(faults.items())[:_MOST_NAMED])
+        more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
         cure = f"correct these files in {chosen.orgs_dir}: their organisations are not compared"
-        yield fault("organisations", told + more, cure)
+        yield fault("organisations", detail + more, cure)
     else:
         yield well("organisations", f"{len(found.known)} with credentials in {chosen.orgs_dir}")
 
 
 def organisations_count(chosen: Settings) -> int:
-    """How many organisations have credentials here."""
+    """Returns the number of organisations with credentials on this machine."""
     return len(accounts.load(chosen.orgs_dir).known)

@@ -1,1 +1,1 @@
-"""One installation on this machine: `lifecycle up` and the commands that watch, restart and stop it."""
+"""The commands of one installation on this machine: `lifecycle up`, `status`, `logs`, `restart` and `down`."""

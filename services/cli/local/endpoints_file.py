@@ -1,6 +1,7 @@
-"""The files by which others find a running installation: where its endpoints are, and the environment for commands.
+"""The files of a running installation: the endpoints for outside programs, the environment for our commands.
 
-Rule: they exist only while everything that was ready once is supervised; a reader never sees half of one.
+Rule: the files exist only from the moment everything is ready until the stop begins. Each is replaced by a rename: a
+reader never sees half of a file.
 """
 
 import threading
@@ -12,14 +13,14 @@ from services.cli.files import replace_json
 
 
 class EndpointsFile:
-    """Writes the files, rewrites the endpoints when process ids change, removes all."""
+    """Writes the files, rewrites the endpoints when process ids change, and removes all files; thread-safe."""
 
     def __init__(self, endpoints_files: Collection[Path], environment_file: Path) -> None:
-        """Write nothing yet.
+        """Writes no file yet.
 
         Args:
-            endpoints_files: For programs outside, equal wherever they are.
-            environment_file: For commands of ours.
+            endpoints_files: Paths of the endpoints files, all with equal content.
+            environment_file: Path of the environment file.
         """
         self._endpoints_files = tuple(endpoints_files)
         self._environment_file = environment_file
@@ -27,25 +28,28 @@ class EndpointsFile:
         self._lock = threading.Lock()
 
     def publish(self, describe: Callable[[], dict[str, Any]], environ: Mapping[str, str]) -> None:
-        """Say where everything is, from now on.
+        """Writes all files, and remembers `describe` for later refreshes.
 
         Args:
-            describe: Gives the endpoints as they are now.
-            environ: What a command needs.
+            describe: Returns the present endpoints.
+            environ: The environment for an operator's command.
         """
         with self._lock:
             self._describe = describe
+            # The endpoints file is last: an outside program that waits for it may run our commands at once, and those
+            # read the environment file.
             replace_json(self._environment_file, dict(environ))
             self._write(describe)
 
     def refresh(self) -> None:
-        """Write the endpoints anew, when they were published; called by any thread."""
+        """Rewrites the endpoints files; does nothing before `publish` and after `withdraw`."""
         with self._lock:
+            # A watcher thread may come here before the publication and after the withdrawal; neither may create a file.
             if self._describe is not None:
                 self._write(self._describe)
 
     def withdraw(self) -> None:
-        """Remove the files."""
+        """Removes the files and disables further refreshes."""
         with self._lock:
             self._describe = None
             for path in (*self._endpoints_files, self._environment_file):

@@ -13,19 +13,23 @@ from services.cli import environment, options
 from services.cli.exits import CommandError, Exit
 
 _BLOCK_BYTES: Final = 65_536
-_LOOK_S: Final = 0.2
+"""Bytes by which the read window grows towards the beginning of the file."""
+_POLL_S: Final = 0.2
+"""Seconds between two reads of a file that has no new line."""
 _STYLES: Final = {"error": "red", "critical": "red", "warning": "yellow", "debug": "dim"}
 _SHOWN_FIRST: Final = frozenset({"at", "level", "event", "service"})
 
 
 def logs(
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As `lifecycle status` names it.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written, until Ctrl-C.")] = False,
-    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of its last lines.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="The lines as they are written, on a terminal too.")] = False,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="A name listed by `lifecycle status`.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print further lines as they are written, until Ctrl-C.")
+    ] = False,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Number of last lines.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="The lines as written, also on a terminal.")] = False,
     state_dir: Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")] = None,
 ) -> None:
-    """Show the log of one process of `lifecycle up`, also after that has ended."""
+    """Show the log of one process of `lifecycle up`, also of an ended process."""
     from services.cli import show
 
     folder = options.folder(environment.state_dir(state_dir))
@@ -33,12 +37,13 @@ def logs(
     pretty = show.shows_results() and not as_json
     try:
         with path.open("rb") as file:
-            for line in _ends(file, tail):
+            for line in _last_lines(file, tail):
                 _write(line, pretty=pretty)
             if follow:
                 _follow(path, file, pretty=pretty)
+    # `lifecycle logs … | head` is a normal use: the reader has closed the pipe, which is no error of ours.
     except BrokenPipeError:
-        show.is_enough()
+        show.discard_output()
     except OSError as error:
         raise CommandError(Exit.UNUSABLE, f"{path}: {error.strerror}") from None
 
@@ -47,7 +52,7 @@ def _path(folder: Path, service: str) -> Path:
     """Returns the path of a service's log.
 
     Raises:
-        Failure: no such service, or no log of it.
+        CommandError: the folder holds no log at all, or none of this service (UNUSABLE).
     """
     found = {path.stem: path for path in sorted((folder / "logs").glob("*.log"))}
     if not found:
@@ -55,50 +60,61 @@ def _path(folder: Path, service: str) -> Path:
     return found[options.one_of(service, found, "SERVICE", "process with a log here")]
 
 
-def _ends(file: IO[bytes], count: int) -> list[bytes]:
-    """Returns the last lines of a file and leaves it at its end; read backwards, since logs grow large."""
+def _last_lines(file: IO[bytes], count: int) -> list[bytes]:
+    """Returns the last lines of a file and leaves the file at the end.
+
+    The file is read backwards in blocks, since logs grow large.
+    """
     position = end = file.seek(0, os.SEEK_END)
     text = b""
     while position > 0 and text.count(b"\n") <= count:
         position = max(0, position - _BLOCK_BYTES)
         file.seek(position)
         text = file.read(end - position)
+    # `_follow` continues here, so no line is printed twice and none is skipped.
     file.seek(end)
     return text.splitlines()[-count:] if count else []
 
 
 def _follow(path: Path, file: IO[bytes], *, pretty: bool) -> None:
-    """Prints lines as they are appended, for ever; a file that was replaced or emptied is read from its beginning."""
-    held = b""
+    """Prints lines as they are appended; never returns.
+
+    A file that was replaced or truncated is read from its beginning.
+    """
+    partial = b""
     while True:
-        held += file.read()
-        *whole, held = held.split(b"\n")
+        partial += file.read()
+        # The last piece has no newline yet: its writer may be in the middle of the line.
+        *whole, partial = partial.split(b"\n")
         for line in whole:
             _write(line, pretty=pretty)
         if not whole:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
+        # The path leads to a new file: follow the new one, and never return to this one.
         if path.exists() and not os.path.samestat(path.stat(), os.fstat(file.fileno())):
             with path.open("rb") as fresh:
                 _follow(path, fresh, pretty=pretty)
+        # The file was truncated: our offset lies behind its end, where a read would return nothing for ever.
         if os.fstat(file.fileno()).st_size < file.tell():
             file.seek(0)
 
 
 def _write(line: bytes, *, pretty: bool) -> None:
+    """Prints one line of a log: as written, or formatted and coloured for a terminal."""
     from services.cli import show
 
     text = line.decode("utf-8", "replace")
-    told = _told(text) if pretty else None
-    if told is None:
+    entry = _parse(text) if pretty else None
+    if entry is None:
         print(text, flush=True)
     else:
-        level = str(told.get("level", ""))
-        words = " ".join([str(told["at"])[11:23], f"{level:<7}", str(told.get("event", "")), *_fields(told)])
+        level = str(entry.get("level", ""))
+        words = " ".join([str(entry["at"])[11:23], f"{level:<7}", str(entry.get("event", "")), *_fields(entry)])
         show.styled(words, _STYLES.get(level, ""))
 
 
-def _told(text: str) -> dict[str, Any] | None:
-    """Parses a line of our own logs; None for a line of another program."""
+def _parse(text: str) -> dict[str, Any] | None:
+    """Parses a line of our own logs; returns None for a line of a foreign program (an engine, a traceback)."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -106,9 +122,9 @@ def _told(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "at" in found else None
 
 
-def _fields(told: dict[str, Any]) -> Iterator[str]:
+def _fields(entry: dict[str, Any]) -> Iterator[str]:
     yield from (
         f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in told.items()
+        for name, value in entry.items()
         if name not in _SHOWN_FIRST and value is not None
     )

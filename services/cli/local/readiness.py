@@ -1,4 +1,4 @@
-"""Asks the services of a local installation whether they are ready, and its engines whether they answer."""
+"""Probes the services of a local installation by `/readyz`, and the engines by a client of each protocol."""
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -10,21 +10,23 @@ from services.cli.local.wiring import LocalPorts
 from services.engines.readiness import kafka_answers, postgres_answers
 
 _ASK_S: Final = 2.0
+"""Seconds for the answer of one service or of Kafka."""
 
 
-def unready(ports: LocalPorts, services: Iterable[str]) -> dict[str, str]:
-    """Returns the fault of each service that is not ready."""
+def unready_services(ports: LocalPorts, services: Iterable[str]) -> dict[str, str]:
+    """Returns the fault of each unready service, by name."""
+    # `trust_env=False`: the operator's HTTP proxy cannot reach this machine's loopback address.
     with httpx2.Client(timeout=_ASK_S, trust_env=False) as client:
-        found = {service: _ask(client, f"{ports.base(service)}/readyz") for service in services}
+        found = {service: _readiness_fault(client, f"{ports.base(service)}/readyz") for service in services}
     return {service: fault for service, fault in found.items() if fault}
 
 
-def silent(environ: Mapping[str, str], engines: Collection[str]) -> dict[str, str]:
-    """Returns the engines that do not answer, by name, with what was tried.
+def unresponsive_engines(environ: Mapping[str, str], engines: Collection[str]) -> dict[str, str]:
+    """Returns the fault of each unresponsive engine, by name.
 
     Args:
-        environ: What `up` left for commands.
-        engines: Those that `up` started: `kafka`, `postgres`.
+        environ: The environment file of `up`, with the addresses of the engines.
+        engines: The engines started by `up`: `kafka`, `postgres`.
     """
     found = {}
     kafka, database = environ.get("KAFKA_BOOTSTRAP_SERVERS"), environ.get("DATABASE_URL")
@@ -35,8 +37,8 @@ def silent(environ: Mapping[str, str], engines: Collection[str]) -> dict[str, st
     return found
 
 
-def _ask(client: httpx2.Client, url: str) -> str:
-    """Returns what a `/readyz` reports as missing; empty when nothing is."""
+def _readiness_fault(client: httpx2.Client, url: str) -> str:
+    """Returns the failing checks of a `/readyz`; empty if the service is ready."""
     try:
         answer = client.get(url)
     except httpx2.TransportError as error:

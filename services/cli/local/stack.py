@@ -1,8 +1,13 @@
-"""Everything on one machine: engines, keyring, topics and services, from start to end, for `up`, demo and tests.
+"""Runs a whole installation on one machine, for `up`, the demo and tests: engines, keyring, topics and services.
 
-Rule: one state folder is one installation. Started again on the same folder it has the same data, ports and secrets;
-two at once on one folder are refused. The context ends with everything stopped, in reverse order.
+Rule: a state folder is an installation. A second start on the folder finds the data, ports and secrets of the first;
+two simultaneous starts on a folder are refused. At the end of the context everything is stopped, in reverse order.
 """
+
+# The order of the contexts in `stack` is the rule of this file. The lock comes first: only its holder may touch the
+# files of the folder. Stale files go before the engines start, since an operator's command would believe them. The file
+# of processes encloses the engines, because `down` waits for the engines as well. At the end the order is reversed:
+# endpoints withdrawn, services stopped, engines stopped, file of processes removed, lock released.
 
 import json
 import secrets
@@ -18,34 +23,34 @@ from services.adapters.kafka import topics
 from services.adapters.process import settings
 from services.adapters.process.folder_lock import locked_folder
 from services.cli import keyring_contents
-from services.cli.environment import ENVIRONMENT, answering, registry_answers
+from services.cli.environment import ENVIRONMENT, require_kafka, require_registry
 from services.cli.exits import CommandError, Exit
 from services.cli.files import replace_json
 from services.cli.local import readiness, wiring
 from services.cli.local.endpoints_file import EndpointsFile
-from services.cli.local.process_file import ProcessFile, Supervised
+from services.cli.local.process_file import ProcessFile, SupervisedProcess
 from services.cli.local.supervisor import Report, ServiceProcess, Supervisor
 from services.cli.local.wiring import SERVICES, Addresses, Folders, LocalPorts
 from services.engines.child_process import last_lines
 from services.engines.ports import free_ports
 
 _READY_S: Final = 120.0
-"""Everything is up in a few seconds on a quiet machine; this much on one that is busy with everything else."""
+"""Seconds until everything must be ready. A quiet machine needs a few; a busy one many more."""
 
 _STOP_S: Final = 7.0
-"""For all services together; the engines take another second or two."""
+"""Seconds for the stop of all services together; the engines take a second or two more."""
 
-_HOPELESS_DEATHS: Final = 3
-"""A service that ended so often before it was ever ready has a fault that waiting does not cure."""
+_MOST_DEATHS_BEFORE_READY: Final = 3
+"""Deaths before the first readiness that end the start: such a service has a fault that waiting does not cure."""
 
 _ENGINES: Final = frozenset({"kafka", "postgres"})
 
-Doing = Callable[[str], None]
-"""Told what is being done, in words; the same again and again while it lasts."""
+OnActivity = Callable[[str], None]
+"""Called with the present activity in words; repeatedly with the same text while the activity lasts."""
 
 
 def print_nothing(_: str) -> None:
-    """Of a start that nobody watches."""
+    """Ignores the activity, for a start without a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,12 @@ class Stack:
     """A running installation.
 
     Attributes:
-        folders: Its state folder.
-        ports: Its ports.
-        addresses: Its engines.
-        environ: What an operator's command needs to work on it.
-        chosen: Which engines were chosen, in words.
-        supervisor: Its processes.
+        folders: The layout of the state folder.
+        ports: The ports of the services.
+        addresses: The addresses of the engines.
+        environ: The environment for an operator's command.
+        chosen: The chosen engines, in words.
+        supervisor: The supervisor of all processes.
     """
 
     folders: Folders
@@ -80,40 +85,42 @@ class Stack:
 
     @property
     def settings(self) -> settings.Settings:
-        """The settings of an operator's command."""
+        """Settings of an operator's command on this installation."""
         return settings.read(self.environ)
 
     def endpoints(self) -> dict[str, Any]:
-        """The endpoints file as it is now."""
+        """Returns the content of the endpoints file, with the present process ids."""
         return wiring.endpoints(self.folders, self.ports, self.addresses, self.supervisor.pids())
 
-    def unready(self, services: tuple[str, ...] = SERVICES) -> dict[str, str]:
-        """What is missing, by service; empty when every one says it is ready."""
-        return readiness.unready(self.ports, services)
+    def unready_services(self, services: tuple[str, ...] = SERVICES) -> dict[str, str]:
+        """Returns the fault of each unready service, by name; empty if all are ready."""
+        return readiness.unready_services(self.ports, services)
 
-    def until_ready(self, deadline_s: float = _READY_S, doing: Doing = print_nothing) -> None:
-        """Wait until every service is ready.
+    def until_ready(self, deadline_s: float = _READY_S, on_activity: OnActivity = print_nothing) -> None:
+        """Waits until every service is ready.
 
         Args:
-            deadline_s: How long it may take.
-            doing: Told who is waited for.
+            deadline_s: Longest wait in seconds.
+            on_activity: Called with the names of the services still missing.
 
         Raises:
-            Failure: one was not in time, or ended again and again.
+            CommandError: a service was not ready in time, or died again and again (UNREACHABLE).
         """
         end = time.monotonic() + deadline_s
-        while faults := self.unready():
-            hopeless = [name for name in faults if self.supervisor.deaths[name] >= _HOPELESS_DEATHS]
+        while faults := self.unready_services():
+            # A service without a fault may have died earlier and recovered; its deaths do not count.
+            hopeless = [name for name in faults if self.supervisor.deaths[name] >= _MOST_DEATHS_BEFORE_READY]
             if hopeless or time.monotonic() > end:
                 raise CommandError(Exit.UNREACHABLE, self._why(faults))
-            doing(f"waiting for {', '.join(faults)}")
+            on_activity(f"waiting for {', '.join(faults)}")
             time.sleep(0.1)
 
-    def supervised(self) -> dict[str, Supervised]:
-        """Every process under the supervisor."""
+    def supervised(self) -> dict[str, SupervisedProcess]:
+        """Returns every process under the supervisor, by name; called by any thread."""
         watched, pids = self.supervisor, self.supervisor.pids()
         return {
-            name: Supervised(pids.get(name), str(watched.log_path(name)), deaths)
+            name: SupervisedProcess(pids.get(name), str(watched.log_path(name)), deaths)
+            # A copy: a watcher thread calls this method while the main thread may still be adding processes.
             for name, deaths in watched.deaths.copy().items()
         }
 
@@ -134,129 +141,143 @@ def stack(
     durability: engines.Durability = engines.Durability.EPHEMERAL,
     endpoints_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-    doing: Doing = print_nothing,
+    on_activity: OnActivity = print_nothing,
 ) -> Iterator[Stack]:
-    """Run everything for as long as the context lasts.
+    """Runs an installation for as long as the context lasts.
 
     Args:
-        state_dir: The installation.
-        environ: Our environment; what it says of engines and topics stands.
-        report: Told what dies, and what is done about it.
-        durability: What a crash of the machine may cost the engines.
-        endpoints_file: Where programs outside find everything, beside the file in the state folder.
-        progress: Told how far a download is.
-        doing: Told what the start is about, in words.
+        state_dir: The state folder.
+        environ: The environment of this process; the choice of engines, topics and outside systems has precedence.
+        report: Called with each end of a process and the supervisor's reaction.
+        durability: Data of the engines at risk in a crash of the machine.
+        endpoints_file: A second place for the endpoints file, beside the file in the state folder.
+        progress: Called with the received and the total bytes of a download.
+        on_activity: Called with the present activity of the start.
 
     Yields:
         The installation, once everything is ready.
 
     Raises:
-        EngineError: an engine cannot be had.
-        Failure: the folder is in use, or a service did not become ready.
-        Unusable: a database's URL cannot be read.
+        EngineError: an engine can be neither found nor started.
+        CommandError: a service did not become ready, or Kafka or the topics are not usable.
+        NoDatabase: PostgreSQL does not answer, or refuses the role.
+        Unusable: the folder is in use, or a setting cannot be used.
     """
     folders = Folders(state_dir.resolve())
     environ = settings.complete(environ)
-    # Always in the state folder too: there our own commands look.
+    # The state folder gets the endpoints file in any case: our own commands look there.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
-    whereabouts = EndpointsFile(endpoints_files, folders.top / ENVIRONMENT)
-    doing("starting Kafka and PostgreSQL")
+    published = EndpointsFile(endpoints_files, folders.top / ENVIRONMENT)
+    on_activity("starting Kafka and PostgreSQL")
     with (
         locked_folder(folders.top, "--state-dir"),
-        _withdrawn(whereabouts),
-        _enrolled(folders.top) as roll,
+        _without_stale_files(published),
+        _process_file(folders.top) as process_file,
         engines.running(folders.top, environ, durability=durability, progress=progress) as running,
     ):
 
         def changed() -> None:
-            whereabouts.refresh()
-            roll.write()
+            published.refresh()
+            process_file.write()
 
         supervisor = Supervisor(report, changed)
-        doing("making the topics")
-        built = _prepare(folders, environ, running, supervisor)
+        on_activity("making the topics")
+        installation = _prepare(folders, environ, running, supervisor)
         try:
-            roll.follow(built.supervised)
-            _start(built, running, environ, doing)
-            roll.write()
-            built.until_ready(doing=doing)
-            whereabouts.publish(built.endpoints, built.environ)
-            roll.ready()
-            yield built
+            # Before the first start, so that `lifecycle status` shows a start in progress.
+            process_file.use_source(installation.supervised)
+            _start(installation, running, environ, on_activity)
+            process_file.write()
+            installation.until_ready(on_activity=on_activity)
+            published.publish(installation.endpoints, installation.environ)
+            process_file.mark_ready()
+            yield installation
         finally:
-            whereabouts.withdraw()
+            published.withdraw()
+            # The engines stay for `engines.running`, which stops them after the services that use them; only their
+            # watchers end here.
             supervisor.stop(_STOP_S, leave=_ENGINES)
 
 
 @contextmanager
-def _enrolled(folder: Path) -> Iterator[ProcessFile]:
-    """The file of processes, from before the first of them until after the last."""
-    roll = ProcessFile(folder)
+def _process_file(folder: Path) -> Iterator[ProcessFile]:
+    """Yields the file of processes, present from before the first process until after the last."""
+    process_file = ProcessFile(folder)
     try:
-        yield roll
+        yield process_file
     finally:
-        roll.withdraw()
+        process_file.withdraw()
 
 
 @contextmanager
-def _withdrawn(whereabouts: EndpointsFile) -> Iterator[None]:
-    """What a killed `up` left goes before the engines start, which may take long or fail."""
-    whereabouts.withdraw()
+def _without_stale_files(published: EndpointsFile) -> Iterator[None]:
+    """Removes the files of a killed `up` before the start of the engines: the start may take long or fail."""
+    published.withdraw()
     yield
 
 
 def _prepare(
     folders: Folders, environ: Mapping[str, str], running: engines.RunningEngines, supervisor: Supervisor
 ) -> Stack:
-    """Everything the services find: ports, secrets, keyring, folders, topics."""
-    kept = _kept(folders.top / "stack.json")
-    ports = LocalPorts(**kept["ports"])
+    """Creates everything expected by the services at the start: ports, secrets, keyring, folders, topics."""
+    choices = _first_start_choices(folders.top / "stack.json")
+    ports = LocalPorts(**choices["ports"])
     addresses = Addresses(running.kafka_bootstrap, running.database_url)
     if not folders.keyring.exists():
         keyring_contents.init(folders.keyring)
     for folder in (folders.orgs, folders.archive, *map(folders.of, SERVICES)):
         folder.mkdir(parents=True, exist_ok=True)
     _link_engine_logs(folders)
-    shared = wiring.shared(environ, folders, ports, addresses, kept["oauth_client_secret"])
+    shared = wiring.shared(environ, folders, ports, addresses, choices["oauth_client_secret"])
     _apply_topics(shared)
     return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
 
 
 def _link_engine_logs(folders: Folders) -> None:
-    """The engines write into their own folders; the logs of all are found in one."""
+    """Links the engines' logs into the folder of all logs; each engine writes into a separate folder."""
     folders.logs.mkdir(exist_ok=True)
     for name in _ENGINES:
         link = folders.logs / f"{name}.log"
         if not link.is_symlink():
+            # A relative link: the state folder may be moved as a whole.
             link.symlink_to(Path("..", name, "server.log"))
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    """What was chosen at the first start and stays: ports, and the secret of the OAuth client."""
+def _first_start_choices(path: Path) -> dict[str, Any]:
+    """Returns the lasting choices of the first start: ports, and the secret of the OAuth client.
+
+    Raises:
+        CommandError: the file was damaged (UNUSABLE).
+    """
     if not path.exists():
         names = [field.name for field in fields(LocalPorts)]
         ports = dict(zip(names, free_ports(len(names)), strict=True))
+        # The file is written once and never again: clients outside may have noted the ports.
         replace_json(path, {"ports": ports, "oauth_client_secret": secrets.token_urlsafe(32)})
     try:
         found: dict[str, Any] = json.loads(path.read_text())
+        # Both lines only prove the shape of the file: a missing or unknown name raises here, before the services start.
         LocalPorts(**found["ports"])
         str(found["oauth_client_secret"])
     except (ValueError, KeyError, TypeError):
-        told = f"{path}: is not what `lifecycle up` writes; put it back, or begin with another --state-dir"
-        raise CommandError(Exit.UNUSABLE, told) from None
+        message = f"{path}: is not what `lifecycle up` writes; put it back, or begin with another --state-dir"
+        raise CommandError(Exit.UNUSABLE, message) from None
     return found
 
 
 def _apply_topics(environ: Mapping[str, str]) -> None:
-    """Make the missing topics; of servers that we did not start ourselves nobody knows yet whether they serve us.
+    """Creates the missing topics.
+
+    PostgreSQL and Kafka are probed first: a server not started by `up` may be away or refuse us, and the retries of
+    a client library would report only a timeout.
 
     Raises:
-        Failure: Kafka does not.
-        NoDatabase: PostgreSQL does not.
+        CommandError: Kafka does not serve us, or an existing topic conflicts with the table.
+        NoDatabase: PostgreSQL does not answer, or refuses the role.
     """
     chosen = settings.read(environ)
-    registry_answers(chosen)
-    with answering(chosen):
+    require_registry(chosen)
+    with require_kafka(chosen):
         plan = topics.apply(
             chosen.kafka,
             prefix=chosen.topic_prefix,
@@ -267,11 +288,14 @@ def _apply_topics(environ: Mapping[str, str]) -> None:
         raise CommandError(Exit.DEVIATION, "\n".join(plan.conflicts))
 
 
-def _start(built: Stack, running: engines.RunningEngines, environ: Mapping[str, str], doing: Doing) -> None:
+def _start(
+    installation: Stack, running: engines.RunningEngines, environ: Mapping[str, str], on_activity: OnActivity
+) -> None:
+    """Adds the engines to the supervisor, and starts the services through it, in order."""
     for name, engine in (("kafka", running.kafka), ("postgres", running.postgres)):
         if engine is not None:
-            built.supervisor.add(name, engine)
-    doing("starting the services")
+            installation.supervisor.add(name, engine)
+    on_activity("starting the services")
     for name in SERVICES:
-        whole = {**environ, **built.environ, **wiring.own(name, built.folders, built.ports)}
-        built.supervisor.add(name, ServiceProcess(name, whole, built.folders.logs / f"{name}.log"))
+        whole = {**environ, **installation.environ, **wiring.own(name, installation.folders, installation.ports)}
+        installation.supervisor.add(name, ServiceProcess(name, whole, installation.folders.logs / f"{name}.log"))

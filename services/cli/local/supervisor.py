@@ -1,8 +1,12 @@
-"""Keeps processes running: what dies is started again, at once the first time, later and later when it dies young.
+"""Keeps processes running: restarts each ended process, at once the first time, with growing delays after young deaths.
 
-Rule: one thread watches one process, so a slow start of one (an engine) delays no other. Every end is told with its
-status; nothing is given up, since an operator who repairs the cause should not have to start anything.
+Rule: one thread watches one process, and the slow start of an engine delays no restart of a service. Every end is
+reported with the exit status. No process is given up: after an operator repairs the cause, the next start succeeds.
 """
+
+# Each watcher thread owns the restarts of one process; the main thread only adds processes and stops all. A stop must
+# not race with a restart: `stop` sets the event first and joins each watcher before it stops the watcher's process. A
+# process stopped before its watcher has ended would be started again.
 
 import signal
 import sys
@@ -16,56 +20,58 @@ from typing import Final, Protocol
 
 from services.engines import child_process
 
-_LOOK_S: Final = 0.05
-"""How often a process is asked whether it still runs."""
+_POLL_S: Final = 0.05
+"""Seconds between two polls of a process."""
 
 _YOUNG_S: Final = 10.0
-"""A process that lived less than this died young."""
+"""A process that lived less than these seconds died young."""
 
 _YOUNG_IF_KILLED_S: Final = 1.0
-"""The same where somebody killed it: that is no fault of its own, unless it happens before it did anything."""
+"""Replaces `_YOUNG_S` after SIGKILL or SIGTERM: a killed process is not at fault unless it dies at its very start."""
 
 _KILLED: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 
-_ASKED: Final = frozenset({0, 128 + signal.SIGTERM})
-"""Statuses of processes that were asked to end and did (the second is Java's): their last lines are no news."""
+_STATUSES_AFTER_STOP: Final = frozenset({0, 128 + signal.SIGTERM})
+"""Exit statuses of a requested end (the second is Java's): the last lines of the log explain nothing."""
 
-_PAUSE_FIRST_S: Final = 0.5
-_PAUSE_MOST_S: Final = 15.0
+_DELAY_FIRST_S: Final = 0.5
+"""Seconds of delay after the second young death in a row; doubled after each further one."""
+_DELAY_MOST_S: Final = 15.0
+"""Longest delay in seconds."""
 
 Report = Callable[[str], None]
-"""Told in one sentence what ended and what is done about it."""
+"""Called with one sentence: the end of a process, and the reaction."""
 
 
 class Process(Protocol):
-    """What can be supervised: an engine, or a service of ours."""
+    """A supervised process: an engine or a service."""
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None before the first start and after a stop."""
+        """Process id; None before the first start and after a stop."""
 
     @property
     def log_path(self) -> Path:
-        """Where it writes."""
+        """Path of the log."""
 
     def start(self) -> None:
-        """Start it, again when it ended."""
+        """Starts the process, or starts it again after its end."""
 
     def poll(self) -> int | None:
-        """Its exit status (negative: the signal that ended it), or None while it runs."""
+        """Returns the exit status (negative: the number of the fatal signal), or None while the process runs."""
 
     def stop(self, timeout_s: float) -> None:
-        """Ask it to end, and kill it when it does not."""
+        """Asks the process to end, and kills it after `timeout_s` seconds."""
 
 
 @dataclass(slots=True)
 class ServiceProcess:
-    """One of our services as a child process.
+    """A service as a child process.
 
     Attributes:
-        name: Its command: `lifecycle NAME`.
-        environ: Its whole environment.
-        log_path: Where it writes.
+        name: The command of the service: `lifecycle NAME`.
+        environ: The whole environment of the child.
+        log_path: Path of the log.
     """
 
     name: str
@@ -75,37 +81,37 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process id."""
+        """Process id; None before the first start."""
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        """Start it; it ends with us."""
+        """Starts the service; the kernel ends the child when this process ends."""
         argv = (sys.executable, "-m", "services.cli.main", self.name)
         self._child = child_process.start(argv, env=self.environ, log_path=self.log_path)
 
     def poll(self) -> int | None:
-        """Its exit status, or None while it runs."""
+        """Returns the exit status, or None while the service runs."""
         return self._child.poll() if self._child else None
 
     def stop(self, timeout_s: float) -> None:
-        """Ask it to end, and kill it when it does not."""
+        """Asks the service to end, and kills it after `timeout_s` seconds."""
         if self._child:
             self._child.stop(timeout_s)
 
 
-def pause_s(young_deaths: int) -> float:
-    """How long to wait before the next start.
+def restart_delay_s(young_deaths: int) -> float:
+    """Returns the seconds to wait before the next start: 0, 0, 0.5, 1, 2, 4, 8, then 15.
 
     Args:
-        young_deaths: How many times in a row it died young, this time included; 0 when it had lived long enough.
+        young_deaths: Number of young deaths in a row, the present death included; 0 after a long life.
     """
     if young_deaths <= 1:
         return 0.0
-    return min(_PAUSE_MOST_S, _PAUSE_FIRST_S * 2.0 ** min(young_deaths - 2, 16))
+    return min(_DELAY_MOST_S, _DELAY_FIRST_S * 2.0 ** min(young_deaths - 2, 16))
 
 
-def ended(status: int) -> str:
-    """An exit status in words: `exit status 2`, `SIGKILL`."""
+def status_text(status: int) -> str:
+    """Returns an exit status in words: `exit status 2`, `SIGKILL`."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -115,14 +121,14 @@ def ended(status: int) -> str:
 
 
 class Supervisor:
-    """Starts processes, watches them and stops them in reverse order."""
+    """Starts and watches processes, and stops all in reverse order."""
 
     def __init__(self, report: Report, on_change: Callable[[], None]) -> None:
-        """Supervise nothing yet.
+        """Supervises no process yet.
 
         Args:
-            report: Told of every end and every failed start.
-            on_change: Called when a process was started again: its pid is another one.
+            report: Called with every end and every failed start, by the thread of the process.
+            on_change: Called after every restart, successful or not, since the process id changed.
         """
         self._report = report
         self._on_change = on_change
@@ -130,10 +136,10 @@ class Supervisor:
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
         self.deaths: dict[str, int] = {}
-        """How often each process ended without being asked."""
+        """Number of unrequested ends of each process, by name."""
 
     def add(self, name: str, process: Process) -> None:
-        """Start a process, unless it runs already, and watch it."""
+        """Starts a process, unless the process runs already, and adds a watcher thread."""
         if process.pid is None:
             process.start()
         self._processes[name] = process
@@ -143,78 +149,87 @@ class Supervisor:
         watcher.start()
 
     def pids(self) -> dict[str, int]:
-        """The process id of each."""
+        """Returns the process ids, by name; a process without an id is left out."""
         return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
 
     def log_path(self, name: str) -> Path:
-        """Where a process writes."""
+        """Returns the path of a process's log."""
         return self._processes[name].log_path
 
     def stop(self, timeout_s: float, leave: frozenset[str] = frozenset()) -> None:
-        """Stop watching, then stop the processes in reverse order of their start.
+        """Stops the watchers, then the processes in the reverse order of the starts.
 
         Args:
-            timeout_s: For all together; what is late is killed.
-            leave: Names of processes that somebody else stops.
+            timeout_s: Seconds for all processes together; a late process is killed.
+            leave: Names of processes stopped by the caller.
         """
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         for name, process in reversed(self._processes.items()):
+            # Without this join a watcher in the middle of `process.start()` would start the process after its stop.
             self._threads[name].join(max(0.1, deadline - time.monotonic()))
             if name not in leave:
                 process.stop(max(0.5, deadline - time.monotonic()))
 
     def _watch(self, name: str, process: Process) -> None:
+        """Restarts a process each time it ends; the body of a watcher thread."""
         young_deaths, began = 0, time.monotonic()
-        while not self._stopping.wait(_LOOK_S):
-            # A process without an id is one that could not be started again.
+        while not self._stopping.wait(_POLL_S):
+            # A process without an id failed to start.
             if process.pid is not None and process.poll() is None:
                 continue
             self.deaths[name] += 1
-            lived = time.monotonic() - began
-            young_deaths = young_deaths + 1 if lived < _young_s(process.poll()) else 0
-            pause = pause_s(young_deaths)
-            self._tell(f"{name} {_end_of(process)} after {lived:.1f} s; it starts again {_when(pause)}")
-            if self._stopping.wait(pause):
+            # `poll` returns None for an engine that could not be started; a failed start counts as a young death.
+            lived_s = time.monotonic() - began
+            young_deaths = young_deaths + 1 if lived_s < _young_age_s(process.poll()) else 0
+            delay = restart_delay_s(young_deaths)
+            self._report_safely(
+                f"{name} {_end_text(process)} after {lived_s:.1f} s; it starts again {_delay_text(delay)}"
+            )
+            # The delay ends early when the supervisor is stopped.
+            if self._stopping.wait(delay):
                 return
             began = time.monotonic()
             self._start_again(name, process)
 
     def _start_again(self, name: str, process: Process) -> None:
-        # Whatever goes wrong here is told: a watch that ends in silence leaves its process without anybody.
+        """Starts a process once; reports a failure instead of raising."""
+        # Every exception is reported and none ends the watcher: a process without a watcher is never restarted.
         try:
             process.start()
         except Exception as error:  # noqa: BLE001 - see above
-            self._tell(f"{name} did not start: {error}")
+            self._report_safely(f"{name} did not start: {error}")
         try:
             self._on_change()
         except Exception as error:  # noqa: BLE001 - see above
-            self._tell(f"the new process id of {name} could not be told: {error}")
+            self._report_safely(f"the new process id of {name} could not be told: {error}")
 
-    def _tell(self, text: str) -> None:
+    def _report_safely(self, text: str) -> None:
+        """Reports a sentence; an unwritable output is ignored."""
         with suppress(OSError):  # a terminal that is gone, a log on a full disk
             self._report(text)
 
 
-def _young_s(status: int | None) -> float:
+def _young_age_s(status: int | None) -> float:
+    """Returns the age in seconds below which an end with this status is a young death."""
     return _YOUNG_IF_KILLED_S if status in _KILLED else _YOUNG_S
 
 
-def _when(pause: float) -> str:
-    return f"in {pause:g} s" if pause else "at once"
+def _delay_text(delay: float) -> str:
+    return f"in {delay:g} s" if delay else "at once"
 
 
-def _end_of(process: Process) -> str:
-    """How it ended, with its last lines when it ended by itself."""
+def _end_text(process: Process) -> str:
+    """Returns the end of a process in words, with the last lines of the log if the process failed by itself."""
     status = process.poll()
     if status is None:
         return "was not there"
     if status < 0:
-        return f"was ended by {ended(status)}"
-    if status in _ASKED:
-        return f"ended as asked ({ended(status)})"
+        return f"was ended by {status_text(status)}"
+    if status in _STATUSES_AFTER_STOP:
+        return f"ended as asked ({status_text(status)})"
     try:
         last = f"its log {process.log_path} ends: {child_process.last_lines(process.log_path, 3)}"
     except OSError as error:
         last = f"its log {process.log_path} cannot be read: {error.strerror}"
-    return f"ended with {ended(status)} ({last})"
+    return f"ended with {status_text(status)} ({last})"

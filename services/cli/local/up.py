@@ -1,4 +1,4 @@
-"""`lifecycle up`: everything on this machine until somebody stops it."""
+"""`lifecycle up`: runs everything on this machine until SIGTERM, SIGINT or SIGHUP."""
 
 import os
 import signal
@@ -11,26 +11,33 @@ from typing import Final
 from services.cli.local.stack import Stack, stack
 from services.cli.local.wiring import WEBHOOK_PATH
 from services.cli.options import writable
-from services.cli.show import Doing, Download, say
+from services.cli.show import Download, Spinner, say
 from services.engines import Durability
 
 _STANDARD_ERROR: Final = 2
+"""File descriptor of standard error."""
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None) -> None:
-    """Run until SIGTERM or Ctrl-C, then stop cleanly.
+    """Runs the installation until a signal, then stops it cleanly.
+
+    Args:
+        state_dir: The state folder.
+        environ: The environment of this process.
+        endpoints_file: A second place for the endpoints file; None for the state folder alone.
 
     Raises:
-        EngineError: an engine cannot be had.
-        Failure: something did not become ready, or the file of endpoints cannot be written.
+        EngineError: an engine can be neither found nor started.
+        CommandError: a service did not become ready, or the endpoints file cannot be written.
     """
     if endpoints_file is not None:
         writable(endpoints_file, "--endpoints-file")
     with (
+        # Outermost: KeyboardInterrupt first travels through `stack`, which stops everything, and ends here.
         suppress(KeyboardInterrupt),
         interruptible(),
-        Doing() as doing,
+        Spinner() as spinner,
         stack(
             state_dir,
             environ,
@@ -38,23 +45,28 @@ def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None)
             durability=Durability.DURABLE,
             endpoints_file=endpoints_file,
             progress=Download(),
-            doing=doing,
-        ) as built,
+            on_activity=spinner,
+        ) as installation,
     ):
-        doing.end()
-        _tell(built, endpoints_file or built.folders.endpoints)
+        spinner.end()
+        _print_addresses(installation, endpoints_file or installation.folders.endpoints)
+        # Waits for ever; `interruptible` ends the wait with KeyboardInterrupt.
         threading.Event().wait()
     say("stopped")
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """The first SIGTERM, SIGINT or SIGHUP raises KeyboardInterrupt, wherever we are; those after it change nothing."""
+    """Turns the first SIGTERM, SIGINT or SIGHUP into KeyboardInterrupt; later signals are ignored.
+
+    Usable in the main thread only, where Python runs signal handlers.
+    """
 
     def interrupt(_: int, __: object) -> None:
+        # Ignored from here on: a second Ctrl-C would break off the orderly stop.
         for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)
-        # Not by `say`: the thread that is interrupted may be in the middle of it, and hold its lock.
+        # Not by `say`: the interrupted thread may be inside `say` and hold its lock.
         with suppress(OSError):
             os.write(_STANDARD_ERROR, b"stopping\n")
         raise KeyboardInterrupt
@@ -67,13 +79,14 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tell(built: Stack, endpoints_file: Path) -> None:
+def _print_addresses(installation: Stack, endpoints_file: Path) -> None:
+    """Prints the addresses, files and logs of the installation."""
     for line in (
-        f"ready: {built.chosen}",
-        f"webhooks   POST {built.ingress}{WEBHOOK_PATH}",
-        f"simulator  {built.simulator}/inventory",
+        f"ready: {installation.chosen}",
+        f"webhooks   POST {installation.ingress}{WEBHOOK_PATH}",
+        f"simulator  {installation.simulator}/inventory",
         f"endpoints  {endpoints_file}",
-        f"logs       {built.folders.logs}",
+        f"logs       {installation.folders.logs}",
         "Ctrl-C stops everything; the data stays.",
     ):
         say(line)

@@ -1,7 +1,7 @@
-"""Which environment each process of a local installation gets: pure, from ports, addresses and folders.
+"""Computes the environment of each process of a local installation from ports, addresses and folders. Pure.
 
-Rule: services meet only through Kafka, PostgreSQL and the addresses written here; a service that works under `up` works
-anywhere with the same variables.
+Rule: services meet only through Kafka, PostgreSQL and the addresses written here. A service configured as under `up`
+works on any machine.
 """
 
 import json
@@ -16,10 +16,10 @@ from services.adapters.process.settings import Settings
 HOST: Final = "127.0.0.1"
 
 SERVICES: Final = ("simulator", "ingress", "ledger", "provisioner", "reconciler")
-"""In the order of their start: the simulator's proxy stands before the tenants' database."""
+"""Services in the order of their start. The simulator is first: its proxy stands before the tenants' database."""
 
-_FOR_ONE_MACHINE: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1", "SPOOL_HIGH_WATER": "0.95"}
-"""Other than the defaults, which are for a cluster and a volume of one's own."""
+_LOCAL_DEFAULTS: Final = {"TOPIC_PARTITIONS": "4", "TOPIC_REPLICATION": "1", "SPOOL_HIGH_WATER": "0.95"}
+"""Values that differ from the defaults, which suit a cluster and a dedicated volume."""
 
 _SIMULATED: Final = {
     # Over HTTP, so that a fault may strike the archive too; the simulator keeps it in its folder.
@@ -31,20 +31,20 @@ _SIMULATED: Final = {
     "GENESYS_LOGIN_URL": "SIMULATOR/genesys/login",
     "GENESYS_API_URL": "SIMULATOR/genesys",
 }
-"""Where the simulator stands for an outside system that the operator does not name."""
+"""Addresses of the simulator in place of an outside system that the operator's environment does not name."""
 
 OUTSIDE: Final = frozenset({"TENANT_DATABASE_URL", "OAUTH_CLIENT_SECRET", *_SIMULATED})
-"""Variables of the outside systems: what the operator says of them stands."""
+"""Variables of the outside systems; a value in the operator's environment has precedence."""
 
 WEBHOOK_PATH: Final = "/v1/genesys/lifecycle/default"
 
-_OWN_PORT: Final = frozenset({"simulator", "ingress"})
-"""Services whose health and metrics are on their public port."""
+_ON_PUBLIC_PORT: Final = frozenset({"simulator", "ingress"})
+"""Services with health and metrics on their public port."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPorts:
-    """Every port we choose; kept over restarts of a process and of the whole."""
+    """The port of each service; constant over restarts of a process and of the installation."""
 
     simulator: int
     simulator_database: int
@@ -54,13 +54,18 @@ class LocalPorts:
     reconciler: int
 
     def base(self, service: str) -> str:
-        """Base URL of a service's HTTP port."""
+        """Returns the base URL of a service's HTTP port."""
         return f"http://{HOST}:{asdict(self)[service]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the engines are."""
+    """The addresses of the engines.
+
+    Attributes:
+        kafka: Bootstrap servers.
+        database: URL of the registry's database.
+    """
 
     kafka: str
     database: str
@@ -74,50 +79,50 @@ class Folders:
 
     @property
     def logs(self) -> Path:
-        """One log a process."""
+        """Folder of the logs, a file per process."""
         return self.top / "logs"
 
     @property
     def keyring(self) -> Path:
-        """The keyring file."""
+        """Path of the keyring file."""
         return self.top / "keyring.json"
 
     @property
     def orgs(self) -> Path:
-        """One file an organisation."""
+        """Folder of Genesys credentials, a file per organisation."""
         return self.top / "orgs"
 
     @property
     def spool(self) -> Path:
-        """Deliveries that Kafka has not yet."""
+        """Spool folder of the ingress."""
         return self.top / "spool"
 
     @property
     def archive(self) -> Path:
-        """The archive of audit trails."""
+        """Folder of the archive of audit trails, kept by the simulator."""
         return self.top / "archive"
 
     @property
     def endpoints(self) -> Path:
-        """Where `up` writes its endpoints unless told otherwise."""
+        """Default path of the endpoints file."""
         return self.top / "endpoints.json"
 
     def of(self, service: str) -> Path:
-        """What one service keeps."""
+        """Returns the folder of a service's own state."""
         return self.top / "services" / service
 
 
 def shared(
     environ: Mapping[str, str], folders: Folders, ports: LocalPorts, engines: Addresses, client_secret: str
 ) -> dict[str, str]:
-    """The variables that all services have in common; what `environ` says of anything else stands.
+    """Returns the variables common to all services.
 
     Args:
-        environ: The environment of `up`.
-        folders: Its state folder.
-        ports: All ports.
-        engines: The engines.
-        client_secret: Of the OAuth client at the simulator, unless `environ` has one.
+        environ: The environment of `up`; its settings replace the defaults, but not the addresses set here.
+        folders: The layout of the state folder.
+        ports: The ports of the services.
+        engines: The addresses of the engines.
+        client_secret: Secret of the OAuth client at the simulator, unless `environ` has one.
     """
     simulator = ports.base("simulator")
     names = {name.upper() for name in Settings.model_fields}
@@ -127,7 +132,7 @@ def shared(
         "OAUTH_CLIENT_SECRET": client_secret,
         **{name: form.replace("SIMULATOR", simulator) for name, form in _SIMULATED.items()},
     }
-    return _FOR_ONE_MACHINE | outside | chosen | {
+    return _LOCAL_DEFAULTS | outside | chosen | {
         "KAFKA_BOOTSTRAP_SERVERS": engines.kafka,
         "DATABASE_URL": engines.database,
         "KEYRING_FILE": str(folders.keyring),
@@ -140,25 +145,26 @@ def shared(
         "SIMULATOR_DATABASE_PORT": str(ports.simulator_database),
         "SIMULATOR_WEBHOOK_URL": ports.base("ingress") + WEBHOOK_PATH,
         "SIMULATOR_ARCHIVE_DIR": str(folders.archive),
-        **_unproxied(environ),
+        **_proxy_exceptions(environ),
     }  # fmt: skip
 
 
-def _unproxied(environ: Mapping[str, str]) -> dict[str, str]:
-    """A proxy that the operator has for the world is no way to this machine; of both names the lower-case one wins."""
+def _proxy_exceptions(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns `NO_PROXY` and `no_proxy` with this machine added to the operator's exceptions."""
     given = environ.get("no_proxy") or environ.get("NO_PROXY")
     return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, (given, HOST, "localhost"))))
 
 
 def own(service: str, folders: Folders, ports: LocalPorts) -> dict[str, str]:
-    """The variables that are a service's alone."""
+    """Returns the variables of a single service: port and state folder."""
+    # The settings distinguish the public port (PORT) from the port of health and metrics (METRICS_PORT).
     port = asdict(ports)[service]
-    name = "PORT" if service in _OWN_PORT else "METRICS_PORT"
+    name = "PORT" if service in _ON_PUBLIC_PORT else "METRICS_PORT"
     return {name: str(port), "STATE_DIR": str(folders.of(service))}
 
 
 def endpoints(folders: Folders, ports: LocalPorts, engines: Addresses, pids: Mapping[str, int]) -> dict[str, Any]:
-    """The endpoints file: where everything is, for programs outside."""
+    """Returns the content of the endpoints file: all addresses, for outside programs."""
     return {
         "kafka": engines.kafka,
         "ingress": ports.base("ingress"),
@@ -172,8 +178,9 @@ def endpoints(folders: Folders, ports: LocalPorts, engines: Addresses, pids: Map
 
 
 def with_port(url: str, host: str, port: int) -> str:
-    """The same URL at another host and port."""
+    """Returns the URL with host and port replaced."""
     parts = urlsplit(url)
+    # A password may hold an unescaped "@": the last "@" separates.
     credentials = parts.netloc.rpartition("@")[0]
     place = f"{host}:{port}"
     return urlunsplit(parts._replace(netloc=f"{credentials}@{place}" if credentials else place))
