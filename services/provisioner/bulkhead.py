@@ -1,15 +1,15 @@
 """Gates before the outside systems: per worker and system a bulkhead and a circuit breaker (docs/decisions/0019).
 
-Problem: a system that hangs could occupy every place of a worker, a system that is away would be called by every saga
-in turn, and a large organisation could crowd out a small one. Approach: a saga takes a place at the system's gate
-before its intent is committed, so a refused saga has begun nothing. Each gate has
+Problem: a hanging system could occupy every place of a worker, every saga would call a system that is away, and a large
+organisation could crowd out a small organisation. Approach: a saga takes a place at the system's gate before its intent
+is committed, so a refused saga has begun nothing. Each gate has
 
-- a bulkhead: `at_once` calls concurrently, of which one organisation has at most a quarter. A saga that gets no place
-  within `_QUEUE_S` frees its place in the worker and returns after about `_BUSY_S`;
-- a circuit breaker (`services.core.saga.system_breaker`): open, it refuses every saga but one probe at a time.
+- a bulkhead: at most `at_once` concurrent calls, at most a quarter of them by one organisation. A saga without a place
+  after `_QUEUE_S` frees its place in the worker and returns after about `_BUSY_S`;
+- a circuit breaker (`services.core.saga.system_breaker`): an open circuit refuses every saga but one probe at a time.
 
-A system is a step of the plan. Where the event names the URL, a system is the step and the URL's host, so that the
-broken endpoint of one tenant never closes the gate of another tenant's endpoint.
+A system is a step of the plan. If the event names the URL, a system is the step and the URL's host: the broken endpoint
+of one tenant never closes the gate of a foreign tenant's endpoint.
 
 Invariants: every place taken by `enter` is given back by `leave`; `answered` is called before `leave`; a gate stays in
 memory only while a saga uses it or its breaker remembers a failure, since events may name any number of hosts.
