@@ -9,7 +9,7 @@ is committed, so a refused saga has begun nothing. Each gate has
 - a circuit breaker (`services.core.saga.system_breaker`): an open circuit refuses every saga but one probe at a time.
 
 A system is a step of the plan. If the event names the URL, a system is the step and the URL's host: the broken endpoint
-of one tenant never closes the gate of a foreign tenant's endpoint.
+of one tenant never closes the gate of an endpoint at a different host.
 
 Invariants: every place taken by `enter` is given back by `leave`; `answered` is called before `leave`; a gate stays in
 memory only while a saga uses it or its breaker remembers a failure, since events may name any number of hosts.
@@ -45,8 +45,8 @@ _WITHOUT_SYSTEM: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.U
 """Kinds and verbs that make no request (an `oauth` update makes one only if no token is known)."""
 _NAMED_BY_URL: Final = frozenset({"http", "subscription"})
 _ASKED_WITHIN_S: Final = 3_900.0
-"""Seconds after the last saga asked for a system during which its open circuit counts in the metrics. Longer than an
-hour, the longest `Retry-After` that is kept. A system whose last tenant has left must not count as away for ever."""
+"""How long an open circuit counts in the metrics after a saga last asked for the system: longer than an hour, the
+longest `Retry-After` that is kept. A system whose last tenant has left must not count as away for ever."""
 _LOG_AGAIN_S: Final = 3_600.0
 """Shortest interval between two log lines about a system that refuses single tenants."""
 _REMEMBERED: Final = 10_000

@@ -35,7 +35,7 @@ from services.core.saga.calls import (
 )
 
 _PASSING: Final = frozenset({405, 408, 423, 425, 429})
-"""Statuses of a passing trouble. An ingress without a backend answers 405; 408, 423, 425 and 429 ask for a retry."""
+"""Statuses of an outage. An ingress without a backend answers 405; 408, 423, 425 and 429 ask for a retry."""
 _STALE: Final = "stale_epoch"
 """Code in docs/rest-contract.md for a call with an outdated epoch. The system is well; the next holder of the lease
 calls with a greater epoch."""
@@ -43,8 +43,8 @@ _IN_PROGRESS: Final = re.compile(
     r"in_?(progress|flight)|concurrent|processing(?!_?(err|fail))|(idempotenc|request|operation|^key).*in_?use",
     re.IGNORECASE,
 )
-"""Codes of a 409 to a request of ours while an equal request is under way. A 409 for a name in use has further codes
-and is a refusal."""
+"""Codes of a 409 to a request of ours while an equal request is under way. A 409 for a name that is taken has different
+codes and is a refusal."""
 _UNSPECIFIC: Final = "conflict"
 """The name of status 409, sent as the code by some frameworks; without information beyond the status."""
 _LIMITED: Final = re.compile(r"request_limit_exceeded|rate_?limit|too_many_requests", re.IGNORECASE)

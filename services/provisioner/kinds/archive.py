@@ -1,6 +1,6 @@
 """Kind `archive`: keeps the audit trail of a life in an object store after the tenant's resources are gone.
 
-Settings: none. CREATE makes no request; the outputs note the time at which the life began. DELETE writes
+Settings: none. CREATE makes no request; the output `since` is the time at which the life began. DELETE writes
 `audit.jsonl.gz` (gzip JSON Lines), then `manifest.json` with hashes, below `{org}/{integration}/g{generation}`.
 
 Rule: the manifest is written last, so an archive with a manifest is complete. A crash before leaves no manifest, and
@@ -62,7 +62,7 @@ class ArchiveKind:
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
-        # One element, set by `_archive` before the first write: an error before is Retryable, after Unknown.
+        # One flag, set by `_archive` before its first write: an error before is `Retryable`, an error after `Unknown`.
         writing = [False]
         try:
             async with asyncio.timeout(call.timeout_s):
@@ -71,9 +71,9 @@ class ArchiveKind:
                 if call.verb is Verb.READ:
                     return await self._read(call)
                 if call.verb is Verb.UPDATE:
-                    # A life without a noted begin keeps none: its trail is archived from the first record on.
+                    # Outputs without `since` stay without: the trail is then archived from its first record on.
                     return Done(call.outputs)
-                # An earlier begin wins over the new one, so a repeated CREATE shortens no trail.
+                # An earlier `since` wins, so a repeated CREATE shortens no trail.
                 return Done({"since": rfc3339(self._now_us()), **call.outputs})
         except (TimeoutError, KafkaError, BaseError, OSError) as error:
             return _failed(error, writing=writing[0])

@@ -134,11 +134,8 @@ class HttpKind:
         if not isinstance(session, dict):
             return session
         # The outputs prove ownership at their own place only.
-        is_proved_ours = call.outputs.get("url") == base
-        if (
-            not is_proved_ours
-            and (obstacle := await self._delete_obstacle(call, base, session, url_origin)) is not None
-        ):
+        proved_ours = call.outputs.get("url") == base
+        if not proved_ours and (obstacle := await self._delete_obstacle(call, base, session, url_origin)) is not None:
             return obstacle
         response = await self._send(call, HttpRequest("DELETE", _resource_url(call, base), session), url_origin)
         return meaning(call, response) if isinstance(response, HttpResponse) else response
@@ -244,8 +241,8 @@ def _outputs(call: Call, found: str | Answer) -> Answer:
 def _former_place_failed(answer: Answer, *, moved: bool) -> Answer:
     """Returns the answer of a PUT after a former place did not remove the resource.
 
-    The result never counts as a success with a lost answer, since a look-up that finds the resource at one place would
-    settle the step while a former place still has a resource.
+    The result is never `Unknown(succeeded=True)`: a look-up that finds the resource at one place would settle the step
+    while a former place still has a resource.
 
     Args:
         answer: Answer of the former place; neither `Done` nor `Absent`.

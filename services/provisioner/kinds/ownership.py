@@ -19,7 +19,7 @@ from services.provisioner.kinds.contents import joined, try_drop
 _BATCH: Final = 1_000
 """Large objects unlinked in one transaction: each holds a lock until the commit."""
 
-_HELD: Final[LiteralString] = """
+_POSSESSIONS: Final[LiteralString] = """
     SELECT dbid IN (0, here.oid) AND (deptype <> 'o' OR classid IN (
             'pg_default_acl'::regclass, 'pg_user_mapping'::regclass, 'pg_auth_members'::regclass
         )) AS goes,
@@ -68,5 +68,5 @@ async def drop_role(connection: PooledConnection, role: str) -> str:
 
 
 async def _possessions(connection: PooledConnection, role: str) -> list[tuple[bool, str]]:
-    rows = await (await connection.execute(_HELD, {"role": role})).fetchall()
+    rows = await (await connection.execute(_POSSESSIONS, {"role": role})).fetchall()
     return [(bool(is_droppable), str(text)) for is_droppable, text in rows]

@@ -192,7 +192,7 @@ async def _no_setup(_: PooledConnection) -> None:
 
 
 async def _carry_out(session: Session) -> Answer:
-    """Runs the transaction of a call: commits a success, rolls back every other answer."""
+    """Runs the transaction of a call: commits after `Done` and `Absent`, rolls back after every other answer."""
     work = {Verb.READ: _read, Verb.DELETE: _drop}.get(session.call.verb, _create)
     try:
         answer = await work(session, session.call, _name(session.call))
