@@ -1,6 +1,6 @@
-"""Desired → steps → outcomes: drives what exists to what should exist.
+"""Provisioner: drives a tenant's resources in the outside systems to the newest desired version.
 
-Reads `lifecycle.desired`, writes `lifecycle.outcomes`, keeps its sagas in the registry. Guarantees that every version
-taken up ends in an outcome, that what was begun is finished or undone, and that each resource exists at most once. It
-never reads an event and never asks Genesys.
+The service reads `lifecycle.desired`, keeps its sagas in the registry and writes `lifecycle.outcomes` and
+`lifecycle.audit`. Guarantees: every desired version taken up ends in an outcome; every step begun is finished or
+undone; every outside resource exists at most once. The provisioner never reads an event and never asks Genesys.
 """

@@ -1,8 +1,18 @@
-"""The doors to the outside systems, as one worker has them: a bulkhead and a circuit breaker each.
+"""Gates before the outside systems: per worker and system a bulkhead and a circuit breaker (docs/decisions/0019).
 
-Rule: a door is asked before an intent is committed, so that what does not pass has begun nothing. A
-system is a step of the plan, and where the event names the URL, its host: one tenant's system is another's never. Of a
-system's places one organisation has a quarter at most, so that its trouble leaves room for others.
+Problem: a hanging system could occupy every place of a worker, every saga would call a system that is away, and a large
+organisation could crowd out a small organisation. Approach: a saga takes a place at the system's gate before its intent
+is committed, so a refused saga has begun nothing. Each gate has
+
+- a bulkhead: at most `at_once` concurrent calls, at most a quarter of them by one organisation. A saga without a place
+  after `_QUEUE_S` frees its place in the worker and returns after about `_BUSY_S`;
+- a circuit breaker (`services.core.saga.system_breaker`): an open circuit refuses every saga but one probe at a time.
+
+A system is a step of the plan. If the event names the URL, a system is the step and the URL's host: the broken endpoint
+of one tenant never closes the gate of an endpoint at a different host.
+
+Invariants: every place taken by `enter` is given back by `leave`; `answered` is called before `leave`; a gate stays in
+memory only while a saga uses it or its breaker remembers a failure, since events may name any number of hosts.
 """
 
 import asyncio
@@ -28,22 +38,23 @@ from services.core.saga.calls import (
 from services.core.saga.system_breaker import AWAY_S, SystemBreaker
 
 _QUEUE_S: Final = 1.0
-"""How long a saga keeps its place in the worker while it waits for its turn at a system."""
+"""Longest wait for a place at a gate. The saga occupies its place in the worker meanwhile."""
 _BUSY_S: Final = 2.0
-"""Then it comes again after about this long, and others have its place."""
-_ASK_NOBODY: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.UPDATE), ("oauth", Verb.UPDATE)})
-"""Kinds and verbs that are done without asking anybody."""
+"""Mean wait before a saga that found no place asks again; jittered by half, so that refused sagas spread out."""
+_WITHOUT_SYSTEM: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.UPDATE), ("oauth", Verb.UPDATE)})
+"""Kinds and verbs that make no request (an `oauth` update makes one only if no token is known)."""
 _NAMED_BY_URL: Final = frozenset({"http", "subscription"})
 _ASKED_WITHIN_S: Final = 3_900.0
-"""A system that nobody asked for so long is waited for by nobody (an answer may ask for an hour): it counts no more as
-away. Else one that was away when its last tenant left would count for ever."""
-_TOLD_FOR_S: Final = 3_600.0
+"""How long an open circuit counts in the metrics after a saga last asked for the system: longer than an hour, the
+longest `Retry-After` that is kept. A system whose last tenant has left must not count as away for ever."""
+_LOG_AGAIN_S: Final = 3_600.0
+"""Shortest interval between two log lines about a system that refuses single tenants."""
 _REMEMBERED: Final = 10_000
-"""Systems of which a few failures are remembered while nobody calls them: the events name hosts."""
+"""Number of gates above which an unused gate with a closed circuit is forgotten along with its few failures."""
 
 
-class _Share:
-    """What one organisation has of a system's places, for as long as it uses any."""
+class _OrgShare:
+    """Places of one organisation at a gate, for as long as the organisation waits for or holds a place."""
 
     __slots__ = ("places", "users")
 
@@ -53,25 +64,33 @@ class _Share:
 
 
 class _SystemGate:
-    """One system: its places, of which one organisation may have a quarter."""
+    """Gate of one system: circuit breaker, and places of which an organisation has at most a quarter.
 
-    __slots__ = ("_places", "_quarter", "_shares", "asked_s", "circuit", "users")
+    Attributes:
+        circuit: Circuit breaker.
+        users: Sagas that wait for or hold a place.
+        asked_s: Time of the newest `enter`, by the clock of `SystemGates`.
+    """
+
+    __slots__ = ("_org_places", "_places", "_shares", "asked_s", "circuit", "users")
 
     def __init__(self, at_once: int, away_s: float) -> None:
         self.circuit = SystemBreaker(away_s)
         self.users = 0
         self.asked_s = 0.0
-        self._quarter = max(1, at_once // 4)
+        self._org_places = max(1, at_once // 4)
         self._places = asyncio.Semaphore(at_once)
-        self._shares: dict[str, _Share] = {}
+        self._shares: dict[str, _OrgShare] = {}
 
     async def take(self, org: str) -> None:
-        share = self._shares.setdefault(org, _Share(self._quarter))
+        # The share first: a saga that waits for its organisation's share must not occupy a place of the system.
+        share = self._shares.setdefault(org, _OrgShare(self._org_places))
         share.users += 1
         try:
             await share.places.acquire()
             try:
                 await self._places.acquire()
+            # BaseException: the time-out of `_QUEUE_S` arrives here as a cancellation.
             except BaseException:
                 share.places.release()
                 raise
@@ -92,11 +111,11 @@ class _SystemGate:
 
 
 class Admission(NamedTuple):
-    """What a door says.
+    """Result of asking at a gate.
 
     Attributes:
-        wait_s: How long to stay away; 0: a place is held.
-        is_away: True if that is because the system is away, or refuses the operator.
+        wait_s: Seconds to stay away; 0 if a place was taken.
+        is_away: True if the circuit is open: the system is away or refuses the operator.
         refuses: True if the system refuses the operator's own credentials or set-up.
     """
 
@@ -105,113 +124,141 @@ class Admission(NamedTuple):
     refuses: bool = False
 
 
-_TURNED_AWAY: Final = Admission(1.0)
+_INTERRUPTED: Final = Admission(1.0)
+"""Stands for the result while `enter` waits: an exception leaves `enter` without a place."""
 
 
 class SystemGates:
-    """Every system that this worker calls now, or knows to be in trouble."""
+    """Gates of all systems in use by this worker or remembered as failing. Use from one event loop."""
 
     def __init__(self, at_once: int, clock_s: Callable[[], float], log: Logger, away_s: float = AWAY_S) -> None:
-        """Know of none.
+        """Prepares the gates; each is made when first asked for.
 
         Args:
             at_once: Calls to one system at the same time.
-            clock_s: Monotonic.
-            log: Of the service.
-            away_s: The longest wait of a saga at a gate.
+            clock_s: Monotonic clock, seconds.
+            log: Logger of the service.
+            away_s: Longest wait of a saga at an open circuit, seconds.
         """
         self._longest_s = away_s
         self._at_once, self._clock_s, self._log = at_once, clock_s, log
-        self._chance = random.Random()  # noqa: S311 - jitter, not a secret
+        self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _SystemGate] = {}
-        self._told_s: dict[str, float] = {}
-        self._shown: set[str] = set()
+        self._logged_s: dict[str, float] = {}
+        self._in_metric: set[str] = set()
         metrics.SAGA_SYSTEMS_AWAY.set_function(self.away)
 
     async def enter(self, system: str, key: str) -> Admission:
-        """Take a place before a call; each that was taken is given back by `leave`."""
+        """Asks for a place; a place taken (`wait_s` 0) must be given back by `leave`.
+
+        Args:
+            system: Name of the system, from `system_of`.
+            key: Key of the saga, `orgId:integrationId`.
+        """
         gate = self._gates.setdefault(system, _SystemGate(self._at_once, self._longest_s))
+        # Counted before the first await: a gate with users is never forgotten.
         gate.users += 1
         gate.asked_s = self._clock_s()
-        entry = _TURNED_AWAY
+        admission = _INTERRUPTED
         try:
-            entry = await self._place(gate, key)
+            admission = await self._take_place(gate, key)
         finally:
-            if entry.wait_s:
-                self._forget(system, gate)
-        return entry
+            if admission.wait_s:
+                self._release_gate(system, gate)
+        return admission
 
-    async def _place(self, gate: _SystemGate, key: str) -> Admission:
+    async def _take_place(self, gate: _SystemGate, key: str) -> Admission:
         org = _org(key)
-        probes = gate.circuit.open
+        # Open and yet admitted by the next line: this saga is the probe.
+        is_probe = gate.circuit.open
         if away_s := self._away_s(gate, key):
             return Admission(away_s, is_away=True, refuses=gate.circuit.refuses)
         try:
             async with asyncio.timeout(_QUEUE_S):
                 await gate.take(org)
         except TimeoutError:
-            return Admission(_BUSY_S * self._chance.uniform(0.5, 1.5))
-        if not probes and (away_s := self._away_s(gate, key)):
-            gate.give_back(org)  # it was found out meanwhile
+            return Admission(_BUSY_S * self._random.uniform(0.5, 1.5))
+        # Race: the circuit may have opened during the wait for a place. A probe is not asked twice, since the breaker
+        # has counted it already and would refuse it now.
+        if not is_probe and (away_s := self._away_s(gate, key)):
+            gate.give_back(org)
             return Admission(away_s, is_away=True, refuses=gate.circuit.refuses)
         return Admission()
 
     def _away_s(self, gate: _SystemGate, key: str) -> float:
-        return gate.circuit.wait_s(key, self._clock_s(), self._chance.random())
+        """Returns the wait that the circuit breaker imposes, in seconds; 0 if the saga may call or is the probe."""
+        return gate.circuit.wait_s(key, self._clock_s(), self._random.random())
 
     def leave(self, system: str, key: str) -> None:
-        """Give a place back."""
+        """Gives back a place taken by `enter`."""
         gate = self._gates[system]
         gate.give_back(_org(key))
-        self._forget(system, gate)
+        self._release_gate(system, gate)
 
     def answered(self, system: str, key: str, answer: Answer) -> bool:
-        """Notes what became of a call whose place is still held; returns True if the system is well again by it."""
+        """Reports an answer to the circuit breaker; to be called while the place of the call is still held.
+
+        Args:
+            system: Name of the system.
+            key: Key of the saga.
+            answer: Answer of the call.
+
+        Returns:
+            True if the answer closed the open circuit: sagas that wait for the system may be woken.
+        """
         circuit = self._gates[system].circuit
         was_open, refused = circuit.open, circuit.refuses
         match answer:
             case Refused(heard=False):
-                return False
+                return False  # no request was sent, so nothing is known of the system
             case RefusedUs():
                 circuit.refused(key, self._clock_s())
+            # A refusal, a contradiction or a stale epoch shows a working system.
             case Done() | Absent() | Refused() | Contradicted() | Retryable(well=True) | Unknown(succeeded=True):
                 circuit.answered()
             case _:
                 circuit.failed(key, self._clock_s())
         if isinstance(answer, RefusedUs) and ((circuit.open and not was_open) or not refused):
-            self._tell(system, answer, is_closed=circuit.open)
+            self._log_refusal(system, answer, is_open=circuit.open)
         elif was_open and refused and not circuit.open:
-            self._told_s.pop(system, None)
+            self._logged_s.pop(system, None)
             self._log.info("system does not refuse the operator any more", system=system)
-        self._show(system, refuses=circuit.refuses)
+        self._set_refuses_metric(system, refuses=circuit.refuses)
         return was_open and not circuit.open
 
-    def _tell(self, system: str, answer: RefusedUs, *, is_closed: bool) -> None:
-        """Says what an operator has to put right: when the gate closes, and of a tenant refused alone once an hour."""
+    def _log_refusal(self, system: str, answer: RefusedUs, *, is_open: bool) -> None:
+        """Logs the remedy for the operator: always if the circuit is open, else at most once in `_LOG_AGAIN_S`."""
         now_s = self._clock_s()
-        if is_closed or now_s >= self._told_s.get(system, -_TOLD_FOR_S) + _TOLD_FOR_S:
-            self._told_s[system] = now_s
+        if is_open or now_s >= self._logged_s.get(system, -_LOG_AGAIN_S) + _LOG_AGAIN_S:
+            self._logged_s[system] = now_s
             self._log.error("system refuses the operator", system=system, why=answer.reason, remedy=answer.remedy)
 
-    def _show(self, system: str, *, refuses: bool) -> None:
-        if refuses or system in self._shown:
-            self._shown.add(system)
+    def _set_refuses_metric(self, system: str, *, refuses: bool) -> None:
+        # A label appears with the first refusal and stays, at 0 or 1; systems without a refusal get no label.
+        if refuses or system in self._in_metric:
+            self._in_metric.add(system)
             metrics.SAGA_SYSTEM_REFUSES.labels(system).set(refuses)
 
     def away(self) -> int:
-        """Returns how many systems are left alone now, of those that somebody still asks for."""
+        """Returns the number of systems with an open circuit for which a saga asked within `_ASKED_WITHIN_S`.
+
+        Called at each scrape of the metrics; also sets the refusals of systems without recent sagas to 0.
+        """
         since_s = self._clock_s() - _ASKED_WITHIN_S
-        for system in self._shown:
+        for system in self._in_metric:
             gate = self._gates.get(system)
-            self._show(system, refuses=gate is not None and gate.circuit.refuses and gate.asked_s > since_s)
+            self._set_refuses_metric(
+                system, refuses=gate is not None and gate.circuit.refuses and gate.asked_s > since_s
+            )
         return sum(gate.circuit.open and gate.asked_s > since_s for gate in self._gates.values())
 
     def is_away(self, system: str) -> bool:
-        """Whether it is left alone now."""
+        """True if the circuit of a system is open now."""
         gate = self._gates.get(system)
         return gate is not None and gate.circuit.open
 
-    def _forget(self, system: str, gate: _SystemGate) -> None:
+    def _release_gate(self, system: str, gate: _SystemGate) -> None:
+        """Counts one user less and forgets a gate without users, unless its circuit breaker is needed."""
         gate.users -= 1
         if not gate.users and (gate.circuit.idle or (not gate.circuit.open and len(self._gates) > _REMEMBERED)):
             del self._gates[system]
@@ -222,16 +269,17 @@ def _org(key: str) -> str:
 
 
 def system_of(call: Call) -> str | None:
-    """Which outside system a call goes to; None where it asks nobody."""
-    if (call.kind, call.verb) in _ASK_NOBODY:
+    """Returns the name of the system that a call goes to; None if the call makes no request."""
+    if (call.kind, call.verb) in _WITHOUT_SYSTEM:
         return None
     url = call.settings.get("url")
     if call.kind not in _NAMED_BY_URL or call.settings.get("url_from") == "operator":
         return call.step
+    # A call may go to several places of a moved resource; the gate of the first stands for the whole call.
     places = [place for place in (url, *call.places, call.outputs.get("url")) if isinstance(place, str)]
     if not places:
         return None
     try:
         return f"{call.step} {urlsplit(places[0]).hostname or ''}"
     except ValueError:
-        return None  # no such URL is ever called
+        return None  # unusable as a URL: the kind refuses the call before any request

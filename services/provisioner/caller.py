@@ -1,6 +1,8 @@
-"""Makes one call: from a move to a `Call`, to its kind, within its time, and back with secrets sealed.
+"""Makes one call of a saga: builds the `Call` from a move, hands it to its kind within a time limit, seals secrets.
 
-Rule: whatever happens, an answer comes back. What nobody foresaw is `Unknown`, since it may have had its effect.
+Rule: every call ends in an answer, never in an exception. An unexpected error of a kind becomes `Unknown`, since the
+call may have taken effect. Secrets are in clear text only inside a `Call` and inside a kind: outputs are opened when
+the call is built, and sealed again before the answer reaches the journal.
 """
 
 import asyncio
@@ -26,74 +28,90 @@ from services.core.saga.plan import Step
 from services.core.saga.references import references, substitute
 
 _SLACK_S: Final = 1.0
-"""A kind keeps its own time; this much later it is taken for lost."""
+"""Seconds that a kind may exceed `Call.timeout_s`. Kinds enforce the limit themselves and know best what was sent; this
+second limit is for a kind that hangs."""
 
-_CRY_EVERY_S: Final = 10.0
+_LOG_EVERY_S: Final = 10.0
+"""Shortest interval between two log lines about outputs that no key opens."""
 
 _CREDENTIALS: Final = ("credentials", "client_id", "client_secret")
-"""Settings of the kinds `http` and `oauth` that prove who calls."""
+"""Settings of the kinds `http` and `oauth` that authenticate the caller."""
 
 
 class StepHandler(Protocol):
-    """What carries a call out: a kind."""
+    """Carries out the calls of the steps of one kind."""
 
     async def call(self, call: Call) -> Answer:
-        """Carry one call out, within its time, and say what is known."""
+        """Carries out one call within `call.timeout_s` and returns the answer."""
 
 
 class Caller:
-    """The hands of the plan, by kind."""
+    """Makes calls through the step handlers."""
 
     def __init__(
         self,
-        hands: Mapping[str, StepHandler],
-        secret: Mapping[str, frozenset[str]],
+        step_handlers: Mapping[str, StepHandler],
+        secret_outputs: Mapping[str, frozenset[str]],
         sealer: Sealer,
         audit_key: bytes,
         log: Logger,
     ) -> None:
-        """Take the hands.
+        """Prepares the caller.
 
         Args:
-            hands: By the kind's name in the plan.
-            secret: Kind to the names of its outputs that are sealed.
-            sealer: Of this installation.
-            audit_key: The newest of `material.audit`.
-            log: Of the service.
+            step_handlers: Kind in the plan to step handler.
+            secret_outputs: Kind to the names of outputs to seal.
+            sealer: Sealer with the keys of `material.outputs`.
+            audit_key: Newest key of `material.audit`.
+            log: Logger of the service.
         """
-        self._hands, self._secret, self._sealer = hands, secret, sealer
+        self._step_handlers, self._secret_outputs, self._sealer = step_handlers, secret_outputs, sealer
         self._audit_key, self._log = audit_key, log
-        self._next_cry_s = 0.0
+        self._next_log_s = 0.0
 
     def prepare(self, key: str, epoch: int, journal: Journal, move: Called) -> Call | Answer:
-        """The call of a move, or what is known without one.
+        """Builds the call of a move.
 
         Args:
-            key: Of the saga.
-            epoch: Of the lease.
-            journal: With the move's intent in it.
-            move: What is to be done.
+            key: Key of the saga, `orgId:integrationId`.
+            epoch: Epoch of the lease.
+            journal: Journal with the intent of the move.
+            move: Move to carry out.
+
+        Returns:
+            The call; `Refused` if the configuration lacks a value required by the plan; `RefusedUs` if no key of the
+            keyring opens a sealed output.
         """
         try:
-            return self._prepared(key, epoch, life_of(journal, move), journal, move)
+            return self._build(key, epoch, life_of(journal, move), journal, move)
         except Unsealable as error:
-            # The key may come back to the keyring; meanwhile nobody is asked.
-            self._cry(str(error), key)
+            # The operator may restore the key: the saga waits, and nothing is rolled back.
+            self._log_unsealable(str(error), key)
             return RefusedUs(f"no key opens {error}", "put the former key back into material.outputs of the keyring")
 
     async def call(self, call: Call) -> Answer:
-        """Make a call whose intent is committed."""
+        """Makes a call whose intent is committed; returns the answer with secret outputs sealed."""
         with metrics.SAGA_CALL_S.labels(call.step, call.verb).time():
-            answer = await self._answered(call)
+            answer = await self._ask(call)
         metrics.SAGA_CALLS.labels(call.step, call.verb, _word(answer)).inc()
         if isinstance(answer, Done):
-            names = self._secret.get(call.kind, frozenset())
+            names = self._secret_outputs.get(call.kind, frozenset())
             place = _place(call.generation, call.key, call.step)
             return replace(answer, outputs=self._sealer.seal(place, answer.outputs, names))
         return answer
 
-    def lines(self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int) -> list[OutboxMessage]:
-        """The audit line of an answer, for the same commit; a look changes nothing and has none."""
+    def audit_messages(
+        self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int
+    ) -> list[OutboxMessage]:
+        """Returns the audit line of an answer, for the next commit; empty for a look-up, since nothing was changed.
+
+        Args:
+            key: Key of the saga.
+            journal: Journal after the answer was settled; `lines` numbers the audit lines of the key.
+            move: Move of the call.
+            answer: Answer of the call.
+            now_us: Time of the answer, microseconds UTC.
+        """
         if isinstance(move, Observe):
             return []
         verb = Verb.DELETE if isinstance(move, Undo) else move.verb
@@ -108,15 +126,17 @@ class Caller:
         )
         return [OutboxMessage(AUDIT.name, journal.lines, codec.dump(line))]
 
-    def _prepared(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
+    def _build(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)
-        named = {
-            name: self._sealer.open(_place(life.generation, key, name), one.outputs or one.former)
-            for name, one in life.steps.items()
+        # `former`: outputs of a step already undone. The undo of a later step may still refer to them.
+        outputs_by_step = {
+            name: self._sealer.open(_place(life.generation, key, name), step_log.outputs or step_log.former)
+            for name, step_log in life.steps.items()
         }
+        # The inputs of the journalled intent, not of the newest desired version: a repeat must send equal values.
         enabled = bool(log.inputs.get("enabled", True))
         configuration = log.inputs.get("configuration", {})
-        given = facts(life, key, move.step, enabled=enabled, configuration=configuration, outputs=named)
+        given = facts(life, key, move.step, enabled=enabled, configuration=configuration, outputs=outputs_by_step)
         settings, missing = substitute(move.step.settings, given)
         if missing:
             return Refused(f"missing: {', '.join(missing)}")
@@ -131,26 +151,27 @@ class Caller:
             epoch=epoch,
             idempotency_key=idempotency_key(key, life.generation, move.step.name, move.n),
             settings=settings,
-            outputs=named[move.step.name] if log.outputs else {},
+            # Former outputs are for references only: an undone step has no outputs of its own.
+            outputs=outputs_by_step[move.step.name] if log.outputs else {},
             enabled=enabled,
             timeout_s=move.step.timeout_s,
             places=places_of(log),
             repeats=log.lost,
-            own_credentials=not _of_the_customer(move.step),
+            own_credentials=not _has_tenant_credentials(move.step),
         )
 
-    def _cry(self, place: str, key: str) -> None:
-        """Sagas would wait for a key in silence, and one lost key is the same news for all of them."""
+    def _log_unsealable(self, place: str, key: str) -> None:
+        """Counts a call without a key and logs at most once in `_LOG_EVERY_S`: one lost key stops many sagas."""
         metrics.SAGA_UNSEALABLE.inc()
         now_s = time.monotonic()
-        if now_s >= self._next_cry_s:
-            self._next_cry_s = now_s + _CRY_EVERY_S
+        if now_s >= self._next_log_s:
+            self._next_log_s = now_s + _LOG_EVERY_S
             self._log.error("no key of material.outputs opens what was sealed", place=place, key=key)
 
-    async def _answered(self, call: Call) -> Answer:
+    async def _ask(self, call: Call) -> Answer:
         try:
             async with asyncio.timeout(call.timeout_s + _SLACK_S):
-                return await self._hands[call.kind].call(call)
+                return await self._step_handlers[call.kind].call(call)
         except TimeoutError:
             return Unknown("no answer in time")
         except Exception as error:  # noqa: BLE001 - the rule above
@@ -159,21 +180,22 @@ class Caller:
 
 
 def _word(answer: Answer) -> str:
-    """The word for an answer in metrics and in the audit trail."""
+    """Returns the word for an answer in metrics and audit lines."""
     return "operator_refused" if isinstance(answer, RefusedUs) else type(answer).__name__.lower()
 
 
-def _of_the_customer(step: Step) -> bool:
-    """True if the credentials of a step come from the tenant's configuration."""
+def _has_tenant_credentials(step: Step) -> bool:
+    """True if the credentials of a step come from the tenant's configuration; a refusal then judges the tenant."""
     wanted = {name: step.settings[name] for name in _CREDENTIALS if name in step.settings}
     return any(path.partition(".")[0] == "configuration" for path, _ in references(wanted))
 
 
 def _cause(answer: Answer) -> str:
-    """Formats the reason of a failed answer: status and short code as its kind gives them, no value of the call."""
-    reason = getattr(answer, "reason", "")  # of every answer but the two good ones
+    """Returns the reason of a failed answer for the audit line; kinds put status and short code there, no input."""
+    reason = getattr(answer, "reason", "")  # `Done` and `Absent` have no reason
     return f": {reason[:WORDS_MAX]}" if reason else ""
 
 
 def _place(generation: int, key: str, step: str) -> str:
+    """Returns the place to which sealed outputs are bound; a sealed value opens at no other place."""
     return f"{key}/{generation}/{step}"

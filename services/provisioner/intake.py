@@ -1,7 +1,9 @@
-"""`lifecycle.desired` → registry, then the offset: the newest version of each key, and nothing else.
+"""Consumes `lifecycle.desired` and stores the newest version of each key in the registry.
 
-Rule: an offset is committed after the registry has the record. Intake stops, and says why, when it cannot know what it
-missed: its offset is outside the log, or the registry is empty while the group has read before.
+Rule: an offset is committed only after the registry has the record. A crash between the two repeats the record, and the
+registry ignores a version it already has. Intake stops for good, with a reason, if records may have been missed: the
+committed offset is outside the log (`OffsetLoss`), or the registry is empty although the group has committed offsets
+(`Stopped`). Skipping ahead would leave tenants at an old desired version without any sign of the loss.
 """
 
 import asyncio
@@ -25,18 +27,18 @@ BATCH: Final = 500
 _WAIT_S: Final = 0.1
 _AWAY_FIRST_S: Final = 0.2
 _AWAY_MOST_S: Final = 5.0
-_WAY_BACK: Final = (
+_REMEDY: Final = (
     "have every key published again (`lifecycle ledger --republish`), then start one provisioner with "
     "--accept-older-registry"
 )
 
 
 class Stopped(Exception):
-    """Intake must not go on by itself; the text says why and what to do."""
+    """Intake must not go on by itself; the text has the reason and the remedy."""
 
 
 class Intake:
-    """The consumer of one process."""
+    """Intake with one consumer; a new consumer needs a new intake."""
 
     def __init__(
         self,
@@ -48,66 +50,72 @@ class Intake:
         now_us: Callable[[], int],
         log: Logger,
     ) -> None:
-        """Take the two ends.
+        """Prepares the intake; nothing is read before `run`.
 
         Args:
-            consumer: Of `lifecycle.desired`.
-            registry: Started.
-            producer: For what cannot be read.
-            prefix: Of this installation's topics.
-            now_us: The clock.
-            log: Of the service.
+            consumer: Consumer of `lifecycle.desired`.
+            registry: Started registry.
+            producer: Producer for dead letters.
+            prefix: Prefix of the installation's topics.
+            now_us: Clock, microseconds UTC.
+            log: Logger of the service.
         """
         self._consumer, self._registry, self._producer = consumer, registry, producer
         self._prefix, self._now_us, self._log = prefix, now_us, log
         self._stopping = False
         self.on_stored: Callable[[], None] = lambda: None
-        """Called when versions were stored."""
-        self.well: Callable[[], None] = lambda: None
-        """Called after each look at Kafka as a member of the group."""
+        """Called after newer versions were stored."""
+        self.on_polled: Callable[[], None] = lambda: None
+        """Called after each successful poll as a member of the group."""
         self.may_store: Callable[[], bool] = lambda: True
-        """Asked before versions are stored: into a registry that was set back they would hide that it was."""
+        """Asked before each use of the registry. Newer versions stored in a registry that was set back would hide the
+        set-back from the proof."""
 
     def stop(self) -> None:
-        """Finish the batch in hand."""
+        """Ends `run` after the current batch."""
         self._stopping = True
 
     async def run(self) -> None:
-        """Read until `stop`.
+        """Reads and stores until `stop`.
 
         Raises:
-            RegistryAway: it was away when asked to stop.
-            Stopped: the registry is empty though the group has read before.
-            OffsetLoss: the group's offset is outside the log.
-            KafkaError: the broker refuses.
+            RegistryAway: the registry was away, or not to be used yet, when `stop` was called.
+            Stopped: the registry is empty although the group has committed offsets.
+            OffsetLoss: the group's committed offset is outside the log.
+            KafkaError: the broker refuses, or a dead letter was not acknowledged.
         """
-        if await self._consumer.has_committed() and await self._patiently(self._registry.is_empty):
-            raise Stopped(f"the registry is empty, but its consumer group has offsets: {_WAY_BACK}")
+        if await self._consumer.has_committed() and await self._retry_until_available(self._registry.is_empty):
+            raise Stopped(f"the registry is empty, but its consumer group has offsets: {_REMEDY}")
         while not self._stopping:
             records = await self._consumer.batch(BATCH, _WAIT_S)
             if self._consumer.has_joined:
-                self.well()
+                self.on_polled()
             if records:
                 await self._store(records)
 
     async def _store(self, records: list[Fetched]) -> None:
+        """Stores a batch, then commits its offsets; unreadable records go to the dead letters first."""
         versions: list[Desired] = []
         for record in records:
             try:
                 versions.append(decode(Desired, record.value))
             except Unreadable as fault:
                 await self._bury(record, fault)
-        changed = await self._patiently(lambda: self._registry.store(versions)) if versions else 0
+        changed = await self._retry_until_available(lambda: self._registry.store(versions)) if versions else 0
         try:
             await self._consumer.commit(records)
         except KafkaError as error:
-            # They come again, and the registry knows them.
+            # Harmless: the records come again, and the registry ignores known versions.
             self._log.warning("offsets not committed", why=error.reason)
         if changed:
             self.on_stored()
 
-    async def _patiently(self, ask: Callable[[], Awaitable[R]]) -> R:
-        """Ask the registry until it answers; what was read waits meanwhile, and so does Kafka."""
+    async def _retry_until_available(self, ask: Callable[[], Awaitable[R]]) -> R:
+        """Repeats a registry operation until the registry answers. No further record is read meanwhile.
+
+        Raises:
+            RegistryAway: `stop` was called before the registry answered.
+        """
         pause_s = _AWAY_FIRST_S
         while True:
             if self.may_store():
@@ -119,6 +127,11 @@ class Intake:
             pause_s = min(_AWAY_MOST_S, pause_s * 2)
 
     async def _bury(self, record: Fetched, fault: Unreadable) -> None:
+        """Writes an unreadable record to the dead letters and waits for the delivery report.
+
+        Raises:
+            KafkaError: the dead letter was not acknowledged; the offset stays uncommitted.
+        """
         place = RecordPosition(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
         raw = Message(record.key, record.value or b"", record.headers)

@@ -1,7 +1,12 @@
-"""The process: settings → registry, producer, consumer, kinds; intake, runner and outbox until SIGTERM.
+"""Process of the provisioner: builds the parts from the settings and runs them until SIGTERM or SIGINT.
 
-Rule: it starts when its configuration can be used, also while Kafka or the registry is away: then `/readyz` says which,
-nothing is lost, and work goes on when they are back. Intake may stop for good; sagas that are known go on.
+One event loop runs the intake (Kafka to registry), the runner (sagas), the outbox (registry to Kafka), a count of
+unwell tenants, a watch of the Kafka rights, and the health endpoints.
+
+Rule: the process starts with any usable configuration, also while Kafka or the registry is away. `/readyz` names the
+missing dependency, nothing is lost, and work goes on once the dependency is back. Intake may stop for good; known
+sagas go on. The intake reads, and the outbox publishes, only after the registry guard has proved the registry: both
+would hide a registry older than its published outcomes.
 """
 
 import asyncio
@@ -42,23 +47,24 @@ from services.provisioner.turn_planner import TurnPlanner
 
 _LINGER_MS: Final = 5.0
 _MESSAGE_TIMEOUT_MS: Final = 10_000
-_AGAIN_S: Final = 2.0
-_LOOK_S: Final = 0.1
+"""Shorter than the registry's time limit for an idle transaction: the outbox waits for delivery reports inside one."""
+_RETRY_S: Final = 2.0
+_PROOF_POLL_S: Final = 0.1
 _CLOSE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class StepHandlers:
-    """What carries the plan out.
+    """Handlers of the plan's steps, with the plan.
 
     Attributes:
-        kinds: By their names in the plan.
-        secret: Kind to the names of its outputs that are sealed.
-        plan: The text of the plan.
+        kinds: Kind in the plan to step handler.
+        secret_outputs: Kind to the names of outputs to seal.
+        plan: Text of the plan, TOML.
     """
 
     kinds: Mapping[str, StepHandler]
-    secret: Mapping[str, frozenset[str]]
+    secret_outputs: Mapping[str, frozenset[str]]
     plan: str
 
 
@@ -73,12 +79,13 @@ class _Parts:
     intake: Intake | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def intake_is_well(self) -> None:
+    def clear_intake_fault(self) -> None:
         self.intake_fault = ""
 
     def checks(self) -> dict[str, str]:
+        """Returns the checks of `/readyz`: dependency to fault; empty text without a fault."""
         return {
-            "registry": self.runner.standing.fault,
+            "registry": self.runner.registry_guard.fault,
             "intake": self.intake_fault,
             "outbox": self.outbox.fault,
             "rights": self.rights.fault,
@@ -86,17 +93,17 @@ class _Parts:
 
 
 def main(settings: Settings, *, accept_older: bool = False) -> int:
-    """Run the provisioner until SIGTERM or SIGINT.
+    """Runs the provisioner until SIGTERM or SIGINT.
 
     Args:
-        settings: Of the process.
-        accept_older: Go on with a registry that is older than what was said from it.
+        settings: Settings of the process.
+        accept_older: True to recover and use a registry older than its published outcomes.
 
     Returns:
-        0 after a clean stop, 1 when the producer failed for good.
+        0 after a clean stop, 1 if the producer failed for good.
 
     Raises:
-        Unusable: with every fault of the configuration.
+        Unusable: the configuration cannot be used; the text names the faults found.
     """
     log = logs.configure("provisioner", settings.log_level)
     return uvloop.run(_main(settings, log, accept_older=accept_older))
@@ -105,41 +112,56 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
 async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
-        hands = StepHandlers(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
-        return await serve(settings, hands, log, accept_older=accept_older)
+        step_handlers = StepHandlers(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
+        return await serve(settings, step_handlers, log, accept_older=accept_older)
     finally:
         for kind in built.values():
             await kind.close()
 
 
-async def serve(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older: bool = False) -> int:
-    """Run with the given hands until SIGTERM or SIGINT.
+async def serve(settings: Settings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool = False) -> int:
+    """Runs the provisioner with the given step handlers until SIGTERM or SIGINT.
+
+    Args:
+        settings: Settings of the process.
+        step_handlers: Handlers and plan; the caller closes the handlers.
+        log: Logger of the service.
+        accept_older: True to recover and use a registry older than its published outcomes.
+
+    Returns:
+        0 after a clean stop, 1 if the producer failed for good.
 
     Raises:
-        Unusable: with every fault of the configuration.
+        Unusable: the configuration cannot be used; the text names the faults found.
     """
-    parts = _parts(settings, hands, log, accept_older=accept_older)
+    parts = _build(settings, step_handlers, log, accept_older=accept_older)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parts.stopping.set)
     async with health.serve(parts.checks, host=settings.host, port=settings.metrics_port) as port:
         log.info("listening", port=port)
         try:
-            watching = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
-            # It ends only for a producer that will never write: ours is the next process.
-            watching.add_done_callback(lambda _: parts.stopping.set())
-            if await _registry_starts(parts, log):
+            rights_watch = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
+            # The watch ends only for a producer that failed for good: only a new process can write again.
+            rights_watch.add_done_callback(lambda _: parts.stopping.set())
+            if await _start_registry(parts, log):
                 await _work(settings, parts, log)
         finally:
-            failed = watching.done()
-            watching.cancel()
+            # Read before `cancel`, which would make the task done as well.
+            failed = rights_watch.done()
+            rights_watch.cancel()
             await parts.producer.close(_CLOSE_S)
             await parts.registry.close()
     log.info("stopped")
     return 1 if failed else 0
 
 
-def _parts(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
+def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
+    """Builds the parts and wires their callbacks; the registry is not connected yet.
+
+    Raises:
+        Unusable: a setting, the keyring or the plan cannot be used.
+    """
     registry = Registry(
         usable("DATABASE_URL", required(settings, "database_url", "kafka_bootstrap_servers")),
         schema=SCHEMA,
@@ -158,7 +180,11 @@ def _parts(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older
     sealer, audit_key = Sealer(material.outputs), keyring.raw(material.audit[0])
     try:
         plans = PlanBook(
-            registry, text=hands.plan, kinds=hands.kinds.keys(), settings=settings_for_plans(settings), pace=pace
+            registry,
+            text=step_handlers.plan,
+            kinds=step_handlers.kinds.keys(),
+            settings=settings_for_plans(settings),
+            pace=pace,
         )
     except BadPlan as error:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
@@ -166,79 +192,90 @@ def _parts(settings: Settings, hands: StepHandlers, log: Logger, *, accept_older
         registry,
         TurnPlanner(
             plans,
-            Caller(hands.kinds, hands.secret, sealer, audit_key, log),
+            Caller(step_handlers.kinds, step_handlers.secret_outputs, sealer, audit_key, log),
             SystemGates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
             log,
         ),
         RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),
         log=log,
     )
-    recovery = Recovery(registry, plans, settings.kafka, prefix=settings.topic_prefix, accept=accept_older, log=log)
-    recovery.is_stopping, recovery.tell = runner.is_stopping, runner.standing.note
-    runner.standing.prove = recovery.prove
+    # The runner owns the guard: each claim asks for a proof when needed. Outbox and intake only ask for the result.
+    recovery = Recovery(
+        registry, plans, settings.kafka, prefix=settings.topic_prefix, accept_older=accept_older, log=log
+    )
+    recovery.is_stopping, recovery.on_progress = runner.is_stopping, runner.registry_guard.note_fault
+    runner.registry_guard.prove = recovery.prove
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
-    outbox.may_publish = runner.standing.is_proved
+    outbox.may_publish = runner.registry_guard.is_proved
     runner.on_outbox_written = outbox.wake
     return _Parts(registry, producer, runner, outbox, RightsWatch(settings, Service.PROVISIONER, log))
 
 
-async def _registry_starts(parts: _Parts, log: Logger) -> bool:
-    """Wait for the registry; False when asked to stop before it came."""
+async def _start_registry(parts: _Parts, log: Logger) -> bool:
+    """Starts the registry and stores the plan, with retries; returns False if the process is to stop before."""
     while not parts.stopping.is_set():
         try:
             await parts.registry.start()
             await parts.runner.prepare()
         except RegistryAway as error:
-            parts.runner.standing.note(str(error))
+            parts.runner.registry_guard.note_fault(str(error))
             log.warning("waiting for the registry", why=str(error))
-            await _pause(parts.stopping, _AGAIN_S)
+            await _pause(parts.stopping, _RETRY_S)
         else:
             return True
     return False
 
 
 async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
+    """Runs the tasks until a stop is requested or one of them ends by an unexpected error, which is raised."""
     outbox = asyncio.create_task(parts.outbox.run(), name="outbox")
     runner = asyncio.create_task(parts.runner.run(), name="runner")
-    intake = asyncio.create_task(_take_in(settings, parts, log), name="intake")
+    intake = asyncio.create_task(_run_intake(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    watching = asyncio.create_task(unwell.watch(parts.registry, settings.unwell_after_s), name="unwell")
-    await asyncio.wait({outbox, runner, intake, stop, watching}, return_when=asyncio.FIRST_COMPLETED)
+    unwell_watch = asyncio.create_task(unwell.watch(parts.registry, settings.unwell_after_s), name="unwell")
+    await asyncio.wait({outbox, runner, intake, stop, unwell_watch}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
-    watching.cancel()
+    unwell_watch.cancel()
     if parts.intake is not None:
         parts.intake.stop()
     parts.runner.stop()
+    # The outbox stops last: the final turns of the runner write outcomes, and one further batch publishes them.
     await asyncio.wait({runner, intake})
     parts.outbox.stop()
     await outbox
+    # Raise the errors of the tasks.
     runner.result()
     intake.result()
-    if not watching.cancelled() and watching.done():
-        watching.result()  # it ends only by an error that nobody foresaw
+    if not unwell_watch.cancelled() and unwell_watch.done():
+        unwell_watch.result()
 
 
-async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
-    """Read until asked to stop, with a new consumer after a broker said no; not before the registry is proved."""
-    while not (parts.runner.standing.is_proved() or parts.stopping.is_set()):
-        await _pause(parts.stopping, _LOOK_S)
+async def _run_intake(settings: Settings, parts: _Parts, log: Logger) -> None:
+    """Runs the intake until the process stops, with a new consumer after each error of the broker.
+
+    An intake that stopped for good (`Stopped`, `OffsetLoss`) is not started again, and the process stays up for its
+    known sagas; `/readyz` has the reason.
+    """
+    while not (parts.runner.registry_guard.is_proved() or parts.stopping.is_set()):
+        await _pause(parts.stopping, _PROOF_POLL_S)
     while not parts.stopping.is_set():
         group = settings.topic_prefix + GROUP
         consumer = Consumer(
             settings.kafka,
             topic=named(DESIRED, settings.topic_prefix),
             group=group,
-            # A fixed port is this process's own on its host, before a crash and after.
+            # Static membership: a restarted process gets its partitions back without a rebalance. The name must be
+            # unique in the group and equal after a crash, as host and fixed port are.
             member=f"{socket.gethostname()}-{settings.metrics_port}" if settings.metrics_port else None,
             session_timeout_s=settings.session_timeout_s,
         )
         intake = Intake(
             consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )
-        intake.may_store = parts.runner.standing.is_proved
+        intake.may_store = parts.runner.registry_guard.is_proved
         intake.on_stored = parts.runner.wake
-        intake.well = parts.intake_is_well
+        intake.on_polled = parts.clear_intake_fault
         parts.intake = intake
         try:
             await intake.run()
@@ -249,15 +286,17 @@ async def _take_in(settings: Settings, parts: _Parts, log: Logger) -> None:
         except KafkaError as error:
             parts.intake_fault = in_words(error)
             log.warning("intake begins anew", why=parts.intake_fault)
-            await _pause(parts.stopping, _AGAIN_S)
+            await _pause(parts.stopping, _RETRY_S)
         except RegistryAway:
-            break
+            break  # raised only after `Intake.stop`
         finally:
             await consumer.close()
+    # An end of this task would stop the process: see `_work`.
     await parts.stopping.wait()
 
 
 async def _pause(stopping: asyncio.Event, at_most_s: float) -> None:
+    """Waits for `at_most_s` seconds, less if the process is to stop."""
     with suppress(TimeoutError):
         async with asyncio.timeout(at_most_s):
             await stopping.wait()

@@ -1,7 +1,8 @@
-"""Registry → `lifecycle.outcomes` and `lifecycle.audit`: in order within a key, deleted after the delivery report.
+"""Publishes the outbox of the registry to `lifecycle.outcomes` and `lifecycle.audit`.
 
-Rule: a record may be sent twice, equal to the byte; it is never lost, and never first sent before an older one of its
-key. What this release cannot read waits for one that can, and the rest of its key behind it.
+Rule: a row is deleted only after its delivery report. A record may be sent twice, equal to the byte, and is never lost.
+Records of one key keep their order: after the first failure of a key, no younger record of the key is sent or deleted.
+A row of a newer release, unreadable here, therefore holds up its key until a newer release publishes the row.
 """
 
 import asyncio
@@ -24,31 +25,40 @@ _POLL_S: Final = 1.0
 
 
 class Outbox:
-    """One process of all publishes at a time; the registry decides which."""
+    """Publisher of one process; the registry's lock admits one process at a time."""
 
     def __init__(self, registry: Registry, producer: Producer, *, prefix: str, log: Logger) -> None:
-        """Take the two ends."""
+        """Prepares the publisher.
+
+        Args:
+            registry: Started registry.
+            producer: Producer with `acks=all`.
+            prefix: Prefix of the installation's topics.
+            log: Logger of the service.
+        """
         self._registry, self._producer, self._log = registry, producer, log
         self._prefix = prefix
         self._wake = asyncio.Event()
         self._stopping = False
         self.may_publish: Callable[[], bool] = lambda: True
-        """Asked before sayings leave: those of a registry that was set back would hide that it was."""
+        """Asked before each batch. Outcomes of a registry that was set back must stay: once published, they would be
+        the last records of their partitions, and the proof, which compares last records, would find no set-back."""
         self.fault = ""
-        """Why outcomes do not leave; empty text while they do."""
+        """Reason why outcomes are not published; empty text if publishing works."""
 
     def wake(self) -> None:
-        """Outcomes were written."""
+        """Requests a batch now, after rows were written."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Publish what is there, once more, and end."""
+        """Ends `run` after one further batch."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Publish until `stop`."""
+        """Publishes until `stop`."""
         while True:
+            # Read before the batch: rows written until `stop` are in the last batch.
             last = self._stopping
             self._wake.clear()
             found = sent = 0
@@ -57,23 +67,29 @@ class Outbox:
                     found, sent = await self._registry.drain(self._publish, BATCH)
             if last:
                 return
+            # A full batch without a single success would be found again at once: rest instead of a busy loop.
             if not (found == BATCH and sent):
                 await self._rest()
 
     async def _publish(self, rows: list[OutboxRow]) -> list[int]:
+        """Sends rows and waits for all delivery reports; returns the ids of rows to delete.
+
+        Runs inside the registry's transaction with the lock of the outbox.
+        """
         acknowledged: list[int] = []
         failed: dict[str, str] = {}
 
         def send(row: OutboxRow) -> None:
 
             def report(result: Ack | KafkaError) -> None:
+                # An acknowledged row behind a failed row of its key stays: both are sent again, in order.
                 if isinstance(result, Ack) and row.key not in failed:
                     acknowledged.append(row.id)
                 else:
                     failed[row.key] = result.reason if isinstance(result, KafkaError) else failed[row.key]
 
             if row.key in failed:
-                return  # never before an older one of its key
+                return
             try:
                 message = _message(row)
             except Unreadable as fault:
@@ -85,6 +101,7 @@ class Outbox:
             for row in rows:
                 send(row)
         except KafkaError as error:
+            # The producer's queue is full, or the record can never be sent: the rest of the batch comes again.
             failed[""] = error.reason
         await self._producer.flush()
         self.fault = next(iter(failed.values()), "")
@@ -101,9 +118,15 @@ class Outbox:
 
 
 def _message(row: OutboxRow) -> Message:
+    """Returns the record of a row.
+
+    Raises:
+        Unreadable: this release cannot read the row.
+    """
     if row.topic == AUDIT.name:
         return audit.message(decode(Audit, row.value), "provisioner")
     outcome = decode(Outcome, row.value)
+    # Everything comes from the row, so a repeated record is equal to the byte.
     return encode(
         outcome,
         key=row.key,

@@ -1,6 +1,7 @@
-"""Writes docs/plan.md, the reference page of a plan's keys and kinds, from the tables that refuse other keys.
+"""Writes docs/plan.md, the reference page of plan keys and kinds, from the tables by which plans are checked.
 
-`make plan-page` writes; `make check` only says whether the page differs, and ends 1 then.
+`make plan-page` writes the page. `make check` compares only, and fails if the page differs. The texts below are the
+texts of the page: after a change run `make plan-page`.
 """
 
 import json
@@ -36,7 +37,7 @@ text it is empty. What replaces a reference is never read for references itself.
 
 
 def page() -> str:
-    """Returns the text that the page must have."""
+    """Returns the text of the page."""
     return "\n".join((_HEAD, *_keys("Keys of every step", "", STEP), *_kinds(), *_references()))
 
 
@@ -44,8 +45,8 @@ def _kinds() -> Iterator[str]:
     for name, kind in KINDS.items():
         yield from _keys(f"Kind `{name}`", kind.meaning, kind.keys)
         secret = SECRET_OUTPUTS[name]
-        told = [f"`{output}`" + (" (sealed)" if output in secret else "") for output in kind.outputs]
-        yield f"Outputs: {', '.join(told)}.\n"
+        outputs = [f"`{output}`" + (" (sealed)" if output in secret else "") for output in kind.outputs]
+        yield f"Outputs: {', '.join(outputs)}.\n"
 
 
 def _keys(title: str, meaning: str, keys: Sequence[PlanKey]) -> Iterator[str]:
@@ -61,7 +62,7 @@ def _keys(title: str, meaning: str, keys: Sequence[PlanKey]) -> Iterator[str]:
 def _rows(key: PlanKey, above: str) -> Iterator[tuple[str, ...]]:
     name = above + key.name
     default = "required" if key.required else "none" if key.default is None else f"`{json.dumps(key.default)}`"
-    without = f" It may not have {', '.join(f'`{one}`' for one in sorted(key.reserved))}." if key.reserved else ""
+    without = f" It may not have {', '.join(f'`{name}`' for name in sorted(key.reserved))}." if key.reserved else ""
     yield f"`{name}`", _value(key), default, key.meaning + without
     for inner in key.keys:
         yield from _rows(inner, f"{name}.")
@@ -97,7 +98,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[st
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program; 1 when a check finds a difference."""
+    """Runs the program; returns 1 if a check finds a difference, else 0."""
     text = page().rstrip() + "\n"
     if "--check" not in arguments:
         PAGE.write_text(text, encoding="utf-8")

@@ -1,7 +1,8 @@
-"""The plan for new lives, and every plan that a life still goes by.
+"""Loads plans: the current plan for new lives, and by digest every plan of a life still under way.
 
-Rule: a life is finished with the plan it began with. So a plan's text is kept in the registry before a life may begin
-with it, and a plan is changed by giving another file, at any time.
+Rule: a life is finished with the plan it began with. The plan's text is stored in the registry before the first life
+begins with the plan, so PLAN_FILE may change at any time. A plan is known by the SHA-256 of its text: a changed comment
+makes a new plan.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,19 +24,23 @@ PLAN_SETTINGS: Final = (
     "oauth_client_id",
     "oauth_client_secret",
 )
-"""What a plan may name as `{settings.…}`."""
+"""Settings of the process to which a plan may refer as `{settings.NAME}`; every further setting stays hidden."""
 
 
 def settings_for_plans(settings: Settings) -> dict[str, Any]:
-    """The settings that a plan may name; what is not given is None."""
+    """Returns the settings for `{settings.NAME}`; a setting without a value is None."""
     return {name: getattr(settings, name) or None for name in PLAN_SETTINGS}
 
 
 def plan_text(settings: Settings, kinds: Collection[str]) -> str:
-    """Returns the text of the plan for new lives, checked whole.
+    """Returns the text of the plan for new lives, after a complete check.
+
+    Args:
+        settings: Settings of the process.
+        kinds: Names of the kinds in this release.
 
     Raises:
-        Unusable: with every fault; it names the file, the step and the key.
+        Unusable: the file cannot be read or the plan has faults; each fault names file, step and key.
     """
     plan = settings.plan_file or Path(__file__).with_name("plan.toml")
     try:
@@ -51,15 +56,22 @@ def plan_text(settings: Settings, kinds: Collection[str]) -> str:
 
 
 class PlanBook:
-    """Reads plans, once each."""
+    """Parsed plans by digest; a usable plan is read from the registry once per process."""
 
     def __init__(
         self, registry: Registry, *, text: str, kinds: Collection[str], settings: Mapping[str, Any], pace: Pace
     ) -> None:
-        """Check the current plan.
+        """Parses the current plan.
+
+        Args:
+            registry: Started registry.
+            text: Text of the current plan.
+            kinds: Names of the kinds in this release.
+            settings: Values for `{settings.NAME}`.
+            pace: Waits between retries.
 
         Raises:
-            BadPlan: it cannot be carried out.
+            BadPlan: the plan cannot be carried out.
         """
         self._registry, self._text, self._kinds, self._settings = registry, text, frozenset(kinds), settings
         self._pace = pace
@@ -67,16 +79,18 @@ class PlanBook:
         self._by_digest: dict[str, Plan] = {self._current.digest: self._current}
 
     async def keep(self) -> None:
-        """Store the current plan; before the first life begins."""
+        """Stores the current plan in the registry; required before the first life begins with the plan."""
         await self._registry.keep_plan(self._current.digest, self._text)
 
     async def needed_by(self, journal: Journal) -> Plans:
-        """The plans that the lives in a journal go by; those of ended lives that cannot be carried out are named.
+        """Returns the plans of all lives in a journal; `Plans.unusable` names bad plans of ended lives.
 
         Raises:
-            BadPlan: that of the life that is on is not kept, or can no longer be carried out.
+            BadPlan: the plan of the current life is not stored, or can no longer be carried out.
+            RegistryAway: a stored plan could not be read.
         """
         unusable: dict[str, str] = {}
+        # An ended life under a bad plan must not stop the current life: collected, not raised.
         for digest in {sweep.life.plan for sweep in journal.sweeps}:
             try:
                 await self._learn(digest)
@@ -92,4 +106,5 @@ class PlanBook:
         text = await self._registry.plan_text(digest)
         if text is None:
             raise BadPlan((f"plan {digest[:12]} is not kept",))
+        # Parsed with the settings and kinds of today: a plan that was good when stored may be bad now.
         self._by_digest[digest] = parse(text, kinds=self._kinds, settings=self._settings)

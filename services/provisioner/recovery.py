@@ -1,8 +1,14 @@
-"""Is the registry older than what was said from it? And, where an operator accepts that, the way back.
+"""Proves that the registry is as new as the records published from it, and recovers a registry that is older.
 
-Rule: no saga is driven from a registry that was set back before every row that is older, or in the middle of something,
-is in doubt: it would give numbers out a second time and know nothing of lives that began since. What is known beside
-the registry is in Kafka: outcomes, the view of the tenants, desired versions.
+Problem: a registry restored from a backup, or a standby that lagged, is not empty and lacks the newest turns. Driven
+from there, sagas would reuse idempotency keys, outcome numbers and epochs, and would not find lives begun since.
+Approach (docs/decisions/0021): an outcome is published, and an offset committed, only after the commit in the registry,
+so a registry never set back is never behind Kafka. The proof compares both. An operator who accepts an older registry
+(`--accept-older-registry`) has the missing facts read back from Kafka: outcomes, the view of tenants, desired versions.
+
+Rule: no saga is driven before every older or unfinished row is in doubt. Each resource in doubt is looked up by name
+before any change. A recovery in progress is marked in the registry and blocks every claim, also after a crash; a
+repeated recovery begins anew.
 """
 
 import asyncio
@@ -28,7 +34,7 @@ from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered
 from services.provisioner.plans import PlanBook
 
 GROUP: Final = PROVISIONER_GROUP
-"""Of the consumers of `lifecycle.desired`, after the installation's prefix."""
+"""Consumer group of `lifecycle.desired`, without the installation's prefix."""
 
 _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {
     OUTCOMES.name: Outcome,
@@ -36,22 +42,27 @@ _MODELS: Final[Mapping[str, type[Outcome | Tenant | Desired]]] = {
     DESIRED.name: Desired,
 }
 _BATCH: Final = 500
-_NAMED: Final = 5
+_KEYS_IN_TEXT: Final = 5
 _ASK_S: Final = 5.0
 _OLDER: Final = "the registry is older than what was said from it"
-_WAY: Final = (
+_REMEDY: Final = (
     "If DATABASE_URL is right, and a backup was restored, stop every provisioner and start one with "
     "--accept-older-registry: it looks everything up that may have been done since. Then go on without"
 )
-_ALONE: Final = "somebody else drives it: stop every other provisioner, and start again with --accept-older-registry"
+_NOT_ALONE: Final = (
+    "somebody else drives it: stop every other provisioner, and start again with --accept-older-registry"
+)
 
 
 class Stuck(Exception):
-    """The recovery cannot go on; the text says why and what to do. What was done is done, and it counts as begun."""
+    """The recovery cannot go on; the text has the reason and the remedy.
+
+    Rows already written stay written, and a recovery already begun stays marked as begun.
+    """
 
 
 class Recovery:
-    """Of one process."""
+    """Proof and recovery of the registry for one process."""
 
     def __init__(
         self,
@@ -60,40 +71,45 @@ class Recovery:
         config: dict[str, Any],
         *,
         prefix: str,
-        accept: bool,
+        accept_older: bool,
         log: Logger,
     ) -> None:
-        """Take what it needs.
+        """Prepares the proof.
 
         Args:
-            registry: Started.
-            plans: Of every life.
+            registry: Started registry.
+            plans: Plans of all lives.
             config: librdkafka's connection settings.
-            prefix: Of this installation's topics.
-            accept: Go on with an older registry, once.
-            log: Of the service.
+            prefix: Prefix of the installation's topics.
+            accept_older: True to recover an older or empty registry, until the first proof without a fault.
+            log: Logger of the service.
         """
         self._registry, self._plans, self._config = registry, plans, config
-        self._prefix, self._accept, self._log = prefix, accept, log
+        self._prefix, self._accept_older, self._log = prefix, accept_older, log
         self._stuck = ""
         self.is_stopping: Callable[[], bool] = lambda: False
-        """Asked in the middle of a recovery."""
-        self.tell: Callable[[str], None] = lambda _: None
-        """Called with how far it is."""
+        """Asked during a recovery; True ends the recovery early."""
+        self.on_progress: Callable[[str], None] = lambda _: None
+        """Called with the progress of a recovery, as a sentence for `/readyz`."""
 
     async def prove(self) -> str:
-        """Why no saga may be driven; empty text when the registry is as new as what was said from it, or is now.
+        """Compares the registry with Kafka, and recovers an older registry if the operator accepted.
+
+        Returns:
+            The reason why no saga may be driven; empty text if the registry is as new as Kafka, or is so by now.
 
         Raises:
-            RegistryAway: it does not answer.
+            RegistryAway: the registry does not answer.
         """
+        # A stuck recovery needs the operator and a new start: no second attempt in this process.
         if self._stuck:
             return self._stuck
         try:
-            fault = await self._fault()
-            if self._accept and (fault or await self._registry.is_empty()):
+            fault = await self._find_fault()
+            if self._accept_older and (fault or await self._registry.is_empty()):
                 fault = await self._recover()
-            self._accept = self._accept and bool(fault)
+            # Used up: a registry that is set back later needs the operator's consent again.
+            self._accept_older = self._accept_older and bool(fault)
         except KafkaError as error:
             return f"not yet compared with what was said from it: {in_words(error)}"
         except Stuck as stuck:
@@ -101,136 +117,173 @@ class Recovery:
             return self._stuck
         return fault
 
-    async def _fault(self) -> str:
+    async def _find_fault(self) -> str:
+        """Returns the reason why the registry may not be used as it is; empty text without a reason."""
         if wrong := await asyncio.to_thread(self._wrong_topics):
             return wrong
         if await self._registry.is_half_recovered():
-            return f"its recovery was begun and has not ended. {_WAY}"
-        said, read = await asyncio.to_thread(self._last)
-        heads = await self._registry.heads([*(one.key for one in said), *(one.key for one in read)])
-        for outcome in said:
+            return f"its recovery was begun and has not ended. {_REMEDY}"
+        # A set-back loses the newest turns first, so the last record of each partition reveals a set-back.
+        outcomes, versions = await asyncio.to_thread(self._last_records)
+        heads = await self._registry.heads(
+            [
+                *(outcome.key for outcome in outcomes),
+                *(desired.key for desired in versions),
+            ]
+        )
+        for outcome in outcomes:
             counted = heads[outcome.key].seq if outcome.key in heads else 0
+            # None: this release cannot read the journal, and nothing can be concluded.
             if counted is not None and counted < outcome.seq:
-                return f"{_OLDER}: {outcome.key} counts {counted} outcomes, and {outcome.seq} were said. {_WAY}"
-        for desired in read if not await self._registry.is_empty() else ():
+                return f"{_OLDER}: {outcome.key} counts {counted} outcomes, and {outcome.seq} were said. {_REMEDY}"
+        # An empty registry is refused by the intake, which names a remedy of its own.
+        for desired in versions if not await self._registry.is_empty() else ():
             stored = heads[desired.key].desired_version if desired.key in heads else -1
             if stored < desired.version:
-                return f"{_OLDER}: of {desired.key} version {desired.version} was read, and {stored} is stored. {_WAY}"
+                return (
+                    f"{_OLDER}: of {desired.key} version {desired.version} was read, and {stored} is stored. {_REMEDY}"
+                )
         return ""
 
     def _wrong_topics(self) -> str:
-        """Which topics that it writes are not as the table says; what was said there could be lost. Blocks."""
+        """Returns the faults of the topics this service writes; records in a faulty topic could be lost. Blocks."""
         table = {named(topic, self._prefix): topic for topic in (OUTCOMES, AUDIT, DEAD_LETTERS)}
-        with TopicWatcher(self._config, table, timeout_s=_ASK_S) as looking:
-            found = looking.look()
+        with TopicWatcher(self._config, table, timeout_s=_ASK_S) as watcher:
+            found = watcher.look()
         return "; ".join(judge(table, found, None).wrong.values())
 
-    def _last(self) -> tuple[list[Outcome], list[Desired]]:
-        """What was said last in each partition, and the last version that was read. Blocks."""
+    def _last_records(self) -> tuple[list[Outcome], list[Desired]]:
+        """Returns the last outcome and the last committed desired version of each partition. Blocks."""
         group = self._prefix + GROUP
         outcomes = reader.last(self._config, named(OUTCOMES, self._prefix))
         versions = reader.last(self._config, named(DESIRED, self._prefix), group=group)
-        said = [one for record in outcomes if isinstance(one := self._decoded(record), Outcome)]
-        return said, [one for record in versions if isinstance(one := self._decoded(record), Desired)]
+        decoded = [record for stored in outcomes if isinstance(record := self._decoded(stored), Outcome)]
+        return decoded, [record for stored in versions if isinstance(record := self._decoded(stored), Desired)]
 
     async def _recover(self) -> str:
+        """Recovers the registry under the lock of recoveries.
+
+        Returns:
+            Empty text after a complete recovery, or the reason why the recovery has not been completed.
+
+        Raises:
+            Stuck: the operator has to act first.
+            KafkaError: Kafka could not be read.
+            RegistryAway: the registry does not answer.
+        """
         async with self._registry.alone() as alone:
             if not alone:
                 return "another provisioner recovers it"
-            if not await self._registry.is_empty() and not await self._fault():
-                return ""  # another has, just now
+            # Asked again under the lock: another process may have finished a recovery meanwhile.
+            if not await self._registry.is_empty() and not await self._find_fault():
+                return ""
             self._log.warning("recovery begins")
-            self.tell("recovering: reading what was said")
-            told, versions = await asyncio.to_thread(self._heard)
+            self.on_progress("recovering: reading what was said")
+            known_by_key, versions = await asyncio.to_thread(self._read_kafka)
+            # A read that was cut short must not count as complete.
             if self.is_stopping():
                 return "asked to stop"
-            wishes = list(versions.values())
-            for first in range(0, len(wishes), _BATCH):
-                await self._registry.store(wishes[first : first + _BATCH])
-            older = await self._older(told)
+            newest = list(versions.values())
+            for first in range(0, len(newest), _BATCH):
+                await self._registry.store(newest[first : first + _BATCH])
+            older = await self._older(known_by_key)
+            # From here on no worker claims, and every lease is void, until `end_recovery`.
             await self._registry.begin_recovery()
             keys = list(dict.fromkeys((*older, *await self._registry.under_way())))
             for number, key in enumerate(keys):
                 if self.is_stopping():
                     return "asked to stop"
                 if number % _BATCH == 0:
-                    self.tell(f"recovering: {number} of {len(keys)} tenants")
-                await self._one(key, told.get(key, KnownOfKey()))
+                    self.on_progress(f"recovering: {number} of {len(keys)} tenants")
+                await self._recover_key(key, known_by_key.get(key, KnownOfKey()))
             await self._registry.end_recovery()
         self._log.warning("recovered", keys=len(keys), older=len(older))
         return ""
 
-    async def _older(self, told: dict[str, KnownOfKey]) -> list[str]:
-        """The keys whose rows are older; those whose tenants are gone first, to free their names.
+    async def _older(self, known_by_key: dict[str, KnownOfKey]) -> list[str]:
+        """Returns the keys whose rows are older than Kafka, ended lives first.
+
+        The order frees the tenantIds bound to ended lives before lives still on are bound to them.
 
         Raises:
-            Stuck: of some no desired version is known.
+            Stuck: Kafka has outcomes of keys without any desired version.
         """
         older: list[str] = []
         unknown: list[str] = []
-        every = [key for key, one in told.items() if one.generation or one.seq]
-        for first in range(0, len(every), _BATCH):
-            batch = every[first : first + _BATCH]
+        keys = [key for key, known in known_by_key.items() if known.generation or known.seq]
+        for first in range(0, len(keys), _BATCH):
+            batch = keys[first : first + _BATCH]
             heads = await self._registry.heads(batch)
             unknown += [key for key in batch if key not in heads]
-            older += [key for key, head in heads.items() if is_older(head.seq or 0, head.generation, told[key])]
+            older += [key for key, head in heads.items() if is_older(head.seq or 0, head.generation, known_by_key[key])]
         if unknown:
             raise Stuck(
                 f"of {len(unknown)} keys something was said, and no desired version is kept "
-                f"({', '.join(unknown[:_NAMED])} …): have every key published again (`lifecycle ledger --republish`), "
-                "then start again with --accept-older-registry"
+                f"({', '.join(unknown[:_KEYS_IN_TEXT])} …): have every key published again "
+                "(`lifecycle ledger --republish`), then start again with --accept-older-registry"
             )
-        return sorted(older, key=lambda key: not told[key].ended)
+        return sorted(older, key=lambda key: not known_by_key[key].ended)
 
-    async def _one(self, key: str, told: KnownOfKey) -> None:
+    async def _recover_key(self, key: str, known: KnownOfKey) -> None:
+        """Writes the recovered journal of one key.
+
+        Raises:
+            Stuck: another process holds the row, or no tenantId is free for the life.
+            RegistryAway: the registry does not answer.
+        """
         try:
             claim = await self._registry.claim_one(key)
         except Unreadable as fault:
-            # It is not driven either while that is so, and no other has to wait for it.
+            # No worker drives an unreadable row either, so the remaining keys need not wait for a repair.
             self._log.error("row cannot be read, nor recovered: mend it, or remove it", key=key, why=str(fault))
             return
         if claim is None:
-            raise Stuck(f"{key}: {_ALONE}")
-        await self._registry.forget_said(key, OUTCOMES.name, told.seq)
+            raise Stuck(f"{key}: {_NOT_ALONE}")
+        # Kafka has the outcomes up to this number; published again, they would come out of order.
+        await self._registry.forget_said(key, OUTCOMES.name, known.seq)
         plans = await self._plans_of(claim.journal)
-        journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
+        journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
                 case Written() | NewerDesired(written=True):
                     return
                 case NewerDesired():
-                    journal = recovered(claim.journal, claim.desired, told, plans, claim.now_us())
+                    journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
+                # Another organisation may have bound the tenantId since: the life goes on as `unknown.{integration}`.
                 case TenantTaken() if journal != nobodys(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
                     journal = nobodys(journal, key)
                 case TenantTaken():
                     raise Stuck(f"{key}: another organisation has its tenant, and the name that is nobody's too")
                 case LeaseLost():
-                    raise Stuck(f"{key}: {_ALONE}")
+                    raise Stuck(f"{key}: {_NOT_ALONE}")
 
     async def _plans_of(self, journal: Journal) -> Plans:
         try:
             return await self._plans.needed_by(journal)
         except BadPlan as error:
             self._log.warning("plan of a life cannot be carried out", why=str(error))
+            # A life without a plan is recovered from the steps in its journal alone.
             return await self._plans.needed_by(Journal())
 
-    def _heard(self) -> tuple[dict[str, KnownOfKey], dict[str, Desired]]:
-        """What Kafka still has of every key, and its newest desired version. Blocks."""
-        told: dict[str, KnownOfKey] = {}
+    def _read_kafka(self) -> tuple[dict[str, KnownOfKey], dict[str, Desired]]:
+        """Returns the facts and the newest desired version of every key in Kafka; incomplete if stopping. Blocks."""
+        known_by_key: dict[str, KnownOfKey] = {}
         versions: dict[str, Desired] = {}
-        for record in reader.present(self._config, [self._prefix + name for name in _MODELS]):
+        for stored in reader.present(self._config, [self._prefix + name for name in _MODELS]):
             if self.is_stopping():
                 break
-            said = self._decoded(record)
-            if said is None:
+            record = self._decoded(stored)
+            if record is None:
                 continue
-            told[said.key] = with_record(told.get(said.key, KnownOfKey()), said)
-            if isinstance(said, Desired) and said.version >= versions.get(said.key, said).version:
-                versions[said.key] = said
-        return told, versions
+            known_by_key[record.key] = with_record(known_by_key.get(record.key, KnownOfKey()), record)
+            # Greater or equal: the first version of a key is compared with itself.
+            if isinstance(record, Desired) and record.version >= versions.get(record.key, record).version:
+                versions[record.key] = record
+        return known_by_key, versions
 
     def _decoded(self, record: reader.StoredRecord) -> Outcome | Tenant | Desired | None:
+        """Returns the value of a record; None for a tombstone and for a record unreadable to this release."""
         try:
             return decode(_MODELS[record.topic.removeprefix(self._prefix)], record.value)
         except Unreadable:

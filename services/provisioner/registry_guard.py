@@ -1,7 +1,9 @@
-"""Whether the registry may be used: it answers, and it is no older than what was said from it.
+"""Guards the registry: no saga is claimed before the registry is known to be as new as its published outcomes.
 
-Rule: nothing is claimed before that is known, and it is asked again whenever a connection was lost, since the next one
-may lead to another server.
+Problem: a registry restored from a backup, or a standby that lagged, would give numbers, epochs and generations out a
+second time (docs/decisions/0021). Approach: a proof (`recovery.Recovery.prove`) compares the registry with Kafka
+before the first claim. A proof belongs to the connections it was made with, since the next connection may lead to
+another server: `Registry.losses` counts lost connections, and each new count requires a new proof.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,25 +15,26 @@ from services.adapters.registry.types import Claim
 
 
 class RegistryGuard:
-    """Of the registry, as one process knows it."""
+    """The proof of one process about its registry."""
 
     def __init__(self, registry: Registry, log: Logger) -> None:
-        """Know nothing yet."""
+        """Begins unproved."""
         self._registry, self._log = registry, log
-        self._proved_at = -1
+        self._proved_at = -1  # `Registry.losses` at the last proof; counts begin at 0, so -1 matches none
         self.fault = "not asked yet"
-        """Why the registry cannot be used; empty text when it is well."""
-        self.prove: Callable[[], Awaitable[str]] = _nothing_wrong
-        """Asked before a claim that nothing vouches for: why nothing may be claimed, if so."""
+        """Reason why the registry cannot be used; empty text if the registry is usable."""
+        self.prove: Callable[[], Awaitable[str]] = _no_fault
+        """Returns why nothing may be claimed, or empty text; called before a claim without a valid proof."""
 
     def is_proved(self) -> bool:
-        """Whether the registry, on the server that it is asked at, is no older than what was said from it."""
+        """True if the registry was proved and no connection to the registry was lost since."""
         return self._proved_at == self._registry.losses
 
     async def claim(self, limit: int) -> list[Claim]:
-        """Lease due rows; none, and a fault, where the registry cannot be used."""
+        """Leases at most `limit` due rows; returns none and sets `fault` if the registry cannot be used."""
         claims: list[Claim] = []
         try:
+            # Read before the proof: a connection lost during the proof makes the proof void.
             losses = self._registry.losses
             fault = "" if self.is_proved() else await self.prove()
             if not fault:
@@ -39,16 +42,16 @@ class RegistryGuard:
                 claims = await self._registry.claim(limit)
         except RegistryAway as error:
             fault = str(error)
-        self.note(fault)
+        self.note_fault(fault)
         return claims
 
-    def note(self, fault: str) -> None:
-        """Keep what is wrong; empty text when all is well."""
+    def note_fault(self, fault: str) -> None:
+        """Stores the fault for `/readyz`, logs a new fault once and sets the metric; empty text clears the fault."""
         if fault and fault != self.fault:
             self._log.warning("registry cannot be used", why=fault)
         self.fault = fault
         metrics.REGISTRY_UP.set(0 if fault else 1)
 
 
-async def _nothing_wrong() -> str:
+async def _no_fault() -> str:
     return ""

@@ -1,7 +1,17 @@
-"""Claims due sagas and drives each by one loop: decide, commit, call, settle.
+"""Claims due sagas from the registry and drives each one in a loop: decide, commit, call, settle.
 
-Rule: nothing is called before its intent is committed under a lease that still holds, and no answer is forgotten: it is
-committed with whatever is decided next. Sagas share nothing but the worker's time.
+Problem: a worker may die or lose its lease between any two statements, and the effect of a call is unknown once its
+answer is lost. Approach: a write-ahead journal in the registry. Each pass of the loop is one turn:
+
+1. decide: a pure function chooses the next move and adds its intent to the journal;
+2. commit: the registry stores journal and outbox messages, if the lease still holds;
+3. call: the outside system is called, only after the commit and only while the lease is held;
+4. settle: a pure function adds the answer to the journal, in memory; the commit of the next turn stores the answer.
+
+Invariants: no call without a committed intent under a held lease; no answer is dropped, because the next decision and
+the answer before it are one commit. A crash between 3 and the next 2 leaves an open intent: the next worker reads the
+resource back by name, then repeats the call with the same idempotency key. The order of the four must never change.
+Sagas share the worker's time and nothing else; an unexpected error stops one saga and not the worker.
 """
 
 import asyncio
@@ -23,28 +33,29 @@ from services.core.saga.moves import Wait
 from services.core.saga.pace import Pace
 from services.core.saga.results import settle
 from services.provisioner.registry_guard import RegistryGuard
-from services.provisioner.telemetry import tell
+from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import PreparedTurn, TurnPlanner
 
 _POLL_S: Final = 0.5
-"""How late a saga may be that another process made due, or whose time has come."""
-
-_CLAIMS: Final = 8
-"""A full worker asks for more when an eighth of its places is free: one claim each would be one statement a saga."""
+"""Interval between two claims of an idle worker: the longest delay of a saga whose wait has ended or which another
+process has made due."""
+_CLAIM_FRACTION: Final = 8
+"""A full worker claims again once an eighth of its places is free; a claim per free place would be a statement per
+saga."""
 _STOPPED_S: Final = 60.0
-"""How long a saga rests after an error that nobody foresaw."""
+"""Pause of a saga after an unexpected error."""
 _AWAY_FIRST_S: Final = 0.1
 _AWAY_MOST_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerLimits:
-    """What one worker may do.
+    """Limits of one worker.
 
     Attributes:
-        at_once: Sagas driven at the same time.
-        lease_s: As the registry's; renewed every third of it.
-        pace: Of waits.
+        at_once: Sagas driven concurrently.
+        lease_s: Length of a lease in seconds, equal to the registry's; leases are renewed every third of `lease_s`.
+        pace: Waits between retries.
     """
 
     at_once: int
@@ -53,60 +64,62 @@ class RunnerLimits:
 
 
 class Runner:
-    """One worker; any number of them, in any number of processes, share one registry."""
+    """One worker. Any number of workers, in any number of processes, share one registry."""
 
     def __init__(
         self,
         registry: Registry,
-        turns: TurnPlanner,
+        planner: TurnPlanner,
         limits: RunnerLimits,
         *,
         log: Logger,
     ) -> None:
-        """Prepare a worker.
+        """Prepares a worker; nothing is claimed before `run`.
 
         Args:
-            registry: Started.
-            turns: Decides, and makes the calls.
-            limits: Of this worker.
-            log: Of the service.
+            registry: Started registry.
+            planner: Decides turns and makes their calls.
+            limits: Limits of this worker.
+            log: Logger of the service.
         """
-        self._registry, self._turns = registry, turns
-        turns.on_recovered = self._well_again
+        self._registry, self._planner = registry, planner
+        planner.on_recovered = self._on_recovered
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
         self._log = log
-        self.standing = RegistryGuard(registry, log)
+        self.registry_guard = RegistryGuard(registry, log)
         self._running: dict[asyncio.Task[None], Claim] = {}
-        self._waking: set[asyncio.Task[None]] = set()
+        self._wake_tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._more = False
+        self._more_due = False
         self._stopping = False
         self.on_outbox_written: Callable[[], None] = lambda: None
-        """Called when something to be published was committed."""
+        """Called after a commit with outbox messages."""
 
     def wake(self) -> None:
-        """Look for due sagas now."""
+        """Requests an immediate claim of due sagas."""
         self._wake.set()
 
     async def prepare(self) -> None:
-        """Keep the current plan, before the first life goes by it."""
-        await self._turns.prepare()
+        """Stores the current plan in the registry; required before the first life begins with the plan."""
+        await self._planner.prepare()
 
     async def run(self) -> None:
-        """Claim and drive until `stop`."""
+        """Claims and drives sagas until `stop`."""
         renewing = asyncio.create_task(self._renew(), name="renew")
         try:
             while not self._stopping:
                 if renewing.done():
-                    renewing.result()  # it ends only by an error that nobody foresaw
+                    # The task ends only by an unexpected error. Without renewals no lease lasts: the worker ends too.
+                    renewing.result()
+                # Cleared before the claim, so that a wake during the claim is kept for the rest below.
                 self._wake.clear()
                 free = self._at_once - len(self._running)
                 claims = await self._claim(free) if free else []
-                self._more = len(claims) == free
+                self._more_due = len(claims) == free
                 for claim in claims:
                     task = asyncio.create_task(self._drive(claim), name=f"saga {claim.key}")
                     self._running[task] = claim
-                    task.add_done_callback(self._ended)
+                    task.add_done_callback(self._on_saga_done)
                 metrics.SAGA_RUNNING.set(len(self._running))
                 if len(claims) < free or not free:
                     await self._rest(_POLL_S)
@@ -116,92 +129,110 @@ class Runner:
             renewing.cancel()
 
     def stop(self) -> None:
-        """Intend no further call; `run` returns when those intended are settled and their leases given back."""
+        """Begins no further call; `run` returns once calls under way are settled and their leases given back."""
         self._stopping = True
         self._wake.set()
 
     def is_stopping(self) -> bool:
-        """Whether it was asked to."""
+        """True if `stop` was called."""
         return self._stopping
 
     async def _drive(self, claim: Claim) -> None:
+        """Runs the turns of a claimed saga; an unexpected error releases the row for `_STOPPED_S`."""
         try:
-            await self._driven(claim)
-        except Exception as error:  # noqa: BLE001 - one saga's fault is no other's
+            await self._run_turns(claim)
+        except Exception as error:  # noqa: BLE001 - the fault of one saga must not stop the worker
             self._log.exception("saga stopped", key=claim.key)
             why = f"stopped by {type(error).__name__}, which the provisioner's log tells whole"
             with suppress(RegistryAway):
-                # As it was last written: an intent whose call was made is in doubt.
+                # The journal as last committed: the intent of a call already made stays open, hence in doubt.
                 await self._registry.write(claim, claim.journal, (), due_in_s=_STOPPED_S, release=True, why=why)
 
-    async def _driven(self, claim: Claim) -> None:
-        journal, lines = claim.journal, list[OutboxMessage]()
+    async def _run_turns(self, claim: Claim) -> None:
+        """Repeats decide, commit, call and settle until a turn ends in a wait or the lease is gone."""
+        journal, messages = claim.journal, list[OutboxMessage]()
         while True:
             now_us = claim.now_us()
-            step = await self._next(claim, journal, now_us)
+            prepared = await self._plan_turn(claim, journal, now_us)
             try:
-                match await self._commit(claim, step, lines, now_us):
+                match await self._commit(claim, prepared, messages, now_us):
                     case LeaseLost():
                         return
                     case NewerDesired(written):
+                        # Written: an earlier attempt of this commit took effect and its confirmation was lost, so the
+                        # messages are in the outbox. Not written: journal and messages stay for the next commit.
                         if written:
-                            journal, lines = step.turn.journal, []
+                            journal, messages = prepared.turn.journal, []
                         continue
                     case TenantTaken():
                         journal = hold(journal, claim.desired, "tenant_conflict", now_us)
                         continue
-                move = step.turn.move
+                move = prepared.turn.move
+                # A lease may end during a slow commit. The intent stays open for the next worker.
                 if isinstance(move, Wait) or not claim.is_held():
                     return
-                answer = await self._turns.answer(step)
+                answer = await self._planner.answer(prepared)
             finally:
-                self._turns.leave(step)
+                self._planner.leave(prepared)  # the place at the system, on every way out
             now_us = claim.now_us()
-            journal = settle(step.turn.journal, move, answer, now_us, self._pace)
-            lines = self._turns.lines(claim.key, journal, move, answer, now_us)
+            journal = settle(prepared.turn.journal, move, answer, now_us, self._pace)
+            messages = self._planner.audit_messages(claim.key, journal, move, answer, now_us)
 
-    async def _next(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
+    async def _plan_turn(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
         if self._stopping:
+            # A wait until now gives the lease back: any worker may continue at once.
             return PreparedTurn(Turn(journal, Wait(now_us), ()))
-        return await self._turns.next(claim, journal, now_us)
+        return await self._planner.plan_turn(claim, journal, now_us)
 
     async def _commit(
-        self, claim: Claim, step: PreparedTurn, lines: list[OutboxMessage], now_us: int
+        self, claim: Claim, prepared: PreparedTurn, messages: list[OutboxMessage], now_us: int
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
-        """Write one turn, however long the registry is away; a turn that ends in a wait gives the lease back."""
-        turn = step.turn
+        """Commits one turn and retries while the registry is away; a turn with a wait gives the lease back.
+
+        Args:
+            claim: Lease of the saga.
+            prepared: Turn to commit.
+            messages: Audit lines of the answer before this turn.
+            now_us: Time of the decision, microseconds UTC.
+
+        Returns:
+            The result of the registry, or `LeaseLost` if the worker is to stop while the registry is away.
+        """
+        turn = prepared.turn
         began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
         release = isinstance(turn.move, Wait)
         due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
-        sayings = [*lines, *map(_saying, turn.outcomes)]
+        messages = [*messages, *map(_outbox_message, turn.outcomes)]
         while True:
             try:
+                # Safe to repeat after a lost confirmation: the journal is equal and the outbox ignores known numbers.
                 result = await self._registry.write(
                     claim,
                     turn.journal,
-                    sayings,
+                    messages,
                     due_in_s=due_in_s,
                     release=release,
-                    waits_for=step.waits_for,
-                    why=step.why,
+                    waits_for=prepared.waits_for,
+                    why=prepared.why,
                 )
                 break
             except RegistryAway as error:
-                self.standing.note(str(error))
+                self.registry_guard.note_fault(str(error))
                 if self._stopping:
                     return LeaseLost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
-        if step.waits_for is not None and not self._turns.is_away(step.waits_for):
-            self._well_again(step.waits_for)  # it came back while this was being written
-        if sayings and (isinstance(result, Written) or result == NewerDesired(written=True)):
-            tell(turn, began_us, self._log)
+        # Race: a system that recovered before `waits_for` was committed has woken every saga but this one.
+        if prepared.waits_for is not None and not self._planner.is_away(prepared.waits_for):
+            self._on_recovered(prepared.waits_for)
+        if messages and (isinstance(result, Written) or result == NewerDesired(written=True)):
+            record_outcomes(turn, began_us, self._log)
             self.on_outbox_written()
         return result
 
     async def _claim(self, limit: int) -> list[Claim]:
-        claims = await self.standing.claim(limit)
-        if self.standing.fault:
+        claims = await self.registry_guard.claim(limit)
+        if self.registry_guard.fault:
             await self._rest(_AWAY_MOST_S)
         return claims
 
@@ -213,6 +244,7 @@ class Runner:
             return
 
     async def _renew(self) -> None:
+        """Renews every running lease each third of its length, so that one failed renewal costs no lease."""
         while True:
             await asyncio.sleep(self._lease_s / 3)
             claims = list(self._running.values())
@@ -220,14 +252,16 @@ class Runner:
                 try:
                     await self._registry.renew(claims)
                 except RegistryAway:
-                    continue  # a worker that could not renew starts no call: `is_held` says so
+                    continue  # a lease without renewal ends by the clock: `Claim.is_held` then forbids calls
 
-    def _well_again(self, system: str) -> None:
-        task = asyncio.create_task(self._wake_who_waits_for(system), name=f"wake for {system}")
-        self._waking.add(task)
-        task.add_done_callback(self._waking.discard)
+    def _on_recovered(self, system: str) -> None:
+        task = asyncio.create_task(self._wake_waiting_sagas(system), name=f"wake for {system}")
+        # The event loop keeps weak references to tasks: the set keeps this one alive.
+        self._wake_tasks.add(task)
+        task.add_done_callback(self._wake_tasks.discard)
 
-    async def _wake_who_waits_for(self, system: str) -> None:
+    async def _wake_waiting_sagas(self, system: str) -> None:
+        """Makes all sagas due, of all workers, that wait for a recovered system; retries while the registry is away."""
         while not self._stopping:
             try:
                 woken = await self._registry.wake(system)
@@ -238,17 +272,19 @@ class Runner:
             self.wake()
             return
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_saga_done(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
+        # `_drive` catches errors of the turns; an error here came from writing the row afterwards.
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("saga stopped and could not say so", why=repr(error))
-        if self._more and (self._at_once - len(self._running)) * _CLAIMS >= self._at_once:
+        if self._more_due and (self._at_once - len(self._running)) * _CLAIM_FRACTION >= self._at_once:
             self._wake.set()
 
 
-def _saying(outcome: Outcome) -> OutboxMessage:
+def _outbox_message(outcome: Outcome) -> OutboxMessage:
     return OutboxMessage(OUTCOMES.name, outcome.seq, codec.dump(outcome))
 
 
 def _due_in_s(wait: Wait, now_us: int) -> float | None:
+    """Returns the seconds until a saga is due again; None if only a newer desired version makes the saga due."""
     return None if wait.until_us is None else max(0.0, (wait.until_us - now_us) / 1_000_000)

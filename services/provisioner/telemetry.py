@@ -1,4 +1,7 @@
-"""Counts and logs the outcomes of a turn: what needs a person is an error, everything else is information."""
+"""Counts and logs the outcomes of a turn.
+
+Rule: an outcome for which an operator has to act is logged as an error, every other outcome as information.
+"""
 
 from typing import Final
 
@@ -11,37 +14,40 @@ from services.core.unwell import WAITING_FOR
 
 _ENDS: Final = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED})
 _ALARMING: Final = frozenset({"update_refused", "tenant_conflict", "tenant_changed"})
+"""Reasons of outcomes for which an operator has to act."""
 
 
-def tell(turn: Turn, began_us: int, log: Logger) -> None:
-    """Counts and logs every outcome of a turn that is committed.
+def record_outcomes(turn: Turn, began_us: int, log: Logger) -> None:
+    """Counts and logs every outcome of a committed turn.
 
     Args:
-        turn: The turn.
-        began_us: When the phase that it belongs to began; 0 where that is not known.
-        log: Of the service.
+        turn: The turn; outcomes of an uncommitted turn must not be recorded.
+        began_us: Begin of the phase of the turn, microseconds UTC; 0 if unknown, then no duration is observed.
+        log: Logger of the service.
     """
-    for said in turn.outcomes:
-        metrics.SAGA_OUTCOMES.labels(said.direction, said.state).inc()
-        if said.state in _ENDS and began_us:
-            metrics.SAGA_S.labels(said.direction).observe(max(0, said.at - began_us) / 1_000_000)
-        needs_people = (
-            said.state in {State.ROLLED_BACK, State.FAILED}
-            or _is_alarming(said.reason or "")
-            or said.error_class == StepVerdict.EXHAUSTED
-            or (said is turn.outcomes[-1] and is_at_rest(turn.journal))
+    for outcome in turn.outcomes:
+        metrics.SAGA_OUTCOMES.labels(outcome.direction, outcome.state).inc()
+        if outcome.state in _ENDS and began_us:
+            # Times come from the database's clock, which may be set back between two leases.
+            metrics.SAGA_S.labels(outcome.direction).observe(max(0, outcome.at - began_us) / 1_000_000)
+        needs_operator = (
+            outcome.state in {State.ROLLED_BACK, State.FAILED}
+            or _is_alarming(outcome.reason or "")
+            or outcome.error_class == StepVerdict.EXHAUSTED
+            # Only the last outcome describes the journal after the turn.
+            or (outcome is turn.outcomes[-1] and is_at_rest(turn.journal))
         )
-        (log.error if needs_people else log.info)(
+        (log.error if needs_operator else log.info)(
             "outcome",
-            key=said.key,
-            version=said.desired_version,
-            generation=said.generation,
-            direction=said.direction.value,
-            state=said.state.value,
-            step=said.step,
-            error_class=said.error_class,
-            reason=said.reason,
-            answer=_answer(turn.journal, said),
+            key=outcome.key,
+            version=outcome.desired_version,
+            generation=outcome.generation,
+            direction=outcome.direction.value,
+            state=outcome.state.value,
+            step=outcome.step,
+            error_class=outcome.error_class,
+            reason=outcome.reason,
+            answer=_answer(turn.journal, outcome),
         )
 
 
@@ -49,11 +55,12 @@ def _is_alarming(reason: str) -> bool:
     return reason in _ALARMING or reason.startswith(WAITING_FOR) or reason.endswith(f"_{StepVerdict.CONTRADICTED}")
 
 
-def _answer(journal: Journal, said: Outcome) -> str | None:
-    """Returns the last answer of the step that an outcome names as failed: status and short code."""
-    if said.error_class is None:
+def _answer(journal: Journal, outcome: Outcome) -> str | None:
+    """Returns the last answer (status and short code) of the failed step in an outcome; None without a failed step."""
+    if outcome.error_class is None:
         return None
-    if journal.failure is not None and journal.failure.step == said.step:
+    # Giving a step up clears the reason in the step's log; the failure keeps the reason.
+    if journal.failure is not None and journal.failure.step == outcome.step:
         return journal.failure.reason
-    log = journal.life.steps.get(said.step or "") if journal.life else None
+    log = journal.life.steps.get(outcome.step or "") if journal.life else None
     return log.reason or None if log else None

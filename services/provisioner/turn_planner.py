@@ -1,6 +1,8 @@
-"""One turn of a saga: decided by the plans of its lives, as far as the systems' doors are open, and its call made.
+"""Prepares one turn of a saga: chooses the next move, asks the system's gate for a place, and makes the call.
 
-Rule: a call that is turned away at a door is a wait and has no intent, so it leaves nothing in doubt.
+Rule: the gate of a system is asked before the intent is committed. A call refused by the gate becomes a wait without an
+intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: while one system is
+away, a teardown goes on with the steps at the remaining systems (docs/decisions/0019).
 """
 
 from collections.abc import Callable
@@ -22,76 +24,90 @@ from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
 
 _BAD_PLAN_US: Final = 60_000_000
-_NOTHING: Final = Absent()
+"""Wait of a saga whose plan cannot be carried out, in microseconds."""
+_NO_CALL: Final = Absent()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTurn:
-    """A turn, and what its call needs.
+    """A decided turn with its call.
 
     Attributes:
-        turn: As decided.
-        prepared: The call, or what is known without one; nothing is asked where the turn ends in a wait.
-        system: Whom the call goes to, where a place there is held.
-        waits_for: The system that the saga waits for, where it is away.
-        why: Why the turn ends in a wait, where its journal does not say so.
+        turn: Journal to commit, outcomes to publish and the move.
+        call_or_answer: The call to make, or an answer known without a call; meaningless if the move is a wait.
+        system: System at whose gate a place is held for the call; None if no place is held.
+        waits_for: System whose recovery makes the saga due again; None if the saga waits for no system.
+        why: Reason of the wait for operators; None if the journal has the reason.
     """
 
     turn: Turn
-    prepared: Call | Answer = _NOTHING
+    call_or_answer: Call | Answer = _NO_CALL
     system: str | None = None
     waits_for: str | None = None
     why: str | None = None
 
 
 class TurnPlanner:
-    """Of one worker."""
+    """Plans the turns of one worker's sagas and makes their calls."""
 
-    def __init__(self, plans: PlanBook, caller: Caller, gates: SystemGates, log: Logger) -> None:
-        """Take what a turn needs.
+    def __init__(self, plans: PlanBook, caller: Caller, system_gates: SystemGates, log: Logger) -> None:
+        """Prepares the planner.
 
         Args:
-            plans: Of every life.
+            plans: Plans of all lives.
             caller: Makes the calls.
-            gates: Of the systems that are called.
-            log: Of the service.
+            system_gates: Gates of the outside systems.
+            log: Logger of the service.
         """
-        self._plans, self._caller, self._gates, self._log = plans, caller, gates, log
-        self.lines: Callable[[str, Journal, Called, Answer, int], list[OutboxMessage]] = caller.lines
+        self._plans, self._caller, self._system_gates, self._log = plans, caller, system_gates, log
+        self.audit_messages: Callable[[str, Journal, Called, Answer, int], list[OutboxMessage]] = caller.audit_messages
         self.on_recovered: Callable[[str], None] = lambda _: None
-        """Called with a system that answers again after it was left alone."""
+        """Called with the name of a system once an answer has closed the open circuit of its gate."""
 
     async def prepare(self) -> None:
-        """Keep the current plan, before the first life goes by it."""
+        """Stores the current plan in the registry; required before the first life begins with the plan."""
         await self._plans.keep()
 
-    async def next(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
-        """Decide; what holds a place at a system is given back by `leave`."""
+    async def plan_turn(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
+        """Decides the next turn of a saga. `leave` must follow, since the turn may hold a place at a gate.
+
+        A bad plan of the current life stops the saga for a minute. A bad plan of an ended life is reported only when
+        the turn ends in a wait: all remaining work of the saga goes first.
+
+        Args:
+            claim: Lease of the saga, with the newest desired version.
+            journal: The journal with every answer so far.
+            now_us: Microseconds UTC.
+        """
         try:
             plans = await self._plans.needed_by(journal)
         except RegistryAway:
+            # A stored plan could not be read. The lease goes back, and the saga is due again at once.
             return PreparedTurn(Turn(journal, Wait(now_us), ()))
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             why = f"its plan cannot be carried out: {error}"
             return PreparedTurn(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), why=why)
-        step = await self._let_in(claim, plans, journal, now_us)
-        if plans.unusable and isinstance(step.turn.move, Wait):
+        prepared = await self._admit(claim, plans, journal, now_us)
+        if plans.unusable and isinstance(prepared.turn.move, Wait):
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
             why = f"the plan of an ended life cannot be carried out: {'; '.join(plans.unusable.values())}"
-            return replace(step, why=why)
-        return step
+            return replace(prepared, why=why)
+        return prepared
 
-    async def _let_in(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
+    async def _admit(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
+        """Decides until a gate admits the call or the saga has to wait; each pass bars one more step of a life."""
         barred: dict[tuple[int, str], Wait] = {}
         away: str | None = None
         while True:
+            # Always from the journal as given: the intent of a refused call is discarded with its turn.
             turn = decide(plans, journal, claim.desired, now_us, barred)
             move = turn.move
             if isinstance(move, Wait):
                 return PreparedTurn(turn, waits_for=away, why=GRACE if move.reason == GRACE else None)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
             if isinstance(prepared, RefusedUs):
+                # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
                 barred[move.generation, move.step.name] = Wait(now_us + HELD_US, SYSTEM_REFUSES, move.step.name)
                 continue
             if not isinstance(prepared, Call):
@@ -99,29 +115,33 @@ class TurnPlanner:
             system = system_of(prepared)
             if system is None:
                 return PreparedTurn(turn, prepared)
-            entry = await self._gates.enter(system, claim.key)
-            if not entry.wait_s:
+            admission = await self._system_gates.enter(system, claim.key)
+            if not admission.wait_s:
                 return PreparedTurn(turn, prepared, system)
-            away = system if entry.is_away else away
-            reason = SYSTEM_REFUSES if entry.refuses else SYSTEM_AWAY if entry.is_away else ""
+            # A saga refused by a busy system has no recovery to wait for, and returns after about two seconds.
+            away = system if admission.is_away else away
+            reason = SYSTEM_REFUSES if admission.refuses else SYSTEM_AWAY if admission.is_away else ""
             barred[move.generation, move.step.name] = Wait(
-                now_us + int(entry.wait_s * 1_000_000), reason, move.step.name
+                now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )
 
-    async def answer(self, step: PreparedTurn) -> Answer:
-        """Make the call of a turn that is committed."""
-        if not isinstance(step.prepared, Call):
-            return step.prepared
-        answer = await self._caller.call(step.prepared)
-        if step.system is not None and self._gates.answered(step.system, step.prepared.key, answer):
-            self.on_recovered(step.system)
+    async def answer(self, prepared: PreparedTurn) -> Answer:
+        """Makes the call of a committed turn and returns the answer; an answer known before is returned as it is."""
+        if not isinstance(prepared.call_or_answer, Call):
+            return prepared.call_or_answer
+        answer = await self._caller.call(prepared.call_or_answer)
+        # Before `leave`: the gate judges answers only while the place of their call is held.
+        if prepared.system is not None and self._system_gates.answered(
+            prepared.system, prepared.call_or_answer.key, answer
+        ):
+            self.on_recovered(prepared.system)
         return answer
 
     def is_away(self, system: str) -> bool:
-        """Whether a system is left alone now."""
-        return self._gates.is_away(system)
+        """True if the circuit of a system is open now: sagas wait, except for one probe at a time."""
+        return self._system_gates.is_away(system)
 
-    def leave(self, step: PreparedTurn) -> None:
-        """Give the place at the system back, if one is held."""
-        if step.system is not None and isinstance(step.prepared, Call):
-            self._gates.leave(step.system, step.prepared.key)
+    def leave(self, prepared: PreparedTurn) -> None:
+        """Gives back the place at the gate, if the turn holds a place."""
+        if prepared.system is not None and isinstance(prepared.call_or_answer, Call):
+            self._system_gates.leave(prepared.system, prepared.call_or_answer.key)

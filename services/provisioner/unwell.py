@@ -1,7 +1,7 @@
-"""Counts the tenants that have stood at a step for long, for the metric that an alert watches.
+"""Counts unwell tenants by step for the metric `lifecycle_saga_unwell`, on which operators alert.
 
-Rule: the registry is counted, not this worker's sagas, so every worker shows the same number and a board takes the
-greatest.
+Rule: the count covers the whole registry and not the sagas of this worker. Every worker shows an equal number:
+a dashboard takes the maximum over workers, never the sum.
 """
 
 import asyncio
@@ -14,14 +14,20 @@ _EVERY_S: Final = 10.0
 
 
 async def watch(registry: Registry, unwell_s: float) -> None:
-    """Sets `lifecycle_saga_unwell` every ten seconds, until cancelled; a step that has none any more is set to 0."""
+    """Sets `lifecycle_saga_unwell` every ten seconds until cancelled.
+
+    Args:
+        registry: Started registry.
+        unwell_s: Seconds at one step after which a tenant counts as unwell.
+    """
     known: set[str] = set()
     while True:
         try:
             found = await registry.unwell(unwell_s)
         except RegistryAway:
-            found = None  # the numbers stay as they were; that the registry is away is a metric of its own
+            found = None  # the gauges keep their values; `lifecycle_registry_up` shows the outage
         if found is not None:
+            # A step without unwell tenants is absent from the result: its gauge must go back to 0.
             for step in known | found.keys():
                 metrics.SAGA_UNWELL.labels(step).set(found.get(step, 0))
             known |= found.keys()

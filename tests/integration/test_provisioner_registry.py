@@ -203,20 +203,20 @@ async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry
 async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    standing, asked, faults = RegistryGuard(registry, structlog.get_logger()), list[int](), [""]
+    registry_guard, asked, faults = RegistryGuard(registry, structlog.get_logger()), list[int](), [""]
 
     async def prove() -> str:
         asked.append(registry.losses)
         return faults[0]
 
     async def claims_one() -> bool:
-        return len(await standing.claim(1)) == 1
+        return len(await registry_guard.claim(1)) == 1
 
     async def is_older() -> bool:
-        assert await standing.claim(1) == []
-        return standing.fault == "older"
+        assert await registry_guard.claim(1) == []
+        return registry_guard.fault == "older"
 
-    standing.prove = prove
+    registry_guard.prove = prove
     await registry.store([desired(key(number)) for number in range(4)])
     assert [await claims_one(), await claims_one()] == [True, True]
     assert len(asked) == 1
@@ -228,7 +228,7 @@ async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is
     with shut(database_admin_url, database_url):
         pass
     assert await eventually_async(is_older)
-    assert not standing.is_proved()
+    assert not registry_guard.is_proved()
 
 
 async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry, other: Registry) -> None:

@@ -39,7 +39,7 @@ from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
 from services.provisioner.runner import Runner, RunnerLimits
-from services.provisioner.telemetry import tell
+from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import desired, gone, key
@@ -302,5 +302,5 @@ def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_among_oth
             "step": "thing", "class": error_class, "reason": "compensating", "at": 0,
         }
     )  # fmt: skip
-    tell(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0, log)
+    record_outcomes(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0, log)
     assert [(line["event"], line["log_level"], line["answer"]) for line in told.entries] == [("outcome", level, answer)]

@@ -1,7 +1,9 @@
-"""The hands of a step: one file for each kind of outside system, what it does above what undoes it.
+"""Kinds: the code for each sort of outside system, one file per kind, with the creating calls above the undoing call.
 
-Promise: a kind turns a `Call` into one of the seven answers and raises for nothing the world may do. It keeps no state
-between calls that matters; everything a repeat needs is in the call.
+Rule: a kind turns every `Call` into one of the seven answers of `services.core.saga.calls`. Failures of network,
+system and input are answers; only a programming error raises. A kind may keep connections, never facts: everything
+needed to repeat a call after a crash, in another process, is in the call. Idempotency comes from the resource's name
+(key and generation) and the call's idempotency key.
 """
 
 from typing import Final, Protocol
@@ -30,29 +32,35 @@ SECRET_OUTPUTS: Final = {
     "postgres": frozenset[str](),
     "subscription": frozenset[str](),
 }
-"""Kind to the names of its outputs that are sealed before they are stored."""
+"""Kind to the names of outputs that are sealed before the journal is stored."""
 
 _SCAN_S: Final = 10.0
+"""Time limit of one scan of the audit trail."""
 
 
 class StepKind(StepHandler, Protocol):
-    """One kind of outside system, for as long as a process lives."""
+    """Step handler of one kind, shared by all sagas of a process."""
 
     async def close(self) -> None:
-        """Let go of everything that is open."""
+        """Closes the connections; safe to call for kinds that share a client."""
 
 
 def build(settings: Settings, log: Logger) -> dict[str, StepKind]:
-    """Every kind by its name in the plan; nothing is connected yet. Call it on the event loop that will use them.
+    """Returns every kind by its name in the plan, not connected yet. Call on the event loop that will use the kinds.
+
+    Args:
+        settings: Settings of the process.
+        log: Logger of the service.
 
     Raises:
-        Unusable: a setting that a kind needs is missing or cannot be used.
+        Unusable: a setting needed by a kind is missing or cannot be used.
     """
     if settings.egress_map:
         log.warning("event URLs are replaced", hosts=sorted(settings.egress_map))
     client = HttpClient(connections=settings.sagas_at_once)
     outbound = Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map)
     trail = AuditTrail(settings.kafka, named(AUDIT, settings.topic_prefix), timeout_s=_SCAN_S)
+    # Without a database of their own, tenants' schemas lie beside the registry's.
     database = settings.tenant_database_url or required(settings, "database_url")
     return {
         "archive": ArchiveKind(_store(settings), trail.of, now_us),
@@ -64,16 +72,17 @@ def build(settings: Settings, log: Logger) -> dict[str, StepKind]:
 
 
 def _store(settings: Settings) -> ObjectStore:
-    """The archive's object store; a folder is made when it is missing.
+    """Returns the object store of the archive; a missing folder of a `file:` URL is made.
 
     Raises:
-        Unusable: the URL names none.
+        Unusable: ARCHIVE_URL cannot be used.
     """
     url = settings.archive_url or (settings.state_dir / "archive").absolute().as_uri()
     try:
         if url.startswith("file:"):
             return from_url(url, mkdir=True)
-        # The saga is what tries again; plain http is for a store beside us, whose URL the operator set.
+        # No retries in the client: the saga retries, with waits and a record in the journal. Plain http is allowed
+        # for an object store on the operator's own network; the URL never comes from an event.
         return from_url(url, client_options={"allow_http": True}, retry_config={"max_retries": 0})
     except Exception as error:  # noqa: BLE001 - obstore raises several unrelated classes for a URL it cannot use
         raise Unusable(f"ARCHIVE_URL: {error}") from None

@@ -1,10 +1,16 @@
-"""What an HTTP answer means for a step: the one table for every kind that speaks HTTP.
+"""Classifies HTTP responses as answers of a step, for every HTTP kind. docs/rest-contract.md has the table for users.
 
-Rule: an outage is not a refusal, and a success proves only what it shows. A silence after sending is `Unknown`, unless
-the call could change nothing. An answer judges the tenant's inputs only where it comes from the system that the tenant
-named; the operator's own system refuses the operator (`RefusedUs`).
+Rules (docs/decisions/0033):
+
+- An outage is not a refusal: a refusal rolls a tenant back, so a response counts as a refusal only if no passing cause
+  is likely. Proxies, ingresses and quotas answer with 4xx as well.
+- A success proves only the fields shown. A 2xx without our resource is read back.
+- No response after sending is `Unknown`, or `Retryable` if the call could not change anything.
+- A refusal of credentials judges the tenant only if the system or the credentials are the tenant's. The operator's
+  system refusing the operator's credentials is `RefusedUs`: no tenant is rolled back.
+
 Sources: RFC 9110 (status codes, Retry-After), RFC 4918 (423), RFC 6585 (429), RFC 6749 section 5.2 (codes of a token
-endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422); docs/rest-contract.md has the table for people.
+endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422).
 """
 
 import re
@@ -29,24 +35,26 @@ from services.core.saga.calls import (
 )
 
 _PASSING: Final = frozenset({405, 408, 423, 425, 429})
-"""405 comes from an ingress without a backend; the others ask for another try."""
+"""Statuses of an outage. An ingress without a backend answers 405; 408, 423, 425 and 429 ask for a retry."""
 _STALE: Final = "stale_epoch"
-"""Of docs/rest-contract.md: the lease is lost, which its next holder need not suffer for, or its number is to rise."""
+"""Code in docs/rest-contract.md for a call with an outdated epoch. The system is well; the next holder of the lease
+calls with a greater epoch."""
 _IN_PROGRESS: Final = re.compile(
     r"in_?(progress|flight)|concurrent|processing(?!_?(err|fail))|(idempotenc|request|operation|^key).*in_?use",
     re.IGNORECASE,
 )
-"""Codes of a 409 that answers a request of ours while an equal one is under way; a name that is taken has others."""
-_SAYS_NO_MORE: Final = "conflict"
-"""The name of the status itself, which some frameworks send as the code."""
+"""Codes of a 409 to a request of ours while an equal request is under way. A 409 for a name that is taken has different
+codes and is a refusal."""
+_UNSPECIFIC: Final = "conflict"
+"""The name of status 409, sent as the code by some frameworks; without information beyond the status."""
 _LIMITED: Final = re.compile(r"request_limit_exceeded|rate_?limit|too_many_requests", re.IGNORECASE)
-"""Codes that say that a quota is used up, whatever their status: Salesforce sends them with 400 and 403."""
+"""Codes of an exhausted quota, with any status: Salesforce sends them with 400 and 403."""
 _GONE: Final = frozenset({404, 410})
 _CHANGES: Final = frozenset({Verb.CREATE, Verb.UPDATE})
 _ACCESS: Final = frozenset({401, 403, 407})
 _CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 _SECRET_MIN: Final = 8
-"""Characters: shorter texts stand in many codes by chance."""
+"""Length in characters from which an input inside an error code counts as quoted; shorter texts match by chance."""
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _SECONDS_DIGITS: Final = 9
@@ -57,19 +65,29 @@ _URL: Final = "correct the step's url"
 
 
 def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - one line a case, in order
-    """Returns the meaning of one answer for the call's resource; `Done` carries no outputs yet."""
+    """Returns the answer of a step for one HTTP response. The order of the cases matters: the first match counts.
+
+    Args:
+        call: The call of the request; its verb decides between absent and outage.
+        response: The complete response.
+
+    Returns:
+        The answer. `Done` has no outputs yet and proves no resource: see `shown`.
+    """
     status, codes = response.status, _codes(response.body)
     if 200 <= status < 300:
         return _success(call, response)
     if status in _GONE and call.verb not in _CHANGES:
-        # A proxy without a backend says 404 too, in HTML or in a sentence: that says nothing of the resource.
+        # A proxy without a backend answers 404 as well, in HTML or plain text: no evidence about the resource.
         return Retryable(f"HTTP {status} without JSON") if response.other else Absent()
+    # A repeated create whose first answer was lost.
     if status == 409 and call.verb is Verb.CREATE and is_ours(call, response.body):
         return Done()
     wait_s, reason = _retry_after_s(response.headers), _reason(call, response)
     if status == 409 and _STALE in codes:
         return Retryable(reason, wait_s, well=True)
     busy = status == 409 and (wait_s is not None or _is_busy(call, codes))
+    # 404 here answers a PUT: the path is missing, as behind a proxy without its backend.
     if busy or status >= 500 or status in _PASSING or status == 404 or any(map(_LIMITED.search, codes)):
         return Retryable(reason, wait_s)
     if of_operator(call):
@@ -81,13 +99,17 @@ def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - on
 
 
 def _is_busy(call: Call, codes: Sequence[str]) -> bool:
-    """True if a 409 with these codes is about another request of ours; to the repeat of a lost one it is by default."""
+    """True if a 409 with these codes means that an equal request of ours is under way.
+
+    The repeat of a call with a lost answer is assumed to meet its first request, unless a code says more.
+    """
     if any(map(_IN_PROGRESS.search, codes)):
         return True
-    return call.repeats and all(code.lower() == _SAYS_NO_MORE for code in codes)
+    return call.repeats and all(code.lower() == _UNSPECIFIC for code in codes)
 
 
 def _success(call: Call, response: HttpResponse) -> Answer:
+    # A login page or a proxy's page: the system itself may not have seen the request.
     if response.is_html:
         reason = f"HTTP {response.status} with HTML where JSON is due"
         return Unknown(reason) if call.verb in _CHANGES else Retryable(reason)
@@ -97,7 +119,7 @@ def _success(call: Call, response: HttpResponse) -> Answer:
 
 
 def silence(call: Call, failure: NotSent | NoAnswer) -> Answer:
-    """Returns what it means that no whole answer came."""
+    """Returns the answer of a step for a request without a complete response."""
     if isinstance(failure, NoAnswer):
         return Retryable(failure.reason) if call.verb is Verb.READ else Unknown(failure.reason)
     if failure.untrusted and of_operator(call):
@@ -108,19 +130,20 @@ def silence(call: Call, failure: NotSent | NoAnswer) -> Answer:
 
 
 def of_operator(call: Call) -> bool:
-    """True if the call goes to a system of the operator's own."""
+    """True if the plan declares the system of the call as the operator's."""
     return call.settings.get("url_from") == "operator"
 
 
 def is_ours(call: Call, body: Any) -> bool:
-    """True if a resource shown in an answer is the one that this life of the key made, or makes."""
+    """True if a body shows the resource of this key and generation."""
     return isinstance(body, Mapping) and not _foreign_field(call, body)
 
 
 def shown(call: Call, response: HttpResponse) -> str | Contradicted | Unknown:
-    """Returns the `id` of our resource that a successful answer shows, or what the lack of one means.
+    """Returns the `id` of our resource in a successful response, or the answer of the step if the resource is missing.
 
-    After a change the resource is read back; what a read does not show as ours is for a person to look at.
+    After a change a missing resource is `Unknown`, and the resource is read back by name. After a read a missing or
+    foreign resource is `Contradicted`, and the tenant waits for an operator.
     """
     body = response.body
     field = _foreign_field(call, body) if isinstance(body, Mapping) else None
@@ -130,50 +153,60 @@ def shown(call: Call, response: HttpResponse) -> str | Contradicted | Unknown:
         return Unknown("the answer shows no resource of ours", succeeded=True)
     if field is None:
         return Contradicted("the answer shows no resource")
-    known = {name: value for name, value in body.items() if value is not None}
-    anothers = _foreign_field(call, {"key": call.key, "generation": call.generation} | known)
-    return Contradicted(f"{anothers} is not ours", anothers=True) if anothers else Contradicted(f"{field} is not shown")
+    # A field that is missing or null proves no foreign owner: our own values stand in for such fields.
+    present = {name: value for name, value in body.items() if value is not None}
+    foreign = _foreign_field(call, {"key": call.key, "generation": call.generation} | present)
+    return Contradicted(f"{foreign} is not ours", anothers=True) if foreign else Contradicted(f"{field} is not shown")
 
 
 def difference(asked: Any, found: Any, path: str = "") -> str | None:
-    """Returns the path of the first value that was asked for and is shown otherwise; what is not shown differs in none.
+    """Returns the path of the first field with a value other than asked for; None without a difference.
 
-    A number and its text are equal: some systems show numbers as text.
+    A field absent from `found` is no difference. A number and its text are equal: some systems show numbers as text.
+
+    Args:
+        asked: JSON value sent.
+        found: JSON value shown.
+        path: Path of both values from the top, each name after a dot.
     """
     if isinstance(asked, Mapping) and isinstance(found, Mapping):
         inner = (difference(asked[name], found[name], f"{path}.{name}") for name in asked if name in found)
-        return next((where for where in inner if where), None)
+        return next((different for different in inner if different), None)
     if isinstance(asked, list | tuple) and isinstance(found, list) and len(asked) == len(found):
         pairs = enumerate(zip(asked, found, strict=True))
-        inner = (difference(one, other, f"{path}.{place}") for place, (one, other) in pairs)
-        return next((where for where in inner if where), None)
+        inner = (difference(left, right, f"{path}.{index}") for index, (left, right) in pairs)
+        return next((different for different in inner if different), None)
     return None if _equal(asked, found) else path.removeprefix(".")
 
 
 def _equal(asked: Any, found: Any) -> bool:
-    """True if two values are the same; a number and its text are, in both directions."""
+    """True if two JSON values are equal, a number and its text included."""
+    # Python's True equals 1; in JSON they differ.
     if isinstance(asked, bool) or isinstance(found, bool):
         return asked is found
     if isinstance(asked, str) is isinstance(found, str):
         return bool(asked == found)
-    one, other = _number(asked), _number(found)
-    return one is not None and one == other
+    left, right = _number(asked), _number(found)
+    return left is not None and left == right
 
 
 def _number(value: Any) -> Decimal | None:
-    """The number that a value is, or that a text shows in JSON's own words."""
+    """Returns the number in a JSON number or in a text with the syntax of a JSON number; None for any further value."""
     text = str(value) if isinstance(value, str | int | float) else ""
     return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
-    """The first of the two fields that say whose a resource is, if it does not say that it is ours."""
+    """Returns the first of the owner fields `key` and `generation` with a foreign or missing value; None if ours."""
     ours = {"key": call.key, "generation": call.generation}
     return next((name for name, value in ours.items() if not _equal(value, body.get(name))), None)
 
 
 def _reason(call: Call, response: HttpResponse) -> str:
-    """The status, and the error code where the body has one that does not quote what the call was given."""
+    """Returns the status, with the error code of the body if the code quotes no input of the call.
+
+    Reasons reach the log and the audit trail; inputs may hold secrets and personal data.
+    """
     code = next(iter(_codes(response.body)), None)
     if code is None or any(_quotes(code, text) for text in _texts([call.settings, call.outputs])):
         return f"HTTP {response.status}"
@@ -195,27 +228,31 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _codes(body: Any) -> list[str]:
-    """The error codes of a body, the most telling first.
+    """Returns the error codes of a body, the most specific first.
 
-    They stand in the body, as in RFC 6749, or in its `error`, as Stripe sends them, or in the first of a list of
-    errors, which is the body itself at Salesforce and is called `errors` at many others.
+    Codes stand in the body itself (RFC 6749), in its `error` (Stripe), or in the first of a list of errors: the body
+    itself (Salesforce) or its `errors`.
     """
     whole = _first(body)
-    told = [whole.get(name) for name in ("error", "code", "errorCode")]
+    found = [whole.get(name) for name in ("error", "code", "errorCode")]
     for inner in (_first(whole.get("error")), _first(whole.get("errors"))):
-        told += [inner.get(name) for name in ("code", "errorCode", "error", "type")]
-    return [code for code in told if isinstance(code, str) and _CODE.fullmatch(code)]
+        found += [inner.get(name) for name in ("code", "errorCode", "error", "type")]
+    # Only short identifiers: a sentence may quote an input.
+    return [code for code in found if isinstance(code, str) and _CODE.fullmatch(code)]
 
 
 def _first(value: Any) -> Mapping[str, Any]:
-    """The object that a value is, or that stands first in it; empty where there is none."""
+    """Returns the value if an object, the first element of a list if an object, else an empty object."""
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, Mapping) else {}
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The wait that a system asks for: seconds, or a date, which is read against the answer's own `Date` if any."""
+    """Returns the wait in `Retry-After`, in seconds; None without a valid value.
+
+    A date is compared with the `Date` of the response, if given: the clocks of two machines may differ.
+    """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit() and len(text) <= _SECONDS_DIGITS:
         return float(text)

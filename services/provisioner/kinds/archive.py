@@ -1,9 +1,11 @@
-"""Kind `archive`: the audit trail of a key, kept in an object store when everything else of it is gone.
+"""Kind `archive`: keeps the audit trail of a life in an object store after the tenant's resources are gone.
 
-Settings: none. On the way up nothing is made; only the time is noted from which the trail of this life counts. Undoing
-writes `audit.jsonl.gz` (gzip JSON Lines) and then `manifest.json` with its hashes, below `{org}/{integration}/g{n}`.
-Rule: the manifest is written last, so what has one is whole. What this step "has" is a trail not yet archived: READ
-answers `Absent` once the manifest is there, as for any other step whose undo is done.
+Settings: none. CREATE makes no request; the output `since` is the time at which the life began. DELETE writes
+`audit.jsonl.gz` (gzip JSON Lines), then `manifest.json` with hashes, below `{org}/{integration}/g{generation}`.
+
+Rule: the manifest is written last, so an archive with a manifest is complete. A crash before leaves no manifest, and
+the repeated DELETE overwrites both objects. READ answers in terms of the undo: the resource of this step is a trail
+not yet archived, so READ answers `Done` without a manifest and `Absent` with a manifest.
 """
 
 import asyncio
@@ -29,12 +31,13 @@ from services.adapters.kafka.producer import KafkaError
 from services.core.saga.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 
 AuditOf = Callable[[str, int | None], Awaitable[list[bytes]]]
-"""A key's audit records as JSON lines, from an instant (µs) on."""
+"""Returns the audit records of a key as JSON lines, from a time on (microseconds UTC; None: all)."""
 
 TRAIL: Final = "audit.jsonl.gz"
 MANIFEST: Final = "manifest.json"
 _BEFORE_US: Final = 24 * 3_600 * 1_000_000
-"""The trail of a life begins before its first step: with its deliveries, which may have waited in a spool."""
+"""The trail begins a day before the first step of the life: the life's first deliveries are older, since deliveries may
+wait in a spool."""
 _REFUSALS: Final = (
     PermissionDeniedError,
     UnauthenticatedError,
@@ -44,12 +47,13 @@ _REFUSALS: Final = (
     NotADirectoryError,
 )
 _JUDGED: Final = re.compile(r"status code: (?!408|423|425|429)4\d\d|redirect without LOCATION")
-"""In obstore's words for an answer that no other exception stands for; its tests hold the words to the library."""
+"""Matches obstore's text for 4xx responses without an exception class of their own; 408, 423, 425 and 429 are passing.
+An integration test holds the words to the installed obstore."""
 _REMEDY: Final = "make ARCHIVE_URL name a bucket or a folder that exists, with credentials that may write there"
 
 
 class ArchiveKind:
-    """Archives a trail."""
+    """Archives the trail of a life."""
 
     def __init__(self, store: ObjectStore, audit_of: AuditOf, now_us: Callable[[], int]) -> None:
         self._store = store
@@ -57,7 +61,8 @@ class ArchiveKind:
         self._now_us = now_us
 
     async def call(self, call: Call) -> Answer:
-        """Carry one call out."""
+        """Carries out one call."""
+        # One flag, set by `_archive` before its first write: an error before is `Retryable`, an error after `Unknown`.
         writing = [False]
         try:
             async with asyncio.timeout(call.timeout_s):
@@ -66,13 +71,15 @@ class ArchiveKind:
                 if call.verb is Verb.READ:
                     return await self._read(call)
                 if call.verb is Verb.UPDATE:
-                    return Done(call.outputs)  # without its beginning, the trail is archived whole
+                    # Outputs without `since` stay without: the trail is then archived from its first record on.
+                    return Done(call.outputs)
+                # An earlier `since` wins, so a repeated CREATE shortens no trail.
                 return Done({"since": rfc3339(self._now_us()), **call.outputs})
         except (TimeoutError, KafkaError, BaseError, OSError) as error:
             return _failed(error, writing=writing[0])
 
     async def close(self) -> None:
-        """Nothing of its own is open."""
+        """Does nothing: this kind keeps no connection."""
 
     async def _archive(self, call: Call, writing: list[bool]) -> Answer:
         folder = _folder(call)
@@ -90,6 +97,7 @@ class ArchiveKind:
         try:
             await obstore.head_async(self._store, f"{_folder(call)}/{MANIFEST}")
         except FileNotFoundError as error:
+            # A missing bucket looks like a missing manifest and must not count as "not yet archived".
             if "NoSuchBucket" in str(error):
                 return RefusedUs("NoSuchBucket", _REMEDY)
             return Done(call.outputs)
@@ -97,8 +105,9 @@ class ArchiveKind:
 
 
 def _failed(error: BaseException, *, writing: bool) -> Answer:
-    """What an error means: the store is away, or its set-up must change."""
+    """Returns the answer for an error: the operator is refused, or the object store is away."""
     reason = type(error).__name__
+    # On a write, "not found" means the bucket or folder of ARCHIVE_URL.
     missing = writing and isinstance(error, FileNotFoundError)
     if missing or isinstance(error, _REFUSALS) or _JUDGED.search(str(error)):
         return RefusedUs(reason, _REMEDY)
@@ -106,9 +115,15 @@ def _failed(error: BaseException, *, writing: bool) -> Answer:
 
 
 def pack(lines: list[bytes], call: Call, now_us: int) -> tuple[bytes, bytes]:
-    """The trail and its manifest; equal lines give equal trails, to the byte."""
+    """Returns the compressed trail and its manifest; equal lines give an equal trail, to the byte.
+
+    Args:
+        lines: Audit records, JSON.
+        call: Call with key, generation and tenantId.
+        now_us: Time for the manifest, microseconds UTC.
+    """
     text = b"".join(line.strip() + b"\n" for line in lines)
-    trail = gzip.compress(text, mtime=0)
+    trail = gzip.compress(text, mtime=0)  # gzip would store the current time
     manifest: dict[str, Any] = {
         "key": call.key,
         "generation": call.generation,
@@ -122,7 +137,10 @@ def pack(lines: list[bytes], call: Call, now_us: int) -> tuple[bytes, bytes]:
 
 
 def _folder(call: Call) -> str | None:
-    """Where a life's archive is; None for a key that has not the shape of one, so that no path is ever climbed."""
+    """Returns the folder of a life's archive; None for a malformed key.
+
+    Only ASCII letters, digits and hyphens are accepted, so a key can never climb out of the archive by `..` or `/`.
+    """
     org, colon, integration = call.key.partition(":")
     if not colon or not all(part.replace("-", "").isalnum() and part.isascii() for part in (org, integration)):
         return None

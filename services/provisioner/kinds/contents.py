@@ -1,8 +1,18 @@
-"""What tenants' own programs may have left in a schema, and how it goes without CASCADE.
+"""Empties and drops a tenant's schema without CASCADE.
 
-Rule: what lies there is what PostgreSQL says depends on the schema (`pg_depend`), whatever its class; each object goes
-by the name and the kind that PostgreSQL gives it. What still has a dependent waits and is tried again for as long as
-anything goes. What stays then is told with what needs it: it is for people to decide about.
+Problem: a tenant's programs may have created objects of any class in the schema, and objects outside the schema may
+depend on these. CASCADE would drop foreign objects as well, and one transaction over thousands of objects could exhaust
+PostgreSQL's lock table.
+
+Approach: `pg_depend` lists all objects of the schema, of any class, and PostgreSQL gives the kind and name for each
+DROP. `drop_some` drops one batch per transaction and is repeated until nothing more can be dropped:
+
+1. objects of all kinds but tables, in any order, repeated while at least one more can be dropped;
+2. tables, in batches, after the foreign keys into the batch;
+3. if objects still hold each other and nothing outside depends on them: constraints, defaults, rules, triggers and
+   indexes by which two objects may need each other. Then 1 and 2 begin again.
+
+Rule: an object with a dependent outside the schema stays and is named with its dependent; an operator decides.
 """
 
 from collections.abc import Sequence
@@ -14,11 +24,11 @@ from psycopg import sql
 from services.adapters.postgres.pool import PooledConnection
 
 BATCH: Final = 50
-"""Tables dropped in one transaction: each holds locks for itself, its indexes and its TOAST table."""
-_LOOSE_BATCH: Final = 500
-"""Other objects dropped in one transaction: each holds a lock or two."""
+"""Tables dropped in one transaction: each takes locks for itself, its indexes and its TOAST table."""
+_OBJECT_BATCH: Final = 500
+"""Objects other than tables dropped in one transaction: each takes a lock or two."""
 
-_LYING: Final = """
+_OBJECTS: Final = """
     SELECT found.type, found.identity
     FROM pg_depend d, LATERAL pg_identify_object(d.classid, d.objid, 0) AS found
     WHERE refclassid = 'pg_namespace'::regclass AND refobjid = %(schema)s::text::regnamespace AND deptype = 'n'
@@ -30,8 +40,8 @@ _LYING: Final = """
             OR EXISTS (SELECT FROM pg_extension e WHERE e.oid = d.objid AND extowner::regrole::text = %(schema)s))
     ORDER BY d.objid DESC
 """
-"""Whole objects only: what is a part of another one, or a member of an extension, goes with that. An extension that
-somebody else installed here is not the tenant's."""
+"""Returns kind and name of the objects in the schema, newest first. Parts of an object and members of an extension
+(`deptype` i and e) are dropped with their whole. An extension counts only if the tenant's role owns it."""
 
 _RELATIONS: Final = """
 SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p')
@@ -68,8 +78,9 @@ _PARTS: Final = """
     FROM pg_attrdef JOIN relation ON relation.oid = adrelid
     JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
 """
-"""What may make two objects need each other, such as a check that calls a function of the row. A view's columns have
-defaults of their own. Names are quoted by the server."""
+"""Returns the statements that drop the parts by which two objects may need each other, such as a check constraint of a
+table that calls a function on the table's row type. Views are included, since the columns of a view may have defaults.
+The server quotes the names (`%I`, `regclass`)."""
 
 _OBSTACLES: Final = """
     WITH RECURSIVE inside (classid, objid) AS (
@@ -96,18 +107,19 @@ _OBSTACLES: Final = """
         AND refobjid = %(schema)s::text::regnamespace AND extowner::regrole::text <> %(schema)s
     ORDER BY 1
 """
-"""What lies elsewhere and needs something here, as a whole where it is a part (a rule of a view)."""
+"""Returns the obstacles in words: objects outside the schema that depend on an object inside, and extensions of further
+owners in the schema. A dependent that is a part is named as its whole: a view instead of the rule of the view."""
 
 _TABLE: Final = "table"
-_WORDS: Final = {
+_DROP_WORDS: Final = {
     "composite type": "TYPE",
     "statistics object": "STATISTICS",
     "function": "ROUTINE",
     "procedure": "ROUTINE",
     "aggregate": "ROUTINE",
 }
-"""Kinds whose DROP has another word than PostgreSQL's name of the kind."""
-_STAYS: Final = (
+"""Kind as named by `pg_identify_object` to the word of its DROP statement, where the two differ."""
+_NOT_DROPPED: Final = (
     psycopg.errors.DependentObjectsStillExist,
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.FeatureNotSupported,
@@ -116,93 +128,102 @@ _STAYS: Final = (
     psycopg.errors.UndefinedFunction,
     psycopg.errors.UndefinedTable,
 )
-"""Something needs it, or it is not ours to drop; a kind that this file cannot drop is told like these. What is no more
-there went with another one."""
+"""Errors of a DROP after which the teardown goes on: the object has a dependent, has a foreign owner, is of a kind that
+this file cannot drop (unsupported, syntax), or was dropped along with an object before (undefined)."""
 
-_SAID_MOST: Final = 600
-"""Characters of what stops a teardown; the rest is counted."""
+_OBSTACLES_MAX_CHARS: Final = 600
+"""Longest text about obstacles; the remaining obstacles are counted."""
 
 
 async def drop_some(connection: PooledConnection, schema: str) -> bool:
-    """Drop what one transaction may hold locks for; False when nothing more goes."""
-    lying = await _lying(connection, schema)
-    if not lying:
+    """Drops one batch of objects within the open transaction; returns False if nothing more can be dropped.
+
+    The caller commits between two batches.
+    """
+    objects = await _objects(connection, schema)
+    if not objects:
         return False
-    loose = [f"DROP {_WORDS.get(kind, kind.upper())} {name}" for kind, name in lying if kind != _TABLE]
-    if await _drop_each(connection, loose) or await _drop_tables(connection, schema):
+    statements = [f"DROP {_DROP_WORDS.get(kind, kind.upper())} {name}" for kind, name in objects if kind != _TABLE]
+    if await _drop_each(connection, statements) or await _drop_tables(connection, schema):
         return True
+    # With an obstacle the schema will stay: its tables must not lose their constraints in vain.
     if await _column(connection, _OBSTACLES, schema):
         return False
     return await _drop_each(connection, await _column(connection, _PARTS, schema)) > 0
 
 
 async def drop_schema(connection: PooledConnection, schema: str) -> str:
-    """Drop a schema of which nothing more goes; returns what stops that, empty text when it is gone."""
-    if await dropped(connection, sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(schema))):
+    """Drops a schema after `drop_some`; returns the obstacles in words, empty text if the schema is gone."""
+    if await try_drop(connection, sql.SQL("DROP SCHEMA {} RESTRICT").format(sql.Identifier(schema))):
         return ""
     found = await _column(connection, _OBSTACLES, schema)
-    found = found or [f"{kind} {name} stays" for kind, name in await _lying(connection, schema)]
-    return f"schema {schema}: {listed(found)}" if found else f"schema {schema} may not be dropped by this user"
+    found = found or [f"{kind} {name} stays" for kind, name in await _objects(connection, schema)]
+    return f"schema {schema}: {joined(found)}" if found else f"schema {schema} may not be dropped by this user"
 
 
-def listed(found: Sequence[str]) -> str:
-    """The first of these that fit into a reason, and how many more there are."""
+def joined(obstacles: Sequence[str]) -> str:
+    """Returns the first obstacles as one text of about `_OBSTACLES_MAX_CHARS`, with the number of omitted obstacles."""
     text = ""
-    for number, one in enumerate(found):
-        if text and len(text) + len(one) > _SAID_MOST:
-            return f"{text}; and {len(found) - number} more"
-        text = f"{text}; {one[:_SAID_MOST]}" if text else one[:_SAID_MOST]
+    for number, obstacle in enumerate(obstacles):
+        if text and len(text) + len(obstacle) > _OBSTACLES_MAX_CHARS:
+            return f"{text}; and {len(obstacles) - number} more"
+        text = f"{text}; {obstacle[:_OBSTACLES_MAX_CHARS]}" if text else obstacle[:_OBSTACLES_MAX_CHARS]
     return text
 
 
-async def dropped(connection: PooledConnection, statement: sql.SQL | sql.Composed) -> bool:
-    """Carry out a statement that drops something; False where it stays, and nothing was changed."""
+async def try_drop(connection: PooledConnection, statement: sql.SQL | sql.Composed) -> bool:
+    """Executes a DROP statement; returns False, without any change, if the object cannot be dropped."""
     try:
+        # A savepoint inside the open transaction: an error must not abort the drops before.
         async with connection.transaction():
             await connection.execute(statement)
-    except _STAYS:
+    except _NOT_DROPPED:
         return False
     return True
 
 
 async def _drop_each(connection: PooledConnection, statements: Sequence[str]) -> int:
-    """Carry out as many of these as go, in any order, for one transaction's locks."""
-    left, gone = list(statements), 0
-    while left:
-        waiting = []
-        for statement in left:
-            if await dropped(connection, sql.SQL(statement)):  # its names were quoted by the server
-                gone += 1
+    """Executes the statements in rounds until a round drops nothing; returns the number of drops in this batch."""
+    remaining, count = list(statements), 0
+    while remaining:
+        failed = []
+        for statement in remaining:
+            if await try_drop(connection, sql.SQL(statement)):  # the server has quoted the names
+                count += 1
             else:
-                waiting.append(statement)
-            if gone == _LOOSE_BATCH:
-                return gone
-        if len(waiting) == len(left):
+                failed.append(statement)
+            if count == _OBJECT_BATCH:
+                return count
+        if len(failed) == len(remaining):
             break
-        left = waiting
-    return gone
+        # A drop may have freed objects that failed before.
+        remaining = failed
+    return count
 
 
 async def _drop_tables(connection: PooledConnection, schema: str) -> bool:
-    """Drop the next batch of tables; False where none goes."""
+    """Drops the next batch of tables; returns False if no table can be dropped."""
     batch = await _relations(connection, schema, BATCH)
     if not batch:
         return False
-    async with connection.transaction() as together:
+    async with connection.transaction() as savepoint:
+        # Foreign keys into the batch first: tables may refer to each other in a circle.
         found = await connection.execute(_REFERENCES, {"schema": schema, "tables": batch})
         for table, constraint in await found.fetchall():
             owner, name = sql.Identifier(schema, table), sql.Identifier(constraint)
             await connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(owner, name))
-        if await dropped(connection, _drop(schema, batch)):
+        if await try_drop(connection, _drop(schema, batch)):
             return True
-        gone = 0
+        # One undroppable table fails the whole batch: every table of the schema is tried alone.
+        count = 0
         for table in await _relations(connection, schema, None):
-            gone += await dropped(connection, _drop(schema, [table]))
-            if gone == BATCH:
+            count += await try_drop(connection, _drop(schema, [table]))
+            if count == BATCH:
                 break
-        if not gone:
-            raise psycopg.Rollback(together)
-    return gone > 0
+        if not count:
+            # Restore the foreign keys: no table was dropped.
+            raise psycopg.Rollback(savepoint)
+    return count > 0
 
 
 async def _relations(connection: PooledConnection, schema: str, limit: int | None) -> list[str]:
@@ -210,8 +231,8 @@ async def _relations(connection: PooledConnection, schema: str, limit: int | Non
     return [name for (name,) in await rows.fetchall()]
 
 
-async def _lying(connection: PooledConnection, schema: str) -> list[tuple[str, str]]:
-    rows = await (await connection.execute(_LYING, {"schema": schema})).fetchall()
+async def _objects(connection: PooledConnection, schema: str) -> list[tuple[str, str]]:
+    rows = await (await connection.execute(_OBJECTS, {"schema": schema})).fetchall()
     return [(str(kind), str(name)) for kind, name in rows]
 
 

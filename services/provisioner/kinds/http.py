@@ -1,9 +1,20 @@
-"""Kind `http`: one named resource in a middleware or CRM that speaks our REST contract (docs/rest-contract.md).
+"""Kind `http`: one named resource in a middleware or CRM that keeps our REST contract (docs/rest-contract.md).
 
-Settings: `url` (without it there is nothing to keep), `url_from`, `path`, `body`, and `credentials` (`path`,
-`client_id`, `client_secret`) where the system wants an OAuth session: those are proved before anything is made.
-Rule: a resource stays where it was put until it is taken away there, whatever the configuration says by then. One that
-moves is made at the new place first, and then removed wherever else it may be.
+Settings: `url` (without a URL no resource is kept), `url_from`, `path`, `body`, and `credentials` (`path`, `client_id`,
+`client_secret`) for a system with OAuth. Credentials are proved by a token request before a resource is made.
+
+Problem: the URL may come from the tenant's configuration and may change during a life, also while the answer of an
+earlier PUT is lost. A resource may therefore exist at several *places* (base URLs): the URL in the settings, the URL in
+the outputs of the last success, and every URL in `Call.places`.
+
+Rules:
+
+- A move makes the resource at the new place first. Only after the new place has shown the resource is DELETE sent to
+  every former place.
+- DELETE goes to every known place, whatever the configuration says by then.
+- Before a DELETE at a place where the resource was never shown as ours, a GET looks for a foreign resource.
+- Among the answers of several places the most uncertain one counts, so that no step is settled while a resource may
+  remain somewhere.
 """
 
 from collections.abc import Sequence
@@ -30,128 +41,154 @@ from services.provisioner.kinds.answers import difference, meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 
 _ID_MAX: Final = 1_000
-Session = dict[str, str]
-"""Headers of an OAuth session; empty where none is wanted."""
+AuthHeaders = dict[str, str]
+"""Headers with the bearer token of an OAuth session; empty without credentials in the step."""
 
 
 class HttpKind:
-    """Puts, reads and deletes."""
+    """Puts, reads and deletes the resource."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
 
     async def call(self, call: Call) -> Answer:
-        """Carry one call out."""
-        given = origin(call)
-        if isinstance(given, Refused):
-            return given
+        """Carries out one call."""
+        url_origin = origin(call)
+        if isinstance(url_origin, Refused):
+            return url_origin
         if call.verb is Verb.DELETE:
-            return await self._delete(call, given)
+            return await self._delete(call, url_origin)
         if call.verb is Verb.READ:
-            return await self._read(call, given)
+            return await self._read(call, url_origin)
         if not isinstance(call.settings.get("url"), str | None):
             return Refused("url: not a text", heard=False)
-        return await self._put(call, given)
+        return await self._put(call, url_origin)
 
     async def close(self) -> None:
-        """End the connections; they are shared, and ended once."""
+        """Closes the HTTP client shared by the kinds; a repeated close is harmless."""
         await self._outbound.close()
 
-    async def _put(self, call: Call, given: Origin) -> Answer:
+    async def _put(self, call: Call, url_origin: Origin) -> Answer:
+        """Creates or updates the resource at the wanted place, then removes the resource from every former place."""
         base = call.settings.get("url")
-        left = [place for place in _places(call) if place != base]
+        former = [place for place in _known_places(call) if place != base]
         outputs: dict[str, Any] = {"url": base}
         if base is not None:
-            answer = await self._put_at(call, base, given)
-            if left and isinstance(answer, Unknown) and answer.succeeded:
-                answer = await self._read_back(call, base, given, answer)
+            answer = await self._put_at(call, base, url_origin)
+            if former and isinstance(answer, Unknown) and answer.succeeded:
+                answer = await self._read_back(call, base, url_origin, answer)
+            # Former places stay untouched until the new place has the resource.
             if not isinstance(answer, Done):
                 return answer
             outputs |= answer.outputs
-        for answer in [await self._delete_at(_part(call, place), place, given) for place in left]:
+        # All former places are asked before the first failure counts.
+        for answer in [await self._delete_at(_delete_call(call, place), place, url_origin) for place in former]:
             if not isinstance(answer, Done | Absent):
-                return _left(answer, moved=base is not None)
-        return Done(outputs if base is not None or left else {})
+                return _former_place_failed(answer, moved=base is not None)
+        return Done(outputs if base is not None or former else {})
 
-    async def _read_back(self, call: Call, base: str, given: Origin, answer: Unknown) -> Answer:
-        """Look at once for what was put at a new place: it may go from the former places only when it is here.
+    async def _read_back(self, call: Call, base: str, url_origin: Origin, answer: Unknown) -> Answer:
+        """Reads the resource at its new place at once, after a PUT answered with success but without the resource.
 
-        A later look settles the step without them, so a success is never claimed for what this one does not prove.
+        The result is never `Unknown(succeeded=True)`: the look-up that follows in the journal would settle the step
+        from the new place alone, and the former places would keep their resources.
         """
-        seen = await self._read_at(replace(call, verb=Verb.READ), base, given)
+        seen = await self._read_at(replace(call, verb=Verb.READ), base, url_origin)
         if isinstance(seen, Done) and seen.differs:
             return Unknown(f"{seen.differs} is not as it was asked")
         if isinstance(seen, Done):
             return seen
         return Unknown(seen.reason if isinstance(seen, Contradicted) else answer.reason)
 
-    async def _put_at(self, call: Call, base: str, given: Origin) -> Answer:
-        session = await self._session(call, base, given)
+    async def _put_at(self, call: Call, base: str, url_origin: Origin) -> Answer:
+        session = await self._session(call, base, url_origin)
         if not isinstance(session, dict):
             return session
-        response = await self._send(call, HttpRequest("PUT", _at(call, base), session, _asked(call)), given)
+        response = await self._send(
+            call, HttpRequest("PUT", _resource_url(call, base), session, _wanted_resource(call)), url_origin
+        )
         if not isinstance(response, HttpResponse):
             return response
         answer = meaning(call, response)
         return _outputs(call, shown(call, response)) if isinstance(answer, Done) else answer
 
-    async def _delete(self, call: Call, given: Origin) -> Answer:
-        places = _places(call) or _named(call)
-        one = len(places) == 1
-        answers = [await self._delete_at(call if one else _part(call, place), place, given) for place in places]
+    async def _delete(self, call: Call, url_origin: Origin) -> Answer:
+        """Removes the resource from every known place, or from the wanted place if no place is known."""
+        places = _known_places(call) or _wanted_place(call)
+        # With one place the intent's own idempotency key is used; several requests need a key each.
+        is_single = len(places) == 1
+        answers = [
+            await self._delete_at(call if is_single else _delete_call(call, place), place, url_origin)
+            for place in places
+        ]
         failed = [answer for answer in answers if not isinstance(answer, Done | Absent)]
         done = [answer for answer in answers if isinstance(answer, Done)]
-        return [*_openest(failed), *done, Absent()][0]
+        return [*_most_uncertain_first(failed), *done, Absent()][0]
 
-    async def _delete_at(self, call: Call, base: str, given: Origin) -> Answer:
-        session = await self._session(call, base, given)
+    async def _delete_at(self, call: Call, base: str, url_origin: Origin) -> Answer:
+        session = await self._session(call, base, url_origin)
         if isinstance(session, Refused):
-            session = {}  # credentials that died must not keep alive what they made: the system itself decides
+            # Expired credentials must not keep their resource alive: DELETE goes out without a token, and the system
+            # decides.
+            session = {}
         if not isinstance(session, dict):
             return session
-        vouched = call.outputs.get("url") == base  # for this place alone: another one was never shown to be ours
-        if not vouched and (known := await self._not_ours(call, base, session, given)) is not None:
-            return known
-        response = await self._send(call, HttpRequest("DELETE", _at(call, base), session), given)
+        # The outputs prove ownership at their own place only.
+        proved_ours = call.outputs.get("url") == base
+        if not proved_ours and (obstacle := await self._delete_obstacle(call, base, session, url_origin)) is not None:
+            return obstacle
+        response = await self._send(call, HttpRequest("DELETE", _resource_url(call, base), session), url_origin)
         return meaning(call, response) if isinstance(response, HttpResponse) else response
 
-    async def _not_ours(self, call: Call, base: str, session: Session, given: Origin) -> Answer | None:
-        """Before what was never shown to be ours is removed: what keeps it from that, or None."""
-        looking = replace(call, verb=Verb.READ)
-        response = await self._send(looking, HttpRequest("GET", _at(call, base), session), given)
+    async def _delete_obstacle(self, call: Call, base: str, session: AuthHeaders, url_origin: Origin) -> Answer | None:
+        """Looks at a place where the resource was never shown as ours; returns the answer that forbids DELETE, or None.
+
+        A foreign resource, an outage or a refusal of the operator forbids DELETE.
+        """
+        read_call = replace(call, verb=Verb.READ)
+        response = await self._send(read_call, HttpRequest("GET", _resource_url(call, base), session), url_origin)
         if not isinstance(response, HttpResponse):
             return response
-        seen = meaning(looking, response)
+        seen = meaning(read_call, response)
         if not isinstance(seen, Done):
-            # A system that shows nothing to this caller may still let the caller remove it.
+            # Absent or refused: a system that hides a resource from this caller may still let the caller delete it.
             return seen if isinstance(seen, Retryable | RefusedUs) else None
-        found = shown(looking, response)
+        found = shown(read_call, response)
         return found if isinstance(found, Contradicted) and found.anothers else None
 
-    async def _read(self, call: Call, given: Origin) -> Answer:
+    async def _read(self, call: Call, url_origin: Origin) -> Answer:
+        """Looks for the resource at the wanted place, then at every known place; the first success counts."""
         failed: list[Answer] = []
-        for base in dict.fromkeys((*_named(call), *_places(call))):
-            found = await self._read_at(call, base, given)
+        for base in dict.fromkeys((*_wanted_place(call), *_known_places(call))):
+            found = await self._read_at(call, base, url_origin)
             if isinstance(found, Done):
                 return replace(found, outputs={**found.outputs, "url": base})
             failed += [] if isinstance(found, Absent) else [found]
-        return [*_openest(failed), Absent()][0]
+        return [*_most_uncertain_first(failed), Absent()][0]
 
-    async def _read_at(self, call: Call, base: str, given: Origin) -> Answer:
-        session = await self._session(call, base, given)
+    async def _read_at(self, call: Call, base: str, url_origin: Origin) -> Answer:
+        session = await self._session(call, base, url_origin)
         if not isinstance(session, dict):
             return session
-        response = await self._send(call, HttpRequest("GET", _at(call, base), session), given)
+        response = await self._send(call, HttpRequest("GET", _resource_url(call, base), session), url_origin)
         if not isinstance(response, HttpResponse):
             return response
         answer = meaning(call, response)
         if not isinstance(answer, Done):
             return answer
         found = _outputs(call, shown(call, response))
-        return replace(found, differs=difference(_asked(call), response.body)) if isinstance(found, Done) else found
+        return (
+            replace(found, differs=difference(_wanted_resource(call), response.body))
+            if isinstance(found, Done)
+            else found
+        )
 
-    async def _session(self, call: Call, base: str, given: Origin) -> Session | Answer:
-        """Prove the client credentials, where the step has any, and open a session (RFC 6749 section 4.4)."""
+    async def _session(self, call: Call, base: str, url_origin: Origin) -> AuthHeaders | Answer:
+        """Opens an OAuth session with the step's client credentials (RFC 6749 section 4.4).
+
+        Returns:
+            Headers with the token, empty without credentials in the step; or the answer if no session was opened.
+        """
         wanted = call.settings.get("credentials", {})
         client_id, secret = wanted.get("client_id"), wanted.get("client_secret")
         if client_id is None and secret is None:
@@ -159,12 +196,13 @@ class HttpKind:
         if client_id is None or secret is None:
             return Refused("credentials: client_id and client_secret go together", heard=False)
         form = {"grant_type": "client_credentials", "client_id": str(client_id), "client_secret": str(secret)}
-        # Nothing is made here: a silence leaves nothing in doubt.
-        looking = replace(call, verb=Verb.READ)
+        # As READ, since no resource is made: a lost answer leaves nothing in doubt and is an outage.
+        read_call = replace(call, verb=Verb.READ)
         request = HttpRequest("POST", base.rstrip("/") + wanted.get("path", "/oauth/token"), form=form)
-        response = await self._send(looking, request, given)
+        response = await self._send(read_call, request, url_origin)
         if not isinstance(response, HttpResponse):
             return response
+        # As CREATE, since a 404 of a token endpoint is an outage and never an absent resource.
         answer = meaning(replace(call, verb=Verb.CREATE), response)
         token = response.body.get("access_token") if isinstance(response.body, dict) else None
         if isinstance(answer, Done | Absent):
@@ -175,12 +213,12 @@ class HttpKind:
         # Nothing was made, so nothing is in doubt.
         return Retryable(reason) if isinstance(answer, Unknown) else replace(answer, reason=reason)
 
-    async def _send(self, call: Call, request: HttpRequest, given: Origin) -> HttpResponse | Answer:
-        return await self._outbound.send(call, request, given)
+    async def _send(self, call: Call, request: HttpRequest, url_origin: Origin) -> HttpResponse | Answer:
+        return await self._outbound.send(call, request, url_origin)
 
 
-def _asked(call: Call) -> dict[str, Any]:
-    """The resource as it is to be."""
+def _wanted_resource(call: Call) -> dict[str, Any]:
+    """Returns the body of PUT; the plan may not replace fields of the contract (`reserved` in plan_keys)."""
     return {
         "name": resource_name(call.key, call.generation),
         "key": call.key,
@@ -194,26 +232,32 @@ def _asked(call: Call) -> dict[str, Any]:
 def _outputs(call: Call, found: str | Answer) -> Answer:
     if not isinstance(found, str):
         return found
-    # It is kept in the journal, and it is a stranger's: anything but a short text could make that unreadable for ever.
-    is_a_name = found and len(found) <= _ID_MAX and found.isprintable()
-    return Done({"id": found if is_a_name else resource_name(call.key, call.generation)})
+    # The id comes from a foreign system and is stored in the journal: an overlong or unprintable text could make the
+    # journal unreadable for ever.
+    is_safe_id = found and len(found) <= _ID_MAX and found.isprintable()
+    return Done({"id": found if is_safe_id else resource_name(call.key, call.generation)})
 
 
-def _left(answer: Answer, *, moved: bool) -> Answer:
-    """Returns what it means that a former place did not let go; `moved` if the resource is at its new place by now.
+def _former_place_failed(answer: Answer, *, moved: bool) -> Answer:
+    """Returns the answer of a PUT after a former place did not remove the resource.
 
-    A look that finds the resource at either place must not settle that, so it never counts as a success.
+    The result is never `Unknown(succeeded=True)`: a look-up that finds the resource at one place would settle the step
+    while a former place still has a resource.
+
+    Args:
+        answer: Answer of the former place; neither `Done` nor `Absent`.
+        moved: True if the resource is at its new place by now.
     """
     assert not isinstance(answer, Done | Absent)
     if not moved:
         return replace(answer, succeeded=False) if isinstance(answer, Unknown) else answer
-    # What was put is there, so nothing is as it was: `Retryable` would not be true.
+    # PUT took effect at the new place. `Retryable` would claim that nothing was done.
     reason = f"left at a former place: {answer.reason}"
     return Refused(reason, partly=True) if isinstance(answer, Refused) else Unknown(reason)
 
 
-def _openest(failed: Sequence[Answer]) -> list[Answer]:
-    """Returns the answers of several places, those first that leave most open: the others may settle the step."""
+def _most_uncertain_first(failed: Sequence[Answer]) -> list[Answer]:
+    """Returns the failed answers of several places; answers that may settle the step come last."""
     return sorted(failed, key=_may_settle)
 
 
@@ -222,23 +266,26 @@ def _may_settle(answer: Answer) -> bool:
     return isinstance(answer, Refused) or (isinstance(answer, Contradicted) and answer.anothers)
 
 
-def _places(call: Call) -> list[str]:
-    """Where the resource may be already."""
-    told = (*call.places, call.outputs.get("url"))
-    return [place for place in dict.fromkeys(told) if isinstance(place, str)]
+def _known_places(call: Call) -> list[str]:
+    """Returns the base URLs at which the resource may exist already."""
+    known = (*call.places, call.outputs.get("url"))
+    return [place for place in dict.fromkeys(known) if isinstance(place, str)]
 
 
-def _named(call: Call) -> list[str]:
-    """Where it is to be, if anywhere."""
+def _wanted_place(call: Call) -> list[str]:
+    """Returns the base URL in the settings; empty without a URL."""
     return [call.settings["url"]] if isinstance(call.settings.get("url"), str) else []
 
 
-def _part(call: Call, place: str) -> Call:
-    """One of several removals of an intent: its key is derived, so that a repeat repeats each."""
+def _delete_call(call: Call, place: str) -> Call:
+    """Returns the call that removes the resource from one of several places.
+
+    The idempotency key is derived from intent and place, so a repeat of the intent repeats each removal.
+    """
     key = f"{call.idempotency_key}-{sha256(place.encode()).hexdigest()[:12]}"
     return replace(call, verb=Verb.DELETE, idempotency_key=key)
 
 
-def _at(call: Call, base: str) -> str:
+def _resource_url(call: Call, base: str) -> str:
     name = quote(resource_name(call.key, call.generation), safe="")
     return f"{base.rstrip('/')}{call.settings.get('path', '')}/{name}"

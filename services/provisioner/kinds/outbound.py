@@ -1,7 +1,15 @@
-"""The way out for the kinds that speak HTTP: our headers, and for a URL from an event the rules of egress.
+"""Sends the requests of the HTTP kinds, with our headers, and protects against hostile URLs from events (SSRF).
 
-Rule: a URL is taken for an event's unless the plan says it is the operator's. An event's URL is judged, resolved once,
-all its addresses judged, and the connection goes to one of those; a failure is an answer, never an exception.
+Rule: a URL counts as an event's unless the plan declares the URL as the operator's. A URL from an event passes the
+checks in the order below, and the order must not change:
+
+1. the text of the URL against the allow-list (`services.core.saga.egress`);
+2. one resolution of the host;
+3. every address of the host must be public;
+4. the connection goes to a checked address, under the certificate of the host's name. A second resolution could lead to
+   an unchecked address (DNS rebinding).
+
+A failure is an answer, never an exception.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +24,20 @@ from services.core.saga.calls import Answer, Call, Refused
 from services.provisioner.kinds.answers import silence
 
 EVENT_TIMEOUT_S: Final = 5.0
+"""Time limit of a request to a URL from an event, if shorter than the step's own."""
 _ADDRESSES_MAX: Final = 3
+"""Addresses of one host to try for a connection."""
 
 
 class Origin(StrEnum):
-    """Who gave a URL."""
+    """Origin of a step's URL: the event, hence the tenant, or the operator."""
 
     EVENT = "event"
     OPERATOR = "operator"
 
 
 class Outbound:
-    """Sends a step's requests."""
+    """Sends the requests of steps."""
 
     def __init__(
         self, client: HttpClient, resolver: Resolver, *, allow: Sequence[str], egress_map: Mapping[str, str]
@@ -38,20 +48,31 @@ class Outbound:
         self._map = dict(egress_map)
 
     async def send(self, call: Call, request: HttpRequest, origin: Origin) -> HttpResponse | Answer:
-        """Send one request of a call: the whole answer, or what the lack of one means."""
+        """Sends one request of a call.
+
+        Args:
+            call: The call; its time limit is the request's.
+            request: The request, without the headers of every call.
+            origin: Origin of the URL.
+
+        Returns:
+            The complete HTTP response, or the answer of the step if no complete response came.
+        """
         whole = replace(request, headers=headers(call) | dict(request.headers))
         if origin is Origin.OPERATOR:
             return await self._attempt(call, whole, call.timeout_s)
-        return await self._to_stranger(call, whole, min(call.timeout_s, EVENT_TIMEOUT_S))
+        return await self._send_checked(call, whole, min(call.timeout_s, EVENT_TIMEOUT_S))
 
     async def close(self) -> None:
-        """End every connection."""
+        """Closes every connection."""
         await self._client.close()
 
-    async def _to_stranger(self, call: Call, request: HttpRequest, timeout_s: float) -> HttpResponse | Answer:
+    async def _send_checked(self, call: Call, request: HttpRequest, timeout_s: float) -> HttpResponse | Answer:
+        """Sends a request to a URL from an event."""
         judged = egress.judge(request.url, self._allow)
         if isinstance(judged, egress.EgressDenied):
             return Refused(f"url: {judged.reason}", heard=False)
+        # EGRESS_MAP (one machine only) replaces resolution, never the allow-list; its URLs are the operator's.
         if local := egress.mapped(judged, self._map):
             return await self._attempt(call, replace(request, url=local), timeout_s)
         try:
@@ -65,7 +86,7 @@ class Outbound:
     async def _pinned(
         self, call: Call, request: HttpRequest, addresses: Sequence[str], timeout_s: float
     ) -> HttpResponse | Answer:
-        """Try judged addresses in their order until one takes the connection."""
+        """Tries checked addresses in order; the next address only while nothing was sent to the one before."""
         failure: NotSent | NoAnswer = NotSent("no address")
         for address in addresses[:_ADDRESSES_MAX]:
             try:
@@ -73,6 +94,7 @@ class Outbound:
             except NotSent as unreachable:
                 failure = unreachable
             except NoAnswer as lost:
+                # The request may have taken effect: a second attempt at another address could repeat the effect.
                 return silence(call, lost)
         return silence(call, failure)
 
@@ -86,7 +108,7 @@ class Outbound:
 
 
 def headers(call: Call) -> dict[str, str]:
-    """What every call carries: whose it is, which life, how fresh the worker, and which intent."""
+    """Returns the headers of every request: intent, key, generation, and the epoch that reveals a stale worker."""
     return {
         "Idempotency-Key": call.idempotency_key,
         "Lifecycle-Key": quote(call.key, safe=":"),
@@ -96,7 +118,7 @@ def headers(call: Call) -> dict[str, str]:
 
 
 def origin(call: Call) -> Origin | Refused:
-    """Who gave the step's URL, as the plan says; an event, unless it says otherwise."""
+    """Returns the origin of the step's URL: the plan's `url_from`, by default the event."""
     try:
         return Origin(call.settings.get("url_from", Origin.EVENT))
     except ValueError:

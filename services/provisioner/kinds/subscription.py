@@ -1,7 +1,7 @@
-"""Kind `subscription`: one event subscription, made, paused, resumed and deleted by our REST contract.
+"""Kind `subscription`: one event subscription, created, paused, resumed and deleted by our REST contract.
 
-Settings: `url`, `url_from`, `topics`. The integration's flag decides whether events flow: disabled pauses and
-deletes nothing.
+Settings: `topics`, and the settings of kind `http` except `body`. An enabled integration has an active subscription;
+disabling pauses the subscription and deletes nothing.
 """
 
 from dataclasses import replace
@@ -12,16 +12,16 @@ from services.provisioner.kinds.outbound import Outbound
 
 
 class SubscriptionKind:
-    """A named resource whose body says what flows, and whether it does."""
+    """An `http` resource with the fields `topics` and `state` (`active` or `paused`) as its body."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._resource = HttpKind(outbound)
 
     async def call(self, call: Call) -> Answer:
-        """Carry one call out."""
+        """Carries out one call."""
         body = {"topics": call.settings.get("topics", []), "state": "active" if call.enabled else "paused"}
         return await self._resource.call(replace(call, settings={**call.settings, "body": body}))
 
     async def close(self) -> None:
-        """As its resource."""
+        """Closes the HTTP client shared by the kinds; a repeated close is harmless."""
         await self._resource.close()
