@@ -6,7 +6,7 @@ decides from the class of the answer and its flags; the reasons are for logs and
 The answer classes differ in two questions: may the call have had an effect, and must the saga repeat the call?
 
     Done, Absent    the state of the resource is known: the step is settled
-    Retryable       no effect, an outage: repeat after a wait
+    Retryable       no lasting effect, usually an outage: repeat after a wait
     Unknown         perhaps an effect: read the resource back by name, then repeat with the same idempotency key
     Refused         the system judged the tenant's inputs: compensate, or restore the last good configuration
     RefusedUs       the operator's own credentials or set-up are refused: wait for the operator, roll nothing back
@@ -103,8 +103,8 @@ class Retryable:
     Attributes:
         reason: Short text for logs and the journal.
         retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
-        well: True if the system works and turned only this worker away (a stale epoch). A stale epoch is no
-            outage, and the circuit breaker counts the answer as a good one.
+        well: True if the system works and turned only this worker away (a stale epoch). Such a refusal is no outage,
+            and the circuit breaker counts the answer as a good one.
     """
 
     reason: str

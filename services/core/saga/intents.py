@@ -143,12 +143,12 @@ def begin(  # noqa: PLR0911 - one case a move
 
 
 def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journal:
-    """Returns the journal with the desired version held, until another tenant gives way.
+    """Returns the journal with the desired version held for `HELD_US`, then to be tried again.
 
     Args:
         journal: The journal as last written.
         desired: The version to hold.
-        reason: Published reason of the wait (`tenant_conflict`).
+        reason: Published reason of the wait: `tenant_conflict`, for a tenantId bound to another organisation.
         now_us: Microseconds UTC.
     """
     return journal.model_copy(update={"held": reason, "held_version": desired.version, "held_until": now_us + HELD_US})

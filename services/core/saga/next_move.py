@@ -12,8 +12,8 @@ own. A turn is a cycle of four, and each commit happens before the effect that d
     3. the worker makes the call
     4. `results.settle` writes the answer into the journal; the worker commits with the next intent
 
-Two tables decide: `TAKES` (the phase after a newer desired version) and `_WAYS` (the way of each phase:
-up along the plan, down against the plan, or at rest).
+Two tables decide: `TAKES` (the phase after a newer desired version) and `_WAYS` (the way of each phase: up along the
+plan, down against the plan, or at rest).
 
 Invariants:
 - On the way up a step with an open intent is read back by name before another change of the step; `_up_step` marks the
@@ -340,9 +340,9 @@ def facts(
     """Returns the values for the references in a step's settings.
 
     Args:
-        life: The life of the key; gives generation and tenantId.
+        life: The life of the key, with generation and tenantId.
         key: `orgId:integrationId`.
-        step: The step of the plan; gives the operator's settings.
+        step: The step of the plan, with the operator's settings.
         enabled: The integration's flag.
         configuration: The tenant's configuration, or the part used by the step.
         outputs: Name of a step to the outputs of the step.

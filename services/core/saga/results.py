@@ -1,7 +1,7 @@
 """Second half of the saga journal: an answer of an outside system is written into the log of the step.
 
 Rule: an answer changes the knowledge about one step and decides nothing; `services.core.saga.next_move` decides from
-the new log. The effect of each answer class to a call:
+the new log. The effect of each class of answers to a create, update or delete:
 
     Done, Absent    settle the step
     Retryable       closes the intent; an outage unless `well`
@@ -89,7 +89,7 @@ def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
 def _places_after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields for the urls at which the resource may exist after a create or an update."""
     if isinstance(answer, Done):
-        # A kind answers `Done` only after it has removed the resource from every former url.
+        # The kind `http` answers `Done` only after it has removed the resource from every former url.
         return {"places": ()}
     may_exist = log.lost or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
     return {} if may_exist else {"place": None}
