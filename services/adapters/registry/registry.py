@@ -476,7 +476,7 @@ class Registry:
                     await session.close()  # the address may lead to another server by now: connect again
                     raise
                 finally:
-                    # The next connection may lead to another server.
+                    # A closed connection is a loss: the next one may lead to another server.
                     self.losses += session.closed
         except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
@@ -486,8 +486,8 @@ class Registry:
     async def _check_server(self, session: PooledConnection) -> None:
         """Set a pooled transaction up, and refuse another server than before.
 
-        A pooler may change to another server without closing our connection. Nothing may be written there before the
-        registry is proved again.
+        A pooler may change to another server without closing our connection. The change counts as a loss, so nothing is
+        claimed before the registry is proved again.
 
         Raises:
             RegistryAway: the pooler leads to another server now.
