@@ -231,12 +231,14 @@ async def _read(answer: httpx2.Response) -> HttpResponse:
     # Raw bytes and our own decompression: the library would decompress without a limit.
     read, decode = bytearray(), _decoder(answer.headers.get("content-encoding", ""))
     async for part in answer.aiter_raw():
+        # One byte above the limit is let through, to notice a body that exceeds the limit.
         read += decode(part, ANSWER_MAX_BYTES + 1 - len(read))
         if len(read) > ANSWER_MAX_BYTES:
             raise NoAnswer("the answer is too long")
     try:
         body = json.loads(read) if read else None
     except (ValueError, RecursionError):
+        # RecursionError: deeply nested JSON. A body that is not JSON is reported by `other`, not by an exception.
         body = None
     headers = {name.lower(): text for name, text in answer.headers.items()}
     return HttpResponse(

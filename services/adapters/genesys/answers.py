@@ -54,6 +54,7 @@ def refused(subject: str, status: int) -> NoInformation:
         subject: The request in a few words, for the reason.
         status: HTTP status.
     """
+    # 401 too: a refused token says nothing about the requested resource.
     is_server_trouble = status in _SERVER_STATUSES or status >= 500 or 300 <= status < 400
     return (ServerTrouble if is_server_trouble else NoInformation)(f"{subject}: HTTP {status}")
 

@@ -159,11 +159,13 @@ class GenesysClient:
             elif answer.status_code == 404 and absent:
                 if is_absence(answer):
                     return answer
+                # From a proxy: its backend may be away for a moment, so the request is repeated.
                 trouble = ServerTrouble(f"{subject}: HTTP 404 that is not Genesys' own")
                 wait_s = _BACKOFF_S * 2**attempt
             else:
                 trouble = refused(subject, answer.status_code)
                 wait_s = self._retry_wait_s(answer, token, attempt)
+            # The wait may be infinite: a failure that another try would not cure ends the loop here.
             if attempt + 1 == _TRIES or wait_s > _WAIT_MAX_S:
                 break
             await asyncio.sleep(wait_s)
@@ -191,6 +193,8 @@ class GenesysClient:
 
 def connections(timeout_s: float = 10.0) -> httpx2.AsyncClient:
     """Return an HTTP client for all organisations to share; loading the CA certificates once for each would be slow."""
+    # No redirects: they lead to a sign-in or maintenance page. A mount of None bypasses a proxy of the environment, for
+    # servers on this machine.
     return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False, mounts=dict.fromkeys(LOOPBACK))
 
 

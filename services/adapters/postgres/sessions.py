@@ -54,6 +54,7 @@ def session(name: str, url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]
             psycopg.connect(url, connect_timeout=CONNECT_S, application_name="lifecycle") as connection,
             within(ANSWER_S, connection),
         ):
+            # Not a start option: a pooler would refuse the connection. `SET LOCAL` ends with the transaction.
             connection.execute(f"SET LOCAL statement_timeout = {_STATEMENT_MS}")
             yield connection
             connection.rollback()

@@ -30,6 +30,8 @@ def complete(url: str, password: str | None) -> str:
             return url
         escaped = password.replace("\\", "\\\\").replace("'", "\\'")
         return f"{url} password='{escaped}'"
+    # The last `@` before the first `/` or `?` ends the credentials. A further `@` before or behind proves an unencoded
+    # character in them: an unencoded `/` or `?` would have cut the credentials short.
     credentials, _, place = parts["place"].rpartition("@")
     if "@" in credentials or "@" in parts["rest"].partition("?")[0] or _cuts_password(place, parts["rest"]):
         raise ValueError("an @, a / or a ? stands in its user or password; percent-encode it (%40, %2F, %3F)")

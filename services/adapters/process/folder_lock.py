@@ -23,7 +23,7 @@ def locked_folder(folder: Path, chosen_by: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        file = (folder / "lock").open("a+")  # "a" never truncates, so the mode is safe before the lock is held
     except OSError as error:
         raise Unusable(f"{chosen_by}: {folder}: {error.strerror}") from None
     with file as lock:

@@ -75,7 +75,9 @@ async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
     Raises:
         Unusable: the address is not available.
     """
+    # Our own socket: a port already in use then names the setting, and `port` 0 can be reported before serving.
     listening = listen(host, port, setting="METRICS_PORT", backlog=64)
+    # log_config=None: uvicorn would otherwise install its own log handlers beside the JSON log.
     config = uvicorn.Config(
         Starlette(routes=routes(checks)), log_config=None, access_log=False, lifespan="off", ws="none"
     )

@@ -17,6 +17,7 @@ def listen(host: str, port: int, *, setting: str, backlog: int) -> socket.socket
     Raises:
         Unusable: the address is not available.
     """
+    # `create_server` does not derive the family from the host.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=backlog)

@@ -33,7 +33,7 @@ class ThrottleFilter(logging.Filter):
         if now_s - self._passed_at_s.get(message, -PAUSE_S) < PAUSE_S:
             return False
         if len(self._passed_at_s) >= _MESSAGES_MAX:
-            self._passed_at_s.clear()
+            self._passed_at_s.clear()  # costs at most a repetition of each message
         self._passed_at_s[message] = now_s
         return True
 

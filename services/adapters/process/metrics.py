@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from services.adapters.process.fast_metrics import CallbackGauge, FastCounter, FastHistogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+# A registry of our own, without the collectors that prometheus_client adds to its default registry.
 REGISTRY = CollectorRegistry(auto_describe=True)
 
 _ANSWER_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.2, 1.6, 2.7)

@@ -63,6 +63,7 @@ def _greatest(text: str) -> dict[str, float]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = [sample.labels[label] for label in ("result", "system") if label in sample.labels]
+            # The plain name has the maximum over all labels.
             for name in (sample.name, *(f"{sample.name}{{{label}}}" for label in labels)):
                 found[name] = max(sample.value, found.get(name, sample.value))
     return found

@@ -242,6 +242,7 @@ class Registry:
 
         A version no newer than the stored version changes nothing.
         """
+        # A batch may hold several versions of a key, but a statement may change a row only once.
         newest: dict[str, Desired] = {}
         for desired in batch:
             if desired.key not in newest or newest[desired.key].version < desired.version:
@@ -265,6 +266,7 @@ class Registry:
         # Measured before the request: the local lease must end no later than the database's.
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
+            # Read directly before the statement, and compared with the database's time at its start.
             asked_us = time.monotonic_ns() // 1_000
             asked = {"limit": limit, "org_limit": self._org_limit, "lease_s": self._lease_s, "worker": self._worker}
             rows = await (await session.execute(statements.CLAIM, asked)).fetchall()
@@ -277,6 +279,7 @@ class Registry:
                     bad.append((key, epoch))
                     self.unreadable(key, str(fault))
             if bad:
+                # Given back at once and due later: unreadable rows must not fill every claim.
                 await session.execute(statements.DEFER, (_UNREADABLE_S, *map(list, zip(*bad, strict=True))))
         return claims
 
@@ -384,6 +387,7 @@ class Registry:
             if not written:
                 now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
         if written:
+            # Also after a release: the caller then no longer uses the claim.
             claim.journal, claim.held_until_s = journal, held_until_s
             return Written()
         if now is None or now[0] != claim.epoch:
@@ -430,6 +434,7 @@ class Registry:
                 return 0, 0
             rows = await (await session.execute(statements.OUTBOX, (limit,))).fetchall()
             found = [OutboxRow(*row) for row in rows]
+            # The transaction stays open meanwhile, for the lock. A crash before its commit publishes the rows again.
             acknowledged = await publish(found) if found else []
             if acknowledged:
                 await session.execute(statements.OUTBOX_DELETE, (acknowledged,))
@@ -471,7 +476,7 @@ class Registry:
                     await session.close()  # the address may lead to another server by now: connect again
                     raise
                 finally:
-                    # The next connection may lead to another server.
+                    # A closed connection is a loss: the next one may lead to another server.
                     self.losses += session.closed
         except _NO_TABLES:
             raise RegistryAway("its tables are missing, or older than this release: start a provisioner") from None
@@ -481,8 +486,8 @@ class Registry:
     async def _check_server(self, session: PooledConnection) -> None:
         """Set a pooled transaction up, and refuse another server than before.
 
-        A pooler may change to another server without closing our connection. Nothing may be written there before the
-        registry is proved again.
+        A pooler may change to another server without closing our connection. The change counts as a loss, so nothing is
+        claimed before the registry is proved again.
 
         Raises:
             RegistryAway: the pooler leads to another server now.

@@ -32,6 +32,10 @@ STORE: Final[LiteralString] = """
         due_at = least(sagas.due_at, excluded.due_at)
     WHERE sagas.desired_version < excluded.desired_version
 """
+"""Stores desired versions and makes the rows due now. `least` ignores NULL, so a row that was not due becomes due.
+
+An existing lease stays: its holder notices the newer version at the next `WRITE`, which then changes nothing.
+"""
 
 CLAIM: Final[LiteralString] = """
     WITH due AS (
@@ -121,6 +125,7 @@ _PLACE: Final[LiteralString] = """
 """
 """Start time of the server and number of the database: after a change of either, the data may be older than before."""
 SERVER: Final[LiteralString] = f"SELECT inet_server_addr()::text, inet_server_port(), {_PLACE}"
+# A row in `recovery` stops `CLAIM` until the recovery has ended, also after a crash in the middle.
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
 RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('recovery ' || %s, 0))"
 NO_IDLE_LIMIT: Final[LiteralString] = "SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -184,11 +189,13 @@ AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text FRO
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING
 """
+# Only an unused binding is removed. The foreign key catches a saga that begins to use the binding meanwhile.
 UNBIND: Final[LiteralString] = """
     DELETE FROM bindings WHERE tenant_id = %s
     AND NOT EXISTS (SELECT 1 FROM sagas WHERE sagas.tenant_id = bindings.tenant_id)
 """
 
+# The lock belongs to the transaction: no session is left with a lock behind a pooler.
 OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"
 OUTBOX: Final[LiteralString] = "SELECT id, key, topic, seq, value FROM outbox ORDER BY id LIMIT %s"
 OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"

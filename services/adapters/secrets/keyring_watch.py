@@ -124,4 +124,5 @@ def _identity(path: Path) -> tuple[int, ...] | None:
         found = path.stat()
     except OSError:
         return None
+    # The inode changes by a rename, size and times by a write in place; ctime also if mtime was set back by hand.
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -84,6 +84,7 @@ class Sealer:
             raise Unsealable(place) from None
         if len(packed) < _NONCE_BYTES:
             raise Unsealable(place)
+        # A sealed value does not name its key, so every key is tried, the newest first. GCM's tag finds the right one.
         for cipher, _ in self._keys:
             try:
                 return json.loads(cipher.decrypt(packed[:_NONCE_BYTES], packed[_NONCE_BYTES:], place.encode()))

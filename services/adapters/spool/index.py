@@ -100,6 +100,7 @@ class SpoolIndex:
             if number in self._dropped or number in without:
                 continue
             size_bytes -= self._sizes[number - self._first]
+            # At least one record, whatever its size: a record above the limit must not block the spool.
             if chosen and (size_bytes < 0 or len(chosen) >= most):
                 break
             chosen.append(number)

@@ -59,7 +59,7 @@ def _chunks(log: bytes) -> Iterator[tuple[int, bytes]]:
         end = at + _BLOCK - at % _BLOCK
         size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
         if end - at < _HEADER or kind == size == 0:
-            at = end
+            at = end  # padding: a header never crosses the end of a block
         elif at + _HEADER + size > end:
             yield kind, b""
             at = end
