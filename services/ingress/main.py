@@ -106,7 +106,7 @@ class _Health:
         return fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 
     def checks(self) -> dict[str, str]:
-        """Returns the faults that keep deliveries from being taken; a fault of Kafka counts without room in the spool."""
+        """Returns the faults for which no delivery can be taken; a fault of Kafka counts without room in the spool."""
         spooling = self.spools is not None and self.spools.has_room
         return {"kafka": "" if spooling else self._kafka, "draining": self.draining}
 

@@ -35,8 +35,8 @@ head that the exact caps allow (services/ingress/http/headers.py), so only a hea
 
 _PIECE_BYTES: Final = 16 * 1024
 """The most that llhttp is fed at once. Bytes in front of a request in its piece, such as the end of the request before,
-count to its budget. They are fewer than the difference between `UNREAD_MAX_BYTES` and the largest head, so no head within
-the caps is refused for its position in a piece."""
+count to its budget. They are fewer than the difference between `UNREAD_MAX_BYTES` and the largest head, so no head
+within the caps is refused for its position in a piece."""
 
 _WIRE_BYTES_A_BODY_BYTE: Final = 8
 """A byte of body may come as a chunk of its own: `1`, CR, LF, the byte, CR, LF; and a little for an extension."""
@@ -254,7 +254,7 @@ class RequestParser:
                 return
 
     def _ignores_upgrade(self) -> bool:
-        """True if the head asks for an ignored upgrade. CONNECT, an upgrade to llhttp too, is not ignored but refused."""
+        """True if the head asks for an ignored upgrade. CONNECT, an upgrade to llhttp too, is refused instead."""
         parser = self._parser
         return parser is not None and parser.should_upgrade() and parser.get_method() != b"CONNECT"
 
