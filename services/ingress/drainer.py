@@ -1,4 +1,6 @@
-"""Writes spooled records to Kafka, oldest first; alone probes Kafka while the breaker is open and the spool has room.
+"""Writes spooled records to Kafka, oldest first, and probes Kafka while the breaker is open.
+
+While the breaker is open and the spool has room, only the drainer writes to Kafka.
 
 Rule: a record is deleted from the spool after its delivery report, never before. A crash between report and deletion
 writes the record twice, and the ledger finds a duplicate.

@@ -15,7 +15,7 @@ class EndpointCredentials:
     """The secrets and the binding of an endpoint; a request must match both.
 
     Attributes:
-        secrets: The current secret, and the previous secret while not expired.
+        secrets: The current secret, and the previous secret with its expiry.
         binding: The organisations and integrations for which the endpoint may speak.
     """
 

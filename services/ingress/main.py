@@ -136,7 +136,7 @@ def main(settings: Settings) -> int:
     """
     log = logs.configure("ingress", settings.log_level)
     keyring = _keyring(settings, log)
-    # uvicorn warns of every request that cannot be parsed. The senders are strangers, and the answers are counted.
+    # uvicorn's lines below ERROR are about start and end, which `_serve` logs itself.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if missing := open_files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
         log.warning("too few files", why=missing)

@@ -32,7 +32,7 @@ from services.core.delivery.kafka_breaker import BreakerState, KafkaBreaker
 from services.ingress.telemetry import Telemetry
 
 _RECOVERABLE: Final = frozenset({"age", "size", "high_water"})
-"""Reasons of closing that end with draining; every further reason is an error of the disk."""
+"""Reasons of closing without an error of the disk."""
 
 _END_S: Final = 5.0
 """Limit of waiting for a disk when the process ends."""

@@ -200,7 +200,7 @@ class Writer:
             self._sweep()
 
     def send_best_effort(self, topic: str, message: Message, on_written: Callable[[bool], None]) -> None:
-        """Writes a record without deadline and spool; gives up at once where Kafka is full, avoided or not to be used.
+        """Writes a record without deadline and spool; gives up at once where `write` would use the spool.
 
         Args:
             topic: Full name of the topic.

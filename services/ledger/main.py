@@ -2,9 +2,9 @@
 
 A local copy of a table is valid only for the changelog from which it was read, and an offset only for its topic. Before
 the first event the process therefore checks rights, topics, partition counts and the identity of the changelogs, and
-refuses to start on a mismatch. While at work, the process watches the input topics and ends when a topic is made anew or
-grows (docs/decisions/0018). Every such end has its own exit status (services/adapters/tables/exits.py), and a supervisor
-starts the ledger again.
+refuses to start on a mismatch. While at work, the process watches the input topics, and ends when a topic is made anew
+or grows (docs/decisions/0018). Every such end has its own exit status (services/adapters/tables/exits.py), and a
+supervisor starts the ledger again.
 """
 
 import asyncio
@@ -163,8 +163,7 @@ def _described_topics(settings: Settings) -> Mapping[str, TopicIdentity]:
         Unusable: a topic is missing, has a different partition count, or has wrong settings.
         KafkaError: no broker answers, or a right is missing.
     """
-    # First, since its errors are sentences: an unreachable broker or a refused login would otherwise show up as a
-    # timeout of a later request.
+    # First, since its errors are sentences for an operator: who does not answer, or refuses the login.
     reach(settings.kafka, prefix=settings.topic_prefix)
     with Cluster(settings.kafka) as cluster:
         cluster.require(Service.LEDGER, settings.topic_prefix)

@@ -206,7 +206,7 @@ class Connection:
     def _fail(self, answer: Answer) -> None:
         """Refuses the request under way, or a request made for the refusal alone, and closes reading."""
         request = self._parser.request or self._new_request()
-        self._close_read()  # before `_on_complete`, which the application may answer at once: the answer must close
+        self._close_read()  # first: when the application answers at once, the parser must have let go of the request
         request.keep_alive = False
         if request.refusal is None:
             request.refusal = answer
