@@ -1,6 +1,8 @@
-"""Who answers which path: the webhook's its receiver, everything else a Starlette site.
+"""Routes requests: a webhook's path to the receiver, every further path to the operations app (Starlette).
 
-Rule: whatever fails while a request is judged, its sender is answered, once; this is the one place that catches.
+Rule: a request is answered once, even if our own code fails. Only this module catches every exception: an exception
+leaving `on_headers` would fail the parser, and be answered 400 as broken framing; an exception leaving `on_request`
+would leave the sender without an answer.
 """
 
 import asyncio
@@ -19,97 +21,108 @@ from services.ingress.http.request import Request
 from services.ingress.receive import Receiver
 from services.ingress.telemetry import Telemetry
 
-_PREFIX: Final = "/v1/genesys/lifecycle/"
-_BARE: Final = frozenset({"/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle"})
+_ENDPOINT_PREFIX: Final = "/v1/genesys/lifecycle/"
+_DEFAULT_PATHS: Final = frozenset({"/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle"})
 DEFAULT: Final = "default"
-"""The endpoint of the bare paths."""
+"""The endpoint of the paths that name none."""
 
-_SERVER: Final = b"*"
-"""The target that is the server itself, and no path of it."""
+_ASTERISK: Final = b"*"
+"""The target of a request to the server itself (RFC 9112, 3.2.4)."""
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
-_USUAL_BYTES: Final = 256
-"""Targets up to this length are worth remembering; what an attacker sends in their place costs no memory."""
+_CACHED_TARGET_MAX_BYTES: Final = 256
+"""Longer targets are not cached, so an attacker's targets cannot fill the memory."""
 
 
 def endpoint_of(target: bytes) -> str | None:
-    """The endpoint that a request's target names; None when it is not a webhook's.
+    """Returns the endpoint named by a request's target; None for any path but a webhook's.
 
     Raises:
-        httptools.HttpParserInvalidURLError: it is no target at all, a URL of another scheme, or one with a user in it
-            (RFC 9110, 4.2.4).
-        UnicodeDecodeError: it is no target at all.
+        httptools.HttpParserInvalidURLError: no valid target, neither http nor https, or a URL with a user (RFC 9110,
+            4.2.4).
+        UnicodeDecodeError: a target with bytes outside ASCII.
     """
-    url: Any = httptools.parse_url(target)  # its stubs know of no target without a path
+    url: Any = httptools.parse_url(target)  # httptools' stubs wrongly say that a path is never None
     if url.schema is not None and (url.userinfo is not None or url.schema.decode("ascii").lower() not in _SCHEMES):
         raise httptools.HttpParserInvalidURLError
     path = unquote((url.path or b"/").decode("ascii"))
-    if path.startswith(_PREFIX):
-        return path[len(_PREFIX) :]
-    return DEFAULT if path in _BARE else None
+    if path.startswith(_ENDPOINT_PREFIX):
+        return path[len(_ENDPOINT_PREFIX) :]
+    return DEFAULT if path in _DEFAULT_PATHS else None
 
 
-_usual = lru_cache(maxsize=256)(endpoint_of)
+_cached_endpoint_of = lru_cache(maxsize=256)(endpoint_of)
 
 
 class Application:
-    """Answers every request of one process."""
+    """Answers every request of a process, as the `RequestHandler` of all connections.
 
-    def __init__(self, receiver: Receiver, site: Starlette, telling: Telemetry, now_us: Callable[[], int]) -> None:
+    Attributes:
+        held_bytes: Bytes of incomplete bodies on all connections; the connections keep the sum.
+        date: The `Date` line of every answer.
+        draining: True once the process is to end; each answer then ends the connection.
+    """
+
+    def __init__(
+        self, receiver: Receiver, operations_app: Starlette, telemetry: Telemetry, now_us: Callable[[], int]
+    ) -> None:
         self._receiver = receiver
-        self._site = site
-        self._telling = telling
-        self.on_answered = telling.answered
+        self._operations_app = operations_app
+        self._telemetry = telemetry
+        self.on_answered = telemetry.answered
         self.held_bytes = 0
         self.date = DateField(now_us)
-        self.leaving = False
-        """True once the process is to end: each answer is then the last one of its connection."""
+        self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     def on_headers(self, request: Request) -> None:
-        """The head is whole: note whose path it is, and `refusal` when that can be said already."""
+        """Sets `endpoint` of a request with a complete head, and `refusal` where the head alone decides."""
         target = request.target
-        if self.leaving:
-            request.keeps = False
+        if self.draining:
+            request.keep_alive = False
         try:
-            found = headers.fields_of(request)
-            request.refusal = headers.edge(request, found)
+            by_name = headers.fields_of(request)
+            # The rules of HTTP come first, on every path: the path must not decide if a request is well-framed.
+            request.refusal = headers.edge(request, by_name)
             if request.refusal is not None:
                 return
-            if target == _SERVER:
+            if target == _ASTERISK:
                 request.refusal = answers.OPTIONS if request.method == b"OPTIONS" else answers.TARGET
                 return
-            request.endpoint = _usual(target) if len(target) <= _USUAL_BYTES else endpoint_of(target)
+            request.endpoint = (
+                _cached_endpoint_of(target) if len(target) <= _CACHED_TARGET_MAX_BYTES else endpoint_of(target)
+            )
             if request.endpoint is not None:
-                self._receiver.on_headers(request, found)
+                self._receiver.on_headers(request, by_name)
             else:
-                request.refusal = headers.size(found)
+                request.refusal = headers.size(by_name)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
             request.refusal = answers.FRAMING
-        except Exception:  # noqa: BLE001 - see above
-            self._telling.broken()
+        except Exception:  # noqa: BLE001 - every request is answered, see the top of the file
+            self._telemetry.broken()
             request.refusal = answers.BROKEN
 
     def on_request(self, request: Request) -> None:
-        """Answer a request that is whole, or has a `refusal`."""
+        """Answers a request that is complete or has a `refusal`."""
         try:
             if request.refusal is not None:
                 request.answer(request.refusal)
             elif request.endpoint is not None:
                 self._receiver.take(request.endpoint, request)
             else:
-                task = self._loop.create_task(self._visit(request))
+                task = self._loop.create_task(self._call_operations_app(request))
+                # The loop keeps weak references only: a task without a strong reference may be collected unfinished.
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        except Exception:  # noqa: BLE001 - see above
-            self._telling.broken()
+        except Exception:  # noqa: BLE001 - every request is answered, see the top of the file
+            self._telemetry.broken()
             request.answer(answers.BROKEN)
 
-    async def _visit(self, request: Request) -> None:
+    async def _call_operations_app(self, request: Request) -> None:
         try:
-            request.answer(await call_asgi(self._site, request))
-        except Exception:  # noqa: BLE001 - see above
-            self._telling.broken()
+            request.answer(await call_asgi(self._operations_app, request))
+        except Exception:  # noqa: BLE001 - every request is answered, see the top of the file
+            self._telemetry.broken()
             request.answer(answers.BROKEN)

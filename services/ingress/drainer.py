@@ -1,9 +1,15 @@
-"""Takes spooled records to Kafka, in order, and is the only one that tries while the breaker is open.
+"""Writes spooled records to Kafka, oldest first, and probes Kafka while the breaker is open.
 
-Rule: a record leaves the spool after its delivery report, and not a moment before. One that Kafka refuses, or does not
-take in time, is passed over and tried again later: it holds up no other, and it is not the only one that may probe.
-One that has waited longer than the ledger may be told of it (6 h) changes no state any more: it goes to
-dead letters, and its key to a re-check.
+While the breaker is open and the spool has room, only the drainer writes to Kafka.
+
+Rule: a record is deleted from the spool after its delivery report, never before. A crash between report and deletion
+writes the record twice, and the ledger finds a duplicate.
+
+A record refused by Kafka, or not taken in time, is skipped for a while (`_skipped`): further records are not held up,
+and the next probe of the breaker is a different record, since no single record may decide about Kafka.
+
+A record older than the spool's age (6 h) is replaced by a dead letter and a re-check of the key, since the ledger would
+find the record late and change no state.
 """
 
 import asyncio
@@ -21,104 +27,119 @@ from services.ingress import records
 from services.ingress.spools import Spools
 from services.ingress.telemetry import Telemetry
 
-_LOOK_S: Final = 0.2
-_HOUSEKEEPING_S: Final = 1.0
+_IDLE_S: Final = 0.2
+_MAINTAIN_S: Final = 1.0
 
-_AGAIN_S: Final = 2 * PROBE_S
-"""How long what was passed over is left alone: beyond the end of the next probe, which so is another record."""
+_SKIP_S: Final = 2 * PROBE_S
+"""How long a record is skipped: beyond the next probe, so that this probe is a different record."""
 
 _BATCH: Final = 200
-_LOOKS: Final = 5
-"""Batches looked through for a record whose topic is open; the next round goes on behind them."""
+_SCANS: Final = 5
+"""Batches that are searched for a record whose topic is writable; the next round goes on behind them."""
 
 _BATCH_BYTES: Final = 4 << 20
-"""What is under way at once: enough for thousands of records a second, little beside fresh deliveries."""
+"""Cap of a batch: enough for thousands of records a second, small beside fresh deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainerTopics:
-    """Whole names of those it writes to by itself."""
+    """Full names of the topics for re-checks and dead letters of expired records.
+
+    Attributes:
+        received: Full name of `lifecycle.received`.
+        dead_letters: Full name of `lifecycle.dead-letters`.
+    """
 
     received: str
     dead_letters: str
 
 
 class Drainer:
-    """Drains the spools of one process until it is cancelled."""
+    """Drains the spools of a process until cancelled.
+
+    Attributes:
+        topic_fault: Returns the fault of a topic, given by full name, for which nothing may be written; empty text for
+            none.
+    """
 
     def __init__(
         self,
         spools: Spools,
         producer: Producer,
-        telling: Telemetry,
+        telemetry: Telemetry,
         on_failure: Callable[[str], None],
         topics: DrainerTopics,
         now_us: Callable[[], int],
     ) -> None:
-        """Drain nothing yet.
+        """Prepares for `run`.
 
         Args:
-            spools: What to drain.
-            producer: Its delivery reports decide.
-            telling: Told what became of each record.
-            on_failure: Told librdkafka's reason of each record that was not written.
-            topics: For what has waited too long.
-            now_us: Microseconds UTC.
+            spools: The spools to drain.
+            producer: Writes the records.
+            telemetry: Counts the result of each record.
+            on_failure: Called with librdkafka's reason for each failed write.
+            topics: Topics for re-checks and dead letters of expired records.
+            now_us: The clock, microseconds UTC.
         """
         self._spools = spools
         self._producer = producer
-        self._telling = telling
+        self._telemetry = telemetry
         self._on_failure = on_failure
         self._topics = topics
         self._now_us = now_us
-        self._passed_over: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
-        self._again_s = 0.0
+        # Weak keys: the numbers of a spool are forgotten with the spool.
+        self._skipped: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
+        self._skip_until_s = 0.0
         self.topic_fault: Callable[[str], str] = lambda _: ""
-        """Asked before a record is sent: why nothing may be written to its topic; empty text when it may."""
 
     async def run(self) -> None:
-        """Drain, and keep the spools' house; neither waits for the other, nor one disk for another."""
-        await asyncio.gather(self._drain(), self._keep_house())
+        """Drains and maintains the spools, in two loops: a slow disk must not delay draining."""
+        await asyncio.gather(self._drain(), self._maintain())
 
     async def _drain(self) -> None:
         while True:
             busy = False
             try:
                 busy = await self._round()
-            except Exception:  # noqa: BLE001 - whatever fails once, what is spooled must be tried again
-                self._telling.broken()
-            await asyncio.sleep(0 if busy else _LOOK_S)
+            except Exception:  # noqa: BLE001 - an error must not end the loop: spooled records are tried again
+                self._telemetry.broken()
+            await asyncio.sleep(0 if busy else _IDLE_S)
 
-    async def _keep_house(self) -> None:
+    async def _maintain(self) -> None:
         while True:
             try:
-                await self._spools.look()
+                await self._spools.maintain()
             except Exception:  # noqa: BLE001 - likewise
-                self._telling.broken()
-            await asyncio.sleep(_HOUSEKEEPING_S)
+                self._telemetry.broken()
+            await asyncio.sleep(_MAINTAIN_S)
 
     async def _round(self) -> bool:
-        """Take a batch of each spool to Kafka; whether there may be more to do at once."""
+        """Writes a batch of each spool to Kafka; returns True if more may be done at once."""
+        # Not seen yet means that Kafka has not answered since the start: the records would be skipped for nothing.
         if self.topic_fault(self._topics.received) == UNSEEN:
             return False
         now_s = asyncio.get_running_loop().time()
-        if now_s >= self._again_s:
-            self._passed_over.clear()
+        if now_s >= self._skip_until_s:
+            self._skipped.clear()
         busy = False
+        # A copy: `maintain` removes spools from the list while this loop waits.
         for spool in list(self._spools.to_drain):
-            passed_over = self._passed_over.setdefault(spool, set())
-            if spool.depth > len(passed_over):
-                busy |= await self._batch(spool, passed_over)
+            skipped = self._skipped.setdefault(spool, set())
+            if spool.depth > len(skipped):
+                busy |= await self._batch(spool, skipped)
         return busy
 
-    async def _batch(self, spool: Spool, passed_over: set[int]) -> bool:
+    async def _batch(self, spool: Spool, skipped: set[int]) -> bool:
+        """Writes a batch, or a single record as the breaker's probe; returns True if Kafka answered."""
         breaker, loop = self._spools.breaker, asyncio.get_running_loop()
         probing = breaker.state is not BreakerState.CLOSED
         if probing and not breaker.may_probe(loop.time()):
             return False
-        well, faults = False, [""]
+        # One fault until the batch is written: an exception counts as a failure of Kafka, an empty batch does not.
+        kafka_answers, faults = False, [""]
         try:
-            batch = await self._writable(spool, 1 if probing else _BATCH, passed_over)
+            batch = await self._writable(spool, 1 if probing else _BATCH, skipped)
+            # Without a record to write the probe is given back, so that a different spool may probe at once.
             if not batch and probing:
                 breaker.forgo()
                 probing = False
@@ -126,65 +147,68 @@ class Drainer:
             written = [number for (number, _), fault in zip(batch, faults, strict=True) if not fault]
             failed = {number for (number, _), fault in zip(batch, faults, strict=True) if fault}
             if failed:
-                self._pass_over(passed_over, failed)
+                self._skip(skipped, failed)
             spool.delete(written)
-            # What Kafka has against one record says that it answers.
-            well = any(not fault or fault in ABOUT_THE_RECORD for fault in faults)
+            # An error about one record or topic shows that Kafka answers.
+            kafka_answers = any(not fault or fault in ABOUT_THE_RECORD for fault in faults)
         finally:
+            # Also after an exception: a probe that was granted must be reported, or the breaker stays half open.
             if probing:
-                breaker.probed(loop.time(), well=well)
-                self._spools.tell_breaker()
-                if well:  # what probes passed over comes first again
-                    self._passed_over.clear()
-            elif faults and not well:
+                breaker.probed(loop.time(), well=kafka_answers)
+                self._spools.log_breaker()
+                if kafka_answers:  # records that failed probes are tried again first
+                    self._skipped.clear()
+            elif faults and not kafka_answers:
                 self._spools.failed(loop.time())
-        return well
+        return kafka_answers
 
-    async def _writable(self, spool: Spool, most: int, passed_over: set[int]) -> list[tuple[int, Spooled]]:
-        """The oldest records whose topics may be written to; the others are passed over, and cost no probe."""
+    async def _writable(self, spool: Spool, most: int, skipped: set[int]) -> list[tuple[int, Spooled]]:
+        """Returns the oldest records with writable topics; skips records of closed topics without a probe."""
         wanted = most
-        for _ in range(_LOOKS):
-            batch = await spool.oldest(most, _BATCH_BYTES, passed_over)
+        for _ in range(_SCANS):
+            batch = await spool.oldest(most, _BATCH_BYTES, skipped)
             if not batch:
                 break
             closed = {number for number, record in batch if self._is_closed(record)}
             if closed:
-                self._pass_over(passed_over, closed)
+                self._skip(skipped, closed)
                 for _ in closed:
-                    self._telling.drained("failed")
+                    self._telemetry.drained("failed")
             if writable := [(number, record) for number, record in batch if number not in closed]:
                 return writable[:wanted]
+            # A probe asks for one record. Where its topic is closed, whole batches find a writable one sooner.
             most = _BATCH
         return []
 
-    def _pass_over(self, passed_over: set[int], numbers: Iterable[int]) -> None:
-        passed_over.update(numbers)
-        self._again_s = asyncio.get_running_loop().time() + _AGAIN_S
+    def _skip(self, skipped: set[int], numbers: Iterable[int]) -> None:
+        skipped.update(numbers)
+        self._skip_until_s = asyncio.get_running_loop().time() + _SKIP_S
 
     def _is_closed(self, record: Spooled) -> bool:
         return any(self.topic_fault(topic) for topic, _ in self._messages(record, self._now_us())[1])
 
     def _messages(self, record: Spooled, now_us: int) -> tuple[bool, list[tuple[str, Message]]]:
-        """Whether a record has waited too long, and what is written of it."""
-        expired = now_us - record.received_us > self._spools.rules.age_us
+        """Returns True if a record is expired, and the messages to write for the record, each with a topic."""
+        expired = now_us - record.received_us > self._spools.limits.age_us
         return expired, self._expired(record, now_us) if expired else [(record.topic, record.message)]
 
     async def _write(self, record: Spooled) -> str:
-        """Write one; why it is not written, or nothing."""
+        """Writes a record; returns the error code, or empty text."""
         expired, messages = self._messages(record, self._now_us())
         try:
+            # In turn: the re-check follows only when the dead letter is acknowledged.
             for topic, message in messages:
                 await self._producer.acked(topic, message)
         except KafkaError as error:
             self._on_failure(error.code)
-            self._telling.drained("failed")
+            self._telemetry.drained("failed")
             return error.code
-        self._telling.drained("expired" if expired else "written")
+        self._telemetry.drained("expired" if expired else "written")
         return ""
 
     def _expired(self, record: Spooled, now_us: int) -> list[tuple[str, Message]]:
         if record.topic != self._topics.received or record.message.key is None:
-            return [(record.topic, record.message)]  # a dead letter is one at any age
+            return [(record.topic, record.message)]  # a dead letter has no age limit
         key = record.message.key.decode()
         return [
             (self._topics.dead_letters, records.expired(record.message, key, now_us)),

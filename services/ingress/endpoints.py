@@ -1,4 +1,4 @@
-"""The keyring as the ingress uses it: per endpoint, what may sign and for whom."""
+"""Reduces the keyring to the needs of the ingress: for each endpoint, secrets and the keys bound to the endpoint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,28 +12,34 @@ from services.core.delivery.signature import Secrets
 
 @dataclass(frozen=True, slots=True)
 class EndpointCredentials:
-    """What a request to one endpoint must prove."""
+    """The secrets and the binding of an endpoint; a request must match both.
+
+    Attributes:
+        secrets: The current secret, and the previous secret with its expiry.
+        binding: The organisations and integrations for which the endpoint may speak.
+    """
 
     secrets: Secrets
     binding: Binding
 
 
 CredentialsByEndpoint = Callable[[], Mapping[str, EndpointCredentials]]
-"""The gates in force now, by endpoint. Asked once per request; who answers decides when another keyring counts."""
+"""Returns the credentials in force, by endpoint. Called once a request, so a changed keyring file takes effect with the
+next request."""
 
 
 def endpoint_credentials(keyring: Keyring) -> dict[str, EndpointCredentials]:
-    """Read the endpoints of a keyring.
+    """Returns the credentials of a keyring, by endpoint.
 
     Raises:
-        Unusable: it has none.
+        Unusable: the keyring has no endpoint.
     """
     if not keyring.endpoints:
         raise Unusable("KEYRING_FILE: endpoints: empty; nobody could be believed")
-    return {name: _gate(endpoint) for name, endpoint in keyring.endpoints.items()}
+    return {name: _credentials(endpoint) for name, endpoint in keyring.endpoints.items()}
 
 
-def _gate(endpoint: Endpoint) -> EndpointCredentials:
+def _credentials(endpoint: Endpoint) -> EndpointCredentials:
     previous = endpoint.previous
     secrets = Secrets(
         raw(endpoint.current.secret),

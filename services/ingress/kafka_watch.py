@@ -1,7 +1,7 @@
-"""Watches whether Kafka would take a delivery now: topics as the table says, and leaders that answer.
+"""Watches if Kafka would take a delivery now: topic settings match the table of `schemas.topics`, and leaders answer.
 
-Rule: nothing is written to a topic that was not seen as the table says: what was acknowledged into another one would be
-lost with it. While Kafka does not answer, what was seen last counts.
+Rule: nothing is written to a topic before its settings were seen to match the table. A topic with wrong settings could
+lose acknowledged records. While Kafka does not answer, the last answer counts.
 """
 
 import asyncio
@@ -20,83 +20,90 @@ from services.core.delivery.topic_rules import judge
 LOOK_S: Final = 2.0
 _FIRST_S: Final = 2.5
 _STALE_S: Final = 15.0
-"""A look that has not ended by then hangs."""
+"""A look that takes longer hangs."""
 
 
 class KafkaWatch:
-    """Of one process."""
+    """Looks at the topics of the ingress every `LOOK_S` seconds. Use one watch per process.
+
+    Attributes:
+        fault: Why no delivery would be written now; empty where at least some would be.
+    """
 
     def __init__(self, settings: Settings, log: Logger) -> None:
-        """Look at nothing yet.
+        """Prepares the admin client; the first look connects.
 
         Raises:
-            Unusable: librdkafka does not know a setting, or not its value.
+            Unusable: librdkafka rejects a setting or its value.
         """
         self._log = log
         self._received = named(RECEIVED, settings.topic_prefix)
         self._table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, DEAD_LETTERS)}
-        self._looking = TopicWatcher(settings.kafka, self._table, timeout_s=LOOK_S)
-        # The default is for `topics apply`; only a count that an operator names is known to be the cluster's.
-        said = "topic_partitions" in settings.model_fields_set
-        self._partitions = settings.topic_partitions if said else None
-        self._open: frozenset[str] = frozenset()
+        self._topics = TopicWatcher(settings.kafka, self._table, timeout_s=LOOK_S)
+        # The default is for `topics apply`. Only a count that an operator has set is known to be the cluster's.
+        is_set = "topic_partitions" in settings.model_fields_set
+        self._partitions = settings.topic_partitions if is_set else None
+        self._writable: frozenset[str] = frozenset()
         self._was_seen = False
         self._first: asyncio.Task[None] | None = None
         self._ended_s = time.monotonic()
-        self._is_silent = True
+        self._unanswered = True
         self._silent: Mapping[tuple[str, int], str] | None = None
         self._notes = ""
         self.fault = "not asked yet"
-        """Why no delivery would be written now; empty where some would."""
 
     @property
     def notes(self) -> str:
-        """What is not as it should be, and keeps other deliveries from nothing; also that a look hangs."""
+        """Faults of single partitions or settings, which leave other deliveries writable; also a look that hangs."""
         age_s = time.monotonic() - self._ended_s
         stale = f"not looked at for {age_s:.0f} s: a look at Kafka hangs" if age_s > _STALE_S else ""
         return "; ".join(filter(None, (stale, self._notes)))
 
     def topic_fault(self, topic: str) -> str:
-        """Returns why nothing may be written to a topic, by its whole name; empty text when it may."""
-        if topic in self._open:
+        """Returns the fault for which nothing may be written to a topic, given by full name; empty text for none."""
+        if topic in self._writable:
             return ""
         return NOT_AS_TABLE if self._was_seen else UNSEEN
 
     async def first(self) -> None:
-        """Look once, before there is anything to write; a look that takes longer goes on, and `run` waits for it."""
+        """Looks once before the server listens, for `_FIRST_S` at most."""
         self._first = asyncio.create_task(self._look(), name="kafka-first")
+        # `wait` does not cancel at its timeout: a look runs in a thread, which cannot be cancelled, and TopicWatcher
+        # allows one thread at a time. So a slow look goes on, and `run` waits for its end.
         await asyncio.wait((self._first,), timeout=_FIRST_S)
         if not self._first.done():
             self.fault = "does not answer"
 
     async def run(self) -> None:
-        """Look again and again."""
-        told = ""
+        """Looks every `LOOK_S` seconds, and logs each new fault, until cancelled."""
+        logged = ""
         if self._first is not None:
             await self._first
         while True:
             await self._look()
-            if self.fault and self.fault != told:
+            if self.fault and self.fault != logged:
                 self._log.warning("Kafka takes no deliveries", why=self.fault)
-            told = self.fault
+            logged = self.fault
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        """Look once; a silence counts at the second look in a row, so that a leader may move."""
+        """Looks once. A failure counts at the second look in a row, since a leader may be moving at the first."""
         try:
-            found = await asyncio.to_thread(self._looking.look)
-            silent = await asyncio.to_thread(self._looking.silent, found)
+            found = await asyncio.to_thread(self._topics.look)
+            silent = await asyncio.to_thread(self._topics.silent, found)
         except KafkaError as error:
-            if self._is_silent:
+            # `_writable` stays as it was: writing goes on by the last answer, and each record's report decides.
+            if self._unanswered:
                 self.fault = in_words(error)
-            self._is_silent = True
+            self._unanswered = True
         else:
-            before, self._silent, self._is_silent = self._silent, silent, False
+            before, self._silent, self._unanswered = self._silent, silent, False
             still = silent if before is None else {place: why for place, why in silent.items() if place in before}
             verdict = judge(self._table, found, self._partitions, vital={self._received}, silent=still)
-            # A broker that has just started may lack a topic for a moment: what is not there takes no record anyway.
-            absent = self._open - found.keys()
-            self._open, self._was_seen = frozenset(found.keys() - verdict.wrong.keys()) | absent, True
+            # A broker that has just started may not list a topic for a moment. A topic that is gone takes no record
+            # anyway, so keeping it writable does no harm.
+            absent = self._writable - found.keys()
+            self._writable, self._was_seen = frozenset(found.keys() - verdict.wrong.keys()) | absent, True
             self._notes = "; ".join(verdict.notes)
             self.fault = "; ".join((*verdict.wrong.values(), *verdict.trouble))
         self._ended_s = time.monotonic()

@@ -1,7 +1,11 @@
-"""The process: settings → keyring, producer, receiver, server; runs until SIGTERM.
+"""Wires the ingress process: settings → keyring, producer, spools, receiver, server; runs until SIGTERM.
 
-Rule: it starts when its configuration can be used, also while Kafka is away (then it answers 503 and `/readyz` says
-why); a configuration that cannot be used is refused with every fault at once.
+Rule: the process starts whenever its configuration is usable, also while Kafka is away: then deliveries go to the spool
+or are answered 503, and `/readyz` shows why. An unusable configuration is refused with all of its faults at once.
+
+The order of `_serve` matters at both ends. Spools are opened before the socket listens, since opening blocks the event
+loop. At the end the server stops first, then the tasks, then the producer is flushed, then the spools are closed: each
+may still hand records to the next.
 """
 
 import asyncio
@@ -40,19 +44,19 @@ from services.ingress.telemetry import Telemetry
 from services.ingress.writer import FATAL, WriteLimits, Writer
 
 _LINGER_MS: Final = 0.5
-"""So long that what the writer hands over together travels together: without it the first record of a batch goes alone.
-Beyond it nothing waits here; under load the writer gathers."""
+"""Long enough that librdkafka sends a batch of the writer as one request; with 0 the first record would go alone. The
+writer makes the batches (services/ingress/writer.py)."""
 
 _MESSAGE_TIMEOUT_MS: Final = 1500
-"""Longer than our own wait for the report; librdkafka looks once a second."""
+"""Longer than the writer's wait for the report; librdkafka looks for expired messages once a second."""
 
 _IN_FLIGHT_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _BACKLOG: Final = 8192
 _OTHER_FILES: Final = 1_000
-"""Beside a file for each connection: spools, brokers, libraries."""
+"""Open files beside one for each connection: spools, brokers, libraries."""
 
-PLAIN: Final[dict[str, Any]] = {
+UVICORN_OPTIONS: Final[dict[str, Any]] = {
     "ws": "none",
     "lifespan": "off",
     "log_config": None,
@@ -61,19 +65,29 @@ PLAIN: Final[dict[str, Any]] = {
     "server_header": False,
     "date_header": False,
 }
-"""What uvicorn shall leave out; a benchmark's bare servers leave out the same."""
+"""Features of uvicorn that are switched off; the bare servers of the benchmarks use the same options."""
 
-_ANSWERS_S: Final = 3
-"""What is owed when listening ends is answered within this: no answer takes longer than 2.7 s."""
+_GRACE_S: Final = 3
+"""Limit of answering open requests after listening has ended: no answer takes longer than 2.7 s."""
 
 _CLOSE_S: Final = 5.0
-_SPARED: Final = frozenset({Operation.DESCRIBE_CONFIGS})
-"""Without it topics are not compared with the table, and every delivery is taken."""
+_OPTIONAL: Final = frozenset({Operation.DESCRIBE_CONFIGS})
+"""Rights that may be missing: without this one the settings of topics are not compared, and every delivery is taken."""
 
 
 @dataclass(slots=True)
 class _Health:
-    """What `/readyz` says; empty text is well."""
+    """The content of `/readyz`: faults by name; an empty text is no fault.
+
+    Attributes:
+        watch: Looks at topics and leaders.
+        rights: Looks at the rights of this principal.
+        draining: Not empty once the process is to end.
+        fatal: True once the process must end with status 1.
+        spools: None without a spool folder.
+        writer: None until wired.
+        keyring: Returns the fault of the keyring file.
+    """
 
     watch: KafkaWatch
     rights: RightsWatch
@@ -85,56 +99,60 @@ class _Health:
 
     @property
     def _kafka(self) -> str:
-        """Why a delivery would not be written to Kafka now."""
+        """Returns why a delivery would not be written to Kafka now; the most definite reason first."""
         failing = "" if self.writer is None else self.writer.failures.said(asyncio.get_running_loop().time())
         is_open = self.spools is not None and self.spools.breaker.state is not BreakerState.CLOSED
         fault = self.rights.fault or self.watch.fault
         return fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
 
     def checks(self) -> dict[str, str]:
-        """Faults that keep us from taking deliveries; with room in the spool a Kafka that is away is none."""
+        """Returns the faults for which no delivery can be taken; a fault of Kafka counts without room in the spool."""
         spooling = self.spools is not None and self.spools.has_room
         return {"kafka": "" if spooling else self._kafka, "draining": self.draining}
 
     def notes(self) -> dict[str, str]:
-        """What is not as it should be, and keeps nobody from taking deliveries."""
+        """Returns the faults that an operator should know and that keep no delivery from being taken."""
         notes = {"keyring": self.keyring(), "topics": self.watch.notes, "rights": self.rights.note}
         if (spools := self.spools) is not None:
             if (fault := self._kafka) and spools.has_room:
                 notes["kafka"] = f"{fault}; deliveries go to the spool"
             if spools.fault or spools.stalled:
                 notes["spool"] = f"takes no records: {spools.fault or 'its disk does not answer'}"
-            elif spools.left:
-                notes["spool"] = f"{spools.left} folders of former processes cannot be opened: the log says why"
+            elif spools.unopened:
+                notes["spool"] = f"{spools.unopened} folders of former processes cannot be opened: the log says why"
             if spools.depth:
                 notes["waiting"] = f"{spools.depth} spooled records, the oldest for {spools.oldest_age_s:.0f} s"
         return notes
 
 
 def main(settings: Settings) -> int:
-    """Run the ingress.
+    """Runs the ingress until SIGTERM or SIGINT.
 
     Returns:
-        Exit status: 0 after a clean end, 1 when the producer failed for good.
+        Exit status: 0 after a clean end, 1 when the producer failed for good or a background task ended.
 
     Raises:
-        Unusable: with every fault of the configuration.
+        Unusable: names every fault of the configuration.
     """
     log = logs.configure("ingress", settings.log_level)
-    held = _usable(settings, log)
-    # Of what uvicorn says, a parser's complaint about a stranger's bytes is no news: the answer is counted.
+    keyring = _keyring(settings, log)
+    # uvicorn's lines below ERROR are about start and end, which `_serve` logs itself.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if missing := open_files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
         log.warning("too few files", why=missing)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, held, log))
+        return runner.run(_serve(settings, keyring, log))
 
 
-def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
-    """The gates of the keyring as its file changes, once everything was checked."""
-    faults, held = [], None
+def _keyring(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
+    """Returns the watch of the keyring file, after checking the whole configuration.
+
+    Raises:
+        Unusable: names every fault of the configuration.
+    """
+    faults, keyring = [], None
     try:
-        held = KeyringWatch(settings.keyring_file, endpoint_credentials, log)
+        keyring = KeyringWatch(settings.keyring_file, endpoint_credentials, log)
     except Unusable as unusable:
         faults.append(str(unusable))
     try:
@@ -143,55 +161,56 @@ def _usable(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, Endp
         faults.append(str(unusable))
     if settings.egress_fault:
         faults.append(settings.egress_fault)
-    if held is None or faults:
+    if keyring is None or faults:
         raise Unusable("\n".join(faults))
-    return held
+    return keyring
 
 
-async def _serve(settings: Settings, held: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger) -> int:
-    watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _SPARED)
-    health, telling = _Health(watch, rights, keyring=held.fault), Telemetry(log, held.newest)
+async def _serve(settings: Settings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger) -> int:
+    watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
+    health, telemetry = _Health(watch, rights, keyring=keyring.fault), Telemetry(log, keyring.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
-    rules = _spool_rules(settings)
-    # Before we listen: opening holds the process up, and what a former one left may be much.
-    health.spools = spools = None if rules is None else await Spools.open(rules, telling, clock.now_us)
+    spool_limits = _spool_limits(settings)
+    # Before listening: opening blocks the event loop, and the folders of former processes may be large.
+    health.spools = spools = None if spool_limits is None else await Spools.open(spool_limits, telemetry, clock.now_us)
     await asyncio.gather(watch.first(), rights.first())
     server: Server
 
     def failed(reason: str) -> None:
-        telling.unwritten(reason)
-        if reason == FATAL and not rights.fault:  # else its successor would fail likewise
+        telemetry.unwritten(reason)
+        # A new process gets a new producer. Missing rights would fail that one too, so the process stays and waits.
+        if reason == FATAL and not rights.fault:
             health.fatal = server.should_exit = True
 
     limits = WriteLimits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
     health.writer = writer = Writer(producer, limits, failed, spools)
     writer.topic_fault = watch.topic_fault
-    receiver = Receiver(held.newest, writer, telling, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+    receiver = Receiver(keyring.newest, writer, telemetry, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
     def started() -> None:
-        port, endpoints = listening.getsockname()[1], sorted(held.newest())
+        port, endpoints = listening.getsockname()[1], sorted(keyring.newest())
         log.info("listening", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
-        settle_garbage()
+        tune_garbage_collector()
 
     def drain() -> None:
-        application.leaving = True
+        application.draining = True
         health.draining = "draining"
         log.info("draining", in_flight=writer.pending)
 
-    _measure(writer, spools)
-    pages = operations_app(health.checks, health.notes)
-    application = Application(receiver, pages, telling, clock.now_us)
-    config = _server_config(application, pages, settings)
+    _register_gauges(writer, spools)
+    operations = operations_app(health.checks, health.notes)
+    application = Application(receiver, operations, telemetry, clock.now_us)
+    config = _server_config(application, operations, settings)
     server = Server(config, settings, LifecycleHooks(started, drain))
     tasks = [
         asyncio.create_task(watch.run(), name="kafka-check"),
-        asyncio.create_task(held.run(), name="keyring-watch"),
+        asyncio.create_task(keyring.run(), name="keyring-watch"),
         asyncio.create_task(rights.run(producer), name="rights"),
     ]
     if spools is not None:
-        to = DrainerTopics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
-        drainer = Drainer(spools, producer, telling, failed, to, clock.now_us)
+        topics = DrainerTopics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
+        drainer = Drainer(spools, producer, telemetry, failed, topics, clock.now_us)
         drainer.topic_fault = watch.topic_fault
         tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
     for task in tasks:
@@ -210,26 +229,27 @@ async def _serve(settings: Settings, held: KeyringWatch[dict[str, EndpointCreden
 
 
 def _is_compiled() -> bool:
-    """Whether a delivery's way is machine code here (docs/decisions/0017)."""
+    """True if the modules that a delivery passes are compiled by mypyc (docs/decisions/0017)."""
     return not str(sys.modules[Writer.__module__].__file__).endswith(".py")
 
 
 def _must_not_end(log: logs.Logger, health: _Health, task: "asyncio.Task[None]") -> None:
-    """A task of the whole process ends with it; an end of its own is a fault that must not pass in silence."""
+    """Ends the process, with status 1, when a background task ends without being cancelled."""
     if not task.cancelled():
+        # The signal, and not `should_exit`: the server then drains, as at any end.
         health.fatal = True
         log.error("task ended", task=task.get_name(), exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
 
 
-def _spool_rules(settings: Settings) -> SpoolLimits | None:
+def _spool_limits(settings: Settings) -> SpoolLimits | None:
     if settings.spool_dir is None:
         return None
     age_us = round(settings.spool_max_age_s * 1_000_000)
     return SpoolLimits(settings.spool_dir, settings.spool_max_bytes, age_us, settings.spool_high_water)
 
 
-def _measure(writer: Writer, spools: Spools | None) -> None:
+def _register_gauges(writer: Writer, spools: Spools | None) -> None:
     metrics.INGRESS_IN_FLIGHT.set_function(lambda: writer.in_flight)
     if spools is None:
         return
@@ -245,18 +265,19 @@ def _is_in(spools: Spools, state: BreakerState) -> bool:
     return spools.breaker.state is state
 
 
-def _server_config(application: Application, pages: Starlette, settings: Settings) -> uvicorn.Config:
+def _server_config(application: Application, operations: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        pages,
-        **PLAIN,
+        operations,
+        **UVICORN_OPTIONS,
         http=cast("type[asyncio.Protocol]", partial(Connection, application)),
         timeout_keep_alive=cast("int", settings.keep_alive_s),
-        timeout_graceful_shutdown=_ANSWERS_S,
+        timeout_graceful_shutdown=_GRACE_S,
     )
 
 
-def settle_garbage() -> None:
-    """What is alive now lives as long as the process; the collector need not look at it again."""
+def tune_garbage_collector() -> None:
+    """Exempts the objects made so far from garbage collection, and makes collections rarer."""
+    # These objects live as long as the process, and looking at them again would only delay deliveries.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)

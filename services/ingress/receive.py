@@ -1,7 +1,8 @@
-"""One request: a signed POST becomes a record, or is refused and changes nothing.
+"""A signed POST becomes a record, or is refused and changes nothing.
 
 Rule: the order is fixed: caps, header shape, secret by endpoint, MAC over the raw bytes, parse, time, binding, durable
-write, answer. Nothing is parsed or written for a request that has not proved itself; nothing authentic is filtered.
+write, answer (docs/specification.md, section 2). Nothing is parsed or written before the signature is verified, and
+nothing authentic is filtered.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,149 +31,170 @@ _NOT_NOW: Final = {WriteResult.UNWRITTEN: answers.KAFKA, WriteResult.REFUSED: an
 
 
 class _PendingAnswer:
-    """An answer that waits for its record."""
+    """The answer to a request while the record is being written."""
 
-    __slots__ = ("_answer", "_memory", "_request")
+    __slots__ = ("_answer", "_recent", "_request")
 
-    def __init__(self, memory: ExpiringSet, request: Request, answer: Answer) -> None:
-        self._memory = memory
+    def __init__(self, recent: ExpiringSet, request: Request, answer: Answer) -> None:
+        self._recent = recent
         self._request = request
         self._answer = answer
 
-    def on_result(self, fate: WriteResult) -> None:
-        """What became of the record."""
+    def on_result(self, result: WriteResult) -> None:
+        """Answers the request by the result of its record.
+
+        A second call, with a late report of a durable record, changes no answer. The call only adds the digest: the
+        sender's retry is then recognised as a duplicate.
+        """
         request, answer = self._request, self._answer
-        if fate is WriteResult.WRITTEN:
-            self._memory.add(request.digest, request.received_us)
+        if result is WriteResult.WRITTEN:
+            self._recent.add(request.digest, request.received_us)
             request.answer(answer)
-        elif fate is WriteResult.SPOOLED:
-            self._memory.add(request.digest, request.received_us)
+        elif result is WriteResult.SPOOLED:
+            self._recent.add(request.digest, request.received_us)
+            # A refusal (400) stays a refusal when its dead letter is spooled.
             request.answer(answers.SPOOLED if answer.status == OK else answer)
         else:
-            request.answer(_NOT_NOW[fate])
+            request.answer(_NOT_NOW[result])
 
 
 class Receiver:
-    """Answers the POST paths. One per process."""
+    """Answers requests to the webhook's paths. Use one receiver per process."""
 
     def __init__(
         self,
-        gates: CredentialsByEndpoint,
+        credentials: CredentialsByEndpoint,
         writer: Writer,
-        telling: Telemetry,
+        telemetry: Telemetry,
         *,
         topic_prefix: str,
         now_us: Callable[[], int],
     ) -> None:
-        self._gates = gates
+        self._credentials = credentials
         self._writer = writer
-        self._telling = telling
+        self._telemetry = telemetry
         self._now_us = now_us
         self._received = named(RECEIVED, topic_prefix)
         self._dead_letters = named(DEAD_LETTERS, topic_prefix)
-        self._written = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
-        self._buried = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
-        self._asked = ExpiringSet(RECHECK_MAX, RECHECK_US)
+        # Digests of bodies written to each topic, and keys of re-checks.
+        self._recent_received = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
+        self._recent_dead_letters = ExpiringSet(WRITTEN_MAX, WRITTEN_US)
+        self._recent_rechecks = ExpiringSet(RECHECK_MAX, RECHECK_US)
 
-    def on_headers(self, request: Request, found: Mapping[bytes, bytes]) -> None:
-        """Judge the head of a request to an endpoint's path: note what it says, or the answer that refuses it.
+    def on_headers(self, request: Request, by_name: Mapping[bytes, bytes]) -> None:
+        """Sets `head` of a request to an endpoint's path, or `refusal`.
 
         Args:
-            request: The request.
-            found: Its fields by name.
+            request: A request with a complete head.
+            by_name: The fields of the request by name.
         """
+        # Decided at the head, so that a body that cannot be written now is dropped and not held.
         if self._writer.full:
             request.refusal = answers.SATURATED
         else:
-            seen = headers.read(request, found)
-            if isinstance(seen, DeliveryHeaders):
-                request.head = seen
+            judged = headers.read(request, by_name)
+            if isinstance(judged, DeliveryHeaders):
+                request.head = judged
             else:
-                request.refusal = seen
+                request.refusal = judged
 
     def take(self, endpoint: str, request: Request) -> None:
-        """Answer a whole request, now or when its record is durable.
+        """Answers a complete request, at once or when its record is durable.
 
         Args:
-            endpoint: Which it names.
-            request: With its head judged.
+            endpoint: The endpoint that the request names.
+            request: A complete request that `on_headers` did not refuse.
         """
         raw = request.body
         request.received_us = now_us = self._now_us()
-        gate = self._gates().get(endpoint)
-        proof = verify(None if gate is None else gate.secrets, request.head.claim, raw, now_us)
-        if gate is None or proof is NONE:
-            request.answer(answers.FORGED if gate else answers.NO_ENDPOINT)
+        credentials = self._credentials().get(endpoint)
+        # Called for an unknown endpoint too, so that the time of the answer does not betray which endpoints exist.
+        proof = verify(None if credentials is None else credentials.secrets, request.head.claim, raw, now_us)
+        if credentials is None or proof is NONE:
+            request.answer(answers.FORGED if credentials else answers.NO_ENDPOINT)
             return
         if proof is PREVIOUS:
-            self._telling.previous_secret(endpoint)
+            self._telemetry.previous_secret(endpoint)
         request.digest = sha256(raw).digest()
-        told: webhook.Delivery | UnknownEvent
+        parsed: webhook.Delivery | UnknownEvent
         try:
-            told, memory = webhook.parse(raw), self._written
-        except UnknownEvent as unknown:
-            told, memory = unknown, self._buried
+            parsed, recent = webhook.parse(raw), self._recent_received
+        except UnknownEvent as unknown:  # a kind of Malformed, so this clause comes first
+            # Bound and timed like a delivery before it is parked (docs/decisions/0009).
+            parsed, recent = unknown, self._recent_dead_letters
         except Malformed as fault:
-            self._bury(request, None, fault, answers.malformed(fault.field, fault.rule))
+            self._dead_letter(request, None, fault, answers.malformed(fault.field, fault.rule))
             return
-        known = memory.knows(request.digest, now_us)
-        refusal = self._refusal(gate, request, told, known=known)
+        known = recent.knows(request.digest, now_us)
+        refusal = self._refusal(credentials, request, parsed, known=known)
         if refusal is not None:
             request.answer(refusal)
-        elif isinstance(told, UnknownEvent):
-            self._bury(request, told.key, told, answers.PARKED)
+        elif isinstance(parsed, UnknownEvent):
+            self._dead_letter(request, parsed.key, parsed, answers.PARKED)
         else:
-            self._write(request, told, known=known)
+            self._write(request, parsed, known=known)
 
     def _refusal(
-        self, gate: EndpointCredentials, request: Request, told: webhook.Delivery | UnknownEvent, *, known: bool
+        self,
+        credentials: EndpointCredentials,
+        request: Request,
+        parsed: webhook.Delivery | UnknownEvent,
+        *,
+        known: bool,
     ) -> Answer | None:
-        """What speaks against an authentic delivery: its time, or whom it speaks for."""
-        bound = told.key is None or gate.binding.covers(told.key)
+        """Returns the refusal of an authentic delivery for time or binding, or None; requests a re-check where due."""
+        bound = parsed.key is None or credentials.binding.covers(parsed.key)
         verdict = judge(
             now_us=request.received_us,
-            header_us=request.head.stated_us,
-            # Without a readable time of its own (an unknown event may have none) nothing but a fresh header vouches.
-            signed_us=request.received_us if told.at_us is None else told.at_us,
-            marked=told.marked and told.at_us is not None,
-            known=known and told.at_us is not None,
+            header_us=request.head.timestamp_us,
+            # An unknown event may have no readable time of its own. Its mark and its digest then prove nothing about
+            # its age, so only a fresh header lets it pass.
+            signed_us=request.received_us if parsed.at_us is None else parsed.at_us,
+            marked=parsed.marked and parsed.at_us is not None,
+            known=known and parsed.at_us is not None,
         )
         if verdict.accepted:
             return None if bound else answers.UNBOUND
-        if verdict.recheck and bound and told.key is not None:
-            self._ask(told.key, verdict.row, request.received_us)
+        # An endpoint must not make the reconciler read keys that it may not speak for.
+        if verdict.recheck and bound and parsed.key is not None:
+            self._request_recheck(parsed.key, verdict.row, request.received_us)
         return _UNTIMELY[verdict.row]
 
-    def _write(self, request: Request, told: webhook.Delivery, *, known: bool) -> None:
-        if told.odd_marks:
-            self._telling.odd_marks()
+    def _write(self, request: Request, parsed: webhook.Delivery, *, known: bool) -> None:
+        if parsed.odd_marks:
+            self._telemetry.odd_marks()
+        # Known bytes are written again all the same: every authentic delivery is audited, and the ledger decides.
         answer = answers.DUPLICATE_HANDLED if known else answers.QUEUED
-        owed = _PendingAnswer(self._written, request, answer)
-        self._writer.write(self._received, records.delivery(request, told.key), request.received_us, owed.on_result)
+        pending = _PendingAnswer(self._recent_received, request, answer)
+        self._writer.write(
+            self._received, records.delivery(request, parsed.key), request.received_us, pending.on_result
+        )
 
-    def _bury(self, request: Request, key: Key | None, fault: Malformed, answer: Answer) -> None:
-        """To dead letters, once for equal bytes; answered so only when it is there."""
-        if self._buried.knows(request.digest, request.received_us):
+    def _dead_letter(self, request: Request, key: Key | None, fault: Malformed, answer: Answer) -> None:
+        """Writes the dead letter, once for equal bytes, and answers when the letter is durable."""
+        if self._recent_dead_letters.knows(request.digest, request.received_us):
             request.answer(answer)
             return
         reason = "unknown_event" if isinstance(fault, UnknownEvent) else "malformed"
         letter = records.dead_letter(request, key, reason, fault)
-        owed = _PendingAnswer(self._buried, request, answer)
-        self._writer.write(self._dead_letters, letter, request.received_us, owed.on_result)
+        pending = _PendingAnswer(self._recent_dead_letters, request, answer)
+        self._writer.write(self._dead_letters, letter, request.received_us, pending.on_result)
 
-    def _ask(self, key: Key, row: TimeRule, now_us: int) -> None:
-        """Ask for a re-check, at most once per key in five minutes; the refusal does not wait for it."""
-        if self._asked.knows(key, now_us):
-            self._telling.recheck(row, "asked_before")
+    def _request_recheck(self, key: Key, row: TimeRule, now_us: int) -> None:
+        """Writes a request for a re-check, at most once per key in five minutes; the refusal does not wait."""
+        if self._recent_rechecks.knows(key, now_us):
+            self._telemetry.recheck(row, "asked_before")
             return
-        if self._asked.full:
-            self._telling.recheck(row, "no_room")
+        # A full set would forget a key, and ask about that key again within the five minutes.
+        if self._recent_rechecks.full:
+            self._telemetry.recheck(row, "no_room")
             return
-        self._asked.add(key, now_us)
+        # Added before the report, so that a delivery that comes meanwhile asks no second time.
+        self._recent_rechecks.add(key, now_us)
         wish = records.recheck(key, row, now_us)
-        self._writer.send_best_effort(self._received, wish, partial(self._heard, key, row))
+        self._writer.send_best_effort(self._received, wish, partial(self._on_recheck_written, key, row))
 
-    def _heard(self, key: Key, row: TimeRule, written: bool) -> None:  # noqa: FBT001 - a report's one word
-        self._telling.recheck(row, "asked" if written else "unwritten")
+    def _on_recheck_written(self, key: Key, row: TimeRule, written: bool) -> None:  # noqa: FBT001 - a report's one word
+        self._telemetry.recheck(row, "asked" if written else "unwritten")
         if not written:
-            self._asked.discard(key)
+            self._recent_rechecks.discard(key)

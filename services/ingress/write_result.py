@@ -1,4 +1,4 @@
-"""What becomes of a record, and what the last ones tell of the next."""
+"""The result of a durable write, and the count of recent failures, which predicts the next result."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -6,28 +6,29 @@ from typing import Final
 
 _FAILING: Final = 3
 _FAILING_S: Final = 10.0
-"""So many failures without an acknowledgement between say that the next delivery fails too, for so long."""
+"""After `_FAILING` failures without an acknowledgement between, the next record is expected to fail too, for
+`_FAILING_S` after the last failure."""
 
 
 class WriteResult(StrEnum):
-    """What is known of a record when the sender must be answered."""
+    """The state of a record when the sender must be answered."""
 
     WRITTEN = "written"
-    """Every in-sync replica has it."""
+    """Every in-sync replica has the record."""
     SPOOLED = "spooled"
-    """It is on our disk, fsynced, and will be written."""
+    """The record is fsynced in the spool, and the drainer will write the record to Kafka."""
     UNWRITTEN = "unwritten"
-    """It was not written, or may not have been."""
+    """The record was not written, or may not have been."""
     REFUSED = "refused"
-    """There was no room for it."""
+    """The record had room neither in flight to Kafka nor in the spool."""
 
 
 OnResult = Callable[[WriteResult], None]
-"""Told once in time; and once more when a report that comes later says that the record is durable after all."""
+"""Called once in time, and a second time when a later report shows that the record is durable after all."""
 
 
 class RecentFailures:
-    """Counts records that Kafka did not acknowledge, since the last one that it did."""
+    """Counts the records in a row without an acknowledgement of Kafka."""
 
     __slots__ = ("_count", "_last_s")
 
@@ -36,16 +37,16 @@ class RecentFailures:
         self._last_s = 0.0
 
     def add(self, now_s: float) -> None:
-        """One more was not acknowledged in time."""
+        """Counts a record without an acknowledgement in time; `now_s` is the loop's clock."""
         self._count += 1
         self._last_s = now_s
 
     def clear(self) -> None:
-        """One was acknowledged."""
+        """Resets the count after an acknowledgement."""
         self._count = 0
 
     def said(self, now_s: float) -> str:
-        """Returns why the next record would fail; empty text where nothing says so."""
+        """Returns why the next record would fail; empty text where no failure is expected."""
         if self._count < _FAILING or now_s - self._last_s > _FAILING_S:
             return ""
         return f"the last {self._count} records were not acknowledged in time"

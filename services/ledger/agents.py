@@ -1,8 +1,13 @@
-"""The two agents of the ledger: a delivery becomes a tenant's row, an outcome becomes its stage.
+"""The two agents of the ledger: a delivery changes a tenant's row, an outcome changes the tenant's stage.
 
-Rule: begin, read both rows, decide, write the row, send, finish. Nothing is awaited between reading and sending, so
-what is composed of both rows is composed of one moment; and whatever cannot be read is acknowledged in the dead
-letters before the partition moves on.
+Rule: the order is begin, read both rows, decide, write the row, send, finish. Nothing is awaited between reading and
+sending. Each agent writes one of the two tables and reads both, on the same event loop: an await in between would let
+the agent beside change a row, and a view composed of both rows would show a state that never was.
+
+A crash at any point is safe. The offset is committed after `finish` and after every record sent is acknowledged, and a
+replayed record writes the same row and the same outputs again (services/core/ledger/decisions.py).
+
+A record that cannot be read goes to the dead letters, acknowledged like any output, and the partition moves on.
 """
 
 from collections.abc import Mapping
@@ -23,17 +28,21 @@ from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
 from services.ledger import reading
 from services.ledger.reading import PartitionRef, UnprocessableRecord
-from services.ledger.telemetry import tell, tell_refused
+from services.ledger.telemetry import record_decision, record_refusal
 
 Row = TypeVar("Row", TenantRow, StageRow)
 
 
 @dataclass(slots=True)
 class PoisonLimit:
-    """How many records in a row could not be read, and how many may.
+    """Counts records in a row that could not be read, up to a limit.
 
-    A few are bad records. More say that this is not the version that its writers are of, and a version that cannot
-    read must not bury a topic.
+    A few are bad records. Many mean that the writers run a newer version than this ledger, and a ledger that cannot
+    read a topic must not bury the topic in dead letters.
+
+    Attributes:
+        most: Records in a row that may be unreadable.
+        in_a_row: Unreadable records since the last readable one.
     """
 
     most: int
@@ -41,24 +50,24 @@ class PoisonLimit:
 
     @property
     def is_over(self) -> bool:
-        """Whether one more is one too many."""
+        """True if a further unreadable record is one too many."""
         return self.in_a_row >= self.most
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the agents share.
+    """The agents, and the values that both share.
 
     Attributes:
         app: Reads, writes and commits.
         tenants: Rows by key, from `lifecycle.received`.
         stages: Rows by key, from `lifecycle.outcomes`.
         rules: Keys and published names.
-        restamps: By endpoint, whether its sender changes `eventTimestamp` over retries; true where it is not named.
-        incarnations: Identity of each input topic, by its name without the prefix.
-        prefix: Of the installation.
-        log: Of the service.
-        patience: With records that cannot be read, by input topic.
+        restamps: True for an endpoint whose sender changes `eventTimestamp` over retries; true for unnamed endpoints.
+        incarnations: Identity of each input topic, by name without the prefix.
+        prefix: Prefix of the installation's topics.
+        log: The service's logger.
+        poison_limits: Limit of unreadable records, by input topic.
     """
 
     app: DurableApp
@@ -69,18 +78,20 @@ class Ledger:
     incarnations: Mapping[str, str]
     prefix: str
     log: Logger
-    patience: Mapping[str, PoisonLimit]
+    poison_limits: Mapping[str, PoisonLimit]
 
     async def reads_received(self, stream: StreamT[bytes]) -> None:
-        """The agent of `lifecycle.received`."""
+        """Processes the records of `lifecycle.received`, until cancelled."""
         async for event in stream.events():
+            # False for an event that was read before a rebalance or is done already: neither processed nor finished.
             if await self.app.begin(event):
                 with self.app.deciding(event):
                     self._receive(event)
+                # Reached only if all outputs were sent: `deciding` ends the process on any exception.
                 self.app.finish(event)
 
     async def reads_outcomes(self, stream: StreamT[bytes]) -> None:
-        """The agent of `lifecycle.outcomes`."""
+        """Processes the records of `lifecycle.outcomes`, until cancelled."""
         async for event in stream.events():
             if await self.app.begin(event):
                 with self.app.deciding(event):
@@ -88,64 +99,68 @@ class Ledger:
                 self.app.finish(event)
 
     def _receive(self, event: EventT[bytes]) -> None:
-        raw, place = reading.untouched(event.message), self._place(event, RECEIVED)
-        record = reading.received(raw, self._seat(place))
+        raw, position = reading.message_of(event.message), self._position(event, RECEIVED)
+        record = reading.received(raw, self._partition(position))
         if isinstance(record, UnprocessableRecord):
-            self._refuse(record, raw, place)
+            self._refuse(record, raw, position)
             return
-        self.patience[place.topic].in_a_row = 0
-        row, last = self.rows(place.partition, record.key.encode())
+        self.poison_limits[position.topic].in_a_row = 0
+        row, last = self.rows(position.partition, record.key.encode())
         restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
-        decision = receive(row, last, record, place, self.rules, restamps=restamps, raw=raw)
-        self._write(self.tenants, decision, place)
-        tell(self.log, KIND[type(record)], row, decision, place)
+        decision = receive(row, last, record, position, self.rules, restamps=restamps, raw=raw)
+        self._write(self.tenants, decision, position)
+        record_decision(self.log, KIND[type(record)], row, decision, position)
 
     def _conclude(self, event: EventT[bytes]) -> None:
-        raw, place = reading.untouched(event.message), self._place(event, OUTCOMES)
-        outcome = reading.outcome(raw, self._seat(place))
+        raw, position = reading.message_of(event.message), self._position(event, OUTCOMES)
+        outcome = reading.outcome(raw, self._partition(position))
         if isinstance(outcome, UnprocessableRecord):
-            self._refuse(outcome, raw, place)
+            self._refuse(outcome, raw, position)
             return
-        self.patience[place.topic].in_a_row = 0
-        row, last = self.rows(place.partition, outcome.key.encode())
-        decision = conclude(row, last, outcome, place, self.rules)
-        self._write(self.stages, decision, place)
-        tell(self.log, "outcome", last, decision, place)
+        self.poison_limits[position.topic].in_a_row = 0
+        row, last = self.rows(position.partition, outcome.key.encode())
+        decision = conclude(row, last, outcome, position, self.rules)
+        self._write(self.stages, decision, position)
+        record_decision(self.log, "outcome", last, decision, position)
 
     def rows(self, partition: int, key: bytes) -> tuple[TenantRow | None, StageRow | None]:
-        """Both rows of a key."""
+        """Returns both rows of a key; None for a row that does not exist yet."""
         return _read(TenantRow, self.tenants.row(partition, key)), _read(StageRow, self.stages.row(partition, key))
 
     def send(self, outputs: tuple[Output, ...]) -> None:
-        """Hand records over, in this order."""
+        """Hands records to the producer, in order."""
         for output in outputs:
             self.app.emit(named(output.topic, self.prefix), output.message)
 
-    def _write(self, table: DurableTable, decision: Decision, place: RecordPosition) -> None:
+    def _write(self, table: DurableTable, decision: Decision, position: RecordPosition) -> None:
         if decision.row is not None:
-            table.put(place.partition, decision.row.key.encode(), pack(decision.row))
+            table.put(position.partition, decision.row.key.encode(), pack(decision.row))
         self.send(decision.outputs)
 
-    def _seat(self, place: RecordPosition) -> PartitionRef:
-        return PartitionRef(place.partition, self.app.partitions)
+    def _partition(self, position: RecordPosition) -> PartitionRef:
+        return PartitionRef(position.partition, self.app.partitions)
 
-    def _refuse(self, refused: UnprocessableRecord, raw: codec.Message, place: RecordPosition) -> None:
-        patience = self.patience[place.topic]
-        if patience.is_over:
-            last = f"{place.topic}[{place.partition}] offset {place.offset}: {refused.reason}: {refused.detail}"
-            told = f"{patience.most} records in a row could not be read, nor {last}"
-            self.app.end(WorkerExit.POISON, f"{told}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
-        patience.in_a_row += 1
-        self.send((reading.dead_letter(refused, raw, place),))
-        tell_refused(self.log, refused.reason, refused.detail, place)
+    def _refuse(self, refused: UnprocessableRecord, raw: codec.Message, position: RecordPosition) -> None:
+        """Sends a record to the dead letters; ends the process beyond the limit of unreadable records."""
+        limit = self.poison_limits[position.topic]
+        if limit.is_over:
+            last = (
+                f"{position.topic}[{position.partition}] offset {position.offset}: {refused.reason}: {refused.detail}"
+            )
+            fault = f"{limit.most} records in a row could not be read, nor {last}"
+            # Before the dead letter is sent: the record stays uncommitted, and is read again by the next start.
+            self.app.end(WorkerExit.POISON, f"{fault}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
+        limit.in_a_row += 1
+        self.send((reading.dead_letter(refused, raw, position),))
+        record_refusal(self.log, refused.reason, refused.detail, position)
 
-    def _place(self, event: EventT[bytes], topic: Topic) -> RecordPosition:
+    def _position(self, event: EventT[bytes], topic: Topic) -> RecordPosition:
         message = event.message
         return RecordPosition(
             topic=topic.name,
             partition=message.partition,
             offset=message.offset,
-            # Faust gives Kafka's milliseconds as seconds in a float.
+            # Faust gives Kafka's milliseconds as seconds in a float; rounding to milliseconds restores the exact time.
             log_time_us=round(message.timestamp * 1000) * 1000,
             committed=self.app.committed(event),
             incarnation=self.incarnations[topic.name],

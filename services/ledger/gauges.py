@@ -1,6 +1,6 @@
-"""What a scrape asks of a ledger at work: lag, recovery, rebalances, and how workers before it have ended.
+"""Registers the ledger's gauges: lag, recovery, rebalances, and the ends of former workers.
 
-Rule: asked at the scrape, so that nothing is counted at each event.
+Rule: values are read at the scrape, so no event pays for a gauge.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +12,13 @@ from services.adapters.tables.exits import WorkerExit
 Values = Mapping[tuple[str, ...], float]
 
 
-def watch(app: DurableApp, now_us: Callable[[], int], ends: Mapping[WorkerExit, int]) -> None:
-    """Let metrics ask.
+def register(app: DurableApp, now_us: Callable[[], int], ends: Mapping[WorkerExit, int]) -> None:
+    """Registers a callback for each gauge; metrics call them at each scrape.
 
     Args:
-        app: Of this process.
-        now_us: Microseconds UTC.
-        ends: How often workers of this folder have ended themselves before.
+        app: The app of this process.
+        now_us: The clock, microseconds UTC.
+        ends: How often former workers of this folder have ended themselves, by reason.
     """
 
     def lag(which: int) -> Values:

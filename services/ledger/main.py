@@ -1,4 +1,11 @@
-"""Wires the ledger: settings, key material, one producer, the two tables, the two agents, health."""
+"""Wires the ledger process: settings, key material, one producer, two tables, two agents, health.
+
+A local copy of a table is valid only for the changelog from which it was read, and an offset only for its topic. Before
+the first event the process therefore checks rights, topics, partition counts and the identity of the changelogs, and
+refuses to start on a mismatch. While at work, the process watches the input topics, and ends when a topic is made anew
+or grows (docs/decisions/0018). Every such end has its own exit status (services/adapters/tables/exits.py), and a
+supervisor starts the ledger again.
+"""
 
 import asyncio
 import json
@@ -30,35 +37,35 @@ from services.adapters.tables.worker import run
 from services.core.delivery.topic_rules import settings_fault
 from services.core.ledger.projections import ProjectionRules
 from services.ledger.agents import Ledger, PoisonLimit
-from services.ledger.gauges import watch
+from services.ledger.gauges import register
 from services.ledger.handover import Handover
 
-_TOPICS: Final = "topics.json"
+_TOPICS_FILE: Final = "topics.json"
 _TOPICS_LOOK_S: Final = 10.0
-_ASK_S: Final = 10.0
-_GROWN: Final = (
+_TIMEOUT_S: Final = 10.0
+_COUNT_REMEDY: Final = (
     "With another count keys change their partition, lose their rows and begin anew: make the topics again with the "
     "former count"
 )
 _LINGER_MS: Final = 5
-"""Batches across events; a commit waits that much longer, and nobody else."""
+"""Batches records across events; only a commit waits that much longer."""
 
 _DELIVERY_TIMEOUT_MS: Final = 60_000
-"""Outlives a restart of a broker; then the worker ends and its successor writes again."""
+"""Longer than the restart of a broker. Beyond, the worker ends, and the next start writes the records again."""
 
 _CLOSE_S: Final = 5.0
 _OTHER_FILES: Final = 256
-"""Beside the copies of the tables: brokers, logs, libraries."""
+"""Open files beside those of the tables: brokers, logs, libraries."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """What one start of the ledger does beside its work.
+    """Options of one start of the ledger.
 
     Attributes:
-        republish: Say desired and tenants of every key again, once, for each partition taken over.
-        accept_loss: Go on where records are gone unread, and ask Genesys about every key of their partitions.
-        recover_only: Bring the local copies of the tables up to date and end.
+        republish: True to write desired and tenants of every key again, once, for each partition taken over.
+        accept_loss: True to go on where records are gone unread, and to re-check every key of their partitions.
+        recover_only: True to bring the local copies of the tables up to date and end.
     """
 
     republish: bool = False
@@ -66,26 +73,33 @@ class StartOptions:
     recover_only: bool = False
 
 
-def main(settings: Settings, wanted: StartOptions) -> int:
-    """Run until SIGTERM or SIGINT; the statuses of `services.adapters.tables.exits` are how it ends otherwise.
+def main(settings: Settings, options: StartOptions) -> int:
+    """Runs the ledger until SIGTERM or SIGINT.
 
     Args:
-        settings: Of the process.
-        wanted: Beside its work.
+        settings: Settings of the process.
+        options: Options of this start.
+
+    Returns:
+        Exit status 0. Every other end of the process has a status of `services.adapters.tables.exits`.
 
     Raises:
-        Unusable: with every fault of the environment.
+        Unusable: names every fault of the environment.
         KafkaError: no broker answers.
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
     with locked_folder(_folder(settings), "STATE_DIR"):
-        asyncio.run(_warm(settings, log) if wanted.recover_only else _serve(settings, log, ring, material, wanted))
+        asyncio.run(_recover(settings, log) if options.recover_only else _serve(settings, log, ring, material, options))
     return 0
 
 
 def _usable(settings: Settings) -> tuple[Keyring, Material]:
-    """The keyring and its key material, once everything was checked."""
+    """Returns the keyring and the key material, after checking the whole environment.
+
+    Raises:
+        Unusable: names every fault of the environment.
+    """
     faults: list[str] = []
     try:
         required(settings, "kafka_bootstrap_servers")
@@ -100,16 +114,16 @@ def _usable(settings: Settings) -> tuple[Keyring, Material]:
     return found
 
 
-async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, wanted: StartOptions) -> None:
+async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, options: StartOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    topics = await asyncio.to_thread(_topics, settings)
-    _same_topics(_folder(settings), topics)
-    _allow_for_files(topics[RECEIVED.name].partitions, log)
+    topics = await asyncio.to_thread(_described_topics, settings)
+    _check_changelogs(_folder(settings), topics)
+    _raise_file_limit(topics[RECEIVED.name].partitions, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     metrics.LEDGER_UNACKNOWLEDGED.set_function(lambda: producer.unacknowledged)
-    app = create_app(_config(settings, topics[RECEIVED.name].partitions, wanted), producer)
+    app = create_app(_config(settings, topics[RECEIVED.name].partitions, options), producer)
     ledger = Ledger(
         app=app,
         tenants=app.durable_table(Table.TENANTS),
@@ -119,10 +133,10 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
         incarnations={topic.name: topics[topic.name].identity for topic in (RECEIVED, OUTCOMES)},
         prefix=settings.topic_prefix,
         log=log,
-        patience={topic.name: PoisonLimit(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
+        poison_limits={topic.name: PoisonLimit(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
     )
-    watch(app, clock.now_us, load_ends(_folder(settings)))
-    app.taken = Handover(ledger, clock.now_us, whole=wanted.republish).taken
+    register(app, clock.now_us, load_ends(_folder(settings)))
+    app.taken = Handover(ledger, clock.now_us, whole=options.republish).taken
     app.read(
         {
             named(RECEIVED, settings.topic_prefix): ledger.reads_received,
@@ -132,19 +146,25 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     rights = RightsWatch(settings, Service.LEDGER, log)
     async with health.serve(_checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
         log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
-        watching = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
-        watching.add_done_callback(partial(_must_not_end, app))
-        looking = asyncio.create_task(rights.run(producer), name="rights")
+        topics_watch = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
+        topics_watch.add_done_callback(partial(_must_not_end, app))
+        rights_watch = asyncio.create_task(rights.run(producer), name="rights")
         await run(app, stop)
-        watching.cancel()
-        looking.cancel()
+        topics_watch.cancel()
+        rights_watch.cancel()
     await producer.close(_CLOSE_S)
     log.info("ledger stopped")
 
 
-def _topics(settings: Settings) -> Mapping[str, TopicIdentity]:
-    """Every topic as the cluster has it, by its name without the prefix; asked for once everything is allowed."""
-    reach(settings.kafka, prefix=settings.topic_prefix)  # what does not serve us is told at once, and in words
+def _described_topics(settings: Settings) -> Mapping[str, TopicIdentity]:
+    """Returns every topic as the cluster has it, by name without the prefix, after checking all of them. Blocks.
+
+    Raises:
+        Unusable: a topic is missing, has a different partition count, or has wrong settings.
+        KafkaError: no broker answers, or a right is missing.
+    """
+    # First, since its errors are sentences for an operator: who does not answer, or refuses the login.
+    reach(settings.kafka, prefix=settings.topic_prefix)
     with Cluster(settings.kafka) as cluster:
         cluster.require(Service.LEDGER, settings.topic_prefix)
     names = {named(topic, settings.topic_prefix): topic.name for topic in TOPICS}
@@ -152,55 +172,58 @@ def _topics(settings: Settings) -> Mapping[str, TopicIdentity]:
     missing = sorted(set(names.values()) - set(found))
     if missing:
         raise Unusable("\n".join(f"{name}: no such topic; make it with `lifecycle topics apply`" for name in missing))
+    # A key has the same partition number in all of these topics: its row is where its records are.
     inputs = (RECEIVED, OUTCOMES, *(changelog(table) for table in Table))
     counts = {topic.name: found[topic.name].partitions for topic in inputs}
     if len(set(counts.values())) > 1:
-        told = (
+        faults = (
             *(f"{name}: {count} partitions" for name, count in counts.items()),
             "all of these need one count",
-            _GROWN,
+            _COUNT_REMEDY,
         )
-        raise Unusable("\n".join(told))
+        raise Unusable("\n".join(faults))
     outcomes = named(OUTCOMES, settings.topic_prefix)
-    with TopicWatcher(settings.kafka, list(names), timeout_s=_ASK_S, only_read={outcomes}) as looking:
-        looked = looking.look()
+    with TopicWatcher(settings.kafka, list(names), timeout_s=_TIMEOUT_S, only_read={outcomes}) as watcher:
+        states = watcher.look()
     table = {named(topic, settings.topic_prefix): topic for topic in TOPICS}
-    if wrong := [why for name, state in looked.items() if (why := settings_fault(name, table[name], state))]:
+    if wrong := [why for name, state in states.items() if (why := settings_fault(name, table[name], state))]:
         raise Unusable("\n".join(wrong))
     received = named(RECEIVED, settings.topic_prefix)
-    if looked[received].config is None:
-        # Ages are counted in log time: under the senders' clocks nothing, or everything, would be old.
+    if states[received].config is None:
+        # Entries age by log time. Under CreateTime they would age by the clocks of the producers.
         raise Unusable(f"{received}: its settings may not be read (message.timestamp.type); grant DescribeConfigs")
     return found
 
 
-def _same_topics(folder: Path, topics: Mapping[str, TopicIdentity]) -> None:
-    """Compare the changelogs with those that the local copies were read from, and note them.
+def _check_changelogs(folder: Path, topics: Mapping[str, TopicIdentity]) -> None:
+    """Compares identity and partition count of the changelogs with those noted at the last start, and notes them.
 
-    A copy that is ahead of a topic made anew is told by that; one that the topic has outgrown would pass for it.
+    Recovery detects a local copy that is ahead of its changelog. A changelog made anew may have grown longer than the
+    copy, though, and only its identity shows that the copy was read from a different topic.
 
     Raises:
-        Unusable: they are others, or have grown.
+        Unusable: a changelog was made anew, or the partition count has changed.
     """
     found = {changelog(table).name: topics[changelog(table).name].identity for table in Table}
-    count, file = topics[RECEIVED.name].partitions, folder / _TOPICS
+    count, file = topics[RECEIVED.name].partitions, folder / _TOPICS_FILE
     try:
         noted_before = json.loads(file.read_text())
         known, count_before = dict(noted_before["changelogs"]), int(noted_before["partitions"])
     except (OSError, ValueError, KeyError, TypeError):
+        # No note: a new folder, or an operator removed the file to accept restored topics (docs/decisions/0018).
         known, count_before = {}, count
-    told = f"is not the topic that {folder} was read from: that is another installation's, or the topic was made anew"
-    others = [name for name, identity in found.items() if identity and known.get(name, identity) != identity]
-    faults = [f"{name}: {told}. {WARNING}" for name in others]
+    fault = f"is not the topic that {folder} was read from: that is another installation's, or the topic was made anew"
+    changed = [name for name, identity in found.items() if identity and known.get(name, identity) != identity]
+    faults = [f"{name}: {fault}. {WARNING}" for name in changed]
     if count != count_before:
-        faults.append(f"{RECEIVED.name}: {count} partitions, and {count_before} before. {_GROWN}")
+        faults.append(f"{RECEIVED.name}: {count} partitions, and {count_before} before. {_COUNT_REMEDY}")
     if faults:
         raise Unusable("\n".join(faults))
     file.write_text(json.dumps({"changelogs": found, "partitions": count}))
 
 
 async def _watch_topics(settings: Settings, topics: Mapping[str, TopicIdentity], app: DurableApp) -> None:
-    """End the process when a topic is made anew, or grows, under a ledger at work: its offsets would mean others."""
+    """Ends the process when an input topic is made anew or grows: offsets and partitions would mean other records."""
     inputs = {named(topic, settings.topic_prefix): topics[topic.name] for topic in (RECEIVED, OUTCOMES)}
     while True:
         await asyncio.sleep(_TOPICS_LOOK_S)
@@ -217,22 +240,23 @@ async def _watch_topics(settings: Settings, topics: Mapping[str, TopicIdentity],
                 )
             if now.partitions != before.partitions:
                 app.end(
-                    WorkerExit.LOSS, f"{name}: {now.partitions} partitions, and {before.partitions} before. {_GROWN}"
+                    WorkerExit.LOSS,
+                    f"{name}: {now.partitions} partitions, and {before.partitions} before. {_COUNT_REMEDY}",
                 )
 
 
 def _must_not_end(app: DurableApp, task: "asyncio.Task[None]") -> None:
-    """End the process where a watch ended by itself: without it, offsets of another topic would pass."""
+    """Ends the process when a watch ends by itself: without the watch, a topic made anew would go unnoticed."""
     if not task.cancelled():
         app.end(WorkerExit.UNEXPECTED, f"the watch of {task.get_name()} ended: {task.exception()!r}")
 
 
-async def _warm(settings: Settings, log: Logger) -> None:
-    """Read the changelogs into the local copies, as far as they go now; takes no partition from anybody."""
-    topics = await asyncio.to_thread(_topics, settings)
-    _same_topics(_folder(settings), topics)
+async def _recover(settings: Settings, log: Logger) -> None:
+    """Reads the changelogs to their present ends into the local copies, without joining the consumer group."""
+    topics = await asyncio.to_thread(_described_topics, settings)
+    _check_changelogs(_folder(settings), topics)
     partitions = topics[RECEIVED.name].partitions
-    _allow_for_files(partitions, log)
+    _raise_file_limit(partitions, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     app = create_app(_config(settings, partitions, StartOptions()), producer)
     tables = [app.durable_table(table) for table in Table]
@@ -240,13 +264,13 @@ async def _warm(settings: Settings, log: Logger) -> None:
     await producer.close(_CLOSE_S)
 
 
-def _allow_for_files(partitions: int, log: Logger) -> None:
-    """Allow for the copies of all partitions: the last worker that is left holds them alone."""
+def _raise_file_limit(partitions: int, log: Logger) -> None:
+    """Raises the limit of open files for the tables of all partitions, which the last running worker holds alone."""
     if missing := open_files.raise_limit(_OTHER_FILES + partitions * len(Table) * FILES_PER_TABLE):
         log.warning("too few files", partitions=partitions, why=missing)
 
 
-def _config(settings: Settings, partitions: int, wanted: StartOptions) -> Config:
+def _config(settings: Settings, partitions: int, options: StartOptions) -> Config:
     return Config(
         app_id=settings.topic_prefix + LEDGER_APP,
         brokers=str(settings.kafka["bootstrap.servers"]),
@@ -256,7 +280,7 @@ def _config(settings: Settings, partitions: int, wanted: StartOptions) -> Config
         session_timeout_s=settings.session_timeout_s,
         security=settings.kafka_config,
         standby_replicas=settings.standby_replicas,
-        accept_loss=wanted.accept_loss,
+        accept_loss=options.accept_loss,
         end=record_end(_folder(settings)),
     )
 

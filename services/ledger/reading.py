@@ -1,7 +1,7 @@
-"""From a record of Kafka to what the core decides about, or to a dead letter.
+"""Parses Kafka records into the values that `services.core.ledger` decides about, or into dead letters.
 
-Rule: a record is read once, here; what cannot be read goes whole to the dead letters, once, under the name of its
-place, so a replay writes the same letter.
+Rule: a record is parsed once, here. An unprocessable record goes whole to the dead letters, once; the letter is named
+by the record's position, so a replay writes the same letter.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from aiokafka.partitioner import murmur2
-from faust.types.tuples import Message as Arrived
+from faust.types.tuples import Message as FaustMessage
 
 from schemas import codec, webhook
 from schemas.codec import Message, Unreadable
@@ -28,7 +28,7 @@ R = TypeVar("R", Delivery, Observed, Recheck, Received, Outcome)
 
 @dataclass(frozen=True, slots=True)
 class UnprocessableRecord:
-    """A record that nobody can process.
+    """The reason for which a record cannot be processed.
 
     Attributes:
         reason: `malformed`, `unknown_event`, `unreadable` or `misplaced`.
@@ -40,14 +40,24 @@ class UnprocessableRecord:
 
 
 class PartitionRef(NamedTuple):
-    """A partition, of how many."""
+    """A partition of a topic.
+
+    Attributes:
+        partition: Number of the partition.
+        partitions: Partition count of the topic.
+    """
 
     partition: int
     partitions: int
 
 
-def received(raw: Message, seat: PartitionRef) -> Received | UnprocessableRecord:
-    """Read one record of `lifecycle.received`."""
+def received(raw: Message, read_from: PartitionRef) -> Received | UnprocessableRecord:
+    """Parses a record of `lifecycle.received`.
+
+    Args:
+        raw: The record, untouched.
+        read_from: The partition of the record.
+    """
     value = raw.value
     kind = codec.texts(raw.headers).get("ce_type")
     try:
@@ -60,29 +70,34 @@ def received(raw: Message, seat: PartitionRef) -> Received | UnprocessableRecord
                 record = codec.decode(Recheck, value)
             case _:
                 return UnprocessableRecord("unreadable", "ce_type: none of webhook, observation and re-check")
-    except UnknownEvent as fault:
+    except UnknownEvent as fault:  # a kind of Malformed, so this clause comes first
         return UnprocessableRecord("unknown_event", str(fault))
     except Malformed as fault:
         return UnprocessableRecord("malformed", str(fault))
     except Unreadable as fault:
         return UnprocessableRecord("unreadable", str(fault))
-    return _under_its_key(record, raw, seat)
+    return _under_its_key(record, raw, read_from)
 
 
-def outcome(raw: Message, seat: PartitionRef) -> Outcome | UnprocessableRecord:
-    """Read one record of `lifecycle.outcomes`."""
+def outcome(raw: Message, read_from: PartitionRef) -> Outcome | UnprocessableRecord:
+    """Parses a record of `lifecycle.outcomes`.
+
+    Args:
+        raw: The record, untouched.
+        read_from: The partition of the record.
+    """
     try:
-        return _under_its_key(codec.decode(Outcome, raw.value), raw, seat)
+        return _under_its_key(codec.decode(Outcome, raw.value), raw, read_from)
     except Unreadable as fault:
         return UnprocessableRecord("unreadable", str(fault))
 
 
-def _under_its_key(record: R, raw: Message, seat: PartitionRef) -> R | UnprocessableRecord:
-    # The partition, and with it the row, follow from Kafka's key: another key inside would be another tenant's, and a
-    # key in another partition would begin anew beside itself.
+def _under_its_key(record: R, raw: Message, read_from: PartitionRef) -> R | UnprocessableRecord:
+    # Kafka's key decides the partition, and so the row. A different key inside would change another tenant's row. A key
+    # in a partition that is not its own would begin a second row beside the first (docs/decisions/0018).
     if raw.key != record.key.encode():
         return UnprocessableRecord("unreadable", "key: is not that of the content")
-    if _partition(raw.key, seat.partitions) != seat.partition:
+    if _partition(raw.key, read_from.partitions) != read_from.partition:
         return UnprocessableRecord(
             "misplaced", f"key: belongs into another partition; write with the partitioner {PARTITIONER}"
         )
@@ -91,19 +106,23 @@ def _under_its_key(record: R, raw: Message, seat: PartitionRef) -> R | Unprocess
 
 @lru_cache(maxsize=65_536)
 def _partition(key: bytes, partitions: int) -> int:
+    # As Kafka's own partitioner: the sign bit is dropped before the remainder is taken.
     found: int = (murmur2(key) & 0x7FFFFFFF) % partitions
     return found
 
 
-def untouched(arrived: Arrived) -> Message:
-    """The record as it came."""
-    headers = arrived.headers or ()
+def message_of(faust_message: FaustMessage) -> Message:
+    """Returns the record of a Faust message, untouched."""
+    headers = faust_message.headers or ()
+    # Faust gives headers as a mapping or as pairs.
     return Message(
-        arrived.key, arrived.value or b"", list(headers.items() if isinstance(headers, Mapping) else headers)
+        faust_message.key,
+        faust_message.value or b"",
+        list(headers.items() if isinstance(headers, Mapping) else headers),
     )
 
 
-def dead_letter(refused: UnprocessableRecord, raw: Message, place: RecordPosition) -> Output:
-    """The refused record, whole, with the way back."""
+def dead_letter(refused: UnprocessableRecord, raw: Message, position: RecordPosition) -> Output:
+    """Returns the dead letter of an unprocessable record: the whole record, the reason and the position."""
     key = raw.key.decode("utf-8", "replace") if raw.key else None
-    return letter(key, refused.reason, refused.detail, place, raw)
+    return letter(key, refused.reason, refused.detail, position, raw)

@@ -55,10 +55,10 @@ def run(make: Callable[[], Any], port: int, **options: Any) -> None:
     async def serve(listening: socket.socket) -> None:
         config = uvicorn.Config(
             make(),
-            **{"http": "httptools", **ingress.PLAIN, **options},
+            **{"http": "httptools", **ingress.UVICORN_OPTIONS, **options},
             timeout_keep_alive=75,
         )
-        ingress.settle_garbage()
+        ingress.tune_garbage_collector()
         await uvicorn.Server(config).serve(sockets=[listening])
 
     with (

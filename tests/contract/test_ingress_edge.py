@@ -274,7 +274,7 @@ async def test_a_date_is_made_anew_when_its_second_is_over() -> None:
 
 
 async def test_an_answer_of_a_process_that_ends_is_the_last_of_its_connection(site: Site) -> None:
-    site.application.leaving = True
+    site.application.draining = True
     found = await asyncio.wait_for(site.exchange(request(raw(body())) + request(raw(body()))), 20)
     assert statuses(found) == [200]
     assert b"\r\nconnection: close\r\n" in found

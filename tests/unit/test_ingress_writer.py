@@ -71,7 +71,7 @@ async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_to
     assert producer.sent == 2
     time.sleep(0.2)
     writer._sweep()  # its timer may be due before that of the company
-    writer._set_out()
+    writer._send_batch()
     assert (producer.sent, writer.in_flight) == (2, 2)
     async with asyncio.timeout(10):
         while len(fates) < 3:

@@ -1,7 +1,7 @@
 """Every answer of the ingress, as a table: the only file that chooses an HTTP status.
 
-Rule: an answer is a value made once; a refusal says to its sender what the table says and nothing about the reason,
-which goes to metric and log. Errors are problem details. Sources: docs/webhook.md, RFC 9110, RFC 9457.
+Rule: an answer is a value, built once at import. A refusal shows the sender a row of the table and never the reason;
+the reason goes to metric and log. Errors are problem details. Sources: docs/webhook.md, RFC 9110, RFC 9457.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any, Final
 Field = tuple[bytes, bytes]
 
 RETRY_AFTER_S: Final = 5
-"""What a 503 asks for: longer than a broker's restart of leadership, shorter than the sender's later waits."""
+"""`Retry-After` of a 503: longer than a broker's change of leadership, shorter than the sender's later waits."""
 
 OK: Final = 200
 
-SITE: Final = "site"
-"""The reason of an answer that is not of this table."""
+OPERATIONS: Final = "site"
+"""Reason of the operations app's answers, which are neither counted nor logged."""
 
 _CLOSE: Final = (b"connection", b"close")
 _RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER_S)
@@ -26,60 +26,62 @@ _RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER_S)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer.
+    """An HTTP answer, serialised in both forms that a connection may need; only `Date` is added when sending.
 
     Attributes:
         status: HTTP status.
-        label: The same as text.
+        label: The status as text, a metric's label.
         reason: Label of metric and log line; never sent.
-        closes: The connection ends with it, whatever its sender wants.
-        line: The status line; `Date` goes behind it.
-        kept: The rest of it, for a connection that stays.
-        closing: The same for one that ends.
+        closes: True if the connection ends with this answer, even if the sender wants to keep the connection.
+        status_line: The status line with CR LF; the `Date` line follows.
+        kept: Header fields, empty line and content for a connection that stays open.
+        closing: The rest of the answer as in `kept`, with `Connection: close`.
     """
 
     status: int
     label: str
     reason: str
     closes: bool
-    line: bytes
+    status_line: bytes
     kept: bytes
     closing: bytes
 
 
-def _answer(status: HTTPStatus, reason: str, content: dict[str, Any], *fields: Field) -> Answer:
+def _json_answer(status: HTTPStatus, reason: str, content: dict[str, Any], *fields: Field) -> Answer:
     payload = json.dumps(content, separators=(",", ":")).encode()
     kind = b"application/json" if status < HTTPStatus.BAD_REQUEST else b"application/problem+json"
-    return _made(status, reason, [(b"content-type", kind), (b"content-length", b"%d" % len(payload)), *fields], payload)
+    return _build(
+        status, reason, [(b"content-type", kind), (b"content-length", b"%d" % len(payload)), *fields], payload
+    )
 
 
-def foreign(status: int, fields: list[Field], payload: bytes) -> Answer:
-    """An answer that was chosen elsewhere: that of the site."""
-    return _made(status, SITE, fields, payload)
+def from_operations_app(status: int, fields: list[Field], payload: bytes) -> Answer:
+    """Returns the answer that the operations app chose."""
+    return _build(status, OPERATIONS, fields, payload)
 
 
-def _made(status: int, reason: str, fields: list[Field], payload: bytes) -> Answer:
+def _build(status: int, reason: str, fields: list[Field], payload: bytes) -> Answer:
     closes = _CLOSE in fields
     line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
-    kept, closing = (_written(found, payload) for found in (fields, fields if closes else [*fields, _CLOSE]))
+    kept, closing = (_serialised(found, payload) for found in (fields, fields if closes else [*fields, _CLOSE]))
     return Answer(status, str(int(status)), reason, closes, line, kept, closing)
 
 
-def _written(fields: Iterable[Field], payload: bytes) -> bytes:
+def _serialised(fields: Iterable[Field], payload: bytes) -> bytes:
     return b"\r\n".join([*(name + b": " + value for name, value in fields), b"", payload])
 
 
 def _accepted(state: str, *fields: Field) -> Answer:
-    return _answer(HTTPStatus.OK, state, {"status": state}, *fields)
+    return _json_answer(HTTPStatus.OK, state, {"status": state}, *fields)
 
 
 def _problem(status: HTTPStatus, reason: str, *fields: Field, **members: str) -> Answer:
     content = {"type": "about:blank", "title": status.phrase, "status": int(status), **members}
-    return _answer(status, reason, content, *fields)
+    return _json_answer(status, reason, content, *fields)
 
 
 def _unauthorized(reason: str) -> Answer:
-    """All of them are equal to the byte: a forger learns nothing from the answer."""
+    """Returns a 401. All 401 answers are equal to the byte: a forger learns nothing from the answer."""
     return _problem(HTTPStatus.UNAUTHORIZED, reason, (b"www-authenticate", b"Genesys-Signature"))
 
 
@@ -87,13 +89,14 @@ def _unavailable(reason: str, *fields: Field) -> Answer:
     return _problem(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY, *fields)
 
 
-# Accepted: it is durable.
+# Accepted: the record is durable.
 QUEUED: Final = _accepted("queued")
 DUPLICATE_HANDLED: Final = _accepted("duplicate_handled")
 PARKED: Final = _accepted("parked")
 SPOOLED: Final = _accepted("spooled", _RETRY)
 
-# Refused for its form.
+# Refused for the form of the request. Where framing is broken or a head is cut off, the end of the request is unknown
+# and the connection must end (`_CLOSE`): the bytes that follow could be taken for another request.
 NOT_POST: Final = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "not_post", (b"allow", b"POST"))
 NOT_JSON: Final = _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_json", (b"accept", b"application/json"))
 TARGET_TOO_LONG: Final = _problem(HTTPStatus.REQUEST_URI_TOO_LONG, "target_too_long", _CLOSE)
@@ -105,7 +108,7 @@ TARGET: Final = _problem(HTTPStatus.BAD_REQUEST, "target", detail="`*` is a targ
 EXPECTATION: Final = _problem(HTTPStatus.EXPECTATION_FAILED, "expectation", detail="only 100-continue can be expected")
 LATE: Final = _problem(HTTPStatus.REQUEST_TIMEOUT, "late", _CLOSE)
 
-# Refused because it does not prove itself.
+# Refused because signature, time or binding do not prove the sender.
 SIGNATURE: Final = _unauthorized("signature_shape")
 TIMESTAMP: Final = _unauthorized("timestamp_shape")
 NO_ENDPOINT: Final = _unauthorized("endpoint")
@@ -115,7 +118,7 @@ STALE: Final = _unauthorized("stale")
 UNMARKED: Final = _unauthorized("unmarked")
 UNBOUND: Final = _problem(HTTPStatus.FORBIDDEN, "unbound")
 
-# Not now.
+# Refused for now; the sender retries.
 KAFKA: Final = _unavailable("kafka")
 SATURATED: Final = _unavailable("saturated")
 CROWDED: Final = _unavailable("crowded", _CLOSE)
@@ -127,12 +130,12 @@ TABLE: Final = (
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
     KAFKA, SATURATED, CROWDED, BROKEN,
 )  # fmt: skip
-"""All of them but `malformed`, which is made per fault, and what is no webhook's."""
+"""All answers of the ingress except `malformed`, which is built for each fault, and `OPTIONS`."""
 
-OPTIONS: Final = _made(HTTPStatus.NO_CONTENT, SITE, [], b"")
-"""The answer to `OPTIONS *`, which asks only if the server lives (RFC 9110, 9.3.7)."""
+OPTIONS: Final = _build(HTTPStatus.NO_CONTENT, OPERATIONS, [], b"")
+"""The answer to `OPTIONS *`, which only asks if the server lives (RFC 9110, 9.3.7)."""
 
 
 def malformed(field: str, rule: str) -> Answer:
-    """The refusal of an authentic body that is not the schema: names the field and the rule, never a value."""
+    """Returns the refusal of an authentic body that breaks the schema: names the field and the rule, never a value."""
     return _problem(HTTPStatus.BAD_REQUEST, "malformed", detail=f"{field} {rule}", field=field)

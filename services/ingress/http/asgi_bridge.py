@@ -1,4 +1,8 @@
-"""The Starlette site beside the webhook: health, metrics, version and the OpenAPI document, through a little ASGI."""
+"""The operations app beside the webhook (health, metrics, version, OpenAPI document), and a minimal ASGI call.
+
+Only the webhook's path must be fast, and the connection answers the webhook without ASGI (docs/decisions/0014). This
+module is not compiled: mypyc takes no typed dictionaries, and ASGI's messages are dictionaries (docs/decisions/0017).
+"""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -7,7 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.applications import Starlette
-from starlette.requests import Request as SiteRequest
+from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -18,17 +22,25 @@ from services.ingress.http.request import Request
 
 
 def operations_app(checks: Checks, notes: Checks = dict) -> Starlette:
-    """Health, metrics, version and the OpenAPI document."""
+    """Returns the Starlette app for health, metrics, version and the OpenAPI document.
+
+    Args:
+        checks: Returns the faults for which `/readyz` fails.
+        notes: Returns the faults shown by `/readyz` without failing.
+    """
     document = json.dumps(openapi.document()).encode()
 
-    async def described(_: SiteRequest) -> Response:
+    async def described(_: StarletteRequest) -> Response:
         return Response(document, media_type="application/json")
 
     return Starlette(routes=[*routes(checks, notes), Route("/openapi.json", described)])
 
 
-async def call_asgi(site: Callable[..., Awaitable[None]], request: Request) -> Answer:
-    """Let the site answer; its bodies are small and whole, and it reads none."""
+async def call_asgi(app: Callable[..., Awaitable[None]], request: Request) -> Answer:
+    """Calls the app with a request and returns the answer.
+
+    The app gets an empty body, since no route reads a body. The content is collected whole, since all are small.
+    """
     url = httptools.parse_url(request.target)
     path = url.path or b"/"
     scope = {
@@ -57,5 +69,5 @@ async def call_asgi(site: Callable[..., Awaitable[None]], request: Request) -> A
         else:
             parts.append(message.get("body", b""))
 
-    await site(scope, receive, send)
-    return answers.foreign(start["status"], start["headers"], b"".join(parts))
+    await app(scope, receive, send)
+    return answers.from_operations_app(start["status"], start["headers"], b"".join(parts))

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the body's schema and the table of answers."""
+"""The OpenAPI 3.1 document of the webhook, built from the body's schema and the table of answers."""
 
 from http import HTTPStatus
 from importlib.metadata import version
@@ -39,7 +39,7 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 
 def document() -> dict[str, Any]:
-    """The whole document."""
+    """Returns the whole OpenAPI document."""
     endpoint = {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         "openapi": "3.1.0",

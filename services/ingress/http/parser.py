@@ -1,9 +1,21 @@
-"""Bytes become requests: httptools' parser, with our caps, and without upgrades.
+"""Parses the bytes of a connection into requests: httptools' parser (llhttp), with our own caps and without upgrades.
 
-Rule: never more of a body in memory than the cap; a body that is refused, or of no webhook, is read and forgotten, and
-so are trailers. `Upgrade` is ignored (RFC 9110, 7.8): such a request is what it would be without. Whatever cannot be
-read in one way only is `Unreadable`. An answer does not depend on the pieces in which the bytes come: a head is judged
-when it is whole, and one that gets too long before is cut off at the same byte.
+Problem: the senders are strangers. Bytes read in two ways by a proxy and by this server smuggle a request; a head or a
+body without end fills the memory; and llhttp stops at an `Upgrade` field, though an ordinary body may follow.
+
+Approach: llhttp does the syntax and calls the `on_…` methods below. Three rules stand on top:
+
+- Memory is bounded. The body of a delivery is kept up to the cap; refused bodies, bodies on further paths, and trailers
+  are read and dropped. Everything else of a request (head, chunk framing, trailers) has a budget, `UNREAD_MAX_BYTES`,
+  checked by `_feed_piece` after each piece.
+- The answer does not depend on how the bytes were cut into pieces. A head is judged when complete, never before. A
+  head without end is cut off by the budget, and llhttp is fed no byte beyond: the refusal is equal for bytes that come
+  at once and for bytes that come singly (docs/decisions/0028).
+- `Upgrade` is ignored, as RFC 9110 (7.8) allows: `_feed` writes the head again without the field, and feeds the new
+  head and the bytes behind the old head to a new parser. Only CONNECT is refused.
+
+A callback stops llhttp by raising: httptools turns any exception into an HttpParserError, and `_feed_piece` turns the
+error into `UnparsableRequest`. Afterwards nothing may be fed, since the boundary of the next request is unknown.
 """
 
 from collections.abc import Callable
@@ -18,27 +30,28 @@ from services.ingress.http.headers import TARGET_MAX_BYTES
 from services.ingress.http.request import Request
 
 UNREAD_MAX_BYTES: Final = 64 * 1024
-"""What may come of a request beside its body, white space and trailers included. Well above the largest head that the
-exact caps allow (services/ingress/http/headers.py): a head without end is cut off here."""
+"""Budget of a request beside its body: head, chunk framing and trailers, white space included. Well above the largest
+head that the exact caps allow (services/ingress/http/headers.py), so only a head without end is cut off here."""
 
 _PIECE_BYTES: Final = 16 * 1024
-"""The parser is fed no more at once. What stood before a request in its piece is counted to it, and may be the body of
-the request before: it is less than what lies between the largest head and `UNREAD_MAX_BYTES`."""
+"""The most that llhttp is fed at once. Bytes in front of a request in its piece, such as the end of the request before,
+count to its budget. They are fewer than the difference between `UNREAD_MAX_BYTES` and the largest head, so no head
+within the caps is refused for its position in a piece."""
 
-_A_BYTES_CHUNK: Final = 8
+_WIRE_BYTES_A_BODY_BYTE: Final = 8
 """A byte of body may come as a chunk of its own: `1`, CR, LF, the byte, CR, LF; and a little for an extension."""
 
 DROPPED_MAX_BYTES: Final = 16 * 1024 * 1024
-"""So much of a refused body is read, so that its sender, who may still be writing, sees the answer."""
+"""The most that is read of a refused body. Reading on lets a sender that is still writing see the answer."""
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class UnparsableRequest(Exception):
-    """Nothing behind this point can be read.
+    """The bytes from here on cannot be parsed.
 
     Attributes:
-        answer: What to say, unless the request under way was refused before.
+        answer: The refusal, unless the request under way was refused before.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -47,115 +60,119 @@ class UnparsableRequest(Exception):
 
 
 class RequestParser:
-    """What one connection hears.
+    """Parses the requests of a connection.
 
     Attributes:
-        request: The one under way, from its first byte until it is whole.
+        request: The request under way, from the first byte until complete; None between requests.
     """
 
     def __init__(
         self,
-        begin: Callable[[], Request],
+        new_request: Callable[[], Request],
         on_headers: Callable[[Request], None],
         on_expect_continue: Callable[[], None],
         on_complete: Callable[[Request], None],
     ) -> None:
-        """Hear nothing yet.
+        """Prepares for the first byte.
 
         Args:
-            begin: Makes a request when its first byte comes.
-            on_headers: Told when its head is whole; may refuse it.
-            on_expect_continue: Told when its sender waits to be asked for the body.
-            on_complete: Told when it is whole.
+            new_request: Makes a request when the first byte is parsed.
+            on_headers: Called when the head is complete; may set `refusal`.
+            on_expect_continue: Called when the sender waits for a 100 before the body.
+            on_complete: Called when the request is complete.
         """
-        self._begin = begin
+        self._new_request = new_request
         self._on_headers = on_headers
         self._on_expect_continue = on_expect_continue
         self._on_complete = on_complete
-        self._parser = self._fresh()
+        self._parser = self._new_parser()
         self.request: Request | None = None
         self._target = b""
         self._fields: list[Field] = []
         self._parts: list[bytes] = []
-        self._come_bytes = self._piece_bytes = 0
-        self._has_head = False
+        # Bytes fed since the beginning of the piece in which the request began, and bytes of the present piece.
+        self._fed_bytes = self._piece_bytes = 0
+        self._head_complete = False
 
     @property
     def held_bytes(self) -> int:
-        """What is kept of a body that is not whole."""
+        """Bytes kept of an incomplete body."""
         return self.request.size_bytes if self._parts and self.request is not None else 0
 
     def feed(self, data: bytes) -> None:
-        """Hear some bytes.
+        """Parses bytes; the callbacks are called from here.
 
         Raises:
-            Unreadable: and what comes after them must not be fed.
+            UnparsableRequest: the bytes cannot be parsed; nothing may be fed afterwards.
         """
-        while len(data) > (room := self._room):
-            self._feed_piece(data[:room])
-            data = data[room:]
+        while len(data) > (limit := self._feed_limit):
+            self._feed_piece(data[:limit])
+            data = data[limit:]
         self._feed_piece(data)
 
     @property
-    def _room(self) -> int:
-        """How many bytes the parser is fed at once: none of a head behind the one at which it is cut off."""
+    def _feed_limit(self) -> int:
+        """The most that llhttp is fed at once; of a head, at most a single byte beyond the budget."""
         if self.request is None or self.request.version:
             return _PIECE_BYTES
-        return min(_PIECE_BYTES, UNREAD_MAX_BYTES + 1 - self._come_bytes)
+        return min(_PIECE_BYTES, UNREAD_MAX_BYTES + 1 - self._fed_bytes)
 
     def _feed_piece(self, data: bytes) -> None:
+        # Counted before feeding: `on_message_begin` and `on_headers_complete` use the sums.
         self._piece_bytes = len(data)
-        self._come_bytes += self._piece_bytes
+        self._fed_bytes += self._piece_bytes
         try:
             self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise UnparsableRequest(self._refused(answers.FRAMING)) from error
+            raise UnparsableRequest(self._with_method(answers.FRAMING)) from error
         request = self.request
-        if request is not None and self._come_bytes > UNREAD_MAX_BYTES + _A_BYTES_CHUNK * request.size_bytes:
+        if request is not None and self._fed_bytes > UNREAD_MAX_BYTES + _WIRE_BYTES_A_BODY_BYTE * request.size_bytes:
             long = answers.TARGET_TOO_LONG if len(self._target) > TARGET_MAX_BYTES else answers.HEAD_TOO_LARGE
-            raise UnparsableRequest(answers.FRAMING if request.version else self._refused(long))
+            raise UnparsableRequest(answers.FRAMING if request.version else self._with_method(long))
 
     def drop(self) -> None:
-        """Forget what came of the body, and what will."""
+        """Drops the parts of the body received until now; later parts are dropped because the caller sets `refusal`."""
         self._parts.clear()
 
     def end(self) -> None:
-        """Hear nothing any more."""
+        """Stops parsing for good and forgets the request under way."""
         self.request = None
         self._parts.clear()
-        self._parser = None  # it holds us
+        # Also breaks the reference cycle with the callbacks: the process collects garbage rarely, so a connection must
+        # be freed by its reference count.
+        self._parser = None
 
-    # What the parser finds.
+    # Called by httptools, which finds these methods by name.
 
     def on_message_begin(self) -> None:
-        """A first byte; a head that is read again had one before.
-
-        What stood before it in the same piece is counted to its head too.
+        """Begins a request, unless the head is read again without `Upgrade`.
 
         Raises:
-            ValueError: nothing more is heard; this fails the parser.
+            ValueError: parsing was ended within this piece; fails the parser.
         """
         if self._parser is None:
             raise ValueError
         if self.request is None:
-            self.request = self._begin()
-            self._come_bytes = self._piece_bytes
-        self._target, self._fields, self._has_head = b"", [], False
+            self.request = self._new_request()
+            # llhttp does not say where in the piece the request begins, so the whole piece counts (`_PIECE_BYTES`).
+            self._fed_bytes = self._piece_bytes
+        self._target, self._fields, self._head_complete = b"", [], False
 
     def on_url(self, part: bytes) -> None:
-        """Part of the target."""
+        """Appends a part of the target."""
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; trailers come by this way too, and are nobody's."""
-        if not self._has_head:  # RFC 9112, 5.1: white space around a value is not of it
+        """Adds a header field; drops trailers, which httptools reports through this method too."""
+        if not self._head_complete:  # RFC 9112, 5.1: white space around a value is not part of the value
             self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """The head is whole.
+        """Judges a complete head.
 
         Raises:
-            ValueError: the parser takes other versions too, and knows nothing of refusals; this fails it.
+            ValueError: neither HTTP/1.0 nor 1.1 (llhttp accepts more), or the sender of a refused request waits for a
+                100; fails the parser.
         """
         parser, request = self._parser, self.request
         assert parser is not None
@@ -165,23 +182,25 @@ class RequestParser:
             raise ValueError
         upgrades = parser.should_upgrade()
         if upgrades and self._ignores_upgrade():
-            return
+            return  # this head is read again, and judged then
         request.method, request.target, request.fields = parser.get_method(), self._target, self._fields
-        request.keeps = version == "1.1" and parser.should_keep_alive() and not upgrades
+        request.keep_alive = version == "1.1" and parser.should_keep_alive() and not upgrades
         request.version = version
-        request.head_bytes = self._come_bytes
-        self._has_head = True
+        request.head_bytes = self._fed_bytes
+        self._head_complete = True
         self._on_headers(request)
-        if request.waits:
-            if request.refusal is not None:  # this sender waits for our answer: asking for the body would be a lie
+        if request.awaits_continue:
+            # A 100 would ask for a body that is refused already. Without a 100 the body may never come, so the end of
+            # this request cannot be waited for: the connection ends with the refusal.
+            if request.refusal is not None:
                 raise ValueError
             self._on_expect_continue()
 
     def on_body(self, part: bytes) -> None:
-        """Part of the body: kept up to the cap, else dropped.
+        """Keeps a part of the body up to the cap, and drops parts of a refused body.
 
         Raises:
-            ValueError: more than we read of a refused one; this fails the parser.
+            ValueError: a refused body is longer than `DROPPED_MAX_BYTES`; fails the parser.
         """
         request = self.request
         assert request is not None
@@ -197,11 +216,13 @@ class RequestParser:
             raise ValueError
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Hands a complete request over."""
         parser = self._parser
         assert parser is not None
+        # llhttp completes a message at the end of a head with `Upgrade`; the message read again is the real one.
         if parser.should_upgrade() and self._ignores_upgrade():
             return
+        # Cleared before the callback: the connection asks for the request under way, and this one is none any more.
         request, self.request = self.request, None
         assert request is not None
         if parts := self._parts:
@@ -209,34 +230,37 @@ class RequestParser:
             parts.clear()
         self._on_complete(request)
 
-    def _refused(self, answer: Answer) -> Answer:
-        """Returns the refusal of what has no whole head; notes its method, since an answer to HEAD has no content."""
+    def _with_method(self, answer: Answer) -> Answer:
+        """Returns the refusal of an incomplete head; sets the method, since an answer to HEAD has no content."""
         if self._parser is not None and self.request is not None:
             self.request.method = self._parser.get_method()
         return answer
 
     def _feed(self, data: bytes) -> None:
-        """Feed the parser; behind an upgrade a fresh one reads the same head without it, and then the body."""
+        """Feeds llhttp; at an ignored upgrade, goes on with a new parser that reads the head without `Upgrade`."""
         while (parser := self._parser) is not None:
             try:
                 parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._ignores_upgrade():
                     raise
+                # The argument is the offset behind the head. A parser that has seen an upgrade reads nothing more.
                 version, rest = parser.get_http_version().encode(), data[upgrade.args[0] :]
                 lines = [b"%s %s HTTP/%s" % (parser.get_method(), self._target, version)]
                 lines += [b"%s: %s" % field for field in self._fields if field[0] != b"upgrade"]
-                self._parser = self._fresh()
+                self._parser = self._new_parser()
                 data = b"\r\n".join([*lines, b"", b""]) + rest
             else:
                 return
 
     def _ignores_upgrade(self) -> bool:
-        """Whether this head asks for one, so that what follows it is kept from this parser; CONNECT is refused."""
+        """True if the head asks for an ignored upgrade. CONNECT, an upgrade to llhttp too, is refused instead."""
         parser = self._parser
         return parser is not None and parser.should_upgrade() and parser.get_method() != b"CONNECT"
 
-    def _fresh(self) -> httptools.HttpRequestParser | None:
+    def _new_parser(self) -> httptools.HttpRequestParser | None:
         parser = httptools.HttpRequestParser(self)
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        # As uvicorn does: bytes behind a request with `Connection: close` are no error. The connection, not llhttp,
+        # decides to read no further.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser

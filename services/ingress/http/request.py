@@ -1,4 +1,4 @@
-"""One request as it came, from its first byte to its answer."""
+"""An HTTP request, from the first byte to the answer."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,53 +7,55 @@ from services.ingress.http.answers import Answer, Field
 
 
 class DeliveryHeaders(NamedTuple):
-    """What the head of an acceptable delivery says.
+    """The header fields of a delivery, parsed.
 
     Attributes:
-        claim: The 32 bytes that the signature claims.
-        stated_us: H, the unsigned time, microseconds UTC.
-        stated: The same as it was written; ASCII.
-        trace: A well-formed `traceparent`, or None.
+        claim: The 32 bytes that the signature header claims.
+        timestamp_us: H, the unsigned time of `X-Genesys-Event-Timestamp`, microseconds UTC.
+        timestamp: H as the sender wrote the text; ASCII.
+        traceparent: A well-formed `traceparent`, or None.
     """
 
     claim: bytes
-    stated_us: int
-    stated: bytes
-    trace: bytes | None
+    timestamp_us: int
+    timestamp: bytes
+    traceparent: bytes | None
 
 
 class Request:
-    """What a connection hears, and what is found out about it on the way.
+    """An HTTP request, and the findings of the stages passed until now.
 
-    What is not known yet stands in the class: most of a request is written once, and making it must cost nothing.
+    Defaults stand in the class and not in `__init__`: most attributes are written once at most, and a request is made
+    for every delivery.
 
     Attributes:
-        begun_s: When its first byte came, seconds of the loop's clock.
-        method: As it was written.
-        target: As it was written.
-        version: `1.0` or `1.1`; empty until the head is whole.
-        fields: Names in lower case, and values, in their order.
-        keeps: Whether its sender wants the connection to stay.
-        head_bytes: Its head was no longer than this: so much came from the piece in which it began to its end.
-        waits: True if its sender sends the body when it is asked to (`Expect: 100-continue`).
-        endpoint: Which endpoint of the webhook's paths it names; None for any other path.
-        head: What the head of a delivery says, once it was judged and found well.
-        refusal: The answer that was found before the body's end; the body is then dropped.
-        body: The raw bytes; empty where it was dropped.
-        size_bytes: How many bytes of body came, dropped ones too.
-        received_us: Our clock when it had proved itself, microseconds UTC; stamped once, no later stage judges by its
-            own.
-        digest: SHA-256 of the body of one that proved itself: equal bytes, equal digest.
-        given: Its answer, once it has one.
+        begun_s: The loop's time when the first byte was parsed, seconds; set anew when reading resumes after a pause.
+        method: As the sender wrote the method.
+        target: As the sender wrote the target.
+        version: `1.0` or `1.1`; empty until the head is complete.
+        fields: Header fields in their order, names in lower case.
+        keep_alive: True if the connection may stay open after the answer.
+        head_bytes: Upper bound of the head's size: all bytes fed to the parser from the piece in which the head begins
+            to the piece in which the head ends.
+        awaits_continue: True if the sender holds the body back until the server sends 100 (`Expect: 100-continue`).
+        endpoint: The endpoint named by the target; None for any path but a webhook's.
+        head: The parsed header fields of a delivery; set once they were accepted.
+        refusal: The answer found before the end of the body; the body is then dropped.
+        body: The raw body; empty where the body was dropped.
+        size_bytes: Bytes of body received, dropped bytes included.
+        received_us: Our clock when the receiver took the whole request, microseconds UTC. Stamped once: every stage
+            judges by this time.
+        digest: SHA-256 of the body; set once the signature was verified.
+        given: The answer; None until the request is answered.
     """
 
     method = b""
     target = b""
     version = ""
     fields: tuple[Field, ...] | list[Field] = ()
-    keeps = False
+    keep_alive = False
     head_bytes = 0
-    waits = False
+    awaits_continue = False
     endpoint: str | None = None
     head: DeliveryHeaders
     refusal: Answer | None = None
@@ -63,18 +65,19 @@ class Request:
     digest: bytes
     given: Answer | None = None
 
-    def __init__(self, begun_s: float, reply: Callable[["Request"], None]) -> None:
-        """Begin one.
+    def __init__(self, begun_s: float, on_answer: Callable[["Request"], None]) -> None:
+        """Begins a request.
 
         Args:
-            begun_s: When its first byte came.
-            reply: Told once it has its answer.
+            begun_s: The loop's time when the first byte was parsed, seconds.
+            on_answer: Called once, when the request is answered.
         """
         self.begun_s = begun_s
-        self._reply = reply
+        self._on_answer = on_answer
 
     def answer(self, answer: Answer) -> None:
-        """Give it its answer, now or later, on the loop; of several the first counts, the others are late news."""
+        """Answers the request, on the event loop. The first answer counts, later answers are ignored."""
+        # A second answer is usual: Kafka's late report comes after the sender was answered 503 or "spooled".
         if self.given is None:
             self.given = answer
-            self._reply(self)
+            self._on_answer(self)
