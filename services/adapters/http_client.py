@@ -58,7 +58,7 @@ class NotSent(Exception):
 
 
 class NoAnswer(Exception):
-    """The request was sent, at least in part, without a complete response: the request may have taken effect.
+    """The request may have been sent and may have taken effect, but no complete response came back.
 
     Attributes:
         reason: The reason in a few words.

@@ -133,7 +133,7 @@ class Records:
         try:
             self._db = Rdict(str(path), *options)
         except Exception as error:  # noqa: BLE001 - rocksdict raises no narrower class
-            # Only the text tells damage (salvage will help) from a disk that refuses now (a later try may succeed).
+            # Only the text distinguishes damage (salvage helps) from a disk that refuses now (a later try may succeed).
             if any(text in str(error) for text in ("Corruption", "does not exist", "No such file")):
                 raise Damaged(str(error)) from None
             raise DiskError("open", error) from None
