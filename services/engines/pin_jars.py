@@ -1,7 +1,7 @@
 """Writes kafka-jars.tsv, the list of jars that a Kafka broker needs: `python -m services.engines.pin_jars 4.3.1`.
 
-Maven resolves the dependencies, because its mediation of versions is the one that Kafka's own release was built with.
-Each jar is hashed as it arrived from Maven's repository; read the difference of the list before it is committed.
+Maven resolves the dependencies, because Maven's mediation of versions is the one that Kafka's release was built with.
+Each jar is hashed as Maven's repository delivered the file; read the difference of the list before the commit.
 To move to another Kafka: write the list, set `KAFKA` in services/engines/jars.py, run the tests.
 """
 
@@ -34,7 +34,7 @@ def resolved(kafka: str, maven: str) -> str:
         maven: Path of `mvn`.
 
     Raises:
-        subprocess.CalledProcessError: Maven failed; it has said why on standard error.
+        subprocess.CalledProcessError: Maven failed; the reason is on standard error.
     """
     wanted = (
         ("org.apache.kafka", "kafka_2.13", kafka),
@@ -53,7 +53,7 @@ def resolved(kafka: str, maven: str) -> str:
 
 
 def _row(path: Path, jars: Path) -> str:
-    """Returns the row of one jar; its folder in the repository is group/artifact/version."""
+    """Returns the row of a jar, whose folder in the repository is group/artifact/version."""
     *group, artifact, version, _ = path.relative_to(jars).parts
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -61,7 +61,7 @@ def _row(path: Path, jars: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the list, or compares it with `--check`; returns 0 if the list is as Maven resolves, 2 if misused."""
+    """Writes the list, or compares the list with `--check`; returns 0 if equal or written, 1 if different, 2 if misused."""
     versions = [word for word in arguments if word != "--check"]
     maven = shutil.which("mvn")
     if len(versions) != 1 or maven is None:
