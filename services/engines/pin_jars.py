@@ -61,7 +61,7 @@ def _row(path: Path, jars: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the list, or compares the list with `--check`; returns 0 if equal or written, 1 if different, 2 if misused."""
+    """Writes the list, or compares the list with `--check`; returns 0 if equal or written, else 1 or 2."""
     versions = [word for word in arguments if word != "--check"]
     maven = shutil.which("mvn")
     if len(versions) != 1 or maven is None:
