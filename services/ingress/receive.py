@@ -11,9 +11,10 @@ from hashlib import sha256
 from typing import Final
 
 from schemas import webhook
+from schemas.dead_letter import DeadLetterReason
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.values import Key
-from schemas.webhook import Malformed, UnknownEvent
+from schemas.webhook import Delivery, Malformed, UnknownEvent
 from services.core.delivery.signature import NONE, PREVIOUS, verify
 from services.core.delivery.timestamp_rule import TimeRule, judge
 from services.ingress import records
@@ -116,7 +117,7 @@ class Receiver:
         if proof is PREVIOUS:
             self._telemetry.previous_secret(endpoint)
         request.digest = sha256(raw).digest()
-        parsed: webhook.Delivery | UnknownEvent
+        parsed: Delivery | UnknownEvent
         try:
             parsed, recent = webhook.parse(raw), self._recent_received
         except UnknownEvent as unknown:  # a kind of Malformed, so this clause comes first
@@ -135,12 +136,7 @@ class Receiver:
             self._write(request, parsed, known=known)
 
     def _refusal(
-        self,
-        credentials: EndpointCredentials,
-        request: Request,
-        parsed: webhook.Delivery | UnknownEvent,
-        *,
-        known: bool,
+        self, credentials: EndpointCredentials, request: Request, parsed: Delivery | UnknownEvent, *, known: bool
     ) -> Answer | None:
         """Returns the refusal of an authentic delivery for time or binding, or None; requests a re-check where due."""
         bound = parsed.key is None or credentials.binding.covers(parsed.key)
@@ -160,7 +156,7 @@ class Receiver:
             self._request_recheck(parsed.key, verdict.row, request.received_us)
         return _UNTIMELY[verdict.row]
 
-    def _write(self, request: Request, parsed: webhook.Delivery, *, known: bool) -> None:
+    def _write(self, request: Request, parsed: Delivery, *, known: bool) -> None:
         if parsed.odd_marks:
             self._telemetry.odd_marks()
         # Known bytes are written again all the same: every authentic delivery is audited, and the ledger decides.
@@ -175,7 +171,8 @@ class Receiver:
         if self._recent_dead_letters.knows(request.digest, request.received_us):
             request.answer(answer)
             return
-        reason = "unknown_event" if isinstance(fault, UnknownEvent) else "malformed"
+        is_unknown = isinstance(fault, UnknownEvent)
+        reason = DeadLetterReason.UNKNOWN_EVENT if is_unknown else DeadLetterReason.MALFORMED
         letter = records.dead_letter(request, key, reason, fault)
         pending = _PendingAnswer(self._recent_dead_letters, request, answer)
         self._writer.write(self._dead_letters, letter, request.received_us, pending.on_result)

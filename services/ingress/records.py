@@ -1,18 +1,19 @@
 """Builds the records of the ingress: deliveries untouched, requests for a re-check, dead letters. No I/O, no clock."""
 
-from base64 import b64encode
 from typing import Final
 
 from schemas import codec
 from schemas.codec import Message
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetterReason
 from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.values import Key
 from schemas.webhook import Malformed
+from services.core.dead_letters import letter, of_delivery
 from services.ingress.http.request import Request
 
-_SOURCE: Final = "/genesys-lifecycle/ingress"
+_NAME: Final = "ingress"
+_SOURCE: Final = f"/genesys-lifecycle/{_NAME}"
 _LETTER_HEADERS: Final = frozenset({"endpoint", "event_timestamp_header", "received_at", "traceparent"})
 """Headers of a spooled delivery that its dead letter repeats."""
 
@@ -34,35 +35,20 @@ def recheck(key: Key, reason: str, now_us: int) -> Message:
     return codec.encode(wish, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
 
 
-def dead_letter(request: Request, key: Key | None, reason: str, fault: Malformed) -> Message:
+def dead_letter(request: Request, key: Key | None, reason: DeadLetterReason, fault: Malformed) -> Message:
     """Returns the dead letter of an authentic delivery that no service can process; repeats have an equal id."""
-    letter = DeadLetter(
-        id=f"ingress/{request.digest.hex()}",
-        key=key,
-        reason=reason,
-        detail=str(fault),
-        origin="ingress",
-        at=request.received_us,
-        headers=codec.texts(_delivery_headers(request)) | {"received_at": rfc3339(request.received_us)},
-        body_base64=b64encode(request.body).decode("ascii"),
-    )
-    return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=request.received_us)
+    at_us = request.received_us
+    headers = [*_delivery_headers(request), ("received_at", rfc3339(at_us).encode())]
+    raw = Message(None, request.body, headers)
+    return letter(of_delivery(request.digest.hex(), at_us), key, reason, str(fault), raw, source=_NAME)
 
 
 def expired(spooled: Message, key: Key, now_us: int) -> Message:
     """Returns the dead letter of a delivery expired in the spool; repeats have an equal id."""
-    headers = codec.texts(spooled.headers)
-    letter = DeadLetter(
-        id=f"ingress/{headers['ce_id']}/expired",
-        key=key,
-        reason="spooled_too_long",
-        detail="Kafka was away for longer than the spool's age",
-        origin="ingress",
-        at=now_us,
-        headers={name: text for name, text in headers.items() if name in _LETTER_HEADERS},
-        body_base64=b64encode(spooled.value).decode("ascii"),
-    )
-    return codec.encode(letter, key=key, ce_id=letter.id, source=_SOURCE, at_us=now_us)
+    origin = of_delivery(f"{codec.texts(spooled.headers)['ce_id']}/expired", now_us)
+    raw = Message(None, spooled.value, [pair for pair in spooled.headers if pair[0] in _LETTER_HEADERS])
+    detail = "Kafka was away for longer than the spool's age"
+    return letter(origin, key, DeadLetterReason.SPOOLED_TOO_LONG, detail, raw, source=_NAME)
 
 
 def _delivery_headers(request: Request) -> codec.Headers:

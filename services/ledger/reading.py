@@ -14,11 +14,12 @@ from faust.types.tuples import Message as FaustMessage
 
 from schemas import codec, webhook
 from schemas.codec import Message, Unreadable
+from schemas.dead_letter import DeadLetterReason
 from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
 from schemas.topics import PARTITIONER
 from schemas.webhook import Delivery, Malformed, UnknownEvent
-from services.core.ledger.dead_letters import letter
+from services.core.ledger import projections
 from services.core.ledger.decisions import Received
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output
@@ -31,11 +32,11 @@ class UnprocessableRecord:
     """The reason for which a record cannot be processed.
 
     Attributes:
-        reason: `malformed`, `unknown_event`, `unreadable` or `misplaced`.
+        reason: The reason.
         detail: Names a field and a rule, never a value.
     """
 
-    reason: str
+    reason: DeadLetterReason
     detail: str
 
 
@@ -69,13 +70,15 @@ def received(raw: Message, read_from: PartitionRef) -> Received | UnprocessableR
             case Recheck.ce_type:
                 record = codec.decode(Recheck, value)
             case _:
-                return UnprocessableRecord("unreadable", "ce_type: none of webhook, observation and re-check")
+                return UnprocessableRecord(
+                    DeadLetterReason.UNREADABLE, "ce_type: none of webhook, observation and re-check"
+                )
     except UnknownEvent as fault:  # a kind of Malformed, so this clause comes first
-        return UnprocessableRecord("unknown_event", str(fault))
+        return UnprocessableRecord(DeadLetterReason.UNKNOWN_EVENT, str(fault))
     except Malformed as fault:
-        return UnprocessableRecord("malformed", str(fault))
+        return UnprocessableRecord(DeadLetterReason.MALFORMED, str(fault))
     except Unreadable as fault:
-        return UnprocessableRecord("unreadable", str(fault))
+        return UnprocessableRecord(DeadLetterReason.UNREADABLE, str(fault))
     return _under_its_key(record, raw, read_from)
 
 
@@ -89,17 +92,17 @@ def outcome(raw: Message, read_from: PartitionRef) -> Outcome | UnprocessableRec
     try:
         return _under_its_key(codec.decode(Outcome, raw.value), raw, read_from)
     except Unreadable as fault:
-        return UnprocessableRecord("unreadable", str(fault))
+        return UnprocessableRecord(DeadLetterReason.UNREADABLE, str(fault))
 
 
 def _under_its_key(record: R, raw: Message, read_from: PartitionRef) -> R | UnprocessableRecord:
     # Kafka's key decides the partition, and so the row. A different key inside would change another tenant's row. A key
     # in a partition that is not its own would begin a second row beside the first (docs/decisions/0018).
     if raw.key != record.key.encode():
-        return UnprocessableRecord("unreadable", "key: is not that of the content")
+        return UnprocessableRecord(DeadLetterReason.UNREADABLE, "key: is not that of the content")
     if _partition(raw.key, read_from.partitions) != read_from.partition:
         return UnprocessableRecord(
-            "misplaced", f"key: belongs into another partition; write with the partitioner {PARTITIONER}"
+            DeadLetterReason.MISPLACED, f"key: belongs into another partition; write with the partitioner {PARTITIONER}"
         )
     return record
 
@@ -125,4 +128,4 @@ def message_of(faust_message: FaustMessage) -> Message:
 def dead_letter(refused: UnprocessableRecord, raw: Message, position: RecordPosition) -> Output:
     """Returns the dead letter of an unprocessable record: the whole record, the reason and the position."""
     key = raw.key.decode("utf-8", "replace") if raw.key else None
-    return letter(key, refused.reason, refused.detail, position, raw)
+    return projections.dead_letter(key, refused.reason, refused.detail, position, raw)

@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from schemas.codec import Message, Unreadable, decode
+from schemas.dead_letter import DeadLetterReason
 from schemas.tenant import Desired
 from schemas.topics import DEAD_LETTERS, named
 from services.adapters.kafka.group_consumer import Consumer, Fetched
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
-from services.core.ledger.dead_letters import letter
-from services.core.ledger.journal import RecordPosition
+from services.core.dead_letters import letter, of_record
 
 R = TypeVar("R")
 
@@ -132,9 +132,9 @@ class Intake:
         Raises:
             KafkaError: the dead letter was not acknowledged; the offset stays uncommitted.
         """
-        place = RecordPosition(record.topic, record.partition, record.offset, self._now_us())
+        origin = of_record(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
         raw = Message(record.key, record.value or b"", record.headers)
-        message = letter(key, "unreadable", str(fault), place, raw, source="provisioner").message
+        message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
         await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
-        self._log.error("dead letter", place=f"{place.topic}/{place.partition}/{place.offset}", why=str(fault))
+        self._log.error("dead letter", place=origin.id, why=str(fault))

@@ -18,7 +18,7 @@ from schemas.topics import AUDIT, RECEIVED
 from schemas.values import Key
 from schemas.webhook import Delivery
 from services.core.delivery.timestamp_rule import WINDOW_US
-from services.core.ledger import audit, dead_letters, journal, journal_compaction, projections
+from services.core.ledger import audit, journal, journal_compaction, projections
 from services.core.ledger.identity import EventClaim, identify
 from services.core.ledger.journal import JournalChange, RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
@@ -117,7 +117,7 @@ def receive(
     events = _events(after, taken.folded, place, rules, trace)
     line = _verdict_line(record, place, verdict, rules)
     detail = _REFUSED.get(verdict)
-    refused = () if detail is None else (dead_letters.letter(record.key, verdict, detail, place, raw),)
+    refused = () if detail is None else (projections.dead_letter(record.key, verdict, detail, place, raw),)
     if not changed and place.offset > before.offset:
         # New to the row and without effect. An unchanged row at or below `before.offset` is a replay and goes on below.
         return Decision(None, verdict, (line, *refused))

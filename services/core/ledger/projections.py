@@ -14,13 +14,16 @@ from urllib.parse import urlsplit, urlunsplit
 from jiter import from_json
 
 from schemas import codec
+from schemas.dead_letter import DeadLetterReason
 from schemas.event import Event
 from schemas.journal import Entry, Published, Registers
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Desired, Tenant
-from schemas.topics import DESIRED, EVENTS, TENANTS, Topic
+from schemas.topics import DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.values import Json
+from services.core.dead_letters import letter, of_record
 from services.core.ledger.identity import keyed
+from services.core.ledger.journal import RecordPosition
 from services.core.ledger.merge import view
 from services.core.ledger.stage import names, stage
 
@@ -155,6 +158,23 @@ def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, e
     )
     ce_id = f"{row.key}/{entry.uid}"
     return Output(EVENTS, codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=at_us, extra=extra))
+
+
+def dead_letter(
+    key: str | None, reason: str, detail: str, position: RecordPosition, raw: codec.Message | None
+) -> Output:
+    """Returns the dead letter of a refused record.
+
+    Args:
+        key: The key of the record.
+        reason: A `DeadLetterReason`, or a verdict with the value of one.
+        detail: The field and the broken rule, never a value.
+        position: The position of the record.
+        raw: The untouched record; None for an empty one.
+    """
+    origin = of_record(position.topic, position.partition, position.offset, position.log_time_us)
+    raw = raw or codec.Message(None, b"", [])
+    return Output(DEAD_LETTERS, letter(origin, key, DeadLetterReason(reason), detail, raw, source="ledger"))
 
 
 def configuration(row: TenantRow, digest: str | None) -> Json | None:
