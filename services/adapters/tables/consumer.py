@@ -37,6 +37,7 @@ from services.adapters.tables import watchdog
 from services.adapters.tables.denial import DENIALS, refusal
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.log_gap import first_from
+from services.adapters.tables.protocol import TableApp
 
 _FETCH_WAIT_MS = 100
 """Longest wait of one fetch at the broker. Faust's value is 1.5 s, and every request to the same broker waits behind
@@ -71,7 +72,7 @@ class PromptThread(driver.AIOKafkaConsumerThread):
 class DurableConsumer(driver.Consumer):
     """Faust's consumer, with offsets and positions of its own."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from services.adapters.process.clock import now_us
 from services.adapters.tables.denial import refusal
 from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.protocol import TableApp
 
 if TYPE_CHECKING:
     from services.adapters.tables.consumer import DurableConsumer
@@ -94,7 +95,7 @@ async def watch_changelogs(consumer: "DurableConsumer") -> None:
         await consumer.sleep(app.foreign_look_s)
         if app.rebalancing or app.in_recovery:
             continue
-        for table in app.tables.values():
+        for table in app.durable_tables:
             try:
                 await table.look_for_foreign_writers()
             except (KafkaError, TimeoutError):
@@ -131,13 +132,13 @@ class _RecoveryProgress:
 
     def __init__(self, now: float) -> None:
         self._since = now
-        self._seen: Any = None
+        self._seen: tuple[object, ...] = ()
 
     def restart(self, now: float) -> None:
         """Starts the measurement anew."""
         self._since = now
 
-    def check(self, app: Any, now: float) -> None:
+    def check(self, app: TableApp, now: float) -> None:
         """Ends the process after `RECOVERY_STALL_S` without progress.
 
         Progress is a new generation of the group, a changelog record read, a record sent, or a row read by the
