@@ -4,7 +4,8 @@ Problem: Faust declares the app of its consumer, tables and stores as `AppT`. Th
 `DurableApp`, and a class that replaces an internal cannot import `DurableApp`, because `app` imports the class.
 
 Approach: each replacement declares `app: TableApp`, so the type checker checks every use. A protocol cannot derive from
-`AppT`, so each declaration carries `type: ignore[assignment]`.
+`AppT`, so each declaration carries `type: ignore[assignment]`. `worker.run` passes a `DurableApp` as a `TableApp`: a
+missing or different attribute is an error there.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
