@@ -79,7 +79,7 @@ def dead_coordinator(app: DurableApp, topic: str) -> None:
     async def end_it() -> None:
         while not app.tables.actives_ready:
             await asyncio.sleep(0.1)
-        thread: Any = app.consumer._thread  # type: ignore[attr-defined]
+        thread: Any = app.consumer._thread
         task = thread._consumer._coordinator._coordination_task
         thread.thread_loop.call_soon_threadsafe(task.cancel)
 

@@ -64,7 +64,7 @@ class Beginnings:
 async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
     app: DurableApp, end_offset: int, *, ahead: bool
 ) -> None:
-    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    recovery: Any = app.tables.recovery
     recovery.ends[TABLE_0] = end_offset
     last = {TABLE_0: 4}  # then come marks of transactions
     if not ahead:
@@ -77,14 +77,14 @@ async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
 
 
 async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: DurableApp) -> None:
-    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    recovery: Any = app.tables.recovery
     recovery.standby_offsets[TABLE_0], recovery.standby_highwaters[TABLE_0] = 9, 4
     await recovery._build_offsets(Beginnings(), {TABLE_0}, recovery.standby_offsets, "standby")
     assert recovery.standby_offsets[TABLE_0] == 9
 
 
 async def test_a_wait_that_runs_out_in_a_recovery_ends_the_worker(app: DurableApp) -> None:
-    recovery: Any = app.tables.recovery  # type: ignore[attr-defined]  # of the table manager
+    recovery: Any = app.tables.recovery
     with pytest.raises(Ended, match=r"no answer within 0\.01 s") as ended:
         await recovery._wait(asyncio.sleep(5), timeout=0.01)
     assert ended.value.args[0] is WorkerExit.STALL

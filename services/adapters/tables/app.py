@@ -7,7 +7,7 @@ Rule: an error on the way from an event to its records ends the process at once.
 the offset of an event whose records are only partly written.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,12 @@ from services.adapters.tables.consumer import DurableConsumer
 from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import End, WorkerExit, die
 from services.adapters.tables.log_filter import quieten
+from services.adapters.tables.protocol import OnTakeover
 from services.adapters.tables.recovery import DurableTables
 from services.adapters.tables.table import DurableTable
 from services.adapters.tables.transport import Transport
 
 Agent = Callable[[StreamT[bytes]], Awaitable[None]]
-OnTakeover = Callable[[Collection[int]], Awaitable[None]]
 
 _MIB = 1 << 20
 FILES_PER_TABLE = 24
@@ -85,12 +85,16 @@ class Config:
 class DurableApp(faust.App):
     """Faust's app with one producer for every record of the worker."""
 
+    # Faust makes both by the classes that `create_app` names, and declares less.
+    consumer: DurableConsumer
+    tables: DurableTables
+
     def __init__(self, config: Config, producer: Producer, **options: Any) -> None:
         super().__init__(config.app_id, **options)
         self.end = config.end
         self.partitions = config.partitions
         """Partition count of every topic of the app."""
-        self.kafka = {"log_level": 0, **config.security, "bootstrap.servers": config.brokers}
+        self.kafka: Mapping[str, Any] = {"log_level": 0, **config.security, "bootstrap.servers": config.brokers}
         """librdkafka's settings of the clients that only read. Logging is off, because their answers carry every
         failure."""
         self.foreign_look_s = config.foreign_look_s
@@ -133,7 +137,7 @@ class DurableApp(faust.App):
 
     async def begin(self, event: EventT[bytes]) -> bool:
         """Returns True if the agent must process this event now; see `DurableConsumer.begin`."""
-        return await self._reader.begin(event)
+        return await self.consumer.begin(event)
 
     @contextmanager
     def deciding(self, event: EventT[bytes]) -> Iterator[None]:
@@ -152,30 +156,29 @@ class DurableApp(faust.App):
 
     def finish(self, event: EventT[bytes]) -> None:
         """Marks an event as finished; call after every record of the event was given to the producer."""
-        self._reader.finish(event)
+        self.consumer.finish(event)
+
+    @property
+    def durable_tables(self) -> Collection[DurableTable]:
+        """Every table of the app."""
+        return cast("Collection[DurableTable]", self.tables.values())
 
     def has_rows(self, partition: int) -> bool:
         """True if any table holds a row of the partition."""
-        tables = cast("Iterable[DurableTable]", self.tables.values())
-        return any(next(table.rows(partition), None) is not None for table in tables)
+        return any(next(table.rows(partition), None) is not None for table in self.durable_tables)
 
     def lag(self, now_us: int) -> Mapping[TP, tuple[int, float]]:
         """Returns the lag of each held input partition as `DurableConsumer.lag` does; empty before the start."""
-        return self._reader.lag(now_us) if self._consumer is not None else {}
+        return self.consumer.lag(now_us) if self._consumer is not None else {}
 
     @property
     def recovering(self) -> int:
         """The number of changelog records to be read before the agents continue; 0 outside a recovery."""
-        tables = cast("DurableTables", self.tables)
-        return tables.recovery.active_remaining_total() if self.in_recovery else 0
+        return self.tables.recovery.active_remaining_total() if self.in_recovery else 0
 
     def committed(self, event: EventT[bytes]) -> int:
         """Returns the greatest offset of the event's partition known to be committed; -1 for none."""
-        return self._reader.committed(event.message.tp)
-
-    @property
-    def _reader(self) -> DurableConsumer:
-        return cast("DurableConsumer", self.consumer)
+        return self.consumer.committed(event.message.tp)
 
     def emit(self, topic: str, message: Message) -> None:
         """Sends one output record, durable after the next barrier. A failed delivery report ends the process."""

@@ -14,12 +14,13 @@ from typing import Any
 from faust.assignor.partition_assignor import PartitionAssignor
 
 from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.protocol import TableApp
 
 
 class CompleteAssignor(PartitionAssignor):
     """Faust's assignor, limited to clusters that show every topic of the group."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
         # Runs on the group's leader only; each member receives the result.

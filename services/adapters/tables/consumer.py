@@ -10,6 +10,9 @@ offsets, `expected` and `_finished`:
   for the log in between (`log_gap`); the event is accepted only if the log has no record in between.
 - `finish` raises both offsets. Faust's commit asks `_new_offset`, and gets `_finished`, after the commit barrier.
 
+- Marks of transactions at the end of a partition are not records. The consumer looks for such ends itself
+  (`_skip_marks_at_ends`) and raises both offsets.
+
 Positions: only the end of a recovery sets the position of an input partition (`seek_events`). Faust also seeks from a
 fetch that finds the flow stopped; `perform_seek` is therefore empty.
 
@@ -33,10 +36,18 @@ from mode import Service
 
 from services.adapters.kafka import offsets as kafka_offsets
 from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
-from services.adapters.tables import watchdog
+from services.adapters.process.clock import now_us
 from services.adapters.tables.denial import DENIALS, refusal
 from services.adapters.tables.exits import WorkerExit
-from services.adapters.tables.log_gap import first_from
+from services.adapters.tables.log_gap import Next, first_from
+from services.adapters.tables.protocol import TableApp
+
+_LOOK_S = 1.0
+"""Seconds between two looks for partitions without a waiting record, and for marks of transactions."""
+_MARKS_S = 1.0
+"""Seconds without progress before the log is asked if only marks of transactions are left."""
+_ASK_AGAIN_S = 60.0
+"""Seconds without progress before the log is asked again about the same position: the last question may have failed."""
 
 _FETCH_WAIT_MS = 100
 """Longest wait of one fetch at the broker. Faust's value is 1.5 s, and every request to the same broker waits behind
@@ -71,7 +82,7 @@ class PromptThread(driver.AIOKafkaConsumerThread):
 class DurableConsumer(driver.Consumer):
     """Faust's consumer, with offsets and positions of its own."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,9 +114,11 @@ class DurableConsumer(driver.Consumer):
         """Returns the greatest offset of an assigned input partition known to be committed; -1 for none."""
         return self._committed.get(tp, 0) - 1
 
-    def note_idle(self, at_us: int) -> None:
-        """Records the input partitions without a waiting record; called once a second by the watchdog."""
-        self._waiting_since_us.update({tp: at_us for tp, records in self._unfinished().items() if records == 0})
+    @property
+    def coordinator(self) -> Any:
+        """The group coordinator of aiokafka's client; None before the client's start and after its end."""
+        client = self._thread._consumer
+        return None if client is None or client._closed else client._coordinator
 
     def lag(self, at_us: int) -> dict[TP, tuple[int, float]]:
         """Returns the unfinished records of each held input partition, and the age of the oldest in seconds at most.
@@ -226,7 +239,7 @@ class DurableConsumer(driver.Consumer):
                 self._offset_reader = kafka_offsets.OffsetReader(self.app.kafka, places[0][0])
         return self._offset_reader.spans(places, _SPANS_ATTEMPT_S) if self._offset_reader else {}
 
-    def has_read_to(self, tp: TP, end: int) -> bool:
+    def _has_read_to(self, tp: TP, end: int) -> bool:
         """True if aiokafka has fetched every record before an offset; the records may still wait for their agent."""
         try:
             client: Any = self._thread._consumer
@@ -235,21 +248,29 @@ class DurableConsumer(driver.Consumer):
         except (AssertionError, AttributeError, KeyError):
             return False  # the consumer thread has just dropped the partition, or the client
 
-    async def skip_marks_at_end(self, tp: TP, end: int) -> bool:
-        """True if the log has no record from the expected offset to the end; the end then counts as read.
+    async def next_in_log(self, tp: TP) -> Next | None:
+        """Returns the first record of an input partition at or after the expected offset, or the end of the log.
 
-        Marks of transactions at the end of a partition are not records, so no event raises `expected` over the marks.
+        Returns None if the partition has moved during the question.
+
+        Raises:
+            KafkaException: No broker answers, or the broker refuses.
         """
-        expected, rebalances = self.expected.get(tp, end), self.app.rebalancing_count
+        expected, rebalances = self.expected.get(tp), self.app.rebalancing_count
+        if expected is None:
+            return None
+        found = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+        has_moved = self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected
+        return None if has_moved else found
+
+    async def _skip_marks(self, tp: TP) -> None:
+        """Counts the end of an input partition as read if only marks of transactions stand before the end."""
         try:
-            first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+            found = await self.next_in_log(tp)
         except KafkaException:
-            return False
-        if self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected:
-            return True  # the partition has moved during the question, so the partition does not stand still
-        if not first.is_record:
-            self.expected[tp] = self._finished[tp] = max(expected, first.offset)
-        return not first.is_record
+            return
+        if found is not None and not found.is_record:
+            self.expected[tp] = self._finished[tp] = max(self.expected[tp], found.offset)
 
     def finish(self, event: EventT[bytes]) -> None:
         """Marks an event as finished: its offset may be committed after the next barrier."""
@@ -353,14 +374,35 @@ class DurableConsumer(driver.Consumer):
         except DENIALS as error:  # Faust would log a traceback and crash without naming the right
             self.app.end(WorkerExit.DENIED, refusal(error))
 
-    @Service.task
-    async def _watch(self) -> None:
-        await watchdog.watch(self)
+    # Started and stopped with the consumer.
 
     @Service.task
-    async def _watch_ends(self) -> None:
-        await watchdog.watch_ends(self)
+    async def _note_idle_partitions(self) -> None:
+        """Records the input partitions without a waiting record; `lag` counts from the last such time."""
+        while not self.should_stop:
+            await self.sleep(_LOOK_S)
+            at_us = now_us()
+            self._waiting_since_us.update({tp: at_us for tp, records in self._unfinished().items() if records == 0})
 
     @Service.task
-    async def _watch_changelogs(self) -> None:
-        await watchdog.watch_changelogs(self)
+    async def _skip_marks_at_ends(self) -> None:
+        """Looks for input partitions with only marks of transactions left, and counts the marks as read.
+
+        No agent finishes a mark. Without this task the partition would show a lag for ever, and its last offset would
+        stay uncommitted.
+        """
+        asked: dict[TP, tuple[int, int]] = {}
+        asked_at: dict[TP, float] = {}
+        while not self.should_stop:
+            await self.sleep(_LOOK_S)
+            if self.app.rebalancing or self.app.in_recovery:
+                continue
+            now = time.monotonic()
+            for tp, expected in list(self.expected.items()):
+                end, moved_at = self.end(tp), self.moved_at.get(tp, now)
+                # Asked once per position: a slow agent looks the same from here.
+                is_new = now - moved_at > _MARKS_S and asked.get(tp) != (expected, end) and self._has_read_to(tp, end)
+                is_due = now - max(moved_at, asked_at.get(tp, moved_at)) > _ASK_AGAIN_S
+                if end > expected and (is_new or is_due):
+                    asked[tp], asked_at[tp] = (expected, end), now
+                    await self._skip_marks(tp)

@@ -23,7 +23,7 @@ the process after `_OPEN_TRANSACTION_LOOKS` attempts. A part of a changelog neve
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from confluent_kafka import KafkaException
 from faust.tables.manager import TableManager
@@ -34,6 +34,7 @@ from schemas.topics import looks_group
 from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
 from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.protocol import TableApp
 
 WARNING: Final = (
     "The copy may be all that is left of these rows: keep it, and bring the topic back. Without them every tenant "
@@ -71,7 +72,7 @@ class OwnershipTracker:
 class DurableRecovery(Recovery):
     """Faust's recovery, with a different end and a check of the assignment."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,10 +134,7 @@ class DurableRecovery(Recovery):
 
     def _is_current(self, generation_id: int) -> bool:
         """True if no rebalance has begun since the assignment under recovery."""
-        current: bool = (
-            self._rebalances_seen == self.app.rebalancing_count and self.app.consumer_generation_id == generation_id
-        )
-        return current
+        return self._rebalances_seen == self.app.rebalancing_count and self.app.consumer_generation_id == generation_id
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109 - Faust's own signature
         """Waits for a step of the recovery; ends the process when the step exceeds the time limit."""
@@ -265,8 +263,8 @@ class DurableTables(TableManager):
     """Faust's table manager, with `DurableRecovery`."""
 
     @property
-    def recovery(self) -> Recovery:
+    def recovery(self) -> DurableRecovery:
         """The only recovery of the app, made at the first use."""
         if self._recovery is None:
             self._recovery = DurableRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery
+        return cast("DurableRecovery", self._recovery)

@@ -20,7 +20,8 @@ from faust.types import TP, EventT
 from rocksdict import WriteBatch
 
 from services.adapters.process import open_files
-from services.adapters.tables.exits import End, WorkerExit
+from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.protocol import TableApp
 
 Place = tuple[int, bytes]
 """Partition and key of a row."""
@@ -39,7 +40,7 @@ def _lacks_files(error: Exception) -> bool:
 class DurableStore(rocksdb.Store):
     """Faust's store, read and written by partition and key, outside of any stream."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,8 +91,9 @@ class DurableStore(rocksdb.Store):
         remedy = "free its disk; where the copy itself is damaged, remove it, and it is read again from its changelog"
         if _lacks_files(error):
             remedy = open_files.CURE
-        end: End = self.app.end
-        end(WorkerExit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {remedy}")
+        self.app.end(
+            WorkerExit.STORE, f"the local copy of {self.table.name}: {type(error).__name__}: {error}; {remedy}"
+        )
 
     def _apply(self, batch: Iterable[EventT[bytes]]) -> None:
         own = self.table.changelog_topic.get_topic_name()

@@ -14,22 +14,22 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import faust
-from faust.types import TP
+from faust.types import TP, AppT
 
 from schemas.codec import Message
 from services.adapters.kafka.producer import Ack, KafkaError
-from services.adapters.tables.exits import End, WorkerExit
+from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.protocol import TableApp
 from services.adapters.tables.store import DurableStore
 
 
 class DurableTable(faust.Table[bytes, bytes]):
     """Rows by partition and key. A write goes to the local copy first and to the changelog second."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
-    def __init__(self, app: Any, **kwargs: Any) -> None:
+    def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
-        self._end: End = app.end
         self._next_offsets: dict[TP, int] = {}
         """The offset of the next write to each held changelog, if no foreign writer appends."""
         self._unrepaired: Counter[TP] = Counter()
@@ -93,7 +93,7 @@ class DurableTable(faust.Table[bytes, bytes]):
                 self._report_foreign(tp, expected, end)
 
     def _report_foreign(self, tp: TP, expected: int, got: int) -> None:
-        self._end(WorkerExit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
+        self.app.end(WorkerExit.FOREIGN_WRITER, f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {got}")
 
     def _send(self, partition: int, key: bytes, row: bytes, *, repairs: bool = False) -> None:
         def report(result: Ack | KafkaError) -> None:
@@ -105,7 +105,7 @@ class DurableTable(faust.Table[bytes, bytes]):
     def _acknowledged(self, partition: int, result: Ack | KafkaError, *, repairs: bool) -> None:
         tp = self.changelog(partition)
         if isinstance(result, KafkaError):
-            self._end(WorkerExit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
+            self.app.end(WorkerExit.UNDELIVERED, f"{tp.topic}[{partition}]: {result.reason}")
         expected = self._next_offsets.get(tp)
         if expected is not None and result.offset != expected:
             self._report_foreign(tp, expected, result.offset)

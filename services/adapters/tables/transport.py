@@ -9,19 +9,20 @@ remains, which Faust calls before each commit: the commit barrier.
 Rule: Faust itself never sends a record.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.producer import Producer
 from faust.types.transports import ConsumerT, ProducerT
 
 from services.adapters.tables.consumer import DurableConsumer
+from services.adapters.tables.protocol import TableApp
 
 
 class Barrier(Producer):
     """The commit barrier: waits before each commit until every sent record is acknowledged."""
 
-    app: Any
+    app: TableApp  # type: ignore[assignment]  # see `protocol`
 
     async def flush(self) -> None:
         """Returns when every record sent so far has a delivery report. A failed record has ended the process before."""

@@ -1,4 +1,4 @@
-"""Runs a table worker from the start to the end, on the event loop of the caller.
+"""Runs the app and the watchdog of a table worker from the start to the end, on the event loop of the caller.
 
 Problem: a stop may hang in Faust's services, in a barrier behind a broker that is away, or in the end of the loop.
 
@@ -8,13 +8,15 @@ read again by the next worker.
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.denial import refusal
 from services.adapters.tables.exits import WorkerExit
+from services.adapters.tables.watchdog import Watchdog
 
 STOP_S = 6.0
 """Seconds from the request to stop to the forced end; two are usual. `lifecycle up` kills after seven seconds, and a
@@ -24,11 +26,17 @@ killed process cannot name the place where it hung."""
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
     """Works until `stop` is set, then commits and leaves the group.
 
-    A failed start or a crash of Faust ends the process with an exit status of `WorkerExit`.
+    A failed start, or a crash of Faust or of the watchdog, ends the process with an exit status of `WorkerExit`.
     """
+    watchdog = Watchdog(app, app.consumer, time.monotonic())
     starting = asyncio.create_task(app.start(), name="faust starts")
+    watching = {
+        asyncio.create_task(watchdog.watch(), name="watches the worker"),
+        asyncio.create_task(watchdog.watch_changelogs(), name="watches the changelogs"),
+    }
     pending = {
         starting,
+        *watching,
         asyncio.create_task(stop.wait(), name="asked to stop"),
         # A Faust service that crashes sets this event of the app and raises nothing here.
         asyncio.create_task(app._crashed.wait(), name="faust crashed"),
@@ -38,9 +46,11 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
         if starting in done and not starting.cancelled() and (error := starting.exception()) is not None:
             app.end(WorkerExit.CRASHED, f"could not start: {type(error).__name__}: {error}")
         if app.crashed:
-            if sentence := refusal(app.crash_reason):
-                app.end(WorkerExit.DENIED, sentence)
-            app.end(WorkerExit.CRASHED, f"{type(app.crash_reason).__name__}: {app.crash_reason}")
+            _end_crashed(app, app.crash_reason)
+        for loop in watching & done:
+            # Without an exception the loop has ended with the consumer; the crash of the consumer is reported above.
+            if (failure := loop.exception()) is not None:
+                _end_crashed(app, failure)
     # Before the first `await` of the stop: everything that follows may hang.
     _limit_stop_time(app, asyncio.get_running_loop())
     await app.stop()
@@ -49,6 +59,12 @@ async def run(app: DurableApp, stop: asyncio.Event) -> None:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def _end_crashed(app: DurableApp, reason: BaseException | None) -> NoReturn:
+    if sentence := refusal(reason):
+        app.end(WorkerExit.DENIED, sentence)
+    app.end(WorkerExit.CRASHED, f"{type(reason).__name__}: {reason}")
 
 
 def _limit_stop_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
