@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -203,11 +203,13 @@ async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry
 async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    registry_guard, asked, faults = RegistryGuard(registry, structlog.get_logger()), list[int](), [""]
+    asked, faults = list[int](), [""]
 
-    async def prove() -> str:
+    async def prove(_: Callable[[str], None]) -> str:
         asked.append(registry.losses)
         return faults[0]
+
+    registry_guard = RegistryGuard(registry, prove, structlog.get_logger())
 
     async def claims_one() -> bool:
         return len(await registry_guard.claim(1)) == 1
@@ -216,7 +218,6 @@ async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is
         assert await registry_guard.claim(1) == []
         return registry_guard.fault == "older"
 
-    registry_guard.prove = prove
     await registry.store([desired(key(number)) for number in range(4)])
     assert [await claims_one(), await claims_one()] == [True, True]
     assert len(asked) == 1

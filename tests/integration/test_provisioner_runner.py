@@ -38,6 +38,7 @@ from services.core.saga.system_breaker import PROBE_S
 from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
+from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
@@ -126,12 +127,17 @@ async def _outcomes(registry: Registry) -> list[Outcome]:
     return found
 
 
+async def _nothing_to_prove(_: Callable[[str], None]) -> str:
+    return ""
+
+
 def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -> Runner:
     log = log or structlog.get_logger()
     sealer = Sealer([SecretStr("k" * 40)])
     pace = Pace(first_s=0.05)
     return Runner(
         registry,
+        RegistryGuard(registry, _nothing_to_prove, log),
         TurnPlanner(
             PlanBook(registry, text=plan, kinds={"http"}, settings={}, pace=pace),
             Caller({"http": hand}, {}, sealer, b"k" * 40, log),
@@ -139,6 +145,7 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
             log,
         ),
         RunnerLimits(4, LEASE_S, pace),
+        on_outbox_written=lambda: None,
         log=log,
     )
 
