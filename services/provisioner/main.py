@@ -169,9 +169,9 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
         schema=SCHEMA,
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",
+        on_unreadable=lambda key, why: log.error("row cannot be read", key=key, why=why),
         org_limit=settings.org_sagas_at_once,
     )
-    registry.unreadable = lambda key, why: log.error("row cannot be read", key=key, why=why)
     pace = Pace(
         first_s=settings.retry_first_s,
         most_s=settings.retry_most_s,

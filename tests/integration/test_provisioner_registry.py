@@ -27,6 +27,7 @@ from services.adapters.registry.types import (
 from services.provisioner.registry_guard import RegistryGuard
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import shut
+from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
 
@@ -57,7 +58,7 @@ def said(seq: int, topic: str = OUTCOMES.name) -> OutboxMessage:
 
 @pytest.fixture
 async def registry(database_url: str) -> AsyncIterator[Registry]:
-    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -65,7 +66,7 @@ async def registry(database_url: str) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def other(registry: Registry, database_url: str) -> AsyncIterator[Registry]:
-    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -78,7 +79,10 @@ async def _claim(registry: Registry, of: str) -> Claim:
 
 
 async def test_many_may_start_at_once_on_an_empty_database(database_url: str) -> None:
-    starting = [Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n)) for n in range(4)]
+    starting = [
+        Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n), on_unreadable=unexpected)
+        for n in range(4)
+    ]
     await asyncio.gather(*(one.start() for one in starting))
     assert all([await one.is_empty() for one in starting])
     for one in starting:
@@ -112,7 +116,7 @@ async def test_epochs_of_a_registry_made_anew_are_above_those_of_the_former(
     assert before.epoch >= time.time() - 600
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("DROP SCHEMA lifecycle CASCADE")
-    anew = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    anew = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
 
     async def a_second_later() -> bool:
         return time.time() >= before.epoch + 1
@@ -161,7 +165,9 @@ async def test_organisations_take_turns_whoever_came_first(registry: Registry) -
 
 
 async def test_of_one_organisation_no_more_are_leased_than_may_be(database_url: str, registry: Registry) -> None:
-    narrow = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", org_limit=3)
+    narrow = Registry(
+        database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", on_unreadable=unexpected, org_limit=3
+    )
     await narrow.start()
     await registry.store([desired(key(number)) for number in range(9)] + [desired(key(1, org=2))])
     first = await narrow.claim(9)
@@ -246,7 +252,7 @@ async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry
 
 
 async def test_a_registry_without_its_tables_is_away(database_url: str) -> None:
-    bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one")
+    bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await bare.open()
     with pytest.raises(RegistryAway, match="start a provisioner"):
         await bare.claim(1)
@@ -351,11 +357,16 @@ async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_
     assert claim.desired.version == 2
 
 
-async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
-    registry: Registry, database_url: str
-) -> None:
+async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(database_url: str) -> None:
     told: list[tuple[str, str]] = []
-    registry.unreadable = lambda of, why: told.append((of, why))
+    registry = Registry(
+        database_url,
+        schema="lifecycle",
+        lease_s=LEASE_S,
+        worker="one",
+        on_unreadable=lambda of, why: told.append((of, why)),
+    )
+    await registry.start()
     await registry.store([desired(key(number)) for number in range(1, 5)])
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("UPDATE lifecycle.sagas SET journal = %s WHERE key = %s", ('{"phase": "paused"}', key(2)))
@@ -373,6 +384,7 @@ async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
     await registry.store([desired(key(2), 2)])
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
+    await registry.close()
 
 
 async def test_a_database_that_only_reads_is_away_until_it_writes_again(
@@ -384,7 +396,9 @@ async def test_a_database_that_only_reads_is_away_until_it_writes_again(
             with pytest.raises(RegistryAway):
                 await registry.write(claim, alive(), (), due_in_s=None, release=False)
         with pytest.raises(RegistryAway, match="read-only"):
-            await Registry(database_url, schema="another", lease_s=LEASE_S, worker="two").start()
+            await Registry(
+                database_url, schema="another", lease_s=LEASE_S, worker="two", on_unreadable=unexpected
+            ).start()
 
     async def stored() -> bool:
         try:
@@ -408,7 +422,13 @@ def _read_only(admin_url: str, database_url: str) -> Iterator[None]:
 
 
 async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:
-    nobody = Registry("postgresql://lifecycle@127.0.0.1:1/none", schema="lifecycle", lease_s=LEASE_S, worker="one")
+    nobody = Registry(
+        "postgresql://lifecycle@127.0.0.1:1/none",
+        schema="lifecycle",
+        lease_s=LEASE_S,
+        worker="one",
+        on_unreadable=unexpected,
+    )
     with pytest.raises(RegistryAway):
         await nobody.start()
 

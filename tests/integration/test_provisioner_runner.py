@@ -44,6 +44,7 @@ from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import desired, gone, key
+from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
 PLAN = '[[step]]\nname = "thing"\nkind = "http"\nundo = "reverse"\n'
@@ -157,7 +158,7 @@ async def hand() -> Hand:
 
 @pytest.fixture
 async def deaf(database_url: str) -> AsyncIterator[Deaf]:
-    opened = Deaf(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    opened = Deaf(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -198,7 +199,7 @@ async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(de
 
 
 async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(database_url: str, hand: Hand) -> None:
-    registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
     await runner.prepare()
@@ -213,7 +214,7 @@ async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(data
 async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_other(
     database_url: str, hand: Hand
 ) -> None:
-    registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
     await runner.prepare()
@@ -237,7 +238,7 @@ async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_o
 
 
 async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well(database_url: str, hand: Hand) -> None:
-    registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand, PLAN + 'url = "http://thing"\nurl_from = "operator"\n')
     await runner.prepare()
