@@ -249,8 +249,14 @@ async def _open_registry(settings: "Settings") -> "AsyncIterator[Registry]":
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
     url = usable("DATABASE_URL", required(settings, "database_url"))
-    registry = Registry(url, schema=SCHEMA, lease_s=_LEASE_S, worker=worker, connections=_CONNECTIONS)
-    registry.unreadable = lambda key, why: show.say(f"{key}: its row cannot be read by this release: {why}")
+    registry = Registry(
+        url,
+        schema=SCHEMA,
+        lease_s=_LEASE_S,
+        worker=worker,
+        on_unreadable=lambda key, why: show.say(f"{key}: its row cannot be read by this release: {why}"),
+        connections=_CONNECTIONS,
+    )
     try:
         await registry.open()
         yield registry

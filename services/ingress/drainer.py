@@ -55,12 +55,7 @@ class DrainerTopics:
 
 
 class Drainer:
-    """Drains the spools of a process until cancelled.
-
-    Attributes:
-        topic_fault: Returns the fault of a topic, given by full name, for which nothing may be written; empty text for
-            none.
-    """
+    """Drains the spools of a process until cancelled."""
 
     def __init__(
         self,
@@ -70,6 +65,8 @@ class Drainer:
         on_failure: Callable[[str], None],
         topics: DrainerTopics,
         now_us: Callable[[], int],
+        *,
+        topic_fault: Callable[[str], str],
     ) -> None:
         """Prepares for `run`.
 
@@ -80,6 +77,8 @@ class Drainer:
             on_failure: Called with librdkafka's reason for each failed write.
             topics: Topics for re-checks and dead letters of expired records.
             now_us: The clock, microseconds UTC.
+            topic_fault: Returns the fault of a topic, given by full name, for which nothing may be written; empty text
+                for none.
         """
         self._spools = spools
         self._producer = producer
@@ -87,10 +86,10 @@ class Drainer:
         self._on_failure = on_failure
         self._topics = topics
         self._now_us = now_us
+        self._topic_fault = topic_fault
         # Weak keys: the numbers of a spool are forgotten with the spool.
         self._skipped: WeakKeyDictionary[Spool, set[int]] = WeakKeyDictionary()
         self._skip_until_s = 0.0
-        self.topic_fault: Callable[[str], str] = lambda _: ""
 
     async def run(self) -> None:
         """Drains and maintains the spools, in two loops: a slow disk must not delay draining."""
@@ -116,7 +115,7 @@ class Drainer:
     async def _round(self) -> bool:
         """Writes a batch of each spool to Kafka; returns True if more may be done at once."""
         # Not seen yet means that Kafka has not answered since the start: the records would be skipped for nothing.
-        if self.topic_fault(self._topics.received) == UNSEEN:
+        if self._topic_fault(self._topics.received) == UNSEEN:
             return False
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._skip_until_s:
@@ -185,7 +184,7 @@ class Drainer:
         self._skip_until_s = asyncio.get_running_loop().time() + _SKIP_S
 
     def _is_closed(self, record: Spooled) -> bool:
-        return any(self.topic_fault(topic) for topic, _ in self._messages(record, self._now_us())[1])
+        return any(self._topic_fault(topic) for topic, _ in self._messages(record, self._now_us())[1])
 
     def _messages(self, record: Spooled, now_us: int) -> tuple[bool, list[tuple[str, Message]]]:
         """Returns True if a record is expired, and the messages to write for the record, each with a topic."""

@@ -82,25 +82,25 @@ class _Health:
     Attributes:
         watch: Looks at topics and leaders.
         rights: Looks at the rights of this principal.
+        keyring: Returns the fault of the keyring file.
+        writer: Knows the recent failures of writing.
+        spools: None without a spool folder.
         draining: Not empty once the process is to end.
         fatal: True once the process must end with status 1.
-        spools: None without a spool folder.
-        writer: None until wired.
-        keyring: Returns the fault of the keyring file.
     """
 
     watch: KafkaWatch
     rights: RightsWatch
+    keyring: Callable[[], str]
+    writer: Writer
+    spools: Spools | None
     draining: str = ""
     fatal: bool = False
-    spools: Spools | None = None
-    writer: Writer | None = None
-    keyring: Callable[[], str] = str
 
     @property
     def _kafka(self) -> str:
         """Returns why a delivery would not be written to Kafka now; the most definite reason first."""
-        failing = "" if self.writer is None else self.writer.failures.said(asyncio.get_running_loop().time())
+        failing = self.writer.failures.said(asyncio.get_running_loop().time())
         is_open = self.spools is not None and self.spools.breaker.state is not BreakerState.CLOSED
         fault = self.rights.fault or self.watch.fault
         return fault or failing or ("it was slow, or did not acknowledge in time" if is_open else "")
@@ -168,11 +168,11 @@ def _keyring(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, End
 
 async def _serve(settings: Settings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger) -> int:
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
-    health, telemetry = _Health(watch, rights, keyring=keyring.fault), Telemetry(log, keyring.newest)
+    telemetry = Telemetry(log, keyring.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     spool_limits = _spool_limits(settings)
     # Before listening: opening blocks the event loop, and the folders of former processes may be large.
-    health.spools = spools = None if spool_limits is None else await Spools.open(spool_limits, telemetry, clock.now_us)
+    spools = None if spool_limits is None else await Spools.open(spool_limits, telemetry, clock.now_us)
     await asyncio.gather(watch.first(), rights.first())
     server: Server
 
@@ -183,8 +183,8 @@ async def _serve(settings: Settings, keyring: KeyringWatch[dict[str, EndpointCre
             health.fatal = server.should_exit = True
 
     limits = WriteLimits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
-    health.writer = writer = Writer(producer, limits, failed, spools)
-    writer.topic_fault = watch.topic_fault
+    writer = Writer(producer, limits, failed, spools, topic_fault=watch.topic_fault)
+    health = _Health(watch, rights, keyring.fault, writer, spools)
     receiver = Receiver(keyring.newest, writer, telemetry, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
@@ -210,8 +210,7 @@ async def _serve(settings: Settings, keyring: KeyringWatch[dict[str, EndpointCre
     ]
     if spools is not None:
         topics = DrainerTopics(named(RECEIVED, settings.topic_prefix), named(DEAD_LETTERS, settings.topic_prefix))
-        drainer = Drainer(spools, producer, telemetry, failed, topics, clock.now_us)
-        drainer.topic_fault = watch.topic_fault
+        drainer = Drainer(spools, producer, telemetry, failed, topics, clock.now_us, topic_fault=watch.topic_fault)
         tasks.append(asyncio.create_task(drainer.run(), name="drainer"))
     for task in tasks:
         task.add_done_callback(partial(_must_not_end, log, health))

@@ -121,8 +121,6 @@ class Writer:
     Attributes:
         in_flight: Records accepted for Kafka and without a delivery report.
         failures: Predicts if the next record would fail; shown by `/readyz`.
-        topic_fault: Returns the fault of a topic, given by full name, for which nothing may be written; empty text for
-            none.
     """
 
     def __init__(
@@ -131,6 +129,8 @@ class Writer:
         limits: WriteLimits,
         on_failure: Callable[[str], None],
         spools: Spools | None = None,
+        *,
+        topic_fault: Callable[[str], str],
     ) -> None:
         """Wraps a producer.
 
@@ -139,11 +139,14 @@ class Writer:
             limits: Caps and deadlines.
             on_failure: Called with librdkafka's reason for each failed write.
             spools: Takes records while Kafka is slow or away; None where no folder is declared durable.
+            topic_fault: Returns the fault of a topic, given by full name, for which nothing may be written; empty text
+                for none.
         """
         self._producer = producer
         self._limits = limits
         self._on_failure = on_failure
         self._spools = spools
+        self._topic_fault = topic_fault
         self._loop = asyncio.get_running_loop()
         self._awaiting_kafka: deque[_Outgoing] = deque()
         self._awaiting_spool: deque[_Outgoing] = deque()
@@ -153,7 +156,6 @@ class Writer:
         self.in_flight = 0
         self._in_flight_bytes = 0
         self.failures = RecentFailures()
-        self.topic_fault: Callable[[str], str] = lambda _: ""
 
     @property
     def full(self) -> bool:
@@ -182,7 +184,7 @@ class Writer:
         if self._kafka_full or (self._spools is not None and self._spools.preferred):
             self._spool(outgoing, WriteResult.REFUSED)
             return
-        if why := self.topic_fault(topic):
+        if why := self._topic_fault(topic):
             self._on_topic_fault(outgoing, why)
             return
         outgoing.due_s = self._loop.time() + self._limits.wait_s - _SWEEP_S
@@ -207,7 +209,7 @@ class Writer:
             message: The record.
             on_written: Called with True if every in-sync replica has the record; possibly before this returns.
         """
-        if self._kafka_full or self.topic_fault(topic) or (self._spools is not None and self._spools.preferred):
+        if self._kafka_full or self._topic_fault(topic) or (self._spools is not None and self._spools.preferred):
             on_written(False)
             return
 

@@ -9,6 +9,7 @@ committed offset is outside the log (`OffsetLoss`), or the registry is empty alt
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from schemas.codec import Message, Unreadable, decode
@@ -37,6 +38,22 @@ class Stopped(Exception):
     """Intake must not go on by itself; the text has the reason and the remedy."""
 
 
+@dataclass(frozen=True, slots=True)
+class IntakeHooks:
+    """Callbacks of an intake.
+
+    Attributes:
+        may_store: Asked before each use of the registry. Newer versions stored in a registry that was set back would
+            hide the set-back from the proof.
+        on_polled: Called after each successful poll as a member of the group.
+        on_stored: Called after newer versions were stored.
+    """
+
+    may_store: Callable[[], bool]
+    on_polled: Callable[[], None]
+    on_stored: Callable[[], None]
+
+
 class Intake:
     """Intake with one consumer; a new consumer needs a new intake."""
 
@@ -45,6 +62,7 @@ class Intake:
         consumer: Consumer,
         registry: Registry,
         producer: Producer,
+        hooks: IntakeHooks,
         *,
         prefix: str,
         now_us: Callable[[], int],
@@ -56,20 +74,14 @@ class Intake:
             consumer: Consumer of `lifecycle.desired`.
             registry: Started registry.
             producer: Producer for dead letters.
+            hooks: Callbacks.
             prefix: Prefix of the installation's topics.
             now_us: Clock, microseconds UTC.
             log: Logger of the service.
         """
         self._consumer, self._registry, self._producer = consumer, registry, producer
-        self._prefix, self._now_us, self._log = prefix, now_us, log
+        self._hooks, self._prefix, self._now_us, self._log = hooks, prefix, now_us, log
         self._stopping = False
-        self.on_stored: Callable[[], None] = lambda: None
-        """Called after newer versions were stored."""
-        self.on_polled: Callable[[], None] = lambda: None
-        """Called after each successful poll as a member of the group."""
-        self.may_store: Callable[[], bool] = lambda: True
-        """Asked before each use of the registry. Newer versions stored in a registry that was set back would hide the
-        set-back from the proof."""
 
     def stop(self) -> None:
         """Ends `run` after the current batch."""
@@ -89,7 +101,7 @@ class Intake:
         while not self._stopping:
             records = await self._consumer.batch(BATCH, _WAIT_S)
             if self._consumer.has_joined:
-                self.on_polled()
+                self._hooks.on_polled()
             if records:
                 await self._store(records)
 
@@ -108,7 +120,7 @@ class Intake:
             # Harmless: the records come again, and the registry ignores known versions.
             self._log.warning("offsets not committed", why=error.reason)
         if changed:
-            self.on_stored()
+            self._hooks.on_stored()
 
     async def _retry_until_available(self, ask: Callable[[], Awaitable[R]]) -> R:
         """Repeats a registry operation until the registry answers. No further record is read meanwhile.
@@ -118,7 +130,7 @@ class Intake:
         """
         pause_s = _AWAY_FIRST_S
         while True:
-            if self.may_store():
+            if self._hooks.may_store():
                 with suppress(RegistryAway):
                     return await ask()
             if self._stopping:

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import uvloop
@@ -38,10 +38,11 @@ from services.core.saga.plan import BadPlan
 from services.provisioner import kinds, unwell
 from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller, StepHandler
-from services.provisioner.intake import Intake, Stopped
+from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
 from services.provisioner.recovery import GROUP, Recovery
+from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.turn_planner import TurnPlanner
 
@@ -71,13 +72,14 @@ class StepHandlers:
 @dataclass(slots=True)
 class _Parts:
     registry: Registry
+    registry_guard: RegistryGuard
     producer: Producer
-    runner: Runner
     outbox: Outbox
+    runner: Runner
     rights: RightsWatch
+    stopping: asyncio.Event
     intake_fault: str = "not started"
     intake: Intake | None = None
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def clear_intake_fault(self) -> None:
         self.intake_fault = ""
@@ -85,7 +87,7 @@ class _Parts:
     def checks(self) -> dict[str, str]:
         """Returns the checks of `/readyz`: dependency to fault; empty text without a fault."""
         return {
-            "registry": self.runner.registry_guard.fault,
+            "registry": self.registry_guard.fault,
             "intake": self.intake_fault,
             "outbox": self.outbox.fault,
             "rights": self.rights.fault,
@@ -157,7 +159,7 @@ async def serve(settings: Settings, step_handlers: StepHandlers, log: Logger, *,
 
 
 def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
-    """Builds the parts and wires their callbacks; the registry is not connected yet.
+    """Builds the parts, each after the parts it calls; the registry is not connected yet.
 
     Raises:
         Unusable: a setting, the keyring or the plan cannot be used.
@@ -167,9 +169,9 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
         schema=SCHEMA,
         lease_s=settings.lease_s,
         worker=f"{socket.gethostname()}/{os.getpid()}",
+        on_unreadable=lambda key, why: log.error("row cannot be read", key=key, why=why),
         org_limit=settings.org_sagas_at_once,
     )
-    registry.unreadable = lambda key, why: log.error("row cannot be read", key=key, why=why)
     pace = Pace(
         first_s=settings.retry_first_s,
         most_s=settings.retry_most_s,
@@ -188,8 +190,23 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
         )
     except BadPlan as error:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
+    stopping = asyncio.Event()
+    recovery = Recovery(
+        registry,
+        plans,
+        settings.kafka,
+        prefix=settings.topic_prefix,
+        accept_older=accept_older,
+        is_stopping=stopping.is_set,
+        log=log,
+    )
+    # The runner has the registry proved before a claim. Outbox and intake only ask for the result.
+    registry_guard = RegistryGuard(registry, recovery.prove, log)
+    producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
+    outbox = Outbox(registry, producer, may_publish=registry_guard.is_proved, prefix=settings.topic_prefix, log=log)
     runner = Runner(
         registry,
+        registry_guard,
         TurnPlanner(
             plans,
             Caller(step_handlers.kinds, step_handlers.secret_outputs, sealer, audit_key, log),
@@ -197,19 +214,11 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
             log,
         ),
         RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),
+        on_outbox_written=outbox.wake,
         log=log,
     )
-    # The runner owns the guard: each claim asks for a proof when needed. Outbox and intake only ask for the result.
-    recovery = Recovery(
-        registry, plans, settings.kafka, prefix=settings.topic_prefix, accept_older=accept_older, log=log
-    )
-    recovery.is_stopping, recovery.on_progress = runner.is_stopping, runner.registry_guard.note_fault
-    runner.registry_guard.prove = recovery.prove
-    producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
-    outbox = Outbox(registry, producer, prefix=settings.topic_prefix, log=log)
-    outbox.may_publish = runner.registry_guard.is_proved
-    runner.on_outbox_written = outbox.wake
-    return _Parts(registry, producer, runner, outbox, RightsWatch(settings, Service.PROVISIONER, log))
+    rights = RightsWatch(settings, Service.PROVISIONER, log)
+    return _Parts(registry, registry_guard, producer, outbox, runner, rights, stopping)
 
 
 async def _start_registry(parts: _Parts, log: Logger) -> bool:
@@ -219,7 +228,7 @@ async def _start_registry(parts: _Parts, log: Logger) -> bool:
             await parts.registry.start()
             await parts.runner.prepare()
         except RegistryAway as error:
-            parts.runner.registry_guard.note_fault(str(error))
+            parts.registry_guard.note_fault(str(error))
             log.warning("waiting for the registry", why=str(error))
             await _pause(parts.stopping, _RETRY_S)
         else:
@@ -257,7 +266,10 @@ async def _run_intake(settings: Settings, parts: _Parts, log: Logger) -> None:
     An intake that stopped for good (`Stopped`, `OffsetLoss`) is not started again, and the process stays up for its
     known sagas; `/readyz` has the reason.
     """
-    while not (parts.runner.registry_guard.is_proved() or parts.stopping.is_set()):
+    hooks = IntakeHooks(
+        may_store=parts.registry_guard.is_proved, on_polled=parts.clear_intake_fault, on_stored=parts.runner.wake
+    )
+    while not (parts.registry_guard.is_proved() or parts.stopping.is_set()):
         await _pause(parts.stopping, _PROOF_POLL_S)
     while not parts.stopping.is_set():
         group = settings.topic_prefix + GROUP
@@ -271,11 +283,8 @@ async def _run_intake(settings: Settings, parts: _Parts, log: Logger) -> None:
             session_timeout_s=settings.session_timeout_s,
         )
         intake = Intake(
-            consumer, parts.registry, parts.producer, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
+            consumer, parts.registry, parts.producer, hooks, prefix=settings.topic_prefix, now_us=clock.now_us, log=log
         )
-        intake.may_store = parts.runner.registry_guard.is_proved
-        intake.on_stored = parts.runner.wake
-        intake.on_polled = parts.clear_intake_fault
         parts.intake = intake
         try:
             await intake.run()

@@ -27,22 +27,24 @@ _POLL_S: Final = 1.0
 class Outbox:
     """Publisher of one process; the registry's lock admits one process at a time."""
 
-    def __init__(self, registry: Registry, producer: Producer, *, prefix: str, log: Logger) -> None:
+    def __init__(
+        self, registry: Registry, producer: Producer, *, may_publish: Callable[[], bool], prefix: str, log: Logger
+    ) -> None:
         """Prepares the publisher.
 
         Args:
             registry: Started registry.
             producer: Producer with `acks=all`.
+            may_publish: Asked before each batch. Outcomes of a registry that was set back must stay: once published as
+                the last records of the partitions, the outcomes would hide the set-back from the proof, since the proof
+                compares last records.
             prefix: Prefix of the installation's topics.
             log: Logger of the service.
         """
         self._registry, self._producer, self._log = registry, producer, log
-        self._prefix = prefix
+        self._may_publish, self._prefix = may_publish, prefix
         self._wake = asyncio.Event()
         self._stopping = False
-        self.may_publish: Callable[[], bool] = lambda: True
-        """Asked before each batch. Outcomes of a registry that was set back must stay: once published, they would be
-        the last records of their partitions, and the proof, which compares last records, would find no set-back."""
         self.fault = ""
         """Reason why outcomes are not published; empty text if publishing works."""
 
@@ -62,7 +64,7 @@ class Outbox:
             last = self._stopping
             self._wake.clear()
             found = sent = 0
-            if self.may_publish():
+            if self._may_publish():
                 with suppress(RegistryAway):
                     found, sent = await self._registry.drain(self._publish, BATCH)
             if last:

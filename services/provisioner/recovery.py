@@ -72,6 +72,7 @@ class Recovery:
         *,
         prefix: str,
         accept_older: bool,
+        is_stopping: Callable[[], bool],
         log: Logger,
     ) -> None:
         """Prepares the proof.
@@ -82,18 +83,19 @@ class Recovery:
             config: librdkafka's connection settings.
             prefix: Prefix of the installation's topics.
             accept_older: True to recover an older or empty registry, until the first proof without a fault.
+            is_stopping: Asked during a recovery, also by another thread; True ends the recovery early.
             log: Logger of the service.
         """
         self._registry, self._plans, self._config = registry, plans, config
-        self._prefix, self._accept_older, self._log = prefix, accept_older, log
+        self._prefix, self._accept_older = prefix, accept_older
+        self._is_stopping, self._log = is_stopping, log
         self._stuck = ""
-        self.is_stopping: Callable[[], bool] = lambda: False
-        """Asked during a recovery; True ends the recovery early."""
-        self.on_progress: Callable[[str], None] = lambda _: None
-        """Called with the progress of a recovery, as a sentence for `/readyz`."""
 
-    async def prove(self) -> str:
+    async def prove(self, note_progress: Callable[[str], None]) -> str:
         """Compares the registry with Kafka, and recovers an older registry if the operator accepted.
+
+        Args:
+            note_progress: Called with the progress of a recovery, as a sentence for `/readyz`.
 
         Returns:
             The reason why no saga may be driven; empty text if the registry is as new as Kafka, or is so by now.
@@ -107,7 +109,7 @@ class Recovery:
         try:
             fault = await self._find_fault()
             if self._accept_older and (fault or await self._registry.is_empty()):
-                fault = await self._recover()
+                fault = await self._recover(note_progress)
             # Used up: a registry that is set back later needs the operator's consent again.
             self._accept_older = self._accept_older and bool(fault)
         except KafkaError as error:
@@ -160,8 +162,11 @@ class Recovery:
         decoded = [record for stored in outcomes if isinstance(record := self._decoded(stored), Outcome)]
         return decoded, [record for stored in versions if isinstance(record := self._decoded(stored), Desired)]
 
-    async def _recover(self) -> str:
+    async def _recover(self, note_progress: Callable[[str], None]) -> str:
         """Recovers the registry under the lock of recoveries.
+
+        Args:
+            note_progress: As of `prove`.
 
         Returns:
             Empty text after a complete recovery, or the reason why the recovery has not been completed.
@@ -178,10 +183,10 @@ class Recovery:
             if not await self._registry.is_empty() and not await self._find_fault():
                 return ""
             self._log.warning("recovery begins")
-            self.on_progress("recovering: reading what was said")
+            note_progress("recovering: reading what was said")
             known_by_key, versions = await asyncio.to_thread(self._read_kafka)
             # A read that was cut short must not count as complete.
-            if self.is_stopping():
+            if self._is_stopping():
                 return "asked to stop"
             newest = list(versions.values())
             for first in range(0, len(newest), _BATCH):
@@ -191,10 +196,10 @@ class Recovery:
             await self._registry.begin_recovery()
             keys = list(dict.fromkeys((*older, *await self._registry.under_way())))
             for number, key in enumerate(keys):
-                if self.is_stopping():
+                if self._is_stopping():
                     return "asked to stop"
                 if number % _BATCH == 0:
-                    self.on_progress(f"recovering: {number} of {len(keys)} tenants")
+                    note_progress(f"recovering: {number} of {len(keys)} tenants")
                 await self._recover_key(key, known_by_key.get(key, KnownOfKey()))
             await self._registry.end_recovery()
         self._log.warning("recovered", keys=len(keys), older=len(older))
@@ -271,7 +276,7 @@ class Recovery:
         known_by_key: dict[str, KnownOfKey] = {}
         versions: dict[str, Desired] = {}
         for stored in reader.present(self._config, [self._prefix + name for name in _MODELS]):
-            if self.is_stopping():
+            if self._is_stopping():
                 break
             record = self._decoded(stored)
             if record is None:

@@ -13,18 +13,26 @@ from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import Claim
 
+Prove = Callable[[Callable[[str], None]], Awaitable[str]]
+"""Returns why nothing may be claimed, or empty text. The argument takes the progress of a long proof, as a sentence for
+`/readyz`."""
+
 
 class RegistryGuard:
     """The proof of one process about its registry."""
 
-    def __init__(self, registry: Registry, log: Logger) -> None:
-        """Begins unproved."""
-        self._registry, self._log = registry, log
+    def __init__(self, registry: Registry, prove: Prove, log: Logger) -> None:
+        """Begins unproved.
+
+        Args:
+            registry: Started registry.
+            prove: Called before a claim without a valid proof.
+            log: Logger of the service.
+        """
+        self._registry, self._prove, self._log = registry, prove, log
         self._proved_at = -1  # `Registry.losses` at the last proof; counts begin at 0, so -1 matches none
         self.fault = "not asked yet"
         """Reason why the registry cannot be used; empty text if the registry is usable."""
-        self.prove: Callable[[], Awaitable[str]] = _no_fault
-        """Returns why nothing may be claimed, or empty text; called before a claim without a valid proof."""
 
     def is_proved(self) -> bool:
         """True if the registry was proved and no connection to the registry was lost since."""
@@ -36,7 +44,7 @@ class RegistryGuard:
         try:
             # Read before the proof: a connection lost during the proof makes the proof void.
             losses = self._registry.losses
-            fault = "" if self.is_proved() else await self.prove()
+            fault = "" if self.is_proved() else await self._prove(self.note_fault)
             if not fault:
                 self._proved_at = losses
                 claims = await self._registry.claim(limit)
@@ -51,7 +59,3 @@ class RegistryGuard:
             self._log.warning("registry cannot be used", why=fault)
         self.fault = fault
         metrics.REGISTRY_UP.set(0 if fault else 1)
-
-
-async def _no_fault() -> str:
-    return ""

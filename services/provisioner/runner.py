@@ -69,31 +69,31 @@ class Runner:
     def __init__(
         self,
         registry: Registry,
+        registry_guard: RegistryGuard,
         planner: TurnPlanner,
         limits: RunnerLimits,
         *,
+        on_outbox_written: Callable[[], None],
         log: Logger,
     ) -> None:
         """Prepares a worker; nothing is claimed before `run`.
 
         Args:
             registry: Started registry.
+            registry_guard: Leases due sagas, once the registry is proved.
             planner: Decides turns and makes their calls.
             limits: Limits of this worker.
+            on_outbox_written: Called after a commit with outbox messages.
             log: Logger of the service.
         """
-        self._registry, self._planner = registry, planner
-        planner.on_recovered = self._on_recovered
+        self._registry, self._registry_guard, self._planner = registry, registry_guard, planner
         self._at_once, self._lease_s, self._pace = limits.at_once, limits.lease_s, limits.pace
-        self._log = log
-        self.registry_guard = RegistryGuard(registry, log)
+        self._on_outbox_written, self._log = on_outbox_written, log
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._wake_tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._more_due = False
         self._stopping = False
-        self.on_outbox_written: Callable[[], None] = lambda: None
-        """Called after a commit with outbox messages."""
 
     def wake(self) -> None:
         """Requests an immediate claim of due sagas."""
@@ -133,10 +133,6 @@ class Runner:
         self._stopping = True
         self._wake.set()
 
-    def is_stopping(self) -> bool:
-        """True if `stop` was called."""
-        return self._stopping
-
     async def _drive(self, claim: Claim) -> None:
         """Runs the turns of a claimed saga; an unexpected error releases the row for `_STOPPED_S`."""
         try:
@@ -171,7 +167,9 @@ class Runner:
                 # A lease may end during a slow commit. The intent stays open for the next worker.
                 if isinstance(move, Wait) or not claim.is_held():
                     return
-                answer = await self._planner.answer(prepared)
+                answer, recovered = await self._planner.answer(prepared)
+                if recovered is not None:
+                    self._on_recovered(recovered)
             finally:
                 self._planner.leave(prepared)  # the place at the system, on every way out
             now_us = claim.now_us()
@@ -217,7 +215,7 @@ class Runner:
                 )
                 break
             except RegistryAway as error:
-                self.registry_guard.note_fault(str(error))
+                self._registry_guard.note_fault(str(error))
                 if self._stopping:
                     return LeaseLost()
                 await asyncio.sleep(pause_s)
@@ -227,12 +225,12 @@ class Runner:
             self._on_recovered(prepared.waits_for)
         if messages and (isinstance(result, Written) or result == NewerDesired(written=True)):
             record_outcomes(turn, began_us, self._log)
-            self.on_outbox_written()
+            self._on_outbox_written()
         return result
 
     async def _claim(self, limit: int) -> list[Claim]:
-        claims = await self.registry_guard.claim(limit)
-        if self.registry_guard.fault:
+        claims = await self._registry_guard.claim(limit)
+        if self._registry_guard.fault:
             await self._rest(_AWAY_MOST_S)
         return claims
 

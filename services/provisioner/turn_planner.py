@@ -5,7 +5,6 @@ intent, so nothing is left in doubt. The decision is then repeated with the refu
 away, a teardown goes on with the steps at the remaining systems (docs/decisions/0019).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -60,9 +59,6 @@ class TurnPlanner:
             log: Logger of the service.
         """
         self._plans, self._caller, self._system_gates, self._log = plans, caller, system_gates, log
-        self.audit_messages: Callable[[str, Journal, Called, Answer, int], list[OutboxMessage]] = caller.audit_messages
-        self.on_recovered: Callable[[str], None] = lambda _: None
-        """Called with the name of a system once an answer has closed the open circuit of its gate."""
 
     async def prepare(self) -> None:
         """Stores the current plan in the registry; required before the first life begins with the plan."""
@@ -125,17 +121,27 @@ class TurnPlanner:
                 now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )
 
-    async def answer(self, prepared: PreparedTurn) -> Answer:
-        """Makes the call of a committed turn and returns the answer; an answer known before is returned as it is."""
+    async def answer(self, prepared: PreparedTurn) -> tuple[Answer, str | None]:
+        """Makes the call of a committed turn; an answer known before is returned as it is.
+
+        Returns:
+            The answer, and the system whose open circuit the answer has closed; None if no circuit was closed.
+        """
         if not isinstance(prepared.call_or_answer, Call):
-            return prepared.call_or_answer
+            return prepared.call_or_answer, None
         answer = await self._caller.call(prepared.call_or_answer)
         # Before `leave`: the gate judges answers only while the place of their call is held.
         if prepared.system is not None and self._system_gates.answered(
             prepared.system, prepared.call_or_answer.key, answer
         ):
-            self.on_recovered(prepared.system)
-        return answer
+            return answer, prepared.system
+        return answer, None
+
+    def audit_messages(
+        self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int
+    ) -> list[OutboxMessage]:
+        """Returns the audit line of an answer, for the next commit; arguments as of `Caller.audit_messages`."""
+        return self._caller.audit_messages(key, journal, move, answer, now_us)
 
     def is_away(self, system: str) -> bool:
         """True if the circuit of a system is open now: sagas wait, except for one probe at a time."""

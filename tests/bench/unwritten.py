@@ -27,7 +27,7 @@ def unwritten() -> Application:
     found = settings.read(os.environ)
     telling = Telemetry(logs.configure("ingress", "error"))
     held = endpoint_credentials(keyring.load(found.keyring_file))
-    writer = Writer(AtOnce(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten)
+    writer = Writer(AtOnce(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten, topic_fault=lambda _: "")
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
     return Application(receiver, operations_app(dict), telling, now_us)
 

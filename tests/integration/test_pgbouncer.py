@@ -21,6 +21,7 @@ from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.provisioner_process import desired as wish
 from tests.support.provisioner_process import gone
 from tests.support.provisioner_stage import Stage, done, ended, exists, staged
+from tests.support.unreadable import unexpected
 
 pytestmark = needs_pgbouncer
 LEASE_S = 5.0
@@ -34,14 +35,14 @@ def pooled_url(database_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def registry(pooled_url: str) -> AsyncIterator[Registry]:
-    opened = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    opened = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
 
 
 async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_url: str) -> None:
-    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.start()
     try:
         await registry.store([desired(key(number, org=number)) for number in range(40)])
@@ -73,7 +74,7 @@ async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_u
 
 
 async def test_the_lock_of_recoveries_is_one_process_s_and_ends_with_it(registry: Registry, pooled_url: str) -> None:
-    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.open()
     async with registry.alone() as mine:
         await registry.store([desired(key(1))])
@@ -118,7 +119,7 @@ async def test_a_database_made_anew_behind_the_pooler_is_noticed_before_anything
 async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(database_url: str) -> None:
     with pgbouncer(database_url, mode="statement") as url:
         with pytest.raises(RegistryAway, match="statement pooling"):
-            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
+            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected).start()
         kind = PostgresKind(url)
         answer = await kind.call(a_call(Verb.READ, key=key(1)))
         assert isinstance(answer, Retryable)
@@ -134,7 +135,7 @@ async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) ->
     }
     for words, url in bad.items():
         with pytest.raises(RegistryAway, match=words):
-            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one").start()
+            await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected).start()
         kind = PostgresKind(url)
         answer = await kind.call(a_call(Verb.READ, key=key(1)))
         assert isinstance(answer, RefusedUs)

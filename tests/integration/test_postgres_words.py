@@ -20,6 +20,7 @@ from services.provisioner.kinds.postgres import PostgresKind
 from tests.support.eventually import eventually_async
 from tests.support.outside import a_call
 from tests.support.troubles import greeting
+from tests.support.unreadable import unexpected
 from tests.unit.test_cli_commands import lifecycle
 
 PASSWORD = "never-to-be-told"
@@ -100,7 +101,7 @@ async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_t
     assert isinstance(answer, means)
     assert says in answer.reason
     assert PASSWORD not in answer.reason
-    registry = Registry(url, schema="lifecycle", lease_s=5, worker="one")
+    registry = Registry(url, schema="lifecycle", lease_s=5, worker="one", on_unreadable=unexpected)
     began = asyncio.get_running_loop().time()
     for ask in (registry.start, registry.is_empty):
         with pytest.raises(RegistryAway) as away:
@@ -124,7 +125,9 @@ def test_a_server_that_lets_log_in_and_then_is_silent_does_not_answer() -> None:
 
 async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_after_the_login() -> None:
     with greeting() as place:
-        registry = Registry(f"postgresql://u:p@{place}/d", schema="lifecycle", lease_s=5, worker="one")
+        registry = Registry(
+            f"postgresql://u:p@{place}/d", schema="lifecycle", lease_s=5, worker="one", on_unreadable=unexpected
+        )
         with pytest.raises(RegistryAway, match="no answer within"):
             await registry.start()
         await registry.close()
@@ -133,7 +136,7 @@ async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_
 async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
     database_url: str, role: str, tmp_path: Path
 ) -> None:
-    registry = Registry(database_url, schema=SCHEMA, lease_s=5, worker="one")
+    registry = Registry(database_url, schema=SCHEMA, lease_s=5, worker="one", on_unreadable=unexpected)
     await registry.start()
     await registry.close()
     _run(
@@ -149,7 +152,7 @@ async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
         assert registry_standing(opened, SCHEMA).writes
     environ = {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
     assert (await asyncio.to_thread(lifecycle, "sagas", "list", cwd=tmp_path, **environ)).returncode == Exit.OK
-    reader = Registry(url, schema=SCHEMA, lease_s=5, worker="two")
+    reader = Registry(url, schema=SCHEMA, lease_s=5, worker="two", on_unreadable=unexpected)
     with pytest.raises(RegistryAway, match="permission denied") as away:
         await reader.claim(1)
     await reader.close()

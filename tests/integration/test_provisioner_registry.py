@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -27,6 +27,7 @@ from services.adapters.registry.types import (
 from services.provisioner.registry_guard import RegistryGuard
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import shut
+from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
 
@@ -57,7 +58,7 @@ def said(seq: int, topic: str = OUTCOMES.name) -> OutboxMessage:
 
 @pytest.fixture
 async def registry(database_url: str) -> AsyncIterator[Registry]:
-    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -65,7 +66,7 @@ async def registry(database_url: str) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def other(registry: Registry, database_url: str) -> AsyncIterator[Registry]:
-    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two")
+    opened = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -78,7 +79,10 @@ async def _claim(registry: Registry, of: str) -> Claim:
 
 
 async def test_many_may_start_at_once_on_an_empty_database(database_url: str) -> None:
-    starting = [Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n)) for n in range(4)]
+    starting = [
+        Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n), on_unreadable=unexpected)
+        for n in range(4)
+    ]
     await asyncio.gather(*(one.start() for one in starting))
     assert all([await one.is_empty() for one in starting])
     for one in starting:
@@ -112,7 +116,7 @@ async def test_epochs_of_a_registry_made_anew_are_above_those_of_the_former(
     assert before.epoch >= time.time() - 600
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("DROP SCHEMA lifecycle CASCADE")
-    anew = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    anew = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
 
     async def a_second_later() -> bool:
         return time.time() >= before.epoch + 1
@@ -161,7 +165,9 @@ async def test_organisations_take_turns_whoever_came_first(registry: Registry) -
 
 
 async def test_of_one_organisation_no_more_are_leased_than_may_be(database_url: str, registry: Registry) -> None:
-    narrow = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", org_limit=3)
+    narrow = Registry(
+        database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", on_unreadable=unexpected, org_limit=3
+    )
     await narrow.start()
     await registry.store([desired(key(number)) for number in range(9)] + [desired(key(1, org=2))])
     first = await narrow.claim(9)
@@ -203,11 +209,13 @@ async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry
 async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    registry_guard, asked, faults = RegistryGuard(registry, structlog.get_logger()), list[int](), [""]
+    asked, faults = list[int](), [""]
 
-    async def prove() -> str:
+    async def prove(_: Callable[[str], None]) -> str:
         asked.append(registry.losses)
         return faults[0]
+
+    registry_guard = RegistryGuard(registry, prove, structlog.get_logger())
 
     async def claims_one() -> bool:
         return len(await registry_guard.claim(1)) == 1
@@ -216,7 +224,6 @@ async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is
         assert await registry_guard.claim(1) == []
         return registry_guard.fault == "older"
 
-    registry_guard.prove = prove
     await registry.store([desired(key(number)) for number in range(4)])
     assert [await claims_one(), await claims_one()] == [True, True]
     assert len(asked) == 1
@@ -245,7 +252,7 @@ async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry
 
 
 async def test_a_registry_without_its_tables_is_away(database_url: str) -> None:
-    bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one")
+    bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await bare.open()
     with pytest.raises(RegistryAway, match="start a provisioner"):
         await bare.claim(1)
@@ -350,11 +357,16 @@ async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_
     assert claim.desired.version == 2
 
 
-async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
-    registry: Registry, database_url: str
-) -> None:
+async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(database_url: str) -> None:
     told: list[tuple[str, str]] = []
-    registry.unreadable = lambda of, why: told.append((of, why))
+    registry = Registry(
+        database_url,
+        schema="lifecycle",
+        lease_s=LEASE_S,
+        worker="one",
+        on_unreadable=lambda of, why: told.append((of, why)),
+    )
+    await registry.start()
     await registry.store([desired(key(number)) for number in range(1, 5)])
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("UPDATE lifecycle.sagas SET journal = %s WHERE key = %s", ('{"phase": "paused"}', key(2)))
@@ -372,6 +384,7 @@ async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
     await registry.store([desired(key(2), 2)])
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
+    await registry.close()
 
 
 async def test_a_database_that_only_reads_is_away_until_it_writes_again(
@@ -383,7 +396,9 @@ async def test_a_database_that_only_reads_is_away_until_it_writes_again(
             with pytest.raises(RegistryAway):
                 await registry.write(claim, alive(), (), due_in_s=None, release=False)
         with pytest.raises(RegistryAway, match="read-only"):
-            await Registry(database_url, schema="another", lease_s=LEASE_S, worker="two").start()
+            await Registry(
+                database_url, schema="another", lease_s=LEASE_S, worker="two", on_unreadable=unexpected
+            ).start()
 
     async def stored() -> bool:
         try:
@@ -407,7 +422,13 @@ def _read_only(admin_url: str, database_url: str) -> Iterator[None]:
 
 
 async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:
-    nobody = Registry("postgresql://lifecycle@127.0.0.1:1/none", schema="lifecycle", lease_s=LEASE_S, worker="one")
+    nobody = Registry(
+        "postgresql://lifecycle@127.0.0.1:1/none",
+        schema="lifecycle",
+        lease_s=LEASE_S,
+        worker="one",
+        on_unreadable=unexpected,
+    )
     with pytest.raises(RegistryAway):
         await nobody.start()
 

@@ -38,11 +38,13 @@ from services.core.saga.system_breaker import PROBE_S
 from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
+from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import desired, gone, key
+from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
 PLAN = '[[step]]\nname = "thing"\nkind = "http"\nundo = "reverse"\n'
@@ -126,12 +128,17 @@ async def _outcomes(registry: Registry) -> list[Outcome]:
     return found
 
 
+async def _nothing_to_prove(_: Callable[[str], None]) -> str:
+    return ""
+
+
 def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -> Runner:
     log = log or structlog.get_logger()
     sealer = Sealer([SecretStr("k" * 40)])
     pace = Pace(first_s=0.05)
     return Runner(
         registry,
+        RegistryGuard(registry, _nothing_to_prove, log),
         TurnPlanner(
             PlanBook(registry, text=plan, kinds={"http"}, settings={}, pace=pace),
             Caller({"http": hand}, {}, sealer, b"k" * 40, log),
@@ -139,6 +146,7 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
             log,
         ),
         RunnerLimits(4, LEASE_S, pace),
+        on_outbox_written=lambda: None,
         log=log,
     )
 
@@ -150,7 +158,7 @@ async def hand() -> Hand:
 
 @pytest.fixture
 async def deaf(database_url: str) -> AsyncIterator[Deaf]:
-    opened = Deaf(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    opened = Deaf(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await opened.start()
     yield opened
     await opened.close()
@@ -191,7 +199,7 @@ async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(de
 
 
 async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(database_url: str, hand: Hand) -> None:
-    registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
     await runner.prepare()
@@ -206,7 +214,7 @@ async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(data
 async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_other(
     database_url: str, hand: Hand
 ) -> None:
-    registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
     await runner.prepare()
@@ -230,7 +238,7 @@ async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_o
 
 
 async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well(database_url: str, hand: Hand) -> None:
-    registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one")
+    registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand, PLAN + 'url = "http://thing"\nurl_from = "operator"\n')
     await runner.prepare()

@@ -77,7 +77,9 @@ class Site:
         self, secret: bytes, now_us: Callable[[], int], producer: Producer | None = None, prefix: str = ""
     ) -> None:
         telling = Telemetry(logs.configure("ingress", "error"))
-        writer = Writer(producer or AtOnce(), WriteLimits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten)
+        writer = Writer(
+            producer or AtOnce(), WriteLimits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten, topic_fault=lambda _: ""
+        )
         gates: Mapping[str, EndpointCredentials] = {
             "default": EndpointCredentials(Secrets(secret), binding(["*"], ["*"]))
         }

@@ -35,6 +35,7 @@ from services.adapters.registry.registry import SCHEMA, Registry
 from services.engines import jars, java
 from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
+from tests.support.unreadable import unexpected
 
 PARTITIONS: Final = 2
 _PASSWORD: Final = "right-one"
@@ -248,7 +249,7 @@ _ROLE: Final = f"bare_{secrets.token_hex(4)}"
 
 
 async def _registry(url: str) -> None:
-    registry = Registry(url, schema=SCHEMA, lease_s=5.0, worker="the test")
+    registry = Registry(url, schema=SCHEMA, lease_s=5.0, worker="the test", on_unreadable=unexpected)
     await registry.start()
     await registry.close()
 

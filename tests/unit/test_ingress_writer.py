@@ -21,7 +21,7 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
     reasons: list[str] = []
     known: list[bool] = []
     fates: list[WriteResult] = []
-    writer = Writer(producer, WriteLimits(1.0, 0.4, 10, 1 << 26), reasons.append)
+    writer = Writer(producer, WriteLimits(1.0, 0.4, 10, 1 << 26), reasons.append, topic_fault=lambda _: "")
     writer.send_best_effort("any", TOO_LARGE, known.append)
     writer.write("any", TOO_LARGE, 0, fates.append)
     assert (known, fates) == ([False], [WriteResult.UNWRITTEN])
@@ -31,7 +31,7 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
 
 async def test_records_travel_together_and_none_waits_for_a_report_that_does_not_come() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
-    writer = Writer(producer, WriteLimits(60.0, 0.4, 1000, 1 << 26), lambda _: None)
+    writer = Writer(producer, WriteLimits(60.0, 0.4, 1000, 1 << 26), lambda _: None, topic_fault=lambda _: "")
     handed_over = []
     for _ in range(11):
         writer.write("any", Message(None, b"x"), 0, lambda _: None)
@@ -47,7 +47,7 @@ async def test_records_travel_together_and_none_waits_for_a_report_that_does_not
 async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender_was_told() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
     fates: list[WriteResult] = []
-    writer = Writer(producer, WriteLimits(0.1, 0.4, 1000, 1 << 26), lambda _: None)
+    writer = Writer(producer, WriteLimits(0.1, 0.4, 1000, 1 << 26), lambda _: None, topic_fault=lambda _: "")
     for _ in range(11):
         writer.write("any", Message(None, b"x"), 0, fates.append)
     time.sleep(0.2)
@@ -65,7 +65,7 @@ async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_to
         SpoolLimits(tmp_path, 1 << 26, 10**12, 1.0), Telemetry(logs.configure("test", "error")), now_us
     )
     fates: list[WriteResult] = []
-    writer = Writer(producer, WriteLimits(0.1, 30.0, 1000, 1 << 26), lambda _: None, spools)
+    writer = Writer(producer, WriteLimits(0.1, 30.0, 1000, 1 << 26), lambda _: None, spools, topic_fault=lambda _: "")
     for _ in range(3):
         writer.write("any", Message(None, b"x"), 0, fates.append)
     assert producer.sent == 2

@@ -120,7 +120,15 @@ class Registry:
     """
 
     def __init__(
-        self, url: str, *, schema: str, lease_s: float, worker: str, org_limit: int = 1_000_000, connections: int = 8
+        self,
+        url: str,
+        *,
+        schema: str,
+        lease_s: float,
+        worker: str,
+        on_unreadable: Callable[[str, str], None],
+        org_limit: int = 1_000_000,
+        connections: int = 8,
     ) -> None:
         """Prepare the pool; nothing connects before `start` or `open`.
 
@@ -129,19 +137,18 @@ class Registry:
             schema: Name of the registry's own schema.
             lease_s: Length of a lease, seconds.
             worker: Name of this worker, stored beside the lease for operators to read.
+            on_unreadable: Called with the key of a row that this release cannot read, and with the reason.
             org_limit: Greatest count of an organisation's leases at once, over all workers.
             connections: Greatest count of connections.
         """
         self._url, self._schema, self._lease_s, self._worker = url, schema, lease_s, worker
-        self._org_limit = org_limit
+        self._on_unreadable, self._org_limit = on_unreadable, org_limit
         # Not checked before use: a lost connection must be noticed and counted in `losses`, not silently replaced.
         self._pool = Pool(url, at_most=connections, configure=self._connected, at_least=1, checked=False)
         self._settings = {"search_path": sql.Identifier(schema).as_string(), **_SESSION_SETTINGS}
         self._server: tuple[Any, ...] | None = None
         self.losses = 0
         """Count of lost connections and changes of server; after each the registry may be an older copy."""
-        self.unreadable: Callable[[str, str], None] = lambda _, __: None
-        """Called with the key of a row that this release cannot read, and with the reason."""
 
     async def start(self) -> None:
         """Migrate the schema to this release, under a lock, and open the pool.
@@ -261,7 +268,7 @@ class Registry:
     async def claim(self, limit: int) -> list[Claim]:
         """Lease at most `limit` due rows without a valid lease, each under a new epoch; organisations take turns.
 
-        A row that this release cannot read is reported to `unreadable` and postponed by a minute.
+        A row that this release cannot read is reported to `on_unreadable` and postponed by a minute.
         """
         # Measured before the request: the local lease must end no later than the database's.
         held_until_s = time.monotonic() + self._lease_s
@@ -277,7 +284,7 @@ class Registry:
                     claims.append(_claim(held_until_s, asked_us, key, epoch, *row))
                 except Unreadable as fault:
                     bad.append((key, epoch))
-                    self.unreadable(key, str(fault))
+                    self._on_unreadable(key, str(fault))
             if bad:
                 # Given back at once and due later: unreadable rows must not fill every claim.
                 await session.execute(statements.DEFER, (_UNREADABLE_S, *map(list, zip(*bad, strict=True))))
@@ -299,7 +306,7 @@ class Registry:
     async def sagas(
         self, *, key: str | None = None, phases: Sequence[str] | None = None, standing: bool | None = None, limit: int
     ) -> list[SagaRow]:
-        """Return sagas, the last changed first; unreadable rows are reported to `unreadable` and left out.
+        """Return sagas, the last changed first; unreadable rows are reported to `on_unreadable` and left out.
 
         Args:
             key: Restricts the result to this key.
@@ -320,7 +327,7 @@ class Registry:
             try:
                 found.append(SagaRow(*(*of, decode(Journal, journal.encode()))))
             except Unreadable as fault:
-                self.unreadable(of[0], str(fault))
+                self._on_unreadable(of[0], str(fault))
         return found
 
     async def write(
