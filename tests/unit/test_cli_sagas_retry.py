@@ -42,7 +42,7 @@ class OneSaga:
     async def sagas(self, **_: Any) -> list[SagaRow]:
         return [SagaRow(KEY, 3, self.journal.phase, 1, None, None, None, None, 0.0, None, self.journal)]
 
-    async def write(self, claim: Claim, journal: Journal, messages: Any, **_: Any) -> object:
+    async def write(self, _: Claim, journal: Journal, messages: Any, **_options: Any) -> object:
         self.writes.append((journal, len(messages)))
         return self.result if len(self.writes) == 1 else Written()
 
