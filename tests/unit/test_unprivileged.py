@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,29 @@ def test_a_newer_tree_replaces_an_older_copy(tree: Path) -> None:
     mirror(NOBODY, tree, PARTS)
     (tree / "bin" / "program").write_text("run faster")
     assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "run faster"
+
+
+def test_a_changed_tree_of_equal_size_replaces_an_older_copy(tree: Path) -> None:
+    mirror(NOBODY, tree, PARTS)
+    (tree / "bin" / "program").write_text("RUN")
+    assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "RUN"
+
+
+def test_an_equal_copy_is_not_made_again(tree: Path) -> None:
+    before = mirror(NOBODY, tree, PARTS).stat().st_ino
+    assert mirror(NOBODY, tree, PARTS).stat().st_ino == before
+
+
+def test_several_that_replace_an_older_copy_at_once_all_get_the_new_one(tree: Path) -> None:
+    callers = 8
+    for turn in range(10):
+        (tree / "bin" / "program").write_text("run" * (turn + 2))
+        together = threading.Barrier(callers)
+
+        def replace(together: threading.Barrier = together) -> dict[str, str]:
+            together.wait()
+            return contents(mirror(NOBODY, tree, PARTS))
+
+        with ThreadPoolExecutor(callers) as pool:
+            found = [pool.submit(replace) for _ in range(callers)]
+        assert [one.result()["bin/program"] for one in found] == ["run" * (turn + 2)] * callers
