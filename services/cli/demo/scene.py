@@ -215,7 +215,7 @@ class Scene:
     def reconcile(self) -> Json:
         """Runs `lifecycle reconcile --now` for the organisations of this story; returns the JSON output.
 
-        A status but 0 is a deviation, and so is a command killed after 120 s. Output without JSON gives an empty result.
+        A status but 0, or a command killed after 120 s, is a deviation. Output without JSON gives an empty result.
         """
         argv = [sys.executable, "-m", "services.cli.main", "reconcile", "--now", "--json"]
         argv += [word for integration in self.integrations.values() for word in ("--org", integration.org)]
