@@ -90,24 +90,29 @@ def reachable_folder(user: Account, wanted: Path) -> Path:
         if can_reach(user, top) and (own_folder := _own_folder(top / f"genesys-lifecycle-{os.geteuid()}")):
             _remove_orphans(own_folder)
             chosen = own_folder / f"{wanted.name}-{digest}"
-            chosen.with_suffix(_NOTE_SUFFIX).write_text(str(wanted.resolve()))
+            _note_of(chosen).write_text(str(wanted.resolve()))
             return chosen
     raise EngineError(
         f"The user {user.name} can reach neither {wanted.parent} nor a temporary folder. Set DATABASE_URL."
     )
 
 
+def _note_of(place: Path) -> Path:
+    """Returns the path of a substitute's note; not `with_suffix`, since the name of a version holds a dot."""
+    return place.with_name(place.name + _NOTE_SUFFIX)
+
+
 def _remove_orphans(own_folder: Path) -> None:
     """Removes each substitute whose wanted path has lost its parent folder: no later run can ask for the substitute."""
     for note in own_folder.glob(f"*{_NOTE_SUFFIX}"):
         if not Path(note.read_text()).parent.exists():
-            remove_folder(note.with_suffix(""))
+            remove_folder(note.with_name(note.name.removesuffix(_NOTE_SUFFIX)))
 
 
 def remove_folder(place: Path) -> None:
     """Removes a folder returned by `reachable_folder`, and the note of a substitute."""
     shutil.rmtree(place, ignore_errors=True)
-    place.with_suffix(_NOTE_SUFFIX).unlink(missing_ok=True)
+    _note_of(place).unlink(missing_ok=True)
 
 
 def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:

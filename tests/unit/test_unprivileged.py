@@ -78,6 +78,17 @@ def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
     remove_folder(kept)
 
 
+def test_a_name_with_a_dot_has_a_note_of_its_own(closed: Path) -> None:
+    (closed / "state").mkdir()
+    left, kept = reachable_folder(NOBODY, closed / "state" / "pg-16.4"), reachable_folder(NOBODY, closed / "pg-16.4")
+    left.mkdir()
+    kept.mkdir()
+    shutil.rmtree(closed / "state")
+    reachable_folder(NOBODY, closed / "pg-16.4")
+    assert (left.exists(), kept.exists()) == (False, True)
+    remove_folder(kept)
+
+
 def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> None:
     copy = mirror(NOBODY, tree, PARTS)
     assert copy != tree
