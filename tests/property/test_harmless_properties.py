@@ -52,7 +52,11 @@ def test_no_query_and_no_fragment_leaves(
 
 
 @given(
-    st.lists(st.sampled_from(["https://Acme.example:8443//a/b;c", "PT5M", "is it?", "(what?!)", "C#", "#5", "é:\\"]))
+    st.lists(
+        st.sampled_from(
+            ["https://Acme.example:8443//a/b;c", "PT5M", "is it?", "(what?!)", "C#", "#5", "é:\\", "@team", "@"]
+        )
+    )
 )
 def test_a_text_without_user_query_and_fragment_stays_equal(words: list[str]) -> None:
     sentence = " ".join(["-", *words])

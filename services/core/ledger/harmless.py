@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 _WORD: Final = re.compile(r"\S+")
 _MARK: Final = r"(?<![^\s:@])//+"
 """Begin of an authority. A `//` behind a different character belongs to a path, or to a password."""
-_USER: Final = re.compile(rf"({_MARK})[^/?#\\]*@")
-"""Mark and user. White space is part of the user, as for `urlsplit`."""
-_USER_WITHOUT_MARK: Final = re.compile(rf"(?<!\S)(?:(?!{_MARK})\S)*@")
+_USER: Final = re.compile(rf"({_MARK})[^/?#\\]*[^/?#\\\s]@")
+"""Mark and user. White space is part of the user, as for `urlsplit`, but not before the `@`: see `ask @team`."""
+_USER_WITHOUT_MARK: Final = re.compile(rf"(?<!\S)(?:(?!{_MARK})\S)+@")
 """User at the begin of a word without scheme, as in `user:password@host`, or with a scheme but without `//`."""
 _COLON: Final = re.compile(r":(?!//|\d*(?:[/\\\s]|$))")
 """Colon of neither a scheme nor a port nor a sentence."""
