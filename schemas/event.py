@@ -41,7 +41,7 @@ class Observed(Record):
     enabled: bool | None = None
     configuration: Json | None = None
     cause: str
-    """Cause of the read: `drift`, `recheck`, or `operator:NAME`."""
+    """Cause of the observation: `recheck` if the ledger asked for a read of the key, else `drift`. Changes nothing."""
     source: Source = Source.RECONCILER
 
     @property

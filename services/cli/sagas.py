@@ -151,6 +151,12 @@ _AGAIN: Final = "tried again now"
 _UNKNOWN: Final = "no such saga"
 _NOTHING: Final = "nothing to try again"
 _IN_GRACE: Final = "in its grace period, which this does not shorten"
+_UNWRITTEN: Final = {
+    "NewerDesired": "a newer version came just now",
+    "LeaseLost": "its lease was lost just now: another worker is at it, or it is gone",
+    "TenantTaken": "its tenantId is bound to another organisation",
+}
+"""Sentence by the name of the registry's result; names, since the registry's types are imported late."""
 
 
 async def _retry_all(registry: "Registry", keys: list[str], material: bytes) -> list[tuple[str, str]]:
@@ -172,7 +178,7 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     """Retries a saga and returns the result in words."""
     from schemas import codec
     from schemas.topics import AUDIT
-    from services.adapters.registry.types import OutboxMessage, Written
+    from services.adapters.registry.types import LeaseLost, NewerDesired, OutboxMessage, TenantTaken
     from services.core.ledger import audit
     from services.core.saga.intents import redriven
     from services.core.unwell import GRACE
@@ -202,10 +208,13 @@ async def _retry(registry: "Registry", key: str, material: bytes) -> str:
     # Due at once even if nothing is to be done: the former due time is unknown here, and a saga without work rests by
     # itself.
     written = await registry.write(claim, journal or claim.journal, messages, due_in_s=0.0, release=True)
-    if not isinstance(written, Written):
-        # A newer version arrived, or the lease was lost. The lease is returned with the journal of the registry.
+    if isinstance(written, NewerDesired | TenantTaken):
+        # The lease is still held: returned with the journal of the registry, and with the newer version.
         await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)
-        return "a newer version came just now"
+    # The registry compares texts: without a new journal an equal text says nothing of an earlier try.
+    newer = isinstance(written, NewerDesired) and (journal is None or not written.written)
+    if newer or isinstance(written, LeaseLost | TenantTaken):
+        return _UNWRITTEN[type(written).__name__]
     if journal is None and rows[0].why == GRACE:
         return _IN_GRACE
     at_rest = claim.journal.target is not None and claim.journal.target.version >= claim.desired.version

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -57,6 +58,8 @@ class Child:
     def stop(self, timeout_s: float, ask_with: signal.Signals = signal.SIGTERM) -> int:
         """Sends a signal, waits for the end of the program, and kills the program after `timeout_s` seconds.
 
+        Children of the program that are left are killed in any case.
+
         Args:
             timeout_s: Seconds that the program may take to end by itself.
             ask_with: The signal that requests the end.
@@ -65,14 +68,16 @@ class Child:
             The exit status.
         """
         self._process.send_signal(ask_with)
-        status = self.wait(timeout_s)
-        return self.kill() if status is None else status
+        self.wait(timeout_s)
+        return self.kill()
 
     def kill(self) -> int:
-        """Kills the program and its own children with SIGKILL; returns the exit status."""
-        if self._process.poll() is None:
-            # The child leads its session, so its process id is also the id of its process group.
-            os.killpg(self.pid, signal.SIGKILL)
+        """Kills the program and its own children with SIGKILL, also after its end; returns the exit status."""
+        # The child leads its session, so its process id is also the id of its process group. The kernel gives the id to
+        # nobody else while the group has a member; a process with the id of an ended program is therefore a stranger.
+        if self._process.poll() is None or not Path(f"/proc/{self.pid}").exists():
+            with suppress(ProcessLookupError):  # the usual case: nobody is left
+                os.killpg(self.pid, signal.SIGKILL)
         return self._process.wait()
 
 

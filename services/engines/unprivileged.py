@@ -11,6 +11,7 @@ contains a hash of the wanted path, so every run finds the same substitute. Besi
 process's user owns the folder, and never if the folder is a symbolic link.
 """
 
+import fcntl
 import hashlib
 import os
 import pwd
@@ -24,6 +25,8 @@ from pathlib import Path
 from services.engines.errors import EngineError
 
 _NOTE_SUFFIX = ".stands-for"
+_LOCK = ".lock"
+"""File of the lock for copies, in the folder of all substitutes."""
 _USER_NAMES = ("nobody", "daemon")
 _PERSISTENT_TMP = Path("/var/tmp")  # noqa: S108 - survives a reboot; `_own_folder` checks the owner of the folder inside
 _TMP = Path("/tmp")  # noqa: S108 - as above
@@ -87,30 +90,36 @@ def reachable_folder(user: Account, wanted: Path) -> Path:
         if can_reach(user, top) and (own_folder := _own_folder(top / f"genesys-lifecycle-{os.geteuid()}")):
             _remove_orphans(own_folder)
             chosen = own_folder / f"{wanted.name}-{digest}"
-            chosen.with_suffix(_NOTE_SUFFIX).write_text(str(wanted.resolve()))
+            _note_of(chosen).write_text(str(wanted.resolve()))
             return chosen
     raise EngineError(
         f"The user {user.name} can reach neither {wanted.parent} nor a temporary folder. Set DATABASE_URL."
     )
 
 
+def _note_of(place: Path) -> Path:
+    """Returns the path of a substitute's note; not `with_suffix`, since the name of a version holds a dot."""
+    return place.with_name(place.name + _NOTE_SUFFIX)
+
+
 def _remove_orphans(own_folder: Path) -> None:
     """Removes each substitute whose wanted path has lost its parent folder: no later run can ask for the substitute."""
     for note in own_folder.glob(f"*{_NOTE_SUFFIX}"):
         if not Path(note.read_text()).parent.exists():
-            remove_folder(note.with_suffix(""))
+            remove_folder(note.with_name(note.name.removesuffix(_NOTE_SUFFIX)))
 
 
 def remove_folder(place: Path) -> None:
     """Removes a folder returned by `reachable_folder`, and the note of a substitute."""
     shutil.rmtree(place, ignore_errors=True)
-    place.with_suffix(_NOTE_SUFFIX).unlink(missing_ok=True)
+    _note_of(place).unlink(missing_ok=True)
 
 
 def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
     """Returns `source` if `user` can reach all `parts`, else a copy of the parts that `user` can reach.
 
-    The copy is kept. Every call compares the sizes of the files, and replaces a copy that differs from the source.
+    The copy is kept. Every call compares sizes and times of change of the files, and replaces a copy that differs from
+    the source. Calls at the same time, also of several processes, take turns.
 
     Args:
         user: The user who reads the files.
@@ -123,8 +132,17 @@ def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
     if all(can_reach(user, source / part) for part in parts):
         return source
     copy = reachable_folder(user, source)
-    if copy == source or _sizes(source, parts) == _sizes(copy, parts):
+    if copy == source:
         return copy
+    with (copy.parent / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _versions(source, parts) != _versions(copy, parts):
+            _replace(source, copy, parts)
+    return copy
+
+
+def _replace(source: Path, copy: Path, parts: tuple[str, ...]) -> None:
+    """Copies the parts of `source`, and puts the copy in the place of an older copy."""
     # Beside the copy, so that the rename into place stays on one file system.
     staging = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     for part in parts:
@@ -134,7 +152,12 @@ def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
             (staging / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / part, staging / part)
     _open_to_all(staging)
-    return _put_in_place(staging, copy)
+    # Moved aside first: a copy in use is never half removed under its own name.
+    old = staging.with_name(staging.name + "-old")
+    if copy.exists():
+        copy.rename(old)
+    staging.rename(copy)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _open_to_all(tree: Path) -> None:
@@ -145,23 +168,11 @@ def _open_to_all(tree: Path) -> None:
         path.chmod(owner | 0o200 | owner >> 3 | owner >> 6)
 
 
-def _put_in_place(staging: Path, copy: Path) -> Path:
-    """Renames `staging` to `copy`; moves an older copy aside before and removes the older copy after."""
-    old = staging.with_name(staging.name + "-old")
-    if copy.exists():
-        copy.rename(old)
-    try:
-        staging.rename(copy)
-    except OSError:  # a second process has put its copy there first, with equal contents
-        shutil.rmtree(staging)
-    shutil.rmtree(old, ignore_errors=True)
-    return copy
-
-
-def _sizes(folder: Path, parts: tuple[str, ...]) -> dict[str, int]:
-    """Returns the size in bytes of every file of `parts`, by its path relative to `folder`."""
-    files = (file for part in parts for file in _files(folder / part))
-    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+def _versions(folder: Path, parts: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Returns size in bytes and time of change of every file of `parts`, by its path relative to `folder`."""
+    # `copy2` keeps the time of change, and every package manager gives a new file a new one.
+    files = ((file, file.stat()) for part in parts for file in _files(folder / part))
+    return {str(file.relative_to(folder)): (status.st_size, status.st_mtime_ns) for file, status in files}
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -1,8 +1,8 @@
 """Prepares one turn of a saga: chooses the next move, asks the system's gate for a place, and makes the call.
 
 Rule: the gate of a system is asked before the intent is committed. A call refused by the gate becomes a wait without an
-intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: while one system is
-away, a teardown goes on with the steps at the remaining systems (docs/decisions/0019).
+intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: the life of
+the step waits, and sweeps of ended lives go on at the remaining systems (docs/decisions/0019).
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """Process of the reconciler: an hourly run over all organisations, and an early run for single keys that are due.
 
-Rule: one run at a time. After a run with an unread organisation the next run follows within seconds, then minutes, up
-to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is tried again; `_tick` is the only
-place that catches.
+Rule: one run at a time. After a run with an unread organisation, or a run cut off by a fault, the next run follows
+within seconds, then minutes, up to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is
+tried again; `_tick` is the only place that catches.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ JITTER: Final = 0.1
 FIRST_RUN_MAX_S: Final = 5.0
 """Longest delay of the first run after the start, in seconds."""
 AGAIN_FIRST_S: Final = 15.0
-"""Seconds to the next run after a run with an unread organisation; doubled after each further one, up to the
-interval."""
+"""Seconds to the next run after a run with an unread organisation, or cut off by a fault; doubled after each further
+one, up to the interval. Also the seconds between two tries of a first sight."""
 TAKE_S: Final = 0.05
 """Seconds that a tick waits for new records of the view."""
 
@@ -43,17 +43,21 @@ class _State:
 
     Attributes:
         next_run_s: Time of the next hourly run, in seconds of the event loop's clock.
-        again_s: Seconds from a run with an unread organisation to the next run.
+        again_s: Seconds from a run with an unread organisation, or a run cut off by a fault, to the next run.
+        is_cut_off: True while the last run that read Genesys has not ended without a fault.
         fault: Text of the present fault for `/readyz`; empty while there is none.
         looked: Key to the time of the last early look, microseconds UTC.
         sighted: Active keys already looked for, to have a first sight.
+        next_sight_s: Earliest time of the next first sight, in seconds of the event loop's clock.
     """
 
     next_run_s: float
     again_s: float = AGAIN_FIRST_S
+    is_cut_off: bool = False
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
     sighted: set[Key] = field(default_factory=set)
+    next_sight_s: float = 0.0
 
 
 def main(settings: Settings) -> int:
@@ -134,7 +138,8 @@ async def _tick(resources: RunResources, state: _State, jitter: random.Random, l
             log.warning("waiting", fault=fault)
         state.fault = fault
     else:
-        state.fault = ""
+        # After a run cut off by a fault the fault stands until a run ends without one.
+        state.fault = state.fault if state.is_cut_off else ""
 
 
 async def _work(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
@@ -143,14 +148,18 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
     tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
     _set_gauges(resources, tenants)
     if now_s >= state.next_run_s:
-        report = await run(resources, RunRequest())
         interval_s = resources.settings.reconcile_interval_s
-        if report.unanswered:
-            interval_s = min(interval_s, state.again_s)
-            state.again_s = 2 * interval_s
-        else:
-            state.again_s = AGAIN_FIRST_S
-        state.next_run_s = asyncio.get_running_loop().time() + interval_s * jitter.uniform(1 - JITTER, 1 + JITTER)
+        pause_s = min(interval_s, state.again_s)
+
+        def reading() -> None:
+            # Marked before Genesys is read: a run that fails afterwards must not be repeated every second.
+            state.next_run_s, state.again_s, state.is_cut_off = now_s + pause_s, 2 * pause_s, True
+
+        report = await run(resources, RunRequest(), reading)
+        state.is_cut_off = False
+        if not report.unanswered:
+            pause_s, state.again_s = interval_s, AGAIN_FIRST_S
+        state.next_run_s = asyncio.get_running_loop().time() + pause_s * jitter.uniform(1 - JITTER, 1 + JITTER)
         # The whole run has also looked at the keys with an owed re-check.
         state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
@@ -160,9 +169,12 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
         _log_report(await run(resources, RunRequest(keys=keys)), log, "due")
-    elif keys := unseen(tenants, memory, state.sighted):
-        state.sighted |= keys
+    elif now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
+        # Set before the sight, as above; a sight without a fault lifts the pause.
+        state.next_sight_s = now_s + AGAIN_FIRST_S
         await sight(resources, keys)
+        state.sighted |= keys
+        state.next_sight_s = now_s
 
 
 def _set_gauges(resources: RunResources, tenants: Tenants) -> None:

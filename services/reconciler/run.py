@@ -158,12 +158,13 @@ def open_resources(settings: Settings, now_us: Callable[[], int]) -> RunResource
     )
 
 
-async def run(resources: RunResources, request: RunRequest) -> RunReport:
+async def run(resources: RunResources, request: RunRequest, on_reading: Callable[[], None] = lambda: None) -> RunReport:
     """Runs once, in the order given at the top of this file; waits while another process runs.
 
     Args:
         resources: The resources of the process.
         request: Scope and mode of the run.
+        on_reading: Called before Genesys is read.
 
     Raises:
         KafkaError: the view cannot be read, or a topic is misconfigured.
@@ -175,7 +176,9 @@ async def run(resources: RunResources, request: RunRequest) -> RunReport:
             raise KafkaError(wrong)
         began_us = resources.now_us()
         known = organisations.load(resources.settings.orgs_dir)
-        readings, refusals = await _readings(resources, known, await _tenants(resources), request)
+        tenants = await _tenants(resources)
+        on_reading()
+        readings, refusals = await _readings(resources, known, tenants, request)
         # The view again: an event that arrived while Genesys was read must not look like a difference.
         tenants, memory = await _tenants(resources), resources.sights.load()
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.

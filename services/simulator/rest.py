@@ -34,7 +34,9 @@ def routes(world: OutsideWorld) -> list[Route]:
 
 async def _resource(world: OutsideWorld, system: System, request: Request) -> Response:
     path: str = request.path_params["name"]
-    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(request.method) or _put_verb(world, system, path)
+    # Starlette routes HEAD wherever GET is routed, and uvicorn leaves the body out.
+    method = "GET" if request.method == "HEAD" else request.method
+    verb = {"GET": Verb.READ, "DELETE": Verb.DELETE}.get(method) or _put_verb(world, system, path)
     call = await read_call(request, system, verb)
     if not call.key:
         return JSONResponse({"error": "invalid_request", "detail": "Lifecycle-Key: missing"}, 400)
@@ -44,7 +46,7 @@ async def _resource(world: OutsideWorld, system: System, request: Request) -> Re
         "GET": partial(_get, world, path, call),
         "DELETE": partial(_delete, world, path, call),
     }
-    return await serve(request, world, call, effects[request.method])
+    return await serve(request, world, call, effects[method])
 
 
 def _put_verb(world: OutsideWorld, system: System, path: str) -> Verb:

@@ -65,6 +65,18 @@ async def test_an_offset_outside_the_log_is_raised_where_the_batch_is_awaited(
     await consumer.close()
 
 
+async def test_an_offset_of_0_says_that_nothing_was_read(kafka_bootstrap: str, topic_prefix: str) -> None:
+    _written(kafka_bootstrap, topic_prefix, 2)
+    committing = confluent_kafka.Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": topic_prefix})
+    for offset in (0, 1):
+        place = confluent_kafka.TopicPartition(topic_prefix, 0, offset)
+        committing.commit(offsets=[place], asynchronous=False)
+        consumer = _consumer(kafka_bootstrap, topic_prefix)
+        assert await consumer.has_committed() is (offset > 0)
+        await consumer.close()
+    committing.close()
+
+
 async def test_what_librdkafka_lets_out_of_a_callback_is_an_exception(kafka_bootstrap: str, topic_prefix: str) -> None:
     _written(kafka_bootstrap, topic_prefix, 1)
     odd = confluent_kafka.Consumer({

@@ -8,8 +8,9 @@ from typing import Final, LiteralString
 import psycopg
 import pytest
 
-from schemas.topics import DESIRED, OUTCOMES
+from schemas.topics import DESIRED, OUTCOMES, named
 from tests.support.eventually import eventually
+from tests.support.own_broker import set_to
 from tests.support.provisioner_process import desired, end, gone
 from tests.support.provisioner_stage import Stage, ended, exists, staged
 
@@ -143,3 +144,26 @@ def test_an_empty_registry_adopts_what_there_is(stage: Stage) -> None:
     stage.scene.start("--accept-older-registry")
     ended(stage, [one, two], 4)
     exists(stage, {one: None, two: None}, whole=False)
+
+
+def test_a_topic_that_is_not_as_the_table_says_is_accepted_by_no_option(stage: Stage) -> None:
+    (one,) = stage.keys(1)
+    process = stage.scene.start()
+    stage.scene.wish([desired(one, 1)])
+    ended(stage, [one], 1)
+    assert end(process) == 0
+    stage.scene.run("TRUNCATE lifecycle.sagas, lifecycle.bindings, lifecycle.outbox, lifecycle.plans")
+    outcomes = named(OUTCOMES, stage.scene.prefix)
+    set_to(stage.scene.kafka, outcomes, "cleanup.policy", "compact")
+    process = stage.scene.start("--accept-older-registry", METRICS_PORT=str(stage.scene.port))
+    fault = eventually(lambda: _told(stage, "is not as the table says"))
+    assert outcomes in fault
+    time.sleep(_LOOKS_S)
+    assert _told(stage, "is not as the table says"), "it was accepted"
+    assert stage.scene.rows("SELECT key FROM lifecycle.sagas") == [], "it was recovered"
+
+    # The option still counts for what it is meant for.
+    set_to(stage.scene.kafka, outcomes, "cleanup.policy", "delete")
+    eventually(lambda: stage.scene.ready(stage.scene.port)[0] == 200, 60)
+    exists(stage, {one: 1}, whole=False)
+    assert end(process) == 0

@@ -216,6 +216,27 @@ def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(worl
         assert gauge(url, "last_success_timestamp_seconds") > 0
 
 
+def test_a_run_cut_off_after_genesys_was_read_is_not_repeated_every_second(world: World) -> None:
+    world.install(world.new_key())
+    # The memory can be read, and not written.
+    barrier = world.folder / "reconciler" / "sights.new"
+    barrier.mkdir(parents=True)
+    with world.service(ready=False, RECONCILE_INTERVAL_S="3600") as url:
+        eventually(lambda: str(barrier) in httpx2.get(f"{url}/readyz").text)
+        read, shown_us = _reads(url), now_us()
+        eventually(lambda: now_us() > shown_us + 6_000_000)
+        assert _reads(url) == read
+        assert str(barrier) in httpx2.get(f"{url}/readyz").text, "not ready before a run ends well"
+        barrier.rmdir()
+        eventually(lambda: httpx2.get(f"{url}/readyz").status_code == 200, 60)
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") > 0)
+
+
+def _reads(url: str) -> float:
+    """Number of organisations read by whole and early runs."""
+    return gauge(url, 'runs_total{result="read"}')
+
+
 def gauge(url: str, name: str) -> float:
     """A metric of the reconciler's, now."""
     lines = httpx2.get(f"{url}/metrics").text.splitlines()

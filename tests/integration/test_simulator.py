@@ -123,6 +123,15 @@ def test_a_fault_that_is_none_is_refused_by_name(world: Outside, fault: Any) -> 
     assert answer.json()["detail"]
 
 
+def test_head_is_answered_as_get_without_the_body(world: Outside, key: str) -> None:
+    url, headers = f"{world.url}/middleware/headed", {"Lifecycle-Key": key, "Lifecycle-Generation": "1"}
+    assert httpx2.head(url, headers=headers).status_code == 404
+    put(world, "middleware/headed", idempotency_key="1", key=key)
+    asked, read = httpx2.head(url, headers=headers), httpx2.get(url, headers=headers)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-length"] == str(len(read.content))
+
+
 def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside, key: str) -> None:
     world.fault("middleware", "refuse", verb="create", key=key, times=2, seconds=0)
     assert put(world, f"crm/{key[-12:]}", idempotency_key=f"{key}k0", key=key).status_code == 201

@@ -1,15 +1,17 @@
 """`lifecycle status`, `logs`, `restart` and `down` where nothing runs; logs that grow, and process ids used again."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 
 from services.cli.exits import CommandError, Exit
-from services.cli.local.logs import _last_lines
+from services.cli.local.logs import _follow, _last_lines
 from services.cli.local.process_file import FILE, ProcessFile, SupervisedProcess, find_up, orphans, process_info
 from tests.unit.test_cli_commands import lifecycle
 
@@ -88,6 +90,51 @@ def test_the_last_lines_of_a_log_of_any_length_are_found(count: int, tmp_path: P
     with path.open("rb") as file:
         assert _last_lines(file, count) == (lines[-count:] if count else [])
         assert file.read() == b""
+
+
+class _Replaced:
+    """The path of a log that is replaced after every look, and is absent at every third look."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._paths = [folder / str(number) for number in range(count)]
+        for number, path in enumerate(self._paths):
+            path.write_text(f"line {number}\n")
+        self._looks = 0
+
+    def exists(self) -> bool:
+        return True
+
+    def stat(self) -> os.stat_result:
+        return self._next().stat()
+
+    def open(self, mode: str) -> IO[bytes]:
+        assert mode == "rb"
+        return self._next().open("rb")
+
+    def _next(self) -> Path:
+        self._looks += 1
+        if self._looks % 3 == 0 or not self._paths:
+            raise FileNotFoundError
+        return self._paths.pop(0)
+
+
+def test_a_log_that_is_replaced_for_ever_is_followed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, said = 1_500, list[str]()
+
+    class Screen(io.StringIO):
+        def write(self, text: str) -> int:
+            said.extend(line for line in text.split("\n") if line)
+            if len(said) == count + 1:
+                raise BrokenPipeError  # the only end of a follower
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Screen())
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    first = tmp_path / "first"
+    first.write_text("line\n")
+    with first.open("rb") as file, pytest.raises(BrokenPipeError):
+        _follow(cast("Path", _Replaced(tmp_path, count)), file, pretty=False)
+    assert said == ["line", *(f"line {number}" for number in range(count))]
 
 
 def test_a_reader_of_logs_that_has_read_enough_is_no_fault(tmp_path: Path) -> None:

@@ -143,6 +143,20 @@ def test_an_id_that_cannot_be_told_is_reported_and_the_watch_goes_on(tmp_path: P
     supervisor.stop(5)
 
 
+def test_ids_are_told_while_a_further_process_is_added(tmp_path: Path, supervisor: Supervisor) -> None:
+    class Adding(_Died):
+        @property
+        def pid(self) -> int | None:
+            # In the watcher's thread nothing is added: the main thread adds, in the middle of its own question.
+            if self.starts and threading.current_thread() is threading.main_thread():
+                supervisor.add(f"late {len(supervisor.deaths)}", _Died(tmp_path, "late", ""))
+            return self.starts or None
+
+    supervisor.add("early", Adding(tmp_path, "early", ""))
+    assert supervisor.pids() == {"early": 1}
+    assert supervisor.pids() == {"early": 1, "late 1": 1}
+
+
 def test_stopping_ends_the_processes_in_reverse_order_and_starts_none_again(tmp_path: Path, told: list[str]) -> None:
     ends: list[str] = []
 

@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,17 @@ def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
     remove_folder(kept)
 
 
+def test_a_name_with_a_dot_has_a_note_of_its_own(closed: Path) -> None:
+    (closed / "state").mkdir()
+    left, kept = reachable_folder(NOBODY, closed / "state" / "pg-16.4"), reachable_folder(NOBODY, closed / "pg-16.4")
+    left.mkdir()
+    kept.mkdir()
+    shutil.rmtree(closed / "state")
+    reachable_folder(NOBODY, closed / "pg-16.4")
+    assert (left.exists(), kept.exists()) == (False, True)
+    remove_folder(kept)
+
+
 def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> None:
     copy = mirror(NOBODY, tree, PARTS)
     assert copy != tree
@@ -99,3 +112,29 @@ def test_a_newer_tree_replaces_an_older_copy(tree: Path) -> None:
     mirror(NOBODY, tree, PARTS)
     (tree / "bin" / "program").write_text("run faster")
     assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "run faster"
+
+
+def test_a_changed_tree_of_equal_size_replaces_an_older_copy(tree: Path) -> None:
+    mirror(NOBODY, tree, PARTS)
+    (tree / "bin" / "program").write_text("RUN")
+    assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "RUN"
+
+
+def test_an_equal_copy_is_not_made_again(tree: Path) -> None:
+    before = mirror(NOBODY, tree, PARTS).stat().st_ino
+    assert mirror(NOBODY, tree, PARTS).stat().st_ino == before
+
+
+def test_several_that_replace_an_older_copy_at_once_all_get_the_new_one(tree: Path) -> None:
+    callers = 8
+    for turn in range(10):
+        (tree / "bin" / "program").write_text("run" * (turn + 2))
+        together = threading.Barrier(callers)
+
+        def replace(together: threading.Barrier = together) -> dict[str, str]:
+            together.wait()
+            return contents(mirror(NOBODY, tree, PARTS))
+
+        with ThreadPoolExecutor(callers) as pool:
+            found = [pool.submit(replace) for _ in range(callers)]
+        assert [one.result()["bin/program"] for one in found] == ["run" * (turn + 2)] * callers

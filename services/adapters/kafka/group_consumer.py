@@ -139,7 +139,9 @@ class Consumer:
         await asyncio.to_thread(self._guarded, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     async def has_committed(self) -> bool:
-        """True if the group has committed an offset above 0 in any partition of the topic.
+        """True if the group has read a record of the topic: an offset above 0 is committed in any partition.
+
+        An offset of 0 comes from a reset of the group, not from a read.
 
         Raises:
             KafkaError: No broker answers.

@@ -34,14 +34,20 @@ def keyring(context: CheckContext) -> Iterator[Finding]:
     """Checks the keyring file: readable by the owner alone, and complete."""
     path = context.settings.keyring_file
     found = keyring_adapter.load(path)
-    # Any right of group or others, not only the right to read.
-    if path.stat().st_mode & 0o077:
-        yield fault("keyring", f"{path} may be read by others", f"chmod 600 {path}")
+    if rights := _rights_of_others(path.stat().st_mode):
+        yield fault("keyring", f"{path} may be {rights}", f"chmod 600 {path}")
     elif found.material is None:
         cure = "give the other services the file that holds `material`; only the ingress can run with this one"
         yield fault("keyring", f"{path} has no material", cure)
     else:
         yield well("keyring", f"endpoints: {', '.join(sorted(found.endpoints))}")
+
+
+def _rights_of_others(mode: int) -> str:
+    """Returns the rights of the group and of every user in words, as `read by its group`; empty without a right."""
+    classes = (("its group", mode >> 3), ("every user", mode))
+    rights = (("read", 4), ("changed", 2), ("executed", 1))
+    return ", ".join(f"{right} by {whom}" for whom, bits in classes for right, bit in rights if bits & bit)
 
 
 def read_plan(chosen: Settings) -> Plan:

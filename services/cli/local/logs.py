@@ -80,23 +80,47 @@ def _follow(path: Path, file: IO[bytes], *, pretty: bool) -> None:
     """Prints lines as they are appended; never returns.
 
     A file that was replaced or truncated is read from its beginning.
+
+    Args:
+        path: Path of the log.
+        file: The log, open, at the first byte to be printed; closed once the log was replaced.
+        pretty: True to format the lines for a terminal.
     """
     partial = b""
-    while True:
-        partial += file.read()
-        # The last piece has no newline yet: its writer may be in the middle of the line.
-        *whole, partial = partial.split(b"\n")
-        for line in whole:
-            _write(line, pretty=pretty)
-        if not whole:
-            time.sleep(_POLL_S)
-        # The path leads to a new file: follow the new one, and never return to this one.
-        if path.exists() and not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            with path.open("rb") as fresh:
-                _follow(path, fresh, pretty=pretty)
-        # The file was truncated: our offset lies behind its end, where a read would return nothing for ever.
-        if os.fstat(file.fileno()).st_size < file.tell():
-            file.seek(0)
+    try:
+        while True:
+            fresh = _replacement(path, file)
+            # Read after the look at the path: lines written before the replacement are in the former file.
+            partial += file.read()
+            # The last piece has no newline yet: its writer may be in the middle of the line.
+            *whole, partial = partial.split(b"\n")
+            for line in whole:
+                _write(line, pretty=pretty)
+            if fresh:
+                file.close()
+                file, partial = fresh, b""
+            # The file was truncated: our offset lies behind its end, where a read would return nothing for ever.
+            elif os.fstat(file.fileno()).st_size < file.tell():
+                file.seek(0)
+                partial = b""
+            elif not whole:
+                time.sleep(_POLL_S)
+    finally:
+        file.close()
+
+
+def _replacement(path: Path, file: IO[bytes]) -> IO[bytes] | None:
+    """Opens the file at a path if the file is not `file`; None while the path leads to `file`, or to nothing."""
+    # The path is opened first and compared afterwards: between a question about the path and the opening, the log may
+    # be replaced again. A moment without any file is normal while a log is rotated.
+    try:
+        fresh = path.open("rb")
+    except FileNotFoundError:
+        return None
+    if os.path.samestat(os.fstat(fresh.fileno()), os.fstat(file.fileno())):
+        fresh.close()
+        return None
+    return fresh
 
 
 def _write(line: bytes, *, pretty: bool) -> None:

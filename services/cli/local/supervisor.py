@@ -149,8 +149,9 @@ class Supervisor:
         watcher.start()
 
     def pids(self) -> dict[str, int]:
-        """Returns the process ids, by name; a process without an id is left out."""
-        return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
+        """Returns the process ids, by name; a process without an id is left out. Called by any thread."""
+        # A copy: a watcher thread calls this method while the main thread may still be adding processes.
+        return {name: pid for name, process in self._processes.copy().items() if (pid := process.pid) is not None}
 
     def log_path(self, name: str) -> Path:
         """Returns the path of a process's log."""

@@ -2,14 +2,12 @@
 
 Rule: a record is a function of the rows (an event: of the entry and the texts in the row), so publishing again writes
 equal bytes. Only the restricted `desired` carries a whole configuration. Public records carry the published names
-alone, and URLs under these names lose user, query and fragment, because people keep passwords and tokens there.
+alone, and texts under these names lose user, query and fragment of every URL (`harmless`).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import NamedTuple
 
 from jiter import from_json
 
@@ -22,14 +20,11 @@ from schemas.tenant import Desired, Tenant
 from schemas.topics import DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.values import Json
 from services.core.dead_letters import letter, of_record
+from services.core.ledger.harmless import harmless
 from services.core.ledger.identity import keyed
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.merge import view
 from services.core.ledger.stage import names, stage
-
-_SPACE: Final = re.compile(r"\s")
-_WITHOUT_SCHEME: Final = re.compile(r"[?#].*|^[^?#]*@", re.DOTALL)
-"""User, query and fragment of a URL without scheme."""
 
 _LEDGER = "/genesys-lifecycle/ledger"
 
@@ -190,24 +185,4 @@ def published(whole: Json | None, rules: ProjectionRules) -> Json | None:
     """Returns the published names of a configuration, with redacted URLs; None without a configuration."""
     if whole is None:
         return None
-    return {name: _harmless(whole[name]) for name in rules.published_names if name in whole}
-
-
-def _harmless(value: Any) -> Any:
-    """Returns a JSON value with every URL redacted; an invalid URL becomes None."""
-    # Only a text which is a URL as a whole is handled: a URL with a user inside a sentence is not found.
-    if isinstance(value, dict):
-        return {name: _harmless(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_harmless(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    # Without `//` the text may still be a URL without scheme, as `user:password@host/path?token=…`. Text with a space
-    # is taken for prose and stays whole.
-    if "//" not in value:
-        return value if _SPACE.search(value) else _WITHOUT_SCHEME.sub("", value)
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return {name: harmless(whole[name]) for name in rules.published_names if name in whole}

@@ -1,0 +1,93 @@
+"""No text of a configuration, whatever stands in it, publishes user, password, query or fragment of a URL."""
+
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.values import Json
+from services.core.ledger.harmless import harmless
+
+CANARY = "canary"
+
+PROSE = st.sampled_from(
+    ["", "see ", "is it? yes, ", "at 12:30 ", "(what?) ", "#5: ", "a b ", "https://good.example/a//b and ", "1\n2\t"]
+)
+MARKS = st.sampled_from(
+    [
+        "",
+        "//",
+        "https://",
+        "jdbc:postgresql://",
+        "HTTP://",
+        "https:\\\\",
+        "https:/\\",
+        "https:/",
+        "x:",
+        "a,b://",
+        "url=",
+    ]
+)
+UNRESERVED = st.text("abz09-._~!$&'()*+,;=%", max_size=4)
+PASSWORDS = st.text("abz09-._~!$&'()*+,;=%:@/?#\\", max_size=4)
+HOSTS = st.sampled_from(["host", "host.example:8443", "10.0.0.1", "hôte.example"])
+PATHS = st.sampled_from(["", "/", "/db", "//y", "/a/b;c=d", "\\x"])
+QUERIES = st.sampled_from(["", "?", "?token=1", "#top"])
+
+
+@given(PROSE, MARKS, UNRESERVED, PASSWORDS, PASSWORDS, HOSTS, PATHS, QUERIES, PROSE)
+def test_no_user_and_no_password_leaves(
+    before: str, mark: str, user: str, one: str, two: str, host: str, path: str, query: str, behind: str
+) -> None:
+    for secret in (f"{CANARY}{user}:{CANARY}", f"{user}:{CANARY}{one}{CANARY}{two}", f"{user}{CANARY}"):
+        assert CANARY not in str(harmless(f"{before}{mark}{secret}@{host}{path}{query} {behind}"))
+
+
+@given(PROSE, MARKS, HOSTS, PATHS, UNRESERVED, PASSWORDS, st.sampled_from("?#"), PROSE)
+def test_no_query_and_no_fragment_leaves(
+    before: str, mark: str, host: str, path: str, name: str, value: str, query: str, behind: str
+) -> None:
+    for secret in (f"{name}={CANARY}", f"{CANARY}{value}", f"{name}={value} {CANARY}"):
+        assert CANARY not in str(harmless(f"{before}{mark}{host}{path}{query}{secret}{behind}"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["https://Acme.example:8443//a/b;c", "PT5M", "is it?", "(what?!)", "C#", "#5", "é:\\", "@team", "@"]
+        )
+    )
+)
+def test_a_text_without_user_query_and_fragment_stays_equal(words: list[str]) -> None:
+    sentence = " ".join(["-", *words])
+    assert harmless(sentence) == sentence
+
+
+@given(st.text(st.characters(exclude_characters="@?#[]", max_codepoint=0x7F)))
+def test_a_text_without_the_three_delimiters_stays_equal(text: str) -> None:
+    assert harmless(text) == text
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
+def test_every_json_value_has_a_harmless_form_that_is_stable(value: object) -> None:
+    once = harmless({"x": value})
+    assert once == harmless({"x": value})
+    assert harmless(once) == once
+
+
+def test_the_time_grows_with_the_length_alone() -> None:
+    nasty: list[Json | str] = [
+        part * (100_000 // len(part)) for part in ("?", "@", "//", "://a:b", "a:", "a ", "@//", ":/")
+    ]
+    began = time.process_time()
+    for text in nasty:
+        harmless(text)
+        harmless(f"@{text}")
+        harmless(f"{text}@ ?x=1")
+    assert time.process_time() - began < 5

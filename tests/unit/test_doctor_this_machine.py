@@ -1,0 +1,37 @@
+"""What `lifecycle doctor` says of this machine's files."""
+
+from pathlib import Path
+
+import pytest
+
+from services.adapters.process import settings
+from services.cli import keyring_contents
+from services.cli.doctor import this_machine
+from services.cli.doctor.finding import CheckContext, Health
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o640, "read by its group"),
+        (0o604, "read by every user"),
+        (0o620, "changed by its group"),
+        (0o602, "changed by every user"),
+        (0o610, "executed by its group"),
+        (0o666, "read by its group, changed by its group, read by every user, changed by every user"),
+        (0o600, ""),
+        (0o400, ""),
+    ],
+    ids=lambda value: oct(value) if isinstance(value, int) else None,
+)
+def test_the_rights_on_the_keyring_are_told_as_they_are(mode: int, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "keyring.json"
+    keyring_contents.init(path)
+    path.chmod(mode)
+    chosen = settings.read({"KEYRING_FILE": str(path)})
+    (finding,) = this_machine.keyring(CheckContext(chosen, {}, "", lambda: 0))
+    if not said:
+        assert finding.health is Health.WELL
+        return
+    assert (finding.health, finding.detail) == (Health.FAULT, f"{path} may be {said}")
+    assert finding.cure == f"chmod 600 {path}"

@@ -1,0 +1,59 @@
+"""The loop of the reconciler between two runs: the first sight of active tenants."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from schemas.genesys import Organisation, Reading
+from services.adapters.process import clock, logs, settings
+from services.core.reconcile.reconcile import Tenants
+from services.reconciler.main import _State, _tick
+from services.reconciler.memory import Sights
+from services.reconciler.run import RunResources
+from tests.support.genesys_worlds import CLIENT, ORG, key_of, reading, tenant, view
+
+
+class View:
+    """One active tenant, which no run has seen."""
+
+    def follow(self, _: float) -> Tenants:
+        return view(tenant(1))
+
+
+@dataclass
+class Readers:
+    """Genesys lists the tenant, and every listing counts."""
+
+    listings: list[str] = field(default_factory=list)
+
+    async def listed(self, organisation: Organisation) -> Reading:
+        self.listings.append(organisation.org_id)
+        return reading({1: "ENABLED"})
+
+
+async def test_a_first_sight_cut_off_by_a_fault_is_tried_again_later(tmp_path: Path) -> None:
+    (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
+    chosen = settings.read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)})
+    sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"))
+    unused = cast("Any", None)
+    resources = RunResources(
+        chosen, b"", cast("Any", View()), sights, cast("Any", readers), producer=unused, now_us=clock.now_us
+    )
+    barrier = tmp_path / "reconciler" / "sights.new"
+    barrier.mkdir(parents=True)
+
+    async def tick() -> None:
+        await _tick(resources, state, random.Random(1), logs.configure("reconciler", "error"))
+
+    await tick()
+    assert str(barrier) in state.fault
+    barrier.rmdir()
+    await tick()
+    assert readers.listings == [ORG], "a sight that failed is not repeated at once"
+    state.next_sight_s = 0.0
+    await tick()
+    assert readers.listings == [ORG, ORG], "and not forgotten"
+    assert key_of(1) in sights.load()
+    await tick()
+    assert (len(readers.listings), state.fault) == (2, "")
