@@ -2,7 +2,7 @@
 
 Rule: a record is a function of the rows (an event: of the entry and the texts in the row), so publishing again writes
 equal bytes. Only the restricted `desired` carries a whole configuration. Public records carry the published names
-alone, and texts under these names lose user, query and fragment of every URL (`harmless`).
+alone, and texts under these names lose user, query and fragment of every URL (`redacted`).
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from schemas.tenant import Desired, Tenant
 from schemas.topics import DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.values import Json
 from services.core.dead_letters import letter, of_record
-from services.core.ledger.harmless import harmless
 from services.core.ledger.identity import keyed
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.merge import view
+from services.core.ledger.redaction import redacted
 from services.core.ledger.stage import names, stage
 
 _LEDGER = "/genesys-lifecycle/ledger"
@@ -185,4 +185,4 @@ def published(whole: Json | None, rules: ProjectionRules) -> Json | None:
     """Returns the published names of a configuration, with redacted URLs; None without a configuration."""
     if whole is None:
         return None
-    return {name: harmless(whole[name]) for name in rules.published_names if name in whole}
+    return {name: redacted(whole[name]) for name in rules.published_names if name in whole}

@@ -23,13 +23,13 @@ _COLON: Final = re.compile(r":(?!//|\d*(?:[/\\\s]|$))")
 _OPENING: Final = "([{<\"'"
 
 
-def harmless(value: Any) -> Any:
+def redacted(value: Any) -> Any:
     """Returns a JSON value with every text and every name redacted; an invalid text becomes None, without a name."""
     if isinstance(value, dict):
         names = ((_redacted(name), inner) for name, inner in value.items())
-        return {name: harmless(inner) for name, inner in names if name is not None}
+        return {name: redacted(inner) for name, inner in names if name is not None}
     if isinstance(value, list):
-        return [harmless(inner) for inner in value]
+        return [redacted(inner) for inner in value]
     return _redacted(value) if isinstance(value, str) else value
 
 
