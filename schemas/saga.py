@@ -5,18 +5,31 @@ as maybe done until an answer settles the question. Records are frozen: the func
 changed copy.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Self
+from typing import Any, Final, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.tenant import Desired
 from schemas.values import Instant, Json, Record, TenantId
 
 # Theory. A call to an outside system may take effect although the answer was lost, and a worker may die between call
-# and answer. The journal therefore holds, per step, the most that may exist outside (`there`, `place`, `places`,
-# `lost`, `older`, `doubted`). An answer may only narrow this set as far as the answer proves; a teardown calls every
-# step and place in the set. A mark dropped too early leaves a resource behind with no record of it.
+# and answer. The journal therefore holds, per step, the most that may exist outside (`state`, `place`, `places`,
+# `earlier_create_open`, `unverified`). An answer may only narrow this set as far as the answer proves; a teardown calls
+# every step and place in the set. A mark dropped too early leaves a resource behind with no record of it.
+#
+# Compatibility. During a rolling upgrade workers of two releases take turns at a row, and a release reads an unknown
+# field as absent. An earlier release would take a log without its own fields for a resource never made. So a log is
+# written with `state` and with the fields of earlier releases, and renamed fields keep the former name in the journal
+# (`alias`). An earlier release drops `state`; a log without `state` is read by the former fields.
 
 
 class Phase(StrEnum):
@@ -61,6 +74,82 @@ class Presence(StrEnum):
     """Known to exist."""
 
 
+class StepState(StrEnum):
+    """The state of a step: the newest intent, and the knowledge about the resource.
+
+    A PENDING intent has no known outcome: the call is under way, or the answer was lost. A READ_BACK intent was looked
+    up by name and is to be repeated with the same idempotency key. A REPEATED intent is pending once more: even a
+    refusal of the repetition says nothing about the first call. In the other states no intent is open.
+
+    `services.core.saga.step_transitions` has the transitions.
+    """
+
+    ABSENT = "absent"
+    """Never asked for, or known to be gone."""
+    DENIED = "denied"
+    """Asked for, and every answer denied an effect."""
+    IN_DOUBT = "in_doubt"
+    """The resource may exist."""
+    PRESENT = "present"
+    PENDING_DENIED = "pending_denied"
+    """An intent is pending, and every answer to earlier intents denied an effect."""
+    PENDING_IN_DOUBT = "pending_in_doubt"
+    PENDING_PRESENT = "pending_present"
+    READ_BACK_IN_DOUBT = "read_back_in_doubt"
+    READ_BACK_PRESENT = "read_back_present"
+    REPEATED_IN_DOUBT = "repeated_in_doubt"
+    REPEATED_PRESENT = "repeated_present"
+
+
+class _Former(NamedTuple):
+    """A state in the fields of earlier releases.
+
+    Attributes:
+        open: True if the newest intent has no known outcome.
+        read_back: True if the open intent was looked up by name and is to be repeated.
+        lost: True if the newest intent is repeated; without meaning in a step without a pending intent.
+        there: Knowledge about the resource.
+    """
+
+    open: bool
+    read_back: bool
+    lost: bool
+    there: Presence
+
+
+_FORMER_FIELDS: Final[Mapping[StepState, _Former]] = {
+    StepState.ABSENT: _Former(open=False, read_back=False, lost=False, there=Presence.ABSENT),
+    StepState.DENIED: _Former(open=False, read_back=False, lost=False, there=Presence.ASKED),
+    StepState.IN_DOUBT: _Former(open=False, read_back=False, lost=False, there=Presence.MAYBE),
+    StepState.PRESENT: _Former(open=False, read_back=False, lost=False, there=Presence.PRESENT),
+    StepState.PENDING_DENIED: _Former(open=True, read_back=False, lost=False, there=Presence.ASKED),
+    StepState.PENDING_IN_DOUBT: _Former(open=True, read_back=False, lost=False, there=Presence.MAYBE),
+    StepState.PENDING_PRESENT: _Former(open=True, read_back=False, lost=False, there=Presence.PRESENT),
+    StepState.READ_BACK_IN_DOUBT: _Former(open=True, read_back=True, lost=False, there=Presence.MAYBE),
+    StepState.READ_BACK_PRESENT: _Former(open=True, read_back=True, lost=False, there=Presence.PRESENT),
+    StepState.REPEATED_IN_DOUBT: _Former(open=True, read_back=False, lost=True, there=Presence.MAYBE),
+    StepState.REPEATED_PRESENT: _Former(open=True, read_back=False, lost=True, there=Presence.PRESENT),
+}
+"""Each state in the fields of earlier releases."""
+_BY_FORMER_FIELDS: Final[Mapping[_Former, StepState]] = {former: state for state, former in _FORMER_FIELDS.items()}
+
+
+def _state_of(former: Mapping[str, Any]) -> StepState:
+    """Returns the state of a log that an earlier release wrote.
+
+    Raises:
+        ValueError: no release writes this combination of fields.
+    """
+    is_open, read_back = bool(former.get("open")), bool(former.get("read_back"))
+    # Earlier releases kept `lost` in a closed or read back log, where no decision used the mark.
+    lost = is_open and not read_back and bool(former.get("lost"))
+    fields = _Former(is_open, read_back, lost, Presence(former.get("there", Presence.ABSENT)))
+    if fields not in _BY_FORMER_FIELDS:
+        told = ", ".join(f"{name}={value}" for name, value in fields._asdict().items())
+        raise ValueError(f"no release writes a step with {told}")
+    return _BY_FORMER_FIELDS[fields]
+
+
 class StepVerdict(StrEnum):
     """The class of the newest answer to a step."""
 
@@ -80,7 +169,13 @@ class StepVerdict(StrEnum):
 
 
 class StepLog(Record):
-    """The record of a step in a life: the newest intent and outcome, and the knowledge about the resource."""
+    """The record of a step in a life: the newest intent and outcome, and the knowledge about the resource.
+
+    `verdict`, `unverified`, `earlier_create_open` and `succeeded` are facts beside the state: each of these may hold in
+    most of the states, and `state` would have a member for each pair.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     n: int = 0
     """Number of intents so far (after a recovery a greater number); part of the newest intent's idempotency key."""
@@ -88,22 +183,16 @@ class StepLog(Record):
     """Verb of the newest intent: `create`, `update` or `delete`."""
     at: Instant = 0
     """Time of the newest intent or outcome."""
-    open: bool = False
-    """True if the newest intent has no known outcome: the call is under way, or the answer was lost."""
-    read_back: bool = False
-    """True if the open intent was looked up by name and is to be repeated with the same idempotency key."""
-    lost: bool = False
-    """True if the newest intent is repeated: even after a refused repetition the first call may have had an effect."""
-    older: bool = False
+    state: StepState = StepState.ABSENT
+    """The newest intent and the knowledge about the resource."""
+    earlier_create_open: bool = Field(default=False, alias="older")
     """True if an earlier create with different inputs may have had an effect."""
-    doubted: bool = False
+    unverified: bool = Field(default=False, alias="doubted")
     """True after a recovery: the resource may exist at any of `places`, even if a system refuses to show a resource."""
     succeeded: bool = False
     """True if the newest create or update succeeded, but the answer does not show the present resource."""
     verdict: StepVerdict = StepVerdict.DONE
     """Class of the newest answer."""
-    there: Presence = Presence.ABSENT
-    """Knowledge about the resource."""
     inputs: Json = Field(default_factory=dict)
     """Inputs of the newest create or update: `configuration` (only the names in use by the step) and `enabled`."""
     intended: str | None = None
@@ -112,7 +201,7 @@ class StepLog(Record):
     """Hash of the settings and inputs known to be in force; null while in doubt."""
     outputs: Json = Field(default_factory=dict)
     """Outputs of the system for the present resource; values declared secret are sealed."""
-    former: Json = Field(default_factory=dict)
+    previous_outputs: Json = Field(default_factory=dict, alias="former")
     """Outputs for a former resource; only later steps use these, when the later steps are undone."""
     place: str | None = None
     """The `url` of the newest create or update; null if the step has no URL, or if the call is known to have had no
@@ -126,9 +215,32 @@ class StepLog(Record):
     reason: str = ""
     """The reason why the newest answer was not `done`."""
 
+    @property
+    def open(self) -> bool:
+        """True if the newest intent has no known outcome: the call is under way, or the answer was lost."""
+        return _FORMER_FIELDS[self.state].open
+
+    @property
+    def presence(self) -> Presence:
+        """The knowledge about the resource."""
+        return _FORMER_FIELDS[self.state].there
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_state(cls, stored: Any) -> Any:
+        if not isinstance(stored, dict) or "state" in stored:
+            return stored
+        return {**stored, "state": _state_of(stored)}
+
+    @model_serializer(mode="wrap")
+    def _with_former_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **_FORMER_FIELDS[self.state]._asdict()}
+
 
 class Life(Record):
     """A generation of a key: from before the first intent until the end of teardown or compensation."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     generation: int
     plan: str
@@ -137,7 +249,7 @@ class Life(Record):
     """The tenantId of the binding; teardown uses this value, never the tenantId of an event."""
     steps: dict[str, StepLog] = Field(default_factory=dict)
     """The record of each step, by the step's name."""
-    good: Desired | None = None
+    last_applied: Desired | None = Field(default=None, alias="good")
     """The last version applied in full."""
     issued_for: Instant = 0
     """`installed_at` of the version with the last issue of tokens."""

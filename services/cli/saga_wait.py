@@ -56,7 +56,7 @@ def _end_of(row: "SagaRow") -> tuple[bool, str] | None:
         case "active":
             # An active tenant with an older good version than its target: the update was refused, the former
             # configuration stands.
-            refused = journal.life is not None and journal.life.good != journal.target
+            refused = journal.life is not None and journal.life.last_applied != journal.target
             return (False, "active, update refused") if refused else (True, "active")
         case "empty":
             return True, "deprovisioned"

@@ -145,7 +145,7 @@ def steps_json(row: SagaRow) -> list[dict[str, Any]]:
         {
             "generation": life.generation,
             "step": name,
-            "there": log.there.value,
+            "there": log.presence.value,
             "verdict": log.verdict.value,
             "open": log.open,
             "intents": log.n,

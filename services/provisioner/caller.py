@@ -26,6 +26,7 @@ from services.core.saga.moves import Called, Observe, Undo
 from services.core.saga.next_move import facts
 from services.core.saga.plan import Step
 from services.core.saga.references import references, substitute
+from services.core.saga.step_transitions import REPEATED
 
 _SLACK_S: Final = 1.0
 """Seconds that a kind may exceed `Call.timeout_s`. Kinds enforce the limit themselves and know best what was sent; this
@@ -128,9 +129,9 @@ class Caller:
 
     def _build(self, key: str, epoch: int, life: Life, journal: Journal, move: Called) -> Call | Refused:
         log = log_of(journal, move)
-        # `former`: outputs of a step already undone. The undo of a later step may still refer to them.
+        # `previous_outputs`: outputs of a step already undone. The undo of a later step may still refer to them.
         outputs_by_step = {
-            name: self._sealer.open(_place(life.generation, key, name), step_log.outputs or step_log.former)
+            name: self._sealer.open(_place(life.generation, key, name), step_log.outputs or step_log.previous_outputs)
             for name, step_log in life.steps.items()
         }
         # The inputs of the journalled intent, not of the newest desired version: a repeat must send equal values.
@@ -156,7 +157,7 @@ class Caller:
             enabled=enabled,
             timeout_s=move.step.timeout_s,
             places=places_of(log),
-            repeats=log.lost,
+            repeats=log.state in REPEATED,
             own_credentials=not _has_tenant_credentials(move.step),
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from pydantic import SecretStr
 
-from schemas.saga import Phase
+from schemas.saga import Phase, StepState
 from services.adapters.http_client import HttpClient, resolve
 from services.adapters.process import logs
 from services.adapters.secrets.sealing import Sealer
@@ -234,7 +234,7 @@ async def test_a_read_that_shows_something_else_is_never_absent(
     log = customers.journal.life.steps["crm"] if customers.journal.life else None
     assert log is not None
     life = customers.journal.life.model_copy(  # type: ignore[union-attr]
-        update={"steps": {"crm": log.model_copy(update={"open": True, "read_back": False})}}
+        update={"steps": {"crm": log.model_copy(update={"state": StepState.PENDING_PRESENT})}}
     )
     customers.journal = customers.journal.model_copy(update={"life": life})
     customers.until_us = customers.now_us + LONG_US

@@ -171,5 +171,5 @@ async def test_an_endpoint_that_is_no_text_is_refused_and_rolled_back(
     _active(world, saga, ["a"], "update_refused")
     life = saga.journal.life
     assert life is not None
-    assert life.steps["crm"].there is Presence.PRESENT
+    assert life.steps["crm"].presence is Presence.PRESENT
     await _gone(world, saga)

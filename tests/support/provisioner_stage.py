@@ -192,7 +192,7 @@ def _said(outcomes: list[Outcome], of: str) -> list[int]:
 def _at_rest(life: Life) -> bool:
     """Every step is there and as intended; one that refused a change, and its restoration, is as it was before."""
     return set(life.steps) == set(STEPS.values()) and all(
-        log.there is Presence.PRESENT
+        log.presence is Presence.PRESENT
         and not log.open
         and (log.applied == log.intended or log.verdict is StepVerdict.REFUSED)
         for log in life.steps.values()

@@ -5,7 +5,7 @@ from functools import reduce
 import pytest
 
 from schemas.outcome import Direction, Outcome, State
-from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
+from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepState, Sweep
 from schemas.tenant import Stage, Tenant
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
@@ -73,7 +73,7 @@ def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_i
     told = with_record(
         reduce(with_record, [tenant(3, Stage.ACTIVE)], KnownOfKey()), wishes.configured(crmEndpoint="https://since")
     )
-    log = StepLog(n=3, inputs={"configuration": {"crmEndpoint": "https://old"}}, there=Presence.PRESENT)
+    log = StepLog(n=3, inputs={"configuration": {"crmEndpoint": "https://old"}}, state=StepState.PRESENT)
     before = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log})
     row = Journal(phase=Phase.ACTIVE, generation=1, life=before, seq=2, lines=9)
     after = recovered(row, wishes.uninstalled(), told, PLANS, NOW_US)
@@ -81,7 +81,7 @@ def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_i
     assert (after.seq, after.lines) == (FLOOR, FLOOR)
     assert after.life is not None
     assert (after.life.generation, after.life.tenant_id, list(after.life.steps)) == (3, "acme", list(STEPS))
-    assert {log.there for log in after.life.steps.values()} == {Presence.MAYBE}
+    assert {log.presence for log in after.life.steps.values()} == {Presence.MAYBE}
     # Uninstalled, it has no configuration any more: where its connection is, an earlier version says, or the view.
     assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://since"
     assert after.life.steps["crm"].places == ("https://v", "https://since")
@@ -94,13 +94,13 @@ def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
     wishes = Wishes()
     wanted = wishes.installed(crmEndpoint="https://z")
     told = with_record(KnownOfKey(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
-    log = StepLog(n=1, place="https://x", there=Presence.PRESENT)
-    life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, good=wanted)
+    log = StepLog(n=1, place="https://x", state=StepState.PRESENT)
+    life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, last_applied=wanted)
     row = Journal(phase=Phase.ACTIVE, generation=1, life=life, seq=2)
     after = recovered(row, wanted, told, PLANS, NOW_US)
     assert after.life is not None
     assert after.life.steps["crm"].places == ("https://x", "https://y", "https://z")
-    assert after.life.good == wanted
+    assert after.life.last_applied == wanted
 
 
 @pytest.mark.parametrize(("whole", "phase"), [(True, Phase.ACTIVE), (False, Phase.CREATING)])
@@ -110,7 +110,7 @@ def test_only_a_life_that_was_never_whole_may_be_compensated(*, whole: bool, pha
 
 
 def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
-    life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, there=Presence.PRESENT)})
+    life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, state=StepState.PRESENT)})
     shorter = Plans(parse(PLAN_TEXT, kinds=KINDS, settings={}))
     on = recovered(
         Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.outcome import WORDS_MAX, Direction, Outcome, State
-from schemas.saga import Failure, Journal, Life, Phase, Presence, Standstill, StepLog, StepVerdict, Sweep
+from schemas.saga import Failure, Journal, Life, Phase, Standstill, StepLog, StepState, StepVerdict, Sweep
 from schemas.tenant import Desired
 from services.core.saga.calls import Verb
 from services.core.saga.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
@@ -36,6 +36,7 @@ from services.core.saga.next_move import (
 )
 from services.core.saga.pace import Pace
 from services.core.saga.plan import LEFT_BEHIND, REISSUED, Plan
+from services.core.saga.step_transitions import StepEvent, state_after
 from services.core.unwell import GRACE, WAITING_FOR
 
 SWEEP_AFTER_US: Final = 60_000_000
@@ -161,7 +162,7 @@ def redriven(journal: Journal) -> Journal | None:
     by another provisioning at once.
     """
     life, phase = journal.life, journal.phase
-    is_update_refused = phase is Phase.ACTIVE and life is not None and life.good != journal.target
+    is_update_refused = phase is Phase.ACTIVE and life is not None and life.last_applied != journal.target
     if phase is Phase.ROLLED_BACK or is_update_refused:
         # Without a target every desired version is newer, so the next turn takes the version up again.
         return journal.model_copy(update={"target": None, "held_until": 0})
@@ -248,7 +249,7 @@ def _restarted(life: Life, plan: Plan, desired: Desired | None) -> Life:
         change["reissue"] = tuple(
             step.name
             for step in plan.steps
-            if step.kind in REISSUED and steps.get(step.name, StepLog()).there is not Presence.ABSENT
+            if step.kind in REISSUED and steps.get(step.name, StepLog()).state is not StepState.ABSENT
         )
     return life.model_copy(update=change)
 
@@ -266,29 +267,25 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     """Returns the journal with the intent of a call: from this commit on, the step counts as maybe done."""
     log = log_of(journal, move)
     is_repeat = log.open and move.n == log.n
+    begun = StepEvent.CHANGE_BEGUN if isinstance(move, Run) else StepEvent.DELETE_BEGUN
+    event = StepEvent.REPEAT_BEGUN if is_repeat else begun
     change: dict[str, object] = {
         "n": move.n,
         "at": now_us,
-        "open": True,
-        "read_back": False,
-        "lost": is_repeat,
+        "state": state_after(log.state, event),
         "applied": None,  # until the answer it is not known which settings are in force
     }
     if isinstance(move, Run):
         # An open create with other settings is superseded, and may still take effect: a resource found later may be
-        # the older one, and is then updated (`older`).
-        change["older"] = log.older or (log.open and log.verb == Verb.CREATE and move.n != log.n)
+        # the older one, and is then updated (`earlier_create_open`).
+        is_superseded = log.open and log.verb == Verb.CREATE and not is_repeat
+        change["earlier_create_open"] = log.earlier_create_open or is_superseded
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
         change["succeeded"] = log.succeeded and is_repeat
         # The former place stays in the list: a resource whose url has changed must be removed from there.
         change |= {"place": move.place, "places": places_of(log)}
-        if log.there is Presence.ABSENT:
-            change["there"] = Presence.ASKED
     else:
         change["verb"] = Verb.DELETE.value
-        if log.open and log.there is Presence.ASKED:
-            # The delete replaces an open create without an answer, so the resource may exist from now on.
-            change["there"] = Presence.MAYBE
     return with_log(journal, move, log.model_copy(update=change))
 
 
@@ -411,7 +408,7 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
         if life is not None and any(log.n for log in life.steps.values()):
             change["sweeps"] = (*journal.sweeps, sweep_of(life, plans.of(life), now_us))
     elif life is not None and journal.phase is not Phase.RESTORING:
-        change["life"] = life.model_copy(update={"good": journal.target})
+        change["life"] = life.model_copy(update={"last_applied": journal.target})
     return journal.model_copy(update=change), outcome
 
 
@@ -444,15 +441,15 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
         step.name: StepLog(
             n=log.n,
             inputs=log.inputs,
-            former=log.outputs or log.former,
+            previous_outputs=log.outputs or log.previous_outputs,
             places=places_of(log),
-            there=Presence.ABSENT if step.kind in LEFT_BEHIND else Presence.MAYBE,
+            state=StepState.ABSENT if step.kind in LEFT_BEHIND else StepState.IN_DOUBT,
         )
         for step in plan.steps
         if (log := life.steps.get(step.name)) is not None
     }
     due_us = now_us + int(plan.longest_s * 1_000_000) + SWEEP_AFTER_US
-    return Sweep(due_at=due_us, life=life.model_copy(update={"steps": looked_for, "good": None, "reissue": ()}))
+    return Sweep(due_at=due_us, life=life.model_copy(update={"steps": looked_for, "last_applied": None, "reissue": ()}))
 
 
 def log_of(journal: Journal, move: Called) -> StepLog:

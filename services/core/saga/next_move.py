@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
-from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepVerdict, Sweep
+from schemas.saga import Journal, Life, Phase, StepLog, StepState, StepVerdict, Sweep
 from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.saga.calls import Verb, resource_name
@@ -39,6 +39,7 @@ from services.core.saga.moves import Called, Finish, GiveUp, Move, Observe, Run,
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
+from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, READ_BACK
 from services.core.unwell import GRACE
 
 HELD_US: Final = 60_000_000
@@ -58,8 +59,6 @@ TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, SYSTEM_REFUSES})
 
 _NO_LOG: Final = StepLog()
 """The log of a step without any intent."""
-_NOT_THERE: Final = frozenset({Presence.ABSENT, Presence.ASKED})
-"""A resource in one of these states must be created, and leaves nothing to delete for a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
     if move.reason == GRACE and desired.installed and _is_newer(journal, desired):
         # A reinstall during `destroy_after` revives the life, though `TAKES` lets a teardown end first: the generation
         # goes on, undone steps are done again, and the resource in its grace period stays.
-        return Take(Phase.UPDATING if journal.life and journal.life.good else Phase.CREATING, desired)
+        return Take(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
     # Only a saga with nothing else to do spends time on ended lives.
     return _sweep(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
 
@@ -191,7 +190,7 @@ def _up(plans: Plans, journal: Journal, now_us: int) -> Move:
         return Finish()
     if journal.phase is Phase.RESTORING:
         # A restoration is an update back to the last version that was applied as a whole.
-        wanted = life.good or wanted
+        wanted = life.last_applied or wanted
     for step in plans.of(life).steps:
         move = _up_step(journal, life, step, wanted, now_us)
         if move is not None:
@@ -209,20 +208,22 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
         return GiveUp(step.name, StepVerdict.EXHAUSTED, log.reason or "the system is away")
     if now_us < log.not_before:
         return Wait(log.not_before, RETRYING, step.name)
-    if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.there is not Presence.ABSENT:
+    if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.state is not StepState.ABSENT:
         # Tokens from before an uninstall are revoked first; the next turn finds the step absent and issues new ones.
         return _undo(life, step, log)
     inputs, intended, missing, place = wish(life, step, wanted)
-    if _in_doubt(log) and not (log.open and log.verdict is StepVerdict.CONTRADICTED and log.intended != intended):
+    if log.state in IN_DOUBT and not (
+        log.open and log.verdict is StepVerdict.CONTRADICTED and log.intended != intended
+    ):
         # The exception: a contradicted call is not read back when other settings are wanted by now. The new settings
         # may name another place, and a look-up there would prove nothing about the old call.
         return Observe(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, StepVerdict.REFUSED, f"missing: {', '.join(missing)}")
-    if log.open and log.verb != Verb.DELETE and log.intended == intended:
+    if log.state in READ_BACK and log.verb != Verb.DELETE and log.intended == intended:
         # The repeat of a lost call: equal settings, so the number and the idempotency key stay.
         return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, place)
-    if log.there in _NOT_THERE or (log.open and log.verb == Verb.CREATE):
+    if log.state in NOT_MADE or (log.open and log.verb == Verb.CREATE):
         # An open create with other settings is a new intent: the old key would fetch the answer of the old inputs.
         return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended, place)
     if log.applied != intended:
@@ -237,9 +238,9 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         return Finish()
     for step in reversed(plans.of(life).steps):
         log = life.steps.get(step.name, _NO_LOG)
-        if log.there is Presence.ABSENT or step.undo is UndoBy.NOTHING:
+        if log.state is StepState.ABSENT or step.undo is UndoBy.NOTHING:
             continue
-        if journal.phase is Phase.COMPENSATING and log.there is Presence.ASKED and log.tries:
+        if journal.phase is Phase.COMPENSATING and log.state in NOT_MADE and log.tries:
             # Every answer said that nothing was made, and the delete found the system away. Waiting for a system that
             # was never reached would hold up the correction of a wrong endpoint; the sweep looks again later.
             continue
@@ -250,7 +251,7 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
             return Wait(due_us, GRACE, step.name)
         if now_us < log.not_before:
             return Wait(log.not_before, RETRYING, step.name)
-        if log.doubted and not log.open:
+        if log.unverified and not log.open:
             # After a recovery the resource may never have existed, or exist at several places: look before deleting.
             return Observe(life.generation, step, log.n)
         return _undo(life, step, log)
@@ -283,15 +284,10 @@ def _has_outlasted_outage(journal: Journal, step: Step) -> bool:
     return stands.outage_seen >= stands.outage_since + step.give_up_after_s * 1_000_000
 
 
-def _in_doubt(log: StepLog) -> bool:
-    """True if the step must be looked up: an intent without an answer, or a resource that may exist."""
-    return (log.open and not log.read_back) or (not log.open and log.there is Presence.MAYBE)
-
-
 def _undo(life: Life, step: Step, log: StepLog) -> Move:
     if log.open and log.verb == Verb.DELETE:
         # A lost delete is looked up first, then repeated with its own number.
-        return Undo(life.generation, step, log.n) if log.read_back else Observe(life.generation, step, log.n)
+        return (Undo if log.state in READ_BACK else Observe)(life.generation, step, log.n)
     return Undo(life.generation, step, log.n + 1)
 
 
@@ -324,11 +320,11 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
         return Wait(now_us + HELD_US)
     for step in reversed(plans.of(sweep.life).steps):
         log = sweep.life.steps.get(step.name, _NO_LOG)
-        if log.there in _NOT_THERE or step.undo is UndoBy.NOTHING:
+        if log.state in NOT_MADE or step.undo is UndoBy.NOTHING:
             continue
         if now_us < log.not_before:
             return Wait(log.not_before)
-        if _in_doubt(log):
+        if log.state in IN_DOUBT:
             return Observe(sweep.life.generation, step, log.n)
         return _undo(sweep.life, step, log)
     return Swept(sweep.life.generation)
@@ -373,7 +369,7 @@ def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str,
     inputs: Json = {"configuration": configuration, "enabled": wanted.enabled}
     # Secret outputs are sealed in the journal. Sealing is deterministic (services/adapters/secrets/sealing.py), so the
     # hash changes only with the secret and an unchanged secret updates no later step.
-    outputs = {name: log.outputs or log.former for name, log in life.steps.items()}
+    outputs = {name: log.outputs or log.previous_outputs for name, log in life.steps.items()}
     given = facts(life, wanted.key, step, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)
     text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))

@@ -8,9 +8,9 @@ Approach: Kafka still has the published outcomes, the view of the tenants and th
 these records into a `KnownOfKey`, and `recovered` rewrites a journal with the knowledge.
 
 Invariants:
-- Every step of every life is put in doubt (`doubted`): a look-up by name comes before any create, update or delete.
-- Only a desired version that says "uninstalled" removes anything. A life that was ever complete gets a `good` version
-  and continues in the phase ACTIVE: an active life is never compensated.
+- Every step of every life is put in doubt (`unverified`): a look-up by name comes before any create, update or delete.
+- Only a desired version that says "uninstalled" removes anything. A life that was ever complete gets a `last_applied`
+  version and continues in the phase ACTIVE: an active life is never compensated.
 - Numbers possibly used since the backup (`seq`, intents `n`, audit lines) continue at the time in seconds since 1970.
   Counting from 0 never reaches such a number, and no number is given out twice.
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.outcome import Direction, Outcome, State
-from schemas.saga import Journal, Life, Phase, Presence, StepLog, Sweep
+from schemas.saga import Journal, Life, Phase, StepLog, StepState, Sweep
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
 from services.core.saga.intents import places_of, sweep_of
@@ -155,13 +155,13 @@ def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plan
         return doubt.renumbered(journal.model_copy(update={"life": journal.life and doubt.of(journal.life)}))
     lives = [doubt.of(life) for life in _lives(journal, desired, known, plans)]
     current = lives.pop() if lives and not known.ended else None
-    if current is not None and current.good is None and known.whole:
-        # The settings of the complete life are unknown. Any `good` version keeps the life from being compensated, and
-        # the newest configuration is the best guess.
-        current = current.model_copy(update={"good": doubt.like(doubt.newest)})
+    if current is not None and current.last_applied is None and known.whole:
+        # The settings of the complete life are unknown. Any version in `last_applied` keeps the life from being
+        # compensated, and the newest configuration is the best guess.
+        current = current.model_copy(update={"last_applied": doubt.like(doubt.newest)})
     after = journal.model_copy(
         update={
-            "phase": Phase.EMPTY if current is None else Phase.ACTIVE if current.good else Phase.CREATING,
+            "phase": Phase.EMPTY if current is None else Phase.ACTIVE if current.last_applied else Phase.CREATING,
             "generation": max(journal.generation, known.generation),
             "life": current,
             "target": None,
@@ -269,11 +269,11 @@ class _Doubt:
             n=max(log.n, self.floor),
             inputs=log.inputs,
             outputs=log.outputs,
-            former=log.former,
+            previous_outputs=log.previous_outputs,
             place=log.place,
             places=log.places,
-            there=Presence.MAYBE,
-            doubted=True,
+            state=StepState.IN_DOUBT,
+            unverified=True,
         )
 
 

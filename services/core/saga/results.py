@@ -12,20 +12,21 @@ the new log. The effect of each class of answers to a create, update or delete:
 
 Only outages count towards the step's `give_up_after`.
 
-Invariant: a repeated intent (`lost`) stays open after `Retryable`, `RefusedUs` and `Contradicted`, because the first
-call may have had its effect although the second did not.
+Invariant: a repeated intent stays open after `Retryable`, `RefusedUs` and `Contradicted`, because the first call may
+have had its effect although the second did not.
 
 Most functions return a dictionary of changed fields, to be merged into the log: a later `|` overrides an earlier one.
 """
 
 from typing import Any, Final
 
-from schemas.saga import Journal, Presence, Standstill, StepLog, StepVerdict
+from schemas.saga import Journal, Standstill, StepLog, StepState, StepVerdict
 from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.saga.intents import log_of, with_log
 from services.core.saga.moves import Called, Observe, Run, Undo
 from services.core.saga.next_move import HELD_US
 from services.core.saga.pace import Pace
+from services.core.saga.step_transitions import REPEATED, StepEvent, state_after
 
 _NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED})
 """Verdicts after which the sweep of an ended life tries again at the slow pace, because no tenant is left to show the
@@ -44,7 +45,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     """
     log = log_of(journal, move)
     if isinstance(move, Observe):
-        is_recovering = log.doubted and not log.open
+        is_recovering = log.unverified and not log.open
         change = _after_recovery_look_up(log, answer) if is_recovering else _after_look_up(log, answer)
     elif isinstance(move, Undo):
         change = _after_delete(log, answer)
@@ -67,19 +68,19 @@ def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields after a create or an update."""
     match answer:
         case Done(outputs):
-            settled = _settled(log, Presence.PRESENT, {**log.outputs, **outputs})
+            settled = _settled(log, StepEvent.SHOWN, {**log.outputs, **outputs})
             # The answer may show the resource of an older create with other inputs. Without `applied` the next move is
             # an update with the newest settings.
-            return settled | {"applied": None} if log.older else settled
+            return settled | {"applied": None} if log.earlier_create_open else settled
         case Absent():
             # An update found no resource: the next move creates one.
-            return _failed(log, StepVerdict.RETRYABLE, "absent") | {"open": False, "there": Presence.ABSENT}
+            return _failed(log, StepVerdict.RETRYABLE, "absent") | _moved(log, StepEvent.GONE)
         case Refused(reason, _, partly):
-            there = Presence.MAYBE if partly and log.there is Presence.ASKED else log.there
-            return {"open": False, "verdict": StepVerdict.REFUSED, "reason": reason, "there": there}
-        case Unknown(succeeded=True) if log.lost and log.verdict is StepVerdict.CONTRADICTED:
+            event = StepEvent.REFUSED_IN_PART if partly else StepEvent.REFUSED
+            return _moved(log, event) | {"verdict": StepVerdict.REFUSED, "reason": reason}
+        case Unknown(succeeded=True) if log.state in REPEATED and log.verdict is StepVerdict.CONTRADICTED:
             # The repeat was again a success that shows nothing. The contradiction stands until a look-up disproves it.
-            return _failed(log, log.verdict, log.reason) | {"read_back": False}
+            return _failed(log, log.verdict, log.reason)
         case Unknown(succeeded=True):
             return _unsettled(log, answer) | {"succeeded": True}
         case _:
@@ -91,7 +92,7 @@ def _places_after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Done):
         # The kind `http` answers `Done` only after it has removed the resource from every former url.
         return {"places": ()}
-    may_exist = log.lost or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
+    may_exist = log.state in REPEATED or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
     return {} if may_exist else {"place": None}
 
 
@@ -99,16 +100,16 @@ def _after_delete(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields after a delete."""
     match answer:
         case Done() | Absent():
-            return _settled(log, Presence.ABSENT, {})
+            return _settled(log, StepEvent.GONE, {})
         case Refused(reason):
-            if log.there is Presence.ASKED:
+            if log.state is StepState.PENDING_DENIED:
                 # Every answer to the creates said that nothing was made. A system that refuses a create may refuse the
                 # delete for the same reason (a wrong endpoint, say), and must not hold up the compensation for that.
-                return _settled(log, Presence.ABSENT, {})
-            return _failed(log, StepVerdict.REFUSED, reason) | {"open": False}
-        case Contradicted(anothers=True) if log.there is Presence.ASKED:
+                return _settled(log, StepEvent.GONE, {})
+            return _failed(log, StepVerdict.REFUSED, reason) | _moved(log, StepEvent.REFUSED)
+        case Contradicted(anothers=True) if log.state is StepState.PENDING_DENIED:
             # The name belongs to a foreign resource, and every answer so far said that ours was never made.
-            return _settled(log, Presence.ABSENT, {})
+            return _settled(log, StepEvent.GONE, {})
         case _:
             return _unsettled(log, answer)
 
@@ -119,16 +120,15 @@ def _unsettled(log: StepLog, answer: Answer) -> dict[str, Any]:
     Raises:
         AssertionError: the answer settles the step; the caller must handle such an answer.
     """
-    # `log.lost` keeps the intent of a repeat open: this answer speaks of the second call and not of the first.
     match answer:
         case Unknown(reason):
-            return _failed(log, StepVerdict.UNKNOWN, reason) | {"read_back": False}
+            return _failed(log, StepVerdict.UNKNOWN, reason)
         case RefusedUs(reason):
-            return _failed(log, StepVerdict.BLOCKED, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.BLOCKED, reason) | _moved(log, StepEvent.ANSWERED)
         case Contradicted(reason):
-            return _failed(log, StepVerdict.CONTRADICTED, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.CONTRADICTED, reason) | _moved(log, StepEvent.ANSWERED)
         case Retryable(reason):
-            return _failed(log, StepVerdict.RETRYABLE, reason) | {"open": log.lost, "read_back": log.lost}
+            return _failed(log, StepVerdict.RETRYABLE, reason) | _moved(log, StepEvent.ANSWERED)
     raise AssertionError(f"{type(answer).__name__} settles the step")
 
 
@@ -139,16 +139,15 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
             return _found(log, answer)
         case Absent() if log.open and log.verb == Verb.CREATE:
             # Not absent for good: the lost create may still be on its way. Its repeat carries the same idempotency key.
-            return _failed(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": Presence.MAYBE}
+            return _failed(log, StepVerdict.UNKNOWN, log.reason) | _moved(log, StepEvent.LOOKED_UP)
         case Absent():
-            return _settled(log, Presence.ABSENT, {})
+            return _settled(log, StepEvent.GONE, {})
         case Refused() if log.open:
             # The system refuses to show the resource, so only a repeat of the call can tell.
-            there = Presence.MAYBE if log.there is Presence.ASKED else log.there
-            return _failed(log, StepVerdict.UNKNOWN, log.reason) | {"read_back": True, "there": there}
+            return _failed(log, StepVerdict.UNKNOWN, log.reason) | _moved(log, StepEvent.LOOKED_UP)
         case Refused():
             # A resource in doubt that the system refuses to show counts as never made: a sweep would look for ever.
-            return {"there": Presence.ASKED}
+            return _moved(log, StepEvent.HIDDEN)
         case RefusedUs(reason):
             return _failed(log, StepVerdict.BLOCKED, reason)
         case Contradicted(reason):
@@ -161,12 +160,12 @@ def _found(log: StepLog, answer: Done) -> dict[str, Any]:
     """Returns the changed fields after a successful look-up."""
     outputs = {**log.outputs, **answer.outputs}
     if not log.open:
-        return {"there": Presence.PRESENT, "outputs": outputs}
-    settled = _settled(log, Presence.PRESENT, outputs)
+        return _moved(log, StepEvent.SHOWN) | {"outputs": outputs}
+    settled = _settled(log, StepEvent.SHOWN, outputs)
     if log.verb == Verb.CREATE:
         # The resource may come from an older create, or have changed since: without `applied` the next move is an
         # update with the newest settings.
-        return settled | {"applied": None} if log.older or answer.differs else settled
+        return settled | {"applied": None} if log.earlier_create_open or answer.differs else settled
     was_success = log.verb == Verb.UPDATE and log.succeeded
     if was_success and not answer.differs:
         return settled
@@ -174,8 +173,7 @@ def _found(log: StepLog, answer: Done) -> dict[str, Any]:
     # was answered with success although other values are in force is a contradiction.
     verdict = StepVerdict.CONTRADICTED if was_success else StepVerdict.UNKNOWN
     reason = f"{answer.differs} is not as it was asked" if was_success else log.reason
-    found: dict[str, Any] = {"read_back": True, "there": Presence.PRESENT, "outputs": outputs}
-    return _failed(log, verdict, reason) | found
+    return _failed(log, verdict, reason) | _moved(log, StepEvent.FOUND) | {"outputs": outputs}
 
 
 def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -186,7 +184,7 @@ def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
     """
     match answer:
         case Done(outputs):
-            found_at = {"doubted": False, "place": outputs.get("url", log.place), "places": ()}
+            found_at = {"unverified": False, "place": outputs.get("url", log.place), "places": ()}
             return _after_look_up(log, answer) | found_at
         case Refused(reason):
             return _failed(log, StepVerdict.REFUSED, reason)
@@ -194,27 +192,29 @@ def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
             return _after_look_up(log, answer)
 
 
-def _settled(log: StepLog, there: Presence, outputs: dict[str, Any]) -> dict[str, Any]:
+def _moved(log: StepLog, event: StepEvent) -> dict[str, Any]:
+    """Returns the changed field of a step that goes to another state."""
+    return {"state": state_after(log.state, event)}
+
+
+def _settled(log: StepLog, event: StepEvent, outputs: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of a step without any doubt: no open intent, no wait, and known settings and outputs.
 
     Args:
         log: The log before the answer.
-        there: PRESENT or ABSENT.
+        event: SHOWN or GONE.
         outputs: Outputs of the present resource; empty for an absent one.
     """
-    present = there is Presence.PRESENT
+    present = event is StepEvent.SHOWN
     return {
-        "open": False,
-        "read_back": False,
-        "lost": False,
-        "older": False,
-        "doubted": False,
+        "state": state_after(log.state, event),
+        "earlier_create_open": False,
+        "unverified": False,
         "verdict": StepVerdict.DONE,
-        "there": there,
         "applied": log.intended if present else None,
         "outputs": outputs,
         # Later steps may refer to outputs of a deleted resource while they are deleted in turn.
-        "former": log.former if present else log.outputs or log.former,
+        "previous_outputs": log.previous_outputs if present else log.outputs or log.previous_outputs,
         "succeeded": False,
         "tries": 0,
         "not_before": 0,
@@ -271,7 +271,7 @@ def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answe
 def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
     """Returns the journal without the mark `reissue` of a deleted step: the next move creates the step anew."""
     life = journal.life
-    if life is None or life.generation != move.generation or log.there is not Presence.ABSENT:
+    if life is None or life.generation != move.generation or log.state is not StepState.ABSENT:
         return journal
     left = tuple(name for name in life.reissue if name != move.step.name)
     return journal.model_copy(update={"life": life.model_copy(update={"reissue": left})})
