@@ -25,6 +25,12 @@ _SILENT: Final[dict[str, Any]] = {"log_level": 0}
 _TRANSIENT: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
 """Errors that librdkafka reports and then retries without help."""
 
+LEADERLESS: Final = frozenset({
+    "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH",
+    "OFFSET_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "_DESTROY_BROKER", "_NOENT",
+})  # fmt: skip
+"""librdkafka's names for a partition without a usable leader at this moment."""
+
 
 def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
     """Returns a consumer that commits only on request.

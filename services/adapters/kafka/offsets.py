@@ -31,12 +31,8 @@ _ELECTION_S: Final = 1.0
 _STEP_FACTOR: Final = 16
 """Each further search for a last record begins this many times as far before the end."""
 
-_ELECTING: Final = frozenset({
-    Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
-    Code.UNKNOWN_LEADER_EPOCH, Code.OFFSET_NOT_AVAILABLE, Code.REPLICA_NOT_AVAILABLE,
-    Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC, Code._DESTROY_BROKER,  # noqa: SLF001
-})  # fmt: skip
-"""Codes that are normal for a moment after a topic was made or a leader moved."""
+_ELECTING: Final = clients.LEADERLESS | {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"}
+"""librdkafka's names of errors that are normal for a moment after a leader moved or a topic was made."""
 
 PartitionId = tuple[str, int]
 """Topic and partition."""
@@ -196,7 +192,7 @@ def _ask_once(
 
 
 def _error_of(code: Code, topic: str) -> KafkaError:
-    if code.code() in _ELECTING:
+    if code.name() in _ELECTING:
         return Electing(code.name())
     if code.code() == Code._TIMED_OUT:  # noqa: SLF001
         return KafkaError(f"{topic}: no answer in time")
