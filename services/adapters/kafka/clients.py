@@ -6,12 +6,14 @@ Rules:
 - A setting unknown to librdkafka is reported as a fault of the configuration (`Unusable`).
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient
 
+from schemas.topics import looks_group
 from services.adapters.process.settings import Unusable
 
 OURS: Final[dict[str, Any]] = {"allow.auto.create.topics": False}
@@ -32,7 +34,7 @@ LEADERLESS: Final = frozenset({
 """librdkafka's names for a partition without a usable leader at this moment."""
 
 
-def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
+def consumer(config: Mapping[str, Any], **ours: Any) -> Consumer:
     """Returns a consumer that commits only on request.
 
     Args:
@@ -45,9 +47,23 @@ def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
     named = {name.replace("_", "."): value for name, value in ours.items()}
     try:
         # The order is the precedence: a caller may override `_READER`, an operator may not.
-        return Consumer(config | _READER | named)
+        return Consumer({**config, **_READER, **named})
     except KafkaException as error:
         raise _unusable(error) from None
+
+
+def reader(config: Mapping[str, Any], topic: str, **ours: Any) -> Consumer:
+    """Returns a consumer without a group; the only place that names the group of such readers (see `looks_group`).
+
+    Args:
+        config: librdkafka's connection settings.
+        topic: Full name of a topic to read.
+        ours: As `consumer`.
+
+    Raises:
+        Unusable: librdkafka does not accept a setting.
+    """
+    return consumer(config, group_id=looks_group(topic), **ours)
 
 
 def admin(config: dict[str, Any]) -> AdminClient:

@@ -26,13 +26,12 @@ from typing import Any
 
 import aiokafka.client
 from aiokafka.protocol.metadata import MetadataRequest
-from confluent_kafka import KafkaException
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
 from services.adapters.kafka import offsets as kafka_offsets
-from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
+from services.adapters.kafka.producer import AccessDenied, KafkaError
 from services.adapters.tables import watchdog
 from services.adapters.tables.denial import DENIALS, refusal
 from services.adapters.tables.exits import WorkerExit
@@ -176,8 +175,8 @@ class DurableConsumer(driver.Consumer):
         rebalances = self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
-        except KafkaException as error:
-            first, why = None, f" ({fault(error.args[0], *to_read(tp.topic)).reason})"
+        except KafkaError as error:
+            first, why = None, f" ({error.reason})"
         else:
             why = ""
         # The answer concerns a position that no longer counts.
@@ -243,7 +242,7 @@ class DurableConsumer(driver.Consumer):
         expected, rebalances = self.expected.get(tp, end), self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
-        except KafkaException:
+        except KafkaError:
             return False
         if self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected:
             return True  # the partition has moved during the question, so the partition does not stand still
