@@ -45,7 +45,7 @@ CLIENTS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "group": _group,
     "producer": _producer,
     "view": _view,
-    "follower": lambda: asyncio.to_thread(reader.TopicReader, NOWHERE, ["t"], timeout_s=0.5),
+    "follower": lambda: asyncio.to_thread(reader.follow, NOWHERE, ["t"], timeout_s=0.5),
     "last": lambda: asyncio.to_thread(reader.last, NOWHERE, "t", timeout_s=0.5),
     "audit": lambda: AuditTrail(NOWHERE, "t", timeout_s=0.5).of("k", None),
     "description": lambda: asyncio.to_thread(topic_description.describe, NOWHERE, ["t"], 0.5),

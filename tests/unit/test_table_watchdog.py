@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, UnknownError
-from confluent_kafka import KafkaException
 from faust.types import TP
 
-from services.adapters.kafka.producer import Producer
+from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.tables.app import Config, DurableApp, create_app
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.log_gap import Next
@@ -82,7 +81,7 @@ async def test_a_partition_that_stands_still_with_a_record_waiting_ends_the_work
 
 
 async def test_a_log_that_does_not_answer_excuses_nobody(app: DurableApp) -> None:
-    watchdog = Watchdog(app, Consumer(next=KafkaException()), 0.0)
+    watchdog = Watchdog(app, Consumer(next=KafkaError("no answer")), 0.0)
     await checked(watchdog, 0.0, STALL_S)
     assert (await ends(watchdog, STALL_S + LOOK_S))[0] is WorkerExit.STALL
 

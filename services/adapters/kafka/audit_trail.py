@@ -10,17 +10,13 @@ few times instead of five hundred times.
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from aiokafka.partitioner import murmur2
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from schemas.topics import looks_group
-from services.adapters.kafka import clients, offsets
-from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_read
+from services.adapters.kafka.producer import KafkaError
+from services.adapters.kafka.reader import TopicReader
 
-_BATCH: Final = 1_000
-_POLL_S: Final = 1.0
 _Records = dict[bytes, list[tuple[int, bytes]]]
 """Key to the time (microseconds UTC) and the value of each record."""
 
@@ -94,78 +90,35 @@ class AuditTrail:
         keys = frozenset(request.key.encode() for request in requests)
         try:
             return await asyncio.to_thread(self._scan, partition, first, keys)
-        except KafkaException as error:
-            return fault(error.args[0], *to_read(self._topic))
         except KafkaError as error:
             return error
         except Exception as error:  # noqa: BLE001 - every waiting request must get an answer, or waits for ever
             return KafkaError(f"the audit trail could not be scanned: {type(error).__name__}: {error}")
 
-    def _count(self) -> int:
-        consumer = self._consumer()
-        try:
-            found = consumer.list_topics(self._topic, timeout=self._timeout_s).topics.get(self._topic)
-        except KafkaException as error:
-            raise KafkaError(error.args[0].name()) from None
-        finally:
-            consumer.close()
-        if found is not None and is_denial(found.error):
-            raise fault(found.error, *to_read(self._topic))
-        if found is None or found.error or not found.partitions:
-            raise KafkaError(f"{self._topic}: no such topic")
-        return len(found.partitions)
+    def _reader(self) -> TopicReader:
+        # An error if retention removes the start meanwhile: a scan never skips records.
+        return TopicReader(self._config, self._topic, reset="error")
 
-    def _consumer(self) -> Consumer:
-        return clients.consumer(
-            self._config,
-            group_id=looks_group(self._topic),
-            auto_offset_reset="error",  # an error if retention removes the start meanwhile: never skip records
-            enable_partition_eof=True,
-            fetch_wait_max_ms=20,
-        )
+    def _count(self) -> int:
+        with self._reader() as reader:
+            return len(reader.places([self._topic], self._timeout_s))
 
     def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Records:
         """Returns the time and value of each record of the keys. Blocks."""
         found: _Records = {key: [] for key in keys}
         place = (self._topic, partition)
-        with offsets.OffsetReader(self._config, self._topic) as offset_reader:
-            span = offset_reader.spans([place], self._timeout_s)[place]
-        consumer = self._consumer()
-        try:
-            position = span.first if since_us is None else _first_since(consumer, place, since_us, self._timeout_s)
-            if position is None:
-                return found
-            consumer.assign([TopicPartition(self._topic, partition, position)])
-            silent_s = 0.0
-            while position < span.end:
-                # Asks for no more records than exist: `consume` waits for the full number or the time limit.
-                messages = consumer.consume(min(_BATCH, span.end - position), _POLL_S)
-                silent_s = 0.0 if messages else silent_s + _POLL_S
-                if silent_s >= self._timeout_s:
-                    raise KafkaError(
-                        offsets.describe_open_transactions({place: span})
-                        or "the end of the audit trail was not reached"
-                    )
-                for message in messages:
-                    error, offset = message.error(), int(message.offset() or 0)
-                    if error is not None and error.code() != offsets.END:
-                        raise fault(error, *to_read(self._topic))
-                    # The EOF also raises the position, over marks of transactions behind the last record.
-                    position = offset if error is not None else offset + 1
-                    key, value = message.key(), message.value()
-                    # A batch may contain records behind the end of the scan; these are left out.
-                    if error is None and key in found and value is not None and position <= span.end:
-                        found[key].append((message.timestamp()[1] * 1000, value))
-        finally:
-            consumer.close()
+        with self._reader() as reader:
+            span = reader.ends.settled([place], self._timeout_s)[place]
+            first = span.first
+            if since_us is not None:
+                first = reader.ends.since([place], max(0, since_us), self._timeout_s)[place]
+            # -1: no record was appended since then.
+            for records in reader.read({place: (first, span.end)} if first >= 0 else {}, self._timeout_s):
+                for record in records:
+                    key, value = record.key(), record.value()
+                    if key in found and value is not None:
+                        found[key].append((record.timestamp()[1] * 1000, value))
         return found
-
-
-def _first_since(consumer: Consumer, place: offsets.PartitionId, since_us: int, timeout_s: float) -> int | None:
-    """Returns the offset of the first record at or after a time; None without a record."""
-    wanted = TopicPartition(*place, max(0, since_us // 1000))
-    (found,) = consumer.offsets_for_times([wanted], timeout=timeout_s)
-    return int(found.offset) if found.offset >= 0 else None
 
 
 def _answer(requests: list[_Request], result: _Records | KafkaError) -> None:

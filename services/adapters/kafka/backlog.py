@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
-from services.adapters.kafka import clients
-from services.adapters.kafka.offsets import OffsetReader, PartitionId
+from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.producer import KafkaError
 
 
@@ -47,11 +46,14 @@ def backlog(
         KafkaError: The cluster does not answer, or a right is missing; the text names the right.
     """
     places = [(topic, number) for topic, numbers in topics.items() for number in numbers]
-    committed = _committed(config, group, places, timeout_s)
+    try:
+        committed = offsets.committed(config, group, places, timeout_s)
+    except KafkaException as error:
+        raise _error_of(group, error) from None
     members = _members(config, group, timeout_s)
     if not places:
         return Backlog(members, known=False, waiting=0, late=0)
-    with OffsetReader(config, next(iter(topics))) as offset_reader:
+    with offsets.OffsetReader(config, next(iter(topics))) as offset_reader:
         spans = offset_reader.spans(places, timeout_s)
         since = offset_reader.since(places, since_us, timeout_s)
     waiting = late = 0
@@ -61,24 +63,6 @@ def backlog(
         # -1: no record was appended since then, so every waiting record is late.
         late += max(0, (since[place] if since[place] >= 0 else span.end) - position)
     return Backlog(members, bool(committed), waiting, late)
-
-
-def _committed(
-    config: Mapping[str, Any], group: str, places: Sequence[PartitionId], timeout_s: float
-) -> dict[PartitionId, int]:
-    """Returns the next offset of each partition with a committed offset of the group.
-
-    Asks with a consumer of the group; a consumer joins only when it subscribes. The admin client is avoided: librdkafka
-    2.16 ends the process (issue 5040: SIGSEGV) while the coordinator loads the group.
-    """
-    consumer = clients.consumer({**config, "log_level": 0}, group_id=group)
-    try:
-        found = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout_s)
-    except KafkaException as error:
-        raise _error_of(group, error) from None
-    finally:
-        consumer.close()
-    return {(committed.topic, committed.partition): committed.offset for committed in found if committed.offset >= 0}
 
 
 def _members(config: Mapping[str, Any], group: str, timeout_s: float) -> int:

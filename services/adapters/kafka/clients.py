@@ -6,12 +6,14 @@ Rules:
 - A setting unknown to librdkafka is reported as a fault of the configuration (`Unusable`).
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient
 
+from schemas.topics import looks_group
 from services.adapters.process.settings import Unusable
 
 OURS: Final[dict[str, Any]] = {"allow.auto.create.topics": False}
@@ -25,8 +27,14 @@ _SILENT: Final[dict[str, Any]] = {"log_level": 0}
 _TRANSIENT: Final = frozenset({Code._TRANSPORT, Code._ALL_BROKERS_DOWN, Code._RESOLVE})  # noqa: SLF001
 """Errors that librdkafka reports and then retries without help."""
 
+LEADERLESS: Final = frozenset({
+    "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH",
+    "OFFSET_NOT_AVAILABLE", "REPLICA_NOT_AVAILABLE", "_DESTROY_BROKER", "_NOENT",
+})  # fmt: skip
+"""librdkafka's names for a partition without a usable leader at this moment."""
 
-def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
+
+def consumer(config: Mapping[str, Any], **ours: Any) -> Consumer:
     """Returns a consumer that commits only on request.
 
     Args:
@@ -39,9 +47,23 @@ def consumer(config: dict[str, Any], **ours: Any) -> Consumer:
     named = {name.replace("_", "."): value for name, value in ours.items()}
     try:
         # The order is the precedence: a caller may override `_READER`, an operator may not.
-        return Consumer(config | _READER | named)
+        return Consumer({**config, **_READER, **named})
     except KafkaException as error:
         raise _unusable(error) from None
+
+
+def reader(config: Mapping[str, Any], topic: str, **ours: Any) -> Consumer:
+    """Returns a consumer without a group; the only place that names the group of such readers (see `looks_group`).
+
+    Args:
+        config: librdkafka's connection settings.
+        topic: Full name of a topic to read.
+        ours: As `consumer`.
+
+    Raises:
+        Unusable: librdkafka does not accept a setting.
+    """
+    return consumer(config, group_id=looks_group(topic), **ours)
 
 
 def admin(config: dict[str, Any]) -> AdminClient:

@@ -5,7 +5,7 @@ transactions take offsets and are never read; compaction and retention leave gap
 nothing, and a reader that waits for this offset waits for ever.
 
 Rule: a reader has reached the end when Kafka reports the end (librdkafka's partition EOF), or when the reader has the
-last record as found by `last_records`. No reader computes the offset of the last record.
+last record as found by `reader.TopicReader.last_records`. No reader computes the offset of the last record.
 
 Open transactions: records behind the first offset of an open transaction cannot be read yet. A caller that needs a
 whole partition asks `settled`, which raises if a transaction stays open. A part never counts as the whole.
@@ -16,27 +16,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 from confluent_kafka import KafkaError as Code
 
-from schemas.topics import looks_group
 from services.adapters.kafka import clients
-from services.adapters.kafka.clients import passes
 from services.adapters.kafka.producer import Electing, KafkaError, fault, is_denial, to_read
 
-END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
-_BATCH: Final = 500
 _POLL_S: Final = 0.2
 _ELECTION_S: Final = 1.0
-_STEP_FACTOR: Final = 16
-"""Each further search for a last record begins this many times as far before the end."""
-
-_ELECTING: Final = frozenset({
-    Code.NOT_LEADER_FOR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.UNKNOWN_TOPIC_OR_PART, Code.FENCED_LEADER_EPOCH,
-    Code.UNKNOWN_LEADER_EPOCH, Code.OFFSET_NOT_AVAILABLE, Code.REPLICA_NOT_AVAILABLE,
-    Code._UNKNOWN_PARTITION, Code._UNKNOWN_TOPIC, Code._DESTROY_BROKER,  # noqa: SLF001
-})  # fmt: skip
-"""Codes that are normal for a moment after a topic was made or a leader moved."""
+_ELECTING: Final = clients.LEADERLESS | {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"}
+"""librdkafka's names of errors that are normal for a moment after a leader moved or a topic was made."""
 
 PartitionId = tuple[str, int]
 """Topic and partition."""
@@ -76,8 +65,8 @@ class OffsetReader:
             Unusable: librdkafka does not accept the name or the value of a setting.
         """
         quiet = {**config, "log_level": 0}
-        self._committed = clients.consumer(quiet, group_id=looks_group(topic))
-        self._all = clients.consumer(quiet, group_id=looks_group(topic), isolation_level="read_uncommitted")
+        self._committed = clients.reader(quiet, topic)
+        self._all = clients.reader(quiet, topic, isolation_level="read_uncommitted")
 
     def __enter__(self) -> Self:
         return self
@@ -196,7 +185,7 @@ def _ask_once(
 
 
 def _error_of(code: Code, topic: str) -> KafkaError:
-    if code.code() in _ELECTING:
+    if code.name() in _ELECTING:
         return Electing(code.name())
     if code.code() == Code._TIMED_OUT:  # noqa: SLF001
         return KafkaError(f"{topic}: no answer in time")
@@ -213,72 +202,20 @@ def describe_open_transactions(spans: Mapping[PartitionId, OffsetSpan]) -> str:
     )
 
 
-def last_records(
-    consumer: Consumer, ranges: Mapping[PartitionId, tuple[int, int]], *, timeout_s: float, group: str | None = None
-) -> dict[PartitionId, Message]:
-    """Returns the last record of each range of offsets; a range without records is absent. Blocks.
+def committed(
+    config: Mapping[str, Any], group: str, places: Collection[PartitionId], timeout_s: float
+) -> dict[PartitionId, int]:
+    """Returns the next offset of each partition with a committed offset of a group. Blocks.
 
-    The search reads the last offset first, then repeatedly a part that begins 16 times as far before the end. So a long
-    run of marks costs few requests, and the usual case costs one record.
-
-    Args:
-        consumer: With `enable.partition.eof`; its assignment is replaced.
-        ranges: First offset, and the offset behind the last one that counts; both inside the readable part.
-        timeout_s: Longest silence of the broker.
-        group: The consumer's group; None: a consumer without a group.
+    Asks with a consumer of the group; a consumer joins only when it subscribes. The admin client is avoided: librdkafka
+    2.16 ends the process (issue 5040: SIGSEGV) while the coordinator loads the group.
 
     Raises:
-        KafkaError: The broker refuses, or was silent too long.
+        KafkaException: No answer, or a refusal. Kafka reports a missing right as a time-out too.
     """
-    found: dict[PartitionId, Message] = {}
-    distance = 1
-    left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
-    while left:
-        starts = {place: max(first, end - distance) for place, (first, end) in left.items()}
-        found |= _last_since(consumer, starts, {place: end for place, (_, end) in left.items()}, timeout_s, group)
-        # The next round searches the part before `starts`, if the range has such a part.
-        left = {
-            place: (first, starts[place])
-            for place, (first, _) in left.items()
-            if place not in found and first < starts[place]
-        }
-        distance *= _STEP_FACTOR
-    return found
-
-
-def _last_since(
-    consumer: Consumer,
-    starts: Mapping[PartitionId, int],
-    ends: Mapping[PartitionId, int],
-    timeout_s: float,
-    group: str | None,
-) -> dict[PartitionId, Message]:
-    """Returns the last record of each partition between its start and its end."""
-    found: dict[PartitionId, Message] = {}
-    left = set(starts)
-    places = [TopicPartition(topic, number, start) for (topic, number), start in starts.items()]
-    consumer.assign(places)
-    consumer.resume(places)  # a pause of an earlier round survives the new assignment
-    deadline_s = time.monotonic() + timeout_s
-    while left:
-        messages = consumer.consume(_BATCH, _POLL_S)
-        if messages:
-            deadline_s = time.monotonic() + timeout_s
-        elif time.monotonic() > deadline_s:
-            names = ", ".join(sorted(f"{topic}/{number}" for topic, number in left))
-            raise KafkaError(f"the last records of {names} were not read: nothing came for {timeout_s:g} s")
-        for message in messages:
-            place, offset, error = (str(message.topic()), message.partition() or 0), message.offset(), message.error()
-            if error is not None and error.code() != END:
-                if not passes(error):
-                    raise fault(error, *to_read(message.topic() or next(iter(starts))[0], group))
-                continue
-            if place not in left or offset is None:
-                continue
-            if error is None and offset < ends[place]:
-                found[place] = message
-            # The EOF ends the search too, because the offsets before the end may all be marks.
-            if error is not None or offset + 1 >= ends[place]:
-                left.discard(place)
-                consumer.pause([TopicPartition(*place)])
-    return found
+    consumer = clients.consumer({**config, "log_level": 0}, group_id=group)
+    try:
+        found = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout_s)
+    finally:
+        consumer.close()
+    return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}

@@ -50,7 +50,7 @@ ABOUT_THE_RECORD: Final = frozenset({
 """librdkafka's names of errors that concern one record or one topic, and say nothing about the health of the
 cluster."""
 
-_DENIALS: Final = {
+DENIALS: Final = {
     "TOPIC_AUTHORIZATION_FAILED": Resource.TOPIC,
     "GROUP_AUTHORIZATION_FAILED": Resource.GROUP,
     "CLUSTER_AUTHORIZATION_FAILED": None,
@@ -105,7 +105,7 @@ def not_allowed(rights: str, principal: str = "the principal of this client") ->
 
 def is_denial(error: confluent_kafka.KafkaError | None) -> bool:
     """True if the error is a refusal of the cluster's authorizer."""
-    return error is not None and error.name() in _DENIALS
+    return error is not None and error.name() in DENIALS
 
 
 def fault(error: confluent_kafka.KafkaError, *needed: Right) -> KafkaError:
@@ -121,7 +121,7 @@ def fault(error: confluent_kafka.KafkaError, *needed: Right) -> KafkaError:
     if not is_denial(error):
         return KafkaError(error.name())
     # The code says only the kind of resource, so every needed right on that kind is named; if none fits, all are.
-    matching = [right for right in needed if right.resource is _DENIALS[error.name()]] or needed
+    matching = [right for right in needed if right.resource is DENIALS[error.name()]] or needed
     return AccessDenied(not_allowed(", ".join(map(str, matching))), error.name())
 
 

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.topics import TOPICS, named
 from services.adapters.kafka import clients
-from services.adapters.kafka.producer import AccessDenied, Electing, KafkaError, LoginRefused, Unreached
+from services.adapters.kafka.producer import DENIALS, AccessDenied, Electing, KafkaError, LoginRefused, Unreached
 
 REACH_S: Final = 5.0
 """Time limit for the cluster's answer and for finding its leaders. A restarting broker needs one or two seconds."""
@@ -32,11 +32,6 @@ _PAUSE_S: Final = 0.2
 
 _LOGIN_NAMES: Final = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 """librdkafka's names for a login that a broker refused."""
-_DENIAL_NAMES: Final = ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
-_ELECTION_NAMES: Final = frozenset({
-    "_NOENT", "_DESTROY_BROKER", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH",
-})  # fmt: skip
-"""librdkafka's names for a partition without a leader at this moment."""
 _SILENCE_NAMES: Final = frozenset({"_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_WAIT_COORD"})
 """librdkafka's names for a broker that does not answer."""
 
@@ -98,16 +93,16 @@ def _connect_leaders(
 
 def refusal(error: KafkaError) -> bool:
     """True if the cluster answered and refused: a login, or a request without a right."""
-    return isinstance(error, LoginRefused | AccessDenied) or any(name in error.reason for name in _DENIAL_NAMES)
+    return isinstance(error, LoginRefused | AccessDenied) or any(name in error.reason for name in DENIALS)
 
 
 def in_words(error: KafkaError) -> str:
     """Returns the reason of an error as a sentence, also for an error with only a name of librdkafka."""
-    for name in _DENIAL_NAMES:
+    for name in DENIALS:
         if name in error.reason:
             right = error.reason.partition(f": {name}")[0].replace(name, "what it asks")
             return f"the principal of KAFKA_CONFIG is not allowed {right} ({name}); allow it with `kafka-acls`"
-    if isinstance(error, Electing) or error.reason in _ELECTION_NAMES:
+    if isinstance(error, Electing) or error.reason in clients.LEADERLESS:
         return "a partition has no leader at this moment"
     return "no broker answers" if error.reason in _SILENCE_NAMES else error.reason
 

@@ -1,29 +1,39 @@
-"""Reads topics from the beginning for programs and people that only look, without joining a group.
+"""Reads topics without joining a group: ranges of offsets, last records, or everything from a start on.
 
-Rule: a reader of this module changes nothing on the cluster, and commits no offset.
+Rules:
+- A reader changes nothing on the cluster, and commits no offset.
+- A partition is read to its end when the position has reached the end. Each record raises the position, and so does
+  Kafka's report of the end (librdkafka's partition EOF), over marks of transactions behind the last record. No reader
+  computes the offset of the last record (`offsets`).
+- The broker may be silent for a limited time. Errors that librdkafka overcomes without help count as silence; every
+  other error is raised, and names the missing right.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError as Code
 
 from schemas.codec import texts
-from schemas.topics import looks_group
 from services.adapters.kafka import clients, offsets
+from services.adapters.kafka.offsets import OffsetReader, PartitionId
 from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_read
 
-_BATCH: Final = 500
+_END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
+_BATCH: Final = 1_000
+_POLL_S: Final = 0.2
+_STEP_FACTOR: Final = 16
+"""Each further search for a last record begins this many times as far before the end."""
+
 _TRANSACTION_WAIT_S: Final = 5.0
 """Longest wait for an open transaction, in seconds. A running copy with transactions commits more often."""
 
-_SMALL_FETCHES: Final = {
-    "fetch_message_max_bytes": 65_536,
-    "queued_max_messages_kbytes": 1_024,
-    "fetch_wait_max_ms": 50,
-}
+_SMALL_FETCHES: Final[Mapping[str, Any]] = {"fetch_message_max_bytes": 65_536, "queued_max_messages_kbytes": 1_024}
 """Fetch settings of a reader that needs one record of a partition, without the records behind."""
 
 
@@ -51,64 +61,32 @@ class StoredRecord:
 
 
 class TopicReader:
-    """Reads topics from their beginning. Use from one thread; close, or use as a context."""
+    """Reads topics of one installation. Blocks; use from one thread at a time. Close, or use as a context."""
 
-    def __init__(self, config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 10.0) -> None:
-        """Starts at the beginning of every partition. Blocks.
+    def __init__(
+        self, config: Mapping[str, Any], topic: str, *, reset: str = "earliest", fetch_wait_ms: int = 50, **ours: Any
+    ) -> None:
+        """Prepares the client; the first question connects.
+
+        Args:
+            config: librdkafka's connection settings.
+            topic: Full name of one topic of the later questions.
+            reset: What an offset outside the log means: `earliest` continues at the first record that is left, `error`
+                raises.
+            fetch_wait_ms: Longest wait of a fetch at the broker. The report of an end is as late.
+            ours: Further settings of librdkafka, with `_` for `.`.
 
         Raises:
-            KafkaError: No broker answers, or a topic does not exist.
+            Unusable: librdkafka does not accept the name or the value of a setting.
         """
-        self._consumer = clients.consumer(
-            config, group_id=looks_group(topics[0]), enable_partition_eof=True, fetch_wait_max_ms=50
+        self._config, self._topic = config, topic
+        self._clients = ExitStack()
+        self._consumer = clients.reader(
+            config, topic, enable_partition_eof=True, auto_offset_reset=reset, fetch_wait_max_ms=fetch_wait_ms, **ours
         )
-        self._first_topic = topics[0]
-        self._ends: set[tuple[str, int]] = set()
-        try:
-            places = [
-                TopicPartition(topic, number, OFFSET_BEGINNING)
-                for topic in topics
-                for number in partitions(self._consumer, topic, timeout_s)
-            ]
-        except KafkaException as error:
-            self._consumer.close()
-            raise KafkaError(error.args[0].name()) from None
-        except KafkaError:
-            self._consumer.close()
-            raise
-        self._all = {(place.topic, place.partition) for place in places}
-        self._consumer.assign(places)
-
-    @property
-    def places(self) -> set[offsets.PartitionId]:
-        """Every partition of the topics."""
-        return self._all
-
-    @property
-    def at_end(self) -> bool:
-        """True if the end of every partition was reached at least once."""
-        return self._ends >= self._all
-
-    def poll(self, timeout_s: float) -> list[StoredRecord]:
-        """Returns the next records; an empty list if none arrive within `timeout_s`.
-
-        Raises:
-            KafkaError: The broker refuses.
-        """
-        records = []
-        for message in self._consumer.consume(_BATCH, timeout_s):
-            error = message.error()
-            if error is None:
-                records.append(_stored(message))
-            elif error.code() == offsets.END:
-                self._ends.add((str(message.topic()), int(message.partition() or 0)))
-            elif not clients.passes(error):
-                raise fault(error, *to_read(str(message.topic() or self._first_topic)))
-        return records
-
-    def close(self) -> None:
-        """Closes the consumer."""
-        self._consumer.close()
+        self._clients.callback(self._consumer.close)
+        self.positions: dict[PartitionId, int] = {}
+        """The next offset to read of each started partition."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,44 +94,168 @@ class TopicReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Closes all clients."""
+        self._clients.close()
 
-def partitions(consumer: Consumer, topic: str, timeout_s: float) -> list[int]:
-    """Returns the partition numbers of a topic. Blocks.
+    @cached_property
+    def ends(self) -> OffsetReader:
+        """Finds ends, with clients of its own: on the reader's connection a question waits behind a long fetch."""
+        return self._clients.enter_context(OffsetReader(self._config, self._topic))
+
+    def places(self, topics: Iterable[str], timeout_s: float) -> list[PartitionId]:
+        """Returns every partition of topics.
+
+        Raises:
+            KafkaError: No broker answers, a topic does not exist, or the principal may not see a topic.
+        """
+        return [(topic, number) for topic in topics for number in self._partitions(topic, timeout_s)]
+
+    def start(self, positions: Mapping[PartitionId, int]) -> None:
+        """Sets the partitions to read, and the offset at which each begins.
+
+        Raises:
+            KafkaError: librdkafka refuses.
+        """
+        self.positions = dict(positions)
+        assignment = [TopicPartition(*place, position) for place, position in positions.items()]
+        with _faults(self._topic):
+            self._consumer.assign(assignment)
+            self._consumer.resume(assignment)  # a pause of an earlier reading survives the new assignment
+
+    def poll(self, wait_s: float) -> list[Message]:
+        """Returns the records that arrive within `wait_s`, or a full batch at once.
+
+        Raises:
+            KafkaError: The broker refuses.
+        """
+        return _records(self._heard(_BATCH, wait_s))
+
+    def next(self, limit: int, timeout_s: float) -> list[Message]:
+        """Returns the next records, at most `limit`; an empty list if the end of a partition comes first.
+
+        Raises:
+            KafkaError: The broker refuses, or was silent for `timeout_s`.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not (heard := self._heard(limit, _POLL_S)):
+            if time.monotonic() > deadline_s:
+                topics = ", ".join(sorted({topic for topic, _ in self.positions}))
+                raise KafkaError(f"the end of {topics} was not reached: nothing came for {timeout_s:g} s")
+        return _records(heard)
+
+    def read(self, ranges: Mapping[PartitionId, tuple[int, int]], timeout_s: float) -> Iterator[list[Message]]:
+        """Yields the records of ranges in batches, in order within a partition. A batch may be empty.
+
+        Args:
+            ranges: First offset or OFFSET_BEGINNING, and the offset behind the last one that counts; both inside the
+                readable part.
+            timeout_s: Longest silence of the broker.
+
+        Raises:
+            KafkaError: As `next`.
+        """
+        left = {place: end for place, (first, end) in ranges.items() if first < end}
+        self.start({place: ranges[place][0] for place in left})
+        while left:
+            # Asks for no more records than exist: `consume` waits for the full number or the time limit.
+            limit = sum(end - self.positions[place] for place, end in left.items())
+            records = self.next(min(_BATCH, limit), timeout_s)
+            yield [record for record in records if int(record.offset() or 0) < ranges[_place(record)][1]]
+            done = [place for place, end in left.items() if self.positions[place] >= end]
+            with _faults(self._topic):
+                self._consumer.pause([TopicPartition(*place) for place in done])
+            for place in done:
+                del left[place]
+
+    def last_records(
+        self, ranges: Mapping[PartitionId, tuple[int, int]], timeout_s: float
+    ) -> dict[PartitionId, Message]:
+        """Returns the last record of each range; a range without records is absent.
+
+        The search reads the last offset first, then repeatedly a part that begins 16 times as far before the end. So a
+        long run of marks costs few requests, and the usual case costs one record.
+
+        Args, Raises:
+            As `read`.
+        """
+        found: dict[PartitionId, Message] = {}
+        distance = 1
+        left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
+        while left:
+            parts = {place: (max(first, end - distance), end) for place, (first, end) in left.items()}
+            for records in self.read(parts, timeout_s):
+                found |= {_place(record): record for record in records}
+            # The next round searches the part before, if the range has such a part.
+            left = {
+                place: (left[place][0], start)
+                for place, (start, _) in parts.items()
+                if place not in found and left[place][0] < start
+            }
+            distance *= _STEP_FACTOR
+        return found
+
+    def _partitions(self, topic: str, timeout_s: float) -> list[int]:
+        with _faults(topic):
+            described = self._consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
+        if described is not None and is_denial(described.error):
+            raise fault(described.error, *to_read(topic))
+        if described is None or described.error or not described.partitions:
+            raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
+        return list(described.partitions)
+
+    def _heard(self, limit: int, wait_s: float) -> list[Message]:
+        """Returns records and reports of ends, at most `limit`, and raises the positions."""
+        with _faults(self._topic):
+            messages = self._consumer.consume(limit, wait_s)
+        heard = []
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() != _END:
+                if not clients.passes(error):
+                    raise fault(error, *to_read(message.topic() or self._topic))
+                continue
+            # The client may still deliver the end of a partition that was read before the last start.
+            place = _place(message)
+            if place in self.positions:
+                self.positions[place] = int(message.offset() or 0) + (error is None)
+                heard.append(message)
+        return heard
+
+
+def follow(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 10.0) -> TopicReader:
+    """Returns a reader at the beginning of every partition of topics. Blocks.
 
     Raises:
-        KafkaError: The topic does not exist, or the principal may not see the topic.
-        KafkaException: No broker answers.
+        KafkaError: No broker answers, or a topic does not exist.
     """
-    described = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
-    if described is not None and is_denial(described.error):
-        raise fault(described.error, *to_read(topic))
-    if described is None or described.error:
-        raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
-    return list(described.partitions)
+    with ExitStack() as on_error:
+        reader = on_error.enter_context(TopicReader(config, next(iter(topics))))
+        reader.start(dict.fromkeys(reader.places(topics, timeout_s), OFFSET_BEGINNING))
+        on_error.pop_all()
+    return reader
 
 
-def present(config: dict[str, Any], topics: Sequence[str], *, timeout_s: float = 30.0) -> Iterator[StoredRecord]:
+def present(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 30.0) -> Iterator[StoredRecord]:
     """Yields every record in the topics up to their present ends; in order within a partition.
 
     Raises:
         KafkaError: No broker answers, a topic is missing, an open transaction holds records back, or no record arrived
             for `timeout_s` before the end.
     """
-    deadline = time.monotonic() + timeout_s
-    with TopicReader(config, topics) as reader:
+    with TopicReader(config, next(iter(topics))) as reader:
         # Raises while a transaction is open: the reader would report the end although records are missing.
-        with offsets.OffsetReader(config, topics[0]) as offset_reader:
-            offset_reader.settled(reader.places, min(timeout_s, _TRANSACTION_WAIT_S))
-        while not reader.at_end:
-            records = reader.poll(0.2)
-            yield from records
-            if records:
-                deadline = time.monotonic() + timeout_s
-            elif time.monotonic() > deadline:
-                raise KafkaError(f"the end of {', '.join(topics)} was not reached: nothing came for {timeout_s:g} s")
+        spans = reader.ends.settled(reader.places(topics, timeout_s), min(timeout_s, _TRANSACTION_WAIT_S))
+        # From before the first offset, so that empty partitions are asked too: the refusal of a topic must not pass for
+        # an empty topic.
+        ranges = {place: (OFFSET_BEGINNING, span.end) for place, span in spans.items()}
+        for records in reader.read(ranges, timeout_s):
+            yield from map(stored, records)
 
 
-def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeout_s: float = 5.0) -> list[StoredRecord]:
+def last(
+    config: Mapping[str, Any], topic: str, *, group: str | None = None, timeout_s: float = 5.0
+) -> list[StoredRecord]:
     """Returns the last record of each partition, or the last record that a group has committed. Blocks.
 
     Args:
@@ -166,34 +268,23 @@ def last(config: dict[str, Any], topic: str, *, group: str | None = None, timeou
         KafkaError: No broker answers, the topic is missing, a record was not read in time, or an open transaction holds
             records back.
     """
-    consumer = clients.consumer(
-        config,
-        group_id=group or looks_group(topic),
-        enable_partition_eof=True,
-        auto_offset_reset="earliest",
-        **_SMALL_FETCHES,
-    )
-    try:
-        places = [TopicPartition(topic, number) for number in partitions(consumer, topic, timeout_s)]
-        with offsets.OffsetReader(config, topic) as offset_reader:
-            spans = offset_reader.settled([(topic, place.partition) for place in places], timeout_s)
-        committed = consumer.committed(places, timeout_s) if group else []
-        group_offsets = {(topic, place.partition): place.offset for place in committed}
-        ranges = {}
-        for place, span in spans.items():
-            end = group_offsets.get(place, span.end)
-            # Otherwise the group has no offset in this log, or an offset of an earlier topic with the same name.
-            if span.first < end <= span.end:
-                ranges[place] = (span.first, end)
-        records = offsets.last_records(consumer, ranges, timeout_s=timeout_s, group=group)
-        return [_stored(message) for message in records.values()]
-    except KafkaException as error:
-        raise fault(error.args[0], *to_read(topic, group)) from None
-    finally:
-        consumer.close()
+    with TopicReader(config, topic, **_SMALL_FETCHES) as reader:
+        spans = reader.ends.settled(reader.places([topic], timeout_s), timeout_s)
+        ends = {place: span.end for place, span in spans.items()}
+        if group is not None:
+            with _faults(topic, group):
+                ends = offsets.committed(config, group, spans, timeout_s)
+        # Otherwise the group has no offset in this log, or an offset of an earlier topic with the same name.
+        ranges = {
+            place: (span.first, ends[place])
+            for place, span in spans.items()
+            if place in ends and span.first < ends[place] <= span.end
+        }
+        return [stored(record) for record in reader.last_records(ranges, timeout_s).values()]
 
 
-def _stored(message: Any) -> StoredRecord:
+def stored(message: Any) -> StoredRecord:
+    """Converts a record of librdkafka."""
     return StoredRecord(
         topic=message.topic(),
         partition=message.partition(),
@@ -203,3 +294,20 @@ def _stored(message: Any) -> StoredRecord:
         value=message.value(),
         headers=texts(message.headers()),
     )
+
+
+def _records(messages: Iterable[Message]) -> list[Message]:
+    return [message for message in messages if message.error() is None]
+
+
+def _place(message: Message) -> PartitionId:
+    return str(message.topic()), message.partition() or 0
+
+
+@contextmanager
+def _faults(topic: str, group: str | None = None) -> Iterator[None]:
+    """Turns librdkafka's exception into a KafkaError that names the missing right."""
+    try:
+        yield
+    except KafkaException as error:
+        raise fault(error.args[0], *to_read(topic, group)) from None

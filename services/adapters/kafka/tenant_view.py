@@ -7,21 +7,21 @@ Rules:
 
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, Final
-
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from schemas import codec
 from schemas.tenant import Tenant
-from schemas.topics import TENANTS, looks_group, named
+from schemas.topics import TENANTS, named
 from schemas.values import Key
-from services.adapters.kafka import clients, offsets, reader
-from services.adapters.kafka.producer import Electing, KafkaError, fault, to_read
+from services.adapters.kafka.offsets import PartitionId
+from services.adapters.kafka.producer import Electing, KafkaError
+from services.adapters.kafka.reader import TopicReader
 
-_BATCH: Final = 1000
 _PAUSE_S: Final = 0.1
+_FETCH_WAIT_MS: Final = 500
+"""librdkafka's default: a view of the reconciler follows a quiet topic for days."""
 
 
 class TenantView:
@@ -35,16 +35,9 @@ class TenantView:
             prefix: Prefix of the installation's topics.
         """
         self._topic = named(TENANTS, prefix)
-        self._consumer = clients.consumer(
-            config,
-            group_id=looks_group(self._topic),
-            auto_offset_reset="earliest",
-            enable_partition_eof=True,
-        )
-        self._offset_reader = offsets.OffsetReader(config, self._topic)
+        self._reader = TopicReader(config, self._topic, fetch_wait_ms=_FETCH_WAIT_MS)
         self._lock = threading.Lock()
         self._closed = False
-        self._next: dict[int, int] = {}
         self._tenants: dict[Key, Tenant] = {}
         self.unreadable = 0
         """Number of records that this version of the program cannot read; the view leaves these records out."""
@@ -56,8 +49,8 @@ class TenantView:
             KafkaError: No broker answers, the topic is missing, or the end was not reached in time.
         """
         deadline_s = time.monotonic() + timeout_s
-        wanted: dict[int, int] | None = None
-        while wanted is None or any(self._next[partition] < end for partition, end in wanted.items()):
+        wanted: dict[PartitionId, int] | None = None
+        while wanted is None or any(self._reader.positions[place] < end for place, end in wanted.items()):
             if time.monotonic() > deadline_s:
                 raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
             if wanted is None:
@@ -72,7 +65,7 @@ class TenantView:
         Raises:
             KafkaError: As `catch_up`, or the broker refuses.
         """
-        if not self._next:
+        if not self._reader.positions:
             return self.catch_up(30.0)
         self._read_batch(wait_s)
         return dict(self._tenants)
@@ -83,47 +76,33 @@ class TenantView:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._consumer.close()
-                self._offset_reader.close()
+                self._reader.close()
 
-    def _read_batch(self, wait_s: float) -> None:
+    @contextmanager
+    def _open(self) -> Iterator[TopicReader]:
         with self._lock:
             if self._closed:
                 raise KafkaError("closed")
-            messages = self._consumer.consume(_BATCH, wait_s)
-        for message in messages:
-            error, partition, offset = message.error(), message.partition(), message.offset()
-            if error is not None and error.code() != offsets.END:
-                if not clients.passes(error):
-                    raise fault(error, *to_read(self._topic))
-                continue
-            if partition is None or offset is None:
-                continue
-            if error is None:
-                self._store(message.value())
-            # The EOF also raises the position, over marks of transactions behind the last record.
-            self._next[partition] = offset if error is not None else offset + 1
+            yield self._reader
 
-    def _ends(self, timeout_s: float) -> dict[int, int] | None:
-        """Returns the end of each partition; None while the cluster elects a leader."""
+    def _read_batch(self, wait_s: float) -> None:
+        with self._open() as reader:
+            records = reader.poll(wait_s)
+        for record in records:
+            self._store(record.value())
+
+    def _ends(self, timeout_s: float) -> dict[PartitionId, int] | None:
+        """Returns the end of each partition; None while the cluster elects a leader. The first call starts to read."""
         try:
-            with self._lock:
-                if self._closed:
-                    raise KafkaError("closed")
-                if not self._next:
-                    self._start(timeout_s)
-                # A client of its own: on the consumer's connection each question would wait behind a long fetch.
-                spans = self._offset_reader.settled([(self._topic, number) for number in self._next], timeout_s)
+            with self._open() as reader:
+                places = reader.positions or reader.places([self._topic], timeout_s)
+                spans = reader.ends.settled(places, timeout_s)
+                if not reader.positions:
+                    reader.start({place: span.first for place, span in spans.items()})
         except Electing:
             time.sleep(_PAUSE_S)
             return None
-        except KafkaException as error:
-            raise fault(error.args[0], *to_read(self._topic)) from None
-        return {number: span.end for (_, number), span in spans.items()}
-
-    def _start(self, timeout_s: float) -> None:
-        self._next = dict.fromkeys(reader.partitions(self._consumer, self._topic, timeout_s), 0)
-        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._next])
+        return {place: span.end for place, span in spans.items()}
 
     def _store(self, value: bytes | None) -> None:
         try:

@@ -29,13 +29,12 @@ from typing import Any
 
 import aiokafka.client
 from aiokafka.protocol.metadata import MetadataRequest
-from confluent_kafka import KafkaException
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from mode import Service
 
 from services.adapters.kafka import offsets as kafka_offsets
-from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
+from services.adapters.kafka.producer import AccessDenied, KafkaError
 from services.adapters.process.clock import now_us
 from services.adapters.tables.denial import DENIALS, refusal
 from services.adapters.tables.exits import WorkerExit
@@ -189,8 +188,8 @@ class DurableConsumer(driver.Consumer):
         rebalances = self.app.rebalancing_count
         try:
             first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
-        except KafkaException as error:
-            first, why = None, f" ({fault(error.args[0], *to_read(tp.topic)).reason})"
+        except KafkaError as error:
+            first, why = None, f" ({error.reason})"
         else:
             why = ""
         # The answer concerns a position that no longer counts.
@@ -254,7 +253,7 @@ class DurableConsumer(driver.Consumer):
         Returns None if the partition has moved during the question.
 
         Raises:
-            KafkaException: No broker answers, or the broker refuses.
+            KafkaError: No broker answers, or the broker refuses.
         """
         expected, rebalances = self.expected.get(tp), self.app.rebalancing_count
         if expected is None:
@@ -267,7 +266,7 @@ class DurableConsumer(driver.Consumer):
         """Counts the end of an input partition as read if only marks of transactions stand before the end."""
         try:
             found = await self.next_in_log(tp)
-        except KafkaException:
+        except KafkaError:
             return
         if found is not None and not found.is_record:
             self.expected[tp] = self._finished[tp] = max(self.expected[tp], found.offset)

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError as Code
-from confluent_kafka import KafkaException, TopicPartition
 from faust.types import TP
 
-from schemas.topics import looks_group
-from services.adapters.kafka import clients, offsets
+from services.adapters.kafka.reader import TopicReader
 
 _TIMEOUT_S: Final = 10.0
 
@@ -43,25 +40,13 @@ def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
         offset: The first offset to look at; inside the log.
 
     Raises:
-        KafkaException: No broker answers within 10 s, or the broker refuses.
+        KafkaError: No broker answers within 10 s, or the broker refuses.
     """
+    place = (tp.topic, tp.partition)
     # With `earliest`, an offset outside the log would silently become the beginning; with `error` the broker's answer
     # is an error.
-    consumer = clients.consumer(
-        dict(kafka),
-        group_id=looks_group(tp.topic),
-        auto_offset_reset="error",
-        enable_partition_eof=True,
-    )
-    try:
-        consumer.assign([TopicPartition(tp.topic, tp.partition, offset)])
-        # One poll returns the next record or the end of the partition, in the order of the log.
-        found = consumer.poll(_TIMEOUT_S)
-        if found is None:
-            raise KafkaException(Code(Code._TIMED_OUT))
-        error = found.error()
-        if error is not None and error.code() != offsets.END:
-            raise KafkaException(error)
-        return Next(int(found.offset() or 0), error is None)
-    finally:
-        consumer.close()
+    with TopicReader(kafka, tp.topic, reset="error") as reader:
+        reader.start({place: offset})
+        # The next record or the end of the partition, in the order of the log.
+        records = reader.next(1, _TIMEOUT_S)
+        return Next(int(records[0].offset() or 0), True) if records else Next(reader.positions[place], False)

@@ -25,14 +25,13 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any, Final, cast
 
-from confluent_kafka import KafkaException
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery, ServiceStopped
 from faust.types import TP
 
-from schemas.topics import looks_group
-from services.adapters.kafka import clients, offsets
-from services.adapters.kafka.producer import AccessDenied, KafkaError, fault, to_read
+from services.adapters.kafka import offsets
+from services.adapters.kafka.producer import AccessDenied, KafkaError
+from services.adapters.kafka.reader import TopicReader
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.protocol import TableApp
 
@@ -244,19 +243,9 @@ def _last_offsets(
 ) -> dict[offsets.PartitionId, int]:
     """Returns the offset of the last record of each range. Blocks."""
     topic = next((name for name, _ in ranges), "")
-    consumer = clients.consumer(
-        dict(kafka),
-        group_id=looks_group(topic),
-        auto_offset_reset="earliest",
-        enable_partition_eof=True,
-    )
-    try:
-        found = offsets.last_records(consumer, ranges, timeout_s=_SILENCE_S)
-    except KafkaException as error:
-        raise fault(error.args[0], *to_read(topic)) from None
-    finally:
-        consumer.close()
-    return {place: int(message.offset() or 0) for place, message in found.items()}
+    with TopicReader(kafka, topic) as reader:
+        found = reader.last_records(ranges, _SILENCE_S)
+    return {place: int(record.offset() or 0) for place, record in found.items()}
 
 
 class DurableTables(TableManager):

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
-from confluent_kafka import KafkaException
 from faust.types import TP
 
+from services.adapters.kafka.producer import KafkaError
 from services.adapters.tables.denial import refusal
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.log_gap import Next
@@ -68,7 +68,7 @@ class ConsumerState(Protocol):
         Returns None if the partition has moved during the question.
 
         Raises:
-            KafkaException: No broker answers, or the broker refuses.
+            KafkaError: No broker answers, or the broker refuses.
         """
 
 
@@ -160,7 +160,7 @@ class Watchdog:
         """True if the log has a record for a partition that stands still, or no broker answers."""
         try:
             found = await self._consumer.next_in_log(tp)
-        except KafkaException:
+        except KafkaError:
             return True
         return found is not None and found.is_record
 

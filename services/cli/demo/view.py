@@ -16,8 +16,9 @@ from schemas.codec import decode
 from schemas.event import Event
 from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, named
+from services.adapters.kafka import reader
 from services.adapters.kafka.producer import KafkaError
-from services.adapters.kafka.reader import StoredRecord, TopicReader
+from services.adapters.kafka.reader import StoredRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class PublicView(PublicRecords):
             KafkaError: No broker answers, or a topic is missing.
         """
         super().__init__(prefix)
-        self._reader = TopicReader(config, list(self.topics))
+        self._reader = reader.follow(config, self.topics)
         # Reentrant: a condition of `until` may call `gaps`, which takes the lock again.
         self._changed = threading.Condition(threading.RLock())
         self._stopping = False
@@ -158,7 +159,7 @@ class PublicView(PublicRecords):
             if records:
                 with self._changed:
                     for record in records:
-                        self.fold(record)
+                        self.fold(reader.stored(record))
                     self._changed.notify_all()
 
 
