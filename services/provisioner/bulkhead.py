@@ -33,17 +33,14 @@ from services.core.saga.calls import (
     RefusedUs,
     Retryable,
     Unknown,
-    Verb,
 )
+from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.system_breaker import AWAY_S, SystemBreaker
 
 _QUEUE_S: Final = 1.0
 """Longest wait for a place at a gate. The saga occupies its place in the worker meanwhile."""
 _BUSY_S: Final = 2.0
 """Mean wait before a saga that found no place asks again; jittered by half, so that refused sagas spread out."""
-_WITHOUT_SYSTEM: Final = frozenset({("archive", Verb.CREATE), ("archive", Verb.UPDATE), ("oauth", Verb.UPDATE)})
-"""Kinds and verbs that make no request (an `oauth` update makes one only if no token is known)."""
-_NAMED_BY_URL: Final = frozenset({"http", "subscription"})
 _ASKED_WITHIN_S: Final = 3_900.0
 """How long an open circuit counts in the metrics after a saga last asked for the system: longer than an hour, the
 longest `Retry-After` that is kept. A system whose last tenant has left must not count as away for ever."""
@@ -268,12 +265,17 @@ def _org(key: str) -> str:
     return key.partition(":")[0]
 
 
-def system_of(call: Call) -> str | None:
-    """Returns the name of the system that a call goes to; None if the call makes no request."""
-    if (call.kind, call.verb) in _WITHOUT_SYSTEM:
+def system_of(call: Call, traits: KindTraits) -> str | None:
+    """Returns the name of the system that a call goes to; None if the call makes no request.
+
+    Args:
+        call: The call.
+        traits: Traits of the call's kind.
+    """
+    if call.verb in traits.silent_verbs:
         return None
     url = call.settings.get("url")
-    if call.kind not in _NAMED_BY_URL or call.settings.get("url_from") == "operator":
+    if traits.system is SystemBy.STEP or call.settings.get("url_from") == "operator":
         return call.step
     # A call may go to several places of a moved resource; the gate of the first stands for the whole call.
     places = [place for place in (url, *call.places, call.outputs.get("url")) if isinstance(place, str)]

@@ -22,6 +22,7 @@ from services.adapters.secrets.sealing import Sealer, Unsealable
 from services.core.ledger import audit
 from services.core.saga.calls import Answer, Call, Done, Refused, RefusedUs, Unknown, Verb, idempotency_key
 from services.core.saga.intents import life_of, log_of, places_of
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.moves import Called, Observe, Undo
 from services.core.saga.next_move import facts
 from services.core.saga.plan import Step
@@ -34,9 +35,6 @@ second limit is for a kind that hangs."""
 
 _LOG_EVERY_S: Final = 10.0
 """Shortest interval between two log lines about outputs that no key opens."""
-
-_CREDENTIALS: Final = ("credentials", "client_id", "client_secret")
-"""Settings of the kinds `http` and `oauth` that authenticate the caller."""
 
 
 class StepHandler(Protocol):
@@ -52,7 +50,7 @@ class Caller:
     def __init__(
         self,
         step_handlers: Mapping[str, StepHandler],
-        secret_outputs: Mapping[str, frozenset[str]],
+        traits: Mapping[str, KindTraits],
         sealer: Sealer,
         audit_key: bytes,
         log: Logger,
@@ -61,12 +59,12 @@ class Caller:
 
         Args:
             step_handlers: Kind in the plan to step handler.
-            secret_outputs: Kind to the names of outputs to seal.
+            traits: Kind in the plan to traits.
             sealer: Sealer with the keys of `material.outputs`.
             audit_key: Newest key of `material.audit`.
             log: Logger of the service.
         """
-        self._step_handlers, self._secret_outputs, self._sealer = step_handlers, secret_outputs, sealer
+        self._step_handlers, self._traits, self._sealer = step_handlers, traits, sealer
         self._audit_key, self._log = audit_key, log
         self._next_log_s = 0.0
 
@@ -96,7 +94,7 @@ class Caller:
             answer = await self._ask(call)
         metrics.SAGA_CALLS.labels(call.step, call.verb, _word(answer)).inc()
         if isinstance(answer, Done):
-            names = self._secret_outputs.get(call.kind, frozenset())
+            names = self._traits[call.kind].secret_outputs
             place = _place(call.generation, call.key, call.step)
             return replace(answer, outputs=self._sealer.seal(place, answer.outputs, names))
         return answer
@@ -187,7 +185,7 @@ def _word(answer: Answer) -> str:
 
 def _has_tenant_credentials(step: Step) -> bool:
     """True if the credentials of a step come from the tenant's configuration; a refusal then judges the tenant."""
-    wanted = {name: step.settings[name] for name in _CREDENTIALS if name in step.settings}
+    wanted = {name: step.settings[name] for name in step.traits.credentials if name in step.settings}
     return any(path.partition(".")[0] == "configuration" for path, _ in references(wanted))
 
 

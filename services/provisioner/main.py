@@ -33,6 +33,7 @@ from services.adapters.process.settings import Settings, Unusable, required
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable
 from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
 from services.provisioner import kinds, unwell
@@ -60,12 +61,12 @@ class StepHandlers:
 
     Attributes:
         kinds: Kind in the plan to step handler.
-        secret_outputs: Kind to the names of outputs to seal.
+        traits: Kind in the plan to traits.
         plan: Text of the plan, TOML.
     """
 
     kinds: Mapping[str, StepHandler]
-    secret_outputs: Mapping[str, frozenset[str]]
+    traits: Mapping[str, KindTraits]
     plan: str
 
 
@@ -114,7 +115,7 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
 async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
-        step_handlers = StepHandlers(built, kinds.SECRET_OUTPUTS, plan_text(settings, built))
+        step_handlers = StepHandlers(built, kinds.TRAITS, plan_text(settings, kinds.TRAITS))
         return await serve(settings, step_handlers, log, accept_older=accept_older)
     finally:
         for kind in built.values():
@@ -184,7 +185,7 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
         plans = PlanBook(
             registry,
             text=step_handlers.plan,
-            kinds=step_handlers.kinds.keys(),
+            kinds=step_handlers.traits,
             settings=settings_for_plans(settings),
             pace=pace,
         )
@@ -209,7 +210,7 @@ def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, acce
         registry_guard,
         TurnPlanner(
             plans,
-            Caller(step_handlers.kinds, step_handlers.secret_outputs, sealer, audit_key, log),
+            Caller(step_handlers.kinds, step_handlers.traits, sealer, audit_key, log),
             SystemGates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
             log,
         ),

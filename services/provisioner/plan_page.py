@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from services.core.saga.plan import TENANT_NAMES
 from services.core.saga.plan_forms import Form, PlanKey
-from services.core.saga.plan_keys import KINDS, STEP
-from services.provisioner.kinds import SECRET_OUTPUTS
+from services.core.saga.plan_keys import STEP
+from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import PLAN_SETTINGS
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "plan.md"
@@ -42,10 +42,9 @@ def page() -> str:
 
 
 def _kinds() -> Iterator[str]:
-    for name, kind in KINDS.items():
+    for name, kind in TRAITS.items():
         yield from _keys(f"Kind `{name}`", kind.meaning, kind.keys)
-        secret = SECRET_OUTPUTS[name]
-        outputs = [f"`{output}`" + (" (sealed)" if output in secret else "") for output in kind.outputs]
+        outputs = [f"`{output}`" + (" (sealed)" if output in kind.secret_outputs else "") for output in kind.outputs]
         yield f"Outputs: {', '.join(outputs)}.\n"
 
 

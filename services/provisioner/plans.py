@@ -5,13 +5,14 @@ begins with the plan, so PLAN_FILE may change at any time. A plan is known by th
 makes a new plan.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from schemas.saga import Journal
 from services.adapters.process.settings import Settings, Unusable
 from services.adapters.registry.registry import Registry
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan, Plan, parse
@@ -32,12 +33,12 @@ def settings_for_plans(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) or None for name in PLAN_SETTINGS}
 
 
-def plan_text(settings: Settings, kinds: Collection[str]) -> str:
+def plan_text(settings: Settings, kinds: Mapping[str, KindTraits]) -> str:
     """Returns the text of the plan for new lives, after a complete check.
 
     Args:
         settings: Settings of the process.
-        kinds: Names of the kinds in this release.
+        kinds: Name to traits of the kinds in this release.
 
     Raises:
         Unusable: the file cannot be read or the plan has faults; each fault names file, step and key.
@@ -59,21 +60,21 @@ class PlanBook:
     """Parsed plans by digest; a usable plan is read from the registry once per process."""
 
     def __init__(
-        self, registry: Registry, *, text: str, kinds: Collection[str], settings: Mapping[str, Any], pace: Pace
+        self, registry: Registry, *, text: str, kinds: Mapping[str, KindTraits], settings: Mapping[str, Any], pace: Pace
     ) -> None:
         """Parses the current plan.
 
         Args:
             registry: Started registry.
             text: Text of the current plan.
-            kinds: Names of the kinds in this release.
+            kinds: Name to traits of the kinds in this release.
             settings: Values for `{settings.NAME}`.
             pace: Waits between retries.
 
         Raises:
             BadPlan: the plan cannot be carried out.
         """
-        self._registry, self._text, self._kinds, self._settings = registry, text, frozenset(kinds), settings
+        self._registry, self._text, self._kinds, self._settings = registry, text, kinds, settings
         self._pace = pace
         self._current = parse(text, kinds=self._kinds, settings=settings)
         self._by_digest: dict[str, Plan] = {self._current.digest: self._current}

@@ -108,7 +108,7 @@ class TurnPlanner:
                 continue
             if not isinstance(prepared, Call):
                 return PreparedTurn(turn, prepared)
-            system = system_of(prepared)
+            system = system_of(prepared, move.step.traits)
             if system is None:
                 return PreparedTurn(turn, prepared)
             admission = await self._system_gates.enter(system, claim.key)

@@ -18,9 +18,10 @@ import uvloop
 from services.adapters.process import logs, settings
 from services.core.saga.calls import Absent, Answer, Call, Done, Verb
 from services.provisioner.caller import StepHandler
+from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.postgres import PostgresKind
 from services.provisioner.main import StepHandlers, serve
-from tests.support.saga_world import KINDS, PLAN_TEXT
+from tests.support.saga_world import PLAN_TEXT
 
 
 class AtOnce:
@@ -48,8 +49,8 @@ async def _run() -> int:
     given = settings.read(os.environ)
     log = logs.configure("provisioner", given.log_level)
     database = PostgresKind(settings.required(given, "database_url"))
-    kinds: dict[str, StepHandler] = dict.fromkeys(KINDS, AtOnce()) | {"postgres": database}
-    status = await serve(given, StepHandlers(kinds, {"oauth": frozenset()}, PLAN_TEXT), log)
+    kinds: dict[str, StepHandler] = dict.fromkeys(TRAITS, AtOnce()) | {"postgres": database}
+    status = await serve(given, StepHandlers(kinds, TRAITS, PLAN_TEXT), log)
     await database.close()
     told = {"statements": _Counted.statements, "cpu_s": time.process_time()}
     Path(os.environ["STATEMENTS_FILE"]).write_text(json.dumps(told))

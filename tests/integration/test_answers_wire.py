@@ -17,6 +17,7 @@ from services.adapters.process import logs
 from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Answer
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
 from tests.support.answering import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
@@ -41,8 +42,8 @@ async def _saga(system: System, origin: str) -> AsyncIterator[Saga]:
             Outbound(client, resolve, allow=("*.salesforce.com",), egress_map={"*.salesforce.com": system.url})
         )
         log = logs.configure("test", "critical")
-        caller = Caller({"http": kind}, {}, Sealer([SecretStr("x" * 40)]), b"k" * 32, log)
-        yield Saga(KEY, caller, plans(f'{plan}url = "{url}"\n', "http"), until_us=LONG_US)
+        caller = Caller({"http": kind}, TRAITS, Sealer([SecretStr("x" * 40)]), b"k" * 32, log)
+        yield Saga(KEY, caller, plans(f'{plan}url = "{url}"\n'), until_us=LONG_US)
 
 
 @pytest.fixture(params=["event", "operator"])

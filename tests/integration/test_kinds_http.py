@@ -8,10 +8,10 @@ import pytest
 
 from services.adapters.http_client import HttpClient, resolve
 from services.core.saga.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb, resource_name
-from services.provisioner.kinds import StepKind
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
+from services.provisioner.kinds.step_kind import StepKind
 from services.provisioner.kinds.subscription import SubscriptionKind
 from tests.support.eventually import eventually
 from tests.support.outside import Outside, a_call, outside

@@ -13,6 +13,7 @@ from services.adapters.process import logs
 from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Answer, Done, Unknown, resource_name
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
 from tests.support.outside import ORG, Outside, outside
@@ -47,8 +48,8 @@ async def saga(world: Outside) -> AsyncIterator[Saga]:
     async with HttpClient(connections=10) as client:
         kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
         sealer = Sealer([SecretStr("x" * 40)])
-        caller = Caller({"http": kind}, {}, sealer, b"k" * 32, logs.configure("test", "critical"))
-        yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller, plans(PLAN, "http"))
+        caller = Caller({"http": kind}, TRAITS, sealer, b"k" * 32, logs.configure("test", "critical"))
+        yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller, plans(PLAN))
 
 
 def url(host: str) -> str:

@@ -14,6 +14,7 @@ from services.adapters.process import logs
 from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Absent, Refused, Retryable, Unknown, Verb
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
@@ -51,8 +52,10 @@ async def saga(former: System, newer: System) -> AsyncIterator[Saga]:
     places = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
     async with HttpClient(connections=4) as client:
         kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
-        caller = Caller({"http": kind}, {}, Sealer([SecretStr("x" * 40)]), b"k" * 32, logs.configure("t", "critical"))
-        yield Saga(KEY, caller, plans(PLAN, "http"))
+        caller = Caller(
+            {"http": kind}, TRAITS, Sealer([SecretStr("x" * 40)]), b"k" * 32, logs.configure("t", "critical")
+        )
+        yield Saga(KEY, caller, plans(PLAN))
 
 
 async def _goes_on(saga: Saga, *systems: System) -> None:

@@ -37,6 +37,7 @@ from services.core.saga.plan import BadPlan
 from services.core.saga.system_breaker import PROBE_S
 from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import PlanBook
 from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.runner import Runner, RunnerLimits
@@ -140,8 +141,8 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
         registry,
         RegistryGuard(registry, _nothing_to_prove, log),
         TurnPlanner(
-            PlanBook(registry, text=plan, kinds={"http"}, settings={}, pace=pace),
-            Caller({"http": hand}, {}, sealer, b"k" * 40, log),
+            PlanBook(registry, text=plan, kinds=TRAITS, settings={}, pace=pace),
+            Caller({"http": hand}, TRAITS, sealer, b"k" * 40, log),
             SystemGates(16, time.monotonic, log),
             log,
         ),
@@ -190,7 +191,7 @@ async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_a
 
 
 async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(deaf: Deaf) -> None:
-    book = PlanBook(deaf, text=PLAN, kinds={"http"}, settings={}, pace=Pace())
+    book = PlanBook(deaf, text=PLAN, kinds=TRAITS, settings={}, pace=Pace())
     ended, on = Life(generation=1, plan="f" * 64, tenant_id="acme"), Life(generation=2, plan="f" * 64, tenant_id="acme")
     plans = await book.needed_by(Journal(sweeps=(Sweep(due_at=0, life=ended),)))
     assert plans.unusable == {"f" * 64: "plan ffffffffffff is not kept"}

@@ -9,6 +9,7 @@ how often it was made and who asked are read from there and not from the provisi
 import asyncio
 import os
 import sys
+from dataclasses import replace
 
 import psycopg
 import uvloop
@@ -16,8 +17,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from services.adapters.process import logs, settings
 from services.core.saga.calls import Absent, Answer, Call, Done, Refused, Unknown, Verb, resource_name
+from services.provisioner.kinds import TRAITS
 from services.provisioner.main import StepHandlers, serve
-from tests.support.saga_world import KINDS, PLAN_TEXT
+from tests.support.saga_world import PLAN_TEXT
 
 TABLES = """
     CREATE SCHEMA IF NOT EXISTS outside;
@@ -31,6 +33,7 @@ TABLES = """
     );
 """
 CANARY = "canary-token-0123456789"
+_TOKENS = replace(TRAITS["oauth"], outputs=("id", "token"), secret_outputs=frozenset({"token"}))
 _CREATE = """
     INSERT INTO outside.things (step, name, key, generation, idempotency_key) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (step, name) DO UPDATE
@@ -95,9 +98,8 @@ async def _run() -> int:
     await table.open()
     log = logs.configure("provisioner", given.log_level)
     try:
-        return await serve(
-            given, StepHandlers(dict.fromkeys(KINDS, table), {"oauth": frozenset({"token"})}, PLAN_TEXT), log
-        )
+        handlers = StepHandlers(dict.fromkeys(TRAITS, table), TRAITS | {"oauth": _TOKENS}, PLAN_TEXT)
+        return await serve(given, handlers, log)
     finally:
         await table.close()
 

@@ -15,11 +15,12 @@ from services.core.saga.pace import Pace
 from services.core.saga.plan import parse
 from services.core.saga.results import settle
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 
 
-def plans(text: str, *kinds: str) -> Plans:
+def plans(text: str) -> Plans:
     """The plan of a text, for every life."""
-    return Plans(parse(text, kinds=kinds, settings={}))
+    return Plans(parse(text, kinds=TRAITS, settings={}))
 
 
 @dataclass

@@ -31,6 +31,7 @@ from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, parse
 from services.core.saga.results import settle
+from services.provisioner.kinds import TRAITS
 
 KEY = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 STEPS = ("archive", "middleware", "crm", "schema", "subscriptions", "tokens")
@@ -68,13 +69,12 @@ kind = "oauth"
 undo = "reverse"
 bad = "{configuration.bad?}"
 """
-KINDS = ("archive", "http", "postgres", "subscription", "oauth")
 ENDS = frozenset({State.DONE, State.ROLLED_BACK, State.FAILED, State.HELD})
 
 
 def plan(text: str = PLAN_TEXT) -> Plan:
     """The plan of these tests, shaped as the shipped one."""
-    return parse(text, kinds=KINDS, settings={})
+    return parse(text, kinds=TRAITS, settings={})
 
 
 class Mode(StrEnum):

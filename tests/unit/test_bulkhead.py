@@ -9,6 +9,7 @@ from services.core.saga.calls import Answer, Call, Contradicted, Done, Refused, 
 from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S
 from services.provisioner import bulkhead as module
 from services.provisioner.bulkhead import Admission, SystemGates, system_of
+from services.provisioner.kinds import TRAITS
 
 AWAY = Retryable("HTTP 503")
 DENIED = RefusedUs("HTTP 401", "give it credentials")
@@ -179,7 +180,7 @@ def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
     kind: str, verb: Verb, settings: dict[str, object], places: tuple[str, ...], system: str | None
 ) -> None:
     asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
-    assert system_of(asked) == system
+    assert system_of(asked, TRAITS[kind]) == system
 
 
 async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(

@@ -10,6 +10,7 @@ from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Answer, Call, RefusedUs
 from services.core.saga.moves import Undo
 from services.provisioner.caller import Caller
+from services.provisioner.kinds import TRAITS
 from tests.support.saga_world import KEY, plan
 
 TOKENS = plan().steps[-1]
@@ -35,7 +36,7 @@ def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_whi
     # Its own class: another test of this process may have configured a logger that drops what is no disaster.
     heard = structlog.make_filtering_bound_logger("debug")
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told], wrapper_class=heard)
-    caller = Caller({"oauth": Nobody()}, {}, Sealer([SecretStr("n" * 40)]), b"k" * 40, log)
+    caller = Caller({"oauth": Nobody()}, TRAITS, Sealer([SecretStr("n" * 40)]), b"k" * 40, log)
     before = _counted()
     for _ in range(3):
         known = caller.prepare(KEY, 1, Journal(generation=1, life=life), Undo(1, TOKENS, 2))

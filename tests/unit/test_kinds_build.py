@@ -10,7 +10,7 @@ import structlog
 
 from services.adapters.process.settings import Settings, Unusable
 from services.core.saga.plan import parse
-from services.provisioner.kinds import SECRET_OUTPUTS, build
+from services.provisioner.kinds import TRAITS, build
 
 LOG = structlog.get_logger()
 
@@ -22,7 +22,7 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
 
 async def test_every_kind_says_which_of_its_outputs_are_secret(tmp_path: Path) -> None:
     built = build(settings(tmp_path), LOG)
-    assert built.keys() == SECRET_OUTPUTS.keys()
+    assert built.keys() == TRAITS.keys()
     for kind in built.values():
         await kind.close()
 
@@ -31,7 +31,7 @@ def test_the_shipped_plan_is_the_guides_and_ends_its_teardown_with_the_archive()
     text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
     urls = {"middleware_url": "http://m", "subscriptions_url": "http://s", "oauth_url": "http://o"}
     client = {"oauth_client_id": "l", "oauth_client_secret": "s"}
-    plan = parse(text, kinds=SECRET_OUTPUTS.keys(), settings=urls | client)
+    plan = parse(text, kinds=TRAITS, settings=urls | client)
     assert [step.name for step in plan.steps] == [
         "archive",
         "middleware",

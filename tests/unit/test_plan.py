@@ -7,8 +7,9 @@ import pytest
 from services.core.saga.plan import BadPlan, UndoBy, parse, schema_name
 from services.core.saga.plan_forms import duration_s
 from services.core.saga.references import Facts, substitute, used_configuration
+from services.provisioner.kinds import TRAITS
 
-KINDS = ("http", "postgres")
+KINDS = {name: TRAITS[name] for name in ("http", "postgres")}
 GOOD = '[[step]]\nname = "a"\nkind = "http"\nundo = "reverse"\n'
 
 
@@ -137,6 +138,5 @@ def test_schema_names_are_derived_and_nothing_of_the_senders() -> None:
 def test_the_shipped_plan_can_be_carried_out() -> None:
     text = files("services.provisioner").joinpath("plan.toml").read_text()
     names = ("middleware_url", "subscriptions_url", "oauth_url", "oauth_client_id", "oauth_client_secret")
-    kinds = ("archive", "http", "oauth", "postgres", "subscription")
-    plan = parse(text, kinds=kinds, settings=dict.fromkeys(names, "x"))
+    plan = parse(text, kinds=TRAITS, settings=dict.fromkeys(names, "x"))
     assert [step.name for step in plan.steps] == ["archive", "middleware", "crm", "schema", "subscriptions", "tokens"]

@@ -8,9 +8,9 @@ import pytest
 from services.adapters.process.settings import Settings, Unusable
 from services.core.saga.plan import BadPlan, parse
 from services.core.saga.plan_check import check
-from services.core.saga.plan_keys import KINDS, STEP
+from services.core.saga.plan_keys import STEP
 from services.provisioner import plan_page
-from services.provisioner.kinds import SECRET_OUTPUTS
+from services.provisioner.kinds import KINDS, TRAITS
 from services.provisioner.plans import PLAN_SETTINGS, plan_text
 
 SETTINGS = dict.fromkeys(PLAN_SETTINGS, "https://x")
@@ -22,7 +22,7 @@ POSTGRES = HTTP.replace("http", "postgres")
 
 def faults(text: str) -> tuple[str, ...]:
     with pytest.raises(BadPlan) as found:
-        check(text, kinds=KINDS, settings=SETTINGS)
+        check(text, kinds=TRAITS, settings=SETTINGS)
     return found.value.faults
 
 
@@ -116,16 +116,16 @@ def test_no_fault_shows_a_value() -> None:
     ],
 )
 def test_what_can_be_carried_out_is_taken(text: str) -> None:
-    assert check(text, kinds=KINDS, settings=SETTINGS) == parse(text, kinds=KINDS, settings=SETTINGS)
+    assert check(text, kinds=TRAITS, settings=SETTINGS) == parse(text, kinds=TRAITS, settings=SETTINGS)
 
 
 def test_the_shipped_plan_says_nothing_in_vain() -> None:
     text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
-    assert len(check(text, kinds=KINDS, settings=SETTINGS).steps) == 6
+    assert len(check(text, kinds=TRAITS, settings=SETTINGS).steps) == 6
 
 
 def test_a_plan_that_was_kept_is_carried_out_whatever_keys_it_has() -> None:
-    (step,) = parse(HTTP + "retrys = 3\n", kinds=KINDS, settings={}).steps
+    (step,) = parse(HTTP + "retrys = 3\n", kinds=TRAITS, settings={}).steps
     assert step.settings == {"retrys": 3}
 
 
@@ -133,23 +133,23 @@ def test_a_plan_file_is_named_with_its_faults(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(HTTP + "retrys = 3\nmethod = 1\n")
     with pytest.raises(Unusable) as found:
-        plan_text(Settings.model_validate({"plan_file": plan}), KINDS)
+        plan_text(Settings.model_validate({"plan_file": plan}), TRAITS)
     told = str(found.value).splitlines()
     assert [line.startswith(f"PLAN_FILE: {plan}: step 1 (a): ") for line in told] == [True, True]
 
 
 def test_every_kind_has_its_table_and_its_secret_outputs_are_outputs() -> None:
-    assert KINDS.keys() == SECRET_OUTPUTS.keys()
-    assert all(SECRET_OUTPUTS[name] <= set(kind.outputs) for name, kind in KINDS.items())
+    assert list(TRAITS) == [kind.traits.name for kind in KINDS]
+    assert all(kind.secret_outputs <= set(kind.outputs) for kind in TRAITS.values())
 
 
 def test_no_key_of_a_kind_is_one_of_every_step() -> None:
     every = {key.name for key in STEP}
-    assert not [name for name, kind in KINDS.items() if every & {key.name for key in kind.keys}]
+    assert not [name for name, kind in TRAITS.items() if every & {key.name for key in kind.keys}]
 
 
 def test_the_page_of_keys_is_what_the_tables_say() -> None:
     text = plan_page.page()
     assert all(f"`{key.name}`" in text for key in STEP)
-    assert all(f"## Kind `{name}`" in text for name in KINDS)
+    assert all(f"## Kind `{name}`" in text for name in TRAITS)
     assert plan_page.main(["--check"]) == 0, "run `make plan-page`"

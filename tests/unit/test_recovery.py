@@ -10,7 +10,8 @@ from schemas.tenant import Stage, Tenant
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
 from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
-from tests.support.saga_world import KEY, KINDS, PLAN_TEXT, STEPS, Wishes, plan
+from services.provisioner.kinds import TRAITS
+from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, Wishes, plan
 
 NOW_US = 1_790_000_000_000_000
 FLOOR = NOW_US // 1_000_000
@@ -111,7 +112,7 @@ def test_only_a_life_that_was_never_whole_may_be_compensated(*, whole: bool, pha
 
 def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
     life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, state=StepState.PRESENT)})
-    shorter = Plans(parse(PLAN_TEXT, kinds=KINDS, settings={}))
+    shorter = Plans(parse(PLAN_TEXT, kinds=TRAITS, settings={}))
     on = recovered(
         Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(),
         KnownOfKey(), shorter, NOW_US,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError as ClientError
 from faust.types import TP
 
 from services.adapters.kafka.producer import KafkaError
@@ -107,7 +107,7 @@ class Watchdog:
             for table in app.durable_tables:
                 try:
                     await table.look_for_foreign_writers()
-                except (KafkaError, TimeoutError):
+                except (ClientError, TimeoutError):
                     continue  # no answer is no evidence of a foreign writer; the next check asks again
 
     async def check(self, now: float) -> None:

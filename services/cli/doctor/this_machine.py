@@ -14,7 +14,7 @@ from services.adapters.secrets import keyring as keyring_adapter
 from services.adapters.spool.disk import fullness, is_volatile, put_aside
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.core.saga.plan import BadPlan, Plan, parse
-from services.provisioner.kinds import SECRET_OUTPUTS
+from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import settings_for_plans
 
 _PYTHON_LEAST, _PYTHON_BELOW = (3, 11), (3, 14)
@@ -59,7 +59,7 @@ def read_plan(chosen: Settings) -> Plan:
         UnicodeDecodeError: the file is not UTF-8.
     """
     path = chosen.plan_file or Path(str(provisioner.__file__)).with_name("plan.toml")
-    return parse(path.read_text(encoding="utf-8"), kinds=SECRET_OUTPUTS.keys(), settings=settings_for_plans(chosen))
+    return parse(path.read_text(encoding="utf-8"), kinds=TRAITS, settings=settings_for_plans(chosen))
 
 
 def plan(context: CheckContext) -> Iterator[Finding]:

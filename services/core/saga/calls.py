@@ -40,7 +40,7 @@ class Call:
 
     Attributes:
         step: Name of the step in the plan.
-        kind: Kind of the step in the plan (`http`, `oauth`, `postgres`, `subscription`, `archive`).
+        kind: Name of the step's kind; selects the code for the call.
         verb: The wanted effect; READ looks the resource up by name and changes nothing.
         key: `orgId:integrationId`.
         tenant_id: The recorded binding of the life, never the tenantId of an event.

@@ -35,7 +35,7 @@ from services.core.saga.next_move import (
     next_move,
 )
 from services.core.saga.pace import Pace
-from services.core.saga.plan import LEFT_BEHIND, REISSUED, Plan
+from services.core.saga.plan import Plan
 from services.core.saga.step_transitions import StepEvent, state_after
 from services.core.unwell import GRACE, WAITING_FOR
 
@@ -249,7 +249,7 @@ def _restarted(life: Life, plan: Plan, desired: Desired | None) -> Life:
         change["reissue"] = tuple(
             step.name
             for step in plan.steps
-            if step.kind in REISSUED and steps.get(step.name, StepLog()).state is not StepState.ABSENT
+            if step.traits.reissued and steps.get(step.name, StepLog()).state is not StepState.ABSENT
         )
     return life.model_copy(update=change)
 
@@ -443,7 +443,7 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
             inputs=log.inputs,
             previous_outputs=log.outputs or log.previous_outputs,
             places=places_of(log),
-            state=StepState.ABSENT if step.kind in LEFT_BEHIND else StepState.IN_DOUBT,
+            state=StepState.ABSENT if step.traits.left_behind else StepState.IN_DOUBT,
         )
         for step in plan.steps
         if (log := life.steps.get(step.name)) is not None

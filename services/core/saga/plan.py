@@ -9,12 +9,13 @@ into `plan_check`, or an upgrade would make the plans of living tenants unusable
 """
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.plan_forms import duration_s, faults_of, nearest
 from services.core.saga.plan_keys import FORMER, STEP, default_of
 from services.core.saga.references import references
@@ -25,12 +26,6 @@ _ROOTS: Final = ("tenant", "configuration", "steps", "settings")
 
 TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation", "name", "schema", "enabled"})
 """Names allowed in `{tenant.…}`."""
-
-REISSUED: Final = frozenset({"oauth"})
-"""Kinds that are undone and done again when an `uninstalled` lay between two installs: a former token must not live."""
-
-LEFT_BEHIND: Final = frozenset({"archive"})
-"""Kinds with an undo that leaves something behind on purpose; a sweep must not look for the remains."""
 
 
 class BadPlan(ValueError):
@@ -60,7 +55,7 @@ class Step:
 
     Attributes:
         name: Name, unique in the plan.
-        kind: Kind of outside system; selects the code for the calls.
+        traits: Traits of the kind, of this release also in a stored plan.
         undo: Declared undo.
         give_up_after_s: Seconds of outage until a first provisioning is compensated.
         timeout_s: Longest time of a call, in seconds.
@@ -70,13 +65,18 @@ class Step:
     """
 
     name: str
-    kind: str
+    traits: KindTraits
     undo: UndoBy
     give_up_after_s: int
     timeout_s: float
     destroy_after_s: int
     settings: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """Returns the name of the kind; selects the code for the calls."""
+        return self.traits.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class Plan:
         return max(step.timeout_s for step in self.steps)
 
 
-def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> Plan:
+def parse(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, Any]) -> Plan:
     """Parses a plan and checks that the plan can be carried out.
 
     Args:
         text: TOML, an ordered list of `[[step]]`.
-        kinds: Names of the known kinds.
+        kinds: Name to traits of the known kinds.
         settings: Values of `{settings.NAME}` by name; None for a setting not given by the operator.
 
     Raises:
@@ -123,7 +123,7 @@ def parse(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
         found = [*_row_faults(row, earlier, kinds), *_reference_faults(own, earlier, settings)]
         faults += [f"{step}: {fault}" for fault in found]
         if not found:
-            steps.append(_step(row, own, settings))
+            steps.append(_step(row, kinds[row["kind"]], own, settings))
         # Also after a fault: else every later reference to this step would be reported as a fault of its own.
         earlier.append(str(row.get("name")))
     if faults:
@@ -145,7 +145,7 @@ def label(number: int, row: Mapping[str, Any]) -> str:
     return f"step {number} ({row.get('name', 'without a name')})"
 
 
-def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Collection[str]) -> Iterator[str]:
+def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Mapping[str, KindTraits]) -> Iterator[str]:
     yield from faults_of(STEP, row)
     if row.get("name") in earlier:
         yield "name: used twice"
@@ -178,10 +178,10 @@ def _reference_fault(path: str, earlier: list[str], settings: Mapping[str, Any],
     return ""
 
 
-def _step(row: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Step:
+def _step(row: Mapping[str, Any], traits: KindTraits, own: Mapping[str, Any], settings: Mapping[str, Any]) -> Step:
     return Step(
         name=row["name"],
-        kind=row["kind"],
+        traits=traits,
         undo=UndoBy(row["undo"]),
         give_up_after_s=duration_s(row.get("give_up_after", default_of("give_up_after"))) or 0,
         timeout_s=float(row.get("timeout_s", default_of("timeout_s"))),

@@ -1,19 +1,20 @@
 """Strict check of a plan given by the operator: unknown keys, values of a wrong type, references without a target.
 
-Rule: a given plan is checked against every table of `plan_keys`; a stored plan is only parsed
+Rule: a given plan is checked against the keys of every step and of each kind; a stored plan is only parsed
 (`services.core.saga.plan`). A life is finished with the plan of its beginning, and a later release may have other keys:
 a strict check of stored plans would stop living tenants after an upgrade.
 """
 
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.plan import BadPlan, Plan, label, parse
 from services.core.saga.plan_forms import faults_of, nearest, unknown
-from services.core.saga.plan_keys import FORMER, KINDS, STEP, KindKeys
+from services.core.saga.plan_keys import FORMER, STEP
 from services.core.saga.references import REFERENCE, references
 
 _NEARLY: Final = re.compile(r"\{[ \t]*[A-Za-z_][A-Za-z0-9_. \t-]*\??[ \t]*\}")
@@ -22,12 +23,12 @@ _SPACE: Final = re.compile(r"[ \t]")
 _TOP: Final = ("step",)
 
 
-def check(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> Plan:
+def check(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, Any]) -> Plan:
     """Parses and strictly checks a plan for new lives.
 
     Args:
         text: TOML, an ordered list of `[[step]]`.
-        kinds: Names of the known kinds.
+        kinds: Name to traits of the known kinds.
         settings: Values of `{settings.NAME}` by name; None for a setting not given by the operator.
 
     Raises:
@@ -39,13 +40,13 @@ def check(text: str, *, kinds: Collection[str], settings: Mapping[str, Any]) -> 
     except BadPlan as bad:
         faults += bad.faults
     with suppress(tomllib.TOMLDecodeError):  # already a fault found by `parse`
-        faults += _strict_faults(tomllib.loads(text))
+        faults += _strict_faults(tomllib.loads(text), kinds)
     if plan is None or faults:
         raise BadPlan(tuple(sorted(faults, key=_step_number)))
     return plan
 
 
-def _strict_faults(document: Mapping[str, Any]) -> Iterator[str]:
+def _strict_faults(document: Mapping[str, Any], kinds: Mapping[str, KindTraits]) -> Iterator[str]:
     # Faults found by `parse` do not end the check, so no type in the document is taken for granted here.
     for name in document:
         if name not in _TOP:
@@ -53,26 +54,26 @@ def _strict_faults(document: Mapping[str, Any]) -> Iterator[str]:
     rows = document.get("step")
     if not isinstance(rows, list):
         return
-    outputs: dict[str, KindKeys] = {}
+    outputs: dict[str, KindTraits] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             continue
-        kind = KINDS.get(str(row.get("kind")))
+        kind = kinds.get(str(row.get("kind")))
         if kind is not None:
-            found = [*_kind_faults(row, kind), *_origin_faults(row), *_output_faults(row, outputs), *_typos(row)]
+            found = [*_kind_faults(row, kind, kinds), *_origin_faults(row), *_output_faults(row, outputs), *_typos(row)]
             yield from (f"{label(number, row)}: {fault}" for fault in found)
             # After the checks of this row, so that a step cannot refer to its own outputs.
             outputs[str(row.get("name"))] = kind
 
 
-def _kind_faults(row: Mapping[str, Any], kind: KindKeys) -> Iterator[str]:
+def _kind_faults(row: Mapping[str, Any], kind: KindTraits, kinds: Mapping[str, KindTraits]) -> Iterator[str]:
     yield from faults_of(kind.keys, row)
-    for fault in unknown((*STEP, *kind.keys), row, f"kind {row['kind']}"):
+    for fault in unknown((*STEP, *kind.keys), row, f"kind {kind.name}"):
         name = fault.partition(":")[0]
         if name in FORMER:
             yield f"{name}: no such key any more; {FORMER[name]}"
             continue
-        others = [other for other, keys in KINDS.items() if name in {key.name for key in keys.keys}]
+        others = [other for other, traits in kinds.items() if name in {key.name for key in traits.keys}]
         yield fault + (f" ({name} is a key of kind {', '.join(others)})" if others else "")
 
 
@@ -86,7 +87,7 @@ def _origin_faults(row: Mapping[str, Any]) -> Iterator[str]:
         yield 'url_from: must be "event", since the url names the configuration, which an event gives'
 
 
-def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, KindKeys]) -> Iterator[str]:
+def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, KindTraits]) -> Iterator[str]:
     for key, value in row.items():
         for path, _ in references(value):
             root, *names = path.split(".")

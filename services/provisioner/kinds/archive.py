@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 import obstore
 from obstore.exceptions import (
@@ -24,11 +24,14 @@ from obstore.exceptions import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from obstore.store import ObjectStore
+from obstore.store import ObjectStore, from_url
 
 from schemas.times import instant, rfc3339
 from services.adapters.kafka.producer import KafkaError
+from services.adapters.process.settings import Settings, Unusable
 from services.core.saga.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.provisioner.kinds.step_kind import Shared
 
 AuditOf = Callable[[str, int | None], Awaitable[list[bytes]]]
 """Returns the audit records of a key as JSON lines, from a time on (microseconds UTC; None: all)."""
@@ -55,10 +58,32 @@ _REMEDY: Final = "make ARCHIVE_URL name a bucket or a folder that exists, with c
 class ArchiveKind:
     """Archives the trail of a life."""
 
+    traits: ClassVar = KindTraits(
+        name="archive",
+        meaning="Notes when a life begins, and archives its audit trail when it is undone.",
+        keys=(),
+        outputs=("since", "archive"),
+        secret_outputs=frozenset(),
+        credentials=frozenset(),
+        system=SystemBy.STEP,
+        silent_verbs=frozenset({Verb.CREATE, Verb.UPDATE}),
+        reissued=False,
+        left_behind=True,
+    )
+
     def __init__(self, store: ObjectStore, audit_of: AuditOf, now_us: Callable[[], int]) -> None:
         self._store = store
         self._audit_of = audit_of
         self._now_us = now_us
+
+    @classmethod
+    def build(cls, settings: Settings, shared: Shared) -> Self:
+        """Returns the kind for the object store of ARCHIVE_URL, else for a folder below STATE_DIR.
+
+        Raises:
+            Unusable: ARCHIVE_URL cannot be used.
+        """
+        return cls(_store(settings), shared.trail.of, shared.now_us)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
@@ -102,6 +127,23 @@ class ArchiveKind:
                 return RefusedUs("NoSuchBucket", _REMEDY)
             return Done(call.outputs)
         return Absent()
+
+
+def _store(settings: Settings) -> ObjectStore:
+    """Returns the object store of the archive; a missing folder of a `file:` URL is made.
+
+    Raises:
+        Unusable: ARCHIVE_URL cannot be used.
+    """
+    url = settings.archive_url or (settings.state_dir / "archive").absolute().as_uri()
+    try:
+        if url.startswith("file:"):
+            return from_url(url, mkdir=True)
+        # No retries in the client: the saga retries, with waits and a record in the journal. Plain http is allowed
+        # for an object store on the operator's own network; the URL never comes from an event.
+        return from_url(url, client_options={"allow_http": True}, retry_config={"max_retries": 0})
+    except Exception as error:  # noqa: BLE001 - obstore raises several unrelated classes for a URL it cannot use
+        raise Unusable(f"ARCHIVE_URL: {error}") from None
 
 
 def _failed(error: BaseException, *, writing: bool) -> Answer:

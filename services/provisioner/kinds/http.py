@@ -20,10 +20,11 @@ Rules:
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote
 
 from services.adapters.http_client import HttpRequest, HttpResponse
+from services.adapters.process.settings import Settings
 from services.core.saga.calls import (
     Absent,
     Answer,
@@ -37,8 +38,12 @@ from services.core.saga.calls import (
     Verb,
     resource_name,
 )
+from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.answers import difference, meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
+from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
+from services.provisioner.kinds.step_kind import Shared
 
 _ID_MAX: Final = 1_000
 AuthHeaders = dict[str, str]
@@ -48,8 +53,37 @@ AuthHeaders = dict[str, str]
 class HttpKind:
     """Puts, reads and deletes the resource."""
 
+    traits: ClassVar = KindTraits(
+        name="http",
+        meaning="Keeps one named resource in a system that speaks [our REST contract](rest-contract.md).",
+        keys=(
+            PlanKey("url", Form.URL, "Base URL of the system. Where it is missing there is nothing to keep."),
+            URL_FROM,
+            PATH,
+            PlanKey(
+                "body",
+                Form.TABLE,
+                "Further fields of the resource. The fields of the contract are ours to fill.",
+                reserved=frozenset({"name", "key", "tenant_id", "generation", "enabled"}),
+            ),
+            CREDENTIALS,
+        ),
+        outputs=("id", "url"),
+        secret_outputs=frozenset(),
+        credentials=frozenset({"credentials"}),
+        system=SystemBy.URL,
+        silent_verbs=frozenset(),
+        reissued=False,
+        left_behind=False,
+    )
+
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
+
+    @classmethod
+    def build(cls, _: Settings, shared: Shared) -> Self:
+        """Returns the kind; no setting of the process is used."""
+        return cls(shared.outbound)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
@@ -218,7 +252,7 @@ class HttpKind:
 
 
 def _wanted_resource(call: Call) -> dict[str, Any]:
-    """Returns the body of PUT; the plan may not replace fields of the contract (`reserved` in plan_keys)."""
+    """Returns the body of PUT; the plan may not replace fields of the contract (`reserved` in the traits)."""
     return {
         "name": resource_name(call.key, call.generation),
         "key": call.key,

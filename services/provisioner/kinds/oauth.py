@@ -8,10 +8,11 @@ a grant can read the grant back by name (docs/decisions/0013).
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from services.adapters.http_client import HttpRequest, HttpResponse
+from services.adapters.process.settings import Settings
 from services.core.saga.calls import (
     Absent,
     Answer,
@@ -24,15 +25,46 @@ from services.core.saga.calls import (
     Verb,
     resource_name,
 )
+from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
+from services.provisioner.kinds.shared_keys import URL_FROM
+from services.provisioner.kinds.step_kind import Shared
 
 
 class OAuthKind:
     """Issues, revokes and reads back the token."""
 
+    traits: ClassVar = KindTraits(
+        name="oauth",
+        meaning="Issues and revokes the tenant's access token.",
+        keys=(
+            PlanKey(
+                "url", Form.URL, "Of the server: `/token`, `/revoke` and `/grants/{name}` are below it.", required=True
+            ),
+            URL_FROM,
+            PlanKey("client_id", Form.TEXT, "Our client at that server.", required=True),
+            PlanKey("client_secret", Form.TEXT, "Its secret.", required=True),
+        ),
+        outputs=("access_token", "scope"),
+        secret_outputs=frozenset({"access_token"}),
+        credentials=frozenset({"client_id", "client_secret"}),
+        system=SystemBy.STEP,
+        # An update makes a request only if no token is known.
+        silent_verbs=frozenset({Verb.UPDATE}),
+        # A token from before an uninstall must not live on.
+        reissued=True,
+        left_behind=False,
+    )
+
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
+
+    @classmethod
+    def build(cls, _: Settings, shared: Shared) -> Self:
+        """Returns the kind; no setting of the process is used."""
+        return cls(shared.outbound)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""

@@ -21,13 +21,15 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import ClassVar, Final, LiteralString, Self
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
 from services.adapters.postgres.pool import NoSession, Pool, PooledConnection, is_passing, is_set_up
+from services.adapters.process.settings import Settings, required
+from services.adapters.registry.registry import usable
 from services.core.saga.calls import (
     Absent,
     Answer,
@@ -40,8 +42,10 @@ from services.core.saga.calls import (
     Unknown,
     Verb,
 )
+from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds import contents, ownership
+from services.provisioner.kinds.step_kind import Shared
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
 _LIMIT_MS: Final = 10_000
@@ -129,6 +133,19 @@ lease calls again, under a greater epoch after its next claim."""
 class PostgresKind:
     """Creates, reads and drops a tenant's schema and role."""
 
+    traits: ClassVar = KindTraits(
+        name="postgres",
+        meaning="Makes a schema and a role in the tenants' database.",
+        keys=(),
+        outputs=("schema", "role"),
+        secret_outputs=frozenset(),
+        credentials=frozenset(),
+        system=SystemBy.STEP,
+        silent_verbs=frozenset(),
+        reissued=False,
+        left_behind=False,
+    )
+
     def __init__(self, url: str, at_once: int = 16) -> None:
         """Prepares the pool; the first call connects.
 
@@ -141,6 +158,17 @@ class PostgresKind:
         )
         self._fenced = False
         self._preparing = asyncio.Lock()
+
+    @classmethod
+    def build(cls, settings: Settings, _: Shared) -> Self:
+        """Returns the kind for the database of TENANT_DATABASE_URL, with SYSTEM_CALLS_AT_ONCE connections.
+
+        Raises:
+            Unusable: neither TENANT_DATABASE_URL nor DATABASE_URL is given, or the URL cannot be used.
+        """
+        # Without a database of their own, tenants' schemas lie beside the registry's.
+        database = settings.tenant_database_url or required(settings, "database_url")
+        return cls(usable("TENANT_DATABASE_URL", database), settings.system_calls_at_once)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""

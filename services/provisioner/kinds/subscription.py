@@ -5,17 +5,47 @@ disabling pauses the subscription and deletes nothing.
 """
 
 from dataclasses import replace
+from typing import ClassVar, Self
 
+from services.adapters.process.settings import Settings
 from services.core.saga.calls import Answer, Call
+from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
+from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
+from services.provisioner.kinds.step_kind import Shared
 
 
 class SubscriptionKind:
     """An `http` resource with the fields `topics` and `state` (`active` or `paused`) as its body."""
 
+    traits: ClassVar = KindTraits(
+        name="subscription",
+        meaning="Keeps one event subscription, paused while the integration is disabled.",
+        keys=(
+            PlanKey("url", Form.URL, "Base URL of the system.", required=True),
+            URL_FROM,
+            PATH,
+            PlanKey("topics", Form.TEXTS, "What is subscribed to.", default=[]),
+            CREDENTIALS,
+        ),
+        outputs=("id", "url"),
+        secret_outputs=frozenset(),
+        credentials=frozenset({"credentials"}),
+        system=SystemBy.URL,
+        silent_verbs=frozenset(),
+        reissued=False,
+        left_behind=False,
+    )
+
     def __init__(self, outbound: Outbound) -> None:
         self._resource = HttpKind(outbound)
+
+    @classmethod
+    def build(cls, _: Settings, shared: Shared) -> Self:
+        """Returns the kind; no setting of the process is used."""
+        return cls(shared.outbound)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
