@@ -16,6 +16,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDERS: Final = ("services", "schemas")
+TESTS: Final = "tests"
 
 INDEFINITE: Final = frozenset({
     "it", "its", "one", "ones", "who", "whom", "whose", "whoever", "whatever", "what", "which", "that", "there",
@@ -73,12 +74,12 @@ class Prose:
 
 
 @dataclass(slots=True)
-class Reading:
+class ProseReading:
     """Everything that was counted.
 
     Attributes:
         files: Figures by file.
-        classes: Public class name to the files that define it.
+        classes: Public class name to the files that define the class: of the product, and of the tests apart.
     """
 
     files: dict[str, Prose] = field(default_factory=dict)
@@ -101,19 +102,23 @@ def prose_of(text: str) -> Prose:
     return found
 
 
-def read(root: Path) -> Reading:
-    """Counts every module below the folders of the product."""
-    reading = Reading()
+def read(root: Path) -> ProseReading:
+    """Counts every module below the folders of the product, and collects the class names of the tests too."""
+    reading = ProseReading()
     for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py")):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         reading.files[name] = prose_of(text)
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 reading.classes[node.name].append(name)
+    for path in sorted((root / TESTS).rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                reading.classes[f"{TESTS}.{node.name}"].append(path.relative_to(root).as_posix())
     return reading
 
 
-def breaches(reading: Reading, excepted: Mapping[str, str]) -> list[str]:
+def breaches(reading: ProseReading, excepted: Mapping[str, str]) -> list[str]:
     """Returns a sentence for each breach; an exception without a breach is a breach too."""
     found = []
     whole = reading.whole()

@@ -51,7 +51,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Contender:
     """One that answers.
 
     Attributes:
@@ -66,7 +66,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BenchBroker:
     """A real Kafka."""
 
     bootstrap: str
@@ -74,13 +74,13 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[Broker]:
+def broker(folder: Path) -> Iterator[BenchBroker]:
     """One of our own, on the core that this process is on."""
     environ = {name: value for name, value in os.environ.items() if name not in _NAMED_ELSEWHERE}
     with engines.running(folder, environ, wanted=(Engine.KAFKA,)) as running:
         assert isinstance(running.kafka, KafkaBroker)
         assert running.kafka.pid is not None
-        yield Broker(running.kafka_bootstrap, running.kafka.pid)
+        yield BenchBroker(running.kafka_bootstrap, running.kafka.pid)
 
 
 def keyring(folder: Path) -> Path:
@@ -104,7 +104,7 @@ def compiled_environ() -> Mapping[str, str]:
     """What makes a Python find the compiled ingress, as the image has it; empty where it cannot be built."""
     try:
         return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{compiled.folder()}:{compiled.ROOT}"}
-    except compiled.NotHere as not_here:
+    except compiled.CannotBuild as not_here:
         print(f"{UNCOMPILED} {not_here}", file=sys.stderr)
         return {}
 
@@ -115,12 +115,12 @@ def unwritten(folder: Path) -> Start:
     return Start((sys.executable, "-m", "tests.bench.unwritten", "{port}"), environ)
 
 
-def acked(folder: Path, kafka: Broker, prefix: str, **settings: str) -> Start:
+def acked(folder: Path, kafka: BenchBroker, prefix: str, **settings: str) -> Start:
     """The ingress as the image has it; makes its topics. Arguments as of `source`."""
     return source(folder, kafka, prefix, **settings, **compiled_environ())
 
 
-def source(folder: Path, kafka: Broker, prefix: str, **settings: str) -> Start:
+def source(folder: Path, kafka: BenchBroker, prefix: str, **settings: str) -> Start:
     """The ingress as a checkout has it; makes its topics.
 
     Args:
@@ -142,7 +142,7 @@ def source(folder: Path, kafka: Broker, prefix: str, **settings: str) -> Start:
 
 
 @contextmanager
-def up(starts: Mapping[Name, Start], cores: Cores, folder: Path) -> Iterator[dict[Name, Server]]:
+def up(starts: Mapping[Name, Start], cores: Cores, folder: Path) -> Iterator[dict[Name, Contender]]:
     """All of them, answering, each on the server's core; their logs are in `folder`."""
     with ExitStack() as stack:
         found = {name: _start(stack, name, start, folder) for name, start in starts.items()}
@@ -177,10 +177,10 @@ def answers(port: int) -> bool:
         connection.close()
 
 
-def _start(stack: ExitStack, name: Name, start: Start, folder: Path) -> Server:
+def _start(stack: ExitStack, name: Name, start: Start, folder: Path) -> Contender:
     [port] = free_ports(1)
     environ = {key: value.replace("{port}", str(port)) for key, value in start.environ.items()}
     argv = [word.replace("{port}", str(port)) for word in start.argv]
     started = child_process.start(argv, env=child_process.bare(os.environ) | environ, log_path=folder / f"{name}.log")
     stack.callback(started.kill)
-    return Server(name, port, started.pid, start.beside)
+    return Contender(name, port, started.pid, start.beside)

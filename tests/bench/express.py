@@ -23,7 +23,7 @@ _TOOLS: Final = ("node", "npm", "redis-server")
 _INSTALL_S: Final = 300
 
 
-class NotHere(Exception):
+class ExpressUnavailable(Exception):
     """It cannot be run on this machine; the text says why."""
 
 
@@ -36,7 +36,7 @@ def design(folder: Path) -> Iterator[Start]:
     """
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
-        raise NotHere(f"{', '.join(missing)}: not on this machine")
+        raise ExpressUnavailable(f"{', '.join(missing)}: not on this machine")
     modules = _install()
     [port] = free_ports(1)
     argv = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
@@ -63,8 +63,8 @@ def _install() -> Path:
     try:
         subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True, timeout=_INSTALL_S)
     except subprocess.CalledProcessError as error:
-        raise NotHere(f"npm ci failed: {error.stderr.strip().splitlines()[-1:]}") from None
+        raise ExpressUnavailable(f"npm ci failed: {error.stderr.strip().splitlines()[-1:]}") from None
     except subprocess.TimeoutExpired:
-        raise NotHere(f"npm ci did not end within {_INSTALL_S} s") from None
+        raise ExpressUnavailable(f"npm ci did not end within {_INSTALL_S} s") from None
     done.write_bytes(lock)
     return folder / "node_modules"

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.adapters.process.clock import now_us
-from tests.bench import contenders, latency_gates, machine, produced, report, schedule, stopped, told
-from tests.bench.contenders import Server
+from tests.bench import contenders, latency_gates, machine, produced, publish_result, report, schedule, stopped
+from tests.bench.contenders import Contender
 from tests.bench.figures import Name, Stop, Storm
 from tests.bench.latency_gates import STOPPED_CASE
 from tests.bench.machine import Cores
-from tests.bench.storms import Case, brave
+from tests.bench.storms import StormCase, brave
 from tests.bench.verdict import exit_status
 
 RATES_PER_S: Final = (8, 1_000, 4_000)
@@ -32,7 +32,7 @@ _CONNECTIONS: Final = 256
 _STEADY: Final = (Name.ASGI, Name.STARLETTE, Name.ACKED)
 _ALL: Final = (*_STEADY, Name.SPOOLED)
 _AT_A_RATE: Final = (*_STEADY, Name.KAFKA)
-_CEILING: Final = Case("ceiling", partial(schedule.at_once, 30_000), _CONNECTIONS, _ALL)
+_CEILING: Final = StormCase("ceiling", partial(schedule.at_once, 30_000), _CONNECTIONS, _ALL)
 """As many as possible, as fast as both sides can: what the sender itself costs, and a warm-up for all."""
 
 _FILES_WANTED: Final = 64_000
@@ -80,15 +80,17 @@ def main() -> int:
     }
     tables = "\n\n".join([report.latency(found.storms, names), *found.notes])
     verdicts = latency_gates.judge(found.storms, found.stops, cores_shared=cores.shared)
-    told.tell(told.Result(_COMMAND, began_us, how, tables, verdicts, figures), asked.docs, asked.json)
+    publish_result.tell(
+        publish_result.Result(_COMMAND, began_us, how, tables, verdicts, figures), asked.docs, asked.json
+    )
     return exit_status(verdicts, [])
 
 
-def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> Found:
+def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[StormCase]) -> Found:
     chance, found = random.Random(asked.seed), Found()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
-        told.progress("compiling the ingress, starting Kafka and the servers")
+        publish_result.progress("compiling the ingress, starting Kafka and the servers")
         kafka = stack.enter_context(contenders.broker(folder))
         starts = {
             Name.ASGI: contenders.bare(Name.ASGI),
@@ -98,13 +100,13 @@ def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> 
         }
         servers = stack.enter_context(contenders.up(starts, cores, folder))
         for server in servers.values():
-            told.progress(f"warming up: {server.name}")
+            publish_result.progress(f"warming up: {server.name}")
             found.ceilings.append(brave(_CEILING, server, folder, 0))
         for number in range(1, asked.rounds + 1):
             turns = [(case, name) for case in cases for name in case.servers]
             chance.shuffle(turns)
             for case, name in turns:
-                told.progress(f"round {number} of {asked.rounds}: {case.name}, {name}")
+                publish_result.progress(f"round {number} of {asked.rounds}: {case.name}, {name}")
                 if name is Name.KAFKA:
                     found.storms.append(produced.alone(case, kafka, "bench.", cores.server, folder, number))
                 else:
@@ -115,12 +117,12 @@ def _measure(asked: argparse.Namespace, cores: Cores, cases: Sequence[Case]) -> 
     return found
 
 
-def _stop(found: Found, kafka: contenders.Broker, cores: Cores, folder: Path, bare: Server) -> None:
+def _stop(found: Found, kafka: contenders.BenchBroker, cores: Cores, folder: Path, bare: Contender) -> None:
     """Stop the broker under an ingress without and one with a spool."""
     found.storms.append(stopped.beside(bare, folder))
     settings: dict[Name, dict[str, str]] = {Name.ACKED: {}, Name.SPOOLED: {"SPOOL_DIR": str(folder / "spool-stopped")}}
     for place, name in enumerate(settings):
-        told.progress(f"{STOPPED_CASE}: {name}")
+        publish_result.progress(f"{STOPPED_CASE}: {name}")
         stop = stopped.run(name, kafka, cores, folder / f"stopped-{place}", **settings[name])
         found.stops[name] = stop
         found.storms.append(stop.storm)
@@ -130,13 +132,14 @@ def _stop(found: Found, kafka: contenders.Broker, cores: Cores, folder: Path, ba
         )
 
 
-def _cases(seconds: float, files: int) -> list[Case]:
+def _cases(seconds: float, files: int) -> list[StormCase]:
     """All cases; a storm has a connection for each request, as far as files are allowed."""
     rates = [
-        Case(f"{rate:,}/s", partial(schedule.poisson, rate, seconds), _CONNECTIONS, _AT_A_RATE) for rate in RATES_PER_S
+        StormCase(f"{rate:,}/s", partial(schedule.poisson, rate, seconds), _CONNECTIONS, _AT_A_RATE)
+        for rate in RATES_PER_S
     ]
     storms = [
-        Case(f"{count:,} at once", partial(schedule.at_once, count), min(count, files - _OTHER_FILES), _ALL)
+        StormCase(f"{count:,} at once", partial(schedule.at_once, count), min(count, files - _OTHER_FILES), _ALL)
         for count in STORMS
     ]
     return rates + storms
@@ -154,8 +157,8 @@ def _ceiling_in_words(ceilings: Sequence[Storm]) -> str:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.latency", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3, help="of a steady rate; default 3")
-    return told.asked(parser, _COMMAND, rounds=5)
+    return publish_result.asked(parser, _COMMAND, rounds=5)
 
 
 if __name__ == "__main__":
-    told.finish(main)
+    publish_result.finish(main)

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any, Final
 
 from tests.bench.figures import Name, Stop, Storm
-from tests.bench.verdict import Verdict, Weight, none, not_2xx, slowest, times, unanswered
+from tests.bench.verdict import GateResult, Weight, none, not_2xx, slowest, times, unanswered
 
 P99_CASE: Final = "4,000/s"
 P99_TIMES_MOST: Final = 4.0
@@ -23,7 +23,7 @@ STOPPED_MOST_MS: Final = 2_700.0
 """No answer takes longer, whatever fails (spec, section 2)."""
 
 
-def judge(storms: Sequence[Storm], stops: Mapping[Name, Stop], *, cores_shared: bool) -> list[Verdict]:
+def judge(storms: Sequence[Storm], stops: Mapping[Name, Stop], *, cores_shared: bool) -> list[GateResult]:
     """Whether each gate holds.
 
     Args:

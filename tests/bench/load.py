@@ -8,7 +8,7 @@ from typing import Final
 
 from services.adapters.process.clock import now_us
 from tests.bench import deliveries, machine
-from tests.bench.contenders import PATH, Server
+from tests.bench.contenders import PATH, Contender
 from tests.bench.figures import Slice
 
 _SCRIPT: Final = Path(__file__).with_name("post.lua")
@@ -22,7 +22,7 @@ def no_wrk() -> str:
     return "wrk is not on this machine, and nothing else here loads a server fully (Debian: apt install wrk)"
 
 
-def press(server: Server, connections: int, seconds: float, file: Path, number: int) -> Slice:
+def press(server: Contender, connections: int, seconds: float, file: Path, number: int) -> Slice:
     """Load one server.
 
     Args:

@@ -59,7 +59,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CpuReading:
     """What was used until a moment, seconds of CPU.
 
     Attributes:
@@ -138,7 +138,7 @@ def tree(root: int, among: Mapping[int, Process]) -> set[int]:
     return found
 
 
-def read(*roots: int) -> Reading:
+def read(*roots: int) -> CpuReading:
     """Look once.
 
     Args:
@@ -149,7 +149,7 @@ def read(*roots: int) -> Reading:
     ours = tree(os.getpid(), among) | tree(kernel, among)
     # user, nice, system, -, -, irq, softirq, steal; the rest is counted in the first two; see proc_stat(5).
     ticks = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return Reading(
+    return CpuReading(
         at_s=time.monotonic(),
         busy_s=(sum(ticks) - ticks[3] - ticks[4]) / _TICKS_PER_S,
         ours_s=_used_s(ours, among),
@@ -157,7 +157,7 @@ def read(*roots: int) -> Reading:
     )
 
 
-def strangers_cores(before: Reading, after: Reading) -> float:
+def strangers_cores(before: CpuReading, after: CpuReading) -> float:
     """Cores that others used between two readings; the counters' grain can make it a little less than nothing."""
     others_s = (after.busy_s - before.busy_s) - (after.ours_s - before.ours_s)
     return max(0.0, others_s / (after.at_s - before.at_s))

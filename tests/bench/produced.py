@@ -19,17 +19,17 @@ import confluent_kafka
 from schemas.topics import PARTITIONER, RECEIVED, named
 from services.adapters.process.clock import now_us
 from tests.bench import deliveries, machine
-from tests.bench.contenders import Broker
+from tests.bench.contenders import BenchBroker
 from tests.bench.figures import UNANSWERED, Name, Storm
 from tests.bench.openloop import Answers, Plan
-from tests.bench.storms import Case, summed
+from tests.bench.storms import StormCase, summed
 
 _ACKED: Final = "acked"
 _PATIENCE_S: Final = 10.0
 _BESIDES_S: Final = 60.0
 
 
-def alone(case: Case, kafka: Broker, prefix: str, core: int, folder: Path, number: int) -> Storm:
+def alone(case: StormCase, kafka: BenchBroker, prefix: str, core: int, folder: Path, number: int) -> Storm:
     """Produce a case.
 
     Args:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from tests.bench.figures import Slice, Storm
-from tests.bench.verdict import Standing, Verdict, in_words, quartiles, ratios
+from tests.bench.verdict import GateResult, Standing, in_words, quartiles, ratios
 
 _MIB: Final = 1 << 20
 _LOUD: Final = {standing: str(standing) for standing in Standing} | {
@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[
     return "\n".join(map(written, (lines[0], rule, *lines[1:])))
 
 
-def gates(verdicts: Iterable[Verdict]) -> str:
+def gates(verdicts: Iterable[GateResult]) -> str:
     """Which gates hold."""
     rows = [
         (each.gate, each.measured or "-", each.required, ": ".join(filter(None, (_LOUD[each.standing], each.why))))
@@ -53,7 +53,7 @@ def gates(verdicts: Iterable[Verdict]) -> str:
     return table(("gate", "measured", "required", "verdict"), rows, words=(0, 3))
 
 
-def summary(verdicts: Iterable[Verdict]) -> str:
+def summary(verdicts: Iterable[GateResult]) -> str:
     """How many gates stand how."""
     counted = Counter(each.standing for each in verdicts)
     text = ", ".join(f"{counted[standing]} {_LOUD[standing].strip('*')}" for standing in Standing if counted[standing])

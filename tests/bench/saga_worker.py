@@ -24,7 +24,7 @@ from services.provisioner.main import StepHandlers, serve
 from tests.support.saga_world import PLAN_TEXT
 
 
-class AtOnce:
+class InstantSystem:
     """Does whatever is asked, in no time."""
 
     async def call(self, call: Call) -> Answer:
@@ -49,7 +49,7 @@ async def _run() -> int:
     given = settings.read(os.environ)
     log = logs.configure("provisioner", given.log_level)
     database = PostgresKind(settings.required(given, "database_url"))
-    kinds: dict[str, StepHandler] = dict.fromkeys(TRAITS, AtOnce()) | {"postgres": database}
+    kinds: dict[str, StepHandler] = dict.fromkeys(TRAITS, InstantSystem()) | {"postgres": database}
     status = await serve(given, StepHandlers(kinds, TRAITS, PLAN_TEXT), log)
     await database.close()
     told = {"statements": _Counted.statements, "cpu_s": time.process_time()}

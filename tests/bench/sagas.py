@@ -26,9 +26,9 @@ from psycopg import sql
 from services import engines
 from services.adapters.process.clock import now_us
 from services.engines import Engine
-from tests.bench import report, told
-from tests.bench.verdict import Standing, Verdict, exit_status, quartiles
-from tests.faults.sagas_said import Said
+from tests.bench import publish_result, report
+from tests.bench.verdict import GateResult, Standing, exit_status, quartiles
+from tests.faults.newest_outcomes import NewestOutcomes
 from tests.support.provisioner_process import Scene, desired, end, key
 
 _COMMAND: Final = "bench-sagas"
@@ -38,7 +38,7 @@ _STEPS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class BurstResult:
     """One burst of wishes.
 
     Attributes:
@@ -61,22 +61,24 @@ def main() -> int:
     """Run the benchmark; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.sagas", description=__doc__)
     parser.add_argument("--sagas", type=int, default=2_000, help="of each turn; default 2,000")
-    asked = told.asked(parser, _COMMAND, rounds=3)
+    asked = publish_result.asked(parser, _COMMAND, rounds=3)
     began_us = now_us()
     turns = _measure(asked.rounds, asked.sagas, random.Random(asked.seed))
     least = min(turn.least_share for turn in turns if turn.workers > 1)
     holds = Standing.HOLDS if least >= _LEAST_SHARE else Standing.FAILS
-    verdicts = [Verdict("sagas of the worker that had fewer, of two", f"{least:.2f}", f"≥ {_LEAST_SHARE:.2f}", holds)]
+    verdicts = [
+        GateResult("sagas of the worker that had fewer, of two", f"{least:.2f}", f"≥ {_LEAST_SHARE:.2f}", holds)
+    ]
     what = f"{asked.sagas:,} first provisionings of {_STEPS} steps, {_ORGS} organisations"
     how = f"{asked.rounds} rounds of {what}; nothing pinned."
     figures = {"turns": [asdict(turn) for turn in turns]}
-    result = told.Result(_COMMAND, began_us, how, _table(turns), verdicts, figures, picture=False)
-    told.tell(result, asked.docs, asked.json)
+    result = publish_result.Result(_COMMAND, began_us, how, _table(turns), verdicts, figures, picture=False)
+    publish_result.tell(result, asked.docs, asked.json)
     return exit_status(verdicts, [])
 
 
-def _measure(rounds: int, sagas: int, chance: random.Random) -> list[Turn]:
-    turns: list[Turn] = []
+def _measure(rounds: int, sagas: int, chance: random.Random) -> list[BurstResult]:
+    turns: list[BurstResult] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
         wanted = (Engine.KAFKA, Engine.POSTGRES)
@@ -85,21 +87,21 @@ def _measure(rounds: int, sagas: int, chance: random.Random) -> list[Turn]:
         assert running.database_url is not None
         for number in range(1, rounds + 1):
             for workers in chance.sample((1, 2), 2):
-                told.progress(f"round {number} of {rounds}: {workers} workers")
+                publish_result.progress(f"round {number} of {rounds}: {workers} workers")
                 place = folder / f"{number}-{workers}"
                 place.mkdir()
                 turns.append(_turn(number, workers, sagas, running.kafka_bootstrap, running.database_url, place))
     return turns
 
 
-def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, folder: Path) -> Turn:
+def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, folder: Path) -> BurstResult:
     database = f"bench_{secrets.token_hex(4)}"
     with psycopg.connect(server_url, autocommit=True) as session:
         session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     url = f"{server_url.rpartition('/')[0]}/{database}"
     with ExitStack() as stack:
         scene = stack.enter_context(Scene(kafka, f"{database}-", url, folder, program=("tests.bench.saga_worker",)))
-        said = stack.enter_context(Said(scene))
+        said = stack.enter_context(NewestOutcomes(scene))
         scene.environment |= {"LEASE_S": "15", "LOG_LEVEL": "warning"}
         files = [folder / f"statements-{worker}.json" for worker in range(workers)]
         processes = [scene.start(STATEMENTS_FILE=str(file)) for file in files]
@@ -120,7 +122,7 @@ def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, fo
         costs = [json.loads(file.read_text()) for file in files]
     _drop(server_url, database)
     done = sagas + len(warm)
-    return Turn(
+    return BurstResult(
         number,
         workers,
         sagas / took_s,
@@ -138,8 +140,8 @@ def _drop(server_url: str, database: str) -> None:
             session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def _table(turns: Sequence[Turn]) -> str:
-    by_workers: defaultdict[int, list[Turn]] = defaultdict(list)
+def _table(turns: Sequence[BurstResult]) -> str:
+    by_workers: defaultdict[int, list[BurstResult]] = defaultdict(list)
     for turn in turns:
         by_workers[turn.workers].append(turn)
     rows = []
@@ -158,4 +160,4 @@ def _table(turns: Sequence[Turn]) -> str:
 
 
 if __name__ == "__main__":
-    told.finish(main)
+    publish_result.finish(main)

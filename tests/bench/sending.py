@@ -16,7 +16,7 @@ _BESIDES_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class OpenLoopSender:
     """One that sends."""
 
     process: "subprocess.Popen[str]"
@@ -30,7 +30,7 @@ class Sender:
 
 
 @contextmanager
-def sending(plan: Plan, folder: Path) -> Iterator[Sender]:
+def sending(plan: Plan, folder: Path) -> Iterator[OpenLoopSender]:
     """Begin; inside the context its clock runs."""
     file = folder / "plan.json"
     file.write_text(json.dumps(asdict(plan)))
@@ -39,7 +39,7 @@ def sending(plan: Plan, folder: Path) -> Iterator[Sender]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == BEGUN, "the sender did not begin; it says above why"
-            yield Sender(process, plan)
+            yield OpenLoopSender(process, plan)
         finally:
             process.kill()
 

@@ -14,7 +14,7 @@ from typing import Final
 from schemas.topics import RECEIVED, named
 from services.adapters.process.clock import now_us
 from tests.bench import contenders, deliveries, machine, schedule, sending
-from tests.bench.contenders import PATH, Broker, Server
+from tests.bench.contenders import PATH, BenchBroker, Contender
 from tests.bench.figures import Name, Stop, Storm
 from tests.bench.latency_gates import STOPPED_CASE
 from tests.bench.machine import Cores
@@ -22,7 +22,7 @@ from tests.bench.openloop import Answers, Plan
 from tests.bench.storms import summed
 from tests.support.eventually import eventually
 from tests.support.ingress_process import Reader
-from tests.support.stopping import stop
+from tests.support.stop_process import stop
 
 _RATE_PER_S: Final = 500.0
 _CONNECTIONS: Final = 2_000
@@ -36,7 +36,7 @@ _THERE_S: Final = 60.0
 """How long a spool may take to be drained before what is in it counts as lost."""
 
 
-def run(name: Name, kafka: Broker, cores: Cores, folder: Path, **settings: str) -> Stop:
+def run(name: Name, kafka: BenchBroker, cores: Cores, folder: Path, **settings: str) -> Stop:
     """Stop the broker once under an ingress of its own.
 
     Args:
@@ -73,7 +73,7 @@ def run(name: Name, kafka: Broker, cores: Cores, folder: Path, **settings: str) 
         )
 
 
-def beside(server: Server, folder: Path) -> Storm:
+def beside(server: Contender, folder: Path) -> Storm:
     """The same deliveries for a server that needs no broker."""
     plan = _plan(server, folder)
     before = machine.read()
@@ -81,7 +81,7 @@ def beside(server: Server, folder: Path) -> Storm:
     return summed(1, server.name, STOPPED_CASE, plan, answers, machine.strangers_cores(before, machine.read()))
 
 
-def _plan(server: Server, folder: Path) -> Plan:
+def _plan(server: Contender, folder: Path) -> Plan:
     due_s = schedule.poisson(_RATE_PER_S, _BEFORE_S + _STOPPED_S + _AFTER_S, seed=1)
     file = folder / "stopped.tsv"
     deliveries.write(file, len(due_s), now_us())
@@ -98,7 +98,7 @@ def _promised(plan: Plan, answers: Answers) -> set[str]:
         }
 
 
-def _missing(kafka: Broker, topic: str, promised: set[str]) -> set[str]:
+def _missing(kafka: BenchBroker, topic: str, promised: set[str]) -> set[str]:
     """Which of them are not in the topic, also after a while."""
     reader = Reader(kafka.bootstrap, topic)
     missing = set(promised)

@@ -8,7 +8,7 @@ from typing import Final
 
 from services.adapters.process.clock import now_us
 from tests.bench import deliveries, machine, sending
-from tests.bench.contenders import PATH, Server
+from tests.bench.contenders import PATH, Contender
 from tests.bench.figures import UNANSWERED, Name, Storm
 from tests.bench.openloop import Answers, Plan
 from tests.bench.verdict import percentile
@@ -17,7 +17,7 @@ _PATIENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class StormCase:
     """A plan without its server.
 
     Attributes:
@@ -33,7 +33,7 @@ class Case:
     servers: tuple[Name, ...]
 
 
-def brave(case: Case, server: Server, folder: Path, number: int) -> Storm:
+def brave(case: StormCase, server: Contender, folder: Path, number: int) -> Storm:
     """Send a case to a server.
 
     Args:

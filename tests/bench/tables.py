@@ -22,9 +22,9 @@ from statistics import median
 from typing import Any, Final
 
 from services.adapters.process.clock import now_us
-from tests.bench import contenders, machine, report, told
+from tests.bench import contenders, machine, publish_result, report
 from tests.bench.table_work import KEPT, TABLE, Work
-from tests.bench.verdict import Standing, Verdict, exit_status, in_words, noise, quartiles
+from tests.bench.verdict import GateResult, Standing, exit_status, in_words, noise, quartiles
 from tests.faults import records
 from tests.faults.table_worker import Row
 
@@ -43,7 +43,7 @@ _COMPACTED: Final = {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class WorkRound:
     """One worker's work in one round; what it did not do is 0."""
 
     round: int
@@ -67,36 +67,36 @@ def main() -> int:
     verdicts = _judge(turns, asked.many, cores_shared=cores.shared)
     where = f"worker on core {cores.server}, Kafka on core {cores.sender}"
     how = f"{asked.rounds} rounds of {asked.events:,} events; {where}."
-    result = told.Result(
+    result = publish_result.Result(
         _COMMAND, began_us, how, _table(turns), verdicts, {"turns": [asdict(turn) for turn in turns]}, picture=False
     )
-    told.tell(result, asked.docs, asked.json)
+    publish_result.tell(result, asked.docs, asked.json)
     return exit_status(verdicts, [])
 
 
-def _measure(asked: argparse.Namespace, cores: machine.Cores) -> list[Turn]:
+def _measure(asked: argparse.Namespace, cores: machine.Cores) -> list[WorkRound]:
     chance, turns = random.Random(asked.seed), []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
-        told.progress("starting Kafka")
+        publish_result.progress("starting Kafka")
         bootstrap = stack.enter_context(contenders.broker(folder)).bootstrap
         bench = _Bench(bootstrap, folder, cores.server)
         many = bench.work("durable", "many")
-        told.progress(f"writing {asked.many:,} rows")
+        publish_result.progress(f"writing {asked.many:,} rows")
         bench.fill(many, asked.many)
-        told.progress(f"recovering {asked.many:,} rows")
+        publish_result.progress(f"recovering {asked.many:,} rows")
         began = machine.read()
         [ready] = bench.run(replace(many, events=0))
         [started] = bench.run(bench.work("durable", "nothing"))
         ready["ready_s"] -= started["ready_s"]
         strangers = machine.strangers_cores(began, machine.read())
         rss_bytes = int(ready["rss_bytes"])
-        turns.append(Turn(0, "durable", asked.many, 0, 0, rss_bytes, ready["ready_s"], asked.many, strangers))
+        turns.append(WorkRound(0, "durable", asked.many, 0, 0, rss_bytes, ready["ready_s"], asked.many, strangers))
         for number in range(1, asked.rounds + 1):
             kinds = [*_KINDS, "many"]
             chance.shuffle(kinds)
             for kind in kinds:
-                told.progress(f"round {number} of {asked.rounds}: {kind}")
+                publish_result.progress(f"round {number} of {asked.rounds}: {kind}")
                 work = many if kind == "many" else bench.work(kind, f"{kind}{number}")
                 keys = asked.many if kind == "many" else _FEW
                 bench.preload(work, asked.events, keys, number)
@@ -109,7 +109,7 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> list[Turn]:
                     recovery_s = ready["ready_s"] - started["ready_s"]
                 strangers = machine.strangers_cores(began, machine.read())
                 turns.append(
-                    Turn(
+                    WorkRound(
                         number,
                         work.kind,
                         keys,
@@ -197,9 +197,9 @@ def _key(number: int) -> bytes:
     return b"%08d-1234-5678-9abc-def012345678" % number
 
 
-def _table(turns: Sequence[Turn]) -> str:
+def _table(turns: Sequence[WorkRound]) -> str:
     head = ("", "keys", "events/s", "CPU µs", "RSS MiB", "recovery s", "records", "strangers")
-    groups: defaultdict[tuple[str, int], list[Turn]] = defaultdict(list)
+    groups: defaultdict[tuple[str, int], list[WorkRound]] = defaultdict(list)
     for turn in turns:
         groups[turn.kind, turn.keys].append(turn)
     names = {"durable": "durable tables", "plain": "Faust as it comes"}
@@ -222,20 +222,20 @@ def _table(turns: Sequence[Turn]) -> str:
     return report.table(head, rows)
 
 
-def _judge(turns: Sequence[Turn], many: int, *, cores_shared: bool) -> list[Verdict]:
-    by_round: defaultdict[int, dict[tuple[str, int], Turn]] = defaultdict(dict)
+def _judge(turns: Sequence[WorkRound], many: int, *, cores_shared: bool) -> list[GateResult]:
+    by_round: defaultdict[int, dict[tuple[str, int], WorkRound]] = defaultdict(dict)
     for turn in turns:
         by_round[turn.round][turn.kind, turn.keys] = turn
     rounds = [found for number, found in by_round.items() if number]
     few, plain, much = ("durable", _FEW), ("plain", _FEW), ("durable", many)
     strangers = [turn.strangers_cores for turn in turns if turn.round]
 
-    def ratio(gate: str, found: list[float], limit: float, *, is_least: bool) -> Verdict:
+    def ratio(gate: str, found: list[float], limit: float, *, is_least: bool) -> GateResult:
         seen = quartiles(found)
         why = noise(seen, len(found), strangers, cores_shared=cores_shared)
         holds = seen.middle >= limit if is_least else seen.middle <= limit
         standing = Standing.NOISY if why else Standing.HOLDS if holds else Standing.FAILS
-        return Verdict(gate, in_words(seen), f"{'≥' if is_least else '≤'} {limit:.2f}", standing, why)
+        return GateResult(gate, in_words(seen), f"{'≥' if is_least else '≤'} {limit:.2f}", standing, why)
 
     rss_mib = max(turn.rss_bytes for turn in turns if (turn.kind, turn.keys) == much) / _MIB
     return [
@@ -257,7 +257,7 @@ def _judge(turns: Sequence[Turn], many: int, *, cores_shared: bool) -> list[Verd
             _MOST_RECOVERY,
             is_least=False,
         ),
-        Verdict(
+        GateResult(
             f"memory at {many:,} keys",
             f"{rss_mib:.0f} MiB",
             f"≤ {_MOST_RSS_MIB} MiB",
@@ -270,8 +270,8 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tables", description=__doc__)
     parser.add_argument("--events", type=int, default=40_000, help="of each turn; default 40,000")
     parser.add_argument("--many", type=int, default=1_000_000, help="keys of the large table; default 1,000,000")
-    return told.asked(parser, _COMMAND, rounds=3)
+    return publish_result.asked(parser, _COMMAND, rounds=3)
 
 
 if __name__ == "__main__":
-    told.finish(main)
+    publish_result.finish(main)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from services.adapters.process.clock import now_us
-from tests.bench import contenders, express, load, machine, report, told
+from tests.bench import contenders, express, load, machine, publish_result, report
 from tests.bench.figures import Name, Slice
 from tests.bench.verdict import Gate, Weight, exit_status, judge, refusals
 
@@ -67,8 +67,10 @@ def main() -> int:
     ]
     figures = {"seed": asked.seed, "slices": [asdict(each) for each in slices], "notes": notes}
     gates = [asdict(gate) for gate in GATES]
-    result = told.Result(_COMMAND, began_us, how, "\n\n".join([*tables, *notes]), verdicts, figures | {"gates": gates})
-    told.tell(result, asked.docs, asked.json)
+    result = publish_result.Result(
+        _COMMAND, began_us, how, "\n\n".join([*tables, *notes]), verdicts, figures | {"gates": gates}
+    )
+    publish_result.tell(result, asked.docs, asked.json)
     return exit_status(verdicts, faults)
 
 
@@ -77,7 +79,7 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
     chance, missing = random.Random(asked.seed), ""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-bench-")))
-        told.progress("compiling the ingress, starting Kafka and the servers")
+        publish_result.progress("compiling the ingress, starting Kafka and the servers")
         kafka = stack.enter_context(contenders.broker(folder))
         starts = {
             Name.ASGI: contenders.bare(Name.ASGI),
@@ -89,10 +91,10 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
             starts[Name.SOURCE] = contenders.source(folder, kafka, "source.")
         try:
             starts[Name.GUIDE] = stack.enter_context(express.design(folder))
-        except express.NotHere as error:
+        except express.ExpressUnavailable as error:
             missing = str(error)
         servers = list(stack.enter_context(contenders.up(starts, cores, folder)).values())
-        told.progress("warming up")
+        publish_result.progress("warming up")
         file = load.fresh(folder / "warm-up.tsv", _DELIVERIES_LEAST)
         warm = [load.press(server, CONNECTIONS[-1], _WARM_UP_S, file, 0) for server in servers]
         count = max(_DELIVERIES_LEAST, int(max(each.per_s for each in warm) * asked.seconds * _DELIVERIES_SPARE))
@@ -102,7 +104,7 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
             turns = [(server, connections) for server in servers for connections in CONNECTIONS]
             chance.shuffle(turns)
             for server, connections in turns:
-                told.progress(f"round {number} of {asked.rounds}: {server.name}, {connections} connections")
+                publish_result.progress(f"round {number} of {asked.rounds}: {server.name}, {connections} connections")
                 slices.append(load.press(server, connections, asked.seconds, files[connections], number))
     return slices, missing
 
@@ -110,8 +112,8 @@ def _measure(asked: argparse.Namespace, cores: machine.Cores) -> tuple[list[Slic
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.throughput", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1, help="of a slice, whole; default 1")
-    return told.asked(parser, _COMMAND, rounds=10)
+    return publish_result.asked(parser, _COMMAND, rounds=10)
 
 
 if __name__ == "__main__":
-    told.finish(main)
+    publish_result.finish(main)

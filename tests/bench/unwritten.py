@@ -19,7 +19,7 @@ from services.ingress.receive import Receiver
 from services.ingress.telemetry import Telemetry
 from services.ingress.writer import WriteLimits, Writer
 from tests.bench import bare
-from tests.support.ingress_site import AtOnce
+from tests.support.ingress_site import InstantProducer
 
 
 def unwritten() -> Application:
@@ -27,7 +27,9 @@ def unwritten() -> Application:
     found = settings.read(os.environ)
     telling = Telemetry(logs.configure("ingress", "error"))
     held = endpoint_credentials(keyring.load(found.keyring_file))
-    writer = Writer(AtOnce(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten, topic_fault=lambda _: "")
+    writer = Writer(
+        InstantProducer(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten, topic_fault=lambda _: ""
+    )
     receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
     return Application(receiver, operations_app(dict), telling, now_us)
 

@@ -71,7 +71,7 @@ class Quartiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """One line of the table of gates.
 
     Attributes:
@@ -126,18 +126,18 @@ def noise(seen: Quartiles, rounds: int, strangers: Iterable[float], *, cores_sha
     return "; ".join(text for is_so, text in reasons if is_so)
 
 
-def judge(gate: Gate, slices: Sequence[Slice], *, cores_shared: bool) -> Verdict:
+def judge(gate: Gate, slices: Sequence[Slice], *, cores_shared: bool) -> GateResult:
     """Whether a gate holds."""
     name = f"{gate.of} ÷ {gate.over}, {gate.connections} connections"
     required = f"≥ {gate.least:.2f}{_IN_WORDS[gate.weight]}"
     found = ratios(slices, gate.of, gate.over, gate.connections)
     if not found:
-        return Verdict(name, "", required, Standing.NOT_RUN, "one of the two did not run")
+        return GateResult(name, "", required, Standing.NOT_RUN, "one of the two did not run")
     seen = quartiles(found)
     both = [s for s in slices if s.server in {gate.of, gate.over} and s.connections == gate.connections]
     why = noise(seen, len(found), [s.strangers_cores for s in both], cores_shared=cores_shared)
     standing = Standing.NOISY if why else Standing.HOLDS if seen.middle >= gate.least else _FAILED[gate.weight]
-    return Verdict(name, in_words(seen), required, standing, why)
+    return GateResult(name, in_words(seen), required, standing, why)
 
 
 def refusals(slices: Iterable[Slice]) -> list[str]:
@@ -150,39 +150,41 @@ def refusals(slices: Iterable[Slice]) -> list[str]:
     ]
 
 
-def times(gate: str, storms: Sequence[Storm], pair: tuple[str, str], most: float, *, cores_shared: bool) -> Verdict:
+def times(gate: str, storms: Sequence[Storm], pair: tuple[str, str], most: float, *, cores_shared: bool) -> GateResult:
     """Whether the p99 of one server is at most so many times that of another, in the same round."""
     required = f"≤ {most:.2f}"
     p99_ms = {(storm.round, storm.server): storm.p99_ms for storm in storms}
     of, over = pair
     found = [p99_ms[number, of] / p99_ms[number, over] for number in sorted({number for number, _ in p99_ms})]
     if not found:
-        return Verdict(gate, "", required, Standing.NOT_RUN)
+        return GateResult(gate, "", required, Standing.NOT_RUN)
     seen = quartiles(found)
     strangers = [storm.strangers_cores for storm in storms if storm.server in pair]
     why = noise(seen, len(found), strangers, cores_shared=cores_shared)
     standing = Standing.NOISY if why else Standing.HOLDS if seen.middle <= most else Standing.FAILS
-    return Verdict(gate, in_words(seen), required, standing, why)
+    return GateResult(gate, in_words(seen), required, standing, why)
 
 
-def slowest(gate: str, storms: Sequence[Storm], most_ms: float, weight: Weight = Weight.DECIDES) -> Verdict:
+def slowest(gate: str, storms: Sequence[Storm], most_ms: float, weight: Weight = Weight.DECIDES) -> GateResult:
     """Whether no answer took longer. Strangers only slow us down: what holds in spite of them holds."""
     required = f"≤ {most_ms:,.0f} ms{_IN_WORDS[weight]}"
     if not storms:
-        return Verdict(gate, "", required, Standing.NOT_RUN)
+        return GateResult(gate, "", required, Standing.NOT_RUN)
     seen_ms = max(storm.max_ms for storm in storms)
     worst = max(storm.strangers_cores for storm in storms)
     noisy = seen_ms > most_ms and worst > STRANGERS_MAX_CORES
     standing = Standing.HOLDS if seen_ms <= most_ms else Standing.NOISY if noisy else _FAILED[weight]
-    return Verdict(gate, f"{seen_ms:,.0f} ms", required, standing, f"strangers took {worst:.2f} core" if noisy else "")
+    return GateResult(
+        gate, f"{seen_ms:,.0f} ms", required, standing, f"strangers took {worst:.2f} core" if noisy else ""
+    )
 
 
-def none(gate: str, counts: Sequence[int], weight: Weight = Weight.DECIDES) -> Verdict:
+def none(gate: str, counts: Sequence[int], weight: Weight = Weight.DECIDES) -> GateResult:
     """Whether something never happened, in as many runs as there are counts. No noise excuses it."""
     required = f"0{_IN_WORDS[weight]}"
     if not counts:
-        return Verdict(gate, "", required, Standing.NOT_RUN)
-    return Verdict(gate, f"{sum(counts):,}", required, _FAILED[weight] if any(counts) else Standing.HOLDS)
+        return GateResult(gate, "", required, Standing.NOT_RUN)
+    return GateResult(gate, f"{sum(counts):,}", required, _FAILED[weight] if any(counts) else Standing.HOLDS)
 
 
 def not_2xx(storm: Storm) -> int:
@@ -200,6 +202,6 @@ def in_words(seen: Quartiles) -> str:
     return f"{seen.middle:.2f} [{seen.low:.2f}-{seen.high:.2f}]"
 
 
-def exit_status(verdicts: Iterable[Verdict], faults: Sequence[str]) -> int:
+def exit_status(verdicts: Iterable[GateResult], faults: Sequence[str]) -> int:
     """0 when nothing failed; what is noisy did not fail."""
     return 1 if faults or any(verdict.standing is Standing.FAILS for verdict in verdicts) else 0

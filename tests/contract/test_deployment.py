@@ -15,8 +15,8 @@ from schemas.webhook import BODY_MAX_BYTES
 from services.adapters.process import health
 from services.adapters.process.settings import Settings, read
 from services.cli.local.wiring import SERVICES
-from tests.support import composed
-from tests.support.composed import TOP
+from tests.support import compose_file
+from tests.support.compose_file import TOP
 
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
@@ -27,7 +27,7 @@ PASSWORDS = ("lifecycle-laptop", "p@ss/w:rd#1", "50%25", "a b'c\\d\"e", "?=&", "
 
 
 def test_every_service_of_the_journey_is_composed_under_its_own_command() -> None:
-    found = composed.services()
+    found = compose_file.services()
     assert found.keys() == {*SERVICES, *TOOLS}
     for name in (*SERVICES, "doctor"):
         assert found[name]["command"] == [name]
@@ -35,15 +35,15 @@ def test_every_service_of_the_journey_is_composed_under_its_own_command() -> Non
 
 def test_every_variable_is_one_that_the_services_read() -> None:
     names = {name.upper() for name in Settings.model_fields}
-    for service in composed.services():
-        assert composed.services()[service]["environment"].keys() <= names
-    assert composed.image().keys() - {"PYTHONUNBUFFERED", "PATH"} <= names
+    for service in compose_file.services():
+        assert compose_file.services()[service]["environment"].keys() <= names
+    assert compose_file.image().keys() - {"PYTHONUNBUFFERED", "PATH"} <= names
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS)])
 def test_every_environment_can_be_used_whatever_stands_in_the_password(service: str, password: str) -> None:
-    settings = read(composed.environment(service, {"POSTGRES_PASSWORD": password}))
+    settings = read(compose_file.environment(service, {"POSTGRES_PASSWORD": password}))
     if service == "ingress":
         assert settings.egress_fault == ""
     for url, host in ((settings.database_url, "postgres"), (settings.tenant_database_url, "simulator")):
@@ -54,33 +54,35 @@ def test_every_environment_can_be_used_whatever_stands_in_the_password(service: 
 
 
 def test_the_database_is_made_with_the_password_that_the_services_are_given() -> None:
-    made = composed.file({"POSTGRES_PASSWORD": "p@ss"})["services"]["postgres"]["environment"]
+    made = compose_file.file({"POSTGRES_PASSWORD": "p@ss"})["services"]["postgres"]["environment"]
     assert made["POSTGRES_PASSWORD"] == "p@ss"
 
 
 def test_the_services_that_need_a_database_are_given_it() -> None:
-    given = {name: read(composed.environment(name)) for name in composed.services()}
+    given = {name: read(compose_file.environment(name)) for name in compose_file.services()}
     assert {name for name in given if given[name].database_url} == {"simulator", "provisioner", "doctor"}
     assert {name for name in given if given[name].tenant_database_url} == {"provisioner", "doctor"}
 
 
 def test_the_ingress_which_takes_webhooks_from_others_is_given_no_egress_map() -> None:
-    assert "EGRESS_MAP" not in composed.environment("ingress")
-    assert composed.environment("ingress")["HOST"] == "0.0.0.0"
+    assert "EGRESS_MAP" not in compose_file.environment("ingress")
+    assert compose_file.environment("ingress")["HOST"] == "0.0.0.0"
 
 
 def test_the_doctor_is_given_what_every_service_is_given_and_reaches_each() -> None:
     doctor, own = (
-        composed.environment("doctor"),
+        compose_file.environment("doctor"),
         {f"SIMULATOR_{what}" for what in ("DATABASE_PORT", "WEBHOOK_URL", "ARCHIVE_DIR")},
     )
     for service in SERVICES:
-        given = composed.environment(service)
+        given = compose_file.environment(service)
         assert {name: text for name, text in given.items() if name not in own} == {
             name: doctor.get(name) for name in given.keys() - own
         }
-        theirs = {path: volume for path, (volume, _) in composed.mounts(service).items() if not path.endswith("/state")}
-        assert theirs.items() <= {path: volume for path, (volume, _) in composed.mounts("doctor").items()}.items()
+        theirs = {
+            path: volume for path, (volume, _) in compose_file.mounts(service).items() if not path.endswith("/state")
+        }
+        assert theirs.items() <= {path: volume for path, (volume, _) in compose_file.mounts("doctor").items()}.items()
     assert json.loads(doctor["SERVICE_URLS"]).keys() == set(SERVICES)
     for service, url in json.loads(doctor["SERVICE_URLS"]).items():
         port = doctor["PORT"] if service in {"ingress", "simulator"} else doctor["METRICS_PORT"]
@@ -88,14 +90,14 @@ def test_the_doctor_is_given_what_every_service_is_given_and_reaches_each() -> N
 
 
 def test_the_keyring_may_be_changed_by_those_alone_that_serve_nobody() -> None:
-    path = str(Path(composed.image()["KEYRING_FILE"]).parent)
-    writers = {name for name in composed.services() if composed.mounts(name)[path][1]}
+    path = str(Path(compose_file.image()["KEYRING_FILE"]).parent)
+    writers = {name for name in compose_file.services() if compose_file.mounts(name)[path][1]}
     assert writers == TOOLS
-    assert composed.services()["doctor"]["profiles"] == ["tools"]
+    assert compose_file.services()["doctor"]["profiles"] == ["tools"]
 
 
 def test_one_service_builds_the_image_and_nobody_pulls_it() -> None:
-    found = composed.services()
+    found = compose_file.services()
     assert [name for name, service in found.items() if "build" in service] == ["setup"]
     assert {service["image"] for service in found.values()} == {"genesys-lifecycle"}
     assert {service["pull_policy"] for service in found.values()} == {"never"}
@@ -104,35 +106,35 @@ def test_one_service_builds_the_image_and_nobody_pulls_it() -> None:
 
 
 def test_every_foreign_image_is_pinned_and_every_port_is_this_machines_alone() -> None:
-    found = composed.file()["services"]
-    assert {found[name]["image"] for name in composed.FOREIGN} == {"apache/kafka:4.3.1", "postgres:18"}
+    found = compose_file.file()["services"]
+    assert {found[name]["image"] for name in compose_file.FOREIGN} == {"apache/kafka:4.3.1", "postgres:18"}
     ports = [port for service in found.values() for port in service.get("ports", ())]
     assert sorted(ports) == ["127.0.0.1:8080:8080", "127.0.0.1:8081:8080", "127.0.0.1:9092:9092"]
 
 
 def test_every_port_can_be_another_and_kafka_says_so_to_its_clients() -> None:
     shell = {"INGRESS_PORT": "18080", "SIMULATOR_PORT": "18081", "KAFKA_PORT": "19094"}
-    found = composed.file(shell)["services"]
+    found = compose_file.file(shell)["services"]
     ports = [port for service in found.values() for port in service.get("ports", ())]
     assert sorted(ports) == ["127.0.0.1:18080:8080", "127.0.0.1:18081:8080", "127.0.0.1:19094:9092"]
     assert found["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith("PLAINTEXT_HOST://127.0.0.1:19094")
 
 
 def test_no_service_fills_the_disk_with_its_log() -> None:
-    for service in composed.file()["services"].values():
+    for service in compose_file.file()["services"].values():
         assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 
 
 def test_ready_is_what_up_waits_for_and_nothing_is_waited_for_longer_than_it_takes() -> None:
     for name in SERVICES:
-        assert composed.services()[name]["healthcheck"]["test"][-1] == "/readyz"
-    for name in (*SERVICES, *composed.FOREIGN):
-        assert composed.file()["services"][name]["healthcheck"]["start_interval"] == "1s"
+        assert compose_file.services()[name]["healthcheck"]["test"][-1] == "/readyz"
+    for name in (*SERVICES, *compose_file.FOREIGN):
+        assert compose_file.file()["services"][name]["healthcheck"]["start_interval"] == "1s"
     assert "--start-interval=1s" in DOCKERFILE
 
 
 def test_every_volume_is_declared_and_mounted() -> None:
-    read = composed.file()
+    read = compose_file.file()
     mounted = {
         volume.partition(":")[0] for service in read["services"].values() for volume in service.get("volumes", ())
     }

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.topics import TOPICS
 from services.adapters.process.settings import Settings
-from tests.support.named import (
+from tests.support.document_texts import (
     SPAN,
     TOP,
     Text,

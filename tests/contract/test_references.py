@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.support.named import TOP, Text, documents, plain, python, read, strings
+from tests.support.document_texts import TOP, Text, documents, plain, python, read, strings
 
 SPECIFICATION: Final = "docs/specification.md"
 NUMBERS: Final = "docs/reliability.md"

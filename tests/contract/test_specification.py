@@ -17,7 +17,7 @@ from schemas.tenant import Desired, Tenant
 from schemas.topics import TOPICS, Topic
 from services.core.delivery import timestamp_rule
 from services.core.ledger.stage import TABLE
-from tests.support.named import TOP, read
+from tests.support.document_texts import TOP, read
 
 PAGE: Final = "docs/specification.md"
 DAY_MS: Final = 86_400_000

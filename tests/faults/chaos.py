@@ -26,7 +26,7 @@ from services.engines.ports import HOST, free_ports
 from tests.faults.counted import Counted
 from tests.faults.lifecycles import Lifecycles
 from tests.faults.nemesis import Fault, Nemesis
-from tests.faults.subject import Subject, Verdict
+from tests.faults.subject import AppUnderTest, ChaosVerdict
 
 EXPECTED_EXITS = frozenset(
     {
@@ -73,11 +73,11 @@ SHORT = Form(deliveries=3_000, rate=300, steps=4, broker_kills=1, rest_s=(0.5, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ChaosRun:
     """What happened."""
 
     seed: int
-    verdict: Verdict
+    verdict: ChaosVerdict
     odd_exits: tuple[int, ...]
     stops: tuple[int, ...]
     story: str
@@ -143,7 +143,7 @@ def own_cluster(folder: Path, size: int) -> Iterator[list[KafkaBroker]]:
             member.kill()
 
 
-def unleash(subject: Subject, brokers: Sequence[KafkaBroker], folder: Path, seed: int, form: Form) -> Run:
+def unleash(subject: AppUnderTest, brokers: Sequence[KafkaBroker], folder: Path, seed: int, form: Form) -> ChaosRun:
     """One seed, from empty topics to the verdict."""
     draw = random.Random(seed)
     faults = schedule(form, draw)
@@ -156,10 +156,10 @@ def unleash(subject: Subject, brokers: Sequence[KafkaBroker], folder: Path, seed
         nemesis.kill_all()
     odd = tuple(status for status in nemesis.exits if status not in EXPECTED_EXITS)
     story = "\n    ".join((" ".join(nemesis.diary), f"{took}, stopped with {stops}", *nemesis.last_words()))
-    return Run(seed, subject.judge(), odd, stops, story)
+    return ChaosRun(seed, subject.judge(), odd, stops, story)
 
 
-def _play(subject: Subject, nemesis: Nemesis, faults: Sequence[Fault], form: Form, feed: random.Random) -> str:
+def _play(subject: AppUnderTest, nemesis: Nemesis, faults: Sequence[Fault], form: Form, feed: random.Random) -> str:
     """Feed and strike, then let everything be read; how long it took."""
     started = time.monotonic()
     nemesis.begin()
@@ -169,7 +169,12 @@ def _play(subject: Subject, nemesis: Nemesis, faults: Sequence[Fault], form: For
 
 
 def _strike(
-    subject: Subject, nemesis: Nemesis, faults: Sequence[Fault], form: Form, feeding: "Future[None]", started: float
+    subject: AppUnderTest,
+    nemesis: Nemesis,
+    faults: Sequence[Fault],
+    form: Form,
+    feeding: "Future[None]",
+    started: float,
 ) -> str:
     # A worker that is killed before it began has nothing to lose.
     while not subject.begun() and time.monotonic() - started < form.drain_s:
@@ -207,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         with own_cluster(folder / "broker", given.brokers) as brokers:
             prefix, bootstrap = f"c{seed}-", ",".join(broker.bootstrap for broker in brokers)
-            subject: Subject = Counted(bootstrap, prefix, form.session_s)
+            subject: AppUnderTest = Counted(bootstrap, prefix, form.session_s)
             if given.subject == "ledger":
                 subject = Lifecycles(bootstrap, prefix, form.session_s, folder, given.brokers, given.standbys)
             run = unleash(subject, brokers, folder, seed, form)

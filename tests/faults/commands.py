@@ -34,7 +34,7 @@ from services.cli.main import app
 from services.engines import Engine
 from services.engines.ports import free_ports
 from tests.support.eventually import eventually
-from tests.support.troubles import Trouble, World, world
+from tests.support.troubles import Trouble, TroubledWorld, world
 
 LIMIT_S: Final = 15.0
 _PATIENCE_S: Final = 90.0
@@ -170,7 +170,7 @@ def calls() -> Iterator[Call]:
 class Sweep:
     """Runs calls in a world, and judges them."""
 
-    def __init__(self, made: World, folder: Path) -> None:
+    def __init__(self, made: TroubledWorld, folder: Path) -> None:
         """Make what every command finds: a keyring, a history, settings of a plan."""
         self._made, self._folder = made, folder
         self._baselines: dict[Call, int] = {}
@@ -321,7 +321,7 @@ def _ready(port: int) -> tuple[int, str]:
 
 
 def sweep(
-    made: World, folder: Path, wanted: Collection[tuple[Call, Trouble]], *, at_once: int, limit_s: float | None
+    made: TroubledWorld, folder: Path, wanted: Collection[tuple[Call, Trouble]], *, at_once: int, limit_s: float | None
 ) -> list[Cell]:
     """Run them all.
 

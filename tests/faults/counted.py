@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults import records
-from tests.faults.subject import Command, Verdict
+from tests.faults.subject import ChaosVerdict, Command
 from tests.faults.table_worker import INPUTS, OUTPUT, Row
 
 PARTITIONS = 4
@@ -79,7 +79,7 @@ class Counted:
         """Whether every input offset is committed."""
         return records.behind(self.bootstrap, self._group, [self.prefix + name for name in INPUTS], PARTITIONS) == 0
 
-    def judge(self) -> Verdict:
+    def judge(self) -> ChaosVerdict:
         """Compare what was said, and the rows, with what was fed."""
         inputs = sum(sum(records.end_offsets(self.bootstrap, self.prefix + name, PARTITIONS)) for name in INPUTS)
         said = [value for *_, value in records.read(self.bootstrap, self.prefix + OUTPUT, PARTITIONS)]
@@ -101,7 +101,7 @@ class Counted:
         ]
         examples = (*missing[:4], *double[:4], *bad[:4])
         repeats = len(said) - len(set(said))
-        return Verdict(inputs, len(self._fed), len(said), repeats, len(missing), len(double), len(bad), examples)
+        return ChaosVerdict(inputs, len(self._fed), len(said), repeats, len(missing), len(double), len(bad), examples)
 
     def _counts(self) -> dict[tuple[str, bytes], int]:
         """What a recovery from the changelogs alone would know: the newest row of each key."""

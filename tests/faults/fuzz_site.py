@@ -30,7 +30,7 @@ from services.ingress.receive import Receiver
 from services.ingress.telemetry import Telemetry
 from services.ingress.writer import WriteLimits, Writer
 from tests.support.ingress_process import NARROW, ORG, PREVIOUS, SECRET
-from tests.support.ingress_site import AtOnce, Wire
+from tests.support.ingress_site import InstantProducer, Wire
 
 NOW_US: Final = 1_705_329_130_000_000
 """Where the clock stands: 2024-01-15T14:32:10Z."""
@@ -63,7 +63,7 @@ def gates(secret: str = SECRET) -> dict[str, EndpointCredentials]:
     return {name: EndpointCredentials(secrets[name], binding([org], ["*"])) for name, org in BOUND.items()}
 
 
-class Sender(StrEnum):
+class SenderManner(StrEnum):
     """How whoever sends behaves once it has sent."""
 
     READS = "reads"
@@ -76,7 +76,7 @@ class Sender(StrEnum):
 
 
 @dataclass(frozen=True)
-class Told:
+class WireAnswer:
     """One answer."""
 
     status: int
@@ -99,11 +99,11 @@ class Outcome:
     """All that came of one connection's bytes."""
 
     written: bytes
-    told: list[Told]
+    told: list[WireAnswer]
     records: list[tuple[str, Message]]
 
 
-class _Records(AtOnce):
+class _Records(InstantProducer):
     """A producer that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class FuzzSite:
         limits = WriteLimits(10.0, 0.4, 1_000, 1 << 24)
         return records, Writer(cast("Producer", records), limits, self._telling.unwritten, topic_fault=lambda _: "")
 
-    def exchange(self, *parts: bytes, sender: Sender = Sender.READS) -> Outcome:
+    def exchange(self, *parts: bytes, sender: SenderManner = SenderManner.READS) -> Outcome:
         """What comes of these parts, after which the sender writes nothing more.
 
         Args:
@@ -184,27 +184,27 @@ class FuzzSite:
             raise AssertionError(f"hidden: {self._faults}") from self._faults[0]
         return Outcome(written, answers_in(written, heads=b"HEAD" in b"".join(parts)), self._producer.given)
 
-    async def _exchange(self, parts: Sequence[bytes], sender: Sender) -> bytes:
+    async def _exchange(self, parts: Sequence[bytes], sender: SenderManner) -> bytes:
         receiver = Receiver(lambda: self._gates, self._writer, self._telling, topic_prefix="", now_us=lambda: NOW_US)
         application = _Watched(receiver, self._site, self._telling, lambda: NOW_US)
         application.faults = self._faults
         connection, wire = Connection(application, server_state=ServerState()), Wire()
         connection.connection_made(wire)
-        if sender is Sender.CHOKES:
+        if sender is SenderManner.CHOKES:
             connection.pause_writing()
         for part in parts:
             connection.data_received(part)
-            if sender is Sender.WAITS:
+            if sender is SenderManner.WAITS:
                 await _until(lambda: self._writer.pending == 0)
         owed = connection.eof_received()
-        if sender is Sender.CHOKES:
+        if sender is SenderManner.CHOKES:
             connection.resume_writing()
-        if sender is Sender.LEAVES:
+        if sender is SenderManner.LEAVES:
             connection.connection_lost(None)
-        stays = owed and sender is not Sender.LEAVES
+        stays = owed and sender is not SenderManner.LEAVES
         await _until(lambda: self._writer.pending == 0 and (wire.is_closing() or not stays))
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
-        if sender is not Sender.LEAVES:
+        if sender is not SenderManner.LEAVES:
             connection.connection_lost(None)
         assert application.held_bytes == 0, "bytes are held for nobody"
         return wire.written
@@ -227,7 +227,7 @@ def _fault(context: dict[str, Any]) -> BaseException:
     return found
 
 
-def answers_in(written: bytes, *, heads: bool) -> list[Told]:
+def answers_in(written: bytes, *, heads: bool) -> list[WireAnswer]:
     """Every answer, read strictly.
 
     Args:
@@ -237,7 +237,7 @@ def answers_in(written: bytes, *, heads: bool) -> list[Told]:
     Raises:
         AssertionError: it is not well-formed.
     """
-    found: list[Told] = []
+    found: list[WireAnswer] = []
     while written:
         head, end, rest = written.partition(b"\r\n\r\n")
         assert end, f"no end of the head: {head!r}"
@@ -256,7 +256,7 @@ def answers_in(written: bytes, *, heads: bool) -> list[Told]:
             length = 0
         assert len(rest) >= length, "less content than was said"
         assert not found or found[-1].fields.get("connection") != "close", "an answer behind the last one"
-        found.append(Told(int(status[1]), fields, rest[:length]))
+        found.append(WireAnswer(int(status[1]), fields, rest[:length]))
         assert found[-1].status < 500, f"a server error: {line!r}"
         written = rest[length:]
     return found

@@ -20,7 +20,7 @@ from schemas.webhook import BODY_MAX_BYTES, Delivery, Malformed, UnknownEvent
 from services.core.delivery.signature import Secrets, claimed, sign, verify
 from services.core.ledger.identity import canonical, identify
 from tests.faults import fuzz_http, fuzz_reference
-from tests.faults.fuzz_site import BOUND, NOW_US, FuzzSite, Outcome, Sender
+from tests.faults.fuzz_site import BOUND, NOW_US, FuzzSite, Outcome, SenderManner
 from tests.support.ingress_process import NARROW, PREVIOUS, SECRET
 
 NAMES: Final = {"w": "wire", "b": "body", "s": "signature"}
@@ -37,7 +37,7 @@ SIGNERS: Final = {"default": SECRET, "rotated": PREVIOUS, "narrow": NARROW, "nob
 """Each endpoint that is asked for, and who signs."""
 
 PIECES_BYTES: Final = (1, 2, 3, 5, 11, 64, 300, 4_000)
-SENDERS: Final = (Sender.READS, Sender.READS, Sender.CHOKES, Sender.LEAVES)
+SENDERS: Final = (SenderManner.READS, SenderManner.READS, SenderManner.CHOKES, SenderManner.LEAVES)
 
 _PEPPER: Final = b"p" * 32
 _OTHERS: Final = "x" * 40
@@ -152,7 +152,7 @@ class Subjects:
         told = self._parsed(payload)
         header_us = NOW_US + SHIFTS_S[how & 3] * 1_000_000
         asked = _request(payload, endpoint, header_us, framing)
-        outcome = self._own.exchange(*[asked] * (1 + again), sender=Sender.WAITS)
+        outcome = self._own.exchange(*[asked] * (1 + again), sender=SenderManner.WAITS)
         self._noted += [told.word for told in outcome.told]
         assert len(outcome.told) == 1 + again, f"{len(outcome.told)} answers"
         assert CANARY.encode() not in outcome.written, "an answer quotes the body"
@@ -208,10 +208,10 @@ def _cut(payload: bytes, size: int) -> list[bytes]:
     return [payload[start : start + size] for start in range(0, len(payload), size)]
 
 
-def _judge_pieces(whole: Outcome, pieces: Outcome, sender: Sender) -> None:
+def _judge_pieces(whole: Outcome, pieces: Outcome, sender: SenderManner) -> None:
     """It is no matter in which pieces bytes come, and whether their sender reads; who leaves has asked for less."""
     words, others = ([told.word for told in outcome.told] for outcome in (whole, pieces))
-    if sender is Sender.LEAVES:
+    if sender is SenderManner.LEAVES:
         words, records = words[: len(others)], whole.records[: len(pieces.records)]
     else:
         records = whole.records

@@ -116,7 +116,7 @@ def together(port: int, payloads: Mapping[bytes, Kind] | list[bytes]) -> list[At
 
 
 @dataclass
-class Sender:
+class GenesysSender:
     """Sends one delivery after the other until it is told that it is over; finishes the one it is at."""
 
     port: int

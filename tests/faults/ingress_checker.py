@@ -33,7 +33,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class KillVerdict:
     """What came out.
 
     Attributes:
@@ -83,7 +83,7 @@ def judge(
     attempts: Sequence[Attempt],
     received: "Iterable[confluent_kafka.Message]",
     buried: "Iterable[confluent_kafka.Message]",
-) -> Verdict:
+) -> KillVerdict:
     """Judge a whole run.
 
     Args:
@@ -112,7 +112,7 @@ def judge(
         elif one.kind in {Kind.UNKNOWN, Kind.MALFORMED} and one.status in {200, 400}:
             promised.add(place)
             lost += [] if one.payload in bodies else [_text(one)]
-    return Verdict(
+    return KillVerdict(
         attempts=len(attempts),
         answers=Counter(one.status for one in attempts),
         said=Counter(one.said for one in attempts if one.status == 200),

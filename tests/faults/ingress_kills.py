@@ -26,12 +26,12 @@ from schemas.topics import DEAD_LETTERS, RECEIVED
 from services.engines.kafka import KafkaBroker
 from services.engines.ports import free_ports
 from tests.faults.chaos import own_broker
-from tests.faults.genesys_sender import Sender
-from tests.faults.ingress_checker import Verdict, judge
+from tests.faults.genesys_sender import GenesysSender
+from tests.faults.ingress_checker import KillVerdict, judge
 from tests.faults.ingress_world import DEPTH
 from tests.support.eventually import eventually
 from tests.support.ingress_process import Ingress, ingress, make_topics, unborn
-from tests.support.stopping import stop
+from tests.support.stop_process import stop
 
 _SENDERS = 24
 _PAUSE_S = 0.04
@@ -93,7 +93,7 @@ def schedule(cycles: int, draw: random.Random) -> list[Cycle]:
 
 
 @dataclass
-class Broker:
+class FlappingBroker:
     """Goes away and comes back beside the cycles; one absence after the other."""
 
     kafka: KafkaBroker
@@ -128,7 +128,7 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class KillRun:
     """What happened.
 
     Attributes:
@@ -144,7 +144,7 @@ class Run:
     cycles: int
     away: Counter[Away]
     found: tuple[int, int]
-    verdict: Verdict
+    verdict: KillVerdict
     faults: list[str]
     took_s: float
     healed_s: float
@@ -166,9 +166,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def sending(port: int, draw: random.Random) -> Iterator[list[Sender]]:
+def sending(port: int, draw: random.Random) -> Iterator[list[GenesysSender]]:
     """Senders under way; at the end each finishes what it is at."""
-    senders = [Sender(port, random.Random(draw.getrandbits(64)), _PAUSE_S) for _ in range(_SENDERS)]
+    senders = [GenesysSender(port, random.Random(draw.getrandbits(64)), _PAUSE_S) for _ in range(_SENDERS)]
     threads = [threading.Thread(target=sender.run, name="sender") for sender in senders]
     for thread in threads:
         thread.start()
@@ -181,7 +181,7 @@ def sending(port: int, draw: random.Random) -> Iterator[list[Sender]]:
             thread.join()
 
 
-def play(kafka: KafkaBroker, folder: Path, planned: Sequence[Cycle], seed: int) -> Run:
+def play(kafka: KafkaBroker, folder: Path, planned: Sequence[Cycle], seed: int) -> KillRun:
     """All cycles, the healing and the judgement.
 
     Args:
@@ -192,7 +192,7 @@ def play(kafka: KafkaBroker, folder: Path, planned: Sequence[Cycle], seed: int) 
     """
     draw, prefix = random.Random(seed), f"kills-{seed}-"
     make_topics(kafka.bootstrap, prefix)
-    broker, (port,), spools = Broker(kafka), free_ports(1), folder / "spools"
+    broker, (port,), spools = FlappingBroker(kafka), free_ports(1), folder / "spools"
     start = partial(ingress, kafka.bootstrap, prefix, folder, SPOOL_DIR=str(spools), PORT=str(port))
     lives: list[Ingress] = []
     began_s = time.monotonic()
@@ -221,7 +221,7 @@ def play(kafka: KafkaBroker, folder: Path, planned: Sequence[Cycle], seed: int) 
     faults += [text for life in lives for text in _complaints(life)]
     found = [one["records"] for life in lives for one in life.logged("spool found")]
     took_s = time.monotonic() - began_s
-    return Run(len(planned), broker.counted, (len(found), sum(found)), verdict, faults, took_s, healed_s)
+    return KillRun(len(planned), broker.counted, (len(found), sum(found)), verdict, faults, took_s, healed_s)
 
 
 def _ended(running: Ingress, spools: Path) -> list[str]:

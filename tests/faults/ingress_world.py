@@ -19,7 +19,7 @@ from tests.faults.genesys_sender import Attempt, attempt, together
 from tests.faults.ingress_checker import judge
 from tests.support.eventually import eventually
 from tests.support.ingress_process import Ingress, body, ingress, raw
-from tests.support.stopping import stop
+from tests.support.stop_process import stop
 
 DEPTH = "lifecycle_ingress_spool_records"
 OLDEST_S = "lifecycle_ingress_spool_oldest_seconds"
@@ -30,7 +30,7 @@ BREAKER = "lifecycle_ingress_breaker"
 
 
 @dataclass
-class World:
+class IngressWorld:
     """A broker, and the folder of the ingresses before it."""
 
     broker: KafkaBroker
@@ -82,10 +82,10 @@ class World:
 
 
 @contextlib.contextmanager
-def world_of(broker: KafkaBroker, prefix: str, folder: Path) -> Iterator[World]:
+def world_of(broker: KafkaBroker, prefix: str, folder: Path) -> Iterator[IngressWorld]:
     """Topics of its own; the broker goes on afterwards."""
     eventually(lambda: _has_topics(broker, prefix))
-    whole = World(broker, prefix, folder)
+    whole = IngressWorld(broker, prefix, folder)
     try:
         yield whole
     finally:

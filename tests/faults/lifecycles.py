@@ -26,7 +26,7 @@ from services.core.ledger.decisions import conclude, receive
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import ProjectionRules, tenant
 from tests.faults import records
-from tests.faults.subject import Command, Verdict
+from tests.faults.subject import ChaosVerdict, Command
 from tests.support.ledger_process import PARTITIONS, LedgerBench, body, new_key, now_us
 
 _KEYS = 120
@@ -130,7 +130,7 @@ class Lifecycles:
         names = [named(topic, self.prefix) for topic in (RECEIVED, OUTCOMES)]
         return records.behind(self.bootstrap, self.prefix + LEDGER_APP, names, PARTITIONS) == 0
 
-    def judge(self) -> Verdict:
+    def judge(self) -> ChaosVerdict:
         """Compare events, audit, desired and view with what the core makes of the log in one go."""
         inputs, outcomes, said = self._read(RECEIVED), self._read(OUTCOMES), self._read(EVENTS)
         oracle = self._oracle(inputs, outcomes)
@@ -158,7 +158,7 @@ class Lifecycles:
             if len(found) > 1 or (name in lines and found != {lines[name]})
         ]
         bad += [*self._misjudged(oracle, published), *self._undesired(oracle)]
-        return Verdict(
+        return ChaosVerdict(
             len(inputs) + len(outcomes),
             len(events),
             len(said),

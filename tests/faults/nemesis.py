@@ -15,7 +15,7 @@ from pathlib import Path
 
 from services.engines import child_process
 from services.engines.kafka import KafkaBroker
-from tests.faults.subject import Subject
+from tests.faults.subject import AppUnderTest
 
 EMPTY_DISK = 0.35
 _POLL_S = 0.1
@@ -49,7 +49,7 @@ class Nemesis:
         diary: Every step and every death, in order.
     """
 
-    subject: Subject
+    subject: AppUnderTest
     brokers: Sequence[KafkaBroker]
     folder: Path
     environ: Mapping[str, str]

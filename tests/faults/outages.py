@@ -54,7 +54,7 @@ _BAD_SECRET: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StoryResult:
     """What came of one story.
 
     Attributes:
@@ -73,7 +73,7 @@ def environment(scale: float) -> dict[str, str]:
     return {"RETRY_FIRST_S": "0.2", "RETRY_MOST_S": str(60 / scale * 4), "UNWELL_AFTER_S": str(900 / scale)}
 
 
-def play(stage: Stage, system: str, fault: str, *, outage_s: float, tenants: int) -> Told:
+def play(stage: Stage, system: str, fault: str, *, outage_s: float, tenants: int) -> StoryResult:
     """Plays one story on a stage whose provisioner runs, and leaves nothing behind.
 
     Args:
@@ -113,7 +113,7 @@ def play(stage: Stage, system: str, fault: str, *, outage_s: float, tenants: int
     if not faults:
         lives = dict.fromkeys((*installs, *updates), 1) | dict.fromkeys(leaves)
         exists(stage, lives | ({} if compensated_s is None else {bad: None}))
-    return Told(faults, healed_s, compensated_s)
+    return StoryResult(faults, healed_s, compensated_s)
 
 
 def _compensated(stage: Stage, system: str, bad: str, faults: list[str]) -> float:

@@ -26,14 +26,14 @@ from schemas.tenant import Desired
 from services import engines
 from services.core.saga.plan import schema_name
 from services.engines import Engine
-from tests.faults.sagas_said import Said
-from tests.support.outside import Outside
+from tests.faults.newest_outcomes import NewestOutcomes
 from tests.support.provisioner_process import Scene, desired, end, gone, key, shut
 from tests.support.provisioner_stage import SYSTEMS, staged
+from tests.support.simulator_process import Outside
 
 
 @dataclass
-class World:
+class SagaWorld:
     """One installation, everything outside of it, and what was found wrong.
 
     Attributes:
@@ -47,7 +47,7 @@ class World:
 
     scene: Scene
     outside: Outside
-    said: Said
+    said: NewestOutcomes
     admin_url: str
     scale: float
     faults: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ def host(number: int) -> dict[str, str]:
     return {"crmEndpoint": f"https://tenant{number}.salesforce.com"}
 
 
-def storm(world: World) -> None:
+def storm(world: SagaWorld) -> None:
     """500 organisations in 60 s, then 500 in 1 s, each system at 100 ms; all leave while a tenth of the calls fail."""
     first = [world.key(number, org=number) for number in range(500)]
     second = [world.key(number, org=number) for number in range(500, 1_000)]
@@ -138,7 +138,7 @@ def storm(world: World) -> None:
     world.empty()
 
 
-def outage(world: World) -> None:
+def outage(world: SagaWorld) -> None:
     """One system says 503 for ten minutes (scaled): who does not need it goes on, and nobody is given up."""
     needs = [world.key(number, org=number) for number in range(40)]
     others = [world.key(number, org=number) for number in range(100, 130)]
@@ -168,7 +168,7 @@ def outage(world: World) -> None:
     world.exist(others, [system for system in SYSTEMS if system != "crm"])
 
 
-def registry(world: World) -> None:
+def registry(world: SagaWorld) -> None:
     """The registry is away for two minutes (scaled); what was wished meanwhile is done soon after."""
     world.scene.start()
     before = [world.key(number, org=number) for number in range(40)]
@@ -190,7 +190,7 @@ def registry(world: World) -> None:
     world.must("left of who was uninstalled meanwhile", not any(inventory[s].get(of) for s in SYSTEMS for of in before))
 
 
-def poison(world: World) -> None:
+def poison(world: SagaWorld) -> None:
     """Tenants with a bad secret, and tenants whose calls hang, delay no other by more than 5 s."""
     world.scene.start()
 
@@ -226,7 +226,7 @@ def poison(world: World) -> None:
     world.exist(slow, [system for system in SYSTEMS if system != "crm"])
 
 
-def fairness(world: World) -> None:
+def fairness(world: SagaWorld) -> None:
     """One organisation installs 500 times at once; a lone tenant of another waits at most 5 s."""
     world.scene.start()
     crowd = [world.key(number, org=1) for number in range(500)]
@@ -248,7 +248,7 @@ def fairness(world: World) -> None:
     world.exist(crowd)
 
 
-def sleepers(world: World, *, forgetful: bool = False) -> None:
+def sleepers(world: SagaWorld, *, forgetful: bool = False) -> None:
     """A worker sleeps in the middle of calls past its lease; what it wakes up to do late does no harm."""
     sleeper = world.scene.start()
     keys = [world.key(number, org=number) for number in range(20)]
@@ -287,12 +287,12 @@ def sleepers(world: World, *, forgetful: bool = False) -> None:
     world.empty()
 
 
-def forgetful_sleepers(world: World) -> None:
+def forgetful_sleepers(world: SagaWorld) -> None:
     """Likewise, where systems look at neither idempotency keys nor epochs."""
     sleepers(world, forgetful=True)
 
 
-def pair(world: World) -> None:
+def pair(world: SagaWorld) -> None:
     """Two workers share 2,000 sagas, and do nothing twice."""
     for _ in range(2):
         world.scene.start()
@@ -311,14 +311,14 @@ def pair(world: World) -> None:
     world.must("something was made twice", len(made) == len(set(made)))
 
 
-SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
+SCENARIOS: Final[dict[str, Callable[[SagaWorld], None]]] = {
     each.__name__: each for each in (storm, outage, registry, poison, fairness, sleepers, forgetful_sleepers, pair)
 }
 _LATENCY_S: Final = {"storm": "0.1", "fairness": "0.1"}
 
 
 @contextmanager
-def world(name: str, kafka: str, admin_url: str, scale: float) -> Iterator[World]:
+def world(name: str, kafka: str, admin_url: str, scale: float) -> Iterator[SagaWorld]:
     """An installation of its own, and everything outside."""
     database = f"sagas_{name}_{secrets.token_hex(4)}"
     with ExitStack() as stack:
@@ -330,7 +330,7 @@ def world(name: str, kafka: str, admin_url: str, scale: float) -> Iterator[World
         staging = staged(kafka, f"{database}-", url, folder, simulator_latency_s=latency_s)
         scene, system = stack.enter_context(staging)
         scene.environment |= {"RETRY_FIRST_S": "1", "LEASE_S": "3"}
-        yield World(scene, system, stack.enter_context(Said(scene)), admin_url, scale)
+        yield SagaWorld(scene, system, stack.enter_context(NewestOutcomes(scene)), admin_url, scale)
 
 
 def main(arguments: Sequence[str]) -> int:

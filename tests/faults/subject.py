@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChaosVerdict:
     """What came out, counted.
 
     Attributes:
@@ -52,7 +52,7 @@ class Command:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-class Subject(Protocol):
+class AppUnderTest(Protocol):
     """One application under test on one broker."""
 
     def prepare(self) -> None:
@@ -70,5 +70,5 @@ class Subject(Protocol):
     def drained(self) -> bool:
         """Whether every input offset is committed."""
 
-    def judge(self) -> Verdict:
+    def judge(self) -> ChaosVerdict:
         """Read everything that came out."""

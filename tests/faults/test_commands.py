@@ -9,16 +9,16 @@ import pytest
 
 from services.cli.exits import Exit
 from tests.faults.commands import NEEDS, WHOLE, Call, calls, commands, sweep, told
-from tests.support.troubles import Trouble, World, world
+from tests.support.troubles import Trouble, TroubledWorld, world
 
 
 @pytest.fixture
-def made(database_url: str, tmp_path: Path) -> Iterator[World]:
+def made(database_url: str, tmp_path: Path) -> Iterator[TroubledWorld]:
     with world(tmp_path, database_url) as made:
         yield made
 
 
-def _chosen(made: World) -> Iterator[tuple[Call, Trouble]]:
+def _chosen(made: TroubledWorld) -> Iterator[tuple[Call, Trouble]]:
     """Each command once; what it needs is in another trouble each time, and what it does not need is away."""
     by_need = {
         need: cycle([trouble for trouble in made.troubles.values() if trouble.of == need])
@@ -36,7 +36,7 @@ def _chosen(made: World) -> Iterator[tuple[Call, Trouble]]:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_every_command_ends_as_documented_and_says_why_in_one_sentence(made: World, tmp_path: Path) -> None:
+def test_every_command_ends_as_documented_and_says_why_in_one_sentence(made: TroubledWorld, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     cells = sweep(made, tmp_path / "runs", list(_chosen(made)), at_once=4, limit_s=None)
     assert not [one for one in cells if one.faults], "\n" + told(cells)

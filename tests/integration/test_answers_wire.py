@@ -20,8 +20,8 @@ from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.support.answering import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
 from tests.support.saga_driver import Saga, plans
+from tests.support.scripted_system import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
 
 KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 LONG_US: Final = 1_000 * 10**6

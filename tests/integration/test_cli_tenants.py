@@ -36,7 +36,7 @@ def key_of(number: int) -> str:
     return ":".join(str(uuid5(NAMESPACE_URL, part)) for part in (f"org{number % 2}", f"integration{number}"))
 
 
-class Cluster:
+class FiveTenants:
     """An installation of five tenants, on topics of its own."""
 
     def __init__(self, bootstrap: str, prefix: str, folder: Path) -> None:
@@ -81,12 +81,12 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+def cluster(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> FiveTenants:
     folder = tmp_path_factory.mktemp("cli")
-    return Cluster(kafka_bootstrap, f"cli{folder.name[-4:]}{now_us()}-", folder)
+    return FiveTenants(kafka_bootstrap, f"cli{folder.name[-4:]}{now_us()}-", folder)
 
 
-def test_a_terminal_of_80_columns_shows_each_tenant_on_one_line_in_colour(cluster: Cluster) -> None:
+def test_a_terminal_of_80_columns_shows_each_tenant_on_one_line_in_colour(cluster: FiveTenants) -> None:
     status, said = on_terminal("tenants", "list", cwd=cluster.folder, **cluster.environ)
     assert status == Exit.OK
     assert _ESCAPE in said
@@ -107,14 +107,14 @@ def test_a_terminal_of_80_columns_shows_each_tenant_on_one_line_in_colour(cluste
 
 
 @pytest.mark.parametrize("words", [("tenants", "list"), ("tenants", "show", "hooli")], ids=" ".join)
-def test_no_color_and_a_pipe_have_no_escape_sequence(words: tuple[str, ...], cluster: Cluster) -> None:
+def test_no_color_and_a_pipe_have_no_escape_sequence(words: tuple[str, ...], cluster: FiveTenants) -> None:
     assert _ESCAPE not in on_terminal(*words, cwd=cluster.folder, NO_COLOR="1", **cluster.environ)[1]
     piped = cluster.run(*words)
     assert _ESCAPE not in piped.stdout + piped.stderr
     assert key_of(3) in piped.stdout, "a pipe has whole keys"
 
 
-def test_a_pipe_has_one_line_a_tenant_and_the_summary_is_no_result(cluster: Cluster) -> None:
+def test_a_pipe_has_one_line_a_tenant_and_the_summary_is_no_result(cluster: FiveTenants) -> None:
     done = cluster.run("tenants", "list")
     assert len(done.stdout.splitlines()) == 6
     assert done.stderr.startswith("5 tenants: ")
@@ -132,7 +132,9 @@ def test_a_pipe_has_one_line_a_tenant_and_the_summary_is_no_result(cluster: Clus
         (("--org", key_of(1)[:8], "--org", key_of(2)[:8], "--stage", "pending_install"), ["hooli"]),
     ],
 )
-def test_filters_are_and_and_a_repeated_one_is_or(words: tuple[str, ...], names: list[str], cluster: Cluster) -> None:
+def test_filters_are_and_and_a_repeated_one_is_or(
+    words: tuple[str, ...], names: list[str], cluster: FiveTenants
+) -> None:
     assert cluster.names(*words) == names
 
 
@@ -152,7 +154,7 @@ def test_filters_are_and_and_a_repeated_one_is_or(words: tuple[str, ...], names:
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
 def test_an_option_that_names_what_does_not_exist_is_refused(
-    words: tuple[str, ...], said: str, cluster: Cluster
+    words: tuple[str, ...], said: str, cluster: FiveTenants
 ) -> None:
     done = cluster.run(*words)
     assert done.returncode == (Exit.NOT_FOUND if words[-1] == "" else Exit.UNUSABLE), done.stdout + done.stderr
@@ -161,7 +163,7 @@ def test_an_option_that_names_what_does_not_exist_is_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_an_organisation_that_was_named_and_cannot_be_read_is_a_deviation(cluster: Cluster) -> None:
+def test_an_organisation_that_was_named_and_cannot_be_read_is_a_deviation(cluster: FiveTenants) -> None:
     assert cluster.run("reconcile", "--now").returncode == Exit.OK, "nobody gave us credentials for any"
     done = cluster.run("reconcile", "--now", "--org", key_of(1)[:36])
     assert done.returncode == Exit.DEVIATION
@@ -169,7 +171,9 @@ def test_an_organisation_that_was_named_and_cannot_be_read_is_a_deviation(cluste
     assert cluster.run("reconcile", "--now", "hooli").returncode == Exit.DEVIATION
 
 
-def test_a_timeline_says_step_class_and_status_and_hides_nothing_behind_what_it_cannot_read(cluster: Cluster) -> None:
+def test_a_timeline_says_step_class_and_status_and_hides_nothing_behind_what_it_cannot_read(
+    cluster: FiveTenants,
+) -> None:
     key, at = key_of(4), now_us()
     event = Event(
         key=key, uid="e:1", event=EventType.INSTALLED, occurred_at=at, revision=1, tenant_id="initech",
@@ -200,7 +204,7 @@ def test_a_timeline_says_step_class_and_status_and_hides_nothing_behind_what_it_
     assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in said.splitlines()) <= COLUMNS
 
 
-def test_a_tenant_that_nobody_knows_is_not_found(cluster: Cluster) -> None:
+def test_a_tenant_that_nobody_knows_is_not_found(cluster: FiveTenants) -> None:
     done = cluster.run("tenants", "show", "holi")
     assert done.returncode == Exit.NOT_FOUND
     assert "the nearest: hooli" in done.stderr
@@ -209,7 +213,7 @@ def test_a_tenant_that_nobody_knows_is_not_found(cluster: Cluster) -> None:
 
 
 def test_records_of_the_view_that_this_release_cannot_read_are_counted(kafka_bootstrap: str, tmp_path: Path) -> None:
-    own = Cluster(kafka_bootstrap, f"cli-unread{now_us()}-", tmp_path)
+    own = FiveTenants(kafka_bootstrap, f"cli-unread{now_us()}-", tmp_path)
     own.write(TENANTS, tenant(6, key=key_of(6)), value=b"{")
     done = own.run("tenants", "list", "--json")
     assert (done.returncode, len(json.loads(done.stdout))) == (Exit.OK, 5)

@@ -38,7 +38,7 @@ def environ() -> dict[str, str]:
     """Compiled packages before the sources, for every child too."""
     try:
         folder = compiled.folder()
-    except compiled.NotHere as not_here:
+    except compiled.CannotBuild as not_here:
         pytest.skip(f"the compiled ingress: {not_here}")
     return dict(os.environ) | {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}:{compiled.ROOT}"}
 

@@ -22,7 +22,7 @@ from psycopg import sql
 from services.cli.local.wiring import SERVICES
 from services.engines import child_process
 from services.engines.ports import HOST, free_ports
-from tests.support import composed
+from tests.support import compose_file
 from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
@@ -43,7 +43,7 @@ class Composed:
     running: dict[str, child_process.Child] = field(default_factory=dict)
 
     def environment(self, service: str) -> dict[str, str]:
-        given = composed.environment(service, {"POSTGRES_PASSWORD": PASSWORD})
+        given = compose_file.environment(service, {"POSTGRES_PASSWORD": PASSWORD})
         for there, here in self.places.items():
             given = {name: text.replace(there, here) for name, text in given.items()}
         own = {
@@ -58,15 +58,17 @@ class Composed:
         return given | own
 
     def start(self, service: str) -> None:
-        argv = (sys.executable, "-m", "services.cli.main", *composed.services()[service]["command"])
+        argv = (sys.executable, "-m", "services.cli.main", *compose_file.services()[service]["command"])
         log = self.folder / f"{service}.log"
-        self.running[service] = child_process.start(argv, env=self.environment(service), log_path=log, cwd=composed.TOP)
+        self.running[service] = child_process.start(
+            argv, env=self.environment(service), log_path=log, cwd=compose_file.TOP
+        )
 
     def is_well(self, service: str) -> bool:
         """True if the health check of the container would say so."""
         assert self.running[service].poll() is None, child_process.last_lines(self.folder / f"{service}.log")
-        page = composed.services()[service]["healthcheck"]["test"][-1]
-        argv = (sys.executable, str(composed.TOP / "deploy" / "alive.py"), page)
+        page = compose_file.services()[service]["healthcheck"]["test"][-1]
+        argv = (sys.executable, str(compose_file.TOP / "deploy" / "alive.py"), page)
         return subprocess.run(argv, env=self.environment(service), timeout=30, check=False).returncode == 0
 
     def run(self, service: str, *command: str) -> "subprocess.CompletedProcess[str]":
@@ -84,7 +86,7 @@ class Composed:
 
     def set_up(self) -> None:
         """What the container `setup` does, with our interpreter in place of the installed program."""
-        given = composed.services()["setup"]
+        given = compose_file.services()["setup"]
         program = f"{sys.executable} -m services.cli.main"
         script = given["command"][0].replace("lifecycle ", f"{program} ")
         argv = (*given["entrypoint"], script)

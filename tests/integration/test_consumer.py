@@ -14,7 +14,7 @@ from services.adapters.kafka.group_consumer import Consumer, OffsetLoss, guarded
 from services.adapters.kafka.producer import KafkaError
 from tests.faults import records
 from tests.support.own_broker import own_broker
-from tests.support.stopping import stop
+from tests.support.stop_process import stop
 
 pytestmark = pytest.mark.engines
 

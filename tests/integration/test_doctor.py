@@ -29,7 +29,7 @@ from services.cli.doctor import Finding, Health, _run_checks
 from services.cli.doctor.finding import Check, CheckContext, well
 from tests.support.genesys_server import FakeGenesys, serving
 from tests.support.samples import KEY, SAMPLES
-from tests.support.troubles import World, world
+from tests.support.troubles import TroubledWorld, world
 
 _ORG, _INTEGRATION = KEY.split(":")
 
@@ -117,7 +117,7 @@ def test_a_cluster_with_logins_is_well_and_every_trouble_leaves_the_other_findin
         assert "CREATEROLE" in found["tenants' database"].cure
 
 
-def _of(made: World, trouble: str) -> Mapping[str, str]:
+def _of(made: TroubledWorld, trouble: str) -> Mapping[str, str]:
     return made.troubles[trouble].environ
 
 

@@ -21,7 +21,7 @@ from services.adapters.http_client import ANSWER_MAX_BYTES, HttpClient, HttpRequ
 from services.core.saga.calls import Refused, Retryable, Verb
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.support.outside import a_call
+from tests.support.simulator_process import a_call
 
 NAME = "acme.crm.test"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -48,7 +48,7 @@ def connected() -> Iterator[list[tuple[Any, ...]]]:
 
 
 @dataclass
-class Server:
+class TlsServer:
     """A TLS server of one name that answers with raw bytes."""
 
     port: int = 0
@@ -110,9 +110,9 @@ def _certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[Server, HttpClient]]:
+async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[TlsServer, HttpClient]]:
     path, trust = _certificate(folder, name)
-    server = Server()
+    server = TlsServer()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
 

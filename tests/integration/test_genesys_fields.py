@@ -22,7 +22,17 @@ from services.adapters.process import settings
 from services.adapters.process.clock import now_us
 from services.core.reconcile.reconcile import Action, Memory, ReconcilePlan, Sight, compare
 from services.reconciler.reading import TROUBLES_MAX, Readers
-from tests.support.genesys_oddities import CASES, CONFIG, EVERYBODY, LISTING, ODD, UNLISTED, Case, field, of_entities
+from tests.support.genesys_oddities import (
+    CASES,
+    CONFIG,
+    EVERYBODY,
+    LISTING,
+    ODD,
+    UNLISTED,
+    OddField,
+    field,
+    of_entities,
+)
 from tests.support.genesys_server import Answer, FakeGenesys, serving
 from tests.support.genesys_worlds import CONFIGURATION, ORG, integration_id, key_of, organisation, rules, tenant, view
 
@@ -88,7 +98,7 @@ def unread(plan: ReconcilePlan | str) -> set[str]:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_an_odd_field_costs_what_it_is_about_and_no_more(
-    server: FakeGenesys, readers: Readers, case: Case
+    server: FakeGenesys, readers: Readers, case: OddField
 ) -> None:
     server.lie = altered(server, case.path, case.alter)
     plan = await ran(readers)

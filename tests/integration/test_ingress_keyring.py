@@ -81,7 +81,7 @@ def life(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterator[Li
 
 
 @dataclass
-class Sender:
+class EndlessSender:
     """Sends without a pause, on one connection after the other, with whatever secret it is given."""
 
     port: int
@@ -119,8 +119,8 @@ class Sender:
 
 
 @contextlib.contextmanager
-def sending(life: Life, *secrets: str) -> Iterator[list[Sender]]:
-    senders = [Sender(life.running.port, secret) for secret in secrets]
+def sending(life: Life, *secrets: str) -> Iterator[list[EndlessSender]]:
+    senders = [EndlessSender(life.running.port, secret) for secret in secrets]
     threads = [threading.Thread(target=sender.run) for sender in senders]
     for thread in threads:
         thread.start()
@@ -133,7 +133,7 @@ def sending(life: Life, *secrets: str) -> Iterator[list[Sender]]:
             thread.join()
 
 
-def statuses(senders: list[Sender]) -> Counter[int]:
+def statuses(senders: list[EndlessSender]) -> Counter[int]:
     return Counter(status for sender in senders for *_, status in sender.answers)
 
 

@@ -23,7 +23,7 @@ from tests.faults.ingress_world import (
     DRAINED,
     OLDEST_S,
     OPEN,
-    World,
+    IngressWorld,
     copies,
     deviations,
     drained,
@@ -50,12 +50,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 
 
 @pytest.fixture
-def world(broker: KafkaBroker, topic_prefix: str, tmp_path: Path) -> Iterator[World]:
+def world(broker: KafkaBroker, topic_prefix: str, tmp_path: Path) -> Iterator[IngressWorld]:
     with world_of(broker, topic_prefix, tmp_path) as whole:
         yield whole
 
 
-def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order(world: World) -> None:
+def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         slow = opened(running)
@@ -92,7 +92,7 @@ def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order
         assert running.metric(BREAKER, state="closed") == 1
 
 
-def test_a_retry_of_what_was_spooled_is_known_whatever_its_header_says(world: World) -> None:
+def test_a_retry_of_what_was_spooled_is_known_whatever_its_header_says(world: IngressWorld) -> None:
     with world.ready() as running:
         old = body(now_us() - 10 * _MINUTE_US)
         world.stop()
@@ -112,7 +112,7 @@ def test_a_retry_of_what_was_spooled_is_known_whatever_its_header_says(world: Wo
 
 
 @pytest.mark.slow
-def test_a_broker_that_died_and_came_back_has_everything(world: World) -> None:
+def test_a_broker_that_died_and_came_back_has_everything(world: IngressWorld) -> None:
     with world.ready() as running:
         world.broker.kill()
         attempts = together(running.port, [raw(body()) for _ in range(10)]) + sent(
@@ -124,7 +124,7 @@ def test_a_broker_that_died_and_came_back_has_everything(world: World) -> None:
         assert deviations(running, attempts) == []
 
 
-def test_it_starts_while_kafka_is_away_and_takes_deliveries_from_the_first_moment(world: World) -> None:
+def test_it_starts_while_kafka_is_away_and_takes_deliveries_from_the_first_moment(world: IngressWorld) -> None:
     world.stop()
     with world.ingress() as running:
         assert readiness(running)["status"] == "ready"
@@ -135,7 +135,7 @@ def test_it_starts_while_kafka_is_away_and_takes_deliveries_from_the_first_momen
         assert deviations(running, attempts) == []
 
 
-def test_without_a_folder_nothing_is_promised(world: World) -> None:
+def test_without_a_folder_nothing_is_promised(world: IngressWorld) -> None:
     with world.ready(SPOOL_DIR="") as running:
         world.stop()
         attempts = together(running.port, [raw(body()) for _ in range(FAILURES + 1)])
@@ -144,7 +144,7 @@ def test_without_a_folder_nothing_is_promised(world: World) -> None:
         assert not notes(running)
 
 
-def test_what_kafka_may_not_hold_more_of_goes_to_the_spool(world: World) -> None:
+def test_what_kafka_may_not_hold_more_of_goes_to_the_spool(world: IngressWorld) -> None:
     with world.ready(INFLIGHT_MAX="2") as running:
         world.stop()
         attempts = together(running.port, [raw(body()) for _ in range(8)])
@@ -155,7 +155,7 @@ def test_what_kafka_may_not_hold_more_of_goes_to_the_spool(world: World) -> None
 
 
 @pytest.mark.slow
-def test_a_full_spool_closes_and_a_new_one_follows_once_it_is_empty(world: World) -> None:
+def test_a_full_spool_closes_and_a_new_one_follows_once_it_is_empty(world: IngressWorld) -> None:
     with world.ready(SPOOL_MAX_BYTES=str(1 << 20)) as running:
         world.stop()
         attempts = opened(running)
@@ -180,7 +180,7 @@ def test_a_full_spool_closes_and_a_new_one_follows_once_it_is_empty(world: World
 
 
 @pytest.mark.slow
-def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(world: World) -> None:
+def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(world: IngressWorld) -> None:
     with world.ready(SPOOL_MAX_AGE_S="2") as running:
         world.stop()
         openers = opened(running)
@@ -208,7 +208,7 @@ def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(wo
         eventually(lambda: running.metric(OPEN) == 1)
 
 
-def test_what_a_killed_process_left_is_found_by_the_next_start_and_drained(world: World) -> None:
+def test_what_a_killed_process_left_is_found_by_the_next_start_and_drained(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running) + sent(running, *(body() for _ in range(20)))
@@ -226,7 +226,7 @@ def test_what_a_killed_process_left_is_found_by_the_next_start_and_drained(world
         eventually(lambda: len(folders(world.spool)) == 1)
 
 
-def test_the_spool_of_a_living_process_is_left_to_it(world: World) -> None:
+def test_the_spool_of_a_living_process_is_left_to_it(world: IngressWorld) -> None:
     with world.ready() as first:
         world.stop()
         opened(first)
@@ -243,7 +243,7 @@ def test_the_spool_of_a_living_process_is_left_to_it(world: World) -> None:
             assert [copies(first, one) for one in attempts[:2]] == [1, 1]
 
 
-def test_what_is_under_way_when_it_is_asked_to_end_is_spooled_and_left_for_the_next_start(world: World) -> None:
+def test_what_is_under_way_when_it_is_asked_to_end_is_spooled_and_left_for_the_next_start(world: IngressWorld) -> None:
     with world.ready() as running, ThreadPoolExecutor() as pool:
         world.stop()
         under_way = pool.submit(together, running.port, [raw(body()) for _ in range(3)])
@@ -265,7 +265,7 @@ def test_what_is_under_way_when_it_is_asked_to_end_is_spooled_and_left_for_the_n
     assert folders(world.spool) == []
 
 
-def test_a_topic_that_is_missing_is_no_promise_of_kafkas(world: World) -> None:
+def test_a_topic_that_is_missing_is_no_promise_of_kafkas(world: IngressWorld) -> None:
     with world.ready() as running:
         world.drop(RECEIVED)
         attempts = together(running.port, [raw(body()) for _ in range(3)])
@@ -277,7 +277,7 @@ def test_a_topic_that_is_missing_is_no_promise_of_kafkas(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_what_kafka_does_not_take_holds_nothing_else_up(world: World) -> None:
+def test_what_kafka_does_not_take_holds_nothing_else_up(world: IngressWorld) -> None:
     with world.ready() as running:
         world.configure(RECEIVED, "max.message.bytes", "5000")
         world.drop(DEAD_LETTERS)
@@ -300,7 +300,7 @@ def test_what_kafka_does_not_take_holds_nothing_else_up(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_records_of_a_topic_that_may_not_be_written_to_cost_no_probe(world: World) -> None:
+def test_records_of_a_topic_that_may_not_be_written_to_cost_no_probe(world: IngressWorld) -> None:
     world.configure(DEAD_LETTERS, "retention.ms", "1000")
     with world.ready() as running:
         letters = [attempt(running.port, raw(body(event="upgraded")), Kind.UNKNOWN) for _ in range(20)]

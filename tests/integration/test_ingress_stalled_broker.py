@@ -17,7 +17,7 @@ from services.engines import Engine
 from services.engines.choice import ENGINES_VARIABLE, KAFKA_VARIABLE
 from tests.support.eventually import eventually
 from tests.support.ingress_process import Ingress, Line, Reply, body, ingress, key, make_topics, raw, request
-from tests.support.stopping import stop
+from tests.support.stop_process import stop
 
 pytestmark = pytest.mark.engines
 

@@ -21,7 +21,7 @@ from services.adapters.kafka.producer import Producer
 from services.adapters.process.clock import now_us
 from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.provisioner.kinds.archive import ArchiveKind, pack
-from tests.support.outside import ORG, Outside, a_call, outside
+from tests.support.simulator_process import ORG, Outside, a_call, outside
 
 PARTITIONS = 4
 KEYS = [key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{number:012d}") for number in range(40)]

@@ -15,7 +15,7 @@ from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.subscription import SubscriptionKind
-from tests.support.outside import ORG, Outside, a_call, outside
+from tests.support.simulator_process import ORG, Outside, a_call, outside
 
 ACME = "https://acme.salesforce.com"
 

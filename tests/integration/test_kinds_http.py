@@ -14,11 +14,11 @@ from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.step_kind import StepKind
 from services.provisioner.kinds.subscription import SubscriptionKind
 from tests.support.eventually import eventually
-from tests.support.outside import Outside, a_call, outside
+from tests.support.simulator_process import Outside, a_call, outside
 
 
 @dataclass(frozen=True)
-class Subject:
+class KindUnderTest:
     """One kind as the shipped plan uses it."""
 
     system: str
@@ -43,15 +43,15 @@ async def outbound(world: Outside) -> AsyncIterator[Outbound]:
 
 
 @pytest.fixture(params=["middleware", "crm", "subscriptions", "tokens"])
-def subject(request: pytest.FixtureRequest, world: Outside, outbound: Outbound) -> Subject:
+def subject(request: pytest.FixtureRequest, world: Outside, outbound: Outbound) -> KindUnderTest:
     ours = {"url_from": "operator"}
     found = {
-        "middleware": Subject(
+        "middleware": KindUnderTest(
             "middleware",
             HttpKind(outbound),
             ours | {"url": f"{world.url}/middleware", "body": {"configuration": {"a": 1}}},
         ),
-        "crm": Subject(
+        "crm": KindUnderTest(
             "crm",
             HttpKind(outbound),
             {
@@ -60,16 +60,16 @@ def subject(request: pytest.FixtureRequest, world: Outside, outbound: Outbound) 
                 "credentials": {"path": "/services/oauth2/token", "client_id": "c", "client_secret": "good"},
             },
         ),
-        "subscriptions": Subject(
+        "subscriptions": KindUnderTest(
             "subscriptions",
             SubscriptionKind(outbound),
             ours | {"url": f"{world.url}/subscriptions", "topics": ["presence"]},
         ),
-        "tokens": Subject(
+        "tokens": KindUnderTest(
             "tokens", OAuthKind(outbound), ours | {"url": f"{world.url}/oauth", "client_id": "l", "client_secret": "s"}
         ),
     }
-    subject: Subject = found[request.param]
+    subject: KindUnderTest = found[request.param]
     return subject
 
 
@@ -87,7 +87,7 @@ def healed(world: Outside) -> Iterator[None]:
 
 
 async def test_created_twice_by_one_intent_it_exists_once_and_answers_alike(
-    subject: Subject, world: Outside, key: str
+    subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     first = await subject(Verb.CREATE, key=key)
     again = await subject(Verb.CREATE, key=key)
@@ -96,13 +96,13 @@ async def test_created_twice_by_one_intent_it_exists_once_and_answers_alike(
     assert [row["generation"] for row in world.inventory(subject.system, key)] == [1]
 
 
-async def test_created_by_two_intents_it_exists_once(subject: Subject, world: Outside, key: str) -> None:
+async def test_created_by_two_intents_it_exists_once(subject: KindUnderTest, world: Outside, key: str) -> None:
     assert isinstance(await subject(Verb.CREATE, key=key, n=1), Done)
     assert isinstance(await subject(Verb.CREATE, key=key, n=2), Done)
     assert len(world.inventory(subject.system, key)) == 1
 
 
-async def test_deleted_twice_it_is_gone_and_stays_gone(subject: Subject, world: Outside, key: str) -> None:
+async def test_deleted_twice_it_is_gone_and_stays_gone(subject: KindUnderTest, world: Outside, key: str) -> None:
     made = await subject(Verb.CREATE, key=key)
     assert isinstance(made, Done)
     assert isinstance(await subject(Verb.DELETE, key=key, n=2, outputs=made.outputs), Done)
@@ -114,18 +114,18 @@ async def test_deleted_twice_it_is_gone_and_stays_gone(subject: Subject, world: 
     )
 
 
-def _deleted_twice(subject: Subject) -> list[str]:
+def _deleted_twice(subject: KindUnderTest) -> list[str]:
     """A grant that is not there names no token to revoke."""
     return ["done"] if subject.system == "tokens" else ["done", "absent"]
 
 
-async def test_what_never_was_is_absent(subject: Subject, key: str) -> None:
+async def test_what_never_was_is_absent(subject: KindUnderTest, key: str) -> None:
     assert await subject(Verb.READ, key=key) == Absent()
     assert await subject(Verb.DELETE, key=key) == Absent()
 
 
 async def test_a_late_repeat_of_a_create_after_the_delete_brings_nothing_back(
-    subject: Subject, world: Outside, key: str
+    subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     made = await subject(Verb.CREATE, key=key, n=1)
     assert isinstance(made, Done)
@@ -135,7 +135,7 @@ async def test_a_late_repeat_of_a_create_after_the_delete_brings_nothing_back(
 
 
 async def test_a_lost_answer_is_unknown_then_read_back_then_repeated_with_the_same_outputs(
-    subject: Subject, world: Outside, key: str
+    subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     world.fault(subject.system, "lost_answer", verb="create", key=key, times=1)
     assert isinstance(await subject(Verb.CREATE, key=key), Unknown)
@@ -147,12 +147,14 @@ async def test_a_lost_answer_is_unknown_then_read_back_then_repeated_with_the_sa
     assert world.calls(key, subject.system) == [("create", "lost"), ("read", "done"), _repeat(subject)]
 
 
-def _repeat(subject: Subject) -> tuple[str, str]:
+def _repeat(subject: KindUnderTest) -> tuple[str, str]:
     """A repeated PUT finds its resource; a token is issued whatever was before."""
     return ("create", "done") if subject.system == "tokens" else ("update", "done")
 
 
-async def test_a_lost_answer_to_a_delete_is_read_back_as_absent(subject: Subject, world: Outside, key: str) -> None:
+async def test_a_lost_answer_to_a_delete_is_read_back_as_absent(
+    subject: KindUnderTest, world: Outside, key: str
+) -> None:
     made = await subject(Verb.CREATE, key=key)
     assert isinstance(made, Done)
     world.fault(subject.system, "lost_answer", verb="delete", key=key, times=1)
@@ -160,7 +162,7 @@ async def test_a_lost_answer_to_a_delete_is_read_back_as_absent(subject: Subject
     assert await subject(Verb.READ, key=key, outputs=made.outputs) == Absent()
 
 
-async def test_a_delete_that_knows_no_outputs_still_deletes(subject: Subject, world: Outside, key: str) -> None:
+async def test_a_delete_that_knows_no_outputs_still_deletes(subject: KindUnderTest, world: Outside, key: str) -> None:
     world.fault(subject.system, "lost_answer", verb="create", key=key, times=1)
     await subject(Verb.CREATE, key=key)
     assert isinstance(await subject(Verb.DELETE, key=key, n=2), Done)
@@ -168,7 +170,7 @@ async def test_a_delete_that_knows_no_outputs_still_deletes(subject: Subject, wo
 
 
 async def test_a_system_that_forgets_idempotency_keys_still_holds_one(
-    subject: Subject, world: Outside, key: str
+    subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     world.fault(subject.system, "ignore_idempotency", key=key)
     world.fault(subject.system, "lost_answer", verb="create", key=key, times=1)
@@ -177,7 +179,7 @@ async def test_a_system_that_forgets_idempotency_keys_still_holds_one(
     assert len(world.inventory(subject.system, key)) == 1
 
 
-async def test_a_stale_epoch_changes_nothing_and_may_pass(subject: Subject, world: Outside, key: str) -> None:
+async def test_a_stale_epoch_changes_nothing_and_may_pass(subject: KindUnderTest, world: Outside, key: str) -> None:
     made = await subject(Verb.CREATE, key=key, epoch=5)
     assert isinstance(made, Done)
     stale = await subject(Verb.DELETE, key=key, n=2, epoch=4, outputs=made.outputs)
@@ -186,7 +188,9 @@ async def test_a_stale_epoch_changes_nothing_and_may_pass(subject: Subject, worl
     assert world.calls(key, subject.system)[-1] == ("delete", "refused")
 
 
-async def test_an_intent_repeated_with_other_inputs_is_refused(subject: Subject, world: Outside, key: str) -> None:
+async def test_an_intent_repeated_with_other_inputs_is_refused(
+    subject: KindUnderTest, world: Outside, key: str
+) -> None:
     await subject(Verb.CREATE, key=key)
     same_name_other_life = replace(
         a_call(Verb.CREATE, key=key, settings=subject.settings),
@@ -198,7 +202,7 @@ async def test_an_intent_repeated_with_other_inputs_is_refused(subject: Subject,
 
 @pytest.mark.parametrize("verb", list(Verb))
 async def test_a_refusal_is_refused_and_an_error_is_retryable(
-    subject: Subject, world: Outside, key: str, verb: Verb
+    subject: KindUnderTest, world: Outside, key: str, verb: Verb
 ) -> None:
     outputs: dict[str, Any] = {}
     if verb is not Verb.CREATE:
@@ -217,7 +221,7 @@ async def test_a_refusal_is_refused_and_an_error_is_retryable(
 
 
 async def test_a_system_that_is_down_leaves_a_change_in_doubt_and_a_read_silent(
-    subject: Subject, world: Outside, key: str
+    subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     world.fault(subject.system, "down", key=key)
     # The CRM is first asked for a session, which makes nothing: that silence leaves nothing in doubt.
@@ -227,20 +231,20 @@ async def test_a_system_that_is_down_leaves_a_change_in_doubt_and_a_read_silent(
     assert world.inventory(subject.system, key) == []
 
 
-async def test_a_call_that_was_given_up_may_take_effect_later(subject: Subject, world: Outside, key: str) -> None:
+async def test_a_call_that_was_given_up_may_take_effect_later(subject: KindUnderTest, world: Outside, key: str) -> None:
     world.fault(subject.system, "slow", key=key, times=1, seconds=1.0)
     assert isinstance(await subject(Verb.CREATE, key=key, timeout_s=0.3), Unknown)
     assert world.inventory(subject.system, key) == []
     eventually(lambda: len(world.inventory(subject.system, key)) == 1)
 
 
-async def test_nobody_there_is_a_silence_and_nothing_is_in_doubt(subject: Subject, key: str) -> None:
+async def test_nobody_there_is_a_silence_and_nothing_is_in_doubt(subject: KindUnderTest, key: str) -> None:
     nowhere = {**subject.settings, "url": "http://127.0.0.1:9", "url_from": "operator"}
     answer = await subject.kind.call(a_call(Verb.CREATE, key=key, settings=nowhere))
     assert isinstance(answer, Retryable)
 
 
-async def test_the_resource_is_named_by_key_and_generation(subject: Subject, world: Outside, key: str) -> None:
+async def test_the_resource_is_named_by_key_and_generation(subject: KindUnderTest, world: Outside, key: str) -> None:
     for generation in (1, 2):
         assert isinstance(await subject(Verb.CREATE, key=key, generation=generation), Done)
     assert [row["generation"] for row in world.inventory(subject.system, key)] == [1, 2]
@@ -251,7 +255,7 @@ async def test_the_resource_is_named_by_key_and_generation(subject: Subject, wor
 
 @pytest.mark.parametrize("part", ['x"; DROP SCHEMA public CASCADE;--', "🦄" * 50, "../../faults", "a b\tX: y%0d%0a"])
 async def test_a_hostile_key_reaches_the_system_as_itself_and_nothing_else(
-    subject: Subject, world: Outside, part: str
+    subject: KindUnderTest, world: Outside, part: str
 ) -> None:
     key = f"{part}:{part}"
     made = await subject(Verb.CREATE, key=key)

@@ -15,7 +15,7 @@ from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.support.eventually import eventually_async
-from tests.support.outside import Outside, a_call, outside
+from tests.support.simulator_process import Outside, a_call, outside
 
 
 @pytest.fixture(scope="module")

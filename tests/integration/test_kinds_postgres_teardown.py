@@ -16,8 +16,8 @@ import pytest
 from services.core.saga.calls import Done, Refused, Verb
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds.postgres import PostgresKind
-from tests.support.outside import a_call
 from tests.support.postgres_objects import LYING, ROLES, statements
+from tests.support.simulator_process import a_call
 
 
 @dataclass

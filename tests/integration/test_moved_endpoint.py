@@ -16,8 +16,8 @@ from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from tests.support.outside import ORG, Outside, outside
 from tests.support.saga_driver import Saga, plans
+from tests.support.simulator_process import ORG, Outside, outside
 
 PLAN = """
 [[step]]

@@ -36,7 +36,7 @@ PATIENT = {
 """Under load on a busy machine time-outs would be judged, and not what a restart costs."""
 
 
-class Cluster:
+class TwoIngresses:
     """Two ingresses that can be ended and begun anew on their ports."""
 
     def __init__(self, stack: contextlib.ExitStack, bootstrap: str, prefix: str, folder: Path) -> None:
@@ -65,10 +65,10 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Iterator[TwoIngresses]:
     make_topics(kafka_bootstrap, topic_prefix)
     with contextlib.ExitStack() as stack:
-        yield Cluster(stack, kafka_bootstrap, topic_prefix, tmp_path)
+        yield TwoIngresses(stack, kafka_bootstrap, topic_prefix, tmp_path)
 
 
 @pytest.fixture
@@ -130,13 +130,15 @@ def posted(connection: http.client.HTTPSConnection, payload: bytes) -> int:
     return answer.status
 
 
-def written(cluster: Cluster) -> set[str]:
+def written(cluster: TwoIngresses) -> set[str]:
     return {(record.key() or b"").decode() for record in cluster.running[0].records(RECEIVED)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "kill"])
-def test_a_rolling_restart_under_load_is_seen_by_no_sender(cluster: Cluster, folder: Path, how: signal.Signals) -> None:
+def test_a_rolling_restart_under_load_is_seen_by_no_sender(
+    cluster: TwoIngresses, folder: Path, how: signal.Signals
+) -> None:
     with nginx(folder, cluster.ports, PATIENT) as port, Load(port, trust(folder)) as load:
         for number in (0, 1, 0, 1):
             cluster.restart(number, how)

@@ -16,11 +16,11 @@ from services.core.saga.plan import schema_name
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.integration.test_provisioner_registry import alive, desired, key, said
 from tests.support.eventually import eventually_async
-from tests.support.outside import a_call, outside
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.provisioner_process import desired as wish
 from tests.support.provisioner_process import gone
 from tests.support.provisioner_stage import Stage, done, ended, exists, staged
+from tests.support.simulator_process import a_call, outside
 from tests.support.unreadable import unexpected
 
 pytestmark = needs_pgbouncer

@@ -18,7 +18,7 @@ from services.core.saga.calls import Answer, Done, RefusedUs, Retryable, Verb
 from services.engines.readiness import postgres_answers
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.support.eventually import eventually_async
-from tests.support.outside import a_call
+from tests.support.simulator_process import a_call
 from tests.support.troubles import greeting
 from tests.support.unreadable import unexpected
 from tests.unit.test_cli_commands import lifecycle

@@ -113,7 +113,7 @@ STORIES: Final = {
 }
 
 
-class Case(NamedTuple):
+class TenantCase(NamedTuple):
     """One tenant, and the call of its that something happens to."""
 
     key: str
@@ -140,16 +140,16 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
         yield made
 
 
-def _cases(stage: Stage, *kinds: tuple[str, str, str | None]) -> list[Case]:
+def _cases(stage: Stage, *kinds: tuple[str, str, str | None]) -> list[TenantCase]:
     keys = stage.keys(len(kinds))
-    return [Case(of, system, verb, fault) for of, (system, verb, fault) in zip(keys, kinds, strict=True)]
+    return [TenantCase(of, system, verb, fault) for of, (system, verb, fault) in zip(keys, kinds, strict=True)]
 
 
-def _keys(cases: list[Case]) -> list[str]:
+def _keys(cases: list[TenantCase]) -> list[str]:
     return [case.key for case in cases]
 
 
-def _wish_while_under_way(stage: Stage, cases: list[Case], wishes: Mapping[str, Desired]) -> None:
+def _wish_while_under_way(stage: Stage, cases: list[TenantCase], wishes: Mapping[str, Desired]) -> None:
     """Wish something else for each tenant as soon as its call is under way."""
     for case in cases:
         eventually(lambda: case.is_under_way(stage))  # noqa: B023 - called at once
@@ -320,7 +320,9 @@ def test_a_schema_whose_comment_changed_stands_and_turns_no_disabled_tenant_on_a
     exists(stage, {of: None})
 
 
-def _owned_by_strangers(stage: Stage, systems: tuple[str, ...], fault: str | None) -> tuple[list[Case], dict[str, str]]:
+def _owned_by_strangers(
+    stage: Stage, systems: tuple[str, ...], fault: str | None
+) -> tuple[list[TenantCase], dict[str, str]]:
     """A tenant for each system, whose resource there is somebody else's already, and whose those are."""
     cases = _cases(stage, *((system, "create", fault) for system in systems))
     owners = dict(zip(_keys(cases), stage.keys(2 * len(cases))[len(cases) :], strict=True))
@@ -330,7 +332,7 @@ def _owned_by_strangers(stage: Stage, systems: tuple[str, ...], fault: str | Non
     return cases, owners
 
 
-def _heard(case: Case) -> Case:
+def _heard(case: TenantCase) -> TenantCase:
     """A create as the system hears it that has the resource already: where a name is put, it is an update."""
     return case._replace(verb="update") if case.system in PATHS else case
 
@@ -348,7 +350,7 @@ def test_systems_that_remember_no_key_and_lose_answers_make_nothing_twice(stage:
             if verb == during:
                 case.strike(stage, case.fault, times=times)
         for system in SYSTEMS:
-            Case(everything, system, during).strike(stage, "lost_answer", times=1)
+            TenantCase(everything, system, during).strike(stage, "lost_answer", times=1)
 
     stage.scene.start()
     strike("create")
@@ -445,7 +447,7 @@ def test_a_compensation_that_cannot_undo_a_step_stands_and_goes_on_by_itself(sta
     kinds = [(system, "delete", fault) for system in STEPS if system != "tokens" for fault in ("refuse", "lost_answer")]
     cases = _cases(stage, *kinds)
     for case in cases:
-        Case(case.key, "tokens", "create").strike(stage, "refuse", times=1)
+        TenantCase(case.key, "tokens", "create").strike(stage, "refuse", times=1)
         case.strike(stage, case.fault, **({"times": 1} if case.fault == "lost_answer" else {}))
     stage.scene.start(RETRY_MOST_S="1", UNWELL_AFTER_S="2")
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
@@ -461,7 +463,7 @@ def test_a_compensation_that_cannot_undo_a_step_stands_and_goes_on_by_itself(sta
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def _stands(stage: Stage, case: Case) -> Outcome | None:
+def _stands(stage: Stage, case: TenantCase) -> Outcome | None:
     """The newest outcome of a compensation that stands at the step of a case."""
     said = stage.scene.outcomes(case.key)
     return said[-1] if said and said[-1].step == STEPS[case.system] and said[-1].error_class is not None else None

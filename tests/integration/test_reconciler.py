@@ -18,8 +18,8 @@ from services.core.reconcile.reconcile import Action
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
-from tests.support.outside import Outside, outside
-from tests.support.reconciler_world import CONFIGURATION, World, changed, tenant_of
+from tests.support.reconciler_world import CONFIGURATION, ReconcilerWorld, changed, tenant_of
+from tests.support.simulator_process import Outside, outside
 
 pytestmark = pytest.mark.engines
 
@@ -44,12 +44,12 @@ def view(bench: LedgerBench) -> Iterator[TenantView]:
 
 
 @pytest.fixture
-def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path) -> Iterator[World]:
-    yield World(bench, genesys, tmp_path, view)
+def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path) -> Iterator[ReconcilerWorld]:
+    yield ReconcilerWorld(bench, genesys, tmp_path, view)
     genesys.heal()
 
 
-def test_drift_nobody_told_of_is_observed_and_folded(world: World) -> None:
+def test_drift_nobody_told_of_is_observed_and_folded(world: ReconcilerWorld) -> None:
     disabled, removed, untouched, unheard = (world.new_key() for _ in range(4))
     for key in (disabled, removed, untouched):
         world.install(key)
@@ -72,7 +72,7 @@ def test_drift_nobody_told_of_is_observed_and_folded(world: World) -> None:
     assert len(world.observations()) == 3
 
 
-def test_a_dry_run_publishes_and_remembers_nothing(world: World) -> None:
+def test_a_dry_run_publishes_and_remembers_nothing(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.know(key)
     report = world.run(dry_run=True)
@@ -83,7 +83,7 @@ def test_a_dry_run_publishes_and_remembers_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("lie", ["unauthorized", "refuse", "error", "empty", "missing_page", "down"])
-def test_a_lying_or_absent_api_publishes_nothing(world: World, lie: str) -> None:
+def test_a_lying_or_absent_api_publishes_nothing(world: ReconcilerWorld, lie: str) -> None:
     here, gone = world.new_key(), world.new_key()
     world.install(here)
     world.install(gone)
@@ -98,7 +98,7 @@ def test_a_lying_or_absent_api_publishes_nothing(world: World, lie: str) -> None
     assert world.tenant(gone).installed
 
 
-def test_an_organisation_without_usable_credentials_is_no_information(world: World) -> None:
+def test_an_organisation_without_usable_credentials_is_no_information(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
     file = world.outside.orgs / f"{world.org_id}.json"
@@ -114,7 +114,7 @@ def test_an_organisation_without_usable_credentials_is_no_information(world: Wor
     assert world.run().refusals[0].reason == "organisation file: missing"
 
 
-def test_a_recheck_is_answered_although_it_agrees(world: World) -> None:
+def test_a_recheck_is_answered_although_it_agrees(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
     world.bench.tell(Recheck(key=key, reason="test", at=now_us()), key)
@@ -126,7 +126,7 @@ def test_a_recheck_is_answered_although_it_agrees(world: World) -> None:
     eventually(lambda: world.tenant(key).recheck_at is None)
 
 
-def test_the_brake_holds_until_exactly_that_set_is_approved(world: World) -> None:
+def test_the_brake_holds_until_exactly_that_set_is_approved(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:
         world.install(key)
@@ -146,7 +146,7 @@ def test_the_brake_holds_until_exactly_that_set_is_approved(world: World) -> Non
     assert world.tenant(keys[6]).installed
 
 
-def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: World) -> None:
+def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: ReconcilerWorld) -> None:
     keys = sorted(world.new_key() for _ in range(5))
     for key in keys:
         world.install(key)
@@ -165,7 +165,7 @@ def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: World) 
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 
-def test_what_the_service_shows_is_true_after_an_operators_run(world: World) -> None:
+def test_what_the_service_shows_is_true_after_an_operators_run(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:
         world.install(key)
@@ -190,7 +190,7 @@ def test_what_the_service_shows_is_true_after_an_operators_run(world: World) -> 
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") >= before_s)
 
 
-def test_a_run_that_left_something_unread_is_no_success(world: World) -> None:
+def test_a_run_that_left_something_unread_is_no_success(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
     with world.service(RECONCILE_INTERVAL_S="1") as url:
@@ -206,7 +206,7 @@ def test_a_run_that_left_something_unread_is_no_success(world: World) -> None:
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") > success_s)
 
 
-def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(world: World) -> None:
+def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(world: ReconcilerWorld) -> None:
     world.install(world.new_key())
     world.outside.fault("genesys", "error")
     with world.service(RECONCILE_INTERVAL_S="3600") as url:
@@ -216,7 +216,7 @@ def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(worl
         assert gauge(url, "last_success_timestamp_seconds") > 0
 
 
-def test_a_run_cut_off_after_genesys_was_read_is_not_repeated_every_second(world: World) -> None:
+def test_a_run_cut_off_after_genesys_was_read_is_not_repeated_every_second(world: ReconcilerWorld) -> None:
     world.install(world.new_key())
     # The memory can be read, and not written.
     barrier = world.folder / "reconciler" / "sights.new"
@@ -243,7 +243,7 @@ def gauge(url: str, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconcile_{name} "))
 
 
-def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: World) -> None:
+def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.know(key)
     with pytest.raises(Unusable, match="--approve: '0123456789abcdef': this run removes nobody; nothing was done"):
@@ -252,7 +252,7 @@ def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: World
     assert world.run(dry_run=True).lines != (), "there was something to publish"
 
 
-def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> None:
+def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: ReconcilerWorld) -> None:
     removed, asked = world.new_key(), world.new_key()
     world.install(removed)
     world.install(asked)
@@ -267,7 +267,7 @@ def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: World) -> 
         assert 'lifecycle_reconcile_observations_total{cause="recheck"}' in answer
 
 
-def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: World) -> None:
+def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:
     other, fresh = world.new_key(), world.new_key()
     world.install(other)
     with world.service():
@@ -278,6 +278,6 @@ def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: World) ->
     assert world.observations() == []
 
 
-def test_the_service_waits_for_its_topics_and_says_so(world: World) -> None:
+def test_the_service_waits_for_its_topics_and_says_so(world: ReconcilerWorld) -> None:
     with world.service(ready=False, TOPIC_PREFIX="nobody-made-these-") as url:
         eventually(lambda: "no such topic" in httpx2.get(f"{url}/readyz").text)

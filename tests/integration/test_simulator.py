@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.support.eventually import eventually
-from tests.support.outside import ORG, Outside, outside
+from tests.support.simulator_process import ORG, Outside, outside
 
 KEY = f"{ORG}:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 """Of the tests that have a simulator of their own; the others have `key`."""

@@ -22,7 +22,7 @@ from services.adapters.genesys.client import GenesysClient, Hosts, connections
 from services.adapters.process.clock import now_us
 from services.core.delivery.signature import Secrets, claimed, verify
 from tests.support.eventually import eventually
-from tests.support.outside import Outside, outside
+from tests.support.simulator_process import Outside, outside
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 IDS = [f"a1b2c3d4-e5f6-7890-abcd-{number:012d}" for number in range(30)]

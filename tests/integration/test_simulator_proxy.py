@@ -11,7 +11,7 @@ import pytest
 from services.core.saga.calls import Verb
 from services.simulator.pgwire import Announced, PgMessage, announced, error
 from tests.support.eventually import eventually
-from tests.support.outside import Outside, outside
+from tests.support.simulator_process import Outside, outside
 
 
 @pytest.fixture

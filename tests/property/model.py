@@ -20,7 +20,7 @@ SPEAKS_OF = {
 }
 
 
-class Said(NamedTuple):
+class ModelDelivery(NamedTuple):
     """One delivery: what, when (signed), with which configuration, under which uid and hash, marked or not."""
 
     event: str
@@ -32,16 +32,16 @@ class Said(NamedTuple):
 
 
 @dataclass
-class World:
+class ModelKey:
     """A key: journal, verdicts that are final, and the registers of what folded."""
 
-    journal: dict[str, list[Said]] = field(default_factory=dict)
+    journal: dict[str, list[ModelDelivery]] = field(default_factory=dict)
     final: dict[str, str] = field(default_factory=dict)
-    base: list[tuple[str, Said]] = field(default_factory=list)
+    base: list[tuple[str, ModelDelivery]] = field(default_factory=list)
     folded_to: int | None = None
     flagged: bool = False
 
-    def hear(self, said: Said, now: int) -> bool:
+    def hear(self, said: ModelDelivery, now: int) -> bool:
         """Take one delivery in at log time `now`; False if it is too late to count."""
         self.age(now)
         if said.uid in self.final:
@@ -69,7 +69,7 @@ class World:
         self.folded_to = max([said.at for said in old] + ([] if self.folded_to is None else [self.folded_to]))
         self.final = {uid: verdict for uid, verdict in self.final.items() if uid not in gone}
 
-    def counting(self) -> list[Said]:
+    def counting(self) -> list[ModelDelivery]:
         """For each uid what counts: the body with the least (time, hash), at its least time, marked if always so."""
         rows = []
         for uid, told in self.journal.items():
@@ -77,7 +77,7 @@ class World:
             same = [said for said in told if said.f == f]
             least = min(said.at for said in same)
             marked = all(said.marked for said in same)
-            rows.append(Said(same[0].event, least, same[0].configuration, uid, f, marked))
+            rows.append(ModelDelivery(same[0].event, least, same[0].configuration, uid, f, marked))
         return sorted(rows, key=version)
 
     def verdicts(self) -> dict[str, str]:
@@ -88,7 +88,9 @@ class World:
             verdicts[said.uid] = self.final.get(said.uid) or self._judge(said, rows, rows[:index], verdicts)
         return verdicts
 
-    def _judge(self, said: Said, rows: list[Said], earlier: list[Said], verdicts: dict[str, str]) -> str:
+    def _judge(
+        self, said: ModelDelivery, rows: list[ModelDelivery], earlier: list[ModelDelivery], verdicts: dict[str, str]
+    ) -> str:
         twins = [x for x in earlier if nameless(x) and x.f == said.f and said.at - x.at <= RETRY]
         if nameless(said) and twins:
             twin = twins[-1]
@@ -101,13 +103,17 @@ class World:
             return "ambiguous"
         return "new"
 
-    def _new(self, rows: list[Said], verdicts: dict[str, str]) -> list[Said]:
+    def _new(self, rows: list[ModelDelivery], verdicts: dict[str, str]) -> list[ModelDelivery]:
         """Every event that counts: these, and what folded."""
         folded = [said for verdict, said in self.base if verdict == "new"]
         return folded + [said for said in rows if verdicts[said.uid] == "new"]
 
     def _doubts(
-        self, rows: list[Said], verdicts: dict[str, str], told: dict[str, list[Said]], held: Sequence[Said | None]
+        self,
+        rows: list[ModelDelivery],
+        verdicts: dict[str, str],
+        told: dict[str, list[ModelDelivery]],
+        held: Sequence[ModelDelivery | None],
     ) -> bool:
         conflict = any(len({said.f for said in told[row.uid]}) > 1 for row in rows)
         ambiguous = any(verdicts[row.uid] == "ambiguous" for row in rows)
@@ -137,19 +143,21 @@ class World:
         return True, enabled, c.configuration if c is not None and counts else None, doubt
 
 
-def version(said: Said) -> tuple[int, int, str]:
+def version(said: ModelDelivery) -> tuple[int, int, str]:
     return said.at, ORDER[said.event], said.uid
 
 
-def nameless(said: Said) -> bool:
+def nameless(said: ModelDelivery) -> bool:
     """The sender gave neither id nor sequence."""
     return said.uid.startswith("f:")
 
 
-def registers(new: list[Said]) -> tuple[Said | None, Said | None, Said | None, Said | None]:
+def registers(
+    new: list[ModelDelivery],
+) -> tuple[ModelDelivery | None, ModelDelivery | None, ModelDelivery | None, ModelDelivery | None]:
     """The newest install, uninstall, enablement and configuration."""
 
-    def newest(*events: str) -> Said | None:
+    def newest(*events: str) -> ModelDelivery | None:
         return max((said for said in new if said.event in events), key=version, default=None)
 
     return (
@@ -160,7 +168,7 @@ def registers(new: list[Said]) -> tuple[Said | None, Said | None, Said | None, S
     )
 
 
-def denies(z: Said, y: Said) -> bool:
+def denies(z: ModelDelivery, y: ModelDelivery) -> bool:
     """Something between a retry and its first attempt that says otherwise."""
     if z.event == "uninstalled":
         return y.event != "uninstalled"
@@ -173,6 +181,6 @@ def denies(z: Said, y: Said) -> bool:
     return SPEAKS_OF[z.event] == "enabled" and z.event != y.event
 
 
-def denies_orphan(z: Said, y: Said) -> bool:
+def denies_orphan(z: ModelDelivery, y: ModelDelivery) -> bool:
     """Without a first attempt, a configuration that came since speaks against an install as well."""
     return y.event == "installed" and z.event == "configuration_updated" and z.configuration != y.configuration

@@ -50,7 +50,7 @@ class Event(NamedTuple):
     message: Arrived
 
 
-class Broker:
+class MemoryBroker:
     """What outlives a worker."""
 
     def __init__(self, values: list[bytes]) -> None:
@@ -73,12 +73,12 @@ class Broker:
         return found
 
 
-class Worker:
+class AgentLife:
     """One life: in place of the app, of both tables and of the stream."""
 
     partitions = 1
 
-    def __init__(self, broker: Broker, awaits: int | None) -> None:
+    def __init__(self, broker: MemoryBroker, awaits: int | None) -> None:
         self._broker = broker
         self._left = awaits
         self._rows = broker.rows()
@@ -158,7 +158,7 @@ class _Nothing:
         """No outcome was ever heard of."""
 
 
-def said(broker: Broker) -> Any:
+def said(broker: MemoryBroker) -> Any:
     """What a reader knows at last: the events by uid, the audit by id, the letters, and the newest view."""
     events: dict[str, set[bytes]] = defaultdict(set)
     for message in broker.topics[EVENTS.name]:
@@ -186,16 +186,16 @@ VALUES = st.lists(st.one_of(BODIES, BODIES, BODIES, st.just(b"{}")), min_size=1,
 @given(VALUES, st.data())
 @settings(max_examples=examples(400), deadline=None)
 async def test_wherever_it_dies_the_same_is_known_at_last(values: list[bytes], data: st.DataObject) -> None:
-    calm, wild = Broker(values), Broker(values)
-    undisturbed = Worker(calm, None)
+    calm, wild = MemoryBroker(values), MemoryBroker(values)
+    undisturbed = AgentLife(calm, None)
     await undisturbed.live()
     undisturbed.leave(None)
     for _ in range(data.draw(st.integers(1, 4))):
-        worker = Worker(wild, data.draw(st.integers(0, 2 * len(values))))
+        worker = AgentLife(wild, data.draw(st.integers(0, 2 * len(values))))
         with suppress(Killed):
             await worker.live()
         worker.leave(data)
-    last = Worker(wild, None)
+    last = AgentLife(wild, None)
     await last.live()
     last.leave(None)
     assert said(wild) == said(calm)

@@ -26,7 +26,7 @@ OF_THE_KEY = (DESIRED, TENANTS)
 
 
 @dataclass(frozen=True)
-class Run:
+class WorkerRun:
     """What a worker made of a stretch of the topic: the row after each offset, and what each offset sent."""
 
     rows: list[TenantRow | None]
@@ -35,7 +35,7 @@ class Run:
 
 def work(
     records: Sequence[Record], row: TenantRow | None = None, start: int = 0, commits: Sequence[int] | None = None
-) -> Run:
+) -> WorkerRun:
     """Process from `start`; `commits` says per offset what is committed by then, None that nobody knows."""
     rows, decisions = [], []
     for offset in range(start, len(records)):
@@ -49,7 +49,7 @@ def work(
             assert row == decision.row
         rows.append(row)
         decisions.append(decision)
-    return Run(rows, decisions)
+    return WorkerRun(rows, decisions)
 
 
 def sent(outputs: Sequence[Output], topics_: Sequence[object]) -> list[codec.Message]:

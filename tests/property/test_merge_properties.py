@@ -13,16 +13,16 @@ from services.core.ledger.journal import RecordPosition, take
 from services.core.ledger.journal_compaction import age, recompute
 from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
-from tests.property.model import Said, World
+from tests.property.model import ModelDelivery, ModelKey
 from tests.support.deliveries import KEY, NOON_US, RULES
 from tests.support.examples import examples
 
 
-def said(delivery: Delivery) -> Said:
+def said(delivery: Delivery) -> ModelDelivery:
     """A delivery in the words of the model, under the product's own uid and hash."""
     claim = identify(delivery, RULES.identity)[0]
     at = (delivery.at_us - NOON_US) // 1000
-    return Said(claim.event.value, at, claim.text or "", claim.uid, claim.f, claim.marked)
+    return ModelDelivery(claim.event.value, at, claim.text or "", claim.uid, claim.f, claim.marked)
 
 
 def fold(history: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
@@ -54,7 +54,7 @@ def essence(row: TenantRow) -> Any:
 @given(arrivals())
 @settings(max_examples=examples(1200), deadline=None)
 def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
-    world = World()
+    world = ModelKey()
     late = []
     for delivery, arrived in history:
         late.append(not world.hear(said(delivery), arrived))
@@ -73,7 +73,7 @@ def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
 @given(arrivals())
 @settings(max_examples=examples(600), deadline=None)
 def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
-    world, row = World(), TenantRow(KEY)
+    world, row = ModelKey(), TenantRow(KEY)
     for offset, (delivery, arrived) in enumerate(history):
         world.hear(said(delivery), arrived)
         before = row

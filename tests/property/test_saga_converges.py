@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas.saga import Phase
 from schemas.tenant import Desired
 from tests.support.examples import examples
-from tests.support.saga_world import STEPS, Mode, Wishes, Worker, World, ends
+from tests.support.saga_world import STEPS, MemoryRunner, Mode, OutsideSystems, Wishes, ends
 
 MAKES: dict[str, Callable[[Wishes, int], Desired]] = {
     "installed": lambda wishes, number: wishes.installed(size=str(number)),
@@ -47,8 +47,8 @@ def test_it_ends_as_wished_with_each_thing_once(
     again: frozenset[int],
 ) -> None:
     told, wishes = told_story(story)
-    world = World(modes=modes)
-    worker = Worker(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
+    world = OutsideSystems(modes=modes)
+    worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
     worker.run(told)
     _agrees(worker, world)
     # A tenant that was rolled back or refused is woken by one newer version in a world that is well again.
@@ -67,7 +67,7 @@ def test_it_ends_as_wished_with_each_thing_once(
     assert worker.journal.sweeps == ()
 
 
-def _agrees(worker: Worker, world: World) -> None:
+def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:
     """What the journal says at rest is so outside, and was said."""
     journal = worker.journal
     assert [said.seq for said in worker.outcomes] == list(range(1, len(worker.outcomes) + 1))
@@ -87,6 +87,6 @@ def test_a_journal_is_the_same_after_storing_it(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:
     told, _ = told_story(story)
-    worker = Worker(World(modes=modes), told[0][1], crashes=crashes)
+    worker = MemoryRunner(OutsideSystems(modes=modes), told[0][1], crashes=crashes)
     worker.run(told)
     assert worker.journal.model_dump_json() == worker.stored

@@ -14,7 +14,7 @@ from services.core.saga.intents import Turn
 from services.core.saga.recovery import KnownOfKey, recovered, with_record
 from tests.property.test_saga_converges import MODES, WISHES, told_story
 from tests.support.examples import examples
-from tests.support.saga_world import STEPS, Mode, Worker, World
+from tests.support.saga_world import STEPS, MemoryRunner, Mode, OutsideSystems
 
 NOW_US = 1_790_000_000_000_000
 """Later than any count: what goes on at the time in seconds is above it."""
@@ -25,14 +25,14 @@ class Moment:
     """What there was at a commit."""
 
     stored: str
-    world: World
+    world: OutsideSystems
     said: list[Outcome]
     desired: Desired
     known: set[str]
 
 
 @dataclass
-class Watched(Worker):
+class Watched(MemoryRunner):
     """A worker each of whose commits is kept, with the world as it was."""
 
     moments: list[Moment] = field(default_factory=list)
@@ -56,7 +56,7 @@ def test_an_older_registry_goes_on_to_what_is_wished(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:
     coming, wishes = told_story(story)
-    first = Watched(World(modes=modes), coming[0][1])
+    first = Watched(OutsideSystems(modes=modes), coming[0][1])
     first.run(coming)
     then = first.moments[backup % len(first.moments)]
     after = first.moments[max(backup % len(first.moments), lost % len(first.moments))]
@@ -64,7 +64,7 @@ def test_an_older_registry_goes_on_to_what_is_wished(
     old = Journal.model_validate_json(then.stored)
     records: list[Outcome | Tenant | Desired] = [*after.said, *(desired for _, desired in coming)]
     told = reduce(with_record, records, KnownOfKey())
-    again = Worker(after.world, wishes.now, now_us=NOW_US, known=after.known)
+    again = MemoryRunner(after.world, wishes.now, now_us=NOW_US, known=after.known)
     again.stored = recovered(old, wishes.now, told, again.plans, NOW_US).model_dump_json()
     was_whole = Journal.model_validate_json(after.stored).phase in {Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING}
     said_whole = any((one.direction, one.state) == (Direction.UP, State.DONE) for one in after.said)

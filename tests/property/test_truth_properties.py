@@ -20,7 +20,7 @@ BACKOFF = (0, 1_000, 3_000, 7_000, 60_000, 19 * MINUTE)
 CHANGES = ("enabled", "disabled", "configuration_updated", "uninstalled", "installed")
 
 
-class Sender(NamedTuple):
+class TellingStyle(NamedTuple):
     """How a sender tells its events."""
 
     names: bool
@@ -73,7 +73,7 @@ def possible(happened: list[Happened]) -> list[Happened]:
     return kept
 
 
-def deliveries(happened: list[Happened], sender: Sender) -> list[Delivery]:
+def deliveries(happened: list[Happened], sender: TellingStyle) -> list[Delivery]:
     told, now = [], 0
     for number, one in enumerate(happened):
         now += one.gap
@@ -95,9 +95,9 @@ def end(told: list[Delivery]) -> tuple[Any, bool]:
     return (seen.installed, seen.enabled, configuration), bool(row.flags)
 
 
-@given(TRUTHS, st.builds(Sender, st.booleans(), st.booleans()), st.data())
+@given(TRUTHS, st.builds(TellingStyle, st.booleans(), st.booleans()), st.data())
 @settings(max_examples=examples(1500), deadline=None)
-def test_the_end_is_true_or_flagged(happened: list[Happened], sender: Sender, data: st.DataObject) -> None:
+def test_the_end_is_true_or_flagged(happened: list[Happened], sender: TellingStyle, data: st.DataObject) -> None:
     real = possible(happened)
     told = data.draw(st.permutations(deliveries(real, sender)))
     state, flagged = end(told)
@@ -112,5 +112,5 @@ def test_with_the_first_attempt_of_each_seen_it_is_true_without_a_flag(
     data: st.DataObject,
 ) -> None:
     real = [one._replace(attempts=[0, *one.attempts]) for one in possible(happened)]
-    told = data.draw(st.permutations(deliveries(real, Sender(names=names, restamps=names))))
+    told = data.draw(st.permutations(deliveries(real, TellingStyle(names=names, restamps=names))))
     assert end(told) == (truth(real), False)

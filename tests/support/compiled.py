@@ -19,7 +19,7 @@ _BUILD_MAX_S: Final = 600.0
 _KEPT_S: Final = 86_400.0
 
 
-class NotHere(Exception):
+class CannotBuild(Exception):
     """It cannot be built on this machine; the text says what to do."""
 
 
@@ -57,9 +57,9 @@ def _forget_old() -> None:
 def _look() -> None:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if not shutil.which(os.environ.get("CC", compiler)):
-        raise NotHere("no C compiler (Debian: apt install gcc libc6-dev)")
+        raise CannotBuild("no C compiler (Debian: apt install gcc libc6-dev)")
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        raise NotHere("no headers of this Python (Debian: apt install python3-dev)")
+        raise CannotBuild("no headers of this Python (Debian: apt install python3-dev)")
 
 
 def _digest() -> str:

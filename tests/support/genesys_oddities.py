@@ -20,7 +20,7 @@ TYPES = {"null": None, "missing": _MISSING, "number": 7, "true": True, "list": [
 TEXTS = {"text": "text", "empty text": ""}
 
 
-class Case(NamedTuple):
+class OddField(NamedTuple):
     """One field of one call with one value.
 
     Attributes:
@@ -67,19 +67,22 @@ _BODIES: dict[str, Any] = {"null": None, "list": [], "text": "text", "number": 7
 _NO_WHOLE = {name: value for name, value in {**TYPES, **TEXTS}.items() if name != "number"} | {"fraction": 1.5}
 _INTEGER_AS = {"text": str, "float": float}
 
-CASES: dict[str, Case] = {
-    **{f"me is {name}": Case(ME, instead(value), whole="not a JSON object") for name, value in _BODIES.items()},
-    **{f"me.id is {name}": Case(ME, field("id", value), whole="id: must be text") for name, value in TYPES.items()},
-    "me.id is text": Case(ME, field("id", "text"), whole="another organisation"),
-    "me.id is upper-case": Case(ME, field("id", ORG.upper())),
-    "me has more": Case(ME, field("name", None)),
-    **{f"token is {name}": Case(TOKEN, instead(value), whole="not a JSON object") for name, value in _BODIES.items()},
+CASES: dict[str, OddField] = {
+    **{f"me is {name}": OddField(ME, instead(value), whole="not a JSON object") for name, value in _BODIES.items()},
+    **{f"me.id is {name}": OddField(ME, field("id", value), whole="id: must be text") for name, value in TYPES.items()},
+    "me.id is text": OddField(ME, field("id", "text"), whole="another organisation"),
+    "me.id is upper-case": OddField(ME, field("id", ORG.upper())),
+    "me has more": OddField(ME, field("name", None)),
     **{
-        f"token.access_token is {name}": Case(TOKEN, field("access_token", value), whole="not a token response")
+        f"token is {name}": OddField(TOKEN, instead(value), whole="not a JSON object")
+        for name, value in _BODIES.items()
+    },
+    **{
+        f"token.access_token is {name}": OddField(TOKEN, field("access_token", value), whole="not a token response")
         for name, value in {**TYPES, "empty": "", "two lines": "a\nb", "blank": "a b", "umlaut": "ä"}.items()
     },
     **{
-        f"token.expires_in is {name}": Case(TOKEN, field("expires_in", value))
+        f"token.expires_in is {name}": OddField(TOKEN, field("expires_in", value))
         for name, value in {
             **TYPES,
             **TEXTS,
@@ -90,85 +93,87 @@ CASES: dict[str, Case] = {
             "endless": float("inf"),
         }.items()
     },
-    **{f"token.token_type is {name}": Case(TOKEN, field("token_type", value)) for name, value in TYPES.items()},
+    **{f"token.token_type is {name}": OddField(TOKEN, field("token_type", value)) for name, value in TYPES.items()},
     **{
-        f"listing is {name}": Case(LISTING, instead(value), whole="not a JSON object")
+        f"listing is {name}": OddField(LISTING, instead(value), whole="not a JSON object")
         for name, value in _BODIES.items()
     },
     **{
-        f"listing.entities is {name}": Case(LISTING, field("entities", value), whole="entities: must be a list")
+        f"listing.entities is {name}": OddField(LISTING, field("entities", value), whole="entities: must be a list")
         for name, value in {**TYPES, **TEXTS}.items()
         if name != "list"
     },
-    "listing.entities is empty": Case(LISTING, field("entities", []), whole="empty"),
+    "listing.entities is empty": OddField(LISTING, field("entities", []), whole="empty"),
     **{
-        f"listing.{name} is {kind}": Case(LISTING, field(name, value), whole="must be whole numbers")
+        f"listing.{name} is {kind}": OddField(LISTING, field(name, value), whole="must be whole numbers")
         for name in ("pageNumber", "total")
         for kind, value in _NO_WHOLE.items()
     },
     **{
-        f"listing.{name} is a {kind}": Case(LISTING, written(name, made))
+        f"listing.{name} is a {kind}": OddField(LISTING, written(name, made))
         for name in ("pageNumber", "total")
         for kind, made in _INTEGER_AS.items()
     },
-    "listing.total is zero": Case(LISTING, field("total", 0), whole="empty"),
-    "listing.total is negative": Case(LISTING, field("total", -5), whole="incomplete: 5 of -5"),
-    "listing.total is too great": Case(LISTING, field("total", 6), whole="incomplete: 5 of 6"),
-    "listing.pageNumber is another": Case(LISTING, field("pageNumber", 2), whole="another page"),
+    "listing.total is zero": OddField(LISTING, field("total", 0), whole="empty"),
+    "listing.total is negative": OddField(LISTING, field("total", -5), whole="incomplete: 5 of -5"),
+    "listing.total is too great": OddField(LISTING, field("total", 6), whole="incomplete: 5 of 6"),
+    "listing.pageNumber is another": OddField(LISTING, field("pageNumber", 2), whole="another page"),
     **{
-        f"listing.nextUri is {name}": Case(LISTING, field("nextUri", value))
+        f"listing.nextUri is {name}": OddField(LISTING, field("nextUri", value))
         for name, value in {"null": None, "missing": _MISSING, "empty": "", "false": False}.items()
     },
     # There is no second page to be answered: what it has is nothing, and then the listing ends.
     **{
-        f"listing.nextUri is {name}": Case(LISTING, field("nextUri", value))
+        f"listing.nextUri is {name}": OddField(LISTING, field("nextUri", value))
         for name, value in {"more": "m", "true": True}.items()
     },
-    **{f"entity is {name}": Case(LISTING, of_entities(instead(value))) for name, value in _BODIES.items()},
+    **{f"entity is {name}": OddField(LISTING, of_entities(instead(value))) for name, value in _BODIES.items()},
     **{
-        f"entity.id is {name}": Case(LISTING, of_entities(field("id", value)))
+        f"entity.id is {name}": OddField(LISTING, of_entities(field("id", value)))
         for name, value in {**TYPES, **TEXTS, "no dashes": "a" * 32, "a line more": integration_id(0) + "\n"}.items()
     },
-    "entity.id is upper-case": Case(LISTING, of_entities(lambda one: {**one, "id": one["id"].upper()})),
-    "entity twice": Case(
+    "entity.id is upper-case": OddField(LISTING, of_entities(lambda one: {**one, "id": one["id"].upper()})),
+    "entity twice": OddField(
         LISTING,
         lambda page: {**page, "entities": [page["entities"][0], *page["entities"]], "total": 6},
         whole="incomplete: 5 of 6",
     ),
     **{
-        f"entity.intendedState is {name}": Case(LISTING, of_entities(field("intendedState", value)), unread=ODD)
+        f"entity.intendedState is {name}": OddField(LISTING, of_entities(field("intendedState", value)), unread=ODD)
         for name, value in {**TYPES, **TEXTS, "lower-case": "enabled", "new": "HIBERNATED"}.items()
     },
     # Whether a new integration is ours cannot be known then; those of the view are compared as they were.
     **{
-        f"entity.integrationType is {name}": Case(LISTING, of_entities(field("integrationType", value)))
+        f"entity.integrationType is {name}": OddField(LISTING, of_entities(field("integrationType", value)))
         for name, value in {**TYPES, **TEXTS}.items()
     },
     **{
-        f"entity.integrationType.id is {name}": Case(LISTING, of_entities(field("integrationType", {"id": value})))
+        f"entity.integrationType.id is {name}": OddField(LISTING, of_entities(field("integrationType", {"id": value})))
         for name, value in TYPES.items()
         if value is not _MISSING
     },
-    **{f"entity.{name} is there": Case(LISTING, of_entities(field(name, None))) for name in ("name", "config")},
-    **{f"by id is {name}": Case(BY_ID, instead(value), unread=ODD_BY_ID) for name, value in _BODIES.items()},
+    **{f"entity.{name} is there": OddField(LISTING, of_entities(field(name, None))) for name in ("name", "config")},
+    **{f"by id is {name}": OddField(BY_ID, instead(value), unread=ODD_BY_ID) for name, value in _BODIES.items()},
     **{
-        f"by id .{part} is {name}": Case(BY_ID, field(part, value), unread=ODD_BY_ID)
+        f"by id .{part} is {name}": OddField(BY_ID, field(part, value), unread=ODD_BY_ID)
         for part in ("id", "intendedState")
         for name, value in {**TYPES, **TEXTS}.items()
     },
-    "by id is another": Case(BY_ID, field("id", integration_id(99)), unread=ODD_BY_ID),
-    **{f"config is {name}": Case(CONFIG, instead(value), unread=ODD) for name, value in _BODIES.items()},
+    "by id is another": OddField(BY_ID, field("id", integration_id(99)), unread=ODD_BY_ID),
+    **{f"config is {name}": OddField(CONFIG, instead(value), unread=ODD) for name, value in _BODIES.items()},
     **{
-        f"config.properties is {name}": Case(CONFIG, field("properties", value), unread=ODD)
+        f"config.properties is {name}": OddField(CONFIG, field("properties", value), unread=ODD)
         for name, value in {**TYPES, **TEXTS}.items()
         if name != "object"
     },
     **{
-        f"config.properties has {name}": Case(CONFIG, field("properties", {**CONFIGURATION, "more": value}), unread=ODD)
+        f"config.properties has {name}": OddField(
+            CONFIG, field("properties", {**CONFIGURATION, "more": value}), unread=ODD
+        )
         for name, value in {"NaN": float("nan"), "2^60": 2**60, "half a pair": "\ud800"}.items()
     },
     **{
-        f"config.{name} is {kind}": Case(CONFIG, field(name, value))
+        f"config.{name} is {kind}": OddField(CONFIG, field(name, value))
         for name in ("version", "credentials", "advanced", "notes")
         for kind, value in TYPES.items()
     },

@@ -23,7 +23,7 @@ from services.ingress.telemetry import Telemetry
 from services.ingress.writer import WriteLimits, Writer
 
 
-class AtOnce:
+class InstantProducer:
     """Acknowledges at the next turn of the loop."""
 
     def __init__(self) -> None:
@@ -78,7 +78,10 @@ class Site:
     ) -> None:
         telling = Telemetry(logs.configure("ingress", "error"))
         writer = Writer(
-            producer or AtOnce(), WriteLimits(10.0, 0.4, 1_000, 1 << 24), telling.unwritten, topic_fault=lambda _: ""
+            producer or InstantProducer(),
+            WriteLimits(10.0, 0.4, 1_000, 1 << 24),
+            telling.unwritten,
+            topic_fault=lambda _: "",
         )
         gates: Mapping[str, EndpointCredentials] = {
             "default": EndpointCredentials(Secrets(secret), binding(["*"], ["*"]))

@@ -16,7 +16,7 @@ from tests.support.deliveries import KEY, RULES, place
 
 
 @dataclass
-class Worker:
+class MemoryLedger:
     """Takes records as they come; `row` and `last` are what its tables hold."""
 
     row: TenantRow | None = None

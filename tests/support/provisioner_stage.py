@@ -21,8 +21,8 @@ from schemas.saga import Journal, Life, Phase, Presence, StepVerdict
 from services.core.saga.calls import resource_name
 from services.core.saga.plan import schema_name
 from tests.support.eventually import eventually
-from tests.support.outside import Outside, outside
 from tests.support.provisioner_process import Scene, key
+from tests.support.simulator_process import Outside, outside
 
 SHIPPED: Final = ("services.cli.main", "provisioner")
 SYSTEMS: Final = ("middleware", "crm", "schemas", "subscriptions", "tokens")

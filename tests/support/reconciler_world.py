@@ -27,14 +27,14 @@ from services.reconciler.report import RunReport
 from services.reconciler.run import run_once
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench, body
-from tests.support.outside import Outside
+from tests.support.simulator_process import Outside
 
 SECOND_LOOK_S = 1.0
 CONFIGURATION: Json = {"crmEndpoint": "https://acme.my.salesforce.com", "syncInterval": "PT15M"}
 
 
 @dataclass
-class World:
+class ReconcilerWorld:
     """One installation without ingress and provisioner: what the reconciler reads and writes."""
 
     bench: LedgerBench
@@ -150,7 +150,7 @@ def tenant_of(key: Key) -> str:
     return f"tenant-{key[-8:]}"
 
 
-def changed(world: World, key: Key, **values: Any) -> bool:
+def changed(world: ReconcilerWorld, key: Key, **values: Any) -> bool:
     """Whether the view of a key has these values now."""
     found = world.tenant(key)
     return all(getattr(found, name) == value for name, value in values.items())

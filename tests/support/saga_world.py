@@ -107,7 +107,7 @@ class Resource:
 
 
 @dataclass
-class World:
+class OutsideSystems:
     """Systems by step.
 
     Attributes:
@@ -245,7 +245,7 @@ class Crash(Exception):
 
 
 @dataclass
-class Worker:
+class MemoryRunner:
     """Decides, commits, calls and settles as the runner does; what is committed survives a crash.
 
     Attributes:
@@ -254,7 +254,7 @@ class Worker:
         crashes: Numbers of the marks (commits and answers, counted together) right after which it is lost.
     """
 
-    world: World
+    world: OutsideSystems
     desired: Desired
     plans: Plans = field(default_factory=lambda: Plans(plan()))
     crashes: frozenset[int] = frozenset()

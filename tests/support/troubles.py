@@ -63,7 +63,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class TroubledWorld:
     """A well environment, and every trouble.
 
     Attributes:
@@ -182,7 +182,7 @@ def broker(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 @contextmanager
-def world(folder: Path, database_url: str) -> Iterator[World]:
+def world(folder: Path, database_url: str) -> Iterator[TroubledWorld]:
     """Everything, for as long as the context lasts.
 
     Args:
@@ -203,12 +203,12 @@ def world(folder: Path, database_url: str) -> Iterator[World]:
             "TOPIC_PARTITIONS": str(PARTITIONS),
             "TOPIC_REPLICATION": "1",
         }
-        made = World(well, broker=plain, sasl=sasl)
+        made = TroubledWorld(well, broker=plain, sasl=sasl)
         found = [*_of_kafka(made, closed, quiet, lost), *_of_postgres(database_url, closed, quiet, greets)]
-        yield World(well, {trouble.name: trouble for trouble in found}, plain, sasl)
+        yield TroubledWorld(well, {trouble.name: trouble for trouble in found}, plain, sasl)
 
 
-def _of_kafka(made: World, closed: str, quiet: str, lost: str) -> Iterator[Trouble]:
+def _of_kafka(made: TroubledWorld, closed: str, quiet: str, lost: str) -> Iterator[Trouble]:
     def at(place: str) -> dict[str, str]:
         return {"KAFKA_BOOTSTRAP_SERVERS": place}
 

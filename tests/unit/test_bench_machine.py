@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from tests.bench import machine
-from tests.bench.machine import Cores, Process, Reading, choose_cores, parse_stat, strangers_cores, tree
+from tests.bench.machine import Cores, CpuReading, Process, choose_cores, parse_stat, strangers_cores, tree
 
 _STAT = "42 (a ) S( b) S 7 42 42 0 -1 4194560 1 2 3 4 50 6 700 8 20 0 1 0 99 1000 10"
 
@@ -14,8 +14,8 @@ def a_process(parent: int) -> Process:
     return Process("x", parent, 0, 0)
 
 
-def a_reading(at_s: float, busy_s: float, ours_s: float) -> Reading:
-    return Reading(at_s, busy_s, ours_s, {})
+def a_reading(at_s: float, busy_s: float, ours_s: float) -> CpuReading:
+    return CpuReading(at_s, busy_s, ours_s, {})
 
 
 def test_a_name_may_hold_brackets_and_spaces() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.bench import report
 from tests.bench.figures import Name, Slice, Storm
-from tests.bench.verdict import Standing, Verdict
+from tests.bench.verdict import GateResult, Standing
 
 PAGE = """\
 # Title
@@ -82,9 +82,9 @@ def test_answers_of_all_rounds_are_added_and_the_slowest_is_of_all() -> None:
 
 def test_what_fails_and_what_is_noisy_is_said_loudly() -> None:
     verdicts = [
-        Verdict("a", "1", "2", Standing.FAILS),
-        Verdict("b", "1", "2", Standing.NOISY, "strangers"),
-        Verdict("c", "", "2", Standing.NOT_RUN),
+        GateResult("a", "1", "2", Standing.FAILS),
+        GateResult("b", "1", "2", Standing.NOISY, "strangers"),
+        GateResult("c", "", "2", Standing.NOT_RUN),
     ]
     assert [line[-1] for line in cells(report.gates(verdicts))] == ["**FAILS**", "**NOISY**: strangers", "not run"]
     assert report.summary(verdicts).startswith("Gates: 1 FAILS, 1 NOISY, 1 not run. What is noisy was NOT judged")

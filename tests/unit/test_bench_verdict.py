@@ -9,9 +9,9 @@ from tests.bench.figures import BROKEN, UNANSWERED, Name, Slice, Stop, Storm
 from tests.bench.latency_gates import P99_CASE, STOPPED_CASE, STORM_CASE, judge, lines
 from tests.bench.verdict import (
     Gate,
+    GateResult,
     Quartiles,
     Standing,
-    Verdict,
     Weight,
     exit_status,
     none,
@@ -44,7 +44,7 @@ def a_storm(case: str, server: str, number: int = 1, **changes: Any) -> Storm:
     return replace(usual, **changes)
 
 
-def judged(storms: list[Storm], stops: dict[Name, Stop]) -> dict[str, Verdict]:
+def judged(storms: list[Storm], stops: dict[Name, Stop]) -> dict[str, GateResult]:
     """The gates of `make bench-latency` by their words."""
     return {verdict.gate: verdict for verdict in judge(storms, stops, cores_shared=False)}
 

@@ -42,30 +42,30 @@ def file(tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandOutput:
     out: str
     err: str
 
 
-class Run(Protocol):
+class KeyringCommand(Protocol):
     """Runs `lifecycle keyring` with these words and says what it wrote; it must end with `status`."""
 
-    def __call__(self, file: Path, *words: str, status: Exit = Exit.OK) -> Said: ...
+    def __call__(self, file: Path, *words: str, status: Exit = Exit.OK) -> CommandOutput: ...
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> KeyringCommand:
     """In this process, as there are many: the program's own `main`, from its command line to its exit status."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
-    def ran(file: Path, *words: str, status: Exit = Exit.OK) -> Said:
+    def ran(file: Path, *words: str, status: Exit = Exit.OK) -> CommandOutput:
         monkeypatch.chdir(file.parent)
         monkeypatch.setenv("KEYRING_FILE", file.name)
         monkeypatch.setattr(sys, "argv", ["lifecycle", "keyring", *words])
         with pytest.raises(SystemExit) as ended:
             main()
-        done = Said(*capsys.readouterr())
+        done = CommandOutput(*capsys.readouterr())
         assert (ended.value.code or Exit.OK) == status, done.err
         return done
 
@@ -97,7 +97,7 @@ def rotate(file: Path, now: int, overlap_us: int, name: str = "default") -> None
     keyring_file.change(file, edit)
 
 
-def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path, run: Run) -> None:
+def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path, run: KeyringCommand) -> None:
     before = held(file)
     done = run(file, "add", "acme")
     assert "endpoints.acme.current.secret" in done.out
@@ -111,7 +111,7 @@ def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path
     assert {path.name for path in file.parent.iterdir()} == {file.name}, "nothing is left beside it"
 
 
-def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(file: Path, run: Run) -> None:
+def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(file: Path, run: KeyringCommand) -> None:
     words = ("--org", ORG, "--org", ORG.upper(), "--integration", INTEGRATION, "--no-restamps")
     done = run(file, "add", "acme.crm-1", *words, "--show-secret", "--json")
     told = json.loads(done.out)
@@ -131,7 +131,7 @@ def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(fi
     assert "restart the ledger" in done.err
 
 
-def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: Run) -> None:
+def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert "rotate" in run(file, "add", "default", status=Exit.REFUSED).err
     assert file.read_bytes() == before
@@ -151,7 +151,9 @@ def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: Run) -> N
     ],
     ids=repr,
 )
-def test_what_no_keyring_takes_is_named_and_changes_nothing(file: Path, words: tuple[str, ...], run: Run) -> None:
+def test_what_no_keyring_takes_is_named_and_changes_nothing(
+    file: Path, words: tuple[str, ...], run: KeyringCommand
+) -> None:
     before = file.read_bytes()
     name, option, *value = words
     done = run(file, "add", *([option, *value] if value else []), "--", name, status=Exit.UNUSABLE)
@@ -159,7 +161,9 @@ def test_what_no_keyring_takes_is_named_and_changes_nothing(file: Path, words: t
     assert file.read_bytes() == before
 
 
-def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_otherwise(file: Path, run: Run) -> None:
+def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_otherwise(
+    file: Path, run: KeyringCommand
+) -> None:
     before, asked_us = held(file), now_us()
     done = run(file, "rotate", "default")
     after = held(file)
@@ -177,7 +181,7 @@ def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_oth
     ("overlap", "us"),
     [("30s", 30 * S), ("90m", 90 * 60 * S), ("24h", 24 * HOUR), ("1d", 24 * HOUR), ("0", None), ("0h", None)],
 )
-def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | None, run: Run) -> None:
+def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | None, run: KeyringCommand) -> None:
     asked_us = now_us()
     told = json.loads(run(file, "rotate", "default", "--overlap", overlap, "--json").out)
     former = held(file)["endpoints"]["default"]["previous"]
@@ -190,7 +194,7 @@ def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | Non
 
 
 @pytest.mark.parametrize("overlap", ["25h", "86401s", "1441m", "-1h", "2d", "1.5h", "h", "", "24", "٣h", "9999999h"])
-def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: str, run: Run) -> None:
+def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: str, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert run(file, "rotate", "default", f"--overlap={overlap}", status=Exit.UNUSABLE).err.startswith(
         "lifecycle: --overlap: "
@@ -198,7 +202,7 @@ def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: s
     assert file.read_bytes() == before
 
 
-def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Path, run: Run) -> None:
+def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Path, run: KeyringCommand) -> None:
     rotate(file, now_us(), HOUR)
     before = file.read_bytes()
     current = held(file)["endpoints"]["default"]["current"]["secret"]
@@ -211,7 +215,7 @@ def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Pat
     assert held(file)["endpoints"]["default"]["previous"]["secret"] == current
 
 
-def test_a_former_secret_that_expired_gives_way(file: Path, run: Run) -> None:
+def test_a_former_secret_that_expired_gives_way(file: Path, run: KeyringCommand) -> None:
     rotate(file, now_us() - 2 * HOUR, HOUR)
     current = held(file)["endpoints"]["default"]["current"]["secret"]
     run(file, "rotate", "default")
@@ -224,11 +228,11 @@ def test_a_previous_secret_counts_until_its_instant(at_us: int, *, counts: bool)
     assert keyring_contents.counts(previous, at_us) is counts
 
 
-def test_an_endpoint_that_is_not_there_is_not_rotated(file: Path, run: Run) -> None:
+def test_an_endpoint_that_is_not_there_is_not_rotated(file: Path, run: KeyringCommand) -> None:
     run(file, "rotate", "acme", status=Exit.NOT_FOUND)
 
 
-def test_the_list_says_everything_but_the_secrets(file: Path, run: Run) -> None:
+def test_the_list_says_everything_but_the_secrets(file: Path, run: KeyringCommand) -> None:
     run(file, "add", "acme", "--org", ORG, "--no-restamps")
     run(file, "add", "old")
     run(file, "rotate", "default", "--overlap", "1h")
@@ -253,7 +257,7 @@ def test_the_list_says_everything_but_the_secrets(file: Path, run: Run) -> None:
     assert not any(secret in as_json + as_text for secret in secrets_of(file))
 
 
-def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(file: Path, run: Run) -> None:
+def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(file: Path, run: KeyringCommand) -> None:
     weak = "correct horse battery staple correct"
     whole = held(file)
     whole["endpoints"]["default"]["current"] = {"secret": weak}
@@ -271,7 +275,9 @@ def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(f
     assert "no fingerprints" in run(file, "list").err
 
 
-def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(file: Path, run: Run) -> None:
+def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(
+    file: Path, run: KeyringCommand
+) -> None:
     run(file, "add", "acme")
     before = held(file)
     assert "say --yes" in run(file, "remove", "acme", status=Exit.UNUSABLE).err
@@ -285,7 +291,7 @@ def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(
 @pytest.mark.parametrize(
     ("answer", "status", "left"), [("y", Exit.OK, 1), ("n", Exit.REFUSED, 2), ("", Exit.REFUSED, 2)]
 )
-def test_on_a_terminal_it_is_asked_first(file: Path, run: Run, answer: str, status: Exit, left: int) -> None:
+def test_on_a_terminal_it_is_asked_first(file: Path, run: KeyringCommand, answer: str, status: Exit, left: int) -> None:
     run(file, "add", "acme", "--org", ORG)
     ended, said = on_terminal(
         "keyring", "remove", "acme", cwd=file.parent, answers=f"{answer}\n", KEYRING_FILE=file.name
@@ -295,14 +301,16 @@ def test_on_a_terminal_it_is_asked_first(file: Path, run: Run, answer: str, stat
     assert len(held(file)["endpoints"]) == left
 
 
-def test_the_last_endpoint_and_one_that_is_not_there_are_not_removed(file: Path, run: Run) -> None:
+def test_the_last_endpoint_and_one_that_is_not_there_are_not_removed(file: Path, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert "the last endpoint" in run(file, "remove", "default", "--yes", status=Exit.REFUSED).err
     assert "the nearest: default" in run(file, "remove", "defualt", "--yes", status=Exit.NOT_FOUND).err
     assert file.read_bytes() == before
 
 
-def test_who_removes_an_endpoint_that_does_not_restamp_is_told_what_the_ledger_needs(file: Path, run: Run) -> None:
+def test_who_removes_an_endpoint_that_does_not_restamp_is_told_what_the_ledger_needs(
+    file: Path, run: KeyringCommand
+) -> None:
     run(file, "add", "acme", "--no-restamps")
     assert "restart no ledger" in run(file, "remove", "acme", "--yes").err
 
@@ -320,7 +328,9 @@ def test_a_keyring_in_a_checkout_is_ignored_by_git(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["audit", "seal", "outputs"])
-def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(file: Path, name: str, run: Run) -> None:
+def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(
+    file: Path, name: str, run: KeyringCommand
+) -> None:
     before = held(file)
     told = json.loads(run(file, "rotate-material", name, "--json").out)
     after = held(file)
@@ -331,7 +341,7 @@ def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(file: 
 
 
 @pytest.mark.parametrize("name", ["identity", "configuration"])
-def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: Run) -> None:
+def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: KeyringCommand) -> None:
     before = file.read_bytes()
     run(file, "rotate-material", name, status=Exit.UNUSABLE)
     assert file.read_bytes() == before
@@ -348,7 +358,7 @@ def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: Ru
     ids=["short", "half", "empty"],
 )
 def test_a_broken_file_is_refused_with_its_fault_and_left_as_it_is(
-    tmp_path: Path, content: str, words: tuple[str, ...], run: Run
+    tmp_path: Path, content: str, words: tuple[str, ...], run: KeyringCommand
 ) -> None:
     path = tmp_path / "keyring.json"
     path.write_text(content)
@@ -358,13 +368,13 @@ def test_a_broken_file_is_refused_with_its_fault_and_left_as_it_is(
     assert path.read_text() == content
 
 
-def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: Run) -> None:
+def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: KeyringCommand) -> None:
     told = run(tmp_path / "keyring.json", "add", "acme", status=Exit.UNUSABLE).err
     assert "lifecycle keyring init" in told
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: Run) -> None:
+def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: KeyringCommand) -> None:
     path = tmp_path / "keyring.json"
     path.write_text(json.dumps({"endpoints": keyring_contents.fresh(now_us())["endpoints"]}))
     run(path, "rotate-material", "seal", status=Exit.NOT_FOUND)
@@ -410,7 +420,7 @@ def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_eve
     assert len(keyring.load(file).endpoints) == 61
 
 
-def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: Run) -> None:
+def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: KeyringCommand) -> None:
     link = file.with_name("link.json")
     link.symlink_to(file.name)
     run(link, "add", "acme")
@@ -418,7 +428,7 @@ def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: Ru
     assert "acme" in held(file)["endpoints"]
 
 
-def test_rights_of_others_end_with_the_next_change_and_that_is_said(file: Path, run: Run) -> None:
+def test_rights_of_others_end_with_the_next_change_and_that_is_said(file: Path, run: KeyringCommand) -> None:
     file.chmod(0o644)
     assert "its owner alone" in run(file, "add", "acme").err
     assert file.stat().st_mode & 0o777 == 0o600
@@ -466,7 +476,7 @@ def test_what_the_file_said_without_saying_it_is_not_written_down(file: Path) ->
     assert set(found["default"]) == {"current", "previous"}
 
 
-def test_a_fresh_secret_signs(file: Path, run: Run) -> None:
+def test_a_fresh_secret_signs(file: Path, run: KeyringCommand) -> None:
     secret = run(file, "rotate", "default", "--show-secret").out.splitlines()[1]
     current = keyring.load(file).endpoints["default"].current.secret
     assert sign(secret.encode(), b"{}") == sign(keyring.raw(current), b"{}")

@@ -11,7 +11,7 @@ from schemas.rows import pack
 from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS
 from services.core.ledger.replay import replay
 from tests.support.deliveries import HOUR_S, INTEGRATION, KEY, ORG, body, delivery, line
-from tests.support.ledger_worker import Worker, letters, values
+from tests.support.ledger_worker import MemoryLedger, letters, values
 
 CRM_A = {"crmEndpoint": "https://a.salesforce.com", "syncInterval": "PT5M"}
 CRM_B = {"crmEndpoint": "https://b.salesforce.com", "syncInterval": "PT5M"}
@@ -190,7 +190,7 @@ def test_one_id_for_everything_keeps_32_contents_and_lets_the_least_count_in_any
     history = [delivery("configuration_updated", number, {"i": number}, eventId="constant") for number in range(80)]
     ends = []
     for order in (history, history[::-1], history[40:] + history[:40]):
-        worker = Worker()
+        worker = MemoryLedger()
         told = [worker.hear(one, 80) for one in order]
         assert [decision.verdict for decision in told[1:]] == ["conflict"] * 79
         assert all(len(letters(decision)) == 1 for decision in told[1:])
@@ -202,7 +202,7 @@ def test_one_id_for_everything_keeps_32_contents_and_lets_the_least_count_in_any
 
 
 def test_a_replay_says_of_a_content_that_was_not_kept_what_it_said_first() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     history = [delivery("configuration_updated", number, {"i": number}, eventId="constant") for number in range(40)]
     first = [worker.hear(told, 40, committed=-1) for told in history]
     again = [worker.hear(told, 40, offset=offset, committed=-1) for offset, told in enumerate(history)]

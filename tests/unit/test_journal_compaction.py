@@ -7,11 +7,11 @@ from schemas.topics import AUDIT, DEAD_LETTERS, EVENTS, ROW_MAX_BYTES
 from schemas.webhook import Delivery
 from services.core.ledger.journal_compaction import ENTRIES_MAX
 from tests.support.deliveries import HOUR_S, at, delivery, observed
-from tests.support.ledger_worker import Worker, events, letters, values, verdicts, view
+from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view
 
 
 def test_a_frozen_entry_is_final() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 100, eventId="1"), 100)
     worker.hear(delivery("installed", 0, eventId="0"), 100)
     earlier = worker.hear(delivery("enabled", 0, eventId="1"), 9 * HOUR_S)
@@ -22,14 +22,14 @@ def test_a_frozen_entry_is_final() -> None:
 
 
 def test_an_entry_of_exactly_8_hours_may_still_change() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 100, eventId="1"), 100)
     assert worker.hear(delivery("enabled", 50, eventId="1"), 100 + 8 * HOUR_S).row is not None
     assert worker.hear(delivery("enabled", 0, eventId="1"), 50 + 8 * HOUR_S + 0.000001).row is None
 
 
 def test_frozen_verdicts_stand_and_the_rest_are_judged_with_them() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 0), 0)
     worker.hear(delivery("enabled", 600), 600)
     between = worker.hear(delivery("disabled", 300), 9 * HOUR_S)
@@ -38,7 +38,7 @@ def test_frozen_verdicts_stand_and_the_rest_are_judged_with_them() -> None:
 
 
 def test_after_24_hours_entries_fold_and_nothing_that_shows_changes() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}, eventId="1"), 0)
     worker.hear(delivery("disabled", 60, eventId="2"), 60)
     before = view(worker.decisions[-1])
@@ -51,7 +51,7 @@ def test_after_24_hours_entries_fold_and_nothing_that_shows_changes() -> None:
 
 
 def test_an_unknown_uid_at_or_below_what_folded_is_late_and_asked_about() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
     late = worker.hear(delivery("uninstalled", 0, eventId="3"), 25 * HOUR_S + 1)
@@ -71,7 +71,7 @@ def test_an_unknown_uid_at_or_below_what_folded_is_late_and_asked_about() -> Non
     ids=["within-the-span", "beyond-the-span", "not-a-day-old"],
 )
 def test_within_the_retry_span_above_what_folded_only_the_old_are_late(second: int, log_s: int, verdict: str) -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 10 * HOUR_S, eventId="2"), 24 * HOUR_S + 1)
     assert worker.tenant.folded_to == at(0)
@@ -79,7 +79,7 @@ def test_within_the_retry_span_above_what_folded_only_the_old_are_late(second: i
 
 
 def test_a_replay_of_what_came_late_says_late_again() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
     first = worker.hear(delivery("enabled", 0, eventId="3"), 25 * HOUR_S)
@@ -89,7 +89,7 @@ def test_a_replay_of_what_came_late_says_late_again() -> None:
 
 
 def test_what_folded_and_is_committed_is_forgotten_by_a_reset_of_offsets() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
     replayed = worker.hear(delivery("installed", 0, eventId="1"), 0, offset=0)
@@ -97,7 +97,7 @@ def test_what_folded_and_is_committed_is_forgotten_by_a_reset_of_offsets() -> No
 
 
 def test_what_folded_before_its_offset_was_committed_is_found_by_its_replay() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     first = worker.hear(delivery("installed", 0, eventId="1"), 0, committed=-1)
     worker.hear(delivery("disabled", 26 * HOUR_S, eventId="2"), 26 * HOUR_S, committed=-1)
     assert [entry.uid for entry in worker.tenant.entries] == ["e:2"]
@@ -109,7 +109,7 @@ def test_what_folded_before_its_offset_was_committed_is_found_by_its_replay() ->
 
 
 def test_a_duplicate_just_before_its_entry_folded_is_a_duplicate_again() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     first = worker.hear(delivery("installed", 0, eventId="1"), 60)
     worker.hear(delivery("disabled", 26 * HOUR_S, eventId="2"), 26 * HOUR_S, committed=0)
@@ -120,7 +120,7 @@ def test_a_duplicate_just_before_its_entry_folded_is_a_duplicate_again() -> None
 
 
 def test_an_observation_that_folded_and_came_again_is_found_by_either_replay() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     first = worker.hear(observed(0), 0, committed=-1)
     again = worker.hear(observed(0), 25 * HOUR_S, committed=-1)
     worker.hear(delivery("disabled", 50 * HOUR_S, eventId="1"), 50 * HOUR_S, committed=-1)
@@ -135,7 +135,7 @@ def test_an_observation_that_folded_and_came_again_is_found_by_either_replay() -
 
 
 def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))
     worker.hear(delivery("enabled", 2, retryCount=1))
@@ -149,7 +149,7 @@ def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:
 
 
 def test_a_storm_folds_the_oldest_early_flags_the_key_and_asks() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for number in range(ENTRIES_MAX + 40):
         worker.hear(
             delivery("enabled" if number % 2 else "disabled", number * 0.01, eventId=str(number)), number * 0.01
@@ -168,7 +168,7 @@ def test_a_storm_folds_the_oldest_early_flags_the_key_and_asks() -> None:
 
 
 def test_restamps_of_what_a_storm_folded_stay_absorbed() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0), 0)
     worker.hear(delivery("installed", 60), 60)
     for number in range(ENTRIES_MAX - 1):
@@ -183,7 +183,7 @@ def large(number: int, length: int, letter: str = "a") -> Delivery:
 
 
 def test_what_folded_early_is_kept_aside_until_its_offset_is_committed() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     history = [large(number, 250_000) for number in range(6)]
     first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
     end = worker.tenant
@@ -199,7 +199,7 @@ def test_what_folded_early_is_kept_aside_until_its_offset_is_committed() -> None
 
 
 def test_a_row_that_kafka_would_refuse_sends_the_record_to_dead_letters_and_asks() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     history = [large(number, 60_000, '"') for number in range(24)]
     first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
     assert len(pack(worker.tenant)) <= ROW_MAX_BYTES
@@ -219,7 +219,7 @@ def test_a_row_that_kafka_would_refuse_sends_the_record_to_dead_letters_and_asks
 
 
 def test_growing_old_alone_raises_no_flag() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for event, second in (("enabled", 0), ("disabled", 0), ("enabled", 2400)):
         worker.hear(delivery(event, second), second)
     assert worker.tenant.flags == ()
@@ -229,7 +229,7 @@ def test_growing_old_alone_raises_no_flag() -> None:
 
 
 def test_a_tie_that_still_holds_outlives_its_entries() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for event in ("enabled", "disabled"):
         worker.hear(delivery(event, 0), 0)
     worker.hear(delivery("configuration_updated", 24 * HOUR_S + 200), 24 * HOUR_S + 201)
@@ -239,7 +239,7 @@ def test_a_tie_that_still_holds_outlives_its_entries() -> None:
 
 
 def test_a_storm_within_one_commit_interval_replays_to_the_byte() -> None:
-    worker, total = Worker(), ENTRIES_MAX + 60
+    worker, total = MemoryLedger(), ENTRIES_MAX + 60
     history = [
         (delivery("enabled" if number % 2 else "disabled", number * 7 % total, eventId=str(number)), number * 0.01)
         for number in range(total)

@@ -72,7 +72,7 @@ def sample(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-class World:
+class WatchedFile:
     """A file, who watches it, and what was said; a look is one period later than the last."""
 
     def __init__(self, folder: Path) -> None:
@@ -115,8 +115,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    yield World(tmp_path)
+def world(tmp_path: Path) -> Iterator[WatchedFile]:
+    yield WatchedFile(tmp_path)
     metrics.KEYRING_BROKEN.set(0)
 
 
@@ -124,7 +124,7 @@ REPLACEMENTS = [rename_over, write_in_place, swap_the_link]
 
 
 @pytest.mark.parametrize("replace", REPLACEMENTS)
-def test_a_replacement_of_any_kind_is_taken_at_the_next_look(world: World, replace: Any) -> None:
+def test_a_replacement_of_any_kind_is_taken_at_the_next_look(world: WatchedFile, replace: Any) -> None:
     replace(world.path, text("a"))
     world.settle()
     for number in range(3):
@@ -135,12 +135,12 @@ def test_a_replacement_of_any_kind_is_taken_at_the_next_look(world: World, repla
     assert world.counted() == (3, 0)
 
 
-def test_what_changed_between_the_first_reading_and_the_first_look_is_taken(world: World) -> None:
+def test_what_changed_between_the_first_reading_and_the_first_look_is_taken(world: WatchedFile) -> None:
     write_in_place(world.path, text("b"))
     assert world.look() == ("b",)
 
 
-def test_an_unchanged_file_is_no_news(world: World) -> None:
+def test_an_unchanged_file_is_no_news(world: WatchedFile) -> None:
     for _ in range(20):
         world.look()
     os.utime(world.path)
@@ -149,7 +149,7 @@ def test_an_unchanged_file_is_no_news(world: World) -> None:
     assert world.said() == []
 
 
-def test_a_second_write_that_stat_does_not_show_is_found_while_the_file_settles(world: World) -> None:
+def test_a_second_write_that_stat_does_not_show_is_found_while_the_file_settles(world: WatchedFile) -> None:
     write_in_place(world.path, text("b"))
     world.look()
     write_in_place(world.path, text("c"))
@@ -169,7 +169,7 @@ BROKEN = {
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_file_that_cannot_be_used_leaves_the_last_good_one_and_is_told_once(
-    world: World, replace: Any, content: str
+    world: WatchedFile, replace: Any, content: str
 ) -> None:
     world.settle()
     replace(world.path, content)
@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_used_leaves_the_last_good_one_and_is_told_once(
     assert world.said() == ["error: keyring broken", "info: keyring taken"]
 
 
-def test_a_file_that_is_away_for_a_moment_is_missed_and_welcomed_back(world: World) -> None:
+def test_a_file_that_is_away_for_a_moment_is_missed_and_welcomed_back(world: WatchedFile) -> None:
     world.settle()
     world.path.rename(world.path.with_name("away"))
     assert world.look() == world.look() == ("a",)
@@ -200,7 +200,7 @@ def test_a_file_that_is_away_for_a_moment_is_missed_and_welcomed_back(world: Wor
     assert world.said() == ["error: keyring broken", "info: keyring taken"]
 
 
-def test_a_file_that_could_not_be_opened_is_tried_again_although_it_did_not_change(world: World) -> None:
+def test_a_file_that_could_not_be_opened_is_tried_again_although_it_did_not_change(world: WatchedFile) -> None:
     world.settle()
     write_in_place(world.path, text("b"))
     with no_more_files():
@@ -212,7 +212,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again_although_it_did_not_chan
     assert world.broken == 0
 
 
-def test_faults_that_take_turns_are_told_once_each_until_the_file_is_good_again(world: World) -> None:
+def test_faults_that_take_turns_are_told_once_each_until_the_file_is_good_again(world: WatchedFile) -> None:
     for content in ("", "{}", "", "{}", "", "{}"):
         write_in_place(world.path, content)
         world.look()
@@ -232,7 +232,7 @@ def test_a_first_file_that_cannot_be_used_is_refused(tmp_path: Path, content: st
         KeyringWatch(path, names, structlog.get_logger())
 
 
-async def test_it_looks_by_itself_until_it_is_cancelled(world: World) -> None:
+async def test_it_looks_by_itself_until_it_is_cancelled(world: WatchedFile) -> None:
     looking = asyncio.create_task(world.watch.run())
     await asyncio.sleep(0)
     rename_over(world.path, text("b"))

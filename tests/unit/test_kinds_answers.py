@@ -8,7 +8,7 @@ import pytest
 from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
 from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.provisioner.kinds.answers import difference, is_ours, meaning, shown, silence
-from tests.support.outside import a_call
+from tests.support.simulator_process import a_call
 
 OURS = {"key": a_call(Verb.READ).key, "generation": 1}
 CHANGES = (Verb.CREATE, Verb.UPDATE)

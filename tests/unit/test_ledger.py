@@ -11,14 +11,14 @@ from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS
 from services.core.ledger.decisions import republish
 from services.core.ledger.projections import published
 from tests.support.deliveries import KEY, RULES, at, delivery, observed
-from tests.support.ledger_worker import Worker, events, letters, values, verdicts, view, wish
+from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view, wish
 
 CONFIGURATION = {"crmEndpoint": "https://acme.salesforce.com", "crmClientSecret": "canary", "syncInterval": "PT5M"}
 PUBLISHED = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
 
 
 def test_a_new_event_is_told_wished_shown_and_audited_in_that_order() -> None:
-    decision = Worker().hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
+    decision = MemoryLedger().hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
     assert [output.topic for output in decision.outputs] == [EVENTS, DESIRED, TENANTS, AUDIT, AUDIT]
     (event,) = values(decision, EVENTS)
     assert event == {
@@ -44,7 +44,7 @@ def test_a_new_event_is_told_wished_shown_and_audited_in_that_order() -> None:
 
 
 def test_no_secret_leaves_but_in_desired() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
     worker.hear(delivery("configuration_updated", 5, CONFIGURATION | {"token": "canary"}, eventId="2"))
     worker.hear(observed(60, configuration=CONFIGURATION, cause="operator:Ann"))
@@ -95,7 +95,7 @@ def test_a_published_url_tells_neither_user_nor_query_nor_fragment(told: Any, sh
 
 
 def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     gone = worker.hear(delivery("uninstalled", 10))
     assert (wish(gone)["installed"], view(gone)["stage"]) == (False, "deprovisioned")
     late = worker.hear(delivery("installed", 0))
@@ -104,7 +104,7 @@ def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() ->
 
 
 def test_a_late_uninstall_between_two_installs_tears_nothing_down() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     worker.told(1, Direction.UP, State.DONE)
     worker.hear(delivery("installed", 1800, eventId="3"))
@@ -116,14 +116,14 @@ def test_a_late_uninstall_between_two_installs_tears_nothing_down() -> None:
 
 
 def test_desired_is_told_for_every_new_event_also_with_an_equal_value() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 0, eventId="1"))
     again = worker.hear(delivery("enabled", 3600, eventId="2"))
     assert wish(again)["version"] == again.row.version if again.row else False
 
 
 def test_a_duplicate_is_audited_and_nothing_else() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     duplicate = worker.hear(delivery("installed", 7, eventId="1", retryCount=1))
     assert duplicate.row is None
@@ -132,7 +132,7 @@ def test_a_duplicate_is_audited_and_nothing_else() -> None:
 
 
 def test_a_duplicate_that_lowers_the_time_folds_again_and_publishes_no_event() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", -60, eventId="0"))
     worker.hear(delivery("enabled", 7, eventId="1"))
     worker.hear(delivery("disabled", 5, eventId="2"))
@@ -144,7 +144,7 @@ def test_a_duplicate_that_lowers_the_time_folds_again_and_publishes_no_event() -
 
 
 def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     first = worker.hear(delivery("disabled", 5, eventId="2"))
     worker.hear(delivery("enabled", 9, eventId="3"))
@@ -159,7 +159,7 @@ def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
 
 
 def test_what_was_published_stays_though_its_time_is_lowered_twice() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     first = worker.hear(delivery("enabled", 9, eventId="1"))
     worker.hear(delivery("enabled", 7, eventId="1"))
     worker.hear(delivery("enabled", 5, eventId="1"))
@@ -169,7 +169,7 @@ def test_what_was_published_stays_though_its_time_is_lowered_twice() -> None:
 
 
 def test_what_was_published_stays_though_another_content_counts_now() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     first = worker.hear(delivery("enabled", 9, eventId="1"))
     conflict = worker.hear(delivery("disabled", 5, eventId="1"))
     assert (verdicts(conflict), events(conflict)) == ([("delivery", "conflict")], [])
@@ -188,7 +188,7 @@ def test_what_was_published_stays_though_another_content_counts_now() -> None:
 
 
 def test_a_topic_made_anew_counts_as_above_every_version() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for second in range(5):
         worker.hear(delivery("enabled", second * 3600, eventId=str(second)), incarnation="first")
     decision = worker.hear(delivery("disabled", 9 * 3600, eventId="9"), offset=0, incarnation="second")
@@ -201,7 +201,7 @@ def test_a_topic_made_anew_counts_as_above_every_version() -> None:
 
 
 def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     shown = view(worker.hear(delivery("installed", 0)))
     done = worker.told(1, Direction.UP, State.DONE)
     assert (view(done)["stage"], view(done)["generation"]) == ("active", 1)
@@ -213,7 +213,7 @@ def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
 
 
 def test_what_happens_to_a_tenant_that_is_gone_does_not_turn_its_stage() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.told(1, Direction.UP, State.DONE)
     worker.hear(delivery("uninstalled", 60))
@@ -223,7 +223,7 @@ def test_what_happens_to_a_tenant_that_is_gone_does_not_turn_its_stage() -> None
 
 
 def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.told(1, Direction.UP, State.DONE)
     gone = worker.hear(delivery("uninstalled", 60))
@@ -233,14 +233,14 @@ def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None
 
 
 def test_republishing_tells_what_stands() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     last = worker.hear(delivery("installed", 0))
     assert republish(worker.row, None, RULES) == tuple(o for o in last.outputs if o.topic in (DESIRED, TENANTS))
     assert republish(None, None, RULES) == ()
 
 
 def test_a_wish_to_look_is_shown_until_an_observation_answers_it() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     asked = worker.hear(Recheck(key=KEY, reason="stale", at=at(10.7)), 11)
     assert view(asked)["recheck_at"] == "2024-01-15T12:00:10.000000Z"
     assert (view(asked)["installed"], view(asked)["stage"]) == (None, None)
@@ -254,6 +254,6 @@ def test_a_wish_to_look_is_shown_until_an_observation_answers_it() -> None:
 
 
 def test_a_wish_from_a_clock_ahead_can_still_be_answered() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(Recheck(key=KEY, reason="stale", at=at(7200)), 10)
     assert worker.tenant.recheck_at_us == at(10)

@@ -5,11 +5,11 @@ import pytest
 from schemas.topics import EVENTS
 from schemas.values import Source
 from tests.support.deliveries import HOUR_S, KEY, at, delivery, observed
-from tests.support.ledger_worker import Worker, events, letters, values, verdicts, view, wish
+from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view, wish
 
 
 def test_an_observation_is_up_to_three_events_under_its_time() -> None:
-    decision = Worker().hear(observed(60, enabled=False, configuration={"crmEndpoint": "x"}, tenant_id="t"))
+    decision = MemoryLedger().hear(observed(60, enabled=False, configuration={"crmEndpoint": "x"}, tenant_id="t"))
     moment = at(60)
     assert events(decision) == [
         (f"r:{moment}:disabled", 1),
@@ -22,13 +22,13 @@ def test_an_observation_is_up_to_three_events_under_its_time() -> None:
 
 
 def test_what_is_not_there_has_no_other_aspect() -> None:
-    decision = Worker().hear(observed(60, installed=False, enabled=False, configuration={"a": 1}))
+    decision = MemoryLedger().hear(observed(60, installed=False, enabled=False, configuration={"a": 1}))
     assert events(decision) == [(f"r:{at(60)}:uninstalled", 1)]
     assert view(decision)["installed"] is False
 
 
 def test_an_observed_install_keeps_tenant_id_and_configuration() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}))
     decision = worker.hear(observed(60))
     assert (wish(decision)["tenant_id"], wish(decision)["configuration"]) == ("tenant_acme_corp", {"crmEndpoint": "x"})
@@ -37,12 +37,12 @@ def test_an_observed_install_keeps_tenant_id_and_configuration() -> None:
 
 
 def test_an_operator_is_named_as_the_source() -> None:
-    decision = Worker().hear(observed(0, source=Source.OPERATOR, cause="operator:resolve"))
+    decision = MemoryLedger().hear(observed(0, source=Source.OPERATOR, cause="operator:resolve"))
     assert values(decision, EVENTS)[0]["source"] == "operator"
 
 
 def test_an_observation_is_never_refused_for_age() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 0, eventId="1"))
     worker.hear(delivery("disabled", 30 * HOUR_S, eventId="2"), 30 * HOUR_S)
     assert worker.tenant.folded_to == at(0)
@@ -51,7 +51,7 @@ def test_an_observation_is_never_refused_for_age() -> None:
 
 
 def test_an_ambiguity_ends_with_a_look_at_its_aspect_and_not_at_another() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))
     worker.hear(delivery("enabled", 2, deliveryAttempt=2))
@@ -65,7 +65,7 @@ def test_an_ambiguity_ends_with_a_look_at_its_aspect_and_not_at_another() -> Non
 
 
 def test_a_tie_of_install_and_uninstall_stands_installed_until_looked_at() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     tied = worker.hear(delivery("uninstalled", 0))
     assert (view(tied)["installed"], view(tied)["flags"]) == (True, ["tie"])
@@ -73,7 +73,7 @@ def test_a_tie_of_install_and_uninstall_stands_installed_until_looked_at() -> No
 
 
 def test_an_absence_ends_the_flags_of_every_aspect() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", -60))
     worker.hear(delivery("enabled", 0))
     worker.hear(delivery("disabled", 0))
@@ -82,20 +82,20 @@ def test_an_absence_ends_the_flags_of_every_aspect() -> None:
 
 
 def test_a_restamp_stays_one_though_it_was_observed_meanwhile() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.hear(observed(60))
     assert worker.hear(delivery("installed", 120)).verdict == "absorbed"
 
 
 def test_the_same_look_twice_is_a_duplicate() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(observed(60, enabled=True))
     assert worker.hear(observed(60, enabled=True)).verdict == "duplicate"
 
 
 def test_an_observation_from_a_clock_ahead_goes_to_dead_letters_and_changes_nothing() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     assert worker.hear(observed(90), 0).verdict == "new"
     before = worker.tenant
     ahead = worker.hear(observed(91), 0)
@@ -109,7 +109,7 @@ def test_an_observation_from_a_clock_ahead_goes_to_dead_letters_and_changes_noth
 
 @pytest.mark.parametrize("later", [1, 9 * HOUR_S])
 def test_two_looks_at_one_moment_that_differ_ask_for_a_third(later: int) -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(observed(0, configuration={"crmEndpoint": "x"}), 1)
     assert worker.tenant.recheck_at_us is None
     other = worker.hear(observed(0, configuration={"crmEndpoint": "y"}), later)

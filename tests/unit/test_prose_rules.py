@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.prose_rules import Prose, Reading, breaches, main, prose_of
+from tests.prose_rules import Prose, ProseReading, breaches, main, prose_of
 
 PLAIN = '"""Publishes records."""\n\n\ndef flush() -> None:\n    """Wait for the broker."""\n'
 
@@ -13,32 +13,35 @@ def test_words_questions_and_comments_are_counted() -> None:
 
 
 def test_plain_prose_passes() -> None:
-    assert breaches(Reading({"a.py": prose_of(PLAIN)}, {"A": ["a.py"]}), {}) == []
+    assert breaches(ProseReading({"a.py": prose_of(PLAIN)}, {"A": ["a.py"]}), {}) == []
 
 
 @pytest.mark.parametrize(
     ("reading", "words"),
     [
-        (Reading({"a.py": Prose(words=1000, indefinite=46, docstrings=100)}), "46 indefinite words"),
+        (ProseReading({"a.py": Prose(words=1000, indefinite=46, docstrings=100)}), "46 indefinite words"),
         (
-            Reading({"a.py": Prose(words=1000, docstrings=100, questions=4)}),
+            ProseReading({"a.py": Prose(words=1000, docstrings=100, questions=4)}),
             "4.0 % of docstrings begin",
         ),
-        (Reading({"a.py": Prose(words=100, indefinite=8), "b.py": Prose(words=1000)}), "a.py: 80 indefinite words"),
-        (Reading({}, {"Row": ["a.py", "b.py"]}), "class Row is defined in a.py, b.py"),
+        (
+            ProseReading({"a.py": Prose(words=100, indefinite=8), "b.py": Prose(words=1000)}),
+            "a.py: 80 indefinite words",
+        ),
+        (ProseReading({}, {"Row": ["a.py", "b.py"]}), "class Row is defined in a.py, b.py"),
     ],
 )
-def test_a_breach_of_each_rule_is_seen(reading: Reading, words: str) -> None:
+def test_a_breach_of_each_rule_is_seen(reading: ProseReading, words: str) -> None:
     (found,) = breaches(reading, {})
     assert words in found
 
 
 def test_a_small_file_is_not_judged_by_itself() -> None:
-    assert breaches(Reading({"a.py": Prose(words=59, indefinite=59), "b.py": Prose(words=5000)}), {}) == []
+    assert breaches(ProseReading({"a.py": Prose(words=59, indefinite=59), "b.py": Prose(words=5000)}), {}) == []
 
 
 def test_an_exception_counts_only_while_it_is_needed() -> None:
-    reading = Reading({}, {"Row": ["a.py", "b.py"]})
+    reading = ProseReading({}, {"Row": ["a.py", "b.py"]})
     assert breaches(reading, {"Row": "reason"}) == []
     assert breaches(reading, {"Row": "reason", "Gone": "reason"}) == ["class Gone is excepted and not defined twice"]
 

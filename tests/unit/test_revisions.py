@@ -1,16 +1,16 @@
 """Revisions are 1, 2, 3 …, given once per uid, borrowed by an older twin, never taken back."""
 
 from tests.support.deliveries import at, delivery
-from tests.support.ledger_worker import Worker, events, verdicts
+from tests.support.ledger_worker import MemoryLedger, events, verdicts
 
 
-def uid(worker: Worker, seconds: float) -> str:
+def uid(worker: MemoryLedger, seconds: float) -> str:
     """The uid of the nameless event at that time."""
     return next(entry.uid for entry in worker.tenant.entries if entry.at_us == at(seconds))
 
 
 def test_an_older_twin_borrows_and_no_second_record_is_written() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 600))
     older = worker.hear(delivery("enabled", 0))
     assert (verdicts(older), events(older)) == ([("delivery", "new")], [])
@@ -20,7 +20,7 @@ def test_an_older_twin_borrows_and_no_second_record_is_written() -> None:
 
 
 def test_what_frees_the_restamp_gives_it_its_revision_again_and_the_older_the_next() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 600))
     worker.hear(delivery("enabled", 0))
     freeing = worker.hear(delivery("disabled", 300))
@@ -30,7 +30,7 @@ def test_what_frees_the_restamp_gives_it_its_revision_again_and_the_older_the_ne
 
 
 def test_several_freed_at_once_come_in_the_order_of_their_versions() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for second in (0, 400, 800):
         worker.hear(delivery("enabled", second))
     assert worker.tenant.revision == 1
@@ -41,7 +41,7 @@ def test_several_freed_at_once_come_in_the_order_of_their_versions() -> None:
 
 
 def test_an_absorbed_event_freed_by_a_lowered_time_is_published_then() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("enabled", 0))
     worker.hear(delivery("disabled", 900, eventId="b"))
     absorbed = worker.hear(delivery("enabled", 600))
@@ -55,7 +55,7 @@ def test_an_absorbed_event_freed_by_a_lowered_time_is_published_then() -> None:
 
 
 def test_an_unmarked_delivery_clears_the_mark_and_publishes_what_was_ambiguous() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for event, second in (("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))
     assert verdicts(worker.hear(delivery("enabled", 2, retryCount=1))) == [("delivery", "ambiguous")]
@@ -65,7 +65,7 @@ def test_an_unmarked_delivery_clears_the_mark_and_publishes_what_was_ambiguous()
 
 
 def test_a_published_event_that_turns_ambiguous_keeps_its_revision() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(delivery("installed", -60))
     worker.hear(delivery("enabled", 100, retryCount=1))
     doubt = worker.hear(delivery("disabled", 50))
@@ -76,7 +76,7 @@ def test_a_published_event_that_turns_ambiguous_keeps_its_revision() -> None:
 
 
 def test_of_several_published_restamps_the_older_borrows_the_first_revision() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     for second in (1000, 2600, 1800, 0):
         worker.hear(delivery("enabled", second))
     assert worker.tenant.revision == 2

@@ -14,7 +14,18 @@ from services.core.saga.moves import Take, Wait
 from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan
-from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, Mode, Resource, Wishes, Worker, World, ends, plan
+from tests.support.saga_world import (
+    KEY,
+    PLAN_TEXT,
+    STEPS,
+    MemoryRunner,
+    Mode,
+    OutsideSystems,
+    Resource,
+    Wishes,
+    ends,
+    plan,
+)
 
 ABSENT_STEPS = tuple(reversed(STEPS))
 SIX_HOURS_US = 6 * 3_600 * 10**6
@@ -23,8 +34,8 @@ UNWELL_US = 900 * 10**6
 TROUBLES = (Mode.RETRYABLE, Mode.REFUSED, Mode.BLOCKED, Mode.CONTRADICTED)
 
 
-def _active(world: World, wishes: Wishes, **more: object) -> Worker:
-    worker = Worker(world, wishes.installed(), **more)  # type: ignore[arg-type]  # fields of the worker
+def _active(world: OutsideSystems, wishes: Wishes, **more: object) -> MemoryRunner:
+    worker = MemoryRunner(world, wishes.installed(), **more)  # type: ignore[arg-type]  # fields of the worker
     worker.run()
     world.calls.clear()
     world.outputs_given.clear()
@@ -32,8 +43,8 @@ def _active(world: World, wishes: Wishes, **more: object) -> Worker:
 
 
 def test_a_first_install_makes_everything_in_the_plans_order() -> None:
-    world = World()
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems()
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert world.made(Verb.CREATE) == list(STEPS)
     assert len(world.calls) == len(STEPS)
@@ -43,7 +54,7 @@ def test_a_first_install_makes_everything_in_the_plans_order() -> None:
 
 
 def test_teardown_is_the_reverse_and_ends_with_the_archive() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.uninstalled())])
     assert world.made(Verb.DELETE) == list(ABSENT_STEPS)
@@ -52,7 +63,7 @@ def test_teardown_is_the_reverse_and_ends_with_the_archive() -> None:
 
 
 def test_what_ended_is_looked_up_again_by_name_one_call_and_a_minute_later() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.uninstalled())])
     assert world.made(Verb.READ) == [step for step in ABSENT_STEPS if step != "archive"]
@@ -61,7 +72,7 @@ def test_what_ended_is_looked_up_again_by_name_one_call_and_a_minute_later() -> 
 
 
 def test_what_appeared_after_the_end_is_removed() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     late = world.there["crm", 1]
     worker.run([(0, wishes.uninstalled())])
@@ -74,7 +85,7 @@ def test_what_appeared_after_the_end_is_removed() -> None:
 
 
 def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     late = world.there["crm", 1]
     worker.run([(0, wishes.uninstalled())])
@@ -91,7 +102,7 @@ def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> 
 
 
 def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda _, v: Mode.REFUSED if v is Verb.READ else None
     worker.run([(0, wishes.uninstalled())])
@@ -100,8 +111,8 @@ def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
 
 
 def test_a_call_that_breaks_for_ever_is_given_up_in_the_end() -> None:
-    world = World(decides=lambda s, v: Mode.BROKEN if (s, v) == ("crm", Verb.CREATE) else None)
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(decides=lambda s, v: Mode.BROKEN if (s, v) == ("crm", Verb.CREATE) else None)
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert worker.now_us > SIX_HOURS_US
     assert world.there == {}
@@ -109,7 +120,7 @@ def test_a_call_that_breaks_for_ever_is_given_up_in_the_end() -> None:
 
 
 def test_what_vanished_outside_is_made_again_by_an_update() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     del world.there["middleware", 1]
     worker.run([(0, wishes.configured(size="2"))])
@@ -118,7 +129,7 @@ def test_what_vanished_outside_is_made_again_by_an_update() -> None:
 
 
 def test_what_was_in_doubt_when_a_reinstall_revived_it_is_looked_at_and_given_its_settings() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     plans = Plans(plan(PLAN_TEXT.replace('kind = "http"', 'kind = "http"\ndestroy_after = "P1D"')))
     worker = _active(world, wishes, plans=plans, until_us=3600 * 10**6)
     world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.SILENT]
@@ -128,8 +139,8 @@ def test_what_was_in_doubt_when_a_reinstall_revived_it_is_looked_at_and_given_it
 
 
 def test_uninstall_before_any_install_calls_nobody_and_is_answered() -> None:
-    world = World()
-    worker = Worker(world, Wishes().uninstalled())
+    world = OutsideSystems()
+    worker = MemoryRunner(world, Wishes().uninstalled())
     worker.run()
     assert world.calls == []
     assert [(o.desired_version, o.generation, o.direction, o.state) for o in worker.outcomes] == [
@@ -138,7 +149,7 @@ def test_uninstall_before_any_install_calls_nobody_and_is_answered() -> None:
 
 
 def test_every_version_is_answered_also_when_nothing_is_to_be_done() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change())])
     assert world.calls == []
@@ -146,7 +157,7 @@ def test_every_version_is_answered_also_when_nothing_is_to_be_done() -> None:
 
 
 def test_an_update_calls_only_the_steps_whose_settings_changed() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.configured(topics="calls"))])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("subscriptions", Verb.UPDATE)]
@@ -154,7 +165,7 @@ def test_an_update_calls_only_the_steps_whose_settings_changed() -> None:
 
 
 def test_disabling_reaches_every_step_and_deletes_nothing() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.switched(enabled=False))])
     assert world.made(Verb.UPDATE) == list(STEPS)
@@ -165,8 +176,8 @@ def test_disabling_reaches_every_step_and_deletes_nothing() -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("mode", [Mode.REFUSED, Mode.RETRYABLE])
 def test_a_first_provisioning_that_fails_at_any_step_leaves_nothing(step: str, mode: Mode) -> None:
-    world = World(decides=lambda s, v: mode if s == step and v is Verb.CREATE else None)
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(decides=lambda s, v: mode if s == step and v is Verb.CREATE else None)
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert world.there == {}
     assert ends(worker.outcomes)[-1][1:3] == ("up", "rolled_back")
@@ -181,7 +192,7 @@ def test_a_first_provisioning_that_fails_at_any_step_leaves_nothing(step: str, m
 @pytest.mark.parametrize("mode", TROUBLES)
 def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itself(step: str, mode: Mode) -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: (
         Mode.REFUSED
         if (s, v) == ("tokens", Verb.CREATE)
@@ -189,7 +200,7 @@ def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itse
         if failing["on"] and (s, v) == (step, Verb.DELETE)
         else None
     )
-    worker = Worker(world, wishes.installed(), until_us=2 * 3_600 * 10**6)
+    worker = MemoryRunner(world, wishes.installed(), until_us=2 * 3_600 * 10**6)
     if step != "tokens":  # that one was never made, as every answer said: the sweep looks again
         worker.run()
         assert worker.phase is Phase.COMPENSATING
@@ -208,7 +219,7 @@ def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itse
 @pytest.mark.parametrize("mode", TROUBLES)
 def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str, mode: Mode) -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: mode if failing["on"] and (s, v) == (step, Verb.DELETE) else None
     worker.until_us = worker.now_us + 2 * 3_600 * 10**6
@@ -227,7 +238,7 @@ def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str,
 
 def test_a_reinstall_waits_for_a_teardown_that_stands_and_begins_the_next_life() -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("schema", Verb.DELETE) else None
     worker.until_us = worker.now_us + 60_000_000
@@ -243,14 +254,14 @@ def test_a_reinstall_waits_for_a_teardown_that_stands_and_begins_the_next_life()
 
 @pytest.mark.parametrize("former", ["removal_failed", "compensation_failed"])
 def test_a_journal_that_an_earlier_release_parked_goes_on(former: str) -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     if former == "removal_failed":
         worker = _active(world, wishes, until_us=60_000_000)
         world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
         worker.run([(0, wishes.uninstalled())])
     else:
         world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
-        worker = Worker(world, wishes.installed(bad="tokens"), until_us=60_000_000)
+        worker = MemoryRunner(world, wishes.installed(bad="tokens"), until_us=60_000_000)
         worker.run()
     stored = json.loads(worker.stored)
     assert stored["phase"] in {"removing", "compensating"}
@@ -263,7 +274,7 @@ def test_a_journal_that_an_earlier_release_parked_goes_on(former: str) -> None:
 
 
 def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.SILENT if (s, v) == ("schema", Verb.DELETE) else None
     worker.until_us = worker.now_us
@@ -274,7 +285,7 @@ def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
 
 
 def test_an_ended_life_whose_plan_cannot_be_carried_out_stands_in_nobodys_way() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     worker.run([(0, wishes.uninstalled())])
     (sweep,) = worker.journal.sweeps
@@ -292,16 +303,16 @@ def test_an_ended_life_whose_plan_cannot_be_carried_out_stands_in_nobodys_way() 
 
 
 def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() -> None:
-    world = World(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert world.there == {}
     assert ends(worker.outcomes)[-1] == (1, "up", "rolled_back", "crm_refused")
 
 
 def test_a_corrected_configuration_retries_a_rolled_back_tenant_in_another_generation() -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed(bad="crm"))
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed(bad="crm"))
     worker.run()
     assert worker.phase is Phase.ROLLED_BACK
     worker.run([(0, wishes.configured())])
@@ -311,7 +322,7 @@ def test_a_corrected_configuration_retries_a_rolled_back_tenant_in_another_gener
 
 @pytest.mark.parametrize("step", STEPS[2:])
 def test_a_refused_update_restores_the_last_good_configuration_and_deletes_nothing(step: str) -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.configured(bad=step, topics="calls", size="2"))])
     assert world.steps() == list(STEPS)
@@ -324,7 +335,7 @@ def test_a_refused_update_restores_the_last_good_configuration_and_deletes_nothi
 
 def test_a_restoration_that_fails_too_deletes_nothing_and_the_next_version_mends_it() -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
     worker.run([(0, wishes.configured(bad="none"))])
@@ -337,7 +348,7 @@ def test_a_restoration_that_fails_too_deletes_nothing_and_the_next_version_mends
 
 def test_a_restoration_that_failed_is_made_good_by_the_good_configuration_itself() -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
     worker.run([(0, wishes.configured(bad="none"))])
@@ -349,7 +360,7 @@ def test_a_restoration_that_failed_is_made_good_by_the_good_configuration_itself
 
 def test_tokens_whose_revocation_is_refused_stay_until_the_next_version_revokes_them() -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("tokens", Verb.DELETE) else None
     worker.run([(0, wishes.reinstalled())])
@@ -362,13 +373,13 @@ def test_tokens_whose_revocation_is_refused_stay_until_the_next_version_revokes_
 
 
 def test_what_was_lost_is_never_taken_for_absent_because_its_removal_is_refused() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: {
         ("crm", Verb.CREATE): Mode.LOST_WITH_EFFECT,
         ("crm", Verb.READ): Mode.SILENT,
         ("crm", Verb.DELETE): Mode.REFUSED,
     }.get((s, v))
-    worker = Worker(world, wishes.installed(), crashes=frozenset({6}), until_us=3_600 * 10**6)
+    worker = MemoryRunner(world, wishes.installed(), crashes=frozenset({6}), until_us=3_600 * 10**6)
     worker.run([(6, wishes.uninstalled())])
     assert world.made(Verb.CREATE)[-1] == "crm"
     assert worker.phase is Phase.REMOVING
@@ -377,7 +388,7 @@ def test_what_was_lost_is_never_taken_for_absent_because_its_removal_is_refused(
 
 @pytest.mark.parametrize("read", [Mode.REFUSED, Mode.WELL])
 def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     tried: list[str] = []
 
     def decides(step: str, verb: Verb) -> Mode | None:
@@ -389,7 +400,7 @@ def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> 
         return read if verb is Verb.READ else Mode.REFUSED
 
     world.decides = decides
-    worker = Worker(world, wishes.installed(), until_us=3_600 * 10**6)
+    worker = MemoryRunner(world, wishes.installed(), until_us=3_600 * 10**6)
     worker.run()
     assert tried[:4] == ["create", "read", "create", "delete"]
     assert set(tried[4:]) == {"delete"}
@@ -397,8 +408,8 @@ def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> 
 
 
 def test_a_repeat_that_may_be_tried_again_keeps_its_key() -> None:
-    world = World(modes=[Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.RETRYABLE])
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.RETRYABLE])
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert [step for step, *_ in world.calls[1:6]] == ["middleware"] * 4 + ["crm"]
     assert worker.journal.life is not None
@@ -406,8 +417,8 @@ def test_a_repeat_that_may_be_tried_again_keeps_its_key() -> None:
 
 
 def test_what_a_lost_older_create_made_late_is_given_the_newer_settings() -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed(size="old"), until_us=2_000_000)
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed(size="old"), until_us=2_000_000)
     world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.SILENT]
     worker.run()
     world.modes = [Mode.LOST_WITHOUT]
@@ -426,8 +437,8 @@ def test_what_a_lost_older_create_made_late_is_given_the_newer_settings() -> Non
 
 
 def test_a_missing_configuration_value_is_refused_by_name_before_anyone_is_asked() -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed().model_copy(update={"configuration": {}}))
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed().model_copy(update={"configuration": {}}))
     worker.run()
     assert "crm" not in [step for step, *_ in world.calls]
     assert worker.journal.failure is not None
@@ -436,7 +447,7 @@ def test_a_missing_configuration_value_is_refused_by_name_before_anyone_is_asked
 
 
 def test_an_uninstall_between_two_installs_issues_the_tokens_anew_and_changes_nothing_else() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.reinstalled())])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
@@ -447,7 +458,7 @@ def test_an_uninstall_between_two_installs_issues_the_tokens_anew_and_changes_no
 
 
 def test_an_uninstall_that_arrives_late_between_two_installs_issues_the_tokens_anew_once() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     between_us = wishes.at_us + 5
     worker.run([(0, wishes.installed())])
@@ -457,7 +468,7 @@ def test_an_uninstall_that_arrives_late_between_two_installs_issues_the_tokens_a
 
 
 def test_an_uninstall_older_than_the_install_that_was_provisioned_changes_nothing() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change(uninstalled_at=1))])
     assert world.calls == []
@@ -465,9 +476,9 @@ def test_an_uninstall_older_than_the_install_that_was_provisioned_changes_nothin
 
 @pytest.mark.parametrize("after", range(1, 2 * len(STEPS) + 2))
 def test_uninstall_at_any_point_of_a_provisioning_tears_down_what_was_maybe_done(after: int) -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     installed = wishes.installed()
-    worker = Worker(world, installed)
+    worker = MemoryRunner(world, installed)
     worker.run([(after, wishes.uninstalled())])
     assert world.there == {}
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
@@ -477,7 +488,7 @@ def test_uninstall_at_any_point_of_a_provisioning_tears_down_what_was_maybe_done
 
 @pytest.mark.parametrize("after", range(2 * len(STEPS) + 2))
 def test_a_reinstall_at_any_point_of_a_teardown_waits_for_its_end(after: int) -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.marks = 0
     worker.run([(0, wishes.uninstalled()), (1 + after, wishes.installed())])
@@ -491,7 +502,7 @@ def _with_grace(duration: str) -> Plans:
 
 
 def test_teardown_waits_for_destroy_after_and_says_grace() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
     assert world.steps() == ["archive", "middleware", "crm", "schema"]
@@ -508,7 +519,7 @@ def test_teardown_waits_for_destroy_after_and_says_grace() -> None:
 
 
 def test_another_uninstall_does_not_begin_the_grace_anew() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
     worker.now_us += 80_000 * 10**6
@@ -518,7 +529,7 @@ def test_another_uninstall_does_not_begin_the_grace_anew() -> None:
 
 
 def test_a_reinstall_within_the_grace_goes_on_with_the_generation() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
     made_at = world.there["schema", 1].made_at
@@ -531,7 +542,7 @@ def test_a_reinstall_within_the_grace_goes_on_with_the_generation() -> None:
 
 
 def test_a_refusal_after_a_revival_destroys_nothing() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled()), (10**6, wishes.installed(bad="subscriptions"))])
     assert world.steps() == list(STEPS)
@@ -539,8 +550,8 @@ def test_a_refusal_after_a_revival_destroys_nothing() -> None:
 
 
 def test_a_lost_answer_is_read_back_and_not_repeated_when_it_had_its_effect() -> None:
-    world = World(modes=[Mode.WELL, Mode.LOST_WITH_EFFECT])
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITH_EFFECT])
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert [(step, verb) for step, verb, _, _ in world.calls[:4]] == [
         ("archive", Verb.CREATE),
@@ -551,8 +562,8 @@ def test_a_lost_answer_is_read_back_and_not_repeated_when_it_had_its_effect() ->
 
 
 def test_a_lost_call_is_repeated_with_the_same_key() -> None:
-    world = World(modes=[Mode.WELL, Mode.LOST_WITHOUT])
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITHOUT])
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert [(step, verb) for step, verb, _, _ in world.calls[1:4]] == [
         ("middleware", Verb.CREATE),
@@ -564,7 +575,7 @@ def test_a_lost_call_is_repeated_with_the_same_key() -> None:
 
 
 def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.modes = [Mode.LOST_WITHOUT, Mode.WELL]
     worker.until_us = worker.now_us + 60_000_000
@@ -578,8 +589,8 @@ def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
 
 
 def test_a_call_that_is_answered_and_may_be_tried_again_is_another_intent() -> None:
-    world = World(modes=[Mode.WELL, Mode.RETRYABLE])
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert worker.journal.life is not None
     assert worker.journal.life.steps["middleware"].n == 2
@@ -587,8 +598,8 @@ def test_a_call_that_is_answered_and_may_be_tried_again_is_another_intent() -> N
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RETRYABLE, Mode.LOST_WITHOUT, Mode.BROKEN])
 def test_an_outage_shorter_than_give_up_after_rolls_nobody_back(mode: Mode) -> None:
-    world = World(modes=[Mode.WELL] + [mode] * 200)
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL] + [mode] * 200)
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     assert worker.phase is Phase.ACTIVE
     assert ends(worker.outcomes) == [(1, "up", "done", None)]
@@ -597,8 +608,8 @@ def test_an_outage_shorter_than_give_up_after_rolls_nobody_back(mode: Mode) -> N
 @pytest.mark.parametrize("step", STEPS)
 def test_an_outage_as_long_as_give_up_after_ends_in_a_compensation(step: str) -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT30M"')
-    world = World(decides=lambda s, v: Mode.RETRYABLE if (s, v) == (step, Verb.CREATE) else None)
-    worker = Worker(world, Wishes().installed(), plans=Plans(plan(text)))
+    world = OutsideSystems(decides=lambda s, v: Mode.RETRYABLE if (s, v) == (step, Verb.CREATE) else None)
+    worker = MemoryRunner(world, Wishes().installed(), plans=Plans(plan(text)))
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", f"{step}_exhausted")]
     assert 1_800 * 10**6 <= worker.last.at - 1_000_000 < 2_000 * 10**6
@@ -607,14 +618,14 @@ def test_an_outage_as_long_as_give_up_after_ends_in_a_compensation(step: str) ->
 
 def test_a_wait_at_the_gate_counts_as_an_outage_as_well() -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1M"')
-    worker = Worker(World(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
+    worker = MemoryRunner(OutsideSystems(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", "middleware_exhausted")]
 
 
 def test_time_in_which_nobody_asked_gives_up_nothing() -> None:
-    world = World(modes=[Mode.WELL, Mode.RETRYABLE])
-    worker = Worker(world, Wishes().installed(), until_us=1_000_000)
+    world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
+    worker = MemoryRunner(world, Wishes().installed(), until_us=1_000_000)
     worker.run()
     worker.now_us += LONG_US
     worker.until_us = 10**18
@@ -623,7 +634,7 @@ def test_time_in_which_nobody_asked_gives_up_nothing() -> None:
 
 
 def test_versions_of_the_same_wait_do_not_begin_its_clock_anew() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.RETRYABLE if (s, v) == ("crm", Verb.UPDATE) else None
     began_us = worker.now_us
@@ -636,10 +647,10 @@ def test_versions_of_the_same_wait_do_not_begin_its_clock_anew() -> None:
 
 
 def test_a_corrected_place_is_taken_after_a_compensation_whose_system_is_gone() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     dead = {"on": True}
     world.decides = lambda s, _: Mode.RETRYABLE if s == "crm" and dead["on"] else None
-    worker = Worker(world, wishes.installed(), until_us=LONG_US)
+    worker = MemoryRunner(world, wishes.installed(), until_us=LONG_US)
     worker.run()
     assert ends(worker.outcomes)[0] == (1, "up", "rolled_back", "crm_exhausted")
     dead["on"] = False
@@ -651,8 +662,10 @@ def test_a_corrected_place_is_taken_after_a_compensation_whose_system_is_gone() 
 def test_what_was_given_up_for_an_outage_is_tried_again_soon_after_it() -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1H"')
     dead = {"on": True}
-    world = World(decides=lambda s, v: Mode.RETRYABLE if dead["on"] and (s, v) == ("crm", Verb.CREATE) else None)
-    worker = Worker(world, Wishes().installed(), plans=Plans(plan(text)), again=True, until_us=3_700 * 10**6)
+    world = OutsideSystems(
+        decides=lambda s, v: Mode.RETRYABLE if dead["on"] and (s, v) == ("crm", Verb.CREATE) else None
+    )
+    worker = MemoryRunner(world, Wishes().installed(), plans=Plans(plan(text)), again=True, until_us=3_700 * 10**6)
     worker.run()
     rolled_us = next(said.at for said in worker.outcomes if said.state.value == "rolled_back")
     dead["on"] = False
@@ -663,12 +676,12 @@ def test_what_was_given_up_for_an_outage_is_tried_again_soon_after_it() -> None:
 
 
 def test_a_create_that_is_contradicted_is_not_asked_for_ever_once_something_else_is_wanted() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: {
         ("middleware", Verb.CREATE): Mode.LOST_WITHOUT,
         ("middleware", Verb.READ): Mode.CONTRADICTED,
     }.get((s, v))
-    worker = Worker(world, wishes.installed(), until_us=600 * 10**6)
+    worker = MemoryRunner(world, wishes.installed(), until_us=600 * 10**6)
     worker.run()
     assert worker.last.reason == "middleware_contradicted"
     world.calls.clear()
@@ -680,7 +693,7 @@ def test_a_create_that_is_contradicted_is_not_asked_for_ever_once_something_else
 
 
 def test_answers_of_two_sorts_by_turns_are_not_said_by_turns() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     turns = cycle([Mode.REFUSED, Mode.RETRYABLE])
     world.decides = lambda s, v: next(turns) if (s, v) == ("crm", Verb.DELETE) else None
@@ -692,7 +705,7 @@ def test_answers_of_two_sorts_by_turns_are_not_said_by_turns() -> None:
 
 def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.RETRYABLE if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
     worker.until_us = worker.now_us + LONG_US
@@ -709,8 +722,8 @@ def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step: str) -> None:
     failing = {"on": True}
-    world = World(decides=lambda s, _: Mode.BLOCKED if failing["on"] and s == step else None)
-    worker = Worker(world, Wishes().installed(), until_us=LONG_US)
+    world = OutsideSystems(decides=lambda s, _: Mode.BLOCKED if failing["on"] and s == step else None)
+    worker = MemoryRunner(world, Wishes().installed(), until_us=LONG_US)
     worker.run()
     assert worker.phase is Phase.CREATING
     assert ends(worker.outcomes) == []
@@ -727,10 +740,10 @@ def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step:
 @pytest.mark.parametrize("mode", [Mode.CONTRADICTED, Mode.UNSHOWN])
 def test_a_success_that_shows_nothing_of_ours_is_no_outage_and_undoes_nothing(mode: Mode, verb: Verb) -> None:
     failing = {"on": True}
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     verbs = {verb, Verb.READ} if mode is Mode.CONTRADICTED else {verb}
     world.decides = lambda s, v: mode if failing["on"] and s == "middleware" and v in verbs else None
-    worker = Worker(world, wishes.installed(), until_us=LONG_US)
+    worker = MemoryRunner(world, wishes.installed(), until_us=LONG_US)
     failing["on"] = verb is Verb.CREATE
     if verb is not Verb.CREATE:
         worker.run()
@@ -749,7 +762,7 @@ def test_a_success_that_shows_nothing_of_ours_is_no_outage_and_undoes_nothing(mo
 
 
 def test_a_change_that_is_answered_with_success_and_read_back_otherwise_stands_with_the_field() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     real = world._effect
 
@@ -773,8 +786,8 @@ def test_a_change_that_is_answered_with_success_and_read_back_otherwise_stands_w
 
 
 def test_a_tenant_is_unwell_after_a_quarter_of_an_hour_and_is_shown_as_on_again_when_it_goes_on() -> None:
-    world = World(decides=lambda s, _: Mode.RETRYABLE if s == "crm" else None)
-    worker = Worker(world, Wishes().installed(), until_us=3_600 * 10**6)
+    world = OutsideSystems(decides=lambda s, _: Mode.RETRYABLE if s == "crm" else None)
+    worker = MemoryRunner(world, Wishes().installed(), until_us=3_600 * 10**6)
     worker.run()
     said = [(o.reason, o.step) for o in worker.outcomes]
     assert said == [(None, "archive"), ("retrying", "crm"), ("waiting_for:crm", "crm")]
@@ -787,8 +800,8 @@ def test_a_tenant_is_unwell_after_a_quarter_of_an_hour_and_is_shown_as_on_again_
 
 def test_what_was_rolled_back_is_tried_again_by_itself_after_an_hour_doubling_to_a_day() -> None:
     refusals = iter([Mode.REFUSED] * 7)
-    world = World(decides=lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.CREATE) else None)
-    worker = Worker(world, Wishes().installed(), again=True)
+    world = OutsideSystems(decides=lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.CREATE) else None)
+    worker = MemoryRunner(world, Wishes().installed(), again=True)
     worker.run()
     rolled = [said.at for said in worker.outcomes if said.state.value == "rolled_back"]
     hours = [round((later - earlier) / 3_600_000_000) for earlier, later in pairwise([*rolled, worker.last.at])]
@@ -799,7 +812,7 @@ def test_what_was_rolled_back_is_tried_again_by_itself_after_an_hour_doubling_to
 
 
 def test_a_retry_during_a_compensation_goes_on_until_the_tenant_is_active() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     refusals = iter([Mode.REFUSED])
     world.decides = lambda s, v: (
         next(refusals, None)
@@ -808,7 +821,7 @@ def test_a_retry_during_a_compensation_goes_on_until_the_tenant_is_active() -> N
         if (s, v) == ("crm", Verb.DELETE)
         else None
     )
-    worker = Worker(world, wishes.installed(), until_us=600 * 10**6)
+    worker = MemoryRunner(world, wishes.installed(), until_us=600 * 10**6)
     worker.run()
     assert worker.phase is Phase.COMPENSATING
     world.decides = lambda _, __: None
@@ -831,16 +844,16 @@ def test_waits_have_full_jitter_and_do_what_the_system_asks() -> None:
 
 
 def test_retrying_is_said_once_a_turn_with_the_step() -> None:
-    world = World(modes=[Mode.WELL] + [Mode.RETRYABLE] * 3)
-    worker = Worker(world, Wishes().installed())
+    world = OutsideSystems(modes=[Mode.WELL] + [Mode.RETRYABLE] * 3)
+    worker = MemoryRunner(world, Wishes().installed())
     worker.run()
     said = [(o.step, o.error_class) for o in worker.outcomes if o.reason == "retrying"]
     assert said == [("middleware", "retryable")]
 
 
 def test_a_tenant_that_is_not_known_is_held_until_it_is() -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed(tenant_id=None), until_us=2_000_000)
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed(tenant_id=None), until_us=2_000_000)
     worker.run()
     assert world.calls == []
     assert ends(worker.outcomes) == [(1, "up", "held", "tenant_unknown")]
@@ -861,15 +874,15 @@ def test_a_held_version_is_tried_again_after_a_minute_and_said_once() -> None:
 
 
 def test_an_uninstall_of_a_held_tenant_ends_with_no_call() -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed(tenant_id=None), until_us=2_000_000)
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed(tenant_id=None), until_us=2_000_000)
     worker.run([(0, wishes.uninstalled())])
     assert world.calls == []
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
 
 
 def test_another_tenant_id_for_a_bound_key_changes_nothing_and_is_said() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change(tenant_id="other"))])
     assert world.calls == []
@@ -880,7 +893,7 @@ def test_another_tenant_id_for_a_bound_key_changes_nothing_and_is_said() -> None
 
 
 def test_a_life_is_finished_with_the_plan_it_began_with() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     old = worker.plans.current
     shorter = plan(PLAN_TEXT[: PLAN_TEXT.rindex("[[step]]")])
@@ -892,7 +905,7 @@ def test_a_life_is_finished_with_the_plan_it_began_with() -> None:
 
 def test_a_step_with_nothing_to_undo_is_left() -> None:
     text = PLAN_TEXT.replace('kind = "subscription"\nundo = "reverse"', 'kind = "subscription"\nundo = "nothing"')
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=Plans(plan(text)))
     world.there.pop(("subscriptions", 1))
     worker.run([(0, wishes.uninstalled())])
@@ -901,10 +914,10 @@ def test_a_step_with_nothing_to_undo_is_left() -> None:
 
 
 def test_versions_that_were_skipped_are_answered_by_the_newest() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     first = wishes.installed()
     wishes.configured(size="2")
-    worker = Worker(world, first)
+    worker = MemoryRunner(world, first)
     worker.run([(3, wishes.configured(size="3"))])
     assert ends(worker.outcomes) == [(3, "up", "done", None)]
     assert world.there["middleware", 1].configuration == {"size": "3"}
@@ -912,8 +925,8 @@ def test_versions_that_were_skipped_are_answered_by_the_newest() -> None:
 
 @pytest.mark.parametrize("lost", range(1, 30))
 def test_a_worker_may_be_lost_between_any_two_marks(lost: int) -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed(), crashes=frozenset({lost, lost + 2}))
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed(), crashes=frozenset({lost, lost + 2}))
     worker.run()
     assert world.steps() == list(STEPS)
     worker.run([(0, wishes.uninstalled())])
@@ -931,13 +944,13 @@ def _one_step() -> Plan:
 
 
 def test_outcomes_name_the_key() -> None:
-    worker = Worker(World(), Wishes().installed())
+    worker = MemoryRunner(OutsideSystems(), Wishes().installed())
     worker.run()
     assert {said.key for said in worker.outcomes} == {KEY}
 
 
 def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_successors() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.modes = [Mode.WELL, Mode.LOST_WITH_EFFECT]
     worker.marks = 0
@@ -951,7 +964,10 @@ def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_success
 
 
 def test_a_system_that_is_away_costs_no_try_and_leaves_nothing_in_doubt() -> None:
-    world, worker = World(), Worker(World(), Wishes().installed(), bars=[False, False, *[True] * 20])
+    world, worker = (
+        OutsideSystems(),
+        MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[False, False, *[True] * 20]),
+    )
     worker.world = world
     worker.run()
     assert world.made(Verb.CREATE) == list(STEPS)
@@ -963,7 +979,7 @@ def test_a_system_that_is_away_costs_no_try_and_leaves_nothing_in_doubt() -> Non
 
 
 def test_while_one_system_is_away_an_uninstall_takes_the_others_down() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.uninstalled()
     worker.bars, worker.until_us = [False] * 2 + [True] * 1_000, worker.now_us + 60_000_000
@@ -977,8 +993,8 @@ def test_while_one_system_is_away_an_uninstall_takes_the_others_down() -> None:
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE])
 def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) -> None:
-    world, wishes = World(), Wishes()
-    worker = Worker(world, wishes.installed())
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed())
     if verb is Verb.DELETE:
         worker.run()
         worker.desired = wishes.uninstalled()
@@ -998,7 +1014,7 @@ def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) 
 
 
 def test_a_refused_update_is_tried_again_when_an_operator_wishes_it() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.configured(size="2")
     world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("middleware", Verb.UPDATE) else None
@@ -1014,7 +1030,7 @@ def test_a_refused_update_is_tried_again_when_an_operator_wishes_it() -> None:
 
 
 def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
-    worker = _active(World(), wishes := Wishes())
+    worker = _active(OutsideSystems(), wishes := Wishes())
     assert redriven(worker.journal) is None
     worker.desired = wishes.uninstalled()
     worker.run()
@@ -1022,7 +1038,7 @@ def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
 
 
 def test_a_version_that_knows_of_neither_install_nor_uninstall_removes_nothing() -> None:
-    world, wishes = World(), Wishes()
+    world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.change(installed=False, installed_at=None, uninstalled_at=None, configuration={})
     worker.run()

@@ -16,12 +16,12 @@ from services.adapters.tables.recovery import OwnershipTracker
 TABLE_0 = TP("app-seen-changelog", 0)
 
 
-class Ended(Exception):
+class RecoveryEnded(Exception):
     pass
 
 
 def end(reason: WorkerExit, why: str) -> NoReturn:
-    raise Ended(reason, why)
+    raise RecoveryEnded(reason, why)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
         recovery._settle({TABLE_0}, {TABLE_0: 9}, last)
         assert last[TABLE_0] == 9, "Faust would take more read than there is for a fault"
         return
-    with pytest.raises(Ended, match="read to offset 9, the topic ends at 8") as ended:
+    with pytest.raises(RecoveryEnded, match="read to offset 9, the topic ends at 8") as ended:
         recovery._settle({TABLE_0}, {TABLE_0: 9}, last)
     assert ended.value.args[0] is WorkerExit.CHANGELOG_BEHIND
 
@@ -85,7 +85,7 @@ async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: Dur
 
 async def test_a_wait_that_runs_out_in_a_recovery_ends_the_worker(app: DurableApp) -> None:
     recovery: Any = app.tables.recovery
-    with pytest.raises(Ended, match=r"no answer within 0\.01 s") as ended:
+    with pytest.raises(RecoveryEnded, match=r"no answer within 0\.01 s") as ended:
         await recovery._wait(asyncio.sleep(5), timeout=0.01)
     assert ended.value.args[0] is WorkerExit.STALL
     await recovery._wait(asyncio.sleep(0), timeout=5)

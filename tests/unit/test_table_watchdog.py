@@ -23,12 +23,12 @@ EVENTS = TP("events", 0)
 LOOK_S = PAUSED_S / 2
 
 
-class Ended(Exception):
+class ProcessEnded(Exception):
     pass
 
 
 def end(reason: WorkerExit, why: str) -> NoReturn:
-    raise Ended(reason, why)
+    raise ProcessEnded(reason, why)
 
 
 @dataclass
@@ -67,7 +67,7 @@ async def checked(watchdog: Watchdog, from_s: float, to_s: float) -> None:
 
 
 async def ends(watchdog: Watchdog, at_s: float) -> tuple[WorkerExit, str]:
-    with pytest.raises(Ended) as ended:
+    with pytest.raises(ProcessEnded) as ended:
         await watchdog.check(at_s)
     reason, why = ended.value.args
     return reason, why

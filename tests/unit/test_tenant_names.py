@@ -19,7 +19,7 @@ from services.core.reconcile.observed_state import differences, look_at, observe
 from services.core.saga.recovery import KnownOfKey, with_record
 from tests.support.deliveries import KEY, RULES, body
 from tests.support.genesys_worlds import MAC_KEY, key_of, organisation, reading, tenant
-from tests.support.ledger_worker import Worker, values, view
+from tests.support.ledger_worker import MemoryLedger, values, view
 
 UP, DOWN = Direction.UP, Direction.DOWN
 DONE, WORKING, HELD, ROLLED_BACK = State.DONE, State.WORKING, State.HELD, State.ROLLED_BACK
@@ -33,21 +33,21 @@ def gone(at_s: float, tenant_id: str) -> Delivery:
     return webhook.delivery(body("uninstalled", at_s, eventId=str(at_s)) | {"tenantId": tenant_id})
 
 
-def named(worker: Worker) -> tuple[str | None, str | None]:
+def named(worker: MemoryLedger) -> tuple[str | None, str | None]:
     shown = view(worker.decisions[-1])
     return shown["tenant_id"], shown["claimed_tenant_id"]
 
 
-def active() -> Worker:
+def active() -> MemoryLedger:
     """Installed and made under the tenantId `first`."""
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     worker.told(1, UP, DONE, tenant_id="first")
     return worker
 
 
 def test_before_anything_is_bound_the_name_of_the_newest_installed_is_shown() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     assert named(worker) == ("first", None)
     worker.hear(installed(10, "second"))
@@ -99,7 +99,7 @@ def test_what_is_gone_keeps_the_name_it_was_bound_to() -> None:
 
 
 def test_a_life_that_was_rolled_back_binds_nobody() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     worker.told(1, UP, WORKING, tenant_id="first")
     worker.hear(installed(10, "second"))
@@ -109,7 +109,7 @@ def test_a_life_that_was_rolled_back_binds_nobody() -> None:
 
 
 def test_a_name_that_is_another_organisations_is_claimed_and_not_had() -> None:
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(installed(0, "taken"))
     worker.told(1, UP, HELD, reason="tenant_conflict", generation=0)
     assert named(worker) == (None, "taken")
@@ -136,7 +136,7 @@ OUTCOME: dict[str, Any] = {
 def test_an_outcome_older_than_the_field_is_read_and_the_view_stays_as_it_was() -> None:
     outcome = decode(Outcome, json.dumps(OUTCOME).encode())
     assert outcome.tenant_id is None
-    worker = Worker()
+    worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     worker.told(1, UP, DONE)
     assert named(worker) == ("first", None)

@@ -12,7 +12,7 @@ W, HORIZON = WINDOW_US, HORIZON_US
 
 
 @dataclass(frozen=True)
-class Case:
+class Ages:
     """Ages: how long before now a time lies."""
 
     row: TimeRule
@@ -23,29 +23,29 @@ class Case:
 
 
 CASES = {
-    "T2 signed ahead of W": Case(TimeRule.FUTURE, signed_age_us=-W - MS),
-    "T2 whatever vouches for it": Case(TimeRule.FUTURE, signed_age_us=-W - MS, marked=True, known=True),
-    "T2 edge: signed W ahead": Case(TimeRule.FRESH, signed_age_us=-W),
-    "T3 beyond the horizon, fresh header": Case(TimeRule.STALE, signed_age_us=HORIZON + MS),
-    "T3 whatever vouches for it": Case(TimeRule.STALE, signed_age_us=HORIZON + MS, marked=True, known=True),
-    "T3 edge: at the horizon, fresh header": Case(TimeRule.FRESH, signed_age_us=HORIZON),
-    "T3 edge: at the horizon, unmarked": Case(TimeRule.UNMARKED, header_age_us=HORIZON, signed_age_us=HORIZON),
-    "T4 old edge": Case(TimeRule.FRESH, header_age_us=W),
-    "T4 ahead edge": Case(TimeRule.FRESH, header_age_us=-W),
-    "T4 is not a duplicate's row": Case(TimeRule.FRESH, header_age_us=W, known=True, marked=True),
-    "T5 just old": Case(TimeRule.RETRY, header_age_us=W + MS, marked=True),
-    "T5 just ahead": Case(TimeRule.RETRY, header_age_us=-W - MS, marked=True),
-    "T5 before T6": Case(TimeRule.RETRY, header_age_us=W + MS, marked=True, known=True),
-    "T5 at the horizon": Case(TimeRule.RETRY, header_age_us=HORIZON, signed_age_us=HORIZON, marked=True),
-    "T6 just old": Case(TimeRule.REDELIVERY, header_age_us=W + MS, known=True),
-    "T6 just ahead": Case(TimeRule.REDELIVERY, header_age_us=-W - MS, known=True),
-    "T7 just old": Case(TimeRule.UNMARKED, header_age_us=W + MS),
-    "T7 just ahead": Case(TimeRule.UNMARKED, header_age_us=-W - MS),
+    "T2 signed ahead of W": Ages(TimeRule.FUTURE, signed_age_us=-W - MS),
+    "T2 whatever vouches for it": Ages(TimeRule.FUTURE, signed_age_us=-W - MS, marked=True, known=True),
+    "T2 edge: signed W ahead": Ages(TimeRule.FRESH, signed_age_us=-W),
+    "T3 beyond the horizon, fresh header": Ages(TimeRule.STALE, signed_age_us=HORIZON + MS),
+    "T3 whatever vouches for it": Ages(TimeRule.STALE, signed_age_us=HORIZON + MS, marked=True, known=True),
+    "T3 edge: at the horizon, fresh header": Ages(TimeRule.FRESH, signed_age_us=HORIZON),
+    "T3 edge: at the horizon, unmarked": Ages(TimeRule.UNMARKED, header_age_us=HORIZON, signed_age_us=HORIZON),
+    "T4 old edge": Ages(TimeRule.FRESH, header_age_us=W),
+    "T4 ahead edge": Ages(TimeRule.FRESH, header_age_us=-W),
+    "T4 is not a duplicate's row": Ages(TimeRule.FRESH, header_age_us=W, known=True, marked=True),
+    "T5 just old": Ages(TimeRule.RETRY, header_age_us=W + MS, marked=True),
+    "T5 just ahead": Ages(TimeRule.RETRY, header_age_us=-W - MS, marked=True),
+    "T5 before T6": Ages(TimeRule.RETRY, header_age_us=W + MS, marked=True, known=True),
+    "T5 at the horizon": Ages(TimeRule.RETRY, header_age_us=HORIZON, signed_age_us=HORIZON, marked=True),
+    "T6 just old": Ages(TimeRule.REDELIVERY, header_age_us=W + MS, known=True),
+    "T6 just ahead": Ages(TimeRule.REDELIVERY, header_age_us=-W - MS, known=True),
+    "T7 just old": Ages(TimeRule.UNMARKED, header_age_us=W + MS),
+    "T7 just ahead": Ages(TimeRule.UNMARKED, header_age_us=-W - MS),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_row_of(case: Case) -> None:
+def test_the_row_of(case: Ages) -> None:
     verdict = judge(
         now_us=NOW,
         header_us=NOW - case.header_age_us,

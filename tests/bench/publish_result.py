@@ -18,7 +18,7 @@ from schemas.times import rfc3339
 from services.adapters.process.clock import now_us
 from services.engines import jars
 from tests.bench import machine, report
-from tests.bench.verdict import Verdict
+from tests.bench.verdict import GateResult
 
 _DOCS: Final = Path("docs")
 _PAGE: Final = "performance.md"
@@ -42,7 +42,7 @@ class Result:
     at_us: int
     how: str
     tables: str
-    verdicts: list[Verdict]
+    verdicts: list[GateResult]
     figures: dict[str, Any]
     picture: bool = True
 

@@ -15,7 +15,7 @@ from schemas.topics import OUTCOMES, named
 from tests.support.provisioner_process import Scene
 
 
-class Said:
+class NewestOutcomes:
     """The newest end of each key; use it as a context."""
 
     def __init__(self, scene: Scene) -> None:

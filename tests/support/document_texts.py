@@ -18,7 +18,7 @@ from services.cli.main import app
 
 TOP: Final = Path(__file__).parents[2]
 PICTURES: Final = frozenset(
-    {"tests/unit/test_house_rules.py", "tests/contract/test_documents.py", "tests/support/named.py"}
+    {"tests/unit/test_house_rules.py", "tests/contract/test_documents.py", "tests/support/document_texts.py"}
 )
 
 SPAN: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
