@@ -30,8 +30,9 @@ class SubscriptionKind:
             PlanKey("topics", Form.TEXTS, "What is subscribed to.", default=[]),
             CREDENTIALS,
         ),
-        outputs=("id", "url"),
-        secret_outputs=frozenset(),
+        # The outputs are those of the resource behind: a secret that is added there must be sealed here too.
+        outputs=HttpKind.traits.outputs,
+        secret_outputs=HttpKind.traits.secret_outputs,
         credentials=frozenset({"credentials"}),
         system=SystemBy.URL,
         silent_verbs=frozenset(),
