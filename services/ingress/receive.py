@@ -71,10 +71,8 @@ class Receiver:
         topic_prefix: str,
         now_us: Callable[[], int],
     ) -> None:
-        self._credentials = credentials
-        self._writer = writer
-        self._telemetry = telemetry
-        self._now_us = now_us
+        self._credentials, self._writer = credentials, writer
+        self._telemetry, self._now_us = telemetry, now_us
         self._received = named(RECEIVED, topic_prefix)
         self._dead_letters = named(DEAD_LETTERS, topic_prefix)
         # Digests of bodies written to each topic, and keys of re-checks.
@@ -171,8 +169,7 @@ class Receiver:
         if self._recent_dead_letters.knows(request.digest, request.received_us):
             request.answer(answer)
             return
-        is_unknown = isinstance(fault, UnknownEvent)
-        reason = DeadLetterReason.UNKNOWN_EVENT if is_unknown else DeadLetterReason.MALFORMED
+        reason = DeadLetterReason.UNKNOWN_EVENT if isinstance(fault, UnknownEvent) else DeadLetterReason.MALFORMED
         letter = records.dead_letter(request, key, reason, fault)
         pending = _PendingAnswer(self._recent_dead_letters, request, answer)
         self._writer.write(self._dead_letters, letter, request.received_us, pending.on_result)

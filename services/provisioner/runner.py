@@ -92,8 +92,7 @@ class Runner:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._wake_tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._more_due = False
-        self._stopping = False
+        self._more_due = self._stopping = False
 
     def wake(self) -> None:
         """Requests an immediate claim of due sagas."""
