@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,16 +52,31 @@ def test_no_query_and_no_fragment_leaves(
         assert CANARY not in str(redacted(f"{before}{mark}{host}{path}{query}{secret}{behind}"))
 
 
+PLAIN = ["PT5M", "is it?", "(what?!)", "C#", "é:\\", "@team", "@"]
+
+
 @given(
-    st.lists(
-        st.sampled_from(
-            ["https://Acme.example:8443//a/b;c", "PT5M", "is it?", "(what?!)", "C#", "#5", "é:\\", "@team", "@"]
-        )
-    )
+    st.lists(st.sampled_from([*PLAIN, "#5"])) | st.lists(st.sampled_from([*PLAIN, "https://Acme.example:8443//a/b;c"]))
 )
 def test_a_text_without_user_query_and_fragment_stays_equal(words: list[str]) -> None:
     sentence = " ".join(["-", *words])
     assert redacted(sentence) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("https://user:1234 @host/x", "https://host/x"),
+        ("https://user:1234\u00a0@host/x", "https://host/x"),
+        ("https://ghp_canary @github.com/x", "https://github.com/x"),
+        ("https://host/ ?canary", "https://host/ "),
+        ("see https://host/ ?canary", "see https://host/ "),
+        ("https://h #canary", "https://h "),
+        ("see (?https://host/?canary", "see (?https://host/"),
+    ],
+)
+def test_a_blank_or_an_earlier_mark_saves_no_secret(text: str, kept: str) -> None:
+    assert redacted(text) == kept
 
 
 @given(st.text(st.characters(exclude_characters="@?#[]", max_codepoint=0x7F)))

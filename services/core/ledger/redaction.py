@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 _WORD: Final = re.compile(r"\S+")
 _MARK: Final = r"(?<![^\s:@])//+"
 """Begin of an authority. A `//` behind a different character belongs to a path, or to a password."""
-_USER: Final = re.compile(rf"({_MARK})[^/?#\\]*[^/?#\\\s]@")
-"""Mark and user. White space is part of the user, as for `urlsplit`, but not before the `@`: see `ask @team`."""
+_USER: Final = re.compile(rf"({_MARK})[^/?#\\]*@")
+"""Mark and user. White space is part of the user, as for `urlsplit`: a password may end with a blank."""
 _USER_WITHOUT_MARK: Final = re.compile(rf"(?<!\S)(?:(?!{_MARK})\S)+@")
 """User at the begin of a word without scheme, as in `user:password@host`, or with a scheme but without `//`."""
 _COLON: Final = re.compile(r":(?!//|\d*(?:[/\\\s]|$))")
@@ -50,19 +50,18 @@ def _redacted(text: str) -> str | None:
 def _query_start(text: str) -> int:
     """Returns the index of the first query or fragment, or the length of the text."""
     # A query with a space is no rarity, so the whole rest of the text counts as query.
+    url = re.search(_MARK, text)
     for word in _WORD.finditer(text):
-        before, mark, after = _at_query(word[0])
-        if mark and (word[0] == text or re.search(_MARK, before) or _is_query(before, after)):
-            return word.start() + len(before)
+        # Indices instead of slices: a word of 100,000 question marks must not take quadratic time.
+        first = len(word[0]) - len(word[0].lstrip(_OPENING))
+        letter = max((found.start() for found in re.finditer(r"\w", word[0])), default=-1)
+        equal, mark = word[0].rfind("="), re.search(_MARK, word[0])
+        for found in re.finditer("[?#]", word[0]):
+            at = found.start()
+            # In a sentence `is it?`, `(what?)` and `#5` are no queries. Behind the begin of a URL even `#5` may be a
+            # fragment, cut off from the URL by a blank.
+            is_behind = url is not None and url.start() < word.start() + at
+            in_url = mark is not None and mark.start() < at
+            if word[0] == text or in_url or equal > at or (letter > at and (is_behind or at > first)):
+                return word.start() + at
     return len(text)
-
-
-def _at_query(word: str) -> tuple[str, str, str]:
-    """Splits a word at the first `?` or `#`."""
-    at = re.search("[?#]", word)
-    return (word[: at.start()], at[0], word[at.end() :]) if at else (word, "", "")
-
-
-def _is_query(before: str, after: str) -> bool:
-    """True if the text behind a `?` or `#` in a sentence may be a query; False for `is it?`, `(what?)` and `#5`."""
-    return "=" in after or bool(before.lstrip(_OPENING) and re.search(r"\w", after))
