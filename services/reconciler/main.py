@@ -155,7 +155,12 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
             # Marked before Genesys is read: a run that fails afterwards must not be repeated every second.
             state.next_run_s, state.again_s, state.is_cut_off = now_s + pause_s, 2 * pause_s, True
 
-        report = await run(resources, RunRequest(), reading)
+        try:
+            report = await run(resources, RunRequest(), reading)
+        finally:
+            # The pause counts from the end: a run may wait for the lock, and read for longer than the first pauses.
+            if state.is_cut_off:
+                state.next_run_s = asyncio.get_running_loop().time() + pause_s
         state.is_cut_off = False
         if not report.unanswered:
             pause_s, state.again_s = interval_s, AGAIN_FIRST_S

@@ -131,6 +131,7 @@ def test_a_service_that_is_none_is_refused_with_the_nearest(running: Up, command
     assert "the nearest: ledger" in done.stderr
 
 
+@pytest.mark.long
 def test_a_tenant_is_found_by_its_name_its_organisation_and_its_short_key_in_every_command(running: Up) -> None:
     org, integration = "5f2c1c1e-0d5a-4b0a-8a52-3c6b1f0f2f11", "7d9f4a30-9a3e-4a35-9a8a-d0f4f3d2b111"
     sent = running.lifecycle("send", "installed", "--org", org, "--integration", integration, "--tenant", "acme_north")

@@ -95,6 +95,7 @@ async def _consumed(consumer: confluent_kafka.Consumer) -> None:
         await asyncio.to_thread(guarded, lambda: consumer.consume(5, 0.3))
 
 
+@pytest.mark.long
 async def test_an_assignment_and_a_farewell_have_an_end_while_the_broker_stands_still(tmp_path: Path) -> None:
     with own_broker(tmp_path) as broker:
         assert broker.pid is not None

@@ -94,6 +94,7 @@ def test_each_test_has_a_database_of_its_own(database_url: str) -> None:
         assert session.execute(major).fetchone() == (18,)
 
 
+@pytest.mark.long
 def test_kafka_comes_back_on_its_folder_after_kill_9(broker: KafkaBroker) -> None:
     broker.start()
     before = broker.bootstrap

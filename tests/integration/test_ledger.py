@@ -319,6 +319,7 @@ def test_a_scrape_says_lag_journal_and_rebalances(bench: LedgerBench) -> None:
         assert _metric(url, "lifecycle_ledger_unacknowledged") == 0
 
 
+@pytest.mark.long
 def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(5)]
 

@@ -109,6 +109,7 @@ def test_what_happened_since_the_backup_is_found_again(stage: Stage) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_an_empty_registry_adopts_what_there_is(stage: Stage) -> None:
     one, two = stage.keys(2)
     process = stage.scene.start()

@@ -190,6 +190,7 @@ def test_what_the_service_shows_is_true_after_an_operators_run(world: Reconciler
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") >= before_s)
 
 
+@pytest.mark.long
 def test_a_run_that_left_something_unread_is_no_success(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
@@ -206,6 +207,7 @@ def test_a_run_that_left_something_unread_is_no_success(world: ReconcilerWorld) 
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") > success_s)
 
 
+@pytest.mark.long
 def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(world: ReconcilerWorld) -> None:
     world.install(world.new_key())
     world.outside.fault("genesys", "error")

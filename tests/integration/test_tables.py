@@ -338,6 +338,7 @@ def test_a_changelog_of_marks_alone_is_an_empty_one(bench: Bench) -> None:
         eventually(lambda: b"seen|cccccccc|k|2" in bench.said())
 
 
+@pytest.mark.long
 def test_a_changelog_held_by_an_open_transaction_is_told_and_no_part_of_it_is_worked_with(bench: Bench) -> None:
     with _copier(bench).open(bench.changelog, _in_zero((b"k", row(5, A)))):
         said = bench.ends_with(bench.start(), WorkerExit.STALL)

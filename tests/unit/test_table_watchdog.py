@@ -18,6 +18,7 @@ from services.adapters.tables.app import Config, DurableApp, create_app
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.log_gap import Next
 from services.adapters.tables.watchdog import PAUSED_S, RECOVERY_STALL_S, STALL_S, Watchdog
+from tests.support.troubles import silent
 
 EVENTS = TP("events", 0)
 LOOK_S = PAUSED_S / 2
@@ -150,6 +151,13 @@ async def test_what_the_coordinator_reports_ends_the_worker(app: DurableApp) -> 
 
 
 def test_a_watchdog_that_fails_ends_the_worker(tmp_path: Path) -> None:
+    with silent() as place:  # a broker that is away would end the start of Faust, perhaps before the watchdog looks
+        ended = _worker_with_a_broken_watchdog(tmp_path, place)
+    assert ended.returncode == WorkerExit.CRASHED, ended.stderr
+    assert "CRASHED: TypeError" in ended.stderr
+
+
+def _worker_with_a_broken_watchdog(folder: Path, place: str) -> "subprocess.CompletedProcess[str]":
     program = f"""
 import asyncio
 from pathlib import Path
@@ -158,12 +166,10 @@ from services.adapters.tables.app import Config, create_app
 from services.adapters.tables.worker import run
 
 async def work():
-    producer = Producer({{"bootstrap.servers": "127.0.0.1:9", "log_level": 0}}, linger_ms=0, timeout_ms=1_000)
-    config = Config("app", "127.0.0.1:9", 1, Path({str(tmp_path)!r}), 1.0, 10.0, foreign_look_s="never")
+    producer = Producer({{"bootstrap.servers": "{place}", "log_level": 0}}, linger_ms=0, timeout_ms=1_000)
+    config = Config("app", "{place}", 1, Path({str(folder)!r}), 1.0, 10.0, foreign_look_s="never")
     await run(create_app(config, producer), asyncio.Event())
 
 asyncio.run(work())
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == WorkerExit.CRASHED, ended.stderr
-    assert "CRASHED: TypeError" in ended.stderr
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

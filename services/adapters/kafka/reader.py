@@ -87,6 +87,7 @@ class TopicReader:
         self._clients.callback(self._consumer.close)
         self.positions: dict[PartitionId, int] = {}
         """The next offset to read of each started partition."""
+        self._refusal: KafkaError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +118,7 @@ class TopicReader:
         Raises:
             KafkaError: librdkafka refuses.
         """
-        self.positions = dict(positions)
+        self.positions, self._refusal = dict(positions), None
         assignment = [TopicPartition(*place, position) for place, position in positions.items()]
         with _faults(self._topic):
             self._consumer.assign(assignment)
@@ -205,7 +206,13 @@ class TopicReader:
         return list(described.partitions)
 
     def _heard(self, limit: int, wait_s: float) -> list[Message]:
-        """Returns records and reports of ends, at most `limit`, and raises the positions."""
+        """Returns records and reports of ends, at most `limit`, and raises the positions.
+
+        Raises:
+            KafkaError: A broker refuses. Records of the same batch are returned first; the refusal follows at the next
+                call, because the positions have passed these records.
+        """
+        self._raise_refusal()
         with _faults(self._topic):
             messages = self._consumer.consume(limit, wait_s)
         heard = []
@@ -213,14 +220,21 @@ class TopicReader:
             error = message.error()
             if error is not None and error.code() != _END:
                 if not clients.passes(error):
-                    raise fault(error, *to_read(message.topic() or self._topic))
+                    self._refusal = self._refusal or fault(error, *to_read(message.topic() or self._topic))
                 continue
             # The client may still deliver the end of a partition that was read before the last start.
             place = _place(message)
             if place in self.positions:
                 self.positions[place] = int(message.offset() or 0) + (error is None)
                 heard.append(message)
+        if not heard:
+            self._raise_refusal()
         return heard
+
+    def _raise_refusal(self) -> None:
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
 
 
 def follow(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 10.0) -> TopicReader:
