@@ -24,6 +24,7 @@ SIGN: Final = {"default": (SECRET,), "rotated": (SECRET, PREVIOUS), "expired": (
 
 _LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE)( +)([!-~]+)( +)HTTP/(1\.[01])")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_TARGET: Final = re.compile(rb"[/*A-Za-z]")
 _TABBED: Final = re.compile(rb"transfer-encoding:.*\t[ \t]*$", re.IGNORECASE | re.DOTALL)
 """llhttp takes blanks behind a coding for white space, and refuses tabs."""
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
@@ -71,7 +72,8 @@ def requests(data: bytes) -> Iterator[Request | None]:
             yield None
             return
         named = [(field[1].lower(), field[2]) for field in fields if field]
-        is_odd = len(begins[2] + begins[4]) > 2 or any(_TABBED.match(line) for line in lines)
+        # llhttp refuses a target by its first byte, before it has seen the rest of the head.
+        is_odd = len(begins[2] + begins[4]) > 2 or not _TARGET.match(begins[3]) or any(map(_TABBED.match, lines))
         framed = _body(Request(begins[1], begins[3], begins[5], named, is_odd=is_odd), data)
         if framed is None:
             yield None

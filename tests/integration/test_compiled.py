@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 _JUDGES = (
     *(f"unit/test_{name}.py" for name in (
-        "binding", "breaker", "freshness", "ingress_connection", "ingress_memory", "ingress_writer", "instant",
+        "binding", "kafka_breaker", "timestamp_rule", "ingress_connection", "expiring_set", "ingress_writer", "instant",
         "keyring_watch", "signature", "spooled", "webhook",
     )),
     "contract/test_ingress_edge.py",
     "integration/test_cli_topics.py",
-    "integration/test_ends.py",
+    "integration/test_offsets.py",
     "integration/test_ingress_answers.py",
     "integration/test_ingress_life.py",
     "integration/test_ingress_spool.py",
