@@ -90,10 +90,15 @@ class ProseReading:
         return sum(self.files.values(), Prose())
 
 
-def prose_of(text: str) -> Prose:
-    """Counts the docstrings and comments of a module."""
+def prose_of(text: str, tree: ast.Module | None = None) -> Prose:
+    """Counts the docstrings and comments of a module.
+
+    Args:
+        text: Source of the module.
+        tree: The parsed source, where the caller has it.
+    """
     found = Prose(lines=text.count("\n"), comments=sum(line.lstrip().startswith("#") for line in text.splitlines()))
-    for docstring in _docstrings(ast.parse(text)):
+    for docstring in _docstrings(tree or ast.parse(text)):
         words = _WORD.findall(docstring.lower())
         found.words += len(words)
         found.indefinite += sum(word in INDEFINITE for word in words)
@@ -105,16 +110,15 @@ def prose_of(text: str) -> Prose:
 def read(root: Path) -> ProseReading:
     """Counts every module below the folders of the product, and collects the class names of the tests too."""
     reading = ProseReading()
-    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py")):
-        name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
-        reading.files[name] = prose_of(text)
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                reading.classes[node.name].append(name)
-    for path in sorted((root / TESTS).rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                reading.classes[f"{TESTS}.{node.name}"].append(path.relative_to(root).as_posix())
+    for folder in (*FOLDERS, TESTS):
+        for path in sorted((root / folder).rglob("*.py")):
+            name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+            tree, prefix = ast.parse(text), f"{TESTS}." if folder == TESTS else ""
+            if folder != TESTS:
+                reading.files[name] = prose_of(text, tree)
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    reading.classes[prefix + node.name].append(name)
     return reading
 
 

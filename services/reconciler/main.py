@@ -150,16 +150,19 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
     if now_s >= state.next_run_s:
         interval_s = resources.settings.reconcile_interval_s
         pause_s = min(interval_s, state.again_s)
+        has_read = False
 
         def reading() -> None:
-            # Marked before Genesys is read: a run that fails afterwards must not be repeated every second.
-            state.next_run_s, state.again_s, state.is_cut_off = now_s + pause_s, 2 * pause_s, True
+            nonlocal has_read
+            has_read = state.is_cut_off = True
+            state.again_s = 2 * pause_s
 
         try:
             report = await run(resources, RunRequest(), reading)
         finally:
-            # The pause counts from the end: a run may wait for the lock, and read for longer than the first pauses.
-            if state.is_cut_off:
+            # A run that fails after Genesys was read must not be repeated every second. The pause counts from the end:
+            # a run may wait for the lock, and read for longer than the first pauses.
+            if has_read:
                 state.next_run_s = asyncio.get_running_loop().time() + pause_s
         state.is_cut_off = False
         if not report.unanswered:

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +14,8 @@ from schemas.rights import Resource, Service, rights
 from services.adapters.kafka import topics
 from services.adapters.kafka.rights import Cluster, RightsWatch
 from services.adapters.process import logs, settings
-from services.engines import jars, java
-from services.engines.kafka import BrokerPorts, KafkaBroker
-from services.engines.ports import HOST, free_ports
 from tests.support.guarded_broker import guarded_broker
+from tests.support.own_broker import own_broker
 
 _ASKERS: Final = 6
 _ASKS: Final = """
@@ -33,26 +29,12 @@ while time.monotonic() < until_s:
 """
 
 
-@contextmanager
-def fresh_broker(folder: Path, **settings: str) -> Iterator[str]:
-    """`host:port` of a broker that nobody has asked anything yet."""
-    plain, quorum = free_ports(2)
-    files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
-    named = {name.replace("_", "."): value for name, value in settings.items()}
-    server = KafkaBroker(folder, java.find(os.environ), files, os.environ, BrokerPorts(plain, quorum), named)
-    try:
-        server.start()
-        yield f"{HOST}:{plain}"
-    finally:
-        server.stop()
-
-
 @pytest.mark.engines
 @pytest.mark.timeout(120)
 def test_a_cluster_whose_coordinators_never_answer_is_no_evidence_against_a_right(tmp_path: Path) -> None:
     # The topic of the groups' offsets cannot be made: it wants three brokers.
-    with fresh_broker(tmp_path, offsets_topic_replication_factor="3") as bootstrap:
-        config = {"bootstrap.servers": bootstrap}
+    with own_broker(tmp_path, **{"offsets.topic.replication.factor": "3"}) as broker:
+        config = {"bootstrap.servers": broker.bootstrap}
         topics.apply(config, prefix="", partitions=1, replication=1)
         with Cluster(config) as cluster:
             assert cluster.missing(Service.LEDGER, "", 2.0) == ()
@@ -82,10 +64,10 @@ async def test_a_right_on_a_group_is_asked_for_once_a_broker_that_was_silent_ans
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_backlog_is_found_while_the_coordinators_of_a_fresh_cluster_load_their_groups(tmp_path: Path) -> None:
-    with fresh_broker(tmp_path) as bootstrap:
-        topics.apply({"bootstrap.servers": bootstrap}, prefix="", partitions=1, replication=1)
+    with own_broker(tmp_path) as broker:
+        topics.apply({"bootstrap.servers": broker.bootstrap}, prefix="", partitions=1, replication=1)
         askers = [
-            subprocess.Popen([sys.executable, "-c", _ASKS, bootstrap, f"g{number}"], stderr=subprocess.PIPE)
+            subprocess.Popen([sys.executable, "-c", _ASKS, broker.bootstrap, f"g{number}"], stderr=subprocess.PIPE)
             for number in range(_ASKERS)
         ]
         ends = [(asker.communicate()[1].decode(), asker.returncode) for asker in askers]

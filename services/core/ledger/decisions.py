@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from schemas import codec
+from schemas.dead_letter import DeadLetterReason
 from schemas.event import Observed, Recheck
 from schemas.journal import Entry, Move, Verdict
 from schemas.outcome import Outcome
@@ -47,11 +48,11 @@ KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
 """The sort of a record in audit trail and metrics."""
 
 _REFUSED = {
-    Verdict.CONFLICT: "uid: was told before with another content",
-    Verdict.FUTURE: "read_at: is more than 90 s ahead of the log's time",
-    Verdict.TOO_LARGE: "configuration: the row of its key would not fit into one record",
+    Verdict.CONFLICT: (DeadLetterReason.CONFLICT, "uid: was told before with another content"),
+    Verdict.FUTURE: (DeadLetterReason.FUTURE, "read_at: is more than 90 s ahead of the log's time"),
+    Verdict.TOO_LARGE: (DeadLetterReason.TOO_LARGE, "configuration: the row of its key would not fit into one record"),
 }
-"""Detail of the dead letter, for each verdict with a dead letter."""
+"""Reason and detail of the dead letter, for each verdict with a dead letter."""
 
 WHY = {
     Verdict.NEW: "first delivery of this uid",
@@ -116,8 +117,8 @@ def receive(
     after = _next_version(before, taken, last, place, trace) if changed else before
     events = _events(after, taken.folded, place, rules, trace)
     line = _verdict_line(record, place, verdict, rules)
-    detail = _REFUSED.get(verdict)
-    refused = () if detail is None else (projections.dead_letter(record.key, verdict, detail, place, raw),)
+    why = _REFUSED.get(verdict)
+    refused = () if why is None else (projections.dead_letter(record.key, *why, place, raw),)
     if not changed and place.offset > before.offset:
         # New to the row and without effect. An unchanged row at or below `before.offset` is a replay and goes on below.
         return Decision(None, verdict, (line, *refused))

@@ -156,20 +156,20 @@ def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, e
 
 
 def dead_letter(
-    key: str | None, reason: str, detail: str, position: RecordPosition, raw: codec.Message | None
+    key: str | None, reason: DeadLetterReason, detail: str, position: RecordPosition, raw: codec.Message | None
 ) -> Output:
     """Returns the dead letter of a refused record.
 
     Args:
         key: The key of the record.
-        reason: A `DeadLetterReason`, or a verdict with the value of one.
+        reason: The reason.
         detail: The field and the broken rule, never a value.
         position: The position of the record.
         raw: The untouched record; None for an empty one.
     """
     origin = of_record(position.topic, position.partition, position.offset, position.log_time_us)
     raw = raw or codec.Message(None, b"", [])
-    return Output(DEAD_LETTERS, letter(origin, key, DeadLetterReason(reason), detail, raw, source="ledger"))
+    return Output(DEAD_LETTERS, letter(origin, key, reason, detail, raw, source="ledger"))
 
 
 def configuration(row: TenantRow, digest: str | None) -> Json | None:
