@@ -15,6 +15,7 @@ from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from services.adapters.kafka.producer import KafkaError
+    from services.adapters.process.environment import Section
     from services.adapters.process.settings import Settings
 
 ENDPOINTS = "endpoints.json"
@@ -37,15 +38,15 @@ def process() -> dict[str, str]:
     return dict(os.environ)  # noqa: TID251 - the one place
 
 
-def service() -> "Settings":
-    """Returns the settings of a service, from the process environment alone.
+def section(wanted: "type[Section]") -> "Section":
+    """Returns a section of the settings, from the process environment alone.
 
     Raises:
-        Unusable: a variable has a fault; the message lists all faults.
+        Unusable: a variable of the section has a fault; the message lists all faults.
     """
-    from services.adapters.process import settings
+    from services.adapters.process.environment import read
 
-    return settings.read(process())
+    return read(process(), wanted)
 
 
 def state_dir(given: Path | None) -> Path:
@@ -107,9 +108,10 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
         Unusable: a variable has a fault; the message lists all faults.
         CommandError: the `up` found was killed, or no Kafka is named (UNUSABLE).
     """
-    from services.adapters.process import settings
+    from services.adapters.process.environment import read
+    from services.adapters.process.settings import Settings
 
-    found = settings.read(operator(given))
+    found = read(operator(given), Settings)
     if found.kafka_bootstrap_servers is None:
         where = state_dir(given)
         raise CommandError(

@@ -49,9 +49,10 @@ def group() -> None:
 @keyring.command()
 def init(path: Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE.")] = None) -> None:
     """Make a keyring with one endpoint `default` and fresh key material; never replaces one."""
+    from services.adapters.process.settings import Settings
     from services.cli import keyring_contents
 
-    where = path or environment.service().keyring_file
+    where = path or environment.section(Settings).keyring_file
     keyring_contents.init(where)
     print(f"{where}: made; the webhook of Genesys is signed with {_secret_path('default')}")
 
@@ -218,7 +219,8 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
     Raises:
         CommandError: both a file and a folder were given, or no `up` runs in the folder (UNUSABLE).
     """
-    from services.adapters.process import settings
+    from services.adapters.process.environment import read
+    from services.adapters.process.settings import Settings
 
     if path is not None and state_dir is not None:
         raise CommandError(Exit.UNUSABLE, "--state-dir: the FILE is named already; say one of both")
@@ -226,12 +228,12 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
         return path
     if state_dir is not None:
         return Path(environment.operator(state_dir)["KEYRING_FILE"])
-    own = environment.service()
+    own = environment.section(Settings)
     return (
         own.keyring_file
         # `model_fields_set` separates a variable that is set from a default.
         if "keyring_file" in own.model_fields_set
-        else settings.read(environment.operator()).keyring_file
+        else read(environment.operator(), Settings).keyring_file
     )
 
 

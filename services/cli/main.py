@@ -86,9 +86,10 @@ for local in (status, logs, restart, down):
 @app.command(rich_help_panel=_SERVICES)
 def ingress() -> None:
     """Prove signed webhooks and write each to Kafka before it is answered."""
+    from services.adapters.process.settings import IngressSettings
     from services.ingress.main import main as run
 
-    raise typer.Exit(run(environment.service()))
+    raise typer.Exit(run(environment.section(IngressSettings)))
 
 
 @app.command(rich_help_panel=_SERVICES)
@@ -107,10 +108,11 @@ def ledger(
     if recover_only and (republish or accept_loss):
         other = "--republish" if republish else "--accept-loss"
         raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
+    from services.adapters.process.settings import LedgerSettings
     from services.ledger.main import StartOptions
     from services.ledger.main import main as run
 
-    raise typer.Exit(run(environment.service(), StartOptions(republish, accept_loss, recover_only)))
+    raise typer.Exit(run(environment.section(LedgerSettings), StartOptions(republish, accept_loss, recover_only)))
 
 
 @app.command(rich_help_panel=_SERVICES)
@@ -124,25 +126,28 @@ def provisioner(
     ] = False,
 ) -> None:
     """Drive the outside systems to the desired state."""
+    from services.adapters.process.settings import ProvisionerSettings
     from services.provisioner.main import main as run
 
-    raise typer.Exit(run(environment.service(), accept_older=accept_older))
+    raise typer.Exit(run(environment.section(ProvisionerSettings), accept_older=accept_older))
 
 
 @app.command(rich_help_panel=_SERVICES)
 def reconciler() -> None:
     """Compare with Genesys hourly and publish differences as observations."""
+    from services.adapters.process.settings import ReconcilerSettings
     from services.reconciler.main import main as run
 
-    raise typer.Exit(run(environment.service()))
+    raise typer.Exit(run(environment.section(ReconcilerSettings)))
 
 
 @app.command(rich_help_panel=_SERVICES)
 def simulator() -> None:
     """Simulate Genesys and the outside systems, for demo and tests."""
+    from services.adapters.process.settings import SimulatorSettings
     from services.simulator.main import main as run
 
-    raise typer.Exit(run(environment.service()))
+    raise typer.Exit(run(environment.section(SimulatorSettings)))
 
 
 @app.command(rich_help_panel=_OPERATE)
@@ -196,7 +201,7 @@ def _translated(error: Exception) -> tuple[str, Exit] | None:
 
     from services.adapters.kafka.producer import KafkaError
     from services.adapters.postgres.sessions import NoDatabase
-    from services.adapters.process.settings import Unusable
+    from services.adapters.process.errors import Unusable
     from services.adapters.registry.registry import RegistryAway
     from services.engines import EngineError
 

@@ -1,6 +1,7 @@
 """`lifecycle doctor`, `reconcile`, `replay`: check the installation, compare with Genesys, fold a history offline."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,7 +20,7 @@ _NAMED_AT_MOST: Final = 10
 
 def doctor(
     settings: Annotated[
-        bool, typer.Option("--settings", help="List every setting instead, with default and reason.")
+        bool, typer.Option("--settings", help="List every setting instead, with its services, default and reason.")
     ] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Log in to Genesys for every organisation as well.")] = False,
     as_json: Json = False,
@@ -199,18 +200,25 @@ def _refusal_lines(refusals: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _list_settings(*, as_json: bool) -> None:
-    """Prints every setting with default and meaning."""
-    from services.adapters.process.settings import Settings
+    """Prints every setting with default and meaning, a table for each set of services that read the settings."""
+    from services.adapters.process.settings import SECTIONS, Settings, readers
     from services.cli import show
 
     fields: list[dict[str, Any]] = [
-        {"name": name.upper(), "default": _default(field), "meaning": field.description}
+        {"name": name.upper(), "services": readers(name), "default": _default(field), "meaning": field.description}
         for name, field in Settings.model_fields.items()
     ]
+    # Settings of many services first, then of each service in the order of the journey, then of commands alone.
+    order = list(SECTIONS)
+    fields.sort(key=lambda one: (-len(one["services"]), [order.index(name) for name in one["services"]]))
     if as_json:
         show.as_json(fields)
-    else:
-        show.table(("setting", "default", "meaning"), [(f["name"], f["default"], f["meaning"]) for f in fields])
+        return
+    names = {tuple(order): "every service", (): "the operators' commands alone"}
+    for services, group in groupby(fields, key=lambda one: one["services"]):
+        rows = [(one["name"], one["default"], one["meaning"]) for one in group]
+        show.table(("setting", "default", "meaning"), rows, f"Read by {names.get(services, ', '.join(services))}")
+        print()
 
 
 def _default(field: Any) -> str:

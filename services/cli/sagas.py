@@ -252,8 +252,9 @@ async def _open_registry(settings: "Settings") -> "AsyncIterator[Registry]":
     Raises:
         CommandError: the database does not answer (UNREACHABLE).
     """
+    from services.adapters.postgres.url import usable
     from services.adapters.process.settings import required
-    from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable
+    from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
     from services.cli import show
 
     worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"

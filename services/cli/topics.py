@@ -112,12 +112,13 @@ def acls(
     state_dir: StateDir = None,
 ) -> None:
     """Print the least rights of each service on a cluster with ACLs; names follow TOPIC_PREFIX. Needs no cluster."""
-    from services.adapters.process import settings
+    from services.adapters.process.environment import read
+    from services.adapters.process.settings import Settings
     from services.cli import acls as acl_forms
     from services.cli import show
 
     named = acl_forms.principals(principal or ())
-    given = acl_forms.rights_by_principal(named, settings.read(environment.operator(state_dir)).topic_prefix)
+    given = acl_forms.rights_by_principal(named, read(environment.operator(state_dir), Settings).topic_prefix)
     if as_json:
         show.as_json(acl_forms.as_json(given, named))
     elif form is Format.STRIMZI:

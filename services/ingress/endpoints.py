@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from schemas.keyring import Endpoint, Keyring
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 from services.adapters.secrets.keyring import raw
 from services.core.delivery.binding import Binding, binding
 from services.core.delivery.signature import Secrets

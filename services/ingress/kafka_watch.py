@@ -14,7 +14,7 @@ from services.adapters.kafka.producer import NOT_AS_TABLE, UNSEEN, KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import IngressSettings
 from services.core.delivery.topic_rules import judge
 
 LOOK_S: Final = 2.0
@@ -30,7 +30,7 @@ class KafkaWatch:
         fault: Why no delivery would be written now; empty where at least some would be.
     """
 
-    def __init__(self, settings: Settings, log: Logger) -> None:
+    def __init__(self, settings: IngressSettings, log: Logger) -> None:
         """Prepares the admin client; the first look connects.
 
         Raises:

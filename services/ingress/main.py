@@ -27,8 +27,9 @@ from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters.kafka.producer import Producer
 from services.adapters.kafka.rights import RightsWatch
 from services.adapters.process import clock, logs, metrics, open_files
+from services.adapters.process.errors import Unusable
 from services.adapters.process.listening import listen
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.settings import IngressSettings
 from services.adapters.secrets.keyring_watch import KeyringWatch
 from services.core.delivery.kafka_breaker import BreakerState
 from services.ingress.app import Application
@@ -125,7 +126,7 @@ class _Health:
         return notes
 
 
-def main(settings: Settings) -> int:
+def main(settings: IngressSettings) -> int:
     """Runs the ingress until SIGTERM or SIGINT.
 
     Returns:
@@ -144,7 +145,7 @@ def main(settings: Settings) -> int:
         return runner.run(_serve(settings, keyring, log))
 
 
-def _keyring(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
+def _keyring(settings: IngressSettings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
     """Returns the watch of the keyring file, after checking the whole configuration.
 
     Raises:
@@ -166,7 +167,9 @@ def _keyring(settings: Settings, log: logs.Logger) -> KeyringWatch[dict[str, End
     return keyring
 
 
-async def _serve(settings: Settings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger) -> int:
+async def _serve(
+    settings: IngressSettings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger
+) -> int:
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
     telemetry = Telemetry(log, keyring.newest)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
@@ -241,7 +244,7 @@ def _must_not_end(log: logs.Logger, health: _Health, task: "asyncio.Task[None]")
         signal.raise_signal(signal.SIGTERM)
 
 
-def _spool_limits(settings: Settings) -> SpoolLimits | None:
+def _spool_limits(settings: IngressSettings) -> SpoolLimits | None:
     if settings.spool_dir is None:
         return None
     age_us = round(settings.spool_max_age_s * 1_000_000)
@@ -264,7 +267,7 @@ def _is_in(spools: Spools, state: BreakerState) -> bool:
     return spools.breaker.state is state
 
 
-def _server_config(application: Application, operations: Starlette, settings: Settings) -> uvicorn.Config:
+def _server_config(application: Application, operations: Starlette, settings: IngressSettings) -> uvicorn.Config:
     return uvicorn.Config(
         operations,
         **UVICORN_OPTIONS,

@@ -25,9 +25,10 @@ from services.adapters.kafka.rights import Cluster, RightsWatch
 from services.adapters.kafka.topic_description import TopicIdentity, describe
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process import clock, health, logs, metrics, open_files
+from services.adapters.process.errors import Unusable
 from services.adapters.process.folder_lock import locked_folder
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings, Unusable, required
+from services.adapters.process.settings import LedgerSettings, required
 from services.adapters.secrets import keyring
 from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
 from services.adapters.tables.exits import WorkerExit, load_ends, record_end
@@ -73,7 +74,7 @@ class StartOptions:
     recover_only: bool = False
 
 
-def main(settings: Settings, options: StartOptions) -> int:
+def main(settings: LedgerSettings, options: StartOptions) -> int:
     """Runs the ledger until SIGTERM or SIGINT.
 
     Args:
@@ -94,7 +95,7 @@ def main(settings: Settings, options: StartOptions) -> int:
     return 0
 
 
-def _usable(settings: Settings) -> tuple[Keyring, Material]:
+def _usable(settings: LedgerSettings) -> tuple[Keyring, Material]:
     """Returns the keyring and the key material, after checking the whole environment.
 
     Raises:
@@ -114,7 +115,9 @@ def _usable(settings: Settings) -> tuple[Keyring, Material]:
     return found
 
 
-async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Material, options: StartOptions) -> None:
+async def _serve(
+    settings: LedgerSettings, log: Logger, ring: Keyring, material: Material, options: StartOptions
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -156,7 +159,7 @@ async def _serve(settings: Settings, log: Logger, ring: Keyring, material: Mater
     log.info("ledger stopped")
 
 
-def _described_topics(settings: Settings) -> Mapping[str, TopicIdentity]:
+def _described_topics(settings: LedgerSettings) -> Mapping[str, TopicIdentity]:
     """Returns every topic as the cluster has it, by name without the prefix, after checking all of them. Blocks.
 
     Raises:
@@ -222,7 +225,7 @@ def _check_changelogs(folder: Path, topics: Mapping[str, TopicIdentity]) -> None
     file.write_text(json.dumps({"changelogs": found, "partitions": count}))
 
 
-async def _watch_topics(settings: Settings, topics: Mapping[str, TopicIdentity], app: DurableApp) -> None:
+async def _watch_topics(settings: LedgerSettings, topics: Mapping[str, TopicIdentity], app: DurableApp) -> None:
     """Ends the process when an input topic is made anew or grows: offsets and partitions would mean other records."""
     inputs = {named(topic, settings.topic_prefix): topics[topic.name] for topic in (RECEIVED, OUTCOMES)}
     while True:
@@ -251,7 +254,7 @@ def _must_not_end(app: DurableApp, task: "asyncio.Task[None]") -> None:
         app.end(WorkerExit.UNEXPECTED, f"the watch of {task.get_name()} ended: {task.exception()!r}")
 
 
-async def _recover(settings: Settings, log: Logger) -> None:
+async def _recover(settings: LedgerSettings, log: Logger) -> None:
     """Reads the changelogs to their present ends into the local copies, without joining the consumer group."""
     topics = await asyncio.to_thread(_described_topics, settings)
     _check_changelogs(_folder(settings), topics)
@@ -270,7 +273,7 @@ def _raise_file_limit(partitions: int, log: Logger) -> None:
         log.warning("too few files", partitions=partitions, why=missing)
 
 
-def _config(settings: Settings, partitions: int, options: StartOptions) -> Config:
+def _config(settings: LedgerSettings, partitions: int, options: StartOptions) -> Config:
     return Config(
         app_id=settings.topic_prefix + LEDGER_APP,
         brokers=str(settings.kafka["bootstrap.servers"]),
@@ -285,11 +288,11 @@ def _config(settings: Settings, partitions: int, options: StartOptions) -> Confi
     )
 
 
-def _folder(settings: Settings) -> Path:
+def _folder(settings: LedgerSettings) -> Path:
     return settings.state_dir / "ledger"
 
 
-def _rules(settings: Settings, material: Material) -> ProjectionRules:
+def _rules(settings: LedgerSettings, material: Material) -> ProjectionRules:
     return ProjectionRules(
         identity=keyring.raw(material.identity),
         configuration=keyring.raw(material.configuration),

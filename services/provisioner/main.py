@@ -27,10 +27,12 @@ from services.adapters.kafka.group_consumer import Consumer, OffsetLoss
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
+from services.adapters.postgres.url import usable
 from services.adapters.process import clock, health, logs
+from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings, Unusable, required
-from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway, usable
+from services.adapters.process.settings import ProvisionerSettings, required
+from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
 from services.core.saga.kind_traits import KindTraits
@@ -95,7 +97,7 @@ class _Parts:
         }
 
 
-def main(settings: Settings, *, accept_older: bool = False) -> int:
+def main(settings: ProvisionerSettings, *, accept_older: bool = False) -> int:
     """Runs the provisioner until SIGTERM or SIGINT.
 
     Args:
@@ -112,7 +114,7 @@ def main(settings: Settings, *, accept_older: bool = False) -> int:
     return uvloop.run(_main(settings, log, accept_older=accept_older))
 
 
-async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
+async def _main(settings: ProvisionerSettings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
         step_handlers = StepHandlers(built, kinds.TRAITS, plan_text(settings, kinds.TRAITS))
@@ -122,7 +124,9 @@ async def _main(settings: Settings, log: Logger, *, accept_older: bool) -> int:
             await kind.close()
 
 
-async def serve(settings: Settings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool = False) -> int:
+async def serve(
+    settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool = False
+) -> int:
     """Runs the provisioner with the given step handlers until SIGTERM or SIGINT.
 
     Args:
@@ -159,7 +163,7 @@ async def serve(settings: Settings, step_handlers: StepHandlers, log: Logger, *,
     return 1 if failed else 0
 
 
-def _build(settings: Settings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
+def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logger, *, accept_older: bool) -> _Parts:
     """Builds the parts, each after the parts it calls; the registry is not connected yet.
 
     Raises:
@@ -237,7 +241,7 @@ async def _start_registry(parts: _Parts, log: Logger) -> bool:
     return False
 
 
-async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
+async def _work(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> None:
     """Runs the tasks until a stop is requested or one of them ends by an unexpected error, which is raised."""
     outbox = asyncio.create_task(parts.outbox.run(), name="outbox")
     runner = asyncio.create_task(parts.runner.run(), name="runner")
@@ -261,7 +265,7 @@ async def _work(settings: Settings, parts: _Parts, log: Logger) -> None:
         unwell_watch.result()
 
 
-async def _run_intake(settings: Settings, parts: _Parts, log: Logger) -> None:
+async def _run_intake(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> None:
     """Runs the intake until the process stops, with a new consumer after each error of the broker.
 
     An intake that stopped for good (`Stopped`, `OffsetLoss`) is not started again, and the process stays up for its

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.saga import Journal
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.registry.registry import Registry
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.next_move import Plans
@@ -28,12 +29,12 @@ PLAN_SETTINGS: Final = (
 """Settings of the process to which a plan may refer as `{settings.NAME}`; every further setting stays hidden."""
 
 
-def settings_for_plans(settings: Settings) -> dict[str, Any]:
+def settings_for_plans(settings: ProvisionerSettings) -> dict[str, Any]:
     """Returns the settings for `{settings.NAME}`; a setting without a value is None."""
     return {name: getattr(settings, name) or None for name in PLAN_SETTINGS}
 
 
-def plan_text(settings: Settings, kinds: Mapping[str, KindTraits]) -> str:
+def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) -> str:
     """Returns the text of the plan for new lives, after a complete check.
 
     Args:

@@ -17,7 +17,8 @@ from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
 from services.adapters.process import clock, health, logs, metrics
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
 from services.core.reconcile.recheck_schedule import due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, braked, is_asked
@@ -60,7 +61,7 @@ class _State:
     next_sight_s: float = 0.0
 
 
-def main(settings: Settings) -> int:
+def main(settings: ReconcilerSettings) -> int:
     """Runs the reconciler until SIGTERM or SIGINT.
 
     Args:
@@ -86,7 +87,7 @@ def main(settings: Settings) -> int:
     return asyncio.run(_serve(settings, log))
 
 
-async def _serve(settings: Settings, log: logs.Logger) -> int:
+async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

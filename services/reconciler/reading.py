@@ -14,7 +14,7 @@ from schemas.tenant import Tenant
 from schemas.values import Key
 from services.adapters.genesys.answers import NoInformation, ServerTrouble
 from services.adapters.genesys.client import GenesysClient, connections, hosts_for
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import questions
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ ORGS_AT_ONCE: Final = 4
 class Readers:
     """The API clients of all organisations, for one event loop."""
 
-    def __init__(self, settings: Settings, now_us: Callable[[], int]) -> None:
+    def __init__(self, settings: ReconcilerSettings, now_us: Callable[[], int]) -> None:
         """Opens the HTTP connection pool; no request is sent yet.
 
         Args:

@@ -28,7 +28,8 @@ from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process import metrics
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
 from services.core.reconcile.reconcile import (
@@ -69,7 +70,7 @@ class RunResources:
         now_us: Our clock, microseconds UTC.
     """
 
-    settings: Settings
+    settings: ReconcilerSettings
     configuration_key: bytes
     view: TenantView
     sights: Sights
@@ -107,7 +108,7 @@ class RunRequest:
 
 
 async def run_once(
-    settings: Settings,
+    settings: ReconcilerSettings,
     *,
     now: Callable[[], int],
     dry_run: bool,
@@ -136,7 +137,7 @@ async def run_once(
         await resources.close()
 
 
-def open_resources(settings: Settings, now_us: Callable[[], int]) -> RunResources:
+def open_resources(settings: ReconcilerSettings, now_us: Callable[[], int]) -> RunResources:
     """Returns the resources of a process; the caller closes them.
 
     Args:
@@ -209,7 +210,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
     return report
 
 
-def _wrong_topics(settings: Settings) -> str:
+def _wrong_topics(settings: ReconcilerSettings) -> str:
     """Returns why nothing may be published; empty if the topics are as the topic table declares. Blocks."""
     table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
     only_read = {named(TENANTS, settings.topic_prefix)}

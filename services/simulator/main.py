@@ -10,10 +10,11 @@ from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from services.adapters.postgres.url import usable
 from services.adapters.process import health, logs
+from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings, Unusable
-from services.adapters.registry.registry import usable
+from services.adapters.process.settings import SimulatorSettings
 from services.simulator import grants, objects, rest, truth
 from services.simulator.faults import Faults
 from services.simulator.genesys import SimulatedGenesys
@@ -30,7 +31,7 @@ _IDLE_S = 75
 connection that the server is closing gets no answer."""
 
 
-def main(settings: Settings) -> int:
+def main(settings: SimulatorSettings) -> int:
     """Runs the simulator until SIGTERM or SIGINT; returns the exit status 0.
 
     Raises:
@@ -45,7 +46,7 @@ def main(settings: Settings) -> int:
     return 0
 
 
-async def _run(settings: Settings, log: Logger) -> None:
+async def _run(settings: SimulatorSettings, log: Logger) -> None:
     """Builds the simulator from the settings and serves until a signal."""
     memory = Memory(settings.state_dir / "simulator.jsonl")
     chance = random.Random()  # noqa: S311 - which calls fail, not a secret
@@ -80,7 +81,7 @@ async def _run(settings: Settings, log: Logger) -> None:
         log.info("stopped")
 
 
-def _app(settings: Settings, world: OutsideWorld, webhooks: Webhooks | None) -> Starlette:
+def _app(settings: SimulatorSettings, world: OutsideWorld, webhooks: Webhooks | None) -> Starlette:
     """Returns the application with the routes of every outside system."""
     genesys = SimulatedGenesys(world.memory, settings.orgs_dir)
     archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
@@ -98,7 +99,7 @@ def _app(settings: Settings, world: OutsideWorld, webhooks: Webhooks | None) -> 
     )
 
 
-async def _proxy(settings: Settings, world: OutsideWorld) -> asyncio.Server | None:
+async def _proxy(settings: SimulatorSettings, world: OutsideWorld) -> asyncio.Server | None:
     """Starts the proxy before the tenants' database; returns None if no database is configured.
 
     Raises:

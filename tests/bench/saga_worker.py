@@ -15,7 +15,9 @@ from typing import Any
 import psycopg
 import uvloop
 
-from services.adapters.process import logs, settings
+from services.adapters.process import logs
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ProvisionerSettings, required
 from services.core.saga.calls import Absent, Answer, Call, Done, Verb
 from services.provisioner.caller import StepHandler
 from services.provisioner.kinds import TRAITS
@@ -46,9 +48,9 @@ def _count_statements() -> None:
 
 
 async def _run() -> int:
-    given = settings.read(os.environ)
+    given = read(os.environ, ProvisionerSettings)
     log = logs.configure("provisioner", given.log_level)
-    database = PostgresKind(settings.required(given, "database_url"))
+    database = PostgresKind(required(given, "database_url"))
     kinds: dict[str, StepHandler] = dict.fromkeys(TRAITS, InstantSystem()) | {"postgres": database}
     status = await serve(given, StepHandlers(kinds, TRAITS, PLAN_TEXT), log)
     await database.close()

@@ -8,8 +8,10 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from services.adapters.process import logs, settings
+from services.adapters.process import logs
 from services.adapters.process.clock import now_us
+from services.adapters.process.environment import read
+from services.adapters.process.settings import IngressSettings
 from services.adapters.secrets import keyring
 from services.ingress.app import Application
 from services.ingress.endpoints import endpoint_credentials
@@ -24,7 +26,7 @@ from tests.support.ingress_site import InstantProducer
 
 def unwritten() -> Application:
     """The application."""
-    found = settings.read(os.environ)
+    found = read(os.environ, IngressSettings)
     telling = Telemetry(logs.configure("ingress", "error"))
     held = endpoint_credentials(keyring.load(found.keyring_file))
     writer = Writer(

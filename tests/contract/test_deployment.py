@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from schemas.webhook import BODY_MAX_BYTES
 from services.adapters.process import health
-from services.adapters.process.settings import Settings, read
+from services.adapters.process.environment import read
+from services.adapters.process.settings import Settings
 from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
 from tests.support.compose_file import TOP
@@ -43,7 +44,7 @@ def test_every_variable_is_one_that_the_services_read() -> None:
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS)])
 def test_every_environment_can_be_used_whatever_stands_in_the_password(service: str, password: str) -> None:
-    settings = read(compose_file.environment(service, {"POSTGRES_PASSWORD": password}))
+    settings = read(compose_file.environment(service, {"POSTGRES_PASSWORD": password}), Settings)
     if service == "ingress":
         assert settings.egress_fault == ""
     for url, host in ((settings.database_url, "postgres"), (settings.tenant_database_url, "simulator")):
@@ -59,7 +60,7 @@ def test_the_database_is_made_with_the_password_that_the_services_are_given() ->
 
 
 def test_the_services_that_need_a_database_are_given_it() -> None:
-    given = {name: read(compose_file.environment(name)) for name in compose_file.services()}
+    given = {name: read(compose_file.environment(name), Settings) for name in compose_file.services()}
     assert {name for name in given if given[name].database_url} == {"simulator", "provisioner", "doctor"}
     assert {name for name in given if given[name].tenant_database_url} == {"provisioner", "doctor"}
 

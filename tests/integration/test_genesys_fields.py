@@ -18,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Reading
-from services.adapters.process import settings
 from services.adapters.process.clock import now_us
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Action, Memory, ReconcilePlan, Sight, compare
 from services.reconciler.reading import TROUBLES_MAX, Readers
 from tests.support.genesys_oddities import (
@@ -54,7 +55,7 @@ async def server() -> AsyncIterator[FakeGenesys]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def readers(server: FakeGenesys) -> AsyncIterator[Readers]:
     environ = {"GENESYS_LOGIN_URL": f"{server.url}/login", "GENESYS_API_URL": server.url}
-    made = Readers(settings.read(environ), now_us)
+    made = Readers(read(environ, ReconcilerSettings), now_us)
     yield made
     await made.close()
 

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from services.adapters.process import health
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 
 def _has_ipv6() -> bool:

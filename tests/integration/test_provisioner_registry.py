@@ -13,8 +13,9 @@ from psycopg import sql
 from schemas.saga import Journal, Life
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
-from services.adapters.process.settings import Unusable
-from services.adapters.registry.registry import Registry, RegistryAway, usable
+from services.adapters.postgres.url import usable
+from services.adapters.process.errors import Unusable
+from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import (
     Claim,
     LeaseLost,

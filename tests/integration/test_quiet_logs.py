@@ -16,13 +16,14 @@ from services.adapters.kafka.audit_trail import AuditTrail
 from services.adapters.kafka.group_consumer import Consumer
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.tenant_view import TenantView
-from services.adapters.process.settings import read
+from services.adapters.process.environment import read
+from services.adapters.process.settings import KafkaSettings
 from services.cli import keyring_contents
 from services.engines import child_process
 from services.engines.ports import HOST, free_ports
 from tests.support.eventually import eventually
 
-NOWHERE = read({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:9"}).kafka
+NOWHERE = read({"KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:9"}, KafkaSettings).kafka
 PLAN = dict.fromkeys(("MIDDLEWARE_URL", "SUBSCRIPTIONS_URL", "OAUTH_URL"), "http://127.0.0.1:9")
 
 

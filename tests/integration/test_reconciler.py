@@ -11,7 +11,7 @@ import pytest
 from schemas.event import Recheck
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 from services.cli.exits import Exit
 from services.cli.operate import print_run, status_of
 from services.core.reconcile.reconcile import Action

@@ -13,7 +13,9 @@ import pytest
 from schemas.rights import Resource, Service, rights
 from services.adapters.kafka import topics
 from services.adapters.kafka.rights import Cluster, RightsWatch
-from services.adapters.process import logs, settings
+from services.adapters.process import logs
+from services.adapters.process.environment import read
+from services.adapters.process.settings import LedgerSettings
 from tests.support.guarded_broker import guarded_broker
 from tests.support.own_broker import own_broker
 
@@ -50,7 +52,7 @@ async def test_a_right_on_a_group_is_asked_for_once_a_broker_that_was_silent_ans
         guarded.allow("ledger", given)
         login = json.dumps(guarded.config("ledger"))
         environ = {"KAFKA_BOOTSTRAP_SERVERS": guarded.bootstrap, "KAFKA_CONFIG": login}
-        watch = RightsWatch(settings.read(environ), Service.LEDGER, logs.configure("test", "critical"))
+        watch = RightsWatch(read(environ, LedgerSettings), Service.LEDGER, logs.configure("test", "critical"))
         assert guarded.broker.pid is not None
         os.kill(guarded.broker.pid, signal.SIGSTOP)
         await watch.first()

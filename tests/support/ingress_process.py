@@ -31,11 +31,13 @@ PATH = "/v1/genesys/lifecycle/default"
 _S = 1_000_000
 _RUN = (
     "import os, sys\n"
-    "from services.adapters.process import settings\n"
+    "from services.adapters.process.environment import read\n"
+    "from services.adapters.process.errors import Unusable\n"
+    "from services.adapters.process.settings import IngressSettings\n"
     "from services.ingress.main import main\n"
     "try:\n"
-    "    sys.exit(main(settings.read(os.environ)))\n"
-    "except settings.Unusable as unusable:\n"
+    "    sys.exit(main(read(os.environ, IngressSettings)))\n"
+    "except Unusable as unusable:\n"
     "    print(unusable, file=sys.stderr)\n"
     "    sys.exit(78)\n"
 )

@@ -15,7 +15,9 @@ import psycopg
 import uvloop
 from psycopg_pool import AsyncConnectionPool
 
-from services.adapters.process import logs, settings
+from services.adapters.process import logs
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Absent, Answer, Call, Done, Refused, Unknown, Verb, resource_name
 from services.provisioner.kinds import TRAITS
 from services.provisioner.main import StepHandlers, serve
@@ -93,7 +95,7 @@ class Table:
 
 
 async def _run() -> int:
-    given = settings.read(os.environ)
+    given = read(os.environ, ProvisionerSettings)
     table = Table(os.environ["DATABASE_URL"], float(os.environ.get("OUTSIDE_PAUSE_S", "0")))
     await table.open()
     log = logs.configure("provisioner", given.log_level)

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from services.adapters.process import settings
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.registry.registry import Registry
 from services.provisioner.caller import Caller
 from services.provisioner.main import main
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     when = os.environ["DIES"]
     owner, name = MARKS[when]
     setattr(owner, name, _dying(getattr(owner, name), int(os.environ["DIES_AT"]), before=when == "before"))
-    sys.exit(main(settings.read(os.environ)))
+    sys.exit(main(read(os.environ, ProvisionerSettings)))

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Self
 
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Absent, Answer, Call, Done, Verb
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
@@ -30,7 +30,7 @@ class QueueKind:
     )
 
     @classmethod
-    def build(cls, _: Settings, __: Shared) -> Self:
+    def build(cls, _: ProvisionerSettings, __: Shared) -> Self:
         return cls()
 
     async def call(self, call: Call) -> Answer:

@@ -19,8 +19,9 @@ from schemas.tenant import Stage, Tenant
 from schemas.topics import RECEIVED
 from schemas.values import Json, Key
 from services.adapters.kafka.tenant_view import TenantView
-from services.adapters.process import settings
 from services.adapters.process.clock import now_us
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ReconcilerSettings
 from services.engines import child_process
 from services.reconciler.memory import Sights
 from services.reconciler.report import RunReport
@@ -116,7 +117,7 @@ class ReconcilerWorld:
         whole: bool = False,
     ) -> RunReport:
         """What `lifecycle reconcile --now` does, for this world's organisation, or for everybody's."""
-        given, orgs = settings.read({**self.environ, **(environ or {})}), None if whole else [self.org_id]
+        given, orgs = read({**self.environ, **(environ or {})}, ReconcilerSettings), None if whole else [self.org_id]
         return asyncio.run(run_once(given, now=now_us, dry_run=dry_run, orgs=orgs, approval=approval))
 
     def run_twice(self, environ: Mapping[str, str] | None = None) -> RunReport:

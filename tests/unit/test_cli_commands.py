@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from services.adapters.genesys.client import connections
+from services.adapters.process.settings import SECTIONS, Settings, readers
 from services.cli.demo.demo import isolated_environment
 from services.cli.exits import Exit
 from services.cli.local.wiring import (
@@ -30,6 +31,13 @@ from services.cli.local.wiring import (
     with_port,
 )
 
+SECRETS = {
+    "DATABASE_URL",
+    "DATABASE_PASSWORD",
+    "TENANT_DATABASE_URL",
+    "TENANT_DATABASE_PASSWORD",
+    "OAUTH_CLIENT_SECRET",
+}
 _NOWHERE = "127.0.0.1:1"
 _AT = ("--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
 
@@ -53,14 +61,12 @@ def test_a_database_whose_password_would_be_read_as_its_host_is_refused_at_once(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_with_a_bad_environment_names_every_fault_and_ends_with_2(service: str, tmp_path: Path) -> None:
-    done = lifecycle(service, cwd=tmp_path, PORT="here", METRICS_PORT="99999", TOPIC_PARTITIONS="0")
+    faults = {"PORT": "here", "METRICS_PORT": "99999", "TOPIC_PARTITIONS": "0", "LOG_LEVEL": "loud"}
+    done = lifecycle(service, cwd=tmp_path, **faults)
     assert done.returncode == Exit.UNUSABLE
     assert {line.split(":")[1].strip() for line in done.stderr.splitlines()} == {
-        "PORT",
-        "METRICS_PORT",
-        "TOPIC_PARTITIONS",
+        name for name in faults if service in readers(name.lower())
     }
-    assert "Traceback" not in done.stderr
 
 
 def test_a_command_that_finds_no_kafka_says_what_to_do(tmp_path: Path) -> None:
@@ -191,6 +197,22 @@ def test_a_setting_that_cannot_be_used_hides_no_other_finding(tmp_path: Path) ->
 def test_doctor_lists_every_setting_with_its_reason(tmp_path: Path) -> None:
     listed = json.loads(lifecycle("doctor", "--settings", "--json", cwd=tmp_path).stdout)
     assert all(one["name"].isupper() and one["meaning"] for one in listed)
+    readers_of = {one["name"]: one["services"] for one in listed}
+    assert readers_of["DATABASE_URL"] == ["provisioner", "simulator"]
+    assert readers_of["ACK_TIMEOUT_S"] == ["ingress"]
+    assert readers_of["LOG_LEVEL"] == list(SECTIONS)
+    assert readers_of["SERVICE_URLS"] == []
+    assert len(readers_of) == len(listed) == len(Settings.model_fields)
+
+
+def test_the_settings_of_a_service_stand_together_under_its_name(tmp_path: Path) -> None:
+    tables = lifecycle("doctor", "--settings", cwd=tmp_path).stdout.strip().split("\n\n")
+    titles = [table.splitlines()[0].strip() for table in tables]
+    assert (titles[0], titles[-1]) == ("Read by every service", "Read by the operators' commands alone")
+    assert len(titles) == len(set(titles))
+    for service, name in (("ingress", "DRAIN_S"), ("ledger", "STANDBY_REPLICAS"), ("provisioner", "ARCHIVE_URL")):
+        (table,) = (table for table in tables if f"\n{name} " in table)
+        assert table.startswith(f"Read by {service}")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from schemas.keyring import Previous
 from schemas.times import instant, rfc3339
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 from services.adapters.secrets import keyring
 from services.cli import keyring_contents, keyring_file
 from services.cli.exits import CommandError, Exit

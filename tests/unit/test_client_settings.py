@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from services.adapters.kafka.client_settings import faults
-from services.adapters.process import settings
+from services.adapters.process.client_settings import faults
+from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 
 SAFE = {
     "security.protocol": "sasl_ssl", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "u", "sasl.password": "p",
@@ -43,8 +45,8 @@ def test_what_nobody_knows_is_refused_and_the_nearest_is_named() -> None:
 
 def test_every_fault_is_told_at_once_in_a_line_of_its_own() -> None:
     given = {"group.protocol": "consumer", "acks": "1", "client.id": "me"}
-    with pytest.raises(settings.Unusable) as raised:
-        settings.read({"KAFKA_CONFIG": json.dumps(given), "KAFKA_BOOTSTRAP_SERVERS": "b:1", "TOPIC_PARTITIONS": "0"})
+    with pytest.raises(Unusable) as raised:
+        read({"KAFKA_CONFIG": json.dumps(given), "KAFKA_BOOTSTRAP_SERVERS": "b:1", "TOPIC_PARTITIONS": "0"}, Settings)
     lines = str(raised.value).splitlines()
     assert [line.partition(" may")[0] for line in lines if line.startswith("KAFKA_CONFIG")] == [
         "KAFKA_CONFIG: acks:", "KAFKA_CONFIG: group.protocol:",
@@ -54,5 +56,5 @@ def test_every_fault_is_told_at_once_in_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize("text", ['{"client.id": 7}', "{", "[1]", '"x"'])
 def test_what_is_no_object_of_texts_is_told(text: str) -> None:
-    with pytest.raises(settings.Unusable, match="KAFKA_CONFIG"):
-        settings.read({"KAFKA_CONFIG": text})
+    with pytest.raises(Unusable, match="KAFKA_CONFIG"):
+        read({"KAFKA_CONFIG": text}, Settings)

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from services.adapters.process.settings import Unusable, read
+from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 
 ODD = ("p@ss", "p/w", "a:b", "#hash", "50%", "%2F", "a?b=c", "it's", "back\\slash", " blank ", "ü", "@:/#?%")
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
@@ -14,7 +16,7 @@ URL = "postgresql://lifecycle@postgres:5432/lifecycle"
 
 def of(url: str, password: str) -> dict[str, object]:
     """What libpq reads in the completed URL."""
-    found = read({"DATABASE_URL": url, "DATABASE_PASSWORD": password}).database_url
+    found = read({"DATABASE_URL": url, "DATABASE_PASSWORD": password}, Settings).database_url
     assert found is not None
     return dict(conninfo_to_dict(found))
 
@@ -54,7 +56,7 @@ def test_the_password_of_the_url_itself_counts() -> None:
 
 def test_each_database_has_a_password_of_its_own() -> None:
     names = {"DATABASE_URL": URL, "TENANT_DATABASE_URL": URL, "TENANT_DATABASE_PASSWORD": "t/t"}
-    settings = read(names)
+    settings = read(names, Settings)
     assert settings.database_url == URL
     assert str(settings.tenant_database_url).startswith("postgresql://lifecycle:t%2Ft@")
 
@@ -63,25 +65,25 @@ def test_each_database_has_a_password_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["DATABASE_URL", "TENANT_DATABASE_URL"])
 def test_a_url_whose_password_would_be_read_as_its_host_is_refused_by_name(name: str, password: str) -> None:
     with pytest.raises(Unusable, match=f"^{name}: .*{name.replace('URL', 'PASSWORD')}$") as refused:
-        read({name: f"postgresql://lifecycle:{password}@postgres:5432/lifecycle"})
+        read({name: f"postgresql://lifecycle:{password}@postgres:5432/lifecycle"}, Settings)
     assert "postgres:5432" not in str(refused.value)
 
 
 def test_an_at_sign_among_the_options_of_a_url_is_none_of_them() -> None:
     url = "postgresql://u:p@h/d?application_name=a@b"
-    assert read({"DATABASE_URL": url}).database_url == url
+    assert read({"DATABASE_URL": url}, Settings).database_url == url
 
 
 def test_faults_of_urls_and_of_other_settings_are_told_together() -> None:
     with pytest.raises(Unusable) as refused:
-        read({"DATABASE_URL": "postgresql://u:a@b@h/d", "PORT": "here"})
+        read({"DATABASE_URL": "postgresql://u:a@b@h/d", "PORT": "here"}, Settings)
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["DATABASE_URL", "PORT"]
 
 
 @pytest.mark.parametrize("password", ["a?b", "?", "a?b=c", "12?3"])
 def test_a_question_mark_in_a_url_s_password_is_refused_and_not_repeated(password: str) -> None:
     with pytest.raises(Unusable, match="percent-encode") as refused:
-        read({"DATABASE_URL": f"postgresql://canary:{password}@host:5432/d"})
+        read({"DATABASE_URL": f"postgresql://canary:{password}@host:5432/d"}, Settings)
     assert "canary" not in str(refused.value)
 
 
@@ -89,4 +91,4 @@ def test_a_question_mark_in_a_url_s_password_is_refused_and_not_repeated(passwor
     "url", ["postgresql://host?user=a@b", "postgresql://[::1]:5432?user=a@b", "postgresql://a:1,b:2?user=c@d"]
 )
 def test_an_at_in_a_parameter_is_none_of_a_password(url: str) -> None:
-    assert read({"DATABASE_URL": url}).database_url == url
+    assert read({"DATABASE_URL": url}, Settings).database_url == url

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.adapters.process import settings
+from services.adapters.process.environment import read
+from services.adapters.process.settings import Settings
 from services.cli import keyring_contents
 from services.cli.doctor import this_machine
 from services.cli.doctor.finding import CheckContext, Health
@@ -28,7 +29,7 @@ def test_the_rights_on_the_keyring_are_told_as_they_are(mode: int, said: str, tm
     path = tmp_path / "keyring.json"
     keyring_contents.init(path)
     path.chmod(mode)
-    chosen = settings.read({"KEYRING_FILE": str(path)})
+    chosen = read({"KEYRING_FILE": str(path)}, Settings)
     (finding,) = this_machine.keyring(CheckContext(chosen, {}, "", lambda: 0))
     if not said:
         assert finding.health is Health.WELL

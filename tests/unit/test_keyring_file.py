@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 from services.adapters.secrets import keyring
 
 SECRET = "canary" * 6

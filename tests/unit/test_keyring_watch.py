@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 
 from schemas.keyring import Keyring
 from services.adapters.process import metrics
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 from services.adapters.secrets import keyring_watch
 from services.adapters.secrets.keyring_watch import LOOK_S, SETTLED_S, KeyringWatch
 from services.ingress.endpoints import endpoint_credentials

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 from services.core.saga.plan import parse
 from services.provisioner.kinds import TRAITS, build
 

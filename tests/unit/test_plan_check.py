@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 from services.core.saga.plan import BadPlan, parse
 from services.core.saga.plan_check import check
 from services.core.saga.plan_keys import STEP

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from schemas.genesys import Organisation, Reading
-from services.adapters.process import clock, logs, settings
+from services.adapters.process import clock, logs
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
 from services.reconciler.main import _State, _tick
 from services.reconciler.memory import Sights
@@ -34,7 +36,7 @@ class Readers:
 
 async def test_a_first_sight_cut_off_by_a_fault_is_tried_again_later(tmp_path: Path) -> None:
     (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
-    chosen = settings.read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)})
+    chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
     sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"))
     unused = cast("Any", None)
     resources = RunResources(

@@ -8,8 +8,8 @@ import sys
 import faust
 import pytest
 
+from services.adapters.process.errors import Unusable
 from services.adapters.process.log_throttle import ThrottleFilter
-from services.adapters.process.settings import Unusable
 from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.store import version

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient
 
 from schemas.topics import looks_group
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 OURS: Final[dict[str, Any]] = {"allow.auto.create.topics": False}
 """Settings of every client. librdkafka's default for consumers is the same value, for producers the opposite."""

@@ -26,8 +26,8 @@ import confluent_kafka
 from schemas.codec import Message
 from schemas.rights import Operation, Resource, Right
 from schemas.topics import PARTITIONER, RECORD_MAX_BYTES, looks_group
+from services.adapters.process.errors import Unusable
 from services.adapters.process.log_throttle import LIBRDKAFKA
-from services.adapters.process.settings import Unusable
 
 _PARTITION_UNASSIGNED: Final = -1
 """librdkafka's RD_KAFKA_PARTITION_UA: the partitioner chooses the partition by the key."""

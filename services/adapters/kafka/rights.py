@@ -16,7 +16,7 @@ from schemas.rights import Operation, Resource, Right, Service, rights
 from services.adapters.kafka import clients
 from services.adapters.kafka.producer import AccessDenied, KafkaError, Producer, is_denial, not_allowed
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import KafkaSettings
 
 _START_TIMEOUT_S: Final = 10.0
 _LOOK_TIMEOUT_S: Final = 2.0
@@ -117,7 +117,7 @@ class RightsWatch:
     """Looks repeatedly for missing rights of a service, for its `/readyz` and its log."""
 
     def __init__(
-        self, settings: Settings, service: Service, log: Logger, spared: Collection[Operation] = frozenset()
+        self, settings: KafkaSettings, service: Service, log: Logger, spared: Collection[Operation] = frozenset()
     ) -> None:
         """Prepares the client; the first look connects.
 

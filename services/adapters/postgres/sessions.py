@@ -14,7 +14,7 @@ from psycopg import sql
 
 from services.adapters.postgres.pool import is_set_up, no_session
 from services.adapters.postgres.silence import within
-from services.adapters.registry.registry import usable
+from services.adapters.postgres.url import usable
 
 CONNECT_S: Final = 5
 """Time limit for connecting."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 
 @contextmanager

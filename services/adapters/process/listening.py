@@ -2,7 +2,7 @@
 
 import socket
 
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 
 def listen(host: str, port: int, *, setting: str, backlog: int) -> socket.socket:

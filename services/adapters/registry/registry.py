@@ -26,14 +26,12 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
 from schemas.tenant import Desired
 from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set_up
 from services.adapters.postgres.silence import within
-from services.adapters.process.settings import Unusable
 from services.adapters.registry import sql as statements
 from services.adapters.registry.types import (
     Claim,
@@ -81,24 +79,6 @@ _OTHER_SERVER_ERRORS: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransactio
 
 _UNREADABLE_S: Final = 60.0
 """Pause before an unreadable row (written by another release, or edited by hand) is claimed again, seconds."""
-
-
-def usable(name: str, url: str) -> str:
-    """Return the URL of a database unchanged, after a check that libpq can parse the URL.
-
-    Args:
-        name: The setting's name, for the error text.
-        url: URL or connection string.
-
-    Raises:
-        Unusable: libpq cannot parse the URL. The text does not quote the URL or libpq, since both may show a password.
-    """
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        fault = "no PostgreSQL URL; percent-encode what is special in its user and password"
-        raise Unusable(f"{name}: {fault}") from None
-    return url
 
 
 class RegistryAway(Exception):

@@ -12,7 +12,7 @@ from jiter import from_json
 from pydantic import SecretStr, ValidationError
 
 from schemas.keyring import Keyring, Material
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 _WHERE: Final = re.compile(r"line \d+ column \d+$")
 

@@ -18,8 +18,8 @@ from typing import Final, Generic, TypeVar
 
 from schemas.keyring import Keyring
 from services.adapters.process import metrics
+from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Unusable
 from services.adapters.secrets.keyring import load
 
 LOOK_S: Final = 0.5

@@ -11,7 +11,7 @@ from typing import Final
 import faust
 from faust.types.auth import CredentialsT
 
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 
 _UNDERSTOOD: Final = frozenset(
     {

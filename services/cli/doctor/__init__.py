@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from services.adapters.process import settings
 from services.adapters.process.clock import now_us
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 from services.cli.doctor import databases, kafka, outside, running, this_machine
 from services.cli.doctor.finding import Check, CheckContext, Finding, Health, NoKafka, fault, skipped, well
 from services.cli.wording import counted
@@ -81,7 +82,7 @@ def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], 
     settings are None if the rest cannot be used either.
     """
     try:
-        return settings.read(environ), frozenset(), [well("settings", "every variable can be used")]
+        return read(environ, Settings), frozenset(), [well("settings", "every variable can be used")]
     except Unusable as error:
         # One line per fault; a line about a variable begins with the variable's name.
         lines = str(error).splitlines()
@@ -90,7 +91,7 @@ def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], 
     unusable = frozenset(name[0] for line in lines if (name := _NAME.match(line)))
     try:
         rest = {name: text for name, text in environ.items() if name.upper() not in unusable}
-        return settings.read(rest), unusable, found
+        return read(rest, Settings), unusable, found
     except Unusable:
         return None, unusable, found
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import Reached
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import Settings
 
 
 class Health(StrEnum):

@@ -12,7 +12,7 @@ from services.adapters.kafka.backlog import Backlog, backlog
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import Reached, in_words, reach, refusal, unconnected
 from services.adapters.kafka.rights import Cluster
-from services.adapters.process.settings import Unusable
+from services.adapters.process.errors import Unusable
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.provisioner.recovery import GROUP
 

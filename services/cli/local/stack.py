@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from services import engines
 from services.adapters.kafka import topics
-from services.adapters.process import settings
+from services.adapters.process.environment import complete, read
 from services.adapters.process.folder_lock import locked_folder
+from services.adapters.process.settings import Settings
 from services.cli import keyring_contents
 from services.cli.environment import ENVIRONMENT, require_kafka, require_registry
 from services.cli.exits import CommandError, Exit
@@ -84,9 +85,9 @@ class Stack:
         return self.ports.base("simulator")
 
     @property
-    def settings(self) -> settings.Settings:
+    def settings(self) -> Settings:
         """Settings of an operator's command on this installation."""
-        return settings.read(self.environ)
+        return read(self.environ, Settings)
 
     def endpoints(self) -> dict[str, Any]:
         """Returns the content of the endpoints file, with the present process ids."""
@@ -164,7 +165,7 @@ def stack(
         Unusable: the folder is in use, or a setting cannot be used.
     """
     folders = Folders(state_dir.resolve())
-    environ = settings.complete(environ)
+    environ = complete(environ)
     # The state folder gets the endpoints file in any case: our own commands look there.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     published = EndpointsFile(endpoints_files, folders.top / ENVIRONMENT)
@@ -275,7 +276,7 @@ def _apply_topics(environ: Mapping[str, str]) -> None:
         CommandError: Kafka does not serve us, or an existing topic conflicts with the table.
         NoDatabase: PostgreSQL does not answer, or refuses the role.
     """
-    chosen = settings.read(environ)
+    chosen = read(environ, Settings)
     require_registry(chosen)
     with require_kafka(chosen):
         plan = topics.apply(

@@ -15,7 +15,7 @@ from typing import Final
 
 import uvicorn
 
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import IngressSettings
 from services.ingress.http.connection import Connection
 
 _TICK_S: Final = 0.1
@@ -38,7 +38,7 @@ class LifecycleHooks:
 class Server(uvicorn.Server):
     """The HTTP server of an ingress process."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, hooks: LifecycleHooks) -> None:
+    def __init__(self, config: uvicorn.Config, settings: IngressSettings, hooks: LifecycleHooks) -> None:
         """Prepares the server; `serve` of uvicorn runs the server.
 
         Args:

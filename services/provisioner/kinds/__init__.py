@@ -16,7 +16,7 @@ from services.adapters.http_client import HttpClient, resolve
 from services.adapters.kafka.audit_trail import AuditTrail
 from services.adapters.process.clock import now_us
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings
 from services.provisioner.kinds.archive import ArchiveKind
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
@@ -35,7 +35,7 @@ _SCAN_S: Final = 10.0
 """Time limit of one scan of the audit trail."""
 
 
-def build(settings: Settings, log: Logger) -> dict[str, StepKind]:
+def build(settings: ProvisionerSettings, log: Logger) -> dict[str, StepKind]:
     """Returns every kind by its name in the plan, not connected yet. Call on the event loop that will use the kinds.
 
     Args:

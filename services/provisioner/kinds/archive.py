@@ -28,7 +28,8 @@ from obstore.store import ObjectStore, from_url
 
 from schemas.times import instant, rfc3339
 from services.adapters.kafka.producer import KafkaError
-from services.adapters.process.settings import Settings, Unusable
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.provisioner.kinds.step_kind import Shared
@@ -77,7 +78,7 @@ class ArchiveKind:
         self._now_us = now_us
 
     @classmethod
-    def build(cls, settings: Settings, shared: Shared) -> Self:
+    def build(cls, settings: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind for the object store of ARCHIVE_URL, else for a folder below STATE_DIR.
 
         Raises:
@@ -129,7 +130,7 @@ class ArchiveKind:
         return Absent()
 
 
-def _store(settings: Settings) -> ObjectStore:
+def _store(settings: ProvisionerSettings) -> ObjectStore:
     """Returns the object store of the archive; a missing folder of a `file:` URL is made.
 
     Raises:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote
 
 from services.adapters.http_client import HttpRequest, HttpResponse
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import (
     Absent,
     Answer,
@@ -81,7 +81,7 @@ class HttpKind:
         self._outbound = outbound
 
     @classmethod
-    def build(cls, _: Settings, shared: Shared) -> Self:
+    def build(cls, _: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind; no setting of the process is used."""
         return cls(shared.outbound)
 

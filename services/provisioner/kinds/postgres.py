@@ -28,8 +28,8 @@ import psycopg
 from psycopg import sql
 
 from services.adapters.postgres.pool import NoSession, Pool, PooledConnection, is_passing, is_set_up
-from services.adapters.process.settings import Settings, required
-from services.adapters.registry.registry import usable
+from services.adapters.postgres.url import usable
+from services.adapters.process.settings import ProvisionerSettings, required
 from services.core.saga.calls import (
     Absent,
     Answer,
@@ -160,7 +160,7 @@ class PostgresKind:
         self._preparing = asyncio.Lock()
 
     @classmethod
-    def build(cls, settings: Settings, _: Shared) -> Self:
+    def build(cls, settings: ProvisionerSettings, _: Shared) -> Self:
         """Returns the kind for the database of TENANT_DATABASE_URL, with SYSTEM_CALLS_AT_ONCE connections.
 
         Raises:

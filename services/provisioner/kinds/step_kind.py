@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from services.adapters.kafka.audit_trail import AuditTrail
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.kind_traits import KindTraits
 from services.provisioner.caller import StepHandler
 from services.provisioner.kinds.outbound import Outbound
@@ -36,7 +36,7 @@ class StepKind(StepHandler, Protocol):
     traits: ClassVar[KindTraits]
 
     @classmethod
-    def build(cls, settings: Settings, shared: Shared) -> Self:
+    def build(cls, settings: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind, not connected yet.
 
         Raises:

@@ -7,7 +7,7 @@ disabling pauses the subscription and deletes nothing.
 from dataclasses import replace
 from typing import ClassVar, Self
 
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Answer, Call
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
@@ -44,7 +44,7 @@ class SubscriptionKind:
         self._resource = HttpKind(outbound)
 
     @classmethod
-    def build(cls, _: Settings, shared: Shared) -> Self:
+    def build(cls, _: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind; no setting of the process is used."""
         return cls(shared.outbound)
 
