@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from schemas.webhook import BODY_MAX_BYTES
 from services.adapters.process import health
 from services.adapters.process.environment import read
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import SECTIONS, Settings
 from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
 from tests.support.compose_file import TOP
@@ -63,6 +63,22 @@ def test_the_services_that_need_a_database_are_given_it() -> None:
     given = {name: read(compose_file.environment(name), Settings) for name in compose_file.services()}
     assert {name for name in given if given[name].database_url} == {"simulator", "provisioner", "doctor"}
     assert {name for name in given if given[name].tenant_database_url} == {"provisioner", "doctor"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_given_variables_of_its_own_section_alone(service: str) -> None:
+    given = compose_file.services()[service]["environment"].keys()
+    # `docker compose exec ingress lifecycle send` tells the simulator's Genesys.
+    sender = {"SIMULATOR_URL"} if service == "ingress" else set()
+    assert given - sender <= {name.upper() for name in SECTIONS[service].model_fields}
+    secrets = {name for name in given if name.endswith(("_PASSWORD", "_SECRET", "DATABASE_URL"))}
+    assert secrets == {
+        "provisioner": {
+            *("DATABASE_URL", "DATABASE_PASSWORD", "OAUTH_CLIENT_SECRET"),
+            *("TENANT_DATABASE_URL", "TENANT_DATABASE_PASSWORD"),
+        },
+        "simulator": {"DATABASE_URL", "DATABASE_PASSWORD"},
+    }.get(service, set())
 
 
 def test_the_ingress_which_takes_webhooks_from_others_is_given_no_egress_map() -> None:

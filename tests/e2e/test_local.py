@@ -81,6 +81,22 @@ def test_a_process_that_is_stopped_dead_is_not_ready_and_a_restart_kills_it(runn
     assert running.lifecycle("status")[0] == Exit.OK
 
 
+def test_the_process_that_takes_webhooks_holds_no_secret_of_the_provisioner(running: Up) -> None:
+    given = {name: _environment(running.endpoints["pids"][name]) for name in ("ingress", "provisioner", "ledger")}
+    secrets = ("DATABASE_URL", "TENANT_DATABASE_URL", "OAUTH_CLIENT_SECRET")
+    assert all(given["provisioner"][name] for name in secrets)
+    for service in ("ingress", "ledger"):
+        assert "KAFKA_BOOTSTRAP_SERVERS" in given[service]
+        assert [name for name in secrets if name in given[service]] == []
+        values = "\n".join(given[service].values())
+        assert all(given["provisioner"][name] not in values for name in secrets)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    texts = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").rstrip("\0").split("\0")
+    return dict(text.split("=", 1) for text in texts)
+
+
 def test_logs_show_the_end_of_a_log_and_follow_it(running: Up) -> None:
     path = running.state_dir / "logs" / "ledger.log"
     done = lifecycle("logs", "ledger", "-n", "2", "--state-dir", str(running.state_dir), cwd=running.state_dir)

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from services.adapters.genesys.client import connections
+from services.adapters.process.environment import read
 from services.adapters.process.settings import SECTIONS, Settings, readers
 from services.cli.demo.demo import isolated_environment
 from services.cli.exits import Exit
@@ -26,6 +27,7 @@ from services.cli.local.wiring import (
     Folders,
     LocalPorts,
     endpoints,
+    environment,
     own,
     shared,
     with_port,
@@ -414,6 +416,38 @@ class TestTheEnvironmentOfALocalInstallation:
         made = [own(service, Folders(tmp_path), self.ports) for service in SERVICES]
         assert len({one["STATE_DIR"] for one in made}) == len(SERVICES)
         assert len({one.get("PORT") or one["METRICS_PORT"] for one in made}) == len(SERVICES)
+
+    def given(self, service: str, tmp_path: Path, **environ: str) -> dict[str, str]:
+        return environment(service, environ, self.made(tmp_path, **environ), Folders(tmp_path), self.ports)
+
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_a_service_is_given_the_settings_of_its_own_section_and_can_read_them(
+        self, service: str, tmp_path: Path
+    ) -> None:
+        names = {name.upper(): "1" for name in Settings.model_fields}
+        given = self.given(service, tmp_path, **names)
+        settings = {name for name in given if name.lower() in Settings.model_fields}
+        assert settings == {name.upper() for name in SECTIONS[service].model_fields}
+        assert read(self.given(service, tmp_path), SECTIONS[service]).host == "127.0.0.1"
+
+    def test_the_ingress_is_given_no_secret_of_a_database_a_system_or_a_cloud(self, tmp_path: Path) -> None:
+        cloud = {"AWS_SECRET_ACCESS_KEY": "canary", "PGPASSWORD": "canary", "CRM_SECRET": "canary", "TOKEN": "canary"}
+        lower = {name.lower(): "canary" for name in SECRETS}
+        environ = {**dict.fromkeys(SECRETS, "canary"), **cloud, **lower}
+        for service in ("ingress", "ledger", "reconciler"):
+            given = self.given(service, tmp_path, **environ)
+            shown = "\n".join(given.values())
+            assert [text for text in ("canary", "s%40cret", "client-secret") if text in shown] == [], service
+            assert not SECRETS & {name.upper() for name in given}
+        given = self.given("provisioner", tmp_path, **environ)
+        assert SECRETS | {"AWS_SECRET_ACCESS_KEY", "PGPASSWORD"} <= given.keys()
+        assert not {"CRM_SECRET", "TOKEN"} & given.keys()
+
+    def test_every_service_is_given_what_a_program_on_this_machine_needs(self, tmp_path: Path) -> None:
+        names = "PATH HOME TMPDIR LANG LC_ALL TZ PYTHONPATH HTTPS_PROXY https_proxy SSL_CERT_FILE SSL_CERT_DIR"
+        machine = dict.fromkeys([*names.split(), "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "LIFECYCLE_QUICK"], "x")
+        for service in SERVICES:
+            assert machine.items() <= self.given(service, tmp_path, **machine).items()
 
     def test_the_endpoints_file_has_the_keys_of_the_contract(self, tmp_path: Path) -> None:
         found: dict[str, Any] = endpoints(Folders(tmp_path), self.ports, self.engines, {"ledger": 7})

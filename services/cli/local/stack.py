@@ -298,5 +298,5 @@ def _start(
             installation.supervisor.add(name, engine)
     on_activity("starting the services")
     for name in SERVICES:
-        whole = {**environ, **installation.environ, **wiring.own(name, installation.folders, installation.ports)}
-        installation.supervisor.add(name, ServiceProcess(name, whole, installation.folders.logs / f"{name}.log"))
+        given = wiring.environment(name, environ, installation.environ, installation.folders, installation.ports)
+        installation.supervisor.add(name, ServiceProcess(name, given, installation.folders.logs / f"{name}.log"))

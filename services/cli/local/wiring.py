@@ -1,17 +1,21 @@
 """Computes the environment of each process of a local installation from ports, addresses and folders. Pure.
 
-Rule: services meet only through Kafka, PostgreSQL and the addresses written here. A service configured as under `up`
-works on any machine.
+Rules:
+- Services meet only through Kafka, PostgreSQL and the addresses written here. A service configured as under `up` works
+  on any machine.
+- A service is given its section of the settings and the variables of the machine, and no further variable. So the
+  process that takes webhooks holds no password of a database and no client secret.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import SECTIONS, Settings
 
 HOST: Final = "127.0.0.1"
 
@@ -37,6 +41,20 @@ OUTSIDE: Final = frozenset({"TENANT_DATABASE_URL", "OAUTH_CLIENT_SECRET", *_SIMU
 """Variables of the outside systems; a value in the operator's environment has precedence."""
 
 WEBHOOK_PATH: Final = "/v1/genesys/lifecycle/default"
+
+_MACHINE: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|TMPDIR|TZ|LANG|LANGUAGE|NO_COLOR"
+    r"|(?i:\w+_proxy)|(REQUESTS|CURL)_CA_BUNDLE|SASL_(CONF_)?PATH"
+    r"|(LC_|LD_|XDG_|PYTHON|MALLOC_|SSL_CERT_|OPENSSL_|KRB5|LIFECYCLE_)\w*"
+)
+"""Names of variables for every process: paths, locale, proxies, certificates, Python, Kerberos, our own tests."""
+
+_LIBRARIES: Final = {
+    "provisioner": re.compile(r"(PG|AWS_|AZURE_|GOOGLE_|IDENTITY_|MSI_)\w+"),
+    "simulator": re.compile(r"PG\w+"),
+}
+"""Names of further variables by service: libpq's (password file, certificates), and the credentials of the object store
+that ARCHIVE_URL names."""
 
 _ON_PUBLIC_PORT: Final = frozenset({"simulator", "ingress"})
 """Services with health and metrics on their public port."""
@@ -115,7 +133,7 @@ class Folders:
 def shared(
     environ: Mapping[str, str], folders: Folders, ports: LocalPorts, engines: Addresses, client_secret: str
 ) -> dict[str, str]:
-    """Returns the variables common to all services.
+    """Returns the settings of the whole installation; each service is given the part in its section (`environment`).
 
     Args:
         environ: The environment of `up`; its settings replace the defaults, but not the addresses set here.
@@ -161,6 +179,30 @@ def own(service: str, folders: Folders, ports: LocalPorts) -> dict[str, str]:
     port = asdict(ports)[service]
     name = "PORT" if service in _ON_PUBLIC_PORT else "METRICS_PORT"
     return {name: str(port), "STATE_DIR": str(folders.of(service))}
+
+
+def environment(
+    service: str, environ: Mapping[str, str], shared: Mapping[str, str], folders: Folders, ports: LocalPorts
+) -> dict[str, str]:
+    """Returns the whole environment of a service's process.
+
+    Args:
+        service: Name of the service.
+        environ: The environment of `up`.
+        shared: The variables common to all services.
+        folders: The layout of the state folder.
+        ports: The ports of the services.
+    """
+    known = {**environ, **shared, **own(service, folders, ports)}
+    return {name: text for name, text in known.items() if _is_for(service, name)}
+
+
+def _is_for(service: str, name: str) -> bool:
+    """True if a variable belongs to the service's section, to the machine, or to a library of the service."""
+    if name.lower() in Settings.model_fields:
+        return name.lower() in SECTIONS[service].model_fields
+    library = _LIBRARIES.get(service)
+    return bool(_MACHINE.fullmatch(name) or (library and library.fullmatch(name)))
 
 
 def endpoints(folders: Folders, ports: LocalPorts, engines: Addresses, pids: Mapping[str, int]) -> dict[str, Any]:
