@@ -97,25 +97,25 @@ def show_one(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> N
 @tenants.command()
 def timeline(key: KeyOf, as_json: Json = False, state_dir: StateDir = None) -> None:
     """Show the history of a key: events, outcomes and audit, in order of time."""
-    from services.cli import history, naming, show
+    from services.cli import naming, show, timeline_text
+    from services.operations import timeline as timelines
 
     settings = environment.settings_of_operator(state_dir)
     of = naming.keys_of([key], settings)[0]
     with environment.require_kafka(settings):
-        found = history.read(of, settings)
+        found = timelines.read(of, settings.kafka, settings.topic_prefix)
     if not found:
         raise CommandError(Exit.NOT_FOUND, f"{of}: nothing is known of it")
     if as_json:
-        show.as_json(found)
-        return
-    shared_day = history.common_day(found) if show.shows_results() else None
-    lines = [(history.format_time(one, shared_day), one["what"], one["which"], one["why"]) for one in found]
-    show.table(("at", "what", "which", "why"), lines, f"{of}\n{shared_day} UTC" if shared_day else None, whole=2)
+        show.as_json(timeline_text.entries_json(found))
+    else:
+        timeline_text.print_timeline(of, found)
 
 
 def _print_list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_us: int) -> None:
     """Prints a line per tenant; in a pipe, keys are printed in full."""
     from services.cli import show, wording
+    from services.core import reasons
 
     # Unique in the whole view, not only among the listed tenants: a listed key must be valid in the next command.
     shown = wording.short_keys(view.keys()) if show.shows_results() else {key: key for key in view}
@@ -130,7 +130,7 @@ def _print_list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_u
                     f"{wording.span(now_us - one.updated_at)} ago",
                 ),
                 styles={1: "dim", 2: wording.STYLES.get(one.stage or "", "")},
-                note=wording.notes(one),
+                note=reasons.notes(one),
             )
             for one in found
         ],
@@ -140,10 +140,11 @@ def _print_list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_u
 def _print_tenant(found: "Tenant", fields: "Mapping[str, Any]", now_us: int) -> None:
     """Prints a tenant; the key has a separate line, since a table of 80 columns would fold the key."""
     from services.cli import show, wording
+    from services.core import reasons
 
     show.styled(found.key, "bold")
     shown = dict(fields) | {
-        "reason": wording.reason(found.reason, found.updated_at) or None,
+        "reason": reasons.words(found.reason, found.updated_at) or None,
         "configuration": ", ".join(f"{name}={value}" for name, value in (found.configuration or {}).items()) or None,
         "flags": " ".join(found.flags) or None,
         "updated_at": f"{wording.moment(found.updated_at)} UTC, {wording.span(now_us - found.updated_at)} ago",

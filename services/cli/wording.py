@@ -1,9 +1,8 @@
-"""Formats texts for terminals: short keys, relative times, reasons in words. Pure.
+"""Formats texts for terminals: short keys, relative times, summaries. Pure.
 
 Rule: a short key names exactly one of the keys of its listing, so every command accepts it in place of the key.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -11,7 +10,6 @@ from typing import Final
 from schemas.tenant import Stage, Tenant
 from schemas.times import rfc3339
 from schemas.values import Key
-from services.core.unwell import UNWELL_AFTER_US, WAITING_FOR
 
 STYLES: Final[Mapping[str, str]] = {
     Stage.ACTIVE: "green",
@@ -27,36 +25,6 @@ _LENGTHS: Final = (8, 13, 18, 23, 36)
 """Characters of each id in a short key: a UUID up to one of its dashes."""
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
-
-_REASONS: Final = {
-    "retrying": "the last try failed; it is tried again",
-    "system_away": "its next outside system does not answer",
-    "system_refuses": "its next outside system refuses the operator's credentials or set-up",
-    "former_life": "waits until the teardown of its former life ends",
-    "grace": "in its grace period (destroy_after)",
-    "compensating": "what was made is being removed again",
-    "restoring": "the last good configuration is being put back",
-    "update_refused": "an update was refused; the last good configuration stands",
-    "tenant_conflict": "another organisation holds this tenantId",
-    "tenant_changed": "another tenantId is claimed; the bound one stands",
-    "tenant_unknown": "no tenantId is known",
-    "install_unknown": "neither an install nor an uninstall is known",
-}
-_FAILURES: Final = {
-    "refused": "refused",
-    "exhausted": "was away for longer than give_up_after",
-    "unknown": "not known whether it was done",
-    "retryable": "the last try failed",
-    "blocked": "refuses the operator's credentials or set-up",
-    "contradicted": "shows something else than was asked for",
-}
-_FAILURE: Final = re.compile(rf"(?P<step>\S+)_(?P<how>{'|'.join(_FAILURES)})\b(?P<more>.*)", re.DOTALL)
-_FLAGS: Final = {
-    "tie": "events of one instant contradict each other",
-    "ambiguous": "an event may be a repeat",
-    "conflict": "one event came with two contents",
-    "storm": "more events than are kept",
-}
 
 
 def counted(count: int, one: str) -> str:
@@ -89,40 +57,6 @@ def span(us: int) -> str:
 def moment(at_us: int) -> str:
     """Formats an instant: date and time of day, UTC, whole seconds."""
     return rfc3339(at_us)[:19].replace("T", " ")
-
-
-def reason(text: str | None, since_us: int) -> str:
-    """Returns the reason of a tenant's stage in words; an unknown reason is returned unchanged.
-
-    Args:
-        text: `reason` of the view, of an outcome, or of a change of stage.
-        since_us: Time of the record with this reason, in microseconds since 1970.
-    """
-    if not text:
-        return ""
-    if text.startswith(WAITING_FOR):
-        # The provisioner reports a wait once it has lasted UNWELL_AFTER_US, so the wait began at least so long before
-        # the report.
-        began = moment(since_us - UNWELL_AFTER_US)[11:16]
-        return f"waiting for {text.removeprefix(WAITING_FOR)} since {began} UTC or before"
-    if text in _REASONS:
-        return _REASONS[text]
-    found = _FAILURE.fullmatch(text)
-    return text if found is None else failure(found["step"], found["how"]) + found["more"]
-
-
-def failure(step: str | None, error_class: str | None) -> str:
-    """Formats a step and the class of its last answer; empty if neither is known."""
-    return ": ".join(filter(None, (step, _FAILURES.get(error_class or "", error_class))))
-
-
-def notes(tenant: Tenant) -> str:
-    """Returns the notes on a tenant beside its stage; empty without any."""
-    said = [f"claimed: {tenant.claimed_tenant_id}"] if tenant.claimed_tenant_id else []
-    said += ["disabled"] if tenant.installed and tenant.enabled is False else []
-    said += [text for text in (reason(tenant.reason, tenant.updated_at),) if text]
-    said += [f"{_FLAGS[flag.value]}: Genesys is asked" for flag in tenant.flags]
-    return "; ".join(said)
 
 
 def summary(shown: Collection[Tenant], known: int, unwell: int) -> str:

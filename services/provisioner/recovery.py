@@ -18,6 +18,7 @@ from typing import Any, Final
 from schemas.codec import Unreadable, decode
 from schemas.outcome import Outcome
 from schemas.saga import Journal
+from schemas.stored import StoredRecord
 from schemas.tenant import Desired, Tenant
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, OUTCOMES, PROVISIONER_GROUP, TENANTS, named
 from services.adapters.kafka import reader
@@ -291,7 +292,7 @@ class Recovery:
                 versions[record.key] = record
         return known_by_key, versions
 
-    def _decoded(self, record: reader.StoredRecord) -> Outcome | Tenant | Desired | None:
+    def _decoded(self, record: StoredRecord) -> Outcome | Tenant | Desired | None:
         """Returns the value of a record; None for a tombstone and for a record unreadable to this release."""
         try:
             return decode(_MODELS[record.topic.removeprefix(self._prefix)], record.value)

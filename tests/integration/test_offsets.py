@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from schemas import codec
 from schemas.codec import Message
+from schemas.stored import StoredRecord
 from schemas.topics import TENANTS, named
 from services.adapters.kafka import reader as kafka_reader
 from services.adapters.kafka import tenant_view
@@ -71,7 +72,7 @@ class Log:
         return [_version_of(record) for record in kafka_reader.present(self.config, [self.topic], timeout_s=10)]
 
 
-def _version_of(record: kafka_reader.StoredRecord) -> int:
+def _version_of(record: StoredRecord) -> int:
     return int(record.headers["ce_id"])
 
 

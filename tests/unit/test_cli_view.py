@@ -3,10 +3,10 @@
 from schemas.audit import Audit
 from schemas.codec import dump
 from schemas.event import Event
+from schemas.stored import StoredRecord
 from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, Topic
 from schemas.values import EventType, Record, Source
-from services.adapters.kafka.reader import StoredRecord
 from services.cli.demo.view import PublicRecords
 
 KEY = "98765432-1234-5678-9abc-def012345678:a1b2c3d4-e5f6-7890-abcd-ef1234567890"

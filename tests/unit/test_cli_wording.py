@@ -7,6 +7,7 @@ import pytest
 from schemas.tenant import Flag, Stage, Tenant
 from services.cli import options, wording
 from services.cli.exits import CommandError, Exit
+from services.core import reasons
 from services.core.unwell import UNWELL_AFTER_US, is_unwell
 from tests.support.genesys_worlds import tenant
 
@@ -62,23 +63,23 @@ def test_who_is_unwell(stage: Stage | None, reason: str | None, age_us: int, *, 
     ],
 )
 def test_a_reason_is_said_in_words_and_one_that_is_not_known_as_it_is(reason: str | None, words: str) -> None:
-    assert wording.reason(reason, NOW) == words
+    assert reasons.words(reason, NOW) == words
 
 
 def test_a_tenant_says_everything_that_is_not_as_it_should_be() -> None:
     told = one(stage=Stage.PENDING_INSTALL, installed=True, enabled=False, reason="retrying", flags=(Flag.TIE,))
-    assert wording.notes(told).split("; ") == [
+    assert reasons.notes(told).split("; ") == [
         "disabled",
         "the last try failed",
         "it is tried again",
         "events of one instant contradict each other: Genesys is asked",
     ]
-    assert wording.notes(one()) == ""
+    assert reasons.notes(one()) == ""
 
 
 def test_every_stage_has_a_colour_and_every_flag_its_words() -> None:
     assert set(wording.STYLES) == set(Stage)
-    assert all(wording.notes(one(flags=(flag,))) for flag in Flag)
+    assert all(reasons.notes(one(flags=(flag,))) for flag in Flag)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ Rules:
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -20,6 +19,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message, TopicPart
 from confluent_kafka import KafkaError as Code
 
 from schemas.codec import texts
+from schemas.stored import StoredRecord
 from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.offsets import OffsetReader, PartitionId
 from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_read
@@ -35,29 +35,6 @@ _TRANSACTION_WAIT_S: Final = 5.0
 
 _SMALL_FETCHES: Final[Mapping[str, Any]] = {"fetch_message_max_bytes": 65_536, "queued_max_messages_kbytes": 1_024}
 """Fetch settings of a reader that needs one record of a partition, without the records behind."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """One record as stored in the log.
-
-    Attributes:
-        topic: Full name, with the prefix of the installation.
-        partition: Number of the partition.
-        offset: Offset in the partition.
-        at_us: The record's timestamp, microseconds UTC.
-        key: As text; empty for a record without a key.
-        value: The data; None is a tombstone.
-        headers: As text; of several headers with one name the first.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    at_us: int
-    key: str
-    value: bytes | None
-    headers: dict[str, str]
 
 
 class TopicReader:

@@ -14,11 +14,11 @@ from typing import Any, Self
 from schemas.audit import Audit
 from schemas.codec import decode
 from schemas.event import Event
+from schemas.stored import StoredRecord
 from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, named
 from services.adapters.kafka import reader
 from services.adapters.kafka.producer import KafkaError
-from services.adapters.kafka.reader import StoredRecord
 
 
 @dataclass(frozen=True, slots=True)
