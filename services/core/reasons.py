@@ -1,7 +1,7 @@
 """Reasons in words: the reason of a tenant's stage, the class of a failed step, and the notes on a tenant. Pure.
 
-Rule: every program for operators shows these words. A reason or class unknown to this release is shown unchanged, since a
-newer release may have written the record.
+Rule: every program for operators shows these words. A reason or class unknown to this release is shown unchanged, since
+a newer release may have written the record.
 """
 
 import re

@@ -15,6 +15,7 @@ from schemas.audit import Audit
 from schemas.codec import decode
 from schemas.outcome import Outcome
 from schemas.saga import Failure, Journal, Life, StepLog, Sweep
+from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.registry.registry import Registry, RegistryAway
@@ -24,7 +25,6 @@ from services.adapters.registry.types import (
     NewerDesired,
     OutboxMessage,
     OutboxRow,
-    SagaRow,
     TenantTaken,
     Written,
 )

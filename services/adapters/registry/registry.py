@@ -29,6 +29,7 @@ from psycopg import sql
 
 from schemas.codec import Unreadable, decode
 from schemas.saga import Journal
+from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set_up
 from services.adapters.postgres.silence import within
@@ -40,7 +41,6 @@ from services.adapters.registry.types import (
     OutboxMessage,
     OutboxRow,
     RowProgress,
-    SagaRow,
     TenantTaken,
     Written,
 )
