@@ -46,36 +46,27 @@ def show_all(
     from schemas.tenant import Stage
     from services.adapters.process.clock import now_us
     from services.cli import naming, options, show, wording
-    from services.core.unwell import is_unwell, is_waiting
+    from services.core.tenant_list import TenantFilter, listed
 
     stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
-    age_us = 0 if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
+    age_us = None if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
     view = _read_view(environment.settings_of_operator(state_dir))
     known = {key.partition(":")[0] for key in view}
     orgs = {naming.organisation(one, known) for one in org or ()}
     now = now_us()
-    chosen = [
-        one
-        # "~" sorts behind all ASCII letters: tenants without a tenantId come last.
-        for one in sorted(view.values(), key=lambda one: (one.tenant_id or "~", one.key))
-        if (not stages or one.stage in stages)
-        and (not orgs or one.key.partition(":")[0] in orgs)
-        and (older_than is None or now - one.updated_at >= age_us)
-    ]
-    found = [one for one in chosen if not unwell or is_unwell(one, now)]
+    found = listed(view.values(), TenantFilter(stages, orgs, age_us, only_unwell=unwell), now)
     if as_json:
-        show.as_json([one.model_dump(mode="json") for one in found])
+        show.as_json([one.model_dump(mode="json") for one in found.tenants])
         return
-    if found:
-        _print_list(found, view, now)
-    unwell_tenants = [one for one in found if is_unwell(one, now)]
-    show.say(wording.summary(found, len(view), len(unwell_tenants)))
+    if found.tenants:
+        _print_list(found.tenants, view, now)
+    show.say(wording.summary(found.tenants, len(view), len(found.unwell)))
     # A short wait is not unwell; this line keeps an empty list from looking as if no tenant waited.
-    if unwell and (waiting := sum(is_waiting(one, now) for one in chosen)):
-        waits = "1 more waits" if waiting == 1 else f"{waiting} more wait"
+    if unwell and found.waiting:
+        waits = "1 more waits" if found.waiting == 1 else f"{found.waiting} more wait"
         show.say(f"{waits}, for less than 15 min: `lifecycle tenants list` says for what")
-    if unwell_tenants and show.is_terminal():
-        name = unwell_tenants[0].tenant_id or unwell_tenants[0].key
+    if found.unwell and show.is_terminal():
+        name = found.unwell[0].tenant_id or found.unwell[0].key
         show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")
 
 
