@@ -102,6 +102,10 @@ class PlanBook:
             await self._learn(journal.life.plan)
         return Plans(self._current, self._by_digest, unusable, self._pace)
 
+    def known(self) -> Plans:
+        """Returns the plans read so far, without the plan of any further life."""
+        return Plans(self._current, self._by_digest, pace=self._pace)
+
     async def _learn(self, digest: str) -> None:
         if digest in self._by_digest:
             return

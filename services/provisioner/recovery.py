@@ -274,7 +274,7 @@ class Recovery:
         except BadPlan as error:
             self._log.warning("plan of a life cannot be carried out", why=str(error))
             # A life without a plan is recovered from the steps in its journal alone.
-            return await self._plans.needed_by(Journal())
+            return self._plans.known()
 
     def _read_kafka(self) -> tuple[dict[str, KnownOfKey], dict[str, Desired]]:
         """Returns the facts and the newest desired version of every key in Kafka; incomplete if stopping. Blocks."""

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.house_rules import PROVES_NOBODY, ROOT, breaches, comparisons, main
+from tests.house_rules import (
+    CHANGES_NO_STATE,
+    PROVES_NOBODY,
+    ROOT,
+    breaches,
+    comparisons,
+    foreign_changes,
+    main,
+    state_changes,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +83,71 @@ def test_an_exception_is_for_one_comparison_of_one_file_and_ends_with_it(tmp_pat
     assert len(breaches(tmp_path, excepted)) == 2, "the new one is not excepted, and the old one is not there"
 
 
+@pytest.mark.parametrize(
+    ("imports", "change"),
+    [
+        ("from schemas.saga import Journal", "Journal()"),
+        ("from schemas.saga import Journal as J", "J(phase=phase)"),
+        ("from schemas import saga", "saga.StepLog(n=1)"),
+        ("import schemas.saga", "schemas.saga.Life(generation=1)"),
+        ("import schemas.saga as kept", "kept.Standstill(step='crm', since=1)"),
+        ("from schemas.rows import TenantRow", "TenantRow(key)"),
+        ("from schemas.rows import Entry", "Entry(*fields)"),
+        ("from schemas.journal import Registers", "Registers()"),
+        ("from schemas.saga import Journal", "Journal.model_construct(phase=phase)"),
+        ("", "journal.model_copy(update={'held': None})"),
+        ("", "claim.journal.life.model_copy(update={'steps': {}})"),
+        ("from dataclasses import replace\nfrom schemas.rows import TenantRow", "replace(row, version=2)"),
+        ("import dataclasses\nfrom schemas import rows", "dataclasses.replace(row, version=2)"),
+        ("import copy\nfrom schemas.rows import StageRow", "copy.replace(row, version=2)"),
+        ("from schemas.journal import Registers", "row.now._replace(enabled=None)"),
+        ("from schemas.journal import Registers", "Registers._make(found)"),
+    ],
+)
+def test_a_journal_or_row_that_is_made_or_changed_is_seen(imports: str, change: str) -> None:
+    text = f"def f():\n    return {change}\n"
+    found = list(state_changes(f"{imports}\n{text}"))
+    assert found == [(imports.count("\n") + 3, change.partition("(")[0])]
+
+
+@pytest.mark.parametrize(
+    ("imports", "fine"),
+    [
+        ("from schemas.saga import Journal", "decode(Journal, value)"),
+        ("from schemas.saga import Journal", "Journal.model_validate_json(text)"),
+        ("from schemas.saga import Phase", "Phase(text)"),
+        ("from schemas.rows import TenantRow", "unpack(TenantRow, packed)"),
+        ("from schemas.rows import TenantRow", "text.replace('a', 'b')"),
+        ("from services.core.saga.intents import hold", "hold(journal, desired, reason, now_us)"),
+        ("from dataclasses import replace", "replace(prepared, why=why)"),
+        ("from services.core.saga.moves import Wait", "Wait(now_us)"),
+        ("from somewhere import Journal", "Journal()"),
+    ],
+)
+def test_a_journal_or_row_that_is_read_and_passed_on_is_let_be(imports: str, fine: str) -> None:
+    assert list(state_changes(f"{imports}\nfound = {fine}\n")) == []
+
+
+def test_a_change_of_state_is_refused_everywhere_but_in_core(tmp_path: Path) -> None:
+    retry = "journal = redriven(claim.journal).model_copy(update={'lines': 1})\n"
+    for name in ("services/cli/sagas.py", "services/adapters/registry/registry.py", "services/core/saga/retry.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(retry)
+    call = "redriven(claim.journal).model_copy"
+    told = [sentence.partition(": only")[0] for sentence in foreign_changes(tmp_path, {})]
+    assert told == [f"services/adapters/registry/registry.py:1: `{call}`", f"services/cli/sagas.py:1: `{call}`"]
+    excepted = {("services/cli/sagas.py", call): "a reason"}
+    assert len(foreign_changes(tmp_path, excepted)) == 1
+    (tmp_path / "services/cli/sagas.py").write_text("")
+    assert foreign_changes(tmp_path, excepted)[1:] == [f"services/cli/sagas.py: `{call}` is excepted and not there"]
+
+
 def test_the_tree_keeps_the_rules() -> None:
     assert breaches(ROOT, PROVES_NOBODY) == []
+    assert foreign_changes(ROOT, CHANGES_NO_STATE) == []
     assert main() == 0
 
 
 def test_every_exception_has_a_reason() -> None:
     assert all(PROVES_NOBODY.values())
+    assert all(CHANGES_NO_STATE.values())
