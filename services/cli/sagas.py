@@ -133,9 +133,8 @@ def _retry_all(settings: "Settings", keys: list[str], material: bytes) -> "list[
 
     try:
         return _with_registry(settings, lambda registry: operations.retry_all(registry, keys, material))
-    except operations.RecoveryInProgress:
-        text = "the registry is being recovered: its provisioner drives everything anew"
-        raise CommandError(Exit.UNUSABLE, text) from None
+    except operations.RecoveryInProgress as error:
+        raise CommandError(Exit.UNUSABLE, str(error)) from None
 
 
 def _with_registry(settings: "Settings", use: "Callable[[Registry], Awaitable[R]]") -> R:

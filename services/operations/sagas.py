@@ -21,7 +21,10 @@ _NO_LIMIT: Final = 100_000
 
 
 class RecoveryInProgress(Exception):
-    """The registry is being recovered: no saga can be leased, and the provisioner drives every saga anew."""
+    """No saga can be leased now; after the recovery the provisioner drives every saga anew."""
+
+    def __init__(self) -> None:
+        super().__init__("the registry is being recovered: its provisioner drives everything anew")
 
 
 async def rows(registry: Registry, group: PhaseGroup | None, limit: int) -> list[SagaRow]:
