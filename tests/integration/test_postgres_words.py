@@ -307,6 +307,40 @@ async def test_a_waiter_cancelled_as_its_connection_comes_gives_it_back(overtake
     assert await _pid(overtaken, 2) > 0
 
 
+async def test_no_turn_of_the_loop_at_which_a_waiter_is_cancelled_loses_the_cancellation(
+    database_url: str,
+) -> None:
+    async def as_it_is(_: object) -> None: ...
+
+    pool = Pool(database_url, at_most=1, configure=as_it_is)
+    await _pid(pool, 5)
+    turns, is_late = 0, False
+    while not is_late:
+        # Both find the connection unused; the second has to wait for it all the same.
+        async with pool._pool._lock:
+            first = asyncio.create_task(pool._pool.getconn(5))
+            await _turns(3)
+            second = asyncio.create_task(_pid(pool, 5))
+            await _turns(3)
+        connection = await first
+        await _turns(5)
+        await pool._pool.putconn(connection)
+        await _turns(turns)
+        is_late, turns = second.done(), turns + 1
+        second.cancel()
+        if not is_late:
+            with pytest.raises(asyncio.CancelledError):
+                await second
+        assert await _pid(pool, 2) > 0
+    assert turns > 1
+    await pool.close()
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def test_a_waiter_cancelled_as_its_wait_fails_is_cancelled_all_the_same(overtaken: Overtaken) -> None:
     async with overtaken.connection(5):
         overtaken.waiter = waiting = asyncio.create_task(_pid(overtaken, 0.1))
@@ -317,8 +351,7 @@ async def test_a_waiter_cancelled_as_its_wait_fails_is_cancelled_all_the_same(ov
 async def test_a_waiter_cancelled_after_a_refusal_gives_back_what_comes_in_spite_of_it(overtaken: Overtaken) -> None:
     overtaken.is_deaf = True
     overtaken.waiter = waiting = asyncio.create_task(_pid(overtaken, 5))
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await _turns(3)
     overtaken._failed(NoSession("no", "28P01"))
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -222,7 +222,7 @@ class Pool:
         except BaseException:
             # Cancelled. No await may follow here: a second cancellation would end it.
             getting.cancel()
-            getting.add_done_callback(self._give_back)
+            getting.add_done_callback(self._abandon)
             raise
         if getting.cancelled():
             why = failure.result()
@@ -230,21 +230,32 @@ class Pool:
             raise NoSession(str(why), why.sqlstate)
         return getting.result()
 
-    def _give_back(self, getting: asyncio.Task[PooledConnection]) -> None:
-        """Give back what a wait brought in spite of its cancellation; the connection would be lost to the pool."""
-        if getting.cancelled() or getting.exception() is not None:
-            return
-        giving_back = asyncio.ensure_future(self._pool.putconn(getting.result()))
+    def _abandon(self, getting: asyncio.Task[PooledConnection]) -> None:
+        """Give back what a wait brought in spite of its cancellation."""
+        if not getting.cancelled() and getting.exception() is None:
+            self._give_back(getting.result())
+
+    def _give_back(self, connection: PooledConnection) -> None:
+        """Give back, soon, a connection that nobody took; the connection would be lost to the pool."""
+        giving_back = asyncio.ensure_future(self._pool.putconn(connection))
         # The loop keeps weak references only: a task without a strong reference may be collected unfinished.
         self._giving_back.add(giving_back)
         giving_back.add_done_callback(self._giving_back.discard)
 
     async def _get(self, timeout_s: float) -> PooledConnection:
+        task = asyncio.current_task()
+        assert task is not None
+        cancellations = task.cancelling()
         try:
             connection = await self._pool.getconn(timeout_s)
         except PoolTimeout:
             more = f", and no more can be opened: {self._tolerated}" if self._tolerated else ""
             raise NoSession(f"no connection came free within {timeout_s:g} s{more}") from None
+        if task.cancelling() > cancellations:
+            # The pool waits by `asyncio.wait_for`. In Python 3.11 its result counts more than a cancellation that comes
+            # at the same time, and nobody is told of the cancellation.
+            self._give_back(connection)
+            raise asyncio.CancelledError
         self._tolerated = None
         return connection
 
