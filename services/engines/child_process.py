@@ -9,6 +9,9 @@ callers may start children from any thread. Never start `parent_death` from any 
 
 Each child leads a new session. So Ctrl-C in a terminal reaches this process alone, and this process stops the children
 in the right order.
+
+Rule: an ended child stays a zombie until `kill` has killed the child's own children. The kernel gives the id of a
+zombie to no process and to no group, so a signal to the group never reaches a stranger.
 """
 
 import functools
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from services.engines.readiness import until
 from services.engines.unprivileged import Account
 
 _PARENT_DEATH_SCRIPT = Path(__file__).with_name("parent_death.py")
@@ -46,14 +50,26 @@ class Child:
 
     def poll(self) -> int | None:
         """Returns the exit status, or None while the program runs. A negative status is the number of a signal."""
-        return self._process.poll()
+        return self._exit_status(os.WNOHANG)
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Waits for the end of the program; returns the exit status, or None if `timeout_s` seconds were too short."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        if timeout_s is None:
+            return self._exit_status(0)
+        until(lambda: self.poll() is not None, timeout_s)
+        return self.poll()
+
+    def _exit_status(self, options: int) -> int | None:
+        """Returns the exit status without ending the zombie; `options` are those of waitid(2)."""
+        if self._process.returncode is None:
+            try:
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | options)
+            except ChildProcessError:  # as in `stop`
+                return self._process.wait()
+            if ended is None:
+                return None
+            return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self._process.returncode
 
     def stop(self, timeout_s: float, ask_with: signal.Signals = signal.SIGTERM) -> int:
         """Sends a signal, waits for the end of the program, and kills the program after `timeout_s` seconds.
@@ -67,18 +83,24 @@ class Child:
         Returns:
             The exit status.
         """
-        self._process.send_signal(ask_with)
-        self.wait(timeout_s)
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):  # another thread has just ended the zombie
+                os.kill(self.pid, ask_with)
+            self.wait(timeout_s)
         return self.kill()
 
     def kill(self) -> int:
         """Kills the program and its own children with SIGKILL, also after its end; returns the exit status."""
-        # The child leads its session, so its process id is also the id of its process group. The kernel gives the id to
-        # nobody else while the group has a member; a process with the id of an ended program is therefore a stranger.
-        if self._process.poll() is None or not Path(f"/proc/{self.pid}").exists():
-            with suppress(ProcessLookupError):  # the usual case: nobody is left
+        # The child leads its session, so its process id is also the id of its process group. With the zombie the right
+        # to the id ends: a group that has the id later is a stranger's.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):  # as above
                 os.killpg(self.pid, signal.SIGKILL)
         return self._process.wait()
+
+    def __del__(self) -> None:
+        # Ends the zombie of a program that ended by itself, and was replaced without `kill`.
+        self._process.poll()
 
 
 def bare(environ: Mapping[str, str]) -> dict[str, str]:

@@ -182,6 +182,8 @@ async def _serve(
     def failed(reason: str) -> None:
         telemetry.unwritten(reason)
         # A new process gets a new producer. Missing rights would fail that one too, so the process stays and waits.
+        # Not drained: every balancer tries a refused connection elsewhere, and not every balancer a 503
+        # (docs/decisions/0028). Open requests are answered all the same.
         if reason == FATAL and not rights.fault:
             health.fatal = server.should_exit = True
 

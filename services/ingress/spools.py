@@ -14,8 +14,10 @@ Invariants:
   of the disk none is opened in this process, since a disk may lose the next fsync too (`_RECOVERABLE`).
 - A folder with a sign of damage is never deleted, but put aside as evidence (`_retire`).
 
-Trap: opening RocksDB takes about ten syncs and blocks the event loop. While serving, a folder is opened only where the
-disk has just synced a small file fast (docs/decisions/0015); the disk is measured in a thread.
+Rule: the event loop makes no call of the file system; a thread does.
+
+Trap: opening RocksDB takes about ten syncs and blocks the event loop all the same. While serving, a folder is opened
+only where the disk has just synced a small file fast (docs/decisions/0015).
 """
 
 import asyncio
@@ -184,7 +186,8 @@ class Spools:
     async def maintain(self) -> None:
         """Closes, retires, opens and adopts spools as needed; called once a second."""
         own = self._own
-        if own is not None and not own.closed and (reason := await self._closing_reason(own)):
+        # Looked at twice: an error of the disk may close the spool meanwhile, and counts more than a limit.
+        if own is not None and not own.closed and (reason := await self._closing_reason(own)) and not own.closed:
             own.close_to_new(reason)
             self._closed(reason)
         for spool in [spool for spool in self._former if not spool.depth]:
@@ -225,7 +228,7 @@ class Spools:
         """Opens the folders of ended processes, for draining."""
         unopened = 0
         try:
-            found = left_behind(self.limits.folder)
+            found = await asyncio.to_thread(left_behind, self.limits.folder)
         except SpoolError as error:
             self._telemetry.spool("refused", path=str(self.limits.folder), fault=str(error))
             return
@@ -282,7 +285,7 @@ class Spools:
 
     async def _closing_reason(self, own: Spool) -> str:
         """Returns the limit reached by the own spool; empty text for none."""
-        if not own.path.exists():
+        if not await asyncio.to_thread(own.path.exists):
             return "gone"  # the folder was removed: records written now would end with this process
         if own.size_bytes + own.waiting_bytes >= self.limits.size_bytes:
             return "size"

@@ -198,8 +198,7 @@ class Writer:
         elif not self._batch_scheduled:
             self._batch_scheduled = True
             self._loop.call_later(_BATCH_WAIT_S, self._send_scheduled)
-        if not self._sweep_scheduled:
-            self._sweep()
+        self._schedule_sweep()
 
     def send_best_effort(self, topic: str, message: Message, on_written: Callable[[bool], None]) -> None:
         """Writes a record without deadline and spool; gives up at once where `write` would use the spool.
@@ -325,8 +324,13 @@ class Writer:
         outgoing.due_s = self._loop.time() + self._limits.spool_wait_s - _SWEEP_S
         spools.append(Spooled(outgoing.topic, outgoing.message, outgoing.received_us), outgoing.on_spool_report)
         self._awaiting_spool.append(outgoing)
+        self._schedule_sweep()
+
+    def _schedule_sweep(self) -> None:
+        # Never more than one timer: each would go on for as long as a record waits.
         if not self._sweep_scheduled:
-            self._sweep()
+            self._sweep_scheduled = True
+            self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         """Ends waits beyond their deadline; runs every `_SWEEP_S` while a record waits."""
@@ -337,9 +341,9 @@ class Writer:
             self._expire(self._loop.time())
         finally:
             # Also after an exception, else the deadlines of all records would be lost with the timer.
-            self._sweep_scheduled = bool(self._awaiting_kafka or self._awaiting_spool)
-            if self._sweep_scheduled:
-                self._loop.call_later(_SWEEP_S, self._sweep)
+            self._sweep_scheduled = False
+            if self._awaiting_kafka or self._awaiting_spool:
+                self._schedule_sweep()
 
     def _expire(self, now_s: float) -> None:
         # Records that were decided meanwhile stay in the queue until they are at the front.

@@ -4,13 +4,17 @@ import contextlib
 import json
 import signal
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from schemas.rights import Operation, Service, rights
 from schemas.topics import RECEIVED
 from services.engines.ports import free_ports
 from tests.support.eventually import eventually
+from tests.support.guarded_broker import guarded_broker
 from tests.support.ingress_process import Ingress, Line, Reply, body, head, ingress, key, make_topics, raw, request
 
 pytestmark = pytest.mark.engines
@@ -180,10 +184,44 @@ def test_a_head_that_is_under_way_at_the_end_is_still_answered(
         assert running.process.wait(20) == 0
 
 
+@pytest.mark.timeout(120)
+def test_a_delivery_that_is_under_way_when_the_producer_fails_for_good_is_still_answered(tmp_path: Path) -> None:
+    with guarded_broker(tmp_path, ["ingress"]) as guarded:
+        make_topics(guarded.plain, "")
+        wanted = rights(Service.INGRESS)
+        # A producer that may write nowhere at its start never writes; the process waits for the right all the same.
+        guarded.allow("ingress", {replace(right, operation=Operation.DESCRIBE) for right in wanted})
+        guarded.allow("ingress", [right for right in wanted if right.operation is not Operation.WRITE])
+        login = json.dumps(guarded.config("ingress"))
+        with ingress(guarded.bootstrap, "", tmp_path, KAFKA_CONFIG=login) as running:
+            eventually(lambda: running.post(body()).status == 503 and "_FATAL" in str(running.logged("unwritten")))
+            guarded.allow("ingress", wanted)
+            replies: list[Reply | None] = []
+
+            def has_ended() -> bool:
+                if _is_deaf(running.port):
+                    return True
+                with contextlib.closing(Line(running.port)) as line:
+                    payload = raw(body())
+                    line.write(head(payload) + payload[:10])
+                    running.post(body())  # accepted after the line, so that the line was accepted too
+                    looks_until_s = time.monotonic() + 0.6
+                    while not (is_deaf := _is_deaf(running.port)) and time.monotonic() < looks_until_s:
+                        pass
+                    line.write(payload[10:])
+                    replies.append(line.reply())
+                return is_deaf
+
+            eventually(has_ended)
+            assert {reply and reply.status for reply in replies} == {503}
+            assert running.process.wait(20) == 1
+            assert running.process.wait(20) == 1
+
+
 def _is_deaf(port: int) -> bool:
     """True if nothing listens there any more."""
     try:
         Line(port).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter as listening ends
         return True
     return False

@@ -1,6 +1,7 @@
 """The end of a partition is where its records end, for every reader: marks of transactions are no records."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -162,6 +163,31 @@ def test_what_a_group_has_read_last_is_found_before_its_offset_though_a_mark_sta
         log.commits(log.prefix, offset)
         found = kafka_reader.last(log.config, log.topic, group=log.prefix)
         assert [_version_of(record) for record in found] == read, offset
+
+
+def test_what_a_group_commits_while_it_is_asked_about_is_found(log: Log) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def read_on() -> None:
+        consumer, number = Consumer({**log.config, "group.id": log.prefix}), 0
+        while not ended.is_set():
+            number += 1
+            log.write(number)
+            consumer.commit(offsets=[TopicPartition(log.topic, 0, number)], asynchronous=False)
+            begun.set()
+        consumer.close()
+
+    group = threading.Thread(target=read_on)
+    group.start()
+    try:
+        assert begun.wait(30)
+        for _ in range(10):
+            before = log.end()
+            (found,) = kafka_reader.last(log.config, log.topic, group=log.prefix)
+            assert _version_of(found) >= before - 1
+    finally:
+        ended.set()
+        group.join()
 
 
 def test_a_view_that_follows_catches_up_behind_marks(log: Log) -> None:

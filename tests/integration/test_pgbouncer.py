@@ -116,6 +116,24 @@ async def test_a_database_made_anew_behind_the_pooler_is_noticed_before_anything
     assert await eventually_async(noticed)
 
 
+async def test_of_those_who_were_on_their_way_when_the_server_changed_nobody_is_served(
+    registry: Registry, database_url: str, database_admin_url: str
+) -> None:
+    await registry.store([desired(key(number)) for number in range(16)])
+    name = urlsplit(database_url).path[1:]
+    with psycopg.connect(database_admin_url, autocommit=True) as session:
+        session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        session.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}".encode())
+        session.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        session.execute(f"ALTER DATABASE {name}_copy RENAME TO {name}".encode())
+    losses = registry.losses
+    answers = await asyncio.gather(*(registry.claim(1) for _ in range(8)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RegistryAway] * 8
+    assert registry.losses > losses
+    # Who asks now knows of the loss, and proves the registry before.
+    assert len(await registry.claim(16)) == 16
+
+
 async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(database_url: str) -> None:
     with pgbouncer(database_url, mode="statement") as url:
         with pytest.raises(RegistryAway, match="statement pooling"):

@@ -3,13 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from services.adapters.postgres.pool import NoSession, Pool, fault
+from services.adapters.postgres.pool import NoSession, Pool, PooledConnection
 from services.adapters.postgres.sessions import NoDatabase, registry_standing, session
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.cli.exits import Exit
@@ -168,9 +169,15 @@ async def test_nobody_there_is_a_silence(database_url: str) -> None:
 
 
 def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None:
-    assert fault(database_url) == ""
-    assert "wrong password for user" in fault(_as(database_url, "nobody", password="x"))
-    assert "Connection refused" in fault("postgresql://u:p@127.0.0.1:9/x")
+    with session("DATABASE_URL", database_url) as opened:
+        assert opened.execute("SELECT 1").fetchone() == (1,)
+    bad = {
+        "wrong password for user": _as(database_url, "nobody", password="x"),
+        "Connection refused": "postgresql://u:p@127.0.0.1:9/x",
+    }
+    for words, url in bad.items():
+        with pytest.raises(NoDatabase, match=words), session("DATABASE_URL", url):
+            pass
 
 
 async def test_a_server_that_only_reads_after_a_fail_over_is_asked_again_elsewhere(
@@ -262,6 +269,93 @@ async def test_who_gives_up_waiting_for_a_connection_takes_none_along(pool: Pool
         await asyncio.gather(*waiting, return_exceptions=True)
     async with pool.connection(5), pool.connection(5):
         pass
+
+
+class Overtaken(Pool):
+    """A pool whose only waiter is cancelled at the moment when its wait for a connection ends."""
+
+    def __init__(self, url: str) -> None:
+        async def as_it_is(_: object) -> None: ...
+
+        super().__init__(url, at_most=1, configure=as_it_is)
+        self.waiter: asyncio.Task[int] | None = None
+        self.is_deaf = False
+
+    async def _get(self, timeout_s: float) -> PooledConnection:
+        try:
+            if self.is_deaf:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            return await super()._get(timeout_s)
+        finally:
+            waiter, self.waiter, self.is_deaf = self.waiter, None, False
+            if waiter is not None:
+                waiter.cancel()
+
+
+@pytest.fixture
+async def overtaken(database_url: str) -> AsyncIterator[Overtaken]:
+    made = Overtaken(database_url)
+    yield made
+    await made.close()
+
+
+async def test_a_waiter_cancelled_as_its_connection_comes_gives_it_back(overtaken: Overtaken) -> None:
+    overtaken.waiter = waiting = asyncio.create_task(_pid(overtaken, 5))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await _pid(overtaken, 2) > 0
+
+
+async def test_no_turn_of_the_loop_at_which_a_waiter_is_cancelled_loses_the_cancellation(
+    database_url: str,
+) -> None:
+    async def as_it_is(_: object) -> None: ...
+
+    pool = Pool(database_url, at_most=1, configure=as_it_is)
+    await _pid(pool, 5)
+    turns, is_late = 0, False
+    while not is_late:
+        # Both find the connection unused; the second has to wait for it all the same.
+        async with pool._pool._lock:
+            first = asyncio.create_task(pool._pool.getconn(5))
+            await _turns(3)
+            second = asyncio.create_task(_pid(pool, 5))
+            await _turns(3)
+        connection = await first
+        await _turns(5)
+        await pool._pool.putconn(connection)
+        await _turns(turns)
+        is_late, turns = second.done(), turns + 1
+        second.cancel()
+        if not is_late:
+            with pytest.raises(asyncio.CancelledError):
+                await second
+        assert await _pid(pool, 2) > 0
+    assert turns > 1
+    await pool.close()
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_waiter_cancelled_as_its_wait_fails_is_cancelled_all_the_same(overtaken: Overtaken) -> None:
+    async with overtaken.connection(5):
+        overtaken.waiter = waiting = asyncio.create_task(_pid(overtaken, 0.1))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def test_a_waiter_cancelled_after_a_refusal_gives_back_what_comes_in_spite_of_it(overtaken: Overtaken) -> None:
+    overtaken.is_deaf = True
+    overtaken.waiter = waiting = asyncio.create_task(_pid(overtaken, 5))
+    await _turns(3)
+    overtaken._failed(NoSession("no", "28P01"))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await _pid(overtaken, 2) > 0
 
 
 class Crowded(Pool):

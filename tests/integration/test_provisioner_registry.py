@@ -10,6 +10,7 @@ import pytest
 import structlog
 from psycopg import sql
 
+from schemas.codec import Unreadable
 from schemas.saga import Journal, Life
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
@@ -386,6 +387,21 @@ async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(datab
     await registry.store([desired(key(2), 2)])
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
     await registry.close()
+
+
+async def test_a_row_that_cannot_be_read_is_not_held_by_who_asked_for_it_alone(
+    registry: Registry, database_url: str
+) -> None:
+    await registry.store([desired(key(1))])
+    with psycopg.connect(database_url, autocommit=True) as session:
+        query = "SELECT due_at, lease_until FROM lifecycle.sagas"
+        ((due_at, _),) = session.execute(query).fetchall()
+        session.execute("UPDATE lifecycle.sagas SET journal = %s", ('{"phase": "paused"}',))
+        with pytest.raises(Unreadable):
+            await registry.claim_one(key(1))
+        assert session.execute(query).fetchall() == [(due_at, None)]
+        session.execute("UPDATE lifecycle.sagas SET journal = '{}'")
+    assert await registry.claim_one(key(1)) is not None
 
 
 async def test_a_database_that_only_reads_is_away_until_it_writes_again(

@@ -16,6 +16,7 @@ from services.adapters.kafka.rights import Cluster, RightsWatch
 from services.adapters.process import logs
 from services.adapters.process.environment import read
 from services.adapters.process.settings import LedgerSettings
+from tests.support.eventually import eventually_async
 from tests.support.guarded_broker import guarded_broker
 from tests.support.own_broker import own_broker
 
@@ -60,6 +61,36 @@ async def test_a_right_on_a_group_is_asked_for_once_a_broker_that_was_silent_ans
         os.kill(guarded.broker.pid, signal.SIGCONT)
         await watch.first()
         assert "on group" in watch.fault
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(120)
+async def test_a_right_on_a_group_is_asked_for_again_after_a_coordinator_that_was_silent(tmp_path: Path) -> None:
+    wanted = rights(Service.LEDGER, "")
+    # The topic of the groups' offsets cannot be made, so no coordinator answers.
+    with guarded_broker(tmp_path, ["ledger"], **{"offsets.topic.replication.factor": "3"}) as guarded:
+        topics.apply({"bootstrap.servers": guarded.plain}, prefix="", partitions=1, replication=1)
+        guarded.allow("ledger", wanted)
+        login = json.dumps(guarded.config("ledger"))
+        environ = {"KAFKA_BOOTSTRAP_SERVERS": guarded.bootstrap, "KAFKA_CONFIG": login}
+        watch = RightsWatch(read(environ, LedgerSettings), Service.LEDGER, logs.configure("test", "critical"))
+
+        async def fault() -> str:
+            await watch.first()
+            return watch.fault
+
+        async def has_no_fault() -> bool:
+            return await fault() == ""
+
+        async def lacks_a_group() -> bool:
+            return "on group" in await fault()
+
+        await eventually_async(has_no_fault)  # rights take effect after a moment
+        # Whom a broker refuses needs no coordinator for the answer.
+        for right in wanted:
+            if right.resource is Resource.GROUP:
+                guarded.forbid("ledger", right)
+        await eventually_async(lacks_a_group)
 
 
 @pytest.mark.engines

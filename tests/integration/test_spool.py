@@ -41,6 +41,25 @@ async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
     await spool.end()
 
 
+def test_a_folder_that_cannot_be_made_whole_keeps_no_file_open(tmp_path: Path) -> None:
+    # So long that the kernel takes the path of `lock`, and refuses that of `records`.
+    length = 4_095 - len("/records") + 1 - len("/.0000000000000001-12345678")
+    parent = tmp_path
+    while (left := length - len(str(parent))) > 1:
+        parent = parent / ("x" * min(200, left - 1 if left < 202 else left - 202))
+    parent.mkdir(parents=True)
+    assert len(str(parent)) == length
+    before = _open_files()
+    with pytest.raises(SpoolError, match="name too long"):
+        Folder.begin(parent, 1)
+    assert _open_files() == before
+    assert [path.name for path in parent.glob(".*/*")] == ["lock"]
+
+
+def _open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 async def test_what_is_appended_is_kept_and_read_back_in_order(spool: Spool) -> None:
     await append(spool, 1, 100)
     assert await spool.oldest(1000, PLENTY) == [(number, record(number)) for number in range(1, 101)]

@@ -86,8 +86,8 @@ class Guarded:
 
 
 @contextmanager
-def guarded_broker(folder: Path, names: Collection[str]) -> Iterator[Guarded]:
-    """One that these clients can log in to, without any right yet."""
+def guarded_broker(folder: Path, names: Collection[str], **more: str) -> Iterator[Guarded]:
+    """One that these clients can log in to, without any right yet; `more` are settings of the broker."""
     clients, quorum, guarded = free_ports(3)
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     users = " ".join(f'user_{name}="{name}"' for name in names)
@@ -99,6 +99,7 @@ def guarded_broker(folder: Path, names: Collection[str]) -> Iterator[Guarded]:
         "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{login} {users};",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
+        **more,
     }
     files = jars.fetch(jars.pinned(), jars.cache_folder(os.environ))
     broker = _Talkative(

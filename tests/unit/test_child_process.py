@@ -1,6 +1,8 @@
 """Children of a child: none outlives the request to end."""
 
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,46 @@ def test_children_of_an_ended_leader_are_killed(end: Callable[[Child], int], tmp
     assert end(leader) == 3
     eventually(lambda: process_info(grandchild) is None)
     assert end(leader) == 3, "once more does no harm"
+
+
+def test_the_id_of_an_ended_leader_goes_to_nobody_before_its_children_are_killed(tmp_path: Path) -> None:
+    leader = start(["true"], env=os.environ, log_path=tmp_path / "log")
+    assert leader.wait(30) == leader.poll() == 0
+    assert Path(f"/proc/{leader.pid}").exists()
+    assert leader.stop(10) == leader.poll() == 0
+    assert not Path(f"/proc/{leader.pid}").exists()
+
+
+def test_a_stranger_that_has_the_id_of_an_ended_leader_is_not_killed(tmp_path: Path) -> None:
+    leader = start(["true"], env=os.environ, log_path=tmp_path / "log")
+    (tmp_path / "stranger").mkdir()
+    stranger, member = _started(tmp_path / "stranger", "raise SystemExit(0)")
+    watched, ends = os.pidfd_open(member), select.poll()
+    ends.register(watched)
+    try:
+        assert leader.stop(10) in {0, -15}
+        stranger._process.wait()  # ends, and its group stays
+        leader._process.pid = stranger.pid  # as if the kernel's numbers had begun anew
+        leader.stop(10)
+        leader.kill()
+        assert not ends.poll(500)
+    finally:
+        os.kill(member, signal.SIGKILL)
+        os.close(watched)
+
+
+def test_an_ended_leader_whom_nobody_asked_to_end_is_forgotten_in_silence(tmp_path: Path) -> None:
+    leader = start(["true"], env=os.environ, log_path=tmp_path / "log")
+    pid = leader.pid
+    assert leader.wait(30) == 0
+    del leader  # a warning would be an error
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_wait_that_is_too_short_says_so(tmp_path: Path) -> None:
+    leader = start(["sleep", "600"], env=os.environ, log_path=tmp_path / "log")
+    assert leader.wait(0.1) is leader.poll() is None
+    assert leader.kill() == -9
 
 
 def test_children_of_a_leader_that_ends_as_asked_are_killed(tmp_path: Path) -> None:

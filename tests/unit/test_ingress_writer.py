@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from schemas.codec import Message
-from services.adapters.kafka.producer import Producer
+from services.adapters.kafka.producer import KafkaError, OnReport, Producer
 from services.adapters.process import logs
 from services.adapters.process.clock import now_us
 from services.ingress.spools import SpoolLimits, Spools
@@ -80,6 +81,45 @@ async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_to
     assert spools.depth == 3
     await spools.end()
     await producer.close(0.0)
+
+
+class Refusing:
+    """A producer whose first report, a refusal, waits for `settle`; no further report comes."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._first: OnReport | None = None
+        self._has_sent = False
+        self.settled_s: list[float] = []
+
+    def send(self, topic: str, message: Message, on_report: OnReport) -> None:
+        del topic, message
+        if not self._has_sent:
+            self._has_sent, self._first = True, on_report
+
+    def settle(self) -> None:
+        self.settled_s.append(self._loop.time())
+        report, self._first = self._first, None
+        if report is not None:
+            report(KafkaError("_MSG_TIMED_OUT"))
+
+
+async def test_one_timer_at_most_watches_the_deadlines(tmp_path: Path) -> None:
+    producer = Refusing()
+    spools = await Spools.open(
+        SpoolLimits(tmp_path, 1 << 26, 10**12, 1.0), Telemetry(logs.configure("test", "error")), now_us
+    )
+    writer = Writer(producer, WriteLimits(60.0, 30.0, 1000, 1 << 26), lambda _: None, spools, topic_fault=lambda _: "")
+    fates: list[WriteResult] = []
+    for _ in range(2):
+        writer.write("any", Message(None, b"x"), 0, fates.append)
+    async with asyncio.timeout(10):
+        while len(producer.settled_s) < 8 or not fates:
+            await asyncio.sleep(0.001)
+    assert fates == [WriteResult.SPOOLED]
+    between_s = [later - sooner for sooner, later in pairwise(producer.settled_s[2:])]
+    assert min(between_s) > 0.025, "every 50 ms, and not twice"
+    await spools.end()
 
 
 def test_three_failures_without_an_acknowledgement_between_speak_for_the_next_record_for_a_while() -> None:

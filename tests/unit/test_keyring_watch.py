@@ -140,6 +140,20 @@ def test_what_changed_between_the_first_reading_and_the_first_look_is_taken(worl
     assert world.look() == ("b",)
 
 
+def test_a_file_that_vanished_before_the_first_look_is_told_once_and_the_last_good_one_stays(
+    world: WatchedFile,
+) -> None:
+    away = world.path.rename(world.path.with_name("away"))
+    # The clock of a machine that has run for days.
+    assert world.look(1_000_000.0) == world.look() == ("a",)
+    assert world.broken == 1
+    assert world.said() == ["error: keyring broken"]
+    assert world.watch.fault() != ""
+    away.rename(world.path)
+    assert world.look() == ("a",)
+    assert (world.broken, world.watch.fault()) == (0, "")
+
+
 def test_an_unchanged_file_is_no_news(world: WatchedFile) -> None:
     for _ in range(20):
         world.look()

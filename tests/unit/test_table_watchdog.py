@@ -135,6 +135,15 @@ async def test_a_recovery_without_progress_ends_the_worker_and_each_row_looked_a
     assert (await ends(watchdog, begun + RECOVERY_STALL_S + LOOK_S))[0] is WorkerExit.STALL
 
 
+async def test_a_pause_of_the_process_does_not_count_against_a_recovery(app: DurableApp) -> None:
+    watchdog = Watchdog(app, Consumer(), 0.0)
+    app.in_recovery = True
+    await checked(watchdog, 0.0, RECOVERY_STALL_S)
+    resumed_s = 2 * RECOVERY_STALL_S
+    await checked(watchdog, resumed_s, resumed_s + RECOVERY_STALL_S)
+    assert (await ends(watchdog, resumed_s + RECOVERY_STALL_S + LOOK_S))[0] is WorkerExit.STALL
+
+
 async def test_what_the_coordinator_reports_ends_the_worker(app: DurableApp) -> None:
     consumer = Consumer()
     watchdog = Watchdog(app, consumer, 0.0)

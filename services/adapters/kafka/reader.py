@@ -260,11 +260,14 @@ def last(
             records back.
     """
     with TopicReader(config, topic, **_SMALL_FETCHES) as reader:
-        spans = reader.ends.settled(reader.places([topic], timeout_s), timeout_s)
-        ends = {place: span.end for place, span in spans.items()}
+        places = reader.places([topic], timeout_s)
+        committed: dict[PartitionId, int] | None = None
         if group is not None:
+            # Before the ends: a group at work may commit offsets behind ends that were asked earlier.
             with _faults(topic, group):
-                ends = offsets.committed(config, group, spans, timeout_s)
+                committed = offsets.committed(config, group, places, timeout_s)
+        spans = reader.ends.settled(places, timeout_s)
+        ends = {place: span.end for place, span in spans.items()} if committed is None else committed
         # Otherwise the group has no offset in this log, or an offset of an earlier topic with the same name.
         ranges = {
             place: (span.first, ends[place])

@@ -30,12 +30,13 @@ _PAUSE_S: Final = 5.0
 _A_GROUP: Final = f"on {Resource.GROUP} "
 _UNASKED: Final = "not asked yet"
 _TIMED_OUT: Final = "_TIMED_OUT"
-_NO_EVIDENCE: Final = frozenset({
-    "UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE",
-    "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS",
+_NO_EVIDENCE: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE"})
+"""Codes that say nothing about rights: the cluster lists no operations of a missing resource."""
+_NO_COORDINATOR: Final = frozenset({
+    _TIMED_OUT, "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS",
 })  # fmt: skip
-"""Codes that say nothing about rights: the cluster lists no operations of a missing resource, and a cluster that has
-just started has no coordinators for a moment."""
+"""Codes of a group without a coordinator that answers. The cluster has just answered about topics, so a time-out is no
+error: a new cluster has no coordinators until the topic of the group offsets is made."""
 
 
 class Cluster:
@@ -53,6 +54,8 @@ class Cluster:
         name = config.get("sasl.username")
         self._principal = f"User:{name}" if name else "the principal of this client"
         self._admin = clients.admin(dict(config))
+        self.groups_answered = False
+        """True if at the last question about groups every coordinator answered."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +95,9 @@ class Cluster:
             answers = self._admin.describe_consumer_groups(
                 groups, include_authorized_operations=True, request_timeout=timeout_s
             )
-            allowed |= {
-                (Resource.GROUP, name): _allowed_of_group(future, timeout_s) for name, future in answers.items()
-            }
+            of_groups = _allowed_of_groups(answers, timeout_s)
+            self.groups_answered = len(of_groups) == len(groups)
+            allowed |= {(Resource.GROUP, name): found for name, found in of_groups.items()}
         return tuple(right for right in wanted if _is_missing(right, allowed.get((right.resource, right.name))))
 
     def refusal(self, missing: Iterable[Right]) -> str:
@@ -138,7 +141,6 @@ class RightsWatch:
         """Names every missing right that the service needs; empty if none is known to be missing."""
         self.note = ""
         """Names every other missing right."""
-        self._groups_known = False
 
     async def first(self) -> None:
         """Looks once, before the work begins."""
@@ -157,16 +159,15 @@ class RightsWatch:
 
     async def _look(self) -> None:
         try:
-            # Groups are asked until the cluster has answered once, and later only if a right on a group was missing. At
-            # work the reader of the group reports a refusal by itself.
-            ask_groups = not self._groups_known or _A_GROUP in self.fault + self.note
+            # Groups are asked until their coordinators have answered, and later only if a right on a group was missing.
+            # At work the reader of the group reports a refusal by itself.
+            ask_groups = not self._cluster.groups_answered or _A_GROUP in self.fault + self.note
             ask = partial(self._cluster.missing, ask_groups=ask_groups)
             missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_TIMEOUT_S)
         except KafkaError:
             # Not a fault of rights: other checks of the service report that Kafka is away.
             self.fault = "" if self.fault == _UNASKED else self.fault
             return
-        self._groups_known = True
         fault, note = (
             self._cluster.refusal(right for right in missing if (right.operation in self._spared) is spared)
             for spared in (False, True)
@@ -198,18 +199,20 @@ def _allowed(future: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
     return frozenset(operation.name for operation in operations) if operations else None
 
 
-def _allowed_of_group(future: "Future[Any]", timeout_s: float) -> frozenset[str] | None:
-    """Returns the allowed operations on a group; None if the cluster or the coordinator does not answer.
+def _allowed_of_groups(answers: Mapping[str, "Future[Any]"], timeout_s: float) -> dict[str, frozenset[str] | None]:
+    """Returns the allowed operations on each group as `_allowed`; a group without a coordinator's answer is absent.
 
-    A time-out is no error here, because the cluster has just answered about topics. A new cluster has no coordinators
-    until the topic of the group offsets is made.
+    Raises:
+        KafkaError: As `_allowed`.
     """
-    try:
-        return _allowed(future, timeout_s)
-    except KafkaError as error:
-        if error.code != _TIMED_OUT:
-            raise
-        return None
+    found = {}
+    for name, future in answers.items():
+        try:
+            found[name] = _allowed(future, timeout_s)
+        except KafkaError as error:
+            if error.code not in _NO_COORDINATOR:
+                raise
+    return found
 
 
 def _is_missing(right: Right, allowed: frozenset[str] | None) -> bool:

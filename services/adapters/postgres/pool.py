@@ -160,6 +160,7 @@ class Pool:
         # Shared by all waits of `_take`; the next failed attempt to connect resolves the future and ends them.
         self._next_failure: asyncio.Future[NoSession] | None = None
         self._in_use = 0
+        self._giving_back: set[asyncio.Future[None]] = set()
         # The last failure that ended no wait, for the text of a later timeout.
         self._tolerated: NoSession | None = None
         self._opened = False
@@ -214,24 +215,47 @@ class Pool:
         getting = asyncio.ensure_future(self._get(timeout_s))
         try:
             await asyncio.wait((getting, failure), return_when=asyncio.FIRST_COMPLETED)
+            # Both may have completed: a connection in hand counts more than a failed attempt to open another.
+            if not getting.done():
+                getting.cancel()
+                await asyncio.wait((getting,))
         except BaseException:
-            # Cancelled: a connection that arrived meanwhile would be lost to the pool.
-            if not await _cancel(getting):
-                await self._pool.putconn(getting.result())
+            # Cancelled. No await may follow here: a second cancellation would end it.
+            getting.cancel()
+            getting.add_done_callback(self._abandon)
             raise
-        # Both may have completed: a connection in hand counts more than a failed attempt to open another.
-        if await _cancel(getting):
+        if getting.cancelled():
             why = failure.result()
             # A new exception for each waiter, since several waiters share the future.
             raise NoSession(str(why), why.sqlstate)
         return getting.result()
 
+    def _abandon(self, getting: asyncio.Task[PooledConnection]) -> None:
+        """Give back what a wait brought in spite of its cancellation."""
+        if not getting.cancelled() and getting.exception() is None:
+            self._give_back(getting.result())
+
+    def _give_back(self, connection: PooledConnection) -> None:
+        """Give back, soon, a connection that nobody took; the connection would be lost to the pool."""
+        giving_back = asyncio.ensure_future(self._pool.putconn(connection))
+        # The loop keeps weak references only: a task without a strong reference may be collected unfinished.
+        self._giving_back.add(giving_back)
+        giving_back.add_done_callback(self._giving_back.discard)
+
     async def _get(self, timeout_s: float) -> PooledConnection:
+        task = asyncio.current_task()
+        assert task is not None
+        cancellations = task.cancelling()
         try:
             connection = await self._pool.getconn(timeout_s)
         except PoolTimeout:
             more = f", and no more can be opened: {self._tolerated}" if self._tolerated else ""
             raise NoSession(f"no connection came free within {timeout_s:g} s{more}") from None
+        if task.cancelling() > cancellations:
+            # The pool waits by `asyncio.wait_for`. In Python 3.11 its result counts more than a cancellation that comes
+            # at the same time, and nobody is told of the cancellation.
+            self._give_back(connection)
+            raise asyncio.CancelledError
         self._tolerated = None
         return connection
 
@@ -247,14 +271,6 @@ class Pool:
         failure, self._next_failure = self._next_failure, None
         if failure is not None and not failure.done():
             failure.set_result(why)
-
-
-async def _cancel(getting: asyncio.Task[PooledConnection]) -> bool:
-    """Cancel a task; True if cancelled, False if the task ended first, with a connection or an error."""
-    if not getting.done():
-        getting.cancel()
-        await asyncio.wait((getting,))
-    return getting.cancelled()
 
 
 async def _check_alive(connection: PooledConnection) -> None:
@@ -302,16 +318,6 @@ def no_session(error: psycopg.OperationalError, conninfo: str) -> NoSession:
     }.get(code or "", f"no session at {place}: {words}")
     # 08004, a temporary refusal: a server that answers in words unknown to the table is there and may accept later.
     return NoSession(text, code or ("08004" if said else None))
-
-
-def fault(url: str) -> str:
-    """Return the reason why no session opens; empty text if a session opens. Blocks; connecting may take 2 s."""
-    try:
-        with psycopg.connect(url, connect_timeout=2, autocommit=True) as session:
-            session.execute("SELECT 1")
-    except psycopg.OperationalError as error:
-        return str(no_session(error, url))
-    return ""
 
 
 def _shown(name: bytes | str | int | None) -> str:

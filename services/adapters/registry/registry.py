@@ -274,14 +274,20 @@ class Registry:
         """Lease the row of a key, due or not; None if the key has no row, or another worker holds the lease.
 
         Raises:
-            Unreadable: this release cannot read the row.
+            Unreadable: this release cannot read the row; the lease was given back.
         """
         held_until_s = time.monotonic() + self._lease_s
         async with self._session() as session:
             asked_us = time.monotonic_ns() // 1_000
             asked = {"key": key, "lease_s": self._lease_s, "worker": self._worker}
             found = await (await session.execute(statements.CLAIM_ONE, asked)).fetchone()
-        return None if found is None else _claim(held_until_s, asked_us, *found)
+            if found is None:
+                return None
+            try:
+                return _claim(held_until_s, asked_us, *found)
+            except Unreadable:
+                await session.execute(statements.GIVE_BACK, found[:2])
+                raise
 
     async def sagas(
         self, *, key: str | None = None, phases: Sequence[str] | None = None, standing: bool | None = None, limit: int
@@ -433,31 +439,33 @@ class Registry:
         if not session.pooled:
             await session.execute(*statements.settings(self._settings, local=False))
         server = await (await session.execute(statements.SERVER)).fetchone()
-        # Behind a pooler the address is left out: `_check_server` compares without the address too.
+        # Behind a pooler the address is left out: `_set_up` compares without the address too.
         self._note_server(server if server is None or not session.pooled else server[2:])
 
-    def _note_server(self, server: tuple[Any, ...] | None) -> bool:
-        """Store the server's identity; True, and a loss, if the identity has changed."""
-        is_other = server != self._server
-        self.losses += is_other
+    def _note_server(self, server: tuple[Any, ...] | None) -> None:
+        """Store the server's identity; a change counts as a loss."""
+        self.losses += server != self._server
         self._server = server
-        return is_other
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[PooledConnection]:
         """Take a connection with the registry's settings; behind a pooler, within a transaction.
 
         Raises:
-            RegistryAway: the database is away or refuses. Some statements of this session may have taken effect.
+            RegistryAway: the database is away or refuses. Some statements of this session may have taken effect. Or
+                the connection leads to another server than at the call; then no statement has run.
         """
+        server = self._server
         try:
             async with self._pool.connection(_WAIT_S) as session:
                 try:
                     if session.pooled:
                         async with session.transaction():
-                            await self._check_server(session)
+                            await self._set_up(session)
+                            self._refuse_other_than(server)
                             yield session
                     else:
+                        self._refuse_other_than(server)
                         yield session
                 except _OTHER_SERVER_ERRORS:
                     await session.close()  # the address may lead to another server by now: connect again
@@ -470,18 +478,25 @@ class Registry:
         except _AWAY_ERRORS as error:
             raise RegistryAway(_first_line(error), refused=is_set_up(error.sqlstate or "")) from None
 
-    async def _check_server(self, session: PooledConnection) -> None:
-        """Set a pooled transaction up, and refuse another server than before.
+    async def _set_up(self, session: PooledConnection) -> None:
+        """Set a pooled transaction up, and note the server: a pooler may change it and keep our connection open."""
+        server = await (await session.execute(*statements.settings(self._settings, local=True))).fetchone()
+        self._note_server(server and server[:2])
 
-        A pooler may change to another server without closing our connection. The change counts as a loss, so nothing is
-        claimed before the registry is proved again.
+    def _refuse_other_than(self, server: tuple[Any, ...] | None) -> None:
+        """Refuse to go on if the server has changed, whichever session noticed it.
+
+        The caller asked before the change, and counted on a proof about the server of that time. Who asks after the
+        change finds a new count in `losses`, and proves the registry before.
+
+        Args:
+            server: The server's identity when the caller asked; None if no server was known.
 
         Raises:
-            RegistryAway: the pooler leads to another server now.
+            RegistryAway: the server is another by now.
         """
-        server = await (await session.execute(*statements.settings(self._settings, local=True))).fetchone()
-        if self._note_server(server and server[:2]):
-            raise RegistryAway("the pooler in front of it leads to another server now")
+        if server is not None and server != self._server:
+            raise RegistryAway("its address leads to another server now")
 
 
 def _outcome_count(journal: str) -> int | None:

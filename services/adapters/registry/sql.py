@@ -76,6 +76,8 @@ CLAIM_ONE: Final[LiteralString] = """
     RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
 """
 
+GIVE_BACK: Final[LiteralString] = "UPDATE sagas SET lease_until = NULL WHERE key = %s AND epoch = %s"
+
 SAGAS: Final[LiteralString] = """
     SELECT key, desired_version, phase, generation, tenant_id, waits_for, why,
         extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,

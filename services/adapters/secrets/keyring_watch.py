@@ -53,8 +53,9 @@ class KeyringWatch(Generic[T]):
         self._path, self._use, self._log = path, use, log
         self._ring = load(path)
         self._newest = use(self._ring)
-        # None, so that the first look reads the file again: the file may have changed since `load`.
-        self._identity: tuple[int, ...] | None = None
+        # Equal to no file's, and not to that of a missing file either: the file may have changed or vanished since
+        # `load`, so the first look reads again.
+        self._identity: tuple[int, ...] | None = ()
         self._changed_at_s = 0.0
         self._fault = ""
         self._logged_faults: set[str] = set()

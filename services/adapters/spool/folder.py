@@ -74,8 +74,9 @@ class Folder:
                 _sweep(parent)
                 path = Path(tempfile.mkdtemp(prefix=f".{made_us:016d}-", dir=parent))
                 lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (path / RECORDS).mkdir(mode=0o700)
+                with _closed_on_error(lock):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    (path / RECORDS).mkdir(mode=0o700)
             return cls(path, lock)
 
     @classmethod
@@ -91,16 +92,17 @@ class Folder:
                 lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise FolderTaken(f"{path}: is gone") from None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between `open` and `flock` the former owner may have removed or moved the folder. Only if the path
-                # still names the locked inode is the folder ours.
-                if os.path.samestat(os.fstat(lock), (path / _LOCK).stat()):
-                    return cls(path, lock)
-            except (BlockingIOError, FileNotFoundError):
-                pass
-            os.close(lock)
-            raise FolderTaken(f"{path}: another process has it")
+            with _closed_on_error(lock):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Between `open` and `flock` the former owner may have removed or moved the folder. Only if the path
+                    # still names the locked inode is the folder ours.
+                    is_ours = os.path.samestat(os.fstat(lock), (path / _LOCK).stat())
+                except (BlockingIOError, FileNotFoundError):
+                    is_ours = False
+                if not is_ours:
+                    raise FolderTaken(f"{path}: another process has it")
+            return cls(path, lock)
 
     @property
     def made_us(self) -> int:
@@ -192,6 +194,16 @@ def _parent_locked(parent: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _closed_on_error(descriptor: int) -> Iterator[None]:
+    """Close a file if the context raises: an open lock file would hold the folder until the end of this process."""
+    try:
+        yield
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextmanager

@@ -122,15 +122,15 @@ class Watchdog:
         if coordinator is None or self._consumer.should_stop:
             return
         self._check_coordinator(coordinator)
-        if is_late:
+        is_recovering = app.rebalancing or app.in_recovery
+        if is_late or not is_recovering:
             self._recovery.restart(now)
-        if app.rebalancing or app.in_recovery or is_late:
+        if is_late or is_recovering:
             # No event moves a partition during a rebalance or a recovery, so the time does not count against the
             # partitions.
             self._counts_from = now
             self._recovery.check(app, now)
         else:
-            self._recovery.restart(now)
             await self._check_partitions(now)
 
     def _check_coordinator(self, coordinator: Any) -> None:
