@@ -44,7 +44,7 @@ from services.core.saga.calls import (
 )
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan import schema_name
-from services.provisioner.kinds import contents, ownership
+from services.provisioner.kinds import postgres_contents, postgres_ownership
 from services.provisioner.kinds.step_kind import Shared
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
@@ -257,16 +257,16 @@ async def _drop(session: Session, call: Call, name: str) -> Answer:
     has_schema, comment, has_role = await _state(session, name)
     if has_schema and (contradiction := _contradiction(comment, call, name)):
         return contradiction
-    for exists, drop_some in ((has_schema, contents.drop_some), (has_role, ownership.unlink_some)):
+    for exists, drop_some in ((has_schema, postgres_contents.drop_some), (has_role, postgres_ownership.unlink_some)):
         # One transaction per batch keeps locks few. Each transaction checks the epoch anew, since a newer worker may
         # have begun between two batches.
         while exists and await drop_some(connection, name):
             await session.commit()
             if not await session.begin_fenced():
                 return _STALE
-    obstacles = await contents.drop_schema(connection, name) if has_schema else ""
+    obstacles = await postgres_contents.drop_schema(connection, name) if has_schema else ""
     if has_role and not obstacles:
-        obstacles = await ownership.drop_role(connection, name)
+        obstacles = await postgres_ownership.drop_role(connection, name)
     if obstacles:
         return Refused(obstacles)
     return Done() if has_schema else Absent()

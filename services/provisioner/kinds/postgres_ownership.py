@@ -14,7 +14,7 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 from services.adapters.postgres.pool import PooledConnection
-from services.provisioner.kinds.contents import joined, try_drop
+from services.provisioner.kinds.postgres_contents import joined, try_drop
 
 _BATCH: Final = 1_000
 """Large objects unlinked in one transaction: each holds a lock until the commit."""
