@@ -162,7 +162,7 @@ class StepVerdict(StrEnum):
     """The system refused. A create or update is not repeated in this turn; a teardown is tried again."""
     EXHAUSTED = "exhausted"
     """Of a create or update: the outage outlasted the step's `give_up_after`."""
-    BLOCKED = "blocked"
+    OPERATOR_REFUSED = "blocked"
     """The operator's own system refuses the operator's credentials or set-up; the step waits for a remedy."""
     CONTRADICTED = "contradicted"
     """The system answered with success but shows a different resource than requested; the step waits for a person."""

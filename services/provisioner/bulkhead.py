@@ -29,8 +29,8 @@ from services.core.saga.calls import (
     Call,
     Contradicted,
     Done,
+    OperatorRefused,
     Refused,
-    RefusedUs,
     Retryable,
     Unknown,
 )
@@ -113,12 +113,12 @@ class Admission(NamedTuple):
     Attributes:
         wait_s: Seconds to stay away; 0 if a place was taken.
         is_away: True if the circuit is open: the system is away or refuses the operator.
-        refuses: True if the system refuses the operator's own credentials or set-up.
+        operator_refused: True if the system refuses the operator's own credentials or set-up.
     """
 
     wait_s: float = 0.0
     is_away: bool = False
-    refuses: bool = False
+    operator_refused: bool = False
 
 
 _INTERRUPTED: Final = Admission(1.0)
@@ -169,7 +169,7 @@ class SystemGates:
         # Open and yet admitted by the next line: this saga is the probe.
         is_probe = gate.circuit.open
         if away_s := self._away_s(gate, key):
-            return Admission(away_s, is_away=True, refuses=gate.circuit.refuses)
+            return Admission(away_s, is_away=True, operator_refused=gate.circuit.operator_refused)
         try:
             async with asyncio.timeout(_QUEUE_S):
                 await gate.take(org)
@@ -179,7 +179,7 @@ class SystemGates:
         # has counted it already and would refuse it now.
         if not is_probe and (away_s := self._away_s(gate, key)):
             gate.give_back(org)
-            return Admission(away_s, is_away=True, refuses=gate.circuit.refuses)
+            return Admission(away_s, is_away=True, operator_refused=gate.circuit.operator_refused)
         return Admission()
 
     def _away_s(self, gate: _SystemGate, key: str) -> float:
@@ -204,37 +204,37 @@ class SystemGates:
             True if the answer closed the open circuit: sagas that wait for the system may be woken.
         """
         circuit = self._gates[system].circuit
-        was_open, refused = circuit.open, circuit.refuses
+        was_open, refused = circuit.open, circuit.operator_refused
         match answer:
             case Refused(heard=False):
                 return False  # no request was sent, so nothing is known of the system
-            case RefusedUs():
+            case OperatorRefused():
                 circuit.refused(key, self._clock_s())
             # A refusal, a contradiction or a stale epoch shows a working system.
             case Done() | Absent() | Refused() | Contradicted() | Retryable(well=True) | Unknown(succeeded=True):
                 circuit.answered()
             case _:
                 circuit.failed(key, self._clock_s())
-        if isinstance(answer, RefusedUs) and ((circuit.open and not was_open) or not refused):
+        if isinstance(answer, OperatorRefused) and ((circuit.open and not was_open) or not refused):
             self._log_refusal(system, answer, is_open=circuit.open)
         elif was_open and refused and not circuit.open:
             self._logged_s.pop(system, None)
             self._log.info("system does not refuse the operator any more", system=system)
-        self._set_refuses_metric(system, refuses=circuit.refuses)
+        self._set_refused_metric(system, operator_refused=circuit.operator_refused)
         return was_open and not circuit.open
 
-    def _log_refusal(self, system: str, answer: RefusedUs, *, is_open: bool) -> None:
+    def _log_refusal(self, system: str, answer: OperatorRefused, *, is_open: bool) -> None:
         """Logs the remedy for the operator: always if the circuit is open, else at most once in `_LOG_AGAIN_S`."""
         now_s = self._clock_s()
         if is_open or now_s >= self._logged_s.get(system, -_LOG_AGAIN_S) + _LOG_AGAIN_S:
             self._logged_s[system] = now_s
             self._log.error("system refuses the operator", system=system, why=answer.reason, remedy=answer.remedy)
 
-    def _set_refuses_metric(self, system: str, *, refuses: bool) -> None:
+    def _set_refused_metric(self, system: str, *, operator_refused: bool) -> None:
         # A label appears with the first refusal and stays, at 0 or 1; systems without a refusal get no label.
-        if refuses or system in self._in_metric:
+        if operator_refused or system in self._in_metric:
             self._in_metric.add(system)
-            metrics.SAGA_SYSTEM_REFUSES.labels(system).set(refuses)
+            metrics.SAGA_SYSTEM_REFUSES.labels(system).set(operator_refused)
 
     def away(self) -> int:
         """Returns the number of systems with an open circuit for which a saga asked within `_ASKED_WITHIN_S`.
@@ -244,8 +244,8 @@ class SystemGates:
         since_s = self._clock_s() - _ASKED_WITHIN_S
         for system in self._in_metric:
             gate = self._gates.get(system)
-            self._set_refuses_metric(
-                system, refuses=gate is not None and gate.circuit.refuses and gate.asked_s > since_s
+            self._set_refused_metric(
+                system, operator_refused=gate is not None and gate.circuit.operator_refused and gate.asked_s > since_s
             )
         return sum(gate.circuit.open and gate.asked_s > since_s for gate in self._gates.values())
 

@@ -20,7 +20,7 @@ from services.adapters.process.logs import Logger
 from services.adapters.registry.types import OutboxMessage
 from services.adapters.secrets.sealing import Sealer, Unsealable
 from services.core.ledger import audit
-from services.core.saga.calls import Answer, Call, Done, Refused, RefusedUs, Unknown, Verb, idempotency_key
+from services.core.saga.calls import Answer, Call, Done, OperatorRefused, Refused, Unknown, Verb, idempotency_key
 from services.core.saga.intents import life_of, log_of, places_of
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.moves import Called, Observe, Undo
@@ -78,15 +78,17 @@ class Caller:
             move: Move to carry out.
 
         Returns:
-            The call; `Refused` if the configuration lacks a value required by the plan; `RefusedUs` if no key of the
-            keyring opens a sealed output.
+            The call; `Refused` if the configuration lacks a value required by the plan; `OperatorRefused` if no key of
+            the keyring opens a sealed output.
         """
         try:
             return self._build(key, epoch, life_of(journal, move), journal, move)
         except Unsealable as error:
             # The operator may restore the key: the saga waits, and nothing is rolled back.
             self._log_unsealable(str(error), key)
-            return RefusedUs(f"no key opens {error}", "put the former key back into material.outputs of the keyring")
+            return OperatorRefused(
+                f"no key opens {error}", "put the former key back into material.outputs of the keyring"
+            )
 
     async def call(self, call: Call) -> Answer:
         """Makes a call whose intent is committed; returns the answer with secret outputs sealed."""
@@ -180,7 +182,7 @@ class Caller:
 
 def _word(answer: Answer) -> str:
     """Returns the word for an answer in metrics and audit lines."""
-    return "operator_refused" if isinstance(answer, RefusedUs) else type(answer).__name__.lower()
+    return "operator_refused" if isinstance(answer, OperatorRefused) else type(answer).__name__.lower()
 
 
 def _has_tenant_credentials(step: Step) -> bool:

@@ -12,10 +12,10 @@ from schemas.saga import Journal
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
 from services.adapters.registry.types import Claim, OutboxMessage
-from services.core.saga.calls import Absent, Answer, Call, RefusedUs
+from services.core.saga.calls import Absent, Answer, Call, OperatorRefused
 from services.core.saga.intents import Turn, decide
 from services.core.saga.moves import Called, Wait
-from services.core.saga.next_move import HELD_US, SYSTEM_AWAY, SYSTEM_REFUSES, Plans
+from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
 from services.core.saga.plan import BadPlan
 from services.core.unwell import GRACE
 from services.provisioner.bulkhead import SystemGates, system_of
@@ -102,9 +102,9 @@ class TurnPlanner:
             if isinstance(move, Wait):
                 return PreparedTurn(turn, waits_for=away, why=GRACE if move.reason == GRACE else None)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
-            if isinstance(prepared, RefusedUs):
+            if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
-                barred[move.generation, move.step.name] = Wait(now_us + HELD_US, SYSTEM_REFUSES, move.step.name)
+                barred[move.generation, move.step.name] = Wait(now_us + HELD_US, OPERATOR_REFUSED, move.step.name)
                 continue
             if not isinstance(prepared, Call):
                 return PreparedTurn(turn, prepared)
@@ -116,7 +116,7 @@ class TurnPlanner:
                 return PreparedTurn(turn, prepared, system)
             # A saga refused by a busy system has no recovery to wait for, and returns after about two seconds.
             away = system if admission.is_away else away
-            reason = SYSTEM_REFUSES if admission.refuses else SYSTEM_AWAY if admission.is_away else ""
+            reason = OPERATOR_REFUSED if admission.operator_refused else SYSTEM_AWAY if admission.is_away else ""
             barred[move.generation, move.step.name] = Wait(
                 now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )

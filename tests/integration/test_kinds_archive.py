@@ -19,7 +19,7 @@ from services.adapters.kafka import topics
 from services.adapters.kafka.audit_trail import AuditTrail
 from services.adapters.kafka.producer import Producer
 from services.adapters.process.clock import now_us
-from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import Absent, Done, OperatorRefused, Refused, Retryable, Unknown, Verb
 from services.provisioner.kinds.archive import ArchiveKind, pack
 from tests.support.simulator_process import ORG, Outside, a_call, outside
 
@@ -101,10 +101,10 @@ async def test_a_later_life_leaves_the_former_archive_alone(world: Outside) -> N
 
 
 @pytest.mark.parametrize(
-    ("fault", "answer"), [("refuse", RefusedUs), ("error", Unknown), ("down", Unknown), ("lost_answer", Unknown)]
+    ("fault", "answer"), [("refuse", OperatorRefused), ("error", Unknown), ("down", Unknown), ("lost_answer", Unknown)]
 )
 async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
-    world: Outside, fault: str, answer: type[RefusedUs | Unknown]
+    world: Outside, fault: str, answer: type[OperatorRefused | Unknown]
 ) -> None:
     key = key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}")
     store = from_url(f"{world.url}/archive", client_options={"allow_http": True}, retry_config={"max_retries": 0})

@@ -10,7 +10,7 @@ import pytest
 
 from services.adapters.http_client import HttpClient, resolve
 from services.cli.local.wiring import Addresses, Folders, LocalPorts, shared
-from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Unknown, Verb, resource_name
+from services.core.saga.calls import Absent, Done, OperatorRefused, Refused, Unknown, Verb, resource_name
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
@@ -204,7 +204,9 @@ async def test_the_oauth_server_refuses_a_wrong_client(outbound: Outbound, world
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "l", "client_secret": "invalid"}
     for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
         answer = await OAuthKind(outbound).call(a_call(verb, key=key, settings=given))
-        assert answer == RefusedUs("HTTP 401 invalid_client", "give this step credentials that its system accepts")
+        assert answer == OperatorRefused(
+            "HTTP 401 invalid_client", "give this step credentials that its system accepts"
+        )
 
 
 def _desired(world: Outside, system: str, key: str) -> dict[str, Any]:

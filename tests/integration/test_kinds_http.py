@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from services.adapters.http_client import HttpClient, resolve
-from services.core.saga.calls import Absent, Answer, Done, Refused, RefusedUs, Retryable, Unknown, Verb, resource_name
+from services.core.saga.calls import (
+    Absent,
+    Answer,
+    Done,
+    OperatorRefused,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+    resource_name,
+)
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
@@ -216,7 +226,7 @@ async def test_a_refusal_is_refused_and_an_error_is_retryable(
     assert failed == Retryable("HTTP 503 unavailable")
     world.fault(subject.system, "unauthorized", key=key, times=1)
     denied = await subject(verb, key=key, n=2, outputs=outputs)
-    assert isinstance(denied, Refused if subject.system == "crm" else RefusedUs), "the CRM is the customer's own"
+    assert isinstance(denied, Refused if subject.system == "crm" else OperatorRefused), "the CRM is the customer's own"
     assert isinstance(await subject(verb, key=key, n=2, outputs=outputs), Done)
 
 

@@ -11,7 +11,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import (
+    Absent,
+    Answer,
+    Contradicted,
+    Done,
+    OperatorRefused,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+)
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.support.eventually import eventually_async
@@ -182,7 +192,7 @@ async def test_faults_of_the_proxy_mean_what_they_say(kind: PostgresKind, world:
     assert await kind.call(a_call(verb, key=key, n=2)) == Refused("SQLSTATE 22023: injected by the simulator")
     world.fault("schemas", "unauthorized", verb=verb, key=key, times=1)
     answer = await kind.call(a_call(verb, key=key, n=2))
-    assert isinstance(answer, RefusedUs)
+    assert isinstance(answer, OperatorRefused)
     assert answer.reason == "SQLSTATE 28P01: injected by the simulator"
     assert "TENANT_DATABASE_URL" in answer.remedy
     world.fault("schemas", "error", verb=verb, key=key, times=1)

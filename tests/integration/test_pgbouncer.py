@@ -11,7 +11,7 @@ import pytest
 from schemas.saga import Journal
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import LeaseLost, OutboxRow, TenantTaken, Written
-from services.core.saga.calls import Absent, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import Absent, Done, OperatorRefused, Refused, Retryable, Unknown, Verb
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.integration.test_provisioner_registry import alive, desired, key, said
@@ -156,7 +156,7 @@ async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) ->
             await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected).start()
         kind = PostgresKind(url)
         answer = await kind.call(a_call(Verb.READ, key=key(1)))
-        assert isinstance(answer, RefusedUs)
+        assert isinstance(answer, OperatorRefused)
         assert words in answer.reason
         await kind.close()
 
@@ -183,7 +183,7 @@ async def test_the_simulator_tells_calls_apart_that_a_pooler_sends_over_one_conn
         world.fault("schemas", "unauthorized", verb="create", key=keys[1], times=1)
         world.fault("schemas", "down", verb="create", key=keys[2], times=1)
         answers = await asyncio.gather(*(kind.call(a_call(Verb.CREATE, key=of)) for of in keys))
-        assert [type(one) for one in answers] == [Unknown, RefusedUs, Retryable, *[Done] * 5]
+        assert [type(one) for one in answers] == [Unknown, OperatorRefused, Retryable, *[Done] * 5]
         assert [world.calls(of, "schemas") for of in keys] == [
             [("create", "lost")], [("create", "refused")], [], *[[("create", "done")]] * 5,
         ]  # fmt: skip

@@ -15,7 +15,7 @@ from services.adapters.postgres.sessions import NoDatabase, registry_standing, s
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.cli.exits import Exit
 from services.cli.main import _translated
-from services.core.saga.calls import Answer, Done, RefusedUs, Retryable, Verb
+from services.core.saga.calls import Answer, Done, OperatorRefused, Retryable, Verb
 from services.engines.readiness import postgres_answers
 from services.provisioner.kinds.postgres import PostgresKind
 from tests.support.eventually import eventually_async
@@ -67,20 +67,20 @@ async def _asked(url: str) -> Answer:
 @pytest.mark.parametrize(
     ("statements", "given", "words", "means"),
     [
-        ((), {"password": "wrong"}, 'wrong password for user "{role}" at 127.0.0.1:{port}', RefusedUs),
-        ((), {"database": "nowhere"}, 'no database "nowhere" at 127.0.0.1:{port}', RefusedUs),
-        (("ALTER ROLE {role} NOLOGIN",), {}, 'user "{role}" may not log in at 127.0.0.1:{port}', RefusedUs),
+        ((), {"password": "wrong"}, 'wrong password for user "{role}" at 127.0.0.1:{port}', OperatorRefused),
+        ((), {"database": "nowhere"}, 'no database "nowhere" at 127.0.0.1:{port}', OperatorRefused),
+        (("ALTER ROLE {role} NOLOGIN",), {}, 'user "{role}" may not log in at 127.0.0.1:{port}', OperatorRefused),
         (
             ("REVOKE CONNECT ON DATABASE {database} FROM {role}",),
             {},
             'user "{role}" may not connect to database "{database}" at 127.0.0.1:{port}',
-            RefusedUs,
+            OperatorRefused,
         ),
         (
             ("REVOKE CREATE ON DATABASE {database} FROM {role}",),
             {},
             "permission denied for database {database}",
-            RefusedUs,
+            OperatorRefused,
         ),
         (("ALTER ROLE {role} CONNECTION LIMIT 0",), {}, "too many connections for role", Retryable),
     ],
@@ -92,7 +92,7 @@ async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_t
     statements: tuple[str, ...],
     given: dict[str, str],
     words: str,
-    means: type[RefusedUs | Retryable],
+    means: type[OperatorRefused | Retryable],
 ) -> None:
     parts = urlsplit(database_url)
     known = {"role": role, "port": parts.port, "database": parts.path[1:]}

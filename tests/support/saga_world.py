@@ -18,8 +18,8 @@ from services.core.saga.calls import (
     Answer,
     Contradicted,
     Done,
+    OperatorRefused,
     Refused,
-    RefusedUs,
     Retryable,
     Unknown,
     Verb,
@@ -84,7 +84,7 @@ class Mode(StrEnum):
     REFUSED = "refused"
     RETRYABLE = "retryable"
     SILENT = "silent"
-    BLOCKED = "the operator is refused"
+    OPERATOR_REFUSED = "the operator is refused"
     CONTRADICTED = "shows something that is not ours"
     UNSHOWN = "done, and not shown"
     LOST_WITH_EFFECT = "lost with effect"
@@ -156,7 +156,7 @@ class OutsideSystems:
             Mode.REFUSED: Refused("no"),
             Mode.RETRYABLE: Retryable("busy"),
             Mode.SILENT: Retryable("down"),
-            Mode.BLOCKED: RefusedUs("HTTP 401"),
+            Mode.OPERATOR_REFUSED: OperatorRefused("HTTP 401"),
             Mode.CONTRADICTED: Contradicted("generation is not ours", anothers=True),
             Mode.LOST_WITHOUT: Unknown("lost"),
             Mode.BROKEN: Unknown("TypeError"),

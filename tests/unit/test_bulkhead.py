@@ -5,14 +5,24 @@ import asyncio
 import pytest
 
 from services.adapters.process import logs, metrics
-from services.core.saga.calls import Answer, Call, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import (
+    Answer,
+    Call,
+    Contradicted,
+    Done,
+    OperatorRefused,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+)
 from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S
 from services.provisioner import bulkhead as module
 from services.provisioner.bulkhead import Admission, SystemGates, system_of
 from services.provisioner.kinds import TRAITS
 
 AWAY = Retryable("HTTP 503")
-DENIED = RefusedUs("HTTP 401", "give it credentials")
+DENIED = OperatorRefused("HTTP 401", "give it credentials")
 LOG = logs.configure("gates", "error")
 
 
@@ -94,12 +104,12 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
     assert not gates.is_away("middleware"), "one may be refused alone"
     await call(gates, "middleware", "b:1", DENIED)
     entry = await gates.enter("middleware", "c:1")
-    assert (entry.is_away, entry.refuses) == (True, True)
+    assert (entry.is_away, entry.operator_refused) == (True, True)
     clock.now_s += PROBE_S
     assert not await call(gates, "middleware", "c:1", DENIED)
     for _ in range(11):
         clock.now_s += PROBE_S
-        assert (await gates.enter("middleware", "d:1")).refuses, "one probe a minute"
+        assert (await gates.enter("middleware", "d:1")).operator_refused, "one probe a minute"
     clock.now_s += AWAY_S
     assert await call(gates, "middleware", "d:1", Done())
     assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 0

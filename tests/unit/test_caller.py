@@ -7,7 +7,7 @@ from structlog.testing import LogCapture
 from schemas.saga import Journal, Life, StepLog
 from services.adapters.process import metrics
 from services.adapters.secrets.sealing import Sealer
-from services.core.saga.calls import Answer, Call, RefusedUs
+from services.core.saga.calls import Answer, Call, OperatorRefused
 from services.core.saga.moves import Undo
 from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
@@ -40,7 +40,7 @@ def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_whi
     before = _counted()
     for _ in range(3):
         known = caller.prepare(KEY, 1, Journal(generation=1, life=life), Undo(1, TOKENS, 2))
-        assert isinstance(known, RefusedUs)
+        assert isinstance(known, OperatorRefused)
         assert known.reason == f"no key opens {KEY}/1/tokens/token"
     assert _counted() == before + 3
     assert [(line["log_level"], line["place"]) for line in told.entries] == [("error", f"{KEY}/1/tokens/token")]

@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
-from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import (
+    Absent,
+    Answer,
+    Contradicted,
+    Done,
+    OperatorRefused,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+)
 from services.provisioner.kinds.answers import difference, is_ours, meaning, shown, silence
 from tests.support.simulator_process import a_call
 
@@ -131,7 +141,7 @@ def test_the_code_of_an_error_is_told_wherever_it_stands() -> None:
     assert means(Verb.CREATE, 400, {"error": {"type": "rate_limit_error"}}) == Retryable("HTTP 400 rate_limit_error")
     assert means(Verb.CREATE, 422, {"errors": [{"code": "bad_size"}]}) == Refused("HTTP 422 bad_size")
     assert means(Verb.CREATE, 409, {"error": {"code": "stale_epoch"}}) == Retryable("HTTP 409 stale_epoch", well=True)
-    assert isinstance(operator_means(Verb.CREATE, 400, {"error": {"code": "invalid_client"}}), RefusedUs)
+    assert isinstance(operator_means(Verb.CREATE, 400, {"error": {"code": "invalid_client"}}), OperatorRefused)
     odds: list[Any] = [{"errors": []}, {"errors": [[]]}, {"error": {"code": 7}}, {"error": [None]}, [[{"code": "x"}]]]
     for odd in odds:
         assert means(Verb.CREATE, 422, odd) == Refused("HTTP 422")
@@ -165,15 +175,15 @@ def test_a_quota_that_is_used_up_is_no_refusal(status: int) -> None:
 @pytest.mark.parametrize("status", [401, 403, 407])
 def test_the_operators_own_system_refuses_the_operator_and_not_the_tenant(verb: Verb, status: int) -> None:
     answer = operator_means(verb, status)
-    assert isinstance(answer, RefusedUs)
+    assert isinstance(answer, OperatorRefused)
     assert answer.reason == f"HTTP {status}"
     assert "credentials" in answer.remedy
     assert operator_means(verb, status, own=False) == Refused(f"HTTP {status}"), "the secret is the customer's"
 
 
 def test_an_unknown_client_and_a_redirect_are_the_operators_fault_too() -> None:
-    assert isinstance(operator_means(Verb.CREATE, 400, {"error": "invalid_client"}), RefusedUs)
-    assert isinstance(operator_means(Verb.CREATE, 302), RefusedUs)
+    assert isinstance(operator_means(Verb.CREATE, 400, {"error": "invalid_client"}), OperatorRefused)
+    assert isinstance(operator_means(Verb.CREATE, 302), OperatorRefused)
     assert operator_means(Verb.CREATE, 400, {"error": "bad_configuration"}) == Refused("HTTP 400 bad_configuration")
     assert operator_means(Verb.CREATE, 422) == Refused("HTTP 422")
     assert operator_means(Verb.CREATE, 503) == Retryable("HTTP 503")
@@ -228,14 +238,14 @@ def test_a_url_that_cannot_be_used_is_refused_by_its_owners_name() -> None:
     failure = NotSent("InvalidURL", passing=False)
     assert silence(a_call(Verb.CREATE), failure) == Refused("InvalidURL", heard=False)
     operators = a_call(Verb.CREATE, settings={"url_from": "operator"})
-    assert isinstance(silence(operators, failure), RefusedUs)
+    assert isinstance(silence(operators, failure), OperatorRefused)
 
 
 def test_a_bad_certificate_is_the_operators_fault_only_at_the_operators_system() -> None:
     failure = NotSent("certificate not accepted", untrusted=True)
     assert silence(a_call(Verb.CREATE), failure) == Retryable("certificate not accepted")
     answer = silence(a_call(Verb.CREATE, settings={"url_from": "operator"}), failure)
-    assert isinstance(answer, RefusedUs)
+    assert isinstance(answer, OperatorRefused)
     assert "certificate" in answer.remedy
 
 

@@ -31,7 +31,7 @@ ABSENT_STEPS = tuple(reversed(STEPS))
 SIX_HOURS_US = 6 * 3_600 * 10**6
 LONG_US = SIX_HOURS_US + 3_600 * 10**6
 UNWELL_US = 900 * 10**6
-TROUBLES = (Mode.RETRYABLE, Mode.REFUSED, Mode.BLOCKED, Mode.CONTRADICTED)
+TROUBLES = (Mode.RETRYABLE, Mode.REFUSED, Mode.OPERATOR_REFUSED, Mode.CONTRADICTED)
 
 
 def _active(world: OutsideSystems, wishes: Wishes, **more: object) -> MemoryRunner:
@@ -224,7 +224,7 @@ def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str,
     world.decides = lambda s, v: mode if failing["on"] and (s, v) == (step, Verb.DELETE) else None
     worker.until_us = worker.now_us + 2 * 3_600 * 10**6
     worker.run([(0, wishes.uninstalled())])
-    waits = mode in {Mode.RETRYABLE, Mode.BLOCKED}
+    waits = mode in {Mode.RETRYABLE, Mode.OPERATOR_REFUSED}
     reason = f"waiting_for:{step}" if waits else f"{step}_{worker.last.error_class}"
     assert ends(worker.outcomes)[-1] == (2, "down", "failed", reason)
     failed = worker.last.at - worker.journal.turned_at
@@ -722,7 +722,7 @@ def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step: str) -> None:
     failing = {"on": True}
-    world = OutsideSystems(decides=lambda s, _: Mode.BLOCKED if failing["on"] and s == step else None)
+    world = OutsideSystems(decides=lambda s, _: Mode.OPERATOR_REFUSED if failing["on"] and s == step else None)
     worker = MemoryRunner(world, Wishes().installed(), until_us=LONG_US)
     worker.run()
     assert worker.phase is Phase.CREATING

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepState, StepVerdict, Sweep
 from schemas.tenant import Desired
-from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown
+from services.core.saga.calls import Absent, Answer, Contradicted, Done, OperatorRefused, Refused, Retryable, Unknown
 from services.core.saga.intents import begin, redriven
 from services.core.saga.moves import Called, Observe
 from services.core.saga.next_move import Plans, next_move
@@ -25,11 +25,11 @@ NOW_US = 1_790_000_000_000_000
 STEP = '[[step]]\nname = "a"\nkind = "oauth"\nundo = "reverse"\nurl = "u"\nsize = "{configuration.size?}"\n'
 PLANS, PACE = Plans(plan(STEP)), Pace()
 ANSWERS: tuple[Answer, ...] = (
-    Done(), Absent(), Retryable("r"), Refused("r"), Refused("r", partly=True), Unknown("r"), RefusedUs("r"),
+    Done(), Absent(), Retryable("r"), Refused("r"), Refused("r", partly=True), Unknown("r"), OperatorRefused("r"),
     Unknown("r", succeeded=True), Contradicted("r"), Contradicted("r", anothers=True),
 )  # fmt: skip
 LOOK_UPS: tuple[Answer, ...] = (
-    Done(), Done(differs="size"), Absent(), Retryable("r"), Refused("r"), Unknown("r"), RefusedUs("r"),
+    Done(), Done(differs="size"), Absent(), Retryable("r"), Refused("r"), Unknown("r"), OperatorRefused("r"),
     Contradicted("r"),
 )  # fmt: skip
 

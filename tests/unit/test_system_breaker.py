@@ -38,7 +38,7 @@ def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_mi
         assert not circuit.open
         circuit.refused(str(number), 0.0)
     assert circuit.open
-    assert circuit.refuses
+    assert circuit.operator_refused
     assert circuit.wait_s("anyone", PROBE_S, 0.5) == 0.0
     circuit.refused("probe", PROBE_S)
     assert circuit.wait_s("anyone", PROBE_S + AWAY_S - 1, 0.5) <= 1 + PROBE_S

@@ -29,7 +29,7 @@ _LAG_S: Final = 60.0
 _READ_S: Final = 8.0
 """Seconds for reading the whole view of tenants."""
 _MOST_NAMED: Final = 3
-_REFUSES: Final = re.compile(r"lifecycle_saga_system_refuses\{(.*)\}")
+_OPERATOR_REFUSED: Final = re.compile(r"lifecycle_saga_system_refuses\{(.*)\}")
 """The sample of a system that refuses the operator's credentials, with the system's name."""
 _RESUMES: Final = "put right what it names; it goes on by itself"
 
@@ -165,8 +165,8 @@ def _service_findings(context: CheckContext, name: str, url: str, status: Servic
         if value is not None and rule.is_fault(value):
             found.append(fault(name, rule.detail.format(value=value), rule.cure))
     for metric, value in status.metrics.items():
-        if value > 0 and (refuses := _REFUSES.fullmatch(metric)):
-            detail = f"the system {refuses[1]} refuses the operator's credentials or set-up"
+        if value > 0 and (sample := _OPERATOR_REFUSED.fullmatch(metric)):
+            detail = f"the system {sample[1]} refuses the operator's credentials or set-up"
             found.append(fault(name, detail, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"))
     if stale := _stale_run_fault(context, status):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"

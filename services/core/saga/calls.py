@@ -9,7 +9,7 @@ The answer classes differ in two questions: may the call have had an effect, and
     Retryable       no lasting effect, usually an outage: repeat after a wait
     Unknown         perhaps an effect: read the resource back by name, then repeat with the same idempotency key
     Refused         the system judged the tenant's inputs: compensate, or restore the last good configuration
-    RefusedUs       the operator's own credentials or set-up are refused: wait for the operator, roll nothing back
+    OperatorRefused the operator's own credentials or set-up are refused: wait for the operator, roll nothing back
     Contradicted    a success with contents other than asked for: wait for a person, roll nothing back
 
 An outage must never be reported as `Refused`, because a refusal rolls a tenant back (docs/decisions/0033).
@@ -145,7 +145,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedUs:
+class OperatorRefused:
     """The system refused the operator's own credentials or set-up; the tenant's inputs were not judged.
 
     No tenant is rolled back. After refusals of two tenants in a row, the gate before the system closes for all tenants
@@ -176,7 +176,7 @@ class Contradicted:
     anothers: bool = False
 
 
-Answer = Done | Absent | Retryable | Refused | Unknown | RefusedUs | Contradicted
+Answer = Done | Absent | Retryable | Refused | Unknown | OperatorRefused | Contradicted
 
 
 def idempotency_key(key: str, generation: int, step: str, n: int) -> str:

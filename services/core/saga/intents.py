@@ -26,9 +26,9 @@ from services.core.saga.moves import Called, Finish, GiveUp, Move, Observe, Run,
 from services.core.saga.next_move import (
     HELD_US,
     NONE,
+    OPERATOR_REFUSED,
     RETRYING,
     SYSTEM_AWAY,
-    SYSTEM_REFUSES,
     TROUBLE,
     Barred,
     Plans,
@@ -61,7 +61,8 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 """The phase and the state of the outcome after a phase has ended with success."""
 
 _UNSETTLED: Final = frozenset({
-    StepVerdict.RETRYABLE, StepVerdict.UNKNOWN, StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED,
+    StepVerdict.RETRYABLE, StepVerdict.UNKNOWN, StepVerdict.REFUSED, StepVerdict.OPERATOR_REFUSED,
+    StepVerdict.CONTRADICTED,
 })  # fmt: skip
 """Verdicts of a step that must be called again."""
 _FOR_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.CONTRADICTED})
@@ -325,7 +326,7 @@ def _begin_trouble(
     elif unwell:
         reason = f"{WAITING_FOR}{step}"
     else:
-        reason = SYSTEM_REFUSES if log is not None and log.verdict is StepVerdict.BLOCKED else move.reason
+        reason = OPERATOR_REFUSED if log is not None and log.verdict is StepVerdict.OPERATOR_REFUSED else move.reason
     failed = journal.phase is Phase.REMOVING and (parked or unwell)
     outcome = _outcome(journal, version, State.FAILED if failed else State.WORKING, now_us, reason=reason)
     error_class = log.verdict.value if log and (log.open or log.tries) else None
@@ -355,7 +356,7 @@ def _standstill_of(journal: Journal, move: Wait, now_us: int) -> Standstill:
         stands = Standstill(step=move.step or "", since=now_us)
     if move.reason == SYSTEM_AWAY:
         return stands.model_copy(update={"outage_since": stands.outage_since or now_us, "outage_seen": now_us})
-    return stands.model_copy(update={"outage_since": 0}) if move.reason == SYSTEM_REFUSES else stands
+    return stands.model_copy(update={"outage_since": 0}) if move.reason == OPERATOR_REFUSED else stands
 
 
 def _report_progress(

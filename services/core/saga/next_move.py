@@ -51,10 +51,10 @@ RETRYING: Final = "retrying"
 SYSTEM_AWAY: Final = "system_away"
 """Reason of a wait at the closed gate of a system with an outage."""
 
-SYSTEM_REFUSES: Final = "system_refuses"
+OPERATOR_REFUSED: Final = "system_refuses"
 """Reason of a wait at the closed gate of an operator's system that refuses the operator's credentials or set-up."""
 
-TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, SYSTEM_REFUSES})
+TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, OPERATOR_REFUSED})
 """Reasons of the waits during which a tenant may become unwell."""
 
 _NO_LOG: Final = StepLog()

@@ -7,13 +7,13 @@ the new log. The effect of each class of answers to a create, update or delete:
     Retryable       closes the intent; an outage unless `well`
     Unknown         keeps the intent open: read back by name, then repeated; an outage unless `succeeded`
     Refused         closes the intent; on the way up the step's phase ends
-    RefusedUs       closes the intent and waits for the operator; no outage
+    OperatorRefused closes the intent and waits for the operator; no outage
     Contradicted    closes the intent and waits for a person; no outage
 
 Only outages count towards the step's `give_up_after`.
 
-Invariant: a repeated intent stays open after `Retryable`, `RefusedUs` and `Contradicted`, because the first call may
-have had its effect although the second did not.
+Invariant: a repeated intent stays open after `Retryable`, `OperatorRefused` and `Contradicted`, because the first call
+may have had its effect although the second did not.
 
 Most functions return a dictionary of changed fields, to be merged into the log: a later `|` overrides an earlier one.
 """
@@ -21,14 +21,24 @@ Most functions return a dictionary of changed fields, to be merged into the log:
 from typing import Any, Final
 
 from schemas.saga import Journal, Standstill, StepLog, StepState, StepVerdict
-from services.core.saga.calls import Absent, Answer, Contradicted, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import (
+    Absent,
+    Answer,
+    Contradicted,
+    Done,
+    OperatorRefused,
+    Refused,
+    Retryable,
+    Unknown,
+    Verb,
+)
 from services.core.saga.intents import log_of, with_log
 from services.core.saga.moves import Called, Observe, Run, Undo
 from services.core.saga.next_move import HELD_US
 from services.core.saga.pace import Pace
 from services.core.saga.step_transitions import REPEATED, StepEvent, state_after
 
-_NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.BLOCKED, StepVerdict.CONTRADICTED})
+_NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.OPERATOR_REFUSED, StepVerdict.CONTRADICTED})
 """Verdicts after which the sweep of an ended life tries again at the slow pace, because no tenant is left to show the
 trouble on."""
 
@@ -123,8 +133,8 @@ def _unsettled(log: StepLog, answer: Answer) -> dict[str, Any]:
     match answer:
         case Unknown(reason):
             return _failed(log, StepVerdict.UNKNOWN, reason)
-        case RefusedUs(reason):
-            return _failed(log, StepVerdict.BLOCKED, reason) | _moved(log, StepEvent.ANSWERED)
+        case OperatorRefused(reason):
+            return _failed(log, StepVerdict.OPERATOR_REFUSED, reason) | _moved(log, StepEvent.ANSWERED)
         case Contradicted(reason):
             return _failed(log, StepVerdict.CONTRADICTED, reason) | _moved(log, StepEvent.ANSWERED)
         case Retryable(reason):
@@ -148,8 +158,8 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
         case Refused():
             # A resource in doubt that the system refuses to show counts as never made: a sweep would look for ever.
             return _moved(log, StepEvent.HIDDEN)
-        case RefusedUs(reason):
-            return _failed(log, StepVerdict.BLOCKED, reason)
+        case OperatorRefused(reason):
+            return _failed(log, StepVerdict.OPERATOR_REFUSED, reason)
         case Contradicted(reason):
             return _failed(log, StepVerdict.CONTRADICTED, reason)
         case Retryable(reason) | Unknown(reason):
@@ -234,7 +244,7 @@ def _with_wait(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str)
     if isinstance(answer, Done | Absent) or not log.tries:
         return log
     asked_s = answer.retry_after_s if isinstance(answer, Retryable | Unknown) else None
-    if isinstance(answer, RefusedUs):
+    if isinstance(answer, OperatorRefused):
         asked_s = pace.most_s  # only the operator ends this refusal, so a growing series of short waits is no use
     return log.model_copy(update={"not_before": now_us + pace.wait_us(log.tries, seed, asked_s)})
 
@@ -260,7 +270,7 @@ def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answe
     match answer:
         case Retryable(well=False) | Unknown(succeeded=False):
             outage = {"outage_since": stands.outage_since or now_us, "outage_seen": now_us}
-        case RefusedUs() | Contradicted() | Unknown():
+        case OperatorRefused() | Contradicted() | Unknown():
             # The system answers, so there is no outage: `give_up_after` begins anew with the next one.
             outage = {"outage_since": 0}
         case _:

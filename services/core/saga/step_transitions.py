@@ -7,8 +7,8 @@ begun anew by a recovery or by the end of a life starts in `IN_DOUBT`.
 Most transitions take a pending intent to its end:
 
     pending, repeated   Done, Absent → settled; Refused → closed
-    pending             Retryable, RefusedUs, Contradicted → closed
-    repeated            Retryable, RefusedUs, Contradicted → read back: the first call may have had an effect
+    pending             Retryable, OperatorRefused, Contradicted → closed
+    repeated            Retryable, OperatorRefused, Contradicted → read back: the first call may have had an effect
     pending, repeated   Unknown → unchanged; the look-up by name settles the intent, or → read back
     read back           the repeat → repeated; a call with other inputs → pending
 """
@@ -34,7 +34,7 @@ class StepEvent(StrEnum):
     GONE = "gone"
     """An answer proves the absence of the resource and settles the step."""
     ANSWERED = "answered"
-    """An answer ended the call and settled nothing: retryable, blocked or contradicted."""
+    """An answer ended the call and settled nothing: retryable, operator refused or contradicted."""
     REFUSED = "refused"
     """The system refused the call."""
     REFUSED_IN_PART = "refused_in_part"

@@ -27,10 +27,10 @@ class SystemBreaker:
 
     Attributes:
         open: True while the circuit is open: sagas wait, except for probes.
-        refuses: True while the newest failure was a refusal of the operator's own credentials or set-up.
+        operator_refused: True while the newest failure was a refusal of the operator's own credentials or set-up.
     """
 
-    __slots__ = ("_away_s", "_failing", "_probe_s", "_refused", "open", "refuses")
+    __slots__ = ("_away_s", "_failing", "_probe_s", "_refused", "open", "operator_refused")
 
     def __init__(self, away_s: float = AWAY_S) -> None:
         """Closes the circuit, with no failures counted.
@@ -40,7 +40,7 @@ class SystemBreaker:
         """
         self._away_s = away_s
         self.open = False
-        self.refuses = False
+        self.operator_refused = False
         self._failing: set[str] = set()
         self._refused: set[str] = set()
         self._probe_s = 0.0
@@ -61,7 +61,7 @@ class SystemBreaker:
             key: Key of the calling saga.
             now_s: Seconds of the monotonic clock.
         """
-        self.refuses = False
+        self.operator_refused = False
         self._refused.clear()
         self._failing.add(key)
         if not self.open and len(self._failing) >= FAILURES:
@@ -74,7 +74,7 @@ class SystemBreaker:
             key: Key of the calling saga.
             now_s: Seconds of the monotonic clock.
         """
-        self.refuses = True
+        self.operator_refused = True
         self._failing.clear()
         self._refused.add(key)
         if not self.open and len(self._refused) >= REFUSALS:
@@ -89,7 +89,7 @@ class SystemBreaker:
             True if the circuit was open: waiting sagas must be woken.
         """
         was_open, self.open = self.open, False
-        self.refuses = False
+        self.operator_refused = False
         self._failing.clear()
         self._refused.clear()
         return was_open
@@ -109,10 +109,10 @@ class SystemBreaker:
             return 0.0
         # Tenants refused for a reason of their own would take every probe, and the circuit would never close for the
         # rest; so the refused tenants are admitted later than all others.
-        if self.refuses and now_s < self._probe_s + (self._probe_every_s if key in self._refused else 0.0):
+        if self.operator_refused and now_s < self._probe_s + (self._probe_every_s if key in self._refused else 0.0):
             return max(self._probe_s - now_s, 0.0) + max(chance, 0.1) * self._probe_every_s
         if now_s < self._probe_s:
             return self._probe_every_s + chance * (self._away_s - self._probe_every_s)
         # Set before the answer is known, so that no second saga is admitted while the probe is under way.
-        self._probe_s = now_s + (self._away_s if self.refuses else self._probe_every_s)
+        self._probe_s = now_s + (self._away_s if self.operator_refused else self._probe_every_s)
         return 0.0

@@ -154,8 +154,8 @@ def _gate_reason(system: str, journal: Journal, reason: str | None) -> str:
     """Returns the reason for waiting at the gate of a system, with the last answer to this saga, if any."""
     standstill = journal.standstill
     # `outage_since` is set while a system is away; a standstill without it is a refusal of the operator's credentials.
-    refuses = standstill is not None and not standstill.outage_since
-    trouble = "refuses the operator's credentials or set-up" if refuses else "is away"
+    operator_refused = standstill is not None and not standstill.outage_since
+    trouble = "refuses the operator's credentials or set-up" if operator_refused else "is away"
     return f"{system} {trouble}" + (f" ({reason})" if reason else "")
 
 

@@ -7,7 +7,7 @@ Rules (docs/decisions/0033):
 - A success proves only the fields shown. A 2xx without our resource is read back.
 - No response after sending is `Unknown`, or `Retryable` if the call could not change anything.
 - A refusal of credentials judges the tenant only if the system or the credentials are the tenant's. The operator's
-  system refusing the operator's credentials is `RefusedUs`: no tenant is rolled back.
+  system refusing the operator's credentials is `OperatorRefused`: no tenant is rolled back.
 
 Sources: RFC 9110 (status codes, Retry-After), RFC 4918 (423), RFC 6585 (429), RFC 6749 section 5.2 (codes of a token
 endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422).
@@ -27,8 +27,8 @@ from services.core.saga.calls import (
     Call,
     Contradicted,
     Done,
+    OperatorRefused,
     Refused,
-    RefusedUs,
     Retryable,
     Unknown,
     Verb,
@@ -92,9 +92,9 @@ def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - on
         return Retryable(reason, wait_s)
     if of_operator(call):
         if status in _ACCESS or not _CLIENT.isdisjoint(codes):
-            return RefusedUs(reason, _CREDENTIALS) if call.own_credentials else Refused(reason)
+            return OperatorRefused(reason, _CREDENTIALS) if call.own_credentials else Refused(reason)
         if 301 <= status < 400:
-            return RefusedUs(reason, _ADDRESS)
+            return OperatorRefused(reason, _ADDRESS)
     return Refused(reason)
 
 
@@ -123,10 +123,10 @@ def silence(call: Call, failure: NotSent | NoAnswer) -> Answer:
     if isinstance(failure, NoAnswer):
         return Retryable(failure.reason) if call.verb is Verb.READ else Unknown(failure.reason)
     if failure.untrusted and of_operator(call):
-        return RefusedUs(failure.reason, _CERTIFICATE)
+        return OperatorRefused(failure.reason, _CERTIFICATE)
     if failure.passing:
         return Retryable(failure.reason)
-    return RefusedUs(failure.reason, _URL) if of_operator(call) else Refused(failure.reason, heard=False)
+    return OperatorRefused(failure.reason, _URL) if of_operator(call) else Refused(failure.reason, heard=False)
 
 
 def of_operator(call: Call) -> bool:

@@ -30,7 +30,7 @@ from schemas.times import instant, rfc3339
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ProvisionerSettings
-from services.core.saga.calls import Absent, Answer, Call, Done, Refused, RefusedUs, Retryable, Unknown, Verb
+from services.core.saga.calls import Absent, Answer, Call, Done, OperatorRefused, Refused, Retryable, Unknown, Verb
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.provisioner.kinds.step_kind import Shared
 
@@ -125,7 +125,7 @@ class ArchiveKind:
         except FileNotFoundError as error:
             # A missing bucket looks like a missing manifest and must not count as "not yet archived".
             if "NoSuchBucket" in str(error):
-                return RefusedUs("NoSuchBucket", _REMEDY)
+                return OperatorRefused("NoSuchBucket", _REMEDY)
             return Done(call.outputs)
         return Absent()
 
@@ -153,7 +153,7 @@ def _failed(error: BaseException, *, writing: bool) -> Answer:
     # On a write, "not found" means the bucket or folder of ARCHIVE_URL.
     missing = writing and isinstance(error, FileNotFoundError)
     if missing or isinstance(error, _REFUSALS) or _JUDGED.search(str(error)):
-        return RefusedUs(reason, _REMEDY)
+        return OperatorRefused(reason, _REMEDY)
     return Unknown(reason) if writing else Retryable(reason)
 
 

@@ -31,8 +31,8 @@ from services.core.saga.calls import (
     Call,
     Contradicted,
     Done,
+    OperatorRefused,
     Refused,
-    RefusedUs,
     Retryable,
     Unknown,
     Verb,
@@ -186,7 +186,7 @@ class HttpKind:
         seen = meaning(read_call, response)
         if not isinstance(seen, Done):
             # Absent or refused: a system that hides a resource from this caller may still let the caller delete it.
-            return seen if isinstance(seen, Retryable | RefusedUs) else None
+            return seen if isinstance(seen, Retryable | OperatorRefused) else None
         found = shown(read_call, response)
         return found if isinstance(found, Contradicted) and found.anothers else None
 

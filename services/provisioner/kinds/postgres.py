@@ -36,8 +36,8 @@ from services.core.saga.calls import (
     Call,
     Contradicted,
     Done,
+    OperatorRefused,
     Refused,
-    RefusedUs,
     Retryable,
     Unknown,
     Verb,
@@ -332,7 +332,7 @@ def _meaning(error: psycopg.Error, *, in_doubt: bool) -> Answer:
     if code is None:
         return Retryable(reason if isinstance(error, NoSession) else "the connection ended")
     if is_set_up(code):
-        return RefusedUs(reason, _REMEDY)
+        return OperatorRefused(reason, _REMEDY)
     if code in _FENCE_GONE | _RACED or is_passing(code):
         return Retryable(reason)
     return Refused(reason)
