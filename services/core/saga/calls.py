@@ -148,7 +148,7 @@ class Unknown:
 class OperatorRefused:
     """The system refused the operator's own credentials or set-up; the tenant's inputs were not judged.
 
-    No tenant is rolled back. After refusals of two tenants in a row, the gate before the system closes for all tenants
+    No tenant is rolled back. After refusals of two tenants in a row the circuit of the system opens: all tenants wait
     until the operator has acted.
 
     Attributes:

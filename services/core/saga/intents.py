@@ -348,8 +348,8 @@ def is_at_rest(journal: Journal) -> bool:
 def _standstill_of(journal: Journal, move: Wait, now_us: int) -> Standstill:
     """Returns the standstill during a wait at a step.
 
-    A closed gate is an outage seen now, or ends one (the system answers, and refuses the operator). A wait between two
-    tries keeps the outage as the last answer left it.
+    An open circuit is an outage seen now, or ends one (the system answers, and refuses the operator). A wait between
+    two tries keeps the outage as the last answer left it.
     """
     stands = journal.standstill
     if stands is None or stands.step != move.step:

@@ -49,10 +49,10 @@ RETRYING: Final = "retrying"
 """Reason of a wait between two tries of a step."""
 
 SYSTEM_AWAY: Final = "system_away"
-"""Reason of a wait at the closed gate of a system with an outage."""
+"""Reason of a wait at an open circuit: the system has an outage."""
 
 OPERATOR_REFUSED: Final = "system_refuses"
-"""Reason of a wait at the closed gate of an operator's system that refuses the operator's credentials or set-up."""
+"""Reason of a wait at an open circuit: the operator's system refuses the operator's credentials or set-up."""
 
 TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, OPERATOR_REFUSED})
 """Reasons of the waits during which a tenant may become unwell."""
@@ -106,7 +106,7 @@ Barred = Mapping[tuple[int, str], Wait]
 """Generation and step to the wait that replaces the step's call, because a gate turned the call away."""
 
 NONE: Final[Barred] = {}
-"""No gate is closed: every system may be called."""
+"""No call is turned away: every system may be called."""
 
 
 def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred: Barred = NONE) -> Move:
