@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import uvloop
@@ -35,11 +36,12 @@ from services.adapters.process.settings import ProvisionerSettings, required
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
+from services.adapters.system_gates import SystemGates
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
+from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner import kinds, unwell
-from services.provisioner.bulkhead import SystemGates
 from services.provisioner.caller import Caller, StepHandler
 from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
@@ -215,7 +217,9 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
         TurnPlanner(
             plans,
             Caller(step_handlers.kinds, step_handlers.traits, sealer, audit_key, log),
-            SystemGates(settings.system_calls_at_once, time.monotonic, log, settings.retry_most_s),
+            SystemGates(
+                settings.system_calls_at_once, partial(SystemBreaker, settings.retry_most_s), time.monotonic, log
+            ),
             log,
         ),
         RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),

@@ -220,7 +220,7 @@ class Runner:
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
         # Race: a system that recovered before `waits_for` was committed has woken every saga but this one.
-        if prepared.waits_for is not None and not self._planner.is_away(prepared.waits_for):
+        if prepared.waits_for is not None and not self._planner.is_circuit_open(prepared.waits_for):
             self._on_recovered(prepared.waits_for)
         if messages and (isinstance(result, Written) or result == NewerDesired(written=True)):
             record_outcomes(turn, began_us, self._log)

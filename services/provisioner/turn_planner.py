@@ -12,13 +12,15 @@ from schemas.saga import Journal
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
 from services.adapters.registry.types import Claim, OutboxMessage
+from services.adapters.system_gates import SystemGates
 from services.core.saga.calls import Absent, Answer, Call, OperatorRefused
 from services.core.saga.intents import Turn, decide
 from services.core.saga.moves import Called, Wait
 from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
+from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan
 from services.core.unwell import GRACE
-from services.provisioner.bulkhead import SystemGates, system_of
+from services.provisioner.call_reports import report_of
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
 
@@ -111,12 +113,12 @@ class TurnPlanner:
             system = system_of(prepared, move.step.traits)
             if system is None:
                 return PreparedTurn(turn, prepared)
-            admission = await self._system_gates.enter(system, claim.key)
+            admission = await self._system_gates.enter(system, _org(claim.key), claim.key)
             if not admission.wait_s:
                 return PreparedTurn(turn, prepared, system)
             # A saga refused by a busy system has no recovery to wait for, and returns after about two seconds.
-            away = system if admission.is_away else away
-            reason = OPERATOR_REFUSED if admission.operator_refused else SYSTEM_AWAY if admission.is_away else ""
+            away = system if admission.circuit_open else away
+            reason = OPERATOR_REFUSED if admission.operator_refused else SYSTEM_AWAY if admission.circuit_open else ""
             barred[move.generation, move.step.name] = Wait(
                 now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )
@@ -132,7 +134,7 @@ class TurnPlanner:
         answer = await self._caller.call(prepared.call_or_answer)
         # Before `leave`: the gate judges answers only while the place of their call is held.
         if prepared.system is not None and self._system_gates.answered(
-            prepared.system, prepared.call_or_answer.key, answer
+            prepared.system, prepared.call_or_answer.key, report_of(answer)
         ):
             return answer, prepared.system
         return answer, None
@@ -143,11 +145,16 @@ class TurnPlanner:
         """Returns the audit line of an answer, for the next commit; arguments as of `Caller.audit_messages`."""
         return self._caller.audit_messages(key, journal, move, answer, now_us)
 
-    def is_away(self, system: str) -> bool:
+    def is_circuit_open(self, system: str) -> bool:
         """True if the circuit of a system is open now: sagas wait, except for one probe at a time."""
-        return self._system_gates.is_away(system)
+        return self._system_gates.is_circuit_open(system)
 
     def leave(self, prepared: PreparedTurn) -> None:
         """Gives back the place at the gate, if the turn holds a place."""
         if prepared.system is not None and isinstance(prepared.call_or_answer, Call):
-            self._system_gates.leave(prepared.system, prepared.call_or_answer.key)
+            self._system_gates.leave(prepared.system, _org(prepared.call_or_answer.key))
+
+
+def _org(key: str) -> str:
+    """Returns the organisation of a saga: sagas of one organisation share its part of a system's places."""
+    return key.partition(":")[0]

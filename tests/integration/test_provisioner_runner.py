@@ -29,13 +29,13 @@ from services.adapters.registry.types import (
     Written,
 )
 from services.adapters.secrets.sealing import Sealer
+from services.adapters.system_gates import SystemGates
 from services.core.saga.calls import Answer, Call, Done, Refused, Retryable, Verb
 from services.core.saga.intents import Turn
 from services.core.saga.moves import Wait
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
-from services.core.saga.system_breaker import PROBE_S
-from services.provisioner.bulkhead import SystemGates
+from services.core.saga.system_breaker import PROBE_S, SystemBreaker
 from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import PlanBook
@@ -143,7 +143,7 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
         TurnPlanner(
             PlanBook(registry, text=plan, kinds=TRAITS, settings={}, pace=pace),
             Caller({"http": hand}, TRAITS, sealer, b"k" * 40, log),
-            SystemGates(16, time.monotonic, log),
+            SystemGates(16, SystemBreaker, time.monotonic, log),
             log,
         ),
         RunnerLimits(4, LEASE_S, pace),

@@ -15,11 +15,11 @@ from services.core.saga.intents import begin
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.moves import Finish, Run, Take, Undo
 from services.core.saga.next_move import Plans
+from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan, Plan, parse
 from services.core.saga.plan_check import check
 from services.core.saga.plan_forms import Form, PlanKey
 from services.core.saga.plan_keys import STEP
-from services.provisioner.bulkhead import system_of
 from services.provisioner.caller import Caller
 from services.provisioner.kinds import KINDS, TRAITS
 from services.provisioner.kinds.step_kind import StepKind, traits_of

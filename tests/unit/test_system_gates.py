@@ -3,8 +3,12 @@
 import asyncio
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
+from services.adapters import system_gates as module
 from services.adapters.process import logs, metrics
+from services.adapters.system_gates import Admission, SystemGates
 from services.core.saga.calls import (
     Answer,
     Call,
@@ -16,9 +20,9 @@ from services.core.saga.calls import (
     Unknown,
     Verb,
 )
-from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S
-from services.provisioner import bulkhead as module
-from services.provisioner.bulkhead import Admission, SystemGates, system_of
+from services.core.saga.outside_system import system_of
+from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S, SystemBreaker
+from services.provisioner.call_reports import report_of
 from services.provisioner.kinds import TRAITS
 
 AWAY = Retryable("HTTP 503")
@@ -43,77 +47,86 @@ def clock() -> Clock:
 @pytest.fixture
 def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SystemGates:
     monkeypatch.setattr(module, "_QUEUE_S", 0.05)
-    return SystemGates(2, clock, LOG)
+    return SystemGates(2, SystemBreaker, clock, LOG)
+
+
+async def enter(gates: SystemGates, system: str, key: str) -> Admission:
+    """As the provisioner: an organisation shares the places of a system with the others."""
+    return await gates.enter(system, key.partition(":")[0], key)
+
+
+def leave(gates: SystemGates, system: str, key: str) -> None:
+    gates.leave(system, key.partition(":")[0])
 
 
 async def call(gates: SystemGates, system: str, key: str, answer: Answer) -> bool:
-    """One call through a door that is open."""
-    assert await gates.enter(system, key) == Admission()
-    well_again = gates.answered(system, key, answer)
-    gates.leave(system, key)
+    """One call that the gate admits."""
+    assert await enter(gates, system, key) == Admission()
+    well_again = gates.answered(system, key, report_of(answer))
+    leave(gates, system, key)
     return well_again
 
 
 async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: SystemGates) -> None:
     for org in "ab":
-        assert await gates.enter("crm", f"{org}:1") == Admission()
-    entry = await gates.enter("crm", "c:1")
+        assert await enter(gates, "crm", f"{org}:1") == Admission()
+    entry = await enter(gates, "crm", "c:1")
     assert entry.wait_s > 0
-    assert not entry.is_away
-    assert await gates.enter("tokens", "c:1") == Admission(), "another system is nobody's trouble"
-    waiting = asyncio.create_task(gates.enter("crm", "c:1"))
+    assert not entry.circuit_open
+    assert await enter(gates, "tokens", "c:1") == Admission(), "another system is nobody's trouble"
+    waiting = asyncio.create_task(enter(gates, "crm", "c:1"))
     await asyncio.sleep(0)
-    gates.leave("crm", "a:1")
+    leave(gates, "crm", "a:1")
     assert await waiting == Admission()
 
 
 async def test_one_organisation_has_a_quarter_of_the_places_at_most(clock: Clock) -> None:
-    gates = SystemGates(8, clock, LOG)
+    gates = SystemGates(8, SystemBreaker, clock, LOG)
     for number in range(2):
-        assert await gates.enter("crm", f"a:{number}") == Admission()
-    assert (await gates.enter("crm", "a:2")).wait_s > 0
-    assert await gates.enter("crm", "b:1") == Admission()
-    gates.leave("crm", "a:1")
-    assert await gates.enter("crm", "a:2") == Admission()
+        assert await enter(gates, "crm", f"a:{number}") == Admission()
+    assert (await enter(gates, "crm", "a:2")).wait_s > 0
+    assert await enter(gates, "crm", "b:1") == Admission()
+    leave(gates, "crm", "a:1")
+    assert await enter(gates, "crm", "a:2") == Admission()
 
 
-async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_but_a_probe(
+async def test_five_tenants_in_a_row_that_get_no_answer_open_the_circuit_for_all_but_a_probe(
     gates: SystemGates, clock: Clock
 ) -> None:
     for number in range(FAILURES):
         await call(gates, "crm", str(number), AWAY if number % 2 else Unknown("lost"))
-    assert gates.is_away("crm")
-    entry = await gates.enter("crm", "x:1")
-    assert entry.is_away
+    assert gates.is_circuit_open("crm")
+    entry = await enter(gates, "crm", "x:1")
+    assert entry.circuit_open
     assert entry.wait_s >= PROBE_S
     clock.now_s += PROBE_S
     assert not await call(gates, "crm", "x", AWAY)
-    assert (await gates.enter("crm", "x:1")).is_away, "still"
+    assert (await enter(gates, "crm", "x:1")).circuit_open, "still"
     clock.now_s += PROBE_S
     assert not await call(gates, "crm", "x", Refused("url: not allowed", heard=False)), "nobody was asked"
     clock.now_s += PROBE_S
     assert await call(gates, "crm", "x", Done())
-    assert not gates.is_away("crm")
+    assert not gates.is_circuit_open("crm")
 
 
-async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentials_close_the_door_for_all(
+async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentials_open_the_circuit_for_all(
     gates: SystemGates, clock: Clock
 ) -> None:
     await call(gates, "middleware", "a:1", DENIED)
     assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 1
-    assert not gates.is_away("middleware"), "one may be refused alone"
+    assert not gates.is_circuit_open("middleware"), "one may be refused alone"
     await call(gates, "middleware", "b:1", DENIED)
-    entry = await gates.enter("middleware", "c:1")
-    assert (entry.is_away, entry.operator_refused) == (True, True)
+    entry = await enter(gates, "middleware", "c:1")
+    assert (entry.circuit_open, entry.operator_refused) == (True, True)
     clock.now_s += PROBE_S
     assert not await call(gates, "middleware", "c:1", DENIED)
     for _ in range(11):
         clock.now_s += PROBE_S
-        assert (await gates.enter("middleware", "d:1")).operator_refused, "one probe a minute"
+        assert (await enter(gates, "middleware", "d:1")).operator_refused, "one probe a minute"
     clock.now_s += AWAY_S
     assert await call(gates, "middleware", "d:1", Done())
     assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 0
-    assert not gates.is_away("middleware")
+    assert not gates.is_circuit_open("middleware")
 
 
 async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gates: SystemGates, clock: Clock) -> None:
@@ -128,7 +141,43 @@ async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: SystemGates) -
     for number in range(20):
         await call(gates, "middleware", "poison", DENIED)
         await call(gates, "middleware", str(number), Done())
-    assert not gates.is_away("middleware")
+    assert not gates.is_circuit_open("middleware")
+
+
+async def test_the_remedy_is_in_the_log_once_an_hour_and_whenever_the_circuit_opens(clock: Clock) -> None:
+    told = LogCapture()
+    every = structlog.make_filtering_bound_logger("debug")
+    gates = SystemGates(
+        2, SystemBreaker, clock, structlog.wrap_logger(structlog.PrintLogger(), processors=[told], wrapper_class=every)
+    )
+    refusal = {
+        "event": "system refuses the operator",
+        "log_level": "error",
+        "system": "crm",
+        "why": "HTTP 401",
+        "remedy": "give it credentials",
+    }
+    for answer in (DENIED, DENIED, Done(), DENIED, Done()):
+        await call(gates, "crm", "a:1", answer)
+    assert told.entries == [refusal]
+    clock.now_s += 3_600
+    await call(gates, "crm", "a:1", DENIED)
+    assert told.entries == [refusal] * 2
+    await call(gates, "crm", "b:1", DENIED)
+    assert told.entries == [refusal] * 3, "the circuit is open"
+    clock.now_s += PROBE_S
+    await call(gates, "crm", "c:1", Done())
+    assert told.entries[3:] == [
+        {"event": "system does not refuse the operator any more", "log_level": "info", "system": "crm"}
+    ]
+
+
+async def test_a_share_is_any_name_and_not_a_part_of_the_key(clock: Clock) -> None:
+    gates = SystemGates(8, SystemBreaker, clock, LOG)
+    for number in range(2):
+        assert await gates.enter("mail", "subscriber", f"notice {number}") == Admission()
+    assert (await gates.enter("mail", "subscriber", "notice 2")).wait_s > 0
+    assert await gates.enter("mail", "another subscriber", "notice 2") == Admission()
 
 
 @pytest.mark.parametrize(
@@ -143,24 +192,24 @@ async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: SystemGates) -
 async def test_refusals_are_answers_however_many(gates: SystemGates, answer: Answer) -> None:
     for number in range(20):
         await call(gates, "crm", str(number), answer)
-    assert not gates.is_away("crm")
+    assert not gates.is_circuit_open("crm")
 
 
-async def test_one_tenants_silences_close_no_door(gates: SystemGates) -> None:
+async def test_one_tenants_silences_open_no_circuit(gates: SystemGates) -> None:
     for _ in range(20):
         await call(gates, "crm", "poison", Unknown("lost"))
-    assert not gates.is_away("crm")
+    assert not gates.is_circuit_open("crm")
 
 
 async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: SystemGates) -> None:
     for org in "ab":
-        await gates.enter("crm", f"{org}:1")
-    waiting = asyncio.create_task(gates.enter("crm", "c:1"))
+        await enter(gates, "crm", f"{org}:1")
+    waiting = asyncio.create_task(enter(gates, "crm", "c:1"))
     await asyncio.sleep(0)
     for number in range(FAILURES):
-        gates.answered("crm", str(number), AWAY)
-    gates.leave("crm", "a:1")
-    assert (await waiting).is_away
+        gates.answered("crm", str(number), report_of(AWAY))
+    leave(gates, "crm", "a:1")
+    assert (await waiting).circuit_open
 
 
 async def test_nothing_is_remembered_of_a_system_that_is_well(gates: SystemGates) -> None:
@@ -201,8 +250,8 @@ async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(
         await call(gates, "crm gone.example", f"{number}:1", AWAY)
     assert metrics.REGISTRY.get_sample_value("lifecycle_saga_systems_away") == 1
     clock.now_s += 3_600
-    assert (await gates.enter("crm gone.example", "9:1")) == Admission(), "it is asked again after an hour"
-    gates.leave("crm gone.example", "9:1")
+    assert (await enter(gates, "crm gone.example", "9:1")) == Admission(), "it is asked again after an hour"
+    leave(gates, "crm gone.example", "9:1")
     clock.now_s += 3_600
     assert gates.away() == 1
     clock.now_s += 3_600
