@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.adapters.http_client import ANSWER_MAX_BYTES, HttpClient, HttpRequest, NoAnswer, NotSent, resolve
+from services.adapters.pinned_client import JUDGED_TIMEOUT_S, JudgedUrl, PinnedClient, UrlDenied
 from services.core.saga.calls import Refused, Retryable, Verb
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
@@ -199,6 +200,79 @@ async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
     async with _listening(say_nothing) as port, HttpClient(connections=1) as client:
         with pytest.raises(NoAnswer):
             await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 0.3)
+
+
+@dataclass(frozen=True)
+class Denied:
+    """A judge's refusal."""
+
+    reason: str
+
+
+def _pinned(client: HttpClient, port: int, *addresses: str) -> PinnedClient:
+    """A client whose judges allow one host, and every address but those of 10.0.0.0/8."""
+
+    async def name_service(host: str, _: float) -> list[str]:
+        assert host == NAME
+        return list(addresses)
+
+    def judge_url(url: str) -> JudgedUrl | Denied:
+        return JudgedUrl(f"https://{NAME}:{port}/judged", NAME) if NAME in url else Denied("not that host")
+
+    def judge_addresses(found: Sequence[str]) -> Denied | None:
+        return Denied("not inside") if any(address.startswith("10.") for address in found) else None
+
+    return PinnedClient(client, name_service, judge_url, judge_addresses)
+
+
+async def test_a_judged_url_is_sent_as_judged_to_the_first_address_that_connects(
+    tmp_path: Path, connected: list[tuple[Any, ...]]
+) -> None:
+    async with _serving(tmp_path, NAME) as (server, client):
+        pinned = _pinned(client, server.port, "127.0.0.2", "127.0.0.1")
+        assert (await pinned.send_judged(HttpRequest("GET", f"https://{NAME}/given"), 5)).status == 200
+        assert server.names == [NAME]
+        assert server.heads[0].startswith("GET /judged HTTP/1.1\r\n")
+        assert [address[0] for address in connected] == ["127.0.0.2", "127.0.0.1"]
+
+
+async def test_no_address_is_tried_behind_one_that_was_sent_to(
+    tmp_path: Path, connected: list[tuple[Any, ...]]
+) -> None:
+    async with _serving(tmp_path, NAME) as (server, client):
+        server.answer = b"garbage\r\n\r\n"
+        with pytest.raises(NoAnswer):
+            await _pinned(client, server.port, "127.0.0.1", "127.0.0.1").send_judged(
+                HttpRequest("POST", f"https://{NAME}/x", body={}), 5
+            )
+        assert len(server.heads) == len(connected) == 1
+
+
+async def test_what_a_judge_denies_opens_no_socket(connected: list[tuple[Any, ...]]) -> None:
+    async with HttpClient(connections=1) as client:
+        for url, addresses, why in (
+            ("https://another.crm.test", ["127.0.0.1"], "not that host"),
+            (f"https://{NAME}", ["127.0.0.1", "10.0.0.1"], "not inside"),
+        ):
+            with pytest.raises(UrlDenied) as denied:
+                await _pinned(client, 9, *addresses).send_judged(HttpRequest("GET", url), 5)
+            assert (denied.value.reason, denied.value.passing) == (why, False)
+    assert connected == []
+
+
+async def test_a_judged_request_has_a_time_limit_of_its_own() -> None:
+    asked_s: list[float] = []
+
+    async def name_service(_: str, timeout_s: float) -> list[str]:
+        asked_s.append(timeout_s)
+        return []
+
+    async with HttpClient(connections=1) as client:
+        pinned = PinnedClient(client, name_service, lambda url: JudgedUrl(url, NAME), lambda _: None)
+        for timeout_s in (60.0, 0.5):
+            with pytest.raises(NotSent, match="no address"):
+                await pinned.send_judged(HttpRequest("GET", f"https://{NAME}"), timeout_s)
+    assert asked_s == [JUDGED_TIMEOUT_S, 0.5]
 
 
 HOSTILE = [
