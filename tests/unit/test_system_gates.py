@@ -11,19 +11,15 @@ from services.adapters.process import logs, metrics
 from services.adapters.system_gates import Admission, SystemGates
 from services.core.saga.calls import (
     Answer,
-    Call,
     Contradicted,
     Done,
     OperatorRefused,
     Refused,
     Retryable,
     Unknown,
-    Verb,
 )
-from services.core.saga.outside_system import system_of
 from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S, SystemBreaker
 from services.provisioner.call_reports import report_of
-from services.provisioner.kinds import TRAITS
 
 AWAY = Retryable("HTTP 503")
 DENIED = OperatorRefused("HTTP 401", "give it credentials")
@@ -216,30 +212,6 @@ async def test_nothing_is_remembered_of_a_system_that_is_well(gates: SystemGates
     for number in range(1_000):
         await call(gates, f"crm {number}.salesforce.com", str(number), Done())
     assert gates._gates == {}
-
-
-@pytest.mark.parametrize(
-    ("kind", "verb", "settings", "places", "system"),
-    [
-        ("http", Verb.CREATE, {"url": "https://acme.salesforce.com/x"}, (), "step acme.salesforce.com"),
-        ("http", Verb.READ, {"url": "https://ACME.salesforce.com"}, (), "step acme.salesforce.com"),
-        ("http", Verb.CREATE, {"url": "http://middleware:80/x", "url_from": "operator"}, (), "step"),
-        ("http", Verb.UPDATE, {}, ("https://former.salesforce.com",), "step former.salesforce.com"),
-        ("http", Verb.UPDATE, {}, (), None),
-        ("http", Verb.CREATE, {"url": 7}, (), None),
-        ("http", Verb.CREATE, {"url": "https://[half"}, (), None),
-        ("postgres", Verb.CREATE, {}, (), "step"),
-        ("archive", Verb.CREATE, {}, (), None),
-        ("archive", Verb.DELETE, {}, (), "step"),
-        ("oauth", Verb.UPDATE, {"url": "http://oauth", "url_from": "operator"}, (), None),
-        ("oauth", Verb.CREATE, {"url": "http://oauth", "url_from": "operator"}, (), "step"),
-    ],
-)
-def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
-    kind: str, verb: Verb, settings: dict[str, object], places: tuple[str, ...], system: str | None
-) -> None:
-    asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
-    assert system_of(asked, TRAITS[kind]) == system
 
 
 async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(
