@@ -27,9 +27,9 @@ _BUSY_S: Final = 2.0
 """Mean wait before a caller that found no place asks again; jittered by half, to spread out callers turned away."""
 _ASKED_WITHIN_S: Final = 3_900.0
 """How long an open circuit counts in the metrics after a caller last asked for the system: longer than an hour, the
-longest `Retry-After` that is kept. A system whose last tenant has left must not count as away for ever."""
+longest `Retry-After` that is kept. A system whose last caller has left must not count as away for ever."""
 _LOG_AGAIN_S: Final = 3_600.0
-"""Shortest interval between two log lines about a system that refuses single tenants."""
+"""Shortest interval between two log lines about a system that refuses single callers."""
 _REMEMBERED: Final = 10_000
 """Number of gates above which an unused gate with a closed circuit is forgotten along with its few failures."""
 
@@ -38,7 +38,7 @@ class SystemHealth(Enum):
     """Evidence of a call about the health of its system."""
 
     WORKED = auto()
-    """The system works; a refusal of the tenant's inputs is such an answer."""
+    """The system works; a refusal of the caller's inputs is such an answer."""
     FAILED = auto()
     """The call had no answer, or an answer that reports trouble of the system."""
     OPERATOR_REFUSED = auto()
