@@ -161,7 +161,7 @@ def rounds() -> list[Any]:
 
 
 @pytest.mark.parametrize("taken", rounds())
-def test_a_service_names_the_right_that_it_lacks_and_goes_on_when_it_has_it(
+def test_a_service_names_a_missing_right_and_continues_once_it_is_granted(
     installation: Installation, taken: dict[str, Right]
 ) -> None:
     made = installation
@@ -243,7 +243,7 @@ def of_the_operator() -> list[Any]:
 
 
 @pytest.mark.parametrize("right", of_the_operator())
-def test_a_command_names_the_right_that_the_operator_lacks(
+def test_a_command_names_a_missing_right_of_the_operator(
     installation: Installation, right: Right, topic_prefix: str
 ) -> None:
     made, name, status = installation, Service.OPERATOR.value, Exit.REFUSED

@@ -185,7 +185,9 @@ VALUES = st.lists(st.one_of(BODIES, BODIES, BODIES, st.just(b"{}")), min_size=1,
 
 @given(VALUES, st.data())
 @settings(max_examples=examples(400), deadline=None)
-async def test_wherever_it_dies_the_same_is_known_at_last(values: list[bytes], data: st.DataObject) -> None:
+async def test_a_ledger_agent_killed_anywhere_ends_with_the_same_state(
+    values: list[bytes], data: st.DataObject
+) -> None:
     calm, wild = MemoryBroker(values), MemoryBroker(values)
     undisturbed = AgentLife(calm, None)
     await undisturbed.live()

@@ -112,7 +112,7 @@ def test_after_a_crash_anywhere_the_same_records_are_sent_to_the_byte(
 
 @given(topics(), st.data())
 @settings(max_examples=examples(200), deadline=None)
-def test_when_offsets_are_committed_changes_nothing_that_is_told(records: list[Record], data: st.DataObject) -> None:
+def test_the_time_of_a_commit_changes_no_published_record(records: list[Record], data: st.DataObject) -> None:
     one = work(records, commits=data.draw(schedules(len(records))))
     two = work(records, commits=data.draw(schedules(len(records))))
     nobody_knows = work(records)
@@ -181,7 +181,7 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
 
 @given(topics(), OUTCOMES_OF_A_KEY, st.lists(st.booleans(), max_size=16), st.lists(st.booleans(), max_size=16))
 @settings(max_examples=examples(300), deadline=None)
-def test_two_workers_that_met_the_topics_in_other_orders_never_say_two_things_under_one_id(
+def test_two_workers_with_different_topic_orders_publish_no_two_audit_lines_under_one_id(
     records: list[Record], outcomes: list[Outcome], one: list[bool], other: list[bool]
 ) -> None:
     first, second = audited(records, outcomes, one), audited(records, outcomes, other)

@@ -52,7 +52,7 @@ class Watched(MemoryRunner):
     then_modes=[],
 )
 @settings(max_examples=examples(400), deadline=None)
-def test_an_older_registry_goes_on_to_what_is_wished(
+def test_a_restored_older_registry_ends_as_desired(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:
     coming, wishes = told_story(story)

@@ -44,7 +44,7 @@ async def call(gates: SystemGates, system: str, key: str, answer: Answer) -> boo
     return well_again
 
 
-async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: SystemGates) -> None:
+async def test_a_caller_without_a_place_waits_and_places_are_returned(gates: SystemGates) -> None:
     for org in "ab":
         assert await gates.enter("crm", f"{org}:1") == Admission()
     entry = await gates.enter("crm", "c:1")
@@ -67,7 +67,7 @@ async def test_one_organisation_has_a_quarter_of_the_places_at_most(clock: Clock
     assert await gates.enter("crm", "a:2") == Admission()
 
 
-async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_but_a_probe(
+async def test_five_unanswered_tenants_in_a_row_close_the_gate_except_for_a_probe(
     gates: SystemGates, clock: Clock
 ) -> None:
     for number in range(FAILURES):
@@ -86,7 +86,7 @@ async def test_five_tenants_in_a_row_that_get_no_answer_close_the_door_for_all_b
     assert not gates.is_away("crm")
 
 
-async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentials_close_the_door_for_all(
+async def test_two_tenants_refused_for_the_operators_credentials_close_the_gate(
     gates: SystemGates, clock: Clock
 ) -> None:
     await call(gates, "middleware", "a:1", DENIED)
@@ -106,7 +106,7 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
     assert not gates.is_away("middleware")
 
 
-async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gates: SystemGates, clock: Clock) -> None:
+async def test_an_old_refusal_without_new_calls_is_no_longer_shown(gates: SystemGates, clock: Clock) -> None:
     await call(gates, "subscriptions", "a:1", DENIED)
     shown = metrics.SAGA_SYSTEM_REFUSES.labels("subscriptions")._value
     assert (gates.away(), shown.get()) == (0, 1)
@@ -114,7 +114,7 @@ async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gate
     assert (gates.away(), shown.get()) == (0, 0)
 
 
-async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: SystemGates) -> None:
+async def test_a_single_refused_tenant_closes_no_gate(gates: SystemGates) -> None:
     for number in range(20):
         await call(gates, "middleware", "poison", DENIED)
         await call(gates, "middleware", str(number), Done())
@@ -130,19 +130,19 @@ async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: SystemGates) -
         Unknown("HTTP 202", succeeded=True),
     ],
 )
-async def test_refusals_are_answers_however_many(gates: SystemGates, answer: Answer) -> None:
+async def test_refusals_of_tenants_close_no_gate(gates: SystemGates, answer: Answer) -> None:
     for number in range(20):
         await call(gates, "crm", str(number), answer)
     assert not gates.is_away("crm")
 
 
-async def test_one_tenants_silences_close_no_door(gates: SystemGates) -> None:
+async def test_unanswered_calls_of_one_tenant_close_no_gate(gates: SystemGates) -> None:
     for _ in range(20):
         await call(gates, "crm", "poison", Unknown("lost"))
     assert not gates.is_away("crm")
 
 
-async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: SystemGates) -> None:
+async def test_a_waiting_caller_is_told_when_the_system_goes_away(gates: SystemGates) -> None:
     for org in "ab":
         await gates.enter("crm", f"{org}:1")
     waiting = asyncio.create_task(gates.enter("crm", "c:1"))
@@ -153,7 +153,7 @@ async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Syst
     assert (await waiting).is_away
 
 
-async def test_nothing_is_remembered_of_a_system_that_is_well(gates: SystemGates) -> None:
+async def test_no_gate_is_kept_for_a_system_that_is_well(gates: SystemGates) -> None:
     for number in range(1_000):
         await call(gates, f"crm {number}.salesforce.com", str(number), Done())
     assert gates._gates == {}
@@ -176,16 +176,14 @@ async def test_nothing_is_remembered_of_a_system_that_is_well(gates: SystemGates
         ("oauth", Verb.CREATE, {"url": "http://oauth", "url_from": "operator"}, (), "step"),
     ],
 )
-def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
+def test_the_gate_of_a_step_is_named_by_step_and_tenant_given_host(
     kind: str, verb: Verb, settings: dict[str, object], places: tuple[str, ...], system: str | None
 ) -> None:
     asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
     assert system_of(asked, TRAITS[kind]) == system
 
 
-async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(
-    gates: SystemGates, clock: Clock
-) -> None:
+async def test_an_unused_system_no_longer_counts_as_away(gates: SystemGates, clock: Clock) -> None:
     clock.now_s = 10_000.0
     for number in range(FAILURES):
         await call(gates, "crm gone.example", f"{number}:1", AWAY)

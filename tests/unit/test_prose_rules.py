@@ -12,7 +12,7 @@ def test_words_questions_and_comments_are_counted() -> None:
     assert prose_of(text) == Prose(words=7, indefinite=2, docstrings=2, questions=1, comments=1, lines=6)
 
 
-def test_plain_prose_passes() -> None:
+def test_plain_prose_is_accepted() -> None:
     assert breaches(ProseReading({"a.py": prose_of(PLAIN)}, {"A": ["a.py"]}), {}) == []
 
 
@@ -31,7 +31,7 @@ def test_plain_prose_passes() -> None:
         (ProseReading({}, {"Row": ["a.py", "b.py"]}), "class Row is defined in a.py, b.py"),
     ],
 )
-def test_a_breach_of_each_rule_is_seen(reading: ProseReading, words: str) -> None:
+def test_a_breach_of_each_rule_is_found(reading: ProseReading, words: str) -> None:
     (found,) = breaches(reading, {})
     assert words in found
 

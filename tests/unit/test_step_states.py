@@ -131,7 +131,7 @@ def test_every_state_is_reached(walk: Walk) -> None:
     assert {log.state for log in walk.logs} == set(StepState)
 
 
-def test_every_transition_is_in_the_table_and_arises(walk: Walk) -> None:
+def test_the_transition_table_lists_exactly_the_transitions_that_arise(walk: Walk) -> None:
     told = {pair for event in TRANSITIONS.values() for pair in event.items()}
     changed = {(before, after) for before, after in walk.pairs if before is not after}
     assert changed == {(before, after) for before, after in told if before is not after}

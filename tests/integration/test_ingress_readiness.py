@@ -32,14 +32,16 @@ def _ready(running: Ingress) -> tuple[int, str]:
     return reply.status, reply.said["checks"]["kafka"]
 
 
-def test_a_broker_that_advertises_what_nobody_can_reach_is_not_ready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
+def test_an_unreachable_advertised_listener_makes_the_ingress_unready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         assert _ready(running)[0] == 503
         assert running.post(body()).status == 503
 
 
-def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: KafkaBroker, tmp_path: Path) -> None:
+def test_with_a_spool_deliveries_are_taken_and_readiness_names_the_unreachable_listener(
+    elsewhere: KafkaBroker, tmp_path: Path
+) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         status, said = _ready(running)
@@ -49,7 +51,7 @@ def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: Kafk
         assert taken == {"status": "spooled"}
 
 
-def test_a_smaller_record_than_the_table_says_is_noted_and_keeps_nobody_out(
+def test_a_smaller_record_limit_than_the_table_is_noted_and_the_ingress_is_ready(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     make_topics(kafka_bootstrap, topic_prefix)

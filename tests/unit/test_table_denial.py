@@ -14,9 +14,9 @@ from services.adapters.tables.denial import refusal
         (GroupAuthorizationFailedError("lifecycle-ledger"), "Read on group lifecycle-ledger"),
     ],
 )
-def test_a_refusal_names_right_and_remedy(error: Exception, missing: str) -> None:
+def test_a_refusal_names_the_right_and_the_remedy(error: Exception, missing: str) -> None:
     assert f"lacks {missing}; `lifecycle topics acls` prints" in refusal(error)
 
 
-def test_what_is_no_refusal_is_none() -> None:
+def test_another_exception_is_no_refusal() -> None:
     assert refusal(None) == refusal(IllegalStateError("b")) == ""
