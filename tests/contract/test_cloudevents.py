@@ -1,4 +1,4 @@
-"""The official CloudEvents library reads what we write to Kafka, and writes what we read."""
+"""The CloudEvents library reads every published record, and the codec reads an event written by the library."""
 
 import json
 from datetime import UTC, datetime

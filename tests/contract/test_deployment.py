@@ -1,4 +1,4 @@
-"""The compose file and the image say what the services understand; no daemon is needed to know that."""
+"""The compose file and the image agree with the services: environments, volumes, ports, health. No Docker needed."""
 
 import asyncio
 import json

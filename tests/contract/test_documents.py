@@ -1,4 +1,4 @@
-"""What documents, help texts, messages and comments name exists: commands, options, files, settings, tests, sections.
+"""Commands, options, files, settings, tests and sections named in documents, help texts and comments exist.
 
 Rule: a name is looked up where it lives, a command in the program itself. A text that names what is planned names
 what does not exist.
@@ -76,7 +76,7 @@ def none(wrong: Iterable[str]) -> None:
 
 
 def _calls() -> Iterator[Text]:
-    """Whatever is written of the program's commands."""
+    """Every mention of the program's commands."""
     texts = [text for name in documents() for text in spans(name)]
     texts += [text for name in plain() for text in lines(name)]
     for name in python("services/", "schemas/", "tests/"):

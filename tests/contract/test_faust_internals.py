@@ -1,4 +1,4 @@
-"""Each internal of Faust and aiokafka that the durable tables replace or lean on still looks as it did when read.
+"""Each replaced internal of Faust and aiokafka still has the reviewed source.
 
 A fingerprint that differs is no bug by itself: read the new source, decide whether the cure still fits, and only then
 write the new fingerprint down.

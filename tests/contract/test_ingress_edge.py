@@ -1,4 +1,4 @@
-"""What HTTP asks of every request, on every path, in whatever pieces its bytes come; without a socket.
+"""The HTTP rules for every request on every path, with its bytes in any pieces; without a socket.
 
 Rule of this file: an answer depends on the bytes and never on how they were cut.
 """

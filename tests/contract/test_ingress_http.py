@@ -1,4 +1,4 @@
-"""Hostile and odd HTTP, as raw bytes over a socket: each is refused with 4xx, or is exactly one request.
+"""Hostile and odd HTTP as raw bytes over a socket: each is refused with 4xx, or counts as exactly one request.
 
 Rule of this file: whatever was sent, what stands in `lifecycle.received` afterwards is what was answered 200, no more.
 """

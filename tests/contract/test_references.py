@@ -1,4 +1,4 @@
-"""References by number lead somewhere: sections, invariants, rows of the time rule, hostile sequences, edge cases.
+"""References by number have a target: sections, invariants, rows of the time rule, hostile sequences, edge cases.
 
 Rule: a number is looked up on the page that has it. A section of the specification is a heading there, an invariant an
 item of its last section, a T or S number the first cell of a row, an edge case a heading of the guide's page. Links and

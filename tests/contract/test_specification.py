@@ -1,4 +1,4 @@
-"""The tables of the specification say what the code says: topics, records and their fields, stages.
+"""The tables of the specification match the code: topics, records and their fields, stages.
 
 Rule: a table is compared cell by cell with what is built; a difference is mended where it is wrong.
 """

@@ -1,4 +1,4 @@
-"""docs/webhook.md says what is so: its example signature, its commands, its fields and its answers."""
+"""docs/webhook.md matches the ingress: example signature, commands, fields and answers."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def needs(*programs: str) -> None:
 
 
 def shell(text: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """What a person would see who pastes this."""
+    """The output that a person would see after pasting this."""
     clean = {"PATH": os.environ["PATH"], **environ}
     return subprocess.run(["sh", "-euc", text], env=clean, capture_output=True, text=True, timeout=60, check=False)
 

@@ -1,4 +1,4 @@
-"""`lifecycle demo` as a newcomer runs it: it ends with 0 when all is as it should be, and names what is not."""
+"""`lifecycle demo` ends with 0 when every story passes, and names each deviation."""
 
 import os
 import re

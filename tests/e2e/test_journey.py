@@ -1,4 +1,4 @@
-"""The whole journey as somebody outside sees it: `lifecycle up`, a signed POST, and what becomes of it."""
+"""The whole journey from outside: `lifecycle up`, a signed POST, and the resources of the tenant."""
 
 import os
 import signal

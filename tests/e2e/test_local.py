@@ -1,4 +1,4 @@
-"""`lifecycle status`, `logs`, `restart` and `down`, as somebody beside a running `lifecycle up`."""
+"""`lifecycle status`, `logs`, `restart` and `down` beside a running `lifecycle up`."""
 
 import os
 import re

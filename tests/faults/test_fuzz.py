@@ -1,4 +1,4 @@
-"""Half a minute of fuzzing; what was found once is tried first; and the fuzzer's own instruments measure.
+"""Half a minute of fuzzing, the inputs that once failed, and the instruments of the fuzzer.
 
 The long form is `python -m tests.faults.fuzz --seconds 600`.
 """

@@ -1,4 +1,4 @@
-"""The disk of the spool refuses, is full, or takes long: what was promised is kept, and nothing more is promised."""
+"""The disk of the spool fails, is full or is slow: every accepted delivery arrives, and no further one is accepted."""
 
 import contextlib
 import shutil

@@ -1,4 +1,4 @@
-"""The ingress dies under load and keeps every promise (the long form: `python -m tests.faults.ingress_kills`)."""
+"""The ingress is killed under load and loses no delivery (long form: `python -m tests.faults.ingress_kills`)."""
 
 from pathlib import Path
 

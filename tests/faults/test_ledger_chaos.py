@@ -1,4 +1,4 @@
-"""The ledger loses nothing and doubles nothing while workers and broker are killed and paused: the short form."""
+"""The ledger loses and doubles no record while workers and broker are killed and paused: the short form."""
 
 from collections.abc import Iterator
 from pathlib import Path

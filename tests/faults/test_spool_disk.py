@@ -1,4 +1,4 @@
-"""A disk that lies, fills up or stands still: no record is called kept that is not, and nobody else has to wait.
+"""A spool on a lying, full or hanging disk reports no unkept record as kept, and delays no other work.
 
 Every run is a process of its own under strace, which fails or delays its system calls and writes down their order.
 """
@@ -140,7 +140,7 @@ def counted(name: str, calls: list[str]) -> int:
 
 
 def betrayed(parent: Path, fault: str = "", **subject: Any) -> tuple[list[str], list[str]]:
-    """What a subject said under a fault, and its system calls in their order."""
+    """Output of a subject under a fault, and its system calls in their order."""
     log = parent.with_name(f"{parent.name}.strace")
     under = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "12", "-o", str(log), "-e", f"trace={CALLS}"]
     if fault:

@@ -1,4 +1,4 @@
-"""A cluster with ACLs: the printed rights are enough, none of them is too many, and one that is missing is named.
+"""A cluster with ACLs: the printed rights suffice, none is superfluous, and a missing right is named.
 
 The services run on a broker that knows each by name. `LIFECYCLE_ALL_MARKS=1` takes every right of every service away in
 turn, instead of a few (`make faults`).

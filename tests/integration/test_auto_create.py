@@ -1,4 +1,4 @@
-"""On a broker with Kafka's default, where whoever asks for a topic creates it, nobody of ours does."""
+"""On a broker that creates topics on request, which is Kafka's default, no client of this project creates any."""
 
 import os
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _kafka_said(running: Ingress) -> str:
 
 
 def made_by_asking(broker: KafkaBroker, *names: str) -> None:
-    """What another program does that asks for topics that are not there: one partition, the broker's settings."""
+    """Creates topics as a foreign program does by asking for them: one partition, the broker's settings."""
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for name in names:
         producer.list_topics(name, timeout=20)

@@ -1,4 +1,4 @@
-"""While Kafka is away no client writes past the log: JSON lines alone, and each sentence of a library seldom."""
+"""While Kafka is unreachable the log has JSON lines only, and each message of a library seldom."""
 
 import asyncio
 import json

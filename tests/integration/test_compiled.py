@@ -1,4 +1,4 @@
-"""The ingress as the image has it: what is compiled behaves as its source does, in one process and over sockets."""
+"""The compiled ingress, as the image has it, behaves as its source does, in one process and over sockets."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`lifecycle doctor` beside what the services would meet: real Kafka, real PostgreSQL, real HTTP."""
+"""`lifecycle doctor` with real Kafka, PostgreSQL and HTTP services."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_ur
 
 
 def examine(environ: Mapping[str, str], folder: Path, *, deep: bool) -> list[Finding]:
-    """What the command says; nothing but that."""
+    """The findings of the command, and no other output."""
     words = ("doctor", "--json", *(("--deep",) if deep else ()))
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
     argv = [sys.executable, "-X", "faulthandler", "-m", "services.cli.main", *words]

@@ -1,4 +1,4 @@
-"""URLs from events, on the wire: pinned under their own name, never to an address that is not public, capped."""
+"""Requests to URLs from events: pinned to a checked public address, verified by host name, capped in size."""
 
 import asyncio
 import ssl

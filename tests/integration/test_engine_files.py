@@ -1,4 +1,4 @@
-"""What engines are made of: jars that are what the list says, a Java that runs, children on a tether."""
+"""The parts of the engines: jars that match the list, a Java that runs, child processes that end with their parent."""
 
 import os
 import signal

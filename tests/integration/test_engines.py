@@ -1,4 +1,4 @@
-"""The engines are real, come back on their folder, die with their parent, and say what to do when there are none."""
+"""The engines restart on their folder, die with their parent, and name the remedy when none can run."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ def read_first(bootstrap: str, topic: str) -> bytes | None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process ended; one that nobody reaps (state Z) did."""
+    """True if a process ended; an unreaped one (state Z) did."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

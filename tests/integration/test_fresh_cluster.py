@@ -1,4 +1,4 @@
-"""A cluster that has just started: what its group coordinators are asked, before there are any."""
+"""Rights and backlogs on a cluster that has just started, before its group coordinators answer."""
 
 import json
 import os

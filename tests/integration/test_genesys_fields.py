@@ -1,4 +1,4 @@
-"""Whatever Genesys sends in a field that we read: one odd key is named and the others are compared all the same.
+"""Odd fields in answers of Genesys: the odd key is named, and the other keys are compared all the same.
 
 A real HTTP server answers as the API does, but for one field. The view agrees with what it would say, so a line of the
 plan is either a key that could not be read, or a mistake.

@@ -1,4 +1,4 @@
-"""The consumer of a group: whatever goes wrong in librdkafka's threads is raised, and nothing waits for ever."""
+"""The consumer of a group: every error of librdkafka's threads is raised, and no call waits for ever."""
 
 import asyncio
 import os

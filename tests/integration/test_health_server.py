@@ -1,4 +1,4 @@
-"""The small server of services without a public port."""
+"""The health server of services without a public port."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""The table of answers, row by row, over a socket and a real broker: what is said, and what is written."""
+"""The table of answers, row by row, over a socket and a real broker: the answer, and the records written."""
 
 import secrets
 from base64 import b64decode

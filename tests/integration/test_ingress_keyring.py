@@ -1,4 +1,4 @@
-"""Secrets change under a running ingress: nobody who may be believed is refused, whatever becomes of the file."""
+"""Secrets change under a running ingress: no valid sender is refused while the keyring file changes or breaks."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""How the ingress starts, says how it is, refuses while Kafka is away, and ends."""
+"""The ingress starts, reports readiness, refuses while Kafka is unreachable, drains and ends."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Ready means that a delivery would be taken now, and what is said of Kafka is so."""
+"""Readiness means that a delivery would be accepted now, and the notes on Kafka are true."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What waits on disk while Kafka is slow or away: every 200 arrives, untouched, whatever ended the wait.
+"""Deliveries on disk while Kafka is slow or unreachable: each one answered 200 arrives unchanged.
 
 A broker of its own, which is stopped and killed. How soon answers come is the benchmark's to judge.
 """

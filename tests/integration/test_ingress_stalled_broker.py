@@ -1,4 +1,4 @@
-"""A broker that is stopped, not dead: every sender is answered, and no 200 is a lie.
+"""A broker that is stopped, not dead: every sender gets an answer, and every 200 is true.
 
 A broker of its own: stopping the run's would stop every other test.
 """

@@ -1,4 +1,4 @@
-"""The CRM step: credentials proved first, an endpoint that moves or goes away; and what the flag does to others."""
+"""The CRM step: credentials are proved first, an endpoint moves or is removed; pause by `enabled` for other kinds."""
 
 import json
 import secrets

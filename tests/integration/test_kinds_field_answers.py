@@ -1,4 +1,4 @@
-"""Answers that systems give in the field, each from a real server to the real kinds: what becomes of the tenant.
+"""Answers seen from systems in the field, each sent by a real server to the real kinds: the tenant's outcome.
 
 The saga is driven through caller and kind; waits are jumped.
 """

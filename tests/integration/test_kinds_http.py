@@ -1,4 +1,4 @@
-"""What every kind that speaks HTTP owes, against a real simulator process; the rules are the same for all."""
+"""Duties of every kind that speaks HTTP, against a real simulator process; the rules are equal for all kinds."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace

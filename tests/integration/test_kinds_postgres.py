@@ -74,7 +74,7 @@ def _ask(database_url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _exists(database_url: str, name: str) -> tuple[bool, bool]:
-    """Whether the schema and the role are there."""
+    """True for the schema, and for the role, if present."""
     schema = _ask(database_url, "SELECT 1 FROM pg_namespace WHERE nspname = %s", name)
     role = _ask(database_url, "SELECT 1 FROM pg_roles WHERE rolname = %s", name)
     return bool(schema), bool(role)

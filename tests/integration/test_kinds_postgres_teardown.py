@@ -1,4 +1,4 @@
-"""A tenant's schema and role go, or what stops them is named: for every class that PostgreSQL lists.
+"""A tenant's schema and role are dropped, or the obstacle is named: for every class that PostgreSQL lists.
 
 The lists of classes are PostgreSQL's own: its catalogues' foreign keys to roles and schemas, and its columns of
 privileges. A class without an example here fails, so that a new release of PostgreSQL is noticed.

@@ -1,4 +1,4 @@
-"""The ledger as a process on a real broker: what goes in, what comes out, and that it comes out again the same."""
+"""The ledger as a process on a real broker: its input, its output, and that repeated input gives equal output."""
 
 import json
 import secrets

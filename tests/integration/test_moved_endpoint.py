@@ -1,4 +1,4 @@
-"""A `crmEndpoint` that moves, through saga, caller and kind against a real simulator: it ends at one place or none."""
+"""A `crmEndpoint` that moves, by saga, caller and kind against a real simulator: one connection is left, or none."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -67,7 +67,7 @@ def _active(world: Outside, saga: Saga, hosts: list[str], reason: str | None = N
 
 
 async def _gone(world: Outside, saga: Saga) -> None:
-    """Whatever happened before, an uninstall leaves nothing anywhere and says so."""
+    """An uninstall leaves no resource at any place, after any history, and reports success."""
     world.heal()
     await saga.uninstalled()
     assert saga.said == ("down", "done", None)

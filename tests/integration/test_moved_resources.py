@@ -1,4 +1,4 @@
-"""A resource that moves between two systems that prove little, and a token whose revocation proves nothing.
+"""A resource moved between two systems that prove little, and a token whose revocation proves nothing.
 
 Each system is a real server; the saga is driven through caller and kind, and waits are jumped.
 """

@@ -1,4 +1,4 @@
-"""The nginx file as it is shipped, in the real nginx, before two real ingresses."""
+"""The shipped nginx file, in the real nginx, before two real ingresses."""
 
 import contextlib
 import http.client

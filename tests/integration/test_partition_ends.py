@@ -1,4 +1,4 @@
-"""The end of a partition is where its records end, for every reader: marks of transactions are no records."""
+"""Every reader ends at the last record of a partition: markers of transactions are no records."""
 
 import asyncio
 import threading

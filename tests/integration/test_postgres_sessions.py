@@ -1,4 +1,4 @@
-"""Why no session opens, and what that means: for the registry, for a tenant's step and for an operator's command."""
+"""A session that does not open: the meaning for the registry, a tenant's step and an operator's command."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Real provisioner processes on real Kafka and PostgreSQL: what was wished exists once, whatever befalls them."""
+"""Real provisioner processes on real Kafka and PostgreSQL: every desired resource exists once, despite faults."""
 
 import random
 import signal

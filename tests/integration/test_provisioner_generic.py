@@ -1,4 +1,4 @@
-"""What every plan must survive, done to the shipped one: each step in turn is interrupted, contradicted or lost.
+"""The shipped plan under the generic saga faults: each step in turn is interrupted, contradicted or lost.
 
 Every test does one thing to every step, a tenant for each, all at once; then inventory, PostgreSQL and journal must
 agree, with nothing left behind and nothing there twice (`tests.support.provisioner_stage.exists`). Single refusals,
@@ -72,7 +72,7 @@ class Chapter(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What a tenant goes through, and how often a worker may die meanwhile.
+    """History of a tenant, and the number of worker deaths meanwhile.
 
     Attributes:
         commits: Of its journal: one before each call, and one at the end of each chapter.
@@ -128,7 +128,7 @@ class TenantCase(NamedTuple):
             stage.world.fault(self.system, fault, verb=verb, key=self.key, **more)
 
     def is_under_way(self, stage: Stage) -> bool:
-        """Whether the intent of this call is committed, and no answer is."""
+        """True if the intent of this call is committed, and no answer is."""
         life = journal(stage, self.key).life
         log = life.steps.get(STEPS[self.system]) if life else None
         return log is not None and log.open and log.verb == self.verb
@@ -522,7 +522,7 @@ def _known(stage: Stage) -> list[str]:
 
 
 def _intents(stage: Stage, of: str) -> Counter[tuple[int, str, str]]:
-    """How many different intents each system was told of, by generation and verb."""
+    """The number of different intents at each system, by generation and verb."""
     names = ("generation", "system", "verb")
     different = {(*(call[name] for name in names), call["idempotency_key"]) for call in calls(stage, of)}
     return Counter((generation, system, verb) for generation, system, verb, _ in different)

@@ -121,7 +121,7 @@ def _operators(stage: Stage) -> dict[str, str]:
 
 
 def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
-    """What `lifecycle sagas … --json` says."""
+    """The output of `lifecycle sagas … --json`."""
     own = _operators(stage)
     argv = [sys.executable, "-m", "services.cli.main", "sagas", *arguments, "--json"]
     done = subprocess.run(argv, env=own, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold whoever writes, and whenever."""
+"""The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold for concurrent writers."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A registry that was restored from a backup: nothing is driven from it before it is accepted, then nothing is left."""
+"""A registry restored from a backup: no saga runs before it is accepted, and afterwards no resource is left over."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
 
 
 def _told(stage: Stage, words: str) -> str:
-    """What `/readyz` says of the registry, once these words are in it."""
+    """The registry's line of `/readyz`, once these words are in it."""
     said = stage.scene.ready(stage.scene.port)[1].get("registry", "")
     return said if words in said else ""
 

@@ -1,4 +1,4 @@
-"""One worker on a real PostgreSQL: what it does when the registry fails it in the middle of a turn."""
+"""One worker on a real PostgreSQL while the registry fails in the middle of a turn."""
 
 import asyncio
 import time

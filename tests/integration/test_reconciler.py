@@ -1,4 +1,4 @@
-"""The reconciler between a real Genesys API, a real ledger and Kafka: what differs is observed, lies change nothing."""
+"""The reconciler between a real Genesys API, a real ledger and Kafka: differences are observed, lies change nothing."""
 
 import secrets
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The Genesys client against a real HTTP server: a whole reading, or no information."""
+"""The Genesys client against a real HTTP server: a complete reading, or no information."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The simulator tells the truth, also after it was killed; and it fails as it is told to."""
+"""The simulator keeps its state over a kill, and fails as told."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""The simulated Genesys: its API as documented, its lies on request, and its webhooks as the guide says."""
+"""The simulated Genesys: its API as documented, its lies on request, and its webhooks as in the guide."""
 
 import json
 import secrets
@@ -177,7 +177,7 @@ def test_pages_are_as_the_api_documents_them(world: Outside, org: str) -> None:
 
 
 def test_no_answer_is_dated_before_its_request(world: Outside) -> None:
-    """What was asked in this second must be answered as of this second: a re-check ends by it."""
+    """An answer in this second has this second's date: a re-check ends by it."""
     with httpx2.Client(trust_env=False) as client:
         end = time.monotonic() + 1.5  # over the turn of a second
         while time.monotonic() < end:

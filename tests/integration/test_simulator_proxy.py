@@ -1,4 +1,4 @@
-"""The proxy before PostgreSQL: what announces nothing passes untouched; the wire format is read as it is written."""
+"""The proxy before PostgreSQL passes unannounced sessions unchanged and reads the wire format as written."""
 
 import asyncio
 import threading

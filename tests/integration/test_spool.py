@@ -1,4 +1,4 @@
-"""Records on a real disk: kept once reported, read back in order, and never lost in silence."""
+"""Records on a real disk: kept once reported, read back in order, and every loss reported."""
 
 import asyncio
 import os

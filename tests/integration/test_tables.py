@@ -1,4 +1,4 @@
-"""What a table worker does about each thing that may be wrong with its topics, its disk or its events."""
+"""A table worker and each fault of its topics, its disk or its events."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What leaves the ledger: revisions without gaps, and after a crash anywhere the same records to the byte."""
+"""Published records of the ledger: revisions without gaps, and byte-identical records after a crash anywhere."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ OF_THE_KEY = (DESIRED, TENANTS)
 
 @dataclass(frozen=True)
 class WorkerRun:
-    """What a worker made of a stretch of the topic: the row after each offset, and what each offset sent."""
+    """Work of one worker over a stretch of the topic: the row after each offset, and the records of each offset."""
 
     rows: list[TenantRow | None]
     decisions: list[Decision]
@@ -62,7 +62,7 @@ def settled(row: TenantRow | None) -> TenantRow | None:
 
 
 def schedules(length: int) -> st.SearchStrategy[list[int]]:
-    """What is committed when each offset is processed: never ahead, never back."""
+    """Committed offsets at the processing of each offset: never ahead, never back."""
     lags = st.lists(st.integers(1, length), min_size=length, max_size=length)
     return lags.map(lambda behind: list(accumulate((max(o - lag, -1) for o, lag in enumerate(behind)), max)))
 

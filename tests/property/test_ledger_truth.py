@@ -1,4 +1,4 @@
-"""Against what really happened: whatever is lost, late, doubled or restamped, the end is true or it is flagged."""
+"""Generated histories against the truth: with lost, late, doubled or restamped events the end is true or flagged."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ CHANGES = ("enabled", "disabled", "configuration_updated", "uninstalled", "insta
 
 
 class TellingStyle(NamedTuple):
-    """How a sender tells its events."""
+    """Manner in which a sender reports its events."""
 
     names: bool
     """It gives an id."""

@@ -1,4 +1,4 @@
-"""The ledger's functions agree with the rules said plainly, and with nothing else: no order, no repetition."""
+"""The ledger's functions agree with a plain model of the rules in every order and with every repetition."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whatever Genesys says, in whatever order of runs: nothing is removed on no information, and agreement is silence."""
+"""Any answers of Genesys in any order of runs: no tenant is removed without information, and agreement is silent."""
 
 from dataclasses import dataclass
 
@@ -157,7 +157,7 @@ def test_a_folded_observation_agrees_in_the_next_run(world: World, before: Tenan
 
 
 def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
-    """What the ledger makes of an observation newer than everything it knows."""
+    """The ledger's row after an observation newer than all its events."""
     start = known or tenant(0, key=observed.key, stage=Stage.PENDING_INSTALL, enabled=None, configuration_mac=None)
     fresh = observed.installed and not (known and known.installed)
     enabled = observed.enabled if observed.enabled is not None else (None if fresh else start.enabled)

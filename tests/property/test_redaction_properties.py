@@ -1,4 +1,4 @@
-"""No text of a configuration, whatever stands in it, publishes user, password, query or fragment of a URL."""
+"""No published text of a configuration contains user, password, query or fragment of a URL."""
 
 import time
 

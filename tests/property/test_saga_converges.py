@@ -1,4 +1,4 @@
-"""Whatever the outside answers, wherever the worker is lost, whatever is wished meanwhile: it ends as wished, once."""
+"""Any answers of the outside, crashes of the worker and new versions: the saga ends as desired, each resource once."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def test_a_saga_ends_as_desired_with_each_resource_once(
 
 
 def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:
-    """What the journal says at rest is so outside, and was said."""
+    """A journal at rest agrees with the outside systems and with the outcomes."""
     journal = worker.journal
     assert [said.seq for said in worker.outcomes] == list(range(1, len(worker.outcomes) + 1))
     assert worker.outcomes

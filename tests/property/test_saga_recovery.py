@@ -1,4 +1,4 @@
-"""Whenever a registry was backed up, and however much happened since: it ends as wished, once, and nothing is left."""
+"""A registry restored from any earlier moment ends as desired, each resource once, and no resource is left over."""
 
 import copy
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NOW_US = 1_790_000_000_000_000
 
 @dataclass
 class Moment:
-    """What there was at a commit."""
+    """The state at a commit."""
 
     stored: str
     world: OutsideSystems

@@ -144,7 +144,7 @@ def test_accepted_json_is_read_as_the_standard_library_reads_it(value: Any) -> N
 
 
 def _odd(value: Any) -> bool:
-    """Whether there is something in it that the profile refuses."""
+    """True if the profile refuses a part of this value."""
     if isinstance(value, dict):
         return any(_odd(v) for v in value.values()) or any(_odd(k) for k in value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A line of the trail is genuine only as it was written."""
+"""A line of the audit trail is genuine only as written."""
 
 from schemas import codec
 from schemas.audit import Audit

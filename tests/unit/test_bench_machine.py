@@ -1,4 +1,4 @@
-"""Whose CPU it was: process trees from /proc, and who is a stranger."""
+"""CPU time by owner: process trees from /proc, and the share of strangers."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The open-loop sender: what is due when, what an answer says, what becomes of each delivery. Nothing is timed here."""
+"""The open-loop sender: schedule, reading of answers, and fate of each delivery. No test measures time."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""The tables of the benchmarks, and the part of docs/performance.md that each command may rewrite."""
+"""The tables of the benchmarks, and the region of docs/performance.md that each command rewrites."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When a gate of `make bench` holds, fails, or cannot be judged."""
+"""A gate of `make bench` holds, fails, or cannot be judged."""
 
 from dataclasses import replace
 from typing import Any

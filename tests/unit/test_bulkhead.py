@@ -1,4 +1,4 @@
-"""A system that hangs keeps few places, one that is away is left alone, and nobody waits for another's."""
+"""A hanging system takes few places, an unreachable one is left alone, and no tenant waits for another's system."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What the caller does when it cannot even ask."""
+"""The caller when it cannot prepare a call."""
 
 import structlog
 from pydantic import SecretStr

@@ -1,4 +1,4 @@
-"""Children of a child: none outlives the request to end."""
+"""Children of a child process: none outlives the request to end."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""How `lifecycle` ends and what it says, with no engine near: one number, one meaning, never a traceback."""
+"""Exit status and messages of `lifecycle` without an engine: one number, one meaning, never a traceback."""
 
 import json
 import os

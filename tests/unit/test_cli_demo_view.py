@@ -1,4 +1,4 @@
-"""What the demo and the fault tests take for evidence: gaps, contradictions and repeats in the public topics."""
+"""The evidence of the demo and the fault tests: gaps, contradictions and repeats in the public topics."""
 
 from schemas.audit import Audit
 from schemas.codec import dump

@@ -1,4 +1,4 @@
-"""`lifecycle keyring`: secrets are made, renewed and listed; nothing that counts is lost, and none is shown unasked."""
+"""`lifecycle keyring` makes, renews and lists secrets, loses no valid one, and shows none unasked."""
 
 import fcntl
 import hashlib

@@ -1,4 +1,4 @@
-"""`lifecycle status`, `logs`, `restart` and `down` where nothing runs; logs that grow, and process ids used again."""
+"""`lifecycle status`, `logs`, `restart` and `down` where no `up` runs; growing logs, and reused process ids."""
 
 import io
 import json

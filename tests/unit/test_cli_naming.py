@@ -1,4 +1,4 @@
-"""What an operator may call a tenant, and what is refused."""
+"""Names that an operator may use for a tenant, and names that are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `lifecycle reconcile` says of a run, and the status it ends with."""
+"""Output and exit status of `lifecycle reconcile`."""
 
 from typing import Any
 

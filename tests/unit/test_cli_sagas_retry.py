@@ -1,4 +1,4 @@
-"""What `lifecycle sagas retry` says for each result that the registry can give."""
+"""The sentence of `lifecycle sagas retry` for each result of the registry."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What the supervisor does with processes that end: real processes, real signals."""
+"""The supervisor and processes that end: real processes, real signals."""
 
 import os
 import signal

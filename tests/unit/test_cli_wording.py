@@ -1,4 +1,4 @@
-"""What a person reads: short keys, spans, reasons in words, and which tenants are unwell."""
+"""Texts for people: short keys, spans, reasons in words, and unwell tenants."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which settings of librdkafka an operator may give, and that every other one is refused by name."""
+"""Settings of librdkafka that an operator may give; every other one is refused by name."""
 
 import json
 

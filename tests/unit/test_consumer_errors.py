@@ -1,4 +1,4 @@
-"""Which of the broker's words pass by themselves, and which a consumer must not read on after."""
+"""Errors of a broker that pass without help, and errors after which a consumer must stop reading."""
 
 import confluent_kafka
 import pytest

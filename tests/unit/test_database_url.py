@@ -1,4 +1,4 @@
-"""How a password reaches a database's URL, whatever stands in it."""
+"""A password of any characters reaches the URL of a database."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ URL = "postgresql://lifecycle@postgres:5432/lifecycle"
 
 
 def of(url: str, password: str) -> dict[str, object]:
-    """What libpq reads in the completed URL."""
+    """Libpq's reading of the completed URL."""
     found = read({"DATABASE_URL": url, "DATABASE_PASSWORD": password}, Settings).database_url
     assert found is not None
     return dict(conninfo_to_dict(found))

@@ -1,4 +1,4 @@
-"""What `lifecycle doctor` says of this machine's files."""
+"""Findings of `lifecycle doctor` about files of this machine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The SSRF set: what a hostile `crmEndpoint` may try, judged without a socket."""
+"""The SSRF set: every hostile form of `crmEndpoint`, judged without a socket."""
 
 import pytest
 

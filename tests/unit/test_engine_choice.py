@@ -1,4 +1,4 @@
-"""Which engine is used is decided from the environment alone, and said without secrets."""
+"""The choice of an engine follows from the environment alone, and its text contains no secret."""
 
 import pytest
 

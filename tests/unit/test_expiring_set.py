@@ -1,4 +1,4 @@
-"""What a process remembers is bounded in size and time."""
+"""The set of recent deliveries is bounded in size and time."""
 
 from services.ingress.recent import ExpiringSet
 

@@ -1,4 +1,4 @@
-"""The measure of a leak: Welch's t is what it should be, sees what leaks, and is not led astray by what is slow."""
+"""The measure of a timing leak: Welch's t is correct, finds a leak, and ignores outliers."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The rules of the house are kept by this code, and a breach of them would be seen."""
+"""The code keeps the rules of the house, and a breach of each rule is found."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which event a delivery is: tiers, hash, marks."""
+"""The identity of a delivery's event: tiers, hash, marks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One connection, without a socket: what is held, in which order is answered, what a sender is asked for."""
+"""One connection, without a socket: buffered bytes, order of answers, and requests for a body."""
 
 import tracemalloc
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What is told of a record that the producer refuses at once."""
+"""Reports on records that the producer refuses, and on records that wait too long."""
 
 import asyncio
 import time

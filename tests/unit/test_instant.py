@@ -1,4 +1,4 @@
-"""An instant is read from RFC 3339 and from nothing else, and written in one way."""
+"""An instant is read from RFC 3339 only, and written in one form."""
 
 import json
 

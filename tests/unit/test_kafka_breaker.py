@@ -1,4 +1,4 @@
-"""When deliveries go to Kafka, when to the spool, and who may try again; each edge from both sides."""
+"""Transitions of the breaker between Kafka and spool, and the right to probe; each edge from both sides."""
 
 from math import nextafter
 

@@ -1,4 +1,4 @@
-"""A keyring that cannot be used is refused by field and rule, and nothing that stands in it is repeated."""
+"""An unusable keyring is refused by field and rule, and the message repeats no content."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ ORG = "98765432-1234-5678-9ABC-def012345678"
 
 
 def load(tmp_path: Path, text: str) -> str:
-    """What is said against this file; empty when it is taken."""
+    """The fault of this file; empty when it is accepted."""
     path = tmp_path / "keyring.json"
     path.write_text(text)
     try:

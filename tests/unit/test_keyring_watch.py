@@ -1,4 +1,4 @@
-"""However the keyring file is changed, broken or taken away, the newest that was good is handed out, and whole."""
+"""The watch hands out the newest good keyring, complete, however the file is changed, broken or removed."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def text(*names: str, secret: str = SECRET) -> str:
 
 
 def names(ring: Keyring) -> tuple[str, ...]:
-    """What this test wants of a keyring; one without endpoints will not do, as for the ingress."""
+    """This test's demand on a keyring: at least one endpoint, as for the ingress."""
     return tuple(endpoint_credentials(ring))
 
 

@@ -1,4 +1,4 @@
-"""A kind is its file and a line in the list: nothing else knows it, and what it declares wrongly stops the start."""
+"""A kind is its file and a line in the list; wrong traits stop the start."""
 
 from dataclasses import MISSING, fields, replace
 from typing import Any, ClassVar

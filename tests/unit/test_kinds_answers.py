@@ -1,4 +1,4 @@
-"""The one table from HTTP answers to what is known."""
+"""The table from HTTP answers to the seven answers of a call."""
 
 from dataclasses import replace
 from typing import Any

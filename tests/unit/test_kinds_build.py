@@ -1,4 +1,4 @@
-"""The kinds and the plan that is shipped with them fit each other and their settings."""
+"""The shipped kinds and the shipped plan fit each other and their settings."""
 
 import tomllib
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""What one record makes of a key, and what the world is told of it."""
+"""The effect of one record on its key, and the records that follow."""
 
 from base64 import b64decode
 from typing import Any

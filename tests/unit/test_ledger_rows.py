@@ -1,4 +1,4 @@
-"""Rows survive their bytes, sort by their version unread, and a newer schema is refused whole."""
+"""Packed rows are read back equal, sort by version without unpacking, and a newer schema is refused."""
 
 from dataclasses import replace
 from typing import Any

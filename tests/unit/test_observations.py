@@ -1,4 +1,4 @@
-"""What the reconciler or an operator saw is folded as events that are always taken at their word."""
+"""Observations of the reconciler or an operator are folded as events of full authority."""
 
 import pytest
 

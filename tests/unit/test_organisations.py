@@ -1,4 +1,4 @@
-"""The folder of organisation files: what cannot be read is named, and never taken for an empty world."""
+"""The folder of organisation files: an unreadable file is named, and never counts as an empty organisation."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A plan is checked whole before anything runs, and its references are replaced without guessing."""
+"""A plan is checked completely before a run, and its references are replaced exactly."""
 
 from importlib.resources import files
 

@@ -1,4 +1,4 @@
-"""A plan that is given says nothing in vain: what nobody would read is refused by step and key."""
+"""A key of a plan that no code would read is refused by step and key."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What PostgreSQL and PgBouncer say when they open no session, by the code that libpq keeps to itself."""
+"""Codes of the messages of PostgreSQL and PgBouncer that libpq gives without a code."""
 
 import psycopg
 import pytest

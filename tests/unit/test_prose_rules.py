@@ -1,4 +1,4 @@
-"""The guard of the prose counts as it says, and sees a breach of each of its rules."""
+"""The prose rule counts as documented, and a breach of each part is found."""
 
 import pytest
 

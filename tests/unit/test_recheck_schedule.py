@@ -1,4 +1,4 @@
-"""Which keys are owed a look before the next hour."""
+"""Keys that are due before the next hourly run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a reading of Genesys makes of the view: observations, second looks, refusals."""
+"""A reading of Genesys against the view: observations, second looks, refusals."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reconciler's memory: what it keeps, what it forgets, and who may write it."""
+"""The reconciler's memory: kept sights, forgotten sights, and the lock of its folder."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is still known of a key when its row is older than what was said from it."""
+"""The state of a key when its registry row is older than its published outcomes."""
 
 from functools import reduce
 

@@ -1,4 +1,4 @@
-"""The least rights of the services, and the forms in which an administrator takes them."""
+"""The least rights of the services, and their forms for an administrator."""
 
 import json
 import shlex

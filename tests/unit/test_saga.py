@@ -1,4 +1,4 @@
-"""What the saga decides, told as stories: whom it calls, in which order, and what it says in the end."""
+"""Decisions of the saga as stories: the calls, their order, and the outcomes."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The generated JSON Schemas are those of the records, are valid, and are what stands in the repository."""
+"""The generated JSON Schemas match the records, are valid, and equal the files of the repository."""
 
 import json
 from pathlib import Path

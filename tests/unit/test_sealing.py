@@ -1,4 +1,4 @@
-"""Sealed outputs open with any key of the keyring, at their own place, and nowhere else."""
+"""Sealed outputs open with any key of the keyring at their own place, and nowhere else."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an environment becomes, section by section, and what is never shown of it."""
+"""Settings from an environment, section by section, and the parts that are never shown."""
 
 import pytest
 

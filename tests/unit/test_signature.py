@@ -1,4 +1,4 @@
-"""A claim is believed when it is the MAC of these bytes under a secret in force, and never otherwise."""
+"""A claim is accepted only as the MAC of these bytes under a valid secret."""
 
 import pytest
 

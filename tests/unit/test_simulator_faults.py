@@ -1,4 +1,4 @@
-"""Which faults strike which calls."""
+"""The calls that a fault strikes."""
 
 import random
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is said of the disk under a spool."""
+"""The description of the disk under a spool."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A record on disk is read back as it was, or refused: no bit of it can change unseen."""
+"""A record on disk is read back equal or refused: every changed bit is detected."""
 
 import json
 import re

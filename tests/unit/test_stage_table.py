@@ -1,4 +1,4 @@
-"""The stage table of the specification, line by line, and what outcomes make of a key."""
+"""The stage table of the specification, line by line, and the effect of outcomes on a key."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Every state and transition of a step that any order of answers, versions, crashes and recoveries reaches."""
+"""Every state and transition of a step reached by any order of answers, versions, crashes and recoveries."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A system that is away is left alone, one probe at a time, and no tenant's own trouble stops another."""
+"""An unreachable system gets one probe at a time, and no tenant's own trouble stops another tenant."""
 
 from itertools import pairwise
 

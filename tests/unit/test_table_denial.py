@@ -1,4 +1,4 @@
-"""How a table worker names the right that aiokafka was refused."""
+"""A table worker names the right that Kafka refused to aiokafka."""
 
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError

@@ -1,4 +1,4 @@
-"""Whose partitions somebody else may have worked on meanwhile, and a standby's copy that has read too far."""
+"""Partitions that another worker may have held, and a standby's copy ahead of its changelog."""
 
 import asyncio
 from collections.abc import AsyncIterator

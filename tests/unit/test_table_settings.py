@@ -1,4 +1,4 @@
-"""What the durable tables read from settings, and how they speak of themselves."""
+"""Settings of the durable tables, and the log lines of their workers."""
 
 import json
 import logging

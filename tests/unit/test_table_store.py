@@ -1,4 +1,4 @@
-"""What a local copy takes of a changelog: the newer version of its own rows, and nothing of another table's."""
+"""A local copy takes the newer version of its own rows, and no row of another table."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When a worker counts as standing still, on the watchdog's own clock; the consumer is only read."""
+"""A worker counts as stalled by the watchdog's own clock; the consumer is only read."""
 
 import asyncio
 import subprocess

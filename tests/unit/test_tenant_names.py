@@ -1,4 +1,4 @@
-"""The two tenantIds of a key: the one it is bound to, and the one that its newest `installed` claims."""
+"""The two tenantIds of a key: the bound one, and the one claimed by the newest `installed`."""
 
 import json
 from dataclasses import replace

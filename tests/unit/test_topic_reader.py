@@ -1,4 +1,4 @@
-"""What a reader without a group makes of one batch in which records and a refusal stand together."""
+"""A reader without a group and a batch that contains both records and a refusal."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Topics as a cluster has them, against the table: what forbids a record, what keeps it out, what is only told."""
+"""Topics of a cluster against the table: settings that forbid a record, that keep it out, and that are only noted."""
 
 from collections.abc import Mapping
 from dataclasses import replace

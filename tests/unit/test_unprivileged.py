@@ -1,4 +1,4 @@
-"""Where an unprivileged PostgreSQL keeps what it needs, when the folders of its starter are closed to it."""
+"""Folders of an unprivileged PostgreSQL when the folders of its starter are closed to it."""
 
 import shutil
 import tempfile

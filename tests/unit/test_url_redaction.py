@@ -1,4 +1,4 @@
-"""URLs as they may be shown to a person."""
+"""URLs in a form that may be shown to a person."""
 
 import pytest
 

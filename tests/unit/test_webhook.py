@@ -1,4 +1,4 @@
-"""The sender's body: what is read from it, and what is refused with field and rule and never a value."""
+"""The sender's body: the fields read, and refusals by field and rule that never repeat a value."""
 
 import json
 from typing import Any
