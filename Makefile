@@ -70,16 +70,17 @@ test-long: $(READY) ## the rest of it: the compiled ingress, every command in tr
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m long $(TEST_ARGS)
 
 check: $(READY) ## format, lint, types, import and house rules, drift of schemas and plan page, lock; changes nothing
-	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
+	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; trap wait EXIT; \
+	run mypy & types=$$!; \
 	run ruff format --check --quiet . ; \
 	run ruff check --quiet . ; \
-	run mypy ; \
 	run lint-imports --no-cache --no-logo ; \
 	run python -m tests.house_rules ; \
 	run python -m tests.prose_rules ; \
 	run python -m schemas.export --check ; \
 	run python -m services.provisioner.plan_page --check ; \
-	run uv lock --check --quiet
+	run uv lock --check --quiet ; \
+	wait $$types  # the longest part, beside the others
 
 fmt: $(READY) ## format, and fix what can be fixed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

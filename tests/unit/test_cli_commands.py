@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import pytest
@@ -32,6 +32,7 @@ from services.cli.local.wiring import (
     shared,
     with_port,
 )
+from services.cli.main import main
 
 SECRETS = {
     "DATABASE_URL",
@@ -48,6 +49,31 @@ def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedPr
     clean = {"PATH": os.environ["PATH"], "HOME": str(cwd), **environ}
     argv = [sys.executable, "-m", "services.cli.main", *words]
     return subprocess.run(argv, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Program(Protocol):
+    """Runs the program's own `main` in this process, from its command line to its exit status."""
+
+    def __call__(self, *words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]": ...
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """For the tests with many command lines: a process of Python for each would take a minute."""
+
+    def ran(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+        with monkeypatch.context() as patch:
+            for name in set(os.environ) - {"PATH"}:
+                patch.delenv(name)
+            for name, value in {"HOME": str(cwd), **environ}.items():
+                patch.setenv(name, value)
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", ["lifecycle", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), *capsys.readouterr())
+
+    return ran
 
 
 @pytest.mark.parametrize("command", [("up",), ("provisioner",), ("sagas", "list")])
@@ -122,10 +148,10 @@ def test_an_unreachable_ingress_ends_send_with_3(tmp_path: Path) -> None:
         ("--url", "http://localhost:port/v1"),
     ],
 )
-def test_an_unusable_option_of_send_is_named(option: str, value: str, tmp_path: Path) -> None:
-    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+def test_an_unusable_option_of_send_is_named(option: str, value: str, tmp_path: Path, program: Program) -> None:
+    program("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle", option, value)
-    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
+    done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
     assert done.returncode == Exit.UNUSABLE
     assert done.stderr.startswith(f"lifecycle: {option}: ")
     assert len(done.stderr.splitlines()) == 1
@@ -234,9 +260,11 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_missing_state_folder_is_refused_by_every_command(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_missing_state_folder_is_refused_by_every_command(
+    words: tuple[str, ...], tmp_path: Path, program: Program
+) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "KEYRING_FILE": "keyring.json"}
-    done = lifecycle(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
+    done = program(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
     assert done.returncode == Exit.UNUSABLE
     assert done.stderr.startswith("lifecycle: --state-dir: nope: no such folder"), done.stderr
     assert done.stdout == ""
@@ -254,10 +282,10 @@ _THERE = {
 @pytest.mark.parametrize("words", [("tenants", "list"), ("sagas", "list"), ("doctor",)], ids=" ".join)
 @pytest.mark.parametrize("name", [*_THERE, "keyring_file"])
 def test_a_state_folder_contradicted_by_the_environment_is_refused(
-    name: str, words: tuple[str, ...], tmp_path: Path
+    name: str, words: tuple[str, ...], tmp_path: Path, program: Program
 ) -> None:
     (tmp_path / "environment.json").write_text(json.dumps(_THERE))
-    done = lifecycle(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
+    done = program(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
     assert done.returncode == Exit.UNUSABLE
     assert f"{name.upper()} of the environment is not that of the `up` there" in done.stderr
     assert "canary" not in done.stderr
@@ -267,13 +295,13 @@ def test_a_state_folder_contradicted_by_the_environment_is_refused(
     "words", [("rotate", "default"), ("add", "acme"), ("remove", "default", "--yes")], ids=" ".join
 )
 def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
-    words: tuple[str, ...], tmp_path: Path
+    words: tuple[str, ...], tmp_path: Path, program: Program
 ) -> None:
     for name in ("production.json", "there.json"):
-        lifecycle("keyring", "init", name, cwd=tmp_path)
+        program("keyring", "init", name, cwd=tmp_path)
     (tmp_path / "environment.json").write_text(json.dumps(_THERE))
     before = [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")]
-    done = lifecycle("keyring", *words, "--state-dir", ".", cwd=tmp_path, KEYRING_FILE="production.json")
+    done = program("keyring", *words, "--state-dir", ".", cwd=tmp_path, KEYRING_FILE="production.json")
     assert done.returncode == Exit.UNUSABLE
     assert [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")] == before
 
@@ -303,9 +331,11 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
     ],
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )  # fmt: skip
-def test_an_empty_or_contradictory_option_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
-    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
+def test_an_empty_or_contradictory_option_is_refused(
+    words: tuple[str, ...], said: str, tmp_path: Path, program: Program
+) -> None:
+    program("keyring", "init", "keyring.json", cwd=tmp_path)
+    done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
     assert done.returncode == Exit.UNUSABLE, done.stdout + done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
