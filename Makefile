@@ -97,8 +97,8 @@ demo-picture: $(READY) ## run a part of the demo and draw docs/demo.svg
 kafka-jars: $(READY) ## write the list of Kafka's jars by Maven, for KAFKA=4.3.1
 	@$(BIN)/python -m services.engines.pin_jars $(KAFKA)
 
-quick: check ## the loop of a contributor: check, unit and property tests, in a minute and a half
-	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) tests/unit tests/property $(TEST_ARGS)
+quick: check ## the loop of a contributor: check, quick unit and property tests, in a minute
+	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) -m "not slow and not engines" tests/unit tests/property $(TEST_ARGS)
 
 faults: test-long ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500

@@ -26,6 +26,7 @@ def test_every_story_of_the_demo_passes() -> None:
     assert "RECONCILE_SECOND_LOOK_S" in done.stdout
 
 
+@pytest.mark.long
 def test_a_deviation_ends_the_demo_with_1_and_keeps_the_logs(tmp_path: Path) -> None:
     """A plan without tokens provisions less than the guide says; the demo must notice."""
     plan = tmp_path / "plan.toml"

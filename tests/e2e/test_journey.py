@@ -113,7 +113,13 @@ def test_a_forged_post_changes_nothing(running: Up) -> None:
     assert outsider.read(running, "lifecycle.received", key_of(who)) == []
 
 
-@pytest.mark.parametrize("service", sorted(_SERVICES))
+_OFTEN = {"ledger", "ingress"}
+
+
+@pytest.mark.parametrize(
+    "service",
+    [pytest.param(name, marks=() if name in _OFTEN else pytest.mark.long) for name in sorted(_SERVICES)],
+)
 def test_a_killed_service_is_started_again_and_events_pass(running: Up, service: str) -> None:
     who = ids(10 + sorted(_SERVICES).index(service))
     before = running.endpoints

@@ -40,7 +40,7 @@ def test_status_lists_every_process_as_ready(running: Up) -> None:
     assert all(Path(one["log"]).exists() and one["up_s"] >= 0 for one in found["processes"])
 
 
-@pytest.mark.parametrize("service", ["ledger", "ingress", "postgres"])
+@pytest.mark.parametrize("service", ["ledger", pytest.param("ingress", marks=pytest.mark.long), "postgres"])
 def test_a_restarted_service_is_ready_on_its_port_and_the_endpoints_file_stays(running: Up, service: str) -> None:
     before = running.endpoints
     seen: list[bool] = []
@@ -187,6 +187,7 @@ def test_down_waits_until_every_process_has_ended_and_keeps_the_logs() -> None:
         assert lifecycle("logs", "ledger", "--state-dir", str(state_dir), cwd=state_dir).returncode == Exit.OK
 
 
+@pytest.mark.long
 def test_up_reports_progress_on_a_terminal_and_can_be_stopped_while_starting() -> None:
     with outsider.folder() as state_dir:
         asked: list[subprocess.CompletedProcess[str]] = []

@@ -83,6 +83,7 @@ def test_after_a_failed_fsync_no_delivery_is_accepted_and_every_kept_record_arri
         assert deviations(running, attempts) == []
 
 
+@pytest.mark.long
 @needs_strace
 @needs_root
 def test_records_kept_before_a_failed_fsync_survive_a_kill(world: IngressWorld) -> None:
@@ -153,6 +154,7 @@ def test_a_nearly_full_disk_gets_no_spool_and_deliveries_still_reach_kafka(world
         assert [one.status for one in sent(running, body())] == [503]
 
 
+@pytest.mark.long
 def test_an_unusable_spool_folder_is_reported_and_deliveries_still_reach_kafka(world: IngressWorld) -> None:
     world.spool.write_text("a file in its place")
     with world.ready() as running:
@@ -201,6 +203,7 @@ def test_an_ingress_with_a_hanging_disk_ends_when_asked(world: IngressWorld) -> 
         assert deviations(running, attempts) == []
 
 
+@pytest.mark.long
 @needs_strace
 @needs_root
 def test_a_hanging_disk_does_not_stop_deliveries_to_kafka(world: IngressWorld) -> None:

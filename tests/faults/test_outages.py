@@ -20,7 +20,7 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
 @pytest.mark.parametrize(
     ("system", "fault"),
     [
-        ("middleware", "unauthorized"),
+        pytest.param("middleware", "unauthorized", marks=pytest.mark.long),
         ("crm", "error"),
         pytest.param("tokens", "down", marks=pytest.mark.long),
         pytest.param("schemas", "unauthorized", marks=pytest.mark.long),

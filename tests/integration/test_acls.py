@@ -157,7 +157,9 @@ def rounds() -> list[Any]:
             "reconciler": to_receive,  # all that it may write: its producer fails for good
         }
         taken = [few, {"ingress": Right(Resource.TOPIC, PREFIX + RECEIVED.name, Operation.DESCRIBE_CONFIGS)}]
-    return [pytest.param(one, id=str(number)) for number, one in enumerate(taken)]
+    return [
+        pytest.param(one, id=str(number), marks=pytest.mark.long if number else ()) for number, one in enumerate(taken)
+    ]
 
 
 @pytest.mark.parametrize("taken", rounds())

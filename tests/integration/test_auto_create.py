@@ -92,6 +92,7 @@ def test_a_wrong_partition_count_is_seen_by_the_setting_or_by_the_other_topic(
         assert "1 partition, not 12" in eventually(lambda: _kafka_said(running))
 
 
+@pytest.mark.long
 def test_deliveries_are_spooled_when_a_topic_is_recreated_with_other_settings(
     broker: KafkaBroker, tmp_path: Path
 ) -> None:

@@ -65,7 +65,8 @@ async def test_kafka_clients_write_only_to_the_log(client: str, capfd: pytest.Ca
 
 @pytest.mark.engines
 @pytest.mark.parametrize(
-    ("service", "asked_again"), [("provisioner", "registry cannot be used"), ("reconciler", "waiting")]
+    ("service", "asked_again"),
+    [("provisioner", "registry cannot be used"), pytest.param("reconciler", "waiting", marks=pytest.mark.long)],
 )
 def test_a_service_without_kafka_writes_few_json_lines(
     service: str, asked_again: str, database_url: str, tmp_path: Path

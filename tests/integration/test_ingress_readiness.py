@@ -15,11 +15,11 @@ from tests.support.own_broker import own_broker, set_to
 pytestmark = pytest.mark.engines
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[KafkaBroker]:
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker that answers, and tells everybody to go to an address where nobody listens."""
     (nowhere,) = free_ports(1)
-    with own_broker(tmp_path) as broker:
+    with own_broker(tmp_path_factory.mktemp("elsewhere")) as broker:
         make_topics(broker.bootstrap, "")
         broker.stop()
         broker.settings = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{nowhere}"}

@@ -111,7 +111,7 @@ def test_a_retry_of_a_spooled_delivery_is_accepted_with_any_header(world: Ingres
         assert len(running.records(DEAD_LETTERS)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_spooled_delivery_arrives_after_the_broker_restarts(world: IngressWorld) -> None:
     with world.ready() as running:
         world.broker.kill()
@@ -154,7 +154,7 @@ def test_deliveries_beyond_the_in_flight_limit_are_spooled(world: IngressWorld) 
         assert deviations(running, attempts) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_spool_closes_and_a_new_spool_opens_once_it_is_drained(world: IngressWorld) -> None:
     with world.ready(SPOOL_MAX_BYTES=str(1 << 20)) as running:
         world.stop()
@@ -276,7 +276,7 @@ def test_a_delivery_for_a_missing_topic_is_spooled_or_refused(world: IngressWorl
         assert deviations(running, attempts) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_record_that_kafka_refuses_does_not_block_the_drain(world: IngressWorld) -> None:
     with world.ready() as running:
         world.configure(RECEIVED, "max.message.bytes", "5000")

@@ -88,6 +88,7 @@ def test_a_retry_is_a_duplicate_if_the_report_arrives_after_the_answer(own: tupl
     assert (again, copies) in {("duplicate_handled", 2), ("queued", 1), ("queued", 2)}
 
 
+@pytest.mark.long
 def test_deliveries_beyond_the_in_flight_limit_are_refused_at_once(own: tuple[Ingress, int], tmp_path: Path) -> None:
     other, pid = own
     with ingress(other.bootstrap, "", tmp_path, INFLIGHT_MAX="2") as running, contextlib.ExitStack() as stack:

@@ -257,6 +257,7 @@ def test_accepted_loss_continues_and_rechecks_every_key(bench: LedgerBench) -> N
         bench.drained()  # it goes on from there without being asked again
 
 
+@pytest.mark.long
 def test_all_720_orders_of_a_history_end_in_one_state(bench: LedgerBench) -> None:
     a, b = {"crmEndpoint": "https://a.salesforce.com"}, {"crmEndpoint": "https://b.salesforce.com"}
     start_us = now_us() - 200_000_000

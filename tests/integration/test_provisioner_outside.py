@@ -81,6 +81,7 @@ def test_a_lost_answer_is_read_back_even_if_the_first_read_fails(stage: Stage) -
     _all(stage, keys, 1, done, there=True)
 
 
+@pytest.mark.long
 def test_refusals_are_compensated_restored_or_wait_by_their_verb(stage: Stage) -> None:
     first = dict(zip(SYSTEMS, (key(number) for number in range(5)), strict=True))
     update = dict(zip(SYSTEMS[:4], (key(number) for number in range(10, 14)), strict=True))
@@ -173,6 +174,7 @@ def test_an_operator_lists_failed_sagas_and_retries_them(stage: Stage) -> None:
     assert {line.why for line in lines} == {"an operator's wish, while it was removing"}
 
 
+@pytest.mark.long
 def test_an_operator_sees_why_a_saga_waits(stage: Stage) -> None:
     in_grace, stuck = stage.keys(2)
     graceful = stage.scene.folder / "graceful.toml"

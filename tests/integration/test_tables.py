@@ -109,6 +109,7 @@ def test_of_two_rows_the_newer_version_survives_and_is_written_again(bench: Benc
         eventually(lambda: bench.said() == [b"seen|cccccccc|k|3"])
 
 
+@pytest.mark.long
 def test_an_interrupted_repair_is_repeated_on_the_same_disk(bench: Bench) -> None:
     bench.write(bench.changelog, (b"k", NEW))
     with bench.worker():
@@ -266,6 +267,7 @@ def test_a_lost_disk_is_rebuilt_and_a_kept_one_is_used(bench: Bench) -> None:
             eventually(lambda said=b"seen|%s|k|%d" % (uid, sequence): said in bench.said())  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_offsets_set_back_repeat_identical_outputs(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, (b"k", A), (b"k", B), (b"k", A))
@@ -312,7 +314,7 @@ def _everything_is_committed(bench: Bench) -> None:
     eventually(bench.counted.drained)
 
 
-@pytest.mark.parametrize("disk", ["kept", "lost"])
+@pytest.mark.parametrize("disk", [pytest.param("kept", marks=pytest.mark.long), "lost"])
 def test_a_changelog_that_ends_in_transaction_markers_is_recovered_without_aborted_rows(
     bench: Bench, disk: str
 ) -> None:
@@ -330,6 +332,7 @@ def test_a_changelog_that_ends_in_transaction_markers_is_recovered_without_abort
         eventually(lambda: b"seen|dddddddd|k|4" in bench.said())
 
 
+@pytest.mark.long
 def test_a_changelog_of_transaction_markers_alone_counts_as_empty(bench: Bench) -> None:
     _copier(bench).abort(bench.changelog, _in_zero((b"k", row(9, B))))
     with bench.worker():

@@ -51,14 +51,14 @@ def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedPr
     return subprocess.run(argv, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-class Program(Protocol):
+class CommandLine(Protocol):
     """Runs the program's own `main` in this process, from its command line to its exit status."""
 
     def __call__(self, *words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]": ...
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """For the tests with many command lines: a process of Python for each would take a minute."""
 
     def ran(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -148,7 +148,7 @@ def test_an_unreachable_ingress_ends_send_with_3(tmp_path: Path) -> None:
         ("--url", "http://localhost:port/v1"),
     ],
 )
-def test_an_unusable_option_of_send_is_named(option: str, value: str, tmp_path: Path, program: Program) -> None:
+def test_an_unusable_option_of_send_is_named(option: str, value: str, tmp_path: Path, program: CommandLine) -> None:
     program("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle", option, value)
     done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
@@ -261,7 +261,7 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
     ids=" ".join,
 )  # fmt: skip
 def test_a_missing_state_folder_is_refused_by_every_command(
-    words: tuple[str, ...], tmp_path: Path, program: Program
+    words: tuple[str, ...], tmp_path: Path, program: CommandLine
 ) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "KEYRING_FILE": "keyring.json"}
     done = program(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
@@ -282,7 +282,7 @@ _THERE = {
 @pytest.mark.parametrize("words", [("tenants", "list"), ("sagas", "list"), ("doctor",)], ids=" ".join)
 @pytest.mark.parametrize("name", [*_THERE, "keyring_file"])
 def test_a_state_folder_contradicted_by_the_environment_is_refused(
-    name: str, words: tuple[str, ...], tmp_path: Path, program: Program
+    name: str, words: tuple[str, ...], tmp_path: Path, program: CommandLine
 ) -> None:
     (tmp_path / "environment.json").write_text(json.dumps(_THERE))
     done = program(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
@@ -295,7 +295,7 @@ def test_a_state_folder_contradicted_by_the_environment_is_refused(
     "words", [("rotate", "default"), ("add", "acme"), ("remove", "default", "--yes")], ids=" ".join
 )
 def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
-    words: tuple[str, ...], tmp_path: Path, program: Program
+    words: tuple[str, ...], tmp_path: Path, program: CommandLine
 ) -> None:
     for name in ("production.json", "there.json"):
         program("keyring", "init", name, cwd=tmp_path)
@@ -332,7 +332,7 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )  # fmt: skip
 def test_an_empty_or_contradictory_option_is_refused(
-    words: tuple[str, ...], said: str, tmp_path: Path, program: Program
+    words: tuple[str, ...], said: str, tmp_path: Path, program: CommandLine
 ) -> None:
     program("keyring", "init", "keyring.json", cwd=tmp_path)
     done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")

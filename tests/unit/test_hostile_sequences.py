@@ -155,6 +155,7 @@ def test_s20_an_offset_and_z_are_one_instant() -> None:
     assert judged(zulu, offset)[0] == ["new", "duplicate"]
 
 
+@pytest.mark.slow
 def test_all_720_orders_of_a_history_end_in_one_state() -> None:
     history = [
         body("installed", 0, CRM_A),

@@ -142,6 +142,7 @@ def test_a_change_of_state_is_refused_everywhere_but_in_core(tmp_path: Path) -> 
     assert foreign_changes(tmp_path, excepted)[1:] == [f"services/cli/sagas.py: `{call}` is excepted and not there"]
 
 
+@pytest.mark.slow  # `make check` says so as well
 def test_the_tree_keeps_the_rules() -> None:
     assert breaches(ROOT, PROVES_NOBODY) == []
     assert foreign_changes(ROOT, CHANGES_NO_STATE) == []

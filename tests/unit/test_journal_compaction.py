@@ -200,6 +200,7 @@ def test_early_folded_events_are_kept_until_their_offset_is_committed() -> None:
     assert end.revision == 6
 
 
+@pytest.mark.slow
 def test_a_record_that_makes_the_row_too_large_is_a_dead_letter_and_rechecked() -> None:
     worker = MemoryLedger()
     history = [large(number, 60_000, '"') for number in range(24)]
@@ -240,6 +241,7 @@ def test_an_unresolved_tie_outlives_its_entries() -> None:
     assert worker.tenant.flags == ("tie",)
 
 
+@pytest.mark.slow
 def test_a_storm_within_one_commit_interval_replays_to_the_byte() -> None:
     worker, total = MemoryLedger(), ENTRIES_MAX + 60
     history = [

@@ -46,5 +46,6 @@ def test_an_exception_counts_only_while_it_is_needed() -> None:
     assert breaches(reading, {"Row": "reason", "Gone": "reason"}) == ["class Gone is excepted and not defined twice"]
 
 
+@pytest.mark.slow  # `make check` says so as well
 def test_the_product_keeps_the_rules() -> None:
     assert main([]) == 0
