@@ -70,16 +70,17 @@ test-long: $(READY) ## the rest of it: the compiled ingress, every command in tr
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m long $(TEST_ARGS)
 
 check: $(READY) ## format, lint, types, import and house rules, drift of schemas and plan page, lock; changes nothing
-	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; \
+	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; trap wait EXIT; \
+	run mypy & types=$$!; \
 	run ruff format --check --quiet . ; \
 	run ruff check --quiet . ; \
-	run mypy ; \
 	run lint-imports --no-cache --no-logo ; \
 	run python -m tests.house_rules ; \
 	run python -m tests.prose_rules ; \
 	run python -m schemas.export --check ; \
 	run python -m services.provisioner.plan_page --check ; \
-	run uv lock --check --quiet
+	run uv lock --check --quiet ; \
+	wait $$types  # the longest part, beside the others
 
 fmt: $(READY) ## format, and fix what can be fixed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -96,8 +97,8 @@ demo-picture: $(READY) ## run a part of the demo and draw docs/demo.svg
 kafka-jars: $(READY) ## write the list of Kafka's jars by Maven, for KAFKA=4.3.1
 	@$(BIN)/python -m services.engines.pin_jars $(KAFKA)
 
-quick: check ## the loop of a contributor: check, unit and property tests, in a minute and a half
-	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) tests/unit tests/property $(TEST_ARGS)
+quick: check ## the loop of a contributor: check, quick unit and property tests, in a minute
+	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) -m "not slow and not engines" tests/unit tests/property $(TEST_ARGS)
 
 faults: test-long ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500

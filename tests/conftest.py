@@ -1,4 +1,4 @@
-"""What every test may ask for: a real Kafka and a real PostgreSQL shared by the run, with names apart per test.
+"""Fixtures of every test: a real Kafka and a real PostgreSQL shared by the run, with separate names per test.
 
 Rule: no engine is a failure, never a skip; and a test that asks for none starts none.
 """

@@ -1,4 +1,4 @@
-"""What no linter knows of this house: `python -m tests.house_rules` names every breach and ends 1 when there is one.
+"""Rules of this house beyond the linters: `python -m tests.house_rules` names every breach and ends 1 if there is one.
 
 Rule of proofs: what proves somebody is compared in constant time. `==`, `!=`, `in` and `not in` stop at the first
 difference, and their time tells how much was right; so none of them touches a digest, a MAC, a signature or a claim

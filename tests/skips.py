@@ -33,5 +33,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _reasons(reporter: Any) -> Counter[str]:
-    """Why tests were skipped, and how many each time."""
+    """The reasons for skipped tests, with their counts."""
     return Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))

@@ -37,7 +37,7 @@ _NAMED_ELSEWHERE: Final = ("KAFKA_BOOTSTRAP_SERVERS", "LIFECYCLE_ENGINES")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to start one server.
+    """Start of one server.
 
     Attributes:
         argv: The program; `{port}` in it is the port it shall listen on.
@@ -101,7 +101,7 @@ UNCOMPILED: Final = "NOT compiled: the ingress was measured as a checkout has it
 
 @cache
 def compiled_environ() -> Mapping[str, str]:
-    """What makes a Python find the compiled ingress, as the image has it; empty where it cannot be built."""
+    """The environment in which Python finds the compiled ingress, as in the image; empty where it cannot be built."""
     try:
         return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{compiled.folder()}:{compiled.ROOT}"}
     except compiled.CannotBuild as not_here:

@@ -1,4 +1,4 @@
-"""What was measured, as values; `--json` writes them as they are."""
+"""Measured figures as values; `--json` writes them unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class Storm:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What a broker that stood still for a while cost.
+    """The cost of a broker that stood still for a while.
 
     Attributes:
         storm: What senders saw.

@@ -42,7 +42,7 @@ _OTHER_FILES: Final = 300
 
 @dataclass(slots=True)
 class Found:
-    """What was measured.
+    """Measured results.
 
     Attributes:
         storms: Each run of each case.

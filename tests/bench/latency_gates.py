@@ -1,4 +1,4 @@
-"""What `make bench-latency` demands, of which case. Pure."""
+"""The gates of `make bench-latency`, by case. Pure."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -24,7 +24,7 @@ STOPPED_MOST_MS: Final = 2_700.0
 
 
 def judge(storms: Sequence[Storm], stops: Mapping[Name, Stop], *, cores_shared: bool) -> list[GateResult]:
-    """Whether each gate holds.
+    """Judges each gate.
 
     Args:
         storms: Every run of every case.
@@ -54,7 +54,7 @@ def judge(storms: Sequence[Storm], stops: Mapping[Name, Stop], *, cores_shared: 
 
 
 def lines(storms: Sequence[Storm]) -> list[dict[str, Any]]:
-    """Where the picture draws what is allowed, milliseconds by case."""
+    """The limits that the picture draws, milliseconds by case."""
     p99_ms = [storm.p99_ms for storm in storms if (storm.case, storm.server) == (P99_CASE, Name.STARLETTE)]
     return [
         *({"case": P99_CASE, "most_ms": P99_TIMES_MOST * median(p99_ms)} for _ in p99_ms[:1]),

@@ -16,7 +16,7 @@ _BESIDES_S: Final = 60.0
 
 
 def no_wrk() -> str:
-    """What to do where wrk is missing; empty text where it is here."""
+    """The remedy where wrk is missing; empty text where it is installed."""
     if shutil.which("wrk"):
         return ""
     return "wrk is not on this machine, and nothing else here loads a server fully (Debian: apt install wrk)"

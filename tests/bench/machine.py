@@ -30,14 +30,14 @@ _LOOK_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Who runs where."""
+    """The cores of server and sender."""
 
     server: int
     sender: int
 
     @property
     def shared(self) -> bool:
-        """Whether there is only one, so that what is measured is also what measures."""
+        """True if there is only one core, so that the measured server and the sender share it."""
         return self.server == self.sender
 
 
@@ -60,7 +60,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class CpuReading:
-    """What was used until a moment, seconds of CPU.
+    """CPU used until a moment, in seconds.
 
     Attributes:
         at_s: The moment, monotonic.

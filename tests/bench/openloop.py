@@ -48,7 +48,7 @@ _READ_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send, and when.
+    """The deliveries to send, with their instants.
 
     Attributes:
         port: Of the server, on 127.0.0.1.
@@ -69,7 +69,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Answers:
-    """What became of the deliveries of a plan, in their order.
+    """The results of a plan's deliveries, in their order.
 
     Attributes:
         waited_us: From the instant each was due to the end of its answer.
@@ -96,7 +96,7 @@ def whole(read: bytes) -> bool:
 
 
 def word(read: bytes) -> str:
-    """What a complete response says."""
+    """The meaning of a complete response."""
     found = _WORD.search(read)
     return " ".join([read[9:12].decode(), *([found[1].decode()] if found else [])])
 

@@ -26,7 +26,7 @@ _PAGE: Final = "performance.md"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one command found.
+    """The findings of one command.
 
     Attributes:
         command: Its name, which is that of its region and picture.

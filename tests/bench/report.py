@@ -45,7 +45,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[
 
 
 def gates(verdicts: Iterable[GateResult]) -> str:
-    """Which gates hold."""
+    """The table of gates."""
     rows = [
         (each.gate, each.measured or "-", each.required, ": ".join(filter(None, (_LOUD[each.standing], each.why))))
         for each in verdicts
@@ -54,7 +54,7 @@ def gates(verdicts: Iterable[GateResult]) -> str:
 
 
 def summary(verdicts: Iterable[GateResult]) -> str:
-    """How many gates stand how."""
+    """The number of gates by standing."""
     counted = Counter(each.standing for each in verdicts)
     text = ", ".join(f"{counted[standing]} {_LOUD[standing].strip('*')}" for standing in Standing if counted[standing])
     noisy = " What is noisy was NOT judged: run it again on a quieter machine." if counted[Standing.NOISY] else ""
@@ -62,7 +62,7 @@ def summary(verdicts: Iterable[GateResult]) -> str:
 
 
 def throughput(slices: Sequence[Slice], connections: int, over: Sequence[str]) -> str:
-    """What each server did at so many connections, the fastest first: medians over the rounds, quartiles in brackets.
+    """Throughput of each server at some connections, the fastest first: medians over the rounds, quartiles in brackets.
 
     Args:
         slices: All of them.
@@ -92,7 +92,7 @@ def throughput(slices: Sequence[Slice], connections: int, over: Sequence[str]) -
 
 
 def latency(storms: Sequence[Storm], cases: Iterable[str]) -> str:
-    """What each server did in each case; percentiles are medians over the rounds, the slowest is of all."""
+    """Latency of each server in each case; percentiles are medians over the rounds, the slowest is of all."""
     head = ("", "", "p50 ms", "p99 ms", "slowest ms", "answers", "connections", "strangers")
     rows = []
     for case in cases:

@@ -1,4 +1,4 @@
-"""When each request is due: decided before anything is sent, so that a slow server cannot slow its sender down."""
+"""The instant of each request, decided before the first is sent: a slow server cannot slow its sender down."""
 
 import random
 

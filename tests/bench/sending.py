@@ -23,7 +23,7 @@ class OpenLoopSender:
     plan: Plan
 
     def answers(self) -> Answers:
-        """What became of its deliveries; waits for the last."""
+        """The results of the deliveries; waits for the last."""
         told, _ = self.process.communicate(timeout=self.plan.due_s[-1] + self.plan.patience_s + _BESIDES_S)
         assert self.process.returncode == 0, "the sender failed; it says above why"
         return Answers(**json.loads(told))

@@ -35,7 +35,7 @@ _LOOK_S: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to do.
+    """Work of a table worker.
 
     Attributes:
         kind: `durable` or `plain`.

@@ -1,4 +1,4 @@
-"""What the figures say: quartiles, ratios inside a round, and whether each gate holds. Pure.
+"""Judgement of the figures: quartiles, ratios inside a round, and the standing of each gate. Pure.
 
 Rule: a gate compares with another server of the same round; no absolute throughput is ever judged, a shared machine's
 speed moves by half. Where the machine was not quiet enough to tell, the verdict is "noisy", and that is no "fails".
@@ -24,7 +24,7 @@ ROUNDS_LEAST: Final = 3
 
 
 class Standing(StrEnum):
-    """What became of a gate."""
+    """Result of a gate."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -35,7 +35,7 @@ class Standing(StrEnum):
 
 
 class Weight(StrEnum):
-    """What a gate is for."""
+    """Purpose of a gate."""
 
     DECIDES = "decides"
     PRINTED = "printed"
@@ -66,7 +66,7 @@ class Quartiles:
 
     @property
     def spread(self) -> float:
-        """How far apart the quartiles are, of the median."""
+        """The distance of the quartiles, relative to the median."""
         return (self.high - self.low) / self.middle if self.middle else 0.0
 
 
@@ -115,7 +115,7 @@ def ratios(slices: Iterable[Slice], of: str, over: str, connections: int) -> lis
 
 
 def noise(seen: Quartiles, rounds: int, strangers: Iterable[float], *, cores_shared: bool) -> str:
-    """Why these figures cannot be judged; empty text when they can."""
+    """The reason why these figures cannot be judged; empty text when they can."""
     taken = median(strangers)
     reasons = (
         (cores_shared, "server and sender share the only core"),
@@ -127,7 +127,7 @@ def noise(seen: Quartiles, rounds: int, strangers: Iterable[float], *, cores_sha
 
 
 def judge(gate: Gate, slices: Sequence[Slice], *, cores_shared: bool) -> GateResult:
-    """Whether a gate holds."""
+    """Judges a gate."""
     name = f"{gate.of} ÷ {gate.over}, {gate.connections} connections"
     required = f"≥ {gate.least:.2f}{_IN_WORDS[gate.weight]}"
     found = ratios(slices, gate.of, gate.over, gate.connections)
@@ -151,7 +151,7 @@ def refusals(slices: Iterable[Slice]) -> list[str]:
 
 
 def times(gate: str, storms: Sequence[Storm], pair: tuple[str, str], most: float, *, cores_shared: bool) -> GateResult:
-    """Whether the p99 of one server is at most so many times that of another, in the same round."""
+    """Judges if the p99 of one server is at most so many times that of another, in the same round."""
     required = f"≤ {most:.2f}"
     p99_ms = {(storm.round, storm.server): storm.p99_ms for storm in storms}
     of, over = pair
@@ -166,7 +166,7 @@ def times(gate: str, storms: Sequence[Storm], pair: tuple[str, str], most: float
 
 
 def slowest(gate: str, storms: Sequence[Storm], most_ms: float, weight: Weight = Weight.DECIDES) -> GateResult:
-    """Whether no answer took longer. Strangers only slow us down: what holds in spite of them holds."""
+    """Judges if no answer took longer. Strangers only slow a run down: a gate that holds in spite of them holds."""
     required = f"≤ {most_ms:,.0f} ms{_IN_WORDS[weight]}"
     if not storms:
         return GateResult(gate, "", required, Standing.NOT_RUN)
@@ -180,7 +180,7 @@ def slowest(gate: str, storms: Sequence[Storm], most_ms: float, weight: Weight =
 
 
 def none(gate: str, counts: Sequence[int], weight: Weight = Weight.DECIDES) -> GateResult:
-    """Whether something never happened, in as many runs as there are counts. No noise excuses it."""
+    """Judges if an event never happened, in as many runs as there are counts. No noise excuses a failure."""
     required = f"0{_IN_WORDS[weight]}"
     if not counts:
         return GateResult(gate, "", required, Standing.NOT_RUN)
@@ -188,12 +188,12 @@ def none(gate: str, counts: Sequence[int], weight: Weight = Weight.DECIDES) -> G
 
 
 def not_2xx(storm: Storm) -> int:
-    """How many were answered otherwise, or not at all."""
+    """The number of requests with another answer, or with none."""
     return sum(count for words, count in storm.said.items() if not words.startswith("2"))
 
 
 def unanswered(storm: Storm) -> int:
-    """How many had no answer."""
+    """The number of requests without an answer."""
     return storm.said.get(UNANSWERED, 0) + storm.said.get(BROKEN, 0)
 
 
@@ -203,5 +203,5 @@ def in_words(seen: Quartiles) -> str:
 
 
 def exit_status(verdicts: Iterable[GateResult], faults: Sequence[str]) -> int:
-    """0 when nothing failed; what is noisy did not fail."""
+    """0 without a failed gate; a noisy gate did not fail."""
     return 1 if faults or any(verdict.standing is Standing.FAILS for verdict in verdicts) else 0

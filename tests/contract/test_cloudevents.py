@@ -1,4 +1,4 @@
-"""The official CloudEvents library reads what we write to Kafka, and writes what we read."""
+"""The CloudEvents library reads every published record, and the codec reads an event written by the library."""
 
 import json
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def _read(message: Message) -> CloudEvent:
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
-def test_a_record_of_ours_is_a_cloud_event(record: Record) -> None:
+def test_a_published_record_is_a_cloud_event(record: Record) -> None:
     message = codec.encode(
         record, key=KEY, ce_id=f"{KEY}/e:1", source="/genesys-lifecycle/ledger", at_us=AT_US, extra={"traceparent": "x"}
     )
@@ -38,7 +38,7 @@ def test_a_record_of_ours_is_a_cloud_event(record: Record) -> None:
     assert event.get_data() == json.loads(message.value)
 
 
-def test_an_untouched_delivery_is_a_cloud_event() -> None:
+def test_a_received_delivery_is_a_cloud_event() -> None:
     beside = [("endpoint", b"default")]
     message = codec.received(b'{"a": 1}', key=KEY, ce_id="d" * 64, received_at_us=AT_US, beside=beside)
     event = _read(message)
@@ -47,7 +47,7 @@ def test_an_untouched_delivery_is_a_cloud_event() -> None:
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
-def test_an_event_written_by_the_library_is_read_by_us(record: Record) -> None:
+def test_the_codec_reads_an_event_that_the_cloudevents_library_wrote(record: Record) -> None:
     data = json.loads(codec.dump(record))
     ours = {"id": "1", "source": "/x", "type": type(record).ce_type, "datacontenttype": "application/json"}  # type: ignore[attr-defined]  # every concrete record has one
     written = to_binary(CloudEvent(ours, data), JSONFormat(), lambda _: KEY)

@@ -1,4 +1,4 @@
-"""The compose file and the image say what the services understand; no daemon is needed to know that."""
+"""The compose file and the image agree with the services: environments, volumes, ports, health. No Docker needed."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def test_every_service_of_the_journey_is_composed_under_its_own_command() -> Non
         assert found[name]["command"] == [name]
 
 
-def test_every_variable_is_one_that_the_services_read() -> None:
+def test_every_variable_of_the_compose_file_is_a_setting_of_the_services() -> None:
     names = {name.upper() for name in Settings.model_fields}
     for service in compose_file.services():
         assert compose_file.services()[service]["environment"].keys() <= names
@@ -43,7 +43,7 @@ def test_every_variable_is_one_that_the_services_read() -> None:
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS)])
-def test_every_environment_can_be_used_whatever_stands_in_the_password(service: str, password: str) -> None:
+def test_the_composed_environments_are_usable_with_any_password(service: str, password: str) -> None:
     settings = read(compose_file.environment(service, {"POSTGRES_PASSWORD": password}), Settings)
     if service == "ingress":
         assert settings.egress_fault == ""
@@ -59,7 +59,7 @@ def test_the_database_is_made_with_the_password_that_the_services_are_given() ->
     assert made["POSTGRES_PASSWORD"] == "p@ss"
 
 
-def test_the_services_that_need_a_database_are_given_it() -> None:
+def test_only_the_services_that_need_a_database_are_given_its_url() -> None:
     given = {name: read(compose_file.environment(name), Settings) for name in compose_file.services()}
     assert {name for name in given if given[name].database_url} == {"simulator", "provisioner", "doctor"}
     assert {name for name in given if given[name].tenant_database_url} == {"provisioner", "doctor"}
@@ -81,12 +81,12 @@ def test_a_service_is_given_variables_of_its_own_section_alone(service: str) -> 
     }.get(service, set())
 
 
-def test_the_ingress_which_takes_webhooks_from_others_is_given_no_egress_map() -> None:
+def test_the_composed_ingress_is_given_no_egress_map() -> None:
     assert "EGRESS_MAP" not in compose_file.environment("ingress")
     assert compose_file.environment("ingress")["HOST"] == "0.0.0.0"
 
 
-def test_the_doctor_is_given_what_every_service_is_given_and_reaches_each() -> None:
+def test_the_doctor_is_given_the_environment_of_every_service_and_reaches_each() -> None:
     doctor, own = (
         compose_file.environment("doctor"),
         {f"SIMULATOR_{what}" for what in ("DATABASE_PORT", "WEBHOOK_URL", "ARCHIVE_DIR")},
@@ -106,14 +106,14 @@ def test_the_doctor_is_given_what_every_service_is_given_and_reaches_each() -> N
         assert url == f"http://{service}:{port}"
 
 
-def test_the_keyring_may_be_changed_by_those_alone_that_serve_nobody() -> None:
+def test_only_tools_mount_the_keyring_writable() -> None:
     path = str(Path(compose_file.image()["KEYRING_FILE"]).parent)
     writers = {name for name in compose_file.services() if compose_file.mounts(name)[path][1]}
     assert writers == TOOLS
     assert compose_file.services()["doctor"]["profiles"] == ["tools"]
 
 
-def test_one_service_builds_the_image_and_nobody_pulls_it() -> None:
+def test_one_service_builds_the_image_and_no_service_pulls_it() -> None:
     found = compose_file.services()
     assert [name for name, service in found.items() if "build" in service] == ["setup"]
     assert {service["image"] for service in found.values()} == {"genesys-lifecycle"}
@@ -122,14 +122,14 @@ def test_one_service_builds_the_image_and_nobody_pulls_it() -> None:
         assert "setup" in found[name]["depends_on"]
 
 
-def test_every_foreign_image_is_pinned_and_every_port_is_this_machines_alone() -> None:
+def test_foreign_images_are_pinned_and_ports_are_bound_to_loopback() -> None:
     found = compose_file.file()["services"]
     assert {found[name]["image"] for name in compose_file.FOREIGN} == {"apache/kafka:4.3.1", "postgres:18"}
     ports = [port for service in found.values() for port in service.get("ports", ())]
     assert sorted(ports) == ["127.0.0.1:8080:8080", "127.0.0.1:8081:8080", "127.0.0.1:9092:9092"]
 
 
-def test_every_port_can_be_another_and_kafka_says_so_to_its_clients() -> None:
+def test_ports_can_be_changed_and_kafka_advertises_the_changed_port() -> None:
     shell = {"INGRESS_PORT": "18080", "SIMULATOR_PORT": "18081", "KAFKA_PORT": "19094"}
     found = compose_file.file(shell)["services"]
     ports = [port for service in found.values() for port in service.get("ports", ())]
@@ -137,12 +137,12 @@ def test_every_port_can_be_another_and_kafka_says_so_to_its_clients() -> None:
     assert found["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith("PLAINTEXT_HOST://127.0.0.1:19094")
 
 
-def test_no_service_fills_the_disk_with_its_log() -> None:
+def test_the_log_of_every_service_is_bounded() -> None:
     for service in compose_file.file()["services"].values():
         assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 
 
-def test_ready_is_what_up_waits_for_and_nothing_is_waited_for_longer_than_it_takes() -> None:
+def test_healthchecks_ask_for_readiness_once_a_second_at_the_start() -> None:
     for name in SERVICES:
         assert compose_file.services()[name]["healthcheck"]["test"][-1] == "/readyz"
     for name in (*SERVICES, *compose_file.FOREIGN):
@@ -158,7 +158,7 @@ def test_every_volume_is_declared_and_mounted() -> None:
     assert mounted == read["volumes"].keys()
 
 
-def test_the_file_says_how_it_is_used_in_commands_that_exist() -> None:
+def test_commands_in_the_header_of_the_compose_file_exist() -> None:
     header = (TOP / "docker-compose.yml").read_text().split("\nname:")[0]
     ours = re.findall(r"docker compose (?:exec|run --rm) (\w+)((?: [\w./:-]+)*)", header)
     assert {service for service, _ in ours} == {"ingress", "reconciler", "doctor"}
@@ -180,7 +180,7 @@ def test_the_file_says_how_it_is_used_in_commands_that_exist() -> None:
         assert name == "COMPOSE_PROJECT_NAME" or f"${{{name}:-" in (TOP / "docker-compose.yml").read_text()
 
 
-def test_the_image_runs_as_nobody_special_without_the_tools_that_built_it() -> None:
+def test_the_image_runs_as_an_unprivileged_user_without_build_tools() -> None:
     build, final = DOCKERFILE.split("\nFROM ")[1:]
     assert "AS build" in build
     assert re.search(r"^USER 10001:10001$", final, flags=re.MULTILINE)
@@ -192,7 +192,7 @@ def test_the_image_runs_as_nobody_special_without_the_tools_that_built_it() -> N
     assert "--locked" in build
 
 
-def test_what_the_image_is_built_from_is_let_in() -> None:
+def test_files_copied_into_the_image_are_not_ignored() -> None:
     allowed = (TOP / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [
         part
@@ -227,7 +227,7 @@ def test_nginx_waits_no_longer_than_an_answer_may_take() -> None:
     assert "non_idempotent" in nginx_says("proxy_next_upstream")
 
 
-async def test_a_container_is_alive_while_its_service_answers_and_ready_while_it_says_so() -> None:
+async def test_a_container_is_alive_while_its_service_answers_and_ready_when_readyz_says_ready() -> None:
     faults: dict[str, str] = {}
     async with health.serve(lambda: faults, host="127.0.0.1", port=0) as port:
         assert await _asked(METRICS_PORT=str(port)) == 0
@@ -245,7 +245,7 @@ async def _asked(*page: str, **ports: str) -> int:
     return await asked.wait()
 
 
-def test_the_compose_file_keeps_the_compose_specification() -> None:
+def test_the_compose_file_is_valid_by_the_compose_specification() -> None:
     tool = [sys.executable, "-m", "uv", "tool", "run", "--from", CHECKER, "check-jsonschema"]
     environ = {name: text for name, text in os.environ.items() if name != "VIRTUAL_ENV"}
     environ["UV_SYSTEM_CERTS"] = "true"  # what pyproject.toml says for the project, a tool run must be told

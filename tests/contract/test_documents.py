@@ -1,4 +1,4 @@
-"""What documents, help texts, messages and comments name exists: commands, options, files, settings, tests, sections.
+"""Commands, options, files, settings, tests and sections named in documents, help texts and comments exist.
 
 Rule: a name is looked up where it lives, a command in the program itself. A text that names what is planned names
 what does not exist.
@@ -76,7 +76,7 @@ def none(wrong: Iterable[str]) -> None:
 
 
 def _calls() -> Iterator[Text]:
-    """Whatever is written of the program's commands."""
+    """Every mention of the program's commands."""
     texts = [text for name in documents() for text in spans(name)]
     texts += [text for name in plain() for text in lines(name)]
     for name in python("services/", "schemas/", "tests/"):
@@ -86,7 +86,7 @@ def _calls() -> Iterator[Text]:
         yield from (text._replace(text=call) for call in _CALL.findall(text.text) if text.text != NO_CALL)
 
 
-def test_every_command_that_is_named_exists() -> None:
+def test_every_command_named_in_a_text_exists() -> None:
     found = list(_calls())
     assert len(found) > 60, "the instrument sees what is there"
     assert {call.text.split()[0] for call in found} >= {"up", "doctor", "topics", "keyring", "tenants", "send"}
@@ -104,11 +104,11 @@ def test_every_command_that_is_named_exists() -> None:
         ("--version", None),
     ],
 )
-def test_what_does_not_exist_is_told(call: str, wrong: str | None) -> None:
+def test_a_made_up_command_or_option_is_reported(call: str, wrong: str | None) -> None:
     assert wrong_in(call) == wrong
 
 
-def test_the_readmes_table_names_every_command_and_no_other() -> None:
+def test_the_readme_table_lists_exactly_the_commands() -> None:
     table = read("README.md").split("| command | does |")[1].split("\n\n")[0]
     told = {"version"}
     for row in table.splitlines()[2:]:
@@ -125,7 +125,7 @@ def test_the_readmes_table_names_every_command_and_no_other() -> None:
     assert told == commands().keys()
 
 
-def test_every_option_that_is_named_exists() -> None:
+def test_every_option_named_in_a_text_exists() -> None:
     """Options of our own tools for tests count too."""
     known = {option for node in (program(), *commands().values()) for option in options_of(node)}
     known |= KAFKAS
@@ -138,7 +138,7 @@ def test_every_option_that_is_named_exists() -> None:
     none(text.says(one) for text in texts for one in _OPTION.findall(text.text) if one not in known)
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     wrong, count = list[str](), 0
     for text in (text for name in documents() for text in lines(name)):
         for target in _LINK.findall(SPAN.sub("", text.text)):
@@ -176,7 +176,7 @@ def _exists(path: str) -> bool:
     return bool(is_decision) or (TOP / path).exists() or (TOP / f"{path}.py").exists()
 
 
-def test_every_path_that_is_named_exists() -> None:
+def test_every_path_named_in_a_text_exists() -> None:
     texts = [text for name in (*documents(), *plain()) for text in matches(name, _FILE)]
     for name in python("services/", "schemas/", "tests/"):
         texts += [text._replace(text=path) for text in strings(name) for path in _FILE.findall(text.text)]
@@ -184,7 +184,7 @@ def test_every_path_that_is_named_exists() -> None:
     none(text.says(path) for text in texts for path in _expanded(text.text) if not _exists(path))
 
 
-def test_every_file_that_is_named_alone_exists_or_is_written_by_the_program() -> None:
+def test_every_file_named_without_a_folder_exists_or_is_written_by_the_program() -> None:
     there = {Path(name).name for name in files()}
     there |= {text.text.rpartition("/")[2] for name in python("services/") for text in strings(name)}
     texts = [text for name in documents() for text in spans(name) if _ALONE.fullmatch(text.text)]
@@ -192,7 +192,7 @@ def test_every_file_that_is_named_alone_exists_or_is_written_by_the_program() ->
     none(text.says(one) for text in texts for one in _expanded(text.text) if one not in there)
 
 
-def test_every_setting_that_is_named_exists() -> None:
+def test_every_setting_named_in_a_text_exists() -> None:
     """Constants of the code, and variables that it or a script reads, may be named as well."""
     known = {word for name in python("services/", "schemas/", "tests/") for word in identifiers(name)}
     known |= {text.text for name in plain() for text in matches(name, _SETTING)}
@@ -202,7 +202,7 @@ def test_every_setting_that_is_named_exists() -> None:
     none(text.says(one) for text in texts for one in _SETTING.findall(text.text) if one not in known)
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_every_test_named_in_a_document_exists() -> None:
     there = {word for name in python("tests/") for word in re.findall(r"def (test_\w+)", read(name))}
     there |= {Path(name).stem for name in files()}
     named = [text for name in documents() for text in matches(name, _TEST)]
@@ -210,14 +210,14 @@ def test_every_test_that_is_named_exists() -> None:
     none(text.says() for text in named if text.text not in there)
 
 
-def test_nothing_that_people_read_names_what_is_not_built() -> None:
+def test_no_text_for_people_names_an_unbuilt_feature() -> None:
     texts = [text for name in documents() for text in lines(name) if '"console": null' not in text.text]
     for name in python("services/cli/", "services/adapters/process/settings.py", "schemas/"):
         texts += [text for text in strings(name) if name != _ENDPOINTS]
     none(text.says(word) for text in texts for word in _LATER.findall(text.text))
 
 
-def test_every_metric_topic_and_task_that_is_named_exists() -> None:
+def test_every_metric_topic_and_make_target_named_in_a_document_exists() -> None:
     metrics = {text.text for text in strings("services/adapters/process/metrics.py")}
     topics = {topic.name for topic in TOPICS} | {"lifecycle.conf", "lifecycle.call"}
     tasks = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Each internal of Faust and aiokafka that the durable tables replace or lean on still looks as it did when read.
+"""Each replaced internal of Faust and aiokafka still has the reviewed source.
 
 A fingerprint that differs is no bug by itself: read the new source, decide whether the cure still fits, and only then
 write the new fingerprint down.
@@ -102,12 +102,12 @@ def fingerprint(internal: Any) -> str:
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
 
 
-def test_the_versions_are_those_that_were_read() -> None:
+def test_the_installed_versions_of_faust_and_aiokafka_are_the_reviewed_ones() -> None:
     assert (version("faust-streaming"), version("aiokafka")) == ("0.15.3", "0.14.0")
 
 
 @pytest.mark.parametrize("name", READ)
-def test_an_internal_reads_as_it_did(name: str) -> None:
+def test_an_internal_function_has_the_reviewed_source(name: str) -> None:
     internal, known = READ[name]
     assert fingerprint(internal) == known
 
@@ -142,7 +142,9 @@ def test_an_internal_reads_as_it_did(name: str) -> None:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
-def test_what_is_overridden_exists_with_the_same_arguments(ours: type, theirs: type, names: tuple[str, ...]) -> None:
+def test_every_overridden_method_exists_with_the_same_arguments(
+    ours: type, theirs: type, names: tuple[str, ...]
+) -> None:
     for name in names:
         mine, other = getattr(ours, name), getattr(theirs, name)
         assert mine is not other
@@ -155,11 +157,11 @@ def test_faust_takes_consumer_and_producer_from_the_transport() -> None:
     assert (Transport.Consumer, Transport.Producer) == (DurableConsumer, Barrier)
 
 
-def test_the_wait_of_a_fetch_is_read_when_the_consumer_starts() -> None:
+def test_faust_reads_the_fetch_wait_when_the_consumer_starts() -> None:
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
 
 
-def test_the_watchdog_asks_for_attributes_that_exist() -> None:
+def test_the_attributes_read_by_the_watchdog_exist() -> None:
     source = inspect.getsource(GroupCoordinator.__init__)
     assert "self._coordination_task = " in source
     assert "self._pending_exception = " in source

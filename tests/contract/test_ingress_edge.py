@@ -1,4 +1,4 @@
-"""What HTTP asks of every request, on every path, in whatever pieces its bytes come; without a socket.
+"""The HTTP rules for every request on every path, with its bytes in any pieces; without a socket.
 
 Rule of this file: an answer depends on the bytes and never on how they were cut.
 """
@@ -82,7 +82,7 @@ BAD_HOSTS = {
 
 @pytest.mark.parametrize("line", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("fields", BAD_HOSTS.values(), ids=BAD_HOSTS.keys())
-async def test_a_host_that_is_none_is_refused_on_every_path(site: Site, fields: list[bytes], line: str) -> None:
+async def test_an_invalid_host_is_refused_on_every_path(site: Site, fields: list[bytes], line: str) -> None:
     found = await site.exchange(plain(line, *fields))
     assert statuses(found) == [400]
     assert b"\r\nconnection: close\r\n" in found
@@ -90,7 +90,7 @@ async def test_a_host_that_is_none_is_refused_on_every_path(site: Site, fields: 
 
 
 @pytest.mark.parametrize("fields", BAD_HOSTS.values(), ids=BAD_HOSTS.keys())
-async def test_a_signed_delivery_to_a_host_that_is_none_is_refused(site: Site, fields: list[bytes]) -> None:
+async def test_a_signed_delivery_with_an_invalid_host_is_refused(site: Site, fields: list[bytes]) -> None:
     whole = request(raw(body()), fields={"Host": None})
     assert await answered(site, whole.replace(b"\r\n", b"\r\n" + b"".join(f + b"\r\n" for f in fields), 1)) == [400]
 
@@ -99,12 +99,12 @@ async def test_a_signed_delivery_to_a_host_that_is_none_is_refused(site: Site, f
     "host",
     ["localhost", "a.example", "a.example:443", "a:", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "my_service"],
 )  # fmt: skip
-async def test_a_host_that_is_one_is_taken_on_every_path(site: Site, host: str) -> None:
+async def test_a_valid_host_is_accepted_on_every_path(site: Site, host: str) -> None:
     assert await answered(site, request(raw(body()), fields={"Host": host})) == [200]
     assert await answered(site, plain("GET /livez", f"Host:\t {host} \t".encode())) == [200]
 
 
-async def test_http_1_0_needs_no_host_and_a_bad_one_is_refused_there_too(site: Site) -> None:
+async def test_http_1_0_needs_no_host_and_an_invalid_host_is_refused(site: Site) -> None:
     assert await answered_in_all_pieces(site, plain("GET /livez", version="1.0")) == [200]
     assert await answered(site, plain("GET /livez", b"Host: a,b", version="1.0")) == [400]
     assert await answered(site, plain("GET /livez", b"Host: a", b"Host: a", version="1.0")) == [400]
@@ -133,7 +133,7 @@ HEADS = {
 
 @pytest.mark.parametrize("line", [PATHS["site"], PATHS["head"], "GET /nowhere", f"PUT {PATH}", "OPTIONS *"])
 @pytest.mark.parametrize(("fields", "status"), HEADS.values(), ids=HEADS.keys())
-async def test_the_caps_of_a_head_hold_on_every_path_in_whatever_pieces(
+async def test_the_size_caps_of_a_head_hold_on_every_path_in_any_pieces(
     site: Site, fields: list[bytes], status: int, line: str
 ) -> None:
     fine = {"GET /nowhere": 404, f"PUT {PATH}": 405, "OPTIONS *": 204}.get(line, 200)
@@ -144,7 +144,7 @@ async def test_the_caps_of_a_head_hold_on_every_path_in_whatever_pieces(
 
 
 @pytest.mark.parametrize("line", ["GET /{}", "POST /v1/genesys/lifecycle/{}", "GET /livez?{}", "GET http://a/{}"])
-async def test_a_target_that_is_too_long_is_refused_in_whatever_pieces(site: Site, line: str) -> None:
+async def test_an_overlong_target_is_refused_in_any_pieces(site: Site, line: str) -> None:
     for length in (TARGET_MAX_BYTES + 1, 20_000, 200_000):
         data = plain(line.format("a" * (length - len(line.partition(" ")[2]) + 2)), b"Host: a")
         assert await answered(site, data) == await answered(site, data, 1) == await answered(site, data, 1_000) == [414]
@@ -157,14 +157,14 @@ async def test_a_target_of_the_longest_length_is_read(site: Site) -> None:
 
 @pytest.mark.parametrize("line", ["GET /livez", f"POST {PATH}"])
 @pytest.mark.parametrize("behind", [b"nonsense", b"X: a\x00b", b"Content-Length: +3", b"X: a"])
-async def test_a_head_is_cut_off_at_the_same_byte_however_it_comes(site: Site, line: str, behind: bytes) -> None:
+async def test_a_head_is_cut_off_at_the_same_byte_in_any_pieces(site: Site, line: str, behind: bytes) -> None:
     for before in (48_000, 60_000, 65_450, 65_500, 65_520, 65_530, 65_536, 65_540, 66_000, 70_000, 80_000):
         data = plain(line, b"Host: a", b"X: " + b"a" * before, behind)
         found = {cut: await answered(site, data, cut) for cut in (None, 1, 999, 16_384, 65_000, 65_536)}
         assert len(set(map(tuple, found.values()))) == 1, f"{before}: {found}"
 
 
-async def test_what_stands_before_a_request_in_its_piece_is_not_its_head(site: Site) -> None:
+async def test_bytes_before_a_request_do_not_count_as_its_head(site: Site) -> None:
     large, small = request(raw(body(filler="x" * 200_000))), request(raw(body()))
     cut = len(large) + len(small) - 5
     whole = large + small
@@ -175,13 +175,13 @@ async def test_what_stands_before_a_request_in_its_piece_is_not_its_head(site: S
 
 @pytest.mark.parametrize("line", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("expected", ["x", "100-continue, x", "100-continue; a=b", "100-Continue=1", "200-ok"])
-async def test_an_expectation_that_nobody_meets_is_told_on_every_path(site: Site, expected: str, line: str) -> None:
+async def test_an_unknown_expectation_is_answered_417_on_every_path(site: Site, expected: str, line: str) -> None:
     data = plain(line, b"Host: a", f"Expect: {expected}".encode())
     assert (await site.exchange(data)).startswith(b"HTTP/1.1 417 ")
     assert (await site.exchange(*pieces(data, 1))).startswith(b"HTTP/1.1 417 ")
 
 
-async def test_an_expectation_that_nobody_meets_costs_a_delivery_its_effect(site: Site) -> None:
+async def test_a_delivery_with_an_unknown_expectation_has_no_effect(site: Site) -> None:
     whole = request(raw(body()), fields={"Expect": "x"})
     assert await answered(site, whole + request(raw(body()))) == [417, 200], "the body was read to its end"
     waiting = request(raw(body()), fields={"Expect": "x, 100-continue"})
@@ -198,20 +198,20 @@ BODILESS = {
 
 
 @pytest.mark.parametrize("fields", BODILESS.values(), ids=BODILESS.keys())
-async def test_nobody_is_asked_for_a_body_that_does_not_follow(site: Site, fields: list[bytes]) -> None:
+async def test_a_request_without_a_body_gets_no_100_continue(site: Site, fields: list[bytes]) -> None:
     assert await answered_in_all_pieces(site, plain("GET /livez", b"Host: a", *fields) * 2) == [200, 200]
     assert await answered_in_all_pieces(site, plain(f"GET {PATH}", b"Host: a", *fields) * 2) == [405, 405]
 
 
 @pytest.mark.parametrize("expected", ["100-continue", "100-Continue", "100-continue, 100-continue", ", 100-continue"])
-async def test_who_waits_to_be_asked_for_a_body_is_asked(site: Site, expected: str) -> None:
+async def test_a_sender_that_expects_100_continue_gets_it(site: Site, expected: str) -> None:
     payload = raw(body())
     told = head(payload, fields={"Expect": expected})
     assert statuses(await site.exchange(told, payload)) == [100, 200]
     assert statuses(await site.exchange(told.replace(b"HTTP/1.1", b"HTTP/1.0", 1), payload)) == [200]
 
 
-async def test_an_asterisk_is_a_target_of_options_alone(site: Site) -> None:
+async def test_an_asterisk_target_is_accepted_with_options_only(site: Site) -> None:
     for method in ("GET", "POST", "HEAD", "PUT", "TRACE"):
         assert (await site.exchange(plain(f"{method} *", b"Host: a"))).startswith(b"HTTP/1.1 400 "), method
     found = await site.exchange(plain("OPTIONS *", b"Host: a") + plain("GET /livez", b"Host: a"))
@@ -234,7 +234,7 @@ FRAMINGS = {
 
 @pytest.mark.parametrize("line", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize(("name", "fields"), FRAMINGS.items(), ids=FRAMINGS.keys())
-async def test_framing_that_can_be_read_in_two_ways_is_refused_on_every_path(
+async def test_ambiguous_framing_is_refused_on_every_path(
     site: Site, name: str, fields: list[bytes], line: str
 ) -> None:
     data = plain(line, b"Host: a", *fields, version="1.0" if name.endswith("1.0") else "1.1") + b"3\r\nabc\r\n0\r\n\r\n"
@@ -257,7 +257,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("data", REQUESTS, ids=range(len(REQUESTS)))
-async def test_every_answer_has_one_date(site: Site, data: bytes) -> None:
+async def test_every_answer_has_exactly_one_date_field(site: Site, data: bytes) -> None:
     before_s = now_us() // 1_000_000
     found = await site.exchange(data)
     (date,) = re.findall(rb"^date: (.*)\r$", found.partition(b"\r\n\r\n")[0] + b"\r\n", re.MULTILINE)
@@ -265,7 +265,7 @@ async def test_every_answer_has_one_date(site: Site, data: bytes) -> None:
     assert before_s <= parsedate_to_datetime(date.decode()).timestamp() <= now_us() // 1_000_000
 
 
-async def test_a_date_is_made_anew_when_its_second_is_over() -> None:
+async def test_the_date_field_changes_every_second() -> None:
     times: Iterator[int] = iter([1_705_329_130_900_000, 1_705_329_131_000_000])
     date = DateField(lambda: next(times))
     first = b"date: Mon, 15 Jan 2024 14:32:10 GMT\r\n"
@@ -273,7 +273,7 @@ async def test_a_date_is_made_anew_when_its_second_is_over() -> None:
     assert date.at(5.1001) == b"date: Mon, 15 Jan 2024 14:32:11 GMT\r\n"
 
 
-async def test_an_answer_of_a_process_that_ends_is_the_last_of_its_connection(site: Site) -> None:
+async def test_a_draining_process_closes_the_connection_after_its_answer(site: Site) -> None:
     site.application.draining = True
     found = await asyncio.wait_for(site.exchange(request(raw(body())) + request(raw(body()))), 20)
     assert statuses(found) == [200]

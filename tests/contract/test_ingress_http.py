@@ -1,4 +1,4 @@
-"""Hostile and odd HTTP, as raw bytes over a socket: each is refused with 4xx, or is exactly one request.
+"""Hostile and odd HTTP as raw bytes over a socket: each is refused with 4xx, or counts as exactly one request.
 
 Rule of this file: whatever was sent, what stands in `lifecycle.received` afterwards is what was answered 200, no more.
 """
@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[int, Case]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_it_is_refused_and_nothing_is_written(live: Ingress, case: tuple[int, Case]) -> None:
+def test_a_hostile_request_is_refused_and_not_written(live: Ingress, case: tuple[int, Case]) -> None:
     status, build = case
     told = body()
     replies = exchange(live, build(raw(told)))
@@ -198,7 +198,7 @@ ONE: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("build", ONE.values(), ids=ONE.keys())
-def test_it_is_exactly_one_request(live: Ingress, build: Case) -> None:
+def test_an_odd_request_counts_as_exactly_one(live: Ingress, build: Case) -> None:
     told = body()
     replies = [reply for reply in exchange(live, build(raw(told))) if reply.status != 100]
     assert [reply.status for reply in replies] == [200]
@@ -213,7 +213,7 @@ def test_pipelined_requests_are_answered_in_order(live: Ingress) -> None:
     assert [written(live, told) for told in three] == [1, 0, 1]
 
 
-def test_an_upgrade_that_comes_in_pieces_is_followed_by_the_next_request(live: Ingress) -> None:
+def test_a_request_behind_an_upgrade_in_pieces_is_answered(live: Ingress) -> None:
     first, second = body(), body()
     upgrade = fields("Connection: Upgrade", "Upgrade: h2c", payload=raw(first)) + raw(first)
     with contextlib.closing(Line(live.port)) as line:
@@ -225,7 +225,7 @@ def test_an_upgrade_that_comes_in_pieces_is_followed_by_the_next_request(live: I
     assert [written(live, told) for told in (first, second)] == [1, 1]
 
 
-def test_garbage_behind_a_request_does_not_cost_its_answer(live: Ingress) -> None:
+def test_a_request_followed_by_garbage_is_answered(live: Ingress) -> None:
     told = body()
     replies = exchange(live, request(raw(told)) + b"\x00\x00 garbage\r\n\r\n")
     assert replies[0].status == 200
@@ -233,7 +233,7 @@ def test_garbage_behind_a_request_does_not_cost_its_answer(live: Ingress) -> Non
     assert written(live, told) == 1
 
 
-def test_a_smuggled_request_is_body_and_nothing_else(live: Ingress) -> None:
+def test_a_smuggled_request_is_treated_as_body(live: Ingress) -> None:
     inner, outer = body(), body()
     smuggled = request(raw(inner))
     replies = exchange(live, fields("Transfer-Encoding: chunked", payload=raw(outer)) + b"0\r\n\r\n" + smuggled)
@@ -241,7 +241,7 @@ def test_a_smuggled_request_is_body_and_nothing_else(live: Ingress) -> None:
     assert written(live, inner) == written(live, outer) == 0
 
 
-def test_a_refused_large_body_is_read_so_that_the_sender_sees_the_answer(live: Ingress) -> None:
+def test_a_refused_large_body_is_read_to_its_end(live: Ingress) -> None:
     payload = b"x" * (4 * MIB)
     with contextlib.closing(Line(live.port)) as line:
         line.write(head(payload))
@@ -263,12 +263,12 @@ def test_the_body_cap_is_exact(live: Ingress) -> None:
     assert written(live, told) == 1
 
 
-def test_a_chunked_body_beyond_the_cap_is_dropped_while_it_comes(live: Ingress) -> None:
+def test_a_chunked_body_beyond_the_cap_is_refused_while_it_is_read(live: Ingress) -> None:
     payload = b"x" * (2 * MIB)
     assert live.ask(fields("Transfer-Encoding: chunked", payload=payload, without=CL) + chunked(payload)).status == 413
 
 
-def test_a_sender_that_waits_to_be_told_is_not_asked_for_a_body_that_is_refused(live: Ingress) -> None:
+def test_a_sender_that_expects_100_continue_gets_413_for_a_body_beyond_the_cap(live: Ingress) -> None:
     with contextlib.closing(Line(live.port)) as line:
         line.write(fields("Expect: 100-continue", "Content-Length: 999999", without=CL))
         reply = line.reply()
@@ -304,7 +304,7 @@ SLOW: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("build", SLOW.values(), ids=SLOW.keys())
-def test_a_slow_sender_is_told_and_cut_off(live: Ingress, build: Callable[[bytes], bytes]) -> None:
+def test_a_slow_sender_is_answered_408_and_cut_off(live: Ingress, build: Callable[[bytes], bytes]) -> None:
     told = body()
     with contextlib.closing(Line(live.port)) as line:
         line.write(build(raw(told)))
@@ -323,7 +323,7 @@ def test_a_head_without_end_is_cut_off_early(live: Ingress) -> None:
     assert [reply.status for reply in replies] in ([431], [])
 
 
-def test_slow_senders_do_not_hold_up_others(live: Ingress) -> None:
+def test_slow_senders_do_not_delay_a_fast_sender(live: Ingress) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(200):
             line = stack.enter_context(contextlib.closing(Line(live.port)))
@@ -331,7 +331,7 @@ def test_slow_senders_do_not_hold_up_others(live: Ingress) -> None:
         assert live.post(body()).status == 200
 
 
-def test_a_sender_that_leaves_in_the_middle_changes_nothing(live: Ingress) -> None:
+def test_a_delivery_cut_off_by_its_sender_is_not_written(live: Ingress) -> None:
     told = body()
     with contextlib.closing(Line(live.port)) as line:
         line.write(request(raw(told))[:-5])
@@ -349,7 +349,7 @@ def test_options_of_the_server_itself_are_answered_without_content(live: Ingress
     assert (found.status, set(found.fields), found.content) == (204, {"date"}, b"")
 
 
-def test_a_head_that_comes_byte_by_byte_is_judged_as_one_that_comes_at_once(live: Ingress) -> None:
+def test_a_head_sent_byte_by_byte_gets_the_answer_of_a_whole_head(live: Ingress) -> None:
     told = body()
     for build, status in (
         (REFUSED["two Hosts"][1], 400),
@@ -364,7 +364,7 @@ def test_a_head_that_comes_byte_by_byte_is_judged_as_one_that_comes_at_once(live
     assert written(live, told) == 1
 
 
-def test_the_problem_of_an_answer_is_rfc_9457(live: Ingress) -> None:
+def test_a_refusal_is_a_problem_document_of_rfc_9457(live: Ingress) -> None:
     reply = live.post(body(orgId="x"))
     assert reply.status == 400
     assert reply.fields["content-type"] == "application/problem+json"
@@ -386,11 +386,11 @@ def test_the_openapi_document_is_served(live: Ingress) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/genesys", "/v1/genesys/lifecyclex", "/v2/genesys/lifecycle", "//", "/%00"])
-def test_other_paths_are_not_there(live: Ingress, path: str) -> None:
+def test_an_unknown_path_is_answered_404(live: Ingress, path: str) -> None:
     assert live.ask(head(b"", path=path)).status == 404
 
 
-def test_nothing_here_was_answered_with_a_server_error(live: Ingress) -> None:
+def test_no_request_of_this_module_was_answered_with_a_server_error(live: Ingress) -> None:
     assert live.post(body(), secret="x" * 32).status == 401
     exposition = live.get("/metrics").content.decode()
     assert 'status="4' in exposition

@@ -27,11 +27,11 @@ def lines_of_code(path: Path) -> int:
     )
 
 
-def test_one_events_way_is_readable() -> None:
+def test_the_five_files_of_the_reading_path_stay_under_700_lines() -> None:
     assert sum(lines_of_code(ROOT / path) for path in WAY) < 700
 
 
-def test_the_architecture_names_the_way_in_order() -> None:
+def test_the_architecture_lists_the_reading_path_in_order() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     positions = [text.index(f"`{path}`") for path in WAY]
     assert positions == sorted(positions)

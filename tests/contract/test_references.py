@@ -1,4 +1,4 @@
-"""References by number lead somewhere: sections, invariants, rows of the time rule, hostile sequences, edge cases.
+"""References by number have a target: sections, invariants, rows of the time rule, hostile sequences, edge cases.
 
 Rule: a number is looked up on the page that has it. A section of the specification is a heading there, an invariant an
 item of its last section, a T or S number the first cell of a row, an edge case a heading of the guide's page. Links and
@@ -99,7 +99,7 @@ def places() -> frozenset[Reference]:
     return frozenset(numbered | {Reference(*row) for row in rows})
 
 
-def test_every_number_leads_to_its_place() -> None:
+def test_every_numbered_reference_has_a_target() -> None:
     wrong, sorts = list[str](), set[str]()
     for text in texts():
         for reference in references(text.text):
@@ -110,7 +110,7 @@ def test_every_number_leads_to_its_place() -> None:
     assert not wrong, "\n" + "\n".join(sorted(set(wrong)))
 
 
-def test_the_pages_have_every_number_in_order() -> None:
+def test_the_pages_are_numbered_without_gaps() -> None:
     def numbers(sort: str) -> list[str]:
         return sorted((place.number for place in places() if place.sort == sort), key=float)
 
@@ -146,7 +146,7 @@ def test_the_pages_have_every_number_in_order() -> None:
         ("fault F{}", "F"),
     ],
 )
-def test_a_reference_is_found_and_a_made_up_one_leads_nowhere(text: str, sort: str) -> None:
+def test_a_reference_is_found_and_a_made_up_number_has_no_target(text: str, sort: str) -> None:
     for number in ("7", "42", "99"):
         assert list(references(text.format(number))) == [Reference(sort, number)]
     assert Reference(sort, "42") not in places()
@@ -163,7 +163,7 @@ def test_a_reference_is_found_and_a_made_up_one_leads_nowhere(text: str, sort: s
         ("the T-table", [("T", "1")]),
     ],
 )
-def test_lists_and_ranges_are_several(text: str, expected: list[tuple[str, str]]) -> None:
+def test_lists_and_ranges_count_as_several_references(text: str, expected: list[tuple[str, str]]) -> None:
     assert list(references(text)) == expected
 
 
@@ -182,10 +182,10 @@ def test_lists_and_ranges_are_several(text: str, expected: list[tuple[str, str]]
         "a section of 3 rows",
     ],
 )
-def test_what_refers_to_nothing_of_ours_is_left_alone(text: str) -> None:
+def test_references_to_foreign_documents_are_ignored(text: str) -> None:
     assert list(references(text)) == []
 
 
-def test_a_comment_over_two_lines_is_one_text() -> None:
+def test_a_comment_over_two_lines_is_joined() -> None:
     lines = (Text("a.py", 1, "# as the specification, section"), Text("a.py", 2, "# 42 says"), Text("a.py", 9, "# S99"))
     assert [list(references(text.text)) for text in _joined(lines)] == [[(SECTION, "42")], [("S", "99")]]

@@ -1,4 +1,4 @@
-"""The tables of the specification say what the code says: topics, records and their fields, stages.
+"""The tables of the specification match the code: topics, records and their fields, stages.
 
 Rule: a table is compared cell by cell with what is built; a difference is mended where it is wrong.
 """
@@ -47,7 +47,7 @@ def cleanup(topic: Topic) -> str:
     return f"delete, {topic.retention_ms // DAY_MS} d{stamped}"
 
 
-def test_the_topics_are_those_of_the_table() -> None:
+def test_the_topics_match_the_topic_table() -> None:
     expected = [
         (
             f"`{topic.name}`",
@@ -62,17 +62,17 @@ def test_the_topics_are_those_of_the_table() -> None:
     assert table("topic") == expected
 
 
-def test_the_stages_are_those_of_the_table() -> None:
+def test_the_stages_match_the_stage_table() -> None:
     expected = [(row.wish, row.outcomes, "none" if row.stage is None else f"`{row.stage}`") for row in TABLE]
     assert table("desired") == expected
 
 
-def test_every_record_is_in_the_table() -> None:
+def test_every_record_is_in_the_record_table() -> None:
     assert [name for name, _ in table("record")] == list(RECORDS)
 
 
 @pytest.mark.parametrize(("name", "told"), table("record"))
-def test_the_fields_of_a_record_are_those_of_its_model(name: str, told: str) -> None:
+def test_the_record_table_lists_the_fields_of_each_model(name: str, told: str) -> None:
     fields = RECORDS[name].model_fields.items()
     expected = [field.alias or name for name, field in fields]
     bare = re.sub(r" ?\([^)]*\)", "", told.partition(";")[0])
@@ -84,7 +84,7 @@ def test_the_horizon_is_25_minutes() -> None:
     assert "(25 min)" in read(PAGE)
 
 
-def test_every_decision_has_its_place_in_the_specification() -> None:
+def test_the_specification_links_every_decision() -> None:
     decisions = {path.name for path in (TOP / "docs/decisions").glob("*.md")}
     linked = set(re.findall(r"\(decisions/([^)]+)\)", read(PAGE)))
     assert decisions == linked

@@ -1,4 +1,4 @@
-"""docs/webhook.md says what is so: its example signature, its commands, its fields and its answers."""
+"""docs/webhook.md matches the ingress: example signature, commands, fields and answers."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_every_field_of_the_schema_and_every_header_is_named() -> None:
     assert {SIGNATURE, TIMESTAMP, "Content-Type", "Retry-After", "Expect"} <= named
 
 
-def test_every_answer_is_named_and_no_other() -> None:
+def test_exactly_the_answers_of_the_ingress_are_documented() -> None:
     table = TEXT.split("| answer | when |")[1].split("\n\n")[0]
     statuses = {int(status) for cell in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) for status in cell_of(cell)}
     assert statuses == {answer.status for answer in answers.TABLE if answer.status != HTTPStatus.NO_CONTENT}
@@ -65,14 +65,14 @@ def cell_of(cell: str) -> list[str]:
     return re.findall(r"\b[2-5]\d\d\b", cell)
 
 
-def test_its_numbers_are_those_of_the_code() -> None:
+def test_the_documented_numbers_match_the_code() -> None:
     assert f"{WINDOW_US // 1_000_000} s ahead" in TEXT
     assert f"more than {HORIZON_US // 60_000_000} minutes old" in TEXT
     assert f"longer than {TARGET_MAX_BYTES:,} bytes; more than {HEADERS_MAX} headers" in TEXT
     assert f"`KEEP_ALIVE_S` ({Settings().keep_alive_s:.0f} s)" in TEXT
 
 
-def test_the_paths_it_names_are_served() -> None:
+def test_the_documented_paths_are_served() -> None:
     paths = {route.path for route in operations_app(dict).routes}  # type: ignore[attr-defined]
     assert "/openapi.json" in paths
     assert PATH.replace("default", "{endpoint}") in TEXT
@@ -94,7 +94,7 @@ def needs(*programs: str) -> None:
 
 
 def shell(text: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """What a person would see who pastes this."""
+    """The output that a person would see after pasting this."""
     clean = {"PATH": os.environ["PATH"], **environ}
     return subprocess.run(["sh", "-euc", text], env=clean, capture_output=True, text=True, timeout=60, check=False)
 
@@ -104,7 +104,7 @@ def keys(live: Ingress) -> list[bytes | None]:
 
 
 @pytest.mark.engines
-def test_its_shell_lines_send_a_delivery(live: Ingress) -> None:
+def test_the_documented_shell_lines_send_a_delivery(live: Ingress) -> None:
     needs("curl", "openssl")
     (integration,) = re.findall(r'"integrationId":"([^"]+)"', block("sh"))
     before = len(keys(live))
@@ -120,7 +120,7 @@ AWKWARD = (
 
 @pytest.mark.engines
 @pytest.mark.parametrize("event", ["installed", "configuration_updated"])
-def test_a_printed_curl_line_sends_what_was_asked_for(live: Ingress, tmp_path: Path, event: str) -> None:
+def test_a_printed_curl_line_sends_the_requested_event(live: Ingress, tmp_path: Path, event: str) -> None:
     needs("curl")
     (tmp_path / "keyring.json").write_text(json.dumps({"endpoints": {"default": {"current": {"secret": SECRET}}}}))
     integration = f"{secrets.token_hex(4)}-e5f6-7890-abcd-ef1234567890"

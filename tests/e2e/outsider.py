@@ -164,7 +164,7 @@ def read(running: Up, topic: str, key: str) -> list[dict[str, Any]]:
 
 
 def inventory(running: Up, key: str) -> dict[str, int]:
-    """How many resources of each system a key has."""
+    """The number of resources of a key, by system."""
     with urllib.request.urlopen(running.endpoints["simulator"] + "/inventory", timeout=5) as answer:
         found = json.loads(answer.read())
     return {system: len(by_key[key]) for system, by_key in found.items() if by_key.get(key)}
@@ -182,7 +182,7 @@ def schemas(running: Up, key: str) -> list[str]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """True if a process exists and is no zombie."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,4 +1,4 @@
-"""The whole journey as somebody outside sees it: `lifecycle up`, a signed POST, and what becomes of it."""
+"""The whole journey from outside: `lifecycle up`, a signed POST, and the resources of the tenant."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def stands(running: Up, who: dict[str, str], stage: str) -> dict[str, Any]:
     return eventually(found, _JOURNEY_S)
 
 
-def test_a_signed_post_becomes_an_active_tenant_and_goes_away_again(running: Up) -> None:
+def test_a_signed_install_and_uninstall_make_and_remove_a_tenant(running: Up) -> None:
     who = ids(1)
     assert post(running, "installed", who) == (200, {"status": "queued"})
     tenant = stands(running, who, "active")
@@ -74,7 +74,7 @@ def test_a_signed_post_becomes_an_active_tenant_and_goes_away_again(running: Up)
     assert revisions == {1: "installed", 2: "uninstalled"}
 
 
-def test_another_tenant_id_is_one_story_everywhere_and_both_ways_out_are_open(running: Up) -> None:
+def test_a_changed_tenant_id_is_shown_everywhere_and_can_be_resolved_both_ways(running: Up) -> None:
     who, key = ids(3), key_of(ids(3))
     other = who | {"tenant": "tenant_3_renamed"}
 
@@ -113,8 +113,14 @@ def test_a_forged_post_changes_nothing(running: Up) -> None:
     assert outsider.read(running, "lifecycle.received", key_of(who)) == []
 
 
-@pytest.mark.parametrize("service", sorted(_SERVICES))
-def test_a_service_killed_is_started_again_and_the_journey_goes_on(running: Up, service: str) -> None:
+_OFTEN = {"ledger", "ingress"}
+
+
+@pytest.mark.parametrize(
+    "service",
+    [pytest.param(name, marks=() if name in _OFTEN else pytest.mark.long) for name in sorted(_SERVICES)],
+)
+def test_a_killed_service_is_started_again_and_events_pass(running: Up, service: str) -> None:
     who = ids(10 + sorted(_SERVICES).index(service))
     before = running.endpoints
     os.kill(before["pids"][service], signal.SIGKILL)
@@ -130,7 +136,7 @@ def test_a_service_killed_is_started_again_and_the_journey_goes_on(running: Up, 
     assert outsider.inventory(running, key_of(who)) == _FIVE
 
 
-def test_the_engines_are_started_again_too(running: Up) -> None:
+def test_killed_engines_are_started_again(running: Up) -> None:
     who = ids(20)
     before = running.endpoints
     for engine in ("kafka", "postgres"):
@@ -145,7 +151,7 @@ def test_the_engines_are_started_again_too(running: Up) -> None:
     assert outsider.inventory(running, key_of(who)) == _FIVE
 
 
-def test_the_commands_find_what_runs(running: Up) -> None:
+def test_the_commands_find_the_running_installation(running: Up) -> None:
     who = ids(30)
     words = ("--org", who["org"], "--integration", who["integration"], "--tenant", who["tenant"])
     status, sent = running.lifecycle("send", "installed", *words)
@@ -163,7 +169,7 @@ def test_the_commands_find_what_runs(running: Up) -> None:
 
 
 @pytest.mark.long
-def test_up_again_on_the_same_folder_has_the_same_data_ports_and_secrets(state_dir: Path) -> None:
+def test_a_second_up_on_a_folder_keeps_data_ports_and_secrets(state_dir: Path) -> None:
     who = ids(40)
     with outsider.up(state_dir) as first:
         before = first.endpoints

@@ -46,7 +46,7 @@ coordinator that is just being found again may take Faust longer than a stop may
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How long and how hard.
+    """Duration and intensity of a run.
 
     Attributes:
         deliveries: Without the duplicates.
@@ -74,7 +74,7 @@ SHORT = Form(deliveries=3_000, rate=300, steps=4, broker_kills=1, rest_s=(0.5, 1
 
 @dataclass(frozen=True, slots=True)
 class ChaosRun:
-    """What happened."""
+    """Events of a run."""
 
     seed: int
     verdict: ChaosVerdict

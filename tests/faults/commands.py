@@ -118,7 +118,7 @@ class Call:
 
 @dataclass(slots=True)
 class Cell:
-    """What became of one call in one trouble.
+    """Result of one call in one trouble.
 
     Attributes:
         status: Exit status; of a service that waited, that of its end by SIGTERM.

@@ -20,7 +20,7 @@ _COMPACTED = {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
 
 @dataclass(slots=True)
 class Counted:
-    """What was fed, and what must come out of it."""
+    """The input fed, and the output due from it."""
 
     bootstrap: str
     prefix: str
@@ -72,11 +72,11 @@ class Counted:
         assert producer.flush(120) == 0, "the feeder's own records must be written"
 
     def begun(self) -> bool:
-        """Whether anything was said yet."""
+        """True if any output was written yet."""
         return sum(records.end_offsets(self.bootstrap, self.prefix + OUTPUT, PARTITIONS)) > 0
 
     def drained(self) -> bool:
-        """Whether every input offset is committed."""
+        """True if every input offset is committed."""
         return records.behind(self.bootstrap, self._group, [self.prefix + name for name in INPUTS], PARTITIONS) == 0
 
     def judge(self) -> ChaosVerdict:
@@ -104,7 +104,7 @@ class Counted:
         return ChaosVerdict(inputs, len(self._fed), len(said), repeats, len(missing), len(double), len(bad), examples)
 
     def _counts(self) -> dict[tuple[str, bytes], int]:
-        """What a recovery from the changelogs alone would know: the newest row of each key."""
+        """The newest row of each key, by a recovery from the changelogs alone."""
         newest: dict[tuple[str, bytes], Row] = {}
         for table in INPUTS.values():
             for *_, key, packed in records.read(self.bootstrap, f"{self._group}-{table}-changelog", PARTITIONS):

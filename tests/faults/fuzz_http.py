@@ -83,7 +83,7 @@ def requests(data: bytes) -> Iterator[Request | None]:
 
 
 def word(asked: Request, told: Delivery | Malformed, *, known: bool) -> str:
-    """How a request to one of `PATHS` must be answered.
+    """The due answer to a request to one of `PATHS`.
 
     Args:
         asked: The request.
@@ -102,7 +102,7 @@ def word(asked: Request, told: Delivery | Malformed, *, known: bool) -> str:
 
 
 def may_be_accepted(asked: Request) -> bool:
-    """Whether a request to any path at all may have been believed."""
+    """True if a request to any path may have been accepted."""
     return not edge(asked) and not _shape(asked) and any(not _proof(asked, endpoint) for endpoint in SIGN)
 
 
@@ -141,7 +141,7 @@ def _chunks(asked: Request, rest: bytes) -> tuple[Request, bytes] | None:
 
 
 def edge(asked: Request) -> str | None:
-    """How a request to any path is refused for what HTTP asks of its head; None when it is not."""
+    """The refusal of a request to any path for its head; None without one."""
     hosts = asked.all(b"host")
     if len(asked.target) > 8_000:
         return "414"
@@ -157,7 +157,7 @@ def edge(asked: Request) -> str | None:
 
 
 def _shape(asked: Request) -> str | None:
-    """How a request to a webhook's path is refused for its form; None when it is not."""
+    """The refusal of a request to a webhook's path for its form; None without one."""
     kinds, codings = (asked.all(name) for name in (b"content-type", b"content-encoding"))
     if asked.method != b"POST":
         return "405"
@@ -169,7 +169,7 @@ def _shape(asked: Request) -> str | None:
 
 
 def _proof(asked: Request, endpoint: str) -> str | None:
-    """How it is refused for its proof; None when it has one."""
+    """The refusal for a missing or wrong proof; None with a valid proof."""
     signatures = asked.all(b"x-genesys-signature")
     claim = fuzz_reference.claim_in(signatures[0]) if len(signatures) == 1 else None
     macs = [fuzz_reference.mac(secret.encode(), asked.body) for secret in SIGN.get(endpoint, ())]

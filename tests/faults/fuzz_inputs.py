@@ -1,4 +1,4 @@
-"""Where the fuzzer begins, and how it goes on: inputs worth trying, and changes that keep them close to right.
+"""The fuzzer's first inputs, and the changes that keep an input close to a valid one.
 
 A change of a random byte hardly ever gets past a signature, a length or a brace. So bodies are changed as JSON, heads
 as lines and signatures as digits, and every so often by bytes all the same.

@@ -1,4 +1,4 @@
-"""What the ingress must make of a delivery, said a second time and otherwise: the referee of the fuzzer.
+"""A second, independent judgement of a delivery: the reference of the fuzzer.
 
 Rule: nothing here asks the code that is judged. Python's own `json` and `hmac`, the published JSON Schema, and
 docs/webhook.md as it is written.
@@ -66,7 +66,7 @@ def mac(secret: bytes, body: bytes) -> bytes:
 
 
 def word(told: Delivery | Malformed, *, now_us: int, header_us: int, known: bool, bound_to: str) -> str:
-    """How an authentic delivery is answered: the status, and what an accepted one is called.
+    """The answer to an authentic delivery: the status, and the word for an accepted one.
 
     Args:
         told: What is made of its body.

@@ -64,7 +64,7 @@ def gates(secret: str = SECRET) -> dict[str, EndpointCredentials]:
 
 
 class SenderManner(StrEnum):
-    """How whoever sends behaves once it has sent."""
+    """Behaviour of a sender after sending."""
 
     READS = "reads"
     CHOKES = "chokes"
@@ -85,12 +85,12 @@ class WireAnswer:
 
     @property
     def word(self) -> str:
-        """How it is counted: the status, and what an accepted delivery was called."""
+        """The name under which an answer is counted: the status, and the word for an accepted delivery."""
         return f"{self.status} {_ACCEPTED[self.content]}" if self.content in _ACCEPTED else str(self.status)
 
     @property
     def accepts(self) -> bool:
-        """Whether it says that something is durable."""
+        """True if the answer promises durability."""
         return self.content in _ACCEPTED
 
 
@@ -168,7 +168,7 @@ class FuzzSite:
         return records, Writer(cast("Producer", records), limits, self._telling.unwritten, topic_fault=lambda _: "")
 
     def exchange(self, *parts: bytes, sender: SenderManner = SenderManner.READS) -> Outcome:
-        """What comes of these parts, after which the sender writes nothing more.
+        """The answers to these parts, after which the sender writes nothing more.
 
         Args:
             *parts: As they come.

@@ -1,4 +1,4 @@
-"""What is fuzzed, and what must hold of every input: the wire, an authentic body, a signature.
+"""The subjects of fuzzing and their invariants for every input: the wire, an authentic body, a signature.
 
 An input is a letter for its subject, a byte that says how it is used, and the payload. Rule: whatever is not as it
 should be raises, of whatever kind; a subject that returns found nothing.
@@ -256,7 +256,7 @@ def _expected(told: Delivery | Malformed, body: bytes, endpoint: str, header_us:
 def _judge_records(
     records: Sequence[tuple[str, Message]], words: Sequence[str], body: bytes, told: Delivery | Malformed
 ) -> None:
-    """What was written is what was answered, in its order, and its bytes are untouched."""
+    """Every answered delivery is written, in its order, with its bytes unchanged."""
     rest = list(records)
     is_buried = False
     for word in words:
@@ -288,7 +288,7 @@ def _judge_fault(fault: Malformed) -> None:
 
 
 def _judge_delivery(told: Delivery, value: object) -> None:
-    """What the parser takes, everybody behind it can use."""
+    """Every delivery that the parser accepts is usable by every reader behind it."""
     assert fuzz_reference.SCHEMA.is_valid(value), "the published schema refuses it"
     assert json.dumps(told.body) == json.dumps(value), "another body"
     (claim,) = identify(told, _PEPPER)

@@ -40,7 +40,7 @@ def cropped(one: Sequence[float], other: Sequence[float]) -> tuple[list[float], 
 
 
 def times(proves: Verify, true: bytes, count: int, chance: random.Random) -> tuple[list[float], list[float]]:
-    """How long the wrong claims of both kinds took, in nanoseconds; `count` in all, in random order.
+    """Durations of the wrong claims of both kinds, in nanoseconds; `count` in all, in random order.
 
     Each kind is many claims, made in random order: else where they lie in memory is measured (half a nanosecond, which
     is a |t| of 4).

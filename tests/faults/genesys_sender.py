@@ -31,7 +31,7 @@ _FORGED = "forged-secret-0123456789-0123456789-abcdef"
 
 
 class Kind(StrEnum):
-    """What a delivery is to the ingress."""
+    """The ingress' view of a delivery."""
 
     USUAL = "usual"
     UNKNOWN = "unknown"

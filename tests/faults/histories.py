@@ -20,9 +20,9 @@ from tests.property import test_merge_properties as merge
 from tests.property.histories import arrivals, burst, topics
 
 _ALL: Final[Mapping[Callable[..., None], tuple[float, tuple[st.SearchStrategy[Any], ...]]]] = {
-    merge.test_days_of_history_end_as_the_rules_say: (0.4, (arrivals(),)),
-    merge.test_each_verdict_is_the_one_the_rules_give: (0.2, (arrivals(),)),
-    merge.test_neither_order_nor_repetition_changes_what_is_so: (0.1, (burst(), st.data())),
+    merge.test_days_of_history_end_as_the_model_says: (0.4, (arrivals(),)),
+    merge.test_each_verdict_is_the_one_of_the_model: (0.2, (arrivals(),)),
+    merge.test_neither_order_nor_repetition_changes_the_state: (0.1, (burst(), st.data())),
     ledger.test_revisions_are_1_2_3_without_gaps_and_belong_to_one_uid: (0.1, (topics(),)),
     ledger.test_after_a_crash_anywhere_the_same_records_are_sent_to_the_byte: (0.2, (topics(), st.data())),
 }

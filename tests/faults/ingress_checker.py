@@ -34,7 +34,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class KillVerdict:
-    """What came out.
+    """Findings after kills.
 
     Attributes:
         attempts: How many were made.
@@ -62,7 +62,7 @@ class KillVerdict:
 
     @property
     def deviations(self) -> list[str]:
-        """What is not as it should be; a few of each."""
+        """Every deviation; a few of each sort."""
         return [
             f"{name}: {len(found)}, {'; '.join(found[:_SHOWN])}"
             for name, found in (("LOST", self.lost), ("CHANGED", self.changed), ("ODD", self.odd))
@@ -127,7 +127,7 @@ def judge(
 
 
 def _is_whole(one: Attempt, record: "confluent_kafka.Message") -> bool:
-    """Whether a record is what an attempt sent: its key, the id of its bytes, and when we had it first."""
+    """True if a record has the attempt's key, the id of its bytes, and the instant of its first receipt."""
     headers = headers_of(record)
     return (
         record.key() == key(json.loads(one.payload)).encode()

@@ -22,7 +22,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a
 
 @dataclass(frozen=True)
 class Traced:
-    """What strace wrote: one line a call."""
+    """The output of strace: one line a call."""
 
     log: Path
 

@@ -44,7 +44,7 @@ _HEALED_S = 180.0
 
 
 class Away(StrEnum):
-    """What the broker does in a cycle."""
+    """The broker's part in a cycle."""
 
     NO = "no"
     STOPPED = "stopped"
@@ -129,7 +129,7 @@ class FlappingBroker:
 
 @dataclass(frozen=True, slots=True)
 class KillRun:
-    """What happened.
+    """Events of a run.
 
     Attributes:
         cycles: How many lives the ingress had and lost.
@@ -237,7 +237,7 @@ def _ended(running: Ingress, spools: Path) -> list[str]:
 
 
 def _complaints(life: Ingress) -> list[str]:
-    """What a process said that none should say."""
+    """Log lines that no process should write."""
     texts = [line.strip() for line in life.lines if not line.startswith("{")]
     for event in ("broken", "task ended", "spool left", "spool refused", "spool aside", "spool closed"):
         texts += [str(line) for line in life.logged(event)]

@@ -118,12 +118,12 @@ def said(attempts: list[Attempt]) -> list[str]:
 
 
 def drained(running: Ingress) -> bool:
-    """Whether nothing waits and Kafka is asked again: a delivery is sent to see that."""
+    """True if no delivery waits and Kafka is asked again: a delivery is sent to see this."""
     return running.metric(DEPTH) == 0 and said(sent(running, body())) == ["queued"]
 
 
 def deviations(running: Ingress, attempts: list[Attempt]) -> list[str]:
-    """What Kafka does not have as it was promised."""
+    """Promised deliveries that Kafka does not have."""
     return judge(attempts, running.records(RECEIVED), running.records(DEAD_LETTERS)).deviations
 
 

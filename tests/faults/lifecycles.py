@@ -46,7 +46,7 @@ Read = tuple[int, int, int, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What must have been told of a key.
+    """The records due of a key.
 
     Attributes:
         view: Its last record of `lifecycle.tenants`.
@@ -63,7 +63,7 @@ class Due:
 
 @dataclass(slots=True)
 class Lifecycles:
-    """What was fed, and what must come out of it."""
+    """The input fed, and the output due from it."""
 
     bootstrap: str
     prefix: str
@@ -122,11 +122,11 @@ class Lifecycles:
         self._fed = count
 
     def begun(self) -> bool:
-        """Whether any event was published yet."""
+        """True if any event was published yet."""
         return sum(records.end_offsets(self.bootstrap, named(EVENTS, self.prefix), PARTITIONS)) > 0
 
     def drained(self) -> bool:
-        """Whether every input offset is committed."""
+        """True if every input offset is committed."""
         names = [named(topic, self.prefix) for topic in (RECEIVED, OUTCOMES)]
         return records.behind(self.bootstrap, self.prefix + LEDGER_APP, names, PARTITIONS) == 0
 
@@ -168,7 +168,7 @@ class Lifecycles:
         )
 
     def _oracle(self, inputs: list[Read], outcomes: list[Read]) -> dict[str, Due]:
-        """What is due of each key, as no crash could have made it."""
+        """The records due of each key in a run without a crash."""
         rules = self._rules()
         rows: dict[str, TenantRow] = {}
         stages: dict[str, StageRow] = {}

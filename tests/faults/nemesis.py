@@ -1,4 +1,4 @@
-"""What goes wrong, in an order that a seed decides, to workers and brokers; each as a real process.
+"""Faults of workers and brokers in an order that a seed decides; each fault hits a real process.
 
 Rule: whatever ends a worker, the supervisor in here starts it again at once, sometimes on an empty disk.
 """

@@ -1,4 +1,4 @@
-"""What provisioners say of many tenants, read by a thread of its own, and when it was wished."""
+"""Outcomes of many tenants, read by a separate thread, and the instants of their versions."""
 
 import threading
 import time

@@ -55,7 +55,7 @@ _BAD_SECRET: Final = {
 
 @dataclass(frozen=True, slots=True)
 class StoryResult:
-    """What came of one story.
+    """Result of one story.
 
     Attributes:
         faults: What was otherwise than it must be, in words.
@@ -117,7 +117,7 @@ def play(stage: Stage, system: str, fault: str, *, outage_s: float, tenants: int
 
 
 def _compensated(stage: Stage, system: str, bad: str, faults: list[str]) -> float:
-    """How long it takes until nothing is left of a tenant whose own secret is wrong.
+    """Seconds until no resource is left of a tenant whose own secret is wrong.
 
     What is compensated is archived last. While the archive is away that waits, and the rollback is not said yet.
     """
@@ -146,7 +146,7 @@ def _nobody_is_undone(stage: Stage, keys: Sequence[str], faults: list[str]) -> N
 
 
 def _until(stage: Stage, wishes: Iterable[Desired], at_most_s: float) -> float:
-    """How long it takes until every wish is done; more than the limit when it is not."""
+    """Seconds until every version is done; more than the limit when it is not."""
     began_s = time.monotonic()
     left = list(wishes)
     while left and time.monotonic() - began_s <= at_most_s + 1:

@@ -1,4 +1,4 @@
-"""What Faust and aiokafka were seen to do wrong, done to a worker on purpose: each cure must notice its own.
+"""Faults seen in Faust and aiokafka, done to a worker on purpose: each cure must notice its own.
 
 Only internals of the two libraries are touched, and what an application may hang in (`taken`).
 """

@@ -1,4 +1,4 @@
-"""What many tenants at once must survive at the provisioner: storms, outages, poison, sleepers, a second worker.
+"""Many tenants at once at the provisioner: storms, outages, poison, sleepers, a second worker.
 
 `python -m tests.faults.sagas` plays every scenario, each on a database and topics of its own; `--scenario storm` plays
 one. What exists is read from the simulator and from PostgreSQL. Ends with 1 when something was left, doubled or late.
@@ -93,7 +93,7 @@ class SagaWorld:
         self.must(f"left in PostgreSQL: {schemas} schemas, {roles} roles", schemas == roles == 0)
 
     def inventory(self) -> dict[str, dict[str, list[Any]]]:
-        """What the outside systems keep."""
+        """The resources of the outside systems."""
         found: dict[str, dict[str, list[Any]]] = httpx2.get(f"{self.outside.url}/inventory", timeout=60).json()
         return found
 

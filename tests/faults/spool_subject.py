@@ -53,7 +53,7 @@ def said(part: str, *, until: str = "done", under: Sequence[str] = (), **argumen
 
 
 def numbers(lines: Iterable[str], word: str) -> list[int]:
-    """What was said with this word."""
+    """The numbers on lines with this word."""
     return [int(line.split()[1]) for line in lines if line.startswith(f"{word} ")]
 
 
@@ -119,7 +119,7 @@ async def read_back(spool: Spool) -> None:
 
 
 class Lateness:
-    """How late the loop, and a thread beside it, came to be served."""
+    """Delay of the loop, and of a thread beside it."""
 
     def __init__(self) -> None:
         self._worst_s = 0.0

@@ -1,4 +1,4 @@
-"""What the chaos driver may be let loose on: something with workers, an input, and a way to be judged."""
+"""A subject of the chaos driver: an application with workers, an input, and a judgement."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ChaosVerdict:
-    """What came out, counted.
+    """The output, counted.
 
     Attributes:
         inputs: Records in the input topics, duplicates included.
@@ -46,7 +46,7 @@ class ChaosVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a worker is started: its arguments, and what it finds in its environment beside ours."""
+    """Start of a worker: its arguments, and additions to our environment."""
 
     argv: Sequence[str]
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -65,10 +65,10 @@ class AppUnderTest(Protocol):
         """Write `count` deliveries and some duplicates at about `rate` a second; returns when all are acknowledged."""
 
     def begun(self) -> bool:
-        """Whether anything came out yet."""
+        """True if any output was written yet."""
 
     def drained(self) -> bool:
-        """Whether every input offset is committed."""
+        """True if every input offset is committed."""
 
     def judge(self) -> ChaosVerdict:
         """Read everything that came out."""

@@ -42,13 +42,13 @@ def test_every_command_ends_as_documented_and_says_why_in_one_sentence(made: Tro
     assert not [one for one in cells if one.faults], "\n" + told(cells)
 
 
-def test_the_sweep_knows_every_command_of_the_program() -> None:
+def test_the_sweep_covers_every_command_of_the_program() -> None:
     swept = {call.words for call in calls()}
     assert swept == {words for words, _ in commands()}
     assert NEEDS.keys() <= swept
 
 
-def test_every_exit_status_is_in_the_documents_with_one_meaning() -> None:
+def test_every_exit_status_is_documented_with_one_meaning() -> None:
     from services.adapters.tables.exits import WorkerExit as TableExit
 
     root = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_every_exit_status_is_in_the_documents_with_one_meaning() -> None:
     assert all(f"{int(status)} " in told for status in Exit)
 
 
-def test_the_documents_say_of_every_service_whether_it_waits() -> None:
+def test_the_documents_say_for_every_service_if_it_waits() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "exit-statuses.md").read_text(encoding="utf-8")
     services = [words for words, command in commands() if str(command.rich_help_panel).startswith("Services")]
     assert services

@@ -1,4 +1,4 @@
-"""Half a minute of fuzzing; what was found once is tried first; and the fuzzer's own instruments measure.
+"""Half a minute of fuzzing, the inputs that once failed, and the instruments of the fuzzer.
 
 The long form is `python -m tests.faults.fuzz --seconds 600`.
 """
@@ -23,7 +23,7 @@ OK = b"HTTP/1.1 200 OK\r\n" + DATE + b"content-length: 2\r\n\r\n{}"
 LAST = b"HTTP/1.1 401 Unauthorized\r\n" + DATE + b"content-length: 0\r\nconnection: close\r\n\r\n"
 
 
-def test_whatever_was_found_once_is_right_now() -> None:
+def test_inputs_that_once_failed_pass() -> None:
     wrong = []
     with closing(Subjects()) as subjects:
         for data in seeds():
@@ -44,7 +44,7 @@ def test_half_a_minute_of_fuzzing_finds_nothing() -> None:
     assert "nothing was found" in ended.stdout
 
 
-def test_equal_choices_change_alike() -> None:
+def test_equal_random_choices_make_equal_inputs() -> None:
     one, other = Changing(Random(1)), Changing(Random(1))
     changes = [one.change(data, 4_000) for data in seeds()]
     assert changes == [other.change(data, 4_000) for data in seeds()]
@@ -52,13 +52,13 @@ def test_equal_choices_change_alike() -> None:
     assert {read(data).subject for data in changes} == set(NAMES)
 
 
-def test_any_bytes_are_an_input() -> None:
+def test_any_bytes_are_a_fuzzer_input() -> None:
     assert {read(bytes([letter, 7])).subject for letter in range(256)} == set(NAMES)
     assert read(b"") == read(b"w")
     assert all(read(data).written() == data for data in seeds())
 
 
-def test_an_ingress_that_believes_nobody_is_found_out() -> None:
+def test_the_fuzzer_finds_an_ingress_that_accepts_no_signature() -> None:
     authentic = Input("b", use(), raw(body(NOW_US))).written()
     with closing(Subjects()) as subjects:
         subjects._own, subjects._others = subjects._others, subjects._own
@@ -66,7 +66,7 @@ def test_an_ingress_that_believes_nobody_is_found_out() -> None:
             subjects.try_one(authentic)
 
 
-def test_a_breach_is_found_and_its_input_made_small() -> None:
+def test_a_found_breach_is_shrunk() -> None:
     def breaks(data: bytes) -> None:
         assert read(data).subject != "b" or CANARY.encode() not in data
 
@@ -76,7 +76,7 @@ def test_a_breach_is_found_and_its_input_made_small() -> None:
     assert len(found.value.data) < 1_000
 
 
-def test_a_run_that_never_got_behind_the_door_has_failed() -> None:
+def test_a_fuzzing_run_that_stays_shallow_fails() -> None:
     seen = Counter(dict.fromkeys(DEEP, 1))
     assert shallow(seen) == []
     assert shallow(seen - Counter(["parsed"])) == ["NOT DEEP ENOUGH: never seen: parsed"]
@@ -84,7 +84,7 @@ def test_a_run_that_never_got_behind_the_door_has_failed() -> None:
     assert "quote the body" in many
 
 
-def test_answers_are_read_strictly() -> None:
+def test_http_answers_are_read_strictly() -> None:
     assert [told.status for told in answers_in(OK + OK + LAST, heads=False)] == [200, 200, 401]
     assert [told.status for told in answers_in(b"HTTP/1.1 100 Continue\r\n\r\n" + OK, heads=False)] == [200]
     assert [told.status for told in answers_in(OK[:-2] + OK, heads=True)] == [200, 200]
@@ -103,7 +103,7 @@ def test_answers_are_read_strictly() -> None:
         "no length", "no date", "length of no content",
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_a_breach(written: bytes) -> None:
+def test_a_malformed_answer_is_a_breach(written: bytes) -> None:
     with pytest.raises((AssertionError, KeyError)):
         answers_in(written, heads=False)
 
@@ -116,12 +116,12 @@ def test_what_is_no_answer_is_a_breach(written: bytes) -> None:
         b"\xef\xbb\xbf1", b"1\x00", b'"\n"', "1".encode("utf-16"),
     ],
 )  # fmt: skip
-def test_the_referee_refuses_what_the_profile_refuses(raw: bytes) -> None:
+def test_the_reference_parser_refuses_json_outside_the_profile(raw: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whichever of them
         fuzz_reference.strict(raw)
 
 
-def test_the_referee_takes_what_the_profile_takes() -> None:
+def test_the_reference_parser_accepts_json_inside_the_profile() -> None:
     deep = b"[" * 32 + b"]" * 32
     assert fuzz_reference.strict(b' {"a":[1.5,-0,1e300,"\\ud83d\\ude00"]}\r\n') == {"a": [1.5, 0, 1e300, "\U0001f600"]}
     assert repr(fuzz_reference.strict(deep)).encode() == deep
@@ -136,7 +136,7 @@ def bodies(data: bytes) -> list[bytes | None]:
     return [None if asked is None else asked.body for asked in fuzz_http.requests(data)]
 
 
-def test_the_referee_finds_every_request_of_a_connection() -> None:
+def test_the_reference_reader_finds_every_request_of_a_connection() -> None:
     assert bodies(b"\r\n" + POST + CHUNKED + b"GET / HTTP/1.0\r\n\r\n") == [b"{}", b"{}", b""]
     assert bodies(b"") == []
     assert not next(asked.is_odd for asked in fuzz_http.requests(CHUNKED) if asked)
@@ -152,5 +152,5 @@ def test_the_referee_finds_every_request_of_a_connection() -> None:
         POST.replace(b"Host: a", b"Content-Length: 2"), CHUNKED.replace(b"0\r\n", b"0\r\nContent-Length: 1\r\n"),
     ],
 )  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_nothing_to_the_referee(data: bytes) -> None:
+def test_the_reference_reader_rejects_ambiguous_framing(data: bytes) -> None:
     assert bodies(POST + data) == [b"{}", None]

@@ -1,4 +1,4 @@
-"""The disk of the spool refuses, is full, or takes long: what was promised is kept, and nothing more is promised."""
+"""The disk of the spool fails, is full or is slow: every accepted delivery arrives, and no further one is accepted."""
 
 import contextlib
 import shutil
@@ -55,7 +55,7 @@ def world(broker: KafkaBroker, topic_prefix: str, tmp_path: Path) -> Iterator[In
 @needs_strace
 @needs_root
 @pytest.mark.slow
-def test_after_one_failed_fsync_nothing_is_promised_or_synced_again_and_everything_kept_arrives(
+def test_after_a_failed_fsync_no_delivery_is_accepted_and_every_kept_record_arrives(
     world: IngressWorld,
 ) -> None:
     with world.ready() as running:
@@ -83,9 +83,10 @@ def test_after_one_failed_fsync_nothing_is_promised_or_synced_again_and_everythi
         assert deviations(running, attempts) == []
 
 
+@pytest.mark.long
 @needs_strace
 @needs_root
-def test_what_was_kept_before_a_failed_fsync_outlives_a_kill(world: IngressWorld) -> None:
+def test_records_kept_before_a_failed_fsync_survive_a_kill(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running)
@@ -103,7 +104,7 @@ def test_what_was_kept_before_a_failed_fsync_outlives_a_kill(world: IngressWorld
 
 
 @needs_root
-def test_a_full_disk_ends_the_promises_and_keeps_those_that_were_made(world: IngressWorld) -> None:
+def test_a_full_disk_closes_the_spool_and_every_accepted_delivery_arrives(world: IngressWorld) -> None:
     with small_disk(world.spool, "3m"), world.ready(SPOOL_HIGH_WATER="1") as running:
         world.stop()
         attempts = opened(running)
@@ -120,7 +121,7 @@ def test_a_full_disk_ends_the_promises_and_keeps_those_that_were_made(world: Ing
 
 
 @needs_root
-def test_a_disk_that_others_fill_closes_the_spool_and_what_was_kept_outlives_a_kill(world: IngressWorld) -> None:
+def test_a_disk_filled_by_others_closes_the_spool_and_kept_records_survive_a_kill(world: IngressWorld) -> None:
     with small_disk(world.spool, "64m"):
         filler = world.spool / "filler"
         with world.ready() as running:
@@ -142,7 +143,7 @@ def test_a_disk_that_others_fill_closes_the_spool_and_what_was_kept_outlives_a_k
             eventually(lambda: running.metric(OPEN) == 1)
 
 
-def test_a_disk_that_is_nearly_full_gets_no_spool_and_kafka_still_answers(world: IngressWorld) -> None:
+def test_a_nearly_full_disk_gets_no_spool_and_deliveries_still_reach_kafka(world: IngressWorld) -> None:
     with world.ready(SPOOL_HIGH_WATER="0.000001") as running:
         assert running.logged("spool closed")[0]["reason"] == "high_water"
         assert running.metric(OPEN) == 0
@@ -153,7 +154,8 @@ def test_a_disk_that_is_nearly_full_gets_no_spool_and_kafka_still_answers(world:
         assert [one.status for one in sent(running, body())] == [503]
 
 
-def test_a_folder_that_cannot_be_had_is_told_and_kafka_still_answers(world: IngressWorld) -> None:
+@pytest.mark.long
+def test_an_unusable_spool_folder_is_reported_and_deliveries_still_reach_kafka(world: IngressWorld) -> None:
     world.spool.write_text("a file in its place")
     with world.ready() as running:
         assert running.logged("spool refused")
@@ -167,7 +169,7 @@ def test_a_folder_that_cannot_be_had_is_told_and_kafka_still_answers(world: Ingr
 
 @needs_strace
 @needs_root
-def test_a_slow_fsync_costs_answers_and_no_delivery_and_holds_nothing_else_up(world: IngressWorld) -> None:
+def test_a_slow_fsync_delays_spooled_answers_and_loses_no_delivery(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running)
@@ -184,7 +186,7 @@ def test_a_slow_fsync_costs_answers_and_no_delivery_and_holds_nothing_else_up(wo
 
 @needs_strace
 @needs_root
-def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(world: IngressWorld) -> None:
+def test_an_ingress_with_a_hanging_disk_ends_when_asked(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running)
@@ -201,9 +203,10 @@ def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(world: IngressWorl
         assert deviations(running, attempts) == []
 
 
+@pytest.mark.long
 @needs_strace
 @needs_root
-def test_a_disk_that_does_not_answer_keeps_nothing_from_a_kafka_that_is_well(world: IngressWorld) -> None:
+def test_a_hanging_disk_does_not_stop_deliveries_to_kafka(world: IngressWorld) -> None:
     with world.ready() as running, injected(running, _NEVER, world.folder / "calls"):
         world.stop()
         slow = together(running.port, [raw(body()) for _ in range(FAILURES)])
@@ -214,7 +217,7 @@ def test_a_disk_that_does_not_answer_keeps_nothing_from_a_kafka_that_is_well(wor
 
 
 @needs_root
-def test_what_a_full_disk_kept_from_being_opened_is_drained_once_there_is_room(world: IngressWorld) -> None:
+def test_a_spool_unopened_on_a_full_disk_is_drained_once_there_is_room(world: IngressWorld) -> None:
     with small_disk(world.spool, "16m"):
         filler = world.spool / "filler"
         with world.ready(SPOOL_HIGH_WATER="1") as running:
@@ -233,7 +236,7 @@ def test_what_a_full_disk_kept_from_being_opened_is_drained_once_there_is_room(w
             eventually(lambda: deviations(running, attempts) == [])
 
 
-def test_a_flipped_bit_costs_one_record_and_is_told(world: IngressWorld) -> None:
+def test_a_flipped_bit_loses_one_record_and_is_reported(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running) + sent(running, *(body() for _ in range(5)))
@@ -254,7 +257,7 @@ def test_a_flipped_bit_costs_one_record_and_is_told(world: IngressWorld) -> None
         assert running.metric(OPEN) == 1
 
 
-def test_a_folder_that_somebody_removed_takes_no_further_promise(world: IngressWorld) -> None:
+def test_a_removed_spool_folder_accepts_no_delivery(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running)
@@ -266,7 +269,7 @@ def test_a_folder_that_somebody_removed_takes_no_further_promise(world: IngressW
         assert deviations(running, attempts) == []
 
 
-def test_no_secret_and_no_person_is_seen_outside_of_what_is_restricted(world: IngressWorld) -> None:
+def test_secrets_and_personal_data_stay_in_restricted_topics_and_the_spool(world: IngressWorld) -> None:
     planted: dict[str, Any] = {"configuration": {"crmClientSecret": "canary-value"}, "tenantId": "canary-tenant"}
     with world.ready(SPOOL_MAX_AGE_S="2") as running:
         world.stop()

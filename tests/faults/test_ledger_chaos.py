@@ -1,4 +1,4 @@
-"""The ledger loses nothing and doubles nothing while workers and broker are killed and paused: the short form."""
+"""The ledger loses and doubles no record while workers and broker are killed and paused: the short form."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
-def test_the_log_says_what_nobodys_death_could_have_changed(seed: int, broker: KafkaBroker, tmp_path: Path) -> None:
+def test_kills_of_ledger_and_broker_change_no_published_record(seed: int, broker: KafkaBroker, tmp_path: Path) -> None:
     subject = Lifecycles(broker.bootstrap, f"s{seed}-", SHORT.session_s, tmp_path)
     run = unleash(subject, [broker], tmp_path, seed, SHORT)
     print(run)

@@ -1,4 +1,4 @@
-"""A disk that lies, fills up or stands still: no record is called kept that is not, and nobody else has to wait.
+"""A spool on a lying, full or hanging disk reports no unkept record as kept, and delays no other work.
 
 Every run is a process of its own under strace, which fails or delays its system calls and writes down their order.
 """
@@ -28,13 +28,13 @@ LATE_MS: Final = 700
 """Far below a delay of two seconds, and far above what two busy cores need."""
 
 
-def test_nothing_is_called_kept_before_its_sync(tmp_path: Path) -> None:
+def test_no_record_is_reported_kept_before_its_sync(tmp_path: Path) -> None:
     _, calls = betrayed(tmp_path, records=30, in_flight=1)
     order = [_step(call) for call in calls if _step(call)]
     assert order[:90] == ["write", "sync", "kept"] * 30
 
 
-def test_the_names_of_a_new_folder_are_synced_before_anything_is_kept_in_it(tmp_path: Path) -> None:
+def test_the_names_of_a_new_folder_are_synced_before_its_first_record(tmp_path: Path) -> None:
     _, calls = betrayed(tmp_path / "new", records=1, in_flight=1)
     order = "\n".join(before('"kept', calls))
     folder = r'mkdir\("\S+/(\.\d+-\w+)/records".*fsync\(\d+<\S+/\1>\).*rename\("\S+/\1".*fsync\(\d+<\S+/new>\)'
@@ -43,9 +43,7 @@ def test_the_names_of_a_new_folder_are_synced_before_anything_is_kept_in_it(tmp_
 
 
 @pytest.mark.parametrize(("call", "after"), [("fdatasync", 1), ("fdatasync", 4), ("fsync", 1)])
-def test_after_a_failed_sync_nothing_is_called_kept_and_no_sync_is_tried_again(
-    call: str, after: int, tmp_path: Path
-) -> None:
+def test_after_a_failed_sync_no_record_is_kept_and_no_sync_is_retried(call: str, after: int, tmp_path: Path) -> None:
     _, calls = betrayed(tmp_path / "count", records=1, in_flight=1)
     fatal = counted(call, before('"open', calls)) + after
     lines, calls = betrayed(tmp_path / "run", f"{call}:error=EIO:when={fatal}", records=100, in_flight=3)
@@ -65,7 +63,7 @@ def test_after_a_failed_sync_nothing_is_called_kept_and_no_sync_is_tried_again(
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
-def test_a_disk_that_takes_two_seconds_delays_its_own_records_and_nobody_else(call: str, tmp_path: Path) -> None:
+def test_a_slow_disk_delays_spooled_records_only(call: str, tmp_path: Path) -> None:
     _, calls = betrayed(tmp_path / "count", records=1, in_flight=1)
     first = counted(call, before(".log>", calls)) + 1
     lines, calls = betrayed(tmp_path / "run", f"{call}:delay_enter=2000000:when={first}+", records=2, in_flight=1)
@@ -74,7 +72,7 @@ def test_a_disk_that_takes_two_seconds_delays_its_own_records_and_nobody_else(ca
     assert max(numbers(lines, "late_ms")) < LATE_MS
 
 
-async def test_a_full_disk_closes_the_spool_and_takes_nothing_back(disk: Path) -> None:
+async def test_a_full_disk_closes_the_spool_and_keeps_every_kept_record(disk: Path) -> None:
     told: list[str] = []
     spool = await Spool.open(disk / "spools", told.append)
     # What comes at once may reach the disk as one write, which fails as one: a part comes first, and fits.
@@ -100,7 +98,7 @@ async def test_a_full_disk_closes_the_spool_and_takes_nothing_back(disk: Path) -
     await former.end()
 
 
-async def test_a_disk_that_cannot_be_written_to_is_told_in_a_sentence(disk: Path) -> None:
+async def test_a_read_only_disk_is_reported_in_one_sentence(disk: Path) -> None:
     spool = await Spool.open(disk / "spools", unexpected)
     await append(spool, 1, 3)
     await spool.end()
@@ -142,7 +140,7 @@ def counted(name: str, calls: list[str]) -> int:
 
 
 def betrayed(parent: Path, fault: str = "", **subject: Any) -> tuple[list[str], list[str]]:
-    """What a subject said under a fault, and its system calls in their order."""
+    """Output of a subject under a fault, and its system calls in their order."""
     log = parent.with_name(f"{parent.name}.strace")
     under = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "12", "-o", str(log), "-e", f"trace={CALLS}"]
     if fault:

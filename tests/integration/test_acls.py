@@ -1,4 +1,4 @@
-"""A cluster with ACLs: the printed rights are enough, none of them is too many, and one that is missing is named.
+"""A cluster with ACLs: the printed rights suffice, none is superfluous, and a missing right is named.
 
 The services run on a broker that knows each by name. `LIFECYCLE_ALL_MARKS=1` takes every right of every service away in
 turn, instead of a few (`make faults`).
@@ -157,11 +157,13 @@ def rounds() -> list[Any]:
             "reconciler": to_receive,  # all that it may write: its producer fails for good
         }
         taken = [few, {"ingress": Right(Resource.TOPIC, PREFIX + RECEIVED.name, Operation.DESCRIBE_CONFIGS)}]
-    return [pytest.param(one, id=str(number)) for number, one in enumerate(taken)]
+    return [
+        pytest.param(one, id=str(number), marks=pytest.mark.long if number else ()) for number, one in enumerate(taken)
+    ]
 
 
 @pytest.mark.parametrize("taken", rounds())
-def test_a_service_names_the_right_that_it_lacks_and_goes_on_when_it_has_it(
+def test_a_service_names_a_missing_right_and_continues_once_it_is_granted(
     installation: Installation, taken: dict[str, Right]
 ) -> None:
     made = installation
@@ -243,7 +245,7 @@ def of_the_operator() -> list[Any]:
 
 
 @pytest.mark.parametrize("right", of_the_operator())
-def test_a_command_names_the_right_that_the_operator_lacks(
+def test_a_command_names_a_missing_right_of_the_operator(
     installation: Installation, right: Right, topic_prefix: str
 ) -> None:
     made, name, status = installation, Service.OPERATOR.value, Exit.REFUSED

@@ -1,4 +1,4 @@
-"""On a broker with Kafka's default, where whoever asks for a topic creates it, nobody of ours does."""
+"""On a broker that creates topics on request, which is Kafka's default, no client of this project creates any."""
 
 import os
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _kafka_said(running: Ingress) -> str:
 
 
 def made_by_asking(broker: KafkaBroker, *names: str) -> None:
-    """What another program does that asks for topics that are not there: one partition, the broker's settings."""
+    """Creates topics as a foreign program does by asking for them: one partition, the broker's settings."""
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for name in names:
         producer.list_topics(name, timeout=20)
@@ -66,7 +66,7 @@ def test_an_ingress_without_topics_takes_nothing_and_creates_nothing(broker: Kaf
         assert running.post(body(event="upgraded")).status == 200
 
 
-def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_a_topic_created_with_broker_defaults_takes_no_delivery(broker: KafkaBroker, tmp_path: Path) -> None:
     made_by_asking(broker, RECEIVED.name, DEAD_LETTERS.name)
     with ingress(broker.bootstrap, "", tmp_path) as running:
         said = eventually(lambda: _kafka_said(running))
@@ -79,7 +79,7 @@ def test_a_topic_that_somebody_else_created_takes_no_delivery(broker: KafkaBroke
     assert sum(records.end_offsets(broker.bootstrap, DEAD_LETTERS.name, 1)) == 0
 
 
-def test_one_partition_too_few_is_seen_by_what_the_operator_says_or_by_the_other_topic(
+def test_a_wrong_partition_count_is_seen_by_the_setting_or_by_the_other_topic(
     broker: KafkaBroker, tmp_path: Path
 ) -> None:
     right = {"message.timestamp.type": "LogAppendTime"}
@@ -92,7 +92,10 @@ def test_one_partition_too_few_is_seen_by_what_the_operator_says_or_by_the_other
         assert "1 partition, not 12" in eventually(lambda: _kafka_said(running))
 
 
-def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: KafkaBroker, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_deliveries_are_spooled_when_a_topic_is_recreated_with_other_settings(
+    broker: KafkaBroker, tmp_path: Path
+) -> None:
     make_topics(broker.bootstrap, "")
     with ingress(broker.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
         assert running.post(body()).said == {"status": "queued"}
@@ -109,7 +112,7 @@ def test_a_topic_that_is_made_anew_in_another_way_closes_the_door(broker: KafkaB
         assert key(kept).encode() in {record.key() for record in running.records(RECEIVED)}
 
 
-def test_no_client_of_ours_creates_a_topic_by_asking_for_it(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_no_client_creates_a_topic_by_asking_for_it(broker: KafkaBroker, tmp_path: Path) -> None:
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     for read in (
         lambda: list(reader.present(config, [RECEIVED.name])),
@@ -128,7 +131,7 @@ async def _read(consumer: Consumer) -> None:
         await consumer.batch(10, 0.5)
 
 
-async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: KafkaBroker) -> None:
+async def test_producer_group_and_audit_trail_create_no_topic(broker: KafkaBroker) -> None:
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     producer = OurProducer(config, linger_ms=1, timeout_ms=2_000)
     with pytest.raises(KafkaError):
@@ -144,7 +147,7 @@ async def test_neither_producer_nor_group_nor_trail_creates_a_topic(broker: Kafk
     assert topics_of(broker) == set()
 
 
-def test_services_and_commands_create_nothing(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_services_and_commands_create_no_topic(broker: KafkaBroker, tmp_path: Path) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "KEYRING_FILE": str(keyring(tmp_path / "keyring.json"))}
     done = lifecycle("ledger", cwd=tmp_path, **environ)
     assert (done.returncode, "no such topic" in done.stderr) == (2, True)
@@ -153,7 +156,7 @@ def test_services_and_commands_create_nothing(broker: KafkaBroker, tmp_path: Pat
     assert topics_of(broker) == set()
 
 
-def test_a_table_worker_whose_changelog_is_gone_does_not_create_it(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_a_table_worker_does_not_recreate_a_deleted_changelog(broker: KafkaBroker, tmp_path: Path) -> None:
     counted = Counted(broker.bootstrap, "", 3.0)
     counted.prepare()
     drop(broker, "chaos-seen-changelog")

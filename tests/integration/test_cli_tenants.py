@@ -114,7 +114,7 @@ def test_no_color_and_a_pipe_have_no_escape_sequence(words: tuple[str, ...], clu
     assert key_of(3) in piped.stdout, "a pipe has whole keys"
 
 
-def test_a_pipe_has_one_line_a_tenant_and_the_summary_is_no_result(cluster: FiveTenants) -> None:
+def test_a_pipe_gets_one_line_a_tenant_and_the_summary_goes_to_stderr(cluster: FiveTenants) -> None:
     done = cluster.run("tenants", "list")
     assert len(done.stdout.splitlines()) == 6
     assert done.stderr.startswith("5 tenants: ")
@@ -132,7 +132,7 @@ def test_a_pipe_has_one_line_a_tenant_and_the_summary_is_no_result(cluster: Five
         (("--org", key_of(1)[:8], "--org", key_of(2)[:8], "--stage", "pending_install"), ["hooli"]),
     ],
 )
-def test_filters_are_and_and_a_repeated_one_is_or(
+def test_different_filters_combine_by_and_and_repeated_filters_by_or(
     words: tuple[str, ...], names: list[str], cluster: FiveTenants
 ) -> None:
     assert cluster.names(*words) == names
@@ -153,9 +153,7 @@ def test_filters_are_and_and_a_repeated_one_is_or(
     ],
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
-def test_an_option_that_names_what_does_not_exist_is_refused(
-    words: tuple[str, ...], said: str, cluster: FiveTenants
-) -> None:
+def test_an_option_with_an_unknown_name_is_refused(words: tuple[str, ...], said: str, cluster: FiveTenants) -> None:
     done = cluster.run(*words)
     assert done.returncode == (Exit.NOT_FOUND if words[-1] == "" else Exit.UNUSABLE), done.stdout + done.stderr
     assert said in done.stderr
@@ -163,7 +161,7 @@ def test_an_option_that_names_what_does_not_exist_is_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_an_organisation_that_was_named_and_cannot_be_read_is_a_deviation(cluster: FiveTenants) -> None:
+def test_a_named_organisation_without_credentials_is_a_deviation(cluster: FiveTenants) -> None:
     assert cluster.run("reconcile", "--now").returncode == Exit.OK, "nobody gave us credentials for any"
     done = cluster.run("reconcile", "--now", "--org", key_of(1)[:36])
     assert done.returncode == Exit.DEVIATION
@@ -171,7 +169,7 @@ def test_an_organisation_that_was_named_and_cannot_be_read_is_a_deviation(cluste
     assert cluster.run("reconcile", "--now", "hooli").returncode == Exit.DEVIATION
 
 
-def test_a_timeline_says_step_class_and_status_and_hides_nothing_behind_what_it_cannot_read(
+def test_a_timeline_shows_step_class_and_status_and_lists_unreadable_records(
     cluster: FiveTenants,
 ) -> None:
     key, at = key_of(4), now_us()
@@ -204,7 +202,7 @@ def test_a_timeline_says_step_class_and_status_and_hides_nothing_behind_what_it_
     assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in said.splitlines()) <= COLUMNS
 
 
-def test_a_tenant_that_nobody_knows_is_not_found(cluster: FiveTenants) -> None:
+def test_an_unknown_tenant_is_not_found(cluster: FiveTenants) -> None:
     done = cluster.run("tenants", "show", "holi")
     assert done.returncode == Exit.NOT_FOUND
     assert "the nearest: hooli" in done.stderr
@@ -212,7 +210,7 @@ def test_a_tenant_that_nobody_knows_is_not_found(cluster: FiveTenants) -> None:
     assert cluster.run("tenants", "timeline", unknown).returncode == Exit.NOT_FOUND
 
 
-def test_records_of_the_view_that_this_release_cannot_read_are_counted(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_unreadable_records_of_the_tenant_view_are_counted(kafka_bootstrap: str, tmp_path: Path) -> None:
     own = FiveTenants(kafka_bootstrap, f"cli-unread{now_us()}-", tmp_path)
     own.write(TENANTS, tenant(6, key=key_of(6)), value=b"{")
     done = own.run("tenants", "list", "--json")

@@ -15,9 +15,7 @@ from tests.unit.test_cli_commands import lifecycle
 pytestmark = pytest.mark.engines
 
 
-def test_applying_again_says_that_there_was_nothing_to_do(
-    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
-) -> None:
+def test_a_second_apply_has_nothing_to_do(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
         "TOPIC_PREFIX": topic_prefix,
@@ -65,7 +63,7 @@ def cluster(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Prefixed
     return PrefixedTopics(kafka_bootstrap, topic_prefix, tmp_path)
 
 
-def test_of_a_topic_that_holds_deliveries_no_advice_is_to_delete_it(cluster: PrefixedTopics) -> None:
+def test_no_advice_deletes_a_topic_that_holds_deliveries(cluster: PrefixedTopics) -> None:
     received = cluster.make(RECEIVED, 1, written=True)
     done = cluster.run("apply", 2)
     assert done.returncode == 1
@@ -78,7 +76,7 @@ def test_of_a_topic_that_holds_deliveries_no_advice_is_to_delete_it(cluster: Pre
     assert records.end_offsets(cluster.bootstrap, received, 1) == [1]
 
 
-def test_an_empty_topic_of_another_count_is_to_be_made_anew(cluster: PrefixedTopics) -> None:
+def test_an_empty_topic_with_another_partition_count_should_be_recreated(cluster: PrefixedTopics) -> None:
     received, events = cluster.make(RECEIVED, 1), cluster.make(EVENTS, 2, written=True)
     done = cluster.run("apply", 2)
     assert done.returncode == 1
@@ -87,14 +85,14 @@ def test_an_empty_topic_of_another_count_is_to_be_made_anew(cluster: PrefixedTop
     assert events not in done.stderr
 
 
-def test_empty_topics_make_way_for_the_one_that_holds_deliveries(cluster: PrefixedTopics) -> None:
+def test_empty_topics_should_be_recreated_beside_a_topic_with_deliveries(cluster: PrefixedTopics) -> None:
     received, events = cluster.make(RECEIVED, 1, written=True), cluster.make(EVENTS, 2)
     said = cluster.run("apply", 2).stderr
     assert f"{received} has 1 partition, not 2, and holds records: do not delete it" in said
     assert f"{events} has 2 partitions and has never held a record: stop every service" in said
 
 
-def test_where_topics_of_two_counts_hold_records_none_is_to_be_deleted(cluster: PrefixedTopics) -> None:
+def test_no_advice_deletes_a_topic_when_topics_of_two_counts_hold_records(cluster: PrefixedTopics) -> None:
     received, events = cluster.make(RECEIVED, 1, written=True), cluster.make(EVENTS, 2, written=True)
     said = cluster.run("apply", 2).stderr
     assert f"{received} has 1 partition, not 2, and holds records: do not delete it" in said
@@ -103,7 +101,7 @@ def test_where_topics_of_two_counts_hold_records_none_is_to_be_deleted(cluster: 
     assert "--delete" not in said
 
 
-def test_settings_that_differ_are_told_with_the_command_that_mends_them(cluster: PrefixedTopics) -> None:
+def test_a_differing_topic_setting_is_reported_with_the_command_that_mends_it(cluster: PrefixedTopics) -> None:
     assert cluster.run("apply", 1).returncode == 0
     received = named(RECEIVED, cluster.prefix)
     set_to(cluster.bootstrap, received, "message.timestamp.type", "CreateTime")
@@ -113,7 +111,7 @@ def test_settings_that_differ_are_told_with_the_command_that_mends_them(cluster:
     assert f"kafka-configs --alter --topic {received} --add-config message.timestamp.type=LogAppendTime" in done.stderr
 
 
-def test_what_is_kept_longer_than_the_table_says_is_not_to_be_kept_shorter(cluster: PrefixedTopics) -> None:
+def test_a_longer_retention_than_the_table_is_accepted(cluster: PrefixedTopics) -> None:
     assert cluster.run("apply", 1).returncode == 0
     set_to(cluster.bootstrap, named(RECEIVED, cluster.prefix), "retention.ms", "-1")
     done = cluster.run("plan", 1)

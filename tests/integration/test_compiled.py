@@ -1,4 +1,4 @@
-"""The ingress as the image has it: what is compiled behaves as its source does, in one process and over sockets."""
+"""The compiled ingress, as the image has it, behaves as its source does, in one process and over sockets."""
 
 import os
 import subprocess
@@ -19,15 +19,15 @@ _JUDGES = (
     )),
     "contract/test_ingress_edge.py",
     "integration/test_cli_topics.py",
-    "integration/test_offsets.py",
+    "integration/test_partition_ends.py",
     "integration/test_ingress_answers.py",
-    "integration/test_ingress_life.py",
+    "integration/test_ingress_lifecycle.py",
     "integration/test_ingress_spool.py",
     "integration/test_tenant_view.py",
     *(f"integration/test_ledger.py::test_{name}" for name in (  # who reads what the ingress wrote, by the same modules
         "a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_stage",
-        "what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on",
-        "offsets_set_back_write_identical_records_and_nothing_else",
+        "an_unreadable_record_becomes_one_dead_letter_and_the_partition_moves_on",
+        "offsets_set_back_repeat_identical_records",
     )),
     "property/test_ingress_fuzz.py",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def _modules() -> list[str]:
 
 
 @pytest.mark.timeout(700)
-def test_every_module_that_should_be_is_compiled(environ: dict[str, str]) -> None:
+def test_every_module_of_the_mypyc_list_is_compiled(environ: dict[str, str]) -> None:
     program = "import importlib, sys; [print(importlib.import_module(name).__file__) for name in sys.argv[1:]]"
     argv = (sys.executable, "-c", program, *_modules())
     found = subprocess.run(argv, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout.split()
@@ -83,7 +83,7 @@ for name in compiled:
 """
 
 
-def test_no_class_that_is_not_compiled_derives_from_one_that_is(environ: dict[str, str], tmp_path: Path) -> None:
+def test_no_uncompiled_class_derives_from_a_compiled_class(environ: dict[str, str], tmp_path: Path) -> None:
     ran = subprocess.run(
         (sys.executable, "-c", _DERIVED),
         env=environ,
@@ -97,7 +97,7 @@ def test_no_class_that_is_not_compiled_derives_from_one_that_is(environ: dict[st
 
 
 @pytest.mark.timeout(900)
-def test_what_judges_the_sources_judges_it(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_tests_of_the_sources_pass_on_the_compiled_ingress(environ: dict[str, str], tmp_path: Path) -> None:
     tests = [str(compiled.ROOT / "tests" / name) for name in _JUDGES]
     options = (
         "-q",

@@ -1,4 +1,4 @@
-"""`lifecycle doctor` beside what the services would meet: real Kafka, real PostgreSQL, real HTTP."""
+"""`lifecycle doctor` with real Kafka, PostgreSQL and HTTP services."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ def environ(tmp_path: Path, kafka_bootstrap: str, topic_prefix: str, database_ur
 
 
 def examine(environ: Mapping[str, str], folder: Path, *, deep: bool) -> list[Finding]:
-    """What the command says; nothing but that."""
+    """The findings of the command, and no other output."""
     words = ("doctor", "--json", *(("--deep",) if deep else ()))
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
     argv = [sys.executable, "-X", "faulthandler", "-m", "services.cli.main", *words]
@@ -98,7 +98,7 @@ def write(environ: Mapping[str, str], topic: str, value: bytes, **headers: str) 
 
 
 @pytest.mark.timeout(300)
-def test_a_cluster_with_logins_is_well_and_every_trouble_leaves_the_other_findings_standing(
+def test_a_cluster_with_logins_is_well_and_each_fault_leaves_the_other_findings_unchanged(
     database_url: str, tmp_path: Path
 ) -> None:
     with world(tmp_path, database_url) as made:
@@ -126,9 +126,7 @@ def _names(environ: Mapping[str, str], folder: Path) -> set[str]:
     return {name for name in looked(environ, folder) if not name.startswith("clock")}
 
 
-def test_a_group_that_has_read_and_has_no_member_is_a_ledger_that_stands(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_ledger_group_with_offsets_and_no_member_is_a_fault(environ: dict[str, str], tmp_path: Path) -> None:
     assert looked(environ, tmp_path)["ledger's backlog"].health is Health.SKIPPED
     write(environ, RECEIVED.name, b"{}")
     group = environ["TOPIC_PREFIX"] + LEDGER_APP
@@ -145,7 +143,7 @@ def test_a_group_that_has_read_and_has_no_member_is_a_ledger_that_stands(
     assert found.detail == f"no ledger is at work (group {group}); 1 record not read yet"
 
 
-async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+async def test_the_brake_of_a_running_reconciler_is_reported(environ: dict[str, str], tmp_path: Path) -> None:
     metrics.RECONCILE_STOPPED.set(1)
     metrics.SAGA_SYSTEM_REFUSES.labels("middleware").set(1)
     try:
@@ -176,7 +174,7 @@ async def test_a_running_service_is_asked_and_its_brake_is_told(environ: dict[st
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"metrics": []}', "1"])
-def test_a_damaged_file_of_endpoints_is_no_service(text: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_damaged_endpoints_file_is_reported(text: str, environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     left = {"KAFKA_BOOTSTRAP_SERVERS": environ["KAFKA_BOOTSTRAP_SERVERS"]}
     (tmp_path / "state" / "environment.json").write_text(json.dumps(left))
@@ -240,14 +238,14 @@ def test_unwell_tenants_are_named(environ: dict[str, str], tmp_path: Path) -> No
     [(-1, Health.WELL), (120, Health.FAULT), (-600, Health.WELL)],
     ids=["now", "ahead", "spooled"],
 )
-def test_the_clock_of_kafka_is_read_off_the_newest_delivery(
+def test_the_clock_of_kafka_is_read_from_the_newest_delivery(
     taken_s: int, health: Health, environ: dict[str, str], tmp_path: Path
 ) -> None:
     write(environ, RECEIVED.name, b"{}", received_at=rfc3339(now_us() + taken_s * 1_000_000))
     assert looked(environ, tmp_path)["clock of Kafka"].health is health
 
 
-def test_each_setting_that_the_plan_needs_is_named_and_each_system_of_the_operators_is_asked(
+def test_settings_missing_for_the_plan_are_named_and_the_operators_systems_are_probed(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     with answering({"/well": 404, "/ill": 503}) as url:
@@ -271,7 +269,7 @@ def _without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
-def test_the_archive_is_asked_where_it_is(scheme: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_archive_is_probed_at_its_url(scheme: str, environ: dict[str, str], tmp_path: Path) -> None:
     if scheme == "file":
         place = tmp_path / "archive"
         assert looked(environ | {"ARCHIVE_URL": place.as_uri()}, tmp_path)["archive"].health is Health.SKIPPED
@@ -301,7 +299,7 @@ async def test_deep_logs_in_to_genesys_for_every_organisation(environ: dict[str,
     assert "region" in nowhere["organisations"].detail
 
 
-def test_a_check_that_hangs_or_raises_hides_no_other() -> None:
+def test_a_check_that_hangs_or_raises_hides_no_other_finding() -> None:
     def raises(_: CheckContext) -> Iterator[Finding]:
         raise KeyError("a bug")
 

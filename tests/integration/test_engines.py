@@ -1,4 +1,4 @@
-"""The engines are real, come back on their folder, die with their parent, and say what to do when there are none."""
+"""The engines restart on their folder, die with their parent, and name the remedy when none can run."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ def read_first(bootstrap: str, topic: str) -> bytes | None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process ended; one that nobody reaps (state Z) did."""
+    """True if a process ended; an unreaped one (state Z) did."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -95,7 +95,7 @@ def test_each_test_has_a_database_of_its_own(database_url: str) -> None:
 
 
 @pytest.mark.long
-def test_kafka_comes_back_on_its_folder_after_kill_9(broker: KafkaBroker) -> None:
+def test_kafka_restarts_on_its_folder_after_kill_9(broker: KafkaBroker) -> None:
     broker.start()
     before = broker.bootstrap
     make_topic(before, "kept")
@@ -108,7 +108,7 @@ def test_kafka_comes_back_on_its_folder_after_kill_9(broker: KafkaBroker) -> Non
     assert read_first(before, "kept") == b"acknowledged"
 
 
-def test_postgres_comes_back_on_its_folder_after_kill_9(server: PostgresServer) -> None:
+def test_postgres_restarts_on_its_folder_after_kill_9(server: PostgresServer) -> None:
     server.start()
     before = server.url
     with psycopg.connect(before) as session:
@@ -122,7 +122,7 @@ def test_postgres_comes_back_on_its_folder_after_kill_9(server: PostgresServer) 
         assert session.execute("SELECT word FROM kept").fetchone() == ("committed",)
 
 
-def test_both_die_with_a_parent_that_is_killed_9(tmp_path: Path) -> None:
+def test_kafka_and_postgres_die_with_their_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, tmp_path], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -134,7 +134,7 @@ def test_both_die_with_a_parent_that_is_killed_9(tmp_path: Path) -> None:
         eventually(partial(is_gone, pid))
 
 
-def test_postgres_starts_under_a_closed_folder_and_never_as_root(server: PostgresServer, tmp_path: Path) -> None:
+def test_postgres_runs_unprivileged_below_an_unreadable_folder(server: PostgresServer, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     before = [stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.parents]
     server.start()
@@ -143,7 +143,7 @@ def test_postgres_starts_under_a_closed_folder_and_never_as_root(server: Postgre
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: PostgresServer) -> None:
+def test_postgres_requires_its_password_and_keeps_it_in_private_files(server: PostgresServer) -> None:
     server.start()
     address, password = server.url.rpartition("@")[2], server.url.split(":")[2].partition("@")[0]
     with pytest.raises(psycopg.OperationalError, match="password"):
@@ -153,7 +153,7 @@ def test_its_password_is_asked_for_and_in_no_file_others_can_read(server: Postgr
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_data_that_vanished_are_made_anew_only_where_none_were_promised(server: PostgresServer) -> None:
+def test_vanished_postgres_data_are_made_anew_only_if_not_durable(server: PostgresServer) -> None:
     server.start()
     before = server.url.rpartition("@")[2]
     server.stop()
@@ -211,7 +211,7 @@ def test_three_brokers_make_one_cluster(broker: KafkaBroker) -> None:
             member.kill()
 
 
-def test_what_the_environment_names_is_used_and_nothing_is_started(tmp_path: Path) -> None:
+def test_servers_named_in_the_environment_are_used_and_no_engine_starts(tmp_path: Path) -> None:
     named = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092", "DATABASE_URL": "postgresql://db.example/lifecycle"}
     with engines.running(tmp_path, named) as had:
         assert (had.kafka, had.postgres) == (None, None)

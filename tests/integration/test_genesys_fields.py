@@ -1,4 +1,4 @@
-"""Whatever Genesys sends in a field that we read: one odd key is named and the others are compared all the same.
+"""Odd fields in answers of Genesys: the odd key is named, and the other keys are compared all the same.
 
 A real HTTP server answers as the API does, but for one field. The view agrees with what it would say, so a line of the
 plan is either a key that could not be read, or a mistake.
@@ -98,7 +98,7 @@ def unread(plan: ReconcilePlan | str) -> set[str]:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_an_odd_field_costs_what_it_is_about_and_no_more(
+async def test_an_odd_field_loses_only_the_key_it_belongs_to(
     server: FakeGenesys, readers: Readers, case: OddField
 ) -> None:
     server.lie = altered(server, case.path, case.alter)
@@ -111,7 +111,7 @@ async def test_an_odd_field_costs_what_it_is_about_and_no_more(
         assert unread(plan) == {key_of(number) for number in case.unread}
 
 
-async def test_an_entity_that_is_nobodys_is_named(server: FakeGenesys, readers: Readers) -> None:
+async def test_an_entity_without_an_id_is_reported(server: FakeGenesys, readers: Readers) -> None:
     server.lie = altered(server, LISTING, of_entities(field("id", None)))
     reading = await readers.read(organisation(client_id="odd"), {}, None)
     assert isinstance(reading, Reading)
@@ -119,7 +119,7 @@ async def test_an_entity_that_is_nobodys_is_named(server: FakeGenesys, readers: 
     assert len(reading.integrations) == 2
 
 
-async def test_a_new_integration_without_a_type_is_named_where_only_one_type_is_ours(
+async def test_a_new_integration_without_a_type_is_unread_if_a_type_is_required(
     server: FakeGenesys, readers: Readers
 ) -> None:
     server.lie = altered(server, LISTING, of_entities(field("integrationType", None), (0,)))
@@ -149,7 +149,7 @@ _OF_THE_SERVER: dict[str, tuple[Response, str]] = {
 
 
 @pytest.mark.parametrize("status", _OF_ONE_KEY)
-async def test_a_status_that_judges_one_request_stops_nobody_else(
+async def test_an_error_status_for_one_request_leaves_the_other_keys_read(
     server: FakeGenesys, readers: Readers, status: int
 ) -> None:
     server.lie = lambda request: Response(status_code=status) if re.fullmatch(CONFIG, request.url.path) else None
@@ -157,7 +157,7 @@ async def test_a_status_that_judges_one_request_stops_nobody_else(
 
 
 @pytest.mark.parametrize("trouble", _OF_THE_SERVER.values(), ids=_OF_THE_SERVER.keys())
-async def test_trouble_of_the_server_stops_the_reading_and_every_key_not_read_is_named(
+async def test_a_server_fault_stops_the_reading_and_every_unread_key_is_named(
     server: FakeGenesys, readers: Readers, trouble: tuple[Response, str]
 ) -> None:
     answer, reason = trouble
@@ -181,7 +181,7 @@ async def test_trouble_of_the_server_stops_the_reading_and_every_key_not_read_is
     ],
     ids=["its own", "status as text", "a proxy's text", "a gateway's JSON", "null", "410"],
 )
-async def test_only_a_404_of_genesys_own_is_absence(
+async def test_only_a_404_in_the_form_of_genesys_is_absence(
     server: FakeGenesys, readers: Readers, answer: Response, *, absent: bool
 ) -> None:
     server.lie = lambda request: answer if request.url.path == f"{LISTING}/{integration_id(5)}" else None
@@ -212,7 +212,7 @@ _DATES: dict[str, tuple[Callable[[], str | None], str]] = {
 
 
 @pytest.mark.parametrize("date", _DATES.values(), ids=_DATES.keys())
-async def test_a_date_that_cannot_order_events_is_no_information(
+async def test_an_unusable_date_header_is_no_information(
     server: FakeGenesys, readers: Readers, date: tuple[Callable[[], str | None], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # "-0000" is UTC whatever the machine's own zone is.

@@ -1,4 +1,4 @@
-"""The table of answers, row by row, over a socket and a real broker: what is said, and what is written."""
+"""The table of answers, row by row, over a socket and a real broker: the answer, and the records written."""
 
 import secrets
 from base64 import b64decode
@@ -66,7 +66,7 @@ def dead(live: Ingress, payload: bytes) -> list[DeadLetter]:
     return [letter for letter in found if letter.body == payload]
 
 
-def test_a_delivery_is_queued_when_it_is_in_the_topic_untouched(live: Ingress) -> None:
+def test_a_delivery_is_answered_queued_and_stored_unchanged(live: Ingress) -> None:
     told, trace = body(), f"00-{'a' * 32}-{'b' * 16}-01"
     stated = now_us() - 5 * S
     reply = live.post(told, at_us=stated, fields={"traceparent": trace, "X-Delivery-Id": "1"})
@@ -84,7 +84,7 @@ def test_a_delivery_is_queued_when_it_is_in_the_topic_untouched(live: Ingress) -
 
 
 @pytest.mark.parametrize("path", ["/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle"])
-def test_the_bare_paths_are_the_default_endpoint(live: Ingress, path: str) -> None:
+def test_paths_without_a_name_are_the_default_endpoint(live: Ingress, path: str) -> None:
     told = body()
     assert live.post(told, path=path).status == 200
     assert deliveries(live, told)[0][0]["endpoint"] == "default"
@@ -96,7 +96,7 @@ def test_identifiers_are_lower_cased_in_the_key(live: Ingress) -> None:
     assert len(deliveries(live, told)) == 1
 
 
-def test_the_same_bytes_again_are_written_again_and_called_a_duplicate(live: Ingress) -> None:
+def test_a_repeated_delivery_is_written_again_and_answered_duplicate(live: Ingress) -> None:
     told = body()
     answers = [live.post(told).said["status"] for _ in range(3)]
     assert answers == ["queued", "duplicate_handled", "duplicate_handled"]
@@ -119,7 +119,7 @@ def test_s14_a_replay_after_ten_minutes_with_a_fresh_header_is_written_for_the_l
     assert rechecks(live, told) == []
 
 
-def test_s15_a_replay_after_thirty_minutes_is_refused_whatever_the_header_says(live: Ingress) -> None:
+def test_s15_a_replay_after_thirty_minutes_is_refused_with_any_header(live: Ingress) -> None:
     told = body(now_us() - 30 * MINUTE, metadata={"retryCount": 5})
     assert live.post(told).status == 401
     assert deliveries(live, told) == []
@@ -127,7 +127,7 @@ def test_s15_a_replay_after_thirty_minutes_is_refused_whatever_the_header_says(l
     assert (wish.key, wish.reason) == (key(told), "ingress_stale")
 
 
-def test_a_time_ahead_of_ours_is_refused_and_asks_for_nothing(live: Ingress) -> None:
+def test_a_timestamp_in_the_future_is_refused_without_a_recheck(live: Ingress) -> None:
     told = body(now_us() + 2 * MINUTE)
     assert live.post(told).status == 401
     assert deliveries(live, told) == []
@@ -140,7 +140,7 @@ def test_a_marked_retry_is_accepted_with_an_old_header(live: Ingress) -> None:
     assert live.post(told, at_us=old).said == {"status": "queued"}
 
 
-def test_bytes_written_before_are_accepted_with_an_old_header(live: Ingress) -> None:
+def test_a_repeat_of_written_bytes_is_accepted_with_an_old_header(live: Ingress) -> None:
     signed = now_us() - 2 * MINUTE
     told = body(signed)
     assert live.post(told).said == {"status": "queued"}
@@ -148,7 +148,7 @@ def test_bytes_written_before_are_accepted_with_an_old_header(live: Ingress) -> 
     assert len(deliveries(live, told)) == 2
 
 
-def test_an_old_header_and_unknown_bytes_are_refused_and_asked_about_once(live: Ingress) -> None:
+def test_unknown_bytes_with_an_old_header_are_refused_and_rechecked_once(live: Ingress) -> None:
     old = now_us() - 2 * MINUTE
     told = body(old)
     assert [live.post(told, at_us=old).status for _ in range(4)] == [401] * 4
@@ -172,7 +172,7 @@ def test_an_old_header_and_unknown_bytes_are_refused_and_asked_about_once(live: 
     ],
     ids=["no signature", "short signature", "wrong signature", "no time", "epoch", "no offset", "no time at all"],
 )
-def test_what_does_not_prove_itself_gets_one_constant_answer(live: Ingress, fields: dict[str, str | None]) -> None:
+def test_every_unproved_delivery_gets_the_same_answer(live: Ingress, fields: dict[str, str | None]) -> None:
     told = body()
     reply = live.post(told, fields=fields)
     assert reply.status == 401
@@ -180,30 +180,30 @@ def test_what_does_not_prove_itself_gets_one_constant_answer(live: Ingress, fiel
     assert deliveries(live, told) == []
 
 
-def test_a_refusal_that_asks_for_a_re_check_looks_like_any_other(live: Ingress) -> None:
+def test_a_refusal_with_a_recheck_equals_any_other_refusal(live: Ingress) -> None:
     old = body(now_us() - 30 * MINUTE)
     assert live.post(old) == live.post(body(), secret="x" * 32)
 
 
-def test_an_unknown_endpoint_believes_nobody(live: Ingress) -> None:
+def test_an_unknown_endpoint_accepts_no_signature(live: Ingress) -> None:
     for path in ("nobody", "", "default/x", "%00", "Default"):
         assert live.post(body(), path=f"/v1/genesys/lifecycle/{path}").status == 401
 
 
-def test_the_previous_secret_counts_until_it_expires(live: Ingress) -> None:
+def test_the_previous_secret_is_accepted_until_it_expires(live: Ingress) -> None:
     for endpoint, status in (("rotated", 200), ("expired", 401), ("default", 401)):
         assert live.post(body(), secret=PREVIOUS, path=f"/v1/genesys/lifecycle/{endpoint}").status == status
         assert live.post(body(), path=f"/v1/genesys/lifecycle/{endpoint}").status == 200
 
 
-def test_a_secret_speaks_for_its_own_organisations_alone(live: Ingress) -> None:
+def test_a_secret_is_refused_for_other_organisations(live: Ingress) -> None:
     own, foreign = body(), body(orgId="00000000-1234-5678-9abc-def012345678")
     assert live.post(own, secret=NARROW, path=NARROW_PATH).status == 200
     assert live.post(foreign, secret=NARROW, path=NARROW_PATH).status == 403
     assert deliveries(live, foreign) == []
 
 
-def test_nobody_is_asked_about_a_key_that_the_secret_may_not_speak_for(live: Ingress) -> None:
+def test_a_key_outside_the_secrets_binding_is_not_rechecked(live: Ingress) -> None:
     foreign = body(now_us() - 30 * MINUTE, orgId="00000000-1234-5678-9abc-def012345678")
     assert live.post(foreign, secret=NARROW, path=NARROW_PATH).status == 401
     assert live.post(body()).status == 200
@@ -222,7 +222,7 @@ def test_a_forged_body_is_not_parsed(live: Ingress) -> None:
     [(b'{"canary": ', "body"), (b"[]", "body"), (raw(body(tenantId="")), "tenantId"), (b"", "body")],
     ids=["not json", "no object", "a field", "empty"],
 )
-def test_an_authentic_body_that_is_not_the_schema_is_a_dead_letter_once(
+def test_an_authentic_body_outside_the_schema_becomes_one_dead_letter(
     live: Ingress, payload: bytes, field: str
 ) -> None:
     stated = now_us()
@@ -238,7 +238,7 @@ def test_an_authentic_body_that_is_not_the_schema_is_a_dead_letter_once(
     assert b64decode(letter.body_base64) == payload
 
 
-def test_s18_duplicate_keys_validly_signed_are_a_dead_letter(live: Ingress) -> None:
+def test_s18_a_signed_body_with_duplicate_keys_is_a_dead_letter(live: Ingress) -> None:
     payload = b'{"event":"installed","event":"uninstalled"}'
     reply = live.ask(request(payload))
     assert reply.status == 400
@@ -254,7 +254,7 @@ def test_an_unknown_event_is_parked_in_dead_letters_once(live: Ingress) -> None:
     assert deliveries(live, told) == []
 
 
-def test_an_unknown_event_is_bound_and_timed_like_any_other(live: Ingress) -> None:
+def test_an_unknown_event_is_judged_by_binding_and_time_as_a_known_event(live: Ingress) -> None:
     foreign = body(event="upgraded", orgId="00000000-1234-5678-9abc-def012345678")
     assert live.post(foreign, secret=NARROW, path=NARROW_PATH).status == 403
     stale = body(now_us() - 30 * MINUTE, event="upgraded")
@@ -271,7 +271,7 @@ def test_parked_bytes_count_as_written_before(live: Ingress) -> None:
 
 
 @pytest.mark.parametrize("time", ["soon", 7, None])
-def test_an_unknown_event_without_a_readable_time_is_judged_by_its_header_alone(live: Ingress, time: Any) -> None:
+def test_an_unknown_event_without_a_readable_time_is_judged_by_its_header(live: Ingress, time: Any) -> None:
     told = body(event="upgraded", eventTimestamp=time, metadata={"retryCount": 3})
     assert live.post(told).said == {"status": "parked"}
     assert [live.post(told, at_us=now_us() + age).status for age in (-2 * MINUTE, 2 * MINUTE)] == [401, 401]
@@ -279,13 +279,13 @@ def test_an_unknown_event_without_a_readable_time_is_judged_by_its_header_alone(
     assert len(dead(live, raw(told))) == 1
 
 
-def test_unknown_fields_are_kept(live: Ingress) -> None:
+def test_unknown_fields_of_a_delivery_are_stored(live: Ingress) -> None:
     told = body(novelty={"a": [1, 2]})
     assert live.post(told).status == 200
     assert deliveries(live, told)[0][1] == raw(told)
 
 
-def test_odd_retry_marks_are_counted_and_not_believed(live: Ingress) -> None:
+def test_odd_retry_marks_are_counted_and_ignored(live: Ingress) -> None:
     before = live.metric("lifecycle_ingress_odd_marks_total")
     old = now_us() - 2 * MINUTE
     assert live.post(body(old, metadata={"retryCount": -1}), at_us=old).status == 401
@@ -305,7 +305,7 @@ def codec_event(value: bytes) -> str:
     return value.split(b'"event": "')[1].split(b'"')[0].decode()
 
 
-def test_metrics_count_what_happened(live: Ingress) -> None:
+def test_the_metrics_count_each_answer(live: Ingress) -> None:
     def count(status: str, reason: str) -> float:
         return live.metric("lifecycle_ingress_answers_total", status=status, reason=reason)
 
@@ -319,7 +319,7 @@ def test_metrics_count_what_happened(live: Ingress) -> None:
     assert live.metric("lifecycle_ingress_in_flight") == 0
 
 
-def test_canaries_stay_where_they_may_be(live: Ingress) -> None:
+def test_no_secret_or_value_reaches_logs_metrics_or_headers(live: Ingress) -> None:
     told = body(configuration={"crmClientSecret": "canary-value"})
     for how in ({}, {"secret": "x" * 32}, {"path": NARROW_PATH, "secret": NARROW}):
         live.post(told, **how)

@@ -1,4 +1,4 @@
-"""Secrets change under a running ingress: nobody who may be believed is refused, whatever becomes of the file."""
+"""Secrets change under a running ingress: no valid sender is refused while the keyring file changes or breaks."""
 
 import contextlib
 import json
@@ -149,7 +149,7 @@ def rotate(life: Life, overlap_us: int) -> str:
     return after.endpoints["default"].current.secret.get_secret_value()
 
 
-def test_secrets_rotated_under_load_refuse_nobody_inside_the_overlap(life: Life) -> None:
+def test_a_rotation_under_load_refuses_no_sender_inside_the_overlap(life: Life) -> None:
     life.write(default={**endpoint(), "orgs": ["*"]})
     with sending(life, SECRET, SECRET, SECRET, SECRET) as senders:
         for sender in senders:
@@ -168,7 +168,7 @@ def test_secrets_rotated_under_load_refuse_nobody_inside_the_overlap(life: Life)
     assert life.ask(SECRET) == 401, "three rotations ago it was cut off"
 
 
-def test_a_former_secret_is_believed_until_its_instant_and_no_longer(life: Life) -> None:
+def test_a_former_secret_is_accepted_until_its_instant_and_no_longer(life: Life) -> None:
     with sending(life, PREVIOUS, SECRET) as (former, current):
         eventually(lambda: former.count() >= ENOUGH)
         not_after_us = now_us() + 4 * S
@@ -188,7 +188,7 @@ def test_a_former_secret_is_believed_until_its_instant_and_no_longer(life: Life)
 
 
 @pytest.mark.parametrize("content", ['{"endpoints": {"default": {"current": {"sec', "", '{"endpoints": {}}'], ids=repr)
-def test_a_broken_file_leaves_the_last_good_keyring_and_shows(life: Life, content: str) -> None:
+def test_a_broken_keyring_file_keeps_the_last_good_keyring_and_is_shown(life: Life, content: str) -> None:
     with sending(life, SECRET, SECRET) as senders:
         life.replace(content)
         eventually(lambda: life.broken() == 1)
@@ -208,7 +208,7 @@ def test_a_broken_file_leaves_the_last_good_keyring_and_shows(life: Life, conten
     assert life.running.metric("lifecycle_keyring_reloads_total", result="broken") == 1
 
 
-def test_a_file_that_is_missing_for_a_moment_is_missed_by_nobody(life: Life) -> None:
+def test_a_keyring_file_that_is_missing_briefly_refuses_no_sender(life: Life) -> None:
     away = life.file.with_name("away")
     with sending(life, SECRET, SECRET, SECRET) as senders:
         for _ in range(3):
@@ -223,7 +223,7 @@ def test_a_file_that_is_missing_for_a_moment_is_missed_by_nobody(life: Life) -> 
     assert len(life.running.logged("keyring broken")) == 3
 
 
-def test_deliveries_proved_by_a_previous_secret_are_counted_by_endpoint_and_no_others(life: Life) -> None:
+def test_exactly_the_deliveries_proved_by_a_previous_secret_are_counted_by_endpoint(life: Life) -> None:
     def counted() -> float:
         return life.running.metric("lifecycle_ingress_previous_secret_total", endpoint="default")
 
@@ -234,7 +234,7 @@ def test_deliveries_proved_by_a_previous_secret_are_counted_by_endpoint_and_no_o
     assert counted() == 2
 
 
-def test_an_endpoint_comes_and_goes_without_a_restart(life: Life) -> None:
+def test_endpoints_are_added_and_removed_without_a_restart(life: Life) -> None:
     made = keyring_contents.endpoint(now_us())
     secret = made["current"]["secret"]
     assert life.ask(secret, "acme") == 401
@@ -247,7 +247,7 @@ def test_an_endpoint_comes_and_goes_without_a_restart(life: Life) -> None:
     assert secret not in "".join(life.running.lines)
 
 
-def test_a_secret_mounted_by_kubernetes_is_taken_when_its_link_is_swapped(
+def test_a_kubernetes_secret_is_reloaded_when_its_link_is_swapped(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     mount = tmp_path / "mount"

@@ -1,4 +1,4 @@
-"""What waits on disk while Kafka is slow or away: every 200 arrives, untouched, whatever ended the wait.
+"""Deliveries on disk while Kafka is slow or unreachable: each one answered 200 arrives unchanged.
 
 A broker of its own, which is stopped and killed. How soon answers come is the benchmark's to judge.
 """
@@ -55,7 +55,7 @@ def world(broker: KafkaBroker, topic_prefix: str, tmp_path: Path) -> Iterator[In
         yield whole
 
 
-def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order(world: IngressWorld) -> None:
+def test_deliveries_spooled_while_kafka_is_stalled_arrive_unchanged_and_in_order(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         slow = opened(running)
@@ -92,7 +92,7 @@ def test_what_is_spooled_while_kafka_stands_still_arrives_untouched_and_in_order
         assert running.metric(BREAKER, state="closed") == 1
 
 
-def test_a_retry_of_what_was_spooled_is_known_whatever_its_header_says(world: IngressWorld) -> None:
+def test_a_retry_of_a_spooled_delivery_is_accepted_with_any_header(world: IngressWorld) -> None:
     with world.ready() as running:
         old = body(now_us() - 10 * _MINUTE_US)
         world.stop()
@@ -111,8 +111,8 @@ def test_a_retry_of_what_was_spooled_is_known_whatever_its_header_says(world: In
         assert len(running.records(DEAD_LETTERS)) == 1
 
 
-@pytest.mark.slow
-def test_a_broker_that_died_and_came_back_has_everything(world: IngressWorld) -> None:
+@pytest.mark.long
+def test_every_spooled_delivery_arrives_after_the_broker_restarts(world: IngressWorld) -> None:
     with world.ready() as running:
         world.broker.kill()
         attempts = together(running.port, [raw(body()) for _ in range(10)]) + sent(
@@ -124,7 +124,7 @@ def test_a_broker_that_died_and_came_back_has_everything(world: IngressWorld) ->
         assert deviations(running, attempts) == []
 
 
-def test_it_starts_while_kafka_is_away_and_takes_deliveries_from_the_first_moment(world: IngressWorld) -> None:
+def test_the_ingress_spools_deliveries_when_it_starts_without_kafka(world: IngressWorld) -> None:
     world.stop()
     with world.ingress() as running:
         assert readiness(running)["status"] == "ready"
@@ -135,7 +135,7 @@ def test_it_starts_while_kafka_is_away_and_takes_deliveries_from_the_first_momen
         assert deviations(running, attempts) == []
 
 
-def test_without_a_folder_nothing_is_promised(world: IngressWorld) -> None:
+def test_without_a_spool_folder_no_delivery_is_spooled(world: IngressWorld) -> None:
     with world.ready(SPOOL_DIR="") as running:
         world.stop()
         attempts = together(running.port, [raw(body()) for _ in range(FAILURES + 1)])
@@ -144,7 +144,7 @@ def test_without_a_folder_nothing_is_promised(world: IngressWorld) -> None:
         assert not notes(running)
 
 
-def test_what_kafka_may_not_hold_more_of_goes_to_the_spool(world: IngressWorld) -> None:
+def test_deliveries_beyond_the_in_flight_limit_are_spooled(world: IngressWorld) -> None:
     with world.ready(INFLIGHT_MAX="2") as running:
         world.stop()
         attempts = together(running.port, [raw(body()) for _ in range(8)])
@@ -154,8 +154,8 @@ def test_what_kafka_may_not_hold_more_of_goes_to_the_spool(world: IngressWorld) 
         assert deviations(running, attempts) == []
 
 
-@pytest.mark.slow
-def test_a_full_spool_closes_and_a_new_one_follows_once_it_is_empty(world: IngressWorld) -> None:
+@pytest.mark.long
+def test_a_full_spool_closes_and_a_new_spool_opens_once_it_is_drained(world: IngressWorld) -> None:
     with world.ready(SPOOL_MAX_BYTES=str(1 << 20)) as running:
         world.stop()
         attempts = opened(running)
@@ -180,7 +180,7 @@ def test_a_full_spool_closes_and_a_new_one_follows_once_it_is_empty(world: Ingre
 
 
 @pytest.mark.slow
-def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(world: IngressWorld) -> None:
+def test_a_delivery_spooled_too_long_becomes_a_dead_letter_and_a_recheck(world: IngressWorld) -> None:
     with world.ready(SPOOL_MAX_AGE_S="2") as running:
         world.stop()
         openers = opened(running)
@@ -208,7 +208,7 @@ def test_what_waited_too_long_is_a_dead_letter_and_a_question_and_no_delivery(wo
         eventually(lambda: running.metric(OPEN) == 1)
 
 
-def test_what_a_killed_process_left_is_found_by_the_next_start_and_drained(world: IngressWorld) -> None:
+def test_the_spool_of_a_killed_process_is_drained_by_the_next_start(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
         attempts = opened(running) + sent(running, *(body() for _ in range(20)))
@@ -226,7 +226,7 @@ def test_what_a_killed_process_left_is_found_by_the_next_start_and_drained(world
         eventually(lambda: len(folders(world.spool)) == 1)
 
 
-def test_the_spool_of_a_living_process_is_left_to_it(world: IngressWorld) -> None:
+def test_the_spool_of_a_running_process_is_not_adopted(world: IngressWorld) -> None:
     with world.ready() as first:
         world.stop()
         opened(first)
@@ -243,7 +243,7 @@ def test_the_spool_of_a_living_process_is_left_to_it(world: IngressWorld) -> Non
             assert [copies(first, one) for one in attempts[:2]] == [1, 1]
 
 
-def test_what_is_under_way_when_it_is_asked_to_end_is_spooled_and_left_for_the_next_start(world: IngressWorld) -> None:
+def test_deliveries_in_flight_at_shutdown_are_spooled_for_the_next_start(world: IngressWorld) -> None:
     with world.ready() as running, ThreadPoolExecutor() as pool:
         world.stop()
         under_way = pool.submit(together, running.port, [raw(body()) for _ in range(3)])
@@ -265,7 +265,7 @@ def test_what_is_under_way_when_it_is_asked_to_end_is_spooled_and_left_for_the_n
     assert folders(world.spool) == []
 
 
-def test_a_topic_that_is_missing_is_no_promise_of_kafkas(world: IngressWorld) -> None:
+def test_a_delivery_for_a_missing_topic_is_spooled_or_refused(world: IngressWorld) -> None:
     with world.ready() as running:
         world.drop(RECEIVED)
         attempts = together(running.port, [raw(body()) for _ in range(3)])
@@ -276,8 +276,8 @@ def test_a_topic_that_is_missing_is_no_promise_of_kafkas(world: IngressWorld) ->
         assert deviations(running, attempts) == []
 
 
-@pytest.mark.slow
-def test_what_kafka_does_not_take_holds_nothing_else_up(world: IngressWorld) -> None:
+@pytest.mark.long
+def test_a_record_that_kafka_refuses_does_not_block_the_drain(world: IngressWorld) -> None:
     with world.ready() as running:
         world.configure(RECEIVED, "max.message.bytes", "5000")
         world.drop(DEAD_LETTERS)
@@ -300,7 +300,7 @@ def test_what_kafka_does_not_take_holds_nothing_else_up(world: IngressWorld) -> 
 
 
 @pytest.mark.slow
-def test_records_of_a_topic_that_may_not_be_written_to_cost_no_probe(world: IngressWorld) -> None:
+def test_records_of_an_unwritable_topic_use_no_probe(world: IngressWorld) -> None:
     world.configure(DEAD_LETTERS, "retention.ms", "1000")
     with world.ready() as running:
         letters = [attempt(running.port, raw(body(event="upgraded")), Kind.UNKNOWN) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""A broker that is stopped, not dead: every sender is answered, and no 200 is a lie.
+"""A broker that is stopped, not dead: every sender gets an answer, and every 200 is true.
 
 A broker of its own: stopping the run's would stop every other test.
 """
@@ -40,7 +40,7 @@ def own(tmp_path: Path) -> Iterator[tuple[Ingress, int]]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_a_stalled_broker_costs_answers_and_no_delivery(own: tuple[Ingress, int]) -> None:
+def test_a_stalled_broker_delays_answers_and_loses_no_delivery(own: tuple[Ingress, int]) -> None:
     running, pid = own
     assert running.post(body()).status == 200
     told = [body() for _ in range(20)]
@@ -68,7 +68,7 @@ def test_a_stalled_broker_costs_answers_and_no_delivery(own: tuple[Ingress, int]
     eventually(lambda: running.metric("lifecycle_ingress_in_flight") == 0)
 
 
-def test_a_report_that_comes_after_the_answer_makes_the_retry_a_duplicate(own: tuple[Ingress, int]) -> None:
+def test_a_retry_is_a_duplicate_if_the_report_arrives_after_the_answer(own: tuple[Ingress, int]) -> None:
     running, pid = own
     assert running.post(body()).status == 200
     told = body()
@@ -88,7 +88,8 @@ def test_a_report_that_comes_after_the_answer_makes_the_retry_a_duplicate(own: t
     assert (again, copies) in {("duplicate_handled", 2), ("queued", 1), ("queued", 2)}
 
 
-def test_too_much_in_flight_is_refused_at_once(own: tuple[Ingress, int], tmp_path: Path) -> None:
+@pytest.mark.long
+def test_deliveries_beyond_the_in_flight_limit_are_refused_at_once(own: tuple[Ingress, int], tmp_path: Path) -> None:
     other, pid = own
     with ingress(other.bootstrap, "", tmp_path, INFLIGHT_MAX="2") as running, contextlib.ExitStack() as stack:
         eventually(lambda: running.get("/readyz").status == 200)

@@ -48,24 +48,24 @@ async def trail(kafka_bootstrap: str, topic_prefix: str) -> AuditTrail:
     return AuditTrail(config, topic, timeout_s=10)
 
 
-async def test_the_trail_of_a_key_is_whole_in_order_and_its_own(trail: AuditTrail) -> None:
+async def test_the_audit_trail_of_a_key_is_complete_ordered_and_has_no_other_key(trail: AuditTrail) -> None:
     found = await trail.of(KEYS[7], None)
     assert [json.loads(line) for line in found] == [{"key": KEYS[7], "line": line} for line in range(7)]
     assert await trail.of(KEYS[0], None) == []
 
 
-async def test_many_askers_at_once_are_all_answered(trail: AuditTrail) -> None:
+async def test_many_reads_of_the_audit_trail_at_once_all_succeed(trail: AuditTrail) -> None:
     found = await asyncio.gather(*(trail.of(key, None) for key in KEYS * 3))
     assert [len(lines) for lines in found] == list(range(len(KEYS))) * 3
 
 
-async def test_a_trail_may_begin_at_an_instant(trail: AuditTrail) -> None:
+async def test_an_audit_trail_can_begin_at_an_instant(trail: AuditTrail) -> None:
     an_hour_us = 3_600_000_000
     assert len(await trail.of(KEYS[5], now_us() - an_hour_us)) == 5
     assert await trail.of(KEYS[5], now_us() + an_hour_us) == []
 
 
-async def test_undoing_archives_the_trail_with_a_manifest_that_proves_it(trail: AuditTrail, tmp_path: Path) -> None:
+async def test_undo_archives_the_trail_with_a_manifest_of_hashes(trail: AuditTrail, tmp_path: Path) -> None:
     archive = ArchiveKind(from_url(tmp_path.as_uri()), trail.of, now_us)
     key = KEYS[9]
     made = await archive.call(a_call(Verb.CREATE, key=key))
@@ -84,7 +84,7 @@ async def test_undoing_archives_the_trail_with_a_manifest_that_proves_it(trail: 
     assert [json.loads(line)["line"] for line in gzip.decompress(text).splitlines()] == list(range(9))
 
 
-def test_equal_lines_give_equal_bytes() -> None:
+def test_equal_audit_lines_give_equal_archive_bytes() -> None:
     call = a_call(Verb.DELETE)
     assert pack([b"{}\n"], call, 1)[0] == pack([b"{}"], call, 2)[0]
 
@@ -93,7 +93,7 @@ async def _no_lines(_: str, __: int | None) -> list[bytes]:
     return []
 
 
-async def test_a_later_life_leaves_the_former_archive_alone(world: Outside) -> None:
+async def test_a_later_generation_does_not_change_the_former_archive(world: Outside) -> None:
     archive = ArchiveKind(from_url(world.archive.as_uri(), mkdir=True), _no_lines, now_us)
     for generation in (1, 2):
         await archive.call(a_call(Verb.DELETE, key=KEYS[0], generation=generation))
@@ -103,7 +103,7 @@ async def test_a_later_life_leaves_the_former_archive_alone(world: Outside) -> N
 @pytest.mark.parametrize(
     ("fault", "answer"), [("refuse", OperatorRefused), ("error", Unknown), ("down", Unknown), ("lost_answer", Unknown)]
 )
-async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
+async def test_a_failing_object_store_is_retryable_and_a_refusing_store_is_not(
     world: Outside, fault: str, answer: type[OperatorRefused | Unknown]
 ) -> None:
     key = key_of(ORG, f"a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}")
@@ -117,7 +117,7 @@ async def test_an_object_store_that_fails_is_told_from_one_that_refuses(
     assert len(world.inventory("archive", key)) == 1
 
 
-async def test_a_trail_that_cannot_be_read_archives_nothing(tmp_path: Path) -> None:
+async def test_an_unreadable_audit_trail_archives_no_file(tmp_path: Path) -> None:
     away = AuditTrail({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, "none", timeout_s=0.5)
     archive = ArchiveKind(from_url(tmp_path.as_uri()), away.of, now_us)
     answer = await archive.call(a_call(Verb.DELETE))
@@ -126,13 +126,13 @@ async def test_a_trail_that_cannot_be_read_archives_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("key", ["../../etc:x", "a/b:c", "x", "🦄:b", ":"])
-async def test_a_key_that_is_none_climbs_nowhere(tmp_path: Path, key: str) -> None:
+async def test_an_invalid_key_is_refused_and_writes_no_file(tmp_path: Path, key: str) -> None:
     archive = ArchiveKind(from_url(tmp_path.as_uri()), _no_lines, now_us)
     assert isinstance(await archive.call(a_call(Verb.DELETE, key=key)), Refused)
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_the_trail_is_asked_from_a_day_before_the_life_began(tmp_path: Path) -> None:
+async def test_the_trail_is_read_from_a_day_before_the_generation_began(tmp_path: Path) -> None:
     asked: list[int | None] = []
 
     async def remember(_: str, since_us: int | None) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The CRM step: credentials proved first, an endpoint that moves or goes away; and what the flag does to others."""
+"""The CRM step: credentials are proved first, an endpoint moves or is removed; pause by `enabled` for other kinds."""
 
 import json
 import secrets
@@ -44,7 +44,7 @@ def settings(url: str | None = ACME, **credentials: str) -> dict[str, Any]:
     return {"path": "/connections", "credentials": path | credentials} | ({} if url is None else {"url": url})
 
 
-async def test_an_invalid_client_secret_is_refused_before_anything_is_made(
+async def test_an_invalid_client_secret_is_refused_before_the_connection_is_made(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     wrong = settings(client_id="c", client_secret="invalid-secret")
@@ -59,13 +59,13 @@ async def test_a_valid_client_secret_opens_a_session(outbound: Outbound, world: 
     assert len(world.inventory("crm", key)) == 1
 
 
-async def test_half_of_the_credentials_is_refused(outbound: Outbound, key: str) -> None:
+async def test_a_client_id_or_secret_alone_is_refused(outbound: Outbound, key: str) -> None:
     half = settings(client_id="c")
     answer = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=half))
     assert answer == Refused("credentials: client_id and client_secret go together", heard=False)
 
 
-async def test_credentials_that_died_do_not_keep_the_connection_alive(
+async def test_a_connection_is_deleted_although_its_credentials_are_invalid_now(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(
@@ -78,7 +78,7 @@ async def test_credentials_that_died_do_not_keep_the_connection_alive(
     assert world.inventory("crm", key) == []
 
 
-async def test_a_tenant_without_an_endpoint_has_no_connection_and_nobody_is_called(
+async def test_a_tenant_without_an_endpoint_has_no_connection_and_no_call(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     assert await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings(None))) == Done()
@@ -87,7 +87,7 @@ async def test_a_tenant_without_an_endpoint_has_no_connection_and_nobody_is_call
     assert world.calls(key) == []
 
 
-async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
+async def test_a_moved_endpoint_leaves_no_connection_at_the_former_place(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
@@ -102,7 +102,7 @@ async def test_an_endpoint_that_moves_leaves_nothing_at_the_former_one(
     assert world.inventory("middleware", key) == []
 
 
-async def test_under_the_map_of_up_a_connection_that_moves_to_another_host_lives_there_alone(
+async def test_under_the_egress_map_of_up_a_moved_connection_exists_at_the_new_host_only(
     world: Outside, key: str
 ) -> None:
     ports = LocalPorts(world.port, world.database_port, 1, 2, 3, 4)
@@ -123,7 +123,7 @@ async def test_under_the_map_of_up_a_connection_that_moves_to_another_host_lives
     assert world.inventory("crm", key) == []
 
 
-async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
+async def test_a_move_that_fails_halfway_is_finished_by_its_repeat(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
@@ -136,7 +136,7 @@ async def test_a_move_whose_second_half_fails_is_finished_by_its_repeat(
     assert len(world.inventory("middleware", key)) == 1
 
 
-async def test_an_endpoint_that_goes_away_takes_its_connection_along(
+async def test_an_endpoint_removed_from_the_configuration_removes_its_connection(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
@@ -148,7 +148,9 @@ async def test_an_endpoint_that_goes_away_takes_its_connection_along(
     assert world.inventory("crm", key) == []
 
 
-async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbound, world: Outside, key: str) -> None:
+async def test_a_connection_possibly_made_at_two_places_is_deleted_at_both(
+    outbound: Outbound, world: Outside, key: str
+) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
     assert isinstance(made, Done)
     elsewhere = settings("https://other.salesforce.com")
@@ -163,7 +165,7 @@ async def test_what_was_maybe_made_at_two_places_goes_from_both(outbound: Outbou
     assert world.inventory("middleware", key) == []
 
 
-async def test_disabled_pauses_a_subscription_and_deletes_nothing(outbound: Outbound, world: Outside, key: str) -> None:
+async def test_a_disabled_tenant_has_a_paused_subscription(outbound: Outbound, world: Outside, key: str) -> None:
     kind = SubscriptionKind(outbound)
     given = {"url": f"{world.url}/subscriptions", "url_from": "operator", "topics": ["presence"]}
     await kind.call(a_call(Verb.CREATE, key=key, settings=given))
@@ -177,7 +179,7 @@ async def test_disabled_pauses_a_subscription_and_deletes_nothing(outbound: Outb
     assert len(world.inventory("subscriptions", key)) == 1
 
 
-async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound, world: Outside, key: str) -> None:
+async def test_an_update_of_a_token_keeps_it_without_a_call(outbound: Outbound, world: Outside, key: str) -> None:
     kind = OAuthKind(outbound)
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "a:b c", "client_secret": "p%/ü"}
     made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
@@ -186,9 +188,7 @@ async def test_an_update_of_a_token_keeps_it_and_calls_nobody(outbound: Outbound
     assert world.calls(key) == [("create", "done")]
 
 
-async def test_a_token_that_a_lost_answer_replaced_is_the_one_revoked(
-    outbound: Outbound, world: Outside, key: str
-) -> None:
+async def test_a_token_issued_by_a_lost_answer_is_revoked(outbound: Outbound, world: Outside, key: str) -> None:
     kind = OAuthKind(outbound)
     given = {"url": f"{world.url}/oauth", "url_from": "operator", "client_id": "c", "client_secret": "s"}
     made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))

@@ -1,4 +1,4 @@
-"""What every kind that speaks HTTP owes, against a real simulator process; the rules are the same for all."""
+"""Duties of every kind that speaks HTTP, against a real simulator process; the rules are equal for all kinds."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -96,7 +96,7 @@ def healed(world: Outside) -> Iterator[None]:
     world.heal()
 
 
-async def test_created_twice_by_one_intent_it_exists_once_and_answers_alike(
+async def test_a_create_repeated_by_one_intent_makes_one_resource_and_equal_answers(
     subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     first = await subject(Verb.CREATE, key=key)
@@ -106,13 +106,13 @@ async def test_created_twice_by_one_intent_it_exists_once_and_answers_alike(
     assert [row["generation"] for row in world.inventory(subject.system, key)] == [1]
 
 
-async def test_created_by_two_intents_it_exists_once(subject: KindUnderTest, world: Outside, key: str) -> None:
+async def test_creates_by_two_intents_make_one_resource(subject: KindUnderTest, world: Outside, key: str) -> None:
     assert isinstance(await subject(Verb.CREATE, key=key, n=1), Done)
     assert isinstance(await subject(Verb.CREATE, key=key, n=2), Done)
     assert len(world.inventory(subject.system, key)) == 1
 
 
-async def test_deleted_twice_it_is_gone_and_stays_gone(subject: KindUnderTest, world: Outside, key: str) -> None:
+async def test_a_resource_deleted_twice_stays_absent(subject: KindUnderTest, world: Outside, key: str) -> None:
     made = await subject(Verb.CREATE, key=key)
     assert isinstance(made, Done)
     assert isinstance(await subject(Verb.DELETE, key=key, n=2, outputs=made.outputs), Done)
@@ -129,12 +129,12 @@ def _deleted_twice(subject: KindUnderTest) -> list[str]:
     return ["done"] if subject.system == "tokens" else ["done", "absent"]
 
 
-async def test_what_never_was_is_absent(subject: KindUnderTest, key: str) -> None:
+async def test_a_resource_never_created_is_absent(subject: KindUnderTest, key: str) -> None:
     assert await subject(Verb.READ, key=key) == Absent()
     assert await subject(Verb.DELETE, key=key) == Absent()
 
 
-async def test_a_late_repeat_of_a_create_after_the_delete_brings_nothing_back(
+async def test_a_late_repeat_of_a_create_after_the_delete_makes_no_resource(
     subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     made = await subject(Verb.CREATE, key=key, n=1)
@@ -172,14 +172,14 @@ async def test_a_lost_answer_to_a_delete_is_read_back_as_absent(
     assert await subject(Verb.READ, key=key, outputs=made.outputs) == Absent()
 
 
-async def test_a_delete_that_knows_no_outputs_still_deletes(subject: KindUnderTest, world: Outside, key: str) -> None:
+async def test_a_delete_without_outputs_deletes_the_resource(subject: KindUnderTest, world: Outside, key: str) -> None:
     world.fault(subject.system, "lost_answer", verb="create", key=key, times=1)
     await subject(Verb.CREATE, key=key)
     assert isinstance(await subject(Verb.DELETE, key=key, n=2), Done)
     assert world.inventory(subject.system, key) == []
 
 
-async def test_a_system_that_forgets_idempotency_keys_still_holds_one(
+async def test_a_system_that_ignores_idempotency_keys_holds_one_resource(
     subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     world.fault(subject.system, "ignore_idempotency", key=key)
@@ -189,7 +189,9 @@ async def test_a_system_that_forgets_idempotency_keys_still_holds_one(
     assert len(world.inventory(subject.system, key)) == 1
 
 
-async def test_a_stale_epoch_changes_nothing_and_may_pass(subject: KindUnderTest, world: Outside, key: str) -> None:
+async def test_a_call_with_a_stale_epoch_changes_no_resource_and_is_retryable(
+    subject: KindUnderTest, world: Outside, key: str
+) -> None:
     made = await subject(Verb.CREATE, key=key, epoch=5)
     assert isinstance(made, Done)
     stale = await subject(Verb.DELETE, key=key, n=2, epoch=4, outputs=made.outputs)
@@ -211,7 +213,7 @@ async def test_an_intent_repeated_with_other_inputs_is_refused(
 
 
 @pytest.mark.parametrize("verb", list(Verb))
-async def test_a_refusal_is_refused_and_an_error_is_retryable(
+async def test_an_injected_refusal_is_refused_and_an_injected_error_is_retryable(
     subject: KindUnderTest, world: Outside, key: str, verb: Verb
 ) -> None:
     outputs: dict[str, Any] = {}
@@ -230,7 +232,7 @@ async def test_a_refusal_is_refused_and_an_error_is_retryable(
     assert isinstance(await subject(verb, key=key, n=2, outputs=outputs), Done)
 
 
-async def test_a_system_that_is_down_leaves_a_change_in_doubt_and_a_read_silent(
+async def test_a_change_at_a_system_that_is_down_is_unknown_and_a_read_is_retryable(
     subject: KindUnderTest, world: Outside, key: str
 ) -> None:
     world.fault(subject.system, "down", key=key)
@@ -241,14 +243,16 @@ async def test_a_system_that_is_down_leaves_a_change_in_doubt_and_a_read_silent(
     assert world.inventory(subject.system, key) == []
 
 
-async def test_a_call_that_was_given_up_may_take_effect_later(subject: KindUnderTest, world: Outside, key: str) -> None:
+async def test_a_call_given_up_by_timeout_may_take_effect_later(
+    subject: KindUnderTest, world: Outside, key: str
+) -> None:
     world.fault(subject.system, "slow", key=key, times=1, seconds=1.0)
     assert isinstance(await subject(Verb.CREATE, key=key, timeout_s=0.3), Unknown)
     assert world.inventory(subject.system, key) == []
     eventually(lambda: len(world.inventory(subject.system, key)) == 1)
 
 
-async def test_nobody_there_is_a_silence_and_nothing_is_in_doubt(subject: KindUnderTest, key: str) -> None:
+async def test_a_refused_connection_is_retryable_and_leaves_no_doubt(subject: KindUnderTest, key: str) -> None:
     nowhere = {**subject.settings, "url": "http://127.0.0.1:9", "url_from": "operator"}
     answer = await subject.kind.call(a_call(Verb.CREATE, key=key, settings=nowhere))
     assert isinstance(answer, Retryable)
@@ -264,9 +268,7 @@ async def test_the_resource_is_named_by_key_and_generation(subject: KindUnderTes
 
 
 @pytest.mark.parametrize("part", ['x"; DROP SCHEMA public CASCADE;--', "🦄" * 50, "../../faults", "a b\tX: y%0d%0a"])
-async def test_a_hostile_key_reaches_the_system_as_itself_and_nothing_else(
-    subject: KindUnderTest, world: Outside, part: str
-) -> None:
+async def test_a_hostile_key_reaches_the_system_unchanged(subject: KindUnderTest, world: Outside, part: str) -> None:
     key = f"{part}:{part}"
     made = await subject(Verb.CREATE, key=key)
     assert isinstance(made, Done)

@@ -84,13 +84,15 @@ def _ask(database_url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _exists(database_url: str, name: str) -> tuple[bool, bool]:
-    """Whether the schema and the role are there."""
+    """True for the schema, and for the role, if present."""
     schema = _ask(database_url, "SELECT 1 FROM pg_namespace WHERE nspname = %s", name)
     role = _ask(database_url, "SELECT 1 FROM pg_roles WHERE rolname = %s", name)
     return bool(schema), bool(role)
 
 
-async def test_a_life_has_a_schema_and_a_role_of_one_derived_name(kind: PostgresKind, world: Outside, key: str) -> None:
+async def test_a_generation_has_a_schema_and_a_role_of_one_derived_name(
+    kind: PostgresKind, world: Outside, key: str
+) -> None:
     name = schema_name(key, 1)
     assert await kind.call(a_call(Verb.CREATE, key=key)) == Done({"schema": name, "role": name})
     assert world.database_url is not None
@@ -106,7 +108,7 @@ async def test_a_life_has_a_schema_and_a_role_of_one_derived_name(kind: Postgres
     assert await kind.call(a_call(Verb.READ, key=key)) == Done({"schema": name, "role": name})
 
 
-async def test_created_twice_and_dropped_twice_nothing_is_left(kind: PostgresKind, world: Outside, key: str) -> None:
+async def test_a_schema_created_twice_and_dropped_twice_is_gone(kind: PostgresKind, world: Outside, key: str) -> None:
     first = await kind.call(a_call(Verb.CREATE, key=key))
     assert await kind.call(a_call(Verb.CREATE, key=key)) == first
     assert await kind.call(a_call(Verb.UPDATE, key=key, n=2)) == first
@@ -126,7 +128,7 @@ async def test_created_twice_and_dropped_twice_nothing_is_left(kind: PostgresKin
     ]
 
 
-async def test_what_never_was_is_absent(kind: PostgresKind, key: str) -> None:
+async def test_a_schema_never_created_is_absent(kind: PostgresKind, key: str) -> None:
     assert await kind.call(a_call(Verb.READ, key=key)) == Absent()
     assert await kind.call(a_call(Verb.DELETE, key=key)) == Absent()
 
@@ -148,9 +150,7 @@ async def test_a_lost_commit_is_unknown_then_read_back(kind: PostgresKind, world
     ]
 
 
-async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(
-    kind: PostgresKind, world: Outside, key: str
-) -> None:
+async def test_a_stale_epoch_changes_no_schema(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, epoch=5)), Done)
     assert await kind.call(a_call(Verb.DELETE, key=key, n=2, epoch=4)) == Retryable("stale epoch", well=True)
     assert len(world.inventory("schemas", key)) == 1
@@ -160,7 +160,9 @@ async def test_a_stale_epoch_changes_nothing_in_the_same_transaction(
     assert world.calls(key, "schemas")[-1] == ("create", "refused")
 
 
-async def test_a_zombie_that_waits_for_the_fence_finds_it_raised(kind: PostgresKind, world: Outside, key: str) -> None:
+async def test_a_stale_worker_waiting_for_the_fence_is_stopped_by_the_newer_epoch(
+    kind: PostgresKind, world: Outside, key: str
+) -> None:
     """Frozen between its start and its fence, it wakes after another worker has torn everything down."""
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key, epoch=1)), Done)
     assert world.database_url is not None
@@ -185,7 +187,9 @@ async def _while_waiting(
 
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE, Verb.READ])
-async def test_faults_of_the_proxy_mean_what_they_say(kind: PostgresKind, world: Outside, key: str, verb: Verb) -> None:
+async def test_faults_injected_by_the_proxy_are_answered_by_their_meaning(
+    kind: PostgresKind, world: Outside, key: str, verb: Verb
+) -> None:
     if verb is not Verb.CREATE:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     world.fault("schemas", "refuse", verb=verb, key=key, times=1)
@@ -203,9 +207,7 @@ async def test_faults_of_the_proxy_mean_what_they_say(kind: PostgresKind, world:
     assert world.calls(key, "schemas")[-3:] == [(verb, "refused"), (verb, "error"), (verb, "done")]
 
 
-async def test_a_call_that_gave_up_before_its_commit_has_no_effect(
-    kind: PostgresKind, world: Outside, key: str
-) -> None:
+async def test_a_call_timed_out_before_its_commit_has_no_effect(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.READ, key=key)), Absent)
     world.fault("schemas", "slow", verb="create", key=key, times=1, seconds=3)
     answer = await kind.call(a_call(Verb.CREATE, key=key, timeout_s=0.5))
@@ -214,7 +216,7 @@ async def test_a_call_that_gave_up_before_its_commit_has_no_effect(
     assert world.inventory("schemas", key) == []
 
 
-async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: PostgresKind, world: Outside, key: str) -> None:
+async def test_a_schema_of_many_tables_is_dropped_in_batches(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -242,7 +244,7 @@ async def test_tables_and_all_that_lies_in_a_schema_go_in_batches(kind: Postgres
     assert _exists(world.database_url, name) == (False, False)
 
 
-async def test_a_drop_in_batches_is_one_call_whose_last_answer_is_the_one_lost(
+async def test_a_drop_in_batches_counts_as_one_call_for_a_lost_answer(
     kind: PostgresKind, world: Outside, key: str
 ) -> None:
     assert world.database_url is not None
@@ -260,7 +262,7 @@ async def test_a_drop_in_batches_is_one_call_whose_last_answer_is_the_one_lost(
     ]
 
 
-async def test_a_tenants_own_programs_over_its_own_rows_do_not_stop_the_drop(
+async def test_functions_types_and_views_of_a_tenant_do_not_stop_the_drop(
     kind: PostgresKind, world: Outside, key: str
 ) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
@@ -284,7 +286,7 @@ async def test_a_tenants_own_programs_over_its_own_rows_do_not_stop_the_drop(
     assert _exists(world.database_url, name) == (False, False)
 
 
-async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: PostgresKind, world: Outside, key: str) -> None:
+async def test_a_view_of_others_on_a_tenants_table_stops_the_drop(kind: PostgresKind, world: Outside, key: str) -> None:
     assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
     assert world.database_url is not None
     name = schema_name(key, 1)
@@ -315,7 +317,7 @@ async def test_what_others_built_upon_a_tenant_stops_its_drop(kind: PostgresKind
     ],
     ids=("key", "generation", "generation alone", "key alone", "more", "words", "nested", "none"),
 )
-async def test_a_schema_whose_comment_is_not_ours_is_neither_taken_nor_dropped(
+async def test_a_schema_with_a_foreign_comment_is_neither_adopted_nor_dropped(
     kind: PostgresKind, world: Outside, key: str, comment: str, *, anothers: bool
 ) -> None:
     assert world.database_url is not None
@@ -371,7 +373,7 @@ async def test_hostile_identifiers_touch_only_a_derived_schema(kind: PostgresKin
     ]
 
 
-async def test_ids_that_share_their_first_63_bytes_have_schemas_apart(kind: PostgresKind, world: Outside) -> None:
+async def test_ids_that_share_their_first_63_bytes_have_separate_schemas(kind: PostgresKind, world: Outside) -> None:
     keys = [f"{'a' * 199}{last}:b" for last in "xy"]
     for key in keys:
         assert isinstance(await kind.call(a_call(Verb.CREATE, key=key)), Done)
@@ -380,7 +382,7 @@ async def test_ids_that_share_their_first_63_bytes_have_schemas_apart(kind: Post
     assert await kind.call(a_call(Verb.DELETE, key=keys[1], n=2)) == Done()
 
 
-async def test_a_role_that_is_no_superuser_is_enough(database_url: str, key: str) -> None:
+async def test_a_role_without_superuser_rights_is_enough(database_url: str, key: str) -> None:
     role = f"app_{abs(hash(key)) % 10**9}"
     parts = urlsplit(database_url)
     _run(
@@ -397,6 +399,6 @@ async def test_a_role_that_is_no_superuser_is_enough(database_url: str, key: str
     _run(database_url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
 
 
-async def test_a_database_that_is_away_is_a_silence(key: str) -> None:
+async def test_an_unreachable_database_is_retryable(key: str) -> None:
     answer = await PostgresKind("postgresql://u:p@127.0.0.1:9/x").call(a_call(Verb.CREATE, key=key))
     assert answer == Retryable("no session at 127.0.0.1:9: Connection refused")

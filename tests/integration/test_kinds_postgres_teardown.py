@@ -1,4 +1,4 @@
-"""A tenant's schema and role go, or what stops them is named: for every class that PostgreSQL lists.
+"""A tenant's schema and role are dropped, or the obstacle is named: for every class that PostgreSQL lists.
 
 The lists of classes are PostgreSQL's own: its catalogues' foreign keys to roles and schemas, and its columns of
 privileges. A class without an example here fails, so that a new release of PostgreSQL is noticed.
@@ -73,7 +73,7 @@ async def place(database_url: str) -> AsyncIterator[Place]:
             made.run(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
 
 
-def test_every_class_that_postgresql_lists_has_an_example(database_url: str) -> None:
+def test_every_object_class_of_postgresql_has_an_example(database_url: str) -> None:
     keys = (
         "SELECT fktable::regclass::text, unnest(fkcols) FROM pg_get_catalog_foreign_keys() WHERE pktable = %s::regclass"
     )
@@ -89,7 +89,7 @@ def test_every_class_that_postgresql_lists_has_an_example(database_url: str) -> 
 
 
 @pytest.mark.parametrize("catalogue", LYING)
-async def test_whatever_lies_in_a_schema_goes_with_it(place: Place, catalogue: str) -> None:
+async def test_an_object_of_each_class_is_dropped_with_its_schema(place: Place, catalogue: str) -> None:
     if catalogue == "pg_extension":
         # An extension that can be in any schema; plpgsql, which all have, is fixed to pg_catalog.
         extension = place.ask(
@@ -102,7 +102,7 @@ async def test_whatever_lies_in_a_schema_goes_with_it(place: Place, catalogue: s
     assert place.is_gone()
 
 
-async def test_all_of_it_together_goes_and_is_of_every_kind(place: Place) -> None:
+async def test_objects_of_all_classes_together_are_dropped(place: Place) -> None:
     for catalogue, text in LYING.items():
         if catalogue != "pg_extension":
             place.run(*statements(text))
@@ -122,7 +122,7 @@ async def test_all_of_it_together_goes_and_is_of_every_kind(place: Place) -> Non
 
 
 @pytest.mark.parametrize("column", ROLES)
-async def test_whatever_a_role_owns_or_was_granted_goes_with_it_or_is_named(place: Place, column: str) -> None:
+async def test_objects_and_grants_of_a_role_are_removed_or_named(place: Place, column: str) -> None:
     made, says, undone = ROLES[column]
     place.run(*statements(made))
     answer = await place.drop()
@@ -138,7 +138,7 @@ async def test_whatever_a_role_owns_or_was_granted_goes_with_it_or_is_named(plac
         place.run(*statements(undone))
 
 
-async def test_what_a_role_has_in_another_database_is_named_with_that_database(place: Place) -> None:
+async def test_objects_of_a_role_in_another_database_are_named_with_it(place: Place) -> None:
     place.run("CREATE DATABASE {o}")
     try:
         place.run(
@@ -190,7 +190,7 @@ async def test_what_a_role_has_in_another_database_is_named_with_that_database(p
         ("CREATE TABLE public.u () INHERITS ({t}.t)", "table public.u needs table {t}.t", "DROP TABLE public.u"),
     ],
 )
-async def test_what_lies_elsewhere_and_needs_a_tenants_things_is_named_and_stays(
+async def test_a_dependent_object_outside_the_schema_is_named_and_stays(
     place: Place, made: str, says: str, undone: str
 ) -> None:
     place.run(
@@ -208,7 +208,7 @@ async def test_what_lies_elsewhere_and_needs_a_tenants_things_is_named_and_stays
     assert place.is_gone()
 
 
-async def test_an_extension_that_somebody_else_installed_into_a_schema_is_named(place: Place) -> None:
+async def test_an_extension_installed_by_another_role_is_named(place: Place) -> None:
     extension = place.ask("SELECT name FROM pg_available_extension_versions WHERE relocatable ORDER BY name LIMIT 1")[
         0
     ][0]
@@ -220,7 +220,7 @@ async def test_an_extension_that_somebody_else_installed_into_a_schema_is_named(
     assert await place.drop(3) == Done()
 
 
-async def test_things_in_a_schema_that_need_each_other_go_together(place: Place) -> None:
+async def test_objects_of_a_schema_that_depend_on_each_other_are_dropped(place: Place) -> None:
     place.run(
         "CREATE TABLE {t}.t (id int, more int)",
         "CREATE FUNCTION {t}.is_well({t}.t) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'",
@@ -242,7 +242,7 @@ async def test_things_in_a_schema_that_need_each_other_go_together(place: Place)
     assert place.is_gone()
 
 
-async def test_grants_that_this_user_may_not_revoke_are_named(place: Place) -> None:
+async def test_grants_that_the_role_may_not_revoke_are_named(place: Place) -> None:
     parts = urlsplit(place.url)
     place.run("CREATE ROLE {o}app LOGIN PASSWORD 'p' CREATEROLE", "GRANT CREATE ON DATABASE {db} TO {o}app")
     place.run("GRANT USAGE ON SCHEMA lifecycle_fence TO {o}app", "GRANT ALL ON lifecycle_fence.epochs TO {o}app")
@@ -267,7 +267,7 @@ async def test_grants_that_this_user_may_not_revoke_are_named(place: Place) -> N
     assert place.is_gone()
 
 
-async def test_many_objects_that_are_no_tables_go_in_batches(place: Place) -> None:
+async def test_many_functions_are_dropped_in_batches(place: Place) -> None:
     place.run(
         "DO $$ BEGIN FOR n IN 1..1200 LOOP EXECUTE format("
         "'CREATE FUNCTION {t}.f%s() RETURNS int LANGUAGE sql AS ''SELECT 1''', n); END LOOP; END $$"

@@ -1,4 +1,4 @@
-"""The ledger as a process on a real broker: what goes in, what comes out, and that it comes out again the same."""
+"""The ledger as a process on a real broker: its input, its output, and that repeated input gives equal output."""
 
 import json
 import secrets
@@ -108,7 +108,7 @@ def test_a_delivery_becomes_event_desired_tenant_and_audit_and_its_outcome_a_sta
     assert 'lifecycle_ledger_stage_changes_total{stage="active"} 1.0' in metrics
 
 
-def test_observations_and_re_checks_come_the_same_road(running: tuple[LedgerBench, str]) -> None:
+def test_observations_and_rechecks_are_read_from_the_received_topic(running: tuple[LedgerBench, str]) -> None:
     bench, _ = running
     key = new_key()
     org, _, integration = key.partition(":")
@@ -128,7 +128,7 @@ def test_observations_and_re_checks_come_the_same_road(running: tuple[LedgerBenc
     eventually(lambda: bench.out(TENANTS, key)[-1].said["recheck_at"] is not None)
 
 
-def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_on(
+def test_an_unreadable_record_becomes_one_dead_letter_and_the_partition_moves_on(
     running: tuple[LedgerBench, str],
 ) -> None:
     bench, _ = running
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_goes_to_dead_letters_once_and_the_partition_moves_o
     assert all("acme" not in letter.said["detail"] for letter in letters)
 
 
-def test_a_sender_that_keeps_its_timestamps_is_not_believed_when_it_marks_a_retry(
+def test_a_retry_mark_is_ignored_for_a_sender_that_keeps_its_timestamps(
     running: tuple[LedgerBench, str],
 ) -> None:
     bench, _ = running
@@ -170,7 +170,7 @@ def test_a_sender_that_keeps_its_timestamps_is_not_believed_when_it_marks_a_retr
         eventually(lambda key=key, verdict=verdict: verdicts(bench, key) == ["new", verdict])  # type: ignore[misc]
 
 
-def test_offsets_set_back_write_identical_records_and_nothing_else(bench: LedgerBench) -> None:
+def test_offsets_set_back_repeat_identical_records(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(4)]
     with bench.ledger():
         for number, key in enumerate(keys):
@@ -213,7 +213,7 @@ def _as_set(records: list[Out]) -> set[tuple[str, bytes]]:
     return {(record.ce_id, record.value) for record in records}
 
 
-def test_whoever_takes_over_says_recent_keys_again_and_every_key_when_asked(bench: LedgerBench) -> None:
+def test_a_takeover_republishes_recent_keys_and_every_key_on_request(bench: LedgerBench) -> None:
     key = new_key()
 
     def said(topic: Topic) -> list[tuple[str, bytes]]:
@@ -232,7 +232,7 @@ def test_whoever_takes_over_says_recent_keys_again_and_every_key_when_asked(benc
     assert len(said(EVENTS)) == 1
 
 
-def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBench) -> None:
+def test_accepted_loss_continues_and_rechecks_every_key(bench: LedgerBench) -> None:
     key, other = new_key(), new_key()
     with bench.ledger():
         for told in (key, other):
@@ -257,6 +257,7 @@ def test_accepted_loss_goes_on_and_asks_genesys_about_every_key(bench: LedgerBen
         bench.drained()  # it goes on from there without being asked again
 
 
+@pytest.mark.long
 def test_all_720_orders_of_a_history_end_in_one_state(bench: LedgerBench) -> None:
     a, b = {"crmEndpoint": "https://a.salesforce.com"}, {"crmEndpoint": "https://b.salesforce.com"}
     start_us = now_us() - 200_000_000
@@ -288,7 +289,7 @@ def test_all_720_orders_of_a_history_end_in_one_state(bench: LedgerBench) -> Non
         assert sorted(revision for revision, _ in told) == list(range(1, len(told) + 1))
 
 
-def test_a_version_that_can_read_nothing_buries_no_topic(bench: LedgerBench) -> None:
+def test_a_release_that_can_read_no_record_ends_after_few_dead_letters(bench: LedgerBench) -> None:
     key = new_key()
     for number in range(7):
         bench.receive(b"{}", key, kind=f"lifecycle.unheard-of.v{number}")
@@ -320,7 +321,7 @@ def test_a_scrape_says_lag_journal_and_rebalances(bench: LedgerBench) -> None:
 
 
 @pytest.mark.long
-def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
+def test_a_disk_is_recovered_beside_a_running_ledger(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(5)]
 
     def recovered() -> list[int]:
@@ -347,7 +348,7 @@ def test_a_disk_is_warmed_beside_a_ledger_at_work(bench: LedgerBench) -> None:
     assert len(bench.out(TENANTS)) > before
 
 
-def test_a_changelog_made_anew_does_not_pass_for_the_one_that_the_copy_was_read_from(bench: LedgerBench) -> None:
+def test_a_recreated_changelog_ends_a_ledger_with_a_copy_of_the_former_one(bench: LedgerBench) -> None:
     key = new_key()
     with bench.ledger():
         bench.receive(body(key), key)
@@ -365,7 +366,7 @@ def test_a_changelog_made_anew_does_not_pass_for_the_one_that_the_copy_was_read_
         bench.receive(body(key), key)
 
 
-def test_an_input_made_anew_under_a_ledger_at_work_ends_it(bench: LedgerBench) -> None:
+def test_a_recreated_input_topic_ends_the_running_ledger(bench: LedgerBench) -> None:
     key = new_key()
     worker = bench.start()
     bench.receive(body(key), key)
@@ -383,7 +384,7 @@ def test_an_input_made_anew_under_a_ledger_at_work_ends_it(bench: LedgerBench) -
     assert f"{name} was made anew while it was read" in last or "is outside the log" in last
 
 
-def test_topics_that_have_grown_are_refused_and_the_cure_is_no_growth(bench: LedgerBench) -> None:
+def test_topics_with_added_partitions_are_refused_with_a_remedy(bench: LedgerBench) -> None:
     with bench.ledger():
         bench.drained()
     grown = [named(one, bench.prefix) for one in (RECEIVED, OUTCOMES, *(changelog(table) for table in Table))]
@@ -396,7 +397,7 @@ def test_topics_that_have_grown_are_refused_and_the_cure_is_no_growth(bench: Led
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
-def test_whatever_compressed_a_delivery_it_is_read(running: tuple[LedgerBench, str], codec: str) -> None:
+def test_a_delivery_of_every_compression_is_read(running: tuple[LedgerBench, str], codec: str) -> None:
     bench, _ = running
     key = new_key()
     producer = records.producer(bench.bootstrap, compression=codec)
@@ -406,7 +407,7 @@ def test_whatever_compressed_a_delivery_it_is_read(running: tuple[LedgerBench, s
     eventually(lambda: len(bench.out(EVENTS, key)) == 1)
 
 
-def test_a_mark_of_a_transaction_is_no_hole(bench: LedgerBench) -> None:
+def test_a_transaction_marker_is_no_gap(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(3)]
     headers: list[tuple[str, Any]] = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
     writer = Producer({
@@ -424,7 +425,7 @@ def test_a_mark_of_a_transaction_is_no_hole(bench: LedgerBench) -> None:
 
 
 @pytest.mark.long
-def test_changelogs_that_a_restore_has_ended_with_marks_are_recovered_and_warmed(bench: LedgerBench) -> None:
+def test_changelogs_that_end_in_transaction_markers_are_recovered(bench: LedgerBench) -> None:
     key = new_key()
     with bench.ledger():
         bench.receive(body(key), key)
@@ -443,7 +444,7 @@ def test_changelogs_that_a_restore_has_ended_with_marks_are_recovered_and_warmed
     assert [out.said["revision"] for out in bench.out(EVENTS, key)] == [1, 2, 3]
 
 
-def test_a_ledger_allows_for_its_files_and_says_what_it_cannot_have(bench: LedgerBench) -> None:
+def test_a_ledger_raises_its_file_limit_and_reports_a_limit_that_is_too_low(bench: LedgerBench) -> None:
     key = new_key()
     needed = 256 + PARTITIONS * 2 * FILES_PER_TABLE
     command = (sys.executable, "-m", "services.cli.main", "ledger")
@@ -460,7 +461,7 @@ def test_a_ledger_allows_for_its_files_and_says_what_it_cannot_have(bench: Ledge
     assert f"{needed} open files may be needed, and {needed - 1} are allowed" in told[0]["why"]
 
 
-def test_a_record_in_another_keys_partition_goes_to_dead_letters(running: tuple[LedgerBench, str]) -> None:
+def test_a_record_in_a_wrong_partition_goes_to_dead_letters(running: tuple[LedgerBench, str]) -> None:
     bench, _ = running
     key = new_key()
     producer = records.producer(bench.bootstrap)
@@ -476,7 +477,7 @@ def test_a_record_in_another_keys_partition_goes_to_dead_letters(running: tuple[
     eventually(lambda: len(bench.out(EVENTS, key)) == 1)
 
 
-def test_a_record_too_large_for_a_letter_is_told_by_its_beginning_and_its_hash(
+def test_a_dead_letter_of_an_oversized_record_has_its_beginning_and_hash(
     running: tuple[LedgerBench, str],
 ) -> None:
     bench, _ = running
@@ -522,7 +523,7 @@ def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> Non
     assert {out.said["revision"] for out in bench.out(EVENTS)} == {1, 2}
 
 
-def test_missing_topics_and_material_are_told_by_name_at_start(
+def test_missing_topics_and_key_material_are_named_at_start(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     bench = LedgerBench(kafka_bootstrap, topic_prefix, tmp_path)
@@ -540,7 +541,7 @@ def test_missing_topics_and_material_are_told_by_name_at_start(
     assert "material: missing" in told
 
 
-def test_a_topic_under_the_senders_clocks_is_refused_at_start(bench: LedgerBench) -> None:
+def test_a_topic_with_sender_timestamps_is_refused_at_start(bench: LedgerBench) -> None:
     name = named(RECEIVED, bench.prefix)
     admin = AdminClient({"bootstrap.servers": bench.bootstrap})
     entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)

@@ -1,4 +1,4 @@
-"""A `crmEndpoint` that moves, through saga, caller and kind against a real simulator: it ends at one place or none."""
+"""A `crmEndpoint` that moves, by saga, caller and kind against a real simulator: one connection is left, or none."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -67,7 +67,7 @@ def _active(world: Outside, saga: Saga, hosts: list[str], reason: str | None = N
 
 
 async def _gone(world: Outside, saga: Saga) -> None:
-    """Whatever happened before, an uninstall leaves nothing anywhere and says so."""
+    """An uninstall leaves no resource at any place, after any history, and reports success."""
     world.heal()
     await saga.uninstalled()
     assert saga.said == ("down", "done", None)
@@ -79,7 +79,7 @@ def _in_doubt(answer: Answer) -> bool:
     return isinstance(answer, Unknown)
 
 
-async def test_a_connection_lives_where_it_moved_to(saga: Saga, world: Outside) -> None:
+async def test_a_moved_connection_exists_at_its_new_place_only(saga: Saga, world: Outside) -> None:
     for host in "abca":
         await saga.installed(url(host))
         _active(world, saga, [host])
@@ -88,7 +88,7 @@ async def test_a_connection_lives_where_it_moved_to(saga: Saga, world: Outside) 
     await _gone(world, saga)
 
 
-async def test_a_former_place_that_does_not_let_go_has_it_back_alone(saga: Saga, world: Outside) -> None:
+async def test_a_move_is_undone_when_the_former_place_refuses_the_removal(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "refuse", verb="delete")
     await saga.installed(url("b"))
@@ -96,7 +96,9 @@ async def test_a_former_place_that_does_not_let_go_has_it_back_alone(saga: Saga,
     await _gone(world, saga)
 
 
-async def test_what_was_maybe_put_at_a_new_place_goes_when_the_endpoint_goes_back(saga: Saga, world: Outside) -> None:
+async def test_a_connection_possibly_made_at_a_new_place_is_removed_when_the_endpoint_returns(
+    saga: Saga, world: Outside
+) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "lost_answer", verb="create", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -106,7 +108,7 @@ async def test_what_was_maybe_put_at_a_new_place_goes_when_the_endpoint_goes_bac
     await _gone(world, saga)
 
 
-async def test_a_place_left_behind_is_not_forgotten_when_the_endpoint_goes_on(saga: Saga, world: Outside) -> None:
+async def test_a_connection_left_at_a_former_place_is_removed_after_a_second_move(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "error", verb="delete", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -116,7 +118,7 @@ async def test_a_place_left_behind_is_not_forgotten_when_the_endpoint_goes_on(sa
     await _gone(world, saga)
 
 
-async def test_an_uninstall_in_the_middle_of_a_move_removes_from_every_place(saga: Saga, world: Outside) -> None:
+async def test_an_uninstall_during_a_move_removes_the_connection_at_every_place(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "error", verb="delete", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -126,7 +128,7 @@ async def test_an_uninstall_in_the_middle_of_a_move_removes_from_every_place(sag
     await _gone(world, saga)
 
 
-async def test_a_move_that_never_arrived_does_not_hide_the_place_it_left_from(saga: Saga, world: Outside) -> None:
+async def test_a_move_that_had_no_effect_keeps_the_former_place_known(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "down", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -134,9 +136,7 @@ async def test_a_move_that_never_arrived_does_not_hide_the_place_it_left_from(sa
     await _gone(world, saga)
 
 
-async def test_a_place_that_refused_the_move_is_not_asked_to_remove_what_it_never_had(
-    saga: Saga, world: Outside
-) -> None:
+async def test_a_place_that_refused_the_move_gets_no_delete(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "refuse")
     world.fault("crm", "error", verb="update", times=1)
@@ -146,7 +146,7 @@ async def test_a_place_that_refused_the_move_is_not_asked_to_remove_what_it_neve
     assert ("delete", "refused") not in world.calls(saga.key)
 
 
-async def test_what_arrived_late_at_a_former_place_is_swept(saga: Saga, world: Outside) -> None:
+async def test_a_connection_that_appears_late_at_a_former_place_is_swept(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "lost_answer", verb="create", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -161,7 +161,7 @@ async def test_what_arrived_late_at_a_former_place_is_swept(saga: Saga, world: O
 
 
 @pytest.mark.parametrize("endpoint", [5, True, ["https://a.salesforce.com"], {"url": "https://a.salesforce.com"}])
-async def test_an_endpoint_that_is_no_text_is_refused_and_rolled_back(
+async def test_an_endpoint_that_is_not_a_string_is_refused_and_rolled_back(
     saga: Saga, world: Outside, endpoint: object
 ) -> None:
     await saga.installed(endpoint)

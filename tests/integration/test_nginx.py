@@ -1,4 +1,4 @@
-"""The nginx file as it is shipped, in the real nginx, before two real ingresses."""
+"""The shipped nginx file, in the real nginx, before two real ingresses."""
 
 import contextlib
 import http.client
@@ -136,7 +136,7 @@ def written(cluster: TwoIngresses) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "kill"])
-def test_a_rolling_restart_under_load_is_seen_by_no_sender(
+def test_a_rolling_restart_under_load_fails_no_delivery(
     cluster: TwoIngresses, folder: Path, how: signal.Signals
 ) -> None:
     with nginx(folder, cluster.ports, PATIENT) as port, Load(port, trust(folder)) as load:
@@ -203,7 +203,7 @@ def dying() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("line", "cured"), [(THE_CURE, True), ("proxy_next_upstream error timeout;", False)])
-def test_what_an_ingress_took_and_did_not_answer_is_told_to_the_next(
+def test_a_delivery_unanswered_by_a_dying_ingress_is_sent_to_the_next(
     behind: tuple[int, ssl.SSLContext, Ingress], folder: Path, line: str, cured: object
 ) -> None:
     with dying() as grave, nginx(folder, [grave, behind[2].port], PATIENT | {THE_CURE: line}) as port:
@@ -212,7 +212,7 @@ def test_what_an_ingress_took_and_did_not_answer_is_told_to_the_next(
     assert b"HTTP/1.1 200 OK" in told
 
 
-def test_the_largest_body_passes_and_one_byte_more_does_not(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
+def test_the_largest_body_passes_and_a_larger_one_is_answered_413(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
     port, context, _ = behind
     told = body()
     room = 256 * 1024 - len(raw(told | {"filler": ""}))
@@ -221,7 +221,7 @@ def test_the_largest_body_passes_and_one_byte_more_does_not(behind: tuple[int, s
         assert spoken(port, context, request(payload, fields=CLOSE)).split(b" ")[1] == status
 
 
-def test_a_delivery_keeps_its_head_and_its_host(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
+def test_a_delivery_keeps_its_headers_and_host(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
     port, context, running = behind
     for path in ("/v1/genesys/lifecycle", "/api/v1/genesys/lifecycle", "/v1/genesys/lifecycle/default?a=b"):
         told = body()
@@ -232,7 +232,7 @@ def test_a_delivery_keeps_its_head_and_its_host(behind: tuple[int, ssl.SSLContex
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/readyz", "/livez", "/openapi.json", "/v1/genesys/lifecyclex"])
-def test_health_and_metrics_are_nobodys_outside(behind: tuple[int, ssl.SSLContext, Ingress], path: str) -> None:
+def test_health_and_metrics_are_not_served_outside(behind: tuple[int, ssl.SSLContext, Ingress], path: str) -> None:
     port, context, _ = behind
     assert b" 404 " in spoken(port, context, head(b"", method="GET", path=path, fields=CLOSE)).splitlines()[0]
 
@@ -240,7 +240,7 @@ def test_health_and_metrics_are_nobodys_outside(behind: tuple[int, ssl.SSLContex
 SMALL = {"rate=4000r/s": "rate=5r/s", "burst=1200": "burst=10"}
 
 
-def test_a_burst_waits_and_what_is_beyond_it_is_told_to_come_again(
+def test_a_burst_is_queued_and_requests_beyond_it_are_answered_503(
     behind: tuple[int, ssl.SSLContext, Ingress], folder: Path
 ) -> None:
     answers: list[bytes] = []
@@ -267,7 +267,7 @@ def test_a_burst_waits_and_what_is_beyond_it_is_told_to_come_again(
     assert json.loads(content)["status"] == 503
 
 
-def test_a_sender_that_writes_slowly_is_cut_off(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
+def test_a_slow_sender_is_cut_off(behind: tuple[int, ssl.SSLContext, Ingress]) -> None:
     port, context, _ = behind
     payload = raw(body())
     for part in (head(payload)[:-40], head(payload) + payload[:-10]):
@@ -278,7 +278,7 @@ def test_a_sender_that_writes_slowly_is_cut_off(behind: tuple[int, ssl.SSLContex
 @pytest.mark.parametrize(
     "version", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda one: one.name
 )
-def test_tls_is_1_2_or_later(behind: tuple[int, ssl.SSLContext, Ingress], version: ssl.TLSVersion) -> None:
+def test_tls_below_1_2_is_refused(behind: tuple[int, ssl.SSLContext, Ingress], version: ssl.TLSVersion) -> None:
     port, _, _ = behind
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -41,7 +41,7 @@ async def registry(pooled_url: str) -> AsyncIterator[Registry]:
     await opened.close()
 
 
-async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_url: str) -> None:
+async def test_a_registry_works_behind_a_pooler(registry: Registry, pooled_url: str) -> None:
     other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.start()
     try:
@@ -73,7 +73,9 @@ async def test_a_registry_is_itself_behind_a_pooler(registry: Registry, pooled_u
         await other.close()
 
 
-async def test_the_lock_of_recoveries_is_one_process_s_and_ends_with_it(registry: Registry, pooled_url: str) -> None:
+async def test_the_recovery_lock_behind_a_pooler_is_held_by_one_process_and_ends_with_it(
+    registry: Registry, pooled_url: str
+) -> None:
     other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.open()
     async with registry.alone() as mine:
@@ -88,7 +90,7 @@ async def test_the_lock_of_recoveries_is_one_process_s_and_ends_with_it(registry
     await other.close()
 
 
-async def test_no_setting_stays_with_the_pooler_s_connections(registry: Registry, pooled_url: str) -> None:
+async def test_no_session_setting_stays_on_a_pooled_connection(registry: Registry, pooled_url: str) -> None:
     await registry.store([desired(key(1))])
     kind = PostgresKind(pooled_url)
     assert isinstance(await kind.call(a_call(Verb.READ, key=key(1))), Absent)
@@ -99,7 +101,7 @@ async def test_no_setting_stays_with_the_pooler_s_connections(registry: Registry
     await kind.close()
 
 
-async def test_a_database_made_anew_behind_the_pooler_is_noticed_before_anything_is_claimed(
+async def test_a_database_recreated_behind_the_pooler_is_noticed_before_a_claim(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
     await registry.store([desired(key(1))])
@@ -134,7 +136,7 @@ async def test_of_those_who_were_on_their_way_when_the_server_changed_nobody_is_
     assert len(await registry.claim(16)) == 16
 
 
-async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(database_url: str) -> None:
+async def test_a_pooler_in_statement_mode_is_refused_with_its_own_message(database_url: str) -> None:
     with pgbouncer(database_url, mode="statement") as url:
         with pytest.raises(RegistryAway, match="statement pooling"):
             await Registry(url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected).start()
@@ -145,7 +147,7 @@ async def test_a_pooler_that_has_no_transactions_is_refused_by_its_own_words(dat
         await kind.close()
 
 
-async def test_what_is_wrong_behind_a_pooler_is_said_as_well(pooled_url: str) -> None:
+async def test_faults_behind_a_pooler_are_reported_with_their_cause(pooled_url: str) -> None:
     parts = urlsplit(pooled_url)
     bad = {
         "wrong password for user": parts._replace(netloc=parts.netloc.replace("of%20the", "not")).geturl(),
@@ -173,7 +175,7 @@ async def test_tenants_are_made_and_removed_through_a_pooler(pooled_url: str) ->
     await kind.close()
 
 
-async def test_the_simulator_tells_calls_apart_that_a_pooler_sends_over_one_connection(
+async def test_the_simulator_separates_calls_that_a_pooler_sends_over_one_connection(
     tmp_path: Path, database_url: str
 ) -> None:
     with outside(tmp_path, database_url) as world, pgbouncer(world.tenants_url, size=2) as url:
@@ -198,7 +200,7 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
         yield made
 
 
-def test_a_provisioner_whose_databases_are_behind_a_pooler_does_all_it_does(stage: Stage, database_url: str) -> None:
+def test_a_provisioner_works_with_both_databases_behind_a_pooler(stage: Stage, database_url: str) -> None:
     keys = stage.keys(12)
     with pgbouncer(database_url) as registry, pgbouncer(stage.world.tenants_url) as tenants:
         stage.scene.start(DATABASE_URL=registry, TENANT_DATABASE_URL=tenants)

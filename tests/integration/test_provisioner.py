@@ -1,4 +1,4 @@
-"""Real provisioner processes on real Kafka and PostgreSQL: what was wished exists once, whatever befalls them."""
+"""Real provisioner processes on real Kafka and PostgreSQL: every desired resource exists once, despite faults."""
 
 import random
 import signal
@@ -26,7 +26,7 @@ def scene(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
         yield made
 
 
-def test_an_install_becomes_things_and_an_uninstall_removes_them_in_reverse(scene: Scene) -> None:
+def test_an_install_makes_resources_and_an_uninstall_removes_them_in_reverse(scene: Scene) -> None:
     scene.start()
     scene.wish([desired(key(1), 1)])
     assert scene.ended(key(1), 1).state is State.DONE
@@ -45,7 +45,7 @@ def test_an_install_becomes_things_and_an_uninstall_removes_them_in_reverse(scen
     ]
 
 
-def test_a_refused_step_is_compensated_and_a_correction_makes_it_active(scene: Scene) -> None:
+def test_a_refused_step_is_compensated_and_a_corrected_version_becomes_active(scene: Scene) -> None:
     scene.start()
     bad = {"crmEndpoint": "https://acme.salesforce.com", "bad": "subscriptions"}
     scene.wish([desired(key(1), 1, configuration=bad)])
@@ -79,7 +79,7 @@ def test_every_change_outside_has_its_line_in_the_audit_trail(scene: Scene) -> N
     assert all(genuine(line, [SECRET.encode()]) for line in lines)
 
 
-def test_an_uninstall_with_another_tenants_name_acts_on_the_recorded_one(scene: Scene) -> None:
+def test_an_uninstall_with_another_tenant_id_acts_on_the_recorded_tenant(scene: Scene) -> None:
     scene.start()
     scene.wish([desired(key(1), 1, tenant_id="mine"), desired(key(2), 1, tenant_id="yours")])
     scene.ended(key(1), 1)
@@ -91,7 +91,7 @@ def test_an_uninstall_with_another_tenants_name_acts_on_the_recorded_one(scene: 
     assert scene.things(key(2)) == list(STEPS)
 
 
-def test_of_two_organisations_that_claim_a_tenant_the_second_waits_without_a_call(scene: Scene) -> None:
+def test_the_second_organisation_that_claims_a_tenant_waits_without_a_call(scene: Scene) -> None:
     scene.start()
     first, second = key(1, org=1), key(2, org=2)
     scene.wish([desired(first, 1, tenant_id="acme")])
@@ -107,7 +107,7 @@ def test_of_two_organisations_that_claim_a_tenant_the_second_waits_without_a_cal
     assert scene.things(second) == list(STEPS)
 
 
-def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Scene) -> None:
+def test_another_tenant_id_of_a_bound_key_changes_no_resource_and_is_reported(scene: Scene) -> None:
     scene.start()
     scene.wish([desired(key(1), 1, tenant_id="mine")])
     scene.ended(key(1), 1)
@@ -117,7 +117,7 @@ def test_another_tenant_id_of_a_bound_key_changes_nothing_and_is_said(scene: Sce
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, seed: int) -> None:
+def test_fifty_installs_under_random_kills_make_every_resource_once(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     keys = [key(number) for number in range(50)]
     scene.environment |= {"OUTSIDE_PAUSE_S": "0.02", "METRICS_PORT": str(scene.port)}
@@ -142,7 +142,7 @@ def test_killed_at_random_while_fifty_run_everything_is_made_once(scene: Scene, 
     assert scene.rows("SELECT count(*) FROM outside.things") == [(0,)]
 
 
-def test_asked_to_stop_it_finishes_its_calls_gives_its_sagas_back_and_exits_well(scene: Scene) -> None:
+def test_a_stopped_provisioner_finishes_its_calls_releases_its_sagas_and_exits_with_0(scene: Scene) -> None:
     scene.environment["OUTSIDE_PAUSE_S"] = "0.05"
     process = scene.start()
     keys = [key(number) for number in range(30)]
@@ -158,7 +158,7 @@ def test_asked_to_stop_it_finishes_its_calls_gives_its_sagas_back_and_exits_well
     assert scene.rows("SELECT count(*), sum(made) FROM outside.things") == [(180, 180)]
 
 
-def test_two_processes_share_the_work_and_do_nothing_twice(scene: Scene) -> None:
+def test_two_provisioners_share_the_work_and_repeat_no_call(scene: Scene) -> None:
     scene.environment |= {"OUTSIDE_PAUSE_S": "0.01", "SAGAS_AT_ONCE": "8"}
     ports = (scene.port, free_port())
     for port in ports:
@@ -175,7 +175,9 @@ def test_two_processes_share_the_work_and_do_nothing_twice(scene: Scene) -> None
 
 
 @pytest.mark.long
-def test_a_registry_that_is_away_is_said_and_nothing_is_lost(scene: Scene, database_admin_url: str) -> None:
+def test_an_unreachable_registry_makes_the_provisioner_unready_and_loses_no_version(
+    scene: Scene, database_admin_url: str
+) -> None:
     scene.start(METRICS_PORT=str(scene.port))
     scene.wish([desired(key(1), 1)])
     scene.ended(key(1), 1)
@@ -188,7 +190,7 @@ def test_a_registry_that_is_away_is_said_and_nothing_is_lost(scene: Scene, datab
     eventually(lambda: scene.ready(scene.port)[0] == 200)
 
 
-def test_a_registry_that_is_empty_though_its_group_has_read_stops_intake(scene: Scene) -> None:
+def test_an_empty_registry_of_a_group_with_offsets_stops_intake(scene: Scene) -> None:
     process = scene.start()
     scene.wish([desired(key(1), 1)])
     scene.ended(key(1), 1)
@@ -205,7 +207,7 @@ def test_a_registry_that_is_empty_though_its_group_has_read_stops_intake(scene: 
     assert scene.ready(scene.port)[0] == 503
 
 
-def test_what_a_newer_release_wrote_in_the_outbox_waits_for_it_and_stands_in_nobody_elses_way(scene: Scene) -> None:
+def test_an_outbox_row_of_a_newer_release_waits_and_blocks_no_other_row(scene: Scene) -> None:
     process = scene.start()
     scene.wish([desired(key(1), 1), desired(key(2), 1)])
     scene.ended(key(1), 1)
@@ -224,7 +226,7 @@ def test_what_a_newer_release_wrote_in_the_outbox_waits_for_it_and_stands_in_nob
     assert scene.ended(key(1), 2).state is State.DONE
 
 
-def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> None:
+def test_an_offset_outside_the_log_stops_intake_and_is_reported(scene: Scene) -> None:
     process = scene.start()
     scene.wish([desired(key(number), 1) for number in range(10)])
     for number in range(10):
@@ -236,7 +238,7 @@ def test_an_offset_outside_the_log_stops_intake_and_is_named(scene: Scene) -> No
     eventually(lambda: "the group stands at" in scene.ready(scene.port)[1].get("intake", ""))
 
 
-def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(scene: Scene) -> None:
+def test_a_worker_paused_past_its_lease_changes_no_resource_when_it_wakes(scene: Scene) -> None:
     scene.environment["OUTSIDE_PAUSE_S"] = "0.2"
     sleeper = scene.start()
     scene.wish([desired(key(1), 1)])
@@ -258,7 +260,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(scene:
     assert sorted(outcome.seq for outcome in said) == [1, 2]
 
 
-def test_killed_while_it_holds_partitions_it_has_them_again_at_once(scene: Scene) -> None:
+def test_a_killed_provisioner_gets_its_partitions_back_at_once(scene: Scene) -> None:
     scene.environment |= {"SESSION_TIMEOUT_S": "45", "METRICS_PORT": str(scene.port)}
     process = scene.start()
     scene.wish([desired(key(1), 1)])
@@ -270,7 +272,7 @@ def test_killed_while_it_holds_partitions_it_has_them_again_at_once(scene: Scene
         assert scene.ended(key(number), 1, deadline_s=30).state is State.DONE
 
 
-def test_a_consumer_that_another_member_fenced_is_said_and_begins_anew(scene: Scene) -> None:
+def test_a_consumer_fenced_by_another_member_is_reported_and_rejoins(scene: Scene) -> None:
     scene.start(METRICS_PORT=str(scene.port))
     scene.wish([desired(key(1), 1)])
     scene.ended(key(1), 1)
@@ -294,7 +296,7 @@ def test_a_consumer_that_another_member_fenced_is_said_and_begins_anew(scene: Sc
     eventually(lambda: scene.ready(scene.port)[0] == 200)
 
 
-def test_topics_that_a_restore_has_ended_with_marks_prove_the_registry_and_are_driven_on(scene: Scene) -> None:
+def test_topics_that_end_in_transaction_markers_prove_the_registry_and_are_read_on(scene: Scene) -> None:
     first = scene.start()
     scene.wish([desired(key(1), 1)])
     scene.ended(key(1), 1)

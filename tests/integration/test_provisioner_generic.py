@@ -1,4 +1,4 @@
-"""What every plan must survive, done to the shipped one: each step in turn is interrupted, contradicted or lost.
+"""The shipped plan under the generic saga faults: each step in turn is interrupted, contradicted or lost.
 
 Every test does one thing to every step, a tenant for each, all at once; then inventory, PostgreSQL and journal must
 agree, with nothing left behind and nothing there twice (`tests.support.provisioner_stage.exists`). Single refusals,
@@ -72,7 +72,7 @@ class Chapter(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What a tenant goes through, and how often a worker may die meanwhile.
+    """History of a tenant, and the number of worker deaths meanwhile.
 
     Attributes:
         commits: Of its journal: one before each call, and one at the end of each chapter.
@@ -128,7 +128,7 @@ class TenantCase(NamedTuple):
             stage.world.fault(self.system, fault, verb=verb, key=self.key, **more)
 
     def is_under_way(self, stage: Stage) -> bool:
-        """Whether the intent of this call is committed, and no answer is."""
+        """True if the intent of this call is committed, and no answer is."""
         life = journal(stage, self.key).life
         log = life.steps.get(STEPS[self.system]) if life else None
         return log is not None and log.open and log.verb == self.verb
@@ -161,7 +161,7 @@ def _may_update(system: str) -> bool:
     return system != "tokens"
 
 
-def test_an_uninstall_takes_over_from_each_create_and_each_update_and_leaves_nothing(stage: Stage) -> None:
+def test_an_uninstall_during_each_create_and_update_leaves_no_resource(stage: Stage) -> None:
     cases = _cases(
         stage,
         *(
@@ -191,7 +191,7 @@ def test_an_uninstall_takes_over_from_each_create_and_each_update_and_leaves_not
         assert removed == sorted(removed, reverse=True), case
 
 
-def test_a_reinstall_waits_for_each_delete_under_way_and_begins_another_life(stage: Stage) -> None:
+def test_a_reinstall_waits_for_each_delete_and_begins_the_next_generation(stage: Stage) -> None:
     cases = _cases(stage, *((system, "delete", fault) for system in reversed(STEPS) for fault in ENDINGS))
     keys = _keys(cases)
     # The archive's refusal is one of the operator's own system: it is asked again after the longest wait.
@@ -213,7 +213,7 @@ def test_a_reinstall_waits_for_each_delete_under_way_and_begins_another_life(sta
     exists(stage, dict.fromkeys(keys))
 
 
-def test_what_somebody_else_removed_counts_as_removed(stage: Stage) -> None:
+def test_a_resource_removed_by_others_counts_as_removed(stage: Stage) -> None:
     cases = _cases(stage, *((system, "delete", None) for system in SYSTEMS))
     *_, without_role, all_gone = keys = stage.keys(len(cases) + 2)
     stage.scene.start()
@@ -238,7 +238,7 @@ def test_what_somebody_else_removed_counts_as_removed(stage: Stage) -> None:
         assert set(said.values()) == {"done"}
 
 
-def test_what_is_there_already_from_the_same_life_is_taken_over(stage: Stage) -> None:
+def test_an_existing_resource_of_the_same_generation_is_adopted(stage: Stage) -> None:
     cases = _cases(stage, *((system, "create", fault) for system in SYSTEMS for fault in (None, "lost_answer", "down")))
     for case in cases:
         make(stage, case.system, case.key, owner=case.key)
@@ -255,7 +255,7 @@ def test_what_is_there_already_from_the_same_life_is_taken_over(stage: Stage) ->
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(stage: Stage) -> None:
+def test_a_strangers_resource_is_refused_and_kept(stage: Stage) -> None:
     cases, owners = _owned_by_strangers(stage, tuple(PATHS), None)
     stage.scene.start()
     stage.scene.wish([desired(of, 1) for of in _keys(cases)])
@@ -272,7 +272,7 @@ def test_a_strangers_resource_is_refused_and_is_still_there_afterwards(stage: St
 
 
 @pytest.mark.parametrize(("systems", "fault"), [(tuple(PATHS), "down"), (("schemas",), None), (("schemas",), "down")])
-def test_a_strangers_resource_that_is_found_stands_until_it_is_gone(
+def test_an_install_waits_until_a_strangers_resource_is_gone(
     stage: Stage, systems: tuple[str, ...], fault: str | None
 ) -> None:
     cases, owners = _owned_by_strangers(stage, systems, fault)
@@ -290,7 +290,7 @@ def test_a_strangers_resource_that_is_found_stands_until_it_is_gone(
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_a_tenant_that_never_had_a_strangers_schema_is_uninstalled_and_leaves_it(stage: Stage) -> None:
+def test_an_uninstall_leaves_a_strangers_schema(stage: Stage) -> None:
     (case,), owners = _owned_by_strangers(stage, ("schemas",), None)
     stage.scene.start(RETRY_MOST_S="1")
     stage.scene.wish([desired(case.key, 1)])
@@ -303,7 +303,9 @@ def test_a_tenant_that_never_had_a_strangers_schema_is_uninstalled_and_leaves_it
 
 
 @pytest.mark.parametrize("words", ["", "of the customer", comment_of("another")])
-def test_a_schema_whose_comment_changed_stands_and_turns_no_disabled_tenant_on_again(stage: Stage, words: str) -> None:
+def test_a_schema_with_a_changed_comment_is_contradicted_and_its_tenant_stays_disabled(
+    stage: Stage, words: str
+) -> None:
     (of,) = stage.keys(1)
     stage.scene.start(RETRY_MOST_S="1")
     stage.scene.wish([desired(of, 1)])
@@ -337,7 +339,7 @@ def _heard(case: TenantCase) -> TenantCase:
     return case._replace(verb="update") if case.system in PATHS else case
 
 
-def test_systems_that_remember_no_key_and_lose_answers_make_nothing_twice(stage: Stage) -> None:
+def test_systems_without_idempotency_that_lose_answers_make_no_resource_twice(stage: Stage) -> None:
     kinds = [(s, v, n) for s in STEPS for v in ("create", "update", "delete") for n in (1, 2)]
     kinds = [(s, v, n) for s, v, n in kinds if s in SYSTEMS or v == "delete"]
     cases = _cases(stage, *((system, verb, "lost_answer") for system, verb, _ in kinds))
@@ -371,7 +373,7 @@ def test_systems_that_remember_no_key_and_lose_answers_make_nothing_twice(stage:
     } | {("archive", "create")}
 
 
-def test_a_refusal_is_compensated_restored_or_stands_until_it_is_lifted(stage: Stage) -> None:
+def test_a_refused_create_is_compensated_a_refused_update_restored_and_a_refused_delete_waits(stage: Stage) -> None:
     cases = _cases(
         stage,
         *((system, "create", "refuse") for system in SYSTEMS),
@@ -409,7 +411,7 @@ def test_a_refusal_is_compensated_restored_or_stands_until_it_is_lifted(stage: S
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_an_outage_at_any_step_rolls_nobody_back_and_ends_with_the_outage(stage: Stage) -> None:
+def test_an_outage_at_any_step_rolls_no_tenant_back(stage: Stage) -> None:
     cases = _cases(
         stage,
         *((system, "create", "error") for system in SYSTEMS),
@@ -443,7 +445,7 @@ def test_an_outage_at_any_step_rolls_nobody_back_and_ends_with_the_outage(stage:
     exists(stage, dict.fromkeys(_keys(cases)))
 
 
-def test_a_compensation_that_cannot_undo_a_step_stands_and_goes_on_by_itself(stage: Stage) -> None:
+def test_a_blocked_compensation_waits_and_continues_without_help(stage: Stage) -> None:
     kinds = [(system, "delete", fault) for system in STEPS if system != "tokens" for fault in ("refuse", "lost_answer")]
     cases = _cases(stage, *kinds)
     for case in cases:
@@ -479,7 +481,7 @@ def _deaths() -> Iterator[Any]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("story", "deaths"), list(_deaths()))
-def test_a_worker_killed_between_any_two_marks_loses_nothing_and_repeats_nothing(
+def test_a_worker_killed_between_any_two_marks_loses_and_repeats_no_effect(
     stage: Stage, story: Story, deaths: list[tuple[int, str]]
 ) -> None:
     undisturbed, *keys = stage.keys(1 + len(deaths))
@@ -520,7 +522,7 @@ def _known(stage: Stage) -> list[str]:
 
 
 def _intents(stage: Stage, of: str) -> Counter[tuple[int, str, str]]:
-    """How many different intents each system was told of, by generation and verb."""
+    """The number of different intents at each system, by generation and verb."""
     names = ("generation", "system", "verb")
     different = {(*(call[name] for name in names), call["idempotency_key"]) for call in calls(stage, of)}
     return Counter((generation, system, verb) for generation, system, verb, _ in different)

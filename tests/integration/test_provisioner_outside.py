@@ -46,7 +46,7 @@ def _schemas(stage: Stage) -> int:
     return int(count)
 
 
-def test_whatever_fails_for_a_while_everything_exists_once_and_then_nothing(stage: Stage) -> None:
+def test_passing_faults_at_every_call_end_with_every_resource_made_once_and_removed(stage: Stage) -> None:
     cases = [(s, v, f, n) for s in SYSTEMS for v in ("create", "update", "delete") for f, n in FAULTS]
     keys = [key(number) for number in range(len(cases))]
 
@@ -70,7 +70,7 @@ def test_whatever_fails_for_a_while_everything_exists_once_and_then_nothing(stag
     assert all(stage.world.inventory("archive", of) for of in keys[:3])
 
 
-def test_a_lost_answer_is_read_back_also_when_reading_fails_at_first(stage: Stage) -> None:
+def test_a_lost_answer_is_read_back_even_if_the_first_read_fails(stage: Stage) -> None:
     keys = [key(number) for number in range(len(SYSTEMS) * len(FAULTS))]
     cases = [(system, fault, times) for system in SYSTEMS for fault, times in FAULTS]
     for of, (system, fault, times) in zip(keys, cases, strict=True):
@@ -81,7 +81,8 @@ def test_a_lost_answer_is_read_back_also_when_reading_fails_at_first(stage: Stag
     _all(stage, keys, 1, done, there=True)
 
 
-def test_what_is_refused_is_compensated_restored_or_stands(stage: Stage) -> None:
+@pytest.mark.long
+def test_refusals_are_compensated_restored_or_wait_by_their_verb(stage: Stage) -> None:
     first = dict(zip(SYSTEMS, (key(number) for number in range(5)), strict=True))
     update = dict(zip(SYSTEMS[:4], (key(number) for number in range(10, 14)), strict=True))
     last = dict(zip(SYSTEMS, (key(number) for number in range(20, 25)), strict=True))
@@ -121,7 +122,7 @@ def _operators(stage: Stage) -> dict[str, str]:
 
 
 def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
-    """What `lifecycle sagas … --json` says."""
+    """The output of `lifecycle sagas … --json`."""
     own = _operators(stage)
     argv = [sys.executable, "-m", "services.cli.main", "sagas", *arguments, "--json"]
     done = subprocess.run(argv, env=own, capture_output=True, text=True, check=False)
@@ -129,7 +130,7 @@ def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
     return json.loads(done.stdout or "null")
 
 
-def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage) -> None:
+def test_an_operator_lists_failed_sagas_and_retries_them(stage: Stage) -> None:
     refused, standing, well = (key(number) for number in range(3))
     stage.world.fault("subscriptions", "refuse", verb="create", key=refused, times=1)
     stage.scene.start()
@@ -173,7 +174,8 @@ def test_an_operator_sees_what_was_given_up_and_has_it_tried_again(stage: Stage)
     assert {line.why for line in lines} == {"an operator's wish, while it was removing"}
 
 
-def test_an_operator_sees_why_nothing_moves(stage: Stage) -> None:
+@pytest.mark.long
+def test_an_operator_sees_why_a_saga_waits(stage: Stage) -> None:
     in_grace, stuck = stage.keys(2)
     graceful = stage.scene.folder / "graceful.toml"
     shipped = SHIPPED_PLAN.read_text()
@@ -204,7 +206,7 @@ def test_an_operator_sees_why_nothing_moves(stage: Stage) -> None:
     eventually(lambda: _sagas(stage, "show", stuck)["why"] == "grace")
 
 
-def test_a_plan_that_is_no_text_is_named(stage: Stage) -> None:
+def test_a_plan_file_that_is_not_utf_8_is_named(stage: Stage) -> None:
     plan = stage.scene.folder / "plan.toml"
     plan.write_bytes(b'[[step]]\nname = "\xff"\n')
     argv = (sys.executable, "-m", "services.cli.main", "provisioner")
@@ -216,7 +218,7 @@ def test_a_plan_that_is_no_text_is_named(stage: Stage) -> None:
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"lifecycle: PLAN_FILE: {plan}: not UTF-8")
 
 
-def test_a_life_is_finished_with_the_plan_that_it_began_with(stage: Stage) -> None:
+def test_a_generation_is_removed_with_the_plan_that_made_it(stage: Stage) -> None:
     old, new = stage.keys(2)
     process = stage.scene.start()
     stage.scene.wish([desired(old, 1)])

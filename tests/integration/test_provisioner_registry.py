@@ -1,4 +1,4 @@
-"""The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold whoever writes, and whenever."""
+"""The registry on a real PostgreSQL: leases, epochs, bindings and the outbox hold for concurrent writers."""
 
 import asyncio
 import time
@@ -80,7 +80,7 @@ async def _claim(registry: Registry, of: str) -> Claim:
     return claim
 
 
-async def test_many_may_start_at_once_on_an_empty_database(database_url: str) -> None:
+async def test_many_registries_can_start_at_once_on_an_empty_database(database_url: str) -> None:
     starting = [
         Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker=str(n), on_unreadable=unexpected)
         for n in range(4)
@@ -91,7 +91,7 @@ async def test_many_may_start_at_once_on_an_empty_database(database_url: str) ->
         await one.close()
 
 
-async def test_only_a_newer_version_is_stored_and_the_newest_of_a_batch(registry: Registry) -> None:
+async def test_only_the_newest_version_of_a_batch_is_stored_and_no_older_one(registry: Registry) -> None:
     assert await registry.store([desired(key(1), 3), desired(key(1), 5), desired(key(1), 4)]) == 1
     assert await registry.store([desired(key(1), 5), desired(key(1), 2)]) == 0
     (claim,) = await registry.claim(10)
@@ -99,7 +99,7 @@ async def test_only_a_newer_version_is_stored_and_the_newest_of_a_batch(registry
     assert not await registry.is_empty()
 
 
-async def test_a_row_is_claimed_once_and_again_when_its_lease_has_ended(registry: Registry, other: Registry) -> None:
+async def test_a_row_is_claimed_again_only_after_its_lease_has_ended(registry: Registry, other: Registry) -> None:
     first = await _claim(registry, key(1))
     assert await other.claim(10) == []
     (second,) = await eventually_async(lambda: other.claim(10))
@@ -108,9 +108,7 @@ async def test_a_row_is_claimed_once_and_again_when_its_lease_has_ended(registry
     assert isinstance(await other.write(second, Journal(seq=1), (), due_in_s=None, release=True), Written)
 
 
-async def test_epochs_of_a_registry_made_anew_are_above_those_of_the_former(
-    registry: Registry, database_url: str
-) -> None:
+async def test_epochs_of_a_recreated_registry_exceed_those_of_the_former(registry: Registry, database_url: str) -> None:
     before = await _claim(registry, key(1))
     for _ in range(3):
         await registry.write(before, Journal(), (), due_in_s=0, release=True)
@@ -129,7 +127,7 @@ async def test_epochs_of_a_registry_made_anew_are_above_those_of_the_former(
     await anew.close()
 
 
-async def test_a_renewed_lease_goes_on(registry: Registry, other: Registry) -> None:
+async def test_a_renewed_lease_stays_held(registry: Registry, other: Registry) -> None:
     claim = await _claim(registry, key(1))
     began = asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() < began + 2 * LEASE_S:
@@ -138,14 +136,16 @@ async def test_a_renewed_lease_goes_on(registry: Registry, other: Registry) -> N
     assert claim.is_held()
 
 
-async def test_a_lease_that_was_lost_is_not_renewed(registry: Registry, other: Registry) -> None:
+async def test_a_lost_lease_is_not_renewed(registry: Registry, other: Registry) -> None:
     claim = await _claim(registry, key(1))
     await eventually_async(lambda: other.claim(10))
     await registry.renew([claim])
     assert not claim.is_held()
 
 
-async def test_a_lease_ends_for_its_holder_no_later_than_for_the_others(registry: Registry, other: Registry) -> None:
+async def test_a_lease_ends_for_its_holder_before_another_worker_can_claim_it(
+    registry: Registry, other: Registry
+) -> None:
     claim = await _claim(registry, key(1))
     await eventually_async(lambda: other.claim(10))
     assert not claim.is_held()
@@ -158,7 +158,7 @@ async def test_two_workers_never_claim_the_same_row(registry: Registry, other: R
     assert len(keys) == len(set(keys)) == 60
 
 
-async def test_organisations_take_turns_whoever_came_first(registry: Registry) -> None:
+async def test_organisations_take_turns_in_a_claim(registry: Registry) -> None:
     await registry.store([desired(key(number)) for number in range(300)])
     await registry.store([desired(key(number, org=number)) for number in range(2, 6)])
     claims = await registry.claim(8)
@@ -166,7 +166,7 @@ async def test_organisations_take_turns_whoever_came_first(registry: Registry) -
     assert {claim.key for claim in claims} >= {key(number, org=number) for number in range(2, 6)}
 
 
-async def test_of_one_organisation_no_more_are_leased_than_may_be(database_url: str, registry: Registry) -> None:
+async def test_leases_of_one_organisation_are_limited(database_url: str, registry: Registry) -> None:
     narrow = Registry(
         database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", on_unreadable=unexpected, org_limit=3
     )
@@ -180,7 +180,7 @@ async def test_of_one_organisation_no_more_are_leased_than_may_be(database_url: 
     await narrow.close()
 
 
-async def test_who_waits_for_a_system_is_due_when_that_is_well_again(registry: Registry) -> None:
+async def test_sagas_waiting_for_a_system_become_due_when_it_is_well(registry: Registry) -> None:
     await registry.store([desired(key(number)) for number in range(3)])
     waits = ("crm", "crm", "tokens")
     for claim, system in zip(await registry.claim(3), waits, strict=True):
@@ -191,7 +191,7 @@ async def test_who_waits_for_a_system_is_due_when_that_is_well_again(registry: R
     assert await registry.wake("crm") == 0, "they are being driven"
 
 
-async def test_whoever_leases_a_row_goes_by_the_clock_of_the_database(registry: Registry, database_url: str) -> None:
+async def test_a_lease_goes_by_the_clock_of_the_database(registry: Registry, database_url: str) -> None:
     claim = await _claim(registry, key(1))
     assert await registry.claim_one(key(1)) is None
     with psycopg.connect(database_url, autocommit=True) as session:
@@ -202,13 +202,13 @@ async def test_whoever_leases_a_row_goes_by_the_clock_of_the_database(registry: 
     assert claim.now_us() - at_us > 86_000_000_000, "its own clock is not asked"
 
 
-async def test_a_number_that_none_comes_after_is_not_taken_for_an_epoch(registry: Registry, database_url: str) -> None:
+async def test_the_largest_integer_is_refused_as_an_epoch(registry: Registry, database_url: str) -> None:
     await registry.store([desired(key(1))])
     with psycopg.connect(database_url, autocommit=True) as session, pytest.raises(psycopg.errors.CheckViolation):
         session.execute("UPDATE lifecycle.sagas SET epoch = 9223372036854775807")
 
 
-async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is_as_new(
+async def test_after_a_lost_connection_the_registry_is_proved_current_again(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
     asked, faults = list[int](), [""]
@@ -240,7 +240,7 @@ async def test_after_a_lost_connection_it_is_asked_again_whether_the_registry_is
     assert not registry_guard.is_proved()
 
 
-async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry, other: Registry) -> None:
+async def test_a_row_can_be_leased_by_key_before_it_is_due(registry: Registry, other: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.write(claim, Journal(), (), due_in_s=None, release=True)
     mine = await other.claim_one(key(1))
@@ -253,7 +253,7 @@ async def test_one_row_is_leased_by_name_though_it_is_not_due(registry: Registry
     assert await registry.sagas(phases=["active"], limit=5) == []
 
 
-async def test_a_registry_without_its_tables_is_away(database_url: str) -> None:
+async def test_a_registry_without_its_tables_counts_as_unreachable(database_url: str) -> None:
     bare = Registry(database_url, schema="elsewhere", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await bare.open()
     with pytest.raises(RegistryAway, match="start a provisioner"):
@@ -261,7 +261,7 @@ async def test_a_registry_without_its_tables_is_away(database_url: str) -> None:
     await bare.close()
 
 
-async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry) -> None:
+async def test_a_write_for_an_older_version_is_refused_after_a_newer_one(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.store([desired(key(1), 2)])
     result = await registry.write(claim, alive(), (said(1),), due_in_s=0, release=False)
@@ -273,7 +273,7 @@ async def test_a_newer_version_stops_a_write_for_an_older_one(registry: Registry
     assert await registry.drain(_nobody, 10) == (0, 0)
 
 
-async def test_a_version_that_comes_while_a_saga_rests_makes_it_due(registry: Registry) -> None:
+async def test_a_new_version_makes_a_resting_saga_due(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.write(claim, Journal(), (), due_in_s=None, release=True)
     assert await registry.claim(10) == []
@@ -281,7 +281,7 @@ async def test_a_version_that_comes_while_a_saga_rests_makes_it_due(registry: Re
     assert [again.key for again in await registry.claim(10)] == [key(1)]
 
 
-async def test_another_organisation_cannot_have_a_tenant_before_its_last_life_ends(registry: Registry) -> None:
+async def test_another_organisation_can_take_a_tenant_only_after_its_last_generation_ends(registry: Registry) -> None:
     first, second = key(1, org=1), key(2, org=1)
     foreign = key(3, org=2)
     mine = await _claim(registry, first)
@@ -296,7 +296,9 @@ async def test_another_organisation_cannot_have_a_tenant_before_its_last_life_en
     assert isinstance(await registry.write(theirs, alive(), (), due_in_s=None, release=False), Written)
 
 
-async def test_of_many_claimants_at_once_one_organisation_has_the_tenant(registry: Registry, other: Registry) -> None:
+async def test_of_many_organisations_that_claim_a_tenant_at_once_one_gets_it(
+    registry: Registry, other: Registry
+) -> None:
     await registry.store([desired(key(1, org=org)) for org in range(20)])
     claims = await registry.claim(20)
     results = await asyncio.gather(
@@ -308,7 +310,7 @@ async def test_of_many_claimants_at_once_one_organisation_has_the_tenant(registr
     assert sum(isinstance(result, Written) for result in results) == 1
 
 
-async def test_outcomes_leave_in_order_and_stay_until_they_are_acknowledged(registry: Registry) -> None:
+async def test_outcomes_leave_the_outbox_in_order_and_only_when_acknowledged(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.write(claim, Journal(), (said(1, AUDIT.name), said(1)), due_in_s=0, release=False)
     await registry.write(claim, Journal(), (said(2),), due_in_s=0, release=False)
@@ -337,14 +339,14 @@ async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, othe
     assert found == [(0, 0)]
 
 
-async def test_a_turn_written_twice_after_a_lost_answer_says_nothing_twice(registry: Registry) -> None:
+async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     for _ in range(2):
         await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
     assert await registry.drain(_all, 10) == (1, 1)
 
 
-async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_version_came(
+async def test_a_turn_with_a_lost_commit_answer_counts_as_written_despite_a_newer_version(
     registry: Registry,
 ) -> None:
     claim = await _claim(registry, key(1))
@@ -359,7 +361,7 @@ async def test_a_turn_whose_answer_was_lost_is_known_for_written_though_a_newer_
     assert claim.desired.version == 2
 
 
-async def test_a_row_that_cannot_be_read_is_said_and_stands_in_nobodys_way(database_url: str) -> None:
+async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_url: str) -> None:
     told: list[tuple[str, str]] = []
     registry = Registry(
         database_url,
@@ -404,7 +406,7 @@ async def test_a_row_that_cannot_be_read_is_not_held_by_who_asked_for_it_alone(
     assert await registry.claim_one(key(1)) is not None
 
 
-async def test_a_database_that_only_reads_is_away_until_it_writes_again(
+async def test_a_read_only_database_counts_as_unreachable_until_it_accepts_writes(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
     claim = await _claim(registry, key(1))
@@ -438,7 +440,7 @@ def _read_only(admin_url: str, database_url: str) -> Iterator[None]:
         session.execute(alter.format(sql.Identifier(name), sql.SQL("off")))
 
 
-async def test_a_database_that_does_not_answer_is_said_and_not_raised_as_something_else() -> None:
+async def test_an_unreachable_database_raises_registry_away() -> None:
     nobody = Registry(
         "postgresql://lifecycle@127.0.0.1:1/none",
         schema="lifecycle",
@@ -458,7 +460,7 @@ async def _all(rows: list[OutboxRow]) -> list[int]:
     return [row.id for row in rows]
 
 
-def test_a_url_that_cannot_be_read_is_told_without_its_password() -> None:
+def test_an_unparsable_database_url_is_reported_without_its_password() -> None:
     with pytest.raises(Unusable, match=r"DATABASE_URL: .*percent-encode") as told:
         usable("DATABASE_URL", "postgresql://u:canary%zz@h/d")
     assert "canary" not in str(told.value)

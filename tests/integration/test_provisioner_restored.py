@@ -1,4 +1,4 @@
-"""A registry that was restored from a backup: nothing is driven from it before it is accepted, then nothing is left."""
+"""A registry restored from a backup: no saga runs before it is accepted, and afterwards no resource is left over."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
 
 
 def _told(stage: Stage, words: str) -> str:
-    """What `/readyz` says of the registry, once these words are in it."""
+    """The registry's line of `/readyz`, once these words are in it."""
     said = stage.scene.ready(stage.scene.port)[1].get("registry", "")
     return said if words in said else ""
 
@@ -57,7 +57,7 @@ def _publish_again(stage: Stage, keys: list[str]) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.long
-def test_what_happened_since_the_backup_is_found_again(stage: Stage) -> None:
+def test_changes_since_the_backup_are_found_again(stage: Stage) -> None:
     changed, went, came, again, stays, dead, moved = keys = stage.keys(7)
     before = [changed, went, again, stays, dead, moved]
     process = stage.scene.start()
@@ -110,7 +110,7 @@ def test_what_happened_since_the_backup_is_found_again(stage: Stage) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.long
-def test_an_empty_registry_adopts_what_there_is(stage: Stage) -> None:
+def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
     one, two = stage.keys(2)
     process = stage.scene.start()
     stage.scene.wish([desired(one, 1), desired(two, 1)])
@@ -147,7 +147,7 @@ def test_an_empty_registry_adopts_what_there_is(stage: Stage) -> None:
     exists(stage, {one: None, two: None}, whole=False)
 
 
-def test_a_topic_that_is_not_as_the_table_says_is_accepted_by_no_option(stage: Stage) -> None:
+def test_a_topic_with_wrong_settings_is_accepted_by_no_option(stage: Stage) -> None:
     (one,) = stage.keys(1)
     process = stage.scene.start()
     stage.scene.wish([desired(one, 1)])

@@ -1,4 +1,4 @@
-"""One worker on a real PostgreSQL: what it does when the registry fails it in the middle of a turn."""
+"""One worker on a real PostgreSQL while the registry fails in the middle of a turn."""
 
 import asyncio
 import time
@@ -168,7 +168,7 @@ async def deaf(database_url: str) -> AsyncIterator[Deaf]:
 @pytest.mark.parametrize(
     ("first", "release"), [(gone(key(1), 1), True), (desired(key(1), 1), False)], ids=["at an end", "at an intent"]
 )
-async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_and_a_newer_one_comes(
+async def test_every_version_has_an_outcome_despite_a_lost_commit_answer_and_a_newer_version(
     deaf: Deaf, hand: Hand, first: Desired, *, release: bool
 ) -> None:
     hand.held.set()
@@ -190,7 +190,7 @@ async def test_every_version_is_answered_though_the_answer_of_a_commit_is_lost_a
     assert {call.verb for call in hand.calls} <= {Verb.READ, Verb.DELETE}
 
 
-async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(deaf: Deaf) -> None:
+async def test_an_ended_generation_without_its_plan_is_named_and_blocks_no_saga(deaf: Deaf) -> None:
     book = PlanBook(deaf, text=PLAN, kinds=TRAITS, settings={}, pace=Pace())
     ended, on = Life(generation=1, plan="f" * 64, tenant_id="acme"), Life(generation=2, plan="f" * 64, tenant_id="acme")
     plans = await book.needed_by(Journal(sweeps=(Sweep(due_at=0, life=ended),)))
@@ -199,7 +199,7 @@ async def test_an_ended_life_whose_plan_is_not_kept_is_named_and_stops_nobody(de
         await book.needed_by(Journal(life=on))
 
 
-async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(database_url: str, hand: Hand) -> None:
+async def test_an_unexpected_error_in_a_lease_renewal_ends_the_worker(database_url: str, hand: Hand) -> None:
     registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
@@ -212,9 +212,7 @@ async def test_a_renewal_that_fails_in_a_way_nobody_foresaw_ends_the_worker(data
     await registry.close()
 
 
-async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_other(
-    database_url: str, hand: Hand
-) -> None:
+async def test_an_unexpected_error_in_a_saga_is_reported_and_stops_no_other_saga(database_url: str, hand: Hand) -> None:
     registry = Broken(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand)
@@ -238,7 +236,7 @@ async def test_a_saga_that_stops_in_a_way_nobody_foresaw_says_why_and_stops_no_o
     await registry.close()
 
 
-async def test_who_waits_for_a_system_that_is_away_comes_at_once_when_it_is_well(database_url: str, hand: Hand) -> None:
+async def test_sagas_waiting_for_a_system_run_at_once_when_it_is_well(database_url: str, hand: Hand) -> None:
     registry = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()
     runner = _runner(registry, hand, PLAN + 'url = "http://thing"\nurl_from = "operator"\n')
@@ -298,7 +296,7 @@ async def test_the_status_and_code_of_a_refusal_are_in_the_log_and_in_the_audit_
     ],
 )
 @pytest.mark.parametrize("known_by", ["failure", "step"])
-def test_a_step_whose_tries_are_spent_is_an_error_of_the_log_and_a_try_among_others_is_none(
+def test_a_step_given_up_is_logged_as_an_error_and_a_single_try_is_not(
     error_class: str | None, level: str, answer: str | None, known_by: str
 ) -> None:
     log, told = _heard()

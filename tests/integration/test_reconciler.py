@@ -1,4 +1,4 @@
-"""The reconciler between a real Genesys API, a real ledger and Kafka: what differs is observed, lies change nothing."""
+"""The reconciler between a real Genesys API, a real ledger and Kafka: differences are observed, lies change nothing."""
 
 import secrets
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path
     genesys.heal()
 
 
-def test_drift_nobody_told_of_is_observed_and_folded(world: ReconcilerWorld) -> None:
+def test_unreported_drift_is_observed_and_folded(world: ReconcilerWorld) -> None:
     disabled, removed, untouched, unheard = (world.new_key() for _ in range(4))
     for key in (disabled, removed, untouched):
         world.install(key)
@@ -72,7 +72,7 @@ def test_drift_nobody_told_of_is_observed_and_folded(world: ReconcilerWorld) -> 
     assert len(world.observations()) == 3
 
 
-def test_a_dry_run_publishes_and_remembers_nothing(world: ReconcilerWorld) -> None:
+def test_a_dry_run_publishes_and_remembers_no_observation(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.know(key)
     report = world.run(dry_run=True)
@@ -83,7 +83,7 @@ def test_a_dry_run_publishes_and_remembers_nothing(world: ReconcilerWorld) -> No
 
 
 @pytest.mark.parametrize("lie", ["unauthorized", "refuse", "error", "empty", "missing_page", "down"])
-def test_a_lying_or_absent_api_publishes_nothing(world: ReconcilerWorld, lie: str) -> None:
+def test_a_lying_or_unreachable_api_publishes_no_observation(world: ReconcilerWorld, lie: str) -> None:
     here, gone = world.new_key(), world.new_key()
     world.install(here)
     world.install(gone)
@@ -114,7 +114,7 @@ def test_an_organisation_without_usable_credentials_is_no_information(world: Rec
     assert world.run().refusals[0].reason == "organisation file: missing"
 
 
-def test_a_recheck_is_answered_although_it_agrees(world: ReconcilerWorld) -> None:
+def test_a_recheck_is_answered_by_an_observation_without_a_difference(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
     world.bench.tell(Recheck(key=key, reason="test", at=now_us()), key)
@@ -126,7 +126,7 @@ def test_a_recheck_is_answered_although_it_agrees(world: ReconcilerWorld) -> Non
     eventually(lambda: world.tenant(key).recheck_at is None)
 
 
-def test_the_brake_holds_until_exactly_that_set_is_approved(world: ReconcilerWorld) -> None:
+def test_the_brake_holds_until_exactly_the_stopped_removals_are_approved(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:
         world.install(key)
@@ -146,7 +146,7 @@ def test_the_brake_holds_until_exactly_that_set_is_approved(world: ReconcilerWor
     assert world.tenant(keys[6]).installed
 
 
-def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: ReconcilerWorld) -> None:
+def test_an_integration_with_null_properties_leaves_the_others_read(world: ReconcilerWorld) -> None:
     keys = sorted(world.new_key() for _ in range(5))
     for key in keys:
         world.install(key)
@@ -165,7 +165,7 @@ def test_a_configuration_that_is_null_blinds_nobody_to_the_others(world: Reconci
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 
-def test_what_the_service_shows_is_true_after_an_operators_run(world: ReconcilerWorld) -> None:
+def test_the_service_shows_the_state_after_an_operators_run(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:
         world.install(key)
@@ -191,7 +191,7 @@ def test_what_the_service_shows_is_true_after_an_operators_run(world: Reconciler
 
 
 @pytest.mark.long
-def test_a_run_that_left_something_unread_is_no_success(world: ReconcilerWorld) -> None:
+def test_a_run_with_an_unread_organisation_is_no_success(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.install(key)
     with world.service(RECONCILE_INTERVAL_S="1") as url:
@@ -208,7 +208,7 @@ def test_a_run_that_left_something_unread_is_no_success(world: ReconcilerWorld) 
 
 
 @pytest.mark.long
-def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(world: ReconcilerWorld) -> None:
+def test_a_run_with_an_unread_organisation_is_repeated_soon(world: ReconcilerWorld) -> None:
     world.install(world.new_key())
     world.outside.fault("genesys", "error")
     with world.service(RECONCILE_INTERVAL_S="3600") as url:
@@ -218,7 +218,7 @@ def test_a_run_that_left_an_organisation_unread_is_followed_by_another_soon(worl
         assert gauge(url, "last_success_timestamp_seconds") > 0
 
 
-def test_a_run_cut_off_after_genesys_was_read_is_not_repeated_every_second(world: ReconcilerWorld) -> None:
+def test_a_run_that_fails_after_reading_genesys_is_not_repeated_every_second(world: ReconcilerWorld) -> None:
     world.install(world.new_key())
     # The memory can be read, and not written.
     barrier = world.folder / "reconciler" / "sights.new"
@@ -245,7 +245,7 @@ def gauge(url: str, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconcile_{name} "))
 
 
-def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: ReconcilerWorld) -> None:
+def test_an_approval_of_no_removals_is_refused(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.know(key)
     with pytest.raises(Unusable, match="--approve: '0123456789abcdef': this run removes nobody; nothing was done"):
@@ -254,7 +254,7 @@ def test_an_approval_of_nothing_is_refused_and_nothing_is_published(world: Recon
     assert world.run(dry_run=True).lines != (), "there was something to publish"
 
 
-def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: ReconcilerWorld) -> None:
+def test_the_service_repeats_its_runs_and_ends_on_sigterm(world: ReconcilerWorld) -> None:
     removed, asked = world.new_key(), world.new_key()
     world.install(removed)
     world.install(asked)
@@ -269,7 +269,7 @@ def test_the_service_looks_again_by_itself_and_ends_on_sigterm(world: Reconciler
         assert 'lifecycle_reconcile_observations_total{cause="recheck"}' in answer
 
 
-def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:
+def test_the_service_reads_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:
     other, fresh = world.new_key(), world.new_key()
     world.install(other)
     with world.service():
@@ -280,6 +280,6 @@ def test_the_service_looks_for_a_tenant_as_soon_as_it_is_active(world: Reconcile
     assert world.observations() == []
 
 
-def test_the_service_waits_for_its_topics_and_says_so(world: ReconcilerWorld) -> None:
+def test_the_service_reports_that_it_waits_for_its_topics(world: ReconcilerWorld) -> None:
     with world.service(ready=False, TOPIC_PREFIX="nobody-made-these-") as url:
         eventually(lambda: "no such topic" in httpx2.get(f"{url}/readyz").text)

@@ -1,4 +1,4 @@
-"""The Genesys client against a real HTTP server: a whole reading, or no information."""
+"""The Genesys client against a real HTTP server: a complete reading, or no information."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -130,7 +130,7 @@ LIES: dict[str, tuple[str, Response | Answer, str]] = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-async def test_whatever_is_not_a_whole_listing_is_no_information(
+async def test_an_incomplete_listing_is_no_information(
     genesys: FakeGenesys, client: GenesysClient, lie: tuple[str, Response | Answer, str]
 ) -> None:
     genesys.lie = at(lie[0], lie[1])
@@ -138,14 +138,14 @@ async def test_whatever_is_not_a_whole_listing_is_no_information(
         await client.listing()
 
 
-async def test_a_server_that_is_away_is_no_information() -> None:
+async def test_an_unreachable_server_is_no_information() -> None:
     async with connections(timeout_s=1.0) as http:
         gone = GenesysClient(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), http, now_us=now_us)
         with pytest.raises(NoInformation, match="no answer"):
             await gone.listing()
 
 
-async def test_a_clock_that_is_not_ours_is_no_information() -> None:
+async def test_an_answer_from_a_deviating_clock_is_no_information() -> None:
     world = FakeGenesys(ORG, date=lambda: formatdate(now_us() / 1_000_000 + 86_400, usegmt=True))
     world.add(identity(0))
     async with serving(world) as served, connections() as http:
@@ -154,7 +154,9 @@ async def test_a_clock_that_is_not_ours_is_no_information() -> None:
             await client.listing()
 
 
-async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, client: GenesysClient) -> None:
+async def test_a_rate_limit_is_waited_for_as_long_as_retry_after_says(
+    genesys: FakeGenesys, client: GenesysClient
+) -> None:
     refused: list[str] = []
 
     def limited(request: Request) -> Response | None:
@@ -169,12 +171,12 @@ async def test_a_limit_is_waited_for_as_long_as_it_says(genesys: FakeGenesys, cl
     assert asyncio.get_running_loop().time() - began >= 1.0
 
 
-async def test_many_questions_mint_one_token(genesys: FakeGenesys, client: GenesysClient) -> None:
+async def test_many_requests_share_one_token(genesys: FakeGenesys, client: GenesysClient) -> None:
     await asyncio.gather(*(client.integration(identity(n % 5)) for n in range(20)))
     assert genesys.minted == 1
 
 
-async def test_a_revoked_token_is_minted_anew_once(genesys: FakeGenesys, client: GenesysClient) -> None:
+async def test_a_revoked_token_is_replaced_once(genesys: FakeGenesys, client: GenesysClient) -> None:
     await client.listing()
     genesys.minted = 7  # the server knows only the newest token
     assert len((await client.listing()).integrations) == 5
@@ -182,7 +184,7 @@ async def test_a_revoked_token_is_minted_anew_once(genesys: FakeGenesys, client:
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "mypurecloud.ie"])
-def test_a_region_is_named_by_aws_or_by_its_domain(region: str) -> None:
+def test_a_region_is_accepted_by_aws_name_or_domain(region: str) -> None:
     assert hosts_for(organisation(region=region), None, None) == Hosts(
         "https://login.mypurecloud.ie", "https://api.mypurecloud.ie"
     )

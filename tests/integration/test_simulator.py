@@ -1,4 +1,4 @@
-"""The simulator tells the truth, also after it was killed; and it fails as it is told to."""
+"""The simulator keeps its state over a kill, and fails as told."""
 
 import json
 import secrets
@@ -60,7 +60,7 @@ def test_the_inventory_names_every_system_even_when_nothing_exists(fresh: Outsid
     assert all(rows == {} for rows in found.values())
 
 
-def test_a_killed_simulator_remembers_resources_answers_epochs_and_calls(fresh: Outside) -> None:
+def test_a_killed_simulator_keeps_resources_answers_epochs_and_calls(fresh: Outside) -> None:
     first = put(fresh, "middleware/a", idempotency_key="k1", epoch=5)
     assert first.status_code == 201
     fresh.kill()
@@ -71,7 +71,7 @@ def test_a_killed_simulator_remembers_resources_answers_epochs_and_calls(fresh: 
     assert fresh.calls(KEY) == [("create", "done"), ("update", "done"), ("create", "refused")]
 
 
-def test_a_memory_cut_short_by_a_kill_is_read_up_to_the_cut(fresh: Outside) -> None:
+def test_a_truncated_state_file_is_read_up_to_the_cut(fresh: Outside) -> None:
     put(fresh, "middleware/a", idempotency_key="k1")
     fresh.kill()
     journal = fresh.folder / "state" / "simulator.jsonl"
@@ -85,7 +85,7 @@ def test_a_memory_cut_short_by_a_kill_is_read_up_to_the_cut(fresh: Outside) -> N
     assert [row["id"] for row in fresh.inventory("middleware", KEY)] == ["a", "c"]
 
 
-def test_it_ends_cleanly_when_asked_to(fresh: Outside) -> None:
+def test_the_simulator_ends_with_0_on_sigterm(fresh: Outside) -> None:
     assert fresh.stop() == 0
 
 
@@ -117,7 +117,7 @@ def test_calls_have_the_fields_of_the_contract(fresh: Outside) -> None:
         [],
     ],
 )
-def test_a_fault_that_is_none_is_refused_by_name(world: Outside, fault: Any) -> None:
+def test_an_invalid_fault_is_refused_with_a_reason(world: Outside, fault: Any) -> None:
     answer = httpx2.post(f"{world.url}/faults", json=fault)
     assert answer.status_code == 400
     assert answer.json()["detail"]
@@ -132,7 +132,7 @@ def test_head_is_answered_as_get_without_the_body(world: Outside, key: str) -> N
     assert asked.headers["content-length"] == str(len(read.content))
 
 
-def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside, key: str) -> None:
+def test_a_fault_strikes_only_matching_calls_and_only_so_often(world: Outside, key: str) -> None:
     world.fault("middleware", "refuse", verb="create", key=key, times=2, seconds=0)
     assert put(world, f"crm/{key[-12:]}", idempotency_key=f"{key}k0", key=key).status_code == 201
     statuses = [
@@ -147,7 +147,7 @@ def test_a_fault_strikes_as_often_as_told_and_only_whom_it_means(world: Outside,
     assert put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k3", key=key).status_code == 200
 
 
-def test_a_fault_with_seconds_ends_by_itself(world: Outside, key: str) -> None:
+def test_a_fault_with_seconds_ends_after_them(world: Outside, key: str) -> None:
     world.fault("middleware", "down", seconds=0.5)
     with pytest.raises(httpx2.HTTPError):
         put(world, f"middleware/{key[-12:]}", idempotency_key=f"{key}k1", key=key)
@@ -169,7 +169,7 @@ def test_the_archive_is_read_from_its_folder(world: Outside, key: str) -> None:
     assert world.inventory("archive", key) == [{"id": f"{org}/{integration}/g4", "generation": 4}]
 
 
-def test_an_inventory_that_cannot_be_read_whole_is_an_error_and_no_list(tmp_path: Path) -> None:
+def test_an_incomplete_inventory_is_answered_with_an_error(tmp_path: Path) -> None:
     with outside(tmp_path, "postgresql://u:p@127.0.0.1:9/x") as world:
         answer = httpx2.get(f"{world.url}/inventory", timeout=10)
         assert answer.status_code == 503
@@ -177,7 +177,7 @@ def test_an_inventory_that_cannot_be_read_whole_is_an_error_and_no_list(tmp_path
 
 
 @pytest.mark.parametrize("path", ["../state/simulator.jsonl", "a/b/g1/manifest.json", f"{ORG}/{ORG}/g1/.."])
-def test_the_object_store_touches_nothing_outside_its_shape(world: Outside, path: str) -> None:
+def test_the_object_store_refuses_paths_outside_its_form(world: Outside, path: str) -> None:
     raw = path.replace("..", "%2e%2e")
     assert httpx2.put(f"{world.url}/archive/{raw}", content=b"x").status_code in {400, 404}
     assert not any(file.name != "manifest.json" for file in world.archive.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""The simulated Genesys: its API as documented, its lies on request, and its webhooks as the guide says."""
+"""The simulated Genesys: its API as documented, its lies on request, and its webhooks as in the guide."""
 
 import json
 import secrets
@@ -128,7 +128,7 @@ def get(world: Outside, path: str, bearer: str, **query: int) -> httpx2.Response
     return httpx2.get(f"{world.url}/genesys/api/v2/{path}", headers=headers, params=query)
 
 
-async def test_our_own_client_reads_what_the_control_api_was_told(world: Outside, org: str) -> None:
+async def test_the_genesys_client_reads_the_integrations_set_by_the_control_api(world: Outside, org: str) -> None:
     for identity in IDS:
         control(
             world,
@@ -148,7 +148,7 @@ async def test_our_own_client_reads_what_the_control_api_was_told(world: Outside
         assert await asked.integration(IDS[0]) is None
 
 
-def test_what_a_change_is_depends_on_what_was(world: Outside, org: str) -> None:
+def test_the_event_of_a_change_depends_on_the_former_state(world: Outside, org: str) -> None:
     assert control(world, org, IDS[0], tenantId="acme")["events"] == ["installed"]
     assert control(world, org, IDS[0])["events"] == []
     assert control(world, org, IDS[0], enabled=False)["events"] == ["disabled"]
@@ -176,8 +176,8 @@ def test_pages_are_as_the_api_documents_them(world: Outside, org: str) -> None:
     assert get(world, "integrations", bearer).json()["pageSize"] == 25
 
 
-def test_no_answer_is_dated_before_its_question(world: Outside) -> None:
-    """What was asked in this second must be answered as of this second: a re-check ends by it."""
+def test_no_answer_is_dated_before_its_request(world: Outside) -> None:
+    """An answer in this second has this second's date: a re-check ends by it."""
     with httpx2.Client(trust_env=False) as client:
         end = time.monotonic() + 1.5  # over the turn of a second
         while time.monotonic() < end:
@@ -186,7 +186,7 @@ def test_no_answer_is_dated_before_its_question(world: Outside) -> None:
             assert parsedate_to_datetime(date).timestamp() >= asked_s
 
 
-def test_every_organisation_is_its_own_world(world: Outside, org: str) -> None:
+def test_organisations_do_not_see_each_others_integrations(world: Outside, org: str) -> None:
     other = "11111111-2222-3333-4444-555555555555"
     control(world, org, IDS[0])
     httpx2.put(f"{world.url}/genesys/control/orgs/{other}/integrations/{IDS[1]}", json={}).raise_for_status()
@@ -197,7 +197,7 @@ def test_every_organisation_is_its_own_world(world: Outside, org: str) -> None:
     assert {org, other} <= set(httpx2.get(f"{world.url}/genesys/control/orgs").json())
 
 
-def test_credentials_are_private_stay_over_a_restart_and_are_the_only_ones(world: Outside, org: str) -> None:
+def test_credentials_are_private_survive_a_restart_and_are_required(world: Outside, org: str) -> None:
     control(world, org, IDS[0])
     path = world.orgs / f"{org}.json"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -249,7 +249,7 @@ def test_errors_are_shaped_as_the_platform_shapes_them(world: Outside, org: str)
     assert {"message", "code", "status", "contextId", "details", "errors"} <= missing.json().keys()
 
 
-def test_a_token_has_a_budget_and_so_has_minting(tmp_path: Path, org: str) -> None:
+def test_tokens_and_their_issue_are_rate_limited(tmp_path: Path, org: str) -> None:
     with outside(tmp_path, simulator_rate_per_minute="5") as world:
         control(world, org, IDS[0])
         bearer = token(world, org)
@@ -263,13 +263,13 @@ def test_a_token_has_a_budget_and_so_has_minting(tmp_path: Path, org: str) -> No
 
 
 @pytest.mark.parametrize("body", [{"enabled": "yes"}, {"tenantId": "../x"}, {"typo": 1}, [], {"configuration": []}])
-def test_a_change_that_is_none_is_refused(world: Outside, org: str, body: Any) -> None:
+def test_an_invalid_change_is_refused(world: Outside, org: str, body: Any) -> None:
     url = f"{world.url}/genesys/control/orgs/{org}/integrations/{IDS[0]}"
     assert httpx2.put(url, json=body).status_code == 400
     assert httpx2.put(url.replace(org, "not-an-org"), json={}).status_code == 400
 
 
-def test_a_webhook_is_signed_over_its_bytes_and_is_what_the_ingress_reads(
+def test_a_webhook_is_signed_over_its_bytes_and_parsed_by_the_ingress(
     world: Outside, receiver: Receiver, org: str
 ) -> None:
     control(world, org, IDS[0], tenantId="acme", configuration={"a": 1}, webhook=True, metadata={"eventId": "e1"})
@@ -291,14 +291,14 @@ def test_a_failed_webhook_is_retried_with_marks_and_the_same_time(world: Outside
     assert webhook.parse(receiver.took(org)[1][1]).marked
 
 
-def test_a_sender_that_restamps_gives_every_attempt_its_own_time(world: Outside, receiver: Receiver, org: str) -> None:
+def test_a_restamping_sender_gives_every_attempt_its_own_time(world: Outside, receiver: Receiver, org: str) -> None:
     receiver.answers[org] = [502]
     control(world, org, IDS[0], tenantId="acme", webhook=True, restamp=True)
     eventually(lambda: len(receiver.took(org)) == 2)
     assert len({body["eventTimestamp"] for body in receiver.bodies(org)}) == 2
 
 
-def test_every_change_and_removal_may_be_told(world: Outside, receiver: Receiver, org: str) -> None:
+def test_every_change_and_removal_can_send_a_webhook(world: Outside, receiver: Receiver, org: str) -> None:
     control(world, org, IDS[0], tenantId="acme", enabled=False, webhook=True)
     eventually(lambda: len(receiver.took(org)) == 2)
     control(world, org, IDS[0], configuration={"a": 2})
@@ -308,7 +308,7 @@ def test_every_change_and_removal_may_be_told(world: Outside, receiver: Receiver
     assert receiver.bodies(org)[-1]["configuration"] == {"a": 2}
 
 
-def test_asked_for_a_webhook_it_cannot_send_it_says_so(tmp_path: Path, org: str) -> None:
+def test_a_webhook_requested_without_a_url_is_answered_409(tmp_path: Path, org: str) -> None:
     with outside(tmp_path) as mute:
         url = f"{mute.url}/genesys/control/orgs/{org}/integrations/{IDS[0]}"
         assert httpx2.put(url, json={"webhook": True}).status_code == 409

@@ -1,4 +1,4 @@
-"""The proxy before PostgreSQL: what announces nothing passes untouched; the wire format is read as it is written."""
+"""The proxy before PostgreSQL passes unannounced sessions unchanged and reads the wire format as written."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ def world(tmp_path: Path, database_url: str) -> Iterator[Outside]:
         yield running
 
 
-def test_a_session_that_announces_nothing_passes_untouched(world: Outside) -> None:
+def test_a_session_without_an_announcement_passes_unchanged(world: Outside) -> None:
     world.fault("schemas", "refuse")
     with psycopg.connect(world.tenants_url) as session:
         assert session.execute("SELECT sum(n) FROM generate_series(1, 100000) n").fetchone() == (5_000_050_000,)
@@ -34,7 +34,7 @@ def test_a_session_that_announces_nothing_passes_untouched(world: Outside) -> No
     assert world.calls("") == []
 
 
-def test_a_running_query_can_be_cancelled_through_it(world: Outside) -> None:
+def test_a_running_query_can_be_cancelled_through_the_proxy(world: Outside) -> None:
     with psycopg.connect(world.tenants_url) as session:
         began = threading.Timer(0.3, session.cancel_safe)
         began.start()
@@ -43,7 +43,7 @@ def test_a_running_query_can_be_cancelled_through_it(world: Outside) -> None:
         began.join()
 
 
-def test_a_server_that_goes_away_ends_the_session(world: Outside) -> None:
+def test_a_lost_server_connection_ends_the_session(world: Outside) -> None:
     with psycopg.connect(world.tenants_url, autocommit=True) as session:
         row = session.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None
@@ -58,7 +58,7 @@ def _announce(call: str) -> bytes:
     return f"SELECT set_config('lifecycle.call', '{call}', true)".encode()
 
 
-def test_announced_transactions_in_use_by_anyone_are_on_the_list_with_what_they_did(world: Outside) -> None:
+def test_announced_transactions_are_listed_as_calls_with_their_outcome(world: Outside) -> None:
     with psycopg.connect(world.tenants_url) as session:
         for statement in (b"CREATE TABLE t (id int)", b"SELECT * FROM nowhere", b"SELECT 1"):
             session.execute(_announce("create:o:i:3:some-key"))
@@ -73,7 +73,7 @@ def test_announced_transactions_in_use_by_anyone_are_on_the_list_with_what_they_
     eventually(lambda: world.calls("o:i") == [("create", "done"), ("create", "refused"), ("create", "refused")])
 
 
-def test_calls_of_one_connection_are_struck_apart(world: Outside) -> None:
+def test_a_fault_strikes_single_calls_of_a_connection(world: Outside) -> None:
     world.fault("schemas", "refuse", key="o:bad")
     with psycopg.connect(world.tenants_url) as session:
         for key in ("good", "bad", "good"):
@@ -87,7 +87,7 @@ def test_calls_of_one_connection_are_struck_apart(world: Outside) -> None:
     assert world.calls("o:bad") == [("read", "refused")]
 
 
-def test_a_connection_that_is_struck_down_ends_and_the_next_one_serves(world: Outside) -> None:
+def test_a_connection_struck_down_ends_and_the_next_connection_works(world: Outside) -> None:
     world.fault("schemas", "down", times=1)
     with pytest.raises(psycopg.OperationalError), psycopg.connect(world.tenants_url) as session:
         session.execute(_announce("read:o:i:1:k"))
@@ -120,11 +120,11 @@ async def test_a_hundred_sessions_at_once_are_all_served(world: Outside) -> None
         (b"", None),
     ],
 )
-def test_an_announcement_is_read_or_is_none(statement: bytes, call: Announced | None) -> None:
+def test_an_announcement_is_parsed_from_its_statement(statement: bytes, call: Announced | None) -> None:
     assert announced(statement.decode()) == call
 
 
-def test_messages_are_read_as_they_are_written() -> None:
+def test_wire_messages_are_read_as_they_are_written() -> None:
     assert PgMessage(b"Q", b"COMMIT\0").starts == "COMMIT"
     assert PgMessage(b"P", b"name\0SELECT 1\0\0\0").starts == "SELECT 1"
     assert PgMessage(b"S", b"").starts is None

@@ -1,4 +1,4 @@
-"""Records on a real disk: kept once reported, read back in order, and never lost in silence."""
+"""Records on a real disk: kept once reported, read back in order, and every loss reported."""
 
 import asyncio
 import os
@@ -60,12 +60,12 @@ def _open_files() -> list[str]:
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
-async def test_what_is_appended_is_kept_and_read_back_in_order(spool: Spool) -> None:
+async def test_appended_records_are_kept_and_read_back_in_order(spool: Spool) -> None:
     await append(spool, 1, 100)
     assert await spool.oldest(1000, PLENTY) == [(number, record(number)) for number in range(1, 101)]
 
 
-async def test_reports_come_in_order_and_never_before_append_has_returned(spool: Spool) -> None:
+async def test_reports_arrive_in_order_and_after_append_has_returned(spool: Spool) -> None:
     told: list[int] = []
     for number in range(50):
         spool.append(record(number), lambda _, number=number: told.append(number))  # type: ignore[misc]
@@ -74,7 +74,7 @@ async def test_reports_come_in_order_and_never_before_append_has_returned(spool:
     assert told == list(range(50))
 
 
-async def test_the_oldest_are_given_until_they_are_deleted(spool: Spool) -> None:
+async def test_the_oldest_records_are_returned_until_they_are_deleted(spool: Spool) -> None:
     await append(spool, 1, 10)
     assert await read(spool, most=2) == [1, 2] == await read(spool, most=2)
     spool.delete([2, 3])
@@ -83,7 +83,7 @@ async def test_the_oldest_are_given_until_they_are_deleted(spool: Spool) -> None
     assert await read(spool) == [4, 5, 6, 7, 8, 9, 10]
 
 
-async def test_no_more_is_given_than_asked_for_but_one_is(spool: Spool) -> None:
+async def test_a_read_keeps_its_size_limit_but_returns_at_least_one_record(spool: Spool) -> None:
     await append(spool, 1, 10)
     sizes = [len(encode(number, record(number))) for number in range(1, 11)]
     assert await read(spool, size_bytes=sum(sizes[:4])) == [1, 2, 3, 4]
@@ -91,7 +91,7 @@ async def test_no_more_is_given_than_asked_for_but_one_is(spool: Spool) -> None:
     assert await read(spool, size_bytes=1) == [1]
 
 
-async def test_a_spool_knows_how_much_it_holds_and_how_old_it_is(spool: Spool) -> None:
+async def test_a_spool_reports_its_depth_size_and_age(spool: Spool) -> None:
     assert (spool.depth, spool.size_bytes, spool.oldest_us, spool.waiting, spool.closed) == (0, 0, None, 0, "")
     first, second = len(encode(1, record(5))), len(encode(2, record(6)))
     reports = [kept_by(spool, record(5)), kept_by(spool, record(6))]
@@ -103,7 +103,7 @@ async def test_a_spool_knows_how_much_it_holds_and_how_old_it_is(spool: Spool) -
     assert (spool.depth, spool.size_bytes, spool.oldest_us) == (1, second, 6)
 
 
-async def test_a_closed_spool_keeps_what_waits_takes_no_more_and_is_drained(spool: Spool) -> None:
+async def test_a_closed_spool_keeps_waiting_records_refuses_new_ones_and_is_drained(spool: Spool) -> None:
     waiting = kept_by(spool, record(1))
     spool.close_to_new("age")
     spool.close_to_new("size")
@@ -114,7 +114,7 @@ async def test_a_closed_spool_keeps_what_waits_takes_no_more_and_is_drained(spoo
     assert await read(spool) == [1]
 
 
-async def test_an_empty_folder_goes_with_its_spool(tmp_path: Path) -> None:
+async def test_an_empty_folder_is_removed_at_the_end_of_its_spool(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path / "spools", unexpected)
     assert spool.path.stat().st_mode & 0o777 == 0o700
     await append(spool, 1, 3)
@@ -127,9 +127,7 @@ async def test_an_empty_folder_goes_with_its_spool(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_an_end_that_is_cancelled_half_way_is_waited_for_by_the_next_and_leaves_nothing(
-    turns: int, tmp_path: Path
-) -> None:
+async def test_a_cancelled_end_is_finished_by_the_next_end(turns: int, tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 10)
     spool.delete(range(1, 11))
@@ -141,7 +139,7 @@ async def test_an_end_that_is_cancelled_half_way_is_waited_for_by_the_next_and_l
     assert not spool.path.exists()
 
 
-async def test_what_is_not_drained_is_found_and_drained_by_the_next_process(tmp_path: Path) -> None:
+async def test_undrained_records_are_drained_by_the_next_process(tmp_path: Path) -> None:
     for start in (1, 11):
         spool = await Spool.open(tmp_path, unexpected)
         await append(spool, start, 10)
@@ -158,7 +156,7 @@ async def test_what_is_not_drained_is_found_and_drained_by_the_next_process(tmp_
     assert visible(tmp_path) == []
 
 
-async def test_what_was_deleted_behind_another_comes_back_and_is_no_damage(tmp_path: Path) -> None:
+async def test_records_deleted_behind_an_undeleted_one_return_and_count_as_no_damage(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 9)
     spool.delete([1, 2, 4, 5, 9])
@@ -170,7 +168,7 @@ async def test_what_was_deleted_behind_another_comes_back_and_is_no_damage(tmp_p
     await former.end()
 
 
-async def test_many_deletions_cost_the_reader_nothing(spool: Spool) -> None:
+async def test_many_deletions_do_not_slow_the_reader(spool: Spool) -> None:
     await append(spool, 1, 5000)
     for front in range(1, 5001, 500):
         assert (await read(spool, most=500))[0] == front
@@ -190,7 +188,7 @@ async def test_more_than_memory_holds_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_a_killed_process_had_kept_all_that_it_said(seed: int, tmp_path: Path) -> None:
+async def test_a_killed_process_has_kept_every_record_it_reported(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     in_flight, size_bytes, up_to = [(1, None, 500), (8, 100_000, 300), (64, None, 5_000), (256, None, 9_000)][seed % 4]
     most = 10**9 if seed < 6 else chance.randrange(1, 100)
@@ -210,7 +208,7 @@ async def test_a_killed_process_had_kept_all_that_it_said(seed: int, tmp_path: P
 
 
 @pytest.mark.parametrize("cut", [1, 6, 7, 8, 400])
-async def test_a_record_that_was_half_written_in_a_crash_is_passed_over(cut: int, left: Path) -> None:
+async def test_a_record_half_written_in_a_crash_is_skipped(cut: int, left: Path) -> None:
     log = log_of(left)
     log.write_bytes(log.read_bytes() + log.read_bytes()[:cut])
     former = await Spool.adopt(left, unexpected)
@@ -218,7 +216,7 @@ async def test_a_record_that_was_half_written_in_a_crash_is_passed_over(cut: int
     await former.end()
 
 
-async def test_records_cut_off_after_they_were_kept_are_missed(left: Path) -> None:
+async def test_kept_records_lost_by_truncation_are_counted_as_damage(left: Path) -> None:
     os.truncate(log_of(left), log_of(left).stat().st_size // 2)
     told: list[str] = []
     former = await Spool.adopt(left, told.append)
@@ -228,7 +226,7 @@ async def test_records_cut_off_after_they_were_kept_are_missed(left: Path) -> No
     await former.end()
 
 
-async def test_a_flipped_byte_costs_one_record_and_the_evidence_is_put_aside(left: Path) -> None:
+async def test_a_flipped_byte_loses_one_record_and_the_folder_is_put_aside(left: Path) -> None:
     flip(log_of(left), log_of(left).read_bytes().index(record(51).message.value))
     evidence = log_of(left).read_bytes()
     told: list[str] = []
@@ -242,7 +240,7 @@ async def test_a_flipped_byte_costs_one_record_and_the_evidence_is_put_aside(lef
     assert log_of(left.parent / "aside" / f"{left.name}-corrupt").read_bytes() == evidence
 
 
-async def test_what_is_saved_of_a_damaged_folder_outlives_a_crash(left: Path) -> None:
+async def test_records_saved_from_a_damaged_folder_survive_a_crash(left: Path) -> None:
     flip(log_of(left), 100)
     former = await Spool.adopt(left, ignored)
     saved = await read(former)
@@ -255,7 +253,7 @@ async def test_what_is_saved_of_a_damaged_folder_outlives_a_crash(left: Path) ->
 
 
 @pytest.mark.parametrize("kind", [5, 6, 7, 8, 9, 0])
-def test_a_flip_that_rocksdb_never_returns_from_is_met_before_it(kind: int, left: Path) -> None:
+def test_a_flip_that_hangs_rocksdb_is_found_before_rocksdb_reads_it(kind: int, left: Path) -> None:
     """Kinds of chunk that we do not write, in the middle of a record that spans blocks (facebook/rocksdb#13333)."""
     raw = bytearray(log_of(left).read_bytes())
     raw[(32 << 10) + 6] = kind
@@ -266,7 +264,7 @@ def test_a_flip_that_rocksdb_never_returns_from_is_met_before_it(kind: int, left
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*"])
-async def test_records_are_read_without_what_rocksdb_needs_to_find_them(name: str, left: Path) -> None:
+async def test_records_are_read_without_the_manifest_of_rocksdb(name: str, left: Path) -> None:
     for file in (left / "records").glob(name):
         file.unlink()
     former = await Spool.adopt(left, ignored)
@@ -276,7 +274,7 @@ async def test_records_are_read_without_what_rocksdb_needs_to_find_them(name: st
 
 
 @pytest.mark.parametrize("name", ["MANIFEST-*", "CURRENT"])
-async def test_records_are_read_out_of_tables_as_well(name: str, tmp_path: Path) -> None:
+async def test_records_are_salvaged_from_table_files(name: str, tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 100)
     spool.delete(range(1, 31))
@@ -288,7 +286,7 @@ async def test_records_are_read_out_of_tables_as_well(name: str, tmp_path: Path)
     await former.aside("seen")
 
 
-async def test_a_start_that_died_before_anything_was_kept_leaves_nothing_to_drain(tmp_path: Path) -> None:
+async def test_a_spool_that_died_before_its_first_record_is_removed(tmp_path: Path) -> None:
     folder = Folder.begin(tmp_path, 1)
     folder.publish()
     folder.release()
@@ -299,7 +297,7 @@ async def test_a_start_that_died_before_anything_was_kept_leaves_nothing_to_drai
     assert visible(tmp_path) == []
 
 
-async def test_a_record_that_goes_bad_later_hides_none_behind_it(tmp_path: Path) -> None:
+async def test_a_record_damaged_after_the_start_hides_no_later_record(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 40, 100_000)
     await spool.end()
@@ -314,7 +312,7 @@ async def test_a_record_that_goes_bad_later_hides_none_behind_it(tmp_path: Path)
     assert visible(tmp_path / "aside") == [f"{former.path.name}"]
 
 
-async def test_a_hole_is_damage_and_hides_none_behind_it(tmp_path: Path) -> None:
+async def test_a_gap_in_the_numbers_is_damage_and_hides_no_later_record(tmp_path: Path) -> None:
     folder = by_hand(tmp_path, [(1, encode(1, record(1))), (3, encode(4, record(4))), (5, encode(5, record(5)))])
     former = await Spool.adopt(folder, ignored)
     assert (former.closed, former.damaged, await read(former)) == ("corrupt", 3, [1, 5])
@@ -342,7 +340,7 @@ async def test_one_process_adopts_a_folder_and_the_other_is_refused(tmp_path: Pa
     await former.end()
 
 
-async def test_of_processes_that_start_at_once_each_folder_has_one(tmp_path: Path) -> None:
+async def test_of_processes_that_start_at_once_each_folder_is_adopted_by_one(tmp_path: Path) -> None:
     for first in (1, 11, 21):
         spool = await Spool.open(tmp_path, unexpected)
         await append(spool, first, 10)
@@ -352,12 +350,12 @@ async def test_of_processes_that_start_at_once_each_folder_has_one(tmp_path: Pat
     assert visible(tmp_path) == []
 
 
-async def test_a_folder_is_gone_for_whoever_comes_late(tmp_path: Path) -> None:
+async def test_adopting_a_removed_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FolderTaken):
         await Spool.adopt(tmp_path / "0000000000000001-gone", unexpected)
 
 
-async def test_what_a_start_left_half_made_is_removed_and_what_another_makes_is_not(tmp_path: Path) -> None:
+async def test_a_half_made_folder_of_a_dead_process_is_removed_and_of_a_living_one_kept(tmp_path: Path) -> None:
     died, living = Folder.begin(tmp_path, 1), Folder.begin(tmp_path, 2)
     died.release()
     (tmp_path / ".snapshots").mkdir()
@@ -369,7 +367,7 @@ async def test_what_a_start_left_half_made_is_removed_and_what_another_makes_is_
     await spool.end()
 
 
-def test_only_spools_are_found(tmp_path: Path) -> None:
+def test_only_spool_folders_are_found_oldest_first(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "0000000000000001-nolock").mkdir()
     Folder.begin(tmp_path, 2).release()
@@ -384,7 +382,7 @@ def test_only_spools_are_found(tmp_path: Path) -> None:
     assert left_behind(tmp_path / "absent") == []
 
 
-async def test_a_spool_put_aside_keeps_all_it_has(tmp_path: Path) -> None:
+async def test_a_spool_put_aside_keeps_its_records(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     name = spool.path.name
     await append(spool, 1, 3)
@@ -396,7 +394,7 @@ async def test_a_spool_put_aside_keeps_all_it_has(tmp_path: Path) -> None:
     await former.end()
 
 
-async def test_a_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made_is_reported_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match=r"file: (Not a directory|File exists)"):
         await Spool.open(tmp_path / "file", unexpected)

@@ -1,4 +1,4 @@
-"""What a table worker does about each thing that may be wrong with its topics, its disk or its events."""
+"""A table worker and each fault of its topics, its disk or its events."""
 
 import json
 import os
@@ -109,7 +109,8 @@ def test_of_two_rows_the_newer_version_survives_and_is_written_again(bench: Benc
         eventually(lambda: bench.said() == [b"seen|cccccccc|k|3"])
 
 
-def test_a_repair_that_is_cut_short_is_found_again_on_the_same_disk(bench: Bench) -> None:
+@pytest.mark.long
+def test_an_interrupted_repair_is_repeated_on_the_same_disk(bench: Bench) -> None:
     bench.write(bench.changelog, (b"k", NEW))
     with bench.worker():
         bench.write(bench.events, (b"x", C))
@@ -134,7 +135,7 @@ def test_a_foreign_writer_of_the_changelog_ends_the_worker(bench: Bench) -> None
         eventually(lambda: set(bench.said()) >= {b"seen|bbbbbbbb|k|2", b"seen|cccccccc|k|3"})
 
 
-def test_a_foreign_writer_is_noticed_though_nothing_is_written(bench: Bench) -> None:
+def test_a_foreign_writer_is_noticed_by_an_idle_worker(bench: Bench) -> None:
     watchful = Bench(replace(bench.counted, look_s=0.5), bench.folder)
     worker = watchful.start()
     bench.write(bench.events, (b"k", A), (b"k", B))
@@ -150,7 +151,7 @@ def _delete(bench: Bench, topic: str) -> None:
     eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
 
 
-def test_a_missing_changelog_is_no_reason_to_work_without_it(bench: Bench) -> None:
+def test_a_missing_changelog_ends_the_worker(bench: Bench) -> None:
     _delete(bench, bench.changelog)
     assert bench.changelog in bench.ends_with(bench.start(), WorkerExit.METADATA)
 
@@ -161,7 +162,7 @@ def test_a_changelog_with_another_partition_count_is_refused(bench: Bench) -> No
     assert "one partition count" in bench.ends_with(bench.start(), WorkerExit.METADATA)
 
 
-def test_a_changelog_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> None:
+def test_a_recreated_changelog_ends_a_worker_with_a_copy_of_the_former_one(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, (b"k", A), (b"k", B), (b"k", C))
         eventually(lambda: len(bench.logged()) == 3)
@@ -176,7 +177,7 @@ def _commit(bench: Bench, offset: int) -> None:
     consumer.close()
 
 
-def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behind_it_is_committed(bench: Bench) -> None:
+def test_a_gap_in_the_input_ends_the_worker_before_a_later_offset_is_committed(bench: Bench) -> None:
     bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
     assert f"{bench.events}[0]: expected offset 1, got 2" in bench.ends_with(
         bench.start(done_to_it="hole"), WorkerExit.FENCE
@@ -187,7 +188,7 @@ def test_a_record_that_vanishes_on_the_way_ends_the_worker_before_anything_behin
 
 
 @pytest.mark.parametrize("how", ["silence", "unseen"])
-def test_a_partition_that_nothing_comes_from_any_more_ends_the_worker(bench: Bench, how: str) -> None:
+def test_a_stalled_partition_ends_the_worker(bench: Bench, how: str) -> None:
     bench.write(bench.events, (b"k", A))
     said = bench.ends_with(bench.start(done_to_it=how), WorkerExit.STALL)
     assert f"{bench.events}[0]: stands still at offset 0 of 1" in said
@@ -214,7 +215,7 @@ def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench
     assert "records 3 to 6 are gone" in said
 
 
-def test_a_group_whose_offsets_kafka_forgot_has_lost_what_the_log_forgot_too(bench: Bench) -> None:
+def test_records_removed_after_the_group_lost_its_offsets_are_reported_as_lost(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
         eventually(bench.counted.drained)
@@ -227,7 +228,7 @@ def test_a_group_whose_offsets_kafka_forgot_has_lost_what_the_log_forgot_too(ben
     assert f"{bench.events}[0]: no offset is committed any more (7 to 10): records 0 to 6 are gone" in said
 
 
-def test_a_takeover_that_ends_in_the_next_rebalance_leaves_it_to_that(bench: Bench) -> None:
+def test_a_takeover_interrupted_by_a_rebalance_is_left_to_the_next_assignment(bench: Bench) -> None:
     first = bench.start("one", done_to_it="late")
     eventually(lambda: "it takes its time" in first.log_path.read_text())
     bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
@@ -252,7 +253,7 @@ def test_a_record_that_the_broker_refuses_ends_the_worker_before_its_offset_is_c
     assert not bench.counted.drained()
 
 
-def test_a_decision_that_raises_ends_the_worker_and_names_the_record_but_not_its_content(bench: Bench) -> None:
+def test_an_exception_in_a_decision_ends_the_worker_and_names_the_record_without_its_content(bench: Bench) -> None:
     bench.write(bench.events, (b"k", A), (b"k", None))  # type: ignore[arg-type]  # a tombstone is no id
     said = bench.ends_with(bench.start(), WorkerExit.UNEXPECTED)
     assert f"{bench.events}[0] offset 1: AssertionError in " in said
@@ -266,6 +267,7 @@ def test_a_lost_disk_is_rebuilt_and_a_kept_one_is_used(bench: Bench) -> None:
             eventually(lambda said=b"seen|%s|k|%d" % (uid, sequence): said in bench.said())  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_offsets_set_back_repeat_identical_outputs(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, (b"k", A), (b"k", B), (b"k", A))
@@ -312,8 +314,10 @@ def _everything_is_committed(bench: Bench) -> None:
     eventually(bench.counted.drained)
 
 
-@pytest.mark.parametrize("disk", ["kept", "lost"])
-def test_a_changelog_that_ends_in_marks_is_recovered_and_its_aborted_rows_are_not(bench: Bench, disk: str) -> None:
+@pytest.mark.parametrize("disk", [pytest.param("kept", marks=pytest.mark.long), "lost"])
+def test_a_changelog_that_ends_in_transaction_markers_is_recovered_without_aborted_rows(
+    bench: Bench, disk: str
+) -> None:
     with bench.worker("kept"):
         bench.write(bench.events, (b"k", A))
         _everything_is_committed(bench)
@@ -328,7 +332,8 @@ def test_a_changelog_that_ends_in_marks_is_recovered_and_its_aborted_rows_are_no
         eventually(lambda: b"seen|dddddddd|k|4" in bench.said())
 
 
-def test_a_changelog_of_marks_alone_is_an_empty_one(bench: Bench) -> None:
+@pytest.mark.long
+def test_a_changelog_of_transaction_markers_alone_counts_as_empty(bench: Bench) -> None:
     _copier(bench).abort(bench.changelog, _in_zero((b"k", row(9, B))))
     with bench.worker():
         bench.write(bench.events, (b"k", A))
@@ -339,7 +344,7 @@ def test_a_changelog_of_marks_alone_is_an_empty_one(bench: Bench) -> None:
 
 
 @pytest.mark.long
-def test_a_changelog_held_by_an_open_transaction_is_told_and_no_part_of_it_is_worked_with(bench: Bench) -> None:
+def test_an_open_transaction_in_a_changelog_ends_the_worker(bench: Bench) -> None:
     with _copier(bench).open(bench.changelog, _in_zero((b"k", row(5, A)))):
         said = bench.ends_with(bench.start(), WorkerExit.STALL)
     assert f"{bench.changelog}/0: an open transaction holds back what stands from offset 0 on" in said
@@ -348,7 +353,7 @@ def test_a_changelog_held_by_an_open_transaction_is_told_and_no_part_of_it_is_wo
         eventually(lambda: bench.said() == [b"seen|bbbbbbbb|k|2"])
 
 
-def test_marks_in_an_input_count_as_read_and_what_was_aborted_was_never_there(bench: Bench) -> None:
+def test_transaction_markers_in_an_input_count_as_read_and_aborted_records_are_skipped(bench: Bench) -> None:
     copier = _copier(bench)
     copier.abort(bench.events, _in_zero((b"k", A)))
     with bench.worker():
@@ -361,7 +366,7 @@ def test_marks_in_an_input_count_as_read_and_what_was_aborted_was_never_there(be
     assert bench.said() == [b"seen|bbbbbbbb|k|1", b"seen|cccccccc|k|2"]
 
 
-def test_what_an_open_transaction_holds_back_is_read_once_it_ends(bench: Bench) -> None:
+def test_records_held_back_by_an_open_transaction_are_read_once_it_ends(bench: Bench) -> None:
     with bench.worker():
         with _copier(bench).open(bench.events, _in_zero((b"k", A))):
             bench.write(bench.events, (b"k", B))

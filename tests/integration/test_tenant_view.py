@@ -36,13 +36,13 @@ def write(config: dict[str, str], prefix: str, *given: Tenant | bytes) -> None:
     assert producer.flush(30) == 0
 
 
-def test_the_greatest_version_of_a_key_counts_in_whatever_order(config: dict[str, str], topic_prefix: str) -> None:
+def test_the_greatest_version_of_a_key_counts_in_any_order(config: dict[str, str], topic_prefix: str) -> None:
     write(config, topic_prefix, tenant(1, version=7), tenant(1, version=3), tenant(2, version=1))
     found = read(config, topic_prefix)
     assert {key: one.version for key, one in found.items()} == {key_of(1): 7, key_of(2): 1}
 
 
-def test_a_view_catches_up_with_what_came_since(config: dict[str, str], topic_prefix: str) -> None:
+def test_a_view_catches_up_with_newer_records(config: dict[str, str], topic_prefix: str) -> None:
     with closing(TenantView(config, topic_prefix)) as view:
         assert view.catch_up(30.0) == {}
         for version in (1, 2, 3):
@@ -50,7 +50,7 @@ def test_a_view_catches_up_with_what_came_since(config: dict[str, str], topic_pr
             assert view.catch_up(30.0)[key_of(1)].version == version
 
 
-def test_what_this_version_cannot_read_is_left_out_and_counted(config: dict[str, str], topic_prefix: str) -> None:
+def test_unreadable_records_are_left_out_and_counted(config: dict[str, str], topic_prefix: str) -> None:
     write(config, topic_prefix, b"{", tenant(1))
     with closing(TenantView(config, topic_prefix)) as view:
         assert set(view.catch_up(30.0)) == {key_of(1)}

@@ -1,4 +1,4 @@
-"""Any bytes at all are answered, or ended, and never with a server error.
+"""Any bytes are answered or the connection is closed, and never with a server error.
 
 The receiver writes to a real broker through a real producer; only the socket is left out, for speed.
 """

@@ -1,4 +1,4 @@
-"""The ledger's own agent, killed at any of its awaits: what outlives it is what nobody's death could have changed.
+"""The ledger's own agent, killed at any of its awaits, ends with the state of an undisturbed run.
 
 The broker is a model: what was sent outlives a death up to a point of each topic that chance decides, an offset is
 committed up to where everything before it was acknowledged, and the next worker's table is the changelog.
@@ -51,7 +51,7 @@ class Event(NamedTuple):
 
 
 class MemoryBroker:
-    """What outlives a worker."""
+    """State that outlives a worker."""
 
     def __init__(self, values: list[bytes]) -> None:
         headers = [("ce_type", webhook.CE_TYPE.encode()), ("endpoint", b"default")]
@@ -94,7 +94,7 @@ class AgentLife:
         await ledger.reads_received(me)
 
     def leave(self, data: st.DataObject | None) -> None:
-        """What of its writes is durable: of each topic the front, and offsets no further than all of them."""
+        """Keeps the durable part of the writes: of each topic the front, and offsets no further than all of them."""
         acked: dict[str, int] = {}
         for topic in sorted({topic for _, topic, _ in self._sent}):
             own = [message for _, of, message in self._sent if of == topic]
@@ -159,7 +159,7 @@ class _Nothing:
 
 
 def said(broker: MemoryBroker) -> Any:
-    """What a reader knows at last: the events by uid, the audit by id, the letters, and the newest view."""
+    """A reader's final knowledge: the events by uid, the audit by id, the letters, and the newest view."""
     events: dict[str, set[bytes]] = defaultdict(set)
     for message in broker.topics[EVENTS.name]:
         events[json.loads(message.value)["uid"]].add(message.value)
@@ -185,7 +185,9 @@ VALUES = st.lists(st.one_of(BODIES, BODIES, BODIES, st.just(b"{}")), min_size=1,
 
 @given(VALUES, st.data())
 @settings(max_examples=examples(400), deadline=None)
-async def test_wherever_it_dies_the_same_is_known_at_last(values: list[bytes], data: st.DataObject) -> None:
+async def test_a_ledger_agent_killed_anywhere_ends_with_the_same_state(
+    values: list[bytes], data: st.DataObject
+) -> None:
     calm, wild = MemoryBroker(values), MemoryBroker(values)
     undisturbed = AgentLife(calm, None)
     await undisturbed.live()

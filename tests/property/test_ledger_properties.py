@@ -1,4 +1,4 @@
-"""What leaves the ledger: revisions without gaps, and after a crash anywhere the same records to the byte."""
+"""Published records of the ledger: revisions without gaps, and byte-identical records after a crash anywhere."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ OF_THE_KEY = (DESIRED, TENANTS)
 
 @dataclass(frozen=True)
 class WorkerRun:
-    """What a worker made of a stretch of the topic: the row after each offset, and what each offset sent."""
+    """Work of one worker over a stretch of the topic: the row after each offset, and the records of each offset."""
 
     rows: list[TenantRow | None]
     decisions: list[Decision]
@@ -62,7 +62,7 @@ def settled(row: TenantRow | None) -> TenantRow | None:
 
 
 def schedules(length: int) -> st.SearchStrategy[list[int]]:
-    """What is committed when each offset is processed: never ahead, never back."""
+    """Committed offsets at the processing of each offset: never ahead, never back."""
     lags = st.lists(st.integers(1, length), min_size=length, max_size=length)
     return lags.map(lambda behind: list(accumulate((max(o - lag, -1) for o, lag in enumerate(behind)), max)))
 
@@ -112,7 +112,7 @@ def test_after_a_crash_anywhere_the_same_records_are_sent_to_the_byte(
 
 @given(topics(), st.data())
 @settings(max_examples=examples(200), deadline=None)
-def test_when_offsets_are_committed_changes_nothing_that_is_told(records: list[Record], data: st.DataObject) -> None:
+def test_the_time_of_a_commit_changes_no_published_record(records: list[Record], data: st.DataObject) -> None:
     one = work(records, commits=data.draw(schedules(len(records))))
     two = work(records, commits=data.draw(schedules(len(records))))
     nobody_knows = work(records)
@@ -181,7 +181,7 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
 
 @given(topics(), OUTCOMES_OF_A_KEY, st.lists(st.booleans(), max_size=16), st.lists(st.booleans(), max_size=16))
 @settings(max_examples=examples(300), deadline=None)
-def test_two_workers_that_met_the_topics_in_other_orders_never_say_two_things_under_one_id(
+def test_two_workers_with_different_topic_orders_publish_no_two_audit_lines_under_one_id(
     records: list[Record], outcomes: list[Outcome], one: list[bool], other: list[bool]
 ) -> None:
     first, second = audited(records, outcomes, one), audited(records, outcomes, other)

@@ -1,4 +1,4 @@
-"""The ledger's functions agree with the rules said plainly, and with nothing else: no order, no repetition."""
+"""The ledger's functions agree with a plain model of the rules in every order and with every repetition."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def essence(row: TenantRow) -> Any:
 
 @given(arrivals())
 @settings(max_examples=examples(1200), deadline=None)
-def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
+def test_days_of_history_end_as_the_model_says(history: list[Arrival]) -> None:
     world = ModelKey()
     late = []
     for delivery, arrived in history:
@@ -72,7 +72,7 @@ def test_days_of_history_end_as_the_rules_say(history: list[Arrival]) -> None:
 
 @given(arrivals())
 @settings(max_examples=examples(600), deadline=None)
-def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
+def test_each_verdict_is_the_one_of_the_model(history: list[Arrival]) -> None:
     world, row = ModelKey(), TenantRow(KEY)
     for offset, (delivery, arrived) in enumerate(history):
         world.hear(said(delivery), arrived)
@@ -87,7 +87,7 @@ def test_each_verdict_is_the_one_the_rules_give(history: list[Arrival]) -> None:
 
 @given(burst(), st.data())
 @settings(max_examples=examples(300), deadline=None)
-def test_neither_order_nor_repetition_changes_what_is_so(history: list[Delivery], data: st.DataObject) -> None:
+def test_neither_order_nor_repetition_changes_the_state(history: list[Delivery], data: st.DataObject) -> None:
     again = history + data.draw(st.lists(st.sampled_from(history), max_size=4))
     shuffled = data.draw(st.permutations(again))
     assert essence(at_once(shuffled)) == essence(at_once(history))
@@ -95,7 +95,7 @@ def test_neither_order_nor_repetition_changes_what_is_so(history: list[Delivery]
 
 @given(burst(12), burst(12))
 @settings(max_examples=examples(200), deadline=None)
-def test_a_journal_only_grows_and_registers_never_turn_back(first: list[Delivery], then: list[Delivery]) -> None:
+def test_a_journal_only_grows_and_registers_never_go_back(first: list[Delivery], then: list[Delivery]) -> None:
     few, many = at_once(first), at_once(first + then)
     assert {entry.uid for entry in few.entries} <= {entry.uid for entry in many.entries}
     taus = {entry.uid: entry.at_us for entry in few.entries}

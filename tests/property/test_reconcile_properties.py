@@ -1,4 +1,4 @@
-"""Whatever Genesys says, in whatever order of runs: nothing is removed on no information, and agreement is silence."""
+"""Any answers of Genesys in any order of runs: no tenant is removed without information, and agreement is silent."""
 
 from dataclasses import dataclass
 
@@ -83,13 +83,15 @@ def removed(plan: ReconcilePlan) -> set[Key]:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(harmless, waits), max_size=6), tenants)
-def test_nothing_is_removed_by_what_is_no_absence(steps: list[tuple[World, int]], tenants: Tenants) -> None:
+def test_no_tenant_is_removed_without_a_seen_absence(steps: list[tuple[World, int]], tenants: Tenants) -> None:
     assert not set().union(*(removed(ran.plan) for ran in history(steps, tenants)))
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(worlds, waits), max_size=6), tenants)
-def test_nothing_is_removed_by_credentials_that_never_saw_it(steps: list[tuple[World, int]], tenants: Tenants) -> None:
+def test_no_tenant_is_removed_by_credentials_that_never_saw_it(
+    steps: list[tuple[World, int]], tenants: Tenants
+) -> None:
     blind: list[tuple[World, int]] = [
         ({n: GONE if s in ("DELETED", *PRESENT) else s for n, s in world.items()}, wait_us) for world, wait_us in steps
     ]
@@ -104,9 +106,7 @@ def test_nothing_is_removed_by_credentials_that_never_saw_it(steps: list[tuple[W
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(worlds, waits), min_size=2, max_size=8), tenants)
-def test_a_removal_was_seen_twice_a_second_look_apart_and_never_otherwise_between(
-    steps: list[tuple[World, int]], tenants: Tenants
-) -> None:
+def test_a_removal_needs_two_absences_a_second_look_apart(steps: list[tuple[World, int]], tenants: Tenants) -> None:
     ran = history(steps, tenants)
     for place, last in enumerate(ran):
         for key in removed(last.plan):
@@ -123,7 +123,7 @@ def test_a_removal_was_seen_twice_a_second_look_apart_and_never_otherwise_betwee
 
 @settings(deadline=None)
 @given(worlds, tenants)
-def test_a_plan_is_a_function_of_what_it_is_given(world: World, tenants: Tenants) -> None:
+def test_a_plan_depends_on_its_arguments_only(world: World, tenants: Tenants) -> None:
     memory = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
     first = run(world, tenants, memory, NOW_US)
     assert run(world, tenants, memory, NOW_US) == first
@@ -141,7 +141,7 @@ def test_a_world_that_agrees_gives_an_empty_plan(world: World, age_us: int) -> N
 
 @settings(deadline=None)
 @given(worlds, tenants)
-def test_what_was_observed_and_folded_agrees_next_time(world: World, before: Tenants) -> None:
+def test_a_folded_observation_agrees_in_the_next_run(world: World, before: Tenants) -> None:
     memory: dict[Key, Sight] = {key_of(number): Sight(seen_by=CLIENT) for number in NUMBERS}
     now_us, after = NOW_US, dict(before)
     for _ in range(3):  # a first look, a second, and one that finds nothing more
@@ -157,7 +157,7 @@ def test_what_was_observed_and_folded_agrees_next_time(world: World, before: Ten
 
 
 def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
-    """What the ledger makes of an observation newer than everything it knows."""
+    """The ledger's row after an observation newer than all its events."""
     start = known or tenant(0, key=observed.key, stage=Stage.PENDING_INSTALL, enabled=None, configuration_mac=None)
     fresh = observed.installed and not (known and known.installed)
     enabled = observed.enabled if observed.enabled is not None else (None if fresh else start.enabled)
@@ -170,7 +170,7 @@ def folded(known: Tenant | None, observed: Observed, at_us: int) -> Tenant:
 
 @settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 20))
-def test_no_run_removes_more_than_the_brake_lets(gone: int, here: int) -> None:
+def test_no_run_removes_more_than_the_brake_allows(gone: int, here: int) -> None:
     world = {**dict.fromkeys(range(gone), GONE), **dict.fromkeys(range(gone, gone + here), "ENABLED")}
     everybody = view(*(tenant(n) for n in world))
     memory: dict[Key, Sight] = {key: Sight(seen_by=CLIENT) for key in everybody}

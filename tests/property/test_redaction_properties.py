@@ -1,4 +1,4 @@
-"""No text of a configuration, whatever stands in it, publishes user, password, query or fragment of a URL."""
+"""No published text of a configuration contains user, password, query or fragment of a URL."""
 
 import time
 
@@ -37,7 +37,7 @@ QUERIES = st.sampled_from(["", "?", "?token=1", "#top"])
 
 
 @given(PROSE, MARKS, UNRESERVED, PASSWORDS, PASSWORDS, HOSTS, PATHS, QUERIES, PROSE)
-def test_no_user_and_no_password_leaves(
+def test_no_user_or_password_of_a_url_is_published(
     before: str, mark: str, user: str, one: str, two: str, host: str, path: str, query: str, behind: str
 ) -> None:
     for secret in (f"{CANARY}{user}:{CANARY}", f"{user}:{CANARY}{one}{CANARY}{two}", f"{user}{CANARY}"):
@@ -45,7 +45,7 @@ def test_no_user_and_no_password_leaves(
 
 
 @given(PROSE, MARKS, HOSTS, PATHS, UNRESERVED, PASSWORDS, st.sampled_from("?#"), PROSE)
-def test_no_query_and_no_fragment_leaves(
+def test_no_query_or_fragment_of_a_url_is_published(
     before: str, mark: str, host: str, path: str, name: str, value: str, query: str, behind: str
 ) -> None:
     for secret in (f"{name}={CANARY}", f"{CANARY}{value}", f"{name}={value} {CANARY}"):
@@ -58,7 +58,7 @@ PLAIN = ["PT5M", "is it?", "(what?!)", "C#", "é:\\", "@team", "@"]
 @given(
     st.lists(st.sampled_from([*PLAIN, "#5"])) | st.lists(st.sampled_from([*PLAIN, "https://Acme.example:8443//a/b;c"]))
 )
-def test_a_text_without_user_query_and_fragment_stays_equal(words: list[str]) -> None:
+def test_a_text_without_user_query_and_fragment_is_unchanged(words: list[str]) -> None:
     sentence = " ".join(["-", *words])
     assert redacted(sentence) == sentence
 
@@ -75,12 +75,12 @@ def test_a_text_without_user_query_and_fragment_stays_equal(words: list[str]) ->
         ("see (?https://host/?canary", "see (?https://host/"),
     ],
 )
-def test_a_blank_or_an_earlier_mark_saves_no_secret(text: str, kept: str) -> None:
+def test_no_blank_or_earlier_delimiter_lets_a_secret_through(text: str, kept: str) -> None:
     assert redacted(text) == kept
 
 
 @given(st.text(st.characters(exclude_characters="@?#[]", max_codepoint=0x7F)))
-def test_a_text_without_the_three_delimiters_stays_equal(text: str) -> None:
+def test_a_text_without_the_three_delimiters_is_unchanged(text: str) -> None:
     assert redacted(text) == text
 
 
@@ -91,13 +91,13 @@ def test_a_text_without_the_three_delimiters_stays_equal(text: str) -> None:
         max_leaves=8,
     )
 )
-def test_every_json_value_has_a_harmless_form_that_is_stable(value: object) -> None:
+def test_redacting_a_json_value_twice_equals_redacting_once(value: object) -> None:
     once = redacted({"x": value})
     assert once == redacted({"x": value})
     assert redacted(once) == once
 
 
-def test_the_time_grows_with_the_length_alone() -> None:
+def test_the_time_of_a_redaction_grows_linearly_with_the_length() -> None:
     nasty: list[Json | str] = [
         part * (100_000 // len(part)) for part in ("?", "@", "//", "://a:b", "a:", "a ", "@//", ":/")
     ]

@@ -1,4 +1,4 @@
-"""Whatever the outside answers, wherever the worker is lost, whatever is wished meanwhile: it ends as wished, once."""
+"""Any answers of the outside, crashes of the worker and new versions: the saga ends as desired, each resource once."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desir
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
 @settings(max_examples=examples(300), deadline=None)
-def test_it_ends_as_wished_with_each_thing_once(
+def test_a_saga_ends_as_desired_with_each_resource_once(
     story: list[tuple[int, str, int]],
     modes: list[Mode],
     crashes: frozenset[int],
@@ -68,7 +68,7 @@ def test_it_ends_as_wished_with_each_thing_once(
 
 
 def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:
-    """What the journal says at rest is so outside, and was said."""
+    """A journal at rest agrees with the outside systems and with the outcomes."""
     journal = worker.journal
     assert [said.seq for said in worker.outcomes] == list(range(1, len(worker.outcomes) + 1))
     assert worker.outcomes
@@ -83,7 +83,7 @@ def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES)
 @settings(max_examples=examples(30), deadline=None)
-def test_a_journal_is_the_same_after_storing_it(
+def test_a_stored_journal_is_read_back_equal(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]
 ) -> None:
     told, _ = told_story(story)

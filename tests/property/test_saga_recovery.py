@@ -1,4 +1,4 @@
-"""Whenever a registry was backed up, and however much happened since: it ends as wished, once, and nothing is left."""
+"""A registry restored from any earlier moment ends as desired, each resource once, and no resource is left over."""
 
 import copy
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NOW_US = 1_790_000_000_000_000
 
 @dataclass
 class Moment:
-    """What there was at a commit."""
+    """The state at a commit."""
 
     stored: str
     world: OutsideSystems
@@ -52,7 +52,7 @@ class Watched(MemoryRunner):
     then_modes=[],
 )
 @settings(max_examples=examples(400), deadline=None)
-def test_an_older_registry_goes_on_to_what_is_wished(
+def test_a_restored_older_registry_ends_as_desired(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:
     coming, wishes = told_story(story)

@@ -86,7 +86,7 @@ def _writable(body: Any) -> bytes:
 
 @given(st.binary(max_size=400) | values.map(_writable) | bodies.map(_writable))
 @settings(max_examples=examples(600))
-def test_any_bytes_are_a_delivery_or_one_named_fault(raw: bytes) -> None:
+def test_any_bytes_parse_as_a_delivery_or_one_named_fault(raw: bytes) -> None:
     found = _read(raw)
     if isinstance(found, Malformed):
         assert found.field
@@ -95,7 +95,7 @@ def test_any_bytes_are_a_delivery_or_one_named_fault(raw: bytes) -> None:
 
 @given(bodies | right)
 @settings(max_examples=examples(600))
-def test_what_the_parser_takes_the_schema_takes(body: dict[str, Any]) -> None:
+def test_every_body_that_the_parser_accepts_is_valid_by_the_schema(body: dict[str, Any]) -> None:
     found = _read(_writable(body))
     if not isinstance(found, Malformed):
         assert VALIDATOR.is_valid(body), [error.message for error in VALIDATOR.iter_errors(body)]
@@ -103,7 +103,7 @@ def test_what_the_parser_takes_the_schema_takes(body: dict[str, Any]) -> None:
 
 @given(bodies | right)
 @settings(max_examples=examples(600))
-def test_what_the_schema_takes_the_parser_takes_but_for_what_no_schema_says(body: dict[str, Any]) -> None:
+def test_every_body_valid_by_the_schema_is_accepted_but_for_rules_beyond_a_schema(body: dict[str, Any]) -> None:
     if not VALIDATOR.is_valid(body):
         return
     found = _read(_writable(body))
@@ -127,13 +127,13 @@ def _same(one: webhook.Delivery | Malformed, other: webhook.Delivery | Malformed
 
 
 @given(words.filter(lambda word: word not in {str(e) for e in EventType}), bodies)
-def test_another_event_is_always_parked_never_refused(event: str, body: dict[str, Any]) -> None:
+def test_an_unknown_event_is_always_parked(event: str, body: dict[str, Any]) -> None:
     found = _read(_writable(body | {"event": event}))
     assert isinstance(found, UnknownEvent) or (isinstance(found, Malformed) and found.field == "body")
 
 
 @given(values)
-def test_strict_json_is_read_as_every_reader_reads_it(value: Any) -> None:
+def test_accepted_json_is_read_as_the_standard_library_reads_it(value: Any) -> None:
     raw = _writable(value)
     try:
         found = webhook.read_json(raw)
@@ -144,7 +144,7 @@ def test_strict_json_is_read_as_every_reader_reads_it(value: Any) -> None:
 
 
 def _odd(value: Any) -> bool:
-    """Whether there is something in it that the profile refuses."""
+    """True if the profile refuses a part of this value."""
     if isinstance(value, dict):
         return any(_odd(v) for v in value.values()) or any(_odd(k) for k in value)
     if isinstance(value, list):
@@ -157,12 +157,12 @@ def _odd(value: Any) -> bool:
 
 
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
-def test_an_instant_survives_being_written(at_us: int) -> None:
+def test_a_written_instant_is_read_back_equal(at_us: int) -> None:
     assert instant(rfc3339(at_us)) == at_us
 
 
 @given(times)
-def test_every_instant_that_is_read_can_be_written(text: str) -> None:
+def test_every_parsed_instant_can_be_written(text: str) -> None:
     try:
         at_us = instant(text)
     except ValueError:
@@ -171,7 +171,7 @@ def test_every_instant_that_is_read_can_be_written(text: str) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 10**16), st.dictionaries(st.sampled_from(["endpoint", "x"]), words))
-def test_an_untouched_delivery_is_carried_untouched(raw: bytes, at_us: int, extra: dict[str, str]) -> None:
+def test_a_received_delivery_is_encoded_unchanged(raw: bytes, at_us: int, extra: dict[str, str]) -> None:
     extra = {name: text.encode("utf-8", "replace").decode() for name, text in extra.items()}
     beside = [(name, text.encode()) for name, text in extra.items()]
     message = codec.received(raw, key=None, ce_id="1", received_at_us=at_us, beside=beside)

@@ -1,1 +1,1 @@
-"""What several tests share: worlds, processes, samples and servers."""
+"""Worlds, processes, samples and servers shared by several tests."""

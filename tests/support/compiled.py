@@ -24,7 +24,7 @@ class CannotBuild(Exception):
 
 
 def folder() -> Path:
-    """Where the compiled packages are; to be put before the sources on a path.
+    """The folder of the compiled packages; to be put before the sources on a path.
 
     Raises:
         NotHere: there is no C compiler, or no headers of this Python.
@@ -48,7 +48,7 @@ def folder() -> Path:
 
 
 def _forget_old() -> None:
-    """What nobody has begun to use for a day; another run may still be using a younger one."""
+    """Removes folders unused for a day; another run may still be using a younger one."""
     for old in _BUILD.glob("compiled-*"):
         if now_us() / 1e6 - old.stat().st_mtime > _KEPT_S:
             shutil.rmtree(old, ignore_errors=True)

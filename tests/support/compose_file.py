@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the image give each service, read as Compose reads it: no daemon is needed for that."""
+"""Environments of each service from docker-compose.yml and the image, read as Compose reads them, without a daemon."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What documents, help texts, messages and comments say, piece by piece, and what there is to be named.
+"""Documents, help texts, messages and comments, piece by piece, and the names that they may use.
 
 Rule: a text that is a picture of something that must be absent (an example of a breach) says so in `PICTURES`.
 """
@@ -76,7 +76,7 @@ def lines(name: str) -> tuple[Text, ...]:
 
 
 def matches(name: str, what: re.Pattern[str]) -> Iterator[Text]:
-    """Whatever is like this in a file."""
+    """Every match of an expression in a file."""
     return (text._replace(text=found[0]) for text in lines(name) for found in what.finditer(text.text))
 
 
@@ -107,7 +107,7 @@ def strings(name: str) -> tuple[Text, ...]:
 
 
 def quoted(name: str) -> Iterator[Text]:
-    """What stands between backticks in the texts of a Python file."""
+    """Texts between backticks in the texts of a Python file."""
     return (text._replace(text=span) for text in strings(name) for span in SPAN.findall(text.text))
 
 
@@ -147,7 +147,7 @@ def options_of(node: Any) -> set[str]:
 
 
 def wrong_in(call: str) -> str | None:
-    """What does not exist of a call, as it is written behind the word `lifecycle`."""
+    """The part of a call that does not exist, as it is written behind the word `lifecycle`."""
     node, called = program(), "lifecycle"
     for rough in call.split():
         word = rough.rstrip(".,:'\"”)")

@@ -25,7 +25,7 @@ _ASKED = ("fetch", "kafka_bootstrap", "database_url", "chosen")
 
 
 class Engines(Protocol):
-    """What a test process may ask for."""
+    """Requests that a test process may make."""
 
     def fetch(self) -> None:
         """Download what Kafka needs, unless it is here."""
@@ -37,11 +37,11 @@ class Engines(Protocol):
         """The URL of the run's PostgreSQL, of a role that may create databases."""
 
     def chosen(self) -> list[str]:
-        """Which engines were started, in words."""
+        """The engines that were started, in words."""
 
 
 class _Desk(BaseManager):
-    """Where workers ask, and the engines' own methods answer."""
+    """The server for the requests of workers, answered by the engines' own methods."""
 
 
 class OwnEngines:
@@ -64,7 +64,7 @@ class OwnEngines:
 
     @cached_property
     def ticket(self) -> dict[str, Any]:
-        """What a worker needs to ask; opens the desk."""
+        """The address and key with which a worker asks; opens the desk."""
         _Desk.register("engines", callable=lambda: self, exposed=_ASKED)
         authkey = secrets.token_bytes(16)
         server = _Desk(address=(LOCAL, 0), authkey=authkey).get_server()

@@ -1,4 +1,4 @@
-"""How many examples a property test tries: all of them in `make test`, a tenth in the quick loop of a contributor."""
+"""The number of examples of a property test: all in `make test`, a tenth in the quick loop of a contributor."""
 
 import os
 

@@ -23,7 +23,7 @@ Answer = Callable[[Request], Response | None]
 
 @dataclass
 class FakeGenesys:
-    """What the API says. `lie` sees every request first and may answer in its place."""
+    """The API. `lie` sees every request first and may answer in its place."""
 
     org_id: str
     integrations: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class FakeGenesys:
         return Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])])
 
     def truth(self, request: Request) -> Response:
-        """What the API answers when it does not lie."""
+        """The answers of the API when it does not lie."""
         path = request.url.path
         if path == "/login/oauth/token":
             self.minted += 1

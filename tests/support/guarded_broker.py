@@ -76,7 +76,7 @@ class Guarded:
             assert len(answer.result(20)) == 1, f"{name} had no {right}"
 
     def decisions(self, which: str) -> set[tuple[str, Resource, str, str]]:
-        """What was `Allowed` or `Denied`: client, resource, its name, operation in the protocol's words."""
+        """The lines `Allowed` and `Denied`: client, resource, its name, operation in the protocol's words."""
         found = _DECIDED.findall(self.broker.log_path.read_text())
         return {
             (client, Resource(resource.lower()), name, operation)

@@ -174,7 +174,7 @@ class LedgerBench:
         self._send(OUTCOMES, message)
 
     def out(self, topic: Topic, key: str | None = None) -> list[Out]:
-        """What stands in a topic, for one key, in order."""
+        """The records of a topic, for one key, in order."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reads", "enable.auto.commit": False})
         name = named(topic, self.prefix)
         ends = dict(enumerate(records.end_offsets(self.bootstrap, name, PARTITIONS)))

@@ -61,7 +61,7 @@ class MemoryLedger:
 
 
 def values(decision: Decision, topic: Topic) -> list[dict[str, Any]]:
-    """What a decision sends to a topic, read."""
+    """The records of a decision for a topic, parsed."""
     return [json.loads(output.message.value) for output in decision.outputs if output.topic is topic]
 
 
@@ -83,10 +83,10 @@ def wish(decision: Decision) -> dict[str, Any]:
 
 
 def verdicts(decision: Decision) -> list[tuple[str, str]]:
-    """What the audit trail says."""
+    """The lines of the audit trail."""
     return [(line["what"], line["verdict"]) for line in values(decision, AUDIT)]
 
 
 def letters(decision: Decision) -> list[dict[str, Any]]:
-    """What went to the dead letters."""
+    """The dead letters."""
     return values(decision, DEAD_LETTERS)

@@ -43,7 +43,7 @@ http {{
 
 
 def program() -> str:
-    """Where nginx is; skips the test where it is not."""
+    """The path of nginx; skips the test where it is missing."""
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
     if found is None:
         pytest.skip("no nginx (Debian: apt install nginx-light)")

@@ -135,7 +135,7 @@ class Scene:
         assert self._producer.flush(20) == 0
 
     def outcomes(self, of: str) -> list[Outcome]:
-        """What was said of a key so far, repeats included."""
+        """The outcomes of a key so far, repeats included."""
         for message in self._consumer.consume(1_000, 0.05):
             if message.error() is None:
                 self.said.append(decode(Outcome, message.value()))

@@ -129,7 +129,7 @@ def exists(stage: Stage, lives: Mapping[str, int | None], *, whole: bool = True)
 
 
 def journal(stage: Stage, of: str) -> Journal:
-    """What the registry says of a key; empty before its first version is stored."""
+    """The registry's journal of a key; empty before its first version is stored."""
     found = stage.scene.rows("SELECT journal::text FROM lifecycle.sagas WHERE key = %s", of)
     return Journal.model_validate_json(found[0][0]) if found else Journal()
 
@@ -206,7 +206,7 @@ def calls(stage: Stage, of: str) -> list[dict[str, Any]]:
 
 
 def told(stage: Stage, system: str, of: str) -> dict[str, Any]:
-    """What a system that speaks the REST contract was told last of the first life of a key."""
+    """The last request to a system that speaks the REST contract, about the first life of a key."""
     answer = httpx2.get(_url(stage, system, of), headers=_headers(stage, of)).raise_for_status()
     body: dict[str, Any] = answer.json()["desired"]
     return body

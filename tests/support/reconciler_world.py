@@ -91,7 +91,7 @@ class ReconcilerWorld:
         eventually(lambda: changed(self, key, stage=Stage.ACTIVE))
 
     def has_seen(self, key: Key) -> bool:
-        """Whether the reconciler of this state folder saw the key in a listing."""
+        """True if the reconciler of this state folder saw the key in a listing."""
         return key in Sights(self.folder).load()
 
     def tenant(self, key: Key) -> Tenant:
@@ -100,7 +100,7 @@ class ReconcilerWorld:
         return found[key]
 
     def observations(self) -> list[Observed]:
-        """What was published for this world's organisation, in order per key."""
+        """The observations published for this world's organisation, in order per key."""
         found = [out for out in self.bench.out(RECEIVED) if out.headers["ce_type"] == Observed.ce_type]
         read = [Observed.model_validate_json(out.value) for out in found]
         for out, one in zip(found, read, strict=True):
@@ -116,7 +116,7 @@ class ReconcilerWorld:
         approval: str | None = None,
         whole: bool = False,
     ) -> RunReport:
-        """What `lifecycle reconcile --now` does, for this world's organisation, or for everybody's."""
+        """Does the work of `lifecycle reconcile --now`, for this world's organisation, or for all."""
         given, orgs = read({**self.environ, **(environ or {})}, ReconcilerSettings), None if whole else [self.org_id]
         return asyncio.run(run_once(given, now=now_us, dry_run=dry_run, orgs=orgs, approval=approval))
 
@@ -152,7 +152,7 @@ def tenant_of(key: Key) -> str:
 
 
 def changed(world: ReconcilerWorld, key: Key, **values: Any) -> bool:
-    """Whether the view of a key has these values now."""
+    """True if the view of a key has these values now."""
     found = world.tenant(key)
     return all(getattr(found, name) == value for name, value in values.items())
 

@@ -78,7 +78,7 @@ def plan(text: str = PLAN_TEXT) -> Plan:
 
 
 class Mode(StrEnum):
-    """How the world answers one call."""
+    """The world's answer to one call."""
 
     WELL = "well"
     REFUSED = "refused"
@@ -94,7 +94,7 @@ class Mode(StrEnum):
 
 @dataclass
 class Resource:
-    """What exists outside."""
+    """A resource outside."""
 
     configuration: dict[str, Any]
     enabled: bool
@@ -370,7 +370,7 @@ def _lives(journal: Journal) -> list[Life]:
 
 
 def ends(outcomes: Sequence[Outcome]) -> list[tuple[int, str, str, str | None]]:
-    """What was said in the end: version, direction, state and reason of each end."""
+    """Version, direction, state and reason of each final outcome."""
     return [
         (said.desired_version, said.direction.value, said.state.value, said.reason)
         for said in outcomes

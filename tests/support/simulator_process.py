@@ -94,7 +94,7 @@ class Outside:
         httpx2.delete(f"{self.url}/faults").raise_for_status()
 
     def inventory(self, system: str, key: str) -> list[dict[str, Any]]:
-        """What a system keeps for a key."""
+        """The resources that a system keeps for a key."""
         answer = httpx2.get(f"{self.url}/inventory", timeout=10).raise_for_status()
         found: list[dict[str, Any]] = answer.json()[system].get(key, [])
         return found

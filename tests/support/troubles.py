@@ -1,4 +1,4 @@
-"""What the world may do to a command: Kafka and PostgreSQL away, silent, or refusing, on real servers.
+"""Troubles of a command: Kafka and PostgreSQL away, silent, or refusing, on real servers.
 
 Rule: nothing here is a mock. One broker with four listeners (plain, SASL, and two that advertise an address where it is
 not) and one PostgreSQL with roles of small rights are enough for every trouble; the silent server is a socket.

@@ -1,4 +1,4 @@
-"""What a registry of the tests does with a row that it cannot read: no test has such a row unless it says so."""
+"""The registry's reaction to an unreadable row in tests: no test has such a row unless it says so."""
 
 
 def unexpected(key: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""A line of the trail is genuine only as it was written."""
+"""A line of the audit trail is genuine only as written."""
 
 from schemas import codec
 from schemas.audit import Audit
@@ -20,26 +20,26 @@ def written(material: bytes = KEYS[0]) -> Audit:
     )
 
 
-def test_the_same_thing_said_again_is_the_same_line() -> None:
+def test_equal_facts_make_equal_audit_lines() -> None:
     assert written() == written()
     assert message(written(), "ledger") == message(written(), "ledger")
 
 
-def test_a_line_of_this_key_or_a_former_one_is_genuine_and_of_another_is_not() -> None:
+def test_a_line_signed_by_a_current_or_former_key_is_genuine() -> None:
     assert genuine(written(KEYS[0]), KEYS)
     assert genuine(written(KEYS[1]), KEYS)
     assert not genuine(written(b"foreign" * 6), KEYS)
     assert not genuine(written(), ())
 
 
-def test_whoever_changes_any_field_is_found() -> None:
+def test_a_change_of_any_field_is_detected() -> None:
     changes = {"id": "x", "key": KEY.upper(), "what": "stage", "verdict": "late", "why": "", "at": at(1), "mac": "é"}
     assert set(changes) == set(Audit.model_fields)
     for field, value in changes.items():
         assert not genuine(written().model_copy(update={field: value}), KEYS), field
 
 
-def test_a_line_survives_the_wire_and_stays_genuine() -> None:
+def test_a_line_stays_genuine_after_encoding() -> None:
     sent = message(written(), "provisioner")
     assert genuine(codec.decode(Audit, sent.value), KEYS)
     assert codec.texts(sent.headers)["ce_source"] == "/genesys-lifecycle/provisioner"

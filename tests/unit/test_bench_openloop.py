@@ -1,4 +1,4 @@
-"""The open-loop sender: what is due when, what an answer says, what becomes of each delivery. Nothing is timed here."""
+"""The open-loop sender: schedule, reading of answers, and fate of each delivery. No test measures time."""
 
 import contextlib
 import socket
@@ -69,7 +69,7 @@ def said(answers: Answers) -> list[str]:
     return [answers.words[number] for number in answers.said]
 
 
-def test_poisson_instants_ascend_inside_their_time_and_are_as_many_as_the_rate_says() -> None:
+def test_poisson_instants_ascend_within_their_span_at_the_given_rate() -> None:
     due_s = schedule.poisson(1_000, 20, seed=1)
     assert due_s == sorted(due_s)
     assert due_s[0] > 0
@@ -77,22 +77,22 @@ def test_poisson_instants_ascend_inside_their_time_and_are_as_many_as_the_rate_s
     assert len(due_s) == pytest.approx(20_000, rel=0.05)
 
 
-def test_equal_seeds_give_equal_instants() -> None:
+def test_equal_seeds_give_equal_schedules() -> None:
     assert schedule.poisson(8, 5, seed=3) == schedule.poisson(8, 5, seed=3) != schedule.poisson(8, 5, seed=4)
 
 
-def test_a_response_is_whole_with_its_last_byte() -> None:
+def test_a_response_is_complete_with_its_last_byte() -> None:
     assert whole(OK)
     assert not any(whole(OK[:end]) for end in range(len(OK)))
     assert whole(LATER)
 
 
-def test_an_answer_is_its_status_and_its_word() -> None:
+def test_an_answer_is_read_as_status_and_word() -> None:
     assert word(OK) == "200 queued"
     assert word(LATER) == "503"
 
 
-def test_a_request_is_signed_stated_and_framed(tmp_path: Path) -> None:
+def test_a_request_is_signed_timestamped_and_framed(tmp_path: Path) -> None:
     file = tmp_path / "deliveries.tsv"
     deliveries.write(file, 3, NOW_US)
     plan = Plan(1, "/hook", str(file), 1, [0.0, 0.0], 1.0)
@@ -118,19 +118,19 @@ def test_every_delivery_is_answered_over_few_connections(tmp_path: Path) -> None
     assert answers.lasted_s > 0
 
 
-def test_a_connection_that_closes_after_its_answer_is_replaced(tmp_path: Path) -> None:
+def test_a_connection_closed_after_its_answer_is_replaced(tmp_path: Path) -> None:
     with server(lambda number: LATER if number < 2 else OK) as port:
         _, answers = sent(port, tmp_path, 20, 2)
     assert sorted(said(answers)) == ["200 queued"] * 18 + ["503"] * 2
 
 
-def test_a_connection_that_ends_instead_of_answering_is_told(tmp_path: Path) -> None:
+def test_a_connection_that_ends_without_an_answer_is_counted_as_broken(tmp_path: Path) -> None:
     with server(lambda number: None if number == 0 else OK) as port:
         _, answers = sent(port, tmp_path, 20, 2)
     assert sorted(said(answers)) == ["200 queued"] * 19 + [BROKEN]
 
 
-def test_what_is_never_answered_counts_as_long_as_it_was_waited_for(tmp_path: Path) -> None:
+def test_an_unanswered_delivery_counts_with_the_whole_wait(tmp_path: Path) -> None:
     with server(lambda number: b"" if number == 0 else OK) as port:
         plan, answers = sent(port, tmp_path, 20, 2, patience_s=0.3)
     assert sorted(said(answers)) == ["200 queued"] * 19 + [UNANSWERED]

@@ -1,4 +1,4 @@
-"""The tables of the benchmarks, and the part of docs/performance.md that each command may rewrite."""
+"""The tables of the benchmarks, and the region of docs/performance.md that each command rewrites."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def test_a_command_rewrites_its_own_region_alone() -> None:
+def test_a_command_rewrites_its_own_region_only() -> None:
     assert report.replaced(PAGE, "make a", "new\n") == PAGE.replace("old", "new")
 
 
@@ -39,18 +39,18 @@ def test_a_region_can_be_rewritten_again() -> None:
 
 
 @pytest.mark.parametrize("page", ["", "<!-- make a: begin -->\n", "<!-- make a: end -->\n<!-- make a: begin -->\n"])
-def test_a_page_without_the_marks_is_refused(page: str) -> None:
+def test_a_page_without_region_marks_is_refused(page: str) -> None:
     with pytest.raises(report.NoRegion):
         report.replaced(page, "make a", "new")
 
 
-def test_docs_performance_has_a_place_for_both_commands() -> None:
+def test_docs_performance_has_a_region_for_each_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
     for command in ("make bench", "make bench-latency"):
         report.replaced(page, command, "")
 
 
-def test_columns_line_up_and_numbers_stand_to_the_right() -> None:
+def test_columns_are_aligned_and_numbers_right_aligned() -> None:
     assert report.table(("name", "n"), [("a", "1,000"), ("long name", "2")]).splitlines() == [
         "| name      |     n |",
         "| --------- | ----: |",
@@ -59,7 +59,7 @@ def test_columns_line_up_and_numbers_stand_to_the_right() -> None:
     ]
 
 
-def test_the_fastest_comes_first_with_its_ratio_inside_the_rounds() -> None:
+def test_the_fastest_contender_is_listed_first_with_its_ratio() -> None:
     slices = [
         replace(SLICE, server=Name.STARLETTE, requests=500, beside_us=3.0),
         SLICE,
@@ -73,14 +73,14 @@ def test_the_fastest_comes_first_with_its_ratio_inside_the_rounds() -> None:
     ]
 
 
-def test_answers_of_all_rounds_are_added_and_the_slowest_is_of_all() -> None:
+def test_answers_are_summed_over_rounds_and_the_slowest_is_the_overall_maximum() -> None:
     storms = [STORM, replace(STORM, round=2, p50_ms=2.0, max_ms=9.0, said={"200 queued": 8, "503": 2})]
     assert cells(report.latency(storms, ["8/s", "not run"])) == [
         ["8/s", "ingress, acked", "1.5", "2.0", "9.0", "18 x 200 queued, 2 x 503", "256", "0.01"]
     ]
 
 
-def test_what_fails_and_what_is_noisy_is_said_loudly() -> None:
+def test_failed_and_noisy_gates_are_marked() -> None:
     verdicts = [
         GateResult("a", "1", "2", Standing.FAILS),
         GateResult("b", "1", "2", Standing.NOISY, "strangers"),

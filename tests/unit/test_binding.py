@@ -28,5 +28,5 @@ KEY = f"{ORG}:{INTEGRATION}"
         "org but not integration", "no org", "no integration", "one star",
     ],
 )  # fmt: skip
-def test_who_is_covered(orgs: list[str], integrations: list[str], covers: bool) -> None:  # noqa: FBT001
+def test_a_binding_covers_its_own_keys_only(orgs: list[str], integrations: list[str], covers: bool) -> None:  # noqa: FBT001
     assert binding(orgs, integrations).covers(KEY) is covers

@@ -1,4 +1,4 @@
-"""What the caller does when it cannot even ask."""
+"""The caller when it cannot prepare a call."""
 
 import structlog
 from pydantic import SecretStr
@@ -29,7 +29,7 @@ def _counted() -> float:
     return found
 
 
-def test_outputs_that_no_key_opens_are_counted_each_time_and_cried_once_in_a_while() -> None:
+def test_unopenable_outputs_are_counted_each_time_and_logged_seldom() -> None:
     sealed = Sealer([SecretStr("o" * 40)]).seal(f"{KEY}/1/tokens", {"token": "x"}, frozenset({"token"}))
     life = Life(generation=1, plan=plan().digest, tenant_id="acme", steps={"tokens": StepLog(n=1, outputs=sealed)})
     told = LogCapture()

@@ -1,4 +1,4 @@
-"""Children of a child: none outlives the request to end."""
+"""Children of a child process: none outlives the request to end."""
 
 import os
 import select
@@ -77,7 +77,7 @@ def test_a_wait_that_is_too_short_says_so(tmp_path: Path) -> None:
     assert leader.kill() == -9
 
 
-def test_children_of_a_leader_that_ends_as_asked_are_killed(tmp_path: Path) -> None:
+def test_children_of_a_leader_that_ends_on_request_are_killed(tmp_path: Path) -> None:
     leader, grandchild = _started(tmp_path, "time.sleep(600)")
     assert leader.stop(10) == -15
     eventually(lambda: process_info(grandchild) is None)

@@ -1,4 +1,4 @@
-"""How `lifecycle` ends and what it says, with no engine near: one number, one meaning, never a traceback."""
+"""Exit status and messages of `lifecycle` without an engine: one number, one meaning, never a traceback."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import pytest
@@ -32,6 +32,7 @@ from services.cli.local.wiring import (
     shared,
     with_port,
 )
+from services.cli.main import main
 
 SECRETS = {
     "DATABASE_URL",
@@ -50,10 +51,33 @@ def lifecycle(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedPr
     return subprocess.run(argv, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
+class CommandLine(Protocol):
+    """Runs the program's own `main` in this process, from its command line to its exit status."""
+
+    def __call__(self, *words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]": ...
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """For the tests with many command lines: a process of Python for each would take a minute."""
+
+    def ran(*words: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+        with monkeypatch.context() as patch:
+            for name in set(os.environ) - {"PATH"}:
+                patch.delenv(name)
+            for name, value in {"HOME": str(cwd), **environ}.items():
+                patch.setenv(name, value)
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", ["lifecycle", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), *capsys.readouterr())
+
+    return ran
+
+
 @pytest.mark.parametrize("command", [("up",), ("provisioner",), ("sagas", "list")])
-def test_a_database_whose_password_would_be_read_as_its_host_is_refused_at_once(
-    command: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_database_url_with_an_unescaped_password_is_refused(command: tuple[str, ...], tmp_path: Path) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "DATABASE_URL": "postgresql://u:canary@1@db/d"}
     done = lifecycle(*command, cwd=tmp_path, **environ)
     assert done.returncode == Exit.UNUSABLE
@@ -62,7 +86,7 @@ def test_a_database_whose_password_would_be_read_as_its_host_is_refused_at_once(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_with_a_bad_environment_names_every_fault_and_ends_with_2(service: str, tmp_path: Path) -> None:
+def test_a_service_with_a_bad_environment_reports_every_fault_and_ends_with_2(service: str, tmp_path: Path) -> None:
     faults = {"PORT": "here", "METRICS_PORT": "99999", "TOPIC_PARTITIONS": "0", "LOG_LEVEL": "loud"}
     done = lifecycle(service, cwd=tmp_path, **faults)
     assert done.returncode == Exit.UNUSABLE
@@ -71,21 +95,21 @@ def test_a_service_with_a_bad_environment_names_every_fault_and_ends_with_2(serv
     }
 
 
-def test_a_command_that_finds_no_kafka_says_what_to_do(tmp_path: Path) -> None:
+def test_a_command_without_kafka_settings_names_the_remedy(tmp_path: Path) -> None:
     done = lifecycle("tenants", "list", cwd=tmp_path)
     assert done.returncode == Exit.UNUSABLE
     assert "KAFKA_BOOTSTRAP_SERVERS" in done.stderr
     assert "lifecycle up" in done.stderr
 
 
-def test_a_kafka_that_does_not_answer_is_told_once_and_ends_with_3(tmp_path: Path) -> None:
+def test_an_unreachable_kafka_is_reported_once_with_status_3(tmp_path: Path) -> None:
     done = lifecycle("topics", "plan", cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
     assert done.returncode == Exit.UNREACHABLE
     assert len(done.stderr.splitlines()) == 1
     assert f"{_NOWHERE} (KAFKA_BOOTSTRAP_SERVERS)" in done.stderr
 
 
-def test_rights_are_printed_for_an_installation_without_asking_anybody(tmp_path: Path) -> None:
+def test_rights_are_printed_without_a_connection(tmp_path: Path) -> None:
     done = lifecycle("topics", "acls", "--json", cwd=tmp_path, TOPIC_PREFIX="acme-")
     assert done.returncode == Exit.OK, done.stderr
     named = {right["name"] for one in json.loads(done.stdout) for right in one["rights"]}
@@ -94,19 +118,19 @@ def test_rights_are_printed_for_an_installation_without_asking_anybody(tmp_path:
     assert users.stdout.count('strimzi.io/cluster: "main"\n') == users.stdout.count("kind: KafkaUser\n") == 5
 
 
-def test_rights_for_a_service_that_is_none_are_refused_by_name(tmp_path: Path) -> None:
+def test_rights_of_an_unknown_service_are_refused(tmp_path: Path) -> None:
     done = lifecycle("topics", "acls", "--principal", "ledgre=me", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (Exit.UNUSABLE, "")
     assert "no service 'ledgre'; there are ingress, ledger" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--version",), ("version",)], ids=" ".join)
-def test_the_version_is_told_both_ways(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_version_is_printed_by_option_and_command(words: tuple[str, ...], tmp_path: Path) -> None:
     done = lifecycle(*words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (Exit.OK, version("genesys-lifecycle") + "\n")
 
 
-def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
+def test_an_unreachable_ingress_ends_send_with_3(tmp_path: Path) -> None:
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")
     assert lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json").returncode == Exit.UNREACHABLE
@@ -124,10 +148,10 @@ def test_an_ingress_that_does_not_answer_ends_with_3(tmp_path: Path) -> None:
         ("--url", "http://localhost:port/v1"),
     ],
 )
-def test_an_option_of_send_that_cannot_be_used_is_named(option: str, value: str, tmp_path: Path) -> None:
-    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
+def test_an_unusable_option_of_send_is_named(option: str, value: str, tmp_path: Path, program: CommandLine) -> None:
+    program("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle", option, value)
-    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
+    done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json")
     assert done.returncode == Exit.UNUSABLE
     assert done.stderr.startswith(f"lifecycle: {option}: ")
     assert len(done.stderr.splitlines()) == 1
@@ -155,14 +179,14 @@ def answering_404() -> Iterator[str]:
         thread.join()
 
 
-def test_a_webhook_to_this_machine_takes_no_proxy(tmp_path: Path) -> None:
+def test_a_webhook_to_this_machine_bypasses_the_proxy(tmp_path: Path) -> None:
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     with answering_404() as url:
         proxied = {"HTTP_PROXY": f"http://{_NOWHERE}", "KEYRING_FILE": "keyring.json"}
         assert lifecycle("send", "installed", "--url", url, cwd=tmp_path, **proxied).returncode == Exit.REFUSED
 
 
-async def test_a_genesys_on_this_machine_takes_no_proxy_and_the_real_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_local_genesys_bypasses_the_proxy_and_the_real_genesys_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://{_NOWHERE}")
     with answering_404() as url:
@@ -172,7 +196,7 @@ async def test_a_genesys_on_this_machine_takes_no_proxy_and_the_real_one_does(mo
                 await client.get("https://api.mypurecloud.invalid")
 
 
-def test_a_keyring_is_made_for_its_owner_alone_and_never_replaced(tmp_path: Path) -> None:
+def test_a_keyring_is_made_private_and_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "keyring.json"
     assert lifecycle("keyring", "init", str(path), cwd=tmp_path).returncode == Exit.OK
     made = path.read_text()
@@ -181,7 +205,7 @@ def test_a_keyring_is_made_for_its_owner_alone_and_never_replaced(tmp_path: Path
     assert path.read_text() == made
 
 
-def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+def test_doctor_names_missing_settings_and_their_cures(tmp_path: Path) -> None:
     done = lifecycle("doctor", "--json", cwd=tmp_path)
     assert done.returncode == Exit.DEVIATION
     faults = {one["what"]: one for one in json.loads(done.stdout) if one["health"] == "fault"}
@@ -189,7 +213,7 @@ def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     assert all(one["cure"] for one in faults.values())
 
 
-def test_a_setting_that_cannot_be_used_hides_no_other_finding(tmp_path: Path) -> None:
+def test_an_unusable_setting_hides_no_other_finding(tmp_path: Path) -> None:
     def names(**environ: str) -> set[str]:
         return {one["what"] for one in json.loads(lifecycle("doctor", "--json", cwd=tmp_path, **environ).stdout)}
 
@@ -220,7 +244,7 @@ def test_the_settings_of_a_service_stand_together_under_its_name(tmp_path: Path)
 @pytest.mark.parametrize(
     "words", [("send", "gone"), ("demo", "--story", "z"), ("reconcile",)], ids=["event", "story", "when"]
 )
-def test_words_that_cannot_be_used_end_with_2(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -> None:
     done = lifecycle(*words, cwd=tmp_path)
     assert done.returncode == Exit.UNUSABLE
     assert "Traceback" not in done.stderr
@@ -236,9 +260,11 @@ def test_words_that_cannot_be_used_end_with_2(words: tuple[str, ...], tmp_path: 
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_state_folder_that_is_not_there_is_refused_by_every_command(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_missing_state_folder_is_refused_by_every_command(
+    words: tuple[str, ...], tmp_path: Path, program: CommandLine
+) -> None:
     environ = {"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE, "KEYRING_FILE": "keyring.json"}
-    done = lifecycle(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
+    done = program(*words, "--state-dir", "nope", cwd=tmp_path, **environ)
     assert done.returncode == Exit.UNUSABLE
     assert done.stderr.startswith("lifecycle: --state-dir: nope: no such folder"), done.stderr
     assert done.stdout == ""
@@ -255,11 +281,11 @@ _THERE = {
 
 @pytest.mark.parametrize("words", [("tenants", "list"), ("sagas", "list"), ("doctor",)], ids=" ".join)
 @pytest.mark.parametrize("name", [*_THERE, "keyring_file"])
-def test_a_state_folder_and_an_environment_that_name_two_installations_are_refused(
-    name: str, words: tuple[str, ...], tmp_path: Path
+def test_a_state_folder_contradicted_by_the_environment_is_refused(
+    name: str, words: tuple[str, ...], tmp_path: Path, program: CommandLine
 ) -> None:
     (tmp_path / "environment.json").write_text(json.dumps(_THERE))
-    done = lifecycle(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
+    done = program(*words, "--state-dir", ".", cwd=tmp_path, **{name: "postgresql://u:canary@here/z"})
     assert done.returncode == Exit.UNUSABLE
     assert f"{name.upper()} of the environment is not that of the `up` there" in done.stderr
     assert "canary" not in done.stderr
@@ -269,13 +295,13 @@ def test_a_state_folder_and_an_environment_that_name_two_installations_are_refus
     "words", [("rotate", "default"), ("add", "acme"), ("remove", "default", "--yes")], ids=" ".join
 )
 def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
-    words: tuple[str, ...], tmp_path: Path
+    words: tuple[str, ...], tmp_path: Path, program: CommandLine
 ) -> None:
     for name in ("production.json", "there.json"):
-        lifecycle("keyring", "init", name, cwd=tmp_path)
+        program("keyring", "init", name, cwd=tmp_path)
     (tmp_path / "environment.json").write_text(json.dumps(_THERE))
     before = [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")]
-    done = lifecycle("keyring", *words, "--state-dir", ".", cwd=tmp_path, KEYRING_FILE="production.json")
+    done = program("keyring", *words, "--state-dir", ".", cwd=tmp_path, KEYRING_FILE="production.json")
     assert done.returncode == Exit.UNUSABLE
     assert [(tmp_path / name).read_bytes() for name in ("production.json", "there.json")] == before
 
@@ -305,18 +331,18 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
     ],
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )  # fmt: skip
-def test_an_option_that_names_nothing_or_would_win_in_silence_is_refused(
-    words: tuple[str, ...], said: str, tmp_path: Path
+def test_an_empty_or_contradictory_option_is_refused(
+    words: tuple[str, ...], said: str, tmp_path: Path, program: CommandLine
 ) -> None:
-    lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
-    done = lifecycle(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
+    program("keyring", "init", "keyring.json", cwd=tmp_path)
+    done = program(*words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
     assert done.returncode == Exit.UNUSABLE, done.stdout + done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/1/nowhere"])
-def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> None:
+def test_an_impossible_state_folder_is_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = lifecycle("up", "--state-dir", folder, cwd=tmp_path)
     assert done.returncode == Exit.UNUSABLE
@@ -328,9 +354,7 @@ def test_a_state_folder_that_cannot_be_is_named(folder: str, tmp_path: Path) -> 
     ("file", "why"),
     [("/proc/1/nowhere/e.json", ""), ("folder", "is a folder"), ("kept/below", "its folder cannot be made")],
 )
-def test_a_file_of_endpoints_that_cannot_be_written_is_refused_before_anything_starts(
-    file: str, why: str, tmp_path: Path
-) -> None:
+def test_an_unwritable_endpoints_file_is_refused_before_up_starts(file: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "kept").touch()
     done = lifecycle("up", "--endpoints-file", file, cwd=tmp_path)
@@ -357,14 +381,14 @@ def killed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [("tenants", "list"), ("send", "installed")], ids=" ".join)
-def test_a_command_says_when_the_up_it_found_was_killed(words: tuple[str, ...], killed: Path) -> None:
+def test_a_command_reports_that_its_up_was_killed(words: tuple[str, ...], killed: Path) -> None:
     done = lifecycle(*words, "--state-dir", ".", cwd=killed)
     assert done.returncode == Exit.UNREACHABLE
     assert "none of its processes runs" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_doctor_finds_that_the_up_was_killed_and_looks_at_the_rest(killed: Path) -> None:
+def test_doctor_reports_a_killed_up_and_runs_the_other_checks(killed: Path) -> None:
     done = lifecycle("doctor", "--json", "--state-dir", ".", cwd=killed)
     found = {one["what"]: one for one in json.loads(done.stdout)}
     assert (done.returncode, done.stderr) == (Exit.DEVIATION, "")
@@ -373,7 +397,7 @@ def test_doctor_finds_that_the_up_was_killed_and_looks_at_the_rest(killed: Path)
     assert {"python", "keyring", "kafka", "postgresql", "services"} <= found.keys()
 
 
-def test_what_a_killed_up_left_is_gone_before_the_engines_of_the_next(killed: Path) -> None:
+def test_files_of_a_killed_up_are_removed_before_the_next_engines_start(killed: Path) -> None:
     assert lifecycle("up", "--state-dir", ".", cwd=killed, LIFECYCLE_ENGINES="nonsense").returncode != Exit.OK
     assert not (killed / "endpoints.json").exists()
     assert not (killed / "environment.json").exists()
@@ -394,20 +418,18 @@ class TestTheEnvironmentOfALocalInstallation:
     def test_the_tenants_database_is_reached_through_the_proxy_of_the_simulator(self, tmp_path: Path) -> None:
         assert self.made(tmp_path)["TENANT_DATABASE_URL"] == "postgresql://lifecycle:s%40cret@127.0.0.1:2/lifecycle"
 
-    def test_what_the_environment_says_stands_unless_it_is_ours_to_say(self, tmp_path: Path) -> None:
+    def test_variables_of_the_operator_are_kept_unless_up_must_set_them(self, tmp_path: Path) -> None:
         made = self.made(tmp_path, TOPIC_PREFIX="x-", RECONCILE_SECOND_LOOK_S="2", HOST="0.0.0.0", HOME="/home")
         assert (made["TOPIC_PREFIX"], made["RECONCILE_SECOND_LOOK_S"], made["HOST"]) == ("x-", "2", "127.0.0.1")
         assert "HOME" not in made
 
     @pytest.mark.parametrize("name", sorted(OUTSIDE))
-    def test_an_outside_system_that_the_operator_names_takes_the_place_of_the_simulators(
-        self, name: str, tmp_path: Path
-    ) -> None:
+    def test_an_outside_system_of_the_operator_replaces_the_simulator(self, name: str, tmp_path: Path) -> None:
         assert self.made(tmp_path)[name]
         assert self.made(tmp_path, **{name: "theirs"})[name] == "theirs"
         assert name not in isolated_environment({name: "theirs"}), "the demo touches nothing of the operator's"
 
-    def test_no_proxy_of_the_operators_leads_to_this_machine(self, tmp_path: Path) -> None:
+    def test_the_operators_proxy_is_not_used_for_this_machine(self, tmp_path: Path) -> None:
         ours = "127.0.0.1,localhost"
         assert [self.made(tmp_path)[name] for name in ("NO_PROXY", "no_proxy")] == [ours, ours]
         assert self.made(tmp_path, NO_PROXY="a", no_proxy="corp")["NO_PROXY"] == f"corp,{ours}"
@@ -465,14 +487,12 @@ class TestTheEnvironmentOfALocalInstallation:
     ],
     ids=["query", "bare", "ipv6"],
 )
-def test_a_url_moves_to_another_port_with_everything_else_as_it_is(url: str, moved: str) -> None:
+def test_a_url_is_moved_to_another_port_unchanged_otherwise(url: str, moved: str) -> None:
     assert with_port(url, "127.0.0.1", 9) == moved
 
 
 @pytest.mark.parametrize("service", ["ingress", "ledger", "provisioner", "reconciler"])
-def test_settings_that_our_consumers_cannot_work_with_are_refused_at_start_by_name(
-    service: str, tmp_path: Path
-) -> None:
+def test_kafka_settings_that_break_the_consumers_are_refused_at_start(service: str, tmp_path: Path) -> None:
     odd = {"partition.assignment.strategy": "cooperative-sticky", "group.protocol": "consumer", "isolation.level": "x"}
     done = lifecycle(service, cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", KAFKA_CONFIG=json.dumps(odd))
     assert done.returncode == 2
@@ -482,7 +502,7 @@ def test_settings_that_our_consumers_cannot_work_with_are_refused_at_start_by_na
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"A": 1}', '"x"'])
-def test_a_damaged_file_of_up_is_named(text: str, tmp_path: Path) -> None:
+def test_a_damaged_environment_file_of_up_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text(text)
     done = lifecycle("tenants", "list", "--state-dir", ".", cwd=tmp_path)
     assert done.returncode == Exit.UNUSABLE
@@ -490,7 +510,7 @@ def test_a_damaged_file_of_up_is_named(text: str, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_state_folder_with_damaged_choices_is_named(tmp_path: Path) -> None:
+def test_a_damaged_choices_file_is_named(tmp_path: Path) -> None:
     from services.cli.exits import CommandError
     from services.cli.local.stack import _first_start_choices
 
@@ -501,7 +521,7 @@ def test_a_state_folder_with_damaged_choices_is_named(tmp_path: Path) -> None:
         assert failed.value.status is Exit.UNUSABLE
 
 
-def test_a_folder_that_may_not_be_written_is_named_and_no_traceback(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     done = lifecycle("simulator", cwd=tmp_path, STATE_DIR="state", KEYRING_FILE="keyring.json")
@@ -510,7 +530,7 @@ def test_a_folder_that_may_not_be_written_is_named_and_no_traceback(tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
-def test_an_ingress_that_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_ingress_is_named_with_its_url(tmp_path: Path) -> None:
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     url = f"http://{_NOWHERE}/v1/genesys/lifecycle"
     done = lifecycle("send", "installed", "--url", url, cwd=tmp_path, KEYRING_FILE="keyring.json")

@@ -44,7 +44,7 @@ def context() -> StoryContext:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_ends_a_story_fails_this_story_alone(error: Exception) -> None:
+def test_an_exception_in_a_story_fails_this_story_only(error: Exception) -> None:
     def play(scene: Scene) -> None:
         scene.deviations.append("first")
         raise error
@@ -53,7 +53,7 @@ def test_whatever_ends_a_story_fails_this_story_alone(error: Exception) -> None:
     assert deviations == ["(z) first", f"(z) cut short by {type(error).__name__}: {error}"]
 
 
-def test_a_report_without_the_simulator_fails_this_story_alone() -> None:
+def test_a_report_without_the_simulator_fails_its_story_only() -> None:
     def play(scene: Scene) -> None:
         scene.integration("one")
 

@@ -1,4 +1,4 @@
-"""`lifecycle keyring`: secrets are made, renewed and listed; nothing that counts is lost, and none is shown unasked."""
+"""`lifecycle keyring` makes, renews and lists secrets, loses no valid one, and shows none unasked."""
 
 import fcntl
 import hashlib
@@ -98,7 +98,7 @@ def rotate(file: Path, now: int, overlap_us: int, name: str = "default") -> None
     keyring_file.change(file, edit)
 
 
-def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path, run: KeyringCommand) -> None:
+def test_an_endpoint_is_added_for_all_organisations_without_showing_its_secret(file: Path, run: KeyringCommand) -> None:
     before = held(file)
     done = run(file, "add", "acme")
     assert "endpoints.acme.current.secret" in done.out
@@ -112,7 +112,9 @@ def test_an_endpoint_is_added_for_anybody_and_its_secret_is_not_shown(file: Path
     assert {path.name for path in file.parent.iterdir()} == {file.name}, "nothing is left beside it"
 
 
-def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(file: Path, run: KeyringCommand) -> None:
+def test_an_endpoint_is_added_for_named_organisations_and_shows_its_secret_on_request(
+    file: Path, run: KeyringCommand
+) -> None:
     words = ("--org", ORG, "--org", ORG.upper(), "--integration", INTEGRATION, "--no-restamps")
     done = run(file, "add", "acme.crm-1", *words, "--show-secret", "--json")
     told = json.loads(done.out)
@@ -132,7 +134,7 @@ def test_an_endpoint_is_added_for_those_named_and_shows_its_secret_when_asked(fi
     assert "restart the ledger" in done.err
 
 
-def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: KeyringCommand) -> None:
+def test_an_existing_endpoint_is_not_added_again(file: Path, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert "rotate" in run(file, "add", "default", status=Exit.REFUSED).err
     assert file.read_bytes() == before
@@ -152,7 +154,7 @@ def test_an_endpoint_that_is_there_is_not_added_again(file: Path, run: KeyringCo
     ],
     ids=repr,
 )
-def test_what_no_keyring_takes_is_named_and_changes_nothing(
+def test_an_invalid_endpoint_is_refused_and_the_file_unchanged(
     file: Path, words: tuple[str, ...], run: KeyringCommand
 ) -> None:
     before = file.read_bytes()
@@ -162,9 +164,7 @@ def test_what_no_keyring_takes_is_named_and_changes_nothing(
     assert file.read_bytes() == before
 
 
-def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_otherwise(
-    file: Path, run: KeyringCommand
-) -> None:
+def test_a_rotation_keeps_the_former_secret_for_a_day_by_default(file: Path, run: KeyringCommand) -> None:
     before, asked_us = held(file), now_us()
     done = run(file, "rotate", "default")
     after = held(file)
@@ -182,7 +182,9 @@ def test_a_rotated_endpoint_believes_its_former_secret_for_a_day_unless_told_oth
     ("overlap", "us"),
     [("30s", 30 * S), ("90m", 90 * 60 * S), ("24h", 24 * HOUR), ("1d", 24 * HOUR), ("0", None), ("0h", None)],
 )
-def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | None, run: KeyringCommand) -> None:
+def test_a_rotation_keeps_the_former_secret_for_the_given_overlap(
+    file: Path, overlap: str, us: int | None, run: KeyringCommand
+) -> None:
     asked_us = now_us()
     told = json.loads(run(file, "rotate", "default", "--overlap", overlap, "--json").out)
     former = held(file)["endpoints"]["default"]["previous"]
@@ -195,7 +197,7 @@ def test_the_overlap_is_as_long_as_asked(file: Path, overlap: str, us: int | Non
 
 
 @pytest.mark.parametrize("overlap", ["25h", "86401s", "1441m", "-1h", "2d", "1.5h", "h", "", "24", "٣h", "9999999h"])
-def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: str, run: KeyringCommand) -> None:
+def test_an_invalid_overlap_is_refused(file: Path, overlap: str, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert run(file, "rotate", "default", f"--overlap={overlap}", status=Exit.UNUSABLE).err.startswith(
         "lifecycle: --overlap: "
@@ -203,7 +205,7 @@ def test_an_overlap_that_is_none_is_refused_by_its_option(file: Path, overlap: s
     assert file.read_bytes() == before
 
 
-def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Path, run: KeyringCommand) -> None:
+def test_a_valid_former_secret_is_dropped_only_with_yes(file: Path, run: KeyringCommand) -> None:
     rotate(file, now_us(), HOUR)
     before = file.read_bytes()
     current = held(file)["endpoints"]["default"]["current"]["secret"]
@@ -216,7 +218,7 @@ def test_a_former_secret_that_counts_is_cut_off_only_when_that_is_said(file: Pat
     assert held(file)["endpoints"]["default"]["previous"]["secret"] == current
 
 
-def test_a_former_secret_that_expired_gives_way(file: Path, run: KeyringCommand) -> None:
+def test_an_expired_former_secret_is_replaced(file: Path, run: KeyringCommand) -> None:
     rotate(file, now_us() - 2 * HOUR, HOUR)
     current = held(file)["endpoints"]["default"]["current"]["secret"]
     run(file, "rotate", "default")
@@ -224,16 +226,16 @@ def test_a_former_secret_that_expired_gives_way(file: Path, run: KeyringCommand)
 
 
 @pytest.mark.parametrize(("at_us", "counts"), [(999, True), (1_000, False), (1_001, False)])
-def test_a_previous_secret_counts_until_its_instant(at_us: int, *, counts: bool) -> None:
+def test_a_previous_secret_is_accepted_until_its_instant(at_us: int, *, counts: bool) -> None:
     previous = Previous(secret=SecretStr("x" * 32), not_after=1_000)
     assert keyring_contents.counts(previous, at_us) is counts
 
 
-def test_an_endpoint_that_is_not_there_is_not_rotated(file: Path, run: KeyringCommand) -> None:
+def test_a_missing_endpoint_is_not_rotated(file: Path, run: KeyringCommand) -> None:
     run(file, "rotate", "acme", status=Exit.NOT_FOUND)
 
 
-def test_the_list_says_everything_but_the_secrets(file: Path, run: KeyringCommand) -> None:
+def test_the_list_shows_everything_but_the_secrets(file: Path, run: KeyringCommand) -> None:
     run(file, "add", "acme", "--org", ORG, "--no-restamps")
     run(file, "add", "old")
     run(file, "rotate", "default", "--overlap", "1h")
@@ -258,7 +260,7 @@ def test_the_list_says_everything_but_the_secrets(file: Path, run: KeyringComman
     assert not any(secret in as_json + as_text for secret in secrets_of(file))
 
 
-def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(file: Path, run: KeyringCommand) -> None:
+def test_fingerprints_differ_by_secret_and_confirm_no_guess_of_a_weak_secret(file: Path, run: KeyringCommand) -> None:
     weak = "correct horse battery staple correct"
     whole = held(file)
     whole["endpoints"]["default"]["current"] = {"secret": weak}
@@ -276,9 +278,7 @@ def test_a_fingerprint_tells_secrets_apart_and_confirms_no_guess_of_a_weak_one(f
     assert "no fingerprints" in run(file, "list").err
 
 
-def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(
-    file: Path, run: KeyringCommand
-) -> None:
+def test_an_endpoint_is_removed_with_yes_and_the_rest_is_unchanged(file: Path, run: KeyringCommand) -> None:
     run(file, "add", "acme")
     before = held(file)
     assert "say --yes" in run(file, "remove", "acme", status=Exit.UNUSABLE).err
@@ -292,7 +292,9 @@ def test_an_endpoint_is_removed_when_somebody_says_yes_and_nothing_else_changes(
 @pytest.mark.parametrize(
     ("answer", "status", "left"), [("y", Exit.OK, 1), ("n", Exit.REFUSED, 2), ("", Exit.REFUSED, 2)]
 )
-def test_on_a_terminal_it_is_asked_first(file: Path, run: KeyringCommand, answer: str, status: Exit, left: int) -> None:
+def test_a_removal_on_a_terminal_asks_for_confirmation(
+    file: Path, run: KeyringCommand, answer: str, status: Exit, left: int
+) -> None:
     run(file, "add", "acme", "--org", ORG)
     ended, said = on_terminal(
         "keyring", "remove", "acme", cwd=file.parent, answers=f"{answer}\n", KEYRING_FILE=file.name
@@ -302,16 +304,14 @@ def test_on_a_terminal_it_is_asked_first(file: Path, run: KeyringCommand, answer
     assert len(held(file)["endpoints"]) == left
 
 
-def test_the_last_endpoint_and_one_that_is_not_there_are_not_removed(file: Path, run: KeyringCommand) -> None:
+def test_the_last_endpoint_or_a_missing_endpoint_is_not_removed(file: Path, run: KeyringCommand) -> None:
     before = file.read_bytes()
     assert "the last endpoint" in run(file, "remove", "default", "--yes", status=Exit.REFUSED).err
     assert "the nearest: default" in run(file, "remove", "defualt", "--yes", status=Exit.NOT_FOUND).err
     assert file.read_bytes() == before
 
 
-def test_who_removes_an_endpoint_that_does_not_restamp_is_told_what_the_ledger_needs(
-    file: Path, run: KeyringCommand
-) -> None:
+def test_removing_a_non_restamping_endpoint_warns_about_the_ledger(file: Path, run: KeyringCommand) -> None:
     run(file, "add", "acme", "--no-restamps")
     assert "restart no ledger" in run(file, "remove", "acme", "--yes").err
 
@@ -329,7 +329,7 @@ def test_a_keyring_in_a_checkout_is_ignored_by_git(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["audit", "seal", "outputs"])
-def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(
+def test_rotated_key_material_gets_a_new_first_key_and_keeps_the_others(
     file: Path, name: str, run: KeyringCommand
 ) -> None:
     before = held(file)
@@ -342,7 +342,7 @@ def test_a_list_of_the_material_gets_a_new_first_key_and_keeps_the_others(
 
 
 @pytest.mark.parametrize("name", ["identity", "configuration"])
-def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: KeyringCommand) -> None:
+def test_key_material_of_the_journal_is_never_rotated(file: Path, name: str, run: KeyringCommand) -> None:
     before = file.read_bytes()
     run(file, "rotate-material", name, status=Exit.UNUSABLE)
     assert file.read_bytes() == before
@@ -358,7 +358,7 @@ def test_what_a_journal_lives_by_is_never_rotated(file: Path, name: str, run: Ke
     ['{"endpoints": {"default": {"current": {"secret": "canary"}}}}', '{"endpoints": {', "{}"],
     ids=["short", "half", "empty"],
 )
-def test_a_broken_file_is_refused_with_its_fault_and_left_as_it_is(
+def test_a_broken_keyring_file_is_refused_and_unchanged(
     tmp_path: Path, content: str, words: tuple[str, ...], run: KeyringCommand
 ) -> None:
     path = tmp_path / "keyring.json"
@@ -369,19 +369,19 @@ def test_a_broken_file_is_refused_with_its_fault_and_left_as_it_is(
     assert path.read_text() == content
 
 
-def test_a_file_that_is_not_there_is_not_made_by_the_way(tmp_path: Path, run: KeyringCommand) -> None:
+def test_a_missing_keyring_file_is_not_made_by_add(tmp_path: Path, run: KeyringCommand) -> None:
     told = run(tmp_path / "keyring.json", "add", "acme", status=Exit.UNUSABLE).err
     assert "lifecycle keyring init" in told
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_without_material_has_none_to_rotate(tmp_path: Path, run: KeyringCommand) -> None:
+def test_a_keyring_without_key_material_has_none_to_rotate(tmp_path: Path, run: KeyringCommand) -> None:
     path = tmp_path / "keyring.json"
     path.write_text(json.dumps({"endpoints": keyring_contents.fresh(now_us())["endpoints"]}))
     run(path, "rotate-material", "seal", status=Exit.NOT_FOUND)
 
 
-def test_the_file_of_the_running_up_is_found_by_its_state_folder(file: Path) -> None:
+def test_the_keyring_of_a_running_up_is_found_by_its_state_folder(file: Path) -> None:
     state = file.parent / ".lifecycle"
     state.mkdir()
     (state / "environment.json").write_text(json.dumps({"KEYRING_FILE": str(file)}))
@@ -390,7 +390,7 @@ def test_the_file_of_the_running_up_is_found_by_its_state_folder(file: Path) -> 
         assert [one["endpoint"] for one in json.loads(done.stdout)] == ["default"]
 
 
-def test_commands_at_the_same_time_lose_no_change_of_each_other(file: Path) -> None:
+def test_concurrent_commands_lose_no_change(file: Path) -> None:
     argv = [sys.executable, "-m", "services.cli.main", "keyring"]
     environ = {"PATH": os.environ["PATH"], "KEYRING_FILE": str(file)}
     words = [("add", f"e{number}") for number in range(4)] + [("rotate", "default"), ("rotate-material", "seal")]
@@ -405,7 +405,7 @@ def test_commands_at_the_same_time_lose_no_change_of_each_other(file: Path) -> N
     assert len(after["material"]["seal"]) == 2
 
 
-def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_every_moment(file: Path) -> None:
+def test_concurrent_changes_are_all_kept_and_a_reader_always_sees_a_whole_file(file: Path) -> None:
     def add(number: int) -> None:
         keyring_file.change(
             file, lambda held, _: held["endpoints"].update({f"e{number}": keyring_contents.endpoint(now_us())})
@@ -421,7 +421,7 @@ def test_many_changes_at_once_are_all_kept_and_a_reader_sees_a_whole_file_at_eve
     assert len(keyring.load(file).endpoints) == 61
 
 
-def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: KeyringCommand) -> None:
+def test_a_change_behind_a_link_replaces_the_file_and_keeps_the_link(file: Path, run: KeyringCommand) -> None:
     link = file.with_name("link.json")
     link.symlink_to(file.name)
     run(link, "add", "acme")
@@ -429,14 +429,14 @@ def test_behind_a_link_the_file_is_replaced_and_not_the_link(file: Path, run: Ke
     assert "acme" in held(file)["endpoints"]
 
 
-def test_rights_of_others_end_with_the_next_change_and_that_is_said(file: Path, run: KeyringCommand) -> None:
+def test_a_change_removes_the_rights_of_other_users_and_reports_it(file: Path, run: KeyringCommand) -> None:
     file.chmod(0o644)
     assert "its owner alone" in run(file, "add", "acme").err
     assert file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file somebody else's")
-def test_what_root_changes_stays_its_owners(file: Path) -> None:
+def test_a_file_changed_by_root_keeps_its_owner(file: Path) -> None:
     os.chown(file, 4711, 4712)
     rotate(file, now_us(), HOUR)
     assert (file.stat().st_uid, file.stat().st_gid) == (4711, 4712)
@@ -454,9 +454,7 @@ def refuse(before: Any) -> None:
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_a_change_that_cannot_be_made_leaves_the_file_and_nothing_beside_it(
-    file: Path, edit: Callable[[Any, Any], None]
-) -> None:
+def test_a_failed_change_leaves_the_file_and_no_temporary_file(file: Path, edit: Callable[[Any, Any], None]) -> None:
     before = file.read_bytes()
     with pytest.raises((Unusable, CommandError)):
         keyring_file.change(file, edit)
@@ -464,7 +462,7 @@ def test_a_change_that_cannot_be_made_leaves_the_file_and_nothing_beside_it(
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_what_the_file_said_without_saying_it_is_not_written_down(file: Path) -> None:
+def test_defaults_of_a_keyring_file_are_not_written_into_it(file: Path) -> None:
     file.write_text(
         json.dumps(
             {"endpoints": {"default": {"current": {"secret": "x" * 32}}, "other": {"current": {"secret": "y" * 32}}}}
@@ -477,7 +475,7 @@ def test_what_the_file_said_without_saying_it_is_not_written_down(file: Path) ->
     assert set(found["default"]) == {"current", "previous"}
 
 
-def test_a_fresh_secret_signs(file: Path, run: KeyringCommand) -> None:
+def test_a_new_secret_signs(file: Path, run: KeyringCommand) -> None:
     secret = run(file, "rotate", "default", "--show-secret").out.splitlines()[1]
     current = keyring.load(file).endpoints["default"].current.secret
     assert sign(secret.encode(), b"{}") == sign(keyring.raw(current), b"{}")

@@ -1,4 +1,4 @@
-"""`lifecycle status`, `logs`, `restart` and `down` where nothing runs; logs that grow, and process ids used again."""
+"""`lifecycle status`, `logs`, `restart` and `down` where no `up` runs; growing logs, and reused process ids."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.unit.test_cli_commands import lifecycle
 
 
 @pytest.mark.parametrize("words", [("status",), ("restart", "ledger"), ("down",), ("logs", "ledger")], ids=" ".join)
-def test_a_folder_that_is_not_there_is_refused_by_its_option(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_missing_state_folder_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
     done = lifecycle(*words, "--state-dir", "nope", cwd=tmp_path)
     assert done.returncode == Exit.UNUSABLE
     assert "--state-dir: nope: no such folder" in done.stderr
@@ -33,16 +33,14 @@ def test_a_folder_that_is_not_there_is_refused_by_its_option(words: tuple[str, .
         (("down", "--timeout", "soon"), Exit.UNUSABLE, "--timeout: 'soon'"),
     ],
 )
-def test_where_nothing_runs_each_command_says_so(
-    words: tuple[str, ...], status: Exit, said: str, tmp_path: Path
-) -> None:
+def test_each_command_reports_that_no_up_runs(words: tuple[str, ...], status: Exit, said: str, tmp_path: Path) -> None:
     done = lifecycle(*words, "--state-dir", ".", cwd=tmp_path)
     assert done.returncode == status
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+def test_a_running_up_is_found_and_a_killed_up_is_not(tmp_path: Path) -> None:
     roll = ProcessFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         roll.use_source(lambda: {"one": SupervisedProcess(process.pid, "one.log", 2)})
@@ -66,7 +64,7 @@ def test_a_running_up_is_found_and_one_that_was_killed_is_not(tmp_path: Path) ->
     assert find_up(tmp_path) is None
 
 
-def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path) -> None:
+def test_a_child_of_another_process_is_not_taken_for_a_service(tmp_path: Path) -> None:
     ProcessFile(tmp_path).use_source(lambda: {"one": SupervisedProcess(1, "one.log", 0)})
     found = find_up(tmp_path)
     assert found is not None
@@ -75,7 +73,7 @@ def test_somebody_elses_child_is_not_taken_for_a_process_of_ours(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"processes": {"a": {}}, "pid": 1, "began": 1, "ready": true}'])
-def test_a_file_that_is_not_ours_is_named(text: str, tmp_path: Path) -> None:
+def test_a_foreign_process_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(CommandError, match=FILE) as refused:
         find_up(tmp_path)
@@ -83,7 +81,7 @@ def test_a_file_that_is_not_ours_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5_000, 20_000])
-def test_the_last_lines_of_a_log_of_any_length_are_found(count: int, tmp_path: Path) -> None:
+def test_the_last_lines_of_a_log_of_any_length_are_read(count: int, tmp_path: Path) -> None:
     lines = [f"{number} {'x' * (number % 97)}".encode() for number in range(10_000)]
     path = tmp_path / "one.log"
     path.write_bytes(b"\n".join(lines) + b"\n")
@@ -118,7 +116,7 @@ class _Replaced:
         return self._paths.pop(0)
 
 
-def test_a_log_that_is_replaced_for_ever_is_followed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_replaced_again_and_again_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, said = 1_500, list[str]()
 
     class Screen(io.StringIO):
@@ -137,7 +135,7 @@ def test_a_log_that_is_replaced_for_ever_is_followed_for_ever(tmp_path: Path, mo
     assert said == ["line", *(f"line {number}" for number in range(count))]
 
 
-def test_a_reader_of_logs_that_has_read_enough_is_no_fault(tmp_path: Path) -> None:
+def test_a_closed_pipe_behind_logs_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "ledger.log").write_text("a line of a log\n" * 20_000)
     words = [sys.executable, "-m", "services.cli.main", "logs", "ledger", "-n", "20000", "--state-dir", str(tmp_path)]
@@ -150,7 +148,7 @@ def test_a_reader_of_logs_that_has_read_enough_is_no_fault(tmp_path: Path) -> No
     assert (process.returncode, said) == (Exit.OK, b"")
 
 
-def test_a_signal_while_a_line_is_written_ends_up_all_the_same(tmp_path: Path) -> None:
+def test_a_signal_during_output_ends_up(tmp_path: Path) -> None:
     program = (
         "import os, signal\n"
         "from services.cli import show\n"

@@ -1,4 +1,4 @@
-"""What an operator may call a tenant, and what is refused."""
+"""Names that an operator may use for a tenant, and names that are refused."""
 
 import pytest
 
@@ -33,12 +33,12 @@ KNOWN = [
         ("98765439:", INITECH),
     ],
 )
-def test_a_tenant_is_found_by_whatever_names_it_alone(given: str, key: str) -> None:
+def test_a_tenant_is_found_by_any_unambiguous_name(given: str, key: str) -> None:
     assert resolve(given, KNOWN) == key
 
 
 @pytest.mark.parametrize("given", [ORG, "987654", "a1b2c3d4", ":a1", "acm"])
-def test_what_names_several_is_refused_with_every_candidate(given: str) -> None:
+def test_an_ambiguous_name_is_refused_with_every_candidate(given: str) -> None:
     with pytest.raises(CommandError) as refused:
         resolve(given, KNOWN)
     assert refused.value.status is Exit.UNUSABLE
@@ -56,7 +56,7 @@ def test_of_many_candidates_ten_are_named_and_the_others_counted() -> None:
 
 
 @pytest.mark.parametrize("given", ["nobody", "", ":", f"{ORG}:{ORG}", "9876543g"])
-def test_what_names_nobody_is_refused_as_not_found(given: str) -> None:
+def test_an_unknown_name_is_refused_as_not_found(given: str) -> None:
     with pytest.raises(CommandError) as refused:
         resolve(given, KNOWN)
     assert refused.value.status is Exit.NOT_FOUND
@@ -68,14 +68,14 @@ def test_the_nearest_name_is_offered() -> None:
         resolve("acme_glovex", KNOWN)
 
 
-def test_of_a_name_that_was_installed_again_the_living_one_is_meant() -> None:
+def test_a_reused_name_means_the_installed_tenant() -> None:
     former = TenantName(f"{ORG}:{TWO}", "acme", gone=True)
     assert resolve("acme", [former, TenantName(ACME, "acme", gone=False)]) == ACME
     assert resolve("acme", [former]) == former.key, "and the former one while there is no other"
 
 
 @pytest.mark.parametrize(("given", "found"), [(ORG, ORG), (OTHER.upper(), OTHER), ("98765439", OTHER)])
-def test_an_organisation_is_found_by_its_id_or_the_beginning_of_it(given: str, found: str) -> None:
+def test_an_organisation_is_found_by_its_id_or_a_prefix(given: str, found: str) -> None:
     assert organisation(given, {ORG, OTHER}) == found
 
 
@@ -88,7 +88,7 @@ def test_an_organisation_is_found_by_its_id_or_the_beginning_of_it(given: str, f
         (ORG[:-1] + "9", f"the nearest: {ORG}"),
     ],
 )
-def test_an_organisation_that_is_none_or_several_is_refused_by_its_option(given: str, why: str) -> None:
+def test_an_unknown_or_ambiguous_organisation_is_refused(given: str, why: str) -> None:
     with pytest.raises(CommandError, match=why) as refused:
         organisation(given, {ORG, OTHER})
     assert refused.value.status is Exit.UNUSABLE

@@ -1,4 +1,4 @@
-"""What `lifecycle reconcile` says of a run, and the status it ends with."""
+"""Output and exit status of `lifecycle reconcile`."""
 
 from typing import Any
 
@@ -23,19 +23,19 @@ def test_a_few_organisations_without_information_are_named(capsys: pytest.Captur
     assert len(lines) == 11
 
 
-def test_many_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_organisations_without_information_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
     print_run(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"no information: 10 times: {_MISSING}", "no information: once (org-x): login refused"]
     assert len(lines) == 3
 
 
-def test_a_plan_of_nothing_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_plan_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
     print_run(found())
     assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
 
 
-def test_keys_that_were_not_read_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unread_keys_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     print_run(found(plan=[_UNREAD]))
     lines = capsys.readouterr().out.splitlines()
     assert "its configuration: HTTP 503" in lines[1]
@@ -56,5 +56,5 @@ def test_keys_that_were_not_read_are_named_and_counted(capsys: pytest.CaptureFix
     ],
     ids=["well", "no credentials", "bad credentials", "not read", "not written", "brake", "unread key", "waiting key"],
 )
-def test_a_run_ends_with_what_it_could_not_do(run: dict[str, Any], status: Exit) -> None:
+def test_the_status_of_a_run_tells_unread_and_stopped_work(run: dict[str, Any], status: Exit) -> None:
     assert status_of(run) is status

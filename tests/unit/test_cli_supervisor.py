@@ -1,4 +1,4 @@
-"""What the supervisor does with processes that end: real processes, real signals."""
+"""The supervisor and processes that end: real processes, real signals."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def supervisor(told: list[str], changes: list[None]) -> Iterator[Supervisor]:
     one.stop(5)
 
 
-def test_a_killed_process_starts_again_at_once_and_its_new_id_is_told(
+def test_a_killed_process_is_restarted_at_once_and_its_new_id_reported(
     tmp_path: Path, supervisor: Supervisor, told: list[str], changes: list[None]
 ) -> None:
     supervisor.add("steady", Program(tmp_path, "steady", _FOREVER))
@@ -69,7 +69,7 @@ def test_a_killed_process_starts_again_at_once_and_its_new_id_is_told(
     assert "at once" in told[0]
 
 
-def test_a_process_that_ends_again_and_again_is_told_with_its_status_and_last_words(
+def test_a_process_that_ends_repeatedly_is_reported_with_status_and_last_line(
     tmp_path: Path, supervisor: Supervisor, told: list[str]
 ) -> None:
     supervisor.add("sick", Program(tmp_path, "sick", "print('PORT: missing'); raise SystemExit(2)"))
@@ -79,9 +79,7 @@ def test_a_process_that_ends_again_and_again_is_told_with_its_status_and_last_wo
     assert "in 0.5 s" in told[1]
 
 
-def test_a_process_that_cannot_be_started_is_tried_again(
-    tmp_path: Path, supervisor: Supervisor, told: list[str]
-) -> None:
+def test_a_process_that_cannot_be_started_is_retried(tmp_path: Path, supervisor: Supervisor, told: list[str]) -> None:
     class Gone(Program):
         starts = 0
 
@@ -118,7 +116,7 @@ class _Died(Program):
 
 
 @pytest.mark.parametrize("status", [1, -35], ids=["no log", "a signal without a name"])
-def test_an_end_that_cannot_be_described_is_no_end_of_the_watch(
+def test_an_odd_exit_status_does_not_end_the_supervisor(
     status: int, tmp_path: Path, supervisor: Supervisor, told: list[str]
 ) -> None:
     program = _Died(tmp_path, "odd", "")
@@ -129,7 +127,9 @@ def test_an_end_that_cannot_be_described_is_no_end_of_the_watch(
     assert len(told) == 2
 
 
-def test_an_id_that_cannot_be_told_is_reported_and_the_watch_goes_on(tmp_path: Path, told: list[str]) -> None:
+def test_a_failed_write_of_process_ids_is_reported_and_the_supervisor_continues(
+    tmp_path: Path, told: list[str]
+) -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")
 
@@ -143,7 +143,7 @@ def test_an_id_that_cannot_be_told_is_reported_and_the_watch_goes_on(tmp_path: P
     supervisor.stop(5)
 
 
-def test_ids_are_told_while_a_further_process_is_added(tmp_path: Path, supervisor: Supervisor) -> None:
+def test_process_ids_are_written_while_a_process_is_added(tmp_path: Path, supervisor: Supervisor) -> None:
     class Adding(_Died):
         @property
         def pid(self) -> int | None:
@@ -157,7 +157,7 @@ def test_ids_are_told_while_a_further_process_is_added(tmp_path: Path, superviso
     assert supervisor.pids() == {"early": 1, "late 1": 1}
 
 
-def test_stopping_ends_the_processes_in_reverse_order_and_starts_none_again(tmp_path: Path, told: list[str]) -> None:
+def test_stopping_ends_processes_in_reverse_order_and_restarts_none(tmp_path: Path, told: list[str]) -> None:
     ends: list[str] = []
 
     class Noted(Program):
@@ -175,7 +175,7 @@ def test_stopping_ends_the_processes_in_reverse_order_and_starts_none_again(tmp_
     assert told == []
 
 
-def test_a_process_that_ignores_the_request_to_end_is_killed_in_time(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed_in_time(tmp_path: Path) -> None:
     deaf = (
         "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(1)"
     )
@@ -189,12 +189,12 @@ def test_a_process_that_ignores_the_request_to_end_is_killed_in_time(tmp_path: P
     assert program.poll() == -signal.SIGKILL
 
 
-def test_the_pause_grows_with_every_young_death_and_has_a_cap() -> None:
+def test_the_restart_delay_grows_with_every_early_death_up_to_a_cap() -> None:
     assert [restart_delay_s(deaths) for deaths in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 15, 15]
     assert restart_delay_s(10_000) == 15
 
 
-def test_a_status_is_told_in_words() -> None:
+def test_an_exit_status_is_described_in_words() -> None:
     assert status_text(2) == "exit status 2"
     assert status_text(-signal.SIGKILL) == "SIGKILL"
     assert status_text(-35) == "signal 35"

@@ -1,4 +1,4 @@
-"""What a person reads: short keys, spans, reasons in words, and which tenants are unwell."""
+"""Texts for people: short keys, spans, reasons in words, and unwell tenants."""
 
 from typing import Any
 
@@ -43,7 +43,9 @@ def one(**values: Any) -> Tenant:
         (None, "anything", 0, False),
     ],
 )
-def test_who_is_unwell(stage: Stage | None, reason: str | None, age_us: int, *, unwell: bool) -> None:
+def test_a_tenant_is_unwell_by_stage_reason_and_age(
+    stage: Stage | None, reason: str | None, age_us: int, *, unwell: bool
+) -> None:
     assert is_unwell(one(stage=stage, reason=reason, updated_at=NOW - age_us), NOW) is unwell
 
 
@@ -62,11 +64,11 @@ def test_who_is_unwell(stage: Stage | None, reason: str | None, age_us: int, *, 
         ("a word of a newer release", "a word of a newer release"),
     ],
 )
-def test_a_reason_is_said_in_words_and_one_that_is_not_known_as_it_is(reason: str | None, words: str) -> None:
+def test_a_known_reason_is_put_into_words_and_an_unknown_reason_shown_unchanged(reason: str | None, words: str) -> None:
     assert reasons.words(reason, NOW) == words
 
 
-def test_a_tenant_says_everything_that_is_not_as_it_should_be() -> None:
+def test_the_notes_of_a_tenant_list_every_deviation() -> None:
     told = one(stage=Stage.PENDING_INSTALL, installed=True, enabled=False, reason="retrying", flags=(Flag.TIE,))
     assert reasons.notes(told).split("; ") == [
         "disabled",
@@ -86,11 +88,11 @@ def test_every_stage_has_a_colour_and_every_flag_its_words() -> None:
     ("us", "words"),
     [(-1, "0 s"), (59 * S, "59 s"), (60 * S, "1 min"), (3_600 * S, "1 h"), (86_399 * S, "23 h"), (86_400 * S, "1 d")],
 )
-def test_a_span_is_said_in_its_greatest_unit(us: int, words: str) -> None:
+def test_a_span_is_printed_in_its_greatest_unit(us: int, words: str) -> None:
     assert wording.span(us) == words
 
 
-def test_a_short_key_is_as_long_as_it_must_be_to_name_one() -> None:
+def test_a_short_key_is_just_long_enough_to_be_unique() -> None:
     org, integration = "98765432-1234-5678-9abc-def012345678", "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
     alike = [f"{org}:{integration[:-1]}{digit}" for digit in "012"]
     other = f"{org}:{integration[:9]}0000-7890-abcd-ef1234567890"
@@ -100,7 +102,7 @@ def test_a_short_key_is_as_long_as_it_must_be_to_name_one() -> None:
     assert found[other] == "98765432-1234:a1b2c3d4-0000"
 
 
-def test_the_summary_counts_by_stage_and_says_of_how_many() -> None:
+def test_the_summary_counts_tenants_by_stage_and_in_total() -> None:
     shown = [one(stage=Stage.ACTIVE), one(stage=Stage.ACTIVE), one(stage=None)]
     assert wording.summary(shown, 3, 1) == "3 tenants: 2 active, 1 without a stage, 1 unwell"
     assert wording.summary(shown[:1], 3, 0) == "1 of 3 tenants: 1 active, 0 unwell"
@@ -109,18 +111,18 @@ def test_the_summary_counts_by_stage_and_says_of_how_many() -> None:
 
 
 @pytest.mark.parametrize(("text", "us"), [("0", 0), ("30s", 30 * S), ("15m", 900 * S), ("2h", 7_200 * S)])
-def test_a_span_is_read(text: str, us: int) -> None:
+def test_a_span_is_parsed(text: str, us: int) -> None:
     assert options.span_us(text, "--older-than", "7d") == us
 
 
 @pytest.mark.parametrize("text", ["", "m", "15", "-1m", "1.5h", "15 m", "8d", "1w", "٣m"])
-def test_what_is_no_span_is_refused_by_its_option(text: str) -> None:
+def test_an_invalid_span_is_refused_by_its_option(text: str) -> None:
     with pytest.raises(CommandError, match=r"^--older-than: .* at most 7d") as refused:
         options.span_us(text, "--older-than", "7d")
     assert refused.value.status is Exit.UNUSABLE
 
 
-def test_a_word_that_is_none_of_a_few_is_refused_with_all_and_the_nearest() -> None:
+def test_an_unknown_word_is_refused_with_the_choices_and_the_nearest() -> None:
     with pytest.raises(
         CommandError, match="'activ' is no stage; the nearest: active; there are pending_install, active"
     ):

@@ -1,4 +1,4 @@
-"""Which settings of librdkafka an operator may give, and that every other one is refused by name."""
+"""Settings of librdkafka that an operator may give; every other one is refused by name."""
 
 import json
 
@@ -23,18 +23,18 @@ REFUSED = (
 )  # fmt: skip
 
 
-def test_how_a_broker_is_reached_is_the_operators_to_say() -> None:
+def test_settings_of_the_connection_to_a_broker_are_accepted() -> None:
     assert faults(SAFE) == []
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_service_must_choose_itself_is_refused_with_the_reason(name: str) -> None:
+def test_a_setting_reserved_for_the_service_is_refused_with_the_reason(name: str) -> None:
     (said,) = faults({name: "x-value"})
     assert said.startswith(f"{name}: may not be set: ")
     assert "x-value" not in said
 
 
-def test_what_nobody_knows_is_refused_and_the_nearest_is_named() -> None:
+def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
     assert faults({"sasl_mechanism": "PLAIN"}) == [
         "sasl_mechanism: is no setting that is known here; did you mean sasl.mechanism?"
     ]
@@ -43,7 +43,7 @@ def test_what_nobody_knows_is_refused_and_the_nearest_is_named() -> None:
     assert "hush" not in said
 
 
-def test_every_fault_is_told_at_once_in_a_line_of_its_own() -> None:
+def test_every_fault_is_reported_in_a_line_of_its_own() -> None:
     given = {"group.protocol": "consumer", "acks": "1", "client.id": "me"}
     with pytest.raises(Unusable) as raised:
         read({"KAFKA_CONFIG": json.dumps(given), "KAFKA_BOOTSTRAP_SERVERS": "b:1", "TOPIC_PARTITIONS": "0"}, Settings)
@@ -55,6 +55,6 @@ def test_every_fault_is_told_at_once_in_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"client.id": 7}', "{", "[1]", '"x"'])
-def test_what_is_no_object_of_texts_is_told(text: str) -> None:
+def test_kafka_config_that_is_no_object_of_strings_is_refused(text: str) -> None:
     with pytest.raises(Unusable, match="KAFKA_CONFIG"):
         read({"KAFKA_CONFIG": text}, Settings)

@@ -1,4 +1,4 @@
-"""Which of the broker's words pass by themselves, and which a consumer must not read on after."""
+"""Errors of a broker that pass without help, and errors after which a consumer must stop reading."""
 
 import confluent_kafka
 import pytest
@@ -25,12 +25,12 @@ def _error(name: str) -> confluent_kafka.KafkaError:
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_the_client_mends_itself_passes(name: str) -> None:
+def test_errors_that_the_client_mends_itself_are_no_fault(name: str) -> None:
     assert fault_of(_error(name)) is None
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_what_needs_people_is_a_fault_by_its_name(name: str) -> None:
+def test_errors_that_need_an_operator_are_faults_with_their_name(name: str) -> None:
     fault = fault_of(_error(name), *NEEDED)
     assert isinstance(fault, KafkaError)
     assert fault.code == name
@@ -43,7 +43,7 @@ def test_what_needs_people_is_a_fault_by_its_name(name: str) -> None:
         ("GROUP_AUTHORIZATION_FAILED", "Read on group lifecycle-provisioner"),
     ],
 )
-def test_a_right_that_is_missing_is_named_with_the_remedy(name: str, missing: str) -> None:
+def test_a_missing_right_is_named_with_the_remedy(name: str, missing: str) -> None:
     fault = fault_of(_error(name), *NEEDED)
     assert isinstance(fault, AccessDenied)
     assert missing in fault.reason
@@ -58,7 +58,7 @@ def test_a_right_that_is_missing_is_named_with_the_remedy(name: str, missing: st
 
 
 @pytest.mark.parametrize("name", ["_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"])
-def test_a_place_outside_the_log_is_a_loss(name: str) -> None:
+def test_an_offset_outside_the_log_is_a_loss(name: str) -> None:
     assert isinstance(fault_of(_error(name)), OffsetLoss)
 
 

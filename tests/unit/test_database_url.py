@@ -1,4 +1,4 @@
-"""How a password reaches a database's URL, whatever stands in it."""
+"""A password of any characters reaches the URL of a database."""
 
 import pytest
 from hypothesis import given
@@ -15,20 +15,20 @@ URL = "postgresql://lifecycle@postgres:5432/lifecycle"
 
 
 def of(url: str, password: str) -> dict[str, object]:
-    """What libpq reads in the completed URL."""
+    """Libpq's reading of the completed URL."""
     found = read({"DATABASE_URL": url, "DATABASE_PASSWORD": password}, Settings).database_url
     assert found is not None
     return dict(conninfo_to_dict(found))
 
 
 @pytest.mark.parametrize("password", ODD)
-def test_a_password_given_apart_reaches_libpq_as_it_is(password: str) -> None:
+def test_a_password_given_apart_reaches_libpq_unchanged(password: str) -> None:
     place = {"host": "postgres", "port": "5432", "dbname": "lifecycle"}
     assert of(URL, password) == {"user": "lifecycle", "password": password, **place}
 
 
 @given(password=PASSWORDS)
-def test_so_does_every_other_password(password: str) -> None:
+def test_any_generated_password_reaches_libpq_unchanged(password: str) -> None:
     assert of(URL, password)["password"] == password
     assert of("host=postgres user=lifecycle", password) == {
         "host": "postgres",
@@ -37,7 +37,7 @@ def test_so_does_every_other_password(password: str) -> None:
     }
 
 
-def test_a_url_without_a_user_or_with_an_empty_password_takes_it_too() -> None:
+def test_a_url_without_user_or_password_takes_the_password_given_apart() -> None:
     assert of("postgresql://postgres/lifecycle", "p@") == {"host": "postgres", "dbname": "lifecycle", "password": "p@"}
     assert of("postgres://u:@h/d?sslmode=require", "p@") == {
         "user": "u",
@@ -49,7 +49,7 @@ def test_a_url_without_a_user_or_with_an_empty_password_takes_it_too() -> None:
     assert of("postgresql://u@a:1,b:2/d", "p@")["host"] == "a,b"
 
 
-def test_the_password_of_the_url_itself_counts() -> None:
+def test_a_password_in_the_url_wins_over_one_given_apart() -> None:
     assert of("postgresql://u:own@h/d", "other")["password"] == "own"
     assert of("host=h password=own", "other")["password"] == "own"
 
@@ -63,18 +63,18 @@ def test_each_database_has_a_password_of_its_own() -> None:
 
 @pytest.mark.parametrize("password", ["p@ss", "p/w", "/", "a@b@c"])
 @pytest.mark.parametrize("name", ["DATABASE_URL", "TENANT_DATABASE_URL"])
-def test_a_url_whose_password_would_be_read_as_its_host_is_refused_by_name(name: str, password: str) -> None:
+def test_a_url_with_an_unescaped_password_is_refused_by_name(name: str, password: str) -> None:
     with pytest.raises(Unusable, match=f"^{name}: .*{name.replace('URL', 'PASSWORD')}$") as refused:
         read({name: f"postgresql://lifecycle:{password}@postgres:5432/lifecycle"}, Settings)
     assert "postgres:5432" not in str(refused.value)
 
 
-def test_an_at_sign_among_the_options_of_a_url_is_none_of_them() -> None:
+def test_an_at_sign_in_the_options_of_a_url_is_accepted() -> None:
     url = "postgresql://u:p@h/d?application_name=a@b"
     assert read({"DATABASE_URL": url}, Settings).database_url == url
 
 
-def test_faults_of_urls_and_of_other_settings_are_told_together() -> None:
+def test_faults_of_urls_and_other_settings_are_reported_together() -> None:
     with pytest.raises(Unusable) as refused:
         read({"DATABASE_URL": "postgresql://u:a@b@h/d", "PORT": "here"}, Settings)
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == ["DATABASE_URL", "PORT"]
@@ -90,5 +90,5 @@ def test_a_question_mark_in_a_url_s_password_is_refused_and_not_repeated(passwor
 @pytest.mark.parametrize(
     "url", ["postgresql://host?user=a@b", "postgresql://[::1]:5432?user=a@b", "postgresql://a:1,b:2?user=c@d"]
 )
-def test_an_at_in_a_parameter_is_none_of_a_password(url: str) -> None:
+def test_an_at_sign_in_a_query_parameter_is_accepted(url: str) -> None:
     assert read({"DATABASE_URL": url}, Settings).database_url == url

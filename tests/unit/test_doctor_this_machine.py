@@ -1,4 +1,4 @@
-"""What `lifecycle doctor` says of this machine's files."""
+"""Findings of `lifecycle doctor` about files of this machine."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from services.cli.doctor.finding import CheckContext, Health
     ],
     ids=lambda value: oct(value) if isinstance(value, int) else None,
 )
-def test_the_rights_on_the_keyring_are_told_as_they_are(mode: int, said: str, tmp_path: Path) -> None:
+def test_doctor_reports_a_keyring_that_others_may_read_or_change(mode: int, said: str, tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     keyring_contents.init(path)
     path.chmod(mode)

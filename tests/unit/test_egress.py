@@ -1,4 +1,4 @@
-"""The SSRF set: what a hostile `crmEndpoint` may try, judged without a socket."""
+"""The SSRF set: every hostile form of `crmEndpoint`, judged without a socket."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_a_plain_https_url_of_an_allowed_host_is_allowed(url: str, host: str, pa
         "https://acme.salesforce.com/" + "a" * 3000,
     ],
 )
-def test_anything_that_is_not_plainly_that_is_refused(url: str) -> None:
+def test_any_other_form_of_url_is_refused(url: str) -> None:
     assert isinstance(judge(url, SALESFORCE), EgressDenied)
 
 
@@ -127,7 +127,7 @@ def test_an_address_or_a_bare_name_is_refused_even_where_every_host_is_allowed(h
         "",
     ],
 )
-def test_an_address_that_is_not_public_taints_the_host(address: str) -> None:
+def test_a_host_with_a_non_public_address_is_refused(address: str) -> None:
     assert isinstance(judge_addresses([address]), EgressDenied)
     assert isinstance(judge_addresses(["93.184.215.14", address]), EgressDenied)
 
@@ -148,14 +148,14 @@ def test_the_map_replaces_the_host_and_keeps_the_path() -> None:
     assert mapped(allowed, {"*.example.com": "http://127.0.0.1:9"}) is None
 
 
-def test_two_hosts_of_one_pattern_stay_two_places() -> None:
+def test_two_hosts_of_one_pattern_are_mapped_to_two_places() -> None:
     local = {"*.salesforce.com": "http://127.0.0.1:9/crm/{host}"}
     allowed = [judge(f"https://{name}.salesforce.com/a", SALESFORCE) for name in ("Acme", "acme2")]
     found = [mapped(one, local) for one in allowed if isinstance(one, Allowed)]
     assert found == [f"http://127.0.0.1:9/crm/{name}.salesforce.com/a" for name in ("acme", "acme2")]
 
 
-def test_a_star_means_everything_below_and_not_the_name_itself() -> None:
+def test_a_star_matches_subdomains_and_not_the_domain_itself() -> None:
     assert matches("a.b.salesforce.com", "*.salesforce.com")
     assert not matches("salesforce.com", "*.salesforce.com")
     assert not matches("xsalesforce.com", "*.salesforce.com")

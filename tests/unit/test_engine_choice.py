@@ -1,4 +1,4 @@
-"""Which engine is used is decided from the environment alone, and said without secrets."""
+"""The choice of an engine follows from the environment alone, and its text contains no secret."""
 
 import pytest
 
@@ -28,12 +28,12 @@ def test_a_named_server_comes_first_then_docker_then_packages(
     assert (choice.kafka, choice.postgres) == (kafka, postgres)
 
 
-def test_an_unknown_wish_is_refused_by_name() -> None:
+def test_an_unknown_engine_is_refused_by_name() -> None:
     with pytest.raises(EngineError, match="LIFECYCLE_ENGINES is 'podman'"):
         choose({"LIFECYCLE_ENGINES": "podman"})
 
 
-def test_a_choice_in_words_holds_no_password() -> None:
+def test_a_described_choice_contains_no_password() -> None:
     assert "s3cret" not in str(choose({"DATABASE_URL": URL}))
 
 

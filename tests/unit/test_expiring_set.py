@@ -1,9 +1,9 @@
-"""What a process remembers is bounded in size and time."""
+"""The set of recent deliveries is bounded in size and time."""
 
 from services.ingress.recent import ExpiringSet
 
 
-def test_a_thing_is_known_until_its_time_is_over() -> None:
+def test_an_element_is_known_until_its_time_is_over() -> None:
     memory = ExpiringSet(most=10, within_us=100)
     memory.add("a", 0)
     assert memory.knows("a", 99)
@@ -11,7 +11,7 @@ def test_a_thing_is_known_until_its_time_is_over() -> None:
     assert len(memory) == 0
 
 
-def test_happening_again_renews_it() -> None:
+def test_adding_an_element_again_renews_it() -> None:
     memory = ExpiringSet(most=10, within_us=100)
     memory.add("a", 0)
     memory.add("b", 50)
@@ -20,7 +20,7 @@ def test_happening_again_renews_it() -> None:
     assert not memory.knows("b", 155)
 
 
-def test_of_too_many_the_longest_untouched_goes() -> None:
+def test_the_oldest_element_is_dropped_beyond_the_limit() -> None:
     memory = ExpiringSet(most=2, within_us=100)
     for at_us, thing in enumerate("aba"):
         memory.add(thing, at_us)
@@ -29,7 +29,7 @@ def test_of_too_many_the_longest_untouched_goes() -> None:
     assert [memory.knows(thing, 4) for thing in "abc"] == [True, False, True]
 
 
-def test_what_did_not_happen_is_unknown() -> None:
+def test_a_discarded_element_is_unknown() -> None:
     memory = ExpiringSet(most=2, within_us=100)
     memory.add("a", 0)
     memory.discard("a")
@@ -37,7 +37,7 @@ def test_what_did_not_happen_is_unknown() -> None:
     assert not memory.knows("a", 1)
 
 
-def test_what_comes_after_a_pause_is_forgotten_in_its_own_time() -> None:
+def test_elements_added_after_a_pause_expire_in_their_own_time() -> None:
     memory = ExpiringSet(most=10, within_us=100)
     assert not memory.knows("a", 1_000)
     memory.add("a", 1_050)

@@ -1,4 +1,4 @@
-"""The rules of the house are kept by this code, and a breach of them would be seen."""
+"""The code keeps the rules of the house, and a breach of each rule is found."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from tests.house_rules import (
         "(digest if known else nobody) == theirs",
     ],
 )
-def test_a_proof_compared_by_its_value_is_seen(breach: str) -> None:
+def test_a_proof_compared_by_value_is_found(breach: str) -> None:
     assert [line for line, _ in comparisons(f"def f():\n    return {breach}\n")] == [2]
 
 
@@ -61,11 +61,11 @@ def test_a_proof_compared_by_its_value_is_seen(breach: str) -> None:
         "size < claim",
     ],
 )
-def test_what_compares_no_proof_is_let_be(fine: str) -> None:
+def test_a_comparison_without_a_proof_is_accepted(fine: str) -> None:
     assert list(comparisons(fine)) == []
 
 
-def test_a_breach_is_told_by_file_line_and_comparison(tmp_path: Path) -> None:
+def test_a_breach_is_reported_by_file_line_and_comparison(tmp_path: Path) -> None:
     for name in ("services/core/bad.py", "schemas/bad.py", "tests/bad.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("def proved(mac, claim):\n    return (mac\n        == claim)\n")
@@ -73,7 +73,7 @@ def test_a_breach_is_told_by_file_line_and_comparison(tmp_path: Path) -> None:
     assert breaches(tmp_path, {}) == [f"schemas/bad.py{told}", f"services/core/bad.py{told}"]
 
 
-def test_an_exception_is_for_one_comparison_of_one_file_and_ends_with_it(tmp_path: Path) -> None:
+def test_an_exception_covers_one_comparison_of_one_file(tmp_path: Path) -> None:
     module = tmp_path / "services" / "look.py"
     module.parent.mkdir()
     module.write_text("same = mac == other\n")
@@ -142,6 +142,7 @@ def test_a_change_of_state_is_refused_everywhere_but_in_core(tmp_path: Path) -> 
     assert foreign_changes(tmp_path, excepted)[1:] == [f"services/cli/sagas.py: `{call}` is excepted and not there"]
 
 
+@pytest.mark.slow  # `make check` says so as well
 def test_the_tree_keeps_the_rules() -> None:
     assert breaches(ROOT, PROVES_NOBODY) == []
     assert foreign_changes(ROOT, CHANGES_NO_STATE) == []

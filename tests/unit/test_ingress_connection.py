@@ -1,4 +1,4 @@
-"""One connection, without a socket: what is held, in which order is answered, what a sender is asked for."""
+"""One connection, without a socket: buffered bytes, order of answers, and requests for a body."""
 
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ def opened(site: Site) -> tuple[Connection, Wire]:
     return connection, wire
 
 
-async def test_endless_trailers_are_cut_off_and_not_kept(site: Site) -> None:
+async def test_endless_trailers_are_cut_off_and_not_buffered(site: Site) -> None:
     told = head(b"", fields={"Content-Length": None, "Transfer-Encoding": "chunked"}) + b"0\r\n"
     tracemalloc.start()
     try:
@@ -36,14 +36,14 @@ async def test_endless_trailers_are_cut_off_and_not_kept(site: Site) -> None:
     assert peak < 20_000_000, "of 12 MB written to us next to nothing is kept"
 
 
-async def test_a_body_in_the_smallest_chunks_is_a_body(site: Site) -> None:
+async def test_a_body_in_one_byte_chunks_is_read(site: Site) -> None:
     payload = raw(body(filler="x" * 5_000))
     told = head(payload, fields={"Content-Length": None, "Transfer-Encoding": "chunked"})
     found = await site.exchange(told + b"".join(b"1\r\n%c\r\n" % byte for byte in payload) + b"0\r\n\r\n")
     assert statuses(found) == [200]
 
 
-async def test_what_waits_for_the_rest_of_its_body_is_counted_and_let_go(site: Site) -> None:
+async def test_bytes_of_an_incomplete_body_are_counted_and_released(site: Site) -> None:
     payload = raw(body(filler="x" * 100_000))
     connection, wire = opened(site)
     connection.data_received(head(payload) + payload[:90_000])
@@ -56,14 +56,14 @@ async def test_what_waits_for_the_rest_of_its_body_is_counted_and_let_go(site: S
     assert not wire.is_closing()
 
 
-async def test_a_body_of_nobodys_path_is_not_held(site: Site) -> None:
+async def test_a_body_for_an_unknown_path_is_not_buffered(site: Site) -> None:
     connection, _ = opened(site)
     connection.data_received(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 7)
     connection.data_received(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 250000\r\n\r\n" + b"x" * 240_000)
     assert site.application.held_bytes == 0
 
 
-async def test_too_much_held_refuses_the_body_and_nobody_else(site: Site) -> None:
+async def test_a_body_beyond_the_memory_limit_is_refused_and_small_requests_pass(site: Site) -> None:
     payload = raw(body())
     site.application.held_bytes = HELD_MAX_BYTES
     assert statuses(await site.exchange(head(payload) + payload[:100], payload[100:])) == [503]
@@ -77,27 +77,27 @@ async def test_answers_come_in_the_order_of_the_requests(site: Site) -> None:
     assert statuses(found) == [200, 401, 200, 401, 200]
 
 
-async def test_a_target_without_a_path_is_the_sites(site: Site) -> None:
+async def test_a_target_without_a_path_means_the_root(site: Site) -> None:
     found = await site.exchange(b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
     assert statuses(found) == [404, 404]
 
 
-async def test_what_comes_behind_a_request_that_ends_the_connection_is_not_taken(site: Site) -> None:
+async def test_a_request_behind_connection_close_is_ignored(site: Site) -> None:
     last = request(raw(body()), fields={"Connection": "close"})
     assert statuses(await site.exchange(last + request(raw(body())))) == [200]
 
 
-async def test_more_requests_than_may_be_owed_are_all_answered(site: Site) -> None:
+async def test_more_pipelined_requests_than_the_limit_are_all_answered(site: Site) -> None:
     many = b"".join(request(raw(body())) for _ in range(60))
     assert statuses(await site.exchange(many)) == [200] * 60
 
 
-async def test_many_upgrades_in_one_piece_are_as_many_requests(site: Site) -> None:
+async def test_many_upgrade_requests_in_one_piece_are_all_answered(site: Site) -> None:
     one = request(raw(body()), fields={"Connection": "Upgrade", "Upgrade": "h2c"})
     assert statuses(await site.exchange(one * 900)) == [200] * 900
 
 
-async def test_the_cap_on_heads_holds_for_an_upgrade_that_comes_in_pieces(site: Site) -> None:
+async def test_the_size_cap_of_heads_holds_for_an_upgrade_in_pieces(site: Site) -> None:
     fields = {"Connection": "Upgrade", "Upgrade": "h2c", "X-Long": "a" * 17_000}
     whole = request(raw(body()), fields=fields)
     assert statuses(await site.exchange(whole)) == [431]
@@ -109,7 +109,7 @@ async def test_a_sender_of_http_1_0_is_never_asked_for_its_body(site: Site) -> N
     assert statuses(await site.exchange(whole)) == [200]
 
 
-async def test_a_sender_that_waits_to_be_asked_is_asked_when_its_turn_comes(site: Site) -> None:
+async def test_a_pipelined_100_continue_is_sent_in_its_turn(site: Site) -> None:
     payload = raw(body())
     connection, wire = opened(site)
     connection.data_received(

@@ -1,4 +1,4 @@
-"""What is told of a record that the producer refuses at once."""
+"""Reports on records that the producer refuses, and on records that wait too long."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from services.ingress.writer import WriteLimits, Writer
 TOO_LARGE = Message(None, b"x" * (2_097_152 + 1))
 
 
-async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() -> None:
+async def test_an_oversized_record_is_reported_unwritten_at_once() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=1000)
     reasons: list[str] = []
     known: list[bool] = []
@@ -30,7 +30,7 @@ async def test_a_record_that_can_never_be_sent_is_told_as_unwritten_at_once() ->
     await producer.close(1.0)
 
 
-async def test_records_travel_together_and_none_waits_for_a_report_that_does_not_come() -> None:
+async def test_records_are_batched_and_none_waits_for_a_missing_report() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
     writer = Writer(producer, WriteLimits(60.0, 0.4, 1000, 1 << 26), lambda _: None, topic_fault=lambda _: "")
     handed_over = []
@@ -45,7 +45,7 @@ async def test_records_travel_together_and_none_waits_for_a_report_that_does_not
     await producer.close(0.0)
 
 
-async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender_was_told() -> None:
+async def test_an_expired_record_is_not_sent_to_kafka_after_its_answer() -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
     fates: list[WriteResult] = []
     writer = Writer(producer, WriteLimits(0.1, 0.4, 1000, 1 << 26), lambda _: None, topic_fault=lambda _: "")
@@ -60,7 +60,7 @@ async def test_what_the_loop_kept_too_long_does_not_reach_kafka_after_its_sender
     await producer.close(0.0)
 
 
-async def test_what_the_loop_kept_too_long_goes_to_the_spool_and_not_to_kafka_too(tmp_path: Path) -> None:
+async def test_an_expired_record_is_spooled_and_not_sent_to_kafka(tmp_path: Path) -> None:
     producer = Producer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, linger_ms=0, timeout_ms=60_000)
     spools = await Spools.open(
         SpoolLimits(tmp_path, 1 << 26, 10**12, 1.0), Telemetry(logs.configure("test", "error")), now_us
@@ -122,7 +122,7 @@ async def test_one_timer_at_most_watches_the_deadlines(tmp_path: Path) -> None:
     await spools.end()
 
 
-def test_three_failures_without_an_acknowledgement_between_speak_for_the_next_record_for_a_while() -> None:
+def test_three_failures_in_a_row_are_reported_for_a_while() -> None:
     failures = RecentFailures()
     for now_s in (1.0, 2.0):
         failures.add(now_s)

@@ -37,7 +37,7 @@ def test_frozen_verdicts_stand_and_the_rest_are_judged_with_them() -> None:
     assert [entry.verdict for entry in worker.tenant.entries] == ["new", "new", "absorbed"]
 
 
-def test_after_24_hours_entries_fold_and_nothing_that_shows_changes() -> None:
+def test_entries_fold_after_24_hours_without_a_visible_change() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}, eventId="1"), 0)
     worker.hear(delivery("disabled", 60, eventId="2"), 60)
@@ -50,7 +50,7 @@ def test_after_24_hours_entries_fold_and_nothing_that_shows_changes() -> None:
     assert {name: view(later)[name] for name in same} == {name: before[name] for name in same}
 
 
-def test_an_unknown_uid_at_or_below_what_folded_is_late_and_asked_about() -> None:
+def test_an_unknown_uid_at_or_below_the_folded_time_is_late_and_rechecked() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
@@ -70,7 +70,9 @@ def test_an_unknown_uid_at_or_below_what_folded_is_late_and_asked_about() -> Non
     ],
     ids=["within-the-span", "beyond-the-span", "not-a-day-old"],
 )
-def test_within_the_retry_span_above_what_folded_only_the_old_are_late(second: int, log_s: int, verdict: str) -> None:
+def test_within_the_retry_span_above_the_folded_time_only_old_events_are_late(
+    second: int, log_s: int, verdict: str
+) -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 10 * HOUR_S, eventId="2"), 24 * HOUR_S + 1)
@@ -78,7 +80,7 @@ def test_within_the_retry_span_above_what_folded_only_the_old_are_late(second: i
     assert worker.hear(delivery("enabled", second, eventId="3"), log_s).verdict == verdict
 
 
-def test_a_replay_of_what_came_late_says_late_again() -> None:
+def test_a_replay_of_a_late_event_is_late_again() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
@@ -88,7 +90,7 @@ def test_a_replay_of_what_came_late_says_late_again() -> None:
     assert values(again, AUDIT) == values(first, AUDIT)
 
 
-def test_what_folded_and_is_committed_is_forgotten_by_a_reset_of_offsets() -> None:
+def test_a_reset_of_offsets_ignores_folded_committed_events() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"), 0)
     worker.hear(delivery("disabled", 25 * HOUR_S, eventId="2"), 25 * HOUR_S)
@@ -96,7 +98,7 @@ def test_what_folded_and_is_committed_is_forgotten_by_a_reset_of_offsets() -> No
     assert (replayed.row, replayed.outputs) == (None, ())
 
 
-def test_what_folded_before_its_offset_was_committed_is_found_by_its_replay() -> None:
+def test_a_replay_finds_an_event_that_folded_before_its_commit() -> None:
     worker = MemoryLedger()
     first = worker.hear(delivery("installed", 0, eventId="1"), 0, committed=-1)
     worker.hear(delivery("disabled", 26 * HOUR_S, eventId="2"), 26 * HOUR_S, committed=-1)
@@ -119,7 +121,7 @@ def test_a_duplicate_just_before_its_entry_folded_is_a_duplicate_again() -> None
     assert worker.tenant.parted == ()
 
 
-def test_an_observation_that_folded_and_came_again_is_found_by_either_replay() -> None:
+def test_a_replay_finds_both_copies_of_a_folded_observation() -> None:
     worker = MemoryLedger()
     first = worker.hear(observed(0), 0, committed=-1)
     again = worker.hear(observed(0), 25 * HOUR_S, committed=-1)
@@ -134,7 +136,7 @@ def test_an_observation_that_folded_and_came_again_is_found_by_either_replay() -
         assert (events(replayed), verdicts(replayed)[0]) == (events(then), verdicts(then)[0])
 
 
-def test_a_flag_outlives_its_entry_until_its_aspect_is_looked_at() -> None:
+def test_a_flag_outlives_its_entry_until_its_aspect_is_observed() -> None:
     worker = MemoryLedger()
     for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))
@@ -167,7 +169,7 @@ def test_a_storm_folds_the_oldest_early_flags_the_key_and_asks() -> None:
     assert (view(resolved)["flags"], view(resolved)["recheck_at"]) == ([], None)
 
 
-def test_restamps_of_what_a_storm_folded_stay_absorbed() -> None:
+def test_restamps_of_an_event_folded_by_a_storm_stay_absorbed() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0), 0)
     worker.hear(delivery("installed", 60), 60)
@@ -182,7 +184,7 @@ def large(number: int, length: int, letter: str = "a") -> Delivery:
     return delivery("configuration_updated", number, {"note": f"{number:04}" + letter * length}, eventId=str(number))
 
 
-def test_what_folded_early_is_kept_aside_until_its_offset_is_committed() -> None:
+def test_early_folded_events_are_kept_until_their_offset_is_committed() -> None:
     worker = MemoryLedger()
     history = [large(number, 250_000) for number in range(6)]
     first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
@@ -198,7 +200,8 @@ def test_what_folded_early_is_kept_aside_until_its_offset_is_committed() -> None
     assert end.revision == 6
 
 
-def test_a_row_that_kafka_would_refuse_sends_the_record_to_dead_letters_and_asks() -> None:
+@pytest.mark.slow
+def test_a_record_that_makes_the_row_too_large_is_a_dead_letter_and_rechecked() -> None:
     worker = MemoryLedger()
     history = [large(number, 60_000, '"') for number in range(24)]
     first = [worker.hear(told, number, committed=-1) for number, told in enumerate(history)]
@@ -218,7 +221,7 @@ def test_a_row_that_kafka_would_refuse_sends_the_record_to_dead_letters_and_asks
     assert worker.hear(large(24, 60_000, '"'), 24, committed=23).verdict == "new"
 
 
-def test_growing_old_alone_raises_no_flag() -> None:
+def test_ageing_alone_raises_no_flag() -> None:
     worker = MemoryLedger()
     for event, second in (("enabled", 0), ("disabled", 0), ("enabled", 2400)):
         worker.hear(delivery(event, second), second)
@@ -228,7 +231,7 @@ def test_growing_old_alone_raises_no_flag() -> None:
     assert worker.tenant.flags == ()
 
 
-def test_a_tie_that_still_holds_outlives_its_entries() -> None:
+def test_an_unresolved_tie_outlives_its_entries() -> None:
     worker = MemoryLedger()
     for event in ("enabled", "disabled"):
         worker.hear(delivery(event, 0), 0)
@@ -238,6 +241,7 @@ def test_a_tie_that_still_holds_outlives_its_entries() -> None:
     assert worker.tenant.flags == ("tie",)
 
 
+@pytest.mark.slow
 def test_a_storm_within_one_commit_interval_replays_to_the_byte() -> None:
     worker, total = MemoryLedger(), ENTRIES_MAX + 60
     history = [

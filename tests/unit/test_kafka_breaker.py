@@ -1,4 +1,4 @@
-"""When deliveries go to Kafka, when to the spool, and who may try again; each edge from both sides."""
+"""Transitions of the breaker between Kafka and spool, and the right to probe; each edge from both sides."""
 
 from math import nextafter
 
@@ -44,32 +44,32 @@ def probing() -> KafkaBreaker:
     return breaker
 
 
-def test_it_begins_closed_and_lets_nobody_probe() -> None:
+def test_a_new_breaker_is_closed_and_allows_no_probe() -> None:
     breaker = KafkaBreaker()
     assert breaker.state is BreakerState.CLOSED
     assert not breaker.may_probe(T)
 
 
-def test_the_fifth_failure_in_a_row_opens_it() -> None:
+def test_the_fifth_failure_in_a_row_opens_the_breaker() -> None:
     breaker = failing(KafkaBreaker(), FAILURES - 1)
     assert breaker.state is BreakerState.CLOSED
     assert failing(breaker, 1, T + 3_600).state is BreakerState.OPEN, "a row has no length in time"
 
 
 @pytest.mark.parametrize("took_s", [FAST_S, SLOWER_S])
-def test_an_acknowledgement_ends_a_row_of_failures_also_a_late_one(took_s: float) -> None:
+def test_any_acknowledgement_ends_a_row_of_failures(took_s: float) -> None:
     breaker = acking(failing(KafkaBreaker(), FAILURES - 1), 1, took_s)
     assert failing(breaker, FAILURES - 1).state is BreakerState.CLOSED
     assert failing(breaker, 1).state is BreakerState.OPEN
 
 
 @pytest.mark.parametrize(("fast", "state"), [(494, BreakerState.OPEN), (495, BreakerState.CLOSED)])
-def test_more_than_one_slow_acknowledgement_in_a_hundred_opens_it(fast: int, state: BreakerState) -> None:
+def test_more_than_one_slow_acknowledgement_in_a_hundred_opens_the_breaker(fast: int, state: BreakerState) -> None:
     breaker = acking(acking(KafkaBreaker(), fast, FAST_S), SLOW_LEAST, SLOWER_S)
     assert breaker.state is state
 
 
-def test_few_slow_acknowledgements_are_no_percentile() -> None:
+def test_too_few_acknowledgements_do_not_open_the_breaker() -> None:
     breaker = acking(KafkaBreaker(), SLOW_LEAST - 1, 60.0)
     assert breaker.state is BreakerState.CLOSED
     assert acking(breaker, 1, 60.0).state is BreakerState.OPEN
@@ -97,7 +97,7 @@ def test_slow_acknowledgements_of_the_window_count_and_older_ones_do_not(later_s
 @pytest.mark.parametrize(
     ("age_s", "state"), [(WINDOW_S / 2, BreakerState.OPEN), (WINDOW_S / 2 + TICK_S, BreakerState.CLOSED)]
 )
-def test_the_youngest_that_may_be_forgotten_is_older_than_half_a_window(age_s: float, state: BreakerState) -> None:
+def test_acknowledgements_are_remembered_for_at_least_half_a_window(age_s: float, state: BreakerState) -> None:
     breaker = acking(KafkaBreaker(), 1, FAST_S)  # the halves begin with the first
     slow_s = T + WINDOW_S / 2 - TICK_S
     acking(breaker, SLOW_LEAST - 1, SLOWER_S, slow_s)
@@ -110,14 +110,14 @@ def test_fast_acknowledgements_of_long_ago_do_not_hide_slow_ones() -> None:
     assert acking(breaker, SLOW_LEAST, SLOWER_S, T + WINDOW_S).state is BreakerState.OPEN
 
 
-def test_an_open_one_lets_one_probe_through_at_once() -> None:
+def test_an_open_breaker_allows_one_probe_at_once() -> None:
     breaker = opened()
     assert breaker.may_probe(T)
     assert breaker.state is BreakerState.HALF_OPEN
     assert not breaker.may_probe(T + 100 * PROBE_S), "one is under way"
 
 
-def test_a_probe_that_fails_is_followed_by_another_five_seconds_later() -> None:
+def test_a_failed_probe_is_followed_by_another_after_five_seconds() -> None:
     breaker = probing()
     breaker.probed(T + 1.5, well=False)
     assert breaker.state is BreakerState.OPEN
@@ -128,7 +128,7 @@ def test_a_probe_that_fails_is_followed_by_another_five_seconds_later() -> None:
     assert breaker.may_probe(T + 3 + 2 * PROBE_S)
 
 
-def test_a_probe_that_succeeds_closes_it_and_the_row_begins_anew() -> None:
+def test_a_successful_probe_closes_the_breaker_and_resets_the_count() -> None:
     breaker = probing()
     breaker.probed(T + 1, well=True)
     assert breaker.state is BreakerState.CLOSED
@@ -146,21 +146,21 @@ def test_slow_acknowledgements_from_before_a_good_probe_are_forgotten() -> None:
     assert acking(breaker, 1, SLOWER_S, T + 2 * SLOW_S).state is BreakerState.OPEN
 
 
-def test_late_reports_of_what_was_sent_before_it_closed_do_not_open_it_again() -> None:
+def test_late_reports_of_records_sent_before_closing_do_not_reopen_the_breaker() -> None:
     breaker = probing()
     breaker.probed(T + 1, well=True)
     assert acking(breaker, 10 * SLOW_LEAST, SLOWER_S, T + 1 + TICK_S).state is BreakerState.CLOSED
     assert acking(breaker, SLOW_LEAST, SLOWER_S, T + 1 + SLOWER_S).state is BreakerState.OPEN, "sent since, and slow"
 
 
-def test_nothing_but_a_probe_closes_it() -> None:
+def test_only_a_probe_closes_the_breaker() -> None:
     breaker = acking(opened(), 10_000, FAST_S)
     assert breaker.state is BreakerState.OPEN
     assert breaker.may_probe(T)
     assert acking(breaker, 10_000, FAST_S).state is BreakerState.HALF_OPEN
 
 
-def test_further_failures_change_nothing_while_it_is_open_or_probed() -> None:
+def test_further_failures_do_not_delay_the_next_probe() -> None:
     breaker = failing(probing(), 100)
     assert breaker.state is BreakerState.HALF_OPEN
     breaker.probed(T, well=False)

@@ -1,4 +1,4 @@
-"""A keyring that cannot be used is refused by field and rule, and nothing that stands in it is repeated."""
+"""An unusable keyring is refused by field and rule, and the message repeats no content."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ ORG = "98765432-1234-5678-9ABC-def012345678"
 
 
 def load(tmp_path: Path, text: str) -> str:
-    """What is said against this file; empty when it is taken."""
+    """The fault of this file; empty when it is accepted."""
     path = tmp_path / "keyring.json"
     path.write_text(text)
     try:
@@ -44,7 +44,7 @@ def endpoint(**fields: Any) -> str:
         ('{"endpoints": {"canary": {},\n "canary": {}}}', "file", "has a name twice, at line 2 column 11"),
     ],
 )
-def test_a_fault_is_told_by_field_and_rule(tmp_path: Path, text: str, field: str, rule: str) -> None:
+def test_a_fault_is_reported_by_field_and_rule(tmp_path: Path, text: str, field: str, rule: str) -> None:
     with pytest.raises(Unusable, match=rf"^KEYRING_FILE: .*{field}: .*{rule}") as caught:
         raise Unusable(load(tmp_path, text))
     assert "canary" not in str(caught.value).replace(str(tmp_path), "")
@@ -57,5 +57,5 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
         keyring.load(path)
 
 
-def test_who_is_named_is_anybody_or_an_identifier_in_any_case(tmp_path: Path) -> None:
+def test_organisations_are_named_by_a_star_or_an_id_in_any_case(tmp_path: Path) -> None:
     assert load(tmp_path, endpoint(orgs=["*"], integrations=[ORG, ORG.lower()])) == ""

@@ -1,4 +1,4 @@
-"""However the keyring file is changed, broken or taken away, the newest that was good is handed out, and whole."""
+"""The watch hands out the newest good keyring, complete, however the file is changed, broken or removed."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def text(*names: str, secret: str = SECRET) -> str:
 
 
 def names(ring: Keyring) -> tuple[str, ...]:
-    """What this test wants of a keyring; one without endpoints will not do, as for the ingress."""
+    """This test's demand on a keyring: at least one endpoint, as for the ingress."""
     return tuple(endpoint_credentials(ring))
 
 
@@ -124,7 +124,7 @@ REPLACEMENTS = [rename_over, write_in_place, swap_the_link]
 
 
 @pytest.mark.parametrize("replace", REPLACEMENTS)
-def test_a_replacement_of_any_kind_is_taken_at_the_next_look(world: WatchedFile, replace: Any) -> None:
+def test_a_replaced_file_is_loaded_at_the_next_look(world: WatchedFile, replace: Any) -> None:
     replace(world.path, text("a"))
     world.settle()
     for number in range(3):
@@ -135,7 +135,7 @@ def test_a_replacement_of_any_kind_is_taken_at_the_next_look(world: WatchedFile,
     assert world.counted() == (3, 0)
 
 
-def test_what_changed_between_the_first_reading_and_the_first_look_is_taken(world: WatchedFile) -> None:
+def test_a_change_before_the_first_look_is_loaded(world: WatchedFile) -> None:
     write_in_place(world.path, text("b"))
     assert world.look() == ("b",)
 
@@ -154,7 +154,7 @@ def test_a_file_that_vanished_before_the_first_look_is_told_once_and_the_last_go
     assert (world.broken, world.watch.fault()) == (0, "")
 
 
-def test_an_unchanged_file_is_no_news(world: WatchedFile) -> None:
+def test_an_unchanged_file_is_not_reloaded(world: WatchedFile) -> None:
     for _ in range(20):
         world.look()
     os.utime(world.path)
@@ -182,7 +182,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_file_that_cannot_be_used_leaves_the_last_good_one_and_is_told_once(
+def test_an_unusable_file_keeps_the_last_good_keyring_and_is_reported_once(
     world: WatchedFile, replace: Any, content: str
 ) -> None:
     world.settle()
@@ -201,7 +201,7 @@ def test_a_file_that_cannot_be_used_leaves_the_last_good_one_and_is_told_once(
     assert world.said() == ["error: keyring broken", "info: keyring taken"]
 
 
-def test_a_file_that_is_away_for_a_moment_is_missed_and_welcomed_back(world: WatchedFile) -> None:
+def test_a_missing_file_is_a_fault_until_it_is_back(world: WatchedFile) -> None:
     world.settle()
     world.path.rename(world.path.with_name("away"))
     assert world.look() == world.look() == ("a",)
@@ -214,7 +214,7 @@ def test_a_file_that_is_away_for_a_moment_is_missed_and_welcomed_back(world: Wat
     assert world.said() == ["error: keyring broken", "info: keyring taken"]
 
 
-def test_a_file_that_could_not_be_opened_is_tried_again_although_it_did_not_change(world: WatchedFile) -> None:
+def test_an_unopenable_file_is_retried_although_it_did_not_change(world: WatchedFile) -> None:
     world.settle()
     write_in_place(world.path, text("b"))
     with no_more_files():
@@ -226,7 +226,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again_although_it_did_not_chan
     assert world.broken == 0
 
 
-def test_faults_that_take_turns_are_told_once_each_until_the_file_is_good_again(world: WatchedFile) -> None:
+def test_alternating_faults_are_reported_once_each_until_the_file_is_good(world: WatchedFile) -> None:
     for content in ("", "{}", "", "{}", "", "{}"):
         write_in_place(world.path, content)
         world.look()
@@ -239,14 +239,14 @@ def test_faults_that_take_turns_are_told_once_each_until_the_file_is_good_again(
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_first_file_that_cannot_be_used_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_unusable_first_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "keyring.json"
     path.write_text(content)
     with pytest.raises(Unusable):
         KeyringWatch(path, names, structlog.get_logger())
 
 
-async def test_it_looks_by_itself_until_it_is_cancelled(world: WatchedFile) -> None:
+async def test_a_running_watch_loads_changes_until_it_is_cancelled(world: WatchedFile) -> None:
     looking = asyncio.create_task(world.watch.run())
     await asyncio.sleep(0)
     rename_over(world.path, text("b"))

@@ -1,4 +1,4 @@
-"""A kind is its file and a line in the list: nothing else knows it, and what it declares wrongly stops the start."""
+"""A kind is its file and a line in the list; wrong traits stop the start."""
 
 from dataclasses import MISSING, fields, replace
 from typing import Any, ClassVar
@@ -63,7 +63,7 @@ def _caller() -> Caller:
     return Caller({"queue": QueueKind()}, WITH_QUEUE, Sealer([SecretStr("k" * 40)]), b"k" * 40, LOG)
 
 
-async def test_a_new_kind_is_parsed_checked_gated_and_sealed_by_what_its_file_says() -> None:
+async def test_a_new_kind_is_parsed_checked_gated_and_sealed_by_its_traits() -> None:
     plan = check(PLAN, kinds=WITH_QUEUE, settings=SETTINGS)
     assert plan == parse(PLAN, kinds=WITH_QUEUE, settings=SETTINGS)
     step, caller = plan.steps[0], _caller()
@@ -85,9 +85,7 @@ async def test_a_new_kind_is_parsed_checked_gated_and_sealed_by_what_its_file_sa
 
 
 @pytest.mark.parametrize(("configuration", "own"), [({}, True), ({"phrase": "theirs"}, False)])
-def test_credentials_are_the_tenants_where_the_kinds_own_keys_take_them_from_the_configuration(
-    configuration: dict[str, str], *, own: bool
-) -> None:
+def test_credentials_from_the_configuration_belong_to_the_tenant(configuration: dict[str, str], *, own: bool) -> None:
     text = PLAN if configuration else PLAN.replace("{configuration.phrase?}", "ours")
     call = _caller().prepare(KEY, 1, *_run(parse(text, kinds=WITH_QUEUE, settings={}), Verb.CREATE, **configuration))
     assert isinstance(call, Call)
@@ -104,14 +102,14 @@ def test_credentials_are_the_tenants_where_the_kinds_own_keys_take_them_from_the
         (('"http"', '"htp"'), "'htp' is none of archive, http, oauth, postgres, queue, subscription"),
     ],
 )
-def test_a_plan_that_misuses_a_new_kind_is_told_so_in_its_words(told: tuple[str, str], fault: str) -> None:
+def test_a_plan_that_misuses_a_new_kind_is_refused_with_the_fault(told: tuple[str, str], fault: str) -> None:
     with pytest.raises(BadPlan) as found:
         check(PLAN.replace(*told), kinds=WITH_QUEUE, settings=SETTINGS)
     assert fault in str(found.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_kind_is_known_to_the_plans_of_a_release_without_it(kind: type[StepKind]) -> None:
+def test_a_plan_with_a_kind_missing_from_the_release_is_refused(kind: type[StepKind]) -> None:
     less = {name: traits for name, traits in TRAITS.items() if name != kind.traits.name}
     text = f'[[step]]\nname = "a"\nkind = "{kind.traits.name}"\nundo = "reverse"\n'
     assert parse(text, kinds=TRAITS, settings={}).steps[0].traits is kind.traits
@@ -181,7 +179,7 @@ def _desired(version: int, *, installed: bool) -> Desired:
 
 
 @pytest.mark.parametrize(("reissued", "names"), [(True, ("q",)), (False, ())])
-def test_a_new_kind_is_issued_anew_after_a_reinstall_if_it_says_so(names: tuple[str, ...], *, reissued: bool) -> None:
+def test_a_kind_is_issued_anew_after_a_reinstall_by_its_trait(names: tuple[str, ...], *, reissued: bool) -> None:
     plans = _plans(reissued=reissued)
     again = _desired(2, installed=True)
     journal = Journal(phase=Phase.ACTIVE, generation=1, life=_life(plans), target=_desired(1, installed=True))
@@ -191,9 +189,7 @@ def test_a_new_kind_is_issued_anew_after_a_reinstall_if_it_says_so(names: tuple[
 
 
 @pytest.mark.parametrize(("left_behind", "state"), [(True, StepState.ABSENT), (False, StepState.IN_DOUBT)])
-def test_a_new_kind_is_not_looked_for_after_its_end_if_it_leaves_remains_on_purpose(
-    state: StepState, *, left_behind: bool
-) -> None:
+def test_a_kind_that_leaves_remains_is_not_looked_up_after_its_end(state: StepState, *, left_behind: bool) -> None:
     plans = _plans(left_behind=left_behind)
     gone = _desired(2, installed=False)
     journal = Journal(phase=Phase.REMOVING, generation=1, life=_life(plans), target=gone)

@@ -1,4 +1,4 @@
-"""The one table from HTTP answers to what is known."""
+"""The table from HTTP answers to the seven answers of a call."""
 
 from dataclasses import replace
 from typing import Any
@@ -41,19 +41,19 @@ def test_success_is_done(verb: Verb, status: int) -> None:
 
 
 @pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
-def test_accepted_is_not_done_yet_and_is_looked_at(verb: Verb) -> None:
+def test_a_202_is_not_done_and_is_read_back(verb: Verb) -> None:
     assert means(verb, 202) == Unknown("HTTP 202: taken, and not done yet", succeeded=True)
 
 
 @pytest.mark.parametrize("verb", list(Verb))
-def test_a_page_of_a_proxy_with_status_200_is_an_outage_and_never_done(verb: Verb) -> None:
+def test_a_proxy_page_with_status_200_is_an_outage(verb: Verb) -> None:
     answer = meaning(a_call(verb), HttpResponse(200, PAGE, None, other=True))
     reason = "HTTP 200 with HTML where JSON is due"
     assert answer == (Unknown(reason) if verb in CHANGES else Retryable(reason))
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_gone_is_absent_only_for_a_read_and_a_removal(status: int) -> None:
+def test_a_404_or_410_is_absence_only_for_a_read_or_delete(status: int) -> None:
     assert means(Verb.DELETE, status) == Absent()
     assert means(Verb.READ, status) == Absent()
     for verb in CHANGES:
@@ -63,14 +63,12 @@ def test_gone_is_absent_only_for_a_read_and_a_removal(status: int) -> None:
 @pytest.mark.parametrize("headers", [PAGE, {"content-type": "text/plain"}, {}])
 @pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("verb", [Verb.READ, Verb.DELETE])
-def test_a_404_of_a_proxy_without_a_backend_says_nothing_of_the_resource(
-    verb: Verb, status: int, headers: dict[str, str]
-) -> None:
+def test_a_404_of_a_proxy_without_a_backend_is_retryable(verb: Verb, status: int, headers: dict[str, str]) -> None:
     answer = meaning(a_call(verb), HttpResponse(status, headers, None, other=True))
     assert answer == Retryable(f"HTTP {status} without JSON")
 
 
-def test_a_conflict_is_done_only_when_it_shows_our_own_life() -> None:
+def test_a_conflict_is_done_only_if_it_shows_our_own_generation() -> None:
     assert means(Verb.CREATE, 409, OURS) == Done()
     assert isinstance(means(Verb.CREATE, 409, OURS | {"generation": 2}), Refused)
     assert isinstance(means(Verb.CREATE, 409, {"key": "another"}), Refused)
@@ -79,7 +77,7 @@ def test_a_conflict_is_done_only_when_it_shows_our_own_life() -> None:
     assert isinstance(means(Verb.DELETE, 409, OURS), Refused)
 
 
-def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
+def test_a_conflict_with_retry_after_is_retryable() -> None:
     assert means(Verb.CREATE, 409, **{"retry-after": "2"}) == Retryable("HTTP 409", 2.0)
 
 
@@ -96,7 +94,7 @@ def test_a_conflict_that_names_a_wait_is_a_busy_system() -> None:
         "still_processing",
     ],
 )
-def test_a_conflict_with_a_request_of_ours_that_is_under_way_is_tried_again(verb: Verb, code: str) -> None:
+def test_a_conflict_with_our_own_running_request_is_retryable(verb: Verb, code: str) -> None:
     assert means(verb, 409, {"error": code}) == Retryable(f"HTTP 409 {code}")
 
 
@@ -104,16 +102,14 @@ def test_a_conflict_with_a_request_of_ours_that_is_under_way_is_tried_again(verb
 @pytest.mark.parametrize(
     "code", ["name_in_use", "email_in_use", "domain_already_in_use", "license_key_in_use", "processing_error", "taken"]
 )
-def test_a_conflict_with_what_somebody_else_has_is_refused(code: str, *, repeats: bool) -> None:
+def test_a_conflict_with_a_foreign_resource_is_refused(code: str, *, repeats: bool) -> None:
     call = replace(a_call(Verb.CREATE), repeats=repeats)
     assert meaning(call, HttpResponse(409, {}, {"error": code})) == Refused(f"HTTP 409 {code}")
 
 
 @pytest.mark.parametrize("verb", [*CHANGES, Verb.DELETE])
 @pytest.mark.parametrize("body", [None, {}, {"error": "conflict"}, {"status": 409, "error": "Conflict"}], ids=str)
-def test_a_conflict_without_a_cause_that_answers_the_repeat_of_a_lost_intent_is_tried_again(
-    verb: Verb, body: Any
-) -> None:
+def test_an_unexplained_conflict_is_retryable_for_the_repeat_of_a_lost_intent(verb: Verb, body: Any) -> None:
     repeat = replace(a_call(verb), repeats=True)
     assert isinstance(meaning(repeat, HttpResponse(409, {}, body)), Retryable)
     assert isinstance(meaning(a_call(verb), HttpResponse(409, {}, body)), Refused)
@@ -131,11 +127,11 @@ def test_a_conflict_without_a_cause_that_answers_the_repeat_of_a_lost_intent_is_
     ],
     ids=str,
 )
-def test_a_code_is_found_wherever_systems_put_it(body: Any) -> None:
+def test_an_error_code_is_found_in_every_known_form_of_body(body: Any) -> None:
     assert isinstance(means(Verb.CREATE, 409, body), Retryable)
 
 
-def test_the_code_of_an_error_is_told_wherever_it_stands() -> None:
+def test_the_error_code_is_part_of_the_reason_from_every_known_form() -> None:
     said = {"code": "idempotency_key_in_use", "type": "idempotency_error"}
     assert means(Verb.CREATE, 409, {"error": said}) == Retryable("HTTP 409 idempotency_key_in_use")
     assert means(Verb.CREATE, 400, {"error": {"type": "rate_limit_error"}}) == Retryable("HTTP 400 rate_limit_error")
@@ -148,32 +144,32 @@ def test_the_code_of_an_error_is_told_wherever_it_stands() -> None:
 
 
 @pytest.mark.parametrize("verb", list(Verb))
-def test_a_stale_epoch_says_nothing_of_the_tenant(verb: Verb) -> None:
+def test_a_stale_epoch_is_retryable(verb: Verb) -> None:
     assert means(verb, 409, {"error": "stale_epoch"}) == Retryable("HTTP 409 stale_epoch", well=True)
     assert isinstance(means(verb, 403, {"error": "stale_epoch"}), Refused)
 
 
 @pytest.mark.parametrize("status", [405, 408, 423, 425, 429, 500, 501, 502, 503, 504, 599])
 @pytest.mark.parametrize("verb", list(Verb))
-def test_an_outage_passes_by_itself(verb: Verb, status: int) -> None:
+def test_an_outage_is_retryable(verb: Verb, status: int) -> None:
     assert means(verb, status) == Retryable(f"HTTP {status}")
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 402, 403, 406, 413, 415, 418, 422, 451])
 @pytest.mark.parametrize("verb", list(Verb))
-def test_every_other_answer_is_refused(verb: Verb, status: int) -> None:
+def test_every_other_status_is_refused(verb: Verb, status: int) -> None:
     assert means(verb, status) == Refused(f"HTTP {status}")
 
 
 @pytest.mark.parametrize("status", [400, 403, 429])
-def test_a_quota_that_is_used_up_is_no_refusal(status: int) -> None:
+def test_an_exhausted_quota_is_retryable(status: int) -> None:
     body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
     assert means(Verb.CREATE, status, body) == Retryable(f"HTTP {status} REQUEST_LIMIT_EXCEEDED")
 
 
 @pytest.mark.parametrize("verb", list(Verb))
 @pytest.mark.parametrize("status", [401, 403, 407])
-def test_the_operators_own_system_refuses_the_operator_and_not_the_tenant(verb: Verb, status: int) -> None:
+def test_a_refusal_by_the_operators_system_is_the_operators_fault(verb: Verb, status: int) -> None:
     answer = operator_means(verb, status)
     assert isinstance(answer, OperatorRefused)
     assert answer.reason == f"HTTP {status}"
@@ -181,7 +177,7 @@ def test_the_operators_own_system_refuses_the_operator_and_not_the_tenant(verb: 
     assert operator_means(verb, status, own=False) == Refused(f"HTTP {status}"), "the secret is the customer's"
 
 
-def test_an_unknown_client_and_a_redirect_are_the_operators_fault_too() -> None:
+def test_an_unknown_client_and_a_redirect_are_the_operators_fault() -> None:
     assert isinstance(operator_means(Verb.CREATE, 400, {"error": "invalid_client"}), OperatorRefused)
     assert isinstance(operator_means(Verb.CREATE, 302), OperatorRefused)
     assert operator_means(Verb.CREATE, 400, {"error": "bad_configuration"}) == Refused("HTTP 400 bad_configuration")
@@ -206,18 +202,18 @@ def test_an_unknown_client_and_a_redirect_are_the_operators_fault_too() -> None:
         ("Wed, 21 Oct 2015 07:28:30 GMT", "yesterday", 0.0),
     ],
 )
-def test_a_wait_is_read_where_it_can_be(text: str, date: str, wait_s: float | None) -> None:
+def test_retry_after_is_read_as_seconds_or_date(text: str, date: str, wait_s: float | None) -> None:
     assert means(Verb.CREATE, 503, **{"retry-after": text, "date": date}) == Retryable("HTTP 503", wait_s)
 
 
-def test_of_an_error_only_a_short_code_is_kept() -> None:
+def test_only_a_short_code_of_an_error_is_kept() -> None:
     assert means(Verb.CREATE, 401, {"error": "invalid_client"}) == Refused("HTTP 401 invalid_client")
     assert means(Verb.CREATE, 401, {"code": "not.authorized"}) == Refused("HTTP 401 not.authorized")
     for odd in ({"error": "the secret s3cr3t is wrong"}, {"error": ["x"]}, {"error": "x" * 65}, ["error"], "error", 7):
         assert means(Verb.CREATE, 401, odd) == Refused("HTTP 401")
 
 
-def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
+def test_an_error_code_that_quotes_a_sent_secret_is_not_kept() -> None:
     call = a_call(
         Verb.CREATE, settings={"credentials": {"client_secret": "s3cr3t-A.b"}}, outputs={"access_token": "tok3n"}
     )
@@ -226,7 +222,7 @@ def test_a_code_that_quotes_what_was_sent_is_not_kept() -> None:
     assert meaning(call, HttpResponse(401, {}, {"error": "invalid_client"})) == Refused("HTTP 401 invalid_client")
 
 
-def test_a_silence_leaves_in_doubt_only_what_could_change_something() -> None:
+def test_an_unanswered_change_is_unknown_and_an_unanswered_read_retryable() -> None:
     for verb in Verb:
         assert silence(a_call(verb), NotSent("refused")) == Retryable("refused")
     assert silence(a_call(Verb.READ), NoAnswer("reset")) == Retryable("reset")
@@ -234,7 +230,7 @@ def test_a_silence_leaves_in_doubt_only_what_could_change_something() -> None:
         assert silence(a_call(verb), NoAnswer("reset")) == Unknown("reset")
 
 
-def test_a_url_that_cannot_be_used_is_refused_by_its_owners_name() -> None:
+def test_an_unusable_url_is_the_fault_of_its_owner() -> None:
     failure = NotSent("InvalidURL", passing=False)
     assert silence(a_call(Verb.CREATE), failure) == Refused("InvalidURL", heard=False)
     operators = a_call(Verb.CREATE, settings={"url_from": "operator"})
@@ -253,13 +249,13 @@ STRANGE: list[Any] = [None, [], "ok", 7, True, {}, {"id": "7"}, OURS | {"generat
 
 
 @pytest.mark.parametrize("body", STRANGE, ids=str)
-def test_a_change_whose_success_does_not_show_our_resource_is_read_back(body: Any) -> None:
+def test_a_success_that_does_not_show_our_resource_is_read_back(body: Any) -> None:
     answer = shown(a_call(Verb.CREATE), HttpResponse(200, {}, body))
     assert answer == Unknown("the answer shows no resource of ours", succeeded=True)
 
 
 @pytest.mark.parametrize("body", STRANGE, ids=str)
-def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body: Any) -> None:
+def test_a_read_that_does_not_show_our_resource_is_contradicted(body: Any) -> None:
     assert isinstance(shown(a_call(Verb.READ), HttpResponse(200, {}, body)), Contradicted)
 
 
@@ -274,7 +270,7 @@ def test_a_read_that_does_not_show_our_resource_is_neither_absent_nor_done(body:
     ],
     ids=str,
 )
-def test_the_field_that_says_whose_a_resource_is_is_named(body: Any, reason: str) -> None:
+def test_a_foreign_owner_field_is_named(body: Any, reason: str) -> None:
     assert shown(a_call(Verb.READ), HttpResponse(200, {}, body)) == Contradicted(reason, anothers=True)
 
 
@@ -289,11 +285,11 @@ def test_the_field_that_says_whose_a_resource_is_is_named(body: Any, reason: str
     ],
     ids=str,
 )
-def test_what_does_not_say_whose_it_is_is_nobody_elses(body: Any, reason: str) -> None:
+def test_a_resource_without_an_owner_is_not_anothers(body: Any, reason: str) -> None:
     assert shown(a_call(Verb.READ), HttpResponse(200, {}, body)) == Contradicted(reason, anothers=False)
 
 
-def test_a_number_as_text_is_the_number() -> None:
+def test_a_number_as_text_equals_the_number() -> None:
     assert is_ours(a_call(Verb.READ), OURS | {"generation": "1"})
     assert not is_ours(a_call(Verb.READ), OURS | {"generation": "2"})
     assert not is_ours(a_call(Verb.READ), OURS | {"generation": True})
@@ -331,10 +327,10 @@ def test_a_number_as_text_is_the_number() -> None:
     ],
     ids=str,
 )
-def test_the_first_value_that_is_not_as_asked_is_named(asked: Any, found: Any, path: str | None) -> None:
+def test_the_first_differing_value_is_named(asked: Any, found: Any, path: str | None) -> None:
     assert difference(asked, found) == path
 
 
 @pytest.mark.parametrize("told", ["0061x", 7])
-def test_the_id_of_our_resource_is_shown_as_text(told: object) -> None:
+def test_the_id_of_our_resource_is_a_text(told: object) -> None:
     assert shown(a_call(Verb.CREATE), HttpResponse(200, {}, OURS | {"id": told})) == str(told)

@@ -1,4 +1,4 @@
-"""The kinds and the plan that is shipped with them fit each other and their settings."""
+"""The shipped kinds and the shipped plan fit each other and their settings."""
 
 import tomllib
 from importlib.resources import files
@@ -21,14 +21,14 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
     return Settings.model_validate(given | {"state_dir": tmp_path} | more)
 
 
-async def test_every_kind_says_which_of_its_outputs_are_secret(tmp_path: Path) -> None:
+async def test_every_kind_declares_its_secret_outputs(tmp_path: Path) -> None:
     built = build(settings(tmp_path), LOG)
     assert built.keys() == TRAITS.keys()
     for kind in built.values():
         await kind.close()
 
 
-def test_the_shipped_plan_is_the_guides_and_ends_its_teardown_with_the_archive() -> None:
+def test_the_shipped_plan_has_the_guides_steps_and_removes_the_archive_last() -> None:
     text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
     urls = {"middleware_url": "http://m", "subscriptions_url": "http://s", "oauth_url": "http://o"}
     client = {"oauth_client_id": "l", "oauth_client_secret": "s"}
@@ -43,7 +43,7 @@ def test_the_shipped_plan_is_the_guides_and_ends_its_teardown_with_the_archive()
     ]
 
 
-def test_only_urls_of_settings_are_the_operators_in_the_shipped_plan() -> None:
+def test_only_urls_from_settings_belong_to_the_operator_in_the_shipped_plan() -> None:
     text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
     for step in tomllib.loads(text)["step"]:
         if step.get("url_from") == "operator":
@@ -56,7 +56,7 @@ async def test_the_archive_may_be_a_folder_a_store_over_http_or_a_bucket(tmp_pat
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://x/y", ""])
-async def test_an_archive_that_is_none_is_named_at_start(tmp_path: Path, url: str) -> None:
+async def test_an_invalid_archive_url_is_named_at_start(tmp_path: Path, url: str) -> None:
     if url:
         with pytest.raises(Unusable, match="ARCHIVE_URL"):
             build(settings(tmp_path, archive_url=url), LOG)
@@ -66,7 +66,7 @@ async def test_an_archive_that_is_none_is_named_at_start(tmp_path: Path, url: st
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
-async def test_the_address_of_health_and_metrics_says_nothing_of_replaced_urls(tmp_path: Path, host: str) -> None:
+async def test_kinds_are_built_with_an_egress_map_on_any_health_address(tmp_path: Path, host: str) -> None:
     replaced = {"egress_map": {"*.salesforce.com": "http://simulator:8080"}}
     for kind in build(settings(tmp_path, host=host, **replaced), LOG).values():
         await kind.close()

@@ -1,4 +1,4 @@
-"""What one record makes of a key, and what the world is told of it."""
+"""The effect of one record on its key, and the records that follow."""
 
 from base64 import b64decode
 from typing import Any
@@ -17,7 +17,7 @@ CONFIGURATION = {"crmEndpoint": "https://acme.salesforce.com", "crmClientSecret"
 PUBLISHED = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
 
 
-def test_a_new_event_is_told_wished_shown_and_audited_in_that_order() -> None:
+def test_a_new_event_writes_event_desired_tenant_and_audit_in_that_order() -> None:
     decision = MemoryLedger().hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
     assert [output.topic for output in decision.outputs] == [EVENTS, DESIRED, TENANTS, AUDIT, AUDIT]
     (event,) = values(decision, EVENTS)
@@ -43,7 +43,7 @@ def test_a_new_event_is_told_wished_shown_and_audited_in_that_order() -> None:
     assert {output.message.key for output in decision.outputs} == {KEY.encode()}
 
 
-def test_no_secret_leaves_but_in_desired() -> None:
+def test_secrets_are_published_in_desired_only() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"))
     worker.hear(delivery("configuration_updated", 5, CONFIGURATION | {"token": "canary"}, eventId="2"))
@@ -89,12 +89,12 @@ def test_no_secret_leaves_but_in_desired() -> None:
         ({"primary": "https://canary@a.salesforce.com"}, {"primary": "https://a.salesforce.com"}),
     ],
 )
-def test_a_published_url_tells_neither_user_nor_query_nor_fragment(told: Any, shown: Any) -> None:
+def test_a_published_url_has_no_user_query_or_fragment(told: Any, shown: Any) -> None:
     configuration = {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": told}
     assert published(configuration, RULES) == {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": shown}
 
 
-def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() -> None:
+def test_an_uninstall_before_an_install_leaves_the_tenant_deprovisioned() -> None:
     worker = MemoryLedger()
     gone = worker.hear(delivery("uninstalled", 10))
     assert (wish(gone)["installed"], view(gone)["stage"]) == (False, "deprovisioned")
@@ -103,7 +103,7 @@ def test_uninstalled_before_installed_is_deprovisioned_and_asks_for_nothing() ->
     assert wish(late)["configuration"] == {}
 
 
-def test_a_late_uninstall_between_two_installs_tears_nothing_down() -> None:
+def test_a_late_uninstall_between_two_installs_keeps_the_tenant_installed() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     worker.told(1, Direction.UP, State.DONE)
@@ -115,14 +115,14 @@ def test_a_late_uninstall_between_two_installs_tears_nothing_down() -> None:
     assert view(late)["stage"] == "active"
 
 
-def test_desired_is_told_for_every_new_event_also_with_an_equal_value() -> None:
+def test_desired_is_published_for_every_new_event_even_if_equal() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("enabled", 0, eventId="1"))
     again = worker.hear(delivery("enabled", 3600, eventId="2"))
     assert wish(again)["version"] == again.row.version if again.row else False
 
 
-def test_a_duplicate_is_audited_and_nothing_else() -> None:
+def test_a_duplicate_is_only_audited() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     duplicate = worker.hear(delivery("installed", 7, eventId="1", retryCount=1))
@@ -143,7 +143,7 @@ def test_a_duplicate_that_lowers_the_time_folds_again_and_publishes_no_event() -
     assert view(earlier)["revision"] == 3
 
 
-def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
+def test_a_replay_writes_the_row_and_records_again_byte_for_byte() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, eventId="1"))
     first = worker.hear(delivery("disabled", 5, eventId="2"))
@@ -158,7 +158,7 @@ def test_a_replay_writes_row_and_records_again_to_the_byte() -> None:
     assert (wish(again)["version"], view(again)["version"]) == (before.desired_version, before.version)
 
 
-def test_what_was_published_stays_though_its_time_is_lowered_twice() -> None:
+def test_a_published_event_is_unchanged_after_its_time_is_lowered_twice() -> None:
     worker = MemoryLedger()
     first = worker.hear(delivery("enabled", 9, eventId="1"))
     worker.hear(delivery("enabled", 7, eventId="1"))
@@ -168,7 +168,7 @@ def test_what_was_published_stays_though_its_time_is_lowered_twice() -> None:
     assert values(again, EVENTS) == values(first, EVENTS)
 
 
-def test_what_was_published_stays_though_another_content_counts_now() -> None:
+def test_a_published_event_is_unchanged_after_a_conflicting_content_wins() -> None:
     worker = MemoryLedger()
     first = worker.hear(delivery("enabled", 9, eventId="1"))
     conflict = worker.hear(delivery("disabled", 5, eventId="1"))
@@ -187,7 +187,7 @@ def test_what_was_published_stays_though_another_content_counts_now() -> None:
     assert (verdicts(retried), letters(retried)) == ([("delivery", "duplicate")], [])
 
 
-def test_a_topic_made_anew_counts_as_above_every_version() -> None:
+def test_a_record_of_a_recreated_topic_gets_the_next_version() -> None:
     worker = MemoryLedger()
     for second in range(5):
         worker.hear(delivery("enabled", second * 3600, eventId=str(second)), incarnation="first")
@@ -200,7 +200,7 @@ def test_a_topic_made_anew_counts_as_above_every_version() -> None:
     assert events(replayed) == [("e:9", 6)]
 
 
-def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
+def test_an_outcome_changes_the_stage_and_raises_the_version() -> None:
     worker = MemoryLedger()
     shown = view(worker.hear(delivery("installed", 0)))
     done = worker.told(1, Direction.UP, State.DONE)
@@ -212,7 +212,7 @@ def test_an_outcome_moves_the_stage_and_the_sum_of_versions() -> None:
     assert (above.row, above.outputs) == (None, ())
 
 
-def test_what_happens_to_a_tenant_that_is_gone_does_not_turn_its_stage() -> None:
+def test_an_event_for_a_deprovisioned_tenant_does_not_change_its_stage() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.told(1, Direction.UP, State.DONE)
@@ -222,7 +222,7 @@ def test_what_happens_to_a_tenant_that_is_gone_does_not_turn_its_stage() -> None
     assert view(worker.hear(delivery("installed", 120)))["stage"] == "pending_install"
 
 
-def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None:
+def test_a_change_of_stage_is_audited_under_its_version() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.told(1, Direction.UP, State.DONE)
@@ -232,14 +232,14 @@ def test_a_change_of_stage_is_audited_under_the_version_that_showed_it() -> None
     assert line["verdict"] == "active → deprovisioning"
 
 
-def test_republishing_tells_what_stands() -> None:
+def test_republishing_writes_the_current_desired_and_tenant() -> None:
     worker = MemoryLedger()
     last = worker.hear(delivery("installed", 0))
     assert republish(worker.row, None, RULES) == tuple(o for o in last.outputs if o.topic in (DESIRED, TENANTS))
     assert republish(None, None, RULES) == ()
 
 
-def test_a_wish_to_look_is_shown_until_an_observation_answers_it() -> None:
+def test_a_recheck_is_shown_until_an_observation_answers_it() -> None:
     worker = MemoryLedger()
     asked = worker.hear(Recheck(key=KEY, reason="stale", at=at(10.7)), 11)
     assert view(asked)["recheck_at"] == "2024-01-15T12:00:10.000000Z"
@@ -253,7 +253,7 @@ def test_a_wish_to_look_is_shown_until_an_observation_answers_it() -> None:
     assert (overtaken.row, verdicts(overtaken)) == (None, [("recheck", "asked")])
 
 
-def test_a_wish_from_a_clock_ahead_can_still_be_answered() -> None:
+def test_a_recheck_from_a_clock_ahead_can_be_answered() -> None:
     worker = MemoryLedger()
     worker.hear(Recheck(key=KEY, reason="stale", at=at(7200)), 10)
     assert worker.tenant.recheck_at_us == at(10)

@@ -1,4 +1,4 @@
-"""What the reconciler or an operator saw is folded as events that are always taken at their word."""
+"""Observations of the reconciler or an operator are folded as events of full authority."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_an_observation_is_up_to_three_events_under_its_time() -> None:
     assert verdicts(decision)[0] == ("observation", "new")
 
 
-def test_what_is_not_there_has_no_other_aspect() -> None:
+def test_an_observed_absence_has_no_other_aspect() -> None:
     decision = MemoryLedger().hear(observed(60, installed=False, enabled=False, configuration={"a": 1}))
     assert events(decision) == [(f"r:{at(60)}:uninstalled", 1)]
     assert view(decision)["installed"] is False
@@ -50,7 +50,7 @@ def test_an_observation_is_never_refused_for_age() -> None:
     assert worker.hear(observed(-60, enabled=True), 30 * HOUR_S).verdict == "new"
 
 
-def test_an_ambiguity_ends_with_a_look_at_its_aspect_and_not_at_another() -> None:
+def test_an_ambiguity_ends_with_an_observation_of_its_aspect_only() -> None:
     worker = MemoryLedger()
     for event, second in (("installed", -60), ("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))
@@ -64,7 +64,7 @@ def test_an_ambiguity_ends_with_a_look_at_its_aspect_and_not_at_another() -> Non
     assert (view(resolved)["flags"], view(resolved)["enabled"]) == ([], True)
 
 
-def test_a_tie_of_install_and_uninstall_stands_installed_until_looked_at() -> None:
+def test_a_tie_of_install_and_uninstall_counts_as_installed_until_observed() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     tied = worker.hear(delivery("uninstalled", 0))
@@ -81,14 +81,14 @@ def test_an_absence_ends_the_flags_of_every_aspect() -> None:
     assert view(worker.hear(observed(60, installed=False)))["flags"] == []
 
 
-def test_a_restamp_stays_one_though_it_was_observed_meanwhile() -> None:
+def test_a_restamp_is_absorbed_despite_an_observation_between() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0))
     worker.hear(observed(60))
     assert worker.hear(delivery("installed", 120)).verdict == "absorbed"
 
 
-def test_the_same_look_twice_is_a_duplicate() -> None:
+def test_a_repeated_observation_is_a_duplicate() -> None:
     worker = MemoryLedger()
     worker.hear(observed(60, enabled=True))
     assert worker.hear(observed(60, enabled=True)).verdict == "duplicate"
@@ -108,7 +108,7 @@ def test_an_observation_from_a_clock_ahead_goes_to_dead_letters_and_changes_noth
 
 
 @pytest.mark.parametrize("later", [1, 9 * HOUR_S])
-def test_two_looks_at_one_moment_that_differ_ask_for_a_third(later: int) -> None:
+def test_two_differing_observations_of_one_instant_are_rechecked(later: int) -> None:
     worker = MemoryLedger()
     worker.hear(observed(0, configuration={"crmEndpoint": "x"}), 1)
     assert worker.tenant.recheck_at_us is None

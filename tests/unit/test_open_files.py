@@ -19,15 +19,15 @@ def raised(soft: int, hard: int, wanted: int) -> list[str]:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split("\n")
 
 
-def test_the_soft_limit_is_raised_to_what_is_wanted() -> None:
+def test_the_soft_limit_is_raised_to_the_wanted_number() -> None:
     assert raised(200, 1000, 700)[:2] == ["", "700"]
 
 
-def test_a_limit_that_is_high_enough_stays() -> None:
+def test_a_sufficient_limit_is_unchanged() -> None:
     assert raised(900, 1000, 700)[:2] == ["", "900"]
 
 
-def test_a_hard_limit_that_is_too_low_is_told_with_what_is_needed() -> None:
+def test_a_hard_limit_that_is_too_low_is_reported_with_the_needed_number() -> None:
     said, soft, _ = raised(200, 500, 700)
     assert said == f"700 open files may be needed, and 500 are allowed; {open_files.CURE}"
     assert soft == "500"

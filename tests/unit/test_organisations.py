@@ -1,4 +1,4 @@
-"""The folder of organisation files: what cannot be read is named, and never taken for an empty world."""
+"""The folder of organisation files: an unreadable file is named, and never counts as an empty organisation."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from tests.support.genesys_worlds import ORG
 GOOD = {"org_id": ORG, "client_id": "c", "client_secret": "s"}
 
 
-def test_a_folder_that_is_not_there_has_no_organisations(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_organisations(tmp_path: Path) -> None:
     assert organisations.load(tmp_path / "none") == organisations.Organisations()
 
 
-def test_a_folder_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_a_fault(tmp_path: Path) -> None:
     folder = tmp_path / "orgs"
     folder.write_text("a file")
     found = organisations.load(folder)
@@ -21,7 +21,7 @@ def test_a_folder_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     assert found.faults == {str(folder): "the folder cannot be read: Not a directory"}
 
 
-def test_one_bad_file_costs_one_organisation(tmp_path: Path) -> None:
+def test_a_bad_file_loses_its_organisation_only(tmp_path: Path) -> None:
     (tmp_path / f"{ORG}.json").write_text(json.dumps(GOOD))
     (tmp_path / "acme.json").write_text(json.dumps(GOOD))
     (tmp_path / "broken.json").write_text("{")

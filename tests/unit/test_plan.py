@@ -1,4 +1,4 @@
-"""A plan is checked whole before anything runs, and its references are replaced without guessing."""
+"""A plan is checked completely before a run, and its references are replaced exactly."""
 
 from importlib.resources import files
 
@@ -19,13 +19,13 @@ def _faults(text: str, **settings: str | None) -> tuple[str, ...]:
     return found.value.faults
 
 
-def test_a_step_has_defaults_for_everything_but_its_name_kind_and_undo() -> None:
+def test_a_step_has_defaults_for_all_but_name_kind_and_undo() -> None:
     (step,) = parse(GOOD, kinds=KINDS, settings={}).steps
     assert (step.give_up_after_s, step.timeout_s) == (6 * 3600, 10.0)
     assert (step.destroy_after_s, step.undo) == (0, UndoBy.REVERSE)
 
 
-def test_what_is_not_the_plans_is_the_kinds() -> None:
+def test_keys_unknown_to_the_plan_are_settings_of_the_kind() -> None:
     (step,) = parse(GOOD + 'url = "x"\nbody = { b = [1, "{tenant.id}"] }\n', kinds=KINDS, settings={}).steps
     assert step.settings == {"url": "x", "body": {"b": [1, "{tenant.id}"]}}
 
@@ -61,11 +61,11 @@ def test_settings_of_the_installation_are_replaced_and_never_read_as_references(
     ],
     ids=lambda value: value[-40:] if isinstance(value, str) else None,
 )
-def test_a_fault_is_named(text: str, fault: str) -> None:
+def test_a_fault_of_a_plan_is_named(text: str, fault: str) -> None:
     assert fault in "\n".join(_faults(text, u=None))
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_all_faults_of_a_plan_are_named_at_once() -> None:
     text = GOOD.replace("http", "ftp") + GOOD.replace('undo = "reverse"', "") + '[[step]]\nname = "c"\n'
     assert len(_faults(text)) == 5
 
@@ -79,12 +79,12 @@ def test_an_optional_setting_of_the_installation_may_be_missing() -> None:
     ("text", "seconds"),
     [("PT0S", 0), ("P7D", 604_800), ("P1W", 604_800), ("PT1H30M", 5_400), ("P1DT1S", 86_401)],
 )
-def test_durations(text: str, seconds: int) -> None:
+def test_an_iso_8601_duration_is_parsed(text: str, seconds: int) -> None:
     assert duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["P", "PT", "7D", "P1Y", "P1M", "PT1.5S", "-PT1S", ""])
-def test_what_is_no_duration(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     assert duration_s(text) is None
 
 
@@ -92,7 +92,7 @@ def _facts(**configuration: object) -> Facts:
     return Facts({"id": "acme", "enabled": True}, configuration, {"a": {"id": 7}})
 
 
-def test_a_setting_that_is_one_reference_takes_the_value_as_it_is() -> None:
+def test_a_setting_of_one_reference_takes_the_value_with_its_type() -> None:
     settings, missing = substitute({"x": "{configuration.o}", "y": "{steps.a.id}"}, _facts(o={"deep": [1]}))
     assert (settings, missing) == ({"x": {"deep": [1]}, "y": 7}, ())
 
@@ -102,32 +102,32 @@ def test_a_reference_in_text_is_written_out() -> None:
     assert settings == {"x": "t-acme-7-true"}
 
 
-def test_the_whole_configuration_may_be_named() -> None:
+def test_a_reference_can_be_the_whole_configuration() -> None:
     settings, _ = substitute({"x": "{configuration}"}, _facts(a=1))
     assert settings == {"x": {"a": 1}}
 
 
-def test_what_may_be_missing_is_left_out_and_in_text_is_empty() -> None:
+def test_a_missing_optional_reference_is_left_out_or_empty_in_text() -> None:
     settings, missing = substitute({"x": "{configuration.no?}", "y": "<{configuration.no?}>", "z": 1}, _facts())
     assert (settings, missing) == ({"y": "<>", "z": 1}, ())
 
 
-def test_what_is_needed_and_missing_is_named() -> None:
+def test_a_missing_required_reference_is_named() -> None:
     _, missing = substitute({"x": "{configuration.no}", "y": ["{configuration.a.b}"]}, _facts(a=1))
     assert missing == ("configuration.no", "configuration.a.b")
 
 
-def test_values_are_not_read_as_references() -> None:
+def test_a_substituted_value_is_not_read_as_a_reference() -> None:
     settings, _ = substitute({"x": "{configuration.a}"}, _facts(a="{settings.secret}"))
     assert settings == {"x": "{settings.secret}"}
 
 
-def test_only_the_names_a_step_uses_are_its_inputs() -> None:
+def test_only_the_configuration_names_of_a_step_are_its_inputs() -> None:
     settings = {"x": "{configuration.a.deep}", "y": ["{configuration.b?}"], "z": "{tenant.id}"}
     assert used_configuration(settings, {"a": {"deep": 1}, "b": 2, "c": 3}) == {"a": {"deep": 1}, "b": 2}
 
 
-def test_schema_names_are_derived_and_nothing_of_the_senders() -> None:
+def test_a_schema_name_is_derived_and_contains_no_sender_text() -> None:
     first, second = schema_name("o:i", 1), schema_name("o:i", 2)
     assert first != second
     assert first.startswith("t_")

@@ -1,4 +1,4 @@
-"""A plan that is given says nothing in vain: what nobody would read is refused by step and key."""
+"""A key of a plan that no code would read is refused by step and key."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -90,7 +90,7 @@ def faults(text: str) -> tuple[str, ...]:
     ],
     ids=lambda value: value[-45:] if isinstance(value, str) else None,
 )
-def test_what_a_plan_says_in_vain_is_refused(text: str, fault: str) -> None:
+def test_a_plan_key_without_effect_is_refused(text: str, fault: str) -> None:
     assert fault in "\n".join(faults(text))
 
 
@@ -116,16 +116,16 @@ def test_no_fault_shows_a_value() -> None:
         POSTGRES + HTTP.replace('"a"', '"b"') + 'body = { schema = "{steps.a.schema}" }\n',
     ],
 )
-def test_what_can_be_carried_out_is_taken(text: str) -> None:
+def test_a_plan_that_can_be_carried_out_is_accepted(text: str) -> None:
     assert check(text, kinds=TRAITS, settings=SETTINGS) == parse(text, kinds=TRAITS, settings=SETTINGS)
 
 
-def test_the_shipped_plan_says_nothing_in_vain() -> None:
+def test_the_shipped_plan_has_no_key_without_effect() -> None:
     text = (files("services.provisioner") / "plan.toml").read_text(encoding="utf-8")
     assert len(check(text, kinds=TRAITS, settings=SETTINGS).steps) == 6
 
 
-def test_a_plan_that_was_kept_is_carried_out_whatever_keys_it_has() -> None:
+def test_a_stored_plan_is_accepted_with_unknown_keys() -> None:
     (step,) = parse(HTTP + "retrys = 3\n", kinds=TRAITS, settings={}).steps
     assert step.settings == {"retrys": 3}
 
@@ -139,17 +139,17 @@ def test_a_plan_file_is_named_with_its_faults(tmp_path: Path) -> None:
     assert [line.startswith(f"PLAN_FILE: {plan}: step 1 (a): ") for line in told] == [True, True]
 
 
-def test_every_kind_has_its_table_and_its_secret_outputs_are_outputs() -> None:
+def test_every_kind_has_a_key_table_and_its_secret_outputs_are_outputs() -> None:
     assert list(TRAITS) == [kind.traits.name for kind in KINDS]
     assert all(kind.secret_outputs <= set(kind.outputs) for kind in TRAITS.values())
 
 
-def test_no_key_of_a_kind_is_one_of_every_step() -> None:
+def test_no_key_of_a_kind_is_a_key_of_every_step() -> None:
     every = {key.name for key in STEP}
     assert not [name for name, kind in TRAITS.items() if every & {key.name for key in kind.keys}]
 
 
-def test_the_page_of_keys_is_what_the_tables_say() -> None:
+def test_the_plan_page_matches_the_key_tables() -> None:
     text = plan_page.page()
     assert all(f"`{key.name}`" in text for key in STEP)
     assert all(f"## Kind `{name}`" in text for name in TRAITS)

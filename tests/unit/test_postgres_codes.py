@@ -1,4 +1,4 @@
-"""What PostgreSQL and PgBouncer say when they open no session, by the code that libpq keeps to itself."""
+"""Codes of the messages of PostgreSQL and PgBouncer that libpq gives without a code."""
 
 import psycopg
 import pytest
@@ -41,7 +41,7 @@ _AT = 'connection failed: connection to server at "db", port 5432 failed: '
         ("", None, "OperationalError"),
     ],
 )  # fmt: skip
-def test_words_of_a_server_have_a_code(said: str, sqlstate: str | None, text: str) -> None:
+def test_messages_of_a_server_are_mapped_to_codes(said: str, sqlstate: str | None, text: str) -> None:
     why = no_session(psycopg.OperationalError(said), "postgresql://u:secret@db/d")
     assert why.sqlstate == sqlstate
     assert text in str(why)
@@ -53,12 +53,12 @@ def test_words_of_a_server_have_a_code(said: str, sqlstate: str | None, text: st
 
 
 @pytest.mark.parametrize("code", ["08006", "40001", "53300", "55P03", "57P01", "58030", "XX000", "25006", "25P03"])
-def test_what_passes_by_itself_is_nobody_s_fault(code: str) -> None:
+def test_a_passing_code_is_no_set_up_fault(code: str) -> None:
     assert is_passing(code)
     assert not is_set_up(code)
 
 
 @pytest.mark.parametrize("code", ["28P01", "28000", "3D000", "42501"])
-def test_what_the_operator_puts_right_does_not_pass(code: str) -> None:
+def test_a_set_up_fault_does_not_pass(code: str) -> None:
     assert is_set_up(code)
     assert not is_passing(code)

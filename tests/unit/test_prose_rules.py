@@ -1,4 +1,4 @@
-"""The guard of the prose counts as it says, and sees a breach of each of its rules."""
+"""The prose rule counts as documented, and a breach of each part is found."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_words_questions_and_comments_are_counted() -> None:
     assert prose_of(text) == Prose(words=7, indefinite=2, docstrings=2, questions=1, comments=1, lines=6)
 
 
-def test_plain_prose_passes() -> None:
+def test_plain_prose_is_accepted() -> None:
     assert breaches(ProseReading({"a.py": prose_of(PLAIN)}, {"A": ["a.py"]}), {}) == []
 
 
@@ -31,7 +31,7 @@ def test_plain_prose_passes() -> None:
         (ProseReading({}, {"Row": ["a.py", "b.py"]}), "class Row is defined in a.py, b.py"),
     ],
 )
-def test_a_breach_of_each_rule_is_seen(reading: ProseReading, words: str) -> None:
+def test_a_breach_of_each_rule_is_found(reading: ProseReading, words: str) -> None:
     (found,) = breaches(reading, {})
     assert words in found
 
@@ -46,5 +46,6 @@ def test_an_exception_counts_only_while_it_is_needed() -> None:
     assert breaches(reading, {"Row": "reason", "Gone": "reason"}) == ["class Gone is excepted and not defined twice"]
 
 
+@pytest.mark.slow  # `make check` says so as well
 def test_the_product_keeps_the_rules() -> None:
     assert main([]) == 0

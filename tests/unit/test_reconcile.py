@@ -1,4 +1,4 @@
-"""What a reading of Genesys makes of the view: observations, second looks, refusals."""
+"""A reading of Genesys against the view: observations, second looks, refusals."""
 
 import pytest
 
@@ -68,11 +68,11 @@ def twice(first: Reading, second: Reading, tenants: Tenants, memory: Memory = SE
     return planned(second, tenants, {**memory, **before.memory}, rules(LATER_US))
 
 
-def test_what_agrees_has_no_line() -> None:
+def test_a_tenant_that_agrees_has_no_plan_line() -> None:
     assert planned(reading({1: "ENABLED"}), view(tenant(1))).lines == ()
 
 
-def test_a_disabled_integration_is_observed_with_what_differs_alone() -> None:
+def test_a_disabled_integration_is_observed_with_its_difference_only() -> None:
     plan = planned(reading({1: "DISABLED"}), view(tenant(1)))
     assert only(plan).action is Action.ALIGN
     assert told(plan) == Observed(
@@ -87,7 +87,7 @@ def test_a_disabled_integration_is_observed_with_what_differs_alone() -> None:
     )
 
 
-def test_enabled_is_what_a_tenant_is_until_told_otherwise() -> None:
+def test_a_tenant_without_an_enabled_event_counts_as_enabled() -> None:
     assert planned(reading({1: "ENABLED"}), view(tenant(1, enabled=None))).lines == ()
 
 
@@ -97,12 +97,12 @@ def test_another_configuration_is_observed_whole() -> None:
     assert (observed.configuration, observed.enabled) == (other, None)
 
 
-def test_a_configuration_that_was_not_read_changes_nothing_and_is_named() -> None:
+def test_an_unread_configuration_changes_no_tenant_and_is_named() -> None:
     line = only(planned(reading({1: "ENABLED"}, properties={}), view(tenant(1))))
     assert line == PlanLine(key_of(1), Action.UNREAD, "its configuration: it was not read")
 
 
-def test_a_configuration_that_no_hash_can_hold_changes_nothing_and_is_named() -> None:
+def test_an_unhashable_configuration_changes_no_tenant_and_is_named() -> None:
     deep: Json = {}
     for _ in range(40):
         deep = {"deep": deep}
@@ -112,14 +112,14 @@ def test_a_configuration_that_no_hash_can_hold_changes_nothing_and_is_named() ->
         assert why in line.reason
 
 
-def test_what_was_read_beside_an_unread_configuration_counts() -> None:
+def test_the_other_fields_beside_an_unread_configuration_count() -> None:
     aligned, unread = planned(reading({1: "DISABLED"}, properties={}), view(tenant(1))).lines
     assert (aligned.action, unread.action) == (Action.ALIGN, Action.UNREAD)
     assert aligned.observed is not None
     assert (aligned.observed.enabled, aligned.observed.configuration) == (False, None)
 
 
-def test_nothing_is_installed_whose_configuration_was_not_read() -> None:
+def test_no_integration_is_installed_without_its_configuration() -> None:
     for tenants in ({}, view(tenant(1, installed=False))):
         line = only(planned(reading({1: "ENABLED"}, properties={}), tenants))
         assert (line.action, line.observed) == (Action.UNREAD, None)
@@ -132,7 +132,7 @@ def test_the_tenant_id_among_the_properties_is_no_difference() -> None:
     assert planned(reading({1: "ENABLED"}, properties={1: named}), view(whole)).lines == ()
 
 
-def test_an_integration_nobody_told_of_is_installed_with_all_that_is_known() -> None:
+def test_an_unreported_integration_is_installed_with_every_known_field() -> None:
     named = {**CONFIGURATION, "tenantId": "acme"}
     plan = planned(reading({1: "DISABLED"}, properties={1: named}), {})
     observed = told(plan)
@@ -151,19 +151,19 @@ def test_an_integration_of_another_type_is_not_ours_to_install() -> None:
     assert planned(reading({1: "ENABLED"}), {}, by=organisation(integration_type="ours")).lines != ()
 
 
-def test_an_integration_installed_again_is_installed_with_the_property_and_not_the_old_name() -> None:
+def test_a_reinstalled_integration_takes_its_tenant_id_from_the_property() -> None:
     gone = tenant(1, installed=False)
     named = {"tenantId": "fresh"}
     observed = told(planned(reading({1: "ENABLED"}, properties={1: named}), view(gone)))
     assert (observed.installed, observed.tenant_id) == (True, "fresh")
 
 
-def test_a_restored_integration_is_installed_and_says_nothing_of_enablement() -> None:
+def test_a_restored_integration_is_installed_without_an_enabled_field() -> None:
     observed = told(planned(reading({1: "RESTORED"}), view(tenant(1, installed=False))))
     assert (observed.installed, observed.enabled) == (True, None)
 
 
-def test_a_state_that_nobody_knows_is_no_information() -> None:
+def test_an_unknown_state_is_no_information() -> None:
     line = only(planned(reading({1: "HIBERNATED"}), view(tenant(1))))
     assert (line.action, line.observed) == (Action.UNREAD, None)
 
@@ -191,7 +191,7 @@ def test_absence_seen_twice_within_one_second_look_waits() -> None:
     assert second.memory[key_of(1)].doubt == Doubt("absent", NOW_US)
 
 
-def test_a_sight_in_between_starts_the_absence_anew() -> None:
+def test_a_sighting_in_between_restarts_the_absence() -> None:
     tenants = view(tenant(1))
     first = planned(reading({}, absent=(1,)), tenants)
     back = planned(reading({1: "ENABLED"}), tenants, {**SEEN, **first.memory}, rules(NOW_US + LOOK_US // 2))
@@ -200,31 +200,31 @@ def test_a_sight_in_between_starts_the_absence_anew() -> None:
     assert only(again).action is Action.WAIT
 
 
-def test_absence_of_one_these_credentials_never_saw_is_no_information() -> None:
+def test_absence_of_a_key_that_these_credentials_never_saw_is_no_information() -> None:
     gone = reading({}, absent=(1,))
     assert only(twice(gone, gone, view(tenant(1)), memory={})).action is Action.REFUSE
     other = reading({}, absent=(1,), client_id="client-2")
     assert only(twice(other, other, view(tenant(1)))).action is Action.REFUSE
 
 
-def test_one_that_is_not_listed_and_gave_no_answer_by_id_is_no_information() -> None:
+def test_an_unlisted_integration_without_an_answer_by_id_is_no_information() -> None:
     silent = reading({2: "ENABLED"})
     plan = twice(silent, silent, view(tenant(1), tenant(2)))
     assert only(plan).action is Action.UNREAD
 
 
-def test_absence_first_seen_more_than_a_day_ago_must_be_seen_twice_again() -> None:
+def test_an_absence_older_than_a_day_must_be_seen_twice_again() -> None:
     old = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - 25 * HOUR_US))}
     assert only(planned(reading({}, absent=(1,)), view(tenant(1, updated_at=1)), old)).action is Action.WAIT
 
 
-def test_an_event_since_the_first_sight_starts_the_absence_anew() -> None:
+def test_an_event_after_the_first_sight_restarts_the_absence() -> None:
     memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - 2 * LOOK_US))}
     newer = view(tenant(1, updated_at=NOW_US - LOOK_US))
     assert only(planned(reading({}, absent=(1,)), newer, memory)).action is Action.WAIT
 
 
-def test_what_contradicts_a_young_event_is_read_again_first() -> None:
+def test_a_contradiction_of_a_recent_event_is_read_again_first() -> None:
     young = view(tenant(1, updated_at=NOW_US - 1_000_000))
     first = planned(reading({1: "DISABLED"}), young)
     assert only(first).action is Action.WAIT
@@ -234,19 +234,19 @@ def test_what_contradicts_a_young_event_is_read_again_first() -> None:
     assert told(second).enabled is False
 
 
-def test_another_contradiction_than_the_first_one_waits_anew() -> None:
+def test_a_different_contradiction_waits_anew() -> None:
     young = view(tenant(1, updated_at=NOW_US - 1_000_000))
     first = planned(reading({1: "DISABLED"}), young)
     other = planned(reading({}, absent=(1,)), young, first.memory, rules(LATER_US))
     assert only(other).action is Action.WAIT
 
 
-def test_a_key_nobody_told_of_has_no_young_event_to_contradict() -> None:
+def test_an_unreported_key_is_installed_without_a_second_look() -> None:
     assert only(planned(reading({1: "ENABLED"}), {}, {})).action is Action.INSTALL
 
 
 @pytest.mark.parametrize("owed", [{"flags": AMBIGUOUS}, {"recheck_at": NOW_US - 5_000_000}], ids=["flag", "recheck_at"])
-def test_a_recheck_is_published_whole_even_when_it_agrees(owed: dict[str, object]) -> None:
+def test_a_recheck_is_published_whole_even_if_it_agrees(owed: dict[str, object]) -> None:
     plan = planned(reading({1: "ENABLED"}), view(tenant(1, **owed, updated_at=NOW_US - 1)))
     observed = told(plan)
     assert only(plan).action is Action.CONFIRM
@@ -254,14 +254,14 @@ def test_a_recheck_is_published_whole_even_when_it_agrees(owed: dict[str, object
     assert observed.cause == "recheck"
 
 
-def test_a_recheck_that_finds_nothing_needs_its_second_look_too() -> None:
+def test_a_recheck_that_finds_an_absence_needs_a_second_look() -> None:
     flagged = view(tenant(1, flags=AMBIGUOUS))
     gone = reading({}, absent=(1,), at_us=LATER_US)
     assert only(planned(gone, flagged)).action is Action.WAIT
     assert only(twice(gone, gone, flagged)).action is Action.REMOVE
 
 
-def test_a_reading_that_took_as_long_as_a_second_look_is_not_one() -> None:
+def test_a_single_long_reading_does_not_count_as_a_second_look() -> None:
     gone = reading({}, absent=(1,))
     first = planned(gone, view(tenant(1)), given=rules(NOW_US + 1_000_000, began_us=NOW_US))
     known = {**SEEN, **first.memory}
@@ -275,13 +275,13 @@ def test_a_reading_that_took_as_long_as_a_second_look_is_not_one() -> None:
     )
 
 
-def test_a_recheck_of_one_removed_already_confirms_it_after_two_looks() -> None:
+def test_a_recheck_of_a_removed_tenant_confirms_it_after_two_looks() -> None:
     flagged = view(tenant(1, installed=False, flags=AMBIGUOUS))
     gone = reading({}, absent=(1,), at_us=LATER_US)
     assert only(twice(gone, gone, flagged)).action is Action.CONFIRM
 
 
-def test_an_observation_on_its_way_is_not_published_again() -> None:
+def test_an_unfolded_observation_is_not_published_again() -> None:
     first = planned(reading({1: "DISABLED"}), view(tenant(1)))
     known = {key_of(1): remember(first.memory[key_of(1)], told(first))}
     again = planned(
@@ -299,7 +299,7 @@ def test_two_observations_of_one_second_are_never_published() -> None:
     assert only(plan).action is Action.WAIT
 
 
-def test_a_run_over_some_keys_leaves_the_others_alone() -> None:
+def test_a_run_over_named_keys_leaves_the_others_unchanged() -> None:
     plan = planned(reading({1: "DISABLED", 2: "DISABLED"}), view(tenant(1), tenant(2)), keys=frozenset({key_of(2)}))
     assert only(plan).key == key_of(2)
     assert set(plan.memory) == {key_of(2)}
@@ -311,19 +311,19 @@ def test_a_tenant_of_another_organisation_is_not_compared() -> None:
     assert planned(reading({2: "ENABLED"}), view(other, tenant(2))).lines == ()
 
 
-def test_the_listing_leaves_two_questions_open() -> None:
+def test_unlisted_integrations_and_their_configurations_are_asked_by_id() -> None:
     missing, present = questions(reading({2: "ENABLED"}), organisation(), view(tenant(1), tenant(2)), None)
     assert (missing, present) == ([integration_id(1)], [integration_id(2)])
 
 
 @pytest.mark.parametrize("claim", ["absent", "present:True:x"])
-def test_a_doubt_about_a_key_that_is_nobodys_any_more_is_dropped(claim: str) -> None:
+def test_a_doubt_about_a_removed_key_is_dropped(claim: str) -> None:
     memory = {key_of(1): Sight(CLIENT, Doubt(claim, NOW_US - LOOK_US))}
     plan = planned(reading({2: "ENABLED"}), view(tenant(1, installed=False), tenant(2)), memory)
     assert (plan.lines, plan.memory[key_of(1)].doubt) == ((), None)
 
 
-def test_a_named_key_that_is_neither_listed_nor_in_the_view_is_named() -> None:
+def test_a_requested_key_neither_listed_nor_in_the_view_is_named() -> None:
     plan = planned(reading({1: "ENABLED"}), view(tenant(1)), keys=frozenset({key_of(1), key_of(2)}))
     assert plan.lines == (PlanLine(key_of(2), Action.UNREAD, "neither listed nor in the view"),)
     gone = planned(reading({}), view(tenant(1, installed=False)), keys=frozenset({key_of(1)}))

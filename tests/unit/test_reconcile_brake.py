@@ -32,7 +32,7 @@ def test_the_limit_is_five_or_two_percent(tenants: int, limit: int) -> None:
     assert (refused.stopped.absent, refused.stopped.limit) == (limit + 1, limit)
 
 
-def test_an_approval_lets_exactly_its_set_go() -> None:
+def test_an_approval_removes_exactly_its_set() -> None:
     stopped = vanished(20, 6).stopped
     assert stopped is not None
     assert vanished(20, 6, stopped.approval).stopped is None
@@ -47,7 +47,7 @@ def test_too_many_absences_stop_the_run_at_their_first_sight() -> None:
     assert plan.stopped.approval is None
 
 
-def test_absences_that_other_runs_met_count_too() -> None:
+def test_absences_seen_by_other_runs_count() -> None:
     told = reading(dict.fromkeys(range(1, 20), "ENABLED"), absent=(0,))
     elsewhere = doubted(*range(20, 26))
     tenants = view(*map(tenant, range(26)))
@@ -58,7 +58,7 @@ def test_absences_that_other_runs_met_count_too() -> None:
     assert compare([(told, organisation())], tenants, {**doubted(0), **old}, rules(), keys).stopped is None
 
 
-def test_a_run_that_meets_no_absence_goes_on_under_the_brake() -> None:
+def test_a_run_without_an_absence_continues_under_the_brake() -> None:
     told = reading({0: "DISABLED"})
     tenants = view(*map(tenant, range(10)))
     plan = compare([(told, organisation())], tenants, doubted(*range(1, 10)), rules(), [key_of(0)])
@@ -66,7 +66,7 @@ def test_a_run_that_meets_no_absence_goes_on_under_the_brake() -> None:
     assert [line.action for line in plan.lines] == [Action.ALIGN]
 
 
-def test_what_the_view_has_removed_already_is_no_removal() -> None:
+def test_an_already_removed_tenant_is_no_removal() -> None:
     gone = view(*(tenant(n, installed=False) for n in range(10)), tenant(10))
     told = reading({}, absent=(10,))
     plan = compare([(told, organisation())], gone, doubted(*range(11)), rules())

@@ -34,7 +34,7 @@ class Readers:
         return reading({1: "ENABLED"})
 
 
-async def test_a_first_sight_cut_off_by_a_fault_is_tried_again_later(tmp_path: Path) -> None:
+async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
     chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
     sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"))

@@ -19,7 +19,7 @@ def test_an_older_twin_borrows_and_no_second_record_is_written() -> None:
     assert worker.tenant.revision == 1
 
 
-def test_what_frees_the_restamp_gives_it_its_revision_again_and_the_older_the_next() -> None:
+def test_a_freed_restamp_keeps_its_revision_and_the_older_twin_gets_the_next() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("enabled", 600))
     worker.hear(delivery("enabled", 0))
@@ -29,7 +29,7 @@ def test_what_frees_the_restamp_gives_it_its_revision_again_and_the_older_the_ne
     assert [entry.borrowed for entry in worker.tenant.entries] == [0, 0, 0]
 
 
-def test_several_freed_at_once_come_in_the_order_of_their_versions() -> None:
+def test_several_freed_events_are_published_in_the_order_of_their_versions() -> None:
     worker = MemoryLedger()
     for second in (0, 400, 800):
         worker.hear(delivery("enabled", second))
@@ -54,7 +54,7 @@ def test_an_absorbed_event_freed_by_a_lowered_time_is_published_then() -> None:
     assert events(worker.hear(delivery("enabled", 600), offset=2)) == []
 
 
-def test_an_unmarked_delivery_clears_the_mark_and_publishes_what_was_ambiguous() -> None:
+def test_an_unmarked_delivery_publishes_the_ambiguous_event() -> None:
     worker = MemoryLedger()
     for event, second in (("enabled", 0), ("disabled", 1)):
         worker.hear(delivery(event, second))

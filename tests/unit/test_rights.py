@@ -1,4 +1,4 @@
-"""The least rights of the services, and the forms in which an administrator takes them."""
+"""The least rights of the services, and their forms for an administrator."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ def _given(prefix: str = "", **principals: str) -> acls.Rights:
     return acls.rights_by_principal(acls.principals(f"{name}={text}" for name, text in principals.items()), prefix)
 
 
-def test_who_writes_or_reads_a_topic_of_the_table_may_do_so_and_nobody_else() -> None:
+def test_only_the_writers_and_readers_of_the_topic_table_have_the_rights() -> None:
     for service in Service:
         for topic in TOPICS:
             may = {right.operation for right in rights(service, "p-") if right.name == named(topic, "p-")}
@@ -31,7 +31,7 @@ def test_describe_is_a_right_of_its_own_only_where_nothing_is_read_or_written() 
         assert not used & {(right.resource, right.name) for right in given if right.operation is DESCRIBE}
 
 
-def test_who_writes_a_topic_may_compare_it_with_the_table() -> None:
+def test_a_writer_may_read_the_settings_of_its_topics() -> None:
     """Deliveries must not be acknowledged into a topic that would lose them (docs/decisions/0023)."""
     for service in set(Service) - {Service.OPERATOR}:
         compared = {right.name for right in rights(service) if right.operation is Operation.DESCRIBE_CONFIGS}
@@ -41,7 +41,7 @@ def test_who_writes_a_topic_may_compare_it_with_the_table() -> None:
         }
 
 
-def test_only_the_operator_may_create_and_nobody_deletes_or_alters() -> None:
+def test_only_the_operator_may_create_and_no_service_deletes_or_alters() -> None:
     assert {operation.value for operation in Operation} == {"Read", "Write", "Create", "Describe", "DescribeConfigs"}
     creators = {service for service in Service for right in rights(service) if right.operation is Operation.CREATE}
     assert creators == {Service.OPERATOR}
@@ -54,7 +54,7 @@ def test_a_reader_without_a_group_names_the_group_of_its_installation() -> None:
     assert Right(Resource.GROUP, "acme-lifecycle-looks", DESCRIBE) in rights(Service.RECONCILER, "acme-")
 
 
-def test_each_service_has_a_principal_of_its_own_unless_it_is_named() -> None:
+def test_each_service_has_its_own_principal_unless_another_is_named() -> None:
     named = acls.principals(["ledger=User:one", "provisioner=CN=two,O=acme"])
     assert named == {
         Service.INGRESS: "User:lifecycle-ingress",
@@ -65,7 +65,7 @@ def test_each_service_has_a_principal_of_its_own_unless_it_is_named() -> None:
     }
 
 
-def test_every_principal_that_cannot_be_used_is_refused_by_name() -> None:
+def test_every_unusable_principal_is_refused_by_name() -> None:
     with pytest.raises(CommandError) as refused:
         acls.principals(["ledgre=x", "ledger", "ingress= ", "operator=me"])
     assert refused.value.status is Exit.UNUSABLE
@@ -75,7 +75,7 @@ def test_every_principal_that_cannot_be_used_is_refused_by_name() -> None:
     assert [line.partition(":")[0] for line in others] == ["--principal ledger", "--principal ingress= "]
 
 
-def test_the_lines_allow_each_right_once_and_quote_what_a_shell_would_read() -> None:
+def test_the_acl_lines_allow_each_right_once_and_are_quoted_for_a_shell() -> None:
     lines = list(acls.as_commands(_given("acme-", ledger="CN=a b")))
     assert lines[0].startswith("# ")
     found = []
@@ -88,7 +88,7 @@ def test_the_lines_allow_each_right_once_and_quote_what_a_shell_would_read() -> 
     assert len(found) == len(set(found))
 
 
-def test_services_of_one_principal_are_one_user_with_the_rights_of_all() -> None:
+def test_services_with_one_principal_are_one_user_with_all_rights() -> None:
     given = _given(**{service.value: "all" for service in Service})
     assert list(given) == ["User:all"]
     assert len(given["User:all"]) == len(set(given["User:all"]))
@@ -99,7 +99,7 @@ def test_services_of_one_principal_are_one_user_with_the_rights_of_all() -> None
                for right in left_out)  # fmt: skip
 
 
-def test_a_strimzi_user_has_the_name_login_and_cluster_that_were_asked_for() -> None:
+def test_a_strimzi_user_has_the_given_name_login_and_cluster() -> None:
     documents = "\n".join(acls.as_strimzi(_given(ledger="CN=books"), "kafka-1")).split("apiVersion: ")[1:]
     assert len(documents) == len(Service)
     ledger = next(one for one in documents if '  name: "books"\n' in one)
@@ -114,7 +114,7 @@ def test_a_strimzi_user_has_the_name_login_and_cluster_that_were_asked_for() -> 
     assert "    type: scram-sha-512\n" in next(one for one in documents if '  name: "lifecycle-ingress"\n' in one)
 
 
-def test_a_name_that_no_kafka_user_can_have_is_refused() -> None:
+def test_an_invalid_kafka_user_name_is_refused() -> None:
     with pytest.raises(
         CommandError, match="--principal User:Books_1: a KafkaUser needs a name of lower-case"
     ) as refused:
@@ -124,7 +124,7 @@ def test_a_name_that_no_kafka_user_can_have_is_refused() -> None:
         list(acls.as_strimzi(_given(), "My cluster"))
 
 
-def test_the_objects_say_which_services_a_principal_is() -> None:
+def test_the_strimzi_objects_name_the_services_of_a_principal() -> None:
     named = acls.principals(["ingress=edge", "reconciler=edge"])
     found = json.loads(json.dumps(acls.as_json(acls.rights_by_principal(named, "p-"), named)))
     assert [one["services"] for one in found] == [["ingress", "reconciler"], ["ledger"], ["provisioner"], ["operator"]]

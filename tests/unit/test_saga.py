@@ -1,4 +1,4 @@
-"""What the saga decides, told as stories: whom it calls, in which order, and what it says in the end."""
+"""Decisions of the saga as stories: the calls, their order, and the outcomes."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def _active(world: OutsideSystems, wishes: Wishes, **more: object) -> MemoryRunn
     return worker
 
 
-def test_a_first_install_makes_everything_in_the_plans_order() -> None:
+def test_a_first_install_makes_every_step_in_the_plans_order() -> None:
     world = OutsideSystems()
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -62,7 +62,7 @@ def test_teardown_is_the_reverse_and_ends_with_the_archive() -> None:
     assert world.archived == 1
 
 
-def test_what_ended_is_looked_up_again_by_name_one_call_and_a_minute_later() -> None:
+def test_an_ended_generation_is_looked_up_again_by_name_a_minute_later() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.uninstalled())])
@@ -71,7 +71,7 @@ def test_what_ended_is_looked_up_again_by_name_one_call_and_a_minute_later() -> 
     assert worker.now_us >= ended_us + 70_000_000
 
 
-def test_what_appeared_after_the_end_is_removed() -> None:
+def test_a_resource_that_appears_after_the_end_is_removed() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     late = world.there["crm", 1]
@@ -84,7 +84,7 @@ def test_what_appeared_after_the_end_is_removed() -> None:
     assert worker.journal.sweeps == ()
 
 
-def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> None:
+def test_a_late_resource_is_removed_even_if_the_removal_is_refused_for_a_while() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     late = world.there["crm", 1]
@@ -101,7 +101,7 @@ def test_what_appeared_late_is_removed_even_if_that_is_refused_for_a_while() -> 
     assert worker.journal.sweeps == ()
 
 
-def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
+def test_a_refused_look_up_ends_the_sweep() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda _, v: Mode.REFUSED if v is Verb.READ else None
@@ -110,7 +110,7 @@ def test_what_cannot_be_looked_up_is_not_looked_for_for_ever() -> None:
     assert worker.journal.sweeps == ()
 
 
-def test_a_call_that_breaks_for_ever_is_given_up_in_the_end() -> None:
+def test_a_call_that_fails_for_ever_is_given_up_after_give_up_after() -> None:
     world = OutsideSystems(decides=lambda s, v: Mode.BROKEN if (s, v) == ("crm", Verb.CREATE) else None)
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -119,7 +119,7 @@ def test_a_call_that_breaks_for_ever_is_given_up_in_the_end() -> None:
     assert ends(worker.outcomes)[-1] == (1, "up", "rolled_back", "crm_exhausted")
 
 
-def test_what_vanished_outside_is_made_again_by_an_update() -> None:
+def test_a_vanished_resource_is_made_again_by_an_update() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     del world.there["middleware", 1]
@@ -128,7 +128,7 @@ def test_what_vanished_outside_is_made_again_by_an_update() -> None:
     assert world.there["middleware", 1].configuration == {"size": "2"}
 
 
-def test_what_was_in_doubt_when_a_reinstall_revived_it_is_looked_at_and_given_its_settings() -> None:
+def test_a_doubtful_step_of_a_revived_generation_is_read_and_updated() -> None:
     world, wishes = OutsideSystems(), Wishes()
     plans = Plans(plan(PLAN_TEXT.replace('kind = "http"', 'kind = "http"\ndestroy_after = "P1D"')))
     worker = _active(world, wishes, plans=plans, until_us=3600 * 10**6)
@@ -138,7 +138,7 @@ def test_what_was_in_doubt_when_a_reinstall_revived_it_is_looked_at_and_given_it
     assert ends(worker.outcomes)[-1] == (3, "up", "done", None)
 
 
-def test_uninstall_before_any_install_calls_nobody_and_is_answered() -> None:
+def test_an_uninstall_before_any_install_makes_no_call_and_has_an_outcome() -> None:
     world = OutsideSystems()
     worker = MemoryRunner(world, Wishes().uninstalled())
     worker.run()
@@ -148,7 +148,7 @@ def test_uninstall_before_any_install_calls_nobody_and_is_answered() -> None:
     ]
 
 
-def test_every_version_is_answered_also_when_nothing_is_to_be_done() -> None:
+def test_every_version_has_an_outcome_even_without_a_change() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change())])
@@ -164,7 +164,7 @@ def test_an_update_calls_only_the_steps_whose_settings_changed() -> None:
     assert worker.journal.generation == 1
 
 
-def test_disabling_reaches_every_step_and_deletes_nothing() -> None:
+def test_disabling_updates_every_step_and_deletes_none() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.switched(enabled=False))])
@@ -175,7 +175,7 @@ def test_disabling_reaches_every_step_and_deletes_nothing() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("mode", [Mode.REFUSED, Mode.RETRYABLE])
-def test_a_first_provisioning_that_fails_at_any_step_leaves_nothing(step: str, mode: Mode) -> None:
+def test_a_first_provisioning_that_fails_at_any_step_leaves_no_resource(step: str, mode: Mode) -> None:
     world = OutsideSystems(decides=lambda s, v: mode if s == step and v is Verb.CREATE else None)
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -190,7 +190,7 @@ def test_a_first_provisioning_that_fails_at_any_step_leaves_nothing(step: str, m
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("mode", TROUBLES)
-def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itself(step: str, mode: Mode) -> None:
+def test_a_blocked_compensation_is_shown_as_a_waiting_install_and_continues(step: str, mode: Mode) -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: (
@@ -217,7 +217,7 @@ def test_a_compensation_that_stands_is_an_install_that_waits_and_goes_on_by_itse
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("mode", TROUBLES)
-def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str, mode: Mode) -> None:
+def test_a_blocked_teardown_is_reported_as_failed_and_continues(step: str, mode: Mode) -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
@@ -236,7 +236,7 @@ def test_a_teardown_that_stands_is_said_to_fail_and_goes_on_by_itself(step: str,
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
 
 
-def test_a_reinstall_waits_for_a_teardown_that_stands_and_begins_the_next_life() -> None:
+def test_a_reinstall_waits_for_a_blocked_teardown_and_begins_the_next_generation() -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
@@ -253,7 +253,7 @@ def test_a_reinstall_waits_for_a_teardown_that_stands_and_begins_the_next_life()
 
 
 @pytest.mark.parametrize("former", ["removal_failed", "compensation_failed"])
-def test_a_journal_that_an_earlier_release_parked_goes_on(former: str) -> None:
+def test_a_journal_parked_by_an_earlier_release_continues(former: str) -> None:
     world, wishes = OutsideSystems(), Wishes()
     if former == "removal_failed":
         worker = _active(world, wishes, until_us=60_000_000)
@@ -273,7 +273,7 @@ def test_a_journal_that_an_earlier_release_parked_goes_on(former: str) -> None:
     assert worker.last.state.value == ("done" if former == "removal_failed" else "rolled_back")
 
 
-def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
+def test_a_clock_behind_makes_no_grace_period() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.SILENT if (s, v) == ("schema", Verb.DELETE) else None
@@ -284,7 +284,7 @@ def test_without_a_grace_period_no_clock_that_is_behind_makes_one() -> None:
     assert not isinstance(move, Take)
 
 
-def test_an_ended_life_whose_plan_cannot_be_carried_out_stands_in_nobodys_way() -> None:
+def test_an_ended_generation_with_an_unusable_plan_blocks_no_new_install() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, until_us=60_000_000)
     worker.run([(0, wishes.uninstalled())])
@@ -302,7 +302,7 @@ def test_an_ended_life_whose_plan_cannot_be_carried_out_stands_in_nobodys_way() 
     assert worker.journal.sweeps == ()
 
 
-def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() -> None:
+def test_a_step_that_refuses_create_and_delete_is_rolled_back() -> None:
     world = OutsideSystems(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -310,7 +310,7 @@ def test_what_refuses_to_be_made_may_refuse_to_be_removed_in_the_same_words() ->
     assert ends(worker.outcomes)[-1] == (1, "up", "rolled_back", "crm_refused")
 
 
-def test_a_corrected_configuration_retries_a_rolled_back_tenant_in_another_generation() -> None:
+def test_a_corrected_configuration_retries_a_rolled_back_tenant_in_the_next_generation() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed(bad="crm"))
     worker.run()
@@ -333,7 +333,7 @@ def test_a_refused_update_restores_the_last_good_configuration_and_deletes_nothi
     assert (worker.last.step, worker.last.error_class) == (step, "refused")
 
 
-def test_a_restoration_that_fails_too_deletes_nothing_and_the_next_version_mends_it() -> None:
+def test_a_failed_restoration_deletes_no_step_and_the_next_version_mends_it() -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
@@ -346,7 +346,7 @@ def test_a_restoration_that_fails_too_deletes_nothing_and_the_next_version_mends
     assert world.there["crm", 1].configuration["bad"] == "still none"
 
 
-def test_a_restoration_that_failed_is_made_good_by_the_good_configuration_itself() -> None:
+def test_a_failed_restoration_is_mended_by_the_good_configuration() -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
@@ -372,7 +372,7 @@ def test_tokens_whose_revocation_is_refused_stay_until_the_next_version_revokes_
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
 
 
-def test_what_was_lost_is_never_taken_for_absent_because_its_removal_is_refused() -> None:
+def test_a_step_in_doubt_is_not_absent_because_its_removal_is_refused() -> None:
     world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: {
         ("crm", Verb.CREATE): Mode.LOST_WITH_EFFECT,
@@ -387,7 +387,7 @@ def test_what_was_lost_is_never_taken_for_absent_because_its_removal_is_refused(
 
 
 @pytest.mark.parametrize("read", [Mode.REFUSED, Mode.WELL])
-def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> None:
+def test_a_refused_repeat_leaves_the_first_call_in_doubt(read: Mode) -> None:
     world, wishes = OutsideSystems(), Wishes()
     tried: list[str] = []
 
@@ -407,7 +407,7 @@ def test_a_repeat_that_is_refused_leaves_the_first_call_in_doubt(read: Mode) -> 
     assert worker.phase is Phase.COMPENSATING
 
 
-def test_a_repeat_that_may_be_tried_again_keeps_its_key() -> None:
+def test_a_retryable_repeat_keeps_its_idempotency_key() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.RETRYABLE])
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -416,7 +416,7 @@ def test_a_repeat_that_may_be_tried_again_keeps_its_key() -> None:
     assert worker.journal.life.steps["middleware"].n == 1
 
 
-def test_what_a_lost_older_create_made_late_is_given_the_newer_settings() -> None:
+def test_a_resource_made_late_by_an_older_create_gets_the_newer_settings() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed(size="old"), until_us=2_000_000)
     world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.SILENT]
@@ -436,7 +436,7 @@ def test_what_a_lost_older_create_made_late_is_given_the_newer_settings() -> Non
     assert [verb for step, verb, _, _ in world.calls if step == "middleware"][-3:] == ["create", "read", "update"]
 
 
-def test_a_missing_configuration_value_is_refused_by_name_before_anyone_is_asked() -> None:
+def test_a_missing_configuration_value_is_refused_by_name_before_any_call() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed().model_copy(update={"configuration": {}}))
     worker.run()
@@ -446,7 +446,7 @@ def test_a_missing_configuration_value_is_refused_by_name_before_anyone_is_asked
     assert world.there == {}
 
 
-def test_an_uninstall_between_two_installs_issues_the_tokens_anew_and_changes_nothing_else() -> None:
+def test_an_uninstall_between_two_installs_reissues_the_tokens_only() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.reinstalled())])
@@ -457,7 +457,7 @@ def test_an_uninstall_between_two_installs_issues_the_tokens_anew_and_changes_no
     assert len(world.calls) == 2
 
 
-def test_an_uninstall_that_arrives_late_between_two_installs_issues_the_tokens_anew_once() -> None:
+def test_a_late_uninstall_between_two_installs_reissues_the_tokens_once() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     between_us = wishes.at_us + 5
@@ -467,7 +467,7 @@ def test_an_uninstall_that_arrives_late_between_two_installs_issues_the_tokens_a
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
 
 
-def test_an_uninstall_older_than_the_install_that_was_provisioned_changes_nothing() -> None:
+def test_an_uninstall_older_than_the_provisioned_install_makes_no_call() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change(uninstalled_at=1))])
@@ -475,7 +475,7 @@ def test_an_uninstall_older_than_the_install_that_was_provisioned_changes_nothin
 
 
 @pytest.mark.parametrize("after", range(1, 2 * len(STEPS) + 2))
-def test_uninstall_at_any_point_of_a_provisioning_tears_down_what_was_maybe_done(after: int) -> None:
+def test_an_uninstall_at_any_point_of_a_provisioning_removes_every_begun_step(after: int) -> None:
     world, wishes = OutsideSystems(), Wishes()
     installed = wishes.installed()
     worker = MemoryRunner(world, installed)
@@ -501,7 +501,7 @@ def _with_grace(duration: str) -> Plans:
     return Plans(plan(PLAN_TEXT.replace('kind = "postgres"', f'kind = "postgres"\ndestroy_after = "{duration}"')))
 
 
-def test_teardown_waits_for_destroy_after_and_says_grace() -> None:
+def test_a_teardown_waits_for_destroy_after_with_reason_grace() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
@@ -518,7 +518,7 @@ def test_teardown_waits_for_destroy_after_and_says_grace() -> None:
     assert worker.now_us > 86_400 * 10**6
 
 
-def test_another_uninstall_does_not_begin_the_grace_anew() -> None:
+def test_another_uninstall_does_not_restart_the_grace_period() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
@@ -528,7 +528,7 @@ def test_another_uninstall_does_not_begin_the_grace_anew() -> None:
     assert world.there == {}
 
 
-def test_a_reinstall_within_the_grace_goes_on_with_the_generation() -> None:
+def test_a_reinstall_within_the_grace_period_keeps_the_generation() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled())])
@@ -541,7 +541,7 @@ def test_a_reinstall_within_the_grace_goes_on_with_the_generation() -> None:
     assert (worker.last.generation, worker.phase) == (1, Phase.ACTIVE)
 
 
-def test_a_refusal_after_a_revival_destroys_nothing() -> None:
+def test_a_refusal_after_a_revival_deletes_no_resource() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
     worker.run([(0, wishes.uninstalled()), (10**6, wishes.installed(bad="subscriptions"))])
@@ -549,7 +549,7 @@ def test_a_refusal_after_a_revival_destroys_nothing() -> None:
     assert ends(worker.outcomes)[-1] == (3, "up", "done", "update_refused")
 
 
-def test_a_lost_answer_is_read_back_and_not_repeated_when_it_had_its_effect() -> None:
+def test_a_lost_answer_with_an_effect_is_read_back_and_not_repeated() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITH_EFFECT])
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -588,7 +588,7 @@ def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
     assert worker.journal.sweeps[0].life.steps["tokens"].n == 2
 
 
-def test_a_call_that_is_answered_and_may_be_tried_again_is_another_intent() -> None:
+def test_a_retry_after_an_answer_is_a_new_intent() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -597,7 +597,7 @@ def test_a_call_that_is_answered_and_may_be_tried_again_is_another_intent() -> N
 
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RETRYABLE, Mode.LOST_WITHOUT, Mode.BROKEN])
-def test_an_outage_shorter_than_give_up_after_rolls_nobody_back(mode: Mode) -> None:
+def test_an_outage_shorter_than_give_up_after_rolls_no_tenant_back(mode: Mode) -> None:
     world = OutsideSystems(modes=[Mode.WELL] + [mode] * 200)
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -606,7 +606,7 @@ def test_an_outage_shorter_than_give_up_after_rolls_nobody_back(mode: Mode) -> N
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_outage_as_long_as_give_up_after_ends_in_a_compensation(step: str) -> None:
+def test_an_outage_of_give_up_after_ends_in_a_compensation(step: str) -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT30M"')
     world = OutsideSystems(decides=lambda s, v: Mode.RETRYABLE if (s, v) == (step, Verb.CREATE) else None)
     worker = MemoryRunner(world, Wishes().installed(), plans=Plans(plan(text)))
@@ -616,14 +616,14 @@ def test_an_outage_as_long_as_give_up_after_ends_in_a_compensation(step: str) ->
     assert world.there == {}
 
 
-def test_a_wait_at_the_gate_counts_as_an_outage_as_well() -> None:
+def test_a_wait_at_the_gate_counts_as_an_outage() -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1M"')
     worker = MemoryRunner(OutsideSystems(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", "middleware_exhausted")]
 
 
-def test_time_in_which_nobody_asked_gives_up_nothing() -> None:
+def test_time_without_a_call_does_not_count_towards_give_up_after() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
     worker = MemoryRunner(world, Wishes().installed(), until_us=1_000_000)
     worker.run()
@@ -633,7 +633,7 @@ def test_time_in_which_nobody_asked_gives_up_nothing() -> None:
     assert ends(worker.outcomes) == [(1, "up", "done", None)]
 
 
-def test_versions_of_the_same_wait_do_not_begin_its_clock_anew() -> None:
+def test_new_versions_do_not_restart_the_standstill() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.decides = lambda s, v: Mode.RETRYABLE if (s, v) == ("crm", Verb.UPDATE) else None
@@ -646,7 +646,7 @@ def test_versions_of_the_same_wait_do_not_begin_its_clock_anew() -> None:
     assert worker.journal.standstill.since < began_us + 20 * 60 * 10**6
 
 
-def test_a_corrected_place_is_taken_after_a_compensation_whose_system_is_gone() -> None:
+def test_a_new_version_is_provisioned_after_a_compensation_during_an_outage() -> None:
     world, wishes = OutsideSystems(), Wishes()
     dead = {"on": True}
     world.decides = lambda s, _: Mode.RETRYABLE if s == "crm" and dead["on"] else None
@@ -659,7 +659,7 @@ def test_a_corrected_place_is_taken_after_a_compensation_whose_system_is_gone() 
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
-def test_what_was_given_up_for_an_outage_is_tried_again_soon_after_it() -> None:
+def test_an_install_given_up_for_an_outage_is_retried_soon_after_it() -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1H"')
     dead = {"on": True}
     world = OutsideSystems(
@@ -675,7 +675,7 @@ def test_what_was_given_up_for_an_outage_is_tried_again_soon_after_it() -> None:
     assert worker.last.at - rolled_us < 200 * 10**6
 
 
-def test_a_create_that_is_contradicted_is_not_asked_for_ever_once_something_else_is_wanted() -> None:
+def test_a_contradicted_create_is_dropped_once_an_uninstall_is_desired() -> None:
     world, wishes = OutsideSystems(), Wishes()
     world.decides = lambda s, v: {
         ("middleware", Verb.CREATE): Mode.LOST_WITHOUT,
@@ -692,7 +692,7 @@ def test_a_create_that_is_contradicted_is_not_asked_for_ever_once_something_else
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
-def test_answers_of_two_sorts_by_turns_are_not_said_by_turns() -> None:
+def test_alternating_answers_are_not_reported_alternately() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     turns = cycle([Mode.REFUSED, Mode.RETRYABLE])
@@ -703,7 +703,7 @@ def test_answers_of_two_sorts_by_turns_are_not_said_by_turns() -> None:
     assert [(o.state, o.reason) for o in worker.outcomes[said:]] == [("working", None), ("failed", "crm_refused")]
 
 
-def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
+def test_an_update_is_neither_given_up_nor_restored_for_an_outage() -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
@@ -720,7 +720,7 @@ def test_an_update_never_gives_up_and_never_restores_for_an_outage() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step: str) -> None:
+def test_a_refusal_of_the_operators_credentials_never_rolls_a_tenant_back(step: str) -> None:
     failing = {"on": True}
     world = OutsideSystems(decides=lambda s, _: Mode.OPERATOR_REFUSED if failing["on"] and s == step else None)
     worker = MemoryRunner(world, Wishes().installed(), until_us=LONG_US)
@@ -738,7 +738,7 @@ def test_the_operators_own_refusal_rolls_nobody_back_however_long_it_lasts(step:
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.UPDATE, Verb.DELETE])
 @pytest.mark.parametrize("mode", [Mode.CONTRADICTED, Mode.UNSHOWN])
-def test_a_success_that_shows_nothing_of_ours_is_no_outage_and_undoes_nothing(mode: Mode, verb: Verb) -> None:
+def test_a_success_without_our_resource_is_contradicted_and_undoes_no_step(mode: Mode, verb: Verb) -> None:
     failing = {"on": True}
     world, wishes = OutsideSystems(), Wishes()
     verbs = {verb, Verb.READ} if mode is Mode.CONTRADICTED else {verb}
@@ -761,7 +761,7 @@ def test_a_success_that_shows_nothing_of_ours_is_no_outage_and_undoes_nothing(mo
     assert world.steps() == ([] if verb is Verb.DELETE else list(STEPS))
 
 
-def test_a_change_that_is_answered_with_success_and_read_back_otherwise_stands_with_the_field() -> None:
+def test_a_change_read_back_with_another_value_waits_and_names_the_field() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     real = world._effect
@@ -785,7 +785,7 @@ def test_a_change_that_is_answered_with_success_and_read_back_otherwise_stands_w
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
-def test_a_tenant_is_unwell_after_a_quarter_of_an_hour_and_is_shown_as_on_again_when_it_goes_on() -> None:
+def test_a_tenant_waiting_a_quarter_of_an_hour_is_unwell_until_it_continues() -> None:
     world = OutsideSystems(decides=lambda s, _: Mode.RETRYABLE if s == "crm" else None)
     worker = MemoryRunner(world, Wishes().installed(), until_us=3_600 * 10**6)
     worker.run()
@@ -798,7 +798,7 @@ def test_a_tenant_is_unwell_after_a_quarter_of_an_hour_and_is_shown_as_on_again_
     assert [(o.reason, o.step) for o in worker.outcomes[3:]] == [(None, "schema"), ("retrying", "tokens")]
 
 
-def test_what_was_rolled_back_is_tried_again_by_itself_after_an_hour_doubling_to_a_day() -> None:
+def test_a_rolled_back_install_is_retried_after_an_hour_doubling_to_a_day() -> None:
     refusals = iter([Mode.REFUSED] * 7)
     world = OutsideSystems(decides=lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.CREATE) else None)
     worker = MemoryRunner(world, Wishes().installed(), again=True)
@@ -811,7 +811,7 @@ def test_what_was_rolled_back_is_tried_again_by_itself_after_an_hour_doubling_to
     assert worker.journal.rollbacks == 0
 
 
-def test_a_retry_during_a_compensation_goes_on_until_the_tenant_is_active() -> None:
+def test_a_retry_during_a_compensation_leads_to_an_active_tenant() -> None:
     world, wishes = OutsideSystems(), Wishes()
     refusals = iter([Mode.REFUSED])
     world.decides = lambda s, v: (
@@ -833,7 +833,7 @@ def test_a_retry_during_a_compensation_goes_on_until_the_tenant_is_active() -> N
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", "tokens_refused"), (1, "up", "done", None)]
 
 
-def test_waits_have_full_jitter_and_do_what_the_system_asks() -> None:
+def test_waits_have_full_jitter_and_respect_retry_after() -> None:
     pace = Pace(first_s=1.0, most_s=60.0)
     waits = [pace.wait_us(3, str(seed), None) for seed in range(200)]
     assert min(waits) < 1_000_000
@@ -843,7 +843,7 @@ def test_waits_have_full_jitter_and_do_what_the_system_asks() -> None:
     assert pace.wait_us(1, "x", 7_000.0) == 3_600_000_000
 
 
-def test_retrying_is_said_once_a_turn_with_the_step() -> None:
+def test_retrying_is_reported_once_with_its_step() -> None:
     world = OutsideSystems(modes=[Mode.WELL] + [Mode.RETRYABLE] * 3)
     worker = MemoryRunner(world, Wishes().installed())
     worker.run()
@@ -851,7 +851,7 @@ def test_retrying_is_said_once_a_turn_with_the_step() -> None:
     assert said == [("middleware", "retryable")]
 
 
-def test_a_tenant_that_is_not_known_is_held_until_it_is() -> None:
+def test_an_install_without_a_tenant_id_is_held_until_it_is_known() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed(tenant_id=None), until_us=2_000_000)
     worker.run()
@@ -861,7 +861,7 @@ def test_a_tenant_that_is_not_known_is_held_until_it_is() -> None:
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
-def test_a_held_version_is_tried_again_after_a_minute_and_said_once() -> None:
+def test_a_held_version_is_retried_after_a_minute_and_reported_once() -> None:
     desired = Wishes().installed()
     journal = hold(Journal(), desired, "tenant_conflict", 1_000)
     turn = decide(Plans(plan()), journal, desired, 2_000)
@@ -881,7 +881,7 @@ def test_an_uninstall_of_a_held_tenant_ends_with_no_call() -> None:
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
 
 
-def test_another_tenant_id_for_a_bound_key_changes_nothing_and_is_said() -> None:
+def test_another_tenant_id_for_a_bound_key_makes_no_call_and_is_reported() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.run([(0, wishes.change(tenant_id="other"))])
@@ -892,7 +892,7 @@ def test_another_tenant_id_for_a_bound_key_changes_nothing_and_is_said() -> None
     assert worker.journal.life.tenant_id == "acme"
 
 
-def test_a_life_is_finished_with_the_plan_it_began_with() -> None:
+def test_a_generation_is_removed_with_the_plan_that_made_it() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     old = worker.plans.current
@@ -913,7 +913,7 @@ def test_a_step_with_nothing_to_undo_is_left() -> None:
     assert worker.phase is Phase.EMPTY
 
 
-def test_versions_that_were_skipped_are_answered_by_the_newest() -> None:
+def test_skipped_versions_are_answered_by_the_outcome_of_the_newest() -> None:
     world, wishes = OutsideSystems(), Wishes()
     first = wishes.installed()
     wishes.configured(size="2")
@@ -924,7 +924,7 @@ def test_versions_that_were_skipped_are_answered_by_the_newest() -> None:
 
 
 @pytest.mark.parametrize("lost", range(1, 30))
-def test_a_worker_may_be_lost_between_any_two_marks(lost: int) -> None:
+def test_a_worker_killed_between_any_two_marks_changes_no_result(lost: int) -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed(), crashes=frozenset({lost, lost + 2}))
     worker.run()
@@ -949,7 +949,7 @@ def test_outcomes_name_the_key() -> None:
     assert {said.key for said in worker.outcomes} == {KEY}
 
 
-def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_successors() -> None:
+def test_an_answer_about_a_removed_token_does_not_count_for_its_successor() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     world.modes = [Mode.WELL, Mode.LOST_WITH_EFFECT]
@@ -963,7 +963,7 @@ def test_what_was_answered_for_a_thing_that_is_gone_is_not_taken_for_its_success
     assert world.outputs_given[:3] == [{"id": "tokens.1"}, {}, {}]
 
 
-def test_a_system_that_is_away_costs_no_try_and_leaves_nothing_in_doubt() -> None:
+def test_a_closed_gate_uses_no_try_and_leaves_no_doubt() -> None:
     world, worker = (
         OutsideSystems(),
         MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[False, False, *[True] * 20]),
@@ -978,7 +978,7 @@ def test_a_system_that_is_away_costs_no_try_and_leaves_nothing_in_doubt() -> Non
     assert {log.n for log in life.steps.values()} == {1}
 
 
-def test_while_one_system_is_away_an_uninstall_takes_the_others_down() -> None:
+def test_an_uninstall_removes_the_steps_before_an_unreachable_system() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.uninstalled()
@@ -992,7 +992,7 @@ def test_while_one_system_is_away_an_uninstall_takes_the_others_down() -> None:
 
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE])
-def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) -> None:
+def test_a_given_up_step_is_done_after_an_operators_retry(verb: Verb) -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed())
     if verb is Verb.DELETE:
@@ -1013,7 +1013,7 @@ def test_what_was_given_up_is_done_when_an_operator_wishes_it_again(verb: Verb) 
     assert world.steps() == (list(STEPS) if verb is Verb.CREATE else [])
 
 
-def test_a_refused_update_is_tried_again_when_an_operator_wishes_it() -> None:
+def test_a_refused_update_is_retried_on_an_operators_request() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.configured(size="2")
@@ -1029,7 +1029,7 @@ def test_a_refused_update_is_tried_again_when_an_operator_wishes_it() -> None:
     assert world.there["middleware", 1].configuration == {"size": "2"}
 
 
-def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
+def test_a_saga_at_its_desired_state_has_nothing_to_retry() -> None:
     worker = _active(OutsideSystems(), wishes := Wishes())
     assert redriven(worker.journal) is None
     worker.desired = wishes.uninstalled()
@@ -1037,7 +1037,7 @@ def test_there_is_nothing_to_try_again_where_all_is_as_wished() -> None:
     assert redriven(worker.journal) is None
 
 
-def test_a_version_that_knows_of_neither_install_nor_uninstall_removes_nothing() -> None:
+def test_a_version_without_install_or_uninstall_is_held_and_removes_no_step() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = _active(world, wishes)
     worker.desired = wishes.change(installed=False, installed_at=None, uninstalled_at=None, configuration={})

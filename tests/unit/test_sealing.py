@@ -1,4 +1,4 @@
-"""Sealed outputs open with any key of the keyring, at their own place, and nowhere else."""
+"""Sealed outputs open with any key of the keyring at their own place, and nowhere else."""
 
 import json
 from typing import Any
@@ -12,19 +12,19 @@ OLD, NEW = SecretStr("o" * 32), SecretStr("n" * 32)
 SECRET = frozenset({"token"})
 
 
-def test_only_what_is_secret_is_sealed_and_opens_again() -> None:
+def test_only_secret_outputs_are_sealed_and_they_open_again() -> None:
     sealed = Sealer([NEW]).seal("k/1/tokens", {"token": "canary", "id": "7"}, SECRET)
     assert sealed["id"] == "7"
     assert "canary" not in json.dumps(sealed)
     assert Sealer([NEW]).open("k/1/tokens", sealed) == {"token": "canary", "id": "7"}
 
 
-def test_an_older_key_still_opens() -> None:
+def test_an_older_key_opens_sealed_outputs() -> None:
     sealed = Sealer([OLD]).seal("k/1/tokens", {"token": {"deep": [1]}}, SECRET)
     assert Sealer([NEW, OLD]).open("k/1/tokens", sealed) == {"token": {"deep": [1]}}
 
 
-def test_nothing_opens_without_its_key_or_at_another_place() -> None:
+def test_sealed_outputs_do_not_open_with_another_key_or_at_another_place() -> None:
     sealed = Sealer([OLD]).seal("k/1/tokens", {"token": "x"}, SECRET)
     with pytest.raises(Unsealable):
         Sealer([NEW]).open("k/1/tokens", sealed)
@@ -33,7 +33,7 @@ def test_nothing_opens_without_its_key_or_at_another_place() -> None:
 
 
 @pytest.mark.parametrize("foreign", ["!!", 5, None, {}, ["x"], "", "AAAA", "A" * 40, "ü"])
-def test_what_only_looks_sealed_does_not_open(foreign: Any) -> None:
+def test_a_forged_sealed_value_does_not_open(foreign: Any) -> None:
     with pytest.raises(Unsealable):
         Sealer([NEW]).open("k/1/tokens", {"id": {"$sealed": foreign}})
 
@@ -45,6 +45,6 @@ def test_equal_values_seal_equally_at_one_place_and_differently_elsewhere() -> N
     assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("a", {"token": "y"}, SECRET)
 
 
-def test_what_a_stranger_answered_as_if_it_were_sealed_comes_back_as_it_was() -> None:
+def test_an_output_that_only_looks_sealed_is_returned_unchanged() -> None:
     told = {"token": "x", "id": {"$sealed": "AAAA"}}
     assert Sealer([NEW]).open("a", Sealer([NEW]).seal("a", told, SECRET)) == told

@@ -1,4 +1,4 @@
-"""What an environment becomes, section by section, and what is never shown of it."""
+"""Settings from an environment, section by section, and the parts that are never shown."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from services.adapters.process.settings import (
 from services.cli.local.wiring import SERVICES
 
 
-def test_no_secret_stands_in_the_repr() -> None:
+def test_the_repr_of_settings_contains_no_secret() -> None:
     given = {
         "KAFKA_CONFIG": '{"sasl.password": "canary-1"}',
         "OAUTH_CLIENT_SECRET": "canary-2",
@@ -31,7 +31,7 @@ def test_no_secret_stands_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.com"])
-def test_replaced_urls_and_webhooks_from_other_machines_do_not_go_together(host: str) -> None:
+def test_an_egress_map_and_a_public_ingress_are_refused_together(host: str) -> None:
     given = {"EGRESS_MAP": '{"*.salesforce.com": "http://127.0.0.1:9"}'}
     assert "EGRESS_MAP" in read({**given, "HOST": host}, Settings).egress_fault
     for own in ("127.0.0.1", "::1", "localhost"):

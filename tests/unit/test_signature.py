@@ -1,4 +1,4 @@
-"""A claim is believed when it is the MAC of these bytes under a secret in force, and never otherwise."""
+"""A claim is accepted only as the MAC of these bytes under a valid secret."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_the_guides_algorithm_is_hex_hmac_sha256_of_the_raw_body() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
-def test_the_keyed_states_compute_what_the_library_computes(length: int) -> None:
+def test_the_prepared_hmac_equals_the_library_hmac(length: int) -> None:
     key = bytes(range(length))
     assert signature._Keyed(key)(BODY) == bytes.fromhex(sign(key, BODY))
 
@@ -45,20 +45,20 @@ def test_a_signature_is_64_hex_digits_with_an_optional_prefix(prefix: str, case:
         "latin-1", "upper prefix", "prefix twice", "other algorithm",
     ],
 )  # fmt: skip
-def test_anything_else_is_no_signature(header: bytes) -> None:
+def test_any_other_header_is_no_signature(header: bytes) -> None:
     assert claimed(header) is None
 
 
-def test_the_current_secret_signs() -> None:
+def test_a_signature_by_the_current_secret_is_proof() -> None:
     assert verify(Secrets(CURRENT), claim(CURRENT), BODY, 0) is Proof.CURRENT
 
 
-def test_another_secret_or_another_body_does_not() -> None:
+def test_a_signature_by_another_secret_or_over_another_body_is_no_proof() -> None:
     assert not verify(Secrets(CURRENT), claim(PREVIOUS), BODY, 0)
     assert not verify(Secrets(CURRENT), claim(CURRENT), BODY + b" ", 0)
 
 
-def test_the_previous_secret_signs_until_it_expires() -> None:
+def test_the_previous_secret_is_proof_until_it_expires() -> None:
     assert verify(ROTATED, claim(PREVIOUS), BODY, 999) is Proof.PREVIOUS
     assert verify(ROTATED, claim(PREVIOUS), BODY, 1_000) is Proof.NONE
     assert verify(ROTATED, claim(CURRENT), BODY, 1_000) is Proof.CURRENT
@@ -72,7 +72,7 @@ def test_no_proof_is_false_and_every_other_is_true() -> None:
     assert [bool(proof) for proof in Proof] == [False, True, True]
 
 
-def test_the_key_of_nobody_proves_nothing() -> None:
+def test_the_dummy_key_proves_no_delivery() -> None:
     dummy = claim(signature._DUMMY_KEY)
     assert not verify(None, dummy, BODY, 0)
     assert not verify(Secrets(CURRENT), dummy, BODY, 0)
@@ -86,6 +86,6 @@ def test_one_wrong_bit_anywhere_is_a_forgery() -> None:
         assert not verify(Secrets(CURRENT), bytes(wrong), BODY, 0)
 
 
-def test_a_secret_is_not_shown() -> None:
+def test_the_repr_of_secrets_contains_no_secret() -> None:
     assert "ccc" not in repr(ROTATED)
     assert "ppp" not in repr(ROTATED)

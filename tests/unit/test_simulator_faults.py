@@ -1,4 +1,4 @@
-"""Which faults strike which calls."""
+"""The calls that a fault strikes."""
 
 import random
 from typing import Any
@@ -18,11 +18,11 @@ def strike(of: Faults, verb: Verb = Verb.CREATE, key: str = "o:i", now_s: float 
     return of.strike(System.CRM, verb, key, now_s)
 
 
-def test_without_faults_nothing_strikes() -> None:
+def test_no_fault_strikes_without_a_fault_set() -> None:
     assert strike(faults()) == FaultEffect()
 
 
-def test_a_filter_means_system_verb_and_key() -> None:
+def test_a_fault_is_filtered_by_system_verb_and_key() -> None:
     made = faults({"fault": "refuse", "verb": "create", "key": "o:i"})
     assert strike(made).ending is FaultKind.REFUSE
     assert strike(made, verb=Verb.DELETE).ending is None
@@ -36,12 +36,12 @@ def test_a_fault_of_one_integration_strikes_calls_about_its_whole_organisation()
     assert strike(made, key="p").ending is None
 
 
-def test_the_first_ending_decides_and_only_it_is_counted() -> None:
+def test_the_first_ending_fault_decides_and_only_it_is_counted() -> None:
     made = faults({"fault": "refuse", "times": 1}, {"fault": "error", "times": 1})
     assert [strike(made).ending for _ in range(3)] == [FaultKind.REFUSE, FaultKind.ERROR, None]
 
 
-def test_waits_add_up_beside_an_ending() -> None:
+def test_waits_add_up_beside_an_ending_fault() -> None:
     made = faults(
         {"fault": "slow", "seconds": 1}, {"fault": "slow", "seconds": 2}, {"fault": "ignore_idempotency"},
         {"fault": "lost_answer"},
@@ -49,25 +49,25 @@ def test_waits_add_up_beside_an_ending() -> None:
     assert strike(made) == FaultEffect(3.0, FaultKind.LOST_ANSWER, ignores_idempotency=True)
 
 
-def test_seconds_end_every_fault_but_a_slow_one() -> None:
+def test_seconds_end_every_fault_but_slow() -> None:
     made = faults({"fault": "down", "seconds": 10}, {"fault": "slow", "seconds": 10})
     assert strike(made, now_s=109.9) == FaultEffect(10.0, FaultKind.DOWN)
     assert strike(made, now_s=110.0) == FaultEffect(10.0, None)
 
 
-def test_a_count_outlives_any_time() -> None:
+def test_a_fault_with_a_count_never_expires() -> None:
     made = faults({"fault": "lost_answer", "times": 1, "seconds": 1})
     assert strike(made, now_s=500.0).ending is FaultKind.LOST_ANSWER
     assert strike(made, now_s=500.0) == FaultEffect()
 
 
-def test_clearing_says_how_many_there_were() -> None:
+def test_clearing_returns_the_number_of_faults() -> None:
     made = faults({"fault": "down"}, {"fault": "refuse"})
     assert made.clear() == 2
     assert strike(made) == FaultEffect()
 
 
-def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:
+def test_a_system_is_down_only_by_a_fault_of_every_call() -> None:
     assert faults({"fault": "down"}).is_down(System.CRM, "o:i", 100.0)
     assert not faults({"fault": "down", "verb": "create"}).is_down(System.CRM, "o:i", 100.0)
     assert not faults({"fault": "down", "times": 1}).is_down(System.CRM, "o:i", 100.0)
@@ -76,6 +76,6 @@ def test_a_system_is_down_when_nobody_answers_whatever_is_asked() -> None:
     assert not faults({"fault": "refuse"}).is_down(System.CRM, "o:i", 100.0)
 
 
-def test_a_fault_of_some_calls_strikes_about_so_many() -> None:
+def test_a_fault_with_a_share_strikes_about_that_share_of_calls() -> None:
     made = faults({"fault": "error", "share": 0.1})
     assert 120 < sum(strike(made).ending is FaultKind.ERROR for _ in range(2_000)) < 280

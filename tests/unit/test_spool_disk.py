@@ -1,4 +1,4 @@
-"""What is said of the disk under a spool."""
+"""The description of the disk under a spool."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from services.cli.doctor.finding import CheckContext
 from services.cli.doctor.this_machine import spool
 
 
-def test_a_folder_that_is_not_there_yet_is_as_full_as_what_will_hold_it(tmp_path: Path) -> None:
+def test_a_missing_folder_is_as_full_as_its_nearest_parent(tmp_path: Path) -> None:
     assert fullness(tmp_path / "a" / "b") == pytest.approx(fullness(tmp_path), abs=0.05)
     assert 0 <= fullness(tmp_path) <= 1
 
 
-def test_memory_is_told_from_a_disk(tmp_path: Path) -> None:
+def test_a_memory_file_system_is_volatile_and_a_disk_is_not(tmp_path: Path) -> None:
     assert is_volatile(Path("/dev/shm/spool"))
     assert not is_volatile(Path("/proc/self"))
     assert is_volatile(tmp_path) == is_volatile(tmp_path / "not" / "there")
 
 
-def test_the_doctor_names_what_is_wrong_with_a_spool(tmp_path: Path) -> None:
+def test_the_doctor_names_the_fault_of_a_spool(tmp_path: Path) -> None:
     def looked(**settings: object) -> tuple[Health, str]:
         (found,) = spool(CheckContext(Settings.model_validate(settings), {}, "", lambda: 0))
         return found.health, found.detail

@@ -1,4 +1,4 @@
-"""A record on disk is read back as it was, or refused: no bit of it can change unseen."""
+"""A record on disk is read back equal or refused: every changed bit is detected."""
 
 import json
 import re
@@ -25,18 +25,18 @@ RECORDS = st.builds(Spooled, TEXT, MESSAGES, st.integers(-(10**15), 10**17))
 @given(NUMBERS, RECORDS)
 @example(1, Spooled("t", Message(None, b"\n\nspooled 00000000 1 1 1 1\n", []), 0))
 @example(1, Spooled("t", Message(b"\xff\n", bytes(range(256)), [("é\n", b"\x00\n")]), 0))
-def test_a_record_is_read_back_as_it_was(number: int, record: Spooled) -> None:
+def test_a_record_is_read_back_equal(number: int, record: Spooled) -> None:
     raw = encode(number, record)
     assert decode(number, raw) == record
     assert received_us(number, raw) == record.received_us
 
 
-def test_a_record_of_two_mebibytes_is_read_back_as_it_was() -> None:
+def test_a_record_of_two_mebibytes_is_read_back_equal() -> None:
     record = replace(RECORD, message=Message(b"k", bytes(range(256)) * 8192, []))
     assert decode(7, encode(7, record)) == record
 
 
-def test_any_flipped_bit_is_found() -> None:
+def test_any_flipped_bit_is_detected() -> None:
     raw = encode(7, RECORD)
     for place in range(8 * len(raw)):
         changed = bytearray(raw)
@@ -46,7 +46,7 @@ def test_any_flipped_bit_is_found() -> None:
 
 
 @given(NUMBERS, RECORDS, st.data())
-def test_any_other_length_is_found(number: int, record: Spooled, data: st.DataObject) -> None:
+def test_any_other_length_is_detected(number: int, record: Spooled, data: st.DataObject) -> None:
     raw = encode(number, record)
     with pytest.raises(Corrupt):
         decode(number, raw[: data.draw(st.integers(0, len(raw) - 1))])
@@ -55,7 +55,7 @@ def test_any_other_length_is_found(number: int, record: Spooled, data: st.DataOb
 
 
 @given(NUMBERS, NUMBERS)
-def test_a_record_under_the_number_of_another_is_found(number: int, other: int) -> None:
+def test_a_record_under_the_number_of_another_is_detected(number: int, other: int) -> None:
     raw = encode(number, RECORD)
     if number != other:
         with pytest.raises(Corrupt):
@@ -70,7 +70,7 @@ def test_a_record_of_a_later_version_is_refused_by_its_own_name() -> None:
         received_us(7, raw)
 
 
-def test_a_sum_over_what_is_not_a_head_proves_nothing() -> None:
+def test_a_valid_checksum_over_an_invalid_head_is_corrupt() -> None:
     with pytest.raises(Corrupt):
         decode(7, _summed(b" 1 7 0 3\n{}\n"))
     with pytest.raises(Corrupt):
@@ -78,7 +78,7 @@ def test_a_sum_over_what_is_not_a_head_proves_nothing() -> None:
 
 
 @given(st.lists(st.tuples(NUMBERS, RECORDS), max_size=4), st.lists(BYTES, min_size=5, max_size=5))
-def test_whole_records_are_found_between_what_is_not_one(
+def test_whole_records_are_carved_from_between_other_bytes(
     records: list[tuple[int, Spooled]], between: list[bytes]
 ) -> None:
     wholes = [(number, encode(number, record)) for number, record in records]
@@ -86,7 +86,7 @@ def test_whole_records_are_found_between_what_is_not_one(
     assert list(carve(raw)) == wholes
 
 
-def test_a_damaged_record_hides_no_whole_one() -> None:
+def test_a_damaged_record_hides_no_whole_record() -> None:
     wholes = [encode(number, RECORD) for number in range(3)]
     damaged = wholes[1].replace(b"installed", b"unstalled")
     assert list(carve(wholes[0] + damaged + wholes[2])) == [(0, wholes[0]), (2, wholes[2])]
@@ -101,7 +101,7 @@ def _summed(rest: bytes) -> bytes:
     return b"spooled %08x%b" % (crc32(rest), rest)
 
 
-def test_no_body_that_is_taken_can_hold_a_record() -> None:
+def test_no_accepted_body_can_contain_an_encoded_record() -> None:
     forged = encode(7, RECORD)
     for template in (b'{"a":"%b"}', b'{"a":%b}', b'{"a":1}%b', b'%b{"a":1}', b'{"%b":1}'):
         with pytest.raises(Malformed):

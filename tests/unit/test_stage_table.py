@@ -1,4 +1,4 @@
-"""The stage table of the specification, line by line, and what outcomes make of a key."""
+"""The stage table of the specification, line by line, and the effect of outcomes on a key."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def last(
         (THERE, last(DOWN, State.WORKING, up_done=True, down_began=True), Stage.PENDING_INSTALL, 7),
     ],
 )
-def test_the_first_line_that_applies_counts(
+def test_the_first_applying_line_decides_the_stage(
     row: TenantRow, outcome: StageRow | None, expected: Stage | None, line: int
 ) -> None:
     assert stage(row, outcome)[0] is expected
@@ -66,7 +66,7 @@ def test_the_first_line_that_applies_counts(
     assert applying[0] == line
 
 
-def test_the_table_is_total() -> None:
+def test_the_table_has_a_line_for_every_situation() -> None:
     outcomes = [
         last(direction, state, version, up_done=up, down_began=down)
         for direction in Direction
@@ -98,7 +98,7 @@ def test_the_table_is_total() -> None:
         (GONE, last(DOWN, State.FAILED, 50, reason="waiting_for:crm"), "waiting_for:crm"),
     ],
 )
-def test_a_reason_is_told_while_it_speaks_of_the_present_wish(
+def test_a_reason_is_shown_while_it_concerns_the_desired_version(
     row: TenantRow, outcome: StageRow, reason: str | None
 ) -> None:
     assert stage(row, outcome)[1] == reason
@@ -123,7 +123,7 @@ def test_an_outcome_whose_seq_is_not_above_the_rows_changes_nothing() -> None:
     assert follow(row, outcome(2, DOWN, State.FAILED)) is row
 
 
-def test_up_done_lasts_through_an_update_and_ends_with_a_down() -> None:
+def test_up_done_lasts_through_an_update_and_ends_with_a_teardown() -> None:
     active = after(outcome(1, UP, State.WORKING), outcome(2, UP, State.DONE), outcome(3, UP, State.WORKING))
     assert stage(THERE, active)[0] is Stage.ACTIVE
     ending = follow(active, outcome(4, DOWN, State.WORKING))
@@ -136,7 +136,7 @@ def test_up_done_again_revives_a_generation_in_its_grace() -> None:
     assert stage(THERE, follow(row, outcome(4, UP, State.DONE)))[0] is Stage.ACTIVE
 
 
-def test_the_facts_of_one_generation_say_nothing_of_the_next() -> None:
+def test_the_facts_of_a_generation_do_not_count_for_the_next() -> None:
     row = after(outcome(1, UP, State.DONE, 1), outcome(2, UP, State.WORKING, 2))
     assert (row.up_done, row.down_began) == (False, False)
     assert stage(THERE, row)[0] is Stage.PENDING_INSTALL

@@ -1,4 +1,4 @@
-"""Every state and transition of a step that any order of answers, versions, crashes and recoveries reaches."""
+"""Every state and transition of a step reached by any order of answers, versions, crashes and recoveries."""
 
 import json
 from collections.abc import Iterator
@@ -127,16 +127,19 @@ def _walk() -> Walk:
     return walk
 
 
+@pytest.mark.slow
 def test_every_state_is_reached(walk: Walk) -> None:
     assert {log.state for log in walk.logs} == set(StepState)
 
 
-def test_every_transition_is_in_the_table_and_arises(walk: Walk) -> None:
+@pytest.mark.slow
+def test_the_transition_table_lists_exactly_the_transitions_that_arise(walk: Walk) -> None:
     told = {pair for event in TRANSITIONS.values() for pair in event.items()}
     changed = {(before, after) for before, after in walk.pairs if before is not after}
     assert changed == {(before, after) for before, after in told if before is not after}
 
 
+@pytest.mark.slow
 def test_an_intent_is_open_before_any_effect_and_never_of_an_absent_resource(walk: Walk) -> None:
     for log in walk.logs:
         assert not (log.open and log.presence is Presence.ABSENT)
@@ -147,6 +150,7 @@ def test_an_intent_is_open_before_any_effect_and_never_of_an_absent_resource(wal
     assert {state for state in StepState if state not in NOT_MADE | IN_DOUBT | READ_BACK} == {StepState.PRESENT}
 
 
+@pytest.mark.slow
 def test_a_log_is_written_with_the_fields_of_earlier_releases_and_read_without_its_state(walk: Walk) -> None:
     for log in walk.logs:
         written = json.loads(log.model_dump_json())

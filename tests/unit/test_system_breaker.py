@@ -1,4 +1,4 @@
-"""A system that is away is left alone, one probe at a time, and no tenant's own trouble stops another."""
+"""An unreachable system gets one probe at a time, and no tenant's own trouble stops another tenant."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def opened(at_s: float = 0.0) -> SystemBreaker:
     return circuit
 
 
-def test_it_opens_at_the_fifth_tenant_in_a_row_and_not_before() -> None:
+def test_the_breaker_opens_at_the_fifth_failing_tenant_in_a_row() -> None:
     circuit = SystemBreaker()
     for number in range(FAILURES - 1):
         circuit.failed(str(number), 0.0)
@@ -25,14 +25,14 @@ def test_it_opens_at_the_fifth_tenant_in_a_row_and_not_before() -> None:
     assert circuit.wait_s("anyone", 0.0, 0.5) > 0.0
 
 
-def test_one_tenant_opens_nothing_however_often_it_fails() -> None:
+def test_failures_of_one_tenant_do_not_open_the_breaker() -> None:
     circuit = SystemBreaker()
     for at_s in range(100):
         circuit.failed("poison", float(at_s))
     assert circuit.wait_s("anyone", 100.0, 0.5) == 0.0
 
 
-def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_minute() -> None:
+def test_refusals_of_the_operator_open_the_breaker_and_are_probed_once_a_minute() -> None:
     circuit = SystemBreaker()
     for number in range(REFUSALS):
         assert not circuit.open
@@ -47,7 +47,7 @@ def test_refusals_of_the_operator_open_it_and_are_probed_soon_and_then_once_a_mi
     assert circuit.idle
 
 
-def test_tenants_that_are_refused_alone_take_no_probe_from_others() -> None:
+def test_singly_refused_tenants_take_no_probe_from_others() -> None:
     circuit, now_s, waited_s = SystemBreaker(), 0.0, list[float]()
     due = {"poison 1": 0.0, "poison 2": 0.0, "healthy": 100.0}
     while now_s < 3_600.0:
@@ -66,14 +66,14 @@ def test_tenants_that_are_refused_alone_take_no_probe_from_others() -> None:
     assert len(waited_s) <= 2 * 3_600 / 97
 
 
-def test_refusals_in_flight_do_not_put_off_the_first_probe() -> None:
+def test_refusals_in_flight_do_not_delay_the_first_probe() -> None:
     circuit = SystemBreaker()
     for number in range(10):
         circuit.refused(str(number), 0.1 * number)
     assert circuit.wait_s("anyone", PROBE_S + 0.2, 0.5) == 0.0
 
 
-def test_where_nobody_else_comes_a_refused_tenant_is_the_probe() -> None:
+def test_a_refused_tenant_is_the_probe_if_no_other_calls() -> None:
     circuit = SystemBreaker()
     for key in ("a", "b"):
         circuit.refused(key, 0.0)
@@ -81,7 +81,7 @@ def test_where_nobody_else_comes_a_refused_tenant_is_the_probe() -> None:
     assert circuit.wait_s("a", 2 * PROBE_S, 0.5) == 0.0
 
 
-def test_one_tenant_that_is_refused_again_and_again_opens_nothing() -> None:
+def test_refusals_of_one_tenant_do_not_open_the_breaker() -> None:
     circuit = SystemBreaker()
     for at_s in range(20):
         circuit.refused("poison", float(at_s))
@@ -91,7 +91,7 @@ def test_one_tenant_that_is_refused_again_and_again_opens_nothing() -> None:
     assert not circuit.open
 
 
-def test_an_answer_in_between_begins_the_count_anew() -> None:
+def test_an_answer_in_between_resets_the_count() -> None:
     circuit = SystemBreaker()
     for number in range(FAILURES - 1):
         circuit.failed(str(number), 0.0)
@@ -101,7 +101,7 @@ def test_an_answer_in_between_begins_the_count_anew() -> None:
     assert not circuit.open
 
 
-def test_while_it_is_open_one_at_a_time_is_let_through_and_the_others_come_at_different_times() -> None:
+def test_an_open_breaker_lets_one_probe_through_and_spreads_the_other_callers() -> None:
     circuit = opened(100.0)
     assert circuit.wait_s("anyone", 101.0, 0.0) == PROBE_S
     assert circuit.wait_s("anyone", 101.0, 1.0) == AWAY_S
@@ -109,7 +109,7 @@ def test_while_it_is_open_one_at_a_time_is_let_through_and_the_others_come_at_di
     assert PROBE_S < circuit.wait_s("anyone", 100.0 + PROBE_S, 0.5) < AWAY_S
 
 
-def test_any_answer_closes_it_and_says_so_once() -> None:
+def test_any_answer_closes_the_breaker_and_is_reported_once() -> None:
     circuit = opened()
     assert circuit.answered()
     assert circuit.wait_s("anyone", 0.0, 0.5) == 0.0
@@ -117,7 +117,7 @@ def test_any_answer_closes_it_and_says_so_once() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=200))
-def test_while_open_it_lets_through_at_most_one_call_each_probe_time(steps: list[tuple[float, bool]]) -> None:
+def test_an_open_breaker_lets_one_call_through_per_probe_time(steps: list[tuple[float, bool]]) -> None:
     circuit, now_s, through = opened(), 0.0, list[float]()
     for later_s, fails in steps:
         now_s += later_s

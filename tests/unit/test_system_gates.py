@@ -63,7 +63,7 @@ async def call(gates: SystemGates, system: str, key: str, answer: Answer) -> boo
     return well_again
 
 
-async def test_who_finds_no_place_in_time_comes_again_and_the_places_come_back(gates: SystemGates) -> None:
+async def test_a_caller_without_a_place_waits_and_places_are_returned(gates: SystemGates) -> None:
     for org in "ab":
         assert await enter(gates, "crm", f"{org}:1") == Admission()
     entry = await enter(gates, "crm", "c:1")
@@ -125,7 +125,7 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
     assert not gates.is_circuit_open("middleware")
 
 
-async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gates: SystemGates, clock: Clock) -> None:
+async def test_an_old_refusal_without_new_calls_is_no_longer_shown(gates: SystemGates, clock: Clock) -> None:
     await call(gates, "subscriptions", "a:1", DENIED)
     shown = metrics.SAGA_SYSTEM_REFUSES.labels("subscriptions")._value
     assert (gates.away(), shown.get()) == (0, 1)
@@ -133,7 +133,7 @@ async def test_a_refusal_that_nobody_asks_about_any_more_is_shown_no_longer(gate
     assert (gates.away(), shown.get()) == (0, 0)
 
 
-async def test_a_tenant_that_is_refused_alone_stops_nobody(gates: SystemGates) -> None:
+async def test_a_single_refused_tenant_opens_no_circuit(gates: SystemGates) -> None:
     for number in range(20):
         await call(gates, "middleware", "poison", DENIED)
         await call(gates, "middleware", str(number), Done())
@@ -185,7 +185,7 @@ async def test_a_share_is_any_name_and_not_a_part_of_the_key(clock: Clock) -> No
         Unknown("HTTP 202", succeeded=True),
     ],
 )
-async def test_refusals_are_answers_however_many(gates: SystemGates, answer: Answer) -> None:
+async def test_refusals_of_tenants_open_no_circuit(gates: SystemGates, answer: Answer) -> None:
     for number in range(20):
         await call(gates, "crm", str(number), answer)
     assert not gates.is_circuit_open("crm")
@@ -197,7 +197,7 @@ async def test_one_tenants_silences_open_no_circuit(gates: SystemGates) -> None:
     assert not gates.is_circuit_open("crm")
 
 
-async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: SystemGates) -> None:
+async def test_a_waiting_caller_is_told_when_the_system_goes_away(gates: SystemGates) -> None:
     for org in "ab":
         await enter(gates, "crm", f"{org}:1")
     waiting = asyncio.create_task(enter(gates, "crm", "c:1"))
@@ -208,15 +208,13 @@ async def test_who_waited_for_a_place_learns_that_the_system_is_away(gates: Syst
     assert (await waiting).circuit_open
 
 
-async def test_nothing_is_remembered_of_a_system_that_is_well(gates: SystemGates) -> None:
+async def test_no_gate_is_kept_for_a_system_that_is_well(gates: SystemGates) -> None:
     for number in range(1_000):
         await call(gates, f"crm {number}.salesforce.com", str(number), Done())
     assert gates._gates == {}
 
 
-async def test_a_system_that_nobody_asks_for_any_more_counts_as_away_no_longer(
-    gates: SystemGates, clock: Clock
-) -> None:
+async def test_an_unused_system_no_longer_counts_as_away(gates: SystemGates, clock: Clock) -> None:
     clock.now_s = 10_000.0
     for number in range(FAILURES):
         await call(gates, "crm gone.example", f"{number}:1", AWAY)

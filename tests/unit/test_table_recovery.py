@@ -1,4 +1,4 @@
-"""Whose partitions somebody else may have worked on meanwhile, and a standby's copy that has read too far."""
+"""Partitions that another worker may have held, and a standby's copy ahead of its changelog."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,23 +31,23 @@ async def app(tmp_path: Path) -> AsyncIterator[DurableApp]:
     await producer.close(0.0)
 
 
-def test_everything_is_new_at_first() -> None:
+def test_every_partition_is_new_at_first() -> None:
     assert OwnershipTracker().taken(1, {0, 1}) == {0, 1}
 
 
-def test_what_stays_from_one_generation_to_the_next_is_not_taken_again() -> None:
+def test_a_partition_kept_in_the_next_group_generation_is_not_taken_over() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(4, {1, 2}) == {2}
 
 
-def test_a_generation_in_between_may_have_given_a_partition_to_somebody_else() -> None:
+def test_every_partition_is_taken_over_after_a_missed_group_generation() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(5, {0, 1}) == {0, 1}
 
 
-def test_a_group_that_begins_anew_tells_nothing_of_who_worked_before() -> None:
+def test_every_partition_is_taken_over_after_the_group_begins_anew() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
     assert tenure.taken(1, {0}) == {0}
@@ -61,9 +61,7 @@ class Beginnings:
 
 
 @pytest.mark.parametrize(("end_offset", "ahead"), [(9, True), (10, False)])
-async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
-    app: DurableApp, end_offset: int, *, ahead: bool
-) -> None:
+async def test_a_copy_ahead_of_its_changelog_ends_the_worker(app: DurableApp, end_offset: int, *, ahead: bool) -> None:
     recovery: Any = app.tables.recovery
     recovery.ends[TABLE_0] = end_offset
     last = {TABLE_0: 4}  # then come marks of transactions
@@ -76,14 +74,14 @@ async def test_a_copy_that_has_read_beyond_its_changelog_ends_the_worker(
     assert ended.value.args[0] is WorkerExit.CHANGELOG_BEHIND
 
 
-async def test_a_standby_may_have_read_on_since_its_ends_were_asked_for(app: DurableApp) -> None:
+async def test_a_standby_may_have_read_past_the_known_end(app: DurableApp) -> None:
     recovery: Any = app.tables.recovery
     recovery.standby_offsets[TABLE_0], recovery.standby_highwaters[TABLE_0] = 9, 4
     await recovery._build_offsets(Beginnings(), {TABLE_0}, recovery.standby_offsets, "standby")
     assert recovery.standby_offsets[TABLE_0] == 9
 
 
-async def test_a_wait_that_runs_out_in_a_recovery_ends_the_worker(app: DurableApp) -> None:
+async def test_a_timeout_in_a_recovery_ends_the_worker(app: DurableApp) -> None:
     recovery: Any = app.tables.recovery
     with pytest.raises(RecoveryEnded, match=r"no answer within 0\.01 s") as ended:
         await recovery._wait(asyncio.sleep(5), timeout=0.01)

@@ -1,4 +1,4 @@
-"""What the durable tables read from settings, and how they speak of themselves."""
+"""Settings of the durable tables, and the log lines of their workers."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ def test_a_plain_cluster_needs_no_credentials() -> None:
     assert credentials({"security.protocol": "PLAINTEXT", "linger.ms": "5"}) is None
 
 
-def test_sasl_settings_are_those_of_the_producer() -> None:
+def test_sasl_settings_match_those_of_the_producer() -> None:
     config = {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
@@ -44,13 +44,13 @@ def test_sasl_settings_are_those_of_the_producer() -> None:
     ],
     ids=["unknown settings", "unknown mechanism", "unknown protocol", "missing file"],
 )
-def test_what_the_consumer_would_not_obey_is_refused_by_name(config: dict[str, str], named: str) -> None:
+def test_a_setting_that_the_consumer_would_ignore_is_refused_by_name(config: dict[str, str], named: str) -> None:
     with pytest.raises(Unusable, match=named):
         credentials(config)
 
 
 @pytest.mark.parametrize("logger", ["aiokafka", "librdkafka"])
-def test_a_sentence_passes_once_and_other_sentences_beside_it(logger: str) -> None:
+def test_a_repeated_log_message_passes_once_and_others_beside_it(logger: str) -> None:
     seldom = ThrottleFilter()
 
     def passes(text: str, *args: object, name: str = logger) -> bool:
@@ -65,7 +65,7 @@ def test_a_sentence_passes_once_and_other_sentences_beside_it(logger: str) -> No
     assert passes(*refused, "127.0.0.1:2: SASL authentication failed")
 
 
-def test_sentences_that_never_repeat_do_not_fill_the_memory() -> None:
+def test_distinct_log_messages_do_not_fill_the_memory() -> None:
     seldom = ThrottleFilter()
     for number in range(3_000):
         text = "".join(chr(97 + int(digit)) for digit in str(number))
@@ -73,12 +73,12 @@ def test_sentences_that_never_repeat_do_not_fill_the_memory() -> None:
     assert len(seldom._passed_at_s) <= 1_000
 
 
-def test_a_version_is_the_head_of_a_row_and_no_row_is_below_every_version() -> None:
+def test_the_version_of_a_row_is_its_head_and_a_missing_row_has_the_lowest() -> None:
     assert version((-5).to_bytes(8, "big", signed=True) + b"row") == -5
     assert version(None) < version((-(2**63) + 1).to_bytes(8, "big", signed=True))
 
 
-def test_the_last_line_of_a_worker_is_json_and_its_status_has_a_meaning() -> None:
+def test_the_last_line_of_a_worker_is_json_with_a_documented_status() -> None:
     say = "from services.adapters.tables.exits import *; die(WorkerExit.FENCE, 'topic[1]: a \"hole\"')"
     ended = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=False)
     assert ended.returncode == WorkerExit.FENCE
@@ -92,6 +92,6 @@ def test_the_last_line_of_a_worker_is_json_and_its_status_has_a_meaning() -> Non
 
 
 @pytest.mark.parametrize("stderr", ["os.close(2)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"])
-def test_a_worker_ends_also_where_its_last_line_cannot_be_written(stderr: str) -> None:
+def test_a_worker_ends_even_if_its_last_line_cannot_be_written(stderr: str) -> None:
     say = f"import os; {stderr}; from services.adapters.tables.exits import *; die(WorkerExit.FENCE, 'a hole')"
     assert subprocess.run([sys.executable, "-c", say], check=False).returncode == WorkerExit.FENCE

@@ -1,4 +1,4 @@
-"""What a local copy takes of a changelog: the newer version of its own rows, and nothing of another table's."""
+"""A local copy takes the newer version of its own rows, and no row of another table."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def written(topic: str, offset: int, version: int, text: bytes) -> Any:
     return SimpleNamespace(message=message)
 
 
-async def test_a_newer_version_stays_and_its_key_is_stale(table: DurableTable) -> None:
+async def test_an_older_changelog_row_is_ignored_and_its_key_marked_for_repair(table: DurableTable) -> None:
     own = table.changelog(0).topic
     table.store.apply_changelog_batch([written(own, 0, 5, b"new"), written(own, 1, 4, b"old")], None, None)
     assert table.row(0, b"k") == (5).to_bytes(8, "big") + b"new"
@@ -34,7 +34,7 @@ async def test_a_newer_version_stays_and_its_key_is_stale(table: DurableTable) -
     assert table.store.persisted_offset(TP(own, 0)) is None, "until the newer row was written again"
 
 
-async def test_a_record_of_another_tables_changelog_changes_nothing(table: DurableTable) -> None:
+async def test_a_record_of_another_tables_changelog_is_ignored(table: DurableTable) -> None:
     own = table.changelog(0).topic
     table.store.apply_changelog_batch([written(own, 0, 1, b"mine")], None, None)
     table.store.apply_changelog_batch([written("app-noted-changelog", 7, 9, b"not mine")], None, None)

@@ -1,4 +1,4 @@
-"""When a worker counts as standing still, on the watchdog's own clock; the consumer is only read."""
+"""A worker counts as stalled by the watchdog's own clock; the consumer is only read."""
 
 import asyncio
 import subprocess
@@ -74,23 +74,21 @@ async def ends(watchdog: Watchdog, at_s: float) -> tuple[WorkerExit, str]:
     return reason, why
 
 
-async def test_a_partition_that_stands_still_with_a_record_waiting_ends_the_worker(app: DurableApp) -> None:
+async def test_a_stalled_partition_with_a_waiting_record_ends_the_worker(app: DurableApp) -> None:
     watchdog = Watchdog(app, Consumer(), 0.0)
     await checked(watchdog, 0.0, STALL_S)
     stall = (WorkerExit.STALL, "events[0]: stands still at offset 3 of 5 for 60 s")
     assert await ends(watchdog, STALL_S + LOOK_S) == stall
 
 
-async def test_a_log_that_does_not_answer_excuses_nobody(app: DurableApp) -> None:
+async def test_a_stalled_partition_with_a_silent_broker_ends_the_worker(app: DurableApp) -> None:
     watchdog = Watchdog(app, Consumer(next=KafkaError("no answer")), 0.0)
     await checked(watchdog, 0.0, STALL_S)
     assert (await ends(watchdog, STALL_S + LOOK_S))[0] is WorkerExit.STALL
 
 
 @pytest.mark.parametrize("found", [Next(5, is_record=False), None], ids=["marks", "it has moved meanwhile"])
-async def test_where_no_record_waits_the_time_begins_anew_and_the_consumer_stays_as_it_was(
-    app: DurableApp, found: Next | None
-) -> None:
+async def test_a_partition_without_a_waiting_record_restarts_the_time(app: DurableApp, found: Next | None) -> None:
     consumer = Consumer(next=found)
     watchdog = Watchdog(app, consumer, 0.0)
     await checked(watchdog, 0.0, STALL_S + LOOK_S)
@@ -100,7 +98,7 @@ async def test_where_no_record_waits_the_time_begins_anew_and_the_consumer_stays
     assert (await ends(watchdog, 2 * STALL_S + 2 * LOOK_S))[0] is WorkerExit.STALL
 
 
-async def test_progress_begins_the_time_anew(app: DurableApp) -> None:
+async def test_progress_restarts_the_time(app: DurableApp) -> None:
     consumer = Consumer()
     watchdog = Watchdog(app, consumer, 0.0)
     consumer.moved_at[EVENTS] = 30.0
@@ -109,7 +107,7 @@ async def test_progress_begins_the_time_anew(app: DurableApp) -> None:
 
 
 @pytest.mark.parametrize("flag", ["rebalancing", "in_recovery"])
-async def test_a_rebalance_and_a_recovery_do_not_count_against_a_partition(app: DurableApp, flag: str) -> None:
+async def test_rebalances_and_recoveries_do_not_count_as_a_stall(app: DurableApp, flag: str) -> None:
     watchdog = Watchdog(app, Consumer(), 0.0)
     setattr(app, flag, True)
     await checked(watchdog, 0.0, STALL_S + LOOK_S)
@@ -117,7 +115,7 @@ async def test_a_rebalance_and_a_recovery_do_not_count_against_a_partition(app: 
     await checked(watchdog, STALL_S + 2 * LOOK_S, 2 * STALL_S)
 
 
-async def test_a_pause_of_the_process_does_not_count(app: DurableApp) -> None:
+async def test_a_pause_of_the_process_does_not_count_as_a_stall(app: DurableApp) -> None:
     watchdog = Watchdog(app, Consumer(), 0.0)
     await watchdog.check(LOOK_S)
     await watchdog.check(2 * STALL_S)
@@ -125,7 +123,7 @@ async def test_a_pause_of_the_process_does_not_count(app: DurableApp) -> None:
     assert (await ends(watchdog, 3 * STALL_S + LOOK_S))[0] is WorkerExit.STALL
 
 
-async def test_a_recovery_without_progress_ends_the_worker_and_each_row_looked_at_is_progress(app: DurableApp) -> None:
+async def test_a_recovery_without_progress_ends_the_worker(app: DurableApp) -> None:
     watchdog = Watchdog(app, Consumer(), 0.0)
     app.in_recovery = True
     await checked(watchdog, 0.0, RECOVERY_STALL_S)
@@ -144,7 +142,7 @@ async def test_a_pause_of_the_process_does_not_count_against_a_recovery(app: Dur
     assert (await ends(watchdog, resumed_s + RECOVERY_STALL_S + LOOK_S))[0] is WorkerExit.STALL
 
 
-async def test_what_the_coordinator_reports_ends_the_worker(app: DurableApp) -> None:
+async def test_an_error_of_the_group_coordinator_ends_the_worker(app: DurableApp) -> None:
     consumer = Consumer()
     watchdog = Watchdog(app, consumer, 0.0)
     consumer.coordinator._pending_exception = UnknownError()

@@ -1,4 +1,4 @@
-"""The two tenantIds of a key: the one it is bound to, and the one that its newest `installed` claims."""
+"""The two tenantIds of a key: the bound one, and the one claimed by the newest `installed`."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def active() -> MemoryLedger:
     return worker
 
 
-def test_before_anything_is_bound_the_name_of_the_newest_installed_is_shown() -> None:
+def test_an_unbound_key_shows_the_tenant_id_of_the_newest_install() -> None:
     worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     assert named(worker) == ("first", None)
@@ -54,7 +54,7 @@ def test_before_anything_is_bound_the_name_of_the_newest_installed_is_shown() ->
     assert named(worker) == ("second", None)
 
 
-def test_another_tenant_id_of_a_bound_key_is_shown_beside_the_bound_one() -> None:
+def test_a_claimed_tenant_id_is_shown_beside_the_bound_one() -> None:
     worker = active()
     assert named(worker) == ("first", None)
     worker.hear(installed(10, "second"))
@@ -64,7 +64,7 @@ def test_another_tenant_id_of_a_bound_key_is_shown_beside_the_bound_one() -> Non
     assert view(worker.decisions[-1])["reason"] == "tenant_changed"
 
 
-def test_the_way_back_is_an_installed_that_names_the_bound_one() -> None:
+def test_an_install_with_the_bound_tenant_id_ends_the_claim() -> None:
     worker = active()
     worker.hear(installed(10, "second"))
     worker.told(2, UP, DONE, tenant_id="first", reason="tenant_changed")
@@ -74,7 +74,7 @@ def test_the_way_back_is_an_installed_that_names_the_bound_one() -> None:
     assert view(worker.decisions[-1])["reason"] is None
 
 
-def test_the_way_on_is_an_uninstall_and_an_install() -> None:
+def test_an_uninstall_and_an_install_bind_the_claimed_tenant_id() -> None:
     worker = active()
     worker.hear(installed(10, "second"))
     worker.hear(gone(20, "second"))
@@ -88,7 +88,7 @@ def test_the_way_on_is_an_uninstall_and_an_install() -> None:
     assert named(worker) == ("second", None)
 
 
-def test_what_is_gone_keeps_the_name_it_was_bound_to() -> None:
+def test_a_removed_tenant_keeps_its_bound_tenant_id() -> None:
     worker = active()
     worker.hear(installed(10, "second"))
     worker.hear(gone(20, "second"))
@@ -98,7 +98,7 @@ def test_what_is_gone_keeps_the_name_it_was_bound_to() -> None:
     assert named(worker) == ("first", None)
 
 
-def test_a_life_that_was_rolled_back_binds_nobody() -> None:
+def test_a_rolled_back_generation_binds_no_tenant_id() -> None:
     worker = MemoryLedger()
     worker.hear(installed(0, "first"))
     worker.told(1, UP, WORKING, tenant_id="first")
@@ -108,7 +108,7 @@ def test_a_life_that_was_rolled_back_binds_nobody() -> None:
     assert named(worker) == ("second", None)
 
 
-def test_a_name_that_is_another_organisations_is_claimed_and_not_had() -> None:
+def test_a_tenant_id_of_another_organisation_is_claimed_and_not_bound() -> None:
     worker = MemoryLedger()
     worker.hear(installed(0, "taken"))
     worker.told(1, UP, HELD, reason="tenant_conflict", generation=0)
@@ -117,7 +117,7 @@ def test_a_name_that_is_another_organisations_is_claimed_and_not_had() -> None:
     assert named(worker) == ("taken", None)
 
 
-def test_a_replay_says_the_same_to_the_byte() -> None:
+def test_a_replay_publishes_equal_bytes() -> None:
     worker = active()
     worker.hear(installed(10, "second"))
     first = worker.told(2, UP, DONE, tenant_id="first", reason="tenant_changed", offset=7)
@@ -133,7 +133,7 @@ OUTCOME: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_an_outcome_older_than_the_field_is_read_and_the_view_stays_as_it_was() -> None:
+def test_an_outcome_without_a_tenant_id_keeps_the_shown_tenant_id() -> None:
     outcome = decode(Outcome, json.dumps(OUTCOME).encode())
     assert outcome.tenant_id is None
     worker = MemoryLedger()
@@ -146,7 +146,7 @@ def test_an_outcome_older_than_the_field_is_read_and_the_view_stays_as_it_was() 
     assert named(worker) == ("first", "second")
 
 
-def test_a_row_older_than_the_fields_is_read() -> None:
+def test_a_row_written_before_the_tenant_id_fields_is_read() -> None:
     row = follow(StageRow(KEY, version=3), decode(Outcome, json.dumps(OUTCOME).encode()))
     packed = pack(row)
     older = packed.replace(b'"tenant_id":null,"bound":false,', b"")
@@ -156,21 +156,21 @@ def test_a_row_older_than_the_fields_is_read() -> None:
     assert unpack(StageRow, pack(newer)) == newer
 
 
-def test_a_tenant_older_than_the_field_is_read() -> None:
+def test_a_tenant_record_written_before_the_claimed_field_is_read() -> None:
     worker = active()
     (shown,) = values(worker.decisions[-1], TENANTS)
     older = {name: value for name, value in shown.items() if name != "claimed_tenant_id"}
     assert decode(Tenant, json.dumps(older).encode()).claimed_tenant_id is None
 
 
-def test_an_observation_repeats_what_is_claimed() -> None:
+def test_an_observation_repeats_the_claimed_tenant_id() -> None:
     shown = tenant(1, tenant_id="first", claimed_tenant_id="second", flags=("ambiguous",))
     look = look_at(key_of(1), reading({1: "ENABLED"}), organisation(), shown, None, MAC_KEY)
     assert observed(look, shown, differences(look, shown), asked=True).tenant_id == "second"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_recovery_binds_the_newest_life_to_what_its_outcome_said(order: tuple[int, int]) -> None:
+def test_a_recovery_binds_the_newest_generation_to_the_tenant_id_of_its_outcome(order: tuple[int, int]) -> None:
     outcome = Outcome(
         key=key_of(1), seq=9, desired_version=9, tenant_id="second", generation=2, direction=UP, state=WORKING, at=0
     )

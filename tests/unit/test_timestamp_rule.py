@@ -45,7 +45,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_the_row_of(case: Ages) -> None:
+def test_a_delivery_falls_into_the_row_of_its_ages(case: Ages) -> None:
     verdict = judge(
         now_us=NOW,
         header_us=NOW - case.header_age_us,
@@ -60,7 +60,7 @@ def test_every_row_has_a_case_and_a_verdict() -> None:
     assert {case.row for case in CASES.values()} == set(TimeRule) == set(TABLE)
 
 
-def test_what_is_refused_though_it_may_be_true_is_asked_about() -> None:
+def test_stale_and_unmarked_deliveries_are_refused_and_rechecked() -> None:
     assert {row for row, verdict in TABLE.items() if verdict.recheck} == {TimeRule.STALE, TimeRule.UNMARKED}
     assert {row for row, verdict in TABLE.items() if verdict.accepted} == {
         TimeRule.FRESH,
@@ -69,7 +69,7 @@ def test_what_is_refused_though_it_may_be_true_is_asked_about() -> None:
     }
 
 
-def test_the_constants_are_the_guides() -> None:
+def test_the_constants_match_the_guide() -> None:
     assert WINDOW_US == 90 * 1_000_000
     assert RETRY_US == 20 * 60 * 1_000_000
     assert HORIZON_US == 1_500 * 1_000_000

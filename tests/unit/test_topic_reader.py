@@ -1,4 +1,4 @@
-"""What a reader without a group makes of one batch in which records and a refusal stand together."""
+"""A reader without a group and a batch that contains both records and a refusal."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +54,7 @@ def reader(*batches: list[Heard]) -> Any:
     return made
 
 
-def test_records_before_and_behind_a_refusal_are_returned_and_the_refusal_follows() -> None:
+def test_records_around_a_refusal_are_returned_before_it_is_raised() -> None:
     made = reader([Heard(5), Heard(-1, refused=True), Heard(6)], [Heard(7)])
     assert [record.offset() for record in made.poll(0)] == [5, 6]
     with pytest.raises(AccessDenied):
@@ -62,6 +62,6 @@ def test_records_before_and_behind_a_refusal_are_returned_and_the_refusal_follow
     assert [record.offset() for record in made.poll(0)] == [7]
 
 
-def test_a_refusal_alone_is_raised_at_once() -> None:
+def test_a_batch_with_a_refusal_only_raises_it_at_once() -> None:
     with pytest.raises(AccessDenied):
         reader([Heard(-1, refused=True)]).poll(0)

@@ -1,4 +1,4 @@
-"""Topics as a cluster has them, against the table: what forbids a record, what keeps it out, what is only told."""
+"""Topics of a cluster against the table: settings that forbid a record, that keep it out, and that are only noted."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,13 +22,13 @@ def received(**config: str) -> dict[str, State]:
     return RIGHT | {"p-received": replace(known, config={**(known.config or {}), **config})}
 
 
-def test_topics_as_the_table_says_are_right() -> None:
+def test_topics_that_match_the_table_are_right() -> None:
     verdict = judge(TABLE, RIGHT, 4)
     assert (verdict.wrong, verdict.trouble, verdict.notes) == ({}, (), ())
     assert not judge(TABLE, RIGHT, None).wrong
 
 
-def test_a_topic_that_is_not_there_is_named_with_its_cure() -> None:
+def test_a_missing_topic_is_named_with_its_cure() -> None:
     (said,) = judge(TABLE, {"p-dead": RIGHT["p-dead"]}, None).wrong.values()
     assert said == "p-received: no such topic; make it with `lifecycle topics apply`"
 
@@ -42,7 +42,7 @@ def test_another_partition_count_is_wrong_against_the_other_topic_or_the_setting
     )
 
 
-def test_what_the_operator_says_counts_above_what_all_topics_have() -> None:
+def test_the_partition_setting_counts_above_the_topics() -> None:
     assert set(judge(TABLE, RIGHT, 12).wrong) == set(TABLE)
 
 
@@ -56,7 +56,7 @@ def test_what_the_operator_says_counts_above_what_all_topics_have() -> None:
         ("retention.ms", "0"),
     ],
 )
-def test_what_would_lose_or_misdate_deliveries_is_wrong(setting: str, value: str) -> None:
+def test_a_setting_that_loses_or_misdates_deliveries_is_wrong(setting: str, value: str) -> None:
     verdict = judge(TABLE, received(**{setting: value}), None)
     assert list(verdict.wrong) == ["p-received"]
     assert f"{setting} is {value}" in verdict.wrong["p-received"]
@@ -65,23 +65,23 @@ def test_what_would_lose_or_misdate_deliveries_is_wrong(setting: str, value: str
 @pytest.mark.parametrize(
     ("setting", "value"), [("retention.ms", "-1"), ("retention.ms", "99999999999"), ("max.message.bytes", "9999999")]
 )
-def test_more_than_the_table_says_is_right(setting: str, value: str) -> None:
+def test_a_longer_retention_or_larger_record_limit_is_right(setting: str, value: str) -> None:
     verdict = judge(TABLE, received(**{setting: value}), None)
     assert (verdict.wrong, verdict.notes) == ({}, ())
 
 
-def test_less_room_for_a_record_is_noted() -> None:
+def test_a_smaller_record_limit_is_noted() -> None:
     verdict = judge(TABLE, received(**{"max.message.bytes": "5000"}), None)
     assert (verdict.wrong, len(verdict.notes)) == ({}, 1)
 
 
-def test_settings_that_may_not_be_read_are_noted_and_the_right_is_named() -> None:
+def test_unreadable_topic_settings_are_noted_with_the_missing_right() -> None:
     verdict = judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], config=None)}, None)
     assert (verdict.wrong, verdict.trouble) == ({}, ())
     assert "DescribeConfigs" in verdict.notes[0]
 
 
-def test_a_topic_that_may_not_be_written_is_trouble() -> None:
+def test_an_unwritable_topic_is_trouble() -> None:
     verdict = judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], may_write=False)}, None, vital={"p-received"})
     assert not verdict.wrong
     assert "this principal may not write it" in verdict.trouble[0]
@@ -98,7 +98,7 @@ SILENT = {("p-received", number): "its leader does not answer" for number in ran
         ({}, {}, "its leader does not answer"),
     ],
 )
-def test_what_takes_no_record_at_all_is_trouble_and_a_part_of_it_a_note(
+def test_a_topic_that_takes_no_record_is_trouble_and_a_partial_loss_a_note(
     part: dict[str, Any], whole: dict[str, Any], said: str
 ) -> None:
     def judged(name: str, change: dict[str, Any], silent: Mapping[tuple[str, int], str]) -> TopicVerdict:
@@ -118,7 +118,7 @@ def test_what_takes_no_record_at_all_is_trouble_and_a_part_of_it_a_note(
     assert said in other.notes[0]
 
 
-def test_partitions_that_fail_for_different_reasons_are_none_together() -> None:
+def test_partitions_failing_for_different_reasons_add_up_to_trouble() -> None:
     there = RIGHT | {"p-received": replace(RIGHT["p-received"], leaderless=(0,), replicas=((3, 3), (1, 3)) * 2)}
     silent = {("p-received", 2): "its leader does not answer"}
     assert judge(TABLE, there, None, vital={"p-received"}, silent=silent).trouble
@@ -130,7 +130,7 @@ def test_fewer_replicas_than_should_be_in_sync_are_enough_when_there_are_no_more
     assert not judge(TABLE, RIGHT | {"p-dead": replace(RIGHT["p-dead"], replicas=((1, 1),))}, None).trouble
 
 
-def test_the_settings_of_one_topic_are_judged_whatever_its_count() -> None:
+def test_the_settings_of_a_topic_are_judged_without_its_partition_count() -> None:
     assert not settings_fault("p-received", RECEIVED, replace(RIGHT["p-received"], partitions=1))
     wrong = received(**{"cleanup.policy": "compact"})["p-received"]
     assert "cleanup.policy is compact, not delete" in settings_fault("p-received", RECEIVED, wrong)

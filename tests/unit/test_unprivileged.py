@@ -1,4 +1,4 @@
-"""Where an unprivileged PostgreSQL keeps what it needs, when the folders of its starter are closed to it."""
+"""Folders of an unprivileged PostgreSQL when the folders of its starter are closed to it."""
 
 import shutil
 import tempfile
@@ -53,11 +53,11 @@ def test_a_folder_below_a_closed_one_is_out_of_reach(closed: Path, opened: Path)
     assert can_reach(Account("owner", closed.stat().st_uid, NOBODY.gid), closed)
 
 
-def test_room_is_where_it_was_wanted_when_the_way_is_open(opened: Path) -> None:
+def test_a_reachable_folder_is_used_as_it_is(opened: Path) -> None:
     assert reachable_folder(NOBODY, opened / "state" / "data") == opened / "state" / "data"
 
 
-def test_room_for_a_closed_folder_is_always_the_same_place_elsewhere(closed: Path) -> None:
+def test_an_unreachable_folder_is_always_replaced_by_the_same_place(closed: Path) -> None:
     place = reachable_folder(NOBODY, closed / "data")
     assert place == reachable_folder(NOBODY, closed / "data") != reachable_folder(NOBODY, closed / "other")
     assert can_reach(NOBODY, place.parent)
@@ -66,7 +66,7 @@ def test_room_for_a_closed_folder_is_always_the_same_place_elsewhere(closed: Pat
         remove_folder(reachable_folder(NOBODY, wanted))
 
 
-def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
+def test_the_replacement_of_a_vanished_folder_is_removed(closed: Path) -> None:
     (closed / "state").mkdir()
     left = reachable_folder(NOBODY, closed / "state" / "data")
     left.mkdir()
@@ -78,7 +78,7 @@ def test_what_stood_for_a_vanished_folder_is_removed(closed: Path) -> None:
     remove_folder(kept)
 
 
-def test_a_name_with_a_dot_has_a_note_of_its_own(closed: Path) -> None:
+def test_a_folder_name_with_a_dot_has_its_own_note_file(closed: Path) -> None:
     (closed / "state").mkdir()
     left, kept = reachable_folder(NOBODY, closed / "state" / "pg-16.4"), reachable_folder(NOBODY, closed / "pg-16.4")
     left.mkdir()
@@ -89,7 +89,7 @@ def test_a_name_with_a_dot_has_a_note_of_its_own(closed: Path) -> None:
     remove_folder(kept)
 
 
-def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> None:
+def test_the_needed_parts_of_an_unreachable_tree_are_copied(tree: Path) -> None:
     copy = mirror(NOBODY, tree, PARTS)
     assert copy != tree
     assert contents(copy) == {"bin/program": "run", "share/deep/data": "read"}
@@ -97,7 +97,7 @@ def test_a_tree_out_of_reach_is_copied_as_far_as_it_is_needed(tree: Path) -> Non
     assert [oct((copy / name).stat().st_mode)[-3:] for name in ("bin/program", "share/deep/data")] == ["755", "644"]
 
 
-def test_a_tree_within_reach_is_used_as_it_is(opened: Path) -> None:
+def test_a_reachable_tree_is_not_copied(opened: Path) -> None:
     (opened / "share").mkdir()
     assert mirror(NOBODY, opened, ("share",)) == opened
 
@@ -120,12 +120,12 @@ def test_a_changed_tree_of_equal_size_replaces_an_older_copy(tree: Path) -> None
     assert contents(mirror(NOBODY, tree, PARTS))["bin/program"] == "RUN"
 
 
-def test_an_equal_copy_is_not_made_again(tree: Path) -> None:
+def test_an_equal_copy_is_kept(tree: Path) -> None:
     before = mirror(NOBODY, tree, PARTS).stat().st_ino
     assert mirror(NOBODY, tree, PARTS).stat().st_ino == before
 
 
-def test_several_that_replace_an_older_copy_at_once_all_get_the_new_one(tree: Path) -> None:
+def test_concurrent_replacements_of_an_older_copy_all_get_the_new_one(tree: Path) -> None:
     callers = 8
     for turn in range(10):
         (tree / "bin" / "program").write_text("run" * (turn + 2))

@@ -1,4 +1,4 @@
-"""URLs as they may be shown to a person."""
+"""URLs in a form that may be shown to a person."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, text: str) -> None:
     assert shown(url) == text
 
 
-def test_a_url_in_a_library_s_words_is_shown_without_its_secrets() -> None:
+def test_a_url_in_a_librarys_message_is_shown_without_its_secrets() -> None:
     text = (
         'Error performing HEAD http://u:canary@host:9/a?canary=canary in 1 s: for url (http://u:canary@host:9/b): "x"'
     )

@@ -1,4 +1,4 @@
-"""The sender's body: what is read from it, and what is refused with field and rule and never a value."""
+"""The sender's body: the fields read, and refusals by field and rule that never repeat a value."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def told(**changes: Any) -> webhook.Delivery:
     return webhook.delivery(GUIDE | changes)
 
 
-def test_the_guides_example_is_read() -> None:
+def test_the_guides_example_is_parsed() -> None:
     found = webhook.parse(json.dumps(GUIDE).encode())
     assert found.key == KEY
     assert found.event is EventType.INSTALLED
@@ -41,7 +41,7 @@ def test_the_guides_example_is_read() -> None:
     assert (found.event_id, found.sequence, found.marked, found.odd_marks) == (None, None, False, False)
 
 
-def test_unknown_fields_are_no_fault() -> None:
+def test_unknown_fields_are_accepted() -> None:
     assert told(novelty={"deep": [1]}).key == KEY
     assert told(configuration={"novelty": 1}).configuration == {"novelty": 1}
 
@@ -83,18 +83,18 @@ def test_the_greater_of_two_marks_counts() -> None:
 
 
 @pytest.mark.parametrize("place", ["top", "metadata"])
-def test_ids_of_the_sender_are_read_in_both_places(place: str) -> None:
+def test_the_senders_id_is_read_in_both_places(place: str) -> None:
     ids = {"eventId": "ev-1", "sequence": 7}
     found = told(**ids) if place == "top" else told(metadata=ids)
     assert (found.event_id, found.sequence) == ("ev-1", "7")
 
 
-def test_a_whole_number_is_a_sequence_however_it_is_spelt() -> None:
+def test_a_whole_number_in_any_spelling_is_a_sequence() -> None:
     assert {told(sequence=number).sequence for number in (7, 7.0)} == {"7"}
     assert told(sequence=-0.0).sequence == "0"
 
 
-def test_an_empty_id_is_no_id() -> None:
+def test_an_empty_id_counts_as_no_id() -> None:
     found = told(eventId="", sequence="", metadata={"eventId": None, "sequence": None})
     assert (found.event_id, found.sequence) == (None, None)
 
@@ -119,7 +119,7 @@ def test_an_empty_id_is_no_id() -> None:
         ("metadata", "x"),
     ],
 )  # fmt: skip
-def test_a_field_that_is_not_the_schema_is_named(field: str, value: Any) -> None:
+def test_a_field_outside_the_schema_is_named(field: str, value: Any) -> None:
     with pytest.raises(Malformed) as caught:
         told(**{field: value})
     assert caught.value.field == field
@@ -152,7 +152,7 @@ def test_a_refusal_never_repeats_a_value() -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_an_unknown_event_says_what_is_readable_of_it() -> None:
+def test_an_unknown_event_keeps_its_readable_fields() -> None:
     with pytest.raises(UnknownEvent) as caught:
         told(event="upgraded", metadata={"retryCount": 1})
     assert (caught.value.key, caught.value.at_us, caught.value.marked) == (KEY, instant(GUIDE["eventTimestamp"]), True)
@@ -188,7 +188,7 @@ STRICT = {
 
 
 @pytest.mark.parametrize("bytes_", STRICT.values(), ids=STRICT.keys())
-def test_json_that_readers_may_read_differently_is_refused(bytes_: bytes) -> None:
+def test_ambiguous_json_is_refused(bytes_: bytes) -> None:
     with pytest.raises(Malformed) as caught:
         webhook.read_json(bytes_)
     assert caught.value.field == "body"
@@ -204,11 +204,11 @@ def test_json_that_readers_may_read_differently_is_refused(bytes_: bytes) -> Non
     ],
     ids=["numbers", "depth 32", "as many values as a body holds", "unicode"],
 )  # fmt: skip
-def test_json_within_the_limits_is_read(bytes_: bytes) -> None:
+def test_json_within_the_limits_is_parsed(bytes_: bytes) -> None:
     assert webhook.read_json(bytes_) == json.loads(bytes_)
 
 
 @pytest.mark.parametrize("bytes_", [b"[]", b'"x"', b"1", b"null"])
-def test_a_body_is_an_object(bytes_: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(bytes_: bytes) -> None:
     with pytest.raises(Malformed, match="body: must be a JSON object"):
         webhook.parse(bytes_)

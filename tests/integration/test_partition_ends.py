@@ -1,4 +1,4 @@
-"""The end of a partition is where its records end, for every reader: marks of transactions are no records."""
+"""Every reader ends at the last record of a partition: markers of transactions are no records."""
 
 import asyncio
 import threading
@@ -136,7 +136,7 @@ SHAPES = (committed, aborted, in_the_middle, marks_alone, many_aborted, aborted_
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: str(shape.__name__))
-def test_every_reader_reads_all_and_reaches_the_end(log: Log, shape: Callable[[Log], list[int]]) -> None:
+def test_every_reader_reads_all_records_and_reaches_the_end(log: Log, shape: Callable[[Log], list[int]]) -> None:
     known = shape(log)
     last = known[-1:]
     assert log.versions() == known
@@ -156,7 +156,7 @@ async def _trail(log: Log) -> int:
     return len(whole)
 
 
-def test_what_a_group_has_read_last_is_found_before_its_offset_though_a_mark_stands_there(log: Log) -> None:
+def test_the_last_read_record_is_found_behind_a_transaction_marker(log: Log) -> None:
     log.copier.commit(log.topic, [version(1)])
     log.copier.commit(log.topic, [version(2)])
     for offset, read in ((0, []), (1, [1]), (2, [1]), (3, [2]), (4, [2])):
@@ -190,7 +190,7 @@ def test_what_a_group_commits_while_it_is_asked_about_is_found(log: Log) -> None
         group.join()
 
 
-def test_a_view_that_follows_catches_up_behind_marks(log: Log) -> None:
+def test_a_following_view_catches_up_past_transaction_markers(log: Log) -> None:
     with closing(TenantView(dict(log.config), log.prefix)) as view:
         for number in (1, 2, 3):
             log.copier.commit(log.topic, [version(number)])
@@ -199,7 +199,7 @@ def test_a_view_that_follows_catches_up_behind_marks(log: Log) -> None:
 
 
 @pytest.mark.long
-def test_an_open_transaction_is_told_and_no_part_is_taken_for_the_whole(log: Log) -> None:
+def test_an_open_transaction_is_reported_and_no_partial_read_is_returned(log: Log) -> None:
     log.write(1)
     readers: list[Callable[[], object]] = [
         log.versions,
@@ -217,7 +217,7 @@ def test_an_open_transaction_is_told_and_no_part_is_taken_for_the_whole(log: Log
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_an_asker_outlives_a_partition_without_a_leader(tmp_path: Path) -> None:
+def test_an_offset_reader_survives_a_partition_without_a_leader(tmp_path: Path) -> None:
     with own_cluster(tmp_path, 3) as members:
         admin = AdminClient({"bootstrap.servers": members[0].bootstrap})
         for future in admin.create_topics([NewTopic("spread", 3, 1)]).values():

@@ -1,4 +1,4 @@
-"""URLs from events, on the wire: pinned under their own name, never to an address that is not public, capped."""
+"""Requests to URLs from events: pinned to a checked public address, verified by host name, capped in size."""
 
 import asyncio
 import ssl
@@ -128,7 +128,7 @@ async def _serving(folder: Path, name: str) -> AsyncIterator[tuple[TlsServer, Ht
         yield server, client
 
 
-async def test_a_pinned_request_goes_to_the_address_under_the_hosts_own_name(tmp_path: Path) -> None:
+async def test_a_pinned_request_goes_to_the_address_and_verifies_the_host_name(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
         request = HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
         assert (await client.send(request, 5)).status == 200
@@ -136,7 +136,7 @@ async def test_a_pinned_request_goes_to_the_address_under_the_hosts_own_name(tmp
         assert f"host: {NAME}:{server.port}\r\n" in server.heads[0].lower()
 
 
-async def test_a_pinned_address_that_speaks_for_another_name_is_not_sent_to(tmp_path: Path) -> None:
+async def test_a_pinned_address_with_a_certificate_for_another_name_gets_no_request(tmp_path: Path) -> None:
     async with _serving(tmp_path, "another.crm.test") as (server, client):
         with pytest.raises(NotSent):
             await client.send(HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1"), 5)
@@ -152,7 +152,7 @@ async def test_two_names_at_one_address_never_share_a_connection(tmp_path: Path)
         assert server.names == [NAME, NAME, "b.crm.test"]
 
 
-async def test_an_answer_beyond_its_cap_is_not_read_on(tmp_path: Path) -> None:
+async def test_an_answer_is_read_up_to_its_cap_only(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
         request = HttpRequest("GET", f"https://{NAME}:{server.port}/x", address="127.0.0.1")
         size = ANSWER_MAX_BYTES + 1
@@ -163,7 +163,7 @@ async def test_an_answer_beyond_its_cap_is_not_read_on(tmp_path: Path) -> None:
         assert (await client.send(request, 5)).body is None
 
 
-async def test_a_redirect_is_shown_and_not_followed(tmp_path: Path) -> None:
+async def test_a_redirect_is_returned_and_not_followed(tmp_path: Path) -> None:
     async with _serving(tmp_path, NAME) as (server, client):
         server.answer = (
             b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/latest/meta-data/\r\ncontent-length: 0\r\n\r\n"
@@ -183,7 +183,7 @@ async def test_a_redirect_is_shown_and_not_followed(tmp_path: Path) -> None:
     ],
     ids=["nothing", "too short", "garbage", "bad chunk"],
 )
-async def test_an_answer_that_is_not_whole_is_no_answer(raw: bytes) -> None:
+async def test_an_incomplete_answer_counts_as_no_answer(raw: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(raw)
@@ -193,7 +193,7 @@ async def test_an_answer_that_is_not_whole_is_no_answer(raw: bytes) -> None:
             await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 5)
 
 
-async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
+async def test_a_silent_server_is_given_up_after_the_timeout() -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -302,7 +302,7 @@ def _outbound(client: HttpClient, *answers: list[str]) -> tuple[Outbound, list[s
 
 
 @pytest.mark.parametrize("address", HOSTILE)
-async def test_a_host_that_leads_inside_is_refused_without_a_socket(
+async def test_a_host_with_a_non_public_address_is_refused_without_a_connection(
     connected: list[tuple[Any, ...]], address: str
 ) -> None:
     async with HttpClient(connections=1) as client:
@@ -326,7 +326,7 @@ async def test_a_host_that_leads_inside_is_refused_without_a_socket(
         "https://acme.crm.test@127.0.0.1",
     ],
 )
-async def test_a_url_that_is_not_allowed_asks_no_name_service(connected: list[tuple[Any, ...]], url: str) -> None:
+async def test_a_url_outside_the_allow_list_is_not_resolved(connected: list[tuple[Any, ...]], url: str) -> None:
     async with HttpClient(connections=1) as client:
         outbound, asked = _outbound(client, ["93.184.215.14"])
         for verb in (Verb.CREATE, Verb.READ, Verb.DELETE):
@@ -335,7 +335,7 @@ async def test_a_url_that_is_not_allowed_asks_no_name_service(connected: list[tu
     assert connected == []
 
 
-async def test_a_name_that_changes_between_looks_is_looked_up_once(connected: list[tuple[Any, ...]]) -> None:
+async def test_a_host_name_is_resolved_once_for_check_and_connection(connected: list[tuple[Any, ...]]) -> None:
     """Rebinding: public when it is judged, inside when it is connected to. (That address is a retired anycast one.)"""
     async with HttpClient(connections=1) as client:
         outbound, asked = _outbound(client, ["192.88.99.1"], ["127.0.0.1"])
@@ -347,14 +347,14 @@ async def test_a_name_that_changes_between_looks_is_looked_up_once(connected: li
     assert all(ip_address(address[0]).is_global for address in connected)
 
 
-async def test_a_name_without_an_address_costs_tries(connected: list[tuple[Any, ...]]) -> None:
+async def test_a_host_name_without_an_address_is_retryable(connected: list[tuple[Any, ...]]) -> None:
     async with HttpClient(connections=1) as client:
         outbound = Outbound(client, resolve, allow=("*.invalid",), egress_map={})
         answer = await HttpKind(outbound).call(a_call(Verb.CREATE, settings={"url": "https://crm.invalid"}))
         assert isinstance(answer, Retryable)
 
 
-async def test_the_operators_own_url_is_not_kept_to_the_allow_list() -> None:
+async def test_the_operators_own_url_needs_no_allow_list() -> None:
     async with HttpClient(connections=1) as client:
         outbound, _ = _outbound(client, [])
         given = {"url": "http://127.0.0.1:9", "url_from": "operator"}

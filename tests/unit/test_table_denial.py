@@ -1,4 +1,4 @@
-"""How a table worker names the right that aiokafka was refused."""
+"""A table worker names the right that Kafka refused to aiokafka."""
 
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError
@@ -14,9 +14,9 @@ from services.adapters.tables.denial import refusal
         (GroupAuthorizationFailedError("lifecycle-ledger"), "Read on group lifecycle-ledger"),
     ],
 )
-def test_a_refusal_names_right_and_remedy(error: Exception, missing: str) -> None:
+def test_a_refusal_names_the_right_and_the_remedy(error: Exception, missing: str) -> None:
     assert f"lacks {missing}; `lifecycle topics acls` prints" in refusal(error)
 
 
-def test_what_is_no_refusal_is_none() -> None:
+def test_another_exception_is_no_refusal() -> None:
     assert refusal(None) == refusal(IllegalStateError("b")) == ""

@@ -1,4 +1,4 @@
-"""What the demo and the fault tests take for evidence: gaps, contradictions and repeats in the public topics."""
+"""The evidence of the demo and the fault tests: gaps, contradictions and repeats in the public topics."""
 
 from schemas.audit import Audit
 from schemas.codec import dump
@@ -57,7 +57,7 @@ def told(*records: StoredRecord) -> PublicRecords:
     return found
 
 
-def test_revisions_that_count_from_one_have_no_gap_whatever_is_repeated() -> None:
+def test_revisions_from_one_have_no_gap_despite_repeats() -> None:
     seen = told(event(2, "e:2"), event(1), event(2, "e:2"), tenant(3, Stage.ACTIVE, revision=2))
     assert seen.gaps(KEY) == ""
     assert seen.contradictions == []
@@ -68,7 +68,7 @@ def test_a_missing_revision_is_a_gap() -> None:
     assert told(event(2, "e:2")).gaps(KEY)
 
 
-def test_an_event_that_the_view_does_not_count_is_a_gap() -> None:
+def test_an_event_missing_from_the_tenant_view_is_a_gap() -> None:
     assert "revision 1, the events at 2" in told(event(1), event(2, "e:2"), tenant(1, Stage.ACTIVE)).gaps(KEY)
 
 
@@ -76,7 +76,7 @@ def test_one_revision_for_two_events_is_a_contradiction() -> None:
     assert told(event(1, "e:1"), event(1, "e:2")).contradictions == [f"{KEY}: revision 1 is e:1 and e:2"]
 
 
-def test_of_tenants_the_greatest_version_counts_and_each_change_is_kept_once() -> None:
+def test_the_greatest_version_of_a_tenant_counts_and_each_change_is_kept_once() -> None:
     seen = told(
         tenant(1, Stage.PENDING_INSTALL, at_us=10),
         tenant(3, Stage.ACTIVE, at_us=20),

@@ -1,4 +1,4 @@
-"""Why no session opens, and what that means: for the registry, for a tenant's step and for an operator's command."""
+"""A session that does not open: the meaning for the registry, a tenant's step and an operator's command."""
 
 import asyncio
 import secrets
@@ -86,7 +86,7 @@ async def _asked(url: str) -> Answer:
     ],
     ids=("password", "database", "login", "connect", "create", "limit"),
 )  # fmt: skip
-async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_the_password(
+async def test_step_and_registry_name_the_fault_of_a_session_without_the_password(
     database_url: str,
     role: str,
     statements: tuple[str, ...],
@@ -114,7 +114,7 @@ async def test_what_is_wrong_is_said_by_the_step_and_by_the_registry_and_never_t
     assert asyncio.get_running_loop().time() - began < 8, "it waits for nothing"
 
 
-def test_a_server_that_lets_log_in_and_then_is_silent_does_not_answer() -> None:
+def test_a_server_silent_after_the_login_counts_as_not_answering() -> None:
     with greeting() as place:
         url = f"postgresql://u:{PASSWORD}@{place}/d"
         words = r"DATABASE_URL\): no session at .*: no answer within"
@@ -124,7 +124,7 @@ def test_a_server_that_lets_log_in_and_then_is_silent_does_not_answer() -> None:
         assert not postgres_answers(url)
 
 
-async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_after_the_login() -> None:
+async def test_a_registry_gives_up_on_a_server_silent_after_the_login() -> None:
     with greeting() as place:
         registry = Registry(
             f"postgresql://u:p@{place}/d", schema="lifecycle", lease_s=5, worker="one", on_unreadable=unexpected
@@ -134,9 +134,7 @@ async def test_a_provisioner_does_not_wait_for_ever_for_a_server_that_is_silent_
         await registry.close()
 
 
-async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
-    database_url: str, role: str, tmp_path: Path
-) -> None:
+async def test_a_missing_right_at_the_registry_is_a_refusal(database_url: str, role: str, tmp_path: Path) -> None:
     registry = Registry(database_url, schema=SCHEMA, lease_s=5, worker="one", on_unreadable=unexpected)
     await registry.start()
     await registry.close()
@@ -163,12 +161,12 @@ async def test_a_right_that_is_missing_at_the_registry_is_a_refusal(
     assert told[1] is Exit.REFUSED
 
 
-async def test_nobody_there_is_a_silence(database_url: str) -> None:
+async def test_a_refused_connection_is_retryable(database_url: str) -> None:
     answer = await _asked("postgresql://u:p@127.0.0.1:9/x")
     assert answer == Retryable("no session at 127.0.0.1:9: Connection refused")
 
 
-def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None:
+def test_the_fault_of_a_database_url_is_named(database_url: str) -> None:
     with session("DATABASE_URL", database_url) as opened:
         assert opened.execute("SELECT 1").fetchone() == (1,)
     bad = {
@@ -180,7 +178,7 @@ def test_an_operator_is_told_what_is_wrong_with_a_url(database_url: str) -> None
             pass
 
 
-async def test_a_server_that_only_reads_after_a_fail_over_is_asked_again_elsewhere(
+async def test_a_read_only_server_after_a_fail_over_is_left_for_a_new_connection(
     kind: PostgresKind, database_url: str
 ) -> None:
     """Connections that were opened before would read for ever; the next call has new ones."""
@@ -218,7 +216,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
     await made.close()
 
 
-async def test_a_connection_in_the_middle_of_something_is_not_given_to_another(pool: Pool) -> None:
+async def test_a_connection_inside_a_transaction_is_not_given_to_another_caller(pool: Pool) -> None:
     async with pool.connection(5) as first:
         await first.execute("BEGIN; SET work_mem = '1MB'")
         pid = first.info.backend_pid
@@ -237,14 +235,14 @@ async def test_a_call_whose_time_is_up_leaves_no_transaction_behind(kind: Postgr
         assert await kind.call(a_call(Verb.DELETE, key=key, n=2)) == Done()
 
 
-async def test_a_pool_serves_no_more_at_once_than_it_may_and_says_so(pool: Pool) -> None:
+async def test_a_pool_never_exceeds_its_size_and_reports_the_wait(pool: Pool) -> None:
     async with pool.connection(5), pool.connection(5):
         with pytest.raises(NoSession, match=r"no connection came free within 0\.2 s"):
             async with pool.connection(0.2):
                 pass
 
 
-async def test_connections_that_the_server_ended_are_replaced_without_an_error(database_url: str, pool: Pool) -> None:
+async def test_connections_ended_by_the_server_are_replaced_without_an_error(database_url: str, pool: Pool) -> None:
     async with pool.connection(5) as one, pool.connection(5) as two:
         pids = {one.info.backend_pid, two.info.backend_pid}
     _run(database_url, *(f"SELECT pg_terminate_backend({pid})" for pid in pids))
@@ -256,7 +254,7 @@ async def test_connections_that_the_server_ended_are_replaced_without_an_error(d
     assert await eventually_async(are_gone)
 
 
-async def test_who_gives_up_waiting_for_a_connection_takes_none_along(pool: Pool) -> None:
+async def test_a_cancelled_wait_for_a_connection_leaks_none(pool: Pool) -> None:
     async def hold(for_s: float) -> None:
         async with pool.connection(5):
             await asyncio.sleep(for_s)
@@ -385,7 +383,7 @@ async def _pid(pool: Pool, timeout_s: float) -> int:
         return taken.info.backend_pid
 
 
-async def test_a_connection_in_use_is_waited_for_when_the_server_gives_no_more(crowded: Crowded) -> None:
+async def test_a_connection_in_use_is_waited_for_when_the_server_accepts_no_more(crowded: Crowded) -> None:
     async with crowded.connection(5) as first:
         pid = first.info.backend_pid
         waiting = [asyncio.create_task(_pid(crowded, 30)) for _ in range(3)]
@@ -400,7 +398,7 @@ async def test_a_wait_in_vain_says_why_no_more_connections_can_be_opened(crowded
             await _pid(crowded, 1)
 
 
-async def test_a_set_up_that_is_refused_ends_every_wait_although_a_connection_is_in_use(
+async def test_a_refused_login_ends_every_wait_although_a_connection_is_in_use(
     database_url: str, role: str, crowded: Crowded
 ) -> None:
     async with crowded.connection(5):

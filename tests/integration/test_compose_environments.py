@@ -1,4 +1,4 @@
-"""The environments of docker-compose.yml carry a tenant to `active`: every service runs as its container would, bare.
+"""The environments of docker-compose.yml, run without containers, carry a tenant to `active`.
 
 Rule: nothing is set here that the compose file and the image do not set, but places: folders, hosts and ports.
 """
@@ -85,7 +85,7 @@ class Composed:
         return found
 
     def set_up(self) -> None:
-        """What the container `setup` does, with our interpreter in place of the installed program."""
+        """The work of the container `setup`, with our interpreter in place of the installed program."""
         given = compose_file.services()["setup"]
         program = f"{sys.executable} -m services.cli.main"
         script = given["command"][0].replace("lifecycle ", f"{program} ")

@@ -1,4 +1,4 @@
-"""Which keys are owed a look before the next hour."""
+"""Keys that are due before the next hourly run."""
 
 import pytest
 
@@ -30,12 +30,12 @@ def test_a_second_look_is_due_one_second_look_after_the_first() -> None:
     assert due({}, memory, {}, rules(NOW_US - 1)) == frozenset()
 
 
-def test_a_second_look_that_gave_no_information_is_not_repeated_at_once() -> None:
+def test_a_second_look_without_information_is_not_repeated_at_once() -> None:
     memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - LOOK_US))}
     assert due({}, memory, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, rules()) == frozenset()
 
 
-def test_an_active_tenant_is_looked_for_once() -> None:
+def test_an_active_tenant_is_due_for_one_first_sight() -> None:
     tenants = view(tenant(1), tenant(2), tenant(3, stage=Stage.PENDING_INSTALL), tenant(4, installed=False))
     memory = {key_of(1): Sight(seen_by=CLIENT), key_of(2): Sight()}
     assert unseen(tenants, memory, set()) == {key_of(2)}

@@ -62,14 +62,14 @@ def _threads() -> int:
 
 @pytest.mark.usefixtures("_uncollected")
 @pytest.mark.parametrize("ask", ASKS)
-def test_a_question_that_nobody_answers_leaves_no_client_for_the_garbage_collector(ask: str) -> None:
+def test_an_unanswered_request_leaves_no_client_open(ask: str) -> None:
     before, known = _threads(), threading.active_count()
     with suppress(KafkaError):
         ASKS[ask]()
     assert eventually(lambda: _threads() - threading.active_count() <= before - known, 10)
 
 
-def test_every_client_that_asks_is_a_context_or_has_a_holder_that_closes_it() -> None:
+def test_every_admin_client_is_a_context_or_closed_by_its_holder() -> None:
     kept = re.compile(r"\s*with (clients\.admin|AdminClient)\(.* as \w+:|\s*self\._admin = |\s*return ")
     made = re.compile(r"clients\.admin\(|(?<!class )AdminClient\(")
     loose = [

@@ -1,4 +1,4 @@
-"""The reconciler's memory: what it keeps, what it forgets, and who may write it."""
+"""The reconciler's memory: kept sights, forgotten sights, and the lock of its folder."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.genesys_worlds import key_of
 KEPT = {key_of(1): Sight("client", Doubt("absent", 7), 3), key_of(2): Sight()}
 
 
-def test_what_is_saved_is_loaded_by_any_process(tmp_path: Path) -> None:
+def test_saved_sights_are_loaded_by_any_process(tmp_path: Path) -> None:
     one, other = Sights(tmp_path), Sights(tmp_path)
     assert other.load() == {}
     one.save(KEPT)
@@ -22,21 +22,21 @@ def test_what_is_saved_is_loaded_by_any_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"k": 1}', '{"k": {}}', '{"k": {"seen_by": null, "doubt": 1}}'])
-def test_a_file_that_is_no_memory_is_forgotten(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_sights_file_is_forgotten(tmp_path: Path, text: str) -> None:
     sights = Sights(tmp_path)
     sights.save(KEPT)
     (tmp_path / "reconciler" / "sights.json").write_text(text)
     assert Sights(tmp_path).load() == {}
 
 
-def test_changing_what_was_loaded_changes_no_memory(tmp_path: Path) -> None:
+def test_changing_the_loaded_sights_does_not_change_the_memory(tmp_path: Path) -> None:
     sights = Sights(tmp_path)
     sights.save(KEPT)
     sights.load().clear()
     assert sights.load() == KEPT
 
 
-async def test_two_runs_of_one_folder_take_turns(tmp_path: Path) -> None:
+async def test_two_runs_on_one_folder_take_turns(tmp_path: Path) -> None:
     order: list[str] = []
 
     async def run(name: str, inside: asyncio.Event, leave: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""What is still known of a key when its row is older than what was said from it."""
+"""The state of a key when its registry row is older than its published outcomes."""
 
 from functools import reduce
 
@@ -57,19 +57,19 @@ UP_DONE = ("up", "done")
     ],
 )
 @pytest.mark.parametrize("turned", [False, True], ids=["outcomes first", "the view first"])
-def test_the_newest_life_whether_it_is_over_and_whether_it_was_whole(
+def test_the_newest_generation_is_known_with_its_end_and_completeness(
     said: list[Outcome | Tenant], generation: int, *, ended: bool, whole: bool, turned: bool
 ) -> None:
     found = reduce(with_record, sorted(said, key=lambda one: isinstance(one, Tenant) is not turned), KnownOfKey())
     assert (found.generation, found.ended, found.whole) == (generation, ended, whole)
 
 
-def test_a_row_is_older_when_more_was_said_or_lived() -> None:
+def test_a_row_is_older_if_a_greater_seq_or_generation_was_published() -> None:
     said = KnownOfKey(5, 2)
     assert [is_older(seq, life, said) for seq, life in ((5, 2), (6, 3), (4, 2), (5, 1))] == [False, False, True, True]
 
 
-def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_is_looked_up_again() -> None:
+def test_an_unknown_generation_is_adopted_in_doubt_and_the_former_one_looked_up() -> None:
     wishes = Wishes()
     told = with_record(
         reduce(with_record, [tenant(3, Stage.ACTIVE)], KnownOfKey()), wishes.configured(crmEndpoint="https://since")
@@ -91,7 +91,7 @@ def test_a_life_that_the_row_never_knew_is_adopted_in_doubt_and_the_one_before_i
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
 
 
-def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
+def test_a_recovered_step_may_be_at_every_known_place() -> None:
     wishes = Wishes()
     wanted = wishes.installed(crmEndpoint="https://z")
     told = with_record(KnownOfKey(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
@@ -105,7 +105,7 @@ def test_a_step_with_a_log_may_be_elsewhere_by_now_too() -> None:
 
 
 @pytest.mark.parametrize(("whole", "phase"), [(True, Phase.ACTIVE), (False, Phase.CREATING)])
-def test_only_a_life_that_was_never_whole_may_be_compensated(*, whole: bool, phase: Phase) -> None:
+def test_only_a_generation_that_was_never_complete_may_be_compensated(*, whole: bool, phase: Phase) -> None:
     after = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1, whole=whole), PLANS, NOW_US)
     assert (after.phase, after.generation) == (phase, 1)
 
@@ -125,7 +125,7 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
     assert list(over.sweeps[0].life.steps) == ["gone"]
 
 
-def test_what_is_looked_up_again_uses_no_number_twice() -> None:
+def test_a_repeated_look_up_uses_no_intent_number_twice() -> None:
     ended = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": StepLog(n=4)})
     row = Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),))
     after = recovered(row, Wishes().installed(), KnownOfKey(), PLANS, NOW_US)
@@ -133,7 +133,7 @@ def test_what_is_looked_up_again_uses_no_number_twice() -> None:
     assert (after.phase, after.seq) == (Phase.EMPTY, FLOOR)
 
 
-def test_a_tenant_id_that_another_has_is_not_taken_from_it() -> None:
+def test_an_adopted_life_takes_no_tenant_id_of_another_key() -> None:
     adopted = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1), PLANS, NOW_US)
     named = nobodys(adopted, KEY)
     assert named.life is not None

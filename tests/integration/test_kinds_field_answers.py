@@ -1,4 +1,4 @@
-"""Answers that systems give in the field, each from a real server to the real kinds: what becomes of the tenant.
+"""Answers seen from systems in the field, each sent by a real server to the real kinds: the tenant's outcome.
 
 The saga is driven through caller and kind; waits are jumped.
 """
@@ -98,7 +98,7 @@ OUTAGES: Final[dict[str, Says]] = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=str)
-async def test_an_outage_rolls_nobody_back_and_hides_nothing(anyones: Saga, outage: str, system: System) -> None:
+async def test_an_outage_rolls_no_tenant_back_and_is_shown(anyones: Saga, outage: str, system: System) -> None:
     saga = anyones
     for methods, wish in (("PUT", {"enabled": True}), ("PUT", {"enabled": False}), ("DELETE GET", None)):
         system.says = dict.fromkeys(methods.split(), OUTAGES[outage])
@@ -114,7 +114,7 @@ async def test_an_outage_rolls_nobody_back_and_hides_nothing(anyones: Saga, outa
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422])
-async def test_a_refusal_of_the_customers_own_system_is_compensated_at_once(
+async def test_a_refusal_by_the_customers_system_is_compensated_at_once(
     customers: Saga, system: System, status: int
 ) -> None:
     system.says["PUT"] = lambda _: shows({"error": "no"}, status)
@@ -125,7 +125,9 @@ async def test_a_refusal_of_the_customers_own_system_is_compensated_at_once(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_of_the_operator_rolls_nobody_back(operators: Saga, system: System, status: int) -> None:
+async def test_a_refusal_of_the_operators_credentials_rolls_no_tenant_back(
+    operators: Saga, system: System, status: int
+) -> None:
     for methods, wish in (("PUT", True), ("PUT", False), ("GET DELETE", None)):
         system.says = dict.fromkeys(methods.split(), lambda _: shows({"error": "unauthorized"}, status))
         system.deaf = set(methods.split())
@@ -148,7 +150,7 @@ PROOFS: Final[dict[str, Says]] = {
 
 
 @pytest.mark.parametrize("proof", PROOFS, ids=str)
-async def test_a_success_that_does_not_show_the_resource_is_read_back_and_done(
+async def test_a_success_without_the_resource_is_read_back_and_done(
     customers: Saga, system: System, proof: str
 ) -> None:
     system.says["PUT"] = PROOFS[proof]
@@ -159,7 +161,7 @@ async def test_a_success_that_does_not_show_the_resource_is_read_back_and_done(
     assert system.calls == ["PUT", "GET"] * 3
 
 
-async def test_numbers_as_text_are_the_numbers(customers: Saga, system: System) -> None:
+async def test_a_number_answered_as_text_equals_the_number(customers: Saga, system: System) -> None:
     def texts(row: dict[str, Any] | None) -> Written:
         return shows(row | {"generation": "1"}) if row else shows({"error": "not_found"}, 404)
 
@@ -173,9 +175,7 @@ async def test_numbers_as_text_are_the_numbers(customers: Saga, system: System) 
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
-async def test_an_answer_that_is_compressed_although_nobody_asked_is_read(
-    customers: Saga, system: System, coding: str
-) -> None:
+async def test_an_unrequested_compressed_answer_is_read(customers: Saga, system: System, coding: str) -> None:
     def zipped(row: dict[str, Any] | None) -> Written:
         return 200, JSON | {"Content-Encoding": coding}, gzip.compress(json.dumps(row).encode())
 
@@ -185,7 +185,7 @@ async def test_an_answer_that_is_compressed_although_nobody_asked_is_read(
     assert system.calls == ["PUT"]
 
 
-async def test_a_compressed_answer_is_capped_by_what_it_becomes(customers: Saga, system: System) -> None:
+async def test_a_compressed_answer_is_capped_by_its_decompressed_size(customers: Saga, system: System) -> None:
     bomb = gzip.compress(b'{"x": "' + b"0" * (64 << 20))
     system.says = dict.fromkeys(("PUT", "GET"), lambda _: (200, JSON | {"Content-Encoding": "gzip"}, bomb))
     await _install(customers)
@@ -194,7 +194,9 @@ async def test_a_compressed_answer_is_capped_by_what_it_becomes(customers: Saga,
     assert customers.said[1:] == ("done", None)
 
 
-async def test_a_change_that_is_taken_and_not_made_stands_with_the_field(customers: Saga, system: System) -> None:
+async def test_a_change_accepted_but_not_made_is_contradicted_and_names_the_field(
+    customers: Saga, system: System
+) -> None:
     await _install(customers)
     system.says["PUT"], system.deaf = lambda _: (204, {}, b""), {"PUT"}
     await _install(customers, enabled=False)
@@ -218,7 +220,7 @@ async def test_a_change_that_is_taken_and_not_made_stands_with_the_field(custome
     ],
     ids=str,
 )
-async def test_a_read_that_shows_something_else_is_never_absent(
+async def test_a_read_of_another_page_or_resource_is_never_absence(
     customers: Saga, system: System, body: Any, reason: str
 ) -> None:
     await _install(customers)

@@ -1,4 +1,4 @@
-"""How the ingress starts, says how it is, refuses while Kafka is away, and ends."""
+"""The ingress starts, reports readiness, refuses while Kafka is unreachable, drains and ends."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ def _checks(running: Ingress) -> dict[str, str]:
     return found
 
 
-def test_it_is_ready_once_the_topics_are_there(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+def test_the_ingress_is_ready_once_the_topics_exist(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
     with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running:
         assert running.get("/livez").said == {"status": "live"}
         eventually(lambda: "lifecycle topics apply" in _checks(running)["kafka"])
@@ -38,7 +38,7 @@ def test_it_is_ready_once_the_topics_are_there(kafka_bootstrap: str, topic_prefi
         assert running.get("/version").said["name"] == "genesys-lifecycle"
 
 
-def test_it_starts_without_kafka_and_asks_the_sender_to_come_again(tmp_path: Path) -> None:
+def test_the_ingress_starts_without_kafka_and_answers_503_with_retry_after(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with ingress(f"127.0.0.1:{port}", "x-", tmp_path) as running:
         reply = running.post(body())
@@ -56,7 +56,7 @@ def test_it_starts_without_kafka_and_asks_the_sender_to_come_again(tmp_path: Pat
         assert running.process.wait(20) == 0
 
 
-def test_an_unusable_configuration_names_every_fault_at_once(tmp_path: Path) -> None:
+def test_an_unusable_configuration_reports_every_fault_at_once(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps({"endpoints": {"default": {"current": {"secret": "canary"}}}}))
     environment = {
@@ -75,7 +75,7 @@ def test_an_unusable_configuration_names_every_fault_at_once(tmp_path: Path) -> 
     assert "canary" not in told
 
 
-def test_a_port_that_is_taken_is_a_fault_of_the_configuration(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_a_taken_port_ends_the_ingress_as_a_fault_of_the_configuration(kafka_bootstrap: str, tmp_path: Path) -> None:
     with (
         ingress(kafka_bootstrap, "x-", tmp_path) as first,
         ingress(kafka_bootstrap, "x-", tmp_path, PORT=str(first.port)) as second,
@@ -84,7 +84,7 @@ def test_a_port_that_is_taken_is_a_fault_of_the_configuration(kafka_bootstrap: s
         assert eventually(lambda: "Address already in use" in "".join(second.lines))
 
 
-def test_a_setting_that_librdkafka_does_not_know_is_named(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_an_unknown_setting_of_librdkafka_is_named(kafka_bootstrap: str, tmp_path: Path) -> None:
     with ingress(kafka_bootstrap, "x-", tmp_path, KAFKA_CONFIG='{"no.such.setting": "1"}') as running:
         assert running.process.wait(20) == 78
         assert eventually(lambda: "KAFKA_CONFIG" in "".join(running.lines) and "no.such.setting" in str(running.lines))
@@ -98,7 +98,7 @@ def test_a_keyring_without_endpoints_is_unusable(kafka_bootstrap: str, tmp_path:
 
 
 @pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
-def test_it_takes_deliveries_while_it_drains_and_then_ends(
+def test_a_draining_ingress_takes_deliveries_and_then_ends(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path, ask: signal.Signals
 ) -> None:
     make_topics(kafka_bootstrap, topic_prefix)
@@ -123,7 +123,9 @@ def test_it_takes_deliveries_while_it_drains_and_then_ends(
             Line(running.port)
 
 
-def test_every_200_before_the_end_is_in_the_topic(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+def test_every_delivery_answered_200_before_the_end_is_in_the_topic(
+    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
+) -> None:
     make_topics(kafka_bootstrap, topic_prefix)
     with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running:
         accepted: list[str] = []
@@ -150,9 +152,7 @@ def test_every_200_before_the_end_is_in_the_topic(kafka_bootstrap: str, topic_pr
         assert {record.key() for record in running.records(RECEIVED)} >= {name.encode() for name in accepted}
 
 
-def test_a_body_that_is_under_way_at_the_end_is_still_answered(
-    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
-) -> None:
+def test_a_half_sent_body_is_answered_during_shutdown(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
     make_topics(kafka_bootstrap, topic_prefix)
     with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running, contextlib.closing(Line(running.port)) as line:
         payload = raw(body())
@@ -167,9 +167,7 @@ def test_a_body_that_is_under_way_at_the_end_is_still_answered(
         assert running.process.wait(20) == 0
 
 
-def test_a_head_that_is_under_way_at_the_end_is_still_answered(
-    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
-) -> None:
+def test_a_half_sent_head_is_answered_during_shutdown(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
     make_topics(kafka_bootstrap, topic_prefix)
     with ingress(kafka_bootstrap, topic_prefix, tmp_path) as running, contextlib.closing(Line(running.port)) as line:
         whole = request(raw(body()))

@@ -1,4 +1,4 @@
-"""A cluster that has just started: what its group coordinators are asked, before there are any."""
+"""Rights and backlogs on a cluster that has just started, before its group coordinators answer."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_a_cluster_whose_coordinators_never_answer_is_no_evidence_against_a_righ
 @pytest.mark.engines
 @pytest.mark.timeout(120)
 @pytest.mark.long
-async def test_a_right_on_a_group_is_asked_for_once_a_broker_that_was_silent_answers(tmp_path: Path) -> None:
+async def test_a_group_right_is_checked_once_a_silent_broker_answers(tmp_path: Path) -> None:
     given = [right for right in rights(Service.LEDGER, "") if right.resource is Resource.TOPIC]
     with guarded_broker(tmp_path, ["ledger"]) as guarded:
         topics.apply({"bootstrap.servers": guarded.plain}, prefix="", partitions=1, replication=1)

@@ -1,4 +1,4 @@
-"""The consumer of a group: whatever goes wrong in librdkafka's threads is raised, and nothing waits for ever."""
+"""The consumer of a group: every error of librdkafka's threads is raised, and no call waits for ever."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ async def _all(consumer: Consumer, count: int) -> list[bytes | None]:
     return found
 
 
-async def test_whatever_the_settings_say_the_group_shares_partitions_as_the_consumer_needs(
+async def test_the_consumer_overrides_settings_of_assignment_and_commit(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     _written(kafka_bootstrap, topic_prefix, 6)
@@ -51,7 +51,7 @@ async def test_whatever_the_settings_say_the_group_shares_partitions_as_the_cons
     assert not await _consumer(kafka_bootstrap, topic_prefix).has_committed()
 
 
-async def test_an_offset_outside_the_log_is_raised_where_the_batch_is_awaited(
+async def test_an_offset_outside_the_log_is_raised_by_the_awaited_batch(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     _written(kafka_bootstrap, topic_prefix, 6)
@@ -65,7 +65,7 @@ async def test_an_offset_outside_the_log_is_raised_where_the_batch_is_awaited(
     await consumer.close()
 
 
-async def test_an_offset_of_0_says_that_nothing_was_read(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_a_committed_offset_of_0_does_not_count_as_read(kafka_bootstrap: str, topic_prefix: str) -> None:
     _written(kafka_bootstrap, topic_prefix, 2)
     committing = confluent_kafka.Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": topic_prefix})
     for offset in (0, 1):
@@ -77,7 +77,9 @@ async def test_an_offset_of_0_says_that_nothing_was_read(kafka_bootstrap: str, t
     committing.close()
 
 
-async def test_what_librdkafka_lets_out_of_a_callback_is_an_exception(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_an_error_in_a_rebalance_callback_is_raised_as_an_exception(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
     _written(kafka_bootstrap, topic_prefix, 1)
     odd = confluent_kafka.Consumer({
         "bootstrap.servers": kafka_bootstrap, "group.id": topic_prefix, "log_level": 0,
@@ -96,7 +98,7 @@ async def _consumed(consumer: confluent_kafka.Consumer) -> None:
 
 
 @pytest.mark.long
-async def test_an_assignment_and_a_farewell_have_an_end_while_the_broker_stands_still(tmp_path: Path) -> None:
+async def test_assignment_and_close_end_in_time_while_the_broker_is_stalled(tmp_path: Path) -> None:
     with own_broker(tmp_path) as broker:
         assert broker.pid is not None
         _written(broker.bootstrap, "t", 2)

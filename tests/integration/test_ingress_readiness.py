@@ -1,4 +1,4 @@
-"""Ready means that a delivery would be taken now, and what is said of Kafka is so."""
+"""Readiness means that a delivery would be accepted now, and the notes on Kafka are true."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,11 @@ from tests.support.own_broker import own_broker, set_to
 pytestmark = pytest.mark.engines
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[KafkaBroker]:
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker that answers, and tells everybody to go to an address where nobody listens."""
     (nowhere,) = free_ports(1)
-    with own_broker(tmp_path) as broker:
+    with own_broker(tmp_path_factory.mktemp("elsewhere")) as broker:
         make_topics(broker.bootstrap, "")
         broker.stop()
         broker.settings = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{nowhere}"}
@@ -32,14 +32,16 @@ def _ready(running: Ingress) -> tuple[int, str]:
     return reply.status, reply.said["checks"]["kafka"]
 
 
-def test_a_broker_that_advertises_what_nobody_can_reach_is_not_ready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
+def test_an_unreachable_advertised_listener_makes_the_ingress_unready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         assert _ready(running)[0] == 503
         assert running.post(body()).status == 503
 
 
-def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: KafkaBroker, tmp_path: Path) -> None:
+def test_with_a_spool_deliveries_are_taken_and_readiness_names_the_unreachable_listener(
+    elsewhere: KafkaBroker, tmp_path: Path
+) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path, SPOOL_DIR=str(tmp_path / "spool")) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])
         status, said = _ready(running)
@@ -49,7 +51,7 @@ def test_with_a_spool_deliveries_are_taken_and_the_truth_is_told(elsewhere: Kafk
         assert taken == {"status": "spooled"}
 
 
-def test_a_smaller_record_than_the_table_says_is_noted_and_keeps_nobody_out(
+def test_a_smaller_record_limit_than_the_table_is_noted_and_the_ingress_is_ready(
     kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     make_topics(kafka_bootstrap, topic_prefix)

@@ -1,4 +1,4 @@
-"""Against what really happened: whatever is lost, late, doubled or restamped, the end is true or it is flagged."""
+"""Generated histories against the truth: with lost, late, doubled or restamped events the end is true or flagged."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ CHANGES = ("enabled", "disabled", "configuration_updated", "uninstalled", "insta
 
 
 class TellingStyle(NamedTuple):
-    """How a sender tells its events."""
+    """Manner in which a sender reports its events."""
 
     names: bool
     """It gives an id."""
@@ -97,7 +97,9 @@ def end(told: list[Delivery]) -> tuple[Any, bool]:
 
 @given(TRUTHS, st.builds(TellingStyle, st.booleans(), st.booleans()), st.data())
 @settings(max_examples=examples(1500), deadline=None)
-def test_the_end_is_true_or_flagged(happened: list[Happened], sender: TellingStyle, data: st.DataObject) -> None:
+def test_the_final_state_is_true_or_flagged(
+    happened: list[Happened], sender: TellingStyle, data: st.DataObject
+) -> None:
     real = possible(happened)
     told = data.draw(st.permutations(deliveries(real, sender)))
     state, flagged = end(told)
@@ -106,7 +108,7 @@ def test_the_end_is_true_or_flagged(happened: list[Happened], sender: TellingSty
 
 @given(TRUTHS, st.booleans(), st.data())
 @settings(max_examples=examples(500), deadline=None)
-def test_with_the_first_attempt_of_each_seen_it_is_true_without_a_flag(
+def test_the_final_state_is_true_and_unflagged_if_every_first_attempt_arrived(
     happened: list[Happened],
     names: bool,  # noqa: FBT001 - drawn
     data: st.DataObject,

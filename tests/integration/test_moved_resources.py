@@ -1,4 +1,4 @@
-"""A resource that moves between two systems that prove little, and a token whose revocation proves nothing.
+"""A resource moved between two systems that prove little, and a token whose revocation proves nothing.
 
 Each system is a real server; the saga is driven through caller and kind, and waits are jumped.
 """
@@ -67,7 +67,7 @@ async def _goes_on(saga: Saga, *systems: System) -> None:
 
 
 @pytest.mark.parametrize("proof", PROOFS, ids=str)
-async def test_a_move_that_is_answered_without_proof_leaves_nothing_behind(
+async def test_a_move_answered_without_proof_is_read_back_and_leaves_no_resource_behind(
     saga: Saga, former: System, newer: System, proof: str
 ) -> None:
     await saga.installed(A)
@@ -79,7 +79,7 @@ async def test_a_move_that_is_answered_without_proof_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("status", [202, 204])
-async def test_a_move_that_is_not_proved_at_once_settles_only_when_the_former_place_let_go(
+async def test_an_unproved_move_settles_only_after_the_removal_at_the_former_place(
     saga: Saga, former: System, newer: System, status: int
 ) -> None:
     await saga.installed(A)
@@ -93,7 +93,7 @@ async def test_a_move_that_is_not_proved_at_once_settles_only_when_the_former_pl
     assert (len(former.there), len(newer.there)) == (0, 1)
 
 
-async def test_a_move_that_is_taken_otherwise_stands_with_the_former_place_and_ends_well(
+async def test_a_contradicted_move_keeps_the_former_place_until_it_succeeds(
     saga: Saga, former: System, newer: System
 ) -> None:
     await saga.installed(A)
@@ -110,7 +110,7 @@ async def test_a_move_that_is_taken_otherwise_stands_with_the_former_place_and_e
 
 
 @pytest.mark.parametrize("target", [B, None])
-async def test_a_former_place_that_only_takes_the_removal_is_left_when_it_is_done(
+async def test_a_removal_accepted_with_202_is_complete_when_the_resource_is_gone(
     saga: Saga, former: System, newer: System, target: str | None
 ) -> None:
     await saga.installed(A)
@@ -132,7 +132,7 @@ async def _lost_at_a(saga: Saga, former: System) -> None:
     saga.until_us = saga.now_us + 1_000 * 10**6
 
 
-async def test_a_stranger_at_a_place_that_may_be_ours_keeps_it_and_the_tenant_is_seen_to_wait(
+async def test_a_strangers_resource_at_a_former_place_is_kept_and_the_tenant_waits(
     saga: Saga, former: System, newer: System
 ) -> None:
     await _lost_at_a(saga, former)
@@ -147,7 +147,7 @@ async def test_a_stranger_at_a_place_that_may_be_ours_keeps_it_and_the_tenant_is
     assert (len(former.there), len(newer.there)) == (0, 1)
 
 
-async def test_a_stranger_at_a_place_that_was_never_shown_to_be_ours_survives_the_teardown(
+async def test_a_strangers_resource_at_an_unproved_place_survives_the_teardown(
     saga: Saga, former: System, newer: System
 ) -> None:
     await _lost_at_a(saga, former)
@@ -162,9 +162,7 @@ async def test_a_stranger_at_a_place_that_was_never_shown_to_be_ours_survives_th
 
 
 @pytest.mark.parametrize("verb", [Verb.READ, Verb.DELETE])
-async def test_of_several_places_the_one_that_leaves_most_open_decides(
-    former: System, newer: System, verb: Verb
-) -> None:
+async def test_of_several_places_the_least_certain_answer_decides(former: System, newer: System, verb: Verb) -> None:
     """A refusal may settle a step whose resource was never made, and another place may have it all the same."""
     former.says = dict.fromkeys(("GET", "DELETE"), lambda _: (403, {}, b""))
     newer.says = dict.fromkeys(("GET", "DELETE"), lambda _: (503, {}, b""))
@@ -176,7 +174,7 @@ async def test_of_several_places_the_one_that_leaves_most_open_decides(
 
 @pytest.mark.parametrize("status", [400, 404, 410])
 @pytest.mark.parametrize("is_revoked", [True, False])
-async def test_a_token_is_revoked_when_its_grant_is_gone_and_not_when_the_server_knows_no_such_path(
+async def test_a_token_counts_as_revoked_if_its_grant_is_gone_and_not_on_any_404(
     former: System, status: int, *, is_revoked: bool
 ) -> None:
     """By RFC 7009 section 2.2 a token that nobody knows is answered 200; some servers and all proxies do otherwise."""
@@ -199,7 +197,7 @@ async def test_a_token_is_revoked_when_its_grant_is_gone_and_not_when_the_server
         assert isinstance(answer, Refused if status == 400 else Retryable)
 
 
-async def test_a_grant_that_cannot_be_read_after_a_404_leaves_open_if_it_lives(former: System) -> None:
+async def test_a_404_followed_by_an_unreadable_grant_is_unknown(former: System) -> None:
     former.there[f"/grants{NAME}"] = {"access_token": "t"}
 
     def revoke(_: object) -> Written:

@@ -1,4 +1,4 @@
-"""Rows survive their bytes, sort by their version unread, and a newer schema is refused whole."""
+"""Packed rows are read back equal, sort by version without unpacking, and a newer schema is refused."""
 
 from dataclasses import replace
 from typing import Any
@@ -91,7 +91,7 @@ STAGE_ROW = st.builds(
 
 @given(TENANT_ROW)
 @settings(max_examples=examples(150), deadline=None)
-def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
+def test_a_packed_tenant_row_is_read_back_equal(row: TenantRow) -> None:
     packed = pack(row)
     again = unpack(TenantRow, packed)
     assert again == row
@@ -103,13 +103,15 @@ def test_a_tenant_row_survives_its_bytes(row: TenantRow) -> None:
 
 @given(STAGE_ROW)
 @settings(max_examples=examples(50), deadline=None)
-def test_a_stage_row_survives_its_bytes(row: StageRow) -> None:
+def test_a_packed_stage_row_is_read_back_equal(row: StageRow) -> None:
     assert unpack(StageRow, pack(row)) == row
 
 
 @given(st.one_of(TENANT_ROW, STAGE_ROW), st.integers(0, 2**53), st.text())
 @settings(max_examples=examples(100), deadline=None)
-def test_when_a_row_changed_is_read_without_the_rest(row: TenantRow | StageRow, changed_us: int, trace: str) -> None:
+def test_the_time_of_change_is_read_without_the_rest_of_a_row(
+    row: TenantRow | StageRow, changed_us: int, trace: str
+) -> None:
     more: dict[str, Any] = (
         {"texts": {"d": f'{{"updated_at_us":{trace}}}'}, "trace": trace} if isinstance(row, TenantRow) else {}
     )
@@ -117,17 +119,17 @@ def test_when_a_row_changed_is_read_without_the_rest(row: TenantRow | StageRow, 
 
 
 @pytest.mark.parametrize("packed", [b"", b"\0" * 9, pack(TenantRow(KEY, 7))[:8] + b"\2" + pack(TenantRow(KEY, 7))[9:]])
-def test_a_row_that_cannot_be_read_does_not_say_when_it_changed(packed: bytes) -> None:
+def test_an_unreadable_row_has_no_time_of_change(packed: bytes) -> None:
     with pytest.raises(Unreadable):
         updated_at_us(packed)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_the_version_stands_in_front_big_endian_and_signed(version: int) -> None:
+def test_a_packed_row_begins_with_its_version_big_endian_and_signed(version: int) -> None:
     assert int.from_bytes(pack(TenantRow(KEY, version))[:8], "big", signed=True) == version
 
 
-def test_a_row_of_a_newer_schema_is_refused_and_says_so() -> None:
+def test_a_row_of_a_newer_schema_is_refused_with_the_number() -> None:
     packed = bytearray(pack(TenantRow(KEY, 7)))
     packed[8] += 1
     with pytest.raises(Unreadable, match="schema 2"):
@@ -147,12 +149,12 @@ def test_a_row_of_a_newer_schema_is_refused_and_says_so() -> None:
     ],
     ids=["empty", "no-schema", "cut", "no-object", "short-entry", "unknown-flag", "no-key"],
 )
-def test_damage_is_refused_and_never_half_read(damaged: bytes) -> None:
+def test_a_damaged_row_is_refused(damaged: bytes) -> None:
     with pytest.raises(Unreadable, match="TenantRow"):
         unpack(TenantRow, damaged)
 
 
-def test_a_field_of_a_later_writer_is_ignored_and_a_missing_one_takes_its_default() -> None:
+def test_an_unknown_field_is_ignored_and_a_missing_field_takes_its_default() -> None:
     head = pack(TenantRow(KEY, 5))[:9]
     row = unpack(TenantRow, head + b'{"key":"%s","later":[1]}' % KEY.encode())
     assert row == TenantRow(KEY, 5)
