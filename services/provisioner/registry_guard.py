@@ -47,7 +47,8 @@ class RegistryGuard:
             fault = "" if self.is_proved() else await self._prove(self.note_fault)
             if not fault:
                 self._proved_at = losses
-                claims = await self._registry.claim(limit)
+                # Void after a loss during the proof: the next call proves again.
+                claims = await self._registry.claim(limit) if self.is_proved() else []
         except RegistryAway as error:
             fault = str(error)
         self.note_fault(fault)

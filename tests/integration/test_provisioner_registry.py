@@ -240,6 +240,34 @@ async def test_after_a_lost_connection_the_registry_is_proved_current_again(
     assert not registry_guard.is_proved()
 
 
+async def test_a_connection_lost_during_the_proof_makes_the_proof_void(
+    registry: Registry, database_url: str, database_admin_url: str
+) -> None:
+    asked = list[int]()
+
+    async def reads() -> bool:
+        try:
+            await registry.sagas(limit=1)
+        except RegistryAway:
+            return False
+        return True
+
+    async def prove(_: Callable[[str], None]) -> str:
+        asked.append(registry.losses)
+        if len(asked) == 1:
+            with shut(database_admin_url, database_url):
+                pass  # every connection has ended
+            assert await eventually_async(reads)
+        return ""
+
+    registry_guard = RegistryGuard(registry, prove, structlog.get_logger())
+    await registry.store([desired(key(1))])
+    assert await registry_guard.claim(1) == []
+    assert registry.losses > asked[0]
+    assert len(await registry_guard.claim(1)) == 1
+    assert len(asked) == 2
+
+
 async def test_a_row_can_be_leased_by_key_before_it_is_due(registry: Registry, other: Registry) -> None:
     claim = await _claim(registry, key(1))
     await registry.write(claim, Journal(), (), due_in_s=None, release=True)
