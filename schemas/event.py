@@ -17,7 +17,9 @@ class Event(Record):
     occurred_at: Instant
     """The least `eventTimestamp` known for this uid when the event was first published."""
     revision: int
-    """1, 2, 3 … per key, without gaps; a published revision is never withdrawn."""
+    """1, 2, 3 … per key in order of arrival, without gaps; a published revision is never withdrawn. An event with a
+    greater revision may have occurred earlier: the state of a tenant is in `lifecycle.tenants`, not in the last event.
+    """
     tenant_id: TenantId | None
     source: Source
     configuration: Json

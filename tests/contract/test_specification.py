@@ -85,6 +85,13 @@ def test_the_horizon_is_25_minutes() -> None:
 
 
 def test_the_specification_links_every_decision() -> None:
-    decisions = {path.name for path in (TOP / "docs/decisions").glob("*.md")}
+    decisions = {path.name for path in (TOP / "docs/decisions").glob("0*.md")}
     linked = set(re.findall(r"\(decisions/([^)]+)\)", read(PAGE)))
     assert decisions == linked
+
+
+def test_the_index_of_the_decisions_lists_each_by_its_title() -> None:
+    folder = TOP / "docs/decisions"
+    titles = {path.name: path.read_text(encoding="utf-8").splitlines()[0] for path in folder.glob("0*.md")}
+    listed = re.findall(r"^- \[(\d{4})\]\(([^)]+)\): (.+)$", read("docs/decisions/README.md"), re.MULTILINE)
+    assert {name: f"# {number}: {title}" for number, name, title in listed} == titles

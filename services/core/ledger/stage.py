@@ -77,6 +77,7 @@ TABLE: Final = (
         Stage.DEPROVISIONED,
     ),
     StageRule("not installed", "down done since it turned", _down(State.DONE), Stage.DEPROVISIONED),
+    # `failed` is decided in `services/core/saga/intents.py`, `_begin_trouble`.
     StageRule(
         "not installed",
         "down failed, or has stood for 15 minutes, since it turned",
