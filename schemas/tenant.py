@@ -51,6 +51,9 @@ class Desired(Record):
     """The tenantId of the newest `installed` with a tenantId; null if no `installed` named a tenantId."""
     installed_at: Instant | None
     uninstalled_at: Instant | None
+    received_at: Instant | None = None
+    """Log time of the record in `lifecycle.received` that caused this version; a rewrite repeats this time. Null in
+    records from before this field."""
 
 
 class Tenant(Record):

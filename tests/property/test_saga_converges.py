@@ -51,6 +51,7 @@ def test_a_saga_ends_as_desired_with_each_resource_once(
     worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
     worker.run(told)
     _agrees(worker, world)
+    _is_counted_once(worker, crashes)
     # A tenant that was rolled back or refused is woken by one newer version in a world that is well again.
     world.modes.clear()
     last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
@@ -79,6 +80,16 @@ def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:
     version, _, _, _ = ends(worker.outcomes)[-1]
     assert journal.phase in {Phase.EMPTY, Phase.ROLLED_BACK, Phase.ACTIVE}
     assert version == worker.desired.version
+
+
+def _is_counted_once(worker: MemoryRunner, crashes: frozenset[int]) -> None:
+    """A milestone of a version is met once, whatever was tried again; only a lost worker may look up again."""
+    assert len({end.since_us for end in worker.converged}) == len(worker.converged)
+    ended = [said for said in worker.outcomes if said.state.value == "done" and said.reason != "update_refused"]
+    assert [(end.direction, end.at_us) for end in worker.converged] == [(said.direction, said.at) for said in ended]
+    assert all(end.since_us <= end.at_us for end in worker.converged)
+    if not crashes:
+        assert len(set(worker.first_calls)) == len(worker.first_calls)
 
 
 @given(story=WISHES, modes=MODES, crashes=CRASHES)

@@ -26,6 +26,7 @@ from services.core.saga.calls import (
     idempotency_key,
 )
 from services.core.saga.intents import Turn, decide, life_of, log_of, redriven
+from services.core.saga.milestones import Converged, milestones
 from services.core.saga.moves import Called, Observe, Run, Wait
 from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
@@ -212,7 +213,7 @@ class Wishes:
     def change(self, **fields: Any) -> Desired:
         """Another version."""
         self.at_us += 10
-        self.now = self.now.model_copy(update={"version": self.now.version + 1} | fields)
+        self.now = self.now.model_copy(update={"version": self.now.version + 1, "received_at": self.at_us} | fields)
         return self.now
 
     def installed(self, tenant_id: str | None = "acme", **configuration: Any) -> Desired:
@@ -274,6 +275,9 @@ class MemoryRunner:
     known: set[str] = field(default_factory=set)
     """Idempotency keys whose outcome is committed: never to be used again."""
     pending: tuple[Called, str] | None = None
+    first_calls: list[int] = field(default_factory=list)
+    """Versions whose first call was made."""
+    converged: list[Converged] = field(default_factory=list)
 
     @property
     def journal(self) -> Journal:
@@ -311,6 +315,8 @@ class MemoryRunner:
             if self.marks in self.wishes_again:
                 journal = redriven(journal) or journal
             turn = self._decided(journal)
+            met = milestones(self.plans, journal, turn)
+            self.converged += met.converged
             self._commit(turn)
             if isinstance(turn.move, Wait):
                 if turn.move.until_us is None or turn.move.until_us > self.until_us:
@@ -323,6 +329,9 @@ class MemoryRunner:
                 if self.marks > at_most:
                     raise AssertionError(f"no rest in {at_most} marks: {journal.phase}, {self.world.calls[-20:]}")
                 continue
+            if met.first_call_since_us is not None:
+                assert turn.journal.target is not None
+                self.first_calls.append(turn.journal.target.version)
             answer = self._call(turn.journal, turn.move)
             self._mark()
             journal = settle(turn.journal, turn.move, answer, self.now_us, self.pace)

@@ -93,6 +93,7 @@ def desired(row: TenantRow) -> tuple[Output, ...]:
         tenant_id=wanted.tenant_id,
         installed_at=wanted.installed_at_us,
         uninstalled_at=wanted.uninstalled_at_us,
+        received_at=row.desired_at_us or None,
     )
     ce_id = f"{row.key}/desired/{row.desired_version}"
     extra = {} if row.trace is None else {"traceparent": row.trace}

@@ -60,6 +60,9 @@ ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
 }
 """The phase and the state of the outcome after a phase has ended with success."""
 
+UPDATE_REFUSED: Final = "update_refused"
+"""Reason of an update that was refused: the tenant is active with the last good configuration."""
+
 _UNSETTLED: Final = frozenset({
     StepVerdict.RETRYABLE, StepVerdict.UNKNOWN, StepVerdict.REFUSED, StepVerdict.OPERATOR_REFUSED,
     StepVerdict.CONTRADICTED,
@@ -419,7 +422,7 @@ def _cause(failure: Failure | None) -> str | None:
 
 def _reason(journal: Journal) -> str | None:
     if journal.phase is Phase.RESTORING:
-        return "update_refused"
+        return UPDATE_REFUSED
     if journal.phase is Phase.COMPENSATING:
         return _cause(journal.failure)
     life, target = journal.life, journal.target

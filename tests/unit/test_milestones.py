@@ -1,0 +1,101 @@
+"""What is counted of a desired version: its first call, and its end; each once, and from the delivery on."""
+
+from services.core.saga.next_move import Plans
+from tests.support.saga_world import PLAN_TEXT, STEPS, MemoryRunner, Mode, OutsideSystems, Wishes, plan
+
+HOUR_US = 3_600 * 10**6
+DAY_US = 24 * HOUR_US
+
+
+def since(worker: MemoryRunner) -> list[tuple[str, int]]:
+    return [(end.direction.value, end.since_us) for end in worker.converged]
+
+
+def test_each_version_is_counted_once_from_its_delivery_to_its_end() -> None:
+    world, wishes = OutsideSystems(), Wishes()
+    first = wishes.installed()
+    worker = MemoryRunner(world, first)
+    worker.run()
+    second, third = wishes.configured(size="2"), wishes.uninstalled()
+    worker.run([(0, second)])
+    worker.run([(0, third)])
+    times = [version.received_at for version in (first, second, third)]
+    assert since(worker) == list(zip(("up", "up", "down"), times, strict=True))
+    assert [end.at_us for end in worker.converged] == [said.at for said in worker.outcomes if said.state == "done"]
+    assert worker.first_calls == [1, 2, 3]
+
+
+def test_a_version_that_needs_no_call_ends_without_a_first_call() -> None:
+    wishes = Wishes()
+    worker = MemoryRunner(OutsideSystems(), wishes.installed())
+    worker.run()
+    worker.run([(0, wishes.configured(unused="x"))])
+    assert len(worker.converged) == 2
+    assert worker.first_calls == [1]
+
+
+def test_a_first_call_after_a_wait_at_a_closed_gate_is_the_first_all_the_same() -> None:
+    worker = MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[True, True, False])
+    worker.run()
+    assert worker.first_calls == [1]
+
+
+def test_what_is_tried_again_is_not_counted_again() -> None:
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.RETRYABLE, Mode.SILENT, Mode.LOST_WITHOUT]), Wishes().installed())
+    worker.run()
+    assert (worker.first_calls, len(worker.converged)) == ([1], 1)
+
+
+def test_what_was_rolled_back_converges_when_it_is_provisioned_again_late_and_once() -> None:
+    wishes = Wishes()
+    wanted = wishes.installed()
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), wanted, again=True)
+    worker.run()
+    assert [said.state.value for said in worker.outcomes if said.state in {"done", "rolled_back"}] == [
+        "rolled_back",
+        "done",
+    ]
+    assert worker.first_calls == [1]
+    ((_, since_us),) = since(worker)
+    assert since_us == wanted.received_at
+    assert worker.converged[0].at_us - since_us > HOUR_US
+
+
+def test_an_operators_wish_to_try_again_is_no_first_call() -> None:
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), Wishes().installed())
+    worker.run()
+    worker.wishes_again = frozenset({worker.marks})
+    worker.run()
+    assert worker.last.state.value == "done"
+    assert (worker.first_calls, len(worker.converged)) == ([1], 1)
+
+
+def test_a_refused_update_ends_and_was_not_carried_out() -> None:
+    world, wishes = OutsideSystems(), Wishes()
+    worker = MemoryRunner(world, wishes.installed())
+    worker.run()
+    worker.run([(0, wishes.configured(bad="schema"))])
+    assert worker.last.reason == "update_refused"
+    assert (len(worker.converged), worker.first_calls) == (1, [1, 2])
+
+
+def test_a_grace_period_is_no_slowness() -> None:
+    kept = PLAN_TEXT.replace('name = "schema"\n', 'name = "schema"\ndestroy_after = "P1D"\n')
+    wishes = Wishes()
+    worker = MemoryRunner(OutsideSystems(), wishes.installed(), plans=Plans(plan(kept)))
+    worker.run()
+    wanted = wishes.uninstalled()
+    began_us = worker.now_us
+    worker.run([(0, wanted)])
+    end = worker.converged[-1]
+    assert end.direction.value == "down"
+    assert began_us + DAY_US <= end.since_us <= end.at_us < end.since_us + HOUR_US
+    assert worker.first_calls == [1, 2]
+
+
+def test_a_version_of_an_earlier_release_has_no_milestone() -> None:
+    worker = MemoryRunner(OutsideSystems(), Wishes().installed().model_copy(update={"received_at": None}))
+    worker.run()
+    assert (worker.first_calls, worker.converged) == ([], [])
+    assert worker.last.state.value == "done"
+    assert len(worker.world.calls) == len(STEPS)
