@@ -18,7 +18,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
-from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 
 _QUEUE_S: Final = 1.0
@@ -182,8 +181,6 @@ class SystemGates:
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._gates: dict[str, _SystemGate] = {}
         self._logged_s: dict[str, float] = {}
-        self._in_metric: set[str] = set()
-        metrics.SAGA_SYSTEMS_AWAY.set_function(self.away)
 
     async def enter(self, system: str, share: str, key: str) -> Admission:
         """Asks for a place; a place taken (`wait_s` 0) must be given back by `leave`.
@@ -261,7 +258,6 @@ class SystemGates:
         elif was_open and was_refused and not circuit.open:
             self._logged_s.pop(system, None)
             self._log.info("system does not refuse the operator any more", system=system)
-        self._set_refused_metric(system, operator_refused=circuit.operator_refused)
         return was_open and not circuit.open
 
     def _log_refusal(self, system: str, report: CallReport, *, is_open: bool) -> None:
@@ -271,23 +267,17 @@ class SystemGates:
             self._logged_s[system] = now_s
             self._log.error("system refuses the operator", system=system, why=report.why, remedy=report.remedy)
 
-    def _set_refused_metric(self, system: str, *, operator_refused: bool) -> None:
-        # A label appears with the first refusal and stays, at 0 or 1; systems without a refusal get no label.
-        if operator_refused or system in self._in_metric:
-            self._in_metric.add(system)
-            metrics.SAGA_SYSTEM_REFUSES.labels(system).set(operator_refused)
+    def away(self) -> list[str]:
+        """Returns the systems with an open circuit for which a caller asked within `_ASKED_WITHIN_S`."""
+        return [system for system, gate in self._asked_lately() if gate.circuit.open]
 
-    def away(self) -> int:
-        """Returns the number of systems with an open circuit for which a caller asked within `_ASKED_WITHIN_S`.
+    def refusing(self) -> list[str]:
+        """Returns the systems, of those asked for likewise, that refuse the operator's own credentials or set-up."""
+        return [system for system, gate in self._asked_lately() if gate.circuit.operator_refused]
 
-        Called at each scrape of the metrics; also sets the refusals of systems without recent callers to 0.
-        """
+    def _asked_lately(self) -> list[tuple[str, _SystemGate]]:
         since_s = self._clock_s() - _ASKED_WITHIN_S
-        for system in self._in_metric:
-            gate = self._gates.get(system)
-            refused = gate is not None and gate.circuit.operator_refused and gate.asked_s > since_s
-            self._set_refused_metric(system, operator_refused=refused)
-        return sum(gate.circuit.open and gate.asked_s > since_s for gate in self._gates.values())
+        return [(system, gate) for system, gate in self._gates.items() if gate.asked_s > since_s]
 
     def is_circuit_open(self, system: str) -> bool:
         """True if the circuit of a system is open now."""

@@ -170,6 +170,7 @@ class Receiver:
             request.answer(answer)
             return
         reason = DeadLetterReason.UNKNOWN_EVENT if isinstance(fault, UnknownEvent) else DeadLetterReason.MALFORMED
+        self._telemetry.dead_letter(reason)
         letter = records.dead_letter(request, key, reason, fault)
         pending = _PendingAnswer(self._recent_dead_letters, request, answer)
         self._writer.write(self._dead_letters, letter, request.received_us, pending.on_result)

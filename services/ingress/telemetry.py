@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.dead_letter import DeadLetterReason
 from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 from services.ingress.endpoints import CredentialsByEndpoint
@@ -71,11 +72,15 @@ class Telemetry:
             reason: The row of the time rule that refused the delivery.
             outcome: `asked`, `asked_before` (within five minutes), `no_room` or `unwritten`.
         """
-        metrics.INGRESS_RECHECKS.labels(f"{reason}_{outcome}").inc()
+        metrics.INGRESS_RECHECKS.labels(reason, outcome).inc()
 
     def previous_secret(self, endpoint: str) -> None:
         """Counts a delivery signed with the previous secret: the sender does not use the current secret yet."""
         metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
+
+    def dead_letter(self, reason: str) -> None:
+        """Counts a delivery that goes to the dead letters."""
+        metrics.INGRESS_DEAD_LETTERS.labels(reason).inc()
 
     def odd_marks(self) -> None:
         """Counts an accepted delivery with a retry mark that is not a count."""
@@ -97,6 +102,8 @@ class Telemetry:
     def drained(self, result: str) -> None:
         """Counts a spooled record: `written`, `expired` (to the dead letters), or `failed` and still in the spool."""
         metrics.INGRESS_SPOOL_DRAINED.labels(result).inc()
+        if result == "expired":
+            self.dead_letter(DeadLetterReason.SPOOLED_TOO_LONG)
 
     def breaker(self, state: str) -> None:
         """Logs that the breaker before Kafka is `open` or `closed` from now on."""

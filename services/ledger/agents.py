@@ -10,7 +10,7 @@ replayed record writes the same row and the same outputs again (services/core/le
 A record that cannot be read goes to the dead letters, acknowledged like any output, and the partition moves on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from faust.types import EventT, StreamT
 
 from schemas import codec
 from schemas.rows import StageRow, TenantRow, pack, unpack
-from schemas.topics import OUTCOMES, RECEIVED, Topic, named
+from schemas.topics import EVENTS, OUTCOMES, RECEIVED, Topic, named
 from services.adapters.process.logs import Logger
 from services.adapters.tables.app import DurableApp
 from services.adapters.tables.exits import WorkerExit
@@ -28,7 +28,7 @@ from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
 from services.ledger import reading
 from services.ledger.reading import PartitionRef, UnprocessableRecord
-from services.ledger.telemetry import record_decision, record_refusal
+from services.ledger.telemetry import record_decision, record_refusal, when_published
 
 Row = TypeVar("Row", TenantRow, StageRow)
 
@@ -108,8 +108,7 @@ class Ledger:
         row, last = self.rows(position.partition, record.key.encode())
         restamps = self.restamps.get(codec.texts(raw.headers).get("endpoint", ""), True)
         decision = receive(row, last, record, position, self.rules, restamps=restamps, raw=raw)
-        self._write(self.tenants, decision, position)
-        record_decision(self.log, KIND[type(record)], row, decision, position)
+        self._act(self.tenants, KIND[type(record)], row, decision, position)
 
     def _conclude(self, event: EventT[bytes]) -> None:
         raw, position = reading.message_of(event.message), self._position(event, OUTCOMES)
@@ -120,22 +119,23 @@ class Ledger:
         self.poison_limits[position.topic].in_a_row = 0
         row, last = self.rows(position.partition, outcome.key.encode())
         decision = conclude(row, last, outcome, position, self.rules)
-        self._write(self.stages, decision, position)
-        record_decision(self.log, "outcome", last, decision, position)
+        self._act(self.stages, "outcome", last, decision, position)
 
     def rows(self, partition: int, key: bytes) -> tuple[TenantRow | None, StageRow | None]:
         """Returns both rows of a key; None for a row that does not exist yet."""
         return _read(TenantRow, self.tenants.row(partition, key)), _read(StageRow, self.stages.row(partition, key))
 
-    def send(self, outputs: tuple[Output, ...]) -> None:
-        """Hands records to the producer, in order."""
+    def send(self, outputs: tuple[Output, ...], on_event: Callable[[], None] | None = None) -> None:
+        """Hands records to the producer, in order; `on_event` is called for each event that Kafka acknowledged."""
         for output in outputs:
-            self.app.emit(named(output.topic, self.prefix), output.message)
+            on_acked = on_event if output.topic is EVENTS else None
+            self.app.emit(named(output.topic, self.prefix), output.message, on_acked)
 
-    def _write(self, table: DurableTable, decision: Decision, position: RecordPosition) -> None:
+    def _act(self, table: DurableTable, kind: str, row: Row | None, decision: Decision, place: RecordPosition) -> None:
         if decision.row is not None:
-            table.put(position.partition, decision.row.key.encode(), pack(decision.row))
-        self.send(decision.outputs)
+            table.put(place.partition, decision.row.key.encode(), pack(decision.row))
+        self.send(decision.outputs, when_published(kind, row, decision, place))
+        record_decision(self.log, kind, row, decision, place)
 
     def _partition(self, position: RecordPosition) -> PartitionRef:
         return PartitionRef(position.partition, self.app.partitions)
@@ -144,10 +144,8 @@ class Ledger:
         """Sends a record to the dead letters; ends the process beyond the limit of unreadable records."""
         limit = self.poison_limits[position.topic]
         if limit.is_over:
-            last = (
-                f"{position.topic}[{position.partition}] offset {position.offset}: {refused.reason}: {refused.detail}"
-            )
-            fault = f"{limit.most} records in a row could not be read, nor {last}"
+            place = f"{position.topic}[{position.partition}] offset {position.offset}"
+            fault = f"{limit.most} records in a row could not be read, nor {place}: {refused.reason}: {refused.detail}"
             # Before the dead letter is sent: the record stays uncommitted, and is read again by the next start.
             self.app.end(WorkerExit.POISON, f"{fault}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
         limit.in_a_row += 1

@@ -147,7 +147,7 @@ async def _serve(
         }
     )
     rights = RightsWatch(settings, Service.LEDGER, log)
-    async with health.serve(_checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
+    async with health.serve("ledger", _checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
         log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
         topics_watch = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
         topics_watch.add_done_callback(partial(_must_not_end, app))

@@ -1,12 +1,15 @@
 """Metrics and log lines of the ledger: one call per decision, after the decision."""
 
+from collections.abc import Callable
+
 from jiter import from_json
 
 from schemas.rows import StageRow, TenantRow
 from schemas.topics import DEAD_LETTERS, EVENTS
-from services.adapters.process import metrics
+from schemas.webhook import Delivery
+from services.adapters.process import clock, metrics
 from services.adapters.process.logs import Logger
-from services.core.ledger.decisions import Decision
+from services.core.ledger.decisions import KIND, Decision
 from services.core.ledger.journal import RecordPosition
 
 
@@ -27,8 +30,7 @@ def record_decision(
         if output.topic is DEAD_LETTERS:
             metrics.LEDGER_DEAD_LETTERS.labels(decision.verdict).inc()
     row = decision.row
-    # A row with an unchanged version is a replay: its events and stages were counted when they were new.
-    if row is None or (before is not None and row.version == before.version):
+    if row is None or _is_replay(before, decision):
         return
     if isinstance(row, TenantRow):
         metrics.LEDGER_JOURNAL.observe(len(row.entries))
@@ -39,8 +41,33 @@ def record_decision(
     # A row keeps earlier moves for replays; only those of this record are new.
     for move in row.moves:
         if move.offset == position.offset:
-            metrics.LEDGER_STAGES.labels(str(move.after)).inc()
+            metrics.LEDGER_STAGES.labels(move.after or "none").inc()
             log.info("stage", key=row.key, before=move.before, after=move.after, reason=move.reason)
+
+
+def when_published(
+    kind: str, before: TenantRow | StageRow | None, decision: Decision, position: RecordPosition
+) -> Callable[[], None] | None:
+    """Returns what to call when Kafka has acknowledged an event of a decision: observes how long publishing took.
+
+    Args:
+        kind: As of `record_decision`.
+        before: The row before the decision.
+        decision: The decision.
+        position: Position of the record.
+
+    Returns:
+        The callback; None for a replay, and for a record that is no delivery.
+    """
+    if kind != KIND[Delivery] or _is_replay(before, decision):
+        return None
+    return lambda: metrics.LEDGER_PUBLISHED_S.observe(max(0, clock.now_us() - position.log_time_us) / 1_000_000)
+
+
+def _is_replay(before: TenantRow | StageRow | None, decision: Decision) -> bool:
+    """True if the version of the row is unchanged: events and stages were counted when they were new."""
+    row = decision.row
+    return row is not None and before is not None and row.version == before.version
 
 
 def record_refusal(log: Logger, reason: str, detail: str, position: RecordPosition) -> None:

@@ -92,9 +92,9 @@ class Caller:
 
     async def call(self, call: Call) -> Answer:
         """Makes a call whose intent is committed; returns the answer with secret outputs sealed."""
-        with metrics.SAGA_CALL_S.labels(call.step, call.verb).time():
+        with metrics.PROVISIONER_CALL_S.labels(call.step, call.verb).time():
             answer = await self._ask(call)
-        metrics.SAGA_CALLS.labels(call.step, call.verb, _word(answer)).inc()
+        metrics.PROVISIONER_CALLS.labels(call.step, call.verb, _word(answer)).inc()
         if isinstance(answer, Done):
             names = self._traits[call.kind].secret_outputs
             place = _place(call.generation, call.key, call.step)
@@ -163,7 +163,7 @@ class Caller:
 
     def _log_unsealable(self, place: str, key: str) -> None:
         """Counts a call without a key and logs at most once in `_LOG_EVERY_S`: one lost key stops many sagas."""
-        metrics.SAGA_UNSEALABLE.inc()
+        metrics.PROVISIONER_UNSEALABLE.inc()
         now_s = time.monotonic()
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + _LOG_EVERY_S

@@ -21,6 +21,7 @@ from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.core.dead_letters import letter, of_record
+from services.provisioner.telemetry import record_dead_letter
 
 R = TypeVar("R")
 
@@ -149,4 +150,4 @@ class Intake:
         raw = Message(record.key, record.value or b"", record.headers)
         message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
         await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
-        self._log.error("dead letter", place=origin.id, why=str(fault))
+        record_dead_letter(DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)

@@ -1,7 +1,7 @@
 """Process of the provisioner: builds the parts from the settings and runs them until SIGTERM or SIGINT.
 
-One event loop runs the intake (Kafka to registry), the runner (sagas), the outbox (registry to Kafka), a count of
-unwell tenants, a watch of the Kafka rights, and the health endpoints.
+One event loop runs the intake (Kafka to registry), the runner (sagas), the outbox (registry to Kafka), a census of
+the registry, a watch of the Kafka rights, and the health endpoints.
 
 Rule: the process starts with any usable configuration, also while Kafka or the registry is away. `/readyz` names the
 missing dependency, nothing is lost, and work goes on once the dependency is back. Intake may stop for good; known
@@ -41,7 +41,7 @@ from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
 from services.core.saga.system_breaker import SystemBreaker
-from services.provisioner import kinds, unwell
+from services.provisioner import census, kinds
 from services.provisioner.caller import Caller, StepHandler
 from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
@@ -49,6 +49,7 @@ from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
 from services.provisioner.recovery import GROUP, Recovery
 from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.runner import Runner, RunnerLimits
+from services.provisioner.telemetry import show_circuits
 from services.provisioner.turn_planner import TurnPlanner
 
 _LINGER_MS: Final = 5.0
@@ -147,7 +148,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parts.stopping.set)
-    async with health.serve(parts.checks, host=settings.host, port=settings.metrics_port) as port:
+    async with health.serve("provisioner", parts.checks, host=settings.host, port=settings.metrics_port) as port:
         log.info("listening", port=port)
         try:
             rights_watch = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
@@ -211,15 +212,16 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
     registry_guard = RegistryGuard(registry, recovery.prove, log)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     outbox = Outbox(registry, producer, may_publish=registry_guard.is_proved, prefix=settings.topic_prefix, log=log)
+    new_breaker = partial(SystemBreaker, settings.retry_most_s)
+    gates = SystemGates(settings.system_calls_at_once, new_breaker, time.monotonic, log)
+    show_circuits(plans.steps, gates.away, gates.refusing)
     runner = Runner(
         registry,
         registry_guard,
         TurnPlanner(
             plans,
             Caller(step_handlers.kinds, step_handlers.traits, sealer, audit_key, log),
-            SystemGates(
-                settings.system_calls_at_once, partial(SystemBreaker, settings.retry_most_s), time.monotonic, log
-            ),
+            gates,
             log,
         ),
         RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),
@@ -251,10 +253,10 @@ async def _work(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> No
     runner = asyncio.create_task(parts.runner.run(), name="runner")
     intake = asyncio.create_task(_run_intake(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    unwell_watch = asyncio.create_task(unwell.watch(parts.registry, settings.unwell_after_s), name="unwell")
-    await asyncio.wait({outbox, runner, intake, stop, unwell_watch}, return_when=asyncio.FIRST_COMPLETED)
+    census_watch = asyncio.create_task(census.watch(parts.registry, settings.unwell_after_s), name="census")
+    await asyncio.wait({outbox, runner, intake, stop, census_watch}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
-    unwell_watch.cancel()
+    census_watch.cancel()
     if parts.intake is not None:
         parts.intake.stop()
     parts.runner.stop()
@@ -265,8 +267,8 @@ async def _work(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> No
     # Raise the errors of the tasks.
     runner.result()
     intake.result()
-    if not unwell_watch.cancelled() and unwell_watch.done():
-        unwell_watch.result()
+    if not census_watch.cancelled() and census_watch.done():
+        census_watch.result()
 
 
 async def _run_intake(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> None:

@@ -80,6 +80,11 @@ class PlanBook:
         self._current = parse(text, kinds=self._kinds, settings=settings)
         self._by_digest: dict[str, Plan] = {self._current.digest: self._current}
 
+    @property
+    def steps(self) -> list[str]:
+        """Names of the steps of the current plan."""
+        return [step.name for step in self._current.steps]
+
     async def keep(self) -> None:
         """Stores the current plan in the registry; required before the first life begins with the plan."""
         await self._registry.keep_plan(self._current.digest, self._text)

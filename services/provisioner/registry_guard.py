@@ -59,4 +59,4 @@ class RegistryGuard:
         if fault and fault != self.fault:
             self._log.warning("registry cannot be used", why=fault)
         self.fault = fault
-        metrics.REGISTRY_UP.set(0 if fault else 1)
+        metrics.PROVISIONER_REGISTRY_UP.set(0 if fault else 1)

@@ -34,7 +34,7 @@ from services.core.saga.pace import Pace
 from services.core.saga.results import settle
 from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.telemetry import record_outcomes
-from services.provisioner.turn_planner import PreparedTurn, TurnPlanner
+from services.provisioner.turn_planner import PreparedTurn, TurnPlanner, stopped
 
 _POLL_S: Final = 0.5
 """Interval between two claims of an idle worker: the longest delay of a saga whose wait has ended or which another
@@ -119,7 +119,7 @@ class Runner:
                     task = asyncio.create_task(self._drive(claim), name=f"saga {claim.key}")
                     self._running[task] = claim
                     task.add_done_callback(self._on_saga_done)
-                metrics.SAGA_RUNNING.set(len(self._running))
+                metrics.PROVISIONER_RUNNING.set(len(self._running))
                 if len(claims) < free or not free:
                     await self._rest(_POLL_S)
             if self._running:
@@ -138,10 +138,10 @@ class Runner:
             await self._run_turns(claim)
         except Exception as error:  # noqa: BLE001 - the fault of one saga must not stop the worker
             self._log.exception("saga stopped", key=claim.key)
-            why = f"stopped by {type(error).__name__}, which the provisioner's log tells whole"
+            waiting = stopped(f"stopped by {type(error).__name__}, which the provisioner's log tells whole")
             with suppress(RegistryAway):
                 # The journal as last committed: the intent of a call already made stays open, hence in doubt.
-                await self._registry.write(claim, claim.journal, (), due_in_s=_STOPPED_S, release=True, why=why)
+                await self._registry.write(claim, claim.journal, (), due_in_s=_STOPPED_S, release=True, waiting=waiting)
 
     async def _run_turns(self, claim: Claim) -> None:
         """Repeats decide, commit, call and settle until a turn ends in a wait or the lease is gone."""
@@ -209,8 +209,7 @@ class Runner:
                     messages,
                     due_in_s=due_in_s,
                     release=release,
-                    waits_for=prepared.waits_for,
-                    why=prepared.why,
+                    waiting=prepared.waiting,
                 )
                 break
             except RegistryAway as error:
@@ -219,11 +218,11 @@ class Runner:
                     return LeaseLost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
-        # Race: a system that recovered before `waits_for` was committed has woken every saga but this one.
-        if prepared.waits_for is not None and not self._planner.is_circuit_open(prepared.waits_for):
-            self._on_recovered(prepared.waits_for)
+        # Race: a system that recovered before `waiting` was committed has woken every saga but this one.
+        if prepared.waiting.system is not None and not self._planner.is_circuit_open(prepared.waiting.system):
+            self._on_recovered(prepared.waiting.system)
         if messages and (isinstance(result, Written) or result == NewerDesired(written=True)):
-            record_outcomes(turn, began_us, self._log)
+            record_outcomes(turn, prepared.milestones, began_us, self._log)
             self._on_outbox_written()
         return result
 

@@ -11,18 +11,21 @@ from typing import Final
 from schemas.saga import Journal
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
-from services.adapters.registry.types import Claim, OutboxMessage
+from services.adapters.registry.types import NOT_WAITING, Claim, OutboxMessage, Waiting
 from services.adapters.system_gates import SystemGates
 from services.core.saga.calls import Absent, Answer, Call, OperatorRefused
 from services.core.saga.intents import Turn, decide
+from services.core.saga.milestones import NO_MILESTONES, Milestones, milestones
 from services.core.saga.moves import Called, Wait
 from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
 from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan
+from services.core.saga.why import SagaWhy, standing
 from services.core.unwell import GRACE
 from services.provisioner.call_reports import report_of
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
+from services.provisioner.telemetry import record_first_call
 
 _BAD_PLAN_US: Final = 60_000_000
 """Wait of a saga whose plan cannot be carried out, in microseconds."""
@@ -37,15 +40,20 @@ class PreparedTurn:
         turn: Journal to commit, outcomes to publish and the move.
         call_or_answer: The call to make, or an answer known without a call; meaningless if the move is a wait.
         system: System at whose gate a place is held for the call; None if no place is held.
-        waits_for: System whose recovery makes the saga due again; None if the saga waits for no system.
-        why: Reason of the wait for operators; None if the journal has the reason.
+        waiting: The wait at the end of the turn; empty if the move is a call.
+        milestones: Milestones of the desired version, met once the turn is committed and the call is made.
     """
 
     turn: Turn
     call_or_answer: Call | Answer = _NO_CALL
     system: str | None = None
-    waits_for: str | None = None
-    why: str | None = None
+    waiting: Waiting = NOT_WAITING
+    milestones: Milestones = NO_MILESTONES
+
+
+def stopped(why: str) -> Waiting:
+    """Returns the wait of a saga that cannot go on before a person has looked."""
+    return Waiting(why=why, because=SagaWhy.STOPPED)
 
 
 class TurnPlanner:
@@ -84,13 +92,14 @@ class TurnPlanner:
             return PreparedTurn(Turn(journal, Wait(now_us), ()))
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
-            why = f"its plan cannot be carried out: {error}"
-            return PreparedTurn(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), why=why)
+            waiting = stopped(f"its plan cannot be carried out: {error}")
+            return PreparedTurn(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), waiting=waiting)
         prepared = await self._admit(claim, plans, journal, now_us)
+        prepared = replace(prepared, milestones=milestones(plans, journal, prepared.turn))
         if plans.unusable and isinstance(prepared.turn.move, Wait):
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
             why = f"the plan of an ended life cannot be carried out: {'; '.join(plans.unusable.values())}"
-            return replace(prepared, why=why)
+            return replace(prepared, waiting=replace(prepared.waiting, why=why))
         return prepared
 
     async def _admit(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
@@ -102,7 +111,9 @@ class TurnPlanner:
             turn = decide(plans, journal, claim.desired, now_us, barred)
             move = turn.move
             if isinstance(move, Wait):
-                return PreparedTurn(turn, waits_for=away, why=GRACE if move.reason == GRACE else None)
+                word, since_us = standing(turn.journal, claim.desired, move, now_us)
+                waiting = Waiting(away, GRACE if move.reason == GRACE else None, word, since_us)
+                return PreparedTurn(turn, waiting=waiting)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
             if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
@@ -131,6 +142,7 @@ class TurnPlanner:
         """
         if not isinstance(prepared.call_or_answer, Call):
             return prepared.call_or_answer, None
+        record_first_call(prepared.milestones)
         answer = await self._caller.call(prepared.call_or_answer)
         # Before `leave`: the gate judges answers only while the place of their call is held.
         if prepared.system is not None and self._system_gates.answered(

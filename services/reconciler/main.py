@@ -95,6 +95,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     jitter = random.Random()  # noqa: S311 - jitter, not a secret
     first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
     state = _State(asyncio.get_running_loop().time() + first_s)
+    _register_gauges(resources)
     rights = RightsWatch(settings, Service.RECONCILER, log)
     watching = asyncio.create_task(rights.run(resources.producer), name="rights")
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -104,7 +105,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
 
     working = asyncio.create_task(_loop(resources, state, jitter, log), name="reconcile")
     try:
-        async with health.serve(checks, host=settings.host, port=settings.metrics_port) as port:
+        async with health.serve("reconciler", checks, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", metrics_port=port, interval_s=settings.reconcile_interval_s)
             await asyncio.wait((working, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -186,15 +187,29 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
         state.next_sight_s = now_s
 
 
+def _register_gauges(resources: RunResources) -> None:
+    """Registers the counts of the view, read at a scrape."""
+    census = resources.census
+
+    def by_stage() -> dict[tuple[str, ...], float]:
+        return {(stage or "none", reason): number for (stage, reason), number in census.by_stage().items()}
+
+    metrics.RECONCILER_TENANTS.set_function(by_stage)
+    metrics.RECONCILER_FLAGGED.set_function(lambda: {(flag,): number for flag, number in census.flagged().items()})
+    metrics.RECONCILER_OLDEST_TENANT_S.set_function(
+        lambda: {(stage,): age_s for stage, age_s in census.oldest_s(resources.now_us()).items()}
+    )
+
+
 def _set_gauges(resources: RunResources, tenants: Tenants) -> None:
     """Sets the gauges from the state folder, so a run of another process is counted as well."""
     last = resources.sights.last()
-    metrics.RECONCILE_STOPPED.set(braked(tenants, resources.sights.load(), resources.now_us()))
-    metrics.RECONCILE_ENDED.set(last.ended_us / 1_000_000)
-    metrics.RECONCILE_AGE.set(last.succeeded_us / 1_000_000)
-    metrics.RECONCILE_UNREAD_KEYS.set(last.unread)
-    metrics.RECONCILE_ORGANISATIONS.labels(result="read").set(last.read)
-    metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
+    metrics.RECONCILER_BRAKE.set(braked(tenants, resources.sights.load(), resources.now_us()))
+    metrics.RECONCILER_LAST_RUN.set(last.ended_us / 1_000_000)
+    metrics.RECONCILER_LAST_SUCCESS.set(last.succeeded_us / 1_000_000)
+    metrics.RECONCILER_UNREAD_KEYS.set(last.unread)
+    metrics.RECONCILER_ORGANISATIONS.labels(result="read").set(last.read)
+    metrics.RECONCILER_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
 
 
 def _log_report(report: RunReport, log: logs.Logger, occasion: str) -> None:

@@ -42,6 +42,7 @@ from services.core.reconcile.reconcile import (
     remember,
     seen,
 )
+from services.core.reconcile.tenant_census import TenantCensus
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
@@ -64,6 +65,7 @@ class RunResources:
         settings: The environment.
         configuration_key: Key of `configuration_mac`.
         view: The view of the tenants; its calls block and run in a thread.
+        census: Counts of the view, for the metrics.
         sights: The memory in the state folder.
         readers: The API clients of the organisations.
         producer: Producer of the observations.
@@ -73,6 +75,7 @@ class RunResources:
     settings: ReconcilerSettings
     configuration_key: bytes
     view: TenantView
+    census: TenantCensus
     sights: Sights
     readers: Readers
     producer: Producer
@@ -148,10 +151,12 @@ def open_resources(settings: ReconcilerSettings, now_us: Callable[[], int]) -> R
         Unusable: brokers or key material are missing.
     """
     key = keyring.raw(keyring.material(settings.keyring_file).configuration)
+    census = TenantCensus()
     return RunResources(
         settings=settings,
         configuration_key=key,
-        view=TenantView(settings.kafka, settings.topic_prefix),
+        view=TenantView(settings.kafka, settings.topic_prefix, census.replace),
+        census=census,
         sights=Sights(settings.state_dir),
         readers=Readers(settings, now_us),
         producer=Producer(settings.kafka, linger_ms=LINGER_MS, timeout_ms=PUBLISH_TIMEOUT_MS),
@@ -203,7 +208,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
             stopped=plan.stopped,
             look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
         )
-        metrics.RECONCILE_UNREAD.inc(report.unread)
+        metrics.RECONCILER_UNREAD.inc(report.unread)
         # A partial run says nothing about the organisations left out and must not move the time of the last success.
         if request.whole:
             resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
@@ -298,8 +303,8 @@ async def _readings(
     refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]
     read = [(reading, known.known[reading.org_id]) for reading in results if isinstance(reading, Reading)]
     refusals += [Refusal(reading.org_id, f"{NOT_WHOLE}{reason}") for reading, _ in read for reason in reading.odd]
-    metrics.RECONCILE_RUNS.labels(result="read").inc(len(read))
-    metrics.RECONCILE_RUNS.labels(result="no_information").inc(len(results) - len(read))
+    metrics.RECONCILER_READS.labels(result="read").inc(len(read))
+    metrics.RECONCILER_READS.labels(result="no_information").inc(len(results) - len(read))
     return read, refusals
 
 
@@ -317,7 +322,7 @@ async def _publish(resources: RunResources, plan: ReconcilePlan) -> tuple[dict[K
     for (line, observation), fault in zip(lines, results, strict=True):
         if fault is None:
             written[line.key] = remember(plan.memory[line.key], observation)
-            metrics.RECONCILE_OBSERVATIONS.labels(cause=observation.cause).inc()
+            metrics.RECONCILER_OBSERVATIONS.labels(cause=observation.cause).inc()
         else:
             failed.append(Refusal(line.key, f"{NOT_WRITTEN}{fault}"))
     return written, failed

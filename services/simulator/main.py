@@ -93,7 +93,7 @@ def _app(settings: SimulatorSettings, world: OutsideWorld, webhooks: Webhooks | 
             *objects.routes(world, archive),
             *Api(genesys, world.faults, settings.simulator_rate_per_minute).routes(),
             *Control(genesys, webhooks).routes(),
-            *health.routes(dict[str, str]),
+            *health.routes("simulator", dict[str, str]),
         ],
         middleware=[Middleware(Dated)],
     )

@@ -229,7 +229,7 @@ def test_nginx_waits_no_longer_than_an_answer_may_take() -> None:
 
 async def test_a_container_is_alive_while_its_service_answers_and_ready_when_readyz_says_ready() -> None:
     faults: dict[str, str] = {}
-    async with health.serve(lambda: faults, host="127.0.0.1", port=0) as port:
+    async with health.serve("ledger", lambda: faults, host="127.0.0.1", port=0) as port:
         assert await _asked(METRICS_PORT=str(port)) == 0
         assert await _asked(PORT=str(port), METRICS_PORT="9") == 0
         assert await _asked("/readyz", METRICS_PORT=str(port)) == 0

@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,46 @@ def test_status_lists_every_process_as_ready(running: Up) -> None:
     assert {one["service"] for one in found["processes"]} == _PROCESSES
     assert found["pid"] == running.process.pid
     assert all(Path(one["log"]).exists() and one["up_s"] >= 0 for one in found["processes"])
+
+
+def test_an_install_is_measured_from_delivery_to_active_and_promtool_accepts_every_page(running: Up) -> None:
+    org, integration = "6a3d2d2f-1e6b-4c1b-9b63-4d7c2a1a3a22", "8eae5b41-ab4f-4b46-8b9b-e1a5a4e3c222"
+    assert running.lifecycle("send", "installed", "--org", org, "--integration", integration)[0] == Exit.OK
+    wanted = {
+        "ledger": "lifecycle_ledger_published_seconds_count 1.0",
+        "provisioner": 'lifecycle_provisioner_converged_seconds_count{direction="up"} 1.0',
+        "reconciler": 'lifecycle_reconciler_tenants{reason="",stage="active"} 1.0',
+    }
+    for service, sample in wanted.items():
+        eventually(partial(shows, running, service, sample), 90)
+    assert "lifecycle_provisioner_first_call_seconds_count 1.0" in exposition(running, "provisioner")
+    assert 'lifecycle_provisioner_circuits_open{step="crm"} 0.0' in exposition(running, "provisioner")
+    pages = {service: exposition(running, service) for service in running.endpoints["metrics"]}
+    assert pages.keys() >= {"simulator", "ingress", "ledger", "provisioner", "reconciler"}
+    for service, page in pages.items():
+        assert f'service="{service}"' in page
+        assert "process_start_time_seconds" in page
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    judged = {
+        service: subprocess.run(
+            ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False, timeout=30
+        )
+        for service, page in pages.items()
+    }
+    assert {name: (done.returncode, done.stderr) for name, done in judged.items()} == dict.fromkeys(judged, (0, ""))
+
+
+def shows(running: Up, service: str, sample: str) -> bool:
+    """True if a service's page has this line."""
+    return sample in exposition(running, service).splitlines()
+
+
+def exposition(running: Up, service: str) -> str:
+    """The page of a service's metrics."""
+    with urllib.request.urlopen(running.endpoints["metrics"][service], timeout=5) as answer:
+        page: str = answer.read().decode()
+        return page
 
 
 @pytest.mark.parametrize("service", ["ledger", pytest.param("ingress", marks=pytest.mark.long), "postgres"])

@@ -27,6 +27,7 @@ from services.adapters.process.clock import now_us
 from services.cli import keyring_contents
 from services.cli.doctor import Finding, Health, _run_checks
 from services.cli.doctor.finding import Check, CheckContext, well
+from services.provisioner.telemetry import show_circuits
 from tests.support.genesys_server import FakeGenesys, serving
 from tests.support.samples import KEY, SAMPLES
 from tests.support.troubles import TroubledWorld, world
@@ -144,11 +145,18 @@ def test_a_ledger_group_with_offsets_and_no_member_is_a_fault(environ: dict[str,
 
 
 async def test_the_brake_of_a_running_reconciler_is_reported(environ: dict[str, str], tmp_path: Path) -> None:
-    metrics.RECONCILE_STOPPED.set(1)
-    metrics.SAGA_SYSTEM_REFUSES.labels("middleware").set(1)
+    metrics.RECONCILER_BRAKE.set(1)
+    show_circuits([], lambda: ["crm a.example", "crm b.example"], lambda: ["middleware"])
     try:
-        async with health.serve(lambda: {"view": "", "rights": "none"}, host="127.0.0.1", port=0) as port:
-            urls = {"reconciler": f"http://127.0.0.1:{port}", "ledger": "http://127.0.0.1:9"}
+        async with (
+            health.serve("reconciler", lambda: {"view": "", "rights": "none"}, host="127.0.0.1", port=0) as port,
+            health.serve("provisioner", dict, host="127.0.0.1", port=0) as another,
+        ):
+            urls = {
+                "reconciler": f"http://127.0.0.1:{port}",
+                "provisioner": f"http://127.0.0.1:{another}",
+                "ledger": "http://127.0.0.1:9",
+            }
             known = environ | {"SERVICE_URLS": json.dumps(urls)}
             found = await asyncio.to_thread(examine, known, tmp_path, deep=False)
             told = {(one.what, one.detail) for one in found if one.health is Health.FAULT}
@@ -162,9 +170,11 @@ async def test_the_brake_of_a_running_reconciler_is_reported(environ: dict[str, 
             left.write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}))
             of_another = await asyncio.to_thread(looked, environ, tmp_path)
     finally:
-        metrics.RECONCILE_STOPPED.set(0)
-        metrics.SAGA_SYSTEM_REFUSES.remove("middleware")
-    assert ("reconciler", "the system middleware refuses the operator's credentials or set-up") in told
+        metrics.RECONCILER_BRAKE.set(0)
+        show_circuits([], list, list)
+    away = "outside systems of step crm that are left alone, because they do not answer or refuse us: 2"
+    assert ("provisioner", away) in told
+    assert ("provisioner", "the system middleware refuses the operator's credentials or set-up") in told
     assert ("reconciler", "not ready: rights: none") in told
     assert ("reconciler", "the brake holds a run that would remove too many tenants") in told
     assert ("ledger", "http://127.0.0.1:9: nothing listens there, or its host has no address") in told
@@ -183,32 +193,37 @@ def test_a_damaged_endpoints_file_is_reported(text: str, environ: dict[str, str]
 
 
 async def test_a_reconciler_without_any_successful_run_is_not_well(environ: dict[str, str], tmp_path: Path) -> None:
-    unanswered = metrics.RECONCILE_ORGANISATIONS.labels(result="unanswered")
-    metrics.RECONCILE_ORGANISATIONS.labels(result="read").set(7)
+    unanswered = metrics.RECONCILER_ORGANISATIONS.labels(result="unanswered")
+    metrics.RECONCILER_ORGANISATIONS.labels(result="read").set(7)
 
     async def told() -> set[str]:
-        async with health.serve(lambda: {"view": ""}, host="127.0.0.1", port=0) as port:
+        async with health.serve("reconciler", lambda: {"view": ""}, host="127.0.0.1", port=0) as port:
             known = environ | {"SERVICE_URLS": json.dumps({"reconciler": f"http://127.0.0.1:{port}"})}
             found = await asyncio.to_thread(examine, known, tmp_path, deep=False)
         return {one.detail for one in found if one.what == "reconciler" and one.health is Health.FAULT}
 
     try:
         assert not await told(), "no run has ended yet"
-        metrics.RECONCILE_ENDED.set(time.time())
+        metrics.RECONCILER_LAST_RUN.set(time.time())
         assert await told() == {"no whole run has ever left nothing unread, unwritten or held back"}
-        metrics.RECONCILE_UNREAD_KEYS.set(40)
+        metrics.RECONCILER_UNREAD_KEYS.set(40)
         unanswered.set(2)
         assert await told() == {
             "no whole run has ever left nothing unread, unwritten or held back",
             "40 keys could not be read, or not whole, in its last whole run",
             "2 organisations gave no information, or not all, in its last whole run",
         }
-        metrics.RECONCILE_AGE.set(time.time())
-        metrics.RECONCILE_UNREAD_KEYS.set(0)
+        metrics.RECONCILER_LAST_SUCCESS.set(time.time())
+        metrics.RECONCILER_UNREAD_KEYS.set(0)
         unanswered.set(0)
         assert not await told()
     finally:
-        for gauge in (metrics.RECONCILE_ENDED, metrics.RECONCILE_AGE, metrics.RECONCILE_UNREAD_KEYS, unanswered):
+        for gauge in (
+            metrics.RECONCILER_LAST_RUN,
+            metrics.RECONCILER_LAST_SUCCESS,
+            metrics.RECONCILER_UNREAD_KEYS,
+            unanswered,
+        ):
             gauge.set(0)
 
 

@@ -314,9 +314,12 @@ def test_a_scrape_says_lag_journal_and_rebalances(bench: LedgerBench) -> None:
             for topic in (RECEIVED, OUTCOMES)
         ]
         assert [_metric(url, name) for name in names] == [0] * len(names)
-        assert _metric(url, "lifecycle_ledger_recovering") == 0
+        assert _metric(url, "lifecycle_ledger_recovering_records") == 0
         assert _metric(url, "lifecycle_ledger_rebalances_total") >= 1
         assert _metric(url, "lifecycle_ledger_journal_entries_count") == 1
+        assert _metric(url, "lifecycle_ledger_published_seconds_count") == 1
+        assert 0 < _metric(url, "lifecycle_ledger_published_seconds_sum") < 60
+        assert _metric(url, 'lifecycle_ready_check{check="tables"}') == 1
         assert _metric(url, "lifecycle_ledger_unacknowledged") == 0
 
 

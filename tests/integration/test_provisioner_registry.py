@@ -11,7 +11,7 @@ import structlog
 from psycopg import sql
 
 from schemas.codec import Unreadable
-from schemas.saga import Journal, Life
+from schemas.saga import Journal, Life, Standstill
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.postgres.url import usable
@@ -19,11 +19,13 @@ from services.adapters.process.errors import Unusable
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import (
     Claim,
+    Counted,
     LeaseLost,
     NewerDesired,
     OutboxMessage,
     OutboxRow,
     TenantTaken,
+    Waiting,
     Written,
 )
 from services.provisioner.registry_guard import RegistryGuard
@@ -184,11 +186,49 @@ async def test_sagas_waiting_for_a_system_become_due_when_it_is_well(registry: R
     await registry.store([desired(key(number)) for number in range(3)])
     waits = ("crm", "crm", "tokens")
     for claim, system in zip(await registry.claim(3), waits, strict=True):
-        await registry.write(claim, Journal(), (), due_in_s=60, release=True, waits_for=system)
+        await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=Waiting(system))
     assert await registry.claim(3) == []
     assert await registry.wake("crm") == 2
     assert len(await registry.claim(3)) == 2
     assert await registry.wake("crm") == 0, "they are being driven"
+
+
+async def test_a_census_counts_the_whole_registry(registry: Registry, other: Registry) -> None:
+    nothing = await registry.census(0)
+    assert (nothing.sagas, nothing.at_rest, nothing.unwell, nothing.outbox) == ({}, 0, {}, Counted())
+    await registry.store([desired(key(number)) for number in range(7)])
+    assert (await registry.census(0)).sagas.keys() == {"due"}
+    rests, retries, other_retries, conflict, stands, running = await registry.claim(6)
+    now_us = running.now_us()
+    retrying = Waiting(because="retrying", since_us=now_us - 90_000_000)
+    await registry.write(rests, Journal(), (said(1),), due_in_s=None, release=True, waiting=Waiting(because="rest"))
+    await registry.write(retries, Journal(), (), due_in_s=60, release=True, waiting=retrying)
+    await registry.write(other_retries, Journal(), (), due_in_s=60, release=True, waiting=Waiting(because="retrying"))
+    await registry.write(conflict, Journal(), (), due_in_s=60, release=True, waiting=Waiting(because="tenant_conflict"))
+    stood = Journal(standstill=Standstill(step="crm", since=now_us - 60_000_000))
+    await registry.write(stands, stood, (), due_in_s=60, release=True, waiting=Waiting(because="system_away"))
+    found = await other.census(30)
+    assert {why: counted.number for why, counted in found.sagas.items()} == {
+        "due": 1, "running": 1, "retrying": 2, "tenant_conflict": 1, "system_away": 1,
+    }  # fmt: skip
+    assert 89 < found.sagas["retrying"].oldest_s < 120
+    assert found.sagas["tenant_conflict"].oldest_s < 30
+    assert (found.at_rest, found.unwell, found.outbox.number) == (1, {"crm": 1}, 1)
+    assert 0 <= found.outbox.oldest_s < 30
+    assert (await other.census(120)).unwell == {}
+
+
+async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registry) -> None:
+    claim, conflict = await _claim(registry, key(1)), Waiting(because="tenant_conflict")
+    await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=conflict)
+
+    async def a_second_later() -> float:
+        again = await registry.claim_one(key(1))
+        assert again is not None
+        await registry.write(again, Journal(), (), due_in_s=60, release=True, waiting=conflict)
+        return max(0, (await registry.census(0)).sagas["tenant_conflict"].oldest_s - 1)
+
+    assert await eventually_async(a_second_later)
 
 
 async def test_a_lease_goes_by_the_clock_of_the_database(registry: Registry, database_url: str) -> None:

@@ -32,6 +32,7 @@ from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import SystemGates
 from services.core.saga.calls import Answer, Call, Done, Refused, Retryable, Verb
 from services.core.saga.intents import Turn
+from services.core.saga.milestones import NO_MILESTONES
 from services.core.saga.moves import Wait
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
@@ -309,5 +310,5 @@ def test_a_step_given_up_is_logged_as_an_error_and_a_single_try_is_not(
             "step": "thing", "class": error_class, "reason": "compensating", "at": 0,
         }
     )  # fmt: skip
-    record_outcomes(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), 0, log)
+    record_outcomes(Turn(Journal(generation=1, life=life, failure=failure), Wait(None), (said,)), NO_MILESTONES, 0, log)
     assert [(line["event"], line["log_level"], line["answer"]) for line in told.entries] == [("outcome", level, answer)]

@@ -176,14 +176,14 @@ def test_the_service_shows_the_state_after_an_operators_run(world: ReconcilerWor
             world.forget(key)
         stopped = world.run_twice().stopped
         assert stopped is not None
-        eventually(lambda: gauge(url, "stopped") == 1)
+        eventually(lambda: gauge(url, "brake_engaged") == 1)
         before_s = now_us() / 1_000_000
         assert world.run(whole=True).stopped is not None
         eventually(lambda: gauge(url, "last_run_timestamp_seconds") >= before_s)
         assert gauge(url, "last_success_timestamp_seconds") < before_s
         report = world.run(whole=True, approval=stopped.approval)
         assert (report.published, report.succeeded) == (6, True)
-        eventually(lambda: gauge(url, "stopped") == 0)
+        eventually(lambda: gauge(url, "brake_engaged") == 0)
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") >= before_s)
     with world.service() as url:
         # Nor does a restart forget it.
@@ -236,13 +236,13 @@ def test_a_run_that_fails_after_reading_genesys_is_not_repeated_every_second(wor
 
 def _reads(url: str) -> float:
     """Number of organisations read by whole and early runs."""
-    return gauge(url, 'runs_total{result="read"}')
+    return gauge(url, 'reads_total{result="read"}')
 
 
 def gauge(url: str, name: str) -> float:
     """A metric of the reconciler's, now."""
     lines = httpx2.get(f"{url}/metrics").text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconcile_{name} "))
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"lifecycle_reconciler_{name} "))
 
 
 def test_an_approval_of_no_removals_is_refused(world: ReconcilerWorld) -> None:
@@ -266,7 +266,7 @@ def test_the_service_repeats_its_runs_and_ends_on_sigterm(world: ReconcilerWorld
         world.run()  # the first look; the second is the service's
         eventually(lambda: changed(world, removed, installed=False))
         answer = httpx2.get(f"{url}/metrics").text
-        assert 'lifecycle_reconcile_observations_total{cause="recheck"}' in answer
+        assert 'lifecycle_reconciler_observations_total{cause="recheck"}' in answer
 
 
 def test_the_service_reads_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:

@@ -6,7 +6,7 @@ committed up to where everything before it was acknowledged, and the next worker
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, cast
 
@@ -140,7 +140,7 @@ class AgentLife:
     def committed(self, _: Event) -> int:
         return self._broker.committed
 
-    def emit(self, topic: str, message: Message) -> None:
+    def emit(self, topic: str, message: Message, _: Callable[[], None] | None = None) -> None:
         self._sent.append((self._at + 1, topic, message))
 
     # The table.

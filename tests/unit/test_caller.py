@@ -24,7 +24,7 @@ class Nobody:
 
 
 def _counted() -> float:
-    found = metrics.REGISTRY.get_sample_value("lifecycle_saga_unsealable_total")
+    found = metrics.PROVISIONER.registry.get_sample_value("lifecycle_provisioner_unsealable_total")
     assert found is not None
     return found
 

@@ -69,7 +69,7 @@ def no_more_files() -> Iterator[None]:
 
 
 def sample(name: str, **labels: str) -> float:
-    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+    return metrics.KEYRING.registry.get_sample_value(name, labels) or 0.0
 
 
 class WatchedFile:

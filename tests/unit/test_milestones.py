@@ -34,19 +34,19 @@ def test_a_version_that_needs_no_call_ends_without_a_first_call() -> None:
     assert worker.first_calls == [1]
 
 
-def test_a_first_call_after_a_wait_at_a_closed_gate_is_the_first_all_the_same() -> None:
+def test_a_call_after_a_wait_at_an_open_circuit_counts_as_the_first_call() -> None:
     worker = MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[True, True, False])
     worker.run()
     assert worker.first_calls == [1]
 
 
-def test_what_is_tried_again_is_not_counted_again() -> None:
+def test_a_retried_step_is_not_counted_again() -> None:
     worker = MemoryRunner(OutsideSystems(modes=[Mode.RETRYABLE, Mode.SILENT, Mode.LOST_WITHOUT]), Wishes().installed())
     worker.run()
     assert (worker.first_calls, len(worker.converged)) == ([1], 1)
 
 
-def test_what_was_rolled_back_converges_when_it_is_provisioned_again_late_and_once() -> None:
+def test_a_rolled_back_version_converges_late_and_once() -> None:
     wishes = Wishes()
     wanted = wishes.installed()
     worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), wanted, again=True)
@@ -61,7 +61,7 @@ def test_what_was_rolled_back_converges_when_it_is_provisioned_again_late_and_on
     assert worker.converged[0].at_us - since_us > HOUR_US
 
 
-def test_an_operators_wish_to_try_again_is_no_first_call() -> None:
+def test_an_operators_retry_is_not_counted_as_a_first_call() -> None:
     worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), Wishes().installed())
     worker.run()
     worker.wishes_again = frozenset({worker.marks})
@@ -70,7 +70,7 @@ def test_an_operators_wish_to_try_again_is_no_first_call() -> None:
     assert (worker.first_calls, len(worker.converged)) == ([1], 1)
 
 
-def test_a_refused_update_ends_and_was_not_carried_out() -> None:
+def test_a_refused_update_does_not_count_as_converged() -> None:
     world, wishes = OutsideSystems(), Wishes()
     worker = MemoryRunner(world, wishes.installed())
     worker.run()
@@ -79,7 +79,7 @@ def test_a_refused_update_ends_and_was_not_carried_out() -> None:
     assert (len(worker.converged), worker.first_calls) == (1, [1, 2])
 
 
-def test_a_grace_period_is_no_slowness() -> None:
+def test_a_grace_period_is_left_out_of_the_time_of_a_removal() -> None:
     kept = PLAN_TEXT.replace('name = "schema"\n', 'name = "schema"\ndestroy_after = "P1D"\n')
     wishes = Wishes()
     worker = MemoryRunner(OutsideSystems(), wishes.installed(), plans=Plans(plan(kept)))

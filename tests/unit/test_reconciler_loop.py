@@ -10,6 +10,7 @@ from services.adapters.process import clock, logs
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
+from services.core.reconcile.tenant_census import TenantCensus
 from services.reconciler.main import _State, _tick
 from services.reconciler.memory import Sights
 from services.reconciler.run import RunResources
@@ -39,8 +40,9 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
     sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"))
     unused = cast("Any", None)
+    view, census = cast("Any", View()), TenantCensus()
     resources = RunResources(
-        chosen, b"", cast("Any", View()), sights, cast("Any", readers), producer=unused, now_us=clock.now_us
+        chosen, b"", view, census, sights, cast("Any", readers), producer=unused, now_us=clock.now_us
     )
     barrier = tmp_path / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)

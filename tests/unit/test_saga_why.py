@@ -48,11 +48,11 @@ def test_a_held_version_stands_since_its_delivery() -> None:
         (Phase.ACTIVE, "install_unknown", Standing(SagaWhy.REST)),
     ],
 )
-def test_other_waits(phase: Phase, reason: str, found: Standing) -> None:
+def test_a_saga_without_trouble_is_counted_by_its_phase_or_wait(phase: Phase, reason: str, found: Standing) -> None:
     assert standing(journal(StepVerdict.DONE, phase), Wishes().installed(), Wait(NOW_US, reason), NOW_US) == found
 
 
-def test_what_was_rolled_back_stands_since_then() -> None:
+def test_a_rolled_back_saga_stands_since_its_rollback() -> None:
     worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), Wishes().installed())
     worker.run()
     turn = decide(worker.plans, worker.journal, worker.desired, worker.now_us)

@@ -20,6 +20,7 @@ from services.core.saga.calls import (
 )
 from services.core.saga.system_breaker import AWAY_S, FAILURES, PROBE_S, SystemBreaker
 from services.provisioner.call_reports import report_of
+from services.provisioner.telemetry import show_circuits
 
 AWAY = Retryable("HTTP 503")
 DENIED = OperatorRefused("HTTP 401", "give it credentials")
@@ -109,7 +110,7 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
     gates: SystemGates, clock: Clock
 ) -> None:
     await call(gates, "middleware", "a:1", DENIED)
-    assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 1
+    assert gates.refusing() == ["middleware"]
     assert not gates.is_circuit_open("middleware"), "one may be refused alone"
     await call(gates, "middleware", "b:1", DENIED)
     entry = await enter(gates, "middleware", "c:1")
@@ -121,16 +122,15 @@ async def test_two_tenants_in_a_row_that_are_refused_for_the_operators_credentia
         assert (await enter(gates, "middleware", "d:1")).operator_refused, "one probe a minute"
     clock.now_s += AWAY_S
     assert await call(gates, "middleware", "d:1", Done())
-    assert metrics.SAGA_SYSTEM_REFUSES.labels("middleware")._value.get() == 0
+    assert gates.refusing() == []
     assert not gates.is_circuit_open("middleware")
 
 
 async def test_an_old_refusal_without_new_calls_is_no_longer_shown(gates: SystemGates, clock: Clock) -> None:
     await call(gates, "subscriptions", "a:1", DENIED)
-    shown = metrics.SAGA_SYSTEM_REFUSES.labels("subscriptions")._value
-    assert (gates.away(), shown.get()) == (0, 1)
+    assert (gates.away(), gates.refusing()) == ([], ["subscriptions"])
     clock.now_s += 10_000
-    assert (gates.away(), shown.get()) == (0, 0)
+    assert (gates.away(), gates.refusing()) == ([], [])
 
 
 async def test_a_single_refused_tenant_opens_no_circuit(gates: SystemGates) -> None:
@@ -215,14 +215,19 @@ async def test_no_gate_is_kept_for_a_system_that_is_well(gates: SystemGates) -> 
 
 
 async def test_an_unused_system_no_longer_counts_as_away(gates: SystemGates, clock: Clock) -> None:
+    show_circuits(["crm"], gates.away, gates.refusing)
     clock.now_s = 10_000.0
     for number in range(FAILURES):
         await call(gates, "crm gone.example", f"{number}:1", AWAY)
-    assert metrics.REGISTRY.get_sample_value("lifecycle_saga_systems_away") == 1
+    assert _circuits("open", "crm") == 1
     clock.now_s += 3_600
     assert (await enter(gates, "crm gone.example", "9:1")) == Admission(), "it is asked again after an hour"
     leave(gates, "crm gone.example", "9:1")
     clock.now_s += 3_600
-    assert gates.away() == 1
+    assert len(gates.away()) == 1
     clock.now_s += 3_600
-    assert metrics.REGISTRY.get_sample_value("lifecycle_saga_systems_away") == 0
+    assert _circuits("open", "crm") == 0
+
+
+def _circuits(what: str, step: str) -> float | None:
+    return metrics.PROVISIONER.registry.get_sample_value(f"lifecycle_provisioner_circuits_{what}", {"step": step})

@@ -38,12 +38,12 @@ def tenant(number: int, stage: Stage | None, reason: str | None = None, *flags: 
         ("a word of a newer release", "other"),
     ],
 )
-def test_every_reason_is_a_word_of_a_closed_set(reason: str | None, sort: str) -> None:
+def test_a_reason_is_mapped_to_a_word_of_a_closed_set(reason: str | None, sort: str) -> None:
     assert reason_sort(reason) == sort
     assert sort in REASON_SORTS
 
 
-def test_running_counts_are_those_of_a_whole_count() -> None:
+def test_running_counts_equal_a_count_of_the_whole_view() -> None:
     chance, census, view = random.Random(7), TenantCensus(), dict[str, Tenant]()
     for _ in range(3_000):
         flags = chance.sample(list(Flag), chance.randrange(3))
@@ -60,7 +60,7 @@ def test_running_counts_are_those_of_a_whole_count() -> None:
     assert tuple(census.oldest_s(NOW_US)) == UNSETTLED
 
 
-def test_a_tenant_that_became_active_is_no_oldest_and_a_grace_period_is_none() -> None:
+def test_the_oldest_leaves_out_active_tenants_and_grace_periods() -> None:
     census = TenantCensus()
     waits, active = tenant(1, Stage.PENDING_INSTALL, "retrying"), tenant(1, Stage.ACTIVE)
     census.replace(None, waits)

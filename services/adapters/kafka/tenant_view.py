@@ -7,7 +7,7 @@ Rules:
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
@@ -23,17 +23,22 @@ _PAUSE_S: Final = 0.1
 _FETCH_WAIT_MS: Final = 500
 """librdkafka's default: a view of the reconciler follows a quiet topic for days."""
 
+OnStored = Callable[[Tenant | None, Tenant], None]
+
 
 class TenantView:
     """A growing view of all tenants. Blocks; any thread may close the view while a second thread reads."""
 
-    def __init__(self, config: dict[str, Any], prefix: str) -> None:
+    def __init__(self, config: dict[str, Any], prefix: str, on_stored: OnStored | None = None) -> None:
         """Prepares the clients; the first `catch_up` connects.
 
         Args:
             config: librdkafka's connection settings.
             prefix: Prefix of the installation's topics.
+            on_stored: Called in the reading thread with the former record of a tenant (None for a new tenant) and with
+                the record that replaces the former one.
         """
+        self._on_stored = on_stored
         self._topic = named(TENANTS, prefix)
         self._reader = TopicReader(config, self._topic, fetch_wait_ms=_FETCH_WAIT_MS)
         self._lock = threading.Lock()
@@ -114,6 +119,8 @@ class TenantView:
         # `>=`, because a rewritten record repeats its version.
         if known is None or tenant.version >= known.version:
             self._tenants[tenant.key] = tenant
+            if self._on_stored is not None:
+                self._on_stored(known, tenant)
 
 
 def read(config: dict[str, Any], prefix: str, timeout_s: float = 30.0) -> dict[Key, Tenant]:

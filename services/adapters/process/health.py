@@ -6,6 +6,7 @@ the failing checks otherwise.
 
 import asyncio
 import contextlib
+import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
 
@@ -22,14 +23,18 @@ Checks = Callable[[], Mapping[str, str]]
 """Returns the fault of each dependency by name; empty text for a dependency without a fault."""
 
 
-def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
-    """Return the routes of a service.
+def routes(service: str, checks: Checks, notes: Checks = dict) -> list[Route]:
+    """Return the routes of a service, with metrics of its build and its checks.
 
     Args:
+        service: Name of the service; chooses the tables of metrics.
         checks: The service is ready if no check has a fault.
         notes: Notes for an operator that do not make the service unready; shown in `notes` if not empty. A note with
             the name of a check without a fault is also shown as the check's text, in place of "ok".
     """
+    release_name = version("genesys-lifecycle")
+    metrics.BUILD_INFO.labels(service, release_name, platform.python_version()).set(1)
+    metrics.READY_CHECK.set_function(lambda: {(name,): not fault for name, fault in checks().items()})
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -45,10 +50,10 @@ def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
         return JSONResponse(body, status_code=503 if faults else 200)
 
     async def exposition(_: Request) -> Response:
-        return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
+        return Response(metrics.exposition(service), headers={"content-type": metrics.CONTENT_TYPE})
 
     async def release(_: Request) -> Response:
-        return JSONResponse({"name": "genesys-lifecycle", "version": version("genesys-lifecycle")})
+        return JSONResponse({"name": "genesys-lifecycle", "version": release_name})
 
     return [
         Route("/livez", livez),
@@ -59,12 +64,13 @@ def routes(checks: Checks, notes: Checks = dict) -> list[Route]:
 
 
 @contextlib.asynccontextmanager
-async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
+async def serve(service: str, checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
     """Serve the routes on a separate port, for services without a public port, during the context.
 
     Runs on the caller's event loop and installs no signal handlers: the service decides when to end.
 
     Args:
+        service: Name of the service.
         checks: The service is ready if no check has a fault.
         host: Address to listen on.
         port: METRICS_PORT; 0 takes a free port.
@@ -79,7 +85,7 @@ async def serve(checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
     listening = listen(host, port, setting="METRICS_PORT", backlog=64)
     # log_config=None: uvicorn would otherwise install its own log handlers beside the JSON log.
     config = uvicorn.Config(
-        Starlette(routes=routes(checks)), log_config=None, access_log=False, lifespan="off", ws="none"
+        Starlette(routes=routes(service, checks)), log_config=None, access_log=False, lifespan="off", ws="none"
     )
     server = _ServerWithoutSignals(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="health")

@@ -22,7 +22,7 @@ class ServiceStatus:
         unanswered: The reason for a missing answer; empty text if the service answered.
         faults: Faults that make the service unready, by the name of the check.
         notes: Notes for an operator that do not make the service unready.
-        metrics: Greatest value of each sample, by name. A sample with a label `result` or `system` is also entered as
+        metrics: Greatest value of each sample, by name. A sample with a label `result` or `step` is also entered as
             `name{VALUE}`, with the label's value.
     """
 
@@ -62,7 +62,7 @@ def _greatest(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            labels = [sample.labels[label] for label in ("result", "system") if label in sample.labels]
+            labels = [sample.labels[label] for label in ("result", "step") if label in sample.labels]
             # The plain name has the maximum over all labels.
             for name in (sample.name, *(f"{sample.name}{{{label}}}" for label in labels)):
                 found[name] = max(sample.value, found.get(name, sample.value))

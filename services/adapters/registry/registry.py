@@ -35,13 +35,17 @@ from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set
 from services.adapters.postgres.silence import within
 from services.adapters.registry import sql as statements
 from services.adapters.registry.types import (
+    NOT_WAITING,
+    Census,
     Claim,
+    Counted,
     LeaseLost,
     NewerDesired,
     OutboxMessage,
     OutboxRow,
     RowProgress,
     TenantTaken,
+    Waiting,
     Written,
 )
 
@@ -166,11 +170,25 @@ class Registry:
             rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
             return {key: RowProgress(_outcome_count(journal), *head) for key, *head, journal in rows}
 
-    async def unwell(self, after_s: float) -> dict[str, int]:
-        """Return the count of tenants standing at a step for at least `after_s` seconds, by step."""
+    async def census(self, unwell_s: float) -> Census:
+        """Count the whole registry.
+
+        Args:
+            unwell_s: Seconds at one step after which a tenant counts as unwell.
+        """
         async with self._session() as session:
-            rows = await (await session.execute(statements.UNWELL, (after_s,))).fetchall()
-            return {str(step): int(count) for step, count in rows}
+            rows = await (await session.execute(statements.CENSUS, (unwell_s,))).fetchall()
+        found: dict[str, dict[str | None, Counted]] = {"why": {}, "saga": {}, "unwell": {}, "outbox": {}}
+        for sort, name, number, oldest_s in rows:
+            found[sort][name] = Counted(number, oldest_s or 0.0)
+        # A row of an earlier release has no word yet.
+        sagas = {word: counted for word, counted in found["why"].items() if word is not None}
+        return Census(
+            sagas,
+            found["saga"][None].number - sum(counted.number for counted in sagas.values()),
+            {step: counted.number for step, counted in found["unwell"].items() if step is not None},
+            found["outbox"][None],
+        )
 
     async def under_way(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still sweep an ended life."""
@@ -324,8 +342,7 @@ class Registry:
         *,
         due_in_s: float | None,
         release: bool,
-        waits_for: str | None = None,
-        why: str | None = None,
+        waiting: Waiting = NOT_WAITING,
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         """Commit a turn: the journal, the binding, the outbox messages and the next due time.
 
@@ -337,8 +354,7 @@ class Registry:
             messages: Outbox messages, in the order of publishing.
             due_in_s: Seconds until the row is due; None: due only when a newer version is stored.
             release: True gives the lease back; False renews the lease.
-            waits_for: The outside system whose return makes the row due (`wake`), regardless of `due_in_s`.
-            why: The reason for waiting, for operators, where the journal does not give the reason.
+            waiting: The wait, for `wake`, for operators and for `census`.
 
         Returns:
             Written if the turn is committed; otherwise the reason why the row is not as asked.
@@ -360,8 +376,10 @@ class Registry:
             "tenant_id": tenant_id,
             "org": claim.key.partition(":")[0],
             "due_in_s": due_in_s,
-            "waits_for": waits_for,
-            "why": why,
+            "waits_for": waiting.system,
+            "why": waiting.why,
+            "because": waiting.because,
+            "since_s": None if waiting.since_us is None else waiting.since_us / 1_000_000,
             "stands_at": stands.step if stands else None,
             "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,

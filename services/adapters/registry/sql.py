@@ -109,9 +109,27 @@ standstills left in phases without a step.
 Run at each start and not once as a migration, because a worker of an earlier release may have run meanwhile.
 """
 
-UNWELL: Final[LiteralString] = """
-    SELECT stands_at, count(*) FROM sagas
-    WHERE stands_since <= clock_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL GROUP BY stands_at
+CENSUS: Final[LiteralString] = """
+    WITH under_way AS (
+        SELECT CASE WHEN lease_until > statement_timestamp() THEN 'running'
+                WHEN due_at <= statement_timestamp() THEN 'due' ELSE waits_because END AS why,
+            CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
+                ELSE waits_since END AS since
+        FROM sagas WHERE due_at IS NOT NULL
+    ), counted (sort, name, number, since) AS (
+        SELECT 'why', why, count(*), min(since) FROM under_way GROUP BY why
+        UNION ALL SELECT 'saga', NULL, count(*), NULL FROM sagas
+        UNION ALL SELECT 'unwell', stands_at, count(*), NULL FROM sagas
+            WHERE stands_since <= statement_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL
+            GROUP BY stands_at
+        UNION ALL SELECT 'outbox', NULL, count(*), min(written_at) FROM outbox
+    )
+    SELECT sort, name, number, greatest(0, extract(epoch FROM statement_timestamp() - since))::float8 FROM counted
+"""
+"""Counts the whole registry: sagas by why, all sagas, unwell tenants by step, the outbox; with the age of the oldest.
+
+A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
+last of a lease sets `due_at` to the present.
 """
 
 HEADS: Final[LiteralString] = """
@@ -157,6 +175,9 @@ WRITE: Final[LiteralString] = """
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
+            waits_because = %(because)s,
+            waits_since = coalesce(to_timestamp(%(since_s)s),
+                CASE WHEN waits_because = %(because)s THEN waits_since END, clock_timestamp()),
             stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)

@@ -1,7 +1,9 @@
 """The registry's values: a leased row, outbox messages, the progress of a row, and the four results of a write."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.saga import Journal
 from schemas.tenant import Desired
@@ -63,6 +65,57 @@ class LeaseLost:
 @dataclass(frozen=True, slots=True)
 class TenantTaken:
     """Nothing was written: the tenantId is bound to a different organisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The wait of a saga, as stored in the row.
+
+    Attributes:
+        system: The outside system whose return makes the row due (`wake`), regardless of the due time.
+        why: The reason for waiting, for operators, where the journal does not give the reason.
+        because: The word by which the row is counted (`census`).
+        since_us: Time since which the row stands there, microseconds UTC; None: since the first write of this word.
+    """
+
+    system: str | None = None
+    why: str | None = None
+    because: str | None = None
+    since_us: int | None = None
+
+
+NOT_WAITING: Final = Waiting()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A count of rows.
+
+    Attributes:
+        number: Number of the rows.
+        oldest_s: Age of the oldest row in seconds; 0 without a row.
+    """
+
+    number: int = 0
+    oldest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Counts of the whole registry.
+
+    Attributes:
+        sagas: Sagas that a worker drives or will drive, by the word of `Waiting.because`; a word without a saga is left
+            out.
+        at_rest: Sagas without a due time: only a newer version makes these due.
+        unwell: Tenants that have stood at a step for long, by step.
+        outbox: Records that Kafka has not acknowledged yet.
+    """
+
+    sagas: Mapping[str, Counted]
+    at_rest: int
+    unwell: Mapping[str, int]
+    outbox: Counted
 
 
 @dataclass(frozen=True, slots=True)

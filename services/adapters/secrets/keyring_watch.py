@@ -59,6 +59,7 @@ class KeyringWatch(Generic[T]):
         self._changed_at_s = 0.0
         self._fault = ""
         self._logged_faults: set[str] = set()
+        metrics.KEYRING_EXPIRY.set_function(self._expiries)
 
     def newest(self) -> T:
         """Return the value of the newest valid keyring. Called for each request, so no file is touched here."""
@@ -93,6 +94,14 @@ class KeyringWatch(Generic[T]):
             self._reject(str(unusable))
         else:
             self._accept(ring, newest)
+
+    def _expiries(self) -> dict[tuple[str, ...], float]:
+        """Return the end of each previous secret in seconds since 1970, by endpoint; called at a scrape."""
+        return {
+            (name,): endpoint.previous.not_after / 1_000_000
+            for name, endpoint in self._ring.endpoints.items()
+            if endpoint.previous is not None
+        }
 
     def _accept(self, ring: Keyring, newest: T) -> None:
         """Put a valid keyring in force, and log a change or the end of a fault."""

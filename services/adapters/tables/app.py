@@ -180,12 +180,20 @@ class DurableApp(faust.App):
         """Returns the greatest offset of the event's partition known to be committed; -1 for none."""
         return self.consumer.committed(event.message.tp)
 
-    def emit(self, topic: str, message: Message) -> None:
-        """Sends one output record, durable after the next barrier. A failed delivery report ends the process."""
+    def emit(self, topic: str, message: Message, on_acked: Callable[[], None] | None = None) -> None:
+        """Sends one output record, durable after the next barrier. A failed delivery report ends the process.
+
+        Args:
+            topic: Full name.
+            message: The record.
+            on_acked: Called on the event loop once Kafka has acknowledged the record.
+        """
 
         def report(result: Ack | KafkaError) -> None:
             if isinstance(result, KafkaError):
                 self.end(WorkerExit.UNDELIVERED, f"{topic}: {result.reason}")
+            elif on_acked is not None:
+                on_acked()
 
         self.send_record(topic, message, report)
 

@@ -29,8 +29,8 @@ _LAG_S: Final = 60.0
 _READ_S: Final = 8.0
 """Seconds for reading the whole view of tenants."""
 _MOST_NAMED: Final = 3
-_OPERATOR_REFUSED: Final = re.compile(r"lifecycle_saga_system_refuses\{(.*)\}")
-"""The sample of a system that refuses the operator's credentials, with the system's name."""
+_CIRCUITS: Final = re.compile(r"lifecycle_provisioner_circuits_(open|refused)\{(.*)\}")
+"""A sample about the outside systems of a step, with the step's name."""
 _RESUMES: Final = "put right what it names; it goes on by itself"
 
 
@@ -53,7 +53,7 @@ class _Rule:
 
 _RULES: Final = (
     _Rule(
-        "lifecycle_reconcile_stopped",
+        "lifecycle_reconciler_brake_engaged",
         lambda value: value > 0,
         "the brake holds a run that would remove too many tenants",
         "`lifecycle reconcile --now` shows them, and the word that approves exactly these removals",
@@ -65,19 +65,13 @@ _RULES: Final = (
         "its log says what it waits for; more ledgers share the partitions",
     ),
     _Rule(
-        "lifecycle_saga_systems_away",
-        lambda value: value > 0,
-        "outside systems that are left alone, because they do not answer or refuse us: {value:.0f}",
-        "`lifecycle sagas list` names them (why); put them right, and sagas go on by themselves",
-    ),
-    _Rule(
-        "lifecycle_reconcile_unread_keys",
+        "lifecycle_reconciler_unread_keys",
         lambda value: value > 0,
         "{value:.0f} keys could not be read, or not whole, in its last whole run",
         "`lifecycle reconcile --now` reads them again and says of each why",
     ),
     _Rule(
-        "lifecycle_reconcile_organisations{unanswered}",
+        "lifecycle_reconciler_organisations{unanswered}",
         lambda value: value > 0,
         "{value:.0f} organisations gave no information, or not all, in its last whole run",
         "`lifecycle doctor --deep` logs in to each and says why",
@@ -165,13 +159,23 @@ def _service_findings(context: CheckContext, name: str, url: str, status: Servic
         if value is not None and rule.is_fault(value):
             found.append(fault(name, rule.detail.format(value=value), rule.cure))
     for metric, value in status.metrics.items():
-        if value > 0 and (sample := _OPERATOR_REFUSED.fullmatch(metric)):
-            detail = f"the system {sample[1]} refuses the operator's credentials or set-up"
-            found.append(fault(name, detail, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"))
+        if value > 0 and (circuits := _CIRCUITS.fullmatch(metric)):
+            found.append(fault(name, *_circuit_fault(circuits[1], circuits[2], value)))
     if stale := _stale_run_fault(context, status):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"
         found.append(fault(name, stale, cure))
     yield from found or [well(name, f"ready at {shown(url)}")]
+
+
+def _circuit_fault(what: str, step: str, number: float) -> tuple[str, str]:
+    """Returns the fault and the remedy of outside systems of a step that are away, or refuse the operator."""
+    if what == "refused":
+        detail = f"the system {step} refuses the operator's credentials or set-up"
+        return detail, "`lifecycle sagas list` shows its answer; put it right, and sagas go on"
+    detail = (
+        f"outside systems of step {step} that are left alone, because they do not answer or refuse us: {number:.0f}"
+    )
+    return detail, "`lifecycle sagas list` names them (why); put them right, and sagas go on by themselves"
 
 
 def _stale_run_fault(context: CheckContext, status: ServiceStatus) -> str:
@@ -179,10 +183,10 @@ def _stale_run_fault(context: CheckContext, status: ServiceStatus) -> str:
 
     A reconciler in the middle of the first run has no fault either.
     """
-    last_s = status.metrics.get("lifecycle_reconcile_last_success_timestamp_seconds") or 0.0
+    last_s = status.metrics.get("lifecycle_reconciler_last_success_timestamp_seconds") or 0.0
     if last_s <= 0:
         # Both gauges are 0 until their first event, so 0 means never.
-        ended_s = status.metrics.get("lifecycle_reconcile_last_run_timestamp_seconds") or 0.0
+        ended_s = status.metrics.get("lifecycle_reconciler_last_run_timestamp_seconds") or 0.0
         return "no whole run has ever left nothing unread, unwritten or held back" if ended_s > 0 else ""
     age_s = context.now_us() / 1_000_000 - last_s
     if age_s <= 2 * context.settings.reconcile_interval_s:

@@ -33,7 +33,7 @@ def operations_app(checks: Checks, notes: Checks = dict) -> Starlette:
     async def described(_: StarletteRequest) -> Response:
         return Response(document, media_type="application/json")
 
-    return Starlette(routes=[*routes(checks, notes), Route("/openapi.json", described)])
+    return Starlette(routes=[*routes("ingress", checks, notes), Route("/openapi.json", described)])
 
 
 async def call_asgi(app: Callable[..., Awaitable[None]], request: Request) -> Answer:
