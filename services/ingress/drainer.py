@@ -19,6 +19,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from schemas.codec import Message
+from schemas.dead_letter import DeadLetterReason
 from schemas.spooled import Spooled
 from services.adapters.kafka.producer import ABOUT_THE_RECORD, UNSEEN, KafkaError, Producer
 from services.adapters.spool import Spool
@@ -203,6 +204,9 @@ class Drainer:
             self._telemetry.drained("failed")
             return error.code
         self._telemetry.drained("expired" if expired else "written")
+        # A spooled dead letter has no age limit: of that, one message is written, as it is.
+        if any(topic == self._topics.dead_letters != record.topic for topic, _ in messages):
+            self._telemetry.dead_letter(DeadLetterReason.SPOOLED_TOO_LONG)
         return ""
 
     def _expired(self, record: Spooled, now_us: int) -> list[tuple[str, Message]]:

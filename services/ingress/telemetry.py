@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.dead_letter import DeadLetterReason
 from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 from services.ingress.endpoints import CredentialsByEndpoint
@@ -102,8 +101,6 @@ class Telemetry:
     def drained(self, result: str) -> None:
         """Counts a spooled record: `written`, `expired` (to the dead letters), or `failed` and still in the spool."""
         metrics.INGRESS_SPOOL_DRAINED.labels(result).inc()
-        if result == "expired":
-            self.dead_letter(DeadLetterReason.SPOOLED_TOO_LONG)
 
     def breaker(self, state: str) -> None:
         """Logs that the breaker before Kafka is `open` or `closed` from now on."""

@@ -27,6 +27,7 @@ OPEN = "lifecycle_ingress_spool_open"
 CLOSED = "lifecycle_ingress_spool_closed_total"
 DRAINED = "lifecycle_ingress_spool_drained_total"
 BREAKER = "lifecycle_ingress_breaker"
+LETTERS = "lifecycle_ingress_dead_letters_total"
 
 
 @dataclass

@@ -248,7 +248,9 @@ def test_s18_a_signed_body_with_duplicate_keys_is_a_dead_letter(live: Ingress) -
 
 def test_an_unknown_event_is_parked_in_dead_letters_once(live: Ingress) -> None:
     told = body(event="upgraded")
+    before = live.metric("lifecycle_ingress_dead_letters_total", reason="unknown_event")
     assert [live.post(told).said for _ in range(3)] == [{"status": "parked"}] * 3
+    assert live.metric("lifecycle_ingress_dead_letters_total", reason="unknown_event") == before + 1
     (letter,) = dead(live, raw(told))
     assert (letter.reason, letter.key) == ("unknown_event", key(told))
     assert deliveries(live, told) == []

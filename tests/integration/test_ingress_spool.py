@@ -21,6 +21,7 @@ from tests.faults.ingress_world import (
     CLOSED,
     DEPTH,
     DRAINED,
+    LETTERS,
     OLDEST_S,
     OPEN,
     IngressWorld,
@@ -194,6 +195,8 @@ def test_a_delivery_spooled_too_long_becomes_a_dead_letter_and_a_recheck(world: 
         world.go_on()
         eventually(lambda: drained(running))
         assert running.metric(DRAINED, result="expired") == len(openers) + len(old) + 1
+        assert running.metric(LETTERS, reason="spooled_too_long") == len(openers) + len(old)
+        assert running.metric(LETTERS, reason="unknown_event") == 1
         letters = {record.key(): json.loads(record.value() or b"") for record in running.records(DEAD_LETTERS)}
         asked = {record.key() for record in running.records(RECEIVED) if "recheck" in headers_of(record)["ce_type"]}
         for one in old:
