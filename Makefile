@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page metrics-page demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page metrics-page alerts demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -69,7 +69,7 @@ test: $(READY) ## the whole suite on the real engines, but for what takes long
 test-long: $(READY) ## the rest of it: the compiled ingress, every command in trouble, fuzzing, more kills, seeds and restores
 	@$(BIN)/python -m pytest -p tests.skips -n $(WORKERS) $(BY_FILE) -m long $(TEST_ARGS)
 
-check: $(READY) ## format, lint, types, import, house and metric rules, drift of schemas and reference pages, lock; changes nothing
+check: $(READY) ## format, lint, types, import, house and metric rules, drift of what is generated, lock; changes nothing
 	@set -e; run() { echo "+ $$*"; "$(BIN)/$$@"; }; trap wait EXIT; \
 	run mypy & types=$$!; \
 	run ruff format --check --quiet . ; \
@@ -81,6 +81,7 @@ check: $(READY) ## format, lint, types, import, house and metric rules, drift of
 	run python -m services.provisioner.plan_page --check ; \
 	run python -m tests.metric_rules ; \
 	run python -m services.adapters.process.metrics_page --check ; \
+	run python -m tests.support.alert_files --check ; \
 	run uv lock --check --quiet ; \
 	wait $$types  # the longest part, beside the others
 
@@ -95,6 +96,9 @@ plan-page: $(READY) ## write docs/plan.md from the tables of a plan's keys
 
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page
+
+alerts: $(READY) ## write the PrometheusRule and the tables of alerts from deploy/prometheus/rules and docs/runbooks
+	@$(BIN)/python -m tests.support.alert_files
 
 demo-picture: $(READY) ## run a part of the demo and draw docs/demo.svg
 	@$(BIN)/python -m tests.support.demo_picture
