@@ -51,8 +51,8 @@ NO_MILESTONES: Final = Milestones()
 def phase_began_us(journal: Journal) -> int:
     """Returns the begin of the phase in progress, microseconds UTC; 0 at rest.
 
-    At rest `turned_at` is the end of the last phase. A version without a call begins and ends in one turn: its length is
-    not the time since that end.
+    At rest `turned_at` is the end of the last phase. A version without a call begins and ends in one turn: its length
+    is not the time since that end.
     """
     return journal.turned_at if journal.phase in ENDS else 0
 
