@@ -2,7 +2,7 @@
 #
 #   PYTHON=/path/to/python3   another interpreter        UV=/path/to/uv   another uv
 #   TEST_ARGS="-k saga"       passed on to pytest        LIFECYCLE_REQUIRE_ALL=1   a missing optional tool fails the tests
-#   BENCH_ARGS="--rounds 3"   passed on to the benchmarks
+#   BENCH_ARGS="--rounds 3"   passed on to the benchmarks   BOARDS_ARGS="--no-pictures" to `make boards`
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page metrics-page alerts demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page metrics-page alerts boards-json boards demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -79,6 +79,7 @@ check: $(READY) ## format, lint, types, import, house and metric rules, drift of
 	run python -m tests.prose_rules ; \
 	run python -m schemas.export --check ; \
 	run python -m services.provisioner.plan_page --check ; \
+	run python -m deploy.boards.grafana --check ; \
 	run python -m tests.metric_rules ; \
 	run python -m services.adapters.process.metrics_page --check ; \
 	run python -m tests.support.alert_files --check ; \
@@ -93,6 +94,12 @@ schemas: $(READY) ## write schemas/json from the models
 
 plan-page: $(READY) ## write docs/plan.md from the tables of a plan's keys
 	@$(BIN)/python -m services.provisioner.plan_page
+
+boards-json: $(READY) ## write deploy/grafana/boards from the tables in deploy/boards
+	@$(BIN)/python -m deploy.boards.grafana
+
+boards: $(READY) ## run a day with faults, ask a real Prometheus for every panel, draw docs/boards (needs prometheus)
+	@$(BIN)/python -m deploy.boards $(BOARDS_ARGS)
 
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page

@@ -4,7 +4,6 @@ Rule: the image asks for live, not ready: orchestrators replace what is not heal
 is not made well by being replaced. Whoever replaces nothing may ask for more: `alive.py /readyz`.
 """
 
-# ruff: noqa: INP001 - it is copied into the image and run by name; nothing imports it
 import os
 import sys
 from http.client import HTTPConnection, HTTPException

@@ -72,11 +72,15 @@ def up(
         Path | None,
         typer.Option(help="File for all endpoints, as JSON, written once ready. Default STATE_DIR/endpoints.json"),
     ] = None,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Run the machine's Prometheus too, with our rules and alerts.")
+    ] = False,
 ) -> None:
     """Start everything and keep it running until SIGTERM or Ctrl-C; the data stays."""
+    from services.cli.local.observe import SCRAPE_S
     from services.cli.local.up import up as run
 
-    run(environment.state_dir(state_dir), environment.process(), endpoints_file)
+    run(environment.state_dir(state_dir), environment.process(), endpoints_file, scrape_s=SCRAPE_S if observe else None)
 
 
 for local in (status, logs, restart, down):

@@ -29,6 +29,7 @@ from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import Claim, LeaseLost, NewerDesired, OutboxMessage, TenantTaken, Written
 from services.core.saga.intents import Turn, hold
+from services.core.saga.milestones import phase_began_us
 from services.core.saga.moves import Wait
 from services.core.saga.pace import Pace
 from services.core.saga.results import settle
@@ -196,7 +197,7 @@ class Runner:
             The result of the registry, or `LeaseLost` if the worker is to stop while the registry is away.
         """
         turn = prepared.turn
-        began_us, pause_s = claim.journal.turned_at, _AWAY_FIRST_S
+        began_us, pause_s = phase_began_us(claim.journal), _AWAY_FIRST_S
         release = isinstance(turn.move, Wait)
         due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
         messages = [*messages, *map(_outbox_message, turn.outcomes)]

@@ -1,5 +1,7 @@
 """What is counted of a desired version: its first call, and its end; each once, and from the delivery on."""
 
+from schemas.saga import Phase
+from services.core.saga.milestones import phase_began_us
 from services.core.saga.next_move import Plans
 from tests.support.saga_world import PLAN_TEXT, STEPS, MemoryRunner, Mode, OutsideSystems, Wishes, plan
 
@@ -99,3 +101,13 @@ def test_a_version_of_an_earlier_release_has_no_milestone() -> None:
     assert (worker.first_calls, worker.converged) == ([], [])
     assert worker.last.state.value == "done"
     assert len(worker.world.calls) == len(STEPS)
+
+
+def test_a_saga_at_rest_is_in_no_phase_that_began() -> None:
+    """A version without a call ends in the turn that begins it: its length is not the time since the last end."""
+    worker = MemoryRunner(OutsideSystems(), Wishes().installed())
+    worker.run()
+    assert worker.journal.phase is Phase.ACTIVE
+    assert phase_began_us(worker.journal) == 0 < worker.journal.turned_at
+    changing = worker.journal.model_copy(update={"phase": Phase.UPDATING})
+    assert phase_began_us(changing) == worker.journal.turned_at

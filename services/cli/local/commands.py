@@ -167,12 +167,14 @@ def _faults(folder: Path, running: "RunningUp", names: Collection[str] | None = 
         running: The `up` of this folder.
         names: Processes to probe; None for all.
     """
-    from services.cli.local import readiness
+    from services.cli.local import observe, readiness
     from services.cli.local.wiring import LocalPorts
 
     asked = [name for name in running.processes if names is None or name in names]
     faults: dict[str, str] = {}
-    if services := [name for name in asked if name not in _ENGINES]:
+    if observe.NAME in asked and (fault := observe.fault(folder)):
+        faults[observe.NAME] = fault
+    if services := [name for name in asked if name not in {*_ENGINES, observe.NAME}]:
         ports = LocalPorts(**json.loads((folder / "stack.json").read_text(encoding="utf-8"))["ports"])
         # From `stack.json`, written at the first start: during a start the endpoints file does not exist yet.
         faults |= readiness.unready_services(ports, services)

@@ -27,7 +27,7 @@ from services.cli import keyring_contents
 from services.cli.environment import ENVIRONMENT, require_kafka, require_registry
 from services.cli.exits import CommandError, Exit
 from services.cli.files import replace_json
-from services.cli.local import readiness, wiring
+from services.cli.local import observe, readiness, wiring
 from services.cli.local.endpoints_file import EndpointsFile
 from services.cli.local.process_file import ProcessFile, SupervisedProcess
 from services.cli.local.supervisor import Report, ServiceProcess, Supervisor
@@ -65,6 +65,7 @@ class Stack:
         environ: The environment for an operator's command.
         chosen: The chosen engines, in words.
         supervisor: The supervisor of all processes.
+        prometheus: Prometheus beside the services; None unless the start asked for it.
     """
 
     folders: Folders
@@ -73,6 +74,7 @@ class Stack:
     environ: Mapping[str, str]
     chosen: str
     supervisor: Supervisor
+    prometheus: observe.Prometheus | None = None
 
     @property
     def ingress(self) -> str:
@@ -143,6 +145,7 @@ def stack(
     endpoints_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_activity: OnActivity = print_nothing,
+    scrape_s: float | None = None,
 ) -> Iterator[Stack]:
     """Runs an installation for as long as the context lasts.
 
@@ -154,6 +157,7 @@ def stack(
         endpoints_file: A second place for the endpoints file, beside the file in the state folder.
         progress: Called with the received and the total bytes of a download.
         on_activity: Called with the present activity of the start.
+        scrape_s: Seconds between two scrapes of the machine's Prometheus beside the services; None without Prometheus.
 
     Yields:
         The installation, once everything is ready.
@@ -183,7 +187,7 @@ def stack(
 
         supervisor = Supervisor(report, changed)
         on_activity("making the topics")
-        installation = _prepare(folders, environ, running, supervisor)
+        installation = _prepare(folders, environ, running, supervisor, scrape_s=scrape_s)
         try:
             # Before the first start, so that `lifecycle status` shows a start in progress.
             process_file.use_source(installation.supervised)
@@ -218,7 +222,12 @@ def _without_stale_files(published: EndpointsFile) -> Iterator[None]:
 
 
 def _prepare(
-    folders: Folders, environ: Mapping[str, str], running: engines.RunningEngines, supervisor: Supervisor
+    folders: Folders,
+    environ: Mapping[str, str],
+    running: engines.RunningEngines,
+    supervisor: Supervisor,
+    *,
+    scrape_s: float | None,
 ) -> Stack:
     """Creates everything expected by the services at the start: ports, secrets, keyring, folders, topics."""
     choices = _first_start_choices(folders.top / "stack.json")
@@ -231,7 +240,8 @@ def _prepare(
     _link_engine_logs(folders)
     shared = wiring.shared(environ, folders, ports, addresses, choices["oauth_client_secret"])
     _apply_topics(shared)
-    return Stack(folders, ports, addresses, shared, running.chosen, supervisor)
+    prometheus = None if scrape_s is None else observe.beside(folders.top, ports, scrape_s)
+    return Stack(folders, ports, addresses, shared, running.chosen, supervisor, prometheus)
 
 
 def _link_engine_logs(folders: Folders) -> None:
@@ -300,3 +310,5 @@ def _start(
     for name in SERVICES:
         given = wiring.environment(name, environ, installation.environ, installation.folders, installation.ports)
         installation.supervisor.add(name, ServiceProcess(name, given, installation.folders.logs / f"{name}.log"))
+    if installation.prometheus is not None:
+        installation.supervisor.add(observe.NAME, installation.prometheus)

@@ -19,13 +19,16 @@ _STANDARD_ERROR: Final = 2
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None) -> None:
+def up(
+    state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None, *, scrape_s: float | None = None
+) -> None:
     """Runs the installation until a signal, then stops it cleanly.
 
     Args:
         state_dir: The state folder.
         environ: The environment of this process.
         endpoints_file: A second place for the endpoints file; None for the state folder alone.
+        scrape_s: As for `stack`.
 
     Raises:
         EngineError: an engine can be neither found nor started.
@@ -46,6 +49,7 @@ def up(state_dir: Path, environ: Mapping[str, str], endpoints_file: Path | None)
             endpoints_file=endpoints_file,
             progress=Download(),
             on_activity=spinner,
+            scrape_s=scrape_s,
         ) as installation,
     ):
         spinner.end()
@@ -81,12 +85,14 @@ def interruptible() -> Iterator[None]:
 
 def _print_addresses(installation: Stack, endpoints_file: Path) -> None:
     """Prints the addresses, files and logs of the installation."""
+    prometheus = installation.prometheus
     for line in (
         f"ready: {installation.chosen}",
         f"webhooks   POST {installation.ingress}{WEBHOOK_PATH}",
         f"simulator  {installation.simulator}/inventory",
         f"endpoints  {endpoints_file}",
         f"logs       {installation.folders.logs}",
+        *([f"prometheus {prometheus.url}"] if prometheus else []),
         "Ctrl-C stops everything; the data stays.",
     ):
         say(line)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Phase
-from services.core.saga.intents import UPDATE_REFUSED, Turn
+from services.core.saga.intents import ENDS, UPDATE_REFUSED, Turn
 from services.core.saga.moves import Wait
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import UndoBy
@@ -46,6 +46,15 @@ class Milestones(NamedTuple):
 
 
 NO_MILESTONES: Final = Milestones()
+
+
+def phase_began_us(journal: Journal) -> int:
+    """Returns the begin of the phase in progress, microseconds UTC; 0 at rest.
+
+    At rest `turned_at` is the end of the last phase. A version without a call begins and ends in one turn: its length
+    is not the time since that end.
+    """
+    return journal.turned_at if journal.phase in ENDS else 0
 
 
 def milestones(plans: Plans, before: Journal, turn: Turn) -> Milestones:

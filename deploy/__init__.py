@@ -1,0 +1,1 @@
+"""What is needed to run the services: images, proxies, boards, rules and alerts."""

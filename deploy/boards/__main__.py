@@ -1,0 +1,137 @@
+"""`make boards`: runs real services through a day with faults, asks a real Prometheus for every panel, and draws.
+
+Prints the panels that were checked, the queries that stayed empty and the metrics that nobody uses; ends with 1 if one
+of them is unexplained. `--no-pictures` leaves docs/boards alone; `--storm 50 --storm-s 10` makes the storm smaller.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from deploy.boards.asked import Answered, Database, ask, rules_in, unused
+from deploy.boards.grafana import places
+from deploy.boards.workload import ENVIRONMENT, STORM, STORM_S, Phase, Workload
+from services.adapters.process.clock import now_us
+from services.cli import environment
+from services.cli.demo.demo import isolated_environment
+from services.cli.local import observe
+from services.cli.local.stack import stack
+from services.cli.local.up import interruptible
+from services.cli.show import Download, say
+
+PICTURES: Final = Path(__file__).parents[2] / "docs" / "boards"
+SCRAPE_S: Final = 1.0
+WINDOW_S: Final = 6.0
+"""Seconds of a window for rates, more than four scrapes."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the check; returns the exit status."""
+    asked = _arguments(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="lifecycle-boards-"))
+    # PostgreSQL runs as a second user where this process is root; that user must be able to enter.
+    folder.chmod(0o711)
+    environ = {**isolated_environment(environment.process()), **ENVIRONMENT}
+    with interruptible(), stack(folder, environ, report=say, progress=Download(), scrape_s=SCRAPE_S) as built:
+        assert built.prometheus is not None
+        begin_s = now_us() / 1e6
+        workload = Workload(built, storm=asked.storm, storm_s=asked.storm_s, say=lambda name: say(f"phase: {name}"))
+        workload.run()
+        end_s = now_us() / 1e6
+        with httpx2.Client(timeout=60, trust_env=False) as client:
+            database = Database(built.prometheus.url, client)
+            answers = list(ask(database, begin_s, end_s, WINDOW_S))
+            exported = database.exported()
+            fired = database.alerts_fired(begin_s, end_s)
+    rules = rules_in(observe.rules_folder())
+    faults = report(answers, unused(exported, rules))
+    say(f"alerts that fired: {', '.join(sorted(fired)) or 'none'}")
+    if asked.json:
+        asked.json.write_text(json.dumps(_data(answers, workload.phases), indent=1), encoding="utf-8")
+    if asked.pictures and (fault := draw(_data(answers, workload.phases))):
+        say(f"the pictures were NOT drawn: {fault}")
+        faults += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 1 if faults else 0
+
+
+def report(answers: Sequence[Answered], unused_metrics: Sequence[str]) -> int:
+    """Prints the result of the check; returns the number of unexplained faults."""
+    errors = [(each, error) for each in answers for error in each.errors]
+    empty = [each for each in answers if each.is_empty and not each.errors]
+    for each, error in errors:
+        say(f"REFUSED  {each.board.title}: {each.panel.title}: {error}")
+    for each in empty:
+        healthy = each.panel.empty_when_healthy
+        why = f"declared empty while {healthy}, and empty with faults too" if healthy else "no samples"
+        say(f"EMPTY    {each.board.title}: {each.panel.title}: {why}")
+    for name in unused_metrics:
+        say(f"UNUSED   {name}: on no board and in no rule")
+    queries = sum(len(each.panel.queries) for each in answers)
+    say(
+        f"{len(answers)} panels with {queries} queries checked, {len(errors)} refused, {len(empty)} empty, "
+        f"{len(unused_metrics)} metrics unused"
+    )
+    return len(errors) + len(empty) + len(unused_metrics)
+
+
+def draw(data: dict[str, Any]) -> str:
+    """Draws docs/boards by matplotlib, in an environment of its own; returns the fault, or an empty text."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    if uv is None:
+        return "no uv"
+    uv_run = (uv, "run", "--quiet", "--isolated", "--frozen", "--only-group", "bench", "--python", sys.executable)
+    argv = (*uv_run, "python", "-m", "deploy.boards.draw", str(PICTURES))
+    drawn = subprocess.run(argv, input=json.dumps(data), capture_output=True, text=True, check=False)
+    return drawn.stderr.strip() if drawn.returncode else ""
+
+
+def _data(answers: Sequence[Answered], phases: Sequence[Phase]) -> dict[str, Any]:
+    """Returns what is drawn: boards with panels, places, limits and series; and the phases as marks."""
+    boards: dict[str, dict[str, Any]] = {}
+    by_panel = {(each.board.uid, each.panel.title): each for each in answers}
+    for each in answers:
+        board = each.board
+        if board.uid in boards:
+            continue
+        top, drawn = 0, []
+        for row in board.rows:
+            drawn.append({"row": row.title, "top": top})
+            top += 1
+            for panel, left, above, width, height in list(places(row.panels, top)):
+                drawn.append({
+                    "title": panel.title,
+                    "form": panel.form.value,
+                    "unit": panel.unit.value,
+                    "stacked": panel.stacked,
+                    "empty": panel.empty_when_healthy,
+                    "decimals": panel.decimals,
+                    "limits": [[limit.at, limit.colour.value] for limit in panel.thresholds],
+                    "place": [left, above, width, height],
+                    "legends": [query.legend for query in panel.queries],
+                    "series": by_panel[board.uid, panel.title].series,
+                })  # fmt: skip
+                top = max(top, above + height)
+        boards[board.uid] = {"title": board.title, "description": board.description, "panels": drawn, "height": top}
+    return {"boards": boards, "phases": [list(phase) for phase in phases]}
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deploy.boards", description=__doc__)
+    parser.add_argument("--storm", type=int, default=STORM, help="installs of the storm")
+    parser.add_argument("--storm-s", type=float, default=STORM_S, help="seconds of the storm")
+    parser.add_argument("--json", type=Path, help="file for the data of the pictures")
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="leave docs/boards alone")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

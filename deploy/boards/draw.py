@@ -1,0 +1,241 @@
+"""Draws boards from the answers of a Prometheus: `python -m deploy.boards.draw FOLDER < DATA`, a PNG a board.
+
+Layout, units and limits are those of the board; bands mark the phases of the workload. It runs where matplotlib is and
+nothing else (uv's group `bench`), so it imports nothing of ours.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+_INK, _FAINT, _GROUND = "#1f2329", "#d8dde3", "#f4f5f7"
+_COLOURS: Final = {"green": "#2e9e5b", "yellow": "#d9a514", "red": "#c93a3a"}
+_LINES: Final = (
+    "#2f6f9f",
+    "#d08a1e",
+    "#2e9e5b",
+    "#8a5fb0",
+    "#c93a3a",
+    "#5b6b7b",
+    "#1aa3a3",
+    "#b0708a",
+    "#7a8f2a",
+    "#444c99",
+)
+_COLUMN_IN: Final = 0.75
+_ROW_IN: Final = 0.34
+_HEAD_IN: Final = 0.9
+_STYLE: Final = {
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 8,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.facecolor": "white",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#eceff2",
+    "axes.axisbelow": True,
+    "figure.facecolor": _GROUND,
+}
+_LABELS_MOST: Final = 8
+_DAY_S: Final = 86_400
+
+
+def main(folder: Path) -> None:
+    """Draws the boards of the data on standard input."""
+    told = json.load(sys.stdin)
+    matplotlib = importlib.import_module("matplotlib")
+    matplotlib.use("agg")
+    matplotlib.rcParams.update(_STYLE)
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    folder.mkdir(parents=True, exist_ok=True)
+    for uid, board in told["boards"].items():
+        figure = draw(pyplot, board, told["phases"])
+        figure.savefig(folder / f"{uid.removeprefix('lifecycle-')}.png", dpi=90, metadata={"Software": None})
+        pyplot.close(figure)
+
+
+def draw(pyplot: Any, board: Any, phases: Sequence[Any]) -> Any:
+    """Returns a board as a figure."""
+    names = _names_of(phases)
+    foot_in = 0.25 + 0.2 * len(names)
+    width, height = 24 * _COLUMN_IN, board["height"] * _ROW_IN + _HEAD_IN + foot_in
+    figure = pyplot.figure(figsize=(width, height))
+    figure.text(0.008, 1 - 0.32 / height, board["title"], fontsize=15, weight="bold")
+    figure.text(0.008, 1 - 0.6 / height, board["description"], fontsize=9, color="#5b6570")
+    for panel in board["panels"]:
+        if "row" in panel:
+            y = 1 - (_HEAD_IN + (panel["top"] + 0.75) * _ROW_IN) / height
+            figure.text(0.008, y, panel["row"], fontsize=11, weight="bold")
+            continue
+        left, top, wide, high = panel["place"]
+        box = (left / 24, 1 - (_HEAD_IN + (top + high) * _ROW_IN) / height, wide / 24, high * _ROW_IN / height)
+        if panel["form"] == "stat":
+            _number(figure, panel, box)
+        else:
+            _lines(figure, panel, box, phases, height)
+    for at, name in enumerate(names):
+        figure.text(0.008, (foot_in - 0.2 * (at + 1)) / height, name, fontsize=8, color="#5b6570")
+    return figure
+
+
+def _names_of(phases: Sequence[Any]) -> list[str]:
+    """Returns the lines below a board: the number and name of each phase, four to a line."""
+    words = [f"{number}  {name}" for number, (name, _, _) in enumerate(phases, start=1)]
+    return ["     ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
+
+
+def _number(figure: Any, panel: Any, box: tuple[float, float, float, float]) -> None:
+    x, y, w, h = box
+    axes = figure.add_axes((x + 0.004, y + 0.06 * h, w - 0.008, 0.88 * h))
+    values = [points[-1][1] for found in panel["series"] for _, points in found if points]
+    value = values[-1] if values else None
+    axes.set_facecolor(_GROUND if value is None else _colour(panel["limits"], value))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    text = (panel["empty"] or "no data") if value is None else _text(value, panel["unit"], panel["decimals"])
+    ink = _INK if value is None else "white"
+    axes.text(
+        0.5,
+        0.42,
+        text,
+        ha="center",
+        va="center",
+        fontsize=9 if value is None else 20,
+        color=ink,
+        weight="bold",
+        wrap=True,
+    )
+    axes.text(0.03, 0.93, panel["title"], ha="left", va="top", fontsize=8.5, color=ink, transform=axes.transAxes)
+
+
+def _lines(
+    figure: Any, panel: Any, box: tuple[float, float, float, float], phases: Sequence[Any], height: float
+) -> None:
+    x, y, w, h = box
+    foot, head = 0.62 / height, 0.3 / height
+    axes = figure.add_axes((x + 0.03, y + foot, w - 0.038, h - foot - head))
+    axes.set_title(panel["title"], loc="left", fontsize=9, weight="bold", pad=5)
+    lines = [
+        (_label(legend or panel["title"], labels), points)
+        for legend, found in zip(panel["legends"], panel["series"], strict=True)
+        for labels, points in found
+        if points
+    ]
+    lines.sort(key=lambda line: -max(value for _, value in line[1]))
+    begin = phases[0][1] if phases else 0.0
+    end = phases[-1][2] if phases else 1.0
+    _bands(axes, phases, begin)
+    if panel["stacked"] and lines:
+        times = sorted({at for _, points in lines for at, _ in points})
+        rows = [[dict(map(tuple, points)).get(at, 0.0) for at in times] for _, points in lines]
+        colours = [_LINES[at % len(_LINES)] for at in range(len(rows))]
+        axes.stackplot(
+            [at - begin for at in times], rows, labels=[name for name, _ in lines], colors=colours, alpha=0.75
+        )
+    else:
+        for at, (name, points) in enumerate(lines):
+            xs, ys = _with_gaps(points, begin)
+            axes.plot(xs, ys, label=name, color=_LINES[at % len(_LINES)], linewidth=1.2)
+    top = max((value for _, points in lines for _, value in points), default=1.0)
+    for limit, colour in panel["limits"]:
+        if limit is not None and limit <= top * 1.5:
+            axes.axhline(limit, color=_COLOURS[colour], linewidth=1, linestyle="--")
+    axes.set_xlim(0, end - begin)
+    axes.set_ylim(bottom=0)
+    if panel["unit"] == "s" and top >= 120:
+        # Whole minutes or hours, never 4.17 of them.
+        axes.yaxis.set_major_locator(
+            importlib.import_module("matplotlib.ticker").MaxNLocator(5, steps=[1, 1.2, 3, 6, 10])
+        )
+    axes.yaxis.set_major_formatter(lambda value, _: _text(value, panel["unit"], None))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}")
+    axes.tick_params(length=0, labelsize=7)
+    if not lines:
+        axes.text(0.5, 0.5, panel["empty"] or "no data", ha="center", va="center", transform=axes.transAxes)
+        return
+    handles, names = axes.get_legend_handles_labels()
+    shown = list(zip(handles, names, strict=True))[:_LABELS_MOST]
+    axes.legend(
+        [handle for handle, _ in shown], [name for _, name in shown], loc="upper left", bbox_to_anchor=(0, -0.1),
+        ncol=4 if w > 0.3 else 3, fontsize=6.5, frameon=False, borderaxespad=0.2, columnspacing=1.0, handlelength=1.2,
+    )  # fmt: skip
+
+
+def _with_gaps(points: Sequence[Any], begin: float) -> tuple[list[float], list[float]]:
+    """Returns the points with a gap where samples are missing, so that no line joins what was not measured."""
+    xs, ys = list[float](), list[float]()
+    steps = [later[0] - earlier[0] for earlier, later in pairwise(points)]
+    step = min(steps, default=1.0)
+    for at, value in points:
+        if xs and at - begin - xs[-1] > 1.5 * step:
+            xs.append(xs[-1])
+            ys.append(float("nan"))
+        xs.append(at - begin)
+        ys.append(value)
+    return xs, ys
+
+
+def _bands(axes: Any, phases: Sequence[Any], begin: float) -> None:
+    for number, (_, first, last) in enumerate(phases, start=1):
+        if number % 2 == 0:
+            axes.axvspan(first - begin, last - begin, color="#eef2f6", zorder=0, linewidth=0)
+        axes.text(
+            (first + last) / 2 - begin, 0.99, str(number), fontsize=6, color="#8a949e", ha="center", va="top",
+            transform=axes.get_xaxis_transform(), clip_on=True,
+        )  # fmt: skip
+
+
+def _label(legend: str, labels: dict[str, str]) -> str:
+    """Returns Grafana's legend format with the values of the labels."""
+    for name, value in labels.items():
+        legend = legend.replace("{{" + name + "}}", value)
+    return legend.strip() or "value"
+
+
+def _colour(limits: Sequence[Any], value: float) -> str:
+    found = limits[0][1]
+    for limit, colour in limits[1:]:
+        if value >= limit:
+            found = colour
+    return _COLOURS[found]
+
+
+def _text(value: float, unit: str, decimals: int | None) -> str:
+    """Returns a value with its unit, short."""
+    if unit == "percentunit":
+        return f"{value * 100:g} %" if decimals is None else f"{value * 100:.{decimals}f} %"
+    if unit == "s":
+        return _seconds(value)
+    if unit == "bytes":
+        for size, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {name}"
+        return f"{value:g} B"
+    suffix = "/s" if unit == "ops" else ""
+    for size, name in ((1_000_000, "M"), (1_000, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {name}{suffix}"
+    return f"{value:.{decimals}f}{suffix}" if decimals is not None else f"{value:.3g}{suffix}"
+
+
+def _seconds(value: float) -> str:
+    if value and abs(value) < 1:
+        return f"{value * 1000:.3g} ms"
+    for size, name in ((_DAY_S, "d"), (3_600, "h"), (60, "min")):
+        if abs(value) >= 2 * size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.3g} s"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

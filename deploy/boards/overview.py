@@ -1,0 +1,192 @@
+"""The board *overview*: whether anybody is hurt, and what changed. The first page for a person on call."""
+
+from typing import Final
+
+from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_below, bad_from
+from deploy.boards.queries import increase, quantiles, rate
+
+ANSWERED_WELL: Final = (
+    '1 - ((sum(increase(lifecycle_ingress_answers_total{status=~"5.."}[$__range])) or vector(0)) '
+    "+ sum(increase(lifecycle_ingress_answer_seconds_count[$__range])) "
+    '- sum(increase(lifecycle_ingress_answer_seconds_bucket{le="2.7"}[$__range]))) '
+    '/ (sum(increase(lifecycle_ingress_answers_total{status!~"4.."}[$__range])) > 0)'
+)
+"""Ratio of deliveries with a good answer in time; refusals (4xx) are the fault of the sender and left out."""
+
+CONVERGED_IN_TIME: Final = (
+    'sum(increase(lifecycle_provisioner_converged_seconds_bucket{le="120.0"}[$__range])) '
+    "/ ((sum(increase(lifecycle_provisioner_converged_seconds_count[$__range])) "
+    '+ (sum(increase(lifecycle_provisioner_outcomes_total{state=~"rolled_back|failed"}[$__range])) or vector(0))) > 0)'
+)
+"""Ratio of tenants that reached the desired state within 120 s, of all whose saga ended."""
+
+BOARD: Final = Board(
+    uid="lifecycle-overview",
+    title="Lifecycle / Overview",
+    description="Is anybody hurt, what changed, and which board to open next.",
+    jobs=("ingress", "ledger", "provisioner", "reconciler"),
+    rows=(
+        Row(
+            "Is anybody hurt?",
+            (
+                Panel(
+                    title="Deliveries answered well",
+                    description="Part of the deliveries that were answered 2xx within 2.7 s. Genesys sends a delivery "
+                    "again after any other answer. Refusals (4xx) are left out. Next: board Ingress.",
+                    unit=Unit.RATIO,
+                    queries=(Query(ANSWERED_WELL),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_below(0.99, 0.999),
+                    runbooks=("LifecycleDeliveryBudgetBurn",),
+                    decimals=2,
+                ),
+                Panel(
+                    title="Tenants converged in 120 s",
+                    description="Part of the sagas that ended as desired within 120 s after the delivery. Next: board "
+                    "Provisioning.",
+                    unit=Unit.RATIO,
+                    queries=(Query(CONVERGED_IN_TIME),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_below(0.95, 0.99),
+                    runbooks=("LifecycleConvergenceBudgetBurn",),
+                    decimals=2,
+                ),
+                Panel(
+                    title="Unwell tenants",
+                    description="Tenants that have stood at one step for 15 minutes or more. `lifecycle sagas list "
+                    "--state failed` names them.",
+                    unit=Unit.COUNT,
+                    queries=(Query("sum(max by (step) (lifecycle_provisioner_unwell_tenants)) or vector(0)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(None, 1),
+                    runbooks=("LifecycleTenantsUnwell",),
+                ),
+                Panel(
+                    title="Rolled back or not removed",
+                    description="Tenants without a working installation (provisioning rolled back), and ended tenants "
+                    "whose resources are still there (deprovisioning failed).",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(
+                            "sum(max by (stage, reason) (lifecycle_reconciler_tenants"
+                            '{stage=~"provisioning_rolled_back|deprovisioning_failed"})) or vector(0)'
+                        ),
+                    ),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(None, 1),
+                    runbooks=(
+                        "LifecycleProvisioningRolledBack",
+                        "LifecycleDeprovisioningFailed",
+                    ),
+                ),
+                Panel(
+                    title="Dead letters",
+                    description="Records that could not be processed, in the range of the board. Each waits in "
+                    "`lifecycle.dead-letters` with its reason.",
+                    unit=Unit.COUNT,
+                    queries=(Query(f"{increase('lifecycle_ledger_dead_letters_total')} or vector(0)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(1, 100),
+                    runbooks=("LifecycleDeadLettersGrowing",),
+                    decimals=0,
+                ),
+                Panel(
+                    title="Services that do not answer",
+                    description="Scrape targets that are down. A service that is down loses nothing: deliveries wait "
+                    "in Kafka or at Genesys.",
+                    unit=Unit.COUNT,
+                    queries=(Query('count(up{job=~"ingress|ledger|provisioner|reconciler"} == 0) or vector(0)'),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(None, 1),
+                    runbooks=("LifecycleServiceDown",),
+                ),
+            ),
+        ),
+        Row(
+            "Who waits, and for what?",
+            (
+                Panel(
+                    title="Tenants by stage",
+                    description="All tenants of the public view. A growing band of `pending_install` or "
+                    "`deprovisioning` means that work arrives faster than it is done.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query("sum by (stage) (max by (stage, reason) (lifecycle_reconciler_tenants))", "{{stage}}"),
+                    ),
+                    stacked=True,
+                ),
+                Panel(
+                    title="Sagas that are not at rest",
+                    description="Sagas by what they wait for: `due` and `running` are work in progress; `system_away`, "
+                    "`operator_refused` and `contradicted` want a person. Next: board Provisioning.",
+                    unit=Unit.COUNT,
+                    queries=(Query('max by (why) (lifecycle_provisioner_sagas{why!="rest"})', "{{why}}"),),
+                    stacked=True,
+                    runbooks=("LifecycleSagasNotDriven",),
+                ),
+                Panel(
+                    title="Checks of readiness that fail",
+                    description="Each check of `/readyz` that fails now, by service. Healthy is an empty panel.",
+                    unit=Unit.COUNT,
+                    queries=(Query("sum by (job, check) (lifecycle_ready_check == bool 0) > 0", "{{job}} {{check}}"),),
+                    empty_when_healthy="every check passes",
+                ),
+            ),
+        ),
+        Row(
+            "What changed?",
+            (
+                Panel(
+                    title="Events published",
+                    description="Events that the ledger published for the first time, per second.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_ledger_events_total", "event"), "{{event}}"),),
+                ),
+                Panel(
+                    title="Changes of stage",
+                    description="Tenants that entered a stage, per second.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_ledger_stage_changes_total", "stage"), "{{stage}}"),),
+                ),
+                Panel(
+                    title="Versions that run",
+                    description="Processes by service and version; two versions of a service stand side by side while "
+                    "a deploy is under way.",
+                    unit=Unit.COUNT,
+                    queries=(Query("count by (service, version) (lifecycle_build_info)", "{{service}} {{version}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "How long does it take?",
+            (
+                Panel(
+                    title="Delivery to event",
+                    description="From the delivery's record in Kafka to the acknowledged event.",
+                    unit=Unit.SECONDS,
+                    queries=quantiles("lifecycle_ledger_published_seconds"),
+                ),
+                Panel(
+                    title="Delivery to first outside call",
+                    description="From the delivery's record in Kafka to the first call to an outside system.",
+                    unit=Unit.SECONDS,
+                    queries=quantiles("lifecycle_provisioner_first_call_seconds"),
+                ),
+                Panel(
+                    title="Delivery to converged",
+                    description="From the delivery's record in Kafka (for a removal: from the end of the grace period) "
+                    "to the outcome `done`. The goal is 120 s.",
+                    unit=Unit.SECONDS,
+                    queries=quantiles("lifecycle_provisioner_converged_seconds", "direction", at=(0.5, 0.95)),
+                    thresholds=bad_from(None, 120),
+                ),
+            ),
+        ),
+    ),
+)

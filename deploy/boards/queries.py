@@ -1,0 +1,65 @@
+"""Frequent queries of the boards, as PromQL.
+
+`$__rate_interval` is Grafana's window for rates: at least four scrapes.
+"""
+
+from deploy.boards.panel import Panel, Query, Unit
+
+
+def rate(metric: str, by: str = "", where: str = "") -> str:
+    """Returns the rate per second of a counter, summed over instances, by labels.
+
+    Args:
+        metric: Name of the counter.
+        by: Labels that are kept, with commas.
+        where: Label matchers of the selector, without braces.
+    """
+    kept = f" by ({by})" if by else ""
+    return f"sum{kept} (rate({metric}{{{where}}}[$__rate_interval]))"
+
+
+def increase(metric: str, by: str = "", where: str = "", window: str = "$__range") -> str:
+    """Returns the increase of a counter over a window, summed over instances, by labels."""
+    kept = f" by ({by})" if by else ""
+    return f"sum{kept} (increase({metric}{{{where}}}[{window}]))"
+
+
+def quantiles(
+    histogram: str, by: str = "", where: str = "", at: tuple[float, ...] = (0.5, 0.95, 0.99)
+) -> tuple[Query, ...]:
+    """Returns a query per quantile of a histogram, over all instances.
+
+    Args:
+        histogram: Name of the histogram, without `_bucket`.
+        by: Labels that are kept, with commas.
+        where: Label matchers of the selector, without braces.
+        at: The quantiles.
+    """
+    labels = ", ".join(("le", *([by] if by else [])))
+    legend = "".join(f" {{{{{label.strip()}}}}}" for label in by.split(",") if label)
+    return tuple(
+        Query(
+            f"histogram_quantile({q}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}[$__rate_interval])))",
+            f"p{q * 100:g}{legend}",
+        )
+        for q in at
+    )
+
+
+def resources(job: str) -> tuple[Panel, Panel]:
+    """Returns the panels of processor and memory of a service's processes."""
+    return (
+        Panel(
+            title=f"Processor of the {job}",
+            description="Cores that each process uses. The main loop is one thread: near 1 core the process is at its "
+            "limit, and a further instance helps.",
+            unit=Unit.CORES,
+            queries=(Query(f'rate(process_cpu_seconds_total{{job="{job}"}}[$__rate_interval])', "{{instance}}"),),
+        ),
+        Panel(
+            title=f"Memory of the {job}",
+            description="Resident memory of each process. A steady rise over days is a leak.",
+            unit=Unit.BYTES,
+            queries=(Query(f'process_resident_memory_bytes{{job="{job}"}}', "{{instance}}"),),
+        ),
+    )

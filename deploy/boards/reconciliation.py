@@ -1,0 +1,132 @@
+"""The board *reconciliation and drift*: what Genesys says, what differs, and what the brake holds."""
+
+from typing import Final
+
+from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_from
+from deploy.boards.queries import increase, rate, resources
+
+BOARD: Final = Board(
+    uid="lifecycle-reconciliation",
+    title="Lifecycle / Reconciliation and drift",
+    description="When Genesys was last read, what differed from the tenants, and what the brake holds back.",
+    jobs=("reconciler",),
+    rows=(
+        Row(
+            "Is Genesys read?",
+            (
+                Panel(
+                    title="Since the last whole run",
+                    description="Time since a run last left nothing unread, unwritten or held back. The interval is "
+                    "one hour.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("time() - max(lifecycle_reconciler_last_success_timestamp_seconds > 0)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(5400, 10_800),
+                    runbooks=("LifecycleReconcileTooOld",),
+                    empty_when_healthy="no run has succeeded since the installation",
+                ),
+                Panel(
+                    title="Since the last run",
+                    description="Time since a run last ended, well or not.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("time() - max(lifecycle_reconciler_last_run_timestamp_seconds > 0)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(5400, 10_800),
+                    runbooks=("LifecycleReconcileTooOld",),
+                    empty_when_healthy="no run has ended since the installation",
+                ),
+                Panel(
+                    title="Brake",
+                    description="1 while the brake holds removals back: too many integrations are absent at once. "
+                    "`lifecycle reconcile` shows the plan.",
+                    unit=Unit.COUNT,
+                    queries=(Query("max(lifecycle_reconciler_brake_engaged)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(None, 1),
+                    runbooks=("LifecycleBrakeEngaged",),
+                ),
+                Panel(
+                    title="Keys not read",
+                    description="Keys that the last whole run could not read.",
+                    unit=Unit.COUNT,
+                    queries=(Query("max(lifecycle_reconciler_unread_keys)"),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(1, 100),
+                ),
+                Panel(
+                    title="Organisations of the last whole run",
+                    description="Organisations that were read, and those that gave no answer.",
+                    unit=Unit.COUNT,
+                    queries=(Query("max by (result) (lifecycle_reconciler_organisations)", "{{result}}"),),
+                    width=8,
+                    runbooks=("LifecycleReconcileTooOld",),
+                ),
+            ),
+        ),
+        Row(
+            "What differs?",
+            (
+                Panel(
+                    title="Observations published, by cause",
+                    description="`drift`: Genesys differs from what we know. `recheck`: the ledger asked. Drift that "
+                    "stays: webhooks are lost.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(increase("lifecycle_reconciler_observations_total", "cause", window="1h"), "{{cause}}"),
+                    ),
+                    empty_when_healthy="Genesys and the tenants agree",
+                ),
+                Panel(
+                    title="Reads of organisations",
+                    description="Reads per second by result; `no_information` changes nothing and is tried again.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_reconciler_reads_total", "result"), "{{result}}"),),
+                ),
+                Panel(
+                    title="Keys that could not be read",
+                    description="Keys that a run could not read, or not whole, in the last hour.",
+                    unit=Unit.COUNT,
+                    queries=(Query(increase("lifecycle_reconciler_unread_total", window="1h")),),
+                ),
+            ),
+        ),
+        Row(
+            "How are the tenants?",
+            (
+                Panel(
+                    title="Tenants by stage and reason",
+                    description="All tenants of the public view that are not simply active or gone.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(
+                            'max by (stage, reason) (lifecycle_reconciler_tenants{stage!~"active|deprovisioned"})',
+                            "{{stage}} {{reason}}",
+                        ),
+                    ),
+                    stacked=True,
+                    empty_when_healthy="every tenant is active or gone",
+                ),
+                Panel(
+                    title="Oldest tenant by stage",
+                    description="How long the tenant that has waited longest stands in its stage.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("max by (stage) (lifecycle_reconciler_oldest_tenant_seconds)", "{{stage}}"),),
+                    thresholds=bad_from(300, 900),
+                    runbooks=("LifecycleTenantsUnwell",),
+                    empty_when_healthy="every tenant is active or gone",
+                ),
+                Panel(
+                    title="Tenants in doubt",
+                    description="Tenants whose state is provisional until Genesys confirms it, by reason.",
+                    unit=Unit.COUNT,
+                    queries=(Query("max by (flag) (lifecycle_reconciler_flagged_tenants)", "{{flag}}"),),
+                ),
+                *resources("reconciler"),
+            ),
+        ),
+    ),
+)

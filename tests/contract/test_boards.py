@@ -1,0 +1,130 @@
+"""The Grafana boards: as deploy/boards makes them, with nothing that a reader would miss.
+
+The rules are those of Grafana's own board linter, and ours: a panel without a unit or a description, a query without
+the variables of its origin, or a link to a runbook that does not exist is a fault.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from deploy.boards import grafana
+from deploy.boards.panel import Board, Panel, metrics_of, with_origin
+from services.adapters.process import metrics
+from services.adapters.process.metric_table import MetricKind
+
+TOP: Final = Path(__file__).parents[2]
+RUNBOOKS: Final = TOP / "docs" / "runbooks"
+LEAST_WORDS: Final = 5
+
+
+def every_panel() -> Iterator[tuple[Board, Panel]]:
+    for board in grafana.BOARDS:
+        for panel in board.panels():
+            yield board, panel
+
+
+of_every_panel: Final = pytest.mark.parametrize(
+    ("board", "panel"),
+    [pytest.param(board, panel, id=f"{board.uid}/{panel.title}") for board, panel in every_panel()],
+)
+
+
+def exported() -> frozenset[str]:
+    """Returns the name of every series that a service exports, from the table of metrics."""
+    names = {f"process_{name}" for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds")} | {
+        "up"
+    }
+    for metric in (row for table in metrics.TABLES for row in table.declared):
+        parts = ("_bucket", "_count", "_sum") if metric.kind is MetricKind.HISTOGRAM else ("",)
+        names |= {metric.name + part for part in parts}
+    return frozenset(names)
+
+
+def test_the_files_are_what_the_tables_make() -> None:
+    wanted = {f"{board.uid}.json": grafana.board_json(board) for board in grafana.BOARDS}
+    found = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in grafana.FOLDER.glob("*.json")}
+    assert found == wanted
+
+
+def test_five_boards_have_names_of_their_own() -> None:
+    assert len({board.uid for board in grafana.BOARDS}) == len({board.title for board in grafana.BOARDS}) == 5
+
+
+@of_every_panel
+def test_a_panel_explains_itself(board: Board, panel: Panel) -> None:
+    assert len(panel.description.split()) >= LEAST_WORDS
+    assert panel.description.endswith((".", "`."))
+    assert [other.title for other in board.panels()].count(panel.title) == 1
+    assert panel.thresholds[0].at is None
+    limits = [limit.at for limit in panel.thresholds[1:] if limit.at is not None]
+    assert limits == sorted(set(limits))
+
+
+@of_every_panel
+def test_a_panel_asks_for_what_is_exported(board: Board, panel: Panel) -> None:
+    asked = frozenset[str]().union(*(metrics_of(query.expr) for query in panel.queries))
+    assert asked, board.uid
+    assert asked <= exported()
+
+
+@of_every_panel
+def test_a_runbook_that_a_panel_links_exists(board: Board, panel: Panel) -> None:
+    missing = [name for name in panel.runbooks if not (RUNBOOKS / f"{name}.md").is_file()]
+    assert not missing, board.uid
+
+
+def test_every_selector_has_the_variables_of_its_origin() -> None:
+    for _, panel in every_panel():
+        for query in panel.queries:
+            selectors = re.findall(r"\b(?:lifecycle_\w+|process_\w+|up)\{[^}]*\}", with_origin(query.expr))
+            assert selectors
+            assert all('namespace=~"$namespace"' in each and 'instance=~"$instance"' in each for each in selectors)
+
+
+@pytest.mark.parametrize(
+    ("expr", "wanted"),
+    [
+        ("up", 'up{namespace=~"$namespace",instance=~"$instance"}'),
+        ('up{job="a"} == 0', 'up{job="a",namespace=~"$namespace",instance=~"$instance"} == 0'),
+        (
+            "max by (step) (lifecycle_a_b)",
+            'max by (step) (lifecycle_a_b{namespace=~"$namespace",instance=~"$instance"})',
+        ),
+        ("rate(lifecycle_a_total{}[1m])", 'rate(lifecycle_a_total{namespace=~"$namespace",instance=~"$instance"}[1m])'),
+        ("lifecycle_a:rate5m", "lifecycle_a:rate5m"),
+        ("group_up", "group_up"),
+    ],
+)
+def test_the_origin_is_added_to_a_query(expr: str, wanted: str) -> None:
+    assert with_origin(expr) == wanted
+
+
+def test_prometheus_understands_every_query(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
+    rules: list[dict[str, Any]] = []
+    for board in grafana.BOARDS:
+        written = grafana.board_json(board)
+        asked = [target["expr"] for panel in written["panels"] for target in panel.get("targets", ())]
+        asked += [annotation["expr"] for annotation in written["annotations"]["list"]]
+        name = board.uid.replace("-", "_")
+        rules += [{"record": f"query:{name}:{at}", "expr": concrete(each)} for at, each in enumerate(asked)]
+    file = tmp_path / "queries.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}), encoding="utf-8")
+    checked = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(rules)} rules found" in checked.stdout + checked.stderr
+
+
+def concrete(expr: str) -> str:
+    """Returns a query with values in place of Grafana's variables."""
+    for name, value in (("$__rate_interval", "1m"), ("$__interval", "1m"), ("$__range", "1h")):
+        expr = expr.replace(name, value)
+    return expr.replace("$namespace", ".*").replace("$instance", ".*")
