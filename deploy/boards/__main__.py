@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             answers = list(ask(database, begin_s, end_s, WINDOW_S))
             exported = database.exported()
             fired = database.alerts_fired(begin_s, end_s)
-    rules = rules_in(observe.rules_folder())
+    rules = rules_in(observe.RULES)
     faults = report(answers, unused(exported, rules))
     say(f"alerts that fired: {', '.join(sorted(fired)) or 'none'}")
     if asked.json:

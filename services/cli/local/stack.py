@@ -34,6 +34,7 @@ from services.cli.local.supervisor import Report, ServiceProcess, Supervisor
 from services.cli.local.wiring import SERVICES, Addresses, Folders, LocalPorts
 from services.engines.child_process import last_lines
 from services.engines.ports import free_ports
+from services.engines.prometheus import Prometheus
 
 _READY_S: Final = 120.0
 """Seconds until everything must be ready. A quiet machine needs a few; a busy one many more."""
@@ -74,7 +75,7 @@ class Stack:
     environ: Mapping[str, str]
     chosen: str
     supervisor: Supervisor
-    prometheus: observe.Prometheus | None = None
+    prometheus: Prometheus | None = None
 
     @property
     def ingress(self) -> str:
