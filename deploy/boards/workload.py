@@ -249,7 +249,9 @@ class Workload:
     def _foreign_write(self) -> None:
         settings = self.stack.settings
         producer = confluent_kafka.Producer(settings.kafka)
-        producer.produce(named(changelog(Table.TENANTS), settings.topic_prefix), key=b"nobody", value=b"not a row")
+        producer.produce(
+            named(changelog(Table.TENANTS), settings.topic_prefix), key=b"nobody", value=None
+        )  # deletes a row that is not there
         producer.flush(10)
         time.sleep(20)
 
