@@ -20,7 +20,7 @@ from schemas import codec
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import EVENTS, OUTCOMES, RECEIVED, Topic, named
 from services.adapters.process.logs import Logger
-from services.adapters.tables.app import DurableApp
+from services.adapters.tables.app import DurableApp, headers_of
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.table import DurableTable
 from services.core.ledger.decisions import KIND, Decision, conclude, receive
@@ -162,6 +162,7 @@ class Ledger:
             log_time_us=round(message.timestamp * 1000) * 1000,
             committed=self.app.committed(event),
             incarnation=self.incarnations[topic.name],
+            trace=codec.traceparent(headers_of(message)),
         )
 
 

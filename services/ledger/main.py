@@ -24,7 +24,7 @@ from services.adapters.kafka.reach import reach
 from services.adapters.kafka.rights import Cluster, RightsWatch
 from services.adapters.kafka.topic_description import TopicIdentity, describe
 from services.adapters.kafka.topic_state import TopicWatcher
-from services.adapters.process import clock, health, logs, metrics, open_files
+from services.adapters.process import clock, health, logs, metrics, open_files, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.folder_lock import locked_folder
 from services.adapters.process.logs import Logger
@@ -90,7 +90,7 @@ def main(settings: LedgerSettings, options: StartOptions) -> int:
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
-    with locked_folder(_folder(settings), "STATE_DIR"):
+    with tracing.exporting("ledger", settings), locked_folder(_folder(settings), "STATE_DIR"):
         asyncio.run(_recover(settings, log) if options.recover_only else _serve(settings, log, ring, material, options))
     return 0
 

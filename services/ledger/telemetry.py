@@ -7,7 +7,7 @@ from jiter import from_json
 from schemas.rows import StageRow, TenantRow
 from schemas.topics import DEAD_LETTERS, EVENTS
 from schemas.webhook import Delivery
-from services.adapters.process import clock, metrics
+from services.adapters.process import clock, metrics, tracing
 from services.adapters.process.logs import Logger
 from services.core.ledger.decisions import KIND, Decision
 from services.core.ledger.journal import RecordPosition
@@ -26,6 +26,7 @@ def record_decision(
         position: Position of the record.
     """
     metrics.LEDGER_RECORDS.labels(kind, decision.verdict).inc()
+    tracing.note("lifecycle.verdict", decision.verdict)
     for output in decision.outputs:
         if output.topic is DEAD_LETTERS:
             metrics.LEDGER_DEAD_LETTERS.labels(decision.verdict).inc()
@@ -80,6 +81,7 @@ def record_refusal(log: Logger, reason: str, detail: str, position: RecordPositi
         position: Position of the record.
     """
     metrics.LEDGER_RECORDS.labels("unread", reason).inc()
+    tracing.note("lifecycle.verdict", reason)
     metrics.LEDGER_DEAD_LETTERS.labels(reason).inc()
     where = f"{position.topic}[{position.partition}] offset {position.offset}"
     log.warning("dead letter", reason=reason, detail=detail, at_record=where)

@@ -27,7 +27,7 @@ from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry
-from services.adapters.registry.types import LeaseLost, NewerDesired, TenantTaken, Written
+from services.adapters.registry.types import Arrival, LeaseLost, NewerDesired, TenantTaken, Written
 from services.core.delivery.topic_rules import judge
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import BadPlan
@@ -193,7 +193,7 @@ class Recovery:
             # A read that was cut short must not count as complete.
             if self._is_stopping():
                 return "asked to stop"
-            newest = list(versions.values())
+            newest = [Arrival(version, None) for version in versions.values()]
             for first in range(0, len(newest), _BATCH):
                 await self._registry.store(newest[first : first + _BATCH])
             older = await self._older(known_by_key)
