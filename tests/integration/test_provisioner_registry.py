@@ -18,6 +18,7 @@ from services.adapters.postgres.url import usable
 from services.adapters.process.errors import Unusable
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import (
+    Arrival,
     Claim,
     Counted,
     LeaseLost,
@@ -405,6 +406,29 @@ async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, othe
 
     assert await registry.drain(meanwhile, 10) == (1, 1)
     assert found == [(0, 0)]
+
+
+async def test_the_trace_of_a_version_goes_with_the_claim_and_with_what_leaves(registry: Registry) -> None:
+    traces = [f"00-{'a' * 32}-{digit * 16}-01" for digit in "123"]
+    await registry.store([Arrival(desired(key(1), version), traces[version - 1]) for version in (2, 1)])
+    (claim,) = await registry.claim(10)
+    assert (claim.trace, claim.open_calls) == (traces[1], {})
+    claim.open_calls["crm g1"] = traces[2]
+    await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
+    await registry.store([Arrival(desired(key(1), 3), None)])
+    assert isinstance(await registry.write(claim, Journal(seq=2), (said(2),), due_in_s=0, release=False), NewerDesired)
+    assert claim.trace is None
+    await registry.write(claim, Journal(seq=2), (said(2),), due_in_s=0, release=True)
+    (again,) = await registry.claim(10)
+    assert (again.trace, again.open_calls) == (None, {"crm g1": traces[2]})
+    left: list[str | None] = []
+
+    async def look(rows: list[OutboxRow]) -> list[int]:
+        left.extend(row.trace for row in rows)
+        return [row.id for row in rows]
+
+    await registry.drain(look, 10)
+    assert left == [traces[1], None]
 
 
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
