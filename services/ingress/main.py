@@ -195,7 +195,7 @@ async def _serve(
 
     def started() -> None:
         port, endpoints = listening.getsockname()[1], sorted(keyring.newest())
-        log.info("listening", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
+        log.info("started", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
         tune_garbage_collector()
 
     def drain() -> None:
@@ -228,7 +228,7 @@ async def _serve(
     spooled = 0 if spools is None else spools.depth
     if spools is not None:
         await spools.end()
-    log.info("ended", unreported=unreported, spooled=spooled, fatal=health.fatal)
+    log.info("stopped", unreported=unreported, spooled=spooled, fatal=health.fatal)
     return 1 if health.fatal else 0
 
 

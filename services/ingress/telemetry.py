@@ -60,7 +60,7 @@ class Telemetry:
             return
         metrics.INGRESS_ANSWERS.inc(answer.label, answer.reason)
         metrics.INGRESS_ANSWER_S.observe(now_s - request.begun_s)
-        if request.trace is not None and self._roots is not None:
+        if request.trace is not None and self._roots is not None and self._roots.is_sampled(request.trace):
             self._roots.end(
                 request.trace, _SPAN, now_s - request.begun_s, request.head.traceparent, _attributes(request, answer)
             )
@@ -111,8 +111,8 @@ class Telemetry:
         metrics.INGRESS_ODD_MARKS.inc()
 
     def spool(self, event: str, **fields: object) -> None:
-        """Logs an event of a whole spool: `found`, `left`, `refused` or `aside`."""
-        self._log.warning(f"spool {event}", **fields)
+        """Logs an event of a whole spool: `spool found`, `spool left`, `spool refused` or `spool aside`."""
+        self._log.warning(event, **fields)
 
     def spool_closed(self, reason: str) -> None:
         """Counts and logs a spool that takes no more records.

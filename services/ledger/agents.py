@@ -150,7 +150,7 @@ class Ledger:
             self.app.end(WorkerExit.POISON, f"{fault}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
         limit.in_a_row += 1
         self.send((reading.dead_letter(refused, raw, position),))
-        record_refusal(self.log, refused.reason, refused.detail, position)
+        record_refusal(self.log, raw, refused.reason, refused.detail, position)
 
     def _position(self, event: EventT[bytes], topic: Topic) -> RecordPosition:
         message = event.message

@@ -148,7 +148,7 @@ async def _serve(
     )
     rights = RightsWatch(settings, Service.LEDGER, log)
     async with health.serve("ledger", _checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
-        log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
+        log.info("started", port=port, partitions=topics[RECEIVED.name].partitions)
         topics_watch = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
         topics_watch.add_done_callback(partial(_must_not_end, app))
         rights_watch = asyncio.create_task(rights.run(producer), name="rights")
@@ -156,7 +156,7 @@ async def _serve(
         topics_watch.cancel()
         rights_watch.cancel()
     await producer.close(_CLOSE_S)
-    log.info("ledger stopped")
+    log.info("stopped")
 
 
 def _described_topics(settings: LedgerSettings) -> Mapping[str, TopicIdentity]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from jiter import from_json
 
+from schemas.codec import Message
 from schemas.rows import StageRow, TenantRow
 from schemas.topics import DEAD_LETTERS, EVENTS
 from schemas.webhook import Delivery
@@ -71,11 +72,12 @@ def _is_replay(before: TenantRow | StageRow | None, decision: Decision) -> bool:
     return row is not None and before is not None and row.version == before.version
 
 
-def record_refusal(log: Logger, reason: str, detail: str, position: RecordPosition) -> None:
+def record_refusal(log: Logger, raw: Message, reason: str, detail: str, position: RecordPosition) -> None:
     """Counts and logs an unprocessable record.
 
     Args:
         log: The service's logger.
+        raw: The untouched record.
         reason: Reason of the `UnprocessableRecord`.
         detail: A field and a rule, never a value.
         position: Position of the record.
@@ -83,5 +85,6 @@ def record_refusal(log: Logger, reason: str, detail: str, position: RecordPositi
     metrics.LEDGER_RECORDS.labels("unread", reason).inc()
     tracing.note("lifecycle.verdict", reason)
     metrics.LEDGER_DEAD_LETTERS.labels(reason).inc()
-    where = f"{position.topic}[{position.partition}] offset {position.offset}"
-    log.warning("dead letter", reason=reason, detail=detail, at_record=where)
+    key = (raw.key or b"").decode("utf-8", "replace") or None
+    where = f"{position.topic}/{position.partition}/{position.offset}"
+    log.warning("dead letter", key=key, record=where, reason=reason, why=detail)

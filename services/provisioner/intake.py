@@ -154,4 +154,4 @@ class Intake:
         raw = Message(record.key, record.value or b"", record.headers)
         message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
         await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
-        record_dead_letter(DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)
+        record_dead_letter(key, DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)

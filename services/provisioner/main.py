@@ -150,7 +150,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parts.stopping.set)
     async with health.serve("provisioner", parts.checks, host=settings.host, port=settings.metrics_port) as port:
-        log.info("listening", port=port)
+        log.info("started", port=port)
         try:
             rights_watch = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
             # The watch ends only for a producer that failed for good: only a new process can write again.

@@ -207,7 +207,7 @@ class Recovery:
                     note_progress(f"recovering: {number} of {len(keys)} tenants")
                 await self._recover_key(key, known_by_key.get(key, KnownOfKey()))
             await self._registry.end_recovery()
-        self._log.warning("recovered", keys=len(keys), older=len(older))
+        self._log.warning("recovery ended", keys=len(keys), older=len(older))
         return ""
 
     async def _older(self, known_by_key: dict[str, KnownOfKey]) -> list[str]:
@@ -251,7 +251,7 @@ class Recovery:
             raise Stuck(f"{key}: {_NOT_ALONE}")
         # Kafka has the outcomes up to this number; published again, they would come out of order.
         await self._registry.forget_said(key, OUTCOMES.name, known.seq)
-        plans = await self._plans_of(claim.journal)
+        plans = await self._plans_of(key, claim.journal)
         journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
@@ -268,11 +268,11 @@ class Recovery:
                 case LeaseLost():
                     raise Stuck(f"{key}: {_NOT_ALONE}")
 
-    async def _plans_of(self, journal: Journal) -> Plans:
+    async def _plans_of(self, key: str, journal: Journal) -> Plans:
         try:
             return await self._plans.needed_by(journal)
         except BadPlan as error:
-            self._log.warning("plan of a life cannot be carried out", why=str(error))
+            self._log.warning("plan of a life cannot be carried out", key=key, why=str(error))
             # A life without a plan is recovered from the steps in its journal alone.
             return self._plans.known()
 

@@ -102,8 +102,9 @@ class TurnPlanner:
         prepared = await self._admit(claim, plans, journal, now_us)
         prepared = replace(prepared, milestones=milestones(plans, journal, prepared.turn))
         if plans.unusable and isinstance(prepared.turn.move, Wait):
-            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
-            why = f"the plan of an ended life cannot be carried out: {'; '.join(plans.unusable.values())}"
+            why = "; ".join(plans.unusable.values())
+            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=why)
+            why = f"the plan of an ended life cannot be carried out: {why}"
             return replace(prepared, waiting=replace(prepared.waiting, why=why))
         # Before the commit: the row then names the span of the call, also to a worker that takes over after a kill.
         return replace(prepared, trace=call_trace(claim, prepared.call_or_answer))

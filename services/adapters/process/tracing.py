@@ -101,10 +101,14 @@ class Roots:
         flags = "01" if int.from_bytes(digest[8:16], "big") < self._bound else "00"
         return f"00-{digest[:16].hex()}-{span_id:016x}-{flags}".encode()
 
+    def is_sampled(self, traceparent: bytes) -> bool:
+        """True if the span of a `traceparent` of `begin` is to be exported."""
+        return traceparent.endswith(b"1")
+
     def end(
         self, traceparent: bytes, name: str, took_s: float, link: bytes | None, attributes: dict[str, Attribute]
     ) -> None:
-        """Exports the span of an answered request, if sampled.
+        """Exports the span of an answered request.
 
         Args:
             traceparent: As `begin` returned.
@@ -113,12 +117,10 @@ class Roots:
             link: The `traceparent` of the sender; None for none.
             attributes: Details of the span.
         """
-        own = traceparent.decode("ascii")
-        if own[-1] not in _SAMPLED:
-            return
         ended_us = now_us()
         links = () if link is None else (link.decode("ascii"),)
         begun_us = ended_us - round(took_s * 1_000_000)
+        own = traceparent.decode("ascii")
         self._exporter.export(Span(name, SpanKind.SERVER, own, None, begun_us, ended_us, links, attributes))
 
 
