@@ -7,7 +7,7 @@ import pytest
 from tests.log_lines import LogLine, Unscannable, breaches, scan
 
 
-def scanned(folder: Path, text: str, path: str = "services/ledger/here.py") -> list[LogLine]:
+def scanned(folder: Path, text: str, path: str = "services/ledger/main.py") -> list[LogLine]:
     file = folder / path
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -41,7 +41,7 @@ def test_every_form_of_a_log_call_is_found(
 
 @pytest.mark.parametrize("text", ['log.info(f"spool {event}")', 'log.info("run", **counts)', "log.info(event)"])
 def test_a_line_that_cannot_be_known_from_the_code_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(Unscannable, match=r"services/ledger/here.py:1"):
+    with pytest.raises(Unscannable, match=r"services/ledger/main.py:1"):
         scanned(tmp_path, text)
 
 
