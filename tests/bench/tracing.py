@@ -75,9 +75,11 @@ def _worker(sampled: str) -> None:
     if sampled == OFF:
         context: object = nullcontext()
     else:
-        from services.adapters.process import settings, tracing
+        from services.adapters.process import tracing
+        from services.adapters.process.environment import read
+        from services.adapters.process.settings import IngressSettings
 
-        context = tracing.exporting("ingress", settings.read(os.environ))
+        context = tracing.exporting("ingress", read(os.environ, IngressSettings))
     with context:  # type: ignore[attr-defined]
         asyncio.run(_work(sampled))
 

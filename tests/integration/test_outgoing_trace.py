@@ -6,7 +6,9 @@ import pytest
 
 from schemas.codec import traceparent
 from services.adapters.http_client import HttpClient, resolve
-from services.adapters.process import settings, tracing
+from services.adapters.process import tracing
+from services.adapters.process.environment import read
+from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.process.tracing import SpanKind
 from services.core.saga.calls import Done, Verb
 from services.provisioner.kinds.http import HttpKind
@@ -50,7 +52,7 @@ async def _called(system: System, origin: str, parent: str) -> list[str | None]:
 async def test_only_the_operators_systems_are_told_of_the_trace(
     system: System, receiver: OtlpReceiver, origin: str, *, told: bool
 ) -> None:
-    asked = settings.read({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
+    asked = read({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}, ProvisionerSettings)
     with tracing.exporting("provisioner", asked):
         seen = await _called(system, origin, PARENT)
     # The exporter has ended, and the span was sent before.
@@ -63,7 +65,7 @@ async def test_only_the_operators_systems_are_told_of_the_trace(
 
 
 async def test_a_trace_that_is_not_sampled_goes_on_and_makes_no_span(system: System, receiver: OtlpReceiver) -> None:
-    asked = settings.read({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
+    asked = read({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}, ProvisionerSettings)
     with tracing.exporting("provisioner", asked):
         seen = await _called(system, "operator", UNSAMPLED)
     assert set(seen) == {UNSAMPLED}

@@ -7,8 +7,10 @@ from hashlib import sha256
 import pytest
 
 from schemas.codec import traceparent
-from services.adapters.process import settings, tracing
-from services.adapters.process.settings import Unusable
+from services.adapters.process import tracing
+from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import IngressSettings
 from services.adapters.process.tracing import Attribute, Roots, Span
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -39,7 +41,7 @@ class Kept:
     ],
 )
 def test_the_standard_variables_turn_traces_on(environ: dict[str, str], *, on: bool) -> None:
-    assert settings.read(environ).traces_on is on
+    assert read(environ, IngressSettings).traces_on is on
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_the_standard_variables_turn_traces_on(environ: dict[str, str], *, on: b
     ],
 )
 def test_the_sampler_is_read_as_the_specification_has_it(sampler: dict[str, str], ratio: float) -> None:
-    assert settings.read(sampler).traces_ratio == ratio
+    assert read(sampler, IngressSettings).traces_ratio == ratio
 
 
 @pytest.mark.parametrize(
@@ -67,17 +69,20 @@ def test_the_sampler_is_read_as_the_specification_has_it(sampler: dict[str, str]
 )
 def test_what_is_not_spoken_is_refused_at_the_start(environ: dict[str, str]) -> None:
     with pytest.raises(Unusable, match=next(iter(environ))):
-        settings.read(environ)
+        read(environ, IngressSettings)
 
 
 def test_without_the_extra_a_service_that_is_to_trace_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "from services.adapters.process import settings, tracing\n"
+        "from services.adapters.process import tracing\n"
+        "from services.adapters.process.environment import read\n"
+        "from services.adapters.process.errors import Unusable\n"
+        "from services.adapters.process.settings import LedgerSettings\n"
         "try:\n"
-        f"    with tracing.exporting('ledger', settings.read({ENDPOINT})): print('on')\n"
-        "except settings.Unusable as fault: print(fault)\n"
-        "with tracing.exporting('ledger', settings.read({})): print('off')\n"
+        f"    with tracing.exporting('ledger', read({ENDPOINT}, LedgerSettings)): print('on')\n"
+        "except Unusable as fault: print(fault)\n"
+        "with tracing.exporting('ledger', read({}, LedgerSettings)): print('off')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     told, off = done.stdout.splitlines()
