@@ -24,12 +24,14 @@ class CallTrace:
         parent: The `traceparent` of the desired version.
         own: The `traceparent` of the call.
         former: The `traceparent` of the try before; None for the first try.
+        place: Step and generation, as `open_calls` names a call.
         open_calls: The saga's calls that are not done, by step.
     """
 
     parent: str
     own: str
     former: str | None
+    place: str
     open_calls: dict[str, str]
 
 
@@ -59,7 +61,7 @@ def call_trace(claim: Claim, call: object) -> CallTrace | None:
     place = f"{call.step} g{call.generation}"
     former = claim.open_calls.get(place)
     claim.open_calls[place] = own
-    return CallTrace(claim.trace, own, former, claim.open_calls)
+    return CallTrace(claim.trace, own, former, place, claim.open_calls)
 
 
 @contextmanager
@@ -96,4 +98,4 @@ def record_answer(span: Span | None, trace: CallTrace | None, call: Call, answer
     if not isinstance(answer, Done | Absent):
         span.fault = answer.reason
     elif call.verb is not Verb.READ:  # a look-up settles what was, and the step may be called again
-        trace.open_calls.pop(f"{call.step} g{call.generation}", None)
+        trace.open_calls.pop(trace.place, None)

@@ -107,7 +107,8 @@ class TurnPlanner:
             why = f"the plan of an ended life cannot be carried out: {why}"
             return replace(prepared, waiting=replace(prepared.waiting, why=why))
         # Before the commit: the row then names the span of the call, also to a worker that takes over after a kill.
-        return replace(prepared, trace=call_trace(claim, prepared.call_or_answer))
+        trace = call_trace(claim, prepared.call_or_answer)
+        return prepared if trace is None else replace(prepared, trace=trace)
 
     async def _admit(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
         """Decides until a gate admits the call or the saga has to wait; each pass bars one more step of a life."""
