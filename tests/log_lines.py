@@ -27,6 +27,7 @@ _LOGGERS: Final = frozenset({"log", "_log"})
 _WRITERS: Final[Mapping[str, str]] = {
     "services/adapters/kafka/rights.py": "every service",
     "services/adapters/secrets/keyring_watch.py": "ingress",
+    "services/adapters/system_gates.py": "provisioner",
     "services/adapters/tables/": "ledger",
 }
 """Path of an adapter to the service that uses it; the other paths name their service."""
