@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.cli.local.wiring import SERVICES
+
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "logs.md"
 
@@ -24,8 +26,9 @@ _SPREAD: Final = {"_named": ("key", "trace_id")}
 """Function whose result a call spreads (`**`) to the fields in it."""
 _LOGGERS: Final = frozenset({"log", "_log"})
 
+_EVERY: Final = "every service"
 _WRITERS: Final[Mapping[str, str]] = {
-    "services/adapters/kafka/rights.py": "every service",
+    "services/adapters/kafka/rights.py": _EVERY,
     "services/adapters/secrets/keyring_watch.py": "ingress",
     "services/adapters/system_gates.py": "provisioner",
     "services/adapters/tables/": "ledger",
@@ -213,7 +216,7 @@ class LogLine:
 
 
 class Unscannable(Exception):
-    """A log call whose event or fields are no constants."""
+    """A log call whose event, fields or service the code does not say."""
 
 
 def scan(root: Path = ROOT) -> Iterator[LogLine]:
@@ -286,6 +289,8 @@ def _line(path: str, call: ast.Call, level: str, added: tuple[str, ...]) -> LogL
         else:
             raise Unscannable(f"{path}:{call.lineno}: the fields of a log call are named")
     writer = next((who for part, who in _WRITERS.items() if path.startswith(part)), path.split("/")[1])
+    if writer not in {*SERVICES, _EVERY}:
+        raise Unscannable(f"{path}:{call.lineno}: say in tests/log_lines.py which service writes it")
     return LogLine(writer, event.value, level, tuple(sorted(fields - {"exc_info"})))
 
 

@@ -89,6 +89,7 @@ def main() -> int:
     asked = argparse.ArgumentParser()
     asked.add_argument("--work", help="internal: a process that is measured")
     asked.add_argument("--before", type=Path, help="a checkout without traces, to compare with")
+    asked.add_argument("--packages", type=Path, help="where the compiled packages are; absent: the sources")
     asked.add_argument("--rounds", type=int, default=_ROUNDS)
     given = asked.parse_args()
     if given.work:
@@ -108,7 +109,8 @@ def main() -> int:
                 subprocess.Popen(
                     [*script, sampled],
                     cwd=folder,
-                    env=environ | {"PYTHONPATH": str(folder)},
+                    env=environ
+                    | {"PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(map(str, filter(None, (given.packages, folder))))},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

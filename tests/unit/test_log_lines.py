@@ -57,6 +57,11 @@ def test_an_adapters_line_is_its_services(tmp_path: Path, path: str, service: st
     assert [line.service for line in scanned(tmp_path, 'log.info("stage")', path)] == [service]
 
 
+def test_an_adapters_line_of_no_known_service_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unscannable, match="which service writes it"):
+        scanned(tmp_path, 'log.info("stage")', "services/adapters/http_client.py")
+
+
 def test_a_word_without_a_meaning_and_a_meaning_without_a_word_are_breaches(tmp_path: Path) -> None:
     lines = scanned(tmp_path, 'log.info("something new", fault=why)')
     found = list(breaches(lines))
