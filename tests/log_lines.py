@@ -193,7 +193,8 @@ runs (`KEY` is also a tenantId or the beginning of either). Elsewhere ask the st
 
 At `LOG_LEVEL=info` the story is every change of stage (`stage`), every outcome (`outcome`) and every trouble. At
 `debug` it begins with the delivery (`answered` of the ingress) and has every verdict (`decided` of the ledger). A line
-for each delivery costs CPU that a storm has not to spare, hence `debug`. The audit trail has all of it at any level
+for each delivery costs CPU that a storm has not to spare, hence `debug`. The ingress answers once Kafka has the
+delivery, so the ledger's first line may stand before the ingress' line. The audit trail has all of it at any level
 (`lifecycle tenants timeline KEY`).
 """
 
