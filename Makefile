@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page metrics-page alerts boards-json boards demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -83,6 +83,7 @@ check: $(READY) ## format, lint, types, import, house and metric rules, drift of
 	run python -m tests.metric_rules ; \
 	run python -m services.adapters.process.metrics_page --check ; \
 	run python -m tests.support.alert_files --check ; \
+	run python -m tests.log_lines --check ; \
 	run uv lock --check --quiet ; \
 	wait $$types  # the longest part, beside the others
 
@@ -106,6 +107,9 @@ metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 
 alerts: $(READY) ## write the PrometheusRule and the tables of alerts from deploy/prometheus/rules and docs/runbooks
 	@$(BIN)/python -m tests.support.alert_files
+
+logs-page: $(READY) ## write docs/logs.md from the log calls and their meanings
+	@$(BIN)/python -m tests.log_lines
 
 demo-picture: $(READY) ## run a part of the demo and draw docs/demo.svg
 	@$(BIN)/python -m tests.support.demo_picture

@@ -4,7 +4,8 @@ Rule: the attributes of a CloudEvent are Kafka headers, the Kafka value is the d
 tenant's key. `Unreadable` is the only error of decoding. Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -25,6 +26,8 @@ _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
 _INGRESS: Final = ("ce_source", b"/genesys-lifecycle/ingress")
 _WEBHOOK: Final = ("ce_type", webhook.CE_TYPE.encode())
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, level 1."""
 
 
 class Unreadable(ValueError):
@@ -45,7 +48,7 @@ class Message(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapping[str, str] | None = None) -> Headers:
+def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, trace: str | None = None) -> Headers:
     """Returns the headers of a CloudEvent.
 
     Args:
@@ -53,7 +56,7 @@ def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapp
         ce_type: Name and version of the record's form, as `lifecycle.event.v1`.
         source: `/genesys-lifecycle/{service}`.
         at_us: Time of the fact, microseconds UTC; becomes `ce_time`.
-        extra: Plain headers beside the attributes (`traceparent`, `endpoint`, …).
+        trace: Value of the plain header `traceparent`; None for no such header.
     """
     headers = [
         _SPECVERSION,
@@ -63,8 +66,8 @@ def attributes(*, ce_id: str, ce_type: str, source: str, at_us: int, extra: Mapp
         ("ce_time", rfc3339(at_us).encode()),
         _CONTENT_TYPE,
     ]
-    if extra:
-        headers += [(name, text.encode()) for name, text in extra.items()]
+    if trace is not None:
+        headers.append(("traceparent", trace.encode()))
     return headers
 
 
@@ -75,7 +78,7 @@ def encode(
     ce_id: str,
     source: str,
     at_us: int,
-    extra: Mapping[str, str] | None = None,
+    trace: str | None = None,
 ) -> Message:
     """Encodes a record as a Kafka message.
 
@@ -85,10 +88,10 @@ def encode(
         ce_id: Unique per record, and equal in every repetition of the record.
         source: `/genesys-lifecycle/{service}`.
         at_us: Time of the fact, microseconds UTC; becomes `ce_time`.
-        extra: Plain headers beside the attributes.
+        trace: Value of the plain header `traceparent`; None for no such header.
     """
     ce_type: str = type(record).ce_type  # type: ignore[attr-defined]  # every concrete record declares it
-    headers = attributes(ce_id=ce_id, ce_type=ce_type, source=source, at_us=at_us, extra=extra)
+    headers = attributes(ce_id=ce_id, ce_type=ce_type, source=source, at_us=at_us, trace=trace)
     return Message(None if key is None else key.encode(), dump(record), headers)
 
 
@@ -140,3 +143,15 @@ def texts(headers: Sequence[tuple[str, Any]] | None) -> dict[str, str]:
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
         found.setdefault(name, text)
     return found
+
+
+def traceparent(headers: Sequence[tuple[str, Any]] | None) -> str | None:
+    """Returns the header `traceparent` if well-formed, else None.
+
+    Rows and later records repeat the text, and an unchecked header could have any size.
+    """
+    for name, value in headers or ():
+        if name == "traceparent":
+            text = value.decode("latin-1") if isinstance(value, bytes) else ""
+            return text if _TRACEPARENT.fullmatch(text) else None
+    return None

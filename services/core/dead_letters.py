@@ -86,7 +86,8 @@ def letter(
         headers=_bounded(codec.texts(raw.headers)),
         body_base64=b64encode(body[:_BODY_MAX_BYTES]).decode("ascii"),
     )
-    return codec.encode(record, key=key, ce_id=record.id, source=f"/genesys-lifecycle/{source}", at_us=origin.at_us)
+    source, trace = f"/genesys-lifecycle/{source}", codec.traceparent(raw.headers)
+    return codec.encode(record, key=key, ce_id=record.id, source=source, at_us=origin.at_us, trace=trace)
 
 
 def _bounded(headers: Mapping[str, str]) -> dict[str, str]:

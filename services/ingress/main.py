@@ -26,7 +26,7 @@ from schemas.rights import Operation, Service
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from services.adapters.kafka.producer import Producer
 from services.adapters.kafka.rights import RightsWatch
-from services.adapters.process import clock, logs, metrics, open_files
+from services.adapters.process import clock, logs, metrics, open_files, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.listening import listen
 from services.adapters.process.settings import IngressSettings
@@ -141,7 +141,7 @@ def main(settings: IngressSettings) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if missing := open_files.raise_limit(CONNECTIONS_MAX + _OTHER_FILES):
         log.warning("too few files", why=missing)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with tracing.exporting("ingress", settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, keyring, log))
 
 
@@ -171,7 +171,7 @@ async def _serve(
     settings: IngressSettings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger
 ) -> int:
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
-    telemetry = Telemetry(log, keyring.newest)
+    telemetry = Telemetry(log, keyring.newest, tracing.roots(settings.traces_ratio))
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     spool_limits = _spool_limits(settings)
     # Before listening: opening blocks the event loop, and the folders of former processes may be large.
@@ -195,7 +195,7 @@ async def _serve(
 
     def started() -> None:
         port, endpoints = listening.getsockname()[1], sorted(keyring.newest())
-        log.info("listening", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
+        log.info("started", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
         tune_garbage_collector()
 
     def drain() -> None:
@@ -228,7 +228,7 @@ async def _serve(
     spooled = 0 if spools is None else spools.depth
     if spools is not None:
         await spools.end()
-    log.info("ended", unreported=unreported, spooled=spooled, fatal=health.fatal)
+    log.info("stopped", unreported=unreported, spooled=spooled, fatal=health.fatal)
     return 1 if health.fatal else 0
 
 

@@ -112,9 +112,8 @@ class Receiver:
         if credentials is None or proof is NONE:
             request.answer(answers.FORGED if credentials else answers.NO_ENDPOINT)
             return
-        if proof is PREVIOUS:
-            self._telemetry.previous_secret(endpoint)
         request.digest = sha256(raw).digest()
+        self._telemetry.proved(endpoint, request, previous=proof is PREVIOUS)
         parsed: Delivery | UnknownEvent
         try:
             parsed, recent = webhook.parse(raw), self._recent_received
@@ -124,7 +123,7 @@ class Receiver:
         except Malformed as fault:
             self._dead_letter(request, None, fault, answers.malformed(fault.field, fault.rule))
             return
-        known = recent.knows(request.digest, now_us)
+        known, request.key = recent.knows(request.digest, now_us), parsed.key
         refusal = self._refusal(credentials, request, parsed, known=known)
         if refusal is not None:
             request.answer(refusal)

@@ -53,5 +53,6 @@ def expired(spooled: Message, key: Key, now_us: int) -> Message:
 
 def _delivery_headers(request: Request) -> codec.Headers:
     headers = [("endpoint", (request.endpoint or "").encode()), ("event_timestamp_header", request.head.timestamp)]
-    trace = request.head.traceparent
+    # Our own span, where traces are on; the sender's context is then a link of the span.
+    trace = request.trace or request.head.traceparent
     return headers if trace is None else [*headers, ("traceparent", trace)]

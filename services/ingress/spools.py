@@ -218,7 +218,7 @@ class Spools:
                 await spool.end()
         except (SpoolError, TimeoutError) as error:
             fault = str(error) or "its disk does not answer"
-            self._telemetry.spool("left", path=str(spool.path), fault=fault)
+            self._telemetry.spool("spool left", path=str(spool.path), why=fault)
 
     def _on_report(self, on_report: OnReport, kept: bool) -> None:  # noqa: FBT001 - a report's one word
         self.stalled = False
@@ -230,7 +230,7 @@ class Spools:
         try:
             found = await asyncio.to_thread(left_behind, self.limits.folder)
         except SpoolError as error:
-            self._telemetry.spool("refused", path=str(self.limits.folder), fault=str(error))
+            self._telemetry.spool("spool refused", path=str(self.limits.folder), why=str(error))
             return
         for folder in found:
             try:
@@ -239,9 +239,9 @@ class Spools:
                 continue  # another process has adopted this folder meanwhile
             except SpoolError as error:
                 unopened += 1
-                self._telemetry.spool("left", path=str(folder), fault=str(error))
+                self._telemetry.spool("spool left", path=str(folder), why=str(error))
             else:
-                self._telemetry.spool("found", path=str(folder), records=spool.depth, damaged=spool.damaged)
+                self._telemetry.spool("spool found", path=str(folder), records=spool.depth, damaged=spool.damaged)
                 self._former.append(spool)
         self.unopened = unopened
 
@@ -268,7 +268,7 @@ class Spools:
             self._own = await Spool.open(self.limits.folder, self._closed)
             self.fault = ""
         except SpoolError as error:
-            self._telemetry.spool("refused", path=str(self.limits.folder), fault=str(error))
+            self._telemetry.spool("spool refused", path=str(self.limits.folder), why=str(error))
             self._closed("open")
 
     async def _retire(self, spool: Spool) -> None:
@@ -277,11 +277,11 @@ class Spools:
         try:
             if is_evidence:
                 await spool.aside(spool.closed)
-                self._telemetry.spool("aside", path=str(spool.path), reason=spool.closed, damaged=spool.damaged)
+                self._telemetry.spool("spool aside", path=str(spool.path), reason=spool.closed, damaged=spool.damaged)
             else:
                 await spool.end()
         except (SpoolError, OSError) as error:
-            self._telemetry.spool("left", path=str(spool.path), fault=str(error))
+            self._telemetry.spool("spool left", path=str(spool.path), why=str(error))
 
     async def _closing_reason(self, own: Spool) -> str:
         """Returns the limit reached by the own spool; empty text for none."""

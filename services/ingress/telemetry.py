@@ -3,20 +3,24 @@
 Rule: no body, no secret, no header and no identifier of an unproved request is logged.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
+from services.adapters.process.tracing import Attribute, Roots
 from services.ingress.endpoints import CredentialsByEndpoint
-from services.ingress.http.answers import OPERATIONS
+from services.ingress.http.answers import OPERATIONS, Answer
 from services.ingress.http.request import Request
 
 _EVERY_S: Final = 1.0
 """At most one line a second for each reason: a flood of forgeries must not become a flood of logs."""
 
 _GOOD: Final = 300
+_SPAN: Final = "POST /v1/genesys/lifecycle/{endpoint}"
+"""Name of the span of a delivery; every path of the webhook has this one."""
 
 
 @dataclass(slots=True)
@@ -28,15 +32,19 @@ class _Sample:
 class Telemetry:
     """Counts and logs the decisions of a process. Use from the event loop: the fast metrics allow a single thread."""
 
-    def __init__(self, log: Logger, credentials: CredentialsByEndpoint = dict) -> None:
+    def __init__(self, log: Logger, credentials: CredentialsByEndpoint = dict, roots: Roots | None = None) -> None:
         """Starts with nothing logged.
 
         Args:
             log: The service's logger.
             credentials: The credentials in force. Only their endpoints are named in logs; any further name comes from a
                 stranger's URL.
+            roots: Begins the traces; None while traces are off.
         """
         self._log = log
+        self._roots = roots
+        # Asked once: a call that logs nothing would still build its fields for every delivery.
+        self._logs_each = log.is_enabled_for(logging.DEBUG)
         self._credentials = credentials
         self._samples: dict[str, _Sample] = {}
 
@@ -52,9 +60,17 @@ class Telemetry:
             return
         metrics.INGRESS_ANSWERS.inc(answer.label, answer.reason)
         metrics.INGRESS_ANSWER_S.observe(now_s - request.begun_s)
+        if request.trace is not None and self._roots is not None and self._roots.is_sampled(request.trace):
+            self._roots.end(
+                request.trace, _SPAN, now_s - request.begun_s, request.head.traceparent, _attributes(request, answer)
+            )
         if answer.status >= _GOOD:
             endpoint = request.endpoint if request.endpoint in self._credentials() else None
-            self._sampled("refused", answer.reason, status=answer.status, endpoint=endpoint)
+            self._sampled("refused", answer.reason, status=answer.status, endpoint=endpoint, **_named(request))
+        elif self._logs_each:
+            self._log.debug(
+                "answered", status=answer.status, reason=answer.reason, endpoint=request.endpoint, **_named(request)
+            )
 
     def unwritten(self, reason: str) -> None:
         """Logs a record that was not written, or may not have been.
@@ -73,9 +89,18 @@ class Telemetry:
         """
         metrics.INGRESS_RECHECKS.labels(reason, outcome).inc()
 
-    def previous_secret(self, endpoint: str) -> None:
-        """Counts a delivery signed with the previous secret: the sender does not use the current secret yet."""
-        metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
+    def proved(self, endpoint: str, request: Request, *, previous: bool) -> None:
+        """Begins the trace of a proved delivery, while traces are on, and counts an old secret.
+
+        Args:
+            endpoint: The endpoint of the delivery.
+            request: The request, with the digest of its body.
+            previous: True if the sender signs with the previous secret, and does not use the current secret yet.
+        """
+        if previous:
+            metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
+        if self._roots is not None:
+            request.trace = self._roots.begin(request.digest, request.received_us)
 
     def dead_letter(self, reason: str) -> None:
         """Counts a delivery that goes to the dead letters."""
@@ -86,8 +111,8 @@ class Telemetry:
         metrics.INGRESS_ODD_MARKS.inc()
 
     def spool(self, event: str, **fields: object) -> None:
-        """Logs an event of a whole spool: `found`, `left`, `refused` or `aside`."""
-        self._log.warning(f"spool {event}", **fields)
+        """Logs an event of a whole spool: `spool found`, `spool left`, `spool refused` or `spool aside`."""
+        self._log.warning(event, **fields)
 
     def spool_closed(self, reason: str) -> None:
         """Counts and logs a spool that takes no more records.
@@ -118,3 +143,20 @@ class Telemetry:
         if now_s - sample.logged_s >= _EVERY_S:
             self._log.warning(event, reason=reason, count=sample.count, **fields)
             sample.logged_s, sample.count = now_s, 0
+
+
+def _named(request: Request) -> dict[str, object]:
+    """Returns the key and the trace of a proved request; empty for an unproved one."""
+    named: dict[str, object] = {} if request.key is None else {"key": request.key}
+    return named if request.trace is None else {**named, "trace_id": request.trace[3:35].decode("ascii")}
+
+
+def _attributes(request: Request, answer: Answer) -> dict[str, Attribute]:
+    """Returns the details of a delivery's span."""
+    return {
+        "http.request.method": "POST",
+        "http.response.status_code": answer.status,
+        "lifecycle.answer": answer.reason,
+        "lifecycle.endpoint": request.endpoint or "",
+        "lifecycle.key": request.key or "",
+    }

@@ -20,7 +20,7 @@ from schemas import codec
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import EVENTS, OUTCOMES, RECEIVED, Topic, named
 from services.adapters.process.logs import Logger
-from services.adapters.tables.app import DurableApp
+from services.adapters.tables.app import DurableApp, headers_of
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.table import DurableTable
 from services.core.ledger.decisions import KIND, Decision, conclude, receive
@@ -150,7 +150,7 @@ class Ledger:
             self.app.end(WorkerExit.POISON, f"{fault}; if they are bad indeed, UNREADABLE_IN_A_ROW lets more pass")
         limit.in_a_row += 1
         self.send((reading.dead_letter(refused, raw, position),))
-        record_refusal(self.log, refused.reason, refused.detail, position)
+        record_refusal(self.log, raw, refused.reason, refused.detail, position)
 
     def _position(self, event: EventT[bytes], topic: Topic) -> RecordPosition:
         message = event.message
@@ -162,6 +162,7 @@ class Ledger:
             log_time_us=round(message.timestamp * 1000) * 1000,
             committed=self.app.committed(event),
             incarnation=self.incarnations[topic.name],
+            trace=codec.traceparent(headers_of(message)),
         )
 
 

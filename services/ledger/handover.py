@@ -48,7 +48,7 @@ class Handover:
             async for key in self._changed_keys(partition, since_us):
                 count += 1
                 self.ledger.send(republish(*self.ledger.rows(partition, key), self.ledger.rules))
-            self.ledger.log.info("partition taken over", partition=partition, keys_told_again=count)
+            self.ledger.log.info("partition taken over", partition=partition, keys=count)
 
     def _report_losses(self) -> set[int]:
         """Logs accepted losses of records; returns the partitions of `lifecycle.received` among them."""
@@ -56,7 +56,7 @@ class Handover:
         self.ledger.app.lost.clear()
         for tp, what in lost.items():
             cure = "Genesys is asked about every key" if tp.topic == received else "stages wait for the next outcomes"
-            self.ledger.log.warning("loss accepted", lost=what, cure=cure)
+            self.ledger.log.warning("loss accepted", why=what, remedy=cure)
         # Genesys knows installations, and no outcomes of the provisioner: a re-check restores nothing of those.
         return {tp.partition for tp in lost if tp.topic == received}
 

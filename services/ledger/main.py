@@ -24,7 +24,7 @@ from services.adapters.kafka.reach import reach
 from services.adapters.kafka.rights import Cluster, RightsWatch
 from services.adapters.kafka.topic_description import TopicIdentity, describe
 from services.adapters.kafka.topic_state import TopicWatcher
-from services.adapters.process import clock, health, logs, metrics, open_files
+from services.adapters.process import clock, health, logs, metrics, open_files, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.folder_lock import locked_folder
 from services.adapters.process.logs import Logger
@@ -90,7 +90,7 @@ def main(settings: LedgerSettings, options: StartOptions) -> int:
     """
     log = logs.configure("ledger", settings.log_level)
     ring, material = _usable(settings)
-    with locked_folder(_folder(settings), "STATE_DIR"):
+    with tracing.exporting("ledger", settings), locked_folder(_folder(settings), "STATE_DIR"):
         asyncio.run(_recover(settings, log) if options.recover_only else _serve(settings, log, ring, material, options))
     return 0
 
@@ -148,7 +148,7 @@ async def _serve(
     )
     rights = RightsWatch(settings, Service.LEDGER, log)
     async with health.serve("ledger", _checks(app, rights), host=settings.host, port=settings.metrics_port) as port:
-        log.info("ledger starts", metrics_port=port, partitions=topics[RECEIVED.name].partitions)
+        log.info("started", port=port, partitions=topics[RECEIVED.name].partitions)
         topics_watch = asyncio.create_task(_watch_topics(settings, topics, app), name="topics")
         topics_watch.add_done_callback(partial(_must_not_end, app))
         rights_watch = asyncio.create_task(rights.run(producer), name="rights")
@@ -156,7 +156,7 @@ async def _serve(
         topics_watch.cancel()
         rights_watch.cancel()
     await producer.close(_CLOSE_S)
-    log.info("ledger stopped")
+    log.info("stopped")
 
 
 def _described_topics(settings: LedgerSettings) -> Mapping[str, TopicIdentity]:

@@ -4,7 +4,6 @@ Rule: a record is parsed once, here. An unprocessable record goes whole to the d
 by the record's position, so a replay writes the same letter.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -19,6 +18,7 @@ from schemas.event import Observed, Recheck
 from schemas.outcome import Outcome
 from schemas.topics import PARTITIONER
 from schemas.webhook import Delivery, Malformed, UnknownEvent
+from services.adapters.tables.app import headers_of
 from services.core.ledger import projections
 from services.core.ledger.decisions import Received
 from services.core.ledger.journal import RecordPosition
@@ -116,13 +116,7 @@ def _partition(key: bytes, partitions: int) -> int:
 
 def message_of(faust_message: FaustMessage) -> Message:
     """Returns the record of a Faust message, untouched."""
-    headers = faust_message.headers or ()
-    # Faust gives headers as a mapping or as pairs.
-    return Message(
-        faust_message.key,
-        faust_message.value or b"",
-        list(headers.items() if isinstance(headers, Mapping) else headers),
-    )
+    return Message(faust_message.key, faust_message.value or b"", headers_of(faust_message))
 
 
 def dead_letter(refused: UnprocessableRecord, raw: Message, position: RecordPosition) -> Output:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from jiter import from_json
 
+from schemas.codec import Message
 from schemas.rows import StageRow, TenantRow
 from schemas.topics import DEAD_LETTERS, EVENTS
 from schemas.webhook import Delivery
-from services.adapters.process import clock, metrics
+from services.adapters.process import clock, metrics, tracing
 from services.adapters.process.logs import Logger
 from services.core.ledger.decisions import KIND, Decision
 from services.core.ledger.journal import RecordPosition
@@ -26,6 +27,7 @@ def record_decision(
         position: Position of the record.
     """
     metrics.LEDGER_RECORDS.labels(kind, decision.verdict).inc()
+    tracing.note("lifecycle.verdict", decision.verdict)
     for output in decision.outputs:
         if output.topic is DEAD_LETTERS:
             metrics.LEDGER_DEAD_LETTERS.labels(decision.verdict).inc()
@@ -70,16 +72,19 @@ def _is_replay(before: TenantRow | StageRow | None, decision: Decision) -> bool:
     return row is not None and before is not None and row.version == before.version
 
 
-def record_refusal(log: Logger, reason: str, detail: str, position: RecordPosition) -> None:
+def record_refusal(log: Logger, raw: Message, reason: str, detail: str, position: RecordPosition) -> None:
     """Counts and logs an unprocessable record.
 
     Args:
         log: The service's logger.
+        raw: The untouched record.
         reason: Reason of the `UnprocessableRecord`.
         detail: A field and a rule, never a value.
         position: Position of the record.
     """
     metrics.LEDGER_RECORDS.labels("unread", reason).inc()
+    tracing.note("lifecycle.verdict", reason)
     metrics.LEDGER_DEAD_LETTERS.labels(reason).inc()
-    where = f"{position.topic}[{position.partition}] offset {position.offset}"
-    log.warning("dead letter", reason=reason, detail=detail, at_record=where)
+    key = (raw.key or b"").decode("utf-8", "replace") or None
+    where = f"{position.topic}/{position.partition}/{position.offset}"
+    log.warning("dead letter", key=key, record=where, reason=reason, why=detail)

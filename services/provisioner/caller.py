@@ -20,7 +20,17 @@ from services.adapters.process.logs import Logger
 from services.adapters.registry.types import OutboxMessage
 from services.adapters.secrets.sealing import Sealer, Unsealable
 from services.core.ledger import audit
-from services.core.saga.calls import Answer, Call, Done, OperatorRefused, Refused, Unknown, Verb, idempotency_key
+from services.core.saga.calls import (
+    Answer,
+    Call,
+    Done,
+    OperatorRefused,
+    Refused,
+    Unknown,
+    Verb,
+    answer_word,
+    idempotency_key,
+)
 from services.core.saga.intents import life_of, log_of, places_of
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.moves import Called, Observe, Undo
@@ -94,7 +104,7 @@ class Caller:
         """Makes a call whose intent is committed; returns the answer with secret outputs sealed."""
         with metrics.PROVISIONER_CALL_S.labels(call.step, call.verb).time():
             answer = await self._ask(call)
-        metrics.PROVISIONER_CALLS.labels(call.step, call.verb, _word(answer)).inc()
+        metrics.PROVISIONER_CALLS.labels(call.step, call.verb, answer_word(answer)).inc()
         if isinstance(answer, Done):
             names = self._traits[call.kind].secret_outputs
             place = _place(call.generation, call.key, call.step)
@@ -120,7 +130,7 @@ class Caller:
             line_id=f"{key}/step/{journal.lines}",
             key=key,
             what="step",
-            verdict=f"{verb} {_word(answer)}",
+            verdict=f"{verb} {answer_word(answer)}",
             why=f"{move.step.name} of generation {move.generation}, intent {move.n}{_cause(answer)}",
             at_us=now_us,
             material=self._audit_key,
@@ -178,11 +188,6 @@ class Caller:
         except Exception as error:  # noqa: BLE001 - the rule above
             self._log.exception("call failed in a way nobody foresaw", key=call.key, step=call.step, verb=call.verb)
             return Unknown(type(error).__name__)
-
-
-def _word(answer: Answer) -> str:
-    """Returns the word for an answer in metrics and audit lines."""
-    return "operator_refused" if isinstance(answer, OperatorRefused) else type(answer).__name__.lower()
 
 
 def _has_tenant_credentials(step: Step) -> bool:

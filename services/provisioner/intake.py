@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from schemas.codec import Message, Unreadable, decode
+from schemas.codec import Message, Unreadable, decode, traceparent
 from schemas.dead_letter import DeadLetterReason
 from schemas.tenant import Desired
 from schemas.topics import DEAD_LETTERS, named
@@ -20,7 +20,9 @@ from services.adapters.kafka.group_consumer import Consumer, Fetched
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.types import Arrival
 from services.core.dead_letters import letter, of_record
+from services.provisioner.spans import record_arrivals
 from services.provisioner.telemetry import record_dead_letter
 
 R = TypeVar("R")
@@ -108,13 +110,15 @@ class Intake:
 
     async def _store(self, records: list[Fetched]) -> None:
         """Stores a batch, then commits its offsets; unreadable records go to the dead letters first."""
-        versions: list[Desired] = []
+        versions: list[Arrival] = []
         for record in records:
             try:
-                versions.append(decode(Desired, record.value))
+                versions.append(Arrival(decode(Desired, record.value), traceparent(record.headers)))
             except Unreadable as fault:
                 await self._bury(record, fault)
+        begun_us = self._now_us()
         changed = await self._retry_until_available(lambda: self._registry.store(versions)) if versions else 0
+        record_arrivals(versions, begun_us)
         try:
             await self._consumer.commit(records)
         except KafkaError as error:
@@ -150,4 +154,4 @@ class Intake:
         raw = Message(record.key, record.value or b"", record.headers)
         message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
         await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
-        record_dead_letter(DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)
+        record_dead_letter(key, DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)

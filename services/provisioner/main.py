@@ -29,7 +29,7 @@ from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
 from services.adapters.postgres.url import usable
-from services.adapters.process import clock, health, logs
+from services.adapters.process import clock, health, logs, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings, required
@@ -114,7 +114,8 @@ def main(settings: ProvisionerSettings, *, accept_older: bool = False) -> int:
         Unusable: the configuration cannot be used; the text names the faults found.
     """
     log = logs.configure("provisioner", settings.log_level)
-    return uvloop.run(_main(settings, log, accept_older=accept_older))
+    with tracing.exporting("provisioner", settings):
+        return uvloop.run(_main(settings, log, accept_older=accept_older))
 
 
 async def _main(settings: ProvisionerSettings, log: Logger, *, accept_older: bool) -> int:
@@ -149,7 +150,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parts.stopping.set)
     async with health.serve("provisioner", parts.checks, host=settings.host, port=settings.metrics_port) as port:
-        log.info("listening", port=port)
+        log.info("started", port=port)
         try:
             rights_watch = asyncio.create_task(parts.rights.run(parts.producer), name="rights")
             # The watch ends only for a producer that failed for good: only a new process can write again.

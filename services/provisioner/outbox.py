@@ -126,7 +126,7 @@ def _message(row: OutboxRow) -> Message:
         Unreadable: this release cannot read the row.
     """
     if row.topic == AUDIT.name:
-        return audit.message(decode(Audit, row.value), "provisioner")
+        return audit.message(decode(Audit, row.value), "provisioner", row.trace)
     outcome = decode(Outcome, row.value)
     # Everything comes from the row, so a repeated record is equal to the byte.
     return encode(
@@ -135,4 +135,5 @@ def _message(row: OutboxRow) -> Message:
         ce_id=f"{row.key}/outcome/{row.seq}",
         source="/genesys-lifecycle/provisioner",
         at_us=outcome.at,
+        trace=row.trace,
     )

@@ -27,7 +27,7 @@ from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry
-from services.adapters.registry.types import LeaseLost, NewerDesired, TenantTaken, Written
+from services.adapters.registry.types import Arrival, LeaseLost, NewerDesired, TenantTaken, Written
 from services.core.delivery.topic_rules import judge
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import BadPlan
@@ -193,7 +193,7 @@ class Recovery:
             # A read that was cut short must not count as complete.
             if self._is_stopping():
                 return "asked to stop"
-            newest = list(versions.values())
+            newest = [Arrival(version, None) for version in versions.values()]
             for first in range(0, len(newest), _BATCH):
                 await self._registry.store(newest[first : first + _BATCH])
             older = await self._older(known_by_key)
@@ -207,7 +207,7 @@ class Recovery:
                     note_progress(f"recovering: {number} of {len(keys)} tenants")
                 await self._recover_key(key, known_by_key.get(key, KnownOfKey()))
             await self._registry.end_recovery()
-        self._log.warning("recovered", keys=len(keys), older=len(older))
+        self._log.warning("recovery ended", keys=len(keys), older=len(older))
         return ""
 
     async def _older(self, known_by_key: dict[str, KnownOfKey]) -> list[str]:
@@ -251,7 +251,7 @@ class Recovery:
             raise Stuck(f"{key}: {_NOT_ALONE}")
         # Kafka has the outcomes up to this number; published again, they would come out of order.
         await self._registry.forget_said(key, OUTCOMES.name, known.seq)
-        plans = await self._plans_of(claim.journal)
+        plans = await self._plans_of(key, claim.journal)
         journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
@@ -268,11 +268,11 @@ class Recovery:
                 case LeaseLost():
                     raise Stuck(f"{key}: {_NOT_ALONE}")
 
-    async def _plans_of(self, journal: Journal) -> Plans:
+    async def _plans_of(self, key: str, journal: Journal) -> Plans:
         try:
             return await self._plans.needed_by(journal)
         except BadPlan as error:
-            self._log.warning("plan of a life cannot be carried out", why=str(error))
+            self._log.warning("plan of a life cannot be carried out", key=key, why=str(error))
             # A life without a plan is recovered from the steps in its journal alone.
             return self._plans.known()
 

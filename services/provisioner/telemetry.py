@@ -82,17 +82,18 @@ def record_first_call(met: Milestones) -> None:
         metrics.PROVISIONER_FIRST_CALL_S.observe(max(0, clock.now_us() - met.first_call_since_us) / 1_000_000)
 
 
-def record_dead_letter(reason: str, place: str, why: str, log: Logger) -> None:
+def record_dead_letter(key: str | None, reason: str, place: str, why: str, log: Logger) -> None:
     """Counts and logs an unreadable desired version.
 
     Args:
+        key: Key of the record; None without one.
         reason: Reason of the dead letter.
         place: Id of the dead letter: topic, partition and offset.
         why: A field and a rule, never a value.
         log: Logger of the service.
     """
     metrics.PROVISIONER_DEAD_LETTERS.labels(reason).inc()
-    log.error("dead letter", place=place, why=why)
+    log.error("dead letter", key=key, record=place, reason=reason, why=why)
 
 
 def _is_alarming(reason: str) -> bool:

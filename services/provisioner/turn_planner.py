@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.saga import Journal
+from services.adapters.process import tracing
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
 from services.adapters.registry.types import NOT_WAITING, Claim, OutboxMessage, Waiting
@@ -25,6 +26,7 @@ from services.core.unwell import GRACE
 from services.provisioner.call_reports import report_of
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
+from services.provisioner.spans import CallTrace, call_span, call_trace, record_answer
 from services.provisioner.telemetry import record_first_call
 
 _BAD_PLAN_US: Final = 60_000_000
@@ -42,6 +44,7 @@ class PreparedTurn:
         system: System at whose gate a place is held for the call; None if no place is held.
         waiting: The wait at the end of the turn; empty if the move is a call.
         milestones: Milestones of the desired version, met once the turn is committed and the call is made.
+        trace: Spans of the call; None without a call to trace.
     """
 
     turn: Turn
@@ -49,6 +52,7 @@ class PreparedTurn:
     system: str | None = None
     waiting: Waiting = NOT_WAITING
     milestones: Milestones = NO_MILESTONES
+    trace: CallTrace | None = None
 
 
 def stopped(why: str) -> Waiting:
@@ -85,6 +89,7 @@ class TurnPlanner:
             journal: The journal with every answer so far.
             now_us: Microseconds UTC.
         """
+        tracing.follow(claim.trace)
         try:
             plans = await self._plans.needed_by(journal)
         except RegistryAway:
@@ -97,10 +102,13 @@ class TurnPlanner:
         prepared = await self._admit(claim, plans, journal, now_us)
         prepared = replace(prepared, milestones=milestones(plans, journal, prepared.turn))
         if plans.unusable and isinstance(prepared.turn.move, Wait):
-            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=dict(plans.unusable))
-            why = f"the plan of an ended life cannot be carried out: {'; '.join(plans.unusable.values())}"
+            why = "; ".join(plans.unusable.values())
+            self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=why)
+            why = f"the plan of an ended life cannot be carried out: {why}"
             return replace(prepared, waiting=replace(prepared.waiting, why=why))
-        return prepared
+        # Before the commit: the row then names the span of the call, also to a worker that takes over after a kill.
+        trace = call_trace(claim, prepared.call_or_answer)
+        return prepared if trace is None else replace(prepared, trace=trace)
 
     async def _admit(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
         """Decides until a gate admits the call or the saga has to wait; each pass bars one more step of a life."""
@@ -143,7 +151,9 @@ class TurnPlanner:
         if not isinstance(prepared.call_or_answer, Call):
             return prepared.call_or_answer, None
         record_first_call(prepared.milestones)
-        answer = await self._caller.call(prepared.call_or_answer)
+        with call_span(prepared.trace, prepared.call_or_answer) as span:
+            answer = await self._caller.call(prepared.call_or_answer)
+            record_answer(span, prepared.trace, prepared.call_or_answer, answer)
         # Before `leave`: the gate judges answers only while the place of their call is held.
         if prepared.system is not None and self._system_gates.answered(
             prepared.system, prepared.call_or_answer.key, report_of(answer)

@@ -106,7 +106,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     working = asyncio.create_task(_loop(resources, state, jitter, log), name="reconcile")
     try:
         async with health.serve("reconciler", checks, host=settings.host, port=settings.metrics_port) as port:
-            log.info("started", metrics_port=port, interval_s=settings.reconcile_interval_s)
+            log.info("started", port=port, interval_s=settings.reconcile_interval_s)
             await asyncio.wait((working, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
     finally:
         # A run is cut off, because it may wait long for Genesys. An observation published but not yet stored may be
@@ -137,7 +137,7 @@ async def _tick(resources: RunResources, state: _State, jitter: random.Random, l
     except (KafkaError, OSError, Unusable) as error:
         fault = in_words(error) if isinstance(error, KafkaError) else str(error)
         if state.fault != fault:
-            log.warning("waiting", fault=fault)
+            log.warning("waiting", why=fault)
         state.fault = fault
     else:
         # After a run cut off by a fault the fault stands until a run ends without one.
@@ -215,11 +215,18 @@ def _set_gauges(resources: RunResources, tenants: Tenants) -> None:
 def _log_report(report: RunReport, log: logs.Logger, occasion: str) -> None:
     for line in report.lines:
         write = log.warning if line.action is Action.UNREAD else log.info
-        write("line", key=line.key, action=line.action.value, reason=line.reason)
+        write("line", key=line.key, action=line.action.value, why=line.reason)
     for refusal in report.refusals:
-        log.warning("no information", scope=refusal.scope, reason=refusal.reason)
+        org, _, integration = refusal.scope.partition(":")
+        log.warning("no information", org=org, key=refusal.scope if integration else None, why=refusal.reason)
     if report.stopped is not None:
         stop = report.stopped
         log.error("stopped by the brake", absent=stop.absent, limit=stop.limit, approval=stop.approval)
-    counts = {"read": len(report.read), "lines": len(report.lines), "unread": report.unread}
-    log.info("run", occasion=occasion, **counts, published=report.published)
+    log.info(
+        "run",
+        occasion=occasion,
+        read=len(report.read),
+        lines=len(report.lines),
+        unread=report.unread,
+        published=report.published,
+    )

@@ -25,7 +25,7 @@ def _read(message: Message) -> CloudEvent:
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
 def test_a_published_record_is_a_cloud_event(record: Record) -> None:
     message = codec.encode(
-        record, key=KEY, ce_id=f"{KEY}/e:1", source="/genesys-lifecycle/ledger", at_us=AT_US, extra={"traceparent": "x"}
+        record, key=KEY, ce_id=f"{KEY}/e:1", source="/genesys-lifecycle/ledger", at_us=AT_US, trace="x"
     )
     event = _read(message)
     assert event.get_id() == f"{KEY}/e:1"

@@ -71,8 +71,8 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def up(state_dir: Path) -> Iterator[Up]:
-    """`lifecycle up` as a process, from ready to stopped."""
+def up(state_dir: Path, **environ: str) -> Iterator[Up]:
+    """`lifecycle up` as a process with further variables, from ready to stopped."""
     file, log = state_dir / "where.json", state_dir / "up.log"
     argv = [
         sys.executable,
@@ -85,7 +85,7 @@ def up(state_dir: Path) -> Iterator[Up]:
         str(file),
     ]
     with log.open("ab") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output)
+        process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | environ)
     running = Up(process, state_dir, file, log)
     try:
         eventually(lambda: file.exists() or process.poll() is not None, _UP_S)
@@ -102,8 +102,10 @@ def secret_of(running: Up) -> bytes:
     return found.encode()
 
 
-def post(running: Up, event: str, secret: bytes, *, org: str, integration: str, tenant: str) -> tuple[int, Any]:
-    """Sign and send one webhook; the status and the answer."""
+def post(
+    running: Up, event: str, secret: bytes, *, org: str, integration: str, tenant: str, trace: str | None = None
+) -> tuple[int, Any]:
+    """Sign and send one webhook, perhaps of a trace of the sender's; the status and the answer."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     body = json.dumps(
         {
@@ -121,6 +123,7 @@ def post(running: Up, event: str, secret: bytes, *, org: str, integration: str, 
         "X-Genesys-Signature": hmac.new(secret, body, hashlib.sha256).hexdigest(),
         "X-Genesys-Event-Timestamp": now,
     }
+    headers |= {} if trace is None else {"traceparent": trace}
     request = urllib.request.Request(running.endpoints["ingress"] + "/v1/genesys/lifecycle", data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:

@@ -193,7 +193,7 @@ def test_an_ingress_with_a_hanging_disk_ends_when_asked(world: IngressWorld) -> 
         with injected(running, _NEVER, world.folder / "calls"):
             assert [one.status for one in sent(running, body())] == [503]
             running.process.terminate()
-            eventually(lambda: running.logged("ended"))
+            eventually(lambda: running.logged("stopped"))
         # Not under strace's delay: no thread ends there. With which status is open: a thread that comes back from the
         # disk while Python ends makes it abort.
         running.process.wait(20)

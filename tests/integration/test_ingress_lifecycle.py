@@ -116,7 +116,7 @@ def test_a_draining_ingress_takes_deliveries_and_then_ends(
             assert taken.fields["connection"] == "close", "the next one is for another"
             assert waiting.reply() is None, "an idle connection is closed"
         assert running.process.wait(20) == 0
-        (ended,) = eventually(lambda: running.logged("ended"))
+        (ended,) = eventually(lambda: running.logged("stopped"))
         assert ended["unreported"] == 0
         assert any(record.key() == key(told).encode() for record in running.records(RECEIVED))
         with pytest.raises(ConnectionRefusedError):

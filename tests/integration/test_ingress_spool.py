@@ -255,7 +255,7 @@ def test_deliveries_in_flight_at_shutdown_are_spooled_for_the_next_start(world: 
         attempts = under_way.result()
         assert said(attempts) == ["spooled"] * 3
         assert running.process.wait(20) == 0
-        (ended,) = eventually(lambda: running.logged("ended"))
+        (ended,) = eventually(lambda: running.logged("stopped"))
         assert ended["spooled"] == 3
     world.go_on()
     with world.ingress() as running:
@@ -264,7 +264,7 @@ def test_deliveries_in_flight_at_shutdown_are_spooled_for_the_next_start(world: 
         assert deviations(running, attempts) == []
         running.process.terminate()
         assert running.process.wait(20) == 0
-        assert eventually(lambda: running.logged("ended"))[0]["spooled"] == 0
+        assert eventually(lambda: running.logged("stopped"))[0]["spooled"] == 0
     assert folders(world.spool) == []
 
 

@@ -18,7 +18,7 @@ from tests.integration.test_provisioner_registry import alive, desired, key, sai
 from tests.support.eventually import eventually_async
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.provisioner_process import desired as wish
-from tests.support.provisioner_process import gone
+from tests.support.provisioner_process import gone, untraced
 from tests.support.provisioner_stage import Stage, done, ended, exists, staged
 from tests.support.simulator_process import a_call, outside
 from tests.support.unreadable import unexpected
@@ -45,7 +45,7 @@ async def test_a_registry_works_behind_a_pooler(registry: Registry, pooled_url: 
     other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.start()
     try:
-        await registry.store([desired(key(number, org=number)) for number in range(40)])
+        await registry.store(untraced([desired(key(number, org=number)) for number in range(40)]))
         found = await asyncio.gather(*((registry, other)[number % 2].claim(2) for number in range(20)))
         claims = [claim for some in found for claim in some]
         assert len({claim.key for claim in claims}) == len(claims) == 40
@@ -79,7 +79,7 @@ async def test_the_recovery_lock_behind_a_pooler_is_held_by_one_process_and_ends
     other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.open()
     async with registry.alone() as mine:
-        await registry.store([desired(key(1))])
+        await registry.store(untraced([desired(key(1))]))
         await asyncio.gather(*(registry.is_empty() for _ in range(10)))
         async with other.alone() as theirs:
             assert (mine, theirs) == (True, False)
@@ -91,7 +91,7 @@ async def test_the_recovery_lock_behind_a_pooler_is_held_by_one_process_and_ends
 
 
 async def test_no_session_setting_stays_on_a_pooled_connection(registry: Registry, pooled_url: str) -> None:
-    await registry.store([desired(key(1))])
+    await registry.store(untraced([desired(key(1))]))
     kind = PostgresKind(pooled_url)
     assert isinstance(await kind.call(a_call(Verb.READ, key=key(1))), Absent)
     with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as session:
@@ -104,7 +104,7 @@ async def test_no_session_setting_stays_on_a_pooled_connection(registry: Registr
 async def test_a_database_recreated_behind_the_pooler_is_noticed_before_a_claim(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    await registry.store([desired(key(1))])
+    await registry.store(untraced([desired(key(1))]))
     losses, name = registry.losses, urlsplit(database_url).path[1:]
     with psycopg.connect(database_admin_url, autocommit=True) as session:
         session.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
@@ -121,7 +121,7 @@ async def test_a_database_recreated_behind_the_pooler_is_noticed_before_a_claim(
 async def test_of_those_who_were_on_their_way_when_the_server_changed_nobody_is_served(
     registry: Registry, database_url: str, database_admin_url: str
 ) -> None:
-    await registry.store([desired(key(number)) for number in range(16)])
+    await registry.store(untraced([desired(key(number)) for number in range(16)]))
     name = urlsplit(database_url).path[1:]
     with psycopg.connect(database_admin_url, autocommit=True) as session:
         session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))

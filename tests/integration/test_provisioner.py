@@ -251,7 +251,7 @@ def test_a_worker_paused_past_its_lease_changes_no_resource_when_it_wakes(scene:
     epochs = scene.rows("SELECT max(epoch) FROM outside.calls")
     ((journal, epoch),) = scene.rows("SELECT journal::text, epoch FROM lifecycle.sagas")
     sleeper.send_signal(signal.SIGCONT)
-    eventually(lambda: "listening" in scene.logs())
+    eventually(lambda: '"event": "started"' in scene.logs())
     assert end(sleeper) == 0
     assert scene.rows("SELECT journal::text, epoch FROM lifecycle.sagas") == [(journal, epoch)]
     assert scene.rows("SELECT max(epoch) FROM outside.calls") == epochs

@@ -18,6 +18,7 @@ from services.adapters.postgres.url import usable
 from services.adapters.process.errors import Unusable
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import (
+    Arrival,
     Claim,
     Counted,
     LeaseLost,
@@ -30,7 +31,7 @@ from services.adapters.registry.types import (
 )
 from services.provisioner.registry_guard import RegistryGuard
 from tests.support.eventually import eventually_async
-from tests.support.provisioner_process import shut
+from tests.support.provisioner_process import shut, untraced
 from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
@@ -77,7 +78,7 @@ async def other(registry: Registry, database_url: str) -> AsyncIterator[Registry
 
 
 async def _claim(registry: Registry, of: str) -> Claim:
-    await registry.store([desired(of)])
+    await registry.store(untraced([desired(of)]))
     (claim,) = await registry.claim(10)
     return claim
 
@@ -94,8 +95,8 @@ async def test_many_registries_can_start_at_once_on_an_empty_database(database_u
 
 
 async def test_only_the_newest_version_of_a_batch_is_stored_and_no_older_one(registry: Registry) -> None:
-    assert await registry.store([desired(key(1), 3), desired(key(1), 5), desired(key(1), 4)]) == 1
-    assert await registry.store([desired(key(1), 5), desired(key(1), 2)]) == 0
+    assert await registry.store(untraced([desired(key(1), 3), desired(key(1), 5), desired(key(1), 4)])) == 1
+    assert await registry.store(untraced([desired(key(1), 5), desired(key(1), 2)])) == 0
     (claim,) = await registry.claim(10)
     assert claim.desired == desired(key(1), 5)
     assert not await registry.is_empty()
@@ -154,15 +155,15 @@ async def test_a_lease_ends_for_its_holder_before_another_worker_can_claim_it(
 
 
 async def test_two_workers_never_claim_the_same_row(registry: Registry, other: Registry) -> None:
-    await registry.store([desired(key(number)) for number in range(60)])
+    await registry.store(untraced([desired(key(number)) for number in range(60)]))
     claims = await asyncio.gather(*(one.claim(10) for one in (registry, other) * 3))
     keys = [claim.key for batch in claims for claim in batch]
     assert len(keys) == len(set(keys)) == 60
 
 
 async def test_organisations_take_turns_in_a_claim(registry: Registry) -> None:
-    await registry.store([desired(key(number)) for number in range(300)])
-    await registry.store([desired(key(number, org=number)) for number in range(2, 6)])
+    await registry.store(untraced([desired(key(number)) for number in range(300)]))
+    await registry.store(untraced([desired(key(number, org=number)) for number in range(2, 6)]))
     claims = await registry.claim(8)
     assert [claim.key.partition(":")[0] for claim in claims].count(key(1).partition(":")[0]) == 4
     assert {claim.key for claim in claims} >= {key(number, org=number) for number in range(2, 6)}
@@ -173,7 +174,7 @@ async def test_leases_of_one_organisation_are_limited(database_url: str, registr
         database_url, schema="lifecycle", lease_s=LEASE_S, worker="three", on_unreadable=unexpected, org_limit=3
     )
     await narrow.start()
-    await registry.store([desired(key(number)) for number in range(9)] + [desired(key(1, org=2))])
+    await registry.store(untraced([desired(key(number)) for number in range(9)] + [desired(key(1, org=2))]))
     first = await narrow.claim(9)
     assert len(first) == 4
     assert await narrow.claim(9) == []
@@ -183,7 +184,7 @@ async def test_leases_of_one_organisation_are_limited(database_url: str, registr
 
 
 async def test_sagas_waiting_for_a_system_become_due_when_it_is_well(registry: Registry) -> None:
-    await registry.store([desired(key(number)) for number in range(3)])
+    await registry.store(untraced([desired(key(number)) for number in range(3)]))
     waits = ("crm", "crm", "tokens")
     for claim, system in zip(await registry.claim(3), waits, strict=True):
         await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=Waiting(system))
@@ -196,7 +197,7 @@ async def test_sagas_waiting_for_a_system_become_due_when_it_is_well(registry: R
 async def test_a_census_counts_the_whole_registry(registry: Registry, other: Registry) -> None:
     nothing = await registry.census(0)
     assert (nothing.sagas, nothing.at_rest, nothing.unwell, nothing.outbox) == ({}, 0, {}, Counted())
-    await registry.store([desired(key(number)) for number in range(7)])
+    await registry.store(untraced([desired(key(number)) for number in range(7)]))
     assert (await registry.census(0)).sagas.keys() == {"due"}
     rests, retries, other_retries, conflict, stands, running = await registry.claim(6)
     now_us = running.now_us()
@@ -243,7 +244,7 @@ async def test_a_lease_goes_by_the_clock_of_the_database(registry: Registry, dat
 
 
 async def test_the_largest_integer_is_refused_as_an_epoch(registry: Registry, database_url: str) -> None:
-    await registry.store([desired(key(1))])
+    await registry.store(untraced([desired(key(1))]))
     with psycopg.connect(database_url, autocommit=True) as session, pytest.raises(psycopg.errors.CheckViolation):
         session.execute("UPDATE lifecycle.sagas SET epoch = 9223372036854775807")
 
@@ -266,7 +267,7 @@ async def test_after_a_lost_connection_the_registry_is_proved_current_again(
         assert await registry_guard.claim(1) == []
         return registry_guard.fault == "older"
 
-    await registry.store([desired(key(number)) for number in range(4)])
+    await registry.store(untraced([desired(key(number)) for number in range(4)]))
     assert [await claims_one(), await claims_one()] == [True, True]
     assert len(asked) == 1
     with shut(database_admin_url, database_url):
@@ -301,7 +302,7 @@ async def test_a_connection_lost_during_the_proof_makes_the_proof_void(
         return ""
 
     registry_guard = RegistryGuard(registry, prove, structlog.get_logger())
-    await registry.store([desired(key(1))])
+    await registry.store(untraced([desired(key(1))]))
     assert await registry_guard.claim(1) == []
     assert registry.losses > asked[0]
     assert len(await registry_guard.claim(1)) == 1
@@ -331,7 +332,7 @@ async def test_a_registry_without_its_tables_counts_as_unreachable(database_url:
 
 async def test_a_write_for_an_older_version_is_refused_after_a_newer_one(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
-    await registry.store([desired(key(1), 2)])
+    await registry.store(untraced([desired(key(1), 2)]))
     result = await registry.write(claim, alive(), (said(1),), due_in_s=0, release=False)
     assert result == NewerDesired(written=False)
     assert claim.desired.version == 2
@@ -345,7 +346,7 @@ async def test_a_new_version_makes_a_resting_saga_due(registry: Registry) -> Non
     claim = await _claim(registry, key(1))
     await registry.write(claim, Journal(), (), due_in_s=None, release=True)
     assert await registry.claim(10) == []
-    await registry.store([desired(key(1), 2)])
+    await registry.store(untraced([desired(key(1), 2)]))
     assert [again.key for again in await registry.claim(10)] == [key(1)]
 
 
@@ -367,7 +368,7 @@ async def test_another_organisation_can_take_a_tenant_only_after_its_last_genera
 async def test_of_many_organisations_that_claim_a_tenant_at_once_one_gets_it(
     registry: Registry, other: Registry
 ) -> None:
-    await registry.store([desired(key(1, org=org)) for org in range(20)])
+    await registry.store(untraced([desired(key(1, org=org)) for org in range(20)]))
     claims = await registry.claim(20)
     results = await asyncio.gather(
         *(
@@ -407,6 +408,29 @@ async def test_one_process_at_a_time_empties_the_outbox(registry: Registry, othe
     assert found == [(0, 0)]
 
 
+async def test_the_trace_of_a_version_goes_with_the_claim_and_with_what_leaves(registry: Registry) -> None:
+    traces = [f"00-{'a' * 32}-{digit * 16}-01" for digit in "123"]
+    await registry.store([Arrival(desired(key(1), version), traces[version - 1]) for version in (2, 1)])
+    (claim,) = await registry.claim(10)
+    assert (claim.trace, claim.open_calls) == (traces[1], {})
+    claim.open_calls["crm g1"] = traces[2]
+    await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
+    await registry.store([Arrival(desired(key(1), 3), None)])
+    assert isinstance(await registry.write(claim, Journal(seq=2), (said(2),), due_in_s=0, release=False), NewerDesired)
+    assert claim.trace is None
+    await registry.write(claim, Journal(seq=2), (said(2),), due_in_s=0, release=True)
+    (again,) = await registry.claim(10)
+    assert (again.trace, again.open_calls) == (None, {"crm g1": traces[2]})
+    left: list[str | None] = []
+
+    async def look(rows: list[OutboxRow]) -> list[int]:
+        left.extend(row.trace for row in rows)
+        return [row.id for row in rows]
+
+    await registry.drain(look, 10)
+    assert left == [traces[1], None]
+
+
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     for _ in range(2):
@@ -421,7 +445,7 @@ async def test_a_turn_with_a_lost_commit_answer_counts_as_written_despite_a_newe
     before = claim.journal
     assert isinstance(await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False), Written)
     claim.journal = before
-    await registry.store([desired(key(1), 2)])
+    await registry.store(untraced([desired(key(1), 2)]))
     assert await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False) == NewerDesired(
         written=True
     )
@@ -439,7 +463,7 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
         on_unreadable=lambda of, why: told.append((of, why)),
     )
     await registry.start()
-    await registry.store([desired(key(number)) for number in range(1, 5)])
+    await registry.store(untraced([desired(key(number)) for number in range(1, 5)]))
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("UPDATE lifecycle.sagas SET journal = %s WHERE key = %s", ('{"phase": "paused"}', key(2)))
         session.execute("UPDATE lifecycle.sagas SET journal = %s WHERE key = %s", ('{"phase": "active"}', key(4)))
@@ -454,7 +478,7 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
         )
         assert waiting.fetchall() == [(key(2), None, True), (key(3), None, True), (key(4), None, True)]
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
-    await registry.store([desired(key(2), 2)])
+    await registry.store(untraced([desired(key(2), 2)]))
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
     await registry.close()
 
@@ -462,7 +486,7 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
 async def test_a_row_that_cannot_be_read_is_not_held_by_who_asked_for_it_alone(
     registry: Registry, database_url: str
 ) -> None:
-    await registry.store([desired(key(1))])
+    await registry.store(untraced([desired(key(1))]))
     with psycopg.connect(database_url, autocommit=True) as session:
         query = "SELECT due_at, lease_until FROM lifecycle.sagas"
         ((due_at, _),) = session.execute(query).fetchall()
@@ -489,7 +513,7 @@ async def test_a_read_only_database_counts_as_unreachable_until_it_accepts_write
 
     async def stored() -> bool:
         try:
-            return await registry.store([desired(key(2))]) == 1
+            return await registry.store(untraced([desired(key(2))])) == 1
         except RegistryAway:
             return False
 

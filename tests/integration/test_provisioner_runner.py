@@ -45,7 +45,7 @@ from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
 from tests.support.eventually import eventually_async
-from tests.support.provisioner_process import desired, gone, key
+from tests.support.provisioner_process import desired, gone, key, untraced
 from tests.support.unreadable import unexpected
 
 LEASE_S = 1.0
@@ -77,7 +77,7 @@ class Deaf(Registry):
         result = await super().write(claim, journal, messages, release=release, **more)
         if self.lost(journal, release):
             self.lost = lambda _, __: False
-            await self.store([gone(claim.key, 2)])
+            await self.store(untraced([gone(claim.key, 2)]))
             claim.journal = Journal()  # as it was before, for all that this worker was told
             raise RegistryAway("the answer was lost")
         return result
@@ -175,7 +175,7 @@ async def test_every_version_has_an_outcome_despite_a_lost_commit_answer_and_a_n
     hand.held.set()
     runner = _runner(deaf, hand)
     await runner.prepare()
-    await deaf.store([first])
+    await deaf.store(untraced([first]))
     deaf.lost = lambda _, released: released is release
     running = asyncio.create_task(runner.run())
 
@@ -205,7 +205,7 @@ async def test_an_unexpected_error_in_a_lease_renewal_ends_the_worker(database_u
     await registry.start()
     runner = _runner(registry, hand)
     await runner.prepare()
-    await registry.store([desired(key(1), 1)])
+    await registry.store(untraced([desired(key(1), 1)]))
     with pytest.raises(ArithmeticError):
         async with asyncio.timeout(20):
             await runner.run()
@@ -219,7 +219,7 @@ async def test_an_unexpected_error_in_a_saga_is_reported_and_stops_no_other_saga
     runner = _runner(registry, hand)
     await runner.prepare()
     hand.held.set()
-    await registry.store([desired(key(1), 1), desired(key(2), 1)])
+    await registry.store(untraced([desired(key(1), 1), desired(key(2), 1)]))
     running = asyncio.create_task(runner.run())
 
     async def at_rest() -> dict[str, SagaRow]:
@@ -245,7 +245,7 @@ async def test_sagas_waiting_for_a_system_run_at_once_when_it_is_well(database_u
     hand.held.set()
     hand.answer = Retryable("HTTP 503")
     keys = [key(number, org=number) for number in range(12)]
-    await registry.store([desired(of, 1) for of in keys])
+    await registry.store(untraced([desired(of, 1) for of in keys]))
     running = asyncio.create_task(runner.run())
 
     async def turned_away() -> bool:
@@ -274,7 +274,7 @@ async def test_the_status_and_code_of_a_refusal_are_in_the_log_and_in_the_audit_
     await runner.prepare()
     hand.held.set()
     hand.answer = Refused("HTTP 422 unknown_plan")
-    await deaf.store([desired(key(1), 1)])
+    await deaf.store(untraced([desired(key(1), 1)]))
     running = asyncio.create_task(runner.run())
 
     async def refused() -> list[Audit]:

@@ -16,6 +16,7 @@ from services.core.saga.phase_groups import PhaseGroup
 from services.core.saga.retry import RetryEnd, RetryResult
 from services.operations import sagas
 from tests.integration.test_provisioner_registry import desired, key
+from tests.support.provisioner_process import untraced
 
 MATERIAL = b"m" * 32
 REFUSED = StepLog(n=1, state=StepState.PRESENT, verdict=StepVerdict.REFUSED, tries=2, not_before=9, reason="HTTP 422")
@@ -45,7 +46,7 @@ async def registry(database_url: str) -> AsyncIterator[Registry]:
     """Three sagas: rolled back, standing, at rest."""
     registry = _registry(database_url, "operator")
     await registry.start()
-    await registry.store([desired(key(number)) for number in (1, 2, 3)])
+    await registry.store(untraced([desired(key(number)) for number in (1, 2, 3)]))
     journals = {key(1): ROLLED_BACK, key(2): STANDS, key(3): AT_REST}
     for claim in await registry.claim(3):
         await registry.write(claim, journals[claim.key], (), due_in_s=None, release=True)

@@ -49,9 +49,11 @@ def observed(seconds: float = 0, **fields: Any) -> Observed:
     return Observed(orgId=ORG, integrationId=INTEGRATION, read_at=at(seconds), **{**defaults, **fields})
 
 
-def place(offset: int, seconds: float = 0, *, committed: int | None = None, incarnation: str = "") -> RecordPosition:
+def place(
+    offset: int, seconds: float = 0, *, committed: int | None = None, incarnation: str = "", trace: str | None = None
+) -> RecordPosition:
     """A place in `lifecycle.received`; `seconds` is log time."""
-    return RecordPosition("lifecycle.received", 0, offset, at(seconds), committed, incarnation)
+    return RecordPosition("lifecycle.received", 0, offset, at(seconds), committed, incarnation, trace)
 
 
 def line(whole: dict[str, Any], received_s: float | None = None) -> str:

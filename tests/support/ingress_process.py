@@ -266,9 +266,9 @@ def keyring_file(folder: Path) -> Path:
 def ingress(bootstrap: str, prefix: str, folder: Path, **environment: str) -> Iterator[Ingress]:
     """Start one process and wait until it answers; ends it, if it still runs, with SIGKILL."""
     with unborn(bootstrap, prefix, folder, **environment) as running:
-        eventually(lambda: running.logged("listening") or running.process.poll() is not None)
+        eventually(lambda: running.logged("started") or running.process.poll() is not None)
         if running.process.poll() is None:
-            (listening,) = running.logged("listening")
+            (listening,) = running.logged("started")
             running.port = listening["port"]
             assert listening["compiled"] is ("/compiled-" in os.environ.get("PYTHONPATH", ""))
         yield running

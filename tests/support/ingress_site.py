@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from schemas.codec import Message
 from services.adapters.kafka.producer import Ack, OnReport, Producer
 from services.adapters.process import logs
+from services.adapters.process.tracing import Roots
 from services.core.delivery.binding import binding
 from services.core.delivery.signature import Secrets
 from services.ingress.app import Application
@@ -74,9 +75,14 @@ class Site:
     """One process' worth of ingress. Use inside its loop."""
 
     def __init__(
-        self, secret: bytes, now_us: Callable[[], int], producer: Producer | None = None, prefix: str = ""
+        self,
+        secret: bytes,
+        now_us: Callable[[], int],
+        producer: Producer | None = None,
+        prefix: str = "",
+        roots: Roots | None = None,
     ) -> None:
-        telling = Telemetry(logs.configure("ingress", "error"))
+        telling = Telemetry(logs.configure("ingress", "error"), roots=roots)
         writer = Writer(
             producer or InstantProducer(),
             WriteLimits(10.0, 0.4, 1_000, 1 << 24),

@@ -37,12 +37,22 @@ class MemoryLedger:
         self.decisions.append(decision)
         return decision
 
-    def told(self, seq: int, direction: Direction, state: State, *, offset: int | None = None, **more: Any) -> Decision:
+    def told(
+        self,
+        seq: int,
+        direction: Direction,
+        state: State,
+        *,
+        offset: int | None = None,
+        trace: str | None = None,
+        **more: Any,
+    ) -> Decision:
         """Process an outcome that answers the newest desired version."""
         assert self.row is not None
         values = {"desired_version": self.row.desired_version, "generation": 1, "at": 0, **more}
         outcome = Outcome(key=KEY, seq=seq, direction=direction, state=state, **values)
-        at = RecordPosition("lifecycle.outcomes", 0, seq if offset is None else offset, place(0).log_time_us)
+        offset = seq if offset is None else offset
+        at = RecordPosition("lifecycle.outcomes", 0, offset, place(0).log_time_us, trace=trace)
         decision = conclude(self.row, self.last, outcome, at, RULES)
         if isinstance(decision.row, StageRow):
             self.last = decision.row

@@ -26,6 +26,7 @@ from schemas.outcome import Outcome, State
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, DESIRED, OUTCOMES, Topic, named
 from services.adapters.kafka import topics
+from services.adapters.registry.types import Arrival
 from tests.support.eventually import eventually
 from tests.support.provisioner_child import TABLES
 
@@ -53,6 +54,11 @@ def desired(of: str, version: int, **fields: Any) -> Desired:
         "uninstalled_at": None,
     }  # fmt: skip
     return Desired.model_validate(given | fields)
+
+
+def untraced(versions: Iterable[Desired]) -> list[Arrival]:
+    """Desired versions that came without a trace."""
+    return [Arrival(version, None) for version in versions]
 
 
 def gone(of: str, version: int, **fields: Any) -> Desired:

@@ -30,6 +30,7 @@ class System:
         says: Method to how it answers, given the resource as it is now; well where it says nothing else.
         deaf: Methods that have no effect.
         calls: Methods, in order of arrival.
+        traces: The header `traceparent` of each call; None where a call had none.
     """
 
     url: str = ""
@@ -37,6 +38,7 @@ class System:
     deaf: set[str] = field(default_factory=set)
     there: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    traces: list[str | None] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: bytes) -> Written:
         """Take effect, unless deaf, and answer."""
@@ -66,6 +68,7 @@ def answering() -> Iterator[System]:
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
+            found.traces.append(self.headers.get("traceparent"))
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, content = found.answer(self.command, self.path, body)
             self.send_response(status)

@@ -22,7 +22,7 @@ def written(material: bytes = KEYS[0]) -> Audit:
 
 def test_equal_facts_make_equal_audit_lines() -> None:
     assert written() == written()
-    assert message(written(), "ledger") == message(written(), "ledger")
+    assert message(written(), "ledger", None) == message(written(), "ledger", None)
 
 
 def test_a_line_signed_by_a_current_or_former_key_is_genuine() -> None:
@@ -40,7 +40,7 @@ def test_a_change_of_any_field_is_detected() -> None:
 
 
 def test_a_line_stays_genuine_after_encoding() -> None:
-    sent = message(written(), "provisioner")
+    sent = message(written(), "provisioner", None)
     assert genuine(codec.decode(Audit, sent.value), KEYS)
     assert codec.texts(sent.headers)["ce_source"] == "/genesys-lifecycle/provisioner"
     assert sent.key == KEY.encode()

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from schemas import codec
 from schemas.event import Recheck
 from schemas.outcome import Direction, State
-from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS
-from services.core.ledger.decisions import republish
+from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS, Topic
+from services.core.ledger.decisions import Decision, republish
 from services.core.ledger.projections import published
 from tests.support.deliveries import KEY, RULES, at, delivery, observed
 from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view, wish
@@ -41,6 +42,29 @@ def test_a_new_event_writes_event_desired_tenant_and_audit_in_that_order() -> No
     ids = {name.decode() for o in decision.outputs for header, name in o.message.headers if header == "ce_id"}
     assert f"{KEY}/e:1" in ids
     assert {output.message.key for output in decision.outputs} == {KEY.encode()}
+
+
+def test_every_record_that_a_delivery_causes_names_its_trace_also_when_it_is_replayed() -> None:
+    first, second, third = (f"00-{digit * 32}-{digit * 16}-01" for digit in "123")
+    worker = MemoryLedger()
+
+    def traces(decision: Decision) -> list[tuple[Topic, str | None]]:
+        return [(output.topic, codec.traceparent(output.message.headers)) for output in decision.outputs]
+
+    told = worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"), trace=first)
+    assert traces(told) == [(topic, first) for topic in (EVENTS, DESIRED, TENANTS, AUDIT, AUDIT)]
+    duplicate = worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"), trace=second)
+    assert traces(duplicate) == [(AUDIT, second)]
+    # An outcome names the trace of the version that it answers; the view keeps that of the newest version.
+    outcome = worker.told(1, Direction.UP, State.DONE, trace=first)
+    assert traces(outcome) == [(TENANTS, first), (AUDIT, first)]
+    untraced = worker.hear(delivery("disabled", 9, eventId="2"))
+    assert {trace for _, trace in traces(untraced)} == {None}
+    worker.hear(delivery("enabled", 20, eventId="3"), trace=third)
+    again = worker.hear(delivery("installed", 0, CONFIGURATION, eventId="1"), offset=0, trace=first)
+    replayed = [(topic, trace) for topic, trace in traces(again) if topic in (EVENTS, AUDIT)]
+    assert replayed == [(EVENTS, first), (AUDIT, first), (AUDIT, first)]
+    assert {trace for topic, trace in traces(again) if topic in (DESIRED, TENANTS)} == {third}
 
 
 def test_secrets_are_published_in_desired_only() -> None:

@@ -14,6 +14,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from services.adapters.process import tracing
+
 _NEVER = frozenset(
     {"body", "secret", "configuration", "signature", "authorization", "password", "token", "installed_by"}
 )
@@ -45,6 +47,13 @@ def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
+def _with_trace_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    trace_id = tracing.trace_id()
+    if trace_id is not None:
+        event.setdefault("trace_id", trace_id)
+    return event
+
+
 def configure(service: str, level: str) -> Logger:
     """Configure logging once for the process, and return the service's logger.
 
@@ -58,7 +67,7 @@ def configure(service: str, level: str) -> Logger:
     with suppress(RuntimeError, ValueError, OSError, AttributeError):  # standard error may be closed, or no file
         faulthandler.enable()
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_trace_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _without_secrets,

@@ -87,6 +87,43 @@ class KafkaSettings(ProcessSettings):
         return {"log_level": 3, "logger": LIBRDKAFKA, **self.kafka_config, "bootstrap.servers": servers}
 
 
+class TraceSettings(ProcessSettings):
+    """The part of a service that traces deliveries, named by OpenTelemetry. Its exporter reads further variables."""
+
+    otel_sdk_disabled: bool = False
+    """True: no traces, whatever the other variables say."""
+    otel_traces_exporter: str | None = Field(default=None, pattern="^(otlp|none)$")
+    """`otlp` turns traces on and `none` off; absent: on where an OTLP endpoint is named."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """Base URL of the OTLP receiver, over HTTP (`http://collector:4318`)."""
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    """Whole URL for the traces alone, in place of the base URL."""
+    otel_exporter_otlp_protocol: str = Field(default="http/protobuf", pattern="^http/protobuf$")
+    """Protocol of the receiver; only OTLP over HTTP is spoken."""
+    otel_traces_sampler: str = Field(
+        default="parentbased_always_on", pattern="^(parentbased_)?(always_on|always_off|traceidratio)$"
+    )
+    """How the ingress decides if a trace is sampled. Every further service goes by the ingress' decision."""
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
+    """Part of the traces that `traceidratio` samples: 0.01 is one of a hundred."""
+    otel_service_name: str | None = None
+    """`service.name` of the spans; absent: `lifecycle-` with the service's name."""
+
+    @property
+    def traces_on(self) -> bool:
+        """True if the variables of OpenTelemetry ask for traces."""
+        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
+            return False
+        endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return self.otel_traces_exporter == "otlp" or endpoint is not None
+
+    @property
+    def traces_ratio(self) -> float:
+        """The part of the deliveries whose traces are sampled, 0 to 1."""
+        fixed = {"always_on": 1.0, "always_off": 0.0}
+        return fixed.get(self.otel_traces_sampler.removeprefix("parentbased_"), self.otel_traces_sampler_arg)
+
+
 class WorkerSettings(KafkaSettings):
     """The part of a service that serves nothing but its health and metrics."""
 
@@ -135,7 +172,7 @@ class DatabaseSettings(ProcessSettings):
 # Sections: a service each.
 
 
-class IngressSettings(KafkaSettings, PortSettings, EgressSettings):
+class IngressSettings(KafkaSettings, PortSettings, EgressSettings, TraceSettings):
     """The settings of the ingress. No credential of an outside system is among them."""
 
     topic_partitions: int = Field(default=12, ge=1, le=1000)
@@ -178,7 +215,7 @@ class IngressSettings(KafkaSettings, PortSettings, EgressSettings):
         )
 
 
-class LedgerSettings(GroupSettings):
+class LedgerSettings(GroupSettings, TraceSettings):
     """The settings of the ledger."""
 
     published_names: NameList = ("crmEndpoint", "syncInterval", "featureFlags")
@@ -192,7 +229,7 @@ class LedgerSettings(GroupSettings):
     """How many other ledgers keep a copy of each table partition: a takeover then reads the newest changes only."""
 
 
-class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings):
+class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, TraceSettings):
     """The settings of the provisioner."""
 
     plan_file: Path | None = None

@@ -18,6 +18,7 @@ connection is a transaction with its settings set inside. Without a pooler, sett
 statement outside an explicit transaction commits alone.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ from services.adapters.postgres.silence import within
 from services.adapters.registry import sql as statements
 from services.adapters.registry.types import (
     NOT_WAITING,
+    Arrival,
     Census,
     Claim,
     Counted,
@@ -242,23 +244,25 @@ class Registry:
             found = await (await session.execute(statements.PLAN_TEXT, (digest,))).fetchone()
             return str(found[0]) if found else None
 
-    async def store(self, batch: Sequence[Desired]) -> int:
+    async def store(self, batch: Sequence[Arrival]) -> int:
         """Store the newest version of each key and make the saga due; return the count of changed rows.
 
         A version no newer than the stored version changes nothing.
         """
         # A batch may hold several versions of a key, but a statement may change a row only once.
-        newest: dict[str, Desired] = {}
-        for desired in batch:
-            if desired.key not in newest or newest[desired.key].version < desired.version:
-                newest[desired.key] = desired
+        newest: dict[str, Arrival] = {}
+        for arrival in batch:
+            key, version = arrival.desired.key, arrival.desired.version
+            if key not in newest or newest[key].desired.version < version:
+                newest[key] = arrival
         # Every batch locks its rows in the same order, so that two concurrent batches cannot deadlock.
         rows = [newest[key] for key in sorted(newest)]
         columns = (
-            [row.key for row in rows],
-            [row.key.partition(":")[0] for row in rows],
-            [row.model_dump_json() for row in rows],
-            [row.version for row in rows],
+            [row.desired.key for row in rows],
+            [row.desired.key.partition(":")[0] for row in rows],
+            [row.desired.model_dump_json() for row in rows],
+            [row.desired.version for row in rows],
+            [row.trace for row in rows],
         )
         async with self._session() as session:
             return (await session.execute(statements.STORE, columns)).rowcount
@@ -383,6 +387,7 @@ class Registry:
             "stands_at": stands.step if stands else None,
             "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,
+            "open_calls": json.dumps(claim.open_calls) if claim.open_calls else None,
             "topics": [message.topic for message in messages],
             "seqs": [message.seq for message in messages],
             "values": [message.value for message in messages],
@@ -404,7 +409,7 @@ class Registry:
         if now is None or now[0] != claim.epoch:
             return LeaseLost()
         # The epoch is still ours, so only the desired version can differ: a newer one was stored meanwhile.
-        claim.desired = Desired.model_validate_json(now[1])
+        claim.desired, claim.trace = Desired.model_validate_json(now[1]), now[3]
         # A column of type `json` keeps the text unchanged. Our own text there means that an earlier try of this write
         # was committed and its answer was lost.
         if now[2] != row["journal"]:
@@ -525,7 +530,7 @@ def _outcome_count(journal: str) -> int | None:
         return None
 
 
-def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, desired: str, journal: str, at_us: int) -> Claim:
+def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, *row: Any) -> Claim:
     """Build the claim of a leased row.
 
     Args:
@@ -533,15 +538,15 @@ def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, desired: st
         asked_us: This process's monotonic clock before the request, microseconds.
         key: The row's key.
         epoch: The lease's epoch.
-        desired: The desired version, as JSON text.
-        journal: The journal, as JSON text.
-        at_us: The database's clock at the lease, microseconds UTC.
+        row: The desired version and the journal, as JSON text; the database's clock at the lease, microseconds UTC; the
+            `traceparent`; the open calls, as JSON text or None.
 
     Raises:
         Unreadable: this release cannot read the desired version or the journal.
     """
+    desired, journal, at_us, trace, open_calls = row
     known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
-    return Claim(key, epoch, *known, held_until_s, at_us - asked_us)
+    return Claim(key, epoch, *known, held_until_s, at_us - asked_us, trace, json.loads(open_calls or "{}"))
 
 
 async def _write(session: PooledConnection, row: dict[str, Any]) -> bool | None:

@@ -24,11 +24,12 @@ KEEP_PLAN: Final[LiteralString] = "INSERT INTO plans (digest, text) VALUES (%s, 
 PLAN_TEXT: Final[LiteralString] = "SELECT text FROM plans WHERE digest = %s"
 
 STORE: Final[LiteralString] = """
-    INSERT INTO sagas (key, org, desired, desired_version, due_at)
-    SELECT key, org, desired, version, clock_timestamp()
-    FROM unnest(%s::text[], %s::text[], %s::json[], %s::bigint[]) AS new (key, org, desired, version)
+    INSERT INTO sagas (key, org, desired, desired_version, trace, due_at)
+    SELECT key, org, desired, version, trace, clock_timestamp()
+    FROM unnest(%s::text[], %s::text[], %s::json[], %s::bigint[], %s::text[])
+        AS new (key, org, desired, version, trace)
     ON CONFLICT (key) DO UPDATE
-    SET desired = excluded.desired, desired_version = excluded.desired_version,
+    SET desired = excluded.desired, desired_version = excluded.desired_version, trace = excluded.trace,
         due_at = least(sagas.due_at, excluded.due_at)
     WHERE sagas.desired_version < excluded.desired_version
 """
@@ -59,7 +60,8 @@ CLAIM: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     FROM mine WHERE sagas.key = mine.key
-    RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
+    RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
+        trace, open_calls::text
 """
 """Leases due rows fairly. A row's place is its turn within the organisation plus the organisation's present leases: an
 organisation with fewer leases comes first.
@@ -73,7 +75,8 @@ CLAIM_ONE: Final[LiteralString] = """
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE key = %(key)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-    RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint
+    RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
+        trace, open_calls::text
 """
 
 GIVE_BACK: Final[LiteralString] = "UPDATE sagas SET lease_until = NULL WHERE key = %s AND epoch = %s"
@@ -179,13 +182,14 @@ WRITE: Final[LiteralString] = """
             waits_since = coalesce(to_timestamp(%(since_s)s),
                 CASE WHEN waits_because = %(because)s THEN waits_since END, clock_timestamp()),
             stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
+            open_calls = %(open_calls)s,
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
-        RETURNING key
+        RETURNING key, trace
     ), said AS (
-        INSERT INTO outbox (key, topic, seq, value)
-        SELECT mine.key, said.topic, said.seq, said.value
+        INSERT INTO outbox (key, topic, seq, value, trace)
+        SELECT mine.key, said.topic, said.seq, said.value, mine.trace
         FROM mine, unnest(%(topics)s::text[], %(seqs)s::bigint[], %(values)s::bytea[])
             WITH ORDINALITY AS said (topic, seq, value, place)
         ORDER BY said.place
@@ -207,7 +211,7 @@ WAKE: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL FROM waiting WHERE sagas.key = waiting.key
 """
 
-AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text FROM sagas WHERE key = %s"
+AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text, trace FROM sagas WHERE key = %s"
 
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING
@@ -220,7 +224,7 @@ UNBIND: Final[LiteralString] = """
 
 # The lock belongs to the transaction: no session is left with a lock behind a pooler.
 OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"
-OUTBOX: Final[LiteralString] = "SELECT id, key, topic, seq, value FROM outbox ORDER BY id LIMIT %s"
+OUTBOX: Final[LiteralString] = "SELECT id, key, topic, seq, value, trace FROM outbox ORDER BY id LIMIT %s"
 OUTBOX_DELETE: Final[LiteralString] = "DELETE FROM outbox WHERE id = ANY(%s)"
 
 

@@ -2,11 +2,24 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.saga import Journal
 from schemas.tenant import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A desired version to be stored.
+
+    Attributes:
+        desired: The version.
+        trace: The `traceparent` of the record; None without a trace.
+    """
+
+    desired: Desired
+    trace: str | None
 
 
 @dataclass(slots=True)
@@ -20,6 +33,8 @@ class Claim:
         journal: The journal as last committed.
         held_until_s: Value of `time.monotonic()` from which the lease may have ended.
         skew_us: The database's clock (µs UTC) minus `time.monotonic()` in µs, measured at the claim.
+        trace: The `traceparent` that came with `desired`; None without a trace.
+        open_calls: The `traceparent` of the newest call that is not done, by step; written with each turn.
     """
 
     key: str
@@ -28,6 +43,8 @@ class Claim:
     journal: Journal
     held_until_s: float
     skew_us: int
+    trace: str | None = None
+    open_calls: dict[str, str] = field(default_factory=dict)
 
     def now_us(self) -> int:
         """Return the database's time, microseconds UTC.
@@ -143,6 +160,7 @@ class OutboxRow:
         topic: The topic's name, without the prefix.
         seq: 1, 2, 3 … per key and topic.
         value: The record's value, as JSON.
+        trace: The `traceparent` to send along; None without a trace.
     """
 
     id: int
@@ -150,6 +168,7 @@ class OutboxRow:
     topic: str
     seq: int
     value: bytes
+    trace: str | None
 
 
 @dataclass(frozen=True, slots=True)

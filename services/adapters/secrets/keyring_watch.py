@@ -125,7 +125,7 @@ class KeyringWatch(Generic[T]):
         if len(self._logged_faults) >= _LOGGED_MAX:
             self._logged_faults.clear()
         self._logged_faults.add(fault)
-        self._log.error("keyring broken", faults=fault.splitlines(), kept=sorted(self._ring.endpoints))
+        self._log.error("keyring broken", why="; ".join(fault.splitlines()), kept=sorted(self._ring.endpoints))
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

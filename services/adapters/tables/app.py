@@ -16,10 +16,13 @@ from typing import Any, cast
 
 import faust
 from faust.types import TP, EventT, StreamT
+from faust.types.tuples import Message as FaustMessage
 from yarl import URL
 
-from schemas.codec import Message
+from schemas.codec import Message, traceparent
 from services.adapters.kafka.producer import Ack, KafkaError, OnReport, Producer, QueueFull
+from services.adapters.process import tracing
+from services.adapters.process.tracing import SpanKind
 from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer
 from services.adapters.tables.credentials import credentials
@@ -141,15 +144,19 @@ class DurableApp(faust.App):
 
     @contextmanager
     def deciding(self, event: EventT[bytes]) -> Iterator[None]:
-        """Ends the process when the decision on an event raises.
+        """Works within a span of the event's trace, and ends the process when the decision on the event raises.
 
         Faust would log the exception and commit past the event. The last line names the type and the place of the
         exception only, because the text of the exception may quote the record.
         """
+        message = event.message
+        trace = traceparent(headers_of(message))
         try:
-            yield
+            with tracing.working(f"process {message.topic}", SpanKind.CONSUMER, trace) as span:
+                if span is not None:
+                    span.attributes |= tracing.of_record(message.topic, message.partition, message.offset, message.key)
+                yield
         except Exception as error:  # noqa: BLE001 - every exception of a decision is a bug
-            message = event.message
             steps = [f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
             place = f"{message.topic}[{message.partition}] offset {message.offset}"
             self.end(WorkerExit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
@@ -220,6 +227,12 @@ class DurableApp(faust.App):
 
     def _new_producer_transport(self) -> Transport:
         return Transport(self.conf.broker_producer, self)
+
+
+def headers_of(message: FaustMessage) -> list[tuple[str, bytes]]:
+    """Returns the headers of a Faust message as pairs; Faust gives a mapping or pairs."""
+    headers = message.headers or ()
+    return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
 def create_app(config: Config, producer: Producer) -> DurableApp:

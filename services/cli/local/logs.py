@@ -1,4 +1,8 @@
-"""`lifecycle logs SERVICE`: prints the last lines of a process of `lifecycle up`, and follows the file."""
+"""`lifecycle logs`: the last lines of a process of `lifecycle up`, or the story of a key over all services.
+
+`logs SERVICE` prints and follows one file. `logs --key KEY` prints the lines of every service about one tenant, in the
+order of time.
+"""
 
 import json
 import os
@@ -21,7 +25,10 @@ _SHOWN_FIRST: Final = frozenset({"at", "level", "event", "service"})
 
 
 def logs(
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="A name listed by `lifecycle status`.")],
+    service: Annotated[
+        str | None, typer.Argument(metavar="SERVICE", help="A name listed by `lifecycle status`; all with --key.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help=f"Only lines about one tenant: {options.KEY_HELP}")] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print further lines as they are written, until Ctrl-C.")
     ] = False,
@@ -29,12 +36,19 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="The lines as written, also on a terminal.")] = False,
     state_dir: Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")] = None,
 ) -> None:
-    """Show the log of one process of `lifecycle up`, also of an ended process."""
+    """Show the log of one process of `lifecycle up`, also of an ended process, or all lines about one tenant."""
     from services.cli import show
 
     folder = options.folder(environment.state_dir(state_dir))
-    path = _path(folder, service)
     pretty = show.shows_results() and not as_json
+    if key is not None:
+        if follow:
+            raise CommandError(Exit.UNUSABLE, "--follow: --key reads the logs of all services once; say one of both")
+        _print_story(_paths(folder), service, _whole_key(key, state_dir), tail, pretty=pretty)
+        return
+    if service is None:
+        raise CommandError(Exit.UNUSABLE, "SERVICE: missing; name a process, or a tenant with --key")
+    path = _path(folder, service)
     try:
         with path.open("rb") as file:
             for line in _last_lines(file, tail):
@@ -54,10 +68,45 @@ def _path(folder: Path, service: str) -> Path:
     Raises:
         CommandError: the folder holds no log at all, or none of this service (UNUSABLE).
     """
+    found = _paths(folder)
+    return found[options.one_of(service, found, "SERVICE", "process with a log here")]
+
+
+def _paths(folder: Path) -> dict[str, Path]:
+    """Returns the path of every log by the name of the process.
+
+    Raises:
+        CommandError: the folder holds no log at all (UNUSABLE).
+    """
     found = {path.stem: path for path in sorted((folder / "logs").glob("*.log"))}
     if not found:
         raise CommandError(Exit.UNUSABLE, f"--state-dir: {folder}: no logs; nothing was ever started here")
-    return found[options.one_of(service, found, "SERVICE", "process with a log here")]
+    return found
+
+
+def _whole_key(given: str, state_dir: Path | None) -> str:
+    """Returns the key of a tenant; asks the running `up` unless the name is a key already."""
+    from services.cli import naming
+
+    if naming.is_full_key(given):
+        return given.lower()
+    return naming.keys_of([given], environment.settings_of_operator(state_dir))[0]
+
+
+def _print_story(paths: dict[str, Path], service: str | None, key: str, tail: int, *, pretty: bool) -> None:
+    """Prints the last lines about a key, of one process or of all, in the order of time."""
+    chosen = paths.values() if service is None else (paths[options.one_of(service, paths, "SERVICE", "process")],)
+    needle, found = key.encode(), list[tuple[str, bytes]]()
+    for path in chosen:
+        with path.open("rb") as file:
+            for line in file:
+                # The search of the bytes first: parsing every line of a long log would take a hundred times as long.
+                entry = _parse(line.decode("utf-8", "replace")) if needle in line else None
+                if entry is not None and entry.get("key") == key:
+                    found.append((str(entry["at"]), line.rstrip(b"\n")))
+    found.sort(key=lambda one: one[0])
+    for _, line in found[-tail:] if tail else ():
+        _write(line, pretty=pretty, with_service=True)
 
 
 def _last_lines(file: IO[bytes], count: int) -> list[bytes]:
@@ -123,7 +172,7 @@ def _replacement(path: Path, file: IO[bytes]) -> IO[bytes] | None:
     return fresh
 
 
-def _write(line: bytes, *, pretty: bool) -> None:
+def _write(line: bytes, *, pretty: bool, with_service: bool = False) -> None:
     """Prints one line of a log: as written, or formatted and coloured for a terminal."""
     from services.cli import show
 
@@ -133,8 +182,9 @@ def _write(line: bytes, *, pretty: bool) -> None:
         print(text, flush=True)
     else:
         level = str(entry.get("level", ""))
-        words = " ".join([str(entry["at"])[11:23], f"{level:<7}", str(entry.get("event", "")), *_fields(entry)])
-        show.styled(words, _STYLES.get(level, ""))
+        service = (f"{entry.get('service', '')!s:<11}",) if with_service else ()
+        words = [str(entry["at"])[11:23], f"{level:<7}", *service, str(entry.get("event", "")), *_fields(entry)]
+        show.styled(" ".join(words), _STYLES.get(level, ""))
 
 
 def _parse(text: str) -> dict[str, Any] | None:

@@ -50,11 +50,13 @@ _MACHINE: Final = re.compile(
 """Names of variables for every process: paths, locale, proxies, certificates, Python, Kerberos, our own tests."""
 
 _LIBRARIES: Final = {
-    "provisioner": re.compile(r"(PG|AWS_|AZURE_|GOOGLE_|IDENTITY_|MSI_)\w+"),
+    "ingress": re.compile(r"OTEL_\w+"),
+    "ledger": re.compile(r"OTEL_\w+"),
+    "provisioner": re.compile(r"(PG|AWS_|AZURE_|GOOGLE_|IDENTITY_|MSI_|OTEL_)\w+"),
     "simulator": re.compile(r"PG\w+"),
 }
-"""Names of further variables by service: libpq's (password file, certificates), and the credentials of the object store
-that ARCHIVE_URL names."""
+"""Names of further variables by service: libpq's (password file, certificates), the credentials of the object store
+that ARCHIVE_URL names, and those of OpenTelemetry's exporter."""
 
 _ON_PUBLIC_PORT: Final = frozenset({"simulator", "ingress"})
 """Services with health and metrics on their public port."""

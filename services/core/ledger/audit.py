@@ -30,9 +30,16 @@ def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: in
     return Audit(id=line_id, key=key, what=what, verdict=verdict, why=why, at=at_us, mac=mac)
 
 
-def message(audit: Audit, service: str) -> codec.Message:
-    """Returns a line as a message of `service` for the topic `lifecycle.audit`."""
-    return codec.encode(audit, key=audit.key, ce_id=audit.id, source=f"/genesys-lifecycle/{service}", at_us=audit.at)
+def message(audit: Audit, service: str, trace: str | None) -> codec.Message:
+    """Returns a line as a message of `service` for the topic `lifecycle.audit`.
+
+    Args:
+        audit: The line.
+        service: The writing service.
+        trace: The `traceparent` of the cause; None without a trace. The MAC does not cover the header.
+    """
+    source = f"/genesys-lifecycle/{service}"
+    return codec.encode(audit, key=audit.key, ce_id=audit.id, source=source, at_us=audit.at, trace=trace)
 
 
 def genuine(audit: Audit, materials: Iterable[bytes]) -> bool:

@@ -5,7 +5,6 @@ the records to send. A record with new information changes the row and raises th
 and records again, unchanged. A record without new information is audited and leaves the row alone.
 """
 
-import re
 from dataclasses import dataclass, replace
 
 from schemas import codec
@@ -39,8 +38,6 @@ from services.core.ledger.stage import follow, stage
 Received = Delivery | Observed | Recheck
 """A parsed record of `lifecycle.received`."""
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, level 1."""
 _MOVES_MAX = 32
 """Changes of stage kept for a replay. Of more changes in a commit interval, a replay omits the oldest audit lines."""
 
@@ -104,7 +101,7 @@ def receive(
         place: The record's position.
         rules: Keys and published names.
         restamps: False for a sender with a constant `eventTimestamp` over retries.
-        raw: The untouched record, for the body of a dead letter and the header `traceparent`.
+        raw: The untouched record, for the body of a dead letter.
     """
     before = journal.rebased(row or TenantRow(record.key), place)
     claims = () if isinstance(record, Recheck) else identify(record, rules.identity, restamps=restamps)
@@ -112,10 +109,9 @@ def receive(
     if taken.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in taken.verdicts):
         return Decision(None, Verdict.FORGOTTEN, ())
     verdict = _verdict(taken.verdicts)
-    trace = _trace(raw)
     changed = taken.row is not before
-    after = _next_version(before, taken, last, place, trace) if changed else before
-    events = _events(after, taken.folded, place, rules, trace)
+    after = _next_version(before, taken, last, place) if changed else before
+    events = _events(after, taken.folded, place, rules)
     line = _verdict_line(record, place, verdict, rules)
     why = _REFUSED.get(verdict)
     refused = () if why is None else (projections.dead_letter(record.key, *why, place, raw),)
@@ -193,9 +189,7 @@ def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
     return min(verdicts, key=order.index)
 
 
-def _next_version(
-    before: TenantRow, taken: JournalChange, last: StageRow | None, place: RecordPosition, trace: str | None
-) -> TenantRow:
+def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None, place: RecordPosition) -> TenantRow:
     """Returns the changed row with the next version, and with every field derived from the change."""
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(place.offset, before.version + 1)
@@ -214,7 +208,7 @@ def _next_version(
     )
     # `desired` is published for every new event, even with an equal value (docs/specification.md, section 5).
     if has_new_event or wants != wanted:
-        after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=trace)
+        after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=place.trace)
     shown = version + (last.version if last is not None else 0)
     return replace(after, moves=_moves(before.moves, stage(before, last), stage(after, last), shown, place))
 
@@ -235,15 +229,16 @@ def _moves(
 
 
 def _events(
-    row: TenantRow, folded: tuple[Entry, ...], place: RecordPosition, rules: ProjectionRules, trace: str | None
+    row: TenantRow, folded: tuple[Entry, ...], place: RecordPosition, rules: ProjectionRules
 ) -> tuple[Output, ...]:
     """Returns the events with a revision from this record, at the first delivery and at a replay."""
     # A uid may stand in several of these places, as folded in this step and kept aside; the last in this order counts.
     kept = (*(parted.entry for parted in row.parted), *folded, *row.entries)
     by_uid = {entry.uid: entry for entry in kept if entry.revision_offset == place.offset}
-    extra = {} if trace is None else {"traceparent": trace}
     published = sorted(by_uid.values(), key=lambda entry: entry.revision)
-    return tuple(projections.event(row, entry, rules, at_us=place.log_time_us, extra=extra) for entry in published)
+    return tuple(
+        projections.event(row, entry, rules, at_us=place.log_time_us, trace=place.trace) for entry in published
+    )
 
 
 def _verdict_line(record: Received, place: RecordPosition, verdict: Verdict, rules: ProjectionRules) -> Output:
@@ -257,7 +252,7 @@ def _verdict_line(record: Received, place: RecordPosition, verdict: Verdict, rul
         at_us=place.log_time_us,
         material=rules.audit,
     )
-    return Output(AUDIT, audit.message(line, "ledger"))
+    return Output(AUDIT, audit.message(line, "ledger", place.trace))
 
 
 def _stage_lines(row: TenantRow | StageRow, place: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
@@ -278,11 +273,4 @@ def _stage_lines(row: TenantRow | StageRow, place: RecordPosition, rules: Projec
         for move in row.moves
         if move.offset == place.offset
     )
-    return tuple(Output(AUDIT, audit.message(line, "ledger")) for line in lines)
-
-
-def _trace(raw: codec.Message | None) -> str | None:
-    """Returns the header `traceparent` if well-formed, else None."""
-    # The row keeps the text, and every later `desired` of the key repeats it: an unchecked header could have any size.
-    found = None if raw is None else codec.texts(raw.headers).get("traceparent")
-    return found if found and _TRACEPARENT.fullmatch(found) else None
+    return tuple(Output(AUDIT, audit.message(line, "ledger", place.trace)) for line in lines)

@@ -41,6 +41,7 @@ class RecordPosition:
         committed: The greatest offset of the partition that Kafka will never deliver again. Decides only what a row
             keeps for replays. None if unknown: every offset before this record then counts as committed.
         incarnation: Identity of the topic; offsets of different incarnations are not comparable.
+        trace: The record's `traceparent`, well-formed; None without one.
     """
 
     topic: str
@@ -49,6 +50,7 @@ class RecordPosition:
     log_time_us: int
     committed: int | None = None
     incarnation: str = ""
+    trace: str | None = None
 
     @property
     def settled(self) -> int:

@@ -5,7 +5,6 @@ equal bytes. Only the restricted `desired` carries a whole configuration. Public
 alone, and texts under these names lose user, query and fragment of every URL (`redacted`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,8 +95,7 @@ def desired(row: TenantRow) -> tuple[Output, ...]:
         received_at=row.desired_at_us or None,
     )
     ce_id = f"{row.key}/desired/{row.desired_version}"
-    extra = {} if row.trace is None else {"traceparent": row.trace}
-    message = codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=row.desired_at_us, extra=extra)
+    message = codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=row.desired_at_us, trace=row.trace)
     return (Output(DESIRED, message),)
 
 
@@ -128,10 +126,11 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules)
     )
     # The version is a sum, because a change of either row must raise the version.
     ce_id = f"{key}/tenant/{record.version}"
-    return (Output(TENANTS, codec.encode(record, key=key, ce_id=ce_id, source=_LEDGER, at_us=record.updated_at)),)
+    at_us = record.updated_at
+    return (Output(TENANTS, codec.encode(record, key=key, ce_id=ce_id, source=_LEDGER, at_us=at_us, trace=row.trace)),)
 
 
-def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, extra: Mapping[str, str]) -> Output:
+def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, trace: str | None) -> Output:
     """Returns an event with the content of the first publication, even if the entry changed afterwards.
 
     Args:
@@ -139,7 +138,7 @@ def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, e
         entry: An entry with a revision.
         rules: For the published names.
         at_us: Log time of the record behind the revision, microseconds UTC.
-        extra: Plain headers to send with the event.
+        trace: The `traceparent` of that record; None without a trace.
     """
     first = entry.first_published or Published(entry.event, entry.at_us, entry.tenant_id, entry.digest, entry.source)
     record = Event(
@@ -153,7 +152,7 @@ def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, e
         configuration=published(configuration(row, first.digest), rules) or {},
     )
     ce_id = f"{row.key}/{entry.uid}"
-    return Output(EVENTS, codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=at_us, extra=extra))
+    return Output(EVENTS, codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=at_us, trace=trace))
 
 
 def dead_letter(

@@ -179,6 +179,11 @@ class Contradicted:
 Answer = Done | Absent | Retryable | Refused | Unknown | OperatorRefused | Contradicted
 
 
+def answer_word(answer: Answer) -> str:
+    """Returns the word for an answer in metrics, spans and audit lines."""
+    return "operator_refused" if isinstance(answer, OperatorRefused) else type(answer).__name__.lower()
+
+
 def idempotency_key(key: str, generation: int, step: str, n: int) -> str:
     """Returns the idempotency key of intent `n` of a step, for one generation of one saga key."""
     return str(uuid5(_NAMESPACE, f"{key}/{generation}/{step}/{n}"))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from schemas.values import Key
 from services.ingress.http.answers import Answer, Field
 
 
@@ -46,6 +47,8 @@ class Request:
         received_us: Our clock when the receiver took the whole request, microseconds UTC. Stamped once: every stage
             judges by this time.
         digest: SHA-256 of the body; set once the signature was verified.
+        key: The key in a proved body; None before the proof, and for a body without a readable key.
+        trace: The `traceparent` of our own span; None before the proof, and while traces are off.
         given: The answer; None until the request is answered.
     """
 
@@ -63,6 +66,8 @@ class Request:
     size_bytes = 0
     received_us: int
     digest: bytes
+    key: Key | None = None
+    trace: bytes | None = None
     given: Answer | None = None
 
     def __init__(self, begun_s: float, on_answer: Callable[["Request"], None]) -> None:

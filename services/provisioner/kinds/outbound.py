@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from services.adapters.http_client import HttpClient, HttpRequest, HttpResponse, NoAnswer, NotSent, Resolver
 from services.adapters.pinned_client import JudgedUrl, PinnedClient, UrlDenied
+from services.adapters.process import tracing
 from services.core.saga import egress
 from services.core.saga.calls import Answer, Call, Refused
 from services.provisioner.kinds.answers import silence
@@ -51,7 +52,9 @@ class Outbound:
             The complete HTTP response, or the answer of the step if no complete response came.
         """
         whole = replace(request, headers=headers(call) | dict(request.headers))
-        send = self._client.send_trusted if origin is Origin.OPERATOR else self._client.send_judged
+        send = self._client.send_judged
+        if origin is Origin.OPERATOR:
+            send, whole = self._client.send_trusted, _traced(whole)
         try:
             return await send(whole, call.timeout_s)
         except UrlDenied as denied:
@@ -72,6 +75,15 @@ def headers(call: Call) -> dict[str, str]:
         "Lifecycle-Generation": str(call.generation),
         "Lifecycle-Epoch": str(call.epoch),
     }
+
+
+def _traced(request: HttpRequest) -> HttpRequest:
+    """Returns the request with the context of the call's span, if traces are on.
+
+    Only for the operator's systems: the system behind a tenant's URL learns nothing of our traces.
+    """
+    trace = tracing.outgoing()
+    return request if trace is None else replace(request, headers={"traceparent": trace, **request.headers})
 
 
 def origin(call: Call) -> Origin | Refused:

@@ -1,0 +1,146 @@
+"""Traces: when they are on, which are sampled, and what a header is believed."""
+
+import subprocess
+import sys
+from hashlib import sha256
+
+import pytest
+
+from schemas.codec import traceparent
+from services.adapters.process import tracing
+from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import IngressSettings
+from services.adapters.process.tracing import Attribute, Roots, Span
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+
+class Kept:
+    """Keeps the spans it is given."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def export(self, span: Span) -> None:
+        self.spans.append(span)
+
+    def close(self) -> None:
+        raise AssertionError("a span source closes no exporter")
+
+
+@pytest.mark.parametrize(
+    ("environ", "on"),
+    [
+        ({}, False),
+        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "none"}, False),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_the_standard_variables_turn_traces_on(environ: dict[str, str], *, on: bool) -> None:
+    assert read(environ, IngressSettings).traces_on is on
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ratio"),
+    [
+        ({}, 1.0),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, 0.0),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}, 0.01),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio"}, 1.0),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_on", "OTEL_TRACES_SAMPLER_ARG": "0.5"}, 1.0),
+    ],
+)
+def test_the_sampler_is_read_as_the_specification_has_it(sampler: dict[str, str], ratio: float) -> None:
+    assert read(sampler, IngressSettings).traces_ratio == ratio
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_TRACES_SAMPLER": "jaeger_remote"},
+        {"OTEL_TRACES_SAMPLER_ARG": "2"},
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    ],
+)
+def test_what_is_not_spoken_is_refused_at_the_start(environ: dict[str, str]) -> None:
+    with pytest.raises(Unusable, match=next(iter(environ))):
+        read(environ, IngressSettings)
+
+
+def test_without_the_extra_a_service_that_is_to_trace_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from services.adapters.process import tracing\n"
+        "from services.adapters.process.environment import read\n"
+        "from services.adapters.process.errors import Unusable\n"
+        "from services.adapters.process.settings import LedgerSettings\n"
+        "try:\n"
+        f"    with tracing.exporting('ledger', read({ENDPOINT}, LedgerSettings)): print('on')\n"
+        "except Unusable as fault: print(fault)\n"
+        "with tracing.exporting('ledger', read({}, LedgerSettings)): print('off')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    told, off = done.stdout.splitlines()
+    assert told.startswith("OTEL_TRACES_EXPORTER: traces are asked for")
+    assert "genesys-lifecycle[otel]" in told
+    assert off == "off"
+
+
+def test_no_module_of_opentelemetry_is_imported_while_traces_are_off() -> None:
+    script = (
+        "import sys, services.ingress.main, services.ledger.main, services.provisioner.main\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_equal_bytes_are_one_trace_of_several_spans_and_the_ratio_holds() -> None:
+    kept = Kept()
+    roots = Roots(kept, 0.01)
+    digest = sha256(b"a body").digest()
+    first, second = roots.begin(digest, 1_000), roots.begin(digest, 2_000)
+    assert first[:36] == second[:36]
+    assert first != second
+    begun = [roots.begin(sha256(b"%d" % number).digest(), 7) for number in range(20_000)]
+    assert all(traceparent([("traceparent", header)]) == header.decode() for header in begun)
+    sampled = [header for header in begun if header.endswith(b"-01")]
+    assert 140 < len(sampled) < 260
+    details: dict[str, Attribute] = {"lifecycle.key": "o:i"}
+    for header in filter(roots.is_sampled, begun):
+        roots.end(header, "POST", 0.25, None, details)
+    assert [span.traceparent for span in kept.spans] == [header.decode() for header in sampled]
+    assert {span.ended_us - span.begun_us for span in kept.spans} == {250_000}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"00-a-b-01", b"\xff" * 55, None,
+        b"00-" + b"0" * 32 + b"-" + b"b" * 16 + b"-01",
+        b"00-" + b"a" * 32 + b"-" + b"0" * 16 + b"-01",
+        b"ff-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
+        b"00-" + b"A" * 32 + b"-" + b"b" * 16 + b"-01",
+        b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\n",
+    ],
+)  # fmt: skip
+def test_a_malformed_header_is_no_trace(header: bytes | None) -> None:
+    assert traceparent([("endpoint", b"default"), ("traceparent", header)]) is None
+    assert traceparent([]) is None
+
+
+def test_no_span_is_made_of_a_record_while_traces_are_off() -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert tracing.child(parent) is None
+    with tracing.working("process", tracing.SpanKind.CONSUMER, parent) as span:
+        assert span is not None
+        assert tracing.trace_id() == "a" * 32
+        assert tracing.outgoing() is None
+    with tracing.working("process", tracing.SpanKind.CONSUMER, None) as span:
+        assert span is None
+        assert tracing.trace_id() is None
