@@ -33,7 +33,7 @@ from services.core.saga.calls import (
 )
 from services.core.saga.intents import life_of, log_of, places_of
 from services.core.saga.kind_traits import KindTraits
-from services.core.saga.moves import Called, Observe, Undo
+from services.core.saga.moves import Called, LookUp, Undo
 from services.core.saga.next_move import facts
 from services.core.saga.plan import Step
 from services.core.saga.references import references, substitute
@@ -123,7 +123,7 @@ class Caller:
             answer: Answer of the call.
             now_us: Time of the answer, microseconds UTC.
         """
-        if isinstance(move, Observe):
+        if isinstance(move, LookUp):
             return []
         verb = Verb.DELETE if isinstance(move, Undo) else move.verb
         line = audit.line(
@@ -151,7 +151,7 @@ class Caller:
         settings, missing = substitute(move.step.settings, given)
         if missing:
             return Refused(f"missing: {', '.join(missing)}")
-        verb = Verb.READ if isinstance(move, Observe) else Verb.DELETE if isinstance(move, Undo) else move.verb
+        verb = Verb.READ if isinstance(move, LookUp) else Verb.DELETE if isinstance(move, Undo) else move.verb
         return Call(
             step=move.step.name,
             kind=move.step.kind,

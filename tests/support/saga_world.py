@@ -365,7 +365,7 @@ class MemoryRunner:
 
     def _call(self, journal: Journal, move: Called) -> Answer:
         inputs = log_of(journal, move).inputs
-        verb = Verb.READ if isinstance(move, Observe) else move.verb if isinstance(move, Run) else Verb.DELETE
+        verb = Verb.READ if isinstance(move, LookUp) else move.verb if isinstance(move, Run) else Verb.DELETE
         key = idempotency_key(KEY, life_of(journal, move).generation, move.step.name, move.n)
         if verb is not Verb.READ:
             assert key not in self.known, f"{verb} {move.step.name} under a key whose outcome is known"

@@ -13,7 +13,7 @@ from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepState, Ste
 from schemas.tenant import Desired
 from services.core.saga.calls import Absent, Answer, Contradicted, Done, OperatorRefused, Refused, Retryable, Unknown
 from services.core.saga.intents import begin, redriven
-from services.core.saga.moves import Called, Observe
+from services.core.saga.moves import Called, LookUp
 from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
 from services.core.saga.recovery import KnownOfKey, recovered
@@ -105,9 +105,9 @@ class Walk:
             return
         settled.add(sort)
         (intended,) = _logs(begun)
-        if not isinstance(move, Observe):
+        if not isinstance(move, LookUp):
             self.pairs.add((log.state, intended.state))
-        for answer in LOOK_UPS if isinstance(move, Observe) else ANSWERS:
+        for answer in LOOK_UPS if isinstance(move, LookUp) else ANSWERS:
             (after,) = _logs(settle(begun, move, answer, NOW_US, PACE))
             self.pairs.add((intended.state, after.state))
             self._add(after)

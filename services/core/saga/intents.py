@@ -22,7 +22,7 @@ from schemas.outcome import WORDS_MAX, Direction, Outcome, State
 from schemas.saga import Failure, Journal, Life, Phase, Standstill, StepLog, StepState, StepVerdict, Sweep
 from schemas.tenant import Desired
 from services.core.saga.calls import Verb
-from services.core.saga.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, Take, Undo, Wait
 from services.core.saga.next_move import (
     HELD_US,
     NONE,
@@ -110,7 +110,7 @@ def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred
             # Within one turn a later outcome replaces "working": work that began and ended without a call was never
             # under way for a reader.
             outcomes = [earlier for earlier in outcomes if earlier.state is not State.WORKING] + [outcome]
-        if isinstance(move, Run | Observe | Undo | Wait):
+        if isinstance(move, Run | LookUp | Undo | Wait):
             break
     if outcomes and outcomes[-1].state is State.WORKING and outcomes[-1].step is None:
         # `begin` writes the outcome of a `Take` before the first step of the new phase is known.
@@ -132,7 +132,7 @@ def begin(  # noqa: PLR0911 - one case a move
             return _begin_take(plans, journal, move, now_us)
         case Run() | Undo():
             return _report_progress(_intend(journal, move, now_us), desired, move, now_us)
-        case Observe():
+        case LookUp():
             return journal, None  # a look-up changes nothing outside, so a crash leaves nothing in doubt
         case Wait() if move.reason in TROUBLE:
             return _begin_trouble(plans.pace, journal, desired, move, now_us)

@@ -1,6 +1,6 @@
 """The possible moves of a saga, one frozen class each.
 
-`Run`, `Observe` and `Undo` are calls to an outside system. `Wait` ends a turn. `Take`, `GiveUp`, `Finish` and `Swept`
+`Run`, `LookUp` and `Undo` are calls to an outside system. `Wait` ends a turn. `Take`, `GiveUp`, `Finish` and `Swept`
 change the journal alone. `services.core.saga.next_move` chooses the move.
 """
 
@@ -51,7 +51,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Observe:
+class LookUp:
     """Looks up the resource of a step by name; changes nothing outside and has no intent.
 
     Attributes:
@@ -123,5 +123,5 @@ class Swept:
     generation: int
 
 
-Called = Run | Observe | Undo
-Move = Take | Run | Observe | Undo | Wait | GiveUp | Finish | Swept
+Called = Run | LookUp | Undo
+Move = Take | Run | LookUp | Undo | Wait | GiveUp | Finish | Swept

@@ -35,7 +35,7 @@ from schemas.saga import Journal, Life, Phase, StepLog, StepState, StepVerdict, 
 from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.saga.calls import Verb, resource_name
-from services.core.saga.moves import Called, Finish, GiveUp, Move, Observe, Run, Swept, Take, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, Take, Undo, Wait
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
@@ -217,7 +217,7 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
     ):
         # The exception: a contradicted call is not read back when other settings are wanted by now. The new settings
         # may name another place, and a look-up there would prove nothing about the old call.
-        return Observe(life.generation, step, log.n)
+        return LookUp(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, StepVerdict.REFUSED, f"missing: {', '.join(missing)}")
     if log.state in READ_BACK and log.verb != Verb.DELETE and log.intended == intended:
@@ -253,7 +253,7 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
             return Wait(log.not_before, RETRYING, step.name)
         if log.unverified and not log.open:
             # After a recovery the resource may never have existed, or exist at several places: look before deleting.
-            return Observe(life.generation, step, log.n)
+            return LookUp(life.generation, step, log.n)
         return _undo(life, step, log)
     return Finish()
 
@@ -287,7 +287,7 @@ def _has_outlasted_outage(journal: Journal, step: Step) -> bool:
 def _undo(life: Life, step: Step, log: StepLog) -> Move:
     if log.open and log.verb == Verb.DELETE:
         # A lost delete is looked up first, then repeated with its own number.
-        return (Undo if log.state in READ_BACK else Observe)(life.generation, step, log.n)
+        return (Undo if log.state in READ_BACK else LookUp)(life.generation, step, log.n)
     return Undo(life.generation, step, log.n + 1)
 
 
@@ -325,7 +325,7 @@ def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
         if now_us < log.not_before:
             return Wait(log.not_before)
         if log.state in IN_DOUBT:
-            return Observe(sweep.life.generation, step, log.n)
+            return LookUp(sweep.life.generation, step, log.n)
         return _undo(sweep.life, step, log)
     return Swept(sweep.life.generation)
 

@@ -33,7 +33,7 @@ from services.core.saga.calls import (
     Verb,
 )
 from services.core.saga.intents import log_of, with_log
-from services.core.saga.moves import Called, Observe, Run, Undo
+from services.core.saga.moves import Called, LookUp, Run, Undo
 from services.core.saga.next_move import HELD_US
 from services.core.saga.pace import Pace
 from services.core.saga.step_transitions import REPEATED, StepEvent, state_after
@@ -54,7 +54,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
         pace: Lengths of the waits.
     """
     log = log_of(journal, move)
-    if isinstance(move, Observe):
+    if isinstance(move, LookUp):
         is_recovering = log.unverified and not log.open
         change = _after_recovery_look_up(log, answer) if is_recovering else _after_look_up(log, answer)
     elif isinstance(move, Undo):
@@ -67,7 +67,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     # The seed is stable over restarts and differs between tenants and steps, so their waits do not run in step.
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
     after = _with_wait(after, answer, now_us, pace, seed)
-    if not isinstance(move, Observe):
+    if not isinstance(move, LookUp):
         # Numbers the audit line of this answer; a look-up changes nothing outside and has no audit line.
         journal = journal.model_copy(update={"lines": journal.lines + 1})
     journal = _with_standstill(_without_reissue(journal, move, after), move, after, answer, now_us)
