@@ -77,7 +77,7 @@ class Presence(StrEnum):
 class StepState(StrEnum):
     """The state of a step: the newest intent, and the knowledge about the resource.
 
-    A PENDING intent has no known outcome: the call is under way, or the answer was lost. A READ_BACK intent was looked
+    A PENDING intent has no known outcome: the call is under way, or the answer was lost. A TO_REPEAT intent was looked
     up by name and is to be repeated with the same idempotency key. A REPEATED intent is pending once more: even a
     refusal of the repetition says nothing about the first call. In the other states no intent is open.
 
@@ -95,8 +95,9 @@ class StepState(StrEnum):
     """An intent is pending, and every answer to earlier intents denied an effect."""
     PENDING_IN_DOUBT = "pending_in_doubt"
     PENDING_PRESENT = "pending_present"
-    READ_BACK_IN_DOUBT = "read_back_in_doubt"
-    READ_BACK_PRESENT = "read_back_present"
+    TO_REPEAT_IN_DOUBT = "read_back_in_doubt"
+    """Stored under the name of earlier releases, as the next one."""
+    TO_REPEAT_PRESENT = "read_back_present"
     REPEATED_IN_DOUBT = "repeated_in_doubt"
     REPEATED_PRESENT = "repeated_present"
 
@@ -125,8 +126,8 @@ _FORMER_FIELDS: Final[Mapping[StepState, _Former]] = {
     StepState.PENDING_DENIED: _Former(open=True, read_back=False, lost=False, there=Presence.ASKED),
     StepState.PENDING_IN_DOUBT: _Former(open=True, read_back=False, lost=False, there=Presence.MAYBE),
     StepState.PENDING_PRESENT: _Former(open=True, read_back=False, lost=False, there=Presence.PRESENT),
-    StepState.READ_BACK_IN_DOUBT: _Former(open=True, read_back=True, lost=False, there=Presence.MAYBE),
-    StepState.READ_BACK_PRESENT: _Former(open=True, read_back=True, lost=False, there=Presence.PRESENT),
+    StepState.TO_REPEAT_IN_DOUBT: _Former(open=True, read_back=True, lost=False, there=Presence.MAYBE),
+    StepState.TO_REPEAT_PRESENT: _Former(open=True, read_back=True, lost=False, there=Presence.PRESENT),
     StepState.REPEATED_IN_DOUBT: _Former(open=True, read_back=False, lost=True, there=Presence.MAYBE),
     StepState.REPEATED_PRESENT: _Former(open=True, read_back=False, lost=True, there=Presence.PRESENT),
 }

@@ -18,7 +18,7 @@ from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
 from services.core.saga.recovery import KnownOfKey, recovered
 from services.core.saga.results import settle
-from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, READ_BACK, REPEATED, TRANSITIONS
+from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, REPEATED, TO_REPEAT, TRANSITIONS
 from tests.support.saga_world import Wishes, plan
 
 NOW_US = 1_790_000_000_000_000
@@ -145,9 +145,9 @@ def test_an_intent_is_open_before_any_effect_and_never_of_an_absent_resource(wal
         assert not (log.open and log.presence is Presence.ABSENT)
         assert log.applied is None or log.state is StepState.PRESENT
         assert log.verb is not None or not log.open
-    assert READ_BACK.isdisjoint(IN_DOUBT)
+    assert TO_REPEAT.isdisjoint(IN_DOUBT)
     assert REPEATED < IN_DOUBT
-    assert {state for state in StepState if state not in NOT_MADE | IN_DOUBT | READ_BACK} == {StepState.PRESENT}
+    assert {state for state in StepState if state not in NOT_MADE | IN_DOUBT | TO_REPEAT} == {StepState.PRESENT}
 
 
 @pytest.mark.slow
@@ -170,10 +170,10 @@ ROWS = [
     ('{"open": true, "read_back": false, "lost": false, "there": "asked"}', StepState.PENDING_DENIED),
     ('{"open": true, "read_back": false, "lost": false, "there": "maybe"}', StepState.PENDING_IN_DOUBT),
     ('{"open": true, "read_back": false, "lost": false, "there": "present"}', StepState.PENDING_PRESENT),
-    ('{"open": true, "read_back": true, "lost": false, "there": "maybe"}', StepState.READ_BACK_IN_DOUBT),
-    ('{"open": true, "read_back": true, "lost": true, "there": "maybe"}', StepState.READ_BACK_IN_DOUBT),
-    ('{"open": true, "read_back": true, "lost": false, "there": "present"}', StepState.READ_BACK_PRESENT),
-    ('{"open": true, "read_back": true, "lost": true, "there": "present"}', StepState.READ_BACK_PRESENT),
+    ('{"open": true, "read_back": true, "lost": false, "there": "maybe"}', StepState.TO_REPEAT_IN_DOUBT),
+    ('{"open": true, "read_back": true, "lost": true, "there": "maybe"}', StepState.TO_REPEAT_IN_DOUBT),
+    ('{"open": true, "read_back": true, "lost": false, "there": "present"}', StepState.TO_REPEAT_PRESENT),
+    ('{"open": true, "read_back": true, "lost": true, "there": "present"}', StepState.TO_REPEAT_PRESENT),
     ('{"open": true, "read_back": false, "lost": true, "there": "maybe"}', StepState.REPEATED_IN_DOUBT),
     ('{"open": true, "read_back": false, "lost": true, "there": "present"}', StepState.REPEATED_PRESENT),
 ]

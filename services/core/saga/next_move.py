@@ -39,7 +39,7 @@ from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, 
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
-from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, READ_BACK
+from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, TO_REPEAT
 from services.core.unwell import GRACE
 
 HELD_US: Final = 60_000_000
@@ -220,7 +220,7 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
         return LookUp(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, StepVerdict.REFUSED, f"missing: {', '.join(missing)}")
-    if log.state in READ_BACK and log.verb != Verb.DELETE and log.intended == intended:
+    if log.state in TO_REPEAT and log.verb != Verb.DELETE and log.intended == intended:
         # The repeat of a lost call: equal settings, so the number and the idempotency key stay.
         return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, place)
     if log.state in NOT_MADE or (log.open and log.verb == Verb.CREATE):
@@ -287,7 +287,7 @@ def _has_outlasted_outage(journal: Journal, step: Step) -> bool:
 def _undo(life: Life, step: Step, log: StepLog) -> Move:
     if log.open and log.verb == Verb.DELETE:
         # A lost delete is looked up first, then repeated with its own number.
-        return (Undo if log.state in READ_BACK else LookUp)(life.generation, step, log.n)
+        return (Undo if log.state in TO_REPEAT else LookUp)(life.generation, step, log.n)
     return Undo(life.generation, step, log.n + 1)
 
 

@@ -8,9 +8,9 @@ Most transitions take a pending intent to its end:
 
     pending, repeated   Done, Absent → settled; Refused → closed
     pending             Retryable, OperatorRefused, Contradicted → closed
-    repeated            Retryable, OperatorRefused, Contradicted → read back: the first call may have had an effect
-    pending, repeated   Unknown → unchanged; the look-up by name settles the intent, or → read back
-    read back           the repeat → repeated; a call with other inputs → pending
+    repeated            Retryable, OperatorRefused, Contradicted → to repeat: the first call may have had an effect
+    pending, repeated   Unknown → unchanged; the look-up by name settles the intent, or → to repeat
+    to repeat           the repeat → repeated; a call with other inputs → pending
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class StepEvent(StrEnum):
     DELETE_BEGUN = "delete_begun"
     """A delete was written down, with a new number."""
     REPEAT_BEGUN = "repeat_begun"
-    """The repeat of a read back intent was written down, with the number of the intent."""
+    """The repeat of an intent was written down, with the number of the intent."""
     SHOWN = "shown"
     """An answer proves the resource and settles the step."""
     GONE = "gone"
@@ -47,12 +47,12 @@ class StepEvent(StrEnum):
     """The system refused the look-up of a resource in doubt."""
 
 
-_READ_BACK: Final[Mapping[S, S]] = {
-    S.PENDING_DENIED: S.READ_BACK_IN_DOUBT,
-    S.PENDING_IN_DOUBT: S.READ_BACK_IN_DOUBT,
-    S.REPEATED_IN_DOUBT: S.READ_BACK_IN_DOUBT,
-    S.PENDING_PRESENT: S.READ_BACK_PRESENT,
-    S.REPEATED_PRESENT: S.READ_BACK_PRESENT,
+_LOOKED_UP: Final[Mapping[S, S]] = {
+    S.PENDING_DENIED: S.TO_REPEAT_IN_DOUBT,
+    S.PENDING_IN_DOUBT: S.TO_REPEAT_IN_DOUBT,
+    S.REPEATED_IN_DOUBT: S.TO_REPEAT_IN_DOUBT,
+    S.PENDING_PRESENT: S.TO_REPEAT_PRESENT,
+    S.REPEATED_PRESENT: S.TO_REPEAT_PRESENT,
 }
 _CLOSED: Final[Mapping[S, S]] = {
     S.PENDING_DENIED: S.DENIED,
@@ -64,10 +64,10 @@ _CLOSED: Final[Mapping[S, S]] = {
 _SUPERSEDED: Final[Mapping[S, S]] = {
     S.PRESENT: S.PENDING_PRESENT,
     S.PENDING_IN_DOUBT: S.PENDING_IN_DOUBT,
-    S.READ_BACK_IN_DOUBT: S.PENDING_IN_DOUBT,
+    S.TO_REPEAT_IN_DOUBT: S.PENDING_IN_DOUBT,
     S.REPEATED_IN_DOUBT: S.PENDING_IN_DOUBT,
     S.PENDING_PRESENT: S.PENDING_PRESENT,
-    S.READ_BACK_PRESENT: S.PENDING_PRESENT,
+    S.TO_REPEAT_PRESENT: S.PENDING_PRESENT,
     S.REPEATED_PRESENT: S.PENDING_PRESENT,
 }
 _SETTLED: Final = (*_CLOSED, S.DENIED, S.IN_DOUBT, S.PRESENT)
@@ -88,28 +88,28 @@ TRANSITIONS: Final[Mapping[StepEvent, Mapping[S, S]]] = {
         S.PENDING_DENIED: S.PENDING_IN_DOUBT,
     },
     StepEvent.REPEAT_BEGUN: {
-        S.READ_BACK_IN_DOUBT: S.REPEATED_IN_DOUBT,
-        S.READ_BACK_PRESENT: S.REPEATED_PRESENT,
+        S.TO_REPEAT_IN_DOUBT: S.REPEATED_IN_DOUBT,
+        S.TO_REPEAT_PRESENT: S.REPEATED_PRESENT,
     },
     StepEvent.SHOWN: dict.fromkeys(_SETTLED, S.PRESENT),
     StepEvent.GONE: dict.fromkeys(_SETTLED, S.ABSENT),
     # The answer speaks of the repeat and not of the first call, so the intent of a repeat stays open.
     StepEvent.ANSWERED: {
         **_CLOSED,
-        S.REPEATED_IN_DOUBT: S.READ_BACK_IN_DOUBT,
-        S.REPEATED_PRESENT: S.READ_BACK_PRESENT,
+        S.REPEATED_IN_DOUBT: S.TO_REPEAT_IN_DOUBT,
+        S.REPEATED_PRESENT: S.TO_REPEAT_PRESENT,
     },
     StepEvent.REFUSED: _CLOSED,
     StepEvent.REFUSED_IN_PART: {**_CLOSED, S.PENDING_DENIED: S.IN_DOUBT},
-    StepEvent.LOOKED_UP: _READ_BACK,
-    StepEvent.FOUND: dict.fromkeys(_READ_BACK, S.READ_BACK_PRESENT),
+    StepEvent.LOOKED_UP: _LOOKED_UP,
+    StepEvent.FOUND: dict.fromkeys(_LOOKED_UP, S.TO_REPEAT_PRESENT),
     StepEvent.HIDDEN: {S.IN_DOUBT: S.DENIED},
 }
 """The state after each event, by the state before. A pair without an entry never arises."""
 
 IN_DOUBT: Final = frozenset({S.IN_DOUBT, *_CLOSED})
 """The resource must be looked up by name before a further change."""
-READ_BACK: Final = frozenset({S.READ_BACK_IN_DOUBT, S.READ_BACK_PRESENT})
+TO_REPEAT: Final = frozenset({S.TO_REPEAT_IN_DOUBT, S.TO_REPEAT_PRESENT})
 """The intent is repeated with the same idempotency key, if equal inputs are still wanted."""
 REPEATED: Final = frozenset({S.REPEATED_IN_DOUBT, S.REPEATED_PRESENT})
 """The intent was called before, so an answer without an effect does not speak of every call."""
