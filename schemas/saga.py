@@ -160,7 +160,7 @@ class StepVerdict(StrEnum):
     UNKNOWN = "unknown"
     """The effect of the call is unknown: the resource is looked up by name before the next call."""
     REFUSED = "refused"
-    """The system refused. A create or update is not repeated in this turn; a teardown is tried again."""
+    """The system refused. A create or update is not repeated in this phase; a teardown is tried again."""
     EXHAUSTED = "exhausted"
     """Of a create or update: the outage outlasted the step's `give_up_after`."""
     OPERATOR_REFUSED = "blocked"
@@ -210,7 +210,7 @@ class StepLog(Record):
     places: tuple[str, ...] = ()
     """Further URLs at which earlier calls may have made the resource; emptied once an answer proves `place` alone."""
     tries: int = 0
-    """Calls of this turn without progress; the waits between calls grow with this number."""
+    """Calls of this phase without progress; the waits between calls grow with this number."""
     not_before: Instant = 0
     """Earliest time of the next call."""
     reason: str = ""
@@ -267,7 +267,7 @@ class Sweep(Record):
 
 
 class Failure(Record):
-    """The failure of a turn: the step and the class of the answer."""
+    """The failure of a phase: the step and the class of the answer."""
 
     step: str
     """The failed step."""
@@ -293,6 +293,8 @@ class Standstill(Record):
 class Journal(Record):
     """The state of a saga; with the plan and the newest desired version it determines the next move."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     phase: Phase = Phase.EMPTY
     """The present task."""
     generation: int = 0
@@ -301,7 +303,7 @@ class Journal(Record):
     """The present life; null if no life is in progress."""
     target: Desired | None = None
     """The desired version taken up last."""
-    turned_at: Instant = 0
+    phase_began_at: Instant = Field(default=0, alias="turned_at")
     """Start of the present phase; `destroy_after` counts from here."""
     failure: Failure | None = None
     """The failure behind a compensation or restoration."""

@@ -227,7 +227,7 @@ def test_a_blocked_teardown_is_reported_as_failed_and_continues(step: str, mode:
     waits = mode in {Mode.RETRYABLE, Mode.OPERATOR_REFUSED}
     reason = f"waiting_for:{step}" if waits else f"{step}_{worker.last.error_class}"
     assert ends(worker.outcomes)[-1] == (2, "down", "failed", reason)
-    failed = worker.last.at - worker.journal.turned_at
+    failed = worker.last.at - worker.journal.phase_began_at
     assert failed >= UNWELL_US if waits else failed < UNWELL_US
     failing["on"] = False
     worker.until_us = 10**18
@@ -280,7 +280,7 @@ def test_a_clock_behind_makes_no_grace_period() -> None:
     worker.until_us = worker.now_us
     worker.run([(0, wishes.uninstalled())])
     assert worker.phase is Phase.REMOVING
-    move = next_move(worker.plans, worker.journal, wishes.installed(), worker.journal.turned_at - 1_000_000)
+    move = next_move(worker.plans, worker.journal, wishes.installed(), worker.journal.phase_began_at - 1_000_000)
     assert not isinstance(move, Take)
 
 

@@ -174,7 +174,7 @@ def redriven(journal: Journal) -> Journal | None:
         return journal.model_copy(update={"held_until": 0})
     if life is None or phase is Phase.ACTIVE:
         return None
-    # A grace period is no wait of a step (it follows from `turned_at`), so a retry never shortens one.
+    # A grace period is no wait of a step (it follows from `phase_began_at`), so a retry never shortens one.
     waiting = {name for name, log in life.steps.items() if log.not_before or log.verdict in _UNSETTLED}
     asks_again = phase is Phase.COMPENSATING and not journal.again_asked
     if not waiting and not asks_again:
@@ -222,7 +222,7 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
         change["rollbacks"] = 0
     if not journal.phase is phase is Phase.REMOVING:
         # A second uninstall during a teardown must not begin the grace period (`destroy_after`) anew.
-        change["turned_at"] = now_us
+        change["phase_began_at"] = now_us
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
         change["generation"] = generation
@@ -396,7 +396,7 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     life = journal.life
     failure = journal.failure if journal.phase in {Phase.RESTORING, Phase.COMPENSATING} else None
     outcome = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
-    change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "turned_at": now_us}
+    change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "phase_began_at": now_us}
     if phase is Phase.ROLLED_BACK:
         seed = f"{journal.generation}/{journal.target.key if journal.target else ''}"
         wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1, seed)

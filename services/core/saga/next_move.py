@@ -244,9 +244,9 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
             # Every answer said that nothing was made, and the delete found the system away. Waiting for a system that
             # was never reached would hold up the correction of a wrong endpoint; the sweep looks again later.
             continue
-        due_us = journal.turned_at + step.destroy_after_s * 1_000_000
-        # `destroy_after_s` is tested although 0 makes `due_us` equal to `turned_at`: this clock may be behind the clock
-        # that wrote `turned_at`, and a step without a grace period must neither wait nor be revived.
+        due_us = journal.phase_began_at + step.destroy_after_s * 1_000_000
+        # `destroy_after_s` is tested although 0 makes `due_us` equal to `phase_began_at`: this clock may be behind the
+        # clock that wrote `phase_began_at`, and a step without a grace period must neither wait nor be revived.
         if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
             return Wait(due_us, GRACE, step.name)
         if now_us < log.not_before:

@@ -165,7 +165,7 @@ def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plan
             "generation": max(journal.generation, known.generation),
             "life": current,
             "target": None,
-            "turned_at": now_us,
+            "phase_began_at": now_us,
             "failure": None,
             "standstill": None,
             "held": None,

@@ -53,7 +53,7 @@ class StepView:
         verdict: Class of the newest answer.
         open: True if the newest intent has no known outcome.
         intents: Number of intents so far.
-        tries: Calls of this turn without progress.
+        tries: Calls of this phase without progress.
         not_before_us: Earliest time of the next call, microseconds UTC; None for no wait.
         reason: The reason why the newest answer was not `done`; None after an answer `done`.
     """
