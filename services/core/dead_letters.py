@@ -25,7 +25,7 @@ _KEY: Final = re.compile(f"{UUID_PATTERN}:{UUID_PATTERN}")
 
 
 class RefusedOrigin(NamedTuple):
-    """The place that a refused record or delivery came from.
+    """The origin of a refused record or delivery.
 
     Attributes:
         id: Id of the dead letter; equal in every repetition.
@@ -63,7 +63,7 @@ def letter(
     """Returns a dead letter as a message for `lifecycle.dead-letters`.
 
     Args:
-        origin: The place of the refused record or delivery.
+        origin: The origin of the refused record or delivery.
         key: The key of the refused record; text of a different form gives a dead letter without a key.
         reason: The reason.
         detail: The field and the broken rule, never a value.

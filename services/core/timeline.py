@@ -32,7 +32,7 @@ class TimelineEntry:
         at_us: Timestamp of the record, microseconds UTC.
         id: Identity of the record, equal in every repetition.
         what: `event`, `outcome`, `unreadable`, or the sort of an audit line (`Audit.what`).
-        which: The event with its revision, the outcome, the verdict, or the place of an unreadable record.
+        which: The event with its revision, the outcome, the verdict, or the position of an unreadable record.
         why: The reason in words; empty if the record gives none.
     """
 

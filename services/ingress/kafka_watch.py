@@ -98,7 +98,11 @@ class KafkaWatch:
             self._unanswered = True
         else:
             before, self._silent, self._unanswered = self._silent, silent, False
-            still = silent if before is None else {place: why for place, why in silent.items() if place in before}
+            still = (
+                silent
+                if before is None
+                else {partition_id: why for partition_id, why in silent.items() if partition_id in before}
+            )
             verdict = judge(self._table, found, self._partitions, vital={self._received}, silent=still)
             # A broker that has just started may not list a topic for a moment. A topic that is gone takes no record
             # anyway, so keeping it writable does no harm.

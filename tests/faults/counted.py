@@ -93,11 +93,11 @@ class Counted:
         double = [f"{fed} {found}" for fed, found in sequences.items() if len(found) > 1]
         counts = self._counts()
         bad = [
-            f"{place}: {count} fed, row says {counts.get(place)}, said {sorted(ids[place])[-1:]}"
-            for place, count in self._per_key.items()
-            if sorted(ids[place]) != list(range(1, count + 1))
-            or any(len(uids) > 1 for uids in ids[place].values())
-            or counts.get(place) != count
+            f"{of}: {count} fed, row says {counts.get(of)}, said {sorted(ids[of])[-1:]}"
+            for of, count in self._per_key.items()
+            if sorted(ids[of]) != list(range(1, count + 1))
+            or any(len(uids) > 1 for uids in ids[of].values())
+            or counts.get(of) != count
         ]
         examples = (*missing[:4], *double[:4], *bad[:4])
         repeats = len(said) - len(set(said))
@@ -112,4 +112,4 @@ class Counted:
                 held = newest.get((table, key))
                 if held is None or row.version >= held.version:
                     newest[table, key] = row
-        return {place: row.count for place, row in newest.items()}
+        return {of: row.count for of, row in newest.items()}

@@ -100,17 +100,17 @@ def judge(
     lost, changed = [], []
     promised = set()
     for one in attempts:
-        place = one.payload, one.stated
+        sent = one.payload, one.stated
         if one.kind is Kind.FORGED:
             lost += [f"forged and written: {_text(one)}"] if one.payload in values else []
         elif one.kind is Kind.USUAL and one.status == 200:
-            promised.add(place)
-            if place not in found:
+            promised.add(sent)
+            if sent not in found:
                 lost.append(_text(one))
-            elif not any(_is_whole(one, record) for record in found[place]):
-                changed.append(f"{_text(one)}: {found[place][0].key()!r} {headers_of(found[place][0])}")
+            elif not any(_is_whole(one, record) for record in found[sent]):
+                changed.append(f"{_text(one)}: {found[sent][0].key()!r} {headers_of(found[sent][0])}")
         elif one.kind in {Kind.UNKNOWN, Kind.MALFORMED} and one.status in {200, 400}:
-            promised.add(place)
+            promised.add(sent)
             lost += [] if one.payload in bodies else [_text(one)]
     return KillVerdict(
         attempts=len(attempts),

@@ -145,12 +145,12 @@ class Lifecycles:
         lines = {name: value for due in oracle.values() for name, value in due.audit.items()}
         missing += [f"audit {name}" for name in lines if name not in audited]
         missing += [f"only {len(inputs)} deliveries of {self._fed}"] if len(inputs) < self._fed else []
-        double = [f"{place} {values}" for place, values in published.items() if len(values) > 1]
-        bad = [f"{place} said, and not due" for place in published if place not in events]
+        double = [f"{position} {values}" for position, values in published.items() if len(values) > 1]
+        bad = [f"{position} said, and not due" for position in published if position not in events]
         bad += [
-            f"{place} said {values}, due {events[place]!r}"
-            for place, values in published.items()
-            if place in events and values != {events[place]}
+            f"{position} said {values}, due {events[position]!r}"
+            for position, values in published.items()
+            if position in events and values != {events[position]}
         ]
         bad += [
             f"audit {name} says {found}"
@@ -176,8 +176,8 @@ class Lifecycles:
         named_by = {EVENTS: "uid", DESIRED: "version", AUDIT: "id"}
         for partition, offset, at_us, spoken, raw in inputs:
             key = spoken.decode()
-            place = RecordPosition(RECEIVED.name, partition, offset, at_us)
-            decision = receive(rows.get(key), None, webhook.parse(raw), place, rules)
+            position = RecordPosition(RECEIVED.name, partition, offset, at_us)
+            decision = receive(rows.get(key), None, webhook.parse(raw), position, rules)
             if isinstance(decision.row, TenantRow):
                 rows[key] = decision.row
             for output in decision.outputs:
@@ -186,8 +186,8 @@ class Lifecycles:
                     told[output.topic][key][body[named_by[output.topic]]] = output.message.value
         for partition, offset, at_us, spoken, raw in outcomes:
             key, outcome = spoken.decode(), codec.decode(Outcome, raw)
-            place = RecordPosition(OUTCOMES.name, partition, offset, at_us)
-            decision = conclude(rows.get(key), stages.get(key), outcome, place, rules)
+            position = RecordPosition(OUTCOMES.name, partition, offset, at_us)
+            decision = conclude(rows.get(key), stages.get(key), outcome, position, rules)
             if isinstance(decision.row, StageRow):
                 stages[key] = decision.row
         return {

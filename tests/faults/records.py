@@ -59,9 +59,9 @@ def end_offsets(bootstrap: str, topic: str, partitions: int) -> list[int]:
     consumer = _reader(bootstrap, "ends")
 
     def ask() -> list[int] | None:
-        places = [TopicPartition(topic, number) for number in range(partitions)]
+        asked = [TopicPartition(topic, number) for number in range(partitions)]
         try:
-            return [consumer.get_watermark_offsets(place, timeout=10)[1] for place in places]
+            return [consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in asked]
         except KafkaException:
             return None
 
@@ -78,9 +78,9 @@ def behind(bootstrap: str, group: str, topics: Iterable[str], partitions: int) -
         left = 0
         for topic in topics:
             asked = [TopicPartition(topic, number) for number in range(partitions)]
-            for place in consumer.committed(asked, timeout=5):
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, place.partition), timeout=5)
-                left += high - (place.offset if place.offset >= 0 else low)
+            for found in consumer.committed(asked, timeout=5):
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, found.partition), timeout=5)
+                left += high - (found.offset if found.offset >= 0 else low)
     except KafkaException:
         return None
     else:

@@ -67,8 +67,8 @@ class FiveTenants:
         record: Record = one
         message = codec.encode(record, key=one.key, ce_id=ce_id or one.key, source="/test", at_us=now_us())
         headers: list[tuple[str, str | bytes | None]] = [*message.headers]
-        place = named(topic, self.prefix)
-        self._producer.produce(place, value or message.value, message.key, headers=headers, partition=0)
+        name = named(topic, self.prefix)
+        self._producer.produce(name, value or message.value, message.key, headers=headers, partition=0)
         assert self._producer.flush(30) == 0
 
     def run(self, *words: str, **environ: str) -> "subprocess.CompletedProcess[str]":

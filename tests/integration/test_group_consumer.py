@@ -55,9 +55,9 @@ async def test_an_offset_outside_the_log_is_raised_by_the_awaited_batch(
     kafka_bootstrap: str, topic_prefix: str
 ) -> None:
     _written(kafka_bootstrap, topic_prefix, 6)
-    place = confluent_kafka.TopicPartition(topic_prefix, 0, 99)
+    committed = confluent_kafka.TopicPartition(topic_prefix, 0, 99)
     committing = confluent_kafka.Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": topic_prefix})
-    committing.commit(offsets=[place], asynchronous=False)
+    committing.commit(offsets=[committed], asynchronous=False)
     committing.close()
     consumer = _consumer(kafka_bootstrap, topic_prefix)
     with pytest.raises(OffsetLoss, match="the group stands at 99, the log has 0 to 3"):
@@ -69,8 +69,8 @@ async def test_a_committed_offset_of_0_does_not_count_as_read(kafka_bootstrap: s
     _written(kafka_bootstrap, topic_prefix, 2)
     committing = confluent_kafka.Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": topic_prefix})
     for offset in (0, 1):
-        place = confluent_kafka.TopicPartition(topic_prefix, 0, offset)
-        committing.commit(offsets=[place], asynchronous=False)
+        committed = confluent_kafka.TopicPartition(topic_prefix, 0, offset)
+        committing.commit(offsets=[committed], asynchronous=False)
         consumer = _consumer(kafka_bootstrap, topic_prefix)
         assert await consumer.has_committed() is (offset > 0)
         await consumer.close()
@@ -86,7 +86,7 @@ async def test_an_error_in_a_rebalance_callback_is_raised_as_an_exception(
         "partition.assignment.strategy": "cooperative-sticky",
     })  # fmt: skip
     # What such a group refuses; confluent_kafka lets its KafkaError out, which is no exception.
-    odd.subscribe([topic_prefix], on_assign=lambda consumer, places: consumer.assign(places))
+    odd.subscribe([topic_prefix], on_assign=lambda consumer, assigned: consumer.assign(assigned))
     with pytest.raises(RuntimeError, match="_STATE"):
         async with asyncio.timeout(60):
             await _consumed(odd)

@@ -222,19 +222,19 @@ def test_an_offset_reader_survives_a_partition_without_a_leader(tmp_path: Path) 
         admin = AdminClient({"bootstrap.servers": members[0].bootstrap})
         for future in admin.create_topics([NewTopic("spread", 3, 1)]).values():
             future.result(20)
-        places = [("spread", number) for number in range(3)]
+        partition_ids = [("spread", number) for number in range(3)]
         everyone = {"bootstrap.servers": ",".join(member.bootstrap for member in members)}
         with OffsetReader(everyone, "spread") as asker:
-            eventually(lambda: set(asker.spans(places, 5)) == set(places))
+            eventually(lambda: set(asker.spans(partition_ids, 5)) == set(partition_ids))
             members[2].kill()
-            eventually(lambda: is_refused(asker, places), 60)
+            eventually(lambda: is_refused(asker, partition_ids), 60)
             members[2].start()
-            eventually(lambda: not is_refused(asker, places), 60)
+            eventually(lambda: not is_refused(asker, partition_ids), 60)
 
 
-def is_refused(asker: OffsetReader, places: list[tuple[str, int]]) -> bool:
+def is_refused(asker: OffsetReader, partition_ids: list[tuple[str, int]]) -> bool:
     try:
-        asker.spans(places, 5)
+        asker.spans(partition_ids, 5)
     except KafkaError:
         return True
     return False

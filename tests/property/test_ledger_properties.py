@@ -162,8 +162,8 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
     for is_delivery in (*turns, *([True] * len(records)), *([False] * len(outcomes))):
         if is_delivery and (one := next(deliveries, None)) is not None:
             offset, (record, arrived) = one
-            place = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000)
-            decision = receive(row, last, record, place, RULES)
+            position = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000)
+            decision = receive(row, last, record, position, RULES)
             row = decision.row if isinstance(decision.row, TenantRow) else row
         elif not is_delivery and (other := next(answers, None)) is not None:
             offset, outcome = other

@@ -29,8 +29,8 @@ def fold(history: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
     row = TenantRow(KEY)
     verdicts: list[Verdict] = []
     for offset, (delivery, arrived) in enumerate(history):
-        place = RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
-        taken = take(row, identify(delivery, RULES.identity), place)
+        position = RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
+        taken = take(row, identify(delivery, RULES.identity), position)
         row, verdicts = taken.row, [*verdicts, *taken.verdicts]
     return row, verdicts
 

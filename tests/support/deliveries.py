@@ -1,4 +1,4 @@
-"""Deliveries and places for tests, valid by default; times are seconds after one fixed noon."""
+"""Deliveries and positions for tests, valid by default; times are seconds after one fixed noon."""
 
 import json
 from typing import Any

@@ -218,8 +218,8 @@ class Reader:
             }
         )
         partitions = self._consumer.list_topics(topic, timeout=20).topics[topic].partitions
-        self._places = [confluent_kafka.TopicPartition(topic, number, 0) for number in partitions]
-        self._consumer.assign(self._places)
+        self._partitions = [confluent_kafka.TopicPartition(topic, number, 0) for number in partitions]
+        self._consumer.assign(self._partitions)
         self._next = dict.fromkeys(partitions, 0)
         self._found: list[confluent_kafka.Message] = []
 
@@ -235,7 +235,7 @@ class Reader:
 
     def _ends(self) -> dict[int, int]:
         try:
-            return {p.partition: self._consumer.get_watermark_offsets(p, timeout=20)[1] for p in self._places}
+            return {p.partition: self._consumer.get_watermark_offsets(p, timeout=20)[1] for p in self._partitions}
         except confluent_kafka.KafkaException as error:
             raise AssertionError(str(error)) from error
 

@@ -178,9 +178,9 @@ class LedgerBench:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reads", "enable.auto.commit": False})
         name = named(topic, self.prefix)
         ends = dict(enumerate(records.end_offsets(self.bootstrap, name, PARTITIONS)))
-        places = {number: TopicPartition(name, number, OFFSET_BEGINNING) for number in ends}
-        left = {number for number, end in ends.items() if consumer.get_watermark_offsets(places[number])[0] < end}
-        consumer.assign([places[number] for number in left])
+        partitions = {number: TopicPartition(name, number, OFFSET_BEGINNING) for number in ends}
+        left = {number for number, end in ends.items() if consumer.get_watermark_offsets(partitions[number])[0] < end}
+        consumer.assign([partitions[number] for number in left])
         found: list[Out] = []
         while left:
             for message in consumer.consume(500, timeout=0.2):
@@ -202,8 +202,8 @@ class LedgerBench:
         """Let the next ledger read everything again."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group})
         for topic in (RECEIVED, OUTCOMES):
-            places = [TopicPartition(named(topic, self.prefix), number, 0) for number in range(PARTITIONS)]
-            consumer.commit(offsets=places, asynchronous=False)
+            partitions = [TopicPartition(named(topic, self.prefix), number, 0) for number in range(PARTITIONS)]
+            consumer.commit(offsets=partitions, asynchronous=False)
         consumer.close()
 
     def _send(self, topic: Topic, message: Message) -> None:

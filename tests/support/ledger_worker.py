@@ -12,7 +12,7 @@ from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.webhook import Delivery
 from services.core.ledger.decisions import Decision, conclude, receive
 from services.core.ledger.journal import RecordPosition
-from tests.support.deliveries import KEY, RULES, place
+from tests.support.deliveries import KEY, RULES, position
 
 
 @dataclass
@@ -29,7 +29,7 @@ class MemoryLedger:
     ) -> Decision:
         """Process a record at the next offset, or at one it was at before."""
         self.offset = self.offset + 1 if offset is None else self.offset
-        at = place(self.offset if offset is None else offset, log_s, **where)
+        at = position(self.offset if offset is None else offset, log_s, **where)
         raw = codec.Message(KEY.encode(), b"as it came", [("endpoint", b"default"), ("traceparent", b"00-a-b-01")])
         decision = receive(self.row, self.last, record, at, RULES, raw=raw)
         if isinstance(decision.row, TenantRow):

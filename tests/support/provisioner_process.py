@@ -150,8 +150,8 @@ class Scene:
     def audit(self, of: str) -> list[Audit]:
         """The audit lines of a key so far, repeats included."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self.kafka, "group.id": str(uuid.uuid4())})
-        places = [confluent_kafka.TopicPartition(named(AUDIT, self.prefix), n, 0) for n in range(PARTITIONS)]
-        consumer.assign(places)
+        partitions = [confluent_kafka.TopicPartition(named(AUDIT, self.prefix), n, 0) for n in range(PARTITIONS)]
+        consumer.assign(partitions)
         found = [decode(Audit, message.value()) for message in consumer.consume(1_000, 1.0)]
         consumer.close()
         return [line for line in found if line.key == of]
@@ -159,8 +159,8 @@ class Scene:
     def empty(self, topic: Topic) -> None:
         """Remove every record of a topic."""
         admin = AdminClient({"bootstrap.servers": self.kafka})
-        places = [confluent_kafka.TopicPartition(named(topic, self.prefix), n, -1) for n in range(PARTITIONS)]
-        for future in admin.delete_records(places).values():
+        partitions = [confluent_kafka.TopicPartition(named(topic, self.prefix), n, -1) for n in range(PARTITIONS)]
+        for future in admin.delete_records(partitions).values():
             future.result(10)
 
     def ended(self, of: str, version: int, deadline_s: float = 60.0) -> Outcome:

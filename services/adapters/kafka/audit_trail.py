@@ -101,19 +101,19 @@ class AuditTrail:
 
     def _count(self) -> int:
         with self._reader() as reader:
-            return len(reader.places([self._topic], self._timeout_s))
+            return len(reader.partition_ids([self._topic], self._timeout_s))
 
     def _scan(self, partition: int, since_us: int | None, keys: frozenset[bytes]) -> _Records:
         """Returns the time and value of each record of the keys. Blocks."""
         found: _Records = {key: [] for key in keys}
-        place = (self._topic, partition)
+        partition_id = (self._topic, partition)
         with self._reader() as reader:
-            span = reader.ends.settled([place], self._timeout_s)[place]
+            span = reader.ends.settled([partition_id], self._timeout_s)[partition_id]
             first = span.first
             if since_us is not None:
-                first = reader.ends.since([place], max(0, since_us), self._timeout_s)[place]
+                first = reader.ends.since([partition_id], max(0, since_us), self._timeout_s)[partition_id]
             # -1: no record was appended since then.
-            for records in reader.read({place: (first, span.end)} if first >= 0 else {}, self._timeout_s):
+            for records in reader.read({partition_id: (first, span.end)} if first >= 0 else {}, self._timeout_s):
                 for record in records:
                     key, value = record.key(), record.value()
                     if key in found and value is not None:

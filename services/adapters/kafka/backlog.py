@@ -45,23 +45,23 @@ def backlog(
     Raises:
         KafkaError: The cluster does not answer, or a right is missing; the text names the right.
     """
-    places = [(topic, number) for topic, numbers in topics.items() for number in numbers]
+    partition_ids = [(topic, number) for topic, numbers in topics.items() for number in numbers]
     try:
-        committed = offsets.committed(config, group, places, timeout_s)
+        committed = offsets.committed(config, group, partition_ids, timeout_s)
     except KafkaException as error:
         raise _error_of(group, error) from None
     members = _members(config, group, timeout_s)
-    if not places:
+    if not partition_ids:
         return Backlog(members, known=False, waiting=0, late=0)
     with offsets.OffsetReader(config, next(iter(topics))) as offset_reader:
-        spans = offset_reader.spans(places, timeout_s)
-        since = offset_reader.since(places, since_us, timeout_s)
+        spans = offset_reader.spans(partition_ids, timeout_s)
+        since = offset_reader.since(partition_ids, since_us, timeout_s)
     waiting = late = 0
-    for place, span in spans.items():
-        position = max(span.first, committed.get(place, -1))
+    for partition_id, span in spans.items():
+        position = max(span.first, committed.get(partition_id, -1))
         waiting += max(0, span.end - position)
         # -1: no record was appended since then, so every waiting record is late.
-        late += max(0, (since[place] if since[place] >= 0 else span.end) - position)
+        late += max(0, (since[partition_id] if since[partition_id] >= 0 else span.end) - position)
     return Backlog(members, bool(committed), waiting, late)
 
 

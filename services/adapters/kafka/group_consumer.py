@@ -185,11 +185,11 @@ class Consumer:
     def _begin(self, consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
         deadline_s = time.monotonic() + _START_S
         committed = consumer.committed(partitions, timeout=_START_S) if partitions else []
-        places = [(place.topic, place.partition) for place in committed]
-        spans = self._offset_reader.spans(places, max(1.0, deadline_s - time.monotonic()))
+        partition_ids = [(found.topic, found.partition) for found in committed]
+        spans = self._offset_reader.spans(partition_ids, max(1.0, deadline_s - time.monotonic()))
         # Only after the answers: before `assign` the consumer reads nothing, so an error above leaves no record
         # skipped.
-        consumer.assign([_start_position(place, spans[place.topic, place.partition]) for place in committed])
+        consumer.assign([_start_position(found, spans[found.topic, found.partition]) for found in committed])
         self.has_joined = True
 
 
@@ -259,5 +259,5 @@ def _is_record(message: LibrdkafkaMessage, needed: Sequence[Right]) -> bool:
 def _fetched(message: LibrdkafkaMessage) -> Fetched:
     # No deserialiser is set, so keys, values and headers are bytes; the type stubs allow for more.
     key, value, headers = (cast("Any", part) for part in (message.key(), message.value(), message.headers()))
-    place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
-    return Fetched(*place, key, value, list(headers or []))
+    position = (message.topic() or "", message.partition() or 0, message.offset() or 0)
+    return Fetched(*position, key, value, list(headers or []))

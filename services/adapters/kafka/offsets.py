@@ -81,40 +81,47 @@ class OffsetReader:
         finally:
             self._all.close()
 
-    def spans(self, places: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
+    def spans(self, partition_ids: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
         """Returns the present offset spans of partitions.
 
         Args:
-            places: The partitions.
+            partition_ids: The partitions.
             timeout_s: Time limit of the whole answer.
 
         Raises:
             Electing: A partition has no leader at this moment.
             KafkaError: No answer, or a refusal.
         """
-        if not places:
+        if not partition_ids:
             return {}
         deadline_s = time.monotonic() + timeout_s
         # The order matters: a record written meanwhile raises `end` only, so `first` and `stable` never exceed `end`.
-        first = _offsets_at(self._all, places, OFFSET_BEGINNING, deadline_s)
-        stable = _offsets_at(self._committed, places, OFFSET_END, deadline_s)
-        end = _offsets_at(self._all, places, OFFSET_END, deadline_s)
-        return {place: OffsetSpan(first[place], min(stable[place], end[place]), end[place]) for place in places}
+        first = _offsets_at(self._all, partition_ids, OFFSET_BEGINNING, deadline_s)
+        stable = _offsets_at(self._committed, partition_ids, OFFSET_END, deadline_s)
+        end = _offsets_at(self._all, partition_ids, OFFSET_END, deadline_s)
+        return {
+            partition_id: OffsetSpan(
+                first[partition_id], min(stable[partition_id], end[partition_id]), end[partition_id]
+            )
+            for partition_id in partition_ids
+        }
 
-    def since(self, places: Collection[PartitionId], at_us: int, timeout_s: float) -> dict[PartitionId, int]:
+    def since(self, partition_ids: Collection[PartitionId], at_us: int, timeout_s: float) -> dict[PartitionId, int]:
         """Returns the offset of the first record appended at or after a time; -1 for a partition without one.
 
         Args:
-            places: The partitions.
+            partition_ids: The partitions.
             at_us: The time in microseconds UTC; Kafka counts in milliseconds.
             timeout_s: Time limit of the whole answer.
 
         Raises:
             Electing, KafkaError: As `spans`.
         """
-        return _offsets_at(self._all, places, at_us // 1000, time.monotonic() + timeout_s) if places else {}
+        return (
+            _offsets_at(self._all, partition_ids, at_us // 1000, time.monotonic() + timeout_s) if partition_ids else {}
+        )
 
-    def settled(self, places: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
+    def settled(self, partition_ids: Collection[PartitionId], timeout_s: float) -> dict[PartitionId, OffsetSpan]:
         """Returns the spans once every record before their ends can be read (`stable` equals `end`).
 
         A running copy with transactions always has an open transaction for a moment; a transaction that stays open
@@ -125,31 +132,35 @@ class OffsetReader:
         """
         deadline_s = time.monotonic() + timeout_s
         # The first ends stay the target: a busy topic would otherwise never settle.
-        now = wanted = self.spans(places, timeout_s)
-        while unreadable := {place: now[place] for place, span in wanted.items() if now[place].stable < span.end}:
+        now = wanted = self.spans(partition_ids, timeout_s)
+        while unreadable := {
+            partition_id: now[partition_id]
+            for partition_id, span in wanted.items()
+            if now[partition_id].stable < span.end
+        }:
             if time.monotonic() > deadline_s:
                 raise KafkaError(describe_open_transactions(unreadable))
             time.sleep(_POLL_S)
-            now = self.spans(places, timeout_s)
-        return {place: OffsetSpan(span.first, span.end, span.end) for place, span in wanted.items()}
+            now = self.spans(partition_ids, timeout_s)
+        return {partition_id: OffsetSpan(span.first, span.end, span.end) for partition_id, span in wanted.items()}
 
 
 def _offsets_at(
-    consumer: Consumer, places: Collection[PartitionId], timestamp: int, deadline_s: float
+    consumer: Consumer, partition_ids: Collection[PartitionId], timestamp: int, deadline_s: float
 ) -> dict[PartitionId, int]:
     """Returns an offset of each partition; repeats the question for a moment while leaders are elected."""
     election_end_s = min(deadline_s, time.monotonic() + _ELECTION_S)
     while True:
         try:
-            return _ask_once(consumer, places, timestamp, max(0.0, deadline_s - time.monotonic()))
+            return _ask_once(consumer, partition_ids, timestamp, max(0.0, deadline_s - time.monotonic()))
         except Electing:
-            _refresh_leaders(consumer, places, max(1.0, deadline_s - time.monotonic()))
+            _refresh_leaders(consumer, partition_ids, max(1.0, deadline_s - time.monotonic()))
             if time.monotonic() > election_end_s:
                 raise
             time.sleep(_POLL_S)
 
 
-def _refresh_leaders(consumer: Consumer, places: Collection[PartitionId], timeout_s: float) -> None:
+def _refresh_leaders(consumer: Consumer, partition_ids: Collection[PartitionId], timeout_s: float) -> None:
     """Makes a client ask for the leaders again: librdkafka otherwise keeps a missing topic as missing for a long time.
 
     A missing topic stays missing in the client for as long as its metadata lives. librdkafka reports a topic as missing
@@ -158,7 +169,7 @@ def _refresh_leaders(consumer: Consumer, places: Collection[PartitionId], timeou
     Raises:
         KafkaError: The principal may not see a topic, or no broker answers.
     """
-    for topic in sorted({topic for topic, _ in places}):
+    for topic in sorted({topic for topic, _ in partition_ids}):
         try:
             found = consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
         except KafkaException as error:
@@ -168,12 +179,12 @@ def _refresh_leaders(consumer: Consumer, places: Collection[PartitionId], timeou
 
 
 def _ask_once(
-    consumer: Consumer, places: Collection[PartitionId], timestamp: int, timeout_s: float
+    consumer: Consumer, partition_ids: Collection[PartitionId], timestamp: int, timeout_s: float
 ) -> dict[PartitionId, int]:
-    topics = ", ".join(sorted({topic for topic, _ in places}))
+    topics = ", ".join(sorted({topic for topic, _ in partition_ids}))
     # `offsets_for_times` also accepts OFFSET_BEGINNING and OFFSET_END as the timestamp; the protocol has one request
     # for all three. For the end the isolation level of the client decides between `stable` and `end`.
-    requests = [TopicPartition(topic, number, timestamp) for topic, number in places]
+    requests = [TopicPartition(topic, number, timestamp) for topic, number in partition_ids]
     try:
         results = consumer.offsets_for_times(requests, timeout=timeout_s)
     except KafkaException as error:
@@ -203,7 +214,7 @@ def describe_open_transactions(spans: Mapping[PartitionId, OffsetSpan]) -> str:
 
 
 def committed(
-    config: Mapping[str, Any], group: str, places: Collection[PartitionId], timeout_s: float
+    config: Mapping[str, Any], group: str, partition_ids: Collection[PartitionId], timeout_s: float
 ) -> dict[PartitionId, int]:
     """Returns the next offset of each partition with a committed offset of a group. Blocks.
 
@@ -215,7 +226,7 @@ def committed(
     """
     consumer = clients.consumer({**config, "log_level": 0}, group_id=group)
     try:
-        found = consumer.committed([TopicPartition(*place) for place in places], timeout=timeout_s)
+        found = consumer.committed([TopicPartition(*partition_id) for partition_id in partition_ids], timeout=timeout_s)
     finally:
         consumer.close()
-    return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}

@@ -143,7 +143,7 @@ class QueueFull(KafkaError):
 
 
 class Ack:
-    """The place of an acknowledged record, which every in-sync replica has.
+    """The position of an acknowledged record, which every in-sync replica has.
 
     librdkafka is asked when a property is read, because most callers need none of the three.
     """

@@ -107,12 +107,12 @@ def in_words(error: KafkaError) -> str:
     return "no broker answers" if error.reason in _SILENCE_NAMES else error.reason
 
 
-def unconnected(places: Iterable[str], timeout_s: float = _CONNECT_S) -> dict[str, str]:
+def unconnected(addresses: Iterable[str], timeout_s: float = _CONNECT_S) -> dict[str, str]:
     """Connects by TCP to each `host:port`; returns the unreachable addresses and the reasons. Blocks."""
-    wanted = list(dict.fromkeys(places))
+    wanted = list(dict.fromkeys(addresses))
     with ThreadPoolExecutor(max(1, min(16, len(wanted)))) as pool:
-        results = pool.map(lambda place: _connect(place, timeout_s), wanted)
-        return {place: why for place, why in zip(wanted, results, strict=True) if why}
+        results = pool.map(lambda address: _connect(address, timeout_s), wanted)
+        return {address: why for address, why in zip(wanted, results, strict=True) if why}
 
 
 def _ask_metadata(admin: AdminClient, errors: Sequence[Any], bootstrap: str, end_s: float) -> Any:
@@ -142,10 +142,10 @@ def _diagnosis(errors: Sequence[Any], bootstrap: str, *, closes_connections: boo
     tls = next((error.str() for error in errors if error.name() == "_SSL"), None)
     if tls is not None:
         return f"TLS fails ({_core_message(tls)}); see ssl.ca.location in KAFKA_CONFIG"
-    places = [place.strip().rpartition("://")[2] for place in bootstrap.split(",") if place.strip()]
-    unreachable = unconnected(places)
-    if len(unreachable) == len(dict.fromkeys(places)):
-        return "; ".join(f"{place}: {why}" for place, why in unreachable.items()) or "no broker is named"
+    addresses = [address.strip().rpartition("://")[2] for address in bootstrap.split(",") if address.strip()]
+    unreachable = unconnected(addresses)
+    if len(unreachable) == len(dict.fromkeys(addresses)):
+        return "; ".join(f"{address}: {why}" for address, why in unreachable.items()) or "no broker is named"
     behaviour = "closes every connection" if closes_connections else "says nothing"
     return f"something listens there and {behaviour}: no Kafka, or one that wants TLS or a login (KAFKA_CONFIG)"
 
@@ -155,14 +155,14 @@ def _core_message(text: str) -> str:
     return text.rpartition(" (after ")[0].partition(": ")[2] or text
 
 
-def _connect(place: str, timeout_s: float) -> str:
-    host, _, port = place.rpartition(":")
+def _connect(address: str, timeout_s: float) -> str:
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]") or place, int(port) if port.isdigit() else 9092), timeout_s):
+        with socket.create_connection((host.strip("[]") or address, int(port) if port.isdigit() else 9092), timeout_s):
             return ""
     except TimeoutError:
         return "no connection opens"
     except socket.gaierror:
-        return f"the host {host or place} has no address"
+        return f"the host {host or address} has no address"
     except OSError as error:
         return "nothing listens" if isinstance(error, ConnectionRefusedError) else f"{error.strerror or error}"

@@ -81,7 +81,7 @@ class TopicReader:
         """Finds ends, with clients of its own: on the reader's connection a question waits behind a long fetch."""
         return self._clients.enter_context(OffsetReader(self._config, self._topic))
 
-    def places(self, topics: Iterable[str], timeout_s: float) -> list[PartitionId]:
+    def partition_ids(self, topics: Iterable[str], timeout_s: float) -> list[PartitionId]:
         """Returns every partition of topics.
 
         Raises:
@@ -96,7 +96,7 @@ class TopicReader:
             KafkaError: librdkafka refuses.
         """
         self.positions, self._refusal = dict(positions), None
-        assignment = [TopicPartition(*place, position) for place, position in positions.items()]
+        assignment = [TopicPartition(*partition_id, position) for partition_id, position in positions.items()]
         with _faults(self._topic):
             self._consumer.assign(assignment)
             self._consumer.resume(assignment)  # a pause of an earlier reading survives the new assignment
@@ -133,18 +133,18 @@ class TopicReader:
         Raises:
             KafkaError: As `next`.
         """
-        left = {place: end for place, (first, end) in ranges.items() if first < end}
-        self.start({place: ranges[place][0] for place in left})
+        left = {partition_id: end for partition_id, (first, end) in ranges.items() if first < end}
+        self.start({partition_id: ranges[partition_id][0] for partition_id in left})
         while left:
             # Asks for no more records than exist: `consume` waits for the full number or the time limit.
-            limit = sum(end - self.positions[place] for place, end in left.items())
+            limit = sum(end - self.positions[partition_id] for partition_id, end in left.items())
             records = self.next(min(_BATCH, limit), timeout_s)
-            yield [record for record in records if int(record.offset() or 0) < ranges[_place(record)][1]]
-            done = [place for place, end in left.items() if self.positions[place] >= end]
+            yield [record for record in records if int(record.offset() or 0) < ranges[_partition_id(record)][1]]
+            done = [partition_id for partition_id, end in left.items() if self.positions[partition_id] >= end]
             with _faults(self._topic):
-                self._consumer.pause([TopicPartition(*place) for place in done])
-            for place in done:
-                del left[place]
+                self._consumer.pause([TopicPartition(*partition_id) for partition_id in done])
+            for partition_id in done:
+                del left[partition_id]
 
     def last_records(
         self, ranges: Mapping[PartitionId, tuple[int, int]], timeout_s: float
@@ -159,16 +159,16 @@ class TopicReader:
         """
         found: dict[PartitionId, Message] = {}
         distance = 1
-        left = {place: (first, end) for place, (first, end) in ranges.items() if first < end}
+        left = {partition_id: (first, end) for partition_id, (first, end) in ranges.items() if first < end}
         while left:
-            parts = {place: (max(first, end - distance), end) for place, (first, end) in left.items()}
+            parts = {partition_id: (max(first, end - distance), end) for partition_id, (first, end) in left.items()}
             for records in self.read(parts, timeout_s):
-                found |= {_place(record): record for record in records}
+                found |= {_partition_id(record): record for record in records}
             # The next round searches the part before, if the range has such a part.
             left = {
-                place: (left[place][0], start)
-                for place, (start, _) in parts.items()
-                if place not in found and left[place][0] < start
+                partition_id: (left[partition_id][0], start)
+                for partition_id, (start, _) in parts.items()
+                if partition_id not in found and left[partition_id][0] < start
             }
             distance *= _STEP_FACTOR
         return found
@@ -200,9 +200,9 @@ class TopicReader:
                     self._refusal = self._refusal or fault(error, *to_read(message.topic() or self._topic))
                 continue
             # The client may still deliver the end of a partition that was read before the last start.
-            place = _place(message)
-            if place in self.positions:
-                self.positions[place] = int(message.offset() or 0) + (error is None)
+            partition_id = _partition_id(message)
+            if partition_id in self.positions:
+                self.positions[partition_id] = int(message.offset() or 0) + (error is None)
                 heard.append(message)
         if not heard:
             self._raise_refusal()
@@ -222,7 +222,7 @@ def follow(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: flo
     """
     with ExitStack() as on_error:
         reader = on_error.enter_context(TopicReader(config, next(iter(topics))))
-        reader.start(dict.fromkeys(reader.places(topics, timeout_s), OFFSET_BEGINNING))
+        reader.start(dict.fromkeys(reader.partition_ids(topics, timeout_s), OFFSET_BEGINNING))
         on_error.pop_all()
     return reader
 
@@ -236,10 +236,10 @@ def present(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: fl
     """
     with TopicReader(config, next(iter(topics))) as reader:
         # Raises while a transaction is open: the reader would report the end although records are missing.
-        spans = reader.ends.settled(reader.places(topics, timeout_s), min(timeout_s, _TRANSACTION_WAIT_S))
+        spans = reader.ends.settled(reader.partition_ids(topics, timeout_s), min(timeout_s, _TRANSACTION_WAIT_S))
         # From before the first offset, so that empty partitions are asked too: the refusal of a topic must not pass for
         # an empty topic.
-        ranges = {place: (OFFSET_BEGINNING, span.end) for place, span in spans.items()}
+        ranges = {partition_id: (OFFSET_BEGINNING, span.end) for partition_id, span in spans.items()}
         for records in reader.read(ranges, timeout_s):
             yield from map(stored, records)
 
@@ -260,19 +260,19 @@ def last(
             records back.
     """
     with TopicReader(config, topic, **_SMALL_FETCHES) as reader:
-        places = reader.places([topic], timeout_s)
+        partition_ids = reader.partition_ids([topic], timeout_s)
         committed: dict[PartitionId, int] | None = None
         if group is not None:
             # Before the ends: a group at work may commit offsets behind ends that were asked earlier.
             with _faults(topic, group):
-                committed = offsets.committed(config, group, places, timeout_s)
-        spans = reader.ends.settled(places, timeout_s)
-        ends = {place: span.end for place, span in spans.items()} if committed is None else committed
+                committed = offsets.committed(config, group, partition_ids, timeout_s)
+        spans = reader.ends.settled(partition_ids, timeout_s)
+        ends = {partition_id: span.end for partition_id, span in spans.items()} if committed is None else committed
         # Otherwise the group has no offset in this log, or an offset of an earlier topic with the same name.
         ranges = {
-            place: (span.first, ends[place])
-            for place, span in spans.items()
-            if place in ends and span.first < ends[place] <= span.end
+            partition_id: (span.first, ends[partition_id])
+            for partition_id, span in spans.items()
+            if partition_id in ends and span.first < ends[partition_id] <= span.end
         }
         return [stored(record) for record in reader.last_records(ranges, timeout_s).values()]
 
@@ -294,7 +294,7 @@ def _records(messages: Iterable[Message]) -> list[Message]:
     return [message for message in messages if message.error() is None]
 
 
-def _place(message: Message) -> PartitionId:
+def _partition_id(message: Message) -> PartitionId:
     return str(message.topic()), message.partition() or 0
 
 

@@ -55,7 +55,7 @@ class TenantView:
         """
         deadline_s = time.monotonic() + timeout_s
         wanted: dict[PartitionId, int] | None = None
-        while wanted is None or any(self._reader.positions[place] < end for place, end in wanted.items()):
+        while wanted is None or any(self._reader.positions[partition_id] < end for partition_id, end in wanted.items()):
             if time.monotonic() > deadline_s:
                 raise KafkaError(f"{self._topic}: its end was not reached within {timeout_s:g} s")
             if wanted is None:
@@ -100,14 +100,14 @@ class TenantView:
         """Returns the end of each partition; None while the cluster elects a leader. The first call starts to read."""
         try:
             with self._open() as reader:
-                places = reader.positions or reader.places([self._topic], timeout_s)
-                spans = reader.ends.settled(places, timeout_s)
+                partition_ids = reader.positions or reader.partition_ids([self._topic], timeout_s)
+                spans = reader.ends.settled(partition_ids, timeout_s)
                 if not reader.positions:
-                    reader.start({place: span.first for place, span in spans.items()})
+                    reader.start({partition_id: span.first for partition_id, span in spans.items()})
         except Electing:
             time.sleep(_PAUSE_S)
             return None
-        return {place: span.end for place, span in spans.items()}
+        return {partition_id: span.end for partition_id, span in spans.items()}
 
     def _store(self, value: bytes | None) -> None:
         try:

@@ -122,16 +122,16 @@ class TopicWatcher:
         )
         wait(answers.values(), 2 * self._timeout_s)
         found: dict[tuple[str, int], str] = {}
-        for place, future in answers.items():
+        for asked, future in answers.items():
             try:
                 future.result(0)
             except KafkaException as error:
-                found[place.topic, place.partition] = (
+                found[asked.topic, asked.partition] = (
                     f"its leader does not answer ({error.args[0].name()}); is the "
                     "address that the broker advertises (advertised.listeners) reachable from here?"
                 )
             except TimeoutError:
-                found[place.topic, place.partition] = "its leader does not answer"
+                found[asked.topic, asked.partition] = "its leader does not answer"
         return found
 
     def _described(self, name: str, future: Any) -> Any:

@@ -72,9 +72,9 @@ def _suffices(name: str, actual: str, want: str) -> bool:
 
 def _conflicts(config: dict[str, Any], counts: Mapping[str, int], wanted: int, timeout_s: float) -> tuple[str, ...]:
     """Returns one sentence per topic with a wrong partition count, with a remedy that keeps every record."""
-    places = [(name, number) for name, count in counts.items() for number in range(count)]
+    partition_ids = [(name, number) for name, count in counts.items() for number in range(count)]
     with offsets.OffsetReader(config, next(iter(counts))) as offset_reader:
-        spans = offset_reader.spans(places, timeout_s)
+        spans = offset_reader.spans(partition_ids, timeout_s)
     # An end above 0 means that the topic has held a record, even if retention has removed all records since.
     written = {name for (name, _), span in spans.items() if span.end > 0}
     counts_of_written = {counts[name] for name in written}

@@ -146,7 +146,7 @@ class DurableApp(faust.App):
     def deciding(self, event: EventT[bytes]) -> Iterator[None]:
         """Works within a span of the event's trace, and ends the process when the decision on the event raises.
 
-        Faust would log the exception and commit past the event. The last line names the type and the place of the
+        Faust would log the exception and commit past the event. The last line names the type and the position of the
         exception only, because the text of the exception may quote the record.
         """
         message = event.message
@@ -158,8 +158,8 @@ class DurableApp(faust.App):
                 yield
         except Exception as error:  # noqa: BLE001 - every exception of a decision is a bug
             steps = [f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
-            place = f"{message.topic}[{message.partition}] offset {message.offset}"
-            self.end(WorkerExit.UNEXPECTED, f"{place}: {type(error).__name__} in {' > '.join(steps[-6:])}")
+            position = f"{message.topic}[{message.partition}] offset {message.offset}"
+            self.end(WorkerExit.UNEXPECTED, f"{position}: {type(error).__name__} in {' > '.join(steps[-6:])}")
 
     def finish(self, event: EventT[bytes]) -> None:
         """Marks an event as finished; call after every record of the event was given to the producer."""

@@ -218,11 +218,11 @@ class DurableConsumer(driver.Consumer):
         Raises:
             TimeoutError: No answer within 30 s.
         """
-        places = [(tp.topic, tp.partition) for tp in partitions]
+        partition_ids = [(tp.topic, tp.partition) for tp in partitions]
         async with asyncio.timeout(_SPANS_TIMEOUT_S):
             while True:
                 try:
-                    return await asyncio.to_thread(self._spans, places)
+                    return await asyncio.to_thread(self._spans, partition_ids)
                 except AccessDenied as error:
                     self.app.end(WorkerExit.DENIED, error.reason)
                 except KafkaError:
@@ -230,13 +230,13 @@ class DurableConsumer(driver.Consumer):
                 await asyncio.sleep(_RETRY_PAUSE_S)
 
     def _spans(
-        self, places: list[kafka_offsets.PartitionId]
+        self, partition_ids: list[kafka_offsets.PartitionId]
     ) -> dict[kafka_offsets.PartitionId, kafka_offsets.OffsetSpan]:
         # Calls may overlap (a cancelled call leaves its thread running), and each would make a reader of its own.
         with self._offset_reader_lock:
-            if self._offset_reader is None and places:
-                self._offset_reader = kafka_offsets.OffsetReader(self.app.kafka, places[0][0])
-        return self._offset_reader.spans(places, _SPANS_ATTEMPT_S) if self._offset_reader else {}
+            if self._offset_reader is None and partition_ids:
+                self._offset_reader = kafka_offsets.OffsetReader(self.app.kafka, partition_ids[0][0])
+        return self._offset_reader.spans(partition_ids, _SPANS_ATTEMPT_S) if self._offset_reader else {}
 
     def _has_read_to(self, tp: TP, end: int) -> bool:
         """True if aiokafka has fetched every record before an offset; the records may still wait for their agent."""

@@ -1,4 +1,4 @@
-"""Ends a table worker: one exit status per reason, and one last line that names the reason and the place.
+"""Ends a table worker: one exit status per reason, and one last line that names the reason and the position.
 
 Approach: crash-only. A check calls `End`, which ends the process at once with `os._exit`: no `finally` clause runs,
 nothing is flushed, no offset is committed. The replay after the restart writes every unacknowledged record again.
@@ -51,7 +51,7 @@ class WorkerExit(IntEnum):
     CRASHED = 81
     """Faust stopped because of an error of its own."""
     STUCK = 82
-    """The worker did not stop within its time limit; the last line names the places where its tasks waited."""
+    """The worker did not stop within its time limit; the last line names the lines of code where its tasks waited."""
     POISON = 83
     """Many records in a row could not be read, so this version of the program is probably the wrong one."""
     DENIED = 84

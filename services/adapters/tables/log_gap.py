@@ -42,11 +42,11 @@ def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
     Raises:
         KafkaError: No broker answers within 10 s, or the broker refuses.
     """
-    place = (tp.topic, tp.partition)
+    partition_id = (tp.topic, tp.partition)
     # With `earliest`, an offset outside the log would silently become the beginning; with `error` the broker's answer
     # is an error.
     with TopicReader(kafka, tp.topic, reset="error") as reader:
-        reader.start({place: offset})
+        reader.start({partition_id: offset})
         # The next record or the end of the partition, in the order of the log.
         records = reader.next(1, _TIMEOUT_S)
-        return Next(int(records[0].offset() or 0), True) if records else Next(reader.positions[place], False)
+        return Next(int(records[0].offset() or 0), True) if records else Next(reader.positions[partition_id], False)

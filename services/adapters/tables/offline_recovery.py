@@ -59,8 +59,8 @@ def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: i
 
 def _read(reader: TopicReader, table: DurableTable, partition: int, log: Logger) -> None:
     tp = table.changelog(partition)
-    place = (tp.topic, partition)
-    span = reader.ends.settled([place], _TIMEOUT_S)[place]
+    partition_id = (tp.topic, partition)
+    span = reader.ends.settled([partition_id], _TIMEOUT_S)[partition_id]
     end, held = span.end, table.store.persisted_offset(tp)
     # The persisted offset is the last record applied; reading continues behind.
     start = span.first if held is None else max(span.first, held + 1)
@@ -70,9 +70,9 @@ def _read(reader: TopicReader, table: DurableTable, partition: int, log: Logger)
             WorkerExit.CHANGELOG_BEHIND, f"{tp.topic}[{partition}]: the local copy has read to {held}, it ends at {end}"
         )
     logged = start
-    for records in reader.read({place: (start, end)}, _TIMEOUT_S):
+    for records in reader.read({partition_id: (start, end)}, _TIMEOUT_S):
         table.store.apply_changelog_batch(cast("Any", [_event(tp, record) for record in records]), None, None)
-        position = reader.positions[place]
+        position = reader.positions[partition_id]
         if position // _LOG_EVERY > logged // _LOG_EVERY:
             log.info("recovering", table=table.name, partition=partition, offset=position, end=end)
         logged = position

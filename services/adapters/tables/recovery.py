@@ -177,7 +177,7 @@ class DurableRecovery(Recovery):
         """
         spans = await self._readable_spans(consumer, tps)
         self.ends.update({tp: spans[tp.topic, tp.partition].end for tp in tps})
-        last = await self._last_records({place: (span.first, span.end) for place, span in spans.items()})
+        last = await self._last_records({partition_id: (span.first, span.end) for partition_id, span in spans.items()})
         destination.clear()
         destination.update({tp: last.get((tp.topic, tp.partition), -1) for tp in tps})
         if destination is self.standby_highwaters:
@@ -198,7 +198,11 @@ class DurableRecovery(Recovery):
         spans: Mapping[offsets.PartitionId, offsets.OffsetSpan] = await consumer.spans(tps)
         # The first ends stay the target. Later records arrive after the recovery began and are read anyway.
         now, attempts = spans, 0
-        while unreadable := {place: now[place] for place, span in spans.items() if now[place].stable < span.end}:
+        while unreadable := {
+            partition_id: now[partition_id]
+            for partition_id, span in spans.items()
+            if now[partition_id].stable < span.end
+        }:
             attempts += 1
             if attempts > _OPEN_TRANSACTION_LOOKS:
                 self.app.end(
@@ -245,7 +249,7 @@ def _last_offsets(
     topic = next((name for name, _ in ranges), "")
     with TopicReader(kafka, topic) as reader:
         found = reader.last_records(ranges, _SILENCE_S)
-    return {place: int(record.offset() or 0) for place, record in found.items()}
+    return {partition_id: int(record.offset() or 0) for partition_id, record in found.items()}
 
 
 class DurableTables(TableManager):

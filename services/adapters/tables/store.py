@@ -106,16 +106,16 @@ class DurableStore(rocksdb.Store):
             message = event.message
             if message.topic != own:
                 continue
-            place = (message.partition, message.key or b"")
+            row_id = (message.partition, message.key or b"")
             read_to[message.tp] = max(message.offset, read_to.get(message.tp, -1))
             # Rows of this batch are not in RocksDB yet.
-            known = newest[place] if place in newest else self.row(*place)
+            known = newest[row_id] if row_id in newest else self.row(*row_id)
             # A tombstone has the least version, so a tombstone never removes a row.
             if known is not None and version(message.value) < version(known):
-                self.stale.add(place)
+                self.stale.add(row_id)
             elif message.value is not None:
-                self.stale.discard(place)
-                newest[place] = message.value
+                self.stale.discard(row_id)
+                newest[row_id] = message.value
         self._write(newest)
         # Rows first, offset second: a crash in between applies the same records again, which changes nothing. With a
         # stale key the offset stays, so that a repair that is cut short is found again.

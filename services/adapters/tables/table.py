@@ -66,7 +66,7 @@ class DurableTable(faust.Table[bytes, bytes]):
         # The ends from the begin of the recovery, not from now: a foreign write in between must be found.
         self._next_offsets = {tp: ends[tp] for tp in active_tps}
         mine = {tp.partition for tp in active_tps}
-        repairs = [place for place in self.store.stale if place[0] in mine]
+        repairs = [row_id for row_id in self.store.stale if row_id[0] in mine]
         self._unrepaired = Counter(self.changelog(partition) for partition, _ in repairs)
         for partition, key in repairs:
             self.store.stale.discard((partition, key))

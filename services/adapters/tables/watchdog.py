@@ -1,7 +1,7 @@
 """Detects a worker that stands still, and ends the process.
 
 Problem: Faust never asks aiokafka for its errors (`check_errors`), so a worker with a dead group coordinator hangs in
-silence. A partition may also lose its place in aiokafka's fetcher and stand still with work waiting.
+silence. A partition may also drop out of aiokafka's fetcher and stand still with work waiting.
 
 Approach: two loops beside the app, started by `worker.run`. `watch` checks the coordinator, and the progress of
 partitions and of a recovery. `watch_changelogs` looks for foreign writers of quiet changelogs.

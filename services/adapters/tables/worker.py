@@ -19,7 +19,7 @@ from services.adapters.tables.watchdog import Watchdog
 
 STOP_S = 6.0
 """Seconds from the request to stop to the forced end; two are usual. `lifecycle up` kills after seven seconds, and a
-killed process cannot name the place where it hung."""
+killed process cannot name the line of code where it hung."""
 
 
 async def run(app: DurableApp, stop: asyncio.Event) -> None:
@@ -70,7 +70,7 @@ def _limit_stop_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
     """Ends the process after `STOP_S`, from a separate thread, because the event loop itself may hang."""
 
     def end() -> None:
-        app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_waiting_places(loop)}")
+        app.end(WorkerExit.STUCK, f"did not stop within {STOP_S:.0f} s; waits at {_waiting_lines(loop)}")
 
     timer = threading.Timer(STOP_S, end)
     # A worker that stops in time must not wait for the timer.
@@ -78,15 +78,15 @@ def _limit_stop_time(app: DurableApp, loop: asyncio.AbstractEventLoop) -> None:
     timer.start()
 
 
-def _waiting_places(loop: asyncio.AbstractEventLoop) -> str:
-    """Returns the places where the tasks of the loop wait, each by its innermost frame."""
-    return ", ".join(sorted({_innermost_place(task.get_coro()) for task in asyncio.all_tasks(loop)}))
+def _waiting_lines(loop: asyncio.AbstractEventLoop) -> str:
+    """Returns the lines of code where the tasks of the loop wait, each by its innermost frame."""
+    return ", ".join(sorted({_innermost_line(task.get_coro()) for task in asyncio.all_tasks(loop)}))
 
 
-def _innermost_place(pending: Any) -> str:
+def _innermost_line(pending: Any) -> str:
     """Returns the file and line of the innermost frame of a waiting coroutine."""
-    place = "nowhere"
+    line = "nowhere"
     # A coroutine awaits the next one in `cr_await`; the last awaited object is a future, without a frame.
     while (frame := getattr(pending, "cr_frame", None)) is not None:
-        place, pending = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", pending.cr_await
-    return place
+        line, pending = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", pending.cr_await
+    return line

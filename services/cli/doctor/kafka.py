@@ -60,7 +60,7 @@ def brokers(context: CheckContext) -> Iterator[Finding]:
         return
     unreachable = unconnected(found.brokers.values())
     if unreachable:
-        detail = "; ".join(f"{place}: {why}" for place, why in unreachable.items())
+        detail = "; ".join(f"{address}: {why}" for address, why in unreachable.items())
         yield fault("kafka", f"brokers that cannot be reached: {detail}", "start them, or correct advertised.listeners")
     else:
         count = len(found.brokers)

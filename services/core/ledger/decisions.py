@@ -86,7 +86,7 @@ def receive(
     row: TenantRow | None,
     last: StageRow | None,
     record: Received,
-    place: RecordPosition,
+    position: RecordPosition,
     rules: ProjectionRules,
     *,
     restamps: bool = True,
@@ -98,14 +98,14 @@ def receive(
         row: The key's row of the table `tenants`; None before the first record.
         last: The key's row of the table `stages`; None before the first outcome.
         record: The parsed record.
-        place: The record's position.
+        position: The record's position.
         rules: Keys and published names.
         restamps: False for a sender with a constant `eventTimestamp` over retries.
         raw: The untouched record, for the body of a dead letter.
     """
-    before = journal.rebased(row or TenantRow(record.key), place)
+    before = journal.rebased(row or TenantRow(record.key), position)
     claims = () if isinstance(record, Recheck) else identify(record, rules.identity, restamps=restamps)
-    taken = _take(before, record, claims, place)
+    taken = _take(before, record, claims, position)
     if taken.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in taken.verdicts):
         return Decision(None, Verdict.FORGOTTEN, ())
     verdict = _verdict(taken.verdicts)
@@ -114,19 +114,19 @@ def receive(
     events = _events(after, taken.folded, place, rules)
     line = _verdict_line(record, place, verdict, rules)
     why = _REFUSED.get(verdict)
-    refused = () if why is None else (projections.dead_letter(record.key, *why, place, raw),)
-    if not changed and place.offset > before.offset:
+    refused = () if why is None else (projections.dead_letter(record.key, *why, position, raw),)
+    if not changed and position.offset > before.offset:
         # New to the row and without effect. An unchanged row at or below `before.offset` is a replay and goes on below.
         return Decision(None, verdict, (line, *refused))
     # A replay cannot tell whether its first run published `desired`, so it publishes again, with the unchanged version.
     with_desired = not changed or after.desired_version == after.version
     state = (*(projections.desired(after) if with_desired else ()), *projections.tenant(after, last, rules))
-    stage_lines = _stage_lines(after, place, rules)
+    stage_lines = _stage_lines(after, position, rules)
     return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), taken.folded)
 
 
 def conclude(
-    row: TenantRow | None, last: StageRow | None, outcome: Outcome, place: RecordPosition, rules: ProjectionRules
+    row: TenantRow | None, last: StageRow | None, outcome: Outcome, position: RecordPosition, rules: ProjectionRules
 ) -> Decision:
     """Returns the decision on a record of `lifecycle.outcomes`.
 
@@ -134,24 +134,24 @@ def conclude(
         row: The key's row of the table `tenants`; None before the first record.
         last: The key's row of the table `stages`; None before the first outcome.
         outcome: The parsed record.
-        place: The record's position.
+        position: The record's position.
         rules: Keys and published names.
     """
     before = last or StageRow(outcome.key)
     # Offsets of a recreated topic start at 0 again: compared with old offsets, every record would look like a replay.
-    if before.incarnation != place.incarnation:
-        before = replace(before, incarnation=place.incarnation, offset=-1, moves=())
+    if before.incarnation != position.incarnation:
+        before = replace(before, incarnation=position.incarnation, offset=-1, moves=())
     after = follow(before, outcome)
     if after is before:
-        if place.offset > before.offset:
+        if position.offset > before.offset:
             return Decision(None, Verdict.DUPLICATE, ())
     else:
-        version = max(place.offset, before.version + 1)
-        after = replace(after, version=version, offset=place.offset, updated_at_us=place.log_time_us)
+        version = max(position.offset, before.version + 1)
+        after = replace(after, version=version, offset=position.offset, updated_at_us=position.log_time_us)
         shown = version + (row.version if row is not None else 0)
-        moves = _moves(before.moves, stage(row, last), stage(row, after), shown, place)
+        moves = _moves(before.moves, stage(row, last), stage(row, after), shown, position)
         after = replace(after, moves=moves)
-    outputs = (*projections.tenant(row, after, rules), *_stage_lines(after, place, rules))
+    outputs = (*projections.tenant(row, after, rules), *_stage_lines(after, position, rules))
     return Decision(after, Verdict.DUPLICATE if after is before else Verdict.NEW, outputs)
 
 
@@ -167,20 +167,22 @@ def question(key: Key, reason: str, at_us: int) -> Output:
     return Output(RECEIVED, codec.encode(wish, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us))
 
 
-def _take(before: TenantRow, record: Received, claims: tuple[EventClaim, ...], place: RecordPosition) -> JournalChange:
+def _take(
+    before: TenantRow, record: Received, claims: tuple[EventClaim, ...], position: RecordPosition
+) -> JournalChange:
     """Returns the effect of a record on the key's journal."""
     if isinstance(record, Recheck):
-        return journal.take_recheck(before, record.at, place)
-    if isinstance(record, Observed) and record.read_at > place.log_time_us + WINDOW_US:
+        return journal.take_recheck(before, record.at, position)
+    if isinstance(record, Observed) and record.read_at > position.log_time_us + WINDOW_US:
         # Taken in, the observation would win over every event before the future time.
         return JournalChange(before, (Verdict.FUTURE,))
     seen = journal.observe(before, claims) if isinstance(record, Observed) else before
-    taken = journal.take(seen, claims, place)
+    taken = journal.take(seen, claims, position)
     if taken.row is before or not journal_compaction.too_large(taken.row):
         return taken
     # The last resort: a row above Kafka's limit would fail at every attempt and stop the partition for good. A replay
     # may find room, after a commit has released entries kept aside.
-    return journal.take_recheck(before, place.log_time_us, place)._replace(verdicts=(Verdict.TOO_LARGE,))
+    return journal.take_recheck(before, position.log_time_us, position)._replace(verdicts=(Verdict.TOO_LARGE,))
 
 
 def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -192,17 +194,17 @@ def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
 def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None, place: RecordPosition) -> TenantRow:
     """Returns the changed row with the next version, and with every field derived from the change."""
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
-    version = max(place.offset, before.version + 1)
+    version = max(position.offset, before.version + 1)
     wanted, wants = projections.wish(before.now), projections.wish(taken.row.now)
     # A late arrival may free an absorbed event, which then gets a revision although its uid is known.
     has_new_event = Verdict.NEW in taken.verdicts or any(
-        entry.revision_offset == place.offset for entry in (*taken.row.entries, *taken.folded)
+        entry.revision_offset == position.offset for entry in (*taken.row.entries, *taken.folded)
     )
     after = replace(
         taken.row,
         version=version,
-        offset=max(place.offset, before.offset),
-        updated_at_us=place.log_time_us,
+        offset=max(position.offset, before.offset),
+        updated_at_us=position.log_time_us,
         ever=before.ever or wants.installed,
         turned=before.turned if wants.installed == wanted.installed else version,
     )
@@ -210,7 +212,7 @@ def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None
     if has_new_event or wants != wanted:
         after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=place.trace)
     shown = version + (last.version if last is not None else 0)
-    return replace(after, moves=_moves(before.moves, stage(before, last), stage(after, last), shown, place))
+    return replace(after, moves=_moves(before.moves, stage(before, last), stage(after, last), shown, position))
 
 
 def _moves(
@@ -218,21 +220,21 @@ def _moves(
     before: tuple[Stage | None, str | None],
     after: tuple[Stage | None, str | None],
     version: int,
-    place: RecordPosition,
+    position: RecordPosition,
 ) -> tuple[Move, ...]:
     """Returns the changes of stage still needed by a replay, with the present change if the stage changes now."""
-    kept = tuple(move for move in moves if place.committed is None or move.offset > place.committed)
+    kept = tuple(move for move in moves if position.committed is None or move.offset > position.committed)
     if before[0] is after[0]:
         return kept[-_MOVES_MAX:]
     (was, _), (now, reason) = before, after
-    return (*kept, Move(place.offset, version, was, now, reason, place.log_time_us))[-_MOVES_MAX:]
+    return (*kept, Move(position.offset, version, was, now, reason, position.log_time_us))[-_MOVES_MAX:]
 
 
 def _events(
     row: TenantRow, folded: tuple[Entry, ...], place: RecordPosition, rules: ProjectionRules
 ) -> tuple[Output, ...]:
     """Returns the events with a revision from this record, at the first delivery and at a replay."""
-    # A uid may stand in several of these places, as folded in this step and kept aside; the last in this order counts.
+    # A uid may stand in several of these groups, as folded in this step and kept aside; the last in this order counts.
     kept = (*(parted.entry for parted in row.parted), *folded, *row.entries)
     by_uid = {entry.uid: entry for entry in kept if entry.revision_offset == place.offset}
     published = sorted(by_uid.values(), key=lambda entry: entry.revision)
@@ -241,28 +243,28 @@ def _events(
     )
 
 
-def _verdict_line(record: Received, place: RecordPosition, verdict: Verdict, rules: ProjectionRules) -> Output:
+def _verdict_line(record: Received, position: RecordPosition, verdict: Verdict, rules: ProjectionRules) -> Output:
     kind = KIND[type(record)]
     line = audit.line(
-        line_id=f"{place.topic}/{place.partition}/{place.offset}/{kind}",
+        line_id=f"{position.topic}/{position.partition}/{position.offset}/{kind}",
         key=record.key,
         what=kind,
         verdict=verdict,
         why=WHY[verdict],
-        at_us=place.log_time_us,
+        at_us=position.log_time_us,
         material=rules.audit,
     )
     return Output(AUDIT, audit.message(line, "ledger", place.trace))
 
 
-def _stage_lines(row: TenantRow | StageRow, place: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
+def _stage_lines(row: TenantRow | StageRow, position: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
     """Returns the audit lines of the changes of stage from this record, at the first delivery and at a replay."""
     # The version alone would not identify a change. A version is the sum of two rows' versions; a worker without its
     # last writes may meet the two topics in a different order and reach an equal sum by a different change. Hence topic
     # and offset in the id (docs/decisions/0020).
     lines = (
         audit.line(
-            line_id=f"{row.key}/stage/{move.version}/{place.topic}/{move.offset}",
+            line_id=f"{row.key}/stage/{move.version}/{position.topic}/{move.offset}",
             key=row.key,
             what="stage",
             verdict=f"{move.before or 'none'} → {move.after or 'none'}",
@@ -271,6 +273,6 @@ def _stage_lines(row: TenantRow | StageRow, place: RecordPosition, rules: Projec
             material=rules.audit,
         )
         for move in row.moves
-        if move.offset == place.offset
+        if move.offset == position.offset
     )
     return tuple(Output(AUDIT, audit.message(line, "ledger", place.trace)) for line in lines)

@@ -72,9 +72,9 @@ class JournalChange(NamedTuple):
     folded: tuple[Entry, ...] = ()
 
 
-def rebased(row: TenantRow, place: RecordPosition) -> TenantRow:
+def rebased(row: TenantRow, position: RecordPosition) -> TenantRow:
     """Returns the row with all offsets reset if the topic was recreated: old and new offsets are not comparable."""
-    if row.incarnation == place.incarnation:
+    if row.incarnation == position.incarnation:
         return row
     # With offset -1 every record of the new topic is new to the row. Entries kept aside and changes of stage go, since
     # only replays of the former topic read them.
@@ -83,25 +83,26 @@ def rebased(row: TenantRow, place: RecordPosition) -> TenantRow:
         for entry in row.entries
     )
     return replace(
-        row, incarnation=place.incarnation, offset=-1, folded_offset=-1, entries=entries, parted=(), moves=()
+        row, incarnation=position.incarnation, offset=-1, folded_offset=-1, entries=entries, parted=(), moves=()
     )
 
 
-def take(row: TenantRow, claims: Sequence[EventClaim], place: RecordPosition) -> JournalChange:
+def take(row: TenantRow, claims: Sequence[EventClaim], position: RecordPosition) -> JournalChange:
     """Adds the claims of a record to a row.
 
     Args:
         row: The row of the table, or an empty row.
         claims: The events claimed by the record.
-        place: The record's position.
+        position: The record's position.
     """
-    aged, folded = _age(row, place)
+    aged, folded = _age(row, position)
     before = {entry.uid: entry for entry in aged.entries}
     # A uid may have folded twice. Below the first parting offset the replayed record met the first of both entries, so
     # in reversed order the first one overwrites the second.
-    parted = {kept.entry.uid: kept.entry for kept in reversed(aged.parted) if place.offset < kept.offset}
+    parted = {kept.entry.uid: kept.entry for kept in reversed(aged.parted) if position.offset < kept.offset}
     results = {
-        claim.uid: _add_claim(aged, _known_entry(claim.uid, before, parted, place), claim, place) for claim in claims
+        claim.uid: _add_claim(aged, _known_entry(claim.uid, before, parted, position), claim, position)
+        for claim in claims
     }
     # Entries kept aside are final: a replayed record never brings a folded entry back into the journal.
     after = {
@@ -109,10 +110,10 @@ def take(row: TenantRow, claims: Sequence[EventClaim], place: RecordPosition) ->
     }
     if all(before.get(uid) is entry for uid, entry in after.items()):
         verdicts = tuple(verdict for _, verdict in results.values())
-        if _needs_recheck(results) and place.offset > row.offset:
+        if _needs_recheck(results) and position.offset > row.offset:
             # The aged row is written although no entry changed: `late` depends on how far the row has folded, and a
             # replay must find the row in this state to return `late` again.
-            return JournalChange(recompute(request_recheck(aged, place.log_time_us)), verdicts, folded)
+            return JournalChange(recompute(request_recheck(aged, position.log_time_us)), verdicts, folded)
         return JournalChange(row, verdicts)
     texts = {claim.digest: claim.text for claim in claims if claim.digest is not None and claim.text is not None}
     changed = [entry for uid, entry in after.items() if before.get(uid) is not entry]
@@ -124,14 +125,14 @@ def take(row: TenantRow, claims: Sequence[EventClaim], place: RecordPosition) ->
         entry._replace(first_verdict=entry.verdict) if entry.uid in after and entry.uid not in before else entry
         for entry in judged.entries
     ]
-    entries, revision = revisions.give(judged._replace(entries=judged_entries), row.revision, place.offset)
+    entries, revision = revisions.give(judged._replace(entries=judged_entries), row.revision, position.offset)
     taken = recompute(replace(aged, entries=entries, revision=revision, texts={**(aged.texts or {}), **texts}))
-    bounded, early = fold_excess(taken, place.offset, place.log_time_us, place.settled)
+    bounded, early = fold_excess(taken, position.offset, position.log_time_us, position.settled)
     first_verdicts = {entry.uid: entry.first_verdict for entry in entries}
     verdicts = tuple(
         first_verdicts[uid] if uid in after and uid not in before else verdict for uid, (_, verdict) in results.items()
     )
-    checked = request_recheck(bounded, place.log_time_us) if _needs_recheck(results) else bounded
+    checked = request_recheck(bounded, position.log_time_us) if _needs_recheck(results) else bounded
     return JournalChange(recompute(checked) if checked is not taken else taken, verdicts, (*folded, *early))
 
 
@@ -143,27 +144,29 @@ def _needs_recheck(results: Mapping[str, tuple[Entry | None, Verdict]]) -> bool:
     )
 
 
-def _known_entry(uid: str, journal: dict[str, Entry], parted: dict[str, Entry], place: RecordPosition) -> Entry | None:
+def _known_entry(
+    uid: str, journal: dict[str, Entry], parted: dict[str, Entry], position: RecordPosition
+) -> Entry | None:
     """Returns the entry of a uid as the record met the entry at the first delivery; None for an unknown uid."""
     # An entry from above the record's offset came later. At the first delivery the record met the entry kept aside.
     entry = journal.get(uid)
-    return entry if entry is not None and place.offset >= entry.offset else parted.get(uid, entry)
+    return entry if entry is not None and position.offset >= entry.offset else parted.get(uid, entry)
 
 
 def _add_claim(
-    row: TenantRow, entry: Entry | None, claim: EventClaim, place: RecordPosition
+    row: TenantRow, entry: Entry | None, claim: EventClaim, position: RecordPosition
 ) -> tuple[Entry | None, Verdict]:
     """Returns the entry with a claim added, and the verdict on the claim.
 
     The verdict on a new entry is provisional; `take` replaces the verdict after judging the whole journal.
     """
-    if entry is not None and place.offset < entry.offset:
+    if entry is not None and position.offset < entry.offset:
         # A replay of a record from below the entry's first delivery. The record left no entry, so it was late.
         return entry, Verdict.LATE
     if entry is not None:
-        joined = entry if entry.frozen else join(entry, claim, place.offset)
-        return joined, _verdict_on_repeat(joined, claim, place.offset)
-    refusal = _refusal(row, claim, place)
+        joined = entry if entry.frozen else join(entry, claim, position.offset)
+        return joined, _verdict_on_repeat(joined, claim, position.offset)
+    refusal = _refusal(row, claim, position)
     if refusal is not None:
         return None, refusal
     fresh = Entry(
@@ -176,27 +179,27 @@ def _add_claim(
         tenant_id=claim.tenant_id,
         digest=claim.digest,
         source=claim.source,
-        offset=place.offset,
+        offset=position.offset,
     )
     return fresh, Verdict.NEW
 
 
-def take_recheck(row: TenantRow, at_us: int, place: RecordPosition) -> JournalChange:
+def take_recheck(row: TenantRow, at_us: int, position: RecordPosition) -> JournalChange:
     """Adds a request for a re-check as of `at_us` (microseconds UTC) to a row."""
-    aged, folded = _age(row, place)
+    aged, folded = _age(row, position)
     # At most log time: with a time in the future, no read of Genesys could answer the request for a while.
-    checked = request_recheck(aged, min(at_us, place.log_time_us))
+    checked = request_recheck(aged, min(at_us, position.log_time_us))
     if checked.recheck_at_us == row.recheck_at_us:
         return JournalChange(row, (Verdict.ASKED,))
     return JournalChange(recompute(checked), (Verdict.ASKED,), folded)
 
 
-def _age(row: TenantRow, place: RecordPosition) -> tuple[TenantRow, tuple[Entry, ...]]:
+def _age(row: TenantRow, position: RecordPosition) -> tuple[TenantRow, tuple[Entry, ...]]:
     """Returns the row frozen and folded up to the record's log time, and the folded entries."""
     # A replay finds the row as it is: ageing again could fold the entries which the replay has to publish again.
-    if place.offset <= row.offset:
+    if position.offset <= row.offset:
         return row, ()
-    return age(row, place.offset, place.log_time_us, place.settled)
+    return age(row, position.offset, position.log_time_us, position.settled)
 
 
 def observe(row: TenantRow, claims: Sequence[EventClaim]) -> TenantRow:
@@ -286,16 +289,16 @@ def _verdict_on_repeat(entry: Entry, claim: EventClaim, offset: int) -> Verdict:
     return Verdict.DUPLICATE if is_repeated else Verdict.CONFLICT
 
 
-def _refusal(row: TenantRow, claim: EventClaim, place: RecordPosition) -> Verdict | None:
+def _refusal(row: TenantRow, claim: EventClaim, position: RecordPosition) -> Verdict | None:
     """Returns the verdict that keeps an unknown uid out of the journal; None for a claim to take in."""
     if row.folded_to is None:
         return None
     folded = claim.at_us <= row.folded_to
     # Below `folded_offset` the row holds no trace of some records, so a replay cannot be told from a late record.
-    if folded and place.offset <= row.folded_offset:
+    if folded and position.offset <= row.folded_offset:
         return Verdict.FORGOTTEN
     if claim.uid.startswith("r:"):  # an observation reports the present state and is never too old
         return None
     # Up to the retry span above `folded_to` the first attempt of this event may have folded: the retry would look new.
-    near = claim.at_us <= row.folded_to + merge.RETRY_SPAN_US and claim.at_us < place.log_time_us - MEMORY_US
+    near = claim.at_us <= row.folded_to + merge.RETRY_SPAN_US and claim.at_us < position.log_time_us - MEMORY_US
     return Verdict.LATE if folded or near else None

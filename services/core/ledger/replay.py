@@ -98,8 +98,8 @@ def replay(lines: Iterable[str | bytes], rules: ProjectionRules = OFFLINE) -> Re
             continue
         received_us, delivery = parsed
         # The number of the line serves as offset, the time of receipt as log time.
-        place = RecordPosition("replay", 0, number, received_us)
-        decision = receive(rows.get(delivery.key), None, delivery, place, rules)
+        position = RecordPosition("replay", 0, number, received_us)
+        decision = receive(rows.get(delivery.key), None, delivery, position, rules)
         if isinstance(decision.row, TenantRow):
             rows[delivery.key] = decision.row
         folded |= {(delivery.key, entry.uid, entry.offset): entry for entry in decision.folded}
