@@ -1,14 +1,14 @@
 """Gates before outside systems: per process and system a bulkhead and a circuit breaker (docs/decisions/0019).
 
-Problem: a hanging system could occupy every place of a worker, a system that is away would be called again and again,
-and a large organisation could crowd out a small organisation. Approach: a caller takes a place at the system's gate
+Problem: a hanging system could occupy every slot of a worker, a system that is away would be called again and again,
+and a large organisation could crowd out a small organisation. Approach: a caller acquires a slot at the system's gate
 before the call. Each gate has
 
 - a bulkhead: at most `at_once` concurrent calls, at most a quarter of them by one *share*, the party that shares the
-  system with the rest: an organisation, say. A caller without a place after `_QUEUE_S` returns after about `_BUSY_S`;
+  system with the rest: an organisation, say. A caller without a slot after `_QUEUE_S` returns after about `_BUSY_S`;
 - a circuit breaker, made by the factory given: an open circuit turns every caller away but one probe at a time.
 
-Invariants: every place taken by `enter` is given back by `leave`; `answered` is called before `leave`; a gate stays in
+Invariants: every slot acquired by `enter` is released by `leave`; `answered` is called before `leave`; a gate stays in
 memory only while a caller uses the gate or the breaker remembers a failure, since there may be any number of systems.
 """
 
@@ -21,9 +21,9 @@ from typing import Final, NamedTuple, Protocol
 from services.adapters.process.logs import Logger
 
 _QUEUE_S: Final = 1.0
-"""Longest wait for a place at a gate. The caller occupies its place in the worker meanwhile."""
+"""Longest wait for a slot at a gate. The caller occupies its slot in the worker meanwhile."""
 _BUSY_S: Final = 2.0
-"""Mean wait before a caller that found no place asks again; jittered by half, to spread out callers turned away."""
+"""Mean wait before a caller that found no slot asks again; jittered by half, to spread out callers turned away."""
 _ASKED_WITHIN_S: Final = 3_900.0
 """How long an open circuit counts in the metrics after a caller last asked for the system: longer than an hour, the
 longest `Retry-After` that is kept. A system whose last caller has left must not count as away for ever."""
@@ -89,53 +89,53 @@ class CircuitBreaker(Protocol):
 
 
 class _Share:
-    """Places of one share at a gate, for as long as the share waits for or holds a place."""
+    """Slots of one share at a gate, for as long as the share waits for or holds a slot."""
 
-    __slots__ = ("places", "users")
+    __slots__ = ("slots", "users")
 
-    def __init__(self, places: int) -> None:
-        self.places = asyncio.Semaphore(places)
+    def __init__(self, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
         self.users = 0
 
 
 class _SystemGate:
-    """Gate of one system: circuit breaker, and places of which a share has at most a quarter.
+    """Gate of one system: circuit breaker, and slots of which a share has at most a quarter.
 
     Attributes:
         circuit: Circuit breaker.
-        users: Callers that wait for or hold a place.
+        users: Callers that wait for or hold a slot.
         asked_s: Time of the newest `enter`, by the clock of `SystemGates`.
     """
 
-    __slots__ = ("_places", "_share_places", "_shares", "asked_s", "circuit", "users")
+    __slots__ = ("_share_slots", "_shares", "_slots", "asked_s", "circuit", "users")
 
     def __init__(self, at_once: int, circuit: CircuitBreaker) -> None:
         self.circuit = circuit
         self.users = 0
         self.asked_s = 0.0
-        self._share_places = max(1, at_once // 4)
-        self._places = asyncio.Semaphore(at_once)
+        self._share_slots = max(1, at_once // 4)
+        self._slots = asyncio.Semaphore(at_once)
         self._shares: dict[str, _Share] = {}
 
-    async def take(self, name: str) -> None:
-        # The share first: a caller that waits for its share must not occupy a place of the system.
-        share = self._shares.setdefault(name, _Share(self._share_places))
+    async def acquire(self, name: str) -> None:
+        # The share first: a caller that waits for its share must not occupy a slot of the system.
+        share = self._shares.setdefault(name, _Share(self._share_slots))
         share.users += 1
         try:
-            await share.places.acquire()
+            await share.slots.acquire()
             try:
-                await self._places.acquire()
+                await self._slots.acquire()
             # BaseException: the time-out of `_QUEUE_S` arrives here as a cancellation.
             except BaseException:
-                share.places.release()
+                share.slots.release()
                 raise
         except BaseException:
             self._leave_share(name)
             raise
 
-    def give_back(self, name: str) -> None:
-        self._places.release()
-        self._shares[name].places.release()
+    def release(self, name: str) -> None:
+        self._slots.release()
+        self._shares[name].slots.release()
         self._leave_share(name)
 
     def _leave_share(self, name: str) -> None:
@@ -149,7 +149,7 @@ class Admission(NamedTuple):
     """Result of asking at a gate.
 
     Attributes:
-        wait_s: Seconds to stay away; 0 if a place was taken.
+        wait_s: Seconds to stay away; 0 if a slot was acquired.
         circuit_open: True if the circuit is open: the system is away or refuses the operator.
         operator_refused: True if the system refuses the operator's own credentials or set-up.
     """
@@ -160,7 +160,7 @@ class Admission(NamedTuple):
 
 
 _INTERRUPTED: Final = Admission(1.0)
-"""Stands for the result while `enter` waits: an exception leaves `enter` without a place."""
+"""Stands for the result while `enter` waits: an exception leaves `enter` without a slot."""
 
 
 class SystemGates:
@@ -183,11 +183,11 @@ class SystemGates:
         self._logged_s: dict[str, float] = {}
 
     async def enter(self, system: str, share: str, key: str) -> Admission:
-        """Asks for a place; a place taken (`wait_s` 0) must be given back by `leave`.
+        """Asks for a slot; an acquired slot (`wait_s` 0) must be released by `leave`.
 
         Args:
             system: Name of the system.
-            share: Name of the party that has a quarter of the places at most.
+            share: Name of the party that has a quarter of the slots at most.
             key: Key of the caller: the circuit breaker counts different keys.
         """
         gate = self._gates.get(system)
@@ -198,26 +198,26 @@ class SystemGates:
         gate.asked_s = self._clock_s()
         admission = _INTERRUPTED
         try:
-            admission = await self._take_place(gate, share, key)
+            admission = await self._acquire_slot(gate, share, key)
         finally:
             if admission.wait_s:
                 self._release_gate(system, gate)
         return admission
 
-    async def _take_place(self, gate: _SystemGate, share: str, key: str) -> Admission:
+    async def _acquire_slot(self, gate: _SystemGate, share: str, key: str) -> Admission:
         # Open and yet admitted by the next line: this caller is the probe.
         is_probe = gate.circuit.open
         if away_s := self._away_s(gate, key):
             return Admission(away_s, circuit_open=True, operator_refused=gate.circuit.operator_refused)
         try:
             async with asyncio.timeout(_QUEUE_S):
-                await gate.take(share)
+                await gate.acquire(share)
         except TimeoutError:
             return Admission(_BUSY_S * self._random.uniform(0.5, 1.5))
-        # Race: the circuit may have opened during the wait for a place. A probe is not asked twice, since the breaker
+        # Race: the circuit may have opened during the wait for a slot. A probe is not asked twice, since the breaker
         # has counted it already and would refuse it now.
         if not is_probe and (away_s := self._away_s(gate, key)):
-            gate.give_back(share)
+            gate.release(share)
             return Admission(away_s, circuit_open=True, operator_refused=gate.circuit.operator_refused)
         return Admission()
 
@@ -226,13 +226,13 @@ class SystemGates:
         return gate.circuit.wait_s(key, self._clock_s(), self._random.random())
 
     def leave(self, system: str, share: str) -> None:
-        """Gives back a place taken by `enter`."""
+        """Releases a slot acquired by `enter`."""
         gate = self._gates[system]
-        gate.give_back(share)
+        gate.release(share)
         self._release_gate(system, gate)
 
     def answered(self, system: str, key: str, report: CallReport) -> bool:
-        """Reports a call to the circuit breaker; to be called while the place of the call is still held.
+        """Reports a call to the circuit breaker; to be called while the slot of the call is still held.
 
         Args:
             system: Name of the system.

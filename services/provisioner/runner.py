@@ -41,7 +41,7 @@ _POLL_S: Final = 0.5
 """Interval between two claims of an idle worker: the longest delay of a saga whose wait has ended or which another
 process has made due."""
 _CLAIM_FRACTION: Final = 8
-"""A full worker claims again once an eighth of its places is free; a claim per free place would be a statement per
+"""A full worker claims again once an eighth of its slots is free; a claim per free slot would be a statement per
 saga."""
 _STOPPED_S: Final = 60.0
 """Pause of a saga after an unexpected error."""
@@ -171,7 +171,7 @@ class Runner:
                 if recovered is not None:
                     self._on_recovered(recovered)
             finally:
-                self._planner.leave(prepared)  # the place at the system, on every way out
+                self._planner.leave(prepared)  # the slot at the system, on every way out
             now_us = claim.now_us()
             journal = settle(prepared.turn.journal, move, answer, now_us, self._pace)
             messages = self._planner.audit_messages(claim.key, journal, move, answer, now_us)

@@ -1,4 +1,4 @@
-"""Prepares one turn of a saga: chooses the next move, asks the system's gate for a place, and makes the call.
+"""Prepares one turn of a saga: chooses the next move, asks the system's gate for a slot, and makes the call.
 
 Rule: the gate of a system is asked before the intent is committed. A call refused by the gate becomes a wait without an
 intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: the life of
@@ -79,7 +79,7 @@ class TurnPlanner:
         await self._plans.keep()
 
     async def plan_turn(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
-        """Decides the next turn of a saga. `leave` must follow, since the turn may hold a place at a gate.
+        """Decides the next turn of a saga. `leave` must follow, since the turn may hold a slot at a gate.
 
         A bad plan of the current life stops the saga for a minute. A bad plan of an ended life is reported only when
         the turn ends in a wait: all remaining work of the saga goes first.
@@ -172,11 +172,11 @@ class TurnPlanner:
         return self._system_gates.is_circuit_open(system)
 
     def leave(self, prepared: PreparedTurn) -> None:
-        """Gives back the place at the gate, if the turn holds a place."""
+        """Gives back the slot at the gate, if the turn holds a slot."""
         if prepared.system is not None and isinstance(prepared.call_or_answer, Call):
             self._system_gates.leave(prepared.system, _org(prepared.call_or_answer.key))
 
 
 def _org(key: str) -> str:
-    """Returns the organisation of a saga: sagas of one organisation share its part of a system's places."""
+    """Returns the organisation of a saga: sagas of one organisation share its part of a system's slots."""
     return key.partition(":")[0]

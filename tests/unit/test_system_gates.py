@@ -1,4 +1,4 @@
-"""A system that hangs keeps few places, one that is away is left alone, and nobody waits for another's."""
+"""A system that hangs keeps few slots, one that is away is left alone, and nobody waits for another's."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ def gates(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SystemGates:
 
 
 async def enter(gates: SystemGates, system: str, key: str) -> Admission:
-    """As the provisioner: an organisation shares the places of a system with the others."""
+    """As the provisioner: an organisation shares the slots of a system with the others."""
     return await gates.enter(system, key.partition(":")[0], key)
 
 
@@ -64,7 +64,7 @@ async def call(gates: SystemGates, system: str, key: str, answer: Answer) -> boo
     return well_again
 
 
-async def test_a_caller_without_a_place_waits_and_places_are_returned(gates: SystemGates) -> None:
+async def test_a_caller_without_a_slot_waits_and_slots_are_returned(gates: SystemGates) -> None:
     for org in "ab":
         assert await enter(gates, "crm", f"{org}:1") == Admission()
     entry = await enter(gates, "crm", "c:1")
@@ -77,7 +77,7 @@ async def test_a_caller_without_a_place_waits_and_places_are_returned(gates: Sys
     assert await waiting == Admission()
 
 
-async def test_one_organisation_has_a_quarter_of_the_places_at_most(clock: Clock) -> None:
+async def test_one_organisation_has_a_quarter_of_the_slots_at_most(clock: Clock) -> None:
     gates = SystemGates(8, SystemBreaker, clock, LOG)
     for number in range(2):
         assert await enter(gates, "crm", f"a:{number}") == Admission()
