@@ -22,9 +22,9 @@ from schemas.tenant import Desired
 from schemas.values import Instant, Json, Record, TenantId
 
 # Theory. A call to an outside system may take effect although the answer was lost, and a worker may die between call
-# and answer. The journal therefore holds, per step, the most that may exist outside (`state`, `place`, `places`,
+# and answer. The journal therefore holds, per step, the most that may exist outside (`state`, `location`, `locations`,
 # `earlier_create_open`, `unverified`). An answer may only narrow this set as far as the answer proves; a teardown calls
-# every step and place in the set. A mark dropped too early leaves a resource behind with no record of it.
+# every step and location in the set. A mark dropped too early leaves a resource behind with no record of it.
 #
 # Compatibility. During a rolling upgrade workers of two releases take turns at a row, and a release reads an unknown
 # field as absent. An earlier release would take a log without its own fields for a resource never made. So a log is
@@ -189,7 +189,7 @@ class StepLog(Record):
     earlier_create_open: bool = Field(default=False, alias="older")
     """True if an earlier create with different inputs may have had an effect."""
     unverified: bool = Field(default=False, alias="doubted")
-    """True after a recovery: the resource may exist at any of `places`, even if a system refuses to show a resource."""
+    """True after a recovery: the resource may exist at any of `locations`, even if a system refuses to show it."""
     succeeded: bool = False
     """True if the newest create or update succeeded, but the answer does not show the present resource."""
     verdict: StepVerdict = StepVerdict.DONE
@@ -204,11 +204,11 @@ class StepLog(Record):
     """Outputs of the system for the present resource; values declared secret are sealed."""
     previous_outputs: Json = Field(default_factory=dict, alias="former")
     """Outputs for a former resource; only later steps use these, when the later steps are undone."""
-    place: str | None = None
+    location: str | None = Field(default=None, alias="place")
     """The `url` of the newest create or update; null if the step has no URL, or if the call is known to have had no
     effect."""
-    places: tuple[str, ...] = ()
-    """Further URLs at which earlier calls may have made the resource; emptied once an answer proves `place` alone."""
+    locations: tuple[str, ...] = Field(default=(), alias="places")
+    """Further URLs at which earlier calls may have made the resource; emptied when an answer proves `location`."""
     tries: int = 0
     """Calls of this phase without progress; the waits between calls grow with this number."""
     not_before: Instant = 0

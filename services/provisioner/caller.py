@@ -166,7 +166,7 @@ class Caller:
             outputs=outputs_by_step[move.step.name] if log.outputs else {},
             enabled=enabled,
             timeout_s=move.step.timeout_s,
-            places=places_of(log),
+            locations=locations_of(log),
             repeats=log.state in REPEATED,
             own_credentials=not _has_tenant_credentials(move.step),
         )

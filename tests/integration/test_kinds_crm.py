@@ -29,8 +29,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 @pytest.fixture
 async def outbound(world: Outside) -> AsyncIterator[Outbound]:
     async with HttpClient(connections=10) as client:
-        places = {"acme.salesforce.com": f"{world.url}/crm", "other.salesforce.com": f"{world.url}/middleware"}
-        yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places)
+        locations = {"acme.salesforce.com": f"{world.url}/crm", "other.salesforce.com": f"{world.url}/middleware"}
+        yield Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=locations)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_a_tenant_without_an_endpoint_has_no_connection_and_no_call(
     assert world.calls(key) == []
 
 
-async def test_a_moved_endpoint_leaves_no_connection_at_the_former_place(
+async def test_a_moved_endpoint_leaves_no_connection_at_the_former_location(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))
@@ -108,8 +108,8 @@ async def test_under_the_egress_map_of_up_a_moved_connection_exists_at_the_new_h
     ports = LocalPorts(world.port, world.database_port, 1, 2, 3, 4)
     environ = shared({}, Folders(world.folder), ports, Addresses("kafka:1", "postgresql://u@h:1/d"), "secret")
     async with HttpClient(connections=10) as client:
-        places = json.loads(environ["EGRESS_MAP"])
-        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        locations = json.loads(environ["EGRESS_MAP"])
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=locations))
         given = settings(client_id="c", client_secret="right")
         made = await kind.call(a_call(Verb.CREATE, key=key, settings=given))
         assert isinstance(made, Done)
@@ -158,7 +158,7 @@ async def test_a_connection_possibly_made_at_two_places_is_deleted_at_both(
     moving = a_call(Verb.UPDATE, key=key, n=2, settings=elsewhere, outputs=made.outputs)
     assert isinstance(await HttpKind(outbound).call(moving), Unknown)
     gone = await HttpKind(outbound).call(
-        a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, places=(ACME, elsewhere["url"]))
+        a_call(Verb.DELETE, key=key, n=3, settings=elsewhere, locations=(ACME, elsewhere["url"]))
     )
     assert isinstance(gone, Done)
     assert world.inventory("crm", key) == []

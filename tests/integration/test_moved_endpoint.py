@@ -44,9 +44,9 @@ def world(running: Outside) -> Iterator[Outside]:
 
 @pytest.fixture
 async def saga(world: Outside) -> AsyncIterator[Saga]:
-    places = {f"{host}.salesforce.com": f"{world.url}/{system}/{{host}}" for host, system in SYSTEMS.items()}
+    locations = {f"{host}.salesforce.com": f"{world.url}/{system}/{{host}}" for host, system in SYSTEMS.items()}
     async with HttpClient(connections=10) as client:
-        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=locations))
         sealer = Sealer([SecretStr("x" * 40)])
         caller = Caller({"http": kind}, TRAITS, sealer, b"k" * 32, logs.configure("test", "critical"))
         yield Saga(f"{ORG}:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}", caller, plans(PLAN))
@@ -67,7 +67,7 @@ def _active(world: Outside, saga: Saga, hosts: list[str], reason: str | None = N
 
 
 async def _gone(world: Outside, saga: Saga) -> None:
-    """An uninstall leaves no resource at any place, after any history, and reports success."""
+    """An uninstall leaves no resource at any location, after any history, and reports success."""
     world.heal()
     await saga.uninstalled()
     assert saga.said == ("down", "done", None)
@@ -79,7 +79,7 @@ def _in_doubt(answer: Answer) -> bool:
     return isinstance(answer, Unknown)
 
 
-async def test_a_moved_connection_exists_at_its_new_place_only(saga: Saga, world: Outside) -> None:
+async def test_a_moved_connection_exists_at_its_new_location_only(saga: Saga, world: Outside) -> None:
     for host in "abca":
         await saga.installed(url(host))
         _active(world, saga, [host])
@@ -88,7 +88,7 @@ async def test_a_moved_connection_exists_at_its_new_place_only(saga: Saga, world
     await _gone(world, saga)
 
 
-async def test_a_move_is_undone_when_the_former_place_refuses_the_removal(saga: Saga, world: Outside) -> None:
+async def test_a_move_is_undone_when_the_former_location_refuses_the_removal(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "refuse", verb="delete")
     await saga.installed(url("b"))
@@ -96,7 +96,7 @@ async def test_a_move_is_undone_when_the_former_place_refuses_the_removal(saga: 
     await _gone(world, saga)
 
 
-async def test_a_connection_possibly_made_at_a_new_place_is_removed_when_the_endpoint_returns(
+async def test_a_connection_possibly_made_at_a_new_location_is_removed_when_the_endpoint_returns(
     saga: Saga, world: Outside
 ) -> None:
     await saga.installed(url("a"))
@@ -108,7 +108,9 @@ async def test_a_connection_possibly_made_at_a_new_place_is_removed_when_the_end
     await _gone(world, saga)
 
 
-async def test_a_connection_left_at_a_former_place_is_removed_after_a_second_move(saga: Saga, world: Outside) -> None:
+async def test_a_connection_left_at_a_former_location_is_removed_after_a_second_move(
+    saga: Saga, world: Outside
+) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "error", verb="delete", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -118,7 +120,7 @@ async def test_a_connection_left_at_a_former_place_is_removed_after_a_second_mov
     await _gone(world, saga)
 
 
-async def test_an_uninstall_during_a_move_removes_the_connection_at_every_place(saga: Saga, world: Outside) -> None:
+async def test_an_uninstall_during_a_move_removes_the_connection_at_every_location(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("crm", "error", verb="delete", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -128,7 +130,7 @@ async def test_an_uninstall_during_a_move_removes_the_connection_at_every_place(
     await _gone(world, saga)
 
 
-async def test_a_move_that_had_no_effect_keeps_the_former_place_known(saga: Saga, world: Outside) -> None:
+async def test_a_move_that_had_no_effect_keeps_the_former_location_known(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "down", times=1)
     await saga.installed(url("b"), until=_in_doubt)
@@ -136,7 +138,7 @@ async def test_a_move_that_had_no_effect_keeps_the_former_place_known(saga: Saga
     await _gone(world, saga)
 
 
-async def test_a_place_that_refused_the_move_gets_no_delete(saga: Saga, world: Outside) -> None:
+async def test_a_location_that_refused_the_move_gets_no_delete(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "refuse")
     world.fault("crm", "error", verb="update", times=1)
@@ -146,7 +148,7 @@ async def test_a_place_that_refused_the_move_gets_no_delete(saga: Saga, world: O
     assert ("delete", "refused") not in world.calls(saga.key)
 
 
-async def test_a_connection_that_appears_late_at_a_former_place_is_swept(saga: Saga, world: Outside) -> None:
+async def test_a_connection_that_appears_late_at_a_former_location_is_swept(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "lost_answer", verb="create", times=1)
     await saga.installed(url("b"), until=_in_doubt)

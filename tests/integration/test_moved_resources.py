@@ -49,9 +49,9 @@ def newer() -> Iterator[System]:
 
 @pytest.fixture
 async def saga(former: System, newer: System) -> AsyncIterator[Saga]:
-    places = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
+    locations = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
     async with HttpClient(connections=4) as client:
-        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=locations))
         caller = Caller(
             {"http": kind}, TRAITS, Sealer([SecretStr("x" * 40)]), b"k" * 32, logs.configure("t", "critical")
         )
@@ -79,7 +79,7 @@ async def test_a_move_answered_without_proof_is_read_back_and_leaves_no_resource
 
 
 @pytest.mark.parametrize("status", [202, 204])
-async def test_an_unproved_move_settles_only_after_the_removal_at_the_former_place(
+async def test_an_unproved_move_settles_only_after_the_removal_at_the_former_location(
     saga: Saga, former: System, newer: System, status: int
 ) -> None:
     await saga.installed(A)
@@ -93,7 +93,7 @@ async def test_an_unproved_move_settles_only_after_the_removal_at_the_former_pla
     assert (len(former.there), len(newer.there)) == (0, 1)
 
 
-async def test_a_contradicted_move_keeps_the_former_place_until_it_succeeds(
+async def test_a_contradicted_move_keeps_the_former_location_until_it_succeeds(
     saga: Saga, former: System, newer: System
 ) -> None:
     await saga.installed(A)
@@ -132,7 +132,7 @@ async def _lost_at_a(saga: Saga, former: System) -> None:
     saga.until_us = saga.now_us + 1_000 * 10**6
 
 
-async def test_a_strangers_resource_at_a_former_place_is_kept_and_the_tenant_waits(
+async def test_a_strangers_resource_at_a_former_location_is_kept_and_the_tenant_waits(
     saga: Saga, former: System, newer: System
 ) -> None:
     await _lost_at_a(saga, former)
@@ -147,7 +147,7 @@ async def test_a_strangers_resource_at_a_former_place_is_kept_and_the_tenant_wai
     assert (len(former.there), len(newer.there)) == (0, 1)
 
 
-async def test_a_strangers_resource_at_an_unproved_place_survives_the_teardown(
+async def test_a_strangers_resource_at_an_unproved_location_survives_the_teardown(
     saga: Saga, former: System, newer: System
 ) -> None:
     await _lost_at_a(saga, former)
@@ -163,13 +163,13 @@ async def test_a_strangers_resource_at_an_unproved_place_survives_the_teardown(
 
 @pytest.mark.parametrize("verb", [Verb.READ, Verb.DELETE])
 async def test_of_several_places_the_least_certain_answer_decides(former: System, newer: System, verb: Verb) -> None:
-    """A refusal may settle a step whose resource was never made, and another place may have it all the same."""
+    """A refusal may settle a step whose resource was never made, and another location may have it all the same."""
     former.says = dict.fromkeys(("GET", "DELETE"), lambda _: (403, {}, b""))
     newer.says = dict.fromkeys(("GET", "DELETE"), lambda _: (503, {}, b""))
-    places = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
+    locations = {"a.salesforce.com": former.url, "b.salesforce.com": newer.url}
     async with HttpClient(connections=1) as client:
-        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=places))
-        assert await kind.call(a_call(verb, key=KEY, settings={}, places=(A, B))) == Retryable("HTTP 503")
+        kind = HttpKind(Outbound(client, resolve, allow=("*.salesforce.com",), egress_map=locations))
+        assert await kind.call(a_call(verb, key=KEY, settings={}, locations=(A, B))) == Retryable("HTTP 503")
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])

@@ -8,7 +8,7 @@ from services.provisioner.kinds import TRAITS
 
 
 @pytest.mark.parametrize(
-    ("kind", "verb", "settings", "places", "system"),
+    ("kind", "verb", "settings", "locations", "system"),
     [
         ("http", Verb.CREATE, {"url": "https://acme.salesforce.com/x"}, (), "step acme.salesforce.com"),
         ("http", Verb.READ, {"url": "https://ACME.salesforce.com"}, (), "step acme.salesforce.com"),
@@ -25,7 +25,9 @@ from services.provisioner.kinds import TRAITS
     ],
 )
 def test_a_system_is_a_step_and_where_the_event_names_it_its_host(
-    kind: str, verb: Verb, settings: dict[str, object], places: tuple[str, ...], system: str | None
+    kind: str, verb: Verb, settings: dict[str, object], locations: tuple[str, ...], system: str | None
 ) -> None:
-    asked = Call("step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, places=places)
+    asked = Call(
+        "step", kind, verb, "o:i", "t", 1, 1, "i", settings, {}, enabled=True, timeout_s=1, locations=locations
+    )
     assert system_of(asked, TRAITS[kind]) == system

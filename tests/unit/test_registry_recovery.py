@@ -85,22 +85,22 @@ def test_an_unknown_generation_is_adopted_in_doubt_and_the_former_one_looked_up(
     assert {log.presence for log in after.life.steps.values()} == {Presence.MAYBE}
     # Uninstalled, it has no configuration any more: where its connection is, an earlier version says, or the view.
     assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://since"
-    assert after.life.steps["crm"].places == ("https://v", "https://since")
+    assert after.life.steps["crm"].locations == ("https://v", "https://since")
     assert after.life.steps["schema"].inputs["configuration"] == {}, "what a step does not use it is not given"
     assert [sweep.life.generation for sweep in after.sweeps] == [1]
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
 
 
-def test_a_recovered_step_may_be_at_every_known_place() -> None:
+def test_a_recovered_step_may_be_at_every_known_location() -> None:
     wishes = Wishes()
     wanted = wishes.installed(crmEndpoint="https://z")
     told = with_record(KnownOfKey(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
-    log = StepLog(n=1, place="https://x", state=StepState.PRESENT)
+    log = StepLog(n=1, location="https://x", state=StepState.PRESENT)
     life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, last_applied=wanted)
     row = Journal(phase=Phase.ACTIVE, generation=1, life=life, seq=2)
     after = recovered(row, wanted, told, PLANS, NOW_US)
     assert after.life is not None
-    assert after.life.steps["crm"].places == ("https://x", "https://y", "https://z")
+    assert after.life.steps["crm"].locations == ("https://x", "https://y", "https://z")
     assert after.life.last_applied == wanted
 
 

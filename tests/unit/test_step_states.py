@@ -199,10 +199,13 @@ def test_the_other_fields_of_an_earlier_release_are_read_and_written_under_their
 
 
 def test_a_journal_is_stored_under_the_names_of_earlier_releases() -> None:
-    journal = Journal(generation=1, phase_began_at=5)
+    log = StepLog(location="https://x", locations=("https://y",))
+    ended = Life(generation=1, plan="p", tenant_id="acme", steps={"crm": log})
+    journal = Journal(generation=1, phase_began_at=5, sweeps=(Sweep(due_at=0, life=ended),))
     written = journal.model_dump_json()
     assert json.loads(written)["turned_at"] == "1970-01-01T00:00:00.000005Z"
     assert "phase_began_at" not in written
+    assert '"place":"https://x","places":["https://y"]' in written
     assert Journal.model_validate_json(written) == journal
 
 

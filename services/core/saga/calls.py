@@ -51,8 +51,8 @@ class Call:
         outputs: The outputs of the step's last `Done` (secrets unsealed); empty before the first.
         enabled: The integration's flag: `http` sends the flag, `subscription` pauses by it.
         timeout_s: Seconds for the whole call.
-        places: Every `url` with a possible resource of this life. After a successful update the resource exists at the
-            `url` of the update alone.
+        locations: Every `url` with a possible resource of this life. After a successful update the resource exists at
+            the `url` of the update alone.
         repeats: True if this intent was called before and the answer was lost.
         own_credentials: True if no credential in `settings` comes from the tenant's configuration.
     """
@@ -70,7 +70,7 @@ class Call:
     outputs: Mapping[str, Any] = field(repr=False)
     enabled: bool
     timeout_s: float
-    places: tuple[str, ...] = ()
+    locations: tuple[str, ...] = ()
     repeats: bool = False
     own_credentials: bool = True
 

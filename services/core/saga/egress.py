@@ -106,7 +106,7 @@ def mapped(allowed: Allowed, egress_map: Mapping[str, str]) -> str | None:
     Args:
         allowed: URL as judged; a refused URL never reaches the map.
         egress_map: Host pattern to local URL. `{host}` in the local URL is replaced with the host, so two hosts stay
-            two places (docs/decisions/0011).
+            two locations (docs/decisions/0011).
     """
     for pattern, local in egress_map.items():
         if matches(allowed.host, pattern):

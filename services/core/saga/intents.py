@@ -286,8 +286,8 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
         change["earlier_create_open"] = log.earlier_create_open or is_superseded
         change |= {"verb": move.verb.value, "inputs": move.inputs, "intended": move.intended}
         change["succeeded"] = log.succeeded and is_repeat
-        # The former place stays in the list: a resource whose url has changed must be removed from there.
-        change |= {"place": move.place, "places": places_of(log)}
+        # The former location stays in the list: a resource whose url has changed must be removed from there.
+        change |= {"location": move.location, "locations": locations_of(log)}
     else:
         change["verb"] = Verb.DELETE.value
     return with_log(journal, move, log.model_copy(update=change))
@@ -446,7 +446,7 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
             n=log.n,
             inputs=log.inputs,
             previous_outputs=log.outputs or log.previous_outputs,
-            places=places_of(log),
+            locations=locations_of(log),
             state=StepState.ABSENT if step.traits.left_behind else StepState.IN_DOUBT,
         )
         for step in plan.steps
@@ -461,9 +461,9 @@ def log_of(journal: Journal, move: Called) -> StepLog:
     return life_of(journal, move).steps.get(move.step.name, StepLog())
 
 
-def places_of(log: StepLog) -> tuple[str, ...]:
+def locations_of(log: StepLog) -> tuple[str, ...]:
     """Returns every `url` with a possible resource of a step, the newest last."""
-    return tuple(dict.fromkeys((*log.places, *([log.place] if log.place else []))))
+    return tuple(dict.fromkeys((*log.locations, *([log.location] if log.location else []))))
 
 
 def life_of(journal: Journal, move: Called) -> Life:

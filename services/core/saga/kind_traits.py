@@ -38,7 +38,7 @@ class KindTraits:
         credentials: Keys that authenticate the caller. With a value from the tenant's configuration, a refusal of
             credentials judges the tenant.
         system: Rule that names the system of a call.
-        silent_verbs: Verbs without a request as a rule, hence without a place at a gate.
+        silent_verbs: Verbs without a request as a rule, hence without a slot at a gate.
         reissued: True if the step is undone and done again when an `uninstalled` lay between two installs.
         left_behind: True if the undo leaves remains on purpose; a sweep must not look for the remains.
     """

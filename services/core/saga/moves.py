@@ -38,7 +38,7 @@ class Run:
             call takes the next number.
         inputs: `configuration` (the names used by the step) and `enabled`.
         intended: Hash of the step's settings with these inputs.
-        place: The `url` of the call; None if the step has no `url`.
+        location: The `url` of the call; None if the step has no `url`.
     """
 
     generation: int
@@ -47,7 +47,7 @@ class Run:
     n: int
     inputs: Json
     intended: str
-    place: str | None
+    location: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,23 +211,23 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
     if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.state is not StepState.ABSENT:
         # Tokens from before an uninstall are revoked first; the next turn finds the step absent and issues new ones.
         return _undo(life, step, log)
-    inputs, intended, missing, place = wish(life, step, wanted)
+    inputs, intended, missing, location = wish(life, step, wanted)
     if log.state in IN_DOUBT and not (
         log.open and log.verdict is StepVerdict.CONTRADICTED and log.intended != intended
     ):
         # The exception: a contradicted call is not read back when other settings are wanted by now. The new settings
-        # may name another place, and a look-up there would prove nothing about the old call.
+        # may name another location, and a look-up there would prove nothing about the old call.
         return LookUp(life.generation, step, log.n)
     if missing:
         return GiveUp(step.name, StepVerdict.REFUSED, f"missing: {', '.join(missing)}")
     if log.state in TO_REPEAT and log.verb != Verb.DELETE and log.intended == intended:
         # The repeat of a lost call: equal settings, so the number and the idempotency key stay.
-        return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, place)
+        return Run(life.generation, step, Verb(log.verb or Verb.CREATE), log.n, inputs, intended, location)
     if log.state in NOT_MADE or (log.open and log.verb == Verb.CREATE):
         # An open create with other settings is a new intent: the old key would fetch the answer of the old inputs.
-        return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended, place)
+        return Run(life.generation, step, Verb.CREATE, log.n + 1, inputs, intended, location)
     if log.applied != intended:
-        return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended, place)
+        return Run(life.generation, step, Verb.UPDATE, log.n + 1, inputs, intended, location)
     return None
 
 
@@ -252,7 +252,7 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
         if now_us < log.not_before:
             return Wait(log.not_before, RETRYING, step.name)
         if log.unverified and not log.open:
-            # After a recovery the resource may never have existed, or exist at several places: look before deleting.
+            # After a recovery the resource may never have existed, or exist at several locations: look before deleting.
             return LookUp(life.generation, step, log.n)
         return _undo(life, step, log)
     return Finish()
@@ -373,5 +373,5 @@ def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str,
     given = facts(life, wanted.key, step, enabled=wanted.enabled, configuration=configuration, outputs=outputs)
     settings, missing = substitute(step.settings, given)
     text = json.dumps([settings, wanted.enabled], sort_keys=True, separators=(",", ":"))
-    place = settings.get("url")
-    return inputs, sha256(text.encode()).hexdigest(), missing, place if isinstance(place, str) else None
+    location = settings.get("url")
+    return inputs, sha256(text.encode()).hexdigest(), missing, location if isinstance(location, str) else None

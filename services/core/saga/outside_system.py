@@ -22,11 +22,11 @@ def system_of(call: Call, traits: KindTraits) -> str | None:
     url = call.settings.get("url")
     if traits.system is SystemBy.STEP or call.settings.get("url_from") == "operator":
         return call.step
-    # A call may go to several places of a moved resource; the gate of the first stands for the whole call.
-    places = [place for place in (url, *call.places, call.outputs.get("url")) if isinstance(place, str)]
-    if not places:
+    # A call may go to several locations of a moved resource; the gate of the first stands for the whole call.
+    locations = [location for location in (url, *call.locations, call.outputs.get("url")) if isinstance(location, str)]
+    if not locations:
         return None
     try:
-        return f"{call.step} {urlsplit(places[0]).hostname or ''}"
+        return f"{call.step} {urlsplit(locations[0]).hostname or ''}"
     except ValueError:
         return None  # unusable as a URL: the kind refuses the call before any request

@@ -25,7 +25,7 @@ from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life, Phase, StepLog, StepState, Sweep
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
-from services.core.saga.intents import places_of, sweep_of
+from services.core.saga.intents import locations_of, sweep_of
 from services.core.saga.next_move import Plans, wish
 from services.core.saga.plan import Plan
 from services.core.saga.references import used_configuration
@@ -226,7 +226,7 @@ class _Doubt:
         return self.desired.model_copy(update={"version": 0, "installed": True, "configuration": configuration})
 
     def of(self, life: Life) -> Life:
-        """Returns the life with every step in doubt, at every place where the step's resource may exist."""
+        """Returns the life with every step in doubt, at every location where the step's resource may exist."""
         plan = self.plans.known(life)
         logs = {name: self._log(log) for name, log in life.steps.items()}
         # Steps without a log are added: the call may have been made after the backup.
@@ -234,9 +234,9 @@ class _Doubt:
             used = used_configuration(step.settings, self.newest)
             first = StepLog(inputs={"configuration": used, "enabled": True})
             log = logs.get(step.name) or self._log(first)
-            # The url may have changed since the backup, so the url of every known configuration is a possible place.
+            # The url may have changed since the backup, so the url of every known configuration is a possible location.
             urls = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
-            logs[step.name] = log.model_copy(update={"places": _all_places(log, urls)})
+            logs[step.name] = log.model_copy(update={"locations": _all_locations(log, urls)})
         order = [step.name for step in plan.steps] if plan else []
         names = dict.fromkeys((*order, *logs))
         return life.model_copy(update={"steps": {name: logs[name] for name in names}, "reissue": ()})
@@ -264,18 +264,18 @@ class _Doubt:
 
     def _log(self, log: StepLog) -> StepLog:
         # A new log on purpose: verdict, waits and an open intent of the restored log describe the time of the backup.
-        # Inputs, outputs and places are kept, because a delete may need them.
+        # Inputs, outputs and locations are kept, because a delete may need them.
         return StepLog(
             n=max(log.n, self.floor),
             inputs=log.inputs,
             outputs=log.outputs,
             previous_outputs=log.previous_outputs,
-            place=log.place,
-            places=log.places,
+            location=log.location,
+            locations=log.locations,
             state=StepState.IN_DOUBT,
             unverified=True,
         )
 
 
-def _all_places(log: StepLog, urls: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*places_of(log), *(url for url in urls if url is not None))))
+def _all_locations(log: StepLog, urls: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*locations_of(log), *(url for url in urls if url is not None))))

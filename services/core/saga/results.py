@@ -62,7 +62,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
     else:
         change = _after_change(log, answer)
     if isinstance(move, Run):
-        change |= _places_after_change(log, answer)
+        change |= _locations_after_change(log, answer)
     after = log.model_copy(update={"at": now_us} | change)
     # The seed is stable over restarts and differs between tenants and steps, so their waits do not run in step.
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
@@ -97,13 +97,13 @@ def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
             return _unsettled(log, answer)
 
 
-def _places_after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
+def _locations_after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields for the urls at which the resource may exist after a create or an update."""
     if isinstance(answer, Done):
         # The kind `http` answers `Done` only after it has removed the resource from every former url.
-        return {"places": ()}
+        return {"locations": ()}
     may_exist = log.state in REPEATED or isinstance(answer, Unknown) or (isinstance(answer, Refused) and answer.partly)
-    return {} if may_exist else {"place": None}
+    return {} if may_exist else {"location": None}
 
 
 def _after_delete(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -189,12 +189,12 @@ def _found(log: StepLog, answer: Done) -> dict[str, Any]:
 def _after_recovery_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:
     """Returns the changed fields after the look-up of a step put in doubt by a recovery.
 
-    The resource may have existed for long, at any of the step's places. So a refusal to show the resource must not be
-    taken for absence here, as `_after_look_up` takes a refusal after a refused create.
+    The resource may have existed for long, at any of the step's locations. So a refusal to show the resource must not
+    be taken for absence here, as `_after_look_up` takes a refusal after a refused create.
     """
     match answer:
         case Done(outputs):
-            found_at = {"unverified": False, "place": outputs.get("url", log.place), "places": ()}
+            found_at = {"unverified": False, "location": outputs.get("url", log.location), "locations": ()}
             return _after_look_up(log, answer) | found_at
         case Refused(reason):
             return _failed(log, StepVerdict.REFUSED, reason)

@@ -4,16 +4,16 @@ Settings: `url` (without a URL no resource is kept), `url_from`, `path`, `body`,
 `client_secret`) for a system with OAuth. Credentials are proved by a token request before a resource is made.
 
 Problem: the URL may come from the tenant's configuration and may change during a life, also while the answer of an
-earlier PUT is lost. A resource may therefore exist at several *places* (base URLs): the URL in the settings, the URL in
-the outputs of the last success, and every URL in `Call.places`.
+earlier PUT is lost. A resource may therefore exist at several *locations* (base URLs): the URL in the settings, the URL
+in the outputs of the last success, and every URL in `Call.locations`.
 
 Rules:
 
-- A move makes the resource at the new place first. Only after the new place has shown the resource is DELETE sent to
-  every former place.
-- DELETE goes to every known place, whatever the configuration says by then.
-- Before a DELETE at a place where the resource was never shown as ours, a GET looks for a foreign resource.
-- Among the answers of several places the most uncertain one counts, so that no step is settled while a resource may
+- A move makes the resource at the new location first. Only after the new location has shown the resource is DELETE sent
+  to every former location.
+- DELETE goes to every known location, whatever the configuration says by then.
+- Before a DELETE at a location where the resource was never shown as ours, a GET looks for a foreign resource.
+- Among the answers of several locations the most uncertain one counts, so that no step is settled while a resource may
   remain somewhere.
 """
 
@@ -103,29 +103,31 @@ class HttpKind:
         await self._outbound.close()
 
     async def _put(self, call: Call, url_origin: Origin) -> Answer:
-        """Creates or updates the resource at the wanted place, then removes the resource from every former place."""
+        """Creates or updates the resource at the wanted location, then removes it from every former location."""
         base = call.settings.get("url")
-        former = [place for place in _known_places(call) if place != base]
+        former = [location for location in _known_locations(call) if location != base]
         outputs: dict[str, Any] = {"url": base}
         if base is not None:
             answer = await self._put_at(call, base, url_origin)
             if former and isinstance(answer, Unknown) and answer.succeeded:
                 answer = await self._read_back(call, base, url_origin, answer)
-            # Former places stay untouched until the new place has the resource.
+            # Former locations stay untouched until the new location has the resource.
             if not isinstance(answer, Done):
                 return answer
             outputs |= answer.outputs
-        # All former places are asked before the first failure counts.
-        for answer in [await self._delete_at(_delete_call(call, place), place, url_origin) for place in former]:
+        # All former locations are asked before the first failure counts.
+        for answer in [
+            await self._delete_at(_delete_call(call, location), location, url_origin) for location in former
+        ]:
             if not isinstance(answer, Done | Absent):
-                return _former_place_failed(answer, moved=base is not None)
+                return _former_location_failed(answer, moved=base is not None)
         return Done(outputs if base is not None or former else {})
 
     async def _read_back(self, call: Call, base: str, url_origin: Origin, answer: Unknown) -> Answer:
-        """Reads the resource at its new place at once, after a PUT answered with success but without the resource.
+        """Reads the resource at its new location at once, after a PUT answered with success but without the resource.
 
         The result is never `Unknown(succeeded=True)`: the look-up that follows in the journal would settle the step
-        from the new place alone, and the former places would keep their resources.
+        from the new location alone, and the former locations would keep their resources.
         """
         seen = await self._read_at(replace(call, verb=Verb.READ), base, url_origin)
         if isinstance(seen, Done) and seen.differs:
@@ -147,13 +149,13 @@ class HttpKind:
         return _outputs(call, shown(call, response)) if isinstance(answer, Done) else answer
 
     async def _delete(self, call: Call, url_origin: Origin) -> Answer:
-        """Removes the resource from every known place, or from the wanted place if no place is known."""
-        places = _known_places(call) or _wanted_place(call)
-        # With one place the intent's own idempotency key is used; several requests need a key each.
-        is_single = len(places) == 1
+        """Removes the resource from every known location, or from the wanted location if no location is known."""
+        locations = _known_locations(call) or _wanted_location(call)
+        # With one location the intent's own idempotency key is used; several requests need a key each.
+        is_single = len(locations) == 1
         answers = [
-            await self._delete_at(call if is_single else _delete_call(call, place), place, url_origin)
-            for place in places
+            await self._delete_at(call if is_single else _delete_call(call, location), location, url_origin)
+            for location in locations
         ]
         failed = [answer for answer in answers if not isinstance(answer, Done | Absent)]
         done = [answer for answer in answers if isinstance(answer, Done)]
@@ -167,7 +169,7 @@ class HttpKind:
             session = {}
         if not isinstance(session, dict):
             return session
-        # The outputs prove ownership at their own place only.
+        # The outputs prove ownership at their own location only.
         proved_ours = call.outputs.get("url") == base
         if not proved_ours and (obstacle := await self._delete_obstacle(call, base, session, url_origin)) is not None:
             return obstacle
@@ -175,7 +177,7 @@ class HttpKind:
         return meaning(call, response) if isinstance(response, HttpResponse) else response
 
     async def _delete_obstacle(self, call: Call, base: str, session: AuthHeaders, url_origin: Origin) -> Answer | None:
-        """Looks at a place where the resource was never shown as ours; returns the answer that forbids DELETE, or None.
+        """Looks at a location that never showed the resource as ours; returns the answer that forbids DELETE, or None.
 
         A foreign resource, an outage or a refusal of the operator forbids DELETE.
         """
@@ -191,9 +193,9 @@ class HttpKind:
         return found if isinstance(found, Contradicted) and found.anothers else None
 
     async def _read(self, call: Call, url_origin: Origin) -> Answer:
-        """Looks for the resource at the wanted place, then at every known place; the first success counts."""
+        """Looks for the resource at the wanted location, then at every known location; the first success counts."""
         failed: list[Answer] = []
-        for base in dict.fromkeys((*_wanted_place(call), *_known_places(call))):
+        for base in dict.fromkeys((*_wanted_location(call), *_known_locations(call))):
             found = await self._read_at(call, base, url_origin)
             if isinstance(found, Done):
                 return replace(found, outputs={**found.outputs, "url": base})
@@ -272,26 +274,26 @@ def _outputs(call: Call, found: str | Answer) -> Answer:
     return Done({"id": found if is_safe_id else resource_name(call.key, call.generation)})
 
 
-def _former_place_failed(answer: Answer, *, moved: bool) -> Answer:
-    """Returns the answer of a PUT after a former place did not remove the resource.
+def _former_location_failed(answer: Answer, *, moved: bool) -> Answer:
+    """Returns the answer of a PUT after a former location did not remove the resource.
 
-    The result is never `Unknown(succeeded=True)`: a look-up that finds the resource at one place would settle the step
-    while a former place still has a resource.
+    The result is never `Unknown(succeeded=True)`: a look-up that finds the resource at one location would settle the
+    step while a former location still has a resource.
 
     Args:
-        answer: Answer of the former place; neither `Done` nor `Absent`.
-        moved: True if the resource is at its new place by now.
+        answer: Answer of the former location; neither `Done` nor `Absent`.
+        moved: True if the resource is at its new location by now.
     """
     assert not isinstance(answer, Done | Absent)
     if not moved:
         return replace(answer, succeeded=False) if isinstance(answer, Unknown) else answer
-    # PUT took effect at the new place. `Retryable` would claim that nothing was done.
+    # PUT took effect at the new location. `Retryable` would claim that nothing was done.
     reason = f"left at a former place: {answer.reason}"
     return Refused(reason, partly=True) if isinstance(answer, Refused) else Unknown(reason)
 
 
 def _most_uncertain_first(failed: Sequence[Answer]) -> list[Answer]:
-    """Returns the failed answers of several places; answers that may settle the step come last."""
+    """Returns the failed answers of several locations; answers that may settle the step come last."""
     return sorted(failed, key=_may_settle)
 
 
@@ -300,23 +302,23 @@ def _may_settle(answer: Answer) -> bool:
     return isinstance(answer, Refused) or (isinstance(answer, Contradicted) and answer.anothers)
 
 
-def _known_places(call: Call) -> list[str]:
+def _known_locations(call: Call) -> list[str]:
     """Returns the base URLs at which the resource may exist already."""
-    known = (*call.places, call.outputs.get("url"))
-    return [place for place in dict.fromkeys(known) if isinstance(place, str)]
+    known = (*call.locations, call.outputs.get("url"))
+    return [location for location in dict.fromkeys(known) if isinstance(location, str)]
 
 
-def _wanted_place(call: Call) -> list[str]:
+def _wanted_location(call: Call) -> list[str]:
     """Returns the base URL in the settings; empty without a URL."""
     return [call.settings["url"]] if isinstance(call.settings.get("url"), str) else []
 
 
-def _delete_call(call: Call, place: str) -> Call:
-    """Returns the call that removes the resource from one of several places.
+def _delete_call(call: Call, location: str) -> Call:
+    """Returns the call that removes the resource from one of several locations.
 
-    The idempotency key is derived from intent and place, so a repeat of the intent repeats each removal.
+    The idempotency key is derived from intent and location, so a repeat of the intent repeats each removal.
     """
-    key = f"{call.idempotency_key}-{sha256(place.encode()).hexdigest()[:12]}"
+    key = f"{call.idempotency_key}-{sha256(location.encode()).hexdigest()[:12]}"
     return replace(call, verb=Verb.DELETE, idempotency_key=key)
 
 
