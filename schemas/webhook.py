@@ -151,8 +151,8 @@ def delivery(body: Any) -> Delivery:
     except ValueError:
         raise Malformed("eventTimestamp", RULES["eventTimestamp"]) from None
     metadata = body.get("metadata") or {}
-    # The documented place of the ids is `metadata`; the top level is accepted as well. Both places are checked in any
-    # case, so a malformed id is refused even if the id at the preferred place is good.
+    # The documented level of the ids is `metadata`; the top level is accepted as well. Both levels are checked in any
+    # case, so a malformed id is refused even if the id at the preferred level is good.
     event_id, sequence = _event_id(body.get("eventId")), _sequence(body.get("sequence"))
     marked, odd_marks = _marks(metadata, body)
     return Delivery(

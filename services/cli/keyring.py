@@ -1,6 +1,6 @@
 """`lifecycle keyring`: creates, lists and changes the keyring file.
 
-Rule: a secret is printed only for `--show-secret`; otherwise the output names the secret's place in the file.
+Rule: a secret is printed only for `--show-secret`; otherwise the output names the secret's location in the file.
 """
 
 import re
@@ -267,15 +267,15 @@ def _unknown_endpoint(where: Path, name: str, content: "Keyring") -> CommandErro
 
 
 def _print_result(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
-    """Prints the place of the new secret and the state of the former one; the secret itself only for `show_secret`."""
+    """Prints location of the new secret and state of the former one; the secret itself only for `show_secret`."""
     from services.adapters.secrets.keyring import raw
     from services.cli import keyring_text, show
 
     shown = keyring_text.endpoint_json(name, after, now_us)
     secret = raw(after.endpoints[name].current.secret).decode()
     if as_json:
-        place = {"file": str(where), "secret_at": _secret_path(name)}
-        show.as_json(shown | place | ({"secret": secret} if show_secret else {}))
+        location = {"file": str(where), "secret_at": _secret_path(name)}
+        show.as_json(shown | location | ({"secret": secret} if show_secret else {}))
         return
     former = keyring_text.previous_text(shown["previous"])
     print(f"{where}: {name} is signed with {_secret_path(name)}; previous secret: {former}")

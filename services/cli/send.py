@@ -122,7 +122,7 @@ def _check_url(url: str | None) -> None:
 
 
 def _endpoints(endpoints_file: Path | None, state_dir: Path | None) -> dict[str, Any]:
-    """Returns the places of ingress, simulator and keyring: by the file, by the running `up`, or by the environment."""
+    """Returns the locations of ingress, simulator and keyring by the file, the running `up`, or the environment."""
     path = endpoints_file or environment.state_dir(state_dir) / environment.ENDPOINTS
     if state_dir is not None:
         options.folder(state_dir)

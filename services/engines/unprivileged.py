@@ -97,9 +97,9 @@ def reachable_folder(user: Account, wanted: Path) -> Path:
     )
 
 
-def _note_of(place: Path) -> Path:
+def _note_of(folder: Path) -> Path:
     """Returns the path of a substitute's note; not `with_suffix`, since the name of a version holds a dot."""
-    return place.with_name(place.name + _NOTE_SUFFIX)
+    return folder.with_name(folder.name + _NOTE_SUFFIX)
 
 
 def _remove_orphans(own_folder: Path) -> None:
@@ -109,10 +109,10 @@ def _remove_orphans(own_folder: Path) -> None:
             remove_folder(note.with_name(note.name.removesuffix(_NOTE_SUFFIX)))
 
 
-def remove_folder(place: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Removes a folder returned by `reachable_folder`, and the note of a substitute."""
-    shutil.rmtree(place, ignore_errors=True)
-    _note_of(place).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    _note_of(folder).unlink(missing_ok=True)
 
 
 def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
@@ -142,8 +142,8 @@ def mirror(user: Account, source: Path, parts: tuple[str, ...]) -> Path:
 
 
 def _replace(source: Path, copy: Path, parts: tuple[str, ...]) -> None:
-    """Copies the parts of `source`, and puts the copy in the place of an older copy."""
-    # Beside the copy, so that the rename into place stays on one file system.
+    """Copies the parts of `source`, and replaces an older copy."""
+    # Beside the copy, so that the rename stays on one file system.
     staging = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     for part in parts:
         if (source / part).is_dir():

@@ -107,8 +107,8 @@ class Caller:
         metrics.PROVISIONER_CALLS.labels(call.step, call.verb, answer_word(answer)).inc()
         if isinstance(answer, Done):
             names = self._traits[call.kind].secret_outputs
-            place = _place(call.generation, call.key, call.step)
-            return replace(answer, outputs=self._sealer.seal(place, answer.outputs, names))
+            context = _seal_context(call.generation, call.key, call.step)
+            return replace(answer, outputs=self._sealer.seal(context, answer.outputs, names))
         return answer
 
     def audit_messages(
@@ -141,7 +141,9 @@ class Caller:
         log = log_of(journal, move)
         # `previous_outputs`: outputs of a step already undone. The undo of a later step may still refer to them.
         outputs_by_step = {
-            name: self._sealer.open(_place(life.generation, key, name), step_log.outputs or step_log.previous_outputs)
+            name: self._sealer.open(
+                _seal_context(life.generation, key, name), step_log.outputs or step_log.previous_outputs
+            )
             for name, step_log in life.steps.items()
         }
         # The inputs of the journalled intent, not of the newest desired version: a repeat must send equal values.
@@ -171,13 +173,13 @@ class Caller:
             own_credentials=not _has_tenant_credentials(move.step),
         )
 
-    def _log_unsealable(self, place: str, key: str) -> None:
+    def _log_unsealable(self, context: str, key: str) -> None:
         """Counts a call without a key and logs at most once in `_LOG_EVERY_S`: one lost key stops many sagas."""
         metrics.PROVISIONER_UNSEALABLE.inc()
         now_s = time.monotonic()
         if now_s >= self._next_log_s:
             self._next_log_s = now_s + _LOG_EVERY_S
-            self._log.error("no key of material.outputs opens what was sealed", place=place, key=key)
+            self._log.error("no key of material.outputs opens what was sealed", place=context, key=key)
 
     async def _ask(self, call: Call) -> Answer:
         try:
@@ -202,6 +204,6 @@ def _cause(answer: Answer) -> str:
     return f": {reason[:WORDS_MAX]}" if reason else ""
 
 
-def _place(generation: int, key: str, step: str) -> str:
-    """Returns the place to which sealed outputs are bound; a sealed value opens at no other place."""
+def _seal_context(generation: int, key: str, step: str) -> str:
+    """Returns the context to which sealed outputs are bound; a sealed value opens in no other context."""
     return f"{key}/{generation}/{step}"

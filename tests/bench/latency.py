@@ -121,9 +121,9 @@ def _stop(found: Found, kafka: contenders.BenchBroker, cores: Cores, folder: Pat
     """Stop the broker under an ingress without and one with a spool."""
     found.storms.append(stopped.beside(bare, folder))
     settings: dict[Name, dict[str, str]] = {Name.ACKED: {}, Name.SPOOLED: {"SPOOL_DIR": str(folder / "spool-stopped")}}
-    for place, name in enumerate(settings):
+    for number, name in enumerate(settings):
         publish_result.progress(f"{STOPPED_CASE}: {name}")
-        stop = stopped.run(name, kafka, cores, folder / f"stopped-{place}", **settings[name])
+        stop = stopped.run(name, kafka, cores, folder / f"stopped-{number}", **settings[name])
         found.stops[name] = stop
         found.storms.append(stop.storm)
         found.notes.append(

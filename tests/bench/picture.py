@@ -81,17 +81,19 @@ def throughput(pyplot: Any, told: Any) -> Any:
 def _bars(axis: Any, gates: Sequence[Gate], slices: Sequence[Slice]) -> None:
     groups = list(dict.fromkeys(gate.over for gate in gates))
     for gate in gates:
-        place = groups.index(gate.over) + 0.4 * (list(_SHADES).index(gate.connections) - 0.5)
+        height = groups.index(gate.over) + 0.4 * (list(_SHADES).index(gate.connections) - 0.5)
         seen = quartiles(ratios(slices, gate.of, gate.over, gate.connections))
         shade, ink = _SHADES[gate.connections]
-        axis.barh(place, seen.middle, 0.36, color=shade)
+        axis.barh(height, seen.middle, 0.36, color=shade)
         whiskers = [[seen.middle - seen.low], [seen.high - seen.middle]]
-        axis.errorbar(seen.middle, place, xerr=whiskers, color=_INK, capsize=3, linewidth=1)
+        axis.errorbar(seen.middle, height, xerr=whiskers, color=_INK, capsize=3, linewidth=1)
         number = f"{seen.middle:.2f}"
         axis.annotate(
-            number, (0, place), (5, 0), textcoords="offset points", va="center_baseline", color=ink, fontsize=9
+            number, (0, height), (5, 0), textcoords="offset points", va="center_baseline", color=ink, fontsize=9
         )
-        axis.plot([gate.least] * 2, [place - 0.2, place + 0.2], color=_GATE, linestyle=_LINES[gate.weight], linewidth=2)
+        axis.plot(
+            [gate.least] * 2, [height - 0.2, height + 0.2], color=_GATE, linestyle=_LINES[gate.weight], linewidth=2
+        )
     axis.set_yticks(range(len(groups)), [f"÷ {group}" for group in groups])
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
@@ -110,8 +112,8 @@ def latency(pyplot: Any, told: Any) -> Any:
             axis.axhspan(row - 0.5, row + 0.5, color="#f6f8fa", zorder=0)
         runs = {server: [s for s in storms if (s.case, s.server) == (case, server)] for server in _SERVERS}
         present = [server for server, own in runs.items() if own]
-        for place, server in enumerate(present):
-            _dots(axis, row + 0.22 * (place - (len(present) - 1) / 2), runs[server], _SERVERS[server])
+        for height, server in enumerate(present):
+            _dots(axis, row + 0.22 * (height - (len(present) - 1) / 2), runs[server], _SERVERS[server])
         for limit in told["lines"]:
             if limit["case"] == case:
                 axis.plot([limit["most_ms"]] * 2, [row - 0.45, row + 0.45], color=_GATE, linewidth=2)
@@ -132,13 +134,13 @@ def latency(pyplot: Any, told: Any) -> Any:
     return figure
 
 
-def _dots(axis: Any, place: float, storms: Sequence[Storm], colour: str) -> None:
+def _dots(axis: Any, height: float, storms: Sequence[Storm], colour: str) -> None:
     p50, p99 = median(storm.p50_ms for storm in storms), median(storm.p99_ms for storm in storms)
     slowest = max(storm.max_ms for storm in storms)
-    axis.plot([p50, slowest], [place] * 2, color=colour, linewidth=1.5, zorder=2)
-    axis.plot(p50, place, "o", color=colour, markerfacecolor="white", markersize=6, zorder=3)
-    axis.plot(p99, place, "o", color=colour, markersize=6, zorder=3)
-    axis.plot(slowest, place, "|", color=colour, markersize=9, markeredgewidth=2, zorder=3)
+    axis.plot([p50, slowest], [height] * 2, color=colour, linewidth=1.5, zorder=2)
+    axis.plot(p50, height, "o", color=colour, markerfacecolor="white", markersize=6, zorder=3)
+    axis.plot(p99, height, "o", color=colour, markersize=6, zorder=3)
+    axis.plot(slowest, height, "|", color=colour, markersize=9, markeredgewidth=2, zorder=3)
 
 
 if __name__ == "__main__":

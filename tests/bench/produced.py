@@ -73,17 +73,17 @@ def main() -> int:
     _warm(producer, plan, lines)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
 
-    def reported(place: int, error: Any, _: Any) -> None:
-        waited_us[place] = round((time.perf_counter() - began_s - plan.due_s[place]) * 1e6)
-        said[place] = 1 if error else 0
+    def reported(number: int, error: Any, _: Any) -> None:
+        waited_us[number] = round((time.perf_counter() - began_s - plan.due_s[number]) * 1e6)
+        said[number] = 1 if error else 0
         left[0] -= 1
 
-    for place, (due_s, line) in enumerate(zip(plan.due_s, lines, strict=True)):
+    for number, (due_s, line) in enumerate(zip(plan.due_s, lines, strict=True)):
         ahead_s = began_s + due_s - time.perf_counter()
         if ahead_s > 0:
             time.sleep(ahead_s)
-        late_us[place] = round((time.perf_counter() - began_s - due_s) * 1e6)
-        producer.produce(plan.path, line, b"%d" % place, on_delivery=partial(reported, place))
+        late_us[number] = round((time.perf_counter() - began_s - due_s) * 1e6)
+        producer.produce(plan.path, line, b"%d" % number, on_delivery=partial(reported, number))
     end_s = time.perf_counter() + plan.patience_s
     while left[0] and time.perf_counter() < end_s:
         time.sleep(0.001)

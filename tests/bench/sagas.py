@@ -88,9 +88,9 @@ def _measure(rounds: int, sagas: int, chance: random.Random) -> list[BurstResult
         for number in range(1, rounds + 1):
             for workers in chance.sample((1, 2), 2):
                 publish_result.progress(f"round {number} of {rounds}: {workers} workers")
-                place = folder / f"{number}-{workers}"
-                place.mkdir()
-                turns.append(_turn(number, workers, sagas, running.kafka_bootstrap, running.database_url, place))
+                own_folder = folder / f"{number}-{workers}"
+                own_folder.mkdir()
+                turns.append(_turn(number, workers, sagas, running.kafka_bootstrap, running.database_url, own_folder))
     return turns
 
 

@@ -168,11 +168,11 @@ class Changing:
         return json.dumps(value, ensure_ascii=self._chance.random() < 0.5).encode("utf-8", "surrogatepass")
 
     def _grow(self, value: Any) -> Any:
-        """Change one place, further down with every other try."""
+        """Change one position, further down with every other try."""
         chance = self._chance
         if isinstance(value, list) and value and chance.random() < 0.6:
-            place = chance.randrange(len(value))
-            return [*value[:place], self._grow(value[place]), *value[place + 1 :]]
+            position = chance.randrange(len(value))
+            return [*value[:position], self._grow(value[position]), *value[position + 1 :]]
         if not isinstance(value, dict):
             return chance.choice(_VALUES) if chance.random() < 0.8 else {chance.choice(_NAMES): value}
         name = chance.choice([*value, *(name for name in _OFTEN if name in value), chance.choice(_NAMES)])
@@ -187,17 +187,17 @@ class Changing:
 
     def _head(self, payload: bytes) -> bytes:
         chance, lines = self._chance, payload.split(b"\r\n")
-        place, dice = chance.randrange(len(lines)), chance.random()
+        position, dice = chance.randrange(len(lines)), chance.random()
         if dice < 0.35:
-            lines.insert(place, chance.choice(_LINES))
+            lines.insert(position, chance.choice(_LINES))
         elif dice < 0.5:
-            lines[place] = chance.choice(_LINES)
+            lines[position] = chance.choice(_LINES)
         elif dice < 0.6:
-            del lines[place]
+            del lines[position]
         elif dice < 0.7:
-            lines.insert(chance.randrange(len(lines)), lines[place])
+            lines.insert(chance.randrange(len(lines)), lines[position])
         elif dice < 0.8:
-            lines[place] = self._bytes(lines[place], len(lines[place]) + 20)
+            lines[position] = self._bytes(lines[position], len(lines[position]) + 20)
         elif dice < 0.9:
             lines += lines[: chance.randrange(len(lines)) + 1]
         else:
@@ -207,28 +207,28 @@ class Changing:
 
     def _digits(self, payload: bytes) -> bytes:
         """Change a letter; every other time to a digit, so that it stays a signature."""
-        chance, place = self._chance, self._chance.randrange(len(payload) + 1)
+        chance, position = self._chance, self._chance.randrange(len(payload) + 1)
         odd = bytes([chance.choice(b"0123456789abcdefABCDEF")]) if chance.random() < 0.5 else chance.choice(_DIGITS)
-        return payload[:place] + odd + payload[place + len(odd) :]
+        return payload[:position] + odd + payload[position + len(odd) :]
 
     def _insert(self, payload: bytes, texts: Sequence[bytes]) -> bytes:
-        """Put a text into, or in the place of, a piece; sometimes between two tokens only."""
-        places = [found.start() for found in re.finditer(rb'[\[\]{},:"]', payload)] or [0]
-        start = self._chance.choice(places)
-        end = self._chance.choice([start, start + 1, self._chance.choice(places)])
+        """Put a text into, or instead of, a piece; sometimes between two tokens only."""
+        positions = [found.start() for found in re.finditer(rb'[\[\]{},:"]', payload)] or [0]
+        start = self._chance.choice(positions)
+        end = self._chance.choice([start, start + 1, self._chance.choice(positions)])
         return payload[:start] + self._chance.choice(texts) + payload[max(start, end) :]
 
     def _bytes(self, payload: bytes, room: int) -> bytes:
         chance, found = self._chance, bytearray(payload)
-        place = chance.randrange(len(found) + 1)
+        position = chance.randrange(len(found) + 1)
         dice = chance.random()
-        if dice < 0.4 and place < len(found):
-            found[place] ^= 1 << chance.randrange(8)
+        if dice < 0.4 and position < len(found):
+            found[position] ^= 1 << chance.randrange(8)
         elif dice < 0.6:
-            found.insert(place, chance.randrange(256))
+            found.insert(position, chance.randrange(256))
         elif dice < 0.8:
-            del found[place : place + chance.randrange(1, 9)]
+            del found[position : position + chance.randrange(1, 9)]
         else:
             start = chance.randrange(len(found) + 1)
-            found[place:place] = found[start : start + chance.randrange(1, 33)]
+            found[position:position] = found[start : start + chance.randrange(1, 33)]
         return bytes(found[:room])

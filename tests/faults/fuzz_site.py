@@ -143,10 +143,10 @@ class _Watched(app.Application):
 
 def _is_about_the_target(fault: BaseException) -> bool:
     """`endpoint_of` may raise anything for what is no target at all."""
-    names, place = set(), fault.__traceback__
-    while place is not None:
-        names.add(place.tb_frame.f_code.co_name)
-        place = place.tb_next
+    names, frame = set(), fault.__traceback__
+    while frame is not None:
+        names.add(frame.tb_frame.f_code.co_name)
+        frame = frame.tb_next
     return app.endpoint_of.__name__ in names
 
 

@@ -28,8 +28,8 @@ class Traced:
 
     def syncs(self, folder: Path) -> list[str]:
         """Calls that sync something below a folder, in their order; of one in two lines the beginning."""
-        place = re.compile(rf"\b(?:fsync|fdatasync)\(\d+<{re.escape(str(folder))}[/>]")
-        return [line for line in self.log.read_text().splitlines() if place.search(line)]
+        pattern = re.compile(rf"\b(?:fsync|fdatasync)\(\d+<{re.escape(str(folder))}[/>]")
+        return [line for line in self.log.read_text().splitlines() if pattern.search(line)]
 
 
 @contextlib.contextmanager
@@ -65,13 +65,13 @@ def _is_traced(task: Path) -> bool:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[None]:
+def small_disk(mount_point: Path, size: str) -> Iterator[None]:
     """A file system of its own on a folder, as large as `size` says in mount's words."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(place)]
+    mount_point.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(mount_point)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a tmpfs may not be mounted here")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount_point)], check=True)

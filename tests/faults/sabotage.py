@@ -33,7 +33,7 @@ def hole(app: DurableApp, topic: str) -> None:
 
 
 def silence(app: DurableApp, topic: str) -> None:
-    """A partition loses its place in the fetcher: nothing of it comes any more, and nobody says so."""
+    """A partition drops out of the fetcher: nothing of it comes any more, and nobody says so."""
     del app
     watchdog.STALL_S = 3.0
 

@@ -40,7 +40,7 @@ class Row:
         self.journal = {uid: (offset, sequence) for uid, offset, sequence in entries}
 
     def pack(self) -> bytes:
-        entries = (_ENTRY.pack(uid, *place) for uid, place in self.journal.items())
+        entries = (_ENTRY.pack(uid, *entry) for uid, entry in self.journal.items())
         return _HEAD.pack(self.version, self.count) + b"".join(entries)
 
     def receive(self, uid: bytes, offset: int) -> int | None:

@@ -121,8 +121,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-def mount(place: Path, how: str) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", place], check=True)
+def mount(mount_point: Path, how: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", mount_point], check=True)
 
 
 def fill(disk: Path) -> None:

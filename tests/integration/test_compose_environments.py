@@ -1,6 +1,6 @@
 """The environments of docker-compose.yml, run without containers, carry a tenant to `active`.
 
-Rule: nothing is set here that the compose file and the image do not set, but places: folders, hosts and ports.
+Rule: nothing is set here that the compose file and the image do not set, but locations: folders, hosts and ports.
 """
 
 import json
@@ -37,14 +37,14 @@ class Composed:
     """The compose file's services as processes of this machine."""
 
     folder: Path
-    places: Mapping[str, str]
+    locations: Mapping[str, str]
     ports: Mapping[str, int]
     prefix: str
     running: dict[str, child_process.Child] = field(default_factory=dict)
 
     def environment(self, service: str) -> dict[str, str]:
         given = compose_file.environment(service, {"POSTGRES_PASSWORD": PASSWORD})
-        for there, here in self.places.items():
+        for there, here in self.locations.items():
             given = {name: text.replace(there, here) for name, text in given.items()}
         own = {
             "PATH": os.environ["PATH"],
@@ -85,7 +85,7 @@ class Composed:
         return found
 
     def set_up(self) -> None:
-        """The work of the container `setup`, with our interpreter in place of the installed program."""
+        """The work of the container `setup`, with our interpreter instead of the installed program."""
         given = compose_file.services()["setup"]
         program = f"{sys.executable} -m services.cli.main"
         script = given["command"][0].replace("lifecycle ", f"{program} ")
@@ -104,7 +104,7 @@ def stack(kafka_bootstrap: str, topic_prefix: str, database_admin_url: str, tmp_
     urls = {
         f"http://{service}:{port}": f"http://{HOST}:{ports[service]}" for service in SERVICES for port in (8080, 9100)
     }
-    places = urls | {
+    locations = urls | {
         "/var/lib/lifecycle": str(tmp_path),
         "kafka:19092": kafka_bootstrap,
         "//lifecycle@postgres:5432/lifecycle": f"//{name}@{server.hostname}:{server.port}/{name}",
@@ -116,7 +116,7 @@ def stack(kafka_bootstrap: str, topic_prefix: str, database_admin_url: str, tmp_
         session.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
         after.callback(session.execute, sql.SQL("DROP ROLE {}").format(role))
         after.callback(session.execute, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(role))
-        made = Composed(tmp_path, places, ports, topic_prefix)
+        made = Composed(tmp_path, locations, ports, topic_prefix)
         try:
             yield made
         finally:

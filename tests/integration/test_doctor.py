@@ -286,10 +286,10 @@ def _without(environ: Mapping[str, str], *names: str) -> dict[str, str]:
 @pytest.mark.parametrize("scheme", ["file", "http"])
 def test_the_archive_is_probed_at_its_url(scheme: str, environ: dict[str, str], tmp_path: Path) -> None:
     if scheme == "file":
-        place = tmp_path / "archive"
-        assert looked(environ | {"ARCHIVE_URL": place.as_uri()}, tmp_path)["archive"].health is Health.SKIPPED
-        place.mkdir()
-        assert looked(environ | {"ARCHIVE_URL": place.as_uri()}, tmp_path)["archive"].health is Health.WELL
+        archive = tmp_path / "archive"
+        assert looked(environ | {"ARCHIVE_URL": archive.as_uri()}, tmp_path)["archive"].health is Health.SKIPPED
+        archive.mkdir()
+        assert looked(environ | {"ARCHIVE_URL": archive.as_uri()}, tmp_path)["archive"].health is Health.WELL
     else:
         away = looked(environ | {"ARCHIVE_URL": "http://127.0.0.1:9/archive"}, tmp_path)["archive"]
         assert away.health is Health.FAULT

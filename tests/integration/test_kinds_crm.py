@@ -148,7 +148,7 @@ async def test_an_endpoint_removed_from_the_configuration_removes_its_connection
     assert world.inventory("crm", key) == []
 
 
-async def test_a_connection_possibly_made_at_two_places_is_deleted_at_both(
+async def test_a_connection_possibly_made_at_two_locations_is_deleted_at_both(
     outbound: Outbound, world: Outside, key: str
 ) -> None:
     made = await HttpKind(outbound).call(a_call(Verb.CREATE, key=key, settings=settings()))

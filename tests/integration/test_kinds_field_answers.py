@@ -142,7 +142,7 @@ async def test_a_refusal_of_the_operators_credentials_rolls_no_tenant_back(
 
 PROOFS: Final[dict[str, Says]] = {
     "204": lambda _: (204, {}, b""),
-    "201 with a place alone": lambda _: (201, {"Location": "/x"}, b""),
+    "201 with a location alone": lambda _: (201, {"Location": "/x"}, b""),
     "200 without a body": lambda _: (200, {}, b""),
     "202": lambda _: shows({"job": 7}, 202),
     "an id alone": lambda _: shows({"id": "7"}),

@@ -21,7 +21,7 @@ from tests.support.simulator_process import a_call
 
 
 @dataclass
-class Place:
+class DroppedTenant:
     """A tenant in a database of its own, and names beside it that no other test uses."""
 
     url: str
@@ -62,9 +62,9 @@ class Place:
 
 
 @pytest.fixture
-async def place(database_url: str) -> AsyncIterator[Place]:
+async def tenant(database_url: str) -> AsyncIterator[DroppedTenant]:
     key = f"98765432-1234-5678-9abc-def012345678:a1b2c3d4-e5f6-7890-abcd-{secrets.token_hex(6)}"
-    made = Place(database_url, PostgresKind(database_url), key, f"o_{secrets.token_hex(6)}")
+    made = DroppedTenant(database_url, PostgresKind(database_url), key, f"o_{secrets.token_hex(6)}")
     assert isinstance(await made.kind.call(a_call(Verb.CREATE, key=key)), Done)
     yield made
     await made.kind.close()
@@ -89,23 +89,23 @@ def test_every_object_class_of_postgresql_has_an_example(database_url: str) -> N
 
 
 @pytest.mark.parametrize("catalogue", LYING)
-async def test_an_object_of_each_class_is_dropped_with_its_schema(place: Place, catalogue: str) -> None:
+async def test_an_object_of_each_class_is_dropped_with_its_schema(tenant: DroppedTenant, catalogue: str) -> None:
     if catalogue == "pg_extension":
         # An extension that can be in any schema; plpgsql, which all have, is fixed to pg_catalog.
-        extension = place.ask(
+        extension = tenant.ask(
             "SELECT name FROM pg_available_extension_versions WHERE relocatable ORDER BY name = 'citext' DESC LIMIT 1"
         )
-        place.run(*statements(LYING[catalogue].replace("{ext}", extension[0][0])))
+        tenant.run(*statements(LYING[catalogue].replace("{ext}", extension[0][0])))
     else:
-        place.run(*statements(LYING[catalogue]))
-    assert await place.drop() == Done()
-    assert place.is_gone()
+        tenant.run(*statements(LYING[catalogue]))
+    assert await tenant.drop() == Done()
+    assert tenant.is_gone()
 
 
-async def test_objects_of_all_classes_together_are_dropped(place: Place) -> None:
+async def test_objects_of_all_classes_together_are_dropped(tenant: DroppedTenant) -> None:
     for catalogue, text in LYING.items():
         if catalogue != "pg_extension":
-            place.run(*statements(text))
+            tenant.run(*statements(text))
     for column, kinds in (
         ("pg_class.relkind", "rpvmScfiI"),
         ("pg_type.typtype", "bcderm"),
@@ -113,49 +113,49 @@ async def test_objects_of_all_classes_together_are_dropped(place: Place) -> None
     ):
         catalogue, kind = column.split(".")
         namespace = f"{kind[:3]}namespace"
-        found = place.ask(
-            f"SELECT DISTINCT {kind}::text FROM {catalogue} WHERE {namespace} = '{place.name}'::regnamespace"
+        found = tenant.ask(
+            f"SELECT DISTINCT {kind}::text FROM {catalogue} WHERE {namespace} = '{tenant.name}'::regnamespace"
         )
         assert {letter for (letter,) in found} >= set(kinds)
-    assert await place.drop() == Done()
-    assert place.is_gone()
+    assert await tenant.drop() == Done()
+    assert tenant.is_gone()
 
 
 @pytest.mark.parametrize("column", ROLES)
-async def test_objects_and_grants_of_a_role_are_removed_or_named(place: Place, column: str) -> None:
+async def test_objects_and_grants_of_a_role_are_removed_or_named(tenant: DroppedTenant, column: str) -> None:
     made, says, undone = ROLES[column]
-    place.run(*statements(made))
-    answer = await place.drop()
+    tenant.run(*statements(made))
+    answer = await tenant.drop()
     if says:
         assert isinstance(answer, Refused), answer
-        assert answer.reason.startswith(f"role {place.name} ")
-        assert says.format(o=place.more) in answer.reason
-        place.run(*statements(undone))
-        answer = await place.drop(3)
+        assert answer.reason.startswith(f"role {tenant.name} ")
+        assert says.format(o=tenant.more) in answer.reason
+        tenant.run(*statements(undone))
+        answer = await tenant.drop(3)
     assert answer == Done()
-    assert place.is_gone()
+    assert tenant.is_gone()
     if undone and not says:
-        place.run(*statements(undone))
+        tenant.run(*statements(undone))
 
 
-async def test_objects_of_a_role_in_another_database_are_named_with_it(place: Place) -> None:
-    place.run("CREATE DATABASE {o}")
+async def test_objects_of_a_role_in_another_database_are_named_with_it(tenant: DroppedTenant) -> None:
+    tenant.run("CREATE DATABASE {o}")
     try:
-        place.run(
+        tenant.run(
             "CREATE TABLE public.t (id int)",
             "ALTER TABLE public.t OWNER TO {t}",
             "GRANT USAGE ON SCHEMA public TO {t}",
-            database=place.more,
+            database=tenant.more,
         )
-        answer = await place.drop()
+        answer = await tenant.drop()
         assert isinstance(answer, Refused)
-        assert f"of database {place.more}" in answer.reason
+        assert f"of database {tenant.more}" in answer.reason
         assert "owns class" in answer.reason
         assert "has privileges on namespace" in answer.reason
-        place.run("DROP OWNED BY {t}", database=place.more)
-        assert await place.drop(3) == Done()
+        tenant.run("DROP OWNED BY {t}", database=tenant.more)
+        assert await tenant.drop(3) == Done()
     finally:
-        place.run("DROP DATABASE {o} WITH (FORCE)")
+        tenant.run("DROP DATABASE {o} WITH (FORCE)")
 
 
 @pytest.mark.parametrize(
@@ -191,37 +191,37 @@ async def test_objects_of_a_role_in_another_database_are_named_with_it(place: Pl
     ],
 )
 async def test_a_dependent_object_outside_the_schema_is_named_and_stays(
-    place: Place, made: str, says: str, undone: str
+    tenant: DroppedTenant, made: str, says: str, undone: str
 ) -> None:
-    place.run(
+    tenant.run(
         "CREATE TABLE {t}.t (id int PRIMARY KEY)",
         "CREATE TYPE {t}.mood AS ENUM ('a')",
         "CREATE FUNCTION {t}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE FUNCTION {t}.g({t}.mood) RETURNS int LANGUAGE sql AS 'SELECT 1'",
         made,
     )
-    answer = await place.drop()
+    answer = await tenant.drop()
     assert isinstance(answer, Refused)
-    assert says.format(t=place.name) in answer.reason
-    place.run(undone)
-    assert await place.drop(3) == Done()
-    assert place.is_gone()
+    assert says.format(t=tenant.name) in answer.reason
+    tenant.run(undone)
+    assert await tenant.drop(3) == Done()
+    assert tenant.is_gone()
 
 
-async def test_an_extension_installed_by_another_role_is_named(place: Place) -> None:
-    extension = place.ask("SELECT name FROM pg_available_extension_versions WHERE relocatable ORDER BY name LIMIT 1")[
+async def test_an_extension_installed_by_another_role_is_named(tenant: DroppedTenant) -> None:
+    extension = tenant.ask("SELECT name FROM pg_available_extension_versions WHERE relocatable ORDER BY name LIMIT 1")[
         0
     ][0]
-    place.run(f'CREATE EXTENSION "{extension}" SCHEMA {{t}}')
-    answer = await place.drop()
+    tenant.run(f'CREATE EXTENSION "{extension}" SCHEMA {{t}}')
+    answer = await tenant.drop()
     assert isinstance(answer, Refused)
     assert f"extension {extension} of " in answer.reason
-    place.run(f'ALTER EXTENSION "{extension}" SET SCHEMA public')
-    assert await place.drop(3) == Done()
+    tenant.run(f'ALTER EXTENSION "{extension}" SET SCHEMA public')
+    assert await tenant.drop(3) == Done()
 
 
-async def test_objects_of_a_schema_that_depend_on_each_other_are_dropped(place: Place) -> None:
-    place.run(
+async def test_objects_of_a_schema_that_depend_on_each_other_are_dropped(tenant: DroppedTenant) -> None:
+    tenant.run(
         "CREATE TABLE {t}.t (id int, more int)",
         "CREATE FUNCTION {t}.is_well({t}.t) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'",
         "CREATE FUNCTION {t}.next({t}.t) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
@@ -238,39 +238,39 @@ async def test_objects_of_a_schema_that_depend_on_each_other_are_dropped(place: 
         "ALTER DOMAIN {t}.d ADD CHECK ({t}.fits(VALUE))",
         "CREATE FUNCTION {t}.all_of() RETURNS SETOF {t}.t BEGIN ATOMIC SELECT * FROM {t}.t; END",
     )
-    assert await place.drop() == Done()
-    assert place.is_gone()
+    assert await tenant.drop() == Done()
+    assert tenant.is_gone()
 
 
-async def test_grants_that_the_role_may_not_revoke_are_named(place: Place) -> None:
-    parts = urlsplit(place.url)
-    place.run("CREATE ROLE {o}app LOGIN PASSWORD 'p' CREATEROLE", "GRANT CREATE ON DATABASE {db} TO {o}app")
-    place.run("GRANT USAGE ON SCHEMA lifecycle_fence TO {o}app", "GRANT ALL ON lifecycle_fence.epochs TO {o}app")
-    less = PostgresKind(parts._replace(netloc=f"{place.more}app:p@{parts.hostname}:{parts.port}").geturl())
+async def test_grants_that_the_role_may_not_revoke_are_named(tenant: DroppedTenant) -> None:
+    parts = urlsplit(tenant.url)
+    tenant.run("CREATE ROLE {o}app LOGIN PASSWORD 'p' CREATEROLE", "GRANT CREATE ON DATABASE {db} TO {o}app")
+    tenant.run("GRANT USAGE ON SCHEMA lifecycle_fence TO {o}app", "GRANT ALL ON lifecycle_fence.epochs TO {o}app")
+    less = PostgresKind(parts._replace(netloc=f"{tenant.more}app:p@{parts.hostname}:{parts.port}").geturl())
     try:
-        assert await place.drop() == Done()
-        assert isinstance(await less.call(a_call(Verb.CREATE, key=place.key, n=3)), Done)
-        place.run(
+        assert await tenant.drop() == Done()
+        assert isinstance(await less.call(a_call(Verb.CREATE, key=tenant.key, n=3)), Done)
+        tenant.run(
             "GRANT TEMPORARY ON DATABASE {db} TO {t}",
             "CREATE TABLE public.t (id int)",
             "GRANT SELECT ON public.t TO {t}",
         )
-        answer = await less.call(a_call(Verb.DELETE, key=place.key, n=4))
+        answer = await less.call(a_call(Verb.DELETE, key=tenant.key, n=4))
         assert isinstance(answer, Refused)
-        assert f"has privileges on database {place.database}" in answer.reason
+        assert f"has privileges on database {tenant.database}" in answer.reason
         assert "has privileges on table public.t" in answer.reason
-        place.run("DROP OWNED BY {t}")
+        tenant.run("DROP OWNED BY {t}")
     finally:
         # `DROP OWNED` took the schema with it; the role is left.
-        answer = await less.call(a_call(Verb.DELETE, key=place.key, n=5))
+        answer = await less.call(a_call(Verb.DELETE, key=tenant.key, n=5))
         await less.close()
-    assert place.is_gone()
+    assert tenant.is_gone()
 
 
-async def test_many_functions_are_dropped_in_batches(place: Place) -> None:
-    place.run(
+async def test_many_functions_are_dropped_in_batches(tenant: DroppedTenant) -> None:
+    tenant.run(
         "DO $$ BEGIN FOR n IN 1..1200 LOOP EXECUTE format("
         "'CREATE FUNCTION {t}.f%s() RETURNS int LANGUAGE sql AS ''SELECT 1''', n); END LOOP; END $$"
     )
-    assert await place.drop() == Done()
-    assert place.is_gone()
+    assert await tenant.drop() == Done()
+    assert tenant.is_gone()

@@ -240,8 +240,8 @@ def test_accepted_loss_continues_and_rechecks_every_key(bench: LedgerBench) -> N
         bench.drained()
     bench.receive(body(key, "disabled"), key)
     admin = AdminClient({"bootstrap.servers": bench.bootstrap})
-    places = [TopicPartition(named(RECEIVED, bench.prefix), number, -1) for number in range(PARTITIONS)]
-    for future in admin.delete_records(places).values():
+    partitions = [TopicPartition(named(RECEIVED, bench.prefix), number, -1) for number in range(PARTITIONS)]
+    for future in admin.delete_records(partitions).values():
         future.result(30)
     refused = bench.start()
     assert refused.wait(60) == WorkerExit.LOSS

@@ -162,7 +162,7 @@ async def test_a_strangers_resource_at_an_unproved_location_survives_the_teardow
 
 
 @pytest.mark.parametrize("verb", [Verb.READ, Verb.DELETE])
-async def test_of_several_places_the_least_certain_answer_decides(former: System, newer: System, verb: Verb) -> None:
+async def test_of_several_locations_the_least_certain_answer_decides(former: System, newer: System, verb: Verb) -> None:
     """A refusal may settle a step whose resource was never made, and another location may have it all the same."""
     former.says = dict.fromkeys(("GET", "DELETE"), lambda _: (403, {}, b""))
     newer.says = dict.fromkeys(("GET", "DELETE"), lambda _: (503, {}, b""))

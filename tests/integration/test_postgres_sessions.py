@@ -115,8 +115,8 @@ async def test_step_and_registry_name_the_fault_of_a_session_without_the_passwor
 
 
 def test_a_server_silent_after_the_login_counts_as_not_answering() -> None:
-    with greeting() as place:
-        url = f"postgresql://u:{PASSWORD}@{place}/d"
+    with greeting() as address:
+        url = f"postgresql://u:{PASSWORD}@{address}/d"
         words = r"DATABASE_URL\): no session at .*: no answer within"
         with pytest.raises(NoDatabase, match=words) as away, session("DATABASE_URL", url) as opened:
             opened.execute("SELECT 1")
@@ -125,9 +125,9 @@ def test_a_server_silent_after_the_login_counts_as_not_answering() -> None:
 
 
 async def test_a_registry_gives_up_on_a_server_silent_after_the_login() -> None:
-    with greeting() as place:
+    with greeting() as address:
         registry = Registry(
-            f"postgresql://u:p@{place}/d", schema="lifecycle", lease_s=5, worker="one", on_unreadable=unexpected
+            f"postgresql://u:p@{address}/d", schema="lifecycle", lease_s=5, worker="one", on_unreadable=unexpected
         )
         with pytest.raises(RegistryAway, match="no answer within"):
             await registry.start()

@@ -497,8 +497,8 @@ def _killed(stage: Stage, story: Story, of: str, at: int, when: str) -> bool:
     scene = stage.scene
     scene.program = DYING
     # A port of its own makes a process the same member of its group again.
-    place = {"METRICS_PORT": str(scene.port)}
-    first = worker = scene.start(DIES=when, DIES_AT=str(at), **place)
+    fixed_port = {"METRICS_PORT": str(scene.port)}
+    first = worker = scene.start(DIES=when, DIES_AT=str(at), **fixed_port)
     for chapter in story.chapters:
         stage.world.heal()
         if chapter.refused:
@@ -509,7 +509,7 @@ def _killed(stage: Stage, story: Story, of: str, at: int, when: str) -> bool:
         eventually(lambda: worker.poll() is not None or _has_ended(stage, version))  # noqa: B023 - called at once
         if worker.poll() is not None:
             scene.program = SHIPPED
-            worker = scene.start(**place)
+            worker = scene.start(**fixed_port)
         assert chapter.check(scene.ended(of, version.version)), (when, at, stage.world.calls(of))
         if worker is not first or chapter is story.chapters[-1]:
             exists(stage, {**dict.fromkeys(_known(stage)), of: chapter.life})

@@ -108,15 +108,15 @@ def test_no_tenant_is_removed_by_credentials_that_never_saw_it(
 @given(st.lists(st.tuples(worlds, waits), min_size=2, max_size=8), tenants)
 def test_a_removal_needs_two_absences_a_second_look_apart(steps: list[tuple[World, int]], tenants: Tenants) -> None:
     ran = history(steps, tenants)
-    for place, last in enumerate(ran):
+    for at_run, last in enumerate(ran):
         for key in removed(last.plan):
             number = next(n for n in NUMBERS if key_of(n) == key)
             first = [
                 at
-                for at in range(place)
+                for at in range(at_run)
                 if ran[at].world[number] in ("DELETED", GONE)
                 and last.now_us - ran[at].now_us >= LOOK_US
-                and all(between.world[number] not in (*PRESENT, "HIBERNATED") for between in ran[at:place])
+                and all(between.world[number] not in (*PRESENT, "HIBERNATED") for between in ran[at:at_run])
             ]
             assert first, (key, [one.world[number] for one in ran])
 

@@ -34,9 +34,9 @@ def folder() -> Path:
     if not built.is_dir():
         _BUILD.mkdir(exist_ok=True)
         _forget_old()
-        with tempfile.TemporaryDirectory(dir=_BUILD) as place:
-            fresh = Path(place) / "fresh"
-            with zipfile.ZipFile(_wheel(Path(place))) as wheel:
+        with tempfile.TemporaryDirectory(dir=_BUILD) as scratch:
+            fresh = Path(scratch) / "fresh"
+            with zipfile.ZipFile(_wheel(Path(scratch))) as wheel:
                 wheel.extractall(fresh)
             if built.name != f"compiled-{_digest()}":
                 raise RuntimeError("the sources were changed while they were compiled: try again")
@@ -73,9 +73,9 @@ def _digest() -> str:
     return found.hexdigest()[:16]
 
 
-def _wheel(place: Path) -> Path:
+def _wheel(out: Path) -> Path:
     """From the source distribution, so that nothing is written into the tree; with the compiler of our own lock."""
-    argv = ("uv", "build", "--quiet", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(place))
+    argv = ("uv", "build", "--quiet", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(out))
     environ = os.environ | {
         "HATCH_BUILD_HOOK_ENABLE_MYPYC": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
@@ -85,5 +85,5 @@ def _wheel(place: Path) -> Path:
     )
     if ran.returncode:
         raise RuntimeError(f"the wheel cannot be built:\n{ran.stdout}{ran.stderr}")
-    (wheel,) = place.glob("*.whl")
+    (wheel,) = out.glob("*.whl")
     return wheel

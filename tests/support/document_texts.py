@@ -40,11 +40,11 @@ class Text(NamedTuple):
 def files() -> tuple[str, ...]:
     """Every file of the repository, as its folders show; what is built and cached is none of it."""
     found = list[str]()
-    for place, folders, names in os.walk(TOP):
+    for top, folders, names in os.walk(TOP):
         folders[:] = sorted(name for name in folders if name == ".ci" or not name.startswith((".", "_")))
-        if Path(place) == TOP:
+        if Path(top) == TOP:
             folders[:] = [name for name in folders if name not in {"build", "dist"}]
-        found += [(Path(place) / name).relative_to(TOP).as_posix() for name in sorted(names)]
+        found += [(Path(top) / name).relative_to(TOP).as_posix() for name in sorted(names)]
     return tuple(found)
 
 

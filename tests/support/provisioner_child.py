@@ -81,16 +81,16 @@ class Table:
 
     async def _act(self, session: psycopg.AsyncConnection[tuple[object, ...]], call: Call) -> Answer:
         name = resource_name(call.key, call.generation)
-        place = (call.step, name)
+        resource = (call.step, name)
         if call.settings.get("bad") == call.step and call.verb in {Verb.CREATE, Verb.UPDATE}:
             return Refused("bad")
         if call.verb is Verb.CREATE:
-            await session.execute(_CREATE, (*place, call.key, call.generation, call.idempotency_key))
+            await session.execute(_CREATE, (*resource, call.key, call.generation, call.idempotency_key))
             return Done({"id": name, "token": CANARY} if call.kind == "oauth" else {"id": name})
         if call.verb is Verb.DELETE:
-            gone = await session.execute("DELETE FROM outside.things WHERE step = %s AND name = %s", place)
+            gone = await session.execute("DELETE FROM outside.things WHERE step = %s AND name = %s", resource)
             return Done() if gone.rowcount else Absent()
-        found = await session.execute("SELECT 1 FROM outside.things WHERE step = %s AND name = %s", place)
+        found = await session.execute("SELECT 1 FROM outside.things WHERE step = %s AND name = %s", resource)
         return Done({"id": name}) if await found.fetchone() else Absent()
 
 

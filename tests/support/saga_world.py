@@ -165,30 +165,30 @@ class OutsideSystems:
         return answers[mode]
 
     def _effect(self, step: str, verb: Verb, generation: int, inputs: dict[str, Any], idempotency: str) -> Answer:
-        place = (step, generation)
+        resource = (step, generation)
         if verb is Verb.READ:
-            found = self.there.get(place)
+            found = self.there.get(resource)
             differs = None if found is None or found.is_as(inputs) else "enabled"
             return Absent() if found is None else Done({"id": f"{step}.{generation}"}, differs)
         if verb is Verb.DELETE:
             later = [s for s, g in self.there if g == generation and STEPS.index(s) > STEPS.index(step)]
             assert not later, f"{step} removed before {later}"
             self.archived += step == "archive"
-            return Done() if self.there.pop(place, None) else Absent()
-        if verb is Verb.UPDATE and place not in self.there:
+            return Done() if self.there.pop(resource, None) else Absent()
+        if verb is Verb.UPDATE and resource not in self.there:
             return Absent()
         if verb is Verb.CREATE:
             older = [s for s, g in self.there if g != generation]
             assert not older, f"{step} of generation {generation} made beside {older}"
             earlier = {s for s, g in self.there if g == generation}
             assert set(STEPS[: STEPS.index(step)]) <= earlier, f"{step} made without {earlier}"
-        known = self.there.get(place)
+        known = self.there.get(resource)
         if verb is Verb.CREATE and known is not None:
-            assert known.idempotency_key == idempotency or place in self.blind, f"{step} made twice"
+            assert known.idempotency_key == idempotency or resource in self.blind, f"{step} made twice"
             return Done({"id": f"{step}.{generation}"})
         made_at = known.made_at if known else len(self.calls)
         key = known.idempotency_key if known else idempotency
-        self.there[place] = Resource(inputs.get("configuration", {}), inputs["enabled"], made_at, key)
+        self.there[resource] = Resource(inputs.get("configuration", {}), inputs["enabled"], made_at, key)
         return Done({"id": f"{step}.{generation}"})
 
 

@@ -209,8 +209,8 @@ def world(folder: Path, database_url: str) -> Iterator[TroubledWorld]:
 
 
 def _of_kafka(made: TroubledWorld, closed: str, quiet: str, lost: str) -> Iterator[Trouble]:
-    def at(place: str) -> dict[str, str]:
-        return {"KAFKA_BOOTSTRAP_SERVERS": place}
+    def at(address: str) -> dict[str, str]:
+        return {"KAFKA_BOOTSTRAP_SERVERS": address}
 
     def by(user: str, password: str = _PASSWORD) -> dict[str, str]:
         return at(made.sasl) | {"KAFKA_CONFIG": made.config(user, password)}
@@ -229,8 +229,8 @@ def _of_kafka(made: TroubledWorld, closed: str, quiet: str, lost: str) -> Iterat
 def _of_postgres(url: str, closed: str, quiet: str, greets: str) -> Iterator[Trouble]:
     parts = urlsplit(url)
 
-    def at(place: str) -> dict[str, str]:
-        return {"DATABASE_URL": parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{place}").geturl()}
+    def at(address: str) -> dict[str, str]:
+        return {"DATABASE_URL": parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{address}").geturl()}
 
     def by(user: str, password: str) -> dict[str, str]:
         return {"DATABASE_URL": parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()}

@@ -369,13 +369,13 @@ def killed(tmp_path: Path) -> Path:
     """A state folder whose `up` was killed: the files say that it is ready, and none of its processes runs."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    places = {
+    endpoints = {
         "kafka": _NOWHERE,
         "ingress": f"http://{_NOWHERE}",
         "keyring": "keyring.json",
         "pids": {"ledger": ended.pid},
     }
-    (tmp_path / "endpoints.json").write_text(json.dumps(places))
+    (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
     (tmp_path / "environment.json").write_text(json.dumps({"KAFKA_BOOTSTRAP_SERVERS": _NOWHERE}))
     return tmp_path
 

@@ -23,8 +23,8 @@ def of(url: str, password: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("password", ODD)
 def test_a_password_given_apart_reaches_libpq_unchanged(password: str) -> None:
-    place = {"host": "postgres", "port": "5432", "dbname": "lifecycle"}
-    assert of(URL, password) == {"user": "lifecycle", "password": password, **place}
+    address = {"host": "postgres", "port": "5432", "dbname": "lifecycle"}
+    assert of(URL, password) == {"user": "lifecycle", "password": password, **address}
 
 
 @given(password=PASSWORDS)

@@ -148,7 +148,7 @@ def test_the_map_replaces_the_host_and_keeps_the_path() -> None:
     assert mapped(allowed, {"*.example.com": "http://127.0.0.1:9"}) is None
 
 
-def test_two_hosts_of_one_pattern_are_mapped_to_two_places() -> None:
+def test_two_hosts_of_one_pattern_are_mapped_to_two_locations() -> None:
     local = {"*.salesforce.com": "http://127.0.0.1:9/crm/{host}"}
     allowed = [judge(f"https://{name}.salesforce.com/a", SALESFORCE) for name in ("Acme", "acme2")]
     found = [mapped(one, local) for one in allowed if isinstance(one, Allowed)]

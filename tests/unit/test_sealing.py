@@ -1,4 +1,4 @@
-"""Sealed outputs open with any key of the keyring at their own place, and nowhere else."""
+"""Sealed outputs open with any key of the keyring in their own context, and nowhere else."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ def test_an_older_key_opens_sealed_outputs() -> None:
     assert Sealer([NEW, OLD]).open("k/1/tokens", sealed) == {"token": {"deep": [1]}}
 
 
-def test_sealed_outputs_do_not_open_with_another_key_or_at_another_place() -> None:
+def test_sealed_outputs_do_not_open_with_another_key_or_in_another_context() -> None:
     sealed = Sealer([OLD]).seal("k/1/tokens", {"token": "x"}, SECRET)
     with pytest.raises(Unsealable):
         Sealer([NEW]).open("k/1/tokens", sealed)
@@ -38,7 +38,7 @@ def test_a_forged_sealed_value_does_not_open(foreign: Any) -> None:
         Sealer([NEW]).open("k/1/tokens", {"id": {"$sealed": foreign}})
 
 
-def test_equal_values_seal_equally_at_one_place_and_differently_elsewhere() -> None:
+def test_equal_values_seal_equally_in_one_context_and_differently_elsewhere() -> None:
     sealer = Sealer([NEW])
     assert sealer.seal("a", {"token": "x"}, SECRET) == sealer.seal("a", {"token": "x"}, SECRET)
     assert sealer.seal("a", {"token": "x"}, SECRET) != sealer.seal("b", {"token": "x"}, SECRET)

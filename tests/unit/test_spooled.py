@@ -38,9 +38,9 @@ def test_a_record_of_two_mebibytes_is_read_back_equal() -> None:
 
 def test_any_flipped_bit_is_detected() -> None:
     raw = encode(7, RECORD)
-    for place in range(8 * len(raw)):
+    for bit in range(8 * len(raw)):
         changed = bytearray(raw)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(Corrupt):
             decode(7, bytes(changed))
 

@@ -158,13 +158,13 @@ async def test_an_error_of_the_group_coordinator_ends_the_worker(app: DurableApp
 
 
 def test_a_watchdog_that_fails_ends_the_worker(tmp_path: Path) -> None:
-    with silent() as place:  # a broker that is away would end the start of Faust, perhaps before the watchdog looks
-        ended = _worker_with_a_broken_watchdog(tmp_path, place)
+    with silent() as address:  # a broker that is away would end the start of Faust, perhaps before the watchdog looks
+        ended = _worker_with_a_broken_watchdog(tmp_path, address)
     assert ended.returncode == WorkerExit.CRASHED, ended.stderr
     assert "CRASHED: TypeError" in ended.stderr
 
 
-def _worker_with_a_broken_watchdog(folder: Path, place: str) -> "subprocess.CompletedProcess[str]":
+def _worker_with_a_broken_watchdog(folder: Path, address: str) -> "subprocess.CompletedProcess[str]":
     program = f"""
 import asyncio
 from pathlib import Path
@@ -173,8 +173,8 @@ from services.adapters.tables.app import Config, create_app
 from services.adapters.tables.worker import run
 
 async def work():
-    producer = Producer({{"bootstrap.servers": "{place}", "log_level": 0}}, linger_ms=0, timeout_ms=1_000)
-    config = Config("app", "{place}", 1, Path({str(folder)!r}), 1.0, 10.0, foreign_look_s="never")
+    producer = Producer({{"bootstrap.servers": "{address}", "log_level": 0}}, linger_ms=0, timeout_ms=1_000)
+    config = Config("app", "{address}", 1, Path({str(folder)!r}), 1.0, 10.0, foreign_look_s="never")
     await run(create_app(config, producer), asyncio.Event())
 
 asyncio.run(work())

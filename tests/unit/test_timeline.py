@@ -74,7 +74,7 @@ def test_time_counts_before_cause_and_the_log_before_nothing() -> None:
     assert [entry.at_us for entry in found] == [NOW - 1, NOW, NOW, NOW + 1]
 
 
-def test_a_record_published_twice_is_told_once_and_one_without_an_id_by_its_place() -> None:
+def test_a_record_published_twice_is_told_once_and_one_without_an_id_by_its_position() -> None:
     found = told(
         stored(EVENTS, EVENT, ce_id="e/1"),
         stored(EVENTS, EVENT, ce_id="e/1", offset=1, at_us=NOW + 1),

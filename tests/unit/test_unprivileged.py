@@ -58,10 +58,10 @@ def test_a_reachable_folder_is_used_as_it_is(opened: Path) -> None:
 
 
 def test_an_unreachable_folder_is_always_replaced_by_the_same_place(closed: Path) -> None:
-    place = reachable_folder(NOBODY, closed / "data")
-    assert place == reachable_folder(NOBODY, closed / "data") != reachable_folder(NOBODY, closed / "other")
-    assert can_reach(NOBODY, place.parent)
-    assert not place.exists()
+    folder = reachable_folder(NOBODY, closed / "data")
+    assert folder == reachable_folder(NOBODY, closed / "data") != reachable_folder(NOBODY, closed / "other")
+    assert can_reach(NOBODY, folder.parent)
+    assert not folder.exists()
     for wanted in (closed / "data", closed / "other"):
         remove_folder(reachable_folder(NOBODY, wanted))
 

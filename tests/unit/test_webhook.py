@@ -71,9 +71,9 @@ def test_s20_two_spellings_of_one_instant_are_one_instant() -> None:
         ({"retryCount": None}, False, False),
     ],
 )
-@pytest.mark.parametrize("place", ["top", "metadata"])
-def test_s19_a_mark_is_a_count_or_absent(marks: dict[str, Any], place: str, *, marked: bool, odd: bool) -> None:
-    found = told(**marks) if place == "top" else told(metadata=marks)
+@pytest.mark.parametrize("level", ["top", "metadata"])
+def test_s19_a_mark_is_a_count_or_absent(marks: dict[str, Any], level: str, *, marked: bool, odd: bool) -> None:
+    found = told(**marks) if level == "top" else told(metadata=marks)
     assert (found.marked, found.odd_marks) == (marked, odd)
 
 
@@ -82,10 +82,10 @@ def test_the_greater_of_two_marks_counts() -> None:
     assert told(retryCount=3, metadata={"retryCount": 0}).marked
 
 
-@pytest.mark.parametrize("place", ["top", "metadata"])
-def test_the_senders_id_is_read_in_both_places(place: str) -> None:
+@pytest.mark.parametrize("level", ["top", "metadata"])
+def test_the_senders_id_is_read_at_both_levels(level: str) -> None:
     ids = {"eventId": "ev-1", "sequence": 7}
-    found = told(**ids) if place == "top" else told(metadata=ids)
+    found = told(**ids) if level == "top" else told(metadata=ids)
     assert (found.event_id, found.sequence) == ("ev-1", "7")
 
 

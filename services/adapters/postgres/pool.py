@@ -304,18 +304,18 @@ def no_session(error: psycopg.OperationalError, conninfo: str) -> NoSession:
     asked = conninfo_to_dict(conninfo)
     known = {name: getattr(error.pgconn, name, None) for name in ("user", "host", "port", "db")}
     user, database = (_shown(known[of] or asked.get(name)) for of, name in (("user", "user"), ("db", "dbname")))
-    place = f"{_shown(known['host'] or asked.get('host'))}:{_shown(known['port'] or asked.get('port') or 5432)}"
+    address = f"{_shown(known['host'] or asked.get('host'))}:{_shown(known['port'] or asked.get('port') or 5432)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # The error may have a line for each address tried: a server's words tell more than the client's.
     said = [found[1] for line in lines if (found := _ANSWERED.search(line))]
     words = (said or [line.rpartition(" failed: ")[2] for line in lines])[0]
     code = next((code for code, pattern in _WORDS if re.search(pattern, " ".join(said or lines))), None)
     text = {
-        "28P01": f'wrong password for user "{user}" at {place}, or no such user',
-        "3D000": f'no database "{database}" at {place}',
-        "28000": f'user "{user}" may not log in at {place}: {words}',
-        "42501": f'user "{user}" may not connect to database "{database}" at {place}',
-    }.get(code or "", f"no session at {place}: {words}")
+        "28P01": f'wrong password for user "{user}" at {address}, or no such user',
+        "3D000": f'no database "{database}" at {address}',
+        "28000": f'user "{user}" may not log in at {address}: {words}',
+        "42501": f'user "{user}" may not connect to database "{database}" at {address}',
+    }.get(code or "", f"no session at {address}: {words}")
     # 08004, a temporary refusal: a server that answers in words unknown to the table is there and may accept later.
     return NoSession(text, code or ("08004" if said else None))
 

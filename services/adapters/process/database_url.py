@@ -10,7 +10,7 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-_URL: Final = re.compile(r"(?P<scheme>postgres(?:ql)?://)(?P<place>[^/?]*)(?P<rest>.*)", re.DOTALL)
+_URL: Final = re.compile(r"(?P<scheme>postgres(?:ql)?://)(?P<authority>[^/?]*)(?P<rest>.*)", re.DOTALL)
 _OWN: Final = re.compile(r"\bpassword\s*=")
 
 
@@ -32,22 +32,22 @@ def complete(url: str, password: str | None) -> str:
         return f"{url} password='{escaped}'"
     # The last `@` before the first `/` or `?` ends the credentials. A further `@` before or behind proves an unencoded
     # character in them: an unencoded `/` or `?` would have cut the credentials short.
-    credentials, _, place = parts["place"].rpartition("@")
-    if "@" in credentials or "@" in parts["rest"].partition("?")[0] or _cuts_password(place, parts["rest"]):
+    credentials, _, address = parts["authority"].rpartition("@")
+    if "@" in credentials or "@" in parts["rest"].partition("?")[0] or _cuts_password(address, parts["rest"]):
         raise ValueError("an @, a / or a ? stands in its user or password; percent-encode it (%40, %2F, %3F)")
     user, _, own = credentials.partition(":")
     if password is None or own:
         return url
-    return f"{parts['scheme']}{user}:{quote(password, safe='')}@{place}{parts['rest']}"
+    return f"{parts['scheme']}{user}:{quote(password, safe='')}@{address}{parts['rest']}"
 
 
-def _cuts_password(place: str, rest: str) -> bool:
+def _cuts_password(address: str, rest: str) -> bool:
     """True if the first `?` belongs to an unencoded password and does not begin the parameters.
 
     An `@` must follow. The `?` is then part of a password if the text up to the `@` is no `name=value`, or if the
     supposed port before the `?` is not a number.
     """
     before, at, _ = rest.removeprefix("?").partition("@")
-    _, colon, port = place.rpartition("]")[2].partition(":")
+    _, colon, port = address.rpartition("]")[2].partition(":")
     is_no_port = bool(colon) and not port.split(",")[0].isdecimal()
     return rest.startswith("?") and bool(at) and ("=" not in before or is_no_port)

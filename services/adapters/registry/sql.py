@@ -40,22 +40,22 @@ An existing lease stays: its holder notices the newer version at the next `WRITE
 
 CLAIM: Final[LiteralString] = """
     WITH due AS (
-        SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS turn
+        SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS number
         FROM sagas
         WHERE due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until <= statement_timestamp())
             AND epoch < 4611686018427387904 AND NOT EXISTS (SELECT FROM recovery)
     ), leased AS (
         SELECT org, count(*) AS running FROM sagas WHERE lease_until > statement_timestamp() GROUP BY org
     ), fair AS (
-        SELECT key, due_at, turn + coalesce(running, 0) AS place
+        SELECT key, due_at, number + coalesce(running, 0) AS rank
         FROM due LEFT JOIN leased USING (org)
-        WHERE turn + coalesce(running, 0) <= %(org_limit)s
-        ORDER BY place, due_at LIMIT 2 * %(limit)s + 64
+        WHERE number + coalesce(running, 0) <= %(org_limit)s
+        ORDER BY rank, due_at LIMIT 2 * %(limit)s + 64
     ), mine AS MATERIALIZED (
         SELECT sagas.key FROM sagas JOIN fair USING (key)
         WHERE sagas.due_at <= statement_timestamp()
             AND (sagas.lease_until IS NULL OR sagas.lease_until <= statement_timestamp())
-        ORDER BY place, fair.due_at LIMIT %(limit)s FOR UPDATE OF sagas SKIP LOCKED
+        ORDER BY rank, fair.due_at LIMIT %(limit)s FOR UPDATE OF sagas SKIP LOCKED
     )
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
@@ -63,7 +63,7 @@ CLAIM: Final[LiteralString] = """
     RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
         trace, open_calls::text
 """
-"""Leases due rows fairly. A row's place is its turn within the organisation plus the organisation's present leases: an
+"""Leases due rows fairly. A row's rank is its number within the organisation plus the organisation's present leases: an
 organisation with fewer leases comes first.
 
 `fair` picks more rows than wanted, because concurrent workers may hold locks on the same rows (SKIP LOCKED). `mine`
@@ -143,11 +143,11 @@ UNDER_WAY: Final[LiteralString] = """
     SELECT key FROM sagas
     WHERE phase NOT IN ('empty', 'active', 'rolled_back') OR position('"sweeps":[{' IN journal::text) > 0
 """
-_PLACE: Final[LiteralString] = """
+_DATABASE: Final[LiteralString] = """
     pg_postmaster_start_time()::text, (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 """Start time of the server and number of the database: after a change of either, the data may be older than before."""
-SERVER: Final[LiteralString] = f"SELECT inet_server_addr()::text, inet_server_port(), {_PLACE}"
+SERVER: Final[LiteralString] = f"SELECT inet_server_addr()::text, inet_server_port(), {_DATABASE}"
 # A row in `recovery` stops `CLAIM` until the recovery has ended, also after a crash in the middle.
 RECOVERY: Final[LiteralString] = "SELECT 1 FROM recovery LIMIT 1"
 RECOVERY_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('recovery ' || %s, 0))"
@@ -191,8 +191,8 @@ WRITE: Final[LiteralString] = """
         INSERT INTO outbox (key, topic, seq, value, trace)
         SELECT mine.key, said.topic, said.seq, said.value, mine.trace
         FROM mine, unnest(%(topics)s::text[], %(seqs)s::bigint[], %(values)s::bytea[])
-            WITH ORDINALITY AS said (topic, seq, value, place)
-        ORDER BY said.place
+            WITH ORDINALITY AS message (topic, seq, value, number)
+        ORDER BY message.number
         ON CONFLICT (key, topic, seq) DO NOTHING
     )
     SELECT count(*) FROM mine
@@ -240,4 +240,4 @@ def settings(given: Mapping[str, str], *, local: bool) -> tuple[sql.Composed, li
     each = sql.SQL(", ").join(
         sql.SQL("set_config({}, %s, {})").format(sql.Literal(name), sql.Literal(local)) for name in given
     )
-    return sql.SQL("SELECT {}, {}").format(sql.SQL(_PLACE), each), list(given.values())
+    return sql.SQL("SELECT {}, {}").format(sql.SQL(_DATABASE), each), list(given.values())

@@ -3,10 +3,10 @@
 Rules:
 - AES-256-GCM under a key derived (HKDF-SHA256) from the newest secret of `material.outputs`. Older secrets still open,
   so a key can be rotated.
-- A sealed value is bound to its place (key, generation, step, name) as associated data, and opens nowhere else.
-- Sealing is deterministic: equal values at a place seal equally, so a step's unchanged inputs compare equal. The nonce
-  is a keyed hash of place and value. The hash must cover both, since GCM is broken by a nonce used for two different
-  inputs.
+- A sealed value is bound to its *context* (key, generation, step, name) as associated data, and opens nowhere else.
+- Sealing is deterministic: equal values in a context seal equally, so a step's unchanged inputs compare equal. The
+  nonce is a keyed hash of context and value. The hash must cover both, since GCM is broken by a nonce used for two
+  different inputs.
 """
 
 import base64
@@ -28,7 +28,7 @@ _NONCE_BYTES: Final = 12
 
 
 class Unsealable(Exception):
-    """A sealed value that no key of the keyring opens, or that was never a sealed value; the text is the place."""
+    """A sealed value that no key of the keyring opens, or that was never a sealed value; the text is the context."""
 
 
 class Sealer:
@@ -44,53 +44,53 @@ class Sealer:
         derived = [HKDF(SHA256(), 64, None, b"lifecycle outputs").derive(raw(secret)) for secret in secrets]
         self._keys = [(AESGCM(key[:32]), key[32:]) for key in derived]
 
-    def seal(self, place: str, outputs: Mapping[str, Any], secret: frozenset[str]) -> dict[str, Any]:
+    def seal(self, context: str, outputs: Mapping[str, Any], secret: frozenset[str]) -> dict[str, Any]:
         """Return the outputs with each secret output replaced by its sealed form.
 
         Args:
-            place: Key, generation and step of the outputs.
+            context: Key, generation and step of the outputs.
             outputs: Values by name.
             secret: Names of the secret outputs.
         """
         # A public output in the form of a sealed one comes from an outside system. It is sealed too, since `open` would
         # otherwise try to decrypt it and fail.
         return {
-            name: {MARK: self._seal(f"{place}/{name}", value)} if name in secret or _looks_sealed(value) else value
+            name: {MARK: self._seal(f"{context}/{name}", value)} if name in secret or _looks_sealed(value) else value
             for name, value in outputs.items()
         }
 
-    def open(self, place: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def open(self, context: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs with each sealed output replaced by its plain value.
 
         Raises:
             Unsealable: no key opens a sealed output.
         """
         return {
-            name: self._open(f"{place}/{name}", value[MARK]) if _looks_sealed(value) else value
+            name: self._open(f"{context}/{name}", value[MARK]) if _looks_sealed(value) else value
             for name, value in outputs.items()
         }
 
-    def _seal(self, place: str, value: Any) -> str:
+    def _seal(self, context: str, value: Any) -> str:
         cipher, nonce_key = self._keys[0]
         # Sorted keys: equal objects must give equal bytes, or sealing would not be deterministic.
         plain = json.dumps(value, sort_keys=True).encode()
-        nonce = hmac.digest(nonce_key, place.encode() + b"\0" + plain, "sha256")[:_NONCE_BYTES]
-        return base64.b64encode(nonce + cipher.encrypt(nonce, plain, place.encode())).decode()
+        nonce = hmac.digest(nonce_key, context.encode() + b"\0" + plain, "sha256")[:_NONCE_BYTES]
+        return base64.b64encode(nonce + cipher.encrypt(nonce, plain, context.encode())).decode()
 
-    def _open(self, place: str, sealed: Any) -> Any:
+    def _open(self, context: str, sealed: Any) -> Any:
         try:
             packed = base64.b64decode(sealed, validate=True)
         except (TypeError, ValueError):
-            raise Unsealable(place) from None
+            raise Unsealable(context) from None
         if len(packed) < _NONCE_BYTES:
-            raise Unsealable(place)
+            raise Unsealable(context)
         # A sealed value does not name its key, so every key is tried, the newest first. GCM's tag finds the right one.
         for cipher, _ in self._keys:
             try:
-                return json.loads(cipher.decrypt(packed[:_NONCE_BYTES], packed[_NONCE_BYTES:], place.encode()))
+                return json.loads(cipher.decrypt(packed[:_NONCE_BYTES], packed[_NONCE_BYTES:], context.encode()))
             except InvalidTag:
                 continue
-        raise Unsealable(place)
+        raise Unsealable(context)
 
 
 def _looks_sealed(value: Any) -> bool:

@@ -31,14 +31,14 @@ def fullness(folder: Path) -> float:
 
 def is_volatile(folder: Path) -> bool:
     """True if the folder's file system is kept in memory, and a reboot loses the files."""
-    place = _nearest(folder.resolve())
+    nearest = _nearest(folder.resolve())
     kinds = {}
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
         _, mounted, kind, *_ = line.split(" ")
         # The kernel writes a space in a mount point as `\040`, hence the unescaping. A later mount on the same
         # mount point hides the earlier one, so the later line overwrites the earlier.
         kinds[Path(mounted.encode().decode("unicode_escape"))] = kind
-    return next((kinds[path] for path in (place, *place.parents) if path in kinds), "") in _IN_MEMORY
+    return next((kinds[path] for path in (nearest, *nearest.parents) if path in kinds), "") in _IN_MEMORY
 
 
 def sync_s(folder: Path) -> float:

@@ -128,9 +128,9 @@ class Folder:
             SpoolError: the disk refuses; the lock stays held.
         """
         with _as_spool_error(self.path):
-            place = self.path.parent / ASIDE
-            place.mkdir(mode=0o700, exist_ok=True)
-            self.path = self.path.rename(place / f"{self.path.name.lstrip('.')}-{reason}")
+            aside = self.path.parent / ASIDE
+            aside.mkdir(mode=0o700, exist_ok=True)
+            self.path = self.path.rename(aside / f"{self.path.name.lstrip('.')}-{reason}")
         self.release()
 
     def remove(self) -> None:

@@ -205,7 +205,7 @@ def _received_us(number: int, raw: bytes | None) -> int | None:
 
 def _salvaged(old: Folder) -> Folder:
     """Copy the readable records of `old` into a new folder, move `old` to `aside/`, and return the new folder."""
-    # The copy keeps the creation time, and with it the old folder's place in the order of draining.
+    # The copy keeps the creation time, and with it the old folder's rank in the order of draining.
     new = Folder.begin(old.path.parent, old.made_us)
     try:
         with closing(Records(new.path)) as records:

@@ -144,7 +144,7 @@ class Spool:
         if self.closed:
             self._loop.call_soon(on_report, False)
             return
-        # Waiting records have numbers but no place in the index yet, since they may still fail.
+        # Waiting records have numbers and are not in the index yet, since they may still fail.
         number = self._index.next + self.waiting
         raw = encode(number, record)
         self.waiting += 1

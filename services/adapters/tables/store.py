@@ -23,7 +23,7 @@ from services.adapters.process import open_files
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.protocol import TableApp
 
-Place = tuple[int, bytes]
+RowId = tuple[int, bytes]
 """Partition and key of a row."""
 
 
@@ -44,7 +44,7 @@ class DurableStore(rocksdb.Store):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stale: set[Place] = set()
+        self.stale: set[RowId] = set()
         """Keys with a last changelog record that is older than the row of the local copy."""
 
     def row(self, partition: int, key: bytes) -> bytes | None:
@@ -97,7 +97,7 @@ class DurableStore(rocksdb.Store):
 
     def _apply(self, batch: Iterable[EventT[bytes]]) -> None:
         own = self.table.changelog_topic.get_topic_name()
-        newest: dict[Place, bytes] = {}
+        newest: dict[RowId, bytes] = {}
         read_to: dict[TP, int] = {}
         for event in batch:
             # A record of a partition that was just lost arrives at an arbitrary table: Faust uses the table of the
@@ -124,7 +124,7 @@ class DurableStore(rocksdb.Store):
             if tp.partition not in stale:
                 self.set_persisted_offset(tp, offset)
 
-    def _write(self, newest: dict[Place, bytes]) -> None:
+    def _write(self, newest: dict[RowId, bytes]) -> None:
         batches: dict[int, WriteBatch] = {}
         for (partition, key), row in newest.items():
             batch = batches.setdefault(partition, WriteBatch(raw_mode=True))

@@ -155,7 +155,7 @@ def stack(
         environ: The environment of this process; the choice of engines, topics and outside systems has precedence.
         report: Called with each end of a process and the supervisor's reaction.
         durability: Data of the engines at risk in a crash of the machine.
-        endpoints_file: A second place for the endpoints file, beside the file in the state folder.
+        endpoints_file: A second location of the endpoints file, beside the file in the state folder.
         progress: Called with the received and the total bytes of a download.
         on_activity: Called with the present activity of the start.
         scrape_s: Seconds between two scrapes of the machine's Prometheus beside the services; None without Prometheus.

@@ -226,5 +226,5 @@ def with_port(url: str, host: str, port: int) -> str:
     parts = urlsplit(url)
     # A password may hold an unescaped "@": the last "@" separates.
     credentials = parts.netloc.rpartition("@")[0]
-    place = f"{host}:{port}"
-    return urlunsplit(parts._replace(netloc=f"{credentials}@{place}" if credentials else place))
+    address = f"{host}:{port}"
+    return urlunsplit(parts._replace(netloc=f"{credentials}@{address}" if credentials else address))
