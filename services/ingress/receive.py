@@ -185,8 +185,8 @@ class Receiver:
             return
         # Added before the report, so that a delivery that comes meanwhile asks no second time.
         self._recent_rechecks.add(key, now_us)
-        wish = records.recheck(key, row, now_us)
-        self._writer.send_best_effort(self._received, wish, partial(self._on_recheck_written, key, row))
+        recheck = records.recheck(key, row, now_us)
+        self._writer.send_best_effort(self._received, recheck, partial(self._on_recheck_written, key, row))
 
     def _on_recheck_written(self, key: Key, row: TimeRule, written: bool) -> None:  # noqa: FBT001 - a report's one word
         self._telemetry.recheck(row, "asked" if written else "unwritten")

@@ -31,8 +31,8 @@ def delivery(request: Request, key: Key) -> Message:
 
 def recheck(key: Key, reason: str, now_us: int) -> Message:
     """Returns the request for a re-check: the reconciler reads the key from Genesys."""
-    wish = Recheck(key=key, reason=f"ingress_{reason}", at=now_us)
-    return codec.encode(wish, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
+    record = Recheck(key=key, reason=f"ingress_{reason}", at=now_us)
+    return codec.encode(record, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
 
 
 def dead_letter(request: Request, key: Key | None, reason: DeadLetterReason, fault: Malformed) -> Message:

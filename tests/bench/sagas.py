@@ -39,11 +39,11 @@ _STEPS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class BurstResult:
-    """One burst of wishes.
+    """One burst of desired versions.
 
     Attributes:
         workers: How many shared it.
-        per_s: Sagas ended a second, from the first wish to the last end.
+        per_s: Sagas ended a second, from the first version to the last end.
         statements: Asked of PostgreSQL, a saga.
         cpu_ms: Of the workers, a saga.
         least_share: Of the sagas, by the worker that had fewer.
@@ -107,12 +107,12 @@ def _turn(number: int, workers: int, sagas: int, kafka: str, server_url: str, fo
         processes = [scene.start(STATEMENTS_FILE=str(file)) for file in files]
         # Each of them has begun once it has had a saga of its own.
         warm = [key(1_000_000 + n, org=n) for n in range(200)]
-        scene.wish([desired(of, 1) for of in warm])
+        scene.publish_desired([desired(of, 1) for of in warm])
         said.until(warm, 1, 60)
         keys = [key(n, org=n % _ORGS) for n in range(sagas)]
-        wishes = [desired(of, 1) for of in keys]
-        said.wished(wishes)
-        scene.wish(wishes)
+        versions = [desired(of, 1) for of in keys]
+        said.note_published(versions)
+        scene.publish_desired(versions)
         ends = said.until(keys, 1, 600)
         took_s = max(said.took_s(one) for one in ends)
         query = "SELECT count(*) FROM lifecycle.sagas WHERE key = ANY(%s) GROUP BY worker"

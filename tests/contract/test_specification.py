@@ -63,7 +63,7 @@ def test_the_topics_match_the_topic_table() -> None:
 
 
 def test_the_stages_match_the_stage_table() -> None:
-    expected = [(row.wish, row.outcomes, "none" if row.stage is None else f"`{row.stage}`") for row in TABLE]
+    expected = [(row.desired, row.outcomes, "none" if row.stage is None else f"`{row.stage}`") for row in TABLE]
     assert table("desired") == expected
 
 

@@ -220,11 +220,11 @@ def _judge_pieces(whole: Outcome, pieces: Outcome, sender: SenderManner) -> None
 
 
 def _told_of(topic: str, message: Message) -> bytes | None:
-    """The body that a record carries; None of a wish to look again."""
+    """The body that a record carries; None of a re-check."""
     if topic == named(DEAD_LETTERS, ""):
         return base64.b64decode(codec.decode(DeadLetter, message.value).body_base64 or "")
-    is_wish = codec.texts(message.headers)["ce_type"] == Recheck.ce_type
-    return None if is_wish else message.value
+    is_recheck = codec.texts(message.headers)["ce_type"] == Recheck.ce_type
+    return None if is_recheck else message.value
 
 
 def _request(body: bytes, endpoint: str, header_us: int, framing: str) -> bytes:
@@ -276,7 +276,7 @@ def _judge_records(
     if words[0] == "401" and rest:
         topic, message = rest.pop(0)
         assert _told_of(topic, message) is None, "a refused body is written"
-        assert CANARY not in str(message), "a wish quotes the body"
+        assert CANARY not in str(message), "a re-check quotes the body"
     assert not rest, "more is written than was answered"
 
 

@@ -20,7 +20,7 @@ class NewestOutcomes:
 
     def __init__(self, scene: Scene) -> None:
         """Listen to the outcomes of an installation."""
-        self._wished_s: dict[tuple[str, int], float] = {}
+        self._published_s: dict[tuple[str, int], float] = {}
         self._ends: dict[str, tuple[Outcome, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="outcomes", daemon=True)
@@ -28,13 +28,13 @@ class NewestOutcomes:
         self._consumer = confluent_kafka.Consumer(config)
         self._consumer.subscribe([named(OUTCOMES, scene.prefix)])
 
-    def wished(self, versions: Sequence[Desired]) -> None:
-        """Note when versions were wished: now."""
-        self._wished_s |= dict.fromkeys(((one.key, one.version) for one in versions), time.monotonic())
+    def note_published(self, versions: Sequence[Desired]) -> None:
+        """Note when versions were published: now."""
+        self._published_s |= dict.fromkeys(((one.key, one.version) for one in versions), time.monotonic())
 
     def took_s(self, said: Outcome) -> float:
-        """From the wish of a version to the hearing of its end."""
-        return self._ends[said.key][1] - self._wished_s[said.key, said.desired_version]
+        """From the publication of a version to the hearing of its end."""
+        return self._ends[said.key][1] - self._published_s[said.key, said.desired_version]
 
     def ended(self, keys: Sequence[str], version: int) -> list[Outcome]:
         """The ends of those that ended so far."""

@@ -86,28 +86,28 @@ def play(stage: Stage, system: str, fault: str, *, outage_s: float, tenants: int
     bad, *keys = stage.keys(1 + tenants)
     installs, updates, leaves = (keys[part::3] for part in range(3))
     faults: list[str] = []
-    stage.scene.wish([desired(of, 1) for of in (*updates, *leaves)])
+    stage.scene.publish_desired([desired(of, 1) for of in (*updates, *leaves)])
     _until(stage, [desired(of, 1) for of in (*updates, *leaves)], HEALED_S)
     stage.world.fault(system, fault, **FAULTS[fault])
     began_s = time.monotonic()
-    wishes = [
+    versions = [
         *(desired(of, 1) for of in installs),
         *(desired(of, 2, enabled=False) for of in updates),
         *(gone(of, 2) for of in leaves),
     ]
-    pace_s = outage_s / 2 / (len(wishes) or 1)
+    pace_s = outage_s / 2 / (len(versions) or 1)
     compensated_s: float | None = None
-    for number, wish in enumerate(wishes):
-        stage.scene.wish([wish])
-        if number == len(wishes) // 2 and system in BEHIND_THE_CRM:
+    for number, wanted in enumerate(versions):
+        stage.scene.publish_desired([wanted])
+        if number == len(versions) // 2 and system in BEHIND_THE_CRM:
             compensated_s = _compensated(stage, system, bad, faults)
         time.sleep(pace_s)
     time.sleep(max(0.0, began_s + outage_s - time.monotonic()))
     _nobody_is_undone(stage, keys, faults)
     stage.world.heal()
-    healed_s = _until(stage, wishes, HEALED_S)
+    healed_s = _until(stage, versions, HEALED_S)
     if healed_s > HEALED_S:
-        faults.append(f"not as desired {HEALED_S:.0f} s after healing: {_late(stage, wishes)}")
+        faults.append(f"not as desired {HEALED_S:.0f} s after healing: {_late(stage, versions)}")
     _nobody_is_undone(stage, keys, faults)
     faults += [f"the provisioner ended with {one.poll()}" for one in stage.scene.processes if one.poll() is not None]
     if not faults:
@@ -122,7 +122,7 @@ def _compensated(stage: Stage, system: str, bad: str, faults: list[str]) -> floa
     What is compensated is archived last. While the archive is away that waits, and the rollback is not said yet.
     """
     began_s = time.monotonic()
-    stage.scene.wish([desired(bad, 1, configuration=_BAD_SECRET)])
+    stage.scene.publish_desired([desired(bad, 1, configuration=_BAD_SECRET)])
 
     def is_over() -> bool:
         if system == "archive":
@@ -145,23 +145,23 @@ def _nobody_is_undone(stage: Stage, keys: Sequence[str], faults: list[str]) -> N
     faults.extend(f"{said.key}: {said.state} {said.reason} at {said.step}" for said in undone if said.key in ours)
 
 
-def _until(stage: Stage, wishes: Iterable[Desired], at_most_s: float) -> float:
+def _until(stage: Stage, versions: Iterable[Desired], at_most_s: float) -> float:
     """Seconds until every version is done; more than the limit when it is not."""
     began_s = time.monotonic()
-    left = list(wishes)
+    left = list(versions)
     while left and time.monotonic() - began_s <= at_most_s + 1:
         stage.scene.outcomes("")
         said = list(stage.scene.said)
-        left = [wish for wish in left if not any(_is_done(wish, one) for one in said)]
+        left = [wanted for wanted in left if not any(_is_done(wanted, one) for one in said)]
     return time.monotonic() - began_s
 
 
-def _is_done(wish: Desired, said: Outcome) -> bool:
-    return said.key == wish.key and said.desired_version >= wish.version and said.state is State.DONE
+def _is_done(wanted: Desired, said: Outcome) -> bool:
+    return said.key == wanted.key and said.desired_version >= wanted.version and said.state is State.DONE
 
 
-def _late(stage: Stage, wishes: Sequence[Desired]) -> list[tuple[str, str | None, str | None]]:
-    late = [wish.key for wish in wishes if not any(_is_done(wish, said) for said in stage.scene.said)]
+def _late(stage: Stage, versions: Sequence[Desired]) -> list[tuple[str, str | None, str | None]]:
+    late = [wanted.key for wanted in versions if not any(_is_done(wanted, said) for said in stage.scene.said)]
     newest = {said.key: said for said in stage.scene.said if said.key in late}
     return [(said.key, said.step, said.reason) for said in newest.values()][:5]
 

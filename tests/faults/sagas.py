@@ -53,17 +53,17 @@ class SagaWorld:
     faults: list[str] = field(default_factory=list)
     first_org: int = field(default_factory=lambda: secrets.randbelow(2**40))
     """Roles, which are named after keys, are shared by all databases of a server: no other scenario has these keys."""
-    wished: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)
 
     def key(self, number: int, org: int) -> str:
         """A key of this scenario's organisation `org`."""
         return key(number, org=self.first_org + org)
 
-    def wish(self, versions: Sequence[Desired]) -> None:
+    def publish_desired(self, versions: Sequence[Desired]) -> None:
         """Write them, and remember when."""
-        self.wished |= {version.key for version in versions}
-        self.scene.wish(versions)
-        self.said.wished(versions)
+        self.published |= {version.key for version in versions}
+        self.scene.publish_desired(versions)
+        self.said.note_published(versions)
 
     def must(self, what: str, holds: bool) -> None:  # noqa: FBT001 - a claim and whether it is true
         """Note what does not hold."""
@@ -88,7 +88,7 @@ class SagaWorld:
         left = {system: len(inventory[system]) for system in SYSTEMS if inventory[system]}
         self.must(f"left in the inventory: {left}", not left)
         ((schemas,),) = self.scene.rows("SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 't_')")
-        possible = [schema_name(of, generation) for of in self.wished for generation in (1, 2, 3)]
+        possible = [schema_name(of, generation) for of in self.published for generation in (1, 2, 3)]
         ((roles,),) = self.scene.rows("SELECT count(*) FROM pg_roles WHERE rolname = ANY(%s)", possible)
         self.must(f"left in PostgreSQL: {schemas} schemas, {roles} roles", schemas == roles == 0)
 
@@ -111,14 +111,16 @@ def storm(world: SagaWorld) -> None:
     began = time.monotonic()
     for number in range(0, 500, 10):
         time.sleep(max(0.0, began + number * 60 / 500 - time.monotonic()))
-        world.wish([desired(of, 1, configuration=host(n)) for n, of in enumerate(first[number : number + 10], number)])
+        world.publish_desired(
+            [desired(of, 1, configuration=host(n)) for n, of in enumerate(first[number : number + 10], number)]
+        )
     world.said.until(first, 1, 120)
     took_s = time.monotonic() - began
     world.tell(f"500 installs in 60 s: all active {took_s:.1f} s after the first (at most 75)")
     world.must(f"500 installs in 60 s took {took_s:.0f} s", took_s <= 75)
 
     began = time.monotonic()
-    world.wish([desired(of, 1, configuration=host(n)) for n, of in enumerate(second, 500)])
+    world.publish_desired([desired(of, 1, configuration=host(n)) for n, of in enumerate(second, 500)])
     world.said.until(second, 1, 120)
     took_s = time.monotonic() - began
     world.tell(f"500 installs in 1 s: all active after {took_s:.1f} s (at most 60)")
@@ -130,7 +132,7 @@ def storm(world: SagaWorld) -> None:
         world.outside.fault(system, "lost_answer", share=0.05)
     began = time.monotonic()
     everybody = first + second
-    world.wish([gone(of, 2) for of in everybody])
+    world.publish_desired([gone(of, 2) for of in everybody])
     ends = world.said.until(everybody, 2, 300)
     world.tell(f"1,000 uninstalls while a tenth of the calls fail: {time.monotonic() - began:.1f} s")
     world.must("an uninstall was given up", all(said.state is State.DONE for said in ends))
@@ -145,11 +147,11 @@ def outage(world: SagaWorld) -> None:
     world.scene.start()
     down_s = 600 / world.scale
     world.outside.fault("crm", "error")
-    world.wish([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in needs])
+    world.publish_desired([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in needs])
     began = time.monotonic()
     for number, of in enumerate(others):
         time.sleep(max(0.0, began + number * down_s / len(others) - time.monotonic()))
-        world.wish([desired(of, 1, configuration={})])
+        world.publish_desired([desired(of, 1, configuration={})])
     time.sleep(max(0.0, began + down_s - time.monotonic()))
     ends = world.said.until(others, 1, 20)
     slowest_s = max(world.said.took_s(said) for said in ends)
@@ -169,15 +171,15 @@ def outage(world: SagaWorld) -> None:
 
 
 def registry(world: SagaWorld) -> None:
-    """The registry is away for two minutes (scaled); what was wished meanwhile is done soon after."""
+    """The registry is away for two minutes (scaled); what was desired meanwhile is done soon after."""
     world.scene.start()
     before = [world.key(number, org=number) for number in range(40)]
-    world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(before)])
+    world.publish_desired([desired(of, 1, configuration=host(number)) for number, of in enumerate(before)])
     world.said.until(before, 1, 60)
     fresh = [world.key(number, org=number) for number in range(100, 140)]
     with shut(world.admin_url, world.scene.database):
-        world.wish([gone(of, 2) for of in before])
-        world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(fresh)])
+        world.publish_desired([gone(of, 2) for of in before])
+        world.publish_desired([desired(of, 1, configuration=host(number)) for number, of in enumerate(fresh)])
         time.sleep(120 / world.scale)
     healed = time.monotonic()
     world.said.until(before, 2, 150)
@@ -197,27 +199,27 @@ def poison(world: SagaWorld) -> None:
     def slowest_s(numbers: range) -> float:
         keys = [world.key(number, org=number) for number in numbers]
         for number, of in zip(numbers, keys, strict=True):
-            world.wish([desired(of, 1, configuration=host(number))])
+            world.publish_desired([desired(of, 1, configuration=host(number))])
             time.sleep(0.2)
         return max(world.said.took_s(said) for said in world.said.until(keys, 1, 60))
 
     alone_s = slowest_s(range(20))
     secret = {"crmEndpoint": "https://one.salesforce.com", "crmClientId": "id", "crmClientSecret": "invalid"}
     bad = [world.key(number, org=number) for number in range(100, 140)]
-    world.wish([desired(of, 1, configuration=secret) for of in bad])
+    world.publish_desired([desired(of, 1, configuration=secret) for of in bad])
     beside_bad_s = slowest_s(range(20, 40))
     world.tell(f"slowest of 20 tenants: {alone_s:.1f} s alone, {beside_bad_s:.1f} s beside 40 with a bad secret")
     world.must("a bad secret delayed others", beside_bad_s - alone_s <= 5)
     world.must("a bad secret was taken", all(s.state is State.ROLLED_BACK for s in world.said.until(bad, 1, 60)))
     good = [world.key(number, org=number) for number in range(140, 145)]
-    world.wish([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in good])
+    world.publish_desired([desired(of, 1, configuration={"crmEndpoint": "https://one.salesforce.com"}) for of in good])
     ends = world.said.until(good, 1, 20)
     world.must("a bad secret stopped the same system for others", all(s.state is State.DONE for s in ends))
 
     slow = [world.key(number, org=1_000 + number % 2) for number in range(200, 280)]
     for of in slow:
         world.outside.fault("middleware", "slow", key=of, seconds=8)
-    world.wish([desired(of, 1, configuration={}) for of in slow])
+    world.publish_desired([desired(of, 1, configuration={}) for of in slow])
     beside_slow_s = slowest_s(range(40, 60))
     world.tell(f"beside two organisations with 80 tenants whose calls hang for 8 s: {beside_slow_s:.1f} s")
     world.must("calls that hang delayed others", beside_slow_s - alone_s <= 5)
@@ -230,12 +232,12 @@ def fairness(world: SagaWorld) -> None:
     """One organisation installs 500 times at once; a lone tenant of another waits at most 5 s."""
     world.scene.start()
     crowd = [world.key(number, org=1) for number in range(500)]
-    world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(crowd)])
+    world.publish_desired([desired(of, 1, configuration=host(number)) for number, of in enumerate(crowd)])
     waits: list[float] = []
     for number in range(1_000, 1_008):
         time.sleep(0.5)
         of = world.key(number, org=number)
-        world.wish([desired(of, 1, configuration=host(number))])
+        world.publish_desired([desired(of, 1, configuration=host(number))])
         (said,) = world.said.until([of], 1, 60)
         waits.append(world.said.took_s(said))
     left = len(crowd) - len(world.said.ended(crowd, 1))
@@ -257,7 +259,7 @@ def sleepers(world: SagaWorld, *, forgetful: bool = False) -> None:
             world.outside.fault(system, "ignore_idempotency")
     for number, of in enumerate(keys):
         world.outside.fault(SYSTEMS[number % 5], "slow", verb="create", key=of, times=1, seconds=6)
-    world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
+    world.publish_desired([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
     begun = "SELECT count(*) FROM lifecycle.sagas WHERE position('\"open\":true' in journal::text) > 0"
     there = "SELECT 1 FROM pg_tables WHERE schemaname = 'lifecycle' AND tablename = 'sagas'"
     deadline = time.monotonic() + 30
@@ -266,7 +268,7 @@ def sleepers(world: SagaWorld, *, forgetful: bool = False) -> None:
         time.sleep(0.1)
     sleeper.send_signal(signal.SIGSTOP)
     world.scene.start()
-    world.wish([gone(of, 2) for of in keys[:10]])
+    world.publish_desired([gone(of, 2) for of in keys[:10]])
     ends = world.said.until(keys[:10], 2, 120) + world.said.until(keys[10:], 1, 120)
     world.must("somebody did not end well", all(said.state is State.DONE for said in ends))
     sleeper.send_signal(signal.SIGCONT)
@@ -282,7 +284,7 @@ def sleepers(world: SagaWorld, *, forgetful: bool = False) -> None:
     world.must(f"late effects stayed: {late}", not late)
     whom = "systems that forget" if forgetful else "systems that know epochs"
     world.tell(f"20 sagas under way when their worker fell asleep, {whom}: nothing left, nothing twice")
-    world.wish([gone(of, 3) for of in keys[10:]])
+    world.publish_desired([gone(of, 3) for of in keys[10:]])
     world.said.until(keys[10:], 3, 60)
     world.empty()
 
@@ -298,7 +300,7 @@ def pair(world: SagaWorld) -> None:
         world.scene.start()
     keys = [world.key(number, org=number % 200) for number in range(2_000)]
     began = time.monotonic()
-    world.wish([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
+    world.publish_desired([desired(of, 1, configuration=host(number)) for number, of in enumerate(keys)])
     world.said.until(keys, 1, 300)
     took_s = time.monotonic() - began
     shares = dict(world.scene.rows("SELECT worker, count(*) FROM lifecycle.sagas GROUP BY worker"))

@@ -123,8 +123,8 @@ def test_s15_a_replay_after_thirty_minutes_is_refused_with_any_header(live: Ingr
     told = body(now_us() - 30 * MINUTE, metadata={"retryCount": 5})
     assert live.post(told).status == 401
     assert deliveries(live, told) == []
-    (wish,) = eventually(lambda: rechecks(live, told))
-    assert (wish.key, wish.reason) == (key(told), "ingress_stale")
+    (recheck,) = eventually(lambda: rechecks(live, told))
+    assert (recheck.key, recheck.reason) == (key(told), "ingress_stale")
 
 
 def test_a_timestamp_in_the_future_is_refused_without_a_recheck(live: Ingress) -> None:
@@ -152,9 +152,9 @@ def test_unknown_bytes_with_an_old_header_are_refused_and_rechecked_once(live: I
     old = now_us() - 2 * MINUTE
     told = body(old)
     assert [live.post(told, at_us=old).status for _ in range(4)] == [401] * 4
-    (wish,) = eventually(lambda: rechecks(live, told))
-    assert wish.reason == "ingress_unmarked"
-    assert live.post(body()).status == 200  # behind it, so that a second wish would be there by now
+    (recheck,) = eventually(lambda: rechecks(live, told))
+    assert recheck.reason == "ingress_unmarked"
+    assert live.post(body()).status == 200  # behind it, so that a second recheck would be there by now
     assert deliveries(live, told) == []
     assert len(rechecks(live, told)) == 1
 

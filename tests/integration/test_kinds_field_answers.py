@@ -100,16 +100,16 @@ OUTAGES: Final[dict[str, Says]] = {
 @pytest.mark.parametrize("outage", OUTAGES, ids=str)
 async def test_an_outage_rolls_no_tenant_back_and_is_shown(anyones: Saga, outage: str, system: System) -> None:
     saga = anyones
-    for methods, wish in (("PUT", {"enabled": True}), ("PUT", {"enabled": False}), ("DELETE GET", None)):
+    for methods, wanted in (("PUT", {"enabled": True}), ("PUT", {"enabled": False}), ("DELETE GET", None)):
         system.says = dict.fromkeys(methods.split(), OUTAGES[outage])
         system.deaf = set(methods.split())
         before = list(system.enabled)
-        await (_install(saga, **wish) if wish else saga.uninstalled())
+        await (_install(saga, **wanted) if wanted else saga.uninstalled())
         assert system.enabled == before
-        assert saga.said[1:] == ("failed" if wish is None else "working", "waiting_for:crm")
+        assert saga.said[1:] == ("failed" if wanted is None else "working", "waiting_for:crm")
         await _goes_on(saga, system)
         assert saga.said[1:] == ("done", None)
-        assert system.enabled == ([wish["enabled"]] if wish else [])
+        assert system.enabled == ([wanted["enabled"]] if wanted else [])
     assert {outcome.state.value for outcome in saga.outcomes} == {"working", "failed", "done"}
 
 
@@ -128,12 +128,12 @@ async def test_a_refusal_by_the_customers_system_is_compensated_at_once(
 async def test_a_refusal_of_the_operators_credentials_rolls_no_tenant_back(
     operators: Saga, system: System, status: int
 ) -> None:
-    for methods, wish in (("PUT", True), ("PUT", False), ("GET DELETE", None)):
+    for methods, wanted in (("PUT", True), ("PUT", False), ("GET DELETE", None)):
         system.says = dict.fromkeys(methods.split(), lambda _: shows({"error": "unauthorized"}, status))
         system.deaf = set(methods.split())
         calls = len(system.calls)
-        await (operators.uninstalled() if wish is None else _install(operators, enabled=wish))
-        assert operators.said[1:] == ("failed" if wish is None else "working", "waiting_for:crm")
+        await (operators.uninstalled() if wanted is None else _install(operators, enabled=wanted))
+        assert operators.said[1:] == ("failed" if wanted is None else "working", "waiting_for:crm")
         assert len(system.calls) - calls <= 2 * 18, "about once a minute"
         await _goes_on(operators, system)
         assert operators.said[1:] == ("done", None)

@@ -204,8 +204,8 @@ def test_a_provisioner_works_with_both_databases_behind_a_pooler(stage: Stage, d
     keys = stage.keys(12)
     with pgbouncer(database_url) as registry, pgbouncer(stage.world.tenants_url) as tenants:
         stage.scene.start(DATABASE_URL=registry, TENANT_DATABASE_URL=tenants)
-        stage.scene.wish([wish(of, 1) for of in keys])
+        stage.scene.publish_desired([desired_version(of, 1) for of in keys])
         ended(stage, keys, 1, done)
-        stage.scene.wish([gone(of, 2) for of in keys[:6]])
+        stage.scene.publish_desired([gone(of, 2) for of in keys[:6]])
         ended(stage, keys[:6], 2, done)
         exists(stage, dict.fromkeys(keys[:6]) | dict.fromkeys(keys[6:], 1))

@@ -47,9 +47,9 @@ from tests.support.provisioner_stage import (
 )
 
 ENDINGS: Final = (None, "lost_answer", "error", "refuse")
-"""What becomes of a call that is under way when the wish changes: it is done, or one of these faults."""
+"""What becomes of a call that is under way when the desired state changes: it is done, or one of these faults."""
 UNDER_WAY_S: Final = 3.0
-"""Less than any call may take, and far more than a wish needs to reach the registry."""
+"""Less than any call may take, and far more than a version needs to reach the registry."""
 DYING: Final = ("tests.support.provisioner_dying",)
 ALL_MARKS: Final = bool(os.environ.get("LIFECYCLE_ALL_MARKS"))
 DEATHS_A_TEST: Final = 10
@@ -57,15 +57,15 @@ DEATHS_A_TEST: Final = 10
 
 
 class Chapter(NamedTuple):
-    """One version that is wished, how it is to end, and whom it meets.
+    """One desired version, how it is to end, and whom it meets.
 
     Attributes:
-        wish: From a key.
+        desired_of: The version of a key.
         life: The generation that exists afterwards, if any.
         refused: System and verb of the calls that are refused meanwhile, if any.
     """
 
-    wish: Callable[[str], Desired]
+    desired_of: Callable[[str], Desired]
     life: int | None
     check: Callable[[Outcome], bool] = done
     refused: tuple[str, str] | None = None
@@ -91,7 +91,7 @@ class Story(NamedTuple):
 
 
 STORIES: Final = {
-    "as wished": Story(
+    "as desired": Story(
         (
             Chapter(partial(desired, version=1), 1),
             Chapter(partial(desired, version=2, enabled=False), 1),
@@ -149,11 +149,11 @@ def _keys(cases: list[TenantCase]) -> list[str]:
     return [case.key for case in cases]
 
 
-def _wish_while_under_way(stage: Stage, cases: list[TenantCase], wishes: Mapping[str, Desired]) -> None:
-    """Wish something else for each tenant as soon as its call is under way."""
+def _change_while_under_way(stage: Stage, cases: list[TenantCase], versions: Mapping[str, Desired]) -> None:
+    """Publish another version for each tenant as soon as its call is under way."""
     for case in cases:
         eventually(lambda: case.is_under_way(stage))  # noqa: B023 - called at once
-        stage.scene.wish([wishes[case.key]])
+        stage.scene.publish_desired([versions[case.key]])
 
 
 def _may_update(system: str) -> bool:
@@ -174,13 +174,13 @@ def test_an_uninstall_during_each_create_and_update_leaves_no_resource(stage: St
     )
     updates = [case.key for case in cases if case.verb == "update"]
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in updates])
+    stage.scene.publish_desired([desired(of, 1) for of in updates])
     ended(stage, updates, 1)
     for case in cases:
         case.strike(stage, "slow", seconds=UNDER_WAY_S, times=1)
         case.strike(stage, case.fault, times=1)
-    stage.scene.wish([desired(case.key, 2, enabled=case.verb == "create") for case in cases])
-    _wish_while_under_way(stage, cases, {case.key: gone(case.key, 3) for case in cases})
+    stage.scene.publish_desired([desired(case.key, 2, enabled=case.verb == "create") for case in cases])
+    _change_while_under_way(stage, cases, {case.key: gone(case.key, 3) for case in cases})
     ended(stage, _keys(cases), 3)
     exists(stage, dict.fromkeys(_keys(cases)))
     for case in cases:
@@ -196,19 +196,19 @@ def test_a_reinstall_waits_for_each_delete_and_begins_the_next_generation(stage:
     keys = _keys(cases)
     # The archive's refusal is one of the operator's own system: it is asked again after the longest wait.
     stage.scene.start(RETRY_MOST_S="2")
-    stage.scene.wish([desired(of, 1) for of in keys])
+    stage.scene.publish_desired([desired(of, 1) for of in keys])
     ended(stage, keys, 1)
     for case in cases:
         case.strike(stage, "slow", seconds=UNDER_WAY_S, times=1)
         case.strike(stage, case.fault, times=1)
-    stage.scene.wish([gone(of, 2) for of in keys])
-    _wish_while_under_way(stage, cases, {of: desired(of, 3, uninstalled_at=2) for of in keys})
+    stage.scene.publish_desired([gone(of, 2) for of in keys])
+    _change_while_under_way(stage, cases, {of: desired(of, 3, uninstalled_at=2) for of in keys})
     ended(stage, keys, 3)
     exists(stage, dict.fromkeys(keys, 2))
     for of in keys:
         generations = [call["generation"] for call in calls(stage, of)]
         assert generations == sorted(generations), "the first life was not over when the second began"
-    stage.scene.wish([gone(of, 4) for of in keys])
+    stage.scene.publish_desired([gone(of, 4) for of in keys])
     ended(stage, keys, 4)
     exists(stage, dict.fromkeys(keys))
 
@@ -217,7 +217,7 @@ def test_a_resource_removed_by_others_counts_as_removed(stage: Stage) -> None:
     cases = _cases(stage, *((system, "delete", None) for system in SYSTEMS))
     *_, without_role, all_gone = keys = stage.keys(len(cases) + 2)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in keys])
+    stage.scene.publish_desired([desired(of, 1) for of in keys])
     ended(stage, keys, 1)
     for of, system, *_ in cases:
         remove(stage, system, of, owner=of)
@@ -227,7 +227,7 @@ def test_a_resource_removed_by_others_counts_as_removed(stage: Stage) -> None:
     for of in (without_role, all_gone):
         remove_role(stage, of)
     before = {of: len(calls(stage, of)) for of in keys}
-    stage.scene.wish([gone(of, 2) for of in keys])
+    stage.scene.publish_desired([gone(of, 2) for of in keys])
     ended(stage, keys, 2)
     exists(stage, dict.fromkeys(keys))
     for of, system, *_ in cases:
@@ -244,13 +244,13 @@ def test_an_existing_resource_of_the_same_generation_is_adopted(stage: Stage) ->
         make(stage, case.system, case.key, owner=case.key)
         _heard(case).strike(stage, case.fault, times=1)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1, enabled=False) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1, enabled=False) for of in _keys(cases)])
     ended(stage, _keys(cases), 1)
     exists(stage, dict.fromkeys(_keys(cases), 1))
     for case in cases:
         # After a silence it is looked at, and counts as what was asked for.
         assert case.fault == "down" or not any(told(stage, system, case.key)["enabled"] for system in PATHS), case
-    stage.scene.wish([gone(of, 2) for of in _keys(cases)])
+    stage.scene.publish_desired([gone(of, 2) for of in _keys(cases)])
     ended(stage, _keys(cases), 2)
     exists(stage, dict.fromkeys(_keys(cases)))
 
@@ -258,12 +258,12 @@ def test_an_existing_resource_of_the_same_generation_is_adopted(stage: Stage) ->
 def test_a_strangers_resource_is_refused_and_kept(stage: Stage) -> None:
     cases, owners = _owned_by_strangers(stage, tuple(PATHS), None)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1) for of in _keys(cases)])
     ended(stage, _keys(cases), 1, rolled_back)
     assert all(stage.world.inventory(case.system, owners[case.key]) for case in cases)
-    stage.scene.wish([desired(of, 2) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 2) for of in _keys(cases)])
     ended(stage, _keys(cases), 2)
-    stage.scene.wish([gone(of, 3) for of in _keys(cases)])
+    stage.scene.publish_desired([gone(of, 3) for of in _keys(cases)])
     ended(stage, _keys(cases), 3)
     assert all(stage.world.inventory(case.system, owners[case.key]) for case in cases)
     for case in cases:
@@ -277,7 +277,7 @@ def test_an_install_waits_until_a_strangers_resource_is_gone(
 ) -> None:
     cases, owners = _owned_by_strangers(stage, systems, fault)
     stage.scene.start(RETRY_MOST_S="1")
-    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1) for of in _keys(cases)])
     for case in cases:
         of, reason = case.key, f"{STEPS[case.system]}_contradicted"
         eventually(lambda: reason in {said.reason for said in stage.scene.outcomes(of)})  # noqa: B023 - called at once
@@ -285,7 +285,7 @@ def test_an_install_waits_until_a_strangers_resource_is_gone(
         remove(stage, case.system, of, owner=owners[of])
     ended(stage, _keys(cases), 1)
     exists(stage, dict.fromkeys(_keys(cases), 1))
-    stage.scene.wish([gone(of, 2) for of in _keys(cases)])
+    stage.scene.publish_desired([gone(of, 2) for of in _keys(cases)])
     ended(stage, _keys(cases), 2)
     exists(stage, dict.fromkeys(_keys(cases)))
 
@@ -293,9 +293,9 @@ def test_an_install_waits_until_a_strangers_resource_is_gone(
 def test_an_uninstall_leaves_a_strangers_schema(stage: Stage) -> None:
     (case,), owners = _owned_by_strangers(stage, ("schemas",), None)
     stage.scene.start(RETRY_MOST_S="1")
-    stage.scene.wish([desired(case.key, 1)])
+    stage.scene.publish_desired([desired(case.key, 1)])
     eventually(lambda: "schema_contradicted" in {said.reason for said in stage.scene.outcomes(case.key)})
-    stage.scene.wish([gone(case.key, 2)])
+    stage.scene.publish_desired([gone(case.key, 2)])
     ended(stage, [case.key], 2)
     assert stage.world.inventory("schemas", owners[case.key])
     remove(stage, "schemas", case.key, owner=owners[case.key])
@@ -308,16 +308,16 @@ def test_a_schema_with_a_changed_comment_is_contradicted_and_its_tenant_stays_di
 ) -> None:
     (of,) = stage.keys(1)
     stage.scene.start(RETRY_MOST_S="1")
-    stage.scene.wish([desired(of, 1)])
+    stage.scene.publish_desired([desired(of, 1)])
     ended(stage, [of], 1)
     comment(stage, of, words)
-    stage.scene.wish([desired(of, 2, enabled=False)])
+    stage.scene.publish_desired([desired(of, 2, enabled=False)])
     eventually(lambda: "schema_contradicted" in {said.reason for said in stage.scene.outcomes(of)})
     assert [told(stage, system, of)["enabled"] for system in ("middleware", "crm")] == [False, False]
     comment(stage, of, comment_of(of))
     ended(stage, [of], 2)
     assert [told(stage, system, of)["enabled"] for system in PATHS] == [False] * 3
-    stage.scene.wish([gone(of, 3)])
+    stage.scene.publish_desired([gone(of, 3)])
     ended(stage, [of], 3)
     exists(stage, {of: None})
 
@@ -356,15 +356,15 @@ def test_systems_without_idempotency_that_lose_answers_make_no_resource_twice(st
 
     stage.scene.start()
     strike("create")
-    stage.scene.wish([desired(of, 1) for of in keys])
+    stage.scene.publish_desired([desired(of, 1) for of in keys])
     ended(stage, keys, 1)
     exists(stage, dict.fromkeys(keys, 1))
     strike("update")
-    stage.scene.wish([desired(of, 2, enabled=False) for of in keys])
+    stage.scene.publish_desired([desired(of, 2, enabled=False) for of in keys])
     ended(stage, keys, 2)
     exists(stage, dict.fromkeys(keys, 1))
     strike("delete")
-    stage.scene.wish([gone(of, 3) for of in keys])
+    stage.scene.publish_desired([gone(of, 3) for of in keys])
     ended(stage, keys, 3)
     exists(stage, dict.fromkeys(keys))
     lost = {(call["system"], call["verb"]) for of in keys for call in calls(stage, of) if call["outcome"] == "lost"}
@@ -385,10 +385,10 @@ def test_a_refused_create_is_compensated_a_refused_update_restored_and_a_refused
     for case in cases:
         case.strike(stage, case.fault, **({} if case.verb == "delete" else {"times": 1}))
     stage.scene.start(UNWELL_AFTER_S="2", RETRY_MOST_S="1")
-    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1) for of in _keys(cases)])
     ended(stage, others, 1)
-    stage.scene.wish([desired(of, 2, enabled=False) for of in _keys(updates)])
-    stage.scene.wish([gone(of, 2) for of in _keys(deletes)])
+    stage.scene.publish_desired([desired(of, 2, enabled=False) for of in _keys(updates)])
+    stage.scene.publish_desired([gone(of, 2) for of in _keys(deletes)])
     ended(stage, _keys(creates), 1, rolled_back)
     ended(stage, _keys(updates), 2, restored)
     for case in updates:
@@ -401,12 +401,12 @@ def test_a_refused_create_is_compensated_a_refused_update_restored_and_a_refused
     stage.world.heal()
     becomes(stage, _keys(deletes), 2)
 
-    stage.scene.wish([desired(of, 3, uninstalled_at=2) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 3, uninstalled_at=2) for of in _keys(cases)])
     ended(stage, _keys(cases), 3)
     exists(
         stage, dict.fromkeys(_keys(creates), 2) | dict.fromkeys(_keys(updates), 1) | dict.fromkeys(_keys(deletes), 2)
     )
-    stage.scene.wish([gone(of, 4) for of in _keys(cases)])
+    stage.scene.publish_desired([gone(of, 4) for of in _keys(cases)])
     ended(stage, _keys(cases), 4)
     exists(stage, dict.fromkeys(_keys(cases)))
 
@@ -422,10 +422,10 @@ def test_an_outage_at_any_step_rolls_no_tenant_back(stage: Stage) -> None:
     for case in cases:
         case.strike(stage, case.fault)
     stage.scene.start(UNWELL_AFTER_S="2", RETRY_FIRST_S="0.1", RETRY_MOST_S="1")
-    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1) for of in _keys(cases)])
     ended(stage, [*_keys(updates), *_keys(deletes)], 1)
-    stage.scene.wish([desired(of, 2, enabled=False) for of in _keys(updates)])
-    stage.scene.wish([gone(of, 2) for of in _keys(deletes)])
+    stage.scene.publish_desired([desired(of, 2, enabled=False) for of in _keys(updates)])
+    stage.scene.publish_desired([gone(of, 2) for of in _keys(deletes)])
     for case in cases:
         of, reason = case.key, f"waiting_for:{STEPS[case.system]}"
         eventually(lambda: reason in {said.reason for said in stage.scene.outcomes(of)})  # noqa: B023 - called at once
@@ -440,7 +440,7 @@ def test_an_outage_at_any_step_rolls_no_tenant_back(stage: Stage) -> None:
         said.state for said in stage.scene.said if said.state is State.ROLLED_BACK or said.reason == "update_refused"
     ]
     assert ends == []
-    stage.scene.wish([gone(of, 3) for of in _keys(cases)])
+    stage.scene.publish_desired([gone(of, 3) for of in _keys(cases)])
     ended(stage, _keys(cases), 3)
     exists(stage, dict.fromkeys(_keys(cases)))
 
@@ -452,7 +452,7 @@ def test_a_blocked_compensation_waits_and_continues_without_help(stage: Stage) -
         TenantCase(case.key, "tokens", "create").strike(stage, "refuse", times=1)
         case.strike(stage, case.fault, **({"times": 1} if case.fault == "lost_answer" else {}))
     stage.scene.start(RETRY_MOST_S="1", UNWELL_AFTER_S="2")
-    stage.scene.wish([desired(of, 1) for of in _keys(cases)])
+    stage.scene.publish_desired([desired(of, 1) for of in _keys(cases)])
     ended(stage, [case.key for case in cases if case.fault == "lost_answer"], 1, rolled_back)
     for case in cases:
         if case.fault == "refuse":
@@ -504,8 +504,8 @@ def _killed(stage: Stage, story: Story, of: str, at: int, when: str) -> bool:
         if chapter.refused:
             system, verb = chapter.refused
             stage.world.fault(system, "refuse", verb=verb, key=of)
-        version = chapter.wish(of)
-        scene.wish([version])
+        version = chapter.desired_of(of)
+        scene.publish_desired([version])
         eventually(lambda: worker.poll() is not None or _has_ended(stage, version))  # noqa: B023 - called at once
         if worker.poll() is not None:
             scene.program = SHIPPED

@@ -57,14 +57,14 @@ def test_passing_faults_at_every_call_end_with_every_resource_made_once_and_remo
 
     stage.scene.start()
     strike("create")
-    stage.scene.wish([desired(of, 1) for of in keys])
+    stage.scene.publish_desired([desired(of, 1) for of in keys])
     _all(stage, keys, 1, done, there=True)
     assert _schemas(stage) == len(keys)
     strike("update")
-    stage.scene.wish([desired(of, 2, enabled=False) for of in keys])
+    stage.scene.publish_desired([desired(of, 2, enabled=False) for of in keys])
     _all(stage, keys, 2, done, there=True)
     strike("delete")
-    stage.scene.wish([gone(of, 3) for of in keys])
+    stage.scene.publish_desired([gone(of, 3) for of in keys])
     _all(stage, keys, 3, done, there=False)
     assert _schemas(stage) == 0
     assert all(stage.world.inventory("archive", of) for of in keys[:3])
@@ -77,7 +77,7 @@ def test_a_lost_answer_is_read_back_even_if_the_first_read_fails(stage: Stage) -
         stage.world.fault(system, "lost_answer", verb="create", key=of, times=1)
         stage.world.fault(system, fault, verb="read", key=of, times=times)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in keys])
+    stage.scene.publish_desired([desired(of, 1) for of in keys])
     _all(stage, keys, 1, done, there=True)
 
 
@@ -89,21 +89,21 @@ def test_refusals_are_compensated_restored_or_wait_by_their_verb(stage: Stage) -
     for system, of in first.items():
         stage.world.fault(system, "refuse", verb="create", key=of, times=1)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in [*first.values(), *update.values(), *last.values()]])
+    stage.scene.publish_desired([desired(of, 1) for of in [*first.values(), *update.values(), *last.values()]])
     _all(stage, list(first.values()), 1, lambda said: said.state is State.ROLLED_BACK, there=False)
     _all(stage, [*update.values(), *last.values()], 1, done, there=True)
 
     for system, of in update.items():
         stage.world.fault(system, "refuse", verb="update", key=of, times=1)
-    stage.scene.wish([desired(of, 2) for of in first.values()])
-    stage.scene.wish([desired(of, 2, enabled=False) for of in update.values()])
+    stage.scene.publish_desired([desired(of, 2) for of in first.values()])
+    stage.scene.publish_desired([desired(of, 2, enabled=False) for of in update.values()])
     _all(stage, list(first.values()), 2, done, there=True)
     _all(stage, list(update.values()), 2, lambda said: said.reason == "update_refused", there=True)
     assert not any("delete" in dict(stage.world.calls(of)) for of in update.values())
 
     for system, of in last.items():
         stage.world.fault(system, "refuse", verb="delete", key=of)
-    stage.scene.wish([gone(of, 3) for of in last.values()])
+    stage.scene.publish_desired([gone(of, 3) for of in last.values()])
     for of in last.values():
         assert stage.scene.ended(of, 3).state is State.FAILED
     stage.world.heal()
@@ -134,11 +134,11 @@ def test_an_operator_lists_failed_sagas_and_retries_them(stage: Stage) -> None:
     refused, standing, well = (key(number) for number in range(3))
     stage.world.fault("subscriptions", "refuse", verb="create", key=refused, times=1)
     stage.scene.start()
-    stage.scene.wish([desired(of, 1) for of in (refused, standing, well)])
+    stage.scene.publish_desired([desired(of, 1) for of in (refused, standing, well)])
     _all(stage, [refused], 1, lambda said: said.state is State.ROLLED_BACK, there=False)
     _all(stage, [standing, well], 1, done, there=True)
     stage.world.fault("crm", "refuse", verb="delete", key=standing)
-    stage.scene.wish([gone(standing, 2)])
+    stage.scene.publish_desired([gone(standing, 2)])
     assert stage.scene.ended(standing, 2).state is State.FAILED
 
     failed = {one["key"]: one for one in _sagas(stage, "list", "--state", "failed")}
@@ -181,9 +181,9 @@ def test_an_operator_sees_why_a_saga_waits(stage: Stage) -> None:
     shipped = SHIPPED_PLAN.read_text()
     graceful.write_text(shipped.replace('name = "tokens"\n', 'name = "tokens"\ndestroy_after = "P1D"\n'))
     process = stage.scene.start(PLAN_FILE=str(graceful))
-    stage.scene.wish([desired(in_grace, 1), desired(stuck, 1)])
+    stage.scene.publish_desired([desired(in_grace, 1), desired(stuck, 1)])
     ended(stage, [in_grace, stuck], 1)
-    stage.scene.wish([gone(in_grace, 2)])
+    stage.scene.publish_desired([gone(in_grace, 2)])
     shown = eventually(lambda: (one := _sagas(stage, "show", in_grace))["why"] == "grace" and one)
     assert shown["due"] > shown["changed"][:10] + "T99", "tomorrow"
     (tried,) = _sagas(stage, "retry", in_grace, status=1)
@@ -194,7 +194,7 @@ def test_an_operator_sees_why_a_saga_waits(stage: Stage) -> None:
     tokenless = stage.scene.folder / "tokenless.toml"
     tokenless.write_text(shipped[: shipped.index('[[step]]\nname = "tokens"')])
     process = stage.scene.start(PLAN_FILE=str(tokenless), OAUTH_URL="")
-    stage.scene.wish([gone(stuck, 2)])
+    stage.scene.publish_desired([gone(stuck, 2)])
     why = eventually(lambda: _sagas(stage, "show", stuck)["why"])
     assert why.startswith(
         "its plan cannot be carried out: step 6 (tokens): url: {settings.oauth_url}: OAUTH_URL is missing"
@@ -221,19 +221,19 @@ def test_a_plan_file_that_is_not_utf_8_is_named(stage: Stage) -> None:
 def test_a_generation_is_removed_with_the_plan_that_made_it(stage: Stage) -> None:
     old, new = stage.keys(2)
     process = stage.scene.start()
-    stage.scene.wish([desired(old, 1)])
+    stage.scene.publish_desired([desired(old, 1)])
     ended(stage, [old], 1)
     assert end(process) == 0
     comment, *steps = SHIPPED_PLAN.read_text().split("[[step]]")
     shorter = stage.scene.folder / "plan.toml"
     shorter.write_text("[[step]]".join([comment, *(step for step in steps if 'name = "crm"' not in step)]))
     stage.scene.start(PLAN_FILE=str(shorter))
-    stage.scene.wish([desired(old, 2, enabled=False), desired(new, 1)])
+    stage.scene.publish_desired([desired(old, 2, enabled=False), desired(new, 1)])
     ended(stage, [old], 2)
     ended(stage, [new], 1)
     has = {of: [s for s in SYSTEMS if stage.world.inventory(s, of)] for of in (old, new)}
     assert has == {old: list(SYSTEMS), new: [system for system in SYSTEMS if system != "crm"]}
-    stage.scene.wish([gone(old, 3), gone(new, 2)])
+    stage.scene.publish_desired([gone(old, 3), gone(new, 2)])
     ended(stage, [old], 3)
     ended(stage, [new], 2)
     exists(stage, {old: None, new: None})

@@ -61,25 +61,27 @@ def test_changes_since_the_backup_are_found_again(stage: Stage) -> None:
     changed, went, came, again, stays, dead, moved = keys = stage.keys(7)
     before = [changed, went, again, stays, dead, moved]
     process = stage.scene.start()
-    stage.scene.wish([desired(of, 1, configuration=_CRM | {"note": "nul: \0"}) for of in before])
+    stage.scene.publish_desired([desired(of, 1, configuration=_CRM | {"note": "nul: \0"}) for of in before])
     ended(stage, before, 1)
     for statement in _BACK_UP:
         stage.scene.run(statement)
 
     for version in range(2, 6):
-        stage.scene.wish([desired(changed, version, configuration=_CRM | {"syncInterval": version})])
+        stage.scene.publish_desired([desired(changed, version, configuration=_CRM | {"syncInterval": version})])
         ended(stage, [changed], version)
-    stage.scene.wish([gone(of, 2) for of in (went, again, dead)] + [desired(came, 1)])
+    stage.scene.publish_desired([gone(of, 2) for of in (went, again, dead)] + [desired(came, 1)])
     ended(stage, [went, again, dead], 2)
     ended(stage, [came], 1)
-    stage.scene.wish([desired(again, 3), desired(dead, 3), desired(moved, 2, configuration=_OTHER_CRM)])
+    stage.scene.publish_desired([desired(again, 3), desired(dead, 3), desired(moved, 2, configuration=_OTHER_CRM)])
     ended(stage, [again, dead], 3)
     ended(stage, [moved], 2)
     assert end(process) == 0
     for statement in _RESTORE:
         stage.scene.run(statement)
     _publish_again(stage, before)
-    stage.scene.wish([gone(dead, 4), gone(moved, 3)])  # of one no row knows the second life, of one the new endpoint
+    stage.scene.publish_desired(
+        [gone(dead, 4), gone(moved, 3)]
+    )  # of one no row knows the second life, of one the new endpoint
 
     process = stage.scene.start(METRICS_PORT=str(stage.scene.port))
     fault = eventually(lambda: _told(stage, "older than what was said from it"))
@@ -103,7 +105,7 @@ def test_changes_since_the_backup_are_found_again(stage: Stage) -> None:
     assert end(process) == 0
     stage.scene.start(METRICS_PORT=str(stage.scene.port))
     eventually(lambda: stage.scene.ready(stage.scene.port)[0] == 200)
-    stage.scene.wish([gone(of, 9) for of in keys])
+    stage.scene.publish_desired([gone(of, 9) for of in keys])
     ended(stage, keys, 9)
     exists(stage, dict.fromkeys(keys), whole=False)
 
@@ -113,11 +115,11 @@ def test_changes_since_the_backup_are_found_again(stage: Stage) -> None:
 def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
     one, two = stage.keys(2)
     process = stage.scene.start()
-    stage.scene.wish([desired(one, 1), desired(two, 1)])
+    stage.scene.publish_desired([desired(one, 1), desired(two, 1)])
     ended(stage, [one, two], 1)
-    stage.scene.wish([gone(two, 2)])
+    stage.scene.publish_desired([gone(two, 2)])
     ended(stage, [two], 2)
-    stage.scene.wish([desired(two, 3)])
+    stage.scene.publish_desired([desired(two, 3)])
     ended(stage, [two], 3)
     assert end(process) == 0
     stage.scene.run("DROP SCHEMA lifecycle CASCADE")
@@ -126,7 +128,7 @@ def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
     eventually(lambda: _told(stage, "of 2 keys something was said, and no desired version is kept"))
     assert end(process) == 0
 
-    stage.scene.wish([desired(one, 1), desired(two, 3)])  # as `lifecycle ledger --republish` does
+    stage.scene.publish_desired([desired(one, 1), desired(two, 3)])  # as `lifecycle ledger --republish` does
     stage.scene.said.clear()
     process = stage.scene.start("--accept-older-registry")
     ended(stage, [one], 1)
@@ -138,7 +140,7 @@ def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
     stage.scene.run("INSERT INTO lifecycle.recovery DEFAULT VALUES")
     process = stage.scene.start(METRICS_PORT=str(stage.scene.port))
     eventually(lambda: _told(stage, "its recovery was begun and has not ended"))
-    stage.scene.wish([gone(one, 4), gone(two, 4)])
+    stage.scene.publish_desired([gone(one, 4), gone(two, 4)])
     time.sleep(2)
     assert end(process) == 0
     exists(stage, {one: 1, two: 2}, whole=False)
@@ -150,7 +152,7 @@ def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
 def test_a_topic_with_wrong_settings_is_accepted_by_no_option(stage: Stage) -> None:
     (one,) = stage.keys(1)
     process = stage.scene.start()
-    stage.scene.wish([desired(one, 1)])
+    stage.scene.publish_desired([desired(one, 1)])
     ended(stage, [one], 1)
     assert end(process) == 0
     stage.scene.run("TRUNCATE lifecycle.sagas, lifecycle.bindings, lifecycle.outbox, lifecycle.plans")

@@ -98,7 +98,7 @@ OBSERVATIONS = st.builds(
 
 
 def topics(most: int = 14) -> st.SearchStrategy[list[Record]]:
-    """A stretch of `lifecycle.received` over some days: deliveries, observations and wishes to look."""
+    """A stretch of `lifecycle.received` over some days: deliveries, observations and re-checks."""
     told = st.builds(_arrival, attempts(FAR), DELAYS).map(lambda arrival: Record(*arrival))
     seen = st.builds(Record, OBSERVATIONS, FAR)
     asked = FAR.map(lambda at: Record(Recheck(key=KEY, reason="stale", at=NOON_US + at * 1000), at))

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from schemas.saga import Phase
 from schemas.tenant import Desired
 from tests.support.examples import examples
-from tests.support.saga_world import STEPS, MemoryRunner, Mode, OutsideSystems, Wishes, ends
+from tests.support.saga_world import STEPS, DesiredVersions, MemoryRunner, Mode, OutsideSystems, ends
 
-MAKES: dict[str, Callable[[Wishes, int], Desired]] = {
-    "installed": lambda wishes, number: wishes.installed(size=str(number)),
-    "uninstalled": lambda wishes, _: wishes.uninstalled(),
-    "configured": lambda wishes, number: wishes.configured(size=str(number)),
-    "bad": lambda wishes, number: wishes.configured(bad=STEPS[2 + number]),
-    "disabled": lambda wishes, _: wishes.switched(enabled=False),
-    "enabled": lambda wishes, _: wishes.switched(enabled=True),
-    "reinstalled": lambda wishes, number: wishes.reinstalled(size=str(number)),
-    "other tenant": lambda wishes, _: wishes.change(tenant_id="other"),
+MAKES: dict[str, Callable[[DesiredVersions, int], Desired]] = {
+    "installed": lambda versions, number: versions.installed(size=str(number)),
+    "uninstalled": lambda versions, _: versions.uninstalled(),
+    "configured": lambda versions, number: versions.configured(size=str(number)),
+    "bad": lambda versions, number: versions.configured(bad=STEPS[2 + number]),
+    "disabled": lambda versions, _: versions.switched(enabled=False),
+    "enabled": lambda versions, _: versions.switched(enabled=True),
+    "reinstalled": lambda versions, number: versions.reinstalled(size=str(number)),
+    "other tenant": lambda versions, _: versions.change(tenant_id="other"),
 }
-WISHES = st.lists(
+STORIES = st.lists(
     st.tuples(st.integers(0, 25), st.sampled_from(list(MAKES)), st.integers(0, 3)), min_size=1, max_size=7
 )
 MODES = st.lists(st.sampled_from(list(Mode)), max_size=60)
@@ -28,16 +28,16 @@ CRASHES = st.frozensets(st.integers(1, 80), max_size=8)
 BARS = st.lists(st.booleans(), max_size=40)
 
 
-def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], Wishes]:
-    """A story as wishes, each with the mark before which it comes; and the wishes as they are in the end."""
-    wishes, told, at = Wishes(), [], 0
+def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], DesiredVersions]:
+    """A story as versions, each with the mark before which it comes; and the versions as they are in the end."""
+    versions, told, at = DesiredVersions(), [], 0
     for gap, what, number in story:
         at += gap
-        told.append((at, MAKES[what](wishes, number)))
-    return told, wishes
+        told.append((at, MAKES[what](versions, number)))
+    return told, versions
 
 
-@given(story=WISHES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
+@given(story=STORIES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
 @settings(max_examples=examples(300), deadline=None)
 def test_a_saga_ends_as_desired_with_each_resource_once(
     story: list[tuple[int, str, int]],
@@ -46,15 +46,15 @@ def test_a_saga_ends_as_desired_with_each_resource_once(
     bars: list[bool],
     again: frozenset[int],
 ) -> None:
-    told, wishes = told_story(story)
+    told, versions = told_story(story)
     world = OutsideSystems(modes=modes)
-    worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, wishes_again=again)
+    worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, retries_before=again)
     worker.run(told)
     _agrees(worker, world)
     _is_counted_once(worker, crashes)
     # A tenant that was rolled back or refused is woken by one newer version in a world that is well again.
     world.modes.clear()
-    last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
+    last = versions.configured(size="9") if versions.now.installed else versions.change()
     worker.run([(0, last)])
     assert (worker.last.desired_version, worker.last.state.value) == (last.version, "done")
     if last.installed:

@@ -12,7 +12,7 @@ from schemas.saga import Journal, Phase
 from schemas.tenant import Desired, Tenant
 from services.core.saga.intents import Turn
 from services.core.saga.recovery import KnownOfKey, recovered, with_record
-from tests.property.test_saga_converges import MODES, WISHES, told_story
+from tests.property.test_saga_converges import MODES, STORIES, told_story
 from tests.support.examples import examples
 from tests.support.saga_world import STEPS, MemoryRunner, Mode, OutsideSystems
 
@@ -43,7 +43,7 @@ class Watched(MemoryRunner):
         self.moments.append(Moment(self.stored, world, list(self.outcomes), self.desired, set(self.known)))
 
 
-@given(story=WISHES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200), then_modes=MODES)
+@given(story=STORIES, modes=MODES, backup=st.integers(0, 200), lost=st.integers(0, 200), then_modes=MODES)
 @example(
     story=[(0, "installed", 0), (3, "installed", 1)],
     modes=[Mode.WELL, Mode.UNSHOWN, Mode.CONTRADICTED],
@@ -55,7 +55,7 @@ class Watched(MemoryRunner):
 def test_a_restored_older_registry_ends_as_desired(
     story: list[tuple[int, str, int]], modes: list[Mode], backup: int, lost: int, then_modes: list[Mode]
 ) -> None:
-    coming, wishes = told_story(story)
+    coming, versions = told_story(story)
     first = Watched(OutsideSystems(modes=modes), coming[0][1])
     first.run(coming)
     then = first.moments[backup % len(first.moments)]
@@ -64,12 +64,17 @@ def test_a_restored_older_registry_ends_as_desired(
     old = Journal.model_validate_json(then.stored)
     records: list[Outcome | Tenant | Desired] = [*after.said, *(desired for _, desired in coming)]
     told = reduce(with_record, records, KnownOfKey())
-    again = MemoryRunner(after.world, wishes.now, now_us=NOW_US, known=after.known)
-    again.stored = recovered(old, wishes.now, told, again.plans, NOW_US).model_dump_json()
+    again = MemoryRunner(after.world, versions.now, now_us=NOW_US, known=after.known)
+    again.stored = recovered(old, versions.now, told, again.plans, NOW_US).model_dump_json()
     was_whole = Journal.model_validate_json(after.stored).phase in {Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING}
     said_whole = any((one.direction, one.state) == (Direction.UP, State.DONE) for one in after.said)
     again.run()
-    if was_whole and said_whole and wishes.now.installed and wishes.now.uninstalled_at == after.desired.uninstalled_at:
+    if (
+        was_whole
+        and said_whole
+        and versions.now.installed
+        and versions.now.uninstalled_at == after.desired.uninstalled_at
+    ):
         assert again.phase is Phase.ACTIVE, "a tenant that was there is gone"
         assert again.journal.generation == Journal.model_validate_json(after.stored).generation
     if again.phase in {Phase.EMPTY, Phase.ROLLED_BACK}:
@@ -77,7 +82,7 @@ def test_a_restored_older_registry_ends_as_desired(
     if again.phase is Phase.ACTIVE and again.outcomes and again.last.reason != "update_refused":
         assert after.world.steps() == list(STEPS)
     after.world.modes.clear()
-    last = wishes.configured(size="9") if wishes.now.installed else wishes.change()
+    last = versions.configured(size="9") if versions.now.installed else versions.change()
     again.run([(0, last)])
     assert (again.last.desired_version, again.last.state.value) == (last.version, "done")
     assert all(one.seq > (after.said[-1].seq if after.said else 0) for one in again.outcomes)

@@ -86,7 +86,7 @@ def view(decision: Decision) -> dict[str, Any]:
     return tenant
 
 
-def wish(decision: Decision) -> dict[str, Any]:
+def desired_of(decision: Decision) -> dict[str, Any]:
     """The desired state sent."""
     (desired,) = values(decision, DESIRED)
     return desired

@@ -132,7 +132,7 @@ class Scene:
         """Everything every process wrote."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("provisioner-*.log")))
 
-    def wish(self, versions: Iterable[Desired]) -> None:
+    def publish_desired(self, versions: Iterable[Desired]) -> None:
         """Write desired versions, acknowledged."""
         for version in versions:
             self._producer.produce(

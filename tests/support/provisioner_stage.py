@@ -75,7 +75,7 @@ def staged(kafka: str, prefix: str, database: str, folder: Path, **simulator: st
 
 
 def done(outcome: Outcome) -> bool:
-    """It is as wished."""
+    """It is as desired."""
     return outcome.state is State.DONE and outcome.reason is None
 
 
@@ -112,7 +112,7 @@ def exists(stage: Stage, lives: Mapping[str, int | None], *, whole: bool = True)
 
     Args:
         stage: With all its sagas at rest.
-        lives: Every key that the test ever wished anything for.
+        lives: Every key that the test ever published a version of.
         whole: Whether the registry was never restored, so that it has said everything that it counts.
     """
     kept = _journals(stage)

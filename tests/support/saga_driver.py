@@ -42,8 +42,8 @@ class Saga:
         self, endpoint: object, until: Callable[[Answer], bool] | None = None, *, enabled: bool = True
     ) -> None:
         """Install, or configure, with this endpoint."""
-        wish = {"installed": True, "enabled": enabled, "configuration": {"crmEndpoint": endpoint}}
-        await self._take(until, **wish, uninstalled_at=None)
+        values = {"installed": True, "enabled": enabled, "configuration": {"crmEndpoint": endpoint}}
+        await self._take(until, **values, uninstalled_at=None)
 
     async def go_on(self) -> None:
         """Work on the newest version until nothing is due within the time."""
@@ -54,10 +54,10 @@ class Saga:
         """Uninstall, and wait for the sweep."""
         await self._take(until, installed=False, configuration={}, uninstalled_at=self.now_us)
 
-    async def _take(self, until: Callable[[Answer], bool] | None, **wish: Any) -> None:
+    async def _take(self, until: Callable[[Answer], bool] | None, **values: Any) -> None:
         self.version += 1
         same = {"key": self.key, "version": self.version, "enabled": True, "tenant_id": "acme", "installed_at": 1}
-        self.desired = Desired.model_validate(same | wish)
+        self.desired = Desired.model_validate(same | values)
         await self._work(self.desired, until)
 
     async def _work(self, desired: Desired, until: Callable[[Answer], bool] | None) -> None:

@@ -193,7 +193,7 @@ class OutsideSystems:
 
 
 @dataclass
-class Wishes:
+class DesiredVersions:
     """The newest desired version, as a ledger would make it from events."""
 
     now: Desired = field(
@@ -261,8 +261,8 @@ class MemoryRunner:
     crashes: frozenset[int] = frozenset()
     bars: list[bool] = field(default_factory=list)
     """Whether the system of the next call is away, once each; when they are used up, no system is."""
-    wishes_again: frozenset[int] = frozenset()
-    """Numbers of commits before which an operator wishes that it be tried again."""
+    retries_before: frozenset[int] = frozenset()
+    """Numbers of commits before which an operator asks that it be tried again."""
     stored: str = Journal().model_dump_json()
     outcomes: list[Outcome] = field(default_factory=list)
     now_us: int = 1_000_000
@@ -294,9 +294,9 @@ class MemoryRunner:
         """The newest outcome."""
         return self.outcomes[-1]
 
-    def run(self, wishes: Iterable[tuple[int, Desired]] = (), at_most: int = 10_000) -> None:
-        """Work until nothing is due any more, through crashes; a wish arrives before the mark of its number."""
-        coming = sorted(wishes, key=lambda wish: wish[0])
+    def run(self, versions: Iterable[tuple[int, Desired]] = (), at_most: int = 10_000) -> None:
+        """Work until nothing is due any more, through crashes; a version arrives before the mark of its number."""
+        coming = sorted(versions, key=lambda version: version[0])
         while True:
             try:
                 self._drive(coming, at_most)
@@ -312,7 +312,7 @@ class MemoryRunner:
         while True:
             while coming and coming[0][0] <= self.marks:
                 self.desired = coming.pop(0)[1]
-            if self.marks in self.wishes_again:
+            if self.marks in self.retries_before:
                 journal = redriven(journal) or journal
             turn = self._decided(journal)
             met = milestones(self.plans, journal, turn)

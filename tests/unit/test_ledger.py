@@ -12,7 +12,7 @@ from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS, Topic
 from services.core.ledger.decisions import Decision, republish
 from services.core.ledger.projections import published
 from tests.support.deliveries import KEY, RULES, at, delivery, observed
-from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view, wish
+from tests.support.ledger_worker import MemoryLedger, desired_of, events, letters, values, verdicts, view
 
 CONFIGURATION = {"crmEndpoint": "https://acme.salesforce.com", "crmClientSecret": "canary", "syncInterval": "PT5M"}
 PUBLISHED = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
@@ -32,7 +32,7 @@ def test_a_new_event_writes_event_desired_tenant_and_audit_in_that_order() -> No
         "source": "webhook",
         "configuration": PUBLISHED,
     }
-    asked = wish(decision)
+    asked = desired_of(decision)
     assert (asked["version"], asked["installed"], asked["enabled"]) == (1, True, True)
     assert asked["configuration"] == CONFIGURATION
     shown = view(decision)
@@ -121,10 +121,10 @@ def test_a_published_url_has_no_user_query_or_fragment(told: Any, shown: Any) ->
 def test_an_uninstall_before_an_install_leaves_the_tenant_deprovisioned() -> None:
     worker = MemoryLedger()
     gone = worker.hear(delivery("uninstalled", 10))
-    assert (wish(gone)["installed"], view(gone)["stage"]) == (False, "deprovisioned")
+    assert (desired_of(gone)["installed"], view(gone)["stage"]) == (False, "deprovisioned")
     late = worker.hear(delivery("installed", 0))
-    assert (wish(late)["installed"], view(late)["stage"]) == (False, "deprovisioned")
-    assert wish(late)["configuration"] == {}
+    assert (desired_of(late)["installed"], view(late)["stage"]) == (False, "deprovisioned")
+    assert desired_of(late)["configuration"] == {}
 
 
 def test_a_late_uninstall_between_two_installs_keeps_the_tenant_installed() -> None:
@@ -134,8 +134,8 @@ def test_a_late_uninstall_between_two_installs_keeps_the_tenant_installed() -> N
     worker.hear(delivery("installed", 1800, eventId="3"))
     late = worker.hear(delivery("uninstalled", 900, eventId="2"))
     assert events(late) == [("e:2", 3)]
-    assert wish(late)["installed"] is True
-    assert wish(late)["uninstalled_at"] == "2024-01-15T12:15:00.000000Z"
+    assert desired_of(late)["installed"] is True
+    assert desired_of(late)["uninstalled_at"] == "2024-01-15T12:15:00.000000Z"
     assert view(late)["stage"] == "active"
 
 
@@ -143,7 +143,7 @@ def test_desired_is_published_for_every_new_event_even_if_equal() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("enabled", 0, eventId="1"))
     again = worker.hear(delivery("enabled", 3600, eventId="2"))
-    assert wish(again)["version"] == again.row.version if again.row else False
+    assert desired_of(again)["version"] == again.row.version if again.row else False
 
 
 def test_a_duplicate_is_only_audited() -> None:
@@ -163,7 +163,7 @@ def test_a_duplicate_that_lowers_the_time_folds_again_and_publishes_no_event() -
     assert view(worker.decisions[-1])["enabled"] is True
     earlier = worker.hear(delivery("enabled", 0, eventId="1"))
     assert (events(earlier), verdicts(earlier)) == ([], [("delivery", "duplicate")])
-    assert (wish(earlier)["enabled"], wish(earlier)["version"]) == (False, 4)
+    assert (desired_of(earlier)["enabled"], desired_of(earlier)["version"]) == (False, 4)
     assert view(earlier)["revision"] == 3
 
 
@@ -179,7 +179,7 @@ def test_a_replay_writes_the_row_and_records_again_byte_for_byte() -> None:
     assert [m for m in again.outputs if m.topic in (EVENTS, AUDIT)] == [
         m for m in first.outputs if m.topic in (EVENTS, AUDIT)
     ]
-    assert (wish(again)["version"], view(again)["version"]) == (before.desired_version, before.version)
+    assert (desired_of(again)["version"], view(again)["version"]) == (before.desired_version, before.version)
 
 
 def test_a_published_event_is_unchanged_after_its_time_is_lowered_twice() -> None:

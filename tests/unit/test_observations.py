@@ -5,7 +5,7 @@ import pytest
 from schemas.topics import EVENTS
 from schemas.values import Source
 from tests.support.deliveries import HOUR_S, KEY, at, delivery, observed
-from tests.support.ledger_worker import MemoryLedger, events, letters, values, verdicts, view, wish
+from tests.support.ledger_worker import MemoryLedger, desired_of, events, letters, values, verdicts, view
 
 
 def test_an_observation_is_up_to_three_events_under_its_time() -> None:
@@ -31,9 +31,12 @@ def test_an_observed_install_keeps_tenant_id_and_configuration() -> None:
     worker = MemoryLedger()
     worker.hear(delivery("installed", 0, {"crmEndpoint": "x"}))
     decision = worker.hear(observed(60))
-    assert (wish(decision)["tenant_id"], wish(decision)["configuration"]) == ("tenant_acme_corp", {"crmEndpoint": "x"})
+    assert (desired_of(decision)["tenant_id"], desired_of(decision)["configuration"]) == (
+        "tenant_acme_corp",
+        {"crmEndpoint": "x"},
+    )
     assert values(decision, EVENTS)[0]["tenant_id"] is None
-    assert wish(worker.hear(observed(90, tenant_id="other")))["tenant_id"] == "other"
+    assert desired_of(worker.hear(observed(90, tenant_id="other")))["tenant_id"] == "other"
 
 
 def test_an_operator_is_named_as_the_source() -> None:

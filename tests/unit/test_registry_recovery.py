@@ -11,7 +11,7 @@ from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
 from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
 from services.provisioner.kinds import TRAITS
-from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, Wishes, plan
+from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, DesiredVersions, plan
 
 NOW_US = 1_790_000_000_000_000
 FLOOR = NOW_US // 1_000_000
@@ -70,14 +70,14 @@ def test_a_row_is_older_if_a_greater_seq_or_generation_was_published() -> None:
 
 
 def test_an_unknown_generation_is_adopted_in_doubt_and_the_former_one_looked_up() -> None:
-    wishes = Wishes()
+    versions = DesiredVersions()
     told = with_record(
-        reduce(with_record, [tenant(3, Stage.ACTIVE)], KnownOfKey()), wishes.configured(crmEndpoint="https://since")
+        reduce(with_record, [tenant(3, Stage.ACTIVE)], KnownOfKey()), versions.configured(crmEndpoint="https://since")
     )
     log = StepLog(n=3, inputs={"configuration": {"crmEndpoint": "https://old"}}, state=StepState.PRESENT)
     before = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log})
     row = Journal(phase=Phase.ACTIVE, generation=1, life=before, seq=2, lines=9)
-    after = recovered(row, wishes.uninstalled(), told, PLANS, NOW_US)
+    after = recovered(row, versions.uninstalled(), told, PLANS, NOW_US)
     assert (after.phase, after.generation, after.target) == (Phase.ACTIVE, 3, None)
     assert (after.seq, after.lines) == (FLOOR, FLOOR)
     assert after.life is not None
@@ -92,9 +92,9 @@ def test_an_unknown_generation_is_adopted_in_doubt_and_the_former_one_looked_up(
 
 
 def test_a_recovered_step_may_be_at_every_known_location() -> None:
-    wishes = Wishes()
-    wanted = wishes.installed(crmEndpoint="https://z")
-    told = with_record(KnownOfKey(9, 1, whole=True), wishes.configured(crmEndpoint="https://y"))
+    versions = DesiredVersions()
+    wanted = versions.installed(crmEndpoint="https://z")
+    told = with_record(KnownOfKey(9, 1, whole=True), versions.configured(crmEndpoint="https://y"))
     log = StepLog(n=1, location="https://x", state=StepState.PRESENT)
     life = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": log}, last_applied=wanted)
     row = Journal(phase=Phase.ACTIVE, generation=1, life=life, seq=2)
@@ -106,7 +106,7 @@ def test_a_recovered_step_may_be_at_every_known_location() -> None:
 
 @pytest.mark.parametrize(("whole", "phase"), [(True, Phase.ACTIVE), (False, Phase.CREATING)])
 def test_only_a_generation_that_was_never_complete_may_be_compensated(*, whole: bool, phase: Phase) -> None:
-    after = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1, whole=whole), PLANS, NOW_US)
+    after = recovered(Journal(), DesiredVersions().installed(), KnownOfKey(9, 1, whole=whole), PLANS, NOW_US)
     assert (after.phase, after.generation) == (phase, 1)
 
 
@@ -114,13 +114,17 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
     life = Life(generation=1, plan="f" * 64, tenant_id="acme", steps={"gone": StepLog(n=1, state=StepState.PRESENT)})
     shorter = Plans(parse(PLAN_TEXT, kinds=TRAITS, settings={}))
     on = recovered(
-        Journal(phase=Phase.ACTIVE, generation=1, life=life, target=Wishes().installed()), Wishes().installed(),
-        KnownOfKey(), shorter, NOW_US,
+        Journal(phase=Phase.ACTIVE, generation=1, life=life, target=DesiredVersions().installed()),
+        DesiredVersions().installed(), KnownOfKey(), shorter, NOW_US,
     )  # fmt: skip
     assert on.life is not None
     assert list(on.life.steps) == ["gone"]
     over = recovered(
-        Journal(phase=Phase.ACTIVE, generation=1, life=life), Wishes().installed(), KnownOfKey(9, 2), shorter, NOW_US
+        Journal(phase=Phase.ACTIVE, generation=1, life=life),
+        DesiredVersions().installed(),
+        KnownOfKey(9, 2),
+        shorter,
+        NOW_US,
     )
     assert list(over.sweeps[0].life.steps) == ["gone"]
 
@@ -128,13 +132,13 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
 def test_a_repeated_look_up_uses_no_intent_number_twice() -> None:
     ended = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": StepLog(n=4)})
     row = Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),))
-    after = recovered(row, Wishes().installed(), KnownOfKey(), PLANS, NOW_US)
+    after = recovered(row, DesiredVersions().installed(), KnownOfKey(), PLANS, NOW_US)
     assert after.sweeps[0].life.steps["crm"].n == FLOOR
     assert (after.phase, after.seq) == (Phase.EMPTY, FLOOR)
 
 
 def test_an_adopted_life_takes_no_tenant_id_of_another_key() -> None:
-    adopted = recovered(Journal(), Wishes().installed(), KnownOfKey(9, 1), PLANS, NOW_US)
+    adopted = recovered(Journal(), DesiredVersions().installed(), KnownOfKey(9, 1), PLANS, NOW_US)
     named = nobodys(adopted, KEY)
     assert named.life is not None
     assert named.life.tenant_id == f"unknown.{KEY.partition(':')[2]}"

@@ -18,11 +18,11 @@ from tests.support.saga_world import (
     KEY,
     PLAN_TEXT,
     STEPS,
+    DesiredVersions,
     MemoryRunner,
     Mode,
     OutsideSystems,
     Resource,
-    Wishes,
     ends,
     plan,
 )
@@ -34,8 +34,8 @@ UNWELL_US = 900 * 10**6
 TROUBLES = (Mode.RETRYABLE, Mode.REFUSED, Mode.OPERATOR_REFUSED, Mode.CONTRADICTED)
 
 
-def _active(world: OutsideSystems, wishes: Wishes, **more: object) -> MemoryRunner:
-    worker = MemoryRunner(world, wishes.installed(), **more)  # type: ignore[arg-type]  # fields of the worker
+def _active(world: OutsideSystems, versions: DesiredVersions, **more: object) -> MemoryRunner:
+    worker = MemoryRunner(world, versions.installed(), **more)  # type: ignore[arg-type]  # fields of the worker
     worker.run()
     world.calls.clear()
     world.outputs_given.clear()
@@ -44,7 +44,7 @@ def _active(world: OutsideSystems, wishes: Wishes, **more: object) -> MemoryRunn
 
 def test_a_first_install_makes_every_step_in_the_plans_order() -> None:
     world = OutsideSystems()
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert world.made(Verb.CREATE) == list(STEPS)
     assert len(world.calls) == len(STEPS)
@@ -54,28 +54,28 @@ def test_a_first_install_makes_every_step_in_the_plans_order() -> None:
 
 
 def test_teardown_is_the_reverse_and_ends_with_the_archive() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.uninstalled())])
     assert world.made(Verb.DELETE) == list(ABSENT_STEPS)
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
     assert world.archived == 1
 
 
 def test_an_ended_generation_is_looked_up_again_by_name_a_minute_later() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.uninstalled())])
     assert world.made(Verb.READ) == [step for step in ABSENT_STEPS if step != "archive"]
     ended_us = worker.last.at
     assert worker.now_us >= ended_us + 70_000_000
 
 
 def test_a_resource_that_appears_after_the_end_is_removed() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, until_us=60_000_000)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=60_000_000)
     late = world.there["crm", 1]
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert world.there == {}
     world.there["crm", 1] = late
     worker.until_us = 10**18
@@ -85,10 +85,10 @@ def test_a_resource_that_appears_after_the_end_is_removed() -> None:
 
 
 def test_a_late_resource_is_removed_even_if_the_removal_is_refused_for_a_while() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, until_us=60_000_000)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=60_000_000)
     late = world.there["crm", 1]
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     world.there["crm", 1] = late
     refusals = iter([Mode.REFUSED] * 3)
     world.decides = lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.DELETE) else None
@@ -102,17 +102,17 @@ def test_a_late_resource_is_removed_even_if_the_removal_is_refused_for_a_while()
 
 
 def test_a_refused_look_up_ends_the_sweep() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda _, v: Mode.REFUSED if v is Verb.READ else None
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert len(world.made(Verb.READ)) == len(STEPS) - 1
     assert worker.journal.sweeps == ()
 
 
 def test_a_call_that_fails_for_ever_is_given_up_after_give_up_after() -> None:
     world = OutsideSystems(decides=lambda s, v: Mode.BROKEN if (s, v) == ("crm", Verb.CREATE) else None)
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert worker.now_us > SIX_HOURS_US
     assert world.there == {}
@@ -120,27 +120,27 @@ def test_a_call_that_fails_for_ever_is_given_up_after_give_up_after() -> None:
 
 
 def test_a_vanished_resource_is_made_again_by_an_update() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     del world.there["middleware", 1]
-    worker.run([(0, wishes.configured(size="2"))])
+    worker.run([(0, versions.configured(size="2"))])
     assert [verb for _, verb, _, _ in world.calls] == ["update", "create"]
     assert world.there["middleware", 1].configuration == {"size": "2"}
 
 
 def test_a_doubtful_step_of_a_revived_generation_is_read_and_updated() -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     plans = Plans(plan(PLAN_TEXT.replace('kind = "http"', 'kind = "http"\ndestroy_after = "P1D"')))
-    worker = _active(world, wishes, plans=plans, until_us=3600 * 10**6)
+    worker = _active(world, versions, plans=plans, until_us=3600 * 10**6)
     world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.SILENT]
-    worker.run([(0, wishes.uninstalled()), (6, wishes.installed())])
+    worker.run([(0, versions.uninstalled()), (6, versions.installed())])
     assert world.steps() == list(STEPS)
     assert ends(worker.outcomes)[-1] == (3, "up", "done", None)
 
 
 def test_an_uninstall_before_any_install_makes_no_call_and_has_an_outcome() -> None:
     world = OutsideSystems()
-    worker = MemoryRunner(world, Wishes().uninstalled())
+    worker = MemoryRunner(world, DesiredVersions().uninstalled())
     worker.run()
     assert world.calls == []
     assert [(o.desired_version, o.generation, o.direction, o.state) for o in worker.outcomes] == [
@@ -149,25 +149,25 @@ def test_an_uninstall_before_any_install_makes_no_call_and_has_an_outcome() -> N
 
 
 def test_every_version_has_an_outcome_even_without_a_change() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.change())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.change())])
     assert world.calls == []
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
 def test_an_update_calls_only_the_steps_whose_settings_changed() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.configured(topics="calls"))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.configured(topics="calls"))])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("subscriptions", Verb.UPDATE)]
     assert worker.journal.generation == 1
 
 
 def test_disabling_updates_every_step_and_deletes_none() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.switched(enabled=False))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.switched(enabled=False))])
     assert world.made(Verb.UPDATE) == list(STEPS)
     assert world.made(Verb.DELETE) == []
     assert not any(resource.enabled for resource in world.there.values())
@@ -177,7 +177,7 @@ def test_disabling_updates_every_step_and_deletes_none() -> None:
 @pytest.mark.parametrize("mode", [Mode.REFUSED, Mode.RETRYABLE])
 def test_a_first_provisioning_that_fails_at_any_step_leaves_no_resource(step: str, mode: Mode) -> None:
     world = OutsideSystems(decides=lambda s, v: mode if s == step and v is Verb.CREATE else None)
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert world.there == {}
     assert ends(worker.outcomes)[-1][1:3] == ("up", "rolled_back")
@@ -192,7 +192,7 @@ def test_a_first_provisioning_that_fails_at_any_step_leaves_no_resource(step: st
 @pytest.mark.parametrize("mode", TROUBLES)
 def test_a_blocked_compensation_is_shown_as_a_waiting_install_and_continues(step: str, mode: Mode) -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     world.decides = lambda s, v: (
         Mode.REFUSED
         if (s, v) == ("tokens", Verb.CREATE)
@@ -200,7 +200,7 @@ def test_a_blocked_compensation_is_shown_as_a_waiting_install_and_continues(step
         if failing["on"] and (s, v) == (step, Verb.DELETE)
         else None
     )
-    worker = MemoryRunner(world, wishes.installed(), until_us=2 * 3_600 * 10**6)
+    worker = MemoryRunner(world, versions.installed(), until_us=2 * 3_600 * 10**6)
     if step != "tokens":  # that one was never made, as every answer said: the sweep looks again
         worker.run()
         assert worker.phase is Phase.COMPENSATING
@@ -219,11 +219,11 @@ def test_a_blocked_compensation_is_shown_as_a_waiting_install_and_continues(step
 @pytest.mark.parametrize("mode", TROUBLES)
 def test_a_blocked_teardown_is_reported_as_failed_and_continues(step: str, mode: Mode) -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: mode if failing["on"] and (s, v) == (step, Verb.DELETE) else None
     worker.until_us = worker.now_us + 2 * 3_600 * 10**6
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     waits = mode in {Mode.RETRYABLE, Mode.OPERATOR_REFUSED}
     reason = f"waiting_for:{step}" if waits else f"{step}_{worker.last.error_class}"
     assert ends(worker.outcomes)[-1] == (2, "down", "failed", reason)
@@ -238,12 +238,12 @@ def test_a_blocked_teardown_is_reported_as_failed_and_continues(step: str, mode:
 
 def test_a_reinstall_waits_for_a_blocked_teardown_and_begins_the_next_generation() -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("schema", Verb.DELETE) else None
     worker.until_us = worker.now_us + 60_000_000
-    worker.run([(0, wishes.uninstalled())])
-    worker.run([(0, wishes.installed())])
+    worker.run([(0, versions.uninstalled())])
+    worker.run([(0, versions.installed())])
     assert worker.phase is Phase.REMOVING
     failing["on"] = False
     worker.until_us = 10**18
@@ -254,14 +254,14 @@ def test_a_reinstall_waits_for_a_blocked_teardown_and_begins_the_next_generation
 
 @pytest.mark.parametrize("former", ["removal_failed", "compensation_failed"])
 def test_a_journal_parked_by_an_earlier_release_continues(former: str) -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     if former == "removal_failed":
-        worker = _active(world, wishes, until_us=60_000_000)
+        worker = _active(world, versions, until_us=60_000_000)
         world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
-        worker.run([(0, wishes.uninstalled())])
+        worker.run([(0, versions.uninstalled())])
     else:
         world.decides = lambda s, v: Mode.REFUSED if (s, v) == ("schema", Verb.DELETE) else None
-        worker = MemoryRunner(world, wishes.installed(bad="tokens"), until_us=60_000_000)
+        worker = MemoryRunner(world, versions.installed(bad="tokens"), until_us=60_000_000)
         worker.run()
     stored = json.loads(worker.stored)
     assert stored["phase"] in {"removing", "compensating"}
@@ -274,27 +274,27 @@ def test_a_journal_parked_by_an_earlier_release_continues(former: str) -> None:
 
 
 def test_a_clock_behind_makes_no_grace_period() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.SILENT if (s, v) == ("schema", Verb.DELETE) else None
     worker.until_us = worker.now_us
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert worker.phase is Phase.REMOVING
-    move = next_move(worker.plans, worker.journal, wishes.installed(), worker.journal.phase_began_at - 1_000_000)
+    move = next_move(worker.plans, worker.journal, versions.installed(), worker.journal.phase_began_at - 1_000_000)
     assert not isinstance(move, Take)
 
 
 def test_an_ended_generation_with_an_unusable_plan_blocks_no_new_install() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, until_us=60_000_000)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=60_000_000)
+    worker.run([(0, versions.uninstalled())])
     (sweep,) = worker.journal.sweeps
     now = plan(PLAN_TEXT + "# of another release\n")
     worker.plans = Plans(now, unusable={sweep.life.plan: "no such kind"})
     worker.until_us = sweep.due_at + 10 * 60_000_000
     asked = len(world.calls)
-    worker.run([(0, wishes.installed())])
-    assert ends(worker.outcomes)[-1] == (wishes.now.version, "up", "done", None)
+    worker.run([(0, versions.installed())])
+    assert ends(worker.outcomes)[-1] == (versions.now.version, "up", "done", None)
     assert len(world.calls) == asked + len(STEPS)
     assert [left.life.plan for left in worker.journal.sweeps] == [sweep.life.plan]
     worker.plans, worker.until_us = Plans(now, {sweep.life.plan: plan()}), 10**18
@@ -304,27 +304,27 @@ def test_an_ended_generation_with_an_unusable_plan_blocks_no_new_install() -> No
 
 def test_a_step_that_refuses_create_and_delete_is_rolled_back() -> None:
     world = OutsideSystems(decides=lambda s, _: Mode.REFUSED if s == "crm" else None)
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert world.there == {}
     assert ends(worker.outcomes)[-1] == (1, "up", "rolled_back", "crm_refused")
 
 
 def test_a_corrected_configuration_retries_a_rolled_back_tenant_in_the_next_generation() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed(bad="crm"))
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed(bad="crm"))
     worker.run()
     assert worker.phase is Phase.ROLLED_BACK
-    worker.run([(0, wishes.configured())])
+    worker.run([(0, versions.configured())])
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
     assert {generation for _, generation in world.there} == {2}
 
 
 @pytest.mark.parametrize("step", STEPS[2:])
 def test_a_refused_update_restores_the_last_good_configuration_and_deletes_nothing(step: str) -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.configured(bad=step, topics="calls", size="2"))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.configured(bad=step, topics="calls", size="2"))])
     assert world.steps() == list(STEPS)
     assert world.made(Verb.DELETE) == []
     assert not any("bad" in resource.configuration for resource in world.there.values())
@@ -335,52 +335,52 @@ def test_a_refused_update_restores_the_last_good_configuration_and_deletes_nothi
 
 def test_a_failed_restoration_deletes_no_step_and_the_next_version_mends_it() -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
-    worker.run([(0, wishes.configured(bad="none"))])
+    worker.run([(0, versions.configured(bad="none"))])
     assert ends(worker.outcomes)[-1] == (2, "up", "done", "update_refused")
     assert world.steps() == list(STEPS)
     failing["on"] = False
-    worker.run([(0, wishes.configured(bad="still none"))])
+    worker.run([(0, versions.configured(bad="still none"))])
     assert world.there["crm", 1].configuration["bad"] == "still none"
 
 
 def test_a_failed_restoration_is_mended_by_the_good_configuration() -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
-    worker.run([(0, wishes.configured(bad="none"))])
+    worker.run([(0, versions.configured(bad="none"))])
     failing["on"] = False
     world.calls.clear()
-    worker.run([(0, wishes.configured())])
+    worker.run([(0, versions.configured())])
     assert world.made(Verb.UPDATE) == ["crm"]
 
 
 def test_tokens_whose_revocation_is_refused_stay_until_the_next_version_revokes_them() -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.REFUSED if failing["on"] and (s, v) == ("tokens", Verb.DELETE) else None
-    worker.run([(0, wishes.reinstalled())])
+    worker.run([(0, versions.reinstalled())])
     assert ends(worker.outcomes)[-1] == (3, "up", "done", "update_refused")
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.UPDATE)]
     failing["on"] = False
     world.calls.clear()
-    worker.run([(0, wishes.configured())])
+    worker.run([(0, versions.configured())])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
 
 
 def test_a_step_in_doubt_is_not_absent_because_its_removal_is_refused() -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     world.decides = lambda s, v: {
         ("crm", Verb.CREATE): Mode.LOST_WITH_EFFECT,
         ("crm", Verb.READ): Mode.SILENT,
         ("crm", Verb.DELETE): Mode.REFUSED,
     }.get((s, v))
-    worker = MemoryRunner(world, wishes.installed(), crashes=frozenset({6}), until_us=3_600 * 10**6)
-    worker.run([(6, wishes.uninstalled())])
+    worker = MemoryRunner(world, versions.installed(), crashes=frozenset({6}), until_us=3_600 * 10**6)
+    worker.run([(6, versions.uninstalled())])
     assert world.made(Verb.CREATE)[-1] == "crm"
     assert worker.phase is Phase.REMOVING
     assert worker.last.state.value == "failed"
@@ -388,7 +388,7 @@ def test_a_step_in_doubt_is_not_absent_because_its_removal_is_refused() -> None:
 
 @pytest.mark.parametrize("read", [Mode.REFUSED, Mode.WELL])
 def test_a_refused_repeat_leaves_the_first_call_in_doubt(read: Mode) -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     tried: list[str] = []
 
     def decides(step: str, verb: Verb) -> Mode | None:
@@ -400,7 +400,7 @@ def test_a_refused_repeat_leaves_the_first_call_in_doubt(read: Mode) -> None:
         return read if verb is Verb.READ else Mode.REFUSED
 
     world.decides = decides
-    worker = MemoryRunner(world, wishes.installed(), until_us=3_600 * 10**6)
+    worker = MemoryRunner(world, versions.installed(), until_us=3_600 * 10**6)
     worker.run()
     assert tried[:4] == ["create", "read", "create", "delete"]
     assert set(tried[4:]) == {"delete"}
@@ -409,7 +409,7 @@ def test_a_refused_repeat_leaves_the_first_call_in_doubt(read: Mode) -> None:
 
 def test_a_retryable_repeat_keeps_its_idempotency_key() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.RETRYABLE])
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert [step for step, *_ in world.calls[1:6]] == ["middleware"] * 4 + ["crm"]
     assert worker.journal.life is not None
@@ -417,8 +417,8 @@ def test_a_retryable_repeat_keeps_its_idempotency_key() -> None:
 
 
 def test_a_resource_made_late_by_an_older_create_gets_the_newer_settings() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed(size="old"), until_us=2_000_000)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed(size="old"), until_us=2_000_000)
     world.modes = [Mode.WELL, Mode.LOST_WITHOUT, Mode.WELL, Mode.SILENT]
     worker.run()
     world.modes = [Mode.LOST_WITHOUT]
@@ -431,14 +431,14 @@ def test_a_resource_made_late_by_an_older_create_gets_the_newer_settings() -> No
 
     world.decides = decides
     worker.until_us = 10**18
-    worker.run([(0, wishes.configured(size="new"))])
+    worker.run([(0, versions.configured(size="new"))])
     assert world.there["middleware", 1].configuration == {"size": "new"}
     assert [verb for step, verb, _, _ in world.calls if step == "middleware"][-3:] == ["create", "read", "update"]
 
 
 def test_a_missing_configuration_value_is_refused_by_name_before_any_call() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed().model_copy(update={"configuration": {}}))
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed().model_copy(update={"configuration": {}}))
     worker.run()
     assert "crm" not in [step for step, *_ in world.calls]
     assert worker.journal.failure is not None
@@ -447,39 +447,39 @@ def test_a_missing_configuration_value_is_refused_by_name_before_any_call() -> N
 
 
 def test_an_uninstall_between_two_installs_reissues_the_tokens_only() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.reinstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.reinstalled())])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
     assert ends(worker.outcomes)[-1] == (3, "up", "done", None)
     assert worker.journal.generation == 1
-    worker.run([(0, wishes.installed())])
+    worker.run([(0, versions.installed())])
     assert len(world.calls) == 2
 
 
 def test_a_late_uninstall_between_two_installs_reissues_the_tokens_once() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    between_us = wishes.at_us + 5
-    worker.run([(0, wishes.installed())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    between_us = versions.at_us + 5
+    worker.run([(0, versions.installed())])
     assert world.calls == []
-    worker.run([(0, wishes.change(uninstalled_at=between_us)), (1, wishes.change(uninstalled_at=between_us + 1))])
+    worker.run([(0, versions.change(uninstalled_at=between_us)), (1, versions.change(uninstalled_at=between_us + 1))])
     assert [(step, verb) for step, verb, _, _ in world.calls] == [("tokens", Verb.DELETE), ("tokens", Verb.CREATE)]
 
 
 def test_an_uninstall_older_than_the_provisioned_install_makes_no_call() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.change(uninstalled_at=1))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.change(uninstalled_at=1))])
     assert world.calls == []
 
 
 @pytest.mark.parametrize("after", range(1, 2 * len(STEPS) + 2))
 def test_an_uninstall_at_any_point_of_a_provisioning_removes_every_begun_step(after: int) -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    installed = wishes.installed()
+    world, versions = OutsideSystems(), DesiredVersions()
+    installed = versions.installed()
     worker = MemoryRunner(world, installed)
-    worker.run([(after, wishes.uninstalled())])
+    worker.run([(after, versions.uninstalled())])
     assert world.there == {}
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
     started = world.made(Verb.CREATE)
@@ -488,10 +488,10 @@ def test_an_uninstall_at_any_point_of_a_provisioning_removes_every_begun_step(af
 
 @pytest.mark.parametrize("after", range(2 * len(STEPS) + 2))
 def test_a_reinstall_at_any_point_of_a_teardown_waits_for_its_end(after: int) -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     worker.marks = 0
-    worker.run([(0, wishes.uninstalled()), (1 + after, wishes.installed())])
+    worker.run([(0, versions.uninstalled()), (1 + after, versions.installed())])
     assert world.steps() == list(STEPS)
     assert {generation for _, generation in world.there} == {2}
     assert world.made(Verb.DELETE)[: len(STEPS)] == list(ABSENT_STEPS)
@@ -502,9 +502,9 @@ def _with_grace(duration: str) -> Plans:
 
 
 def test_a_teardown_waits_for_destroy_after_with_reason_grace() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, plans=_with_grace("P1D"), until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled())])
     assert world.steps() == ["archive", "middleware", "crm", "schema"]
     assert (worker.last.state, worker.last.direction, worker.last.reason, worker.last.step) == (
         "working",
@@ -519,22 +519,22 @@ def test_a_teardown_waits_for_destroy_after_with_reason_grace() -> None:
 
 
 def test_another_uninstall_does_not_restart_the_grace_period() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, plans=_with_grace("P1D"), until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled())])
     worker.now_us += 80_000 * 10**6
     worker.until_us = 90_000 * 10**6
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert world.there == {}
 
 
 def test_a_reinstall_within_the_grace_period_keeps_the_generation() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, plans=_with_grace("P1D"), until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled())])
     made_at = world.there["schema", 1].made_at
     world.calls.clear()
-    worker.run([(0, wishes.installed())])
+    worker.run([(0, versions.installed())])
     assert world.made(Verb.CREATE) == ["subscriptions", "tokens"]
     assert world.there["schema", 1].made_at == made_at
     assert ends(worker.outcomes)[-1] == (3, "up", "done", None)
@@ -542,16 +542,16 @@ def test_a_reinstall_within_the_grace_period_keeps_the_generation() -> None:
 
 
 def test_a_refusal_after_a_revival_deletes_no_resource() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, plans=_with_grace("P1D"), until_us=3600 * 10**6)
-    worker.run([(0, wishes.uninstalled()), (10**6, wishes.installed(bad="subscriptions"))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, plans=_with_grace("P1D"), until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled()), (10**6, versions.installed(bad="subscriptions"))])
     assert world.steps() == list(STEPS)
     assert ends(worker.outcomes)[-1] == (3, "up", "done", "update_refused")
 
 
 def test_a_lost_answer_with_an_effect_is_read_back_and_not_repeated() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITH_EFFECT])
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert [(step, verb) for step, verb, _, _ in world.calls[:4]] == [
         ("archive", Verb.CREATE),
@@ -563,7 +563,7 @@ def test_a_lost_answer_with_an_effect_is_read_back_and_not_repeated() -> None:
 
 def test_a_lost_call_is_repeated_with_the_same_key() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.LOST_WITHOUT])
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert [(step, verb) for step, verb, _, _ in world.calls[1:4]] == [
         ("middleware", Verb.CREATE),
@@ -575,11 +575,11 @@ def test_a_lost_call_is_repeated_with_the_same_key() -> None:
 
 
 def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.modes = [Mode.LOST_WITHOUT, Mode.WELL]
     worker.until_us = worker.now_us + 60_000_000
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert [(step, verb) for step, verb, _, _ in world.calls[:3]] == [
         ("tokens", Verb.DELETE),
         ("tokens", Verb.READ),
@@ -590,7 +590,7 @@ def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
 
 def test_a_retry_after_an_answer_is_a_new_intent() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert worker.journal.life is not None
     assert worker.journal.life.steps["middleware"].n == 2
@@ -599,7 +599,7 @@ def test_a_retry_after_an_answer_is_a_new_intent() -> None:
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RETRYABLE, Mode.LOST_WITHOUT, Mode.BROKEN])
 def test_an_outage_shorter_than_give_up_after_rolls_no_tenant_back(mode: Mode) -> None:
     world = OutsideSystems(modes=[Mode.WELL] + [mode] * 200)
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     assert worker.phase is Phase.ACTIVE
     assert ends(worker.outcomes) == [(1, "up", "done", None)]
@@ -609,7 +609,7 @@ def test_an_outage_shorter_than_give_up_after_rolls_no_tenant_back(mode: Mode) -
 def test_an_outage_of_give_up_after_ends_in_a_compensation(step: str) -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT30M"')
     world = OutsideSystems(decides=lambda s, v: Mode.RETRYABLE if (s, v) == (step, Verb.CREATE) else None)
-    worker = MemoryRunner(world, Wishes().installed(), plans=Plans(plan(text)))
+    worker = MemoryRunner(world, DesiredVersions().installed(), plans=Plans(plan(text)))
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", f"{step}_exhausted")]
     assert 1_800 * 10**6 <= worker.last.at - 1_000_000 < 2_000 * 10**6
@@ -618,14 +618,16 @@ def test_an_outage_of_give_up_after_ends_in_a_compensation(step: str) -> None:
 
 def test_a_wait_at_the_gate_counts_as_an_outage() -> None:
     text = PLAN_TEXT.replace('undo = "reverse"', 'undo = "reverse"\ngive_up_after = "PT1M"')
-    worker = MemoryRunner(OutsideSystems(), Wishes().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40)
+    worker = MemoryRunner(
+        OutsideSystems(), DesiredVersions().installed(), plans=Plans(plan(text)), bars=[False] + [True] * 40
+    )
     worker.run()
     assert ends(worker.outcomes) == [(1, "up", "rolled_back", "middleware_exhausted")]
 
 
 def test_time_without_a_call_does_not_count_towards_give_up_after() -> None:
     world = OutsideSystems(modes=[Mode.WELL, Mode.RETRYABLE])
-    worker = MemoryRunner(world, Wishes().installed(), until_us=1_000_000)
+    worker = MemoryRunner(world, DesiredVersions().installed(), until_us=1_000_000)
     worker.run()
     worker.now_us += LONG_US
     worker.until_us = 10**18
@@ -634,28 +636,28 @@ def test_time_without_a_call_does_not_count_towards_give_up_after() -> None:
 
 
 def test_new_versions_do_not_restart_the_standstill() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.RETRYABLE if (s, v) == ("crm", Verb.UPDATE) else None
     began_us = worker.now_us
     for minutes in range(9, 60, 9):
         worker.until_us = began_us + minutes * 60 * 10**6
-        worker.run([(0, wishes.switched(enabled=bool(minutes % 2)))])
+        worker.run([(0, versions.switched(enabled=bool(minutes % 2)))])
     assert worker.last.reason == "waiting_for:crm"
     assert worker.journal.standstill is not None
     assert worker.journal.standstill.since < began_us + 20 * 60 * 10**6
 
 
 def test_a_new_version_is_provisioned_after_a_compensation_during_an_outage() -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     dead = {"on": True}
     world.decides = lambda s, _: Mode.RETRYABLE if s == "crm" and dead["on"] else None
-    worker = MemoryRunner(world, wishes.installed(), until_us=LONG_US)
+    worker = MemoryRunner(world, versions.installed(), until_us=LONG_US)
     worker.run()
     assert ends(worker.outcomes)[0] == (1, "up", "rolled_back", "crm_exhausted")
     dead["on"] = False
     worker.until_us = worker.now_us + 600 * 10**6
-    worker.run([(0, wishes.configured(size="2"))])
+    worker.run([(0, versions.configured(size="2"))])
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
@@ -665,7 +667,9 @@ def test_an_install_given_up_for_an_outage_is_retried_soon_after_it() -> None:
     world = OutsideSystems(
         decides=lambda s, v: Mode.RETRYABLE if dead["on"] and (s, v) == ("crm", Verb.CREATE) else None
     )
-    worker = MemoryRunner(world, Wishes().installed(), plans=Plans(plan(text)), again=True, until_us=3_700 * 10**6)
+    worker = MemoryRunner(
+        world, DesiredVersions().installed(), plans=Plans(plan(text)), again=True, until_us=3_700 * 10**6
+    )
     worker.run()
     rolled_us = next(said.at for said in worker.outcomes if said.state.value == "rolled_back")
     dead["on"] = False
@@ -676,40 +680,40 @@ def test_an_install_given_up_for_an_outage_is_retried_soon_after_it() -> None:
 
 
 def test_a_contradicted_create_is_dropped_once_an_uninstall_is_desired() -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     world.decides = lambda s, v: {
         ("middleware", Verb.CREATE): Mode.LOST_WITHOUT,
         ("middleware", Verb.READ): Mode.CONTRADICTED,
     }.get((s, v))
-    worker = MemoryRunner(world, wishes.installed(), until_us=600 * 10**6)
+    worker = MemoryRunner(world, versions.installed(), until_us=600 * 10**6)
     worker.run()
     assert worker.last.reason == "middleware_contradicted"
     world.calls.clear()
     world.decides = lambda s, v: Mode.CONTRADICTED if (s, v) == ("middleware", Verb.READ) else None
     worker.until_us = 10**18
-    worker.run([(0, wishes.configured(size="2"))])
+    worker.run([(0, versions.configured(size="2"))])
     assert next(verb for step, verb, *_ in world.calls if step == "middleware") is Verb.CREATE
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
 def test_alternating_answers_are_not_reported_alternately() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     turns = cycle([Mode.REFUSED, Mode.RETRYABLE])
     world.decides = lambda s, v: next(turns) if (s, v) == ("crm", Verb.DELETE) else None
     worker.until_us = worker.now_us + 7_200 * 10**6
     said = len(worker.outcomes)
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert [(o.state, o.reason) for o in worker.outcomes[said:]] == [("working", None), ("failed", "crm_refused")]
 
 
 def test_an_update_is_neither_given_up_nor_restored_for_an_outage() -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.decides = lambda s, v: Mode.RETRYABLE if failing["on"] and (s, v) == ("crm", Verb.UPDATE) else None
     worker.until_us = worker.now_us + LONG_US
-    worker.run([(0, wishes.switched(enabled=False))])
+    worker.run([(0, versions.switched(enabled=False))])
     assert worker.phase is Phase.UPDATING
     assert (worker.last.state, worker.last.reason, worker.last.step) == ("working", "waiting_for:crm", "crm")
     failing["on"] = False
@@ -723,7 +727,7 @@ def test_an_update_is_neither_given_up_nor_restored_for_an_outage() -> None:
 def test_a_refusal_of_the_operators_credentials_never_rolls_a_tenant_back(step: str) -> None:
     failing = {"on": True}
     world = OutsideSystems(decides=lambda s, _: Mode.OPERATOR_REFUSED if failing["on"] and s == step else None)
-    worker = MemoryRunner(world, Wishes().installed(), until_us=LONG_US)
+    worker = MemoryRunner(world, DesiredVersions().installed(), until_us=LONG_US)
     worker.run()
     assert worker.phase is Phase.CREATING
     assert ends(worker.outcomes) == []
@@ -740,14 +744,14 @@ def test_a_refusal_of_the_operators_credentials_never_rolls_a_tenant_back(step: 
 @pytest.mark.parametrize("mode", [Mode.CONTRADICTED, Mode.UNSHOWN])
 def test_a_success_without_our_resource_is_contradicted_and_undoes_no_step(mode: Mode, verb: Verb) -> None:
     failing = {"on": True}
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     verbs = {verb, Verb.READ} if mode is Mode.CONTRADICTED else {verb}
     world.decides = lambda s, v: mode if failing["on"] and s == "middleware" and v in verbs else None
-    worker = MemoryRunner(world, wishes.installed(), until_us=LONG_US)
+    worker = MemoryRunner(world, versions.installed(), until_us=LONG_US)
     failing["on"] = verb is Verb.CREATE
     if verb is not Verb.CREATE:
         worker.run()
-        worker.desired = wishes.uninstalled() if verb is Verb.DELETE else wishes.configured(size="2")
+        worker.desired = versions.uninstalled() if verb is Verb.DELETE else versions.configured(size="2")
         failing["on"] = True
         worker.until_us = worker.now_us + LONG_US
     worker.run()
@@ -762,8 +766,8 @@ def test_a_success_without_our_resource_is_contradicted_and_undoes_no_step(mode:
 
 
 def test_a_change_read_back_with_another_value_waits_and_names_the_field() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     real = world._effect
 
     def effect(step: str, verb: Verb, generation: int, inputs: dict[str, Any], idempotency: str) -> Answer:
@@ -774,7 +778,7 @@ def test_a_change_read_back_with_another_value_waits_and_names_the_field() -> No
     world._effect = effect  # type: ignore[method-assign]
     world.decides = lambda s, v: Mode.UNSHOWN if (s, v) == ("middleware", Verb.UPDATE) else None
     worker.until_us = worker.now_us + LONG_US
-    worker.run([(0, wishes.switched(enabled=False))])
+    worker.run([(0, versions.switched(enabled=False))])
     assert worker.phase is Phase.UPDATING
     assert worker.last.reason == "middleware_contradicted"
     assert worker.journal.life is not None
@@ -787,7 +791,7 @@ def test_a_change_read_back_with_another_value_waits_and_names_the_field() -> No
 
 def test_a_tenant_waiting_a_quarter_of_an_hour_is_unwell_until_it_continues() -> None:
     world = OutsideSystems(decides=lambda s, _: Mode.RETRYABLE if s == "crm" else None)
-    worker = MemoryRunner(world, Wishes().installed(), until_us=3_600 * 10**6)
+    worker = MemoryRunner(world, DesiredVersions().installed(), until_us=3_600 * 10**6)
     worker.run()
     said = [(o.reason, o.step) for o in worker.outcomes]
     assert said == [(None, "archive"), ("retrying", "crm"), ("waiting_for:crm", "crm")]
@@ -801,7 +805,7 @@ def test_a_tenant_waiting_a_quarter_of_an_hour_is_unwell_until_it_continues() ->
 def test_a_rolled_back_install_is_retried_after_an_hour_doubling_to_a_day() -> None:
     refusals = iter([Mode.REFUSED] * 7)
     world = OutsideSystems(decides=lambda s, v: next(refusals, None) if (s, v) == ("crm", Verb.CREATE) else None)
-    worker = MemoryRunner(world, Wishes().installed(), again=True)
+    worker = MemoryRunner(world, DesiredVersions().installed(), again=True)
     worker.run()
     rolled = [said.at for said in worker.outcomes if said.state.value == "rolled_back"]
     hours = [round((later - earlier) / 3_600_000_000) for earlier, later in pairwise([*rolled, worker.last.at])]
@@ -812,7 +816,7 @@ def test_a_rolled_back_install_is_retried_after_an_hour_doubling_to_a_day() -> N
 
 
 def test_a_retry_during_a_compensation_leads_to_an_active_tenant() -> None:
-    world, wishes = OutsideSystems(), Wishes()
+    world, versions = OutsideSystems(), DesiredVersions()
     refusals = iter([Mode.REFUSED])
     world.decides = lambda s, v: (
         next(refusals, None)
@@ -821,7 +825,7 @@ def test_a_retry_during_a_compensation_leads_to_an_active_tenant() -> None:
         if (s, v) == ("crm", Verb.DELETE)
         else None
     )
-    worker = MemoryRunner(world, wishes.installed(), until_us=600 * 10**6)
+    worker = MemoryRunner(world, versions.installed(), until_us=600 * 10**6)
     worker.run()
     assert worker.phase is Phase.COMPENSATING
     world.decides = lambda _, __: None
@@ -845,24 +849,24 @@ def test_waits_have_full_jitter_and_respect_retry_after() -> None:
 
 def test_retrying_is_reported_once_with_its_step() -> None:
     world = OutsideSystems(modes=[Mode.WELL] + [Mode.RETRYABLE] * 3)
-    worker = MemoryRunner(world, Wishes().installed())
+    worker = MemoryRunner(world, DesiredVersions().installed())
     worker.run()
     said = [(o.step, o.error_class) for o in worker.outcomes if o.reason == "retrying"]
     assert said == [("middleware", "retryable")]
 
 
 def test_an_install_without_a_tenant_id_is_held_until_it_is_known() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed(tenant_id=None), until_us=2_000_000)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed(tenant_id=None), until_us=2_000_000)
     worker.run()
     assert world.calls == []
     assert ends(worker.outcomes) == [(1, "up", "held", "tenant_unknown")]
-    worker.run([(0, wishes.installed())])
+    worker.run([(0, versions.installed())])
     assert ends(worker.outcomes)[-1] == (2, "up", "done", None)
 
 
 def test_a_held_version_is_retried_after_a_minute_and_reported_once() -> None:
-    desired = Wishes().installed()
+    desired = DesiredVersions().installed()
     journal = hold(Journal(), desired, "tenant_conflict", 1_000)
     turn = decide(Plans(plan()), journal, desired, 2_000)
     assert turn.move == Wait(60_001_000, "tenant_conflict")
@@ -874,17 +878,17 @@ def test_a_held_version_is_retried_after_a_minute_and_reported_once() -> None:
 
 
 def test_an_uninstall_of_a_held_tenant_ends_with_no_call() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed(tenant_id=None), until_us=2_000_000)
-    worker.run([(0, wishes.uninstalled())])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed(tenant_id=None), until_us=2_000_000)
+    worker.run([(0, versions.uninstalled())])
     assert world.calls == []
     assert ends(worker.outcomes)[-1] == (2, "down", "done", None)
 
 
 def test_another_tenant_id_for_a_bound_key_makes_no_call_and_is_reported() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.run([(0, wishes.change(tenant_id="other"))])
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.run([(0, versions.change(tenant_id="other"))])
     assert world.calls == []
     assert ends(worker.outcomes)[-1] == (2, "up", "done", "tenant_changed")
     assert {outcome.tenant_id for outcome in worker.outcomes} == {"acme"}
@@ -893,48 +897,48 @@ def test_another_tenant_id_for_a_bound_key_makes_no_call_and_is_reported() -> No
 
 
 def test_a_generation_is_removed_with_the_plan_that_made_it() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     old = worker.plans.current
     shorter = plan(PLAN_TEXT[: PLAN_TEXT.rindex("[[step]]")])
     worker.plans = Plans(shorter, {old.digest: old})
-    worker.run([(0, wishes.uninstalled()), (10**6, wishes.installed())])
+    worker.run([(0, versions.uninstalled()), (10**6, versions.installed())])
     assert world.made(Verb.DELETE) == list(ABSENT_STEPS)
     assert world.steps() == list(STEPS[:-1])
 
 
 def test_a_step_with_nothing_to_undo_is_left() -> None:
     text = PLAN_TEXT.replace('kind = "subscription"\nundo = "reverse"', 'kind = "subscription"\nundo = "nothing"')
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes, plans=Plans(plan(text)))
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, plans=Plans(plan(text)))
     world.there.pop(("subscriptions", 1))
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert world.made(Verb.DELETE) == [step for step in ABSENT_STEPS if step != "subscriptions"]
     assert worker.phase is Phase.EMPTY
 
 
 def test_skipped_versions_are_answered_by_the_outcome_of_the_newest() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    first = wishes.installed()
-    wishes.configured(size="2")
+    world, versions = OutsideSystems(), DesiredVersions()
+    first = versions.installed()
+    versions.configured(size="2")
     worker = MemoryRunner(world, first)
-    worker.run([(3, wishes.configured(size="3"))])
+    worker.run([(3, versions.configured(size="3"))])
     assert ends(worker.outcomes) == [(3, "up", "done", None)]
     assert world.there["middleware", 1].configuration == {"size": "3"}
 
 
 @pytest.mark.parametrize("lost", range(1, 30))
 def test_a_worker_killed_between_any_two_marks_changes_no_result(lost: int) -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed(), crashes=frozenset({lost, lost + 2}))
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed(), crashes=frozenset({lost, lost + 2}))
     worker.run()
     assert world.steps() == list(STEPS)
-    worker.run([(0, wishes.uninstalled())])
+    worker.run([(0, versions.uninstalled())])
     assert world.there == {}
 
 
 def test_the_same_arguments_give_the_same_move() -> None:
-    desired, plans = Wishes().installed(), Plans(plan())
+    desired, plans = DesiredVersions().installed(), Plans(plan())
     assert next_move(plans, Journal(), desired, 5) == next_move(plans, Journal(), desired, 5)
     assert replace(plans, current=_one_step()).current.digest != plans.current.digest
 
@@ -944,17 +948,17 @@ def _one_step() -> Plan:
 
 
 def test_outcomes_name_the_key() -> None:
-    worker = MemoryRunner(OutsideSystems(), Wishes().installed())
+    worker = MemoryRunner(OutsideSystems(), DesiredVersions().installed())
     worker.run()
     assert {said.key for said in worker.outcomes} == {KEY}
 
 
 def test_an_answer_about_a_removed_token_does_not_count_for_its_successor() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
     world.modes = [Mode.WELL, Mode.LOST_WITH_EFFECT]
     worker.marks = 0
-    worker.run([(0, wishes.reinstalled()), (4, wishes.uninstalled())])
+    worker.run([(0, versions.reinstalled()), (4, versions.uninstalled())])
     assert [(step, verb) for step, verb, _, _ in world.calls[:3]] == [
         ("tokens", Verb.DELETE),
         ("tokens", Verb.CREATE),
@@ -966,7 +970,7 @@ def test_an_answer_about_a_removed_token_does_not_count_for_its_successor() -> N
 def test_a_closed_gate_uses_no_try_and_leaves_no_doubt() -> None:
     world, worker = (
         OutsideSystems(),
-        MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[False, False, *[True] * 20]),
+        MemoryRunner(OutsideSystems(), DesiredVersions().installed(), bars=[False, False, *[True] * 20]),
     )
     worker.world = world
     worker.run()
@@ -979,9 +983,9 @@ def test_a_closed_gate_uses_no_try_and_leaves_no_doubt() -> None:
 
 
 def test_an_uninstall_removes_the_steps_before_an_unreachable_system() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.desired = wishes.uninstalled()
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.desired = versions.uninstalled()
     worker.bars, worker.until_us = [False] * 2 + [True] * 1_000, worker.now_us + 60_000_000
     worker.run()
     assert world.made(Verb.DELETE) == ["tokens", "subscriptions"]
@@ -993,11 +997,11 @@ def test_an_uninstall_removes_the_steps_before_an_unreachable_system() -> None:
 
 @pytest.mark.parametrize("verb", [Verb.CREATE, Verb.DELETE])
 def test_a_given_up_step_is_done_after_an_operators_retry(verb: Verb) -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed())
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed())
     if verb is Verb.DELETE:
         worker.run()
-        worker.desired = wishes.uninstalled()
+        worker.desired = versions.uninstalled()
     world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("schema", verb) else None
     worker.until_us = worker.now_us + 60_000_000
     worker.run()
@@ -1014,9 +1018,9 @@ def test_a_given_up_step_is_done_after_an_operators_retry(verb: Verb) -> None:
 
 
 def test_a_refused_update_is_retried_on_an_operators_request() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.desired = wishes.configured(size="2")
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.desired = versions.configured(size="2")
     world.decides = lambda step, called: Mode.REFUSED if (step, called) == ("middleware", Verb.UPDATE) else None
     worker.run()
     assert worker.last.reason == "update_refused"
@@ -1030,21 +1034,21 @@ def test_a_refused_update_is_retried_on_an_operators_request() -> None:
 
 
 def test_a_saga_at_its_desired_state_has_nothing_to_retry() -> None:
-    worker = _active(OutsideSystems(), wishes := Wishes())
+    worker = _active(OutsideSystems(), versions := DesiredVersions())
     assert redriven(worker.journal) is None
-    worker.desired = wishes.uninstalled()
+    worker.desired = versions.uninstalled()
     worker.run()
     assert redriven(worker.journal) is None
 
 
 def test_a_version_without_install_or_uninstall_is_held_and_removes_no_step() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = _active(world, wishes)
-    worker.desired = wishes.change(installed=False, installed_at=None, uninstalled_at=None, configuration={})
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions)
+    worker.desired = versions.change(installed=False, installed_at=None, uninstalled_at=None, configuration={})
     worker.run()
     assert world.calls == []
     assert worker.phase is Phase.ACTIVE
     assert ends(worker.outcomes)[-1] == (2, "up", "held", "install_unknown")
-    worker.desired = wishes.uninstalled()
+    worker.desired = versions.uninstalled()
     worker.run()
     assert world.there == {}

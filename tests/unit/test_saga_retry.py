@@ -116,7 +116,7 @@ def test_a_retry_without_work_changes_no_journal_and_has_no_line(of: SagaRow, ve
     assert (again.journal, again.line, again.end) == (of.journal, None, end)
 
 
-def test_every_end_has_words_and_two_of_them_are_as_wished() -> None:
+def test_every_end_has_words_and_two_of_them_are_as_asked() -> None:
     assert all(RetryResult(end).text for end in RetryEnd)
     assert {end for end in RetryEnd if RetryResult(end).is_done} == {RetryEnd.TRIED, RetryEnd.NOTHING}
     assert RetryResult(RetryEnd.BUSY, "worker {1}").text == "worker {1} is at it now"

@@ -19,7 +19,7 @@ from services.core.saga.pace import Pace
 from services.core.saga.recovery import KnownOfKey, recovered
 from services.core.saga.results import settle
 from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, REPEATED, TO_REPEAT, TRANSITIONS
-from tests.support.saga_world import Wishes, plan
+from tests.support.saga_world import DesiredVersions, plan
 
 NOW_US = 1_790_000_000_000_000
 STEP = '[[step]]\nname = "a"\nkind = "oauth"\nundo = "reverse"\nurl = "u"\nsize = "{configuration.size?}"\n'
@@ -37,8 +37,13 @@ LOOK_UPS: tuple[Answer, ...] = (
 @cache
 def _versions() -> tuple[Desired, Desired, Desired, Desired]:
     """Two versions with different settings, the first one again, and an uninstall."""
-    wishes = Wishes()
-    return wishes.installed(size="1"), wishes.installed(size="2"), wishes.installed(size="1"), wishes.uninstalled()
+    versions = DesiredVersions()
+    return (
+        versions.installed(size="1"),
+        versions.installed(size="2"),
+        versions.installed(size="1"),
+        versions.uninstalled(),
+    )
 
 
 def _journals(log: StepLog) -> Iterator[tuple[Journal, Desired]]:

@@ -162,9 +162,11 @@ def republish(row: TenantRow | None, last: StageRow | None, rules: ProjectionRul
 
 def question(key: Key, reason: str, at_us: int) -> Output:
     """Returns a request for a re-check as a message for `lifecycle.received`, the topic of every tenant's changes."""
-    wish = Recheck(key=key, reason=reason, at=at_us)
+    recheck = Recheck(key=key, reason=reason, at=at_us)
     ce_id = f"{key}/recheck/{reason}/{at_us}"
-    return Output(RECEIVED, codec.encode(wish, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us))
+    return Output(
+        RECEIVED, codec.encode(recheck, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us)
+    )
 
 
 def _take(
@@ -195,7 +197,7 @@ def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None
     """Returns the changed row with the next version, and with every field derived from the change."""
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(position.offset, before.version + 1)
-    wanted, wants = projections.wish(before.now), projections.wish(taken.row.now)
+    wanted, wants = projections.desired_values(before.now), projections.desired_values(taken.row.now)
     # A late arrival may free an absorbed event, which then gets a revision although its uid is known.
     has_new_event = Verdict.NEW in taken.verdicts or any(
         entry.revision_offset == position.offset for entry in (*taken.row.entries, *taken.folded)

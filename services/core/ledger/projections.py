@@ -53,7 +53,7 @@ class Output:
     message: codec.Message
 
 
-class Wish(NamedTuple):
+class DesiredValues(NamedTuple):
     """The values of `desired`, in a form for comparison."""
 
     installed: bool
@@ -64,11 +64,11 @@ class Wish(NamedTuple):
     uninstalled_at_us: int | None
 
 
-def wish(now: Registers) -> Wish:
+def desired_values(now: Registers) -> DesiredValues:
     """Returns the desired values by the registers; a key not to be installed is neither enabled nor configured."""
     merged = view(now)
     installed = merged.installed is True
-    return Wish(
+    return DesiredValues(
         installed=installed,
         enabled=installed and merged.enabled is True,
         digest=merged.digest if installed else None,
@@ -82,7 +82,7 @@ def desired(row: TenantRow) -> tuple[Output, ...]:
     """Returns `desired` with the version of the last publication; nothing before the first event."""
     if not row.desired_version:
         return ()
-    wanted = wish(row.now)
+    wanted = desired_values(row.now)
     record = Desired(
         key=row.key,
         version=row.desired_version,

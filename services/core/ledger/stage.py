@@ -14,9 +14,10 @@ from schemas.tenant import Stage
 from services.core.ledger.merge import view
 
 # Theory. The stage combines two histories that arrive in any order: the desired state (from `lifecycle.received`) and
-# the outcomes (from `lifecycle.outcomes`). An outcome may answer a former wish: a `down done` of a former life must not
-# show a reinstalled tenant as deprovisioned. So the result of a teardown counts only if the outcome answers a version
-# at or after the last change of desired `installed` (`turned`), and an `up done` counts only for its own generation.
+# the outcomes (from `lifecycle.outcomes`). An outcome may answer a former desired state: a `down done` of a former life
+# must not show a reinstalled tenant as deprovisioned. So the result of a teardown counts only if the outcome answers a
+# version at or after the last change of desired `installed` (`turned`), and an `up done` counts only for its own
+# generation.
 #
 # The stage must be a pure function of the two rows, without a memory of former stages: a worker that meets the topics
 # in a different order must end at the same stage. A test compares the table with docs/specification.md, section 4.
@@ -52,13 +53,13 @@ class StageRule(NamedTuple):
     """A row of the table.
 
     Attributes:
-        wish: The condition on the desired state, in the words of the specification.
+        desired: The condition on the desired state, in the words of the specification.
         outcomes: The condition on the outcomes, in the words of the specification.
         applies: True if the row applies.
         stage: The stage; None while nothing is known.
     """
 
-    wish: str
+    desired: str
     outcomes: str
     applies: Callable[[Situation], bool]
     stage: Stage | None
@@ -107,8 +108,8 @@ FORMER_LIFE: Final = "former_life"
 _OVER: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROLLED_BACK)})
 """Outcomes at the end of a life; the binding ends with the life."""
 
-_OF_THE_PRESENT_WISH: Final = frozenset({Stage.PENDING_INSTALL, Stage.DEPROVISIONING})
-"""Stages that show the reason of the last outcome only if the outcome answers the present wish."""
+_OF_THE_PRESENT_DESIRED: Final = frozenset({Stage.PENDING_INSTALL, Stage.DEPROVISIONING})
+"""Stages that show the reason of the last outcome only if the outcome answers the present desired state."""
 
 
 def stage(row: TenantRow | None, last: StageRow | None) -> tuple[Stage | None, str | None]:
@@ -137,7 +138,7 @@ def _reason(present: Situation, found: Stage | None) -> str | None:
         return None
     if found is Stage.ACTIVE:
         return last.reason if last.direction is Direction.UP else None
-    if found in _OF_THE_PRESENT_WISH and not present.answered:
+    if found in _OF_THE_PRESENT_DESIRED and not present.answered:
         tears_down = last.direction is Direction.DOWN and last.state in {State.WORKING, State.FAILED}
         return FORMER_LIFE if found is Stage.PENDING_INSTALL and last.seq and tears_down else None
     return last.reason

@@ -211,7 +211,7 @@ def _up_step(journal: Journal, life: Life, step: Step, wanted: Desired, now_us: 
     if step.name in life.reissue and journal.phase is not Phase.RESTORING and log.state is not StepState.ABSENT:
         # Tokens from before an uninstall are revoked first; the next turn finds the step absent and issues new ones.
         return _undo(life, step, log)
-    inputs, intended, missing, location = wish(life, step, wanted)
+    inputs, intended, missing, location = desired_inputs(life, step, wanted)
     if log.state in IN_DOUBT and not (
         log.open and log.verdict is StepVerdict.CONTRADICTED and log.intended != intended
     ):
@@ -357,7 +357,7 @@ def facts(
     return Facts(tenant, configuration, outputs, step.given)
 
 
-def wish(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...], str | None]:
+def desired_inputs(life: Life, step: Step, wanted: Desired) -> tuple[Json, str, tuple[str, ...], str | None]:
     """Returns the inputs of a step for a desired version.
 
     Returns:

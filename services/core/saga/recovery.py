@@ -26,7 +26,7 @@ from schemas.saga import Journal, Life, Phase, StepLog, StepState, Sweep
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
 from services.core.saga.intents import locations_of, sweep_of
-from services.core.saga.next_move import Plans, wish
+from services.core.saga.next_move import Plans, desired_inputs
 from services.core.saga.plan import Plan
 from services.core.saga.references import used_configuration
 
@@ -235,7 +235,7 @@ class _Doubt:
             first = StepLog(inputs={"configuration": used, "enabled": True})
             log = logs.get(step.name) or self._log(first)
             # The url may have changed since the backup, so the url of every known configuration is a possible location.
-            urls = (wish(life, step, self.like(configuration))[3] for configuration in self._configurations())
+            urls = (desired_inputs(life, step, self.like(configuration))[3] for configuration in self._configurations())
             logs[step.name] = log.model_copy(update={"locations": _all_locations(log, urls)})
         order = [step.name for step in plan.steps] if plan else []
         names = dict.fromkeys((*order, *logs))
