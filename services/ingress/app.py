@@ -110,7 +110,7 @@ class Application:
             if request.refusal is not None:
                 request.answer(request.refusal)
             elif request.endpoint is not None:
-                self._receiver.take(request.endpoint, request)
+                self._receiver.accept(request.endpoint, request)
             else:
                 task = self._loop.create_task(self._call_operations_app(request))
                 # The loop keeps weak references only: a task without a strong reference may be collected unfinished.

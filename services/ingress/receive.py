@@ -97,7 +97,7 @@ class Receiver:
             else:
                 request.refusal = judged
 
-    def take(self, endpoint: str, request: Request) -> None:
+    def accept(self, endpoint: str, request: Request) -> None:
         """Answers a complete request, at once or when its record is durable.
 
         Args:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from schemas.spooled import Spooled
-from services.adapters.spool import FolderTaken, OnReport, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, OnReport, Spool, SpoolError, left_behind
 from services.adapters.spool.disk import fullness, sync_s
 from services.core.delivery.kafka_breaker import BreakerState, KafkaBreaker
 from services.ingress.telemetry import Telemetry
@@ -235,7 +235,7 @@ class Spools:
         for folder in found:
             try:
                 spool = await Spool.adopt(folder, self._telemetry.spool_closed)
-            except FolderTaken:
+            except FolderInUse:
                 continue  # another process has adopted this folder meanwhile
             except SpoolError as error:
                 unopened += 1

@@ -37,7 +37,7 @@ class Handover:
     now_us: Callable[[], int]
     whole: bool = False
 
-    async def taken(self, partitions: Collection[int]) -> None:
+    async def on_takeover(self, partitions: Collection[int]) -> None:
         """Republishes the keys of partitions; awaited after recovery and before the first event."""
         since_us = 0 if self.whole else self.now_us() - RECENT_US
         lost = self._report_losses()

@@ -139,7 +139,7 @@ async def _serve(
         poison_limits={topic.name: PoisonLimit(settings.unreadable_in_a_row) for topic in (RECEIVED, OUTCOMES)},
     )
     register(app, clock.now_us, load_ends(_folder(settings)))
-    app.taken = Handover(ledger, clock.now_us, whole=options.republish).taken
+    app.on_takeover = Handover(ledger, clock.now_us, whole=options.republish).on_takeover
     app.read(
         {
             named(RECEIVED, settings.topic_prefix): ledger.reads_received,

@@ -1,6 +1,6 @@
 """Faults seen in Faust and aiokafka, done to a worker on purpose: each cure must notice its own.
 
-Only internals of the two libraries are touched, and what an application may hang in (`taken`).
+Only internals of the two libraries are touched, and what an application may hang in (`on_takeover`).
 """
 
 import asyncio
@@ -54,9 +54,9 @@ def late(app: DurableApp, topic: str) -> None:
     """A takeover ends when the partitions are being shared out anew already."""
     del topic
 
-    async def taken(_: Any) -> None:
+    async def slow_takeover(_: Any) -> None:
         before = app.rebalancing_count
-        app.taken = real
+        app.on_takeover = real
         sys.stderr.write("it takes its time\n")
         sys.stderr.flush()
         while app.rebalancing_count == before:
@@ -69,7 +69,7 @@ def late(app: DurableApp, topic: str) -> None:
                 app.end(WorkerExit.UNEXPECTED, "it works in the middle of a rebalance")
             await asyncio.sleep(0.005)
 
-    real, app.taken = app.taken, taken
+    real, app.on_takeover = app.on_takeover, slow_takeover
 
 
 def dead_coordinator(app: DurableApp, topic: str) -> None:

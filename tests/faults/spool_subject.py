@@ -19,7 +19,7 @@ from typing import Any
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.spool import FolderTaken, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, Spool, SpoolError, left_behind
 
 _SIZES = (0, 30, 700, 5_000)
 _TICK_S = 0.002
@@ -99,7 +99,7 @@ async def drain(parent: str) -> None:
     for folder in left_behind(Path(parent)):
         try:
             spool = await Spool.adopt(folder, partial(say, "closed"))
-        except FolderTaken:
+        except FolderInUse:
             continue
         except SpoolError as error:
             say("refused", type(error).__name__)

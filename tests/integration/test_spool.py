@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.spooled import VERSION, Spooled, encode
-from services.adapters.spool import FolderTaken, NewerVersion, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, NewerVersion, Spool, SpoolError, left_behind
 from services.adapters.spool.folder import Folder
 from services.adapters.spool.records import Records
 from tests.faults.spool_subject import numbers, record, said
@@ -331,11 +331,11 @@ async def test_one_process_adopts_a_folder_and_the_other_is_refused(tmp_path: Pa
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 3)
     assert left_behind(tmp_path) == []
-    with pytest.raises(FolderTaken):
+    with pytest.raises(FolderInUse):
         await Spool.adopt(spool.path, unexpected)
     await spool.end()
     former = await adopted(tmp_path)
-    with pytest.raises(FolderTaken):
+    with pytest.raises(FolderInUse):
         await Spool.adopt(former.path, unexpected)
     await former.end()
 
@@ -351,7 +351,7 @@ async def test_of_processes_that_start_at_once_each_folder_is_adopted_by_one(tmp
 
 
 async def test_adopting_a_removed_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FolderTaken):
+    with pytest.raises(FolderInUse):
         await Spool.adopt(tmp_path / "0000000000000001-gone", unexpected)
 
 

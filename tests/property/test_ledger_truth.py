@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas.rows import TenantRow
 from schemas.webhook import Delivery
 from services.core.ledger.identity import identify
-from services.core.ledger.journal import RecordPosition, take
+from services.core.ledger.journal import RecordPosition, enter
 from services.core.ledger.merge import view
 from tests.property.histories import MINUTE, attempt
 from tests.support.deliveries import KEY, NOON_US, RULES
@@ -88,7 +88,7 @@ def end(told: list[Delivery]) -> tuple[Any, bool]:
     row = TenantRow(KEY)
     for offset, delivery in enumerate(told):
         claims = identify(delivery, RULES.identity)
-        row = take(row, claims, RecordPosition("received", 0, offset, NOON_US + 150 * MINUTE * 1000)).row
+        row = enter(row, claims, RecordPosition("received", 0, offset, NOON_US + 150 * MINUTE * 1000)).row
     seen = view(row.now)
     text = None if seen.digest is None else (row.texts or {})[seen.digest]
     configuration = None if text is None else text.split('"')[3]

@@ -9,7 +9,7 @@ from schemas.journal import Verdict
 from schemas.rows import TenantRow
 from schemas.webhook import Delivery
 from services.core.ledger.identity import identify
-from services.core.ledger.journal import RecordPosition, take
+from services.core.ledger.journal import RecordPosition, enter
 from services.core.ledger.journal_compaction import age, recompute
 from services.core.ledger.merge import view
 from tests.property.histories import HOUR, Arrival, arrivals, burst
@@ -30,8 +30,8 @@ def fold(history: list[Arrival]) -> tuple[TenantRow, list[Verdict]]:
     verdicts: list[Verdict] = []
     for offset, (delivery, arrived) in enumerate(history):
         position = RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
-        taken = take(row, identify(delivery, RULES.identity), position)
-        row, verdicts = taken.row, [*verdicts, *taken.verdicts]
+        entered = enter(row, identify(delivery, RULES.identity), position)
+        row, verdicts = entered.row, [*verdicts, *entered.verdicts]
     return row, verdicts
 
 
@@ -77,7 +77,7 @@ def test_each_verdict_is_the_one_of_the_model(history: list[Arrival]) -> None:
     for offset, (delivery, arrived) in enumerate(history):
         world.hear(said(delivery), arrived)
         before = row
-        row = take(
+        row = enter(
             row, identify(delivery, RULES.identity), RecordPosition("received", 0, offset, NOON_US + arrived * 1000)
         ).row
         if row is not before:

@@ -43,7 +43,7 @@ class Saga:
     ) -> None:
         """Install, or configure, with this endpoint."""
         values = {"installed": True, "enabled": enabled, "configuration": {"crmEndpoint": endpoint}}
-        await self._take(until, **values, uninstalled_at=None)
+        await self._take_up(until, **values, uninstalled_at=None)
 
     async def go_on(self) -> None:
         """Work on the newest version until nothing is due within the time."""
@@ -52,9 +52,9 @@ class Saga:
 
     async def uninstalled(self, until: Callable[[Answer], bool] | None = None) -> None:
         """Uninstall, and wait for the sweep."""
-        await self._take(until, installed=False, configuration={}, uninstalled_at=self.now_us)
+        await self._take_up(until, installed=False, configuration={}, uninstalled_at=self.now_us)
 
-    async def _take(self, until: Callable[[Answer], bool] | None, **values: Any) -> None:
+    async def _take_up(self, until: Callable[[Answer], bool] | None, **values: Any) -> None:
         self.version += 1
         same = {"key": self.key, "version": self.version, "enabled": True, "tenant_id": "acme", "installed_at": 1}
         self.desired = Desired.model_validate(same | values)

@@ -13,7 +13,7 @@ from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Call, Done, Verb
 from services.core.saga.intents import begin
 from services.core.saga.kind_traits import KindTraits, SystemBy
-from services.core.saga.moves import Finish, Run, Take, Undo
+from services.core.saga.moves import Finish, Run, TakeUp, Undo
 from services.core.saga.next_move import Plans
 from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan, Plan, parse
@@ -183,9 +183,9 @@ def test_a_kind_is_issued_anew_after_a_reinstall_by_its_trait(names: tuple[str, 
     plans = _plans(reissued=reissued)
     again = _desired(2, installed=True)
     journal = Journal(phase=Phase.ACTIVE, generation=1, life=_life(plans), target=_desired(1, installed=True))
-    taken, _ = begin(plans, journal, again, Take(Phase.UPDATING, again), 10)
-    assert taken.life is not None
-    assert taken.life.reissue == names
+    taken_up, _ = begin(plans, journal, again, TakeUp(Phase.UPDATING, again), 10)
+    assert taken_up.life is not None
+    assert taken_up.life.reissue == names
 
 
 @pytest.mark.parametrize(("left_behind", "state"), [(True, StepState.ABSENT), (False, StepState.IN_DOUBT)])

@@ -10,7 +10,7 @@ import pytest
 from schemas.saga import Journal, Phase
 from services.core.saga.calls import Answer, Done, Verb
 from services.core.saga.intents import decide, hold, redriven
-from services.core.saga.moves import Take, Wait
+from services.core.saga.moves import TakeUp, Wait
 from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan
@@ -281,7 +281,7 @@ def test_a_clock_behind_makes_no_grace_period() -> None:
     worker.run([(0, versions.uninstalled())])
     assert worker.phase is Phase.REMOVING
     move = next_move(worker.plans, worker.journal, versions.installed(), worker.journal.phase_began_at - 1_000_000)
-    assert not isinstance(move, Take)
+    assert not isinstance(move, TakeUp)
 
 
 def test_an_ended_generation_with_an_unusable_plan_blocks_no_new_install() -> None:

@@ -32,25 +32,25 @@ async def app(tmp_path: Path) -> AsyncIterator[DurableApp]:
 
 
 def test_every_partition_is_new_at_first() -> None:
-    assert OwnershipTracker().taken(1, {0, 1}) == {0, 1}
+    assert OwnershipTracker().newly_held(1, {0, 1}) == {0, 1}
 
 
 def test_a_partition_kept_in_the_next_group_generation_is_not_taken_over() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
-    assert tenure.taken(4, {1, 2}) == {2}
+    assert tenure.newly_held(4, {1, 2}) == {2}
 
 
 def test_every_partition_is_taken_over_after_a_missed_group_generation() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
-    assert tenure.taken(5, {0, 1}) == {0, 1}
+    assert tenure.newly_held(5, {0, 1}) == {0, 1}
 
 
 def test_every_partition_is_taken_over_after_the_group_begins_anew() -> None:
     tenure = OwnershipTracker()
     tenure.begin(3, {0, 1})
-    assert tenure.taken(1, {0}) == {0}
+    assert tenure.newly_held(1, {0}) == {0}
 
 
 class Beginnings:

@@ -157,7 +157,7 @@ class Pool:
             reconnect_timeout=5.0,
             open=False,
         )
-        # Shared by all waits of `_take`; the next failed attempt to connect resolves the future and ends them.
+        # Shared by all waits of `_acquire`; the next failed attempt to connect resolves the future and ends them.
         self._next_failure: asyncio.Future[NoSession] | None = None
         self._in_use = 0
         self._giving_back: set[asyncio.Future[None]] = set()
@@ -180,7 +180,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self, timeout_s: float) -> AsyncIterator[PooledConnection]:
-        """Take a connection without a transaction, and give the connection back at the end of the context.
+        """Acquire a connection without a transaction, and give the connection back at the end of the context.
 
         A connection that comes back closed or within a transaction is discarded.
 
@@ -192,7 +192,7 @@ class Pool:
         """
         if not self._opened:
             await self.open()
-        connection = await self._take(timeout_s)
+        connection = await self._acquire(timeout_s)
         self._in_use += 1
         try:
             yield connection
@@ -202,7 +202,7 @@ class Pool:
                 await connection.close()
             await self._pool.putconn(connection)
 
-    async def _take(self, timeout_s: float) -> PooledConnection:
+    async def _acquire(self, timeout_s: float) -> PooledConnection:
         """Wait for a connection or for the next failed attempt to connect, whichever comes first.
 
         The pool alone would go on trying until the timeout and lose the reason.

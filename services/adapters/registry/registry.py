@@ -472,7 +472,7 @@ class Registry:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[PooledConnection]:
-        """Take a connection with the registry's settings; behind a pooler, within a transaction.
+        """Acquire a connection with the registry's settings; behind a pooler, within a transaction.
 
         Raises:
             RegistryAway: the database is away or refuses. Some statements of this session may have taken effect. Or

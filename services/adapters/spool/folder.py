@@ -41,7 +41,7 @@ class SpoolError(Exception):
     """A spool cannot be created, opened or moved; the text gives the operator the path and the reason."""
 
 
-class FolderTaken(SpoolError):
+class FolderInUse(SpoolError):
     """The folder is owned by a running process, or was removed by its former owner."""
 
 
@@ -80,18 +80,18 @@ class Folder:
             return cls(path, lock)
 
     @classmethod
-    def take(cls, path: Path) -> Self:
+    def adopt(cls, path: Path) -> Self:
         """Claim a folder left behind by a dead process.
 
         Raises:
-            FolderTaken: a running process owns the folder, or the folder is gone.
+            FolderInUse: a running process owns the folder, or the folder is gone.
             SpoolError: the disk refuses.
         """
         with _as_spool_error(path):
             try:
                 lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                raise FolderTaken(f"{path}: is gone") from None
+                raise FolderInUse(f"{path}: is gone") from None
             with _closed_on_error(lock):
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +101,7 @@ class Folder:
                 except (BlockingIOError, FileNotFoundError):
                     is_ours = False
                 if not is_ours:
-                    raise FolderTaken(f"{path}: another process has it")
+                    raise FolderInUse(f"{path}: another process has it")
             return cls(path, lock)
 
     @property
@@ -152,8 +152,8 @@ class Folder:
 def left_behind(parent: Path) -> list[Path]:
     """Return the published folders without a living owner, oldest first.
 
-    The check locks each folder for a moment, and a concurrent `Folder.take` of a second process fails. So call
-    this function only in order to take the folders, not to watch SPOOL_DIR.
+    The check locks each folder for a moment, and a concurrent `Folder.adopt` of a second process fails. So call
+    this function only in order to adopt the folders, not to watch SPOOL_DIR.
 
     Raises:
         SpoolError: the disk refuses.

@@ -126,7 +126,7 @@ class Opened:
     evidence: bool
 
 
-def make(parent: Path, made_us: int) -> Opened:
+def create(parent: Path, made_us: int) -> Opened:
     """Create and open an empty spool. Blocks, and holds the GIL while RocksDB opens.
 
     Args:
@@ -146,15 +146,15 @@ def make(parent: Path, made_us: int) -> Opened:
     return Opened(folder, records, SpoolIndex(records.front), 0, evidence=False)
 
 
-def take(path: Path) -> Opened:
+def adopt(path: Path) -> Opened:
     """Open a spool left behind by a dead process; salvage its records if RocksDB cannot open the database.
 
     Raises:
-        FolderTaken: a running process owns the folder, or the folder is gone.
+        FolderInUse: a running process owns the folder, or the folder is gone.
         NewerVersion: a later version of this program wrote the spool.
         SpoolError: the disk refuses.
     """
-    folder = Folder.take(path)
+    folder = Folder.adopt(path)
     try:
         try:
             return _scanned(folder, Records(folder.path))

@@ -26,7 +26,7 @@ from typing import Final, Self
 
 from schemas.spooled import Corrupt, NewerFormat, Spooled, decode, encode
 from services.adapters.process.clock import now_us
-from services.adapters.spool.index import CORRUPT, Opened, make, take
+from services.adapters.spool.index import CORRUPT, Opened, adopt, create
 from services.adapters.spool.records import BATCH_BYTES, DiskError
 from services.adapters.spool.thread import Thread
 
@@ -82,7 +82,7 @@ class Spool:
         Raises:
             SpoolError: the spool cannot be created; the text gives the reason.
         """
-        return await cls._open_in_thread(partial(make, parent, now_us()), on_closed)
+        return await cls._open_in_thread(partial(create, parent, now_us()), on_closed)
 
     @classmethod
     async def adopt(cls, folder: Path, on_closed: OnClosed) -> Self:
@@ -92,11 +92,11 @@ class Spool:
         to `aside/`. `closed` is "corrupt" after such a copy, and also if a record is missing or bad.
 
         Raises:
-            FolderTaken: a running process owns the folder, or the folder is gone.
+            FolderInUse: a running process owns the folder, or the folder is gone.
             NewerVersion: a later version of this program wrote the spool.
             SpoolError: the spool cannot be opened; the text gives the reason. The folder stays in place.
         """
-        spool = await cls._open_in_thread(partial(take, folder), on_closed)
+        spool = await cls._open_in_thread(partial(adopt, folder), on_closed)
         spool.close_to_new("former")
         if spool.damaged:
             spool._close_on_fault(CORRUPT)  # noqa: SLF001 - an instance of this class

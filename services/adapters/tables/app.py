@@ -103,13 +103,13 @@ class DurableApp(faust.App):
         self.foreign_look_s = config.foreign_look_s
         self.accept_loss = config.accept_loss
         self.lost: dict[TP, str] = {}
-        """Input partitions with records that were removed unread, and a sentence about each loss. The `taken` callback
-        reports the entries and clears them."""
+        """Input partitions with records that were removed unread, and a sentence about each loss. The callback
+        `on_takeover` reports the entries and clears them."""
         self.log_of_writes = producer
         self.looked_at = 0
-        """Rows that the `taken` callback has read. The watchdog counts an increase as progress of the recovery."""
+        """Rows read by the `on_takeover` callback. The watchdog counts an increase as progress of the recovery."""
         self.input_names: tuple[str, ...] = ()
-        self.taken: OnTakeover = _ignore_takeover
+        self.on_takeover: OnTakeover = _ignore_takeover
         """Awaited between the recovery of the tables and the first event. The argument is the partitions that are newly
         held or have lost records."""
 

@@ -322,7 +322,7 @@ class DurableConsumer(driver.Consumer):
         self.expected = start
 
     def _report_loss(self, tp: TP, at: int | None, first: int, end: int) -> None:
-        """Ends the process, or notes the loss for the `taken` callback if losses are accepted."""
+        """Ends the process, or notes the loss for the `on_takeover` callback if losses are accepted."""
         lost = f"the log ends at {end}" if at is not None and at > end else f"records {at or 0} to {first - 1} are gone"
         position = f"committed offset {at} is outside the log" if at is not None else "no offset is committed any more"
         sentence = f"{tp.topic}[{tp.partition}]: {position} ({first} to {end}): {lost}"

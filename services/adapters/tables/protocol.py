@@ -69,7 +69,7 @@ class TableApp(Protocol):
     log_of_writes: Producer
     looked_at: int
     input_names: tuple[str, ...]
-    taken: OnTakeover
+    on_takeover: OnTakeover
 
     @property
     def durable_tables(self) -> "Collection[DurableTable]":

@@ -7,7 +7,7 @@ Order at the end of a recovery (`on_recovery_completed`), which must not change:
 2. The assignment is checked: an input partition comes with the changelogs of all tables.
 3. The queues of events are cleared, while the input partitions are still paused.
 4. The input partitions are set to their committed offsets.
-5. The `taken` callback runs for the partitions that a second worker may have held.
+5. The `on_takeover` callback runs for the partitions that a second worker may have held.
 6. The input partitions are un-paused.
 Faust un-pauses the partitions before step 3, so events that were just fetched vanish, and Faust swallows errors of
 step 1 (faust/tables/recovery.py, `on_recovery_completed`).
@@ -58,7 +58,7 @@ class OwnershipTracker:
         self._generation = -1
         self._held: frozenset[int] = frozenset()
 
-    def taken(self, generation: int, held: Collection[int]) -> set[int]:
+    def newly_held(self, generation: int, held: Collection[int]) -> set[int]:
         """Returns the held partitions that a second worker may have held since the last assignment of this worker."""
         kept = self._held if generation == self._generation + 1 else frozenset()
         return set(held) - kept
@@ -115,10 +115,10 @@ class DurableRecovery(Recovery):
         if assignment:
             await self._wait(consumer.seek_events(), timeout=app.conf.broker_request_timeout)
             lost = {tp.partition for tp in app.lost}
-            await self._wait(app.taken(self._ownership.taken(generation_id, held) | (held & lost)))
+            await self._wait(app.on_takeover(self._ownership.newly_held(generation_id, held) | (held & lost)))
             if not self._is_current(generation_id):
                 return
-            # After `taken`: the keys of lost records were asked about, so the loss may be forgotten.
+            # After `on_takeover`: the keys of lost records were asked about, so the loss may be forgotten.
             consumer.commit_accepted_losses()
         self._ownership.begin(generation_id, held)
         consumer.resume_partitions(events)

@@ -105,8 +105,8 @@ def receive(
     """
     before = journal.rebased(row or TenantRow(record.key), position)
     claims = () if isinstance(record, Recheck) else identify(record, rules.identity, restamps=restamps)
-    taken = _take(before, record, claims, position)
-    if taken.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in taken.verdicts):
+    entered = _enter(before, record, claims, position)
+    if entered.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in entered.verdicts):
         return Decision(None, Verdict.FORGOTTEN, ())
     verdict = _verdict(taken.verdicts)
     changed = taken.row is not before
@@ -122,7 +122,7 @@ def receive(
     with_desired = not changed or after.desired_version == after.version
     state = (*(projections.desired(after) if with_desired else ()), *projections.tenant(after, last, rules))
     stage_lines = _stage_lines(after, position, rules)
-    return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), taken.folded)
+    return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), entered.folded)
 
 
 def conclude(
@@ -169,22 +169,22 @@ def question(key: Key, reason: str, at_us: int) -> Output:
     )
 
 
-def _take(
+def _enter(
     before: TenantRow, record: Received, claims: tuple[EventClaim, ...], position: RecordPosition
 ) -> JournalChange:
     """Returns the effect of a record on the key's journal."""
     if isinstance(record, Recheck):
-        return journal.take_recheck(before, record.at, position)
+        return journal.enter_recheck(before, record.at, position)
     if isinstance(record, Observed) and record.read_at > position.log_time_us + WINDOW_US:
         # Taken in, the observation would win over every event before the future time.
         return JournalChange(before, (Verdict.FUTURE,))
     seen = journal.observe(before, claims) if isinstance(record, Observed) else before
-    taken = journal.take(seen, claims, position)
-    if taken.row is before or not journal_compaction.too_large(taken.row):
-        return taken
+    entered = journal.enter(seen, claims, position)
+    if entered.row is before or not journal_compaction.too_large(entered.row):
+        return entered
     # The last resort: a row above Kafka's limit would fail at every attempt and stop the partition for good. A replay
     # may find room, after a commit has released entries kept aside.
-    return journal.take_recheck(before, position.log_time_us, position)._replace(verdicts=(Verdict.TOO_LARGE,))
+    return journal.enter_recheck(before, position.log_time_us, position)._replace(verdicts=(Verdict.TOO_LARGE,))
 
 
 def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -197,13 +197,13 @@ def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None
     """Returns the changed row with the next version, and with every field derived from the change."""
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(position.offset, before.version + 1)
-    wanted, wants = projections.desired_values(before.now), projections.desired_values(taken.row.now)
+    wanted, wants = projections.desired_values(before.now), projections.desired_values(entered.row.now)
     # A late arrival may free an absorbed event, which then gets a revision although its uid is known.
-    has_new_event = Verdict.NEW in taken.verdicts or any(
-        entry.revision_offset == position.offset for entry in (*taken.row.entries, *taken.folded)
+    has_new_event = Verdict.NEW in entered.verdicts or any(
+        entry.revision_offset == position.offset for entry in (*entered.row.entries, *entered.folded)
     )
     after = replace(
-        taken.row,
+        entered.row,
         version=version,
         offset=max(position.offset, before.offset),
         updated_at_us=position.log_time_us,

@@ -25,7 +25,7 @@ from services.core.ledger.journal_compaction import MEMORY_US, age, fold_excess,
 # must not see entries from later records (`_known_entry`). Offsets decide, never the clock and never the committed
 # offset: that one differs between a run and its repetition (docs/decisions/0005).
 #
-# `take` returns the very row it was given (`is`, not `==`) if a record has no effect. The caller relies on this
+# `enter` returns the very row it was given (`is`, not `==`) if a record has no effect. The caller relies on this
 # identity.
 
 
@@ -87,7 +87,7 @@ def rebased(row: TenantRow, position: RecordPosition) -> TenantRow:
     )
 
 
-def take(row: TenantRow, claims: Sequence[EventClaim], position: RecordPosition) -> JournalChange:
+def enter(row: TenantRow, claims: Sequence[EventClaim], position: RecordPosition) -> JournalChange:
     """Adds the claims of a record to a row.
 
     Args:
@@ -126,14 +126,14 @@ def take(row: TenantRow, claims: Sequence[EventClaim], position: RecordPosition)
         for entry in judged.entries
     ]
     entries, revision = revisions.give(judged._replace(entries=judged_entries), row.revision, position.offset)
-    taken = recompute(replace(aged, entries=entries, revision=revision, texts={**(aged.texts or {}), **texts}))
-    bounded, early = fold_excess(taken, position.offset, position.log_time_us, position.settled)
+    entered = recompute(replace(aged, entries=entries, revision=revision, texts={**(aged.texts or {}), **texts}))
+    bounded, early = fold_excess(entered, position.offset, position.log_time_us, position.settled)
     first_verdicts = {entry.uid: entry.first_verdict for entry in entries}
     verdicts = tuple(
         first_verdicts[uid] if uid in after and uid not in before else verdict for uid, (_, verdict) in results.items()
     )
     checked = request_recheck(bounded, position.log_time_us) if _needs_recheck(results) else bounded
-    return JournalChange(recompute(checked) if checked is not taken else taken, verdicts, (*folded, *early))
+    return JournalChange(recompute(checked) if checked is not entered else entered, verdicts, (*folded, *early))
 
 
 def _needs_recheck(results: Mapping[str, tuple[Entry | None, Verdict]]) -> bool:
@@ -158,7 +158,7 @@ def _add_claim(
 ) -> tuple[Entry | None, Verdict]:
     """Returns the entry with a claim added, and the verdict on the claim.
 
-    The verdict on a new entry is provisional; `take` replaces the verdict after judging the whole journal.
+    The verdict on a new entry is provisional; `enter` replaces the verdict after judging the whole journal.
     """
     if entry is not None and position.offset < entry.offset:
         # A replay of a record from below the entry's first delivery. The record left no entry, so it was late.
@@ -184,7 +184,7 @@ def _add_claim(
     return fresh, Verdict.NEW
 
 
-def take_recheck(row: TenantRow, at_us: int, position: RecordPosition) -> JournalChange:
+def enter_recheck(row: TenantRow, at_us: int, position: RecordPosition) -> JournalChange:
     """Adds a request for a re-check as of `at_us` (microseconds UTC) to a row."""
     aged, folded = _age(row, position)
     # At most log time: with a time in the future, no read of Genesys could answer the request for a while.

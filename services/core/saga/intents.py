@@ -22,7 +22,7 @@ from schemas.outcome import WORDS_MAX, Direction, Outcome, State
 from schemas.saga import Failure, Journal, Life, Phase, Standstill, StepLog, StepState, StepVerdict, Sweep
 from schemas.tenant import Desired
 from services.core.saga.calls import Verb
-from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, Take, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, TakeUp, Undo, Wait
 from services.core.saga.next_move import (
     HELD_US,
     NONE,
@@ -43,7 +43,7 @@ SWEEP_AFTER_US: Final = 60_000_000
 """Microseconds from the end of a life to its sweep, added to the longest time of one call: the last call of a paused
 worker must have had its effect by then."""
 
-FAILS: Final[Mapping[Phase, Phase]] = {
+AFTER_GIVE_UP: Final[Mapping[Phase, Phase]] = {
     Phase.CREATING: Phase.COMPENSATING,
     Phase.UPDATING: Phase.RESTORING,
 }
@@ -51,7 +51,7 @@ FAILS: Final[Mapping[Phase, Phase]] = {
 
 On the way down nothing is given up: a standing compensation or teardown goes on by itself."""
 
-ENDS: Final[Mapping[Phase, tuple[Phase, State]]] = {
+AFTER_FINISH: Final[Mapping[Phase, tuple[Phase, State]]] = {
     Phase.CREATING: (Phase.ACTIVE, State.DONE),
     Phase.UPDATING: (Phase.ACTIVE, State.DONE),
     Phase.RESTORING: (Phase.ACTIVE, State.DONE),
@@ -113,7 +113,7 @@ def decide(plans: Plans, journal: Journal, desired: Desired, now_us: int, barred
         if isinstance(move, Run | LookUp | Undo | Wait):
             break
     if outcomes and outcomes[-1].state is State.WORKING and outcomes[-1].step is None:
-        # `begin` writes the outcome of a `Take` before the first step of the new phase is known.
+        # `begin` writes the outcome of a `TakeUp` before the first step of the new phase is known.
         outcomes[-1] = outcomes[-1].model_copy(update={"step": move.step if isinstance(move, Wait) else move.step.name})
     numbered = tuple(o.model_copy(update={"seq": journal.seq + i}) for i, o in enumerate(outcomes, 1))
     return Turn(journal.model_copy(update={"seq": journal.seq + len(outcomes)}), move, numbered)
@@ -128,8 +128,8 @@ def begin(  # noqa: PLR0911 - one case a move
         The journal with the move, and the outcome to publish or None. The outcome is not numbered yet (`seq` is 0).
     """
     match move:
-        case Take():
-            return _begin_take(plans, journal, move, now_us)
+        case TakeUp():
+            return _begin_take_up(plans, journal, move, now_us)
         case Run() | Undo():
             return _report_progress(_intend(journal, move, now_us), desired, move, now_us)
         case LookUp():
@@ -204,7 +204,7 @@ def _outcome(
     )
 
 
-def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tuple[Journal, Outcome]:
+def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) -> tuple[Journal, Outcome]:
     desired, phase = move.desired, move.phase
     change: dict[str, object] = {
         "phase": phase,
@@ -234,8 +234,8 @@ def _begin_take(plans: Plans, journal: Journal, move: Take, now_us: int) -> tupl
         )
     elif journal.life is not None:
         change["life"] = _restarted(journal.life, plans.of(journal.life), desired if desired.installed else None)
-    taken = journal.model_copy(update=change)
-    return taken, _outcome(taken, desired, State.WORKING, now_us)
+    taken_up = journal.model_copy(update=change)
+    return taken_up, _outcome(taken_up, desired, State.WORKING, now_us)
 
 
 def _restarted(life: Life, plan: Plan, desired: Desired | None) -> Life:
@@ -383,7 +383,7 @@ def _begin_give_up(
         # A refused restoration ends here, and some steps may keep the refused settings: nothing is deleted because of
         # a refused update, and the next version tries again.
         return _begin_finish(plans, journal, desired, now_us)
-    phase = FAILS[journal.phase]
+    phase = AFTER_GIVE_UP[journal.phase]
     failure = Failure(step=move.step, error_class=move.error_class, reason=move.reason[:WORDS_MAX])
     life = journal.life and _restarted(journal.life, plans.of(journal.life), None)
     change = {"phase": phase, "failure": failure, "life": life, "standstill": None, "told": None}
@@ -392,7 +392,7 @@ def _begin_give_up(
 
 
 def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int) -> tuple[Journal, Outcome]:
-    phase, state = ENDS[journal.phase]
+    phase, state = AFTER_FINISH[journal.phase]
     life = journal.life
     failure = journal.failure if journal.phase in {Phase.RESTORING, Phase.COMPENSATING} else None
     outcome = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))

@@ -1,6 +1,6 @@
 """The possible moves of a saga, one frozen class each.
 
-`Run`, `LookUp` and `Undo` are calls to an outside system. `Wait` ends a turn. `Take`, `GiveUp`, `Finish` and `Swept`
+`Run`, `LookUp` and `Undo` are calls to an outside system. `Wait` ends a turn. `TakeUp`, `GiveUp`, `Finish` and `Swept`
 change the journal alone. `services.core.saga.next_move` chooses the move.
 """
 
@@ -14,7 +14,7 @@ from services.core.saga.plan import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class TakeUp:
     """Takes up the newest desired version.
 
     Attributes:
@@ -124,4 +124,4 @@ class Swept:
 
 
 Called = Run | LookUp | Undo
-Move = Take | Run | LookUp | Undo | Wait | GiveUp | Finish | Swept
+Move = TakeUp | Run | LookUp | Undo | Wait | GiveUp | Finish | Swept

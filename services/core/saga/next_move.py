@@ -12,8 +12,8 @@ own. A turn is a cycle of four, and each commit happens before the effect that d
     3. the worker makes the call
     4. `results.settle` writes the answer into the journal; the worker commits with the next intent
 
-Two tables decide: `TAKES` (the phase after a newer desired version) and `_WAYS` (the way of each phase: up along the
-plan, down against the plan, or at rest).
+Two tables decide: `AFTER_TAKE_UP` (the phase after a newer desired version) and `_WAYS` (the way of each phase: up
+along the plan, down against the plan, or at rest).
 
 Invariants:
 - On the way up a step with an open intent is read back by name before another change of the step; `_up_step` marks the
@@ -35,7 +35,7 @@ from schemas.saga import Journal, Life, Phase, StepLog, StepState, StepVerdict, 
 from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.saga.calls import Verb, resource_name
-from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, Take, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, TakeUp, Undo, Wait
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
@@ -89,7 +89,7 @@ class Plans:
         return {self.current.digest: self.current, **self.by_digest}.get(life.plan)
 
 
-TAKES: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
+AFTER_TAKE_UP: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
     Phase.EMPTY: (Phase.CREATING, Phase.REMOVING),
     Phase.CREATING: (Phase.CREATING, Phase.REMOVING),
     Phase.ACTIVE: (Phase.UPDATING, Phase.REMOVING),
@@ -120,13 +120,13 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
         barred: Calls turned away by the gates of their systems.
     """
     # A newer version comes first: the present phase may be working towards a state that nobody wants any more.
-    move = _take(journal, desired, now_us) or _unless_barred(_WAYS[journal.phase](plans, journal, now_us), barred)
+    move = _take_up(journal, desired, now_us) or _unless_barred(_WAYS[journal.phase](plans, journal, now_us), barred)
     if not isinstance(move, Wait):
         return move
     if move.reason == GRACE and desired.installed and _is_newer(journal, desired):
-        # A reinstall during `destroy_after` revives the life, though `TAKES` lets a teardown end first: the generation
-        # goes on, undone steps are done again, and the resource in its grace period stays.
-        return Take(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
+        # A reinstall during `destroy_after` revives the life, though `AFTER_TAKE_UP` lets a teardown end first: the
+        # generation goes on, undone steps are done again, and the resource in its grace period stays.
+        return TakeUp(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
     # Only a saga with nothing else to do spends time on ended lives.
     return _sweep(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
 
@@ -148,14 +148,14 @@ def _is_newer(journal: Journal, desired: Desired) -> bool:
     return journal.target is None or desired.version > journal.target.version
 
 
-def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None:
+def _take_up(journal: Journal, desired: Desired, now_us: int) -> TakeUp | Wait | None:
     # A rolled back tenant takes up the version that failed once more, although the version is not newer.
     is_due_again = journal.phase is Phase.ROLLED_BACK and now_us >= journal.again_at
     if not is_due_again and not _is_newer(journal, desired):
         return None
     if journal.life is not None and _is_unknown(desired):
         return Wait(None, "install_unknown") if journal.phase is Phase.ACTIVE else None
-    phase = TAKES[journal.phase][0 if desired.installed else 1]
+    phase = AFTER_TAKE_UP[journal.phase][0 if desired.installed else 1]
     if phase is None:
         return None
     if phase is Phase.CREATING and journal.life is None:
@@ -164,7 +164,7 @@ def _take(journal: Journal, desired: Desired, now_us: int) -> Take | Wait | None
             return Wait(now_us + HELD_US, "tenant_unknown")
         if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
             return Wait(journal.held_until, journal.held)
-    return Take(phase, desired)
+    return TakeUp(phase, desired)
 
 
 def _is_unknown(desired: Desired) -> bool:
