@@ -167,7 +167,7 @@ class Runner:
                 # A lease may end during a slow commit. The intent stays open for the next worker.
                 if isinstance(move, Wait) or not claim.is_held():
                     return
-                answer, recovered = await self._planner.answer(prepared)
+                answer, recovered = await self._planner.call(prepared)
                 if recovered is not None:
                     self._on_recovered(recovered)
             finally:

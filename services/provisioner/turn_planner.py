@@ -142,7 +142,7 @@ class TurnPlanner:
                 now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )
 
-    async def answer(self, prepared: PreparedTurn) -> tuple[Answer, str | None]:
+    async def call(self, prepared: PreparedTurn) -> tuple[Answer, str | None]:
         """Makes the call of a committed turn; an answer known before is returned as it is.
 
         Returns:
