@@ -51,7 +51,7 @@ class Aspect(StrEnum):
 
 
 class Register(NamedTuple):
-    """A last-writer-wins register: the version (τ, rank, uid) of the newest event, and the value of the event."""
+    """A last-writer-wins register: the order key (τ, rank, uid) of the newest event, and the value of the event."""
 
     at_us: int
     rank: int
@@ -101,7 +101,7 @@ class Published(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An event of the journal. The first three fields are the event's version, so entries sort by version."""
+    """An event of the journal. The first three fields are the event's order key, by which entries sort."""
 
     at_us: int
     """τ: the least signed time among the deliveries of the counting variant, microseconds UTC."""

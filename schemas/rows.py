@@ -60,7 +60,7 @@ class TenantRow:
         incarnation: Identity of the topic behind every offset in this row; empty if unknown.
         base: The registers from folded entries.
         now: `base` with the journal folded on top.
-        entries: The journal, sorted by version (τ, rank, uid).
+        entries: The journal, sorted by order key (τ, rank, uid).
         parted: Folded entries with offsets that Kafka may deliver again; only a replay reads these entries.
         texts: By digest: canonical JSON of every configuration in use by entries or registers.
         folded_to: The greatest τ of a folded entry; None before the first fold.

@@ -58,7 +58,7 @@ class ContradictionIndex:
         """Indexes the journal.
 
         Args:
-            entries: The journal, sorted by version.
+            entries: The journal, sorted by order key.
         """
         self._times: dict[EventType, list[int]] = {event: [] for event in EventType}
         self._updates, self._configurations = ConfigurationHistory(), ConfigurationHistory()

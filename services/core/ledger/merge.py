@@ -1,7 +1,8 @@
 """Merge: derives verdicts, registers and flags of a key from the set of events.
 
-Rule: no function depends on the order of arrival. Events are sorted by version (τ, rank, uid). The verdict on an event
-depends on the events at or before the event's time, the registers depend on the events judged new, the flags on both.
+Rule: no function depends on the order of arrival. Events are sorted by order key (τ, rank, uid). The verdict on an
+event depends on the events at or before the event's time, the registers depend on the events judged new, the flags on
+both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from services.core.ledger.contradiction import ContradictionIndex
 #
 # Example: enabled 0:00, disabled 0:01, enabled 0:02. Unmarked, the third is a new event; marked, it is ambiguous.
 #
-# The registers form a CRDT: each keeps the value with the greatest version, so `fold` commutes. An order of arrival
+# The registers form a CRDT: each keeps the value with the greatest order key, so `fold` commutes. An order of arrival
 # must never enter a verdict, or a replay after a crash would end in a different state.
 
 RETRY_SPAN_US: Final = 20 * 60 * 1_000_000
@@ -67,7 +68,7 @@ def judge(entries: Sequence[Entry], since_us: int) -> Judged:
     """Judges the entries from `since_us` on, except frozen entries.
 
     Args:
-        entries: The whole journal, sorted by version.
+        entries: The whole journal, sorted by order key.
         since_us: The earliest changed time, microseconds UTC; verdicts below this time stand.
     """
     contradictions: ContradictionIndex | None = None
@@ -106,10 +107,10 @@ def _verdict(entry: Entry, twin: Entry | None, contradictions: ContradictionInde
 
 
 def fold(entries: Iterable[Entry], base: Registers) -> Registers:
-    """Returns the registers after the events judged new; per register the newest version wins.
+    """Returns the registers after the events judged new; per register the greatest order key wins.
 
     Args:
-        entries: Judged entries, sorted by version.
+        entries: Judged entries, sorted by order key.
         base: The registers before.
     """
     # The entries are sorted, so the last one seen is the newest of each kind.
@@ -133,7 +134,7 @@ def fold(entries: Iterable[Entry], base: Registers) -> Registers:
 
 
 def _newer(held: Register | None, entry: Entry | None, value: Any) -> Register | None:
-    """Returns the register with the greater version; `[:3]` is the version (τ, rank, uid) of registers and entries."""
+    """Returns the register with the greater order key; `[:3]` is the order key of both."""
     if entry is None or (held is not None and held[:3] > entry[:3]):
         return held
     return Register(entry.at_us, entry.rank, entry.uid, value)
@@ -161,7 +162,7 @@ def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
     """Returns the flag marks of entries: ties, ambiguous events, conflicts, and too many bodies under a uid.
 
     Args:
-        entries: Judged entries, sorted by version.
+        entries: Judged entries, sorted by order key.
         registers: The registers with these entries folded; a tie counts only at a time held by a register.
     """
     found = _ties(entries, registers)
