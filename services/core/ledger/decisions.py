@@ -162,29 +162,25 @@ def republish(row: TenantRow | None, last: StageRow | None, rules: ProjectionRul
 
 def question(key: Key, reason: str, at_us: int) -> Output:
     """Returns a request for a re-check as a message for `lifecycle.received`, the topic of every tenant's changes."""
-    recheck = Recheck(key=key, reason=reason, at=at_us)
+    asked = Recheck(key=key, reason=reason, at=at_us)
     ce_id = f"{key}/recheck/{reason}/{at_us}"
-    return Output(
-        RECEIVED, codec.encode(recheck, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us)
-    )
+    return Output(RECEIVED, codec.encode(asked, key=key, ce_id=ce_id, source="/genesys-lifecycle/ledger", at_us=at_us))
 
 
-def _enter(
-    before: TenantRow, record: Received, claims: tuple[EventClaim, ...], position: RecordPosition
-) -> JournalChange:
+def _enter(row: TenantRow, record: Received, claims: tuple[EventClaim, ...], position: RecordPosition) -> JournalChange:
     """Returns the effect of a record on the key's journal."""
     if isinstance(record, Recheck):
-        return journal.enter_recheck(before, record.at, position)
+        return journal.enter_recheck(row, record.at, position)
     if isinstance(record, Observed) and record.read_at > position.log_time_us + WINDOW_US:
-        # Taken in, the observation would win over every event before the future time.
-        return JournalChange(before, (Verdict.FUTURE,))
-    seen = journal.observe(before, claims) if isinstance(record, Observed) else before
+        # Taken in, the observation would win over every event row the future time.
+        return JournalChange(row, (Verdict.FUTURE,))
+    seen = journal.observe(row, claims) if isinstance(record, Observed) else row
     entered = journal.enter(seen, claims, position)
-    if entered.row is before or not journal_compaction.too_large(entered.row):
+    if entered.row is row or not journal_compaction.too_large(entered.row):
         return entered
     # The last resort: a row above Kafka's limit would fail at every attempt and stop the partition for good. A replay
     # may find room, after a commit has released entries kept aside.
-    return journal.enter_recheck(before, position.log_time_us, position)._replace(verdicts=(Verdict.TOO_LARGE,))
+    return journal.enter_recheck(row, position.log_time_us, position)._replace(verdicts=(Verdict.TOO_LARGE,))
 
 
 def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
