@@ -52,7 +52,7 @@ class Phase(StrEnum):
 
 
 _FORMER_PHASES = {"compensation_failed": Phase.COMPENSATING.value, "removal_failed": Phase.REMOVING.value}
-"""Phases of earlier releases, which parked a failed saga. No saga is parked any more: the work continues."""
+"""Phases of earlier releases, which stopped a failed saga for good. No saga stops any more: the work continues."""
 
 _OF_A_LIFE = frozenset({
     Phase.CREATING, Phase.ACTIVE, Phase.UPDATING, Phase.RESTORING,
@@ -333,7 +333,7 @@ class Journal(Record):
 
     @field_validator("phase", mode="before")
     @classmethod
-    def _unparked(cls, phase: object) -> object:
+    def _in_present_phase(cls, phase: object) -> object:
         return _FORMER_PHASES.get(phase, phase) if isinstance(phase, str) else phase
 
     @model_validator(mode="after")

@@ -56,7 +56,7 @@ class Malformed(ValueError):
 
 
 class UnknownEvent(Malformed):
-    """Raised for an authentic body with an unknown `event`; the ingress parks the delivery instead of refusing.
+    """Raised for an authentic body with an unknown `event`; a dead letter, not a refusal.
 
     Attributes:
         key: The key, if the body has UUIDs as `orgId` and `integrationId`; else None.
@@ -139,7 +139,8 @@ def delivery(body: Any) -> Delivery:
     name = body.get("event")
     if not isinstance(name, str):
         raise Malformed("event", "must be a string")
-    # Before the schema: an event of a later version may have different fields and must be parked, not refused.
+    # Before the schema: an event of a later version may have different fields and must go to the dead letters, not be
+    #     refused.
     event = _EVENTS.get(name)
     if event is None:
         raise _unknown(body)

@@ -118,7 +118,7 @@ class Receiver:
         try:
             parsed, recent = webhook.parse(raw), self._recent_received
         except UnknownEvent as unknown:  # a kind of Malformed, so this clause comes first
-            # Bound and timed like a delivery before it is parked (docs/decisions/0009).
+            # Bound and timed like a delivery before it is a dead letter (docs/decisions/0009).
             parsed, recent = unknown, self._recent_dead_letters
         except Malformed as fault:
             self._dead_letter(request, None, fault, answers.malformed(fault.field, fault.rule))
@@ -128,7 +128,7 @@ class Receiver:
         if refusal is not None:
             request.answer(refusal)
         elif isinstance(parsed, UnknownEvent):
-            self._dead_letter(request, parsed.key, parsed, answers.PARKED)
+            self._dead_letter(request, parsed.key, parsed, answers.DEAD_LETTERED)
         else:
             self._write(request, parsed, known=known)
 

@@ -106,8 +106,8 @@ REPAIRS: Final[tuple[LiteralString, ...]] = (
         WHERE phase IN ('active', 'empty', 'rolled_back') AND stands_at IS NOT NULL
     """,
 )
-"""Repairs of rows written by workers of earlier releases: parked phases, rolled-back tenants never due again, and
-standstills left in phases without a step.
+"""Repairs of rows written by workers of earlier releases: phases of stopped sagas, rolled-back tenants never due
+again, and standstills left in phases without a step.
 
 Run at each start and not once as a migration, because a worker of an earlier release may have run meanwhile.
 """

@@ -68,11 +68,14 @@ _UNSETTLED: Final = frozenset({
     StepVerdict.CONTRADICTED,
 })  # fmt: skip
 """Verdicts of a step that must be called again."""
-_FOR_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.CONTRADICTED})
+_NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.CONTRADICTED})
 """Verdicts that time alone does not mend."""
-_RANKS: Final = ("waits", "unwell", "parked")
+_WAITS: Final = "waits"
+_UNWELL: Final = "unwell"
+_FOR_A_PERSON: Final = "parked"
+_RANKS: Final = (_WAITS, _UNWELL, _FOR_A_PERSON)
 """Reports of a standing saga, the mildest first. A later wait at the same step never takes a stronger report back.
-The words are stored in `journal.told`."""
+The words are stored in `journal.told`; `parked` is the stored word for a wait for a person."""
 _SHOWN_AT_REST: Final = frozenset(_RANKS[1:])
 """Reports after which the tenant is shown as standing."""
 
@@ -313,24 +316,24 @@ def _begin_trouble(
     version, step = journal.target or desired, move.step or ""
     stands = _standstill_of(journal, move, now_us)
     log = journal.life.steps.get(step) if journal.life else None
-    parked = log is not None and log.verdict in _FOR_A_PERSON and move.reason == RETRYING
+    needs_a_person = log is not None and log.verdict in _NEEDS_A_PERSON and move.reason == RETRYING
     unwell = now_us - stands.since >= pace.unwell_us
-    rank = "parked" if parked else "unwell" if unwell else "waits"
+    rank = _FOR_A_PERSON if needs_a_person else _UNWELL if unwell else _WAITS
     rank = max(rank, _reported_rank(journal, version, step), key=_RANKS.index)
     told = f"{version.version}/{journal.phase}/{rank}/{step}"
     after = journal.model_copy(update={"standstill": stands, "told": told})
     # The beginning of a compensation was already reported by `GiveUp`, with the reason `compensating`.
-    if told == journal.told or (rank == "waits" and journal.phase is Phase.COMPENSATING):
+    if told == journal.told or (rank == _WAITS and journal.phase is Phase.COMPENSATING):
         return after, None
     if journal.phase is Phase.COMPENSATING:
         reason = Phase.COMPENSATING.value
-    elif parked and log is not None:
+    elif needs_a_person and log is not None:
         reason = f"{step}_{log.verdict}"
     elif unwell:
         reason = f"{WAITING_FOR}{step}"
     else:
         reason = OPERATOR_REFUSED if log is not None and log.verdict is StepVerdict.OPERATOR_REFUSED else move.reason
-    failed = journal.phase is Phase.REMOVING and (parked or unwell)
+    failed = journal.phase is Phase.REMOVING and (needs_a_person or unwell)
     outcome = _outcome(journal, version, State.FAILED if failed else State.WORKING, now_us, reason=reason)
     error_class = log.verdict.value if log and (log.open or log.tries) else None
     return after, outcome.model_copy(update={"step": step, "error_class": error_class})

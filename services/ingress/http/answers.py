@@ -92,7 +92,7 @@ def _unavailable(reason: str, *fields: Field) -> Answer:
 # Accepted: the record is durable.
 QUEUED: Final = _accepted("queued")
 DUPLICATE_HANDLED: Final = _accepted("duplicate_handled")
-PARKED: Final = _accepted("parked")
+DEAD_LETTERED: Final = _accepted("parked")
 SPOOLED: Final = _accepted("spooled", _RETRY)
 
 # Refused for the form of the request. Where framing is broken or a head is cut off, the end of the request is unknown
@@ -125,7 +125,7 @@ CROWDED: Final = _unavailable("crowded", _CLOSE)
 BROKEN: Final = _unavailable("broken")
 
 TABLE: Final = (
-    QUEUED, DUPLICATE_HANDLED, PARKED, SPOOLED,
+    QUEUED, DUPLICATE_HANDLED, DEAD_LETTERED, SPOOLED,
     NOT_POST, NOT_JSON, TARGET_TOO_LONG, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, TARGET, EXPECTATION, LATE,
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
     KAFKA, SATURATED, CROWDED, BROKEN,
