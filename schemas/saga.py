@@ -258,7 +258,7 @@ class Life(Record):
     """Steps to be undone and done again, because an `uninstalled` lay between two installs."""
 
 
-class Sweep(Record):
+class OrphanCheck(Record):
     """An ended life, looked up again by name for resources of a call with a lost answer."""
 
     due_at: Instant
@@ -323,7 +323,7 @@ class Journal(Record):
     """End of the wait of `held_version`; 0 for no wait."""
     told: str | None = None
     """The last published reason for waiting, so that an unchanged reason is published only once."""
-    sweeps: tuple[Sweep, ...] = ()
+    orphan_checks: tuple[OrphanCheck, ...] = Field(default=(), alias="sweeps")
     """Ended lives still to be looked up."""
     seq: int = 0
     """Number of outcomes so far; a recovery goes on at a greater number."""

@@ -5,8 +5,9 @@ and a record without an acknowledgement may have been written: no client can kno
 
 Approach: a record waits for Kafka first (`_awaiting_kafka`), then for the spool (`_awaiting_spool`), and is reported as
 unwritten when both deadlines have passed. A full Kafka, an open breaker or a topic fault sends a record to the spool at
-once; without room in the spool the result is given at once. A single timer, `_sweep`, serves all deadlines: the wait is
-equal for all records of a queue, hence the queue is in the order of the deadlines, and only the front is looked at.
+once; without room in the spool the result is given at once. A single timer, `_end_overdue_waits`, serves all deadlines:
+the wait is equal for all records of a queue, hence the queue is in the order of the deadlines, and only the front is
+looked at.
 
 Under load, records are handed to the producer in batches (docs/decisions/0017): a batch is sent when as many records
 wait as are in flight, when 128 wait, or after 4 ms. A lone record is sent at once.
@@ -35,7 +36,7 @@ from services.adapters.kafka.producer import ABOUT_THE_RECORD, UNSEEN, Ack, Kafk
 from services.ingress.spools import Spools
 from services.ingress.write_result import OnResult, RecentFailures, WriteResult
 
-_SWEEP_S: Final = 0.05
+_TIMER_S: Final = 0.05
 """Interval of the one timer for all deadlines. Deadlines are set this much earlier, so that no wait is longer than its
 limit."""
 
@@ -150,7 +151,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._awaiting_kafka: deque[_Outgoing] = deque()
         self._awaiting_spool: deque[_Outgoing] = deque()
-        self._sweep_scheduled = False
+        self._timer_scheduled = False
         self._batch: deque[_Outgoing] = deque()
         self._batch_scheduled = False
         self.in_flight = 0
@@ -187,7 +188,7 @@ class Writer:
         if why := self._topic_fault(topic):
             self._on_topic_fault(outgoing, why)
             return
-        outgoing.due_s = self._loop.time() + self._limits.wait_s - _SWEEP_S
+        outgoing.due_s = self._loop.time() + self._limits.wait_s - _TIMER_S
         outgoing.at_kafka = True
         self.in_flight += 1
         self._in_flight_bytes += len(message.value)
@@ -198,7 +199,7 @@ class Writer:
         elif not self._batch_scheduled:
             self._batch_scheduled = True
             self._loop.call_later(_BATCH_WAIT_S, self._send_scheduled)
-        self._schedule_sweep()
+        self._schedule_timer()
 
     def send_best_effort(self, topic: str, message: Message, on_written: Callable[[bool], None]) -> None:
         """Writes a record without deadline and spool; gives up at once where `write` would use the spool.
@@ -321,19 +322,19 @@ class Writer:
         if spools is None or not spools.has_room:
             outgoing.resolve(otherwise)
             return
-        outgoing.due_s = self._loop.time() + self._limits.spool_wait_s - _SWEEP_S
+        outgoing.due_s = self._loop.time() + self._limits.spool_wait_s - _TIMER_S
         spools.append(Spooled(outgoing.topic, outgoing.message, outgoing.received_us), outgoing.on_spool_report)
         self._awaiting_spool.append(outgoing)
-        self._schedule_sweep()
+        self._schedule_timer()
 
-    def _schedule_sweep(self) -> None:
+    def _schedule_timer(self) -> None:
         # Never more than one timer: each would go on for as long as a record waits.
-        if not self._sweep_scheduled:
-            self._sweep_scheduled = True
-            self._loop.call_later(_SWEEP_S, self._sweep)
+        if not self._timer_scheduled:
+            self._timer_scheduled = True
+            self._loop.call_later(_TIMER_S, self._end_overdue_waits)
 
-    def _sweep(self) -> None:
-        """Ends waits beyond their deadline; runs every `_SWEEP_S` while a record waits."""
+    def _end_overdue_waits(self) -> None:
+        """Ends waits beyond their deadline; runs every `_TIMER_S` while a record waits."""
         try:
             # Reports first: after the event loop was blocked, acknowledgements that came in time wait to be delivered,
             # and must not be taken for failures.
@@ -341,9 +342,9 @@ class Writer:
             self._expire(self._loop.time())
         finally:
             # Also after an exception, else the deadlines of all records would be lost with the timer.
-            self._sweep_scheduled = False
+            self._timer_scheduled = False
             if self._awaiting_kafka or self._awaiting_spool:
-                self._schedule_sweep()
+                self._schedule_timer()
 
     def _expire(self, now_s: float) -> None:
         # Records that were decided meanwhile stay in the queue until they are at the front.

@@ -98,7 +98,7 @@ class PlanBook:
         """
         unusable: dict[str, str] = {}
         # An ended life under a bad plan must not stop the current life: collected, not raised.
-        for digest in {sweep.life.plan for sweep in journal.sweeps}:
+        for digest in {ended.life.plan for ended in journal.orphan_checks}:
             try:
                 await self._learn(digest)
             except BadPlan as error:

@@ -2,7 +2,7 @@
 
 Rule: the gate of a system is asked before the intent is committed. A call refused by the gate becomes a wait without an
 intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: the life of
-the step waits, and sweeps of ended lives go on at the remaining systems (docs/decisions/0019).
+the step waits, and orphan checks of ended lives go on at the remaining systems (docs/decisions/0019).
 """
 
 from dataclasses import dataclass, replace

@@ -4,7 +4,7 @@
 
 Prints a table, command by trouble, and ends 1 when a cell is not as documented (docs/exit-statuses.md).
 
-Rule: the commands are those of the program itself, so a new one is swept without a word here; it then has to end as it
+Rule: the commands are those of the program itself, so a new one is run without a word here; it then has to end as it
 would without the trouble, or as the trouble says. What a command needs is a table, and makes that exact.
 """
 
@@ -94,7 +94,7 @@ BY_SUPERVISOR: Final = frozenset({("ledger",)})
 """It works until SIGTERM, and ends at once when Kafka does not serve it: a supervisor starts it again."""
 
 WHOLE: Final = frozenset({("up",), ("demo",)})
-"""They start everything; without a trouble they are not swept, tests/e2e has them."""
+"""They start everything; without a trouble they are not run, tests/e2e has them."""
 
 _FOREIGN: Final = re.compile(r"^%\d\|", re.MULTILINE)
 _STATUSES: Final = frozenset({*Exit, *table_exits.WorkerExit})
@@ -152,7 +152,7 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def calls() -> Iterator[Call]:
-    """Every way in which the sweep calls every command.
+    """Every way in which the runs call every command.
 
     Raises:
         AssertionError: a required argument is unknown here.
@@ -167,7 +167,7 @@ def calls() -> Iterator[Call]:
             yield Call(words, (*plain, *variant))
 
 
-class Sweep:
+class CommandRuns:
     """Runs calls in a world, and judges them."""
 
     def __init__(self, made: TroubledWorld, folder: Path) -> None:
@@ -320,7 +320,7 @@ def _ready(port: int) -> tuple[int, str]:
         return 0, ""
 
 
-def sweep(
+def run_all(
     made: TroubledWorld, folder: Path, wanted: Collection[tuple[Call, Trouble]], *, at_once: int, limit_s: float | None
 ) -> list[Cell]:
     """Run them all.
@@ -333,7 +333,7 @@ def sweep(
         limit_s: Seconds that a command may take; None on a machine that is busy with everything else. Who takes longer
             is measured once more, alone.
     """
-    runs = Sweep(made, folder)
+    runs = CommandRuns(made, folder)
     with ThreadPoolExecutor(at_once) as pool:
         cells = list(pool.map(lambda one: runs.cell(*one), wanted))
     for number, one in enumerate(cells):
@@ -344,7 +344,7 @@ def sweep(
     return cells
 
 
-def is_swept(call: Call, trouble: Trouble) -> bool:
+def is_run(call: Call, trouble: Trouble) -> bool:
     """False for what would start whole installations, or wait for what is well."""
     return call.words not in WHOLE or trouble.of in NEEDS[call.words]
 
@@ -380,9 +380,9 @@ def main() -> int:
                 for call in calls()
                 if str(call).startswith(chosen.command)
                 for trouble in (NOTHING, *made.troubles.values())
-                if trouble.name.startswith(chosen.trouble) and is_swept(call, trouble)
+                if trouble.name.startswith(chosen.trouble) and is_run(call, trouble)
             ]
-            cells = sweep(made, folder, wanted, at_once=chosen.at_once, limit_s=chosen.limit_s)
+            cells = run_all(made, folder, wanted, at_once=chosen.at_once, limit_s=chosen.limit_s)
     print(told(cells))
     return 1 if any(one.faults for one in cells) else 0
 

@@ -275,9 +275,9 @@ def sleepers(world: SagaWorld, *, forgetful: bool = False) -> None:
     time.sleep(10)
     world.must("the sleeper did not stop", end(sleeper) == 0)
     world.exist(keys[10:])
-    swept = "SELECT count(*) FROM lifecycle.sagas WHERE json_array_length(journal->'sweeps') > 0"
+    unchecked = "SELECT count(*) FROM lifecycle.sagas WHERE json_array_length(journal->'sweeps') > 0"
     deadline = time.monotonic() + 180
-    while world.scene.rows(swept)[0][0] and time.monotonic() < deadline:
+    while world.scene.rows(unchecked)[0][0] and time.monotonic() < deadline:
         time.sleep(1)
     inventory = world.inventory()
     late = [f"{s} of {of}" for s in SYSTEMS for of in keys[:10] if inventory[s].get(of)]

@@ -1,4 +1,4 @@
-"""The sweep of all commands, one trouble each; `make faults` runs every command in every trouble."""
+"""A run of all commands, one trouble each; `make faults` runs every command in every trouble."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.exits import Exit
-from tests.faults.commands import NEEDS, WHOLE, Call, calls, commands, sweep, told
+from tests.faults.commands import NEEDS, WHOLE, Call, calls, commands, run_all, told
 from tests.support.troubles import Trouble, TroubledWorld, world
 
 
@@ -38,14 +38,14 @@ def _chosen(made: TroubledWorld) -> Iterator[tuple[Call, Trouble]]:
 @pytest.mark.timeout(600)
 def test_every_command_ends_as_documented_and_says_why_in_one_sentence(made: TroubledWorld, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    cells = sweep(made, tmp_path / "runs", list(_chosen(made)), at_once=4, limit_s=None)
+    cells = run_all(made, tmp_path / "runs", list(_chosen(made)), at_once=4, limit_s=None)
     assert not [one for one in cells if one.faults], "\n" + told(cells)
 
 
-def test_the_sweep_covers_every_command_of_the_program() -> None:
-    swept = {call.words for call in calls()}
-    assert swept == {words for words, _ in commands()}
-    assert NEEDS.keys() <= swept
+def test_the_runs_cover_every_command_of_the_program() -> None:
+    run = {call.words for call in calls()}
+    assert run == {words for words, _ in commands()}
+    assert NEEDS.keys() <= run
 
 
 def test_every_exit_status_is_documented_with_one_meaning() -> None:

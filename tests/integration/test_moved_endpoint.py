@@ -72,7 +72,7 @@ async def _gone(world: Outside, saga: Saga) -> None:
     await saga.uninstalled()
     assert saga.said == ("down", "done", None)
     assert live(world, saga) == []
-    assert saga.journal.sweeps == ()
+    assert saga.journal.orphan_checks == ()
 
 
 def _in_doubt(answer: Answer) -> bool:
@@ -148,7 +148,7 @@ async def test_a_location_that_refused_the_move_gets_no_delete(saga: Saga, world
     assert ("delete", "refused") not in world.calls(saga.key)
 
 
-async def test_a_connection_that_appears_late_at_a_former_location_is_swept(saga: Saga, world: Outside) -> None:
+async def test_a_connection_that_appears_late_at_a_former_location_is_removed_later(saga: Saga, world: Outside) -> None:
     await saga.installed(url("a"))
     world.fault("middleware", "lost_answer", verb="create", times=1)
     await saga.installed(url("b"), until=_in_doubt)

@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 from schemas.audit import Audit
 from schemas.codec import decode
 from schemas.outcome import Outcome
-from schemas.saga import Failure, Journal, Life, StepLog, Sweep
+from schemas.saga import Failure, Journal, Life, OrphanCheck, StepLog
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
@@ -194,7 +194,7 @@ async def test_every_version_has_an_outcome_despite_a_lost_commit_answer_and_a_n
 async def test_an_ended_generation_without_its_plan_is_named_and_blocks_no_saga(deaf: Deaf) -> None:
     book = PlanBook(deaf, text=PLAN, kinds=TRAITS, settings={}, pace=Pace())
     ended, on = Life(generation=1, plan="f" * 64, tenant_id="acme"), Life(generation=2, plan="f" * 64, tenant_id="acme")
-    plans = await book.needed_by(Journal(sweeps=(Sweep(due_at=0, life=ended),)))
+    plans = await book.needed_by(Journal(orphan_checks=(OrphanCheck(due_at=0, life=ended),)))
     assert plans.unusable == {"f" * 64: "plan ffffffffffff is not kept"}
     with pytest.raises(BadPlan):
         await book.needed_by(Journal(life=on))

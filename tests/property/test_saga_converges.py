@@ -65,7 +65,7 @@ def test_a_saga_ends_as_desired_with_each_resource_once(
     else:
         assert world.there == {}
         assert worker.phase is Phase.EMPTY
-    assert worker.journal.sweeps == ()
+    assert worker.journal.orphan_checks == ()
 
 
 def _agrees(worker: MemoryRunner, world: OutsideSystems) -> None:

@@ -93,4 +93,4 @@ def test_a_restored_older_registry_ends_as_desired(
     else:
         assert after.world.there == {}
         assert again.phase is Phase.EMPTY
-    assert again.journal.sweeps == ()
+    assert again.journal.orphan_checks == ()

@@ -51,7 +51,7 @@ class Saga:
         await self._work(self.desired, None)
 
     async def uninstalled(self, until: Callable[[Answer], bool] | None = None) -> None:
-        """Uninstall, and wait for the sweep."""
+        """Uninstall, and wait for the orphan check."""
         await self._take_up(until, installed=False, configuration={}, uninstalled_at=self.now_us)
 
     async def _take_up(self, until: Callable[[Answer], bool] | None, **values: Any) -> None:

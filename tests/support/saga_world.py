@@ -375,7 +375,7 @@ class MemoryRunner:
 
 
 def _lives(journal: Journal) -> list[Life]:
-    return [sweep.life for sweep in journal.sweeps] + ([journal.life] if journal.life else [])
+    return [check.life for check in journal.orphan_checks] + ([journal.life] if journal.life else [])
 
 
 def ends(outcomes: Sequence[Outcome]) -> list[tuple[int, str, str, str | None]]:

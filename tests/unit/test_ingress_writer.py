@@ -71,7 +71,7 @@ async def test_an_expired_record_is_spooled_and_not_sent_to_kafka(tmp_path: Path
         writer.write("any", Message(None, b"x"), 0, fates.append)
     assert producer.sent == 2
     time.sleep(0.2)
-    writer._sweep()  # its timer may be due before that of the company
+    writer._end_overdue_waits()  # its timer may be due before that of the company
     writer._send_batch()
     assert (producer.sent, writer.in_flight) == (2, 2)
     async with asyncio.timeout(10):

@@ -194,4 +194,4 @@ def test_a_kind_that_leaves_remains_is_not_looked_up_after_its_end(state: StepSt
     gone = _desired(2, installed=False)
     journal = Journal(phase=Phase.REMOVING, generation=1, life=_life(plans), target=gone)
     ended, _ = begin(plans, journal, gone, Finish(), 10)
-    assert ended.sweeps[0].life.steps["q"].state is state
+    assert ended.orphan_checks[0].life.steps["q"].state is state

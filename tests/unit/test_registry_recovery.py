@@ -5,7 +5,7 @@ from functools import reduce
 import pytest
 
 from schemas.outcome import Direction, Outcome, State
-from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepState, Sweep
+from schemas.saga import Journal, Life, OrphanCheck, Phase, Presence, StepLog, StepState
 from schemas.tenant import Stage, Tenant
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
@@ -87,8 +87,8 @@ def test_an_unknown_generation_is_adopted_in_doubt_and_the_former_one_looked_up(
     assert after.life.steps["crm"].inputs["configuration"]["crmEndpoint"] == "https://since"
     assert after.life.steps["crm"].locations == ("https://v", "https://since")
     assert after.life.steps["schema"].inputs["configuration"] == {}, "what a step does not use it is not given"
-    assert [sweep.life.generation for sweep in after.sweeps] == [1]
-    assert after.sweeps[0].life.steps["crm"].n == FLOOR
+    assert [check.life.generation for check in after.orphan_checks] == [1]
+    assert after.orphan_checks[0].life.steps["crm"].n == FLOOR
 
 
 def test_a_recovered_step_may_be_at_every_known_location() -> None:
@@ -126,14 +126,14 @@ def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:
         shorter,
         NOW_US,
     )
-    assert list(over.sweeps[0].life.steps) == ["gone"]
+    assert list(over.orphan_checks[0].life.steps) == ["gone"]
 
 
 def test_a_repeated_look_up_uses_no_intent_number_twice() -> None:
     ended = Life(generation=1, plan=PLANS.current.digest, tenant_id="acme", steps={"crm": StepLog(n=4)})
-    row = Journal(generation=1, sweeps=(Sweep(due_at=0, life=ended),))
+    row = Journal(generation=1, orphan_checks=(OrphanCheck(due_at=0, life=ended),))
     after = recovered(row, DesiredVersions().installed(), KnownOfKey(), PLANS, NOW_US)
-    assert after.sweeps[0].life.steps["crm"].n == FLOOR
+    assert after.orphan_checks[0].life.steps["crm"].n == FLOOR
     assert (after.phase, after.seq) == (Phase.EMPTY, FLOOR)
 
 

@@ -81,7 +81,7 @@ def test_a_resource_that_appears_after_the_end_is_removed() -> None:
     worker.until_us = 10**18
     worker.run()
     assert world.there == {}
-    assert worker.journal.sweeps == ()
+    assert worker.journal.orphan_checks == ()
 
 
 def test_a_late_resource_is_removed_even_if_the_removal_is_refused_for_a_while() -> None:
@@ -98,16 +98,16 @@ def test_a_late_resource_is_removed_even_if_the_removal_is_refused_for_a_while()
     assert worker.now_us > began_us + 3 * 60_000_000
     assert world.there == {}
     assert worker.phase is Phase.EMPTY
-    assert worker.journal.sweeps == ()
+    assert worker.journal.orphan_checks == ()
 
 
-def test_a_refused_look_up_ends_the_sweep() -> None:
+def test_a_refused_look_up_ends_the_orphan_check() -> None:
     world, versions = OutsideSystems(), DesiredVersions()
     worker = _active(world, versions)
     world.decides = lambda _, v: Mode.REFUSED if v is Verb.READ else None
     worker.run([(0, versions.uninstalled())])
     assert len(world.made(Verb.READ)) == len(STEPS) - 1
-    assert worker.journal.sweeps == ()
+    assert worker.journal.orphan_checks == ()
 
 
 def test_a_call_that_fails_for_ever_is_given_up_after_give_up_after() -> None:
@@ -201,7 +201,7 @@ def test_a_blocked_compensation_is_shown_as_a_waiting_install_and_continues(step
         else None
     )
     worker = MemoryRunner(world, versions.installed(), until_us=2 * 3_600 * 10**6)
-    if step != "tokens":  # that one was never made, as every answer said: the sweep looks again
+    if step != "tokens":  # that one was never made, as every answer said: the orphan check looks again
         worker.run()
         assert worker.phase is Phase.COMPENSATING
         assert {(o.direction, o.state) for o in worker.outcomes} == {("up", "working")}
@@ -288,18 +288,18 @@ def test_an_ended_generation_with_an_unusable_plan_blocks_no_new_install() -> No
     world, versions = OutsideSystems(), DesiredVersions()
     worker = _active(world, versions, until_us=60_000_000)
     worker.run([(0, versions.uninstalled())])
-    (sweep,) = worker.journal.sweeps
+    (check,) = worker.journal.orphan_checks
     now = plan(PLAN_TEXT + "# of another release\n")
-    worker.plans = Plans(now, unusable={sweep.life.plan: "no such kind"})
-    worker.until_us = sweep.due_at + 10 * 60_000_000
+    worker.plans = Plans(now, unusable={check.life.plan: "no such kind"})
+    worker.until_us = check.due_at + 10 * 60_000_000
     asked = len(world.calls)
     worker.run([(0, versions.installed())])
     assert ends(worker.outcomes)[-1] == (versions.now.version, "up", "done", None)
     assert len(world.calls) == asked + len(STEPS)
-    assert [left.life.plan for left in worker.journal.sweeps] == [sweep.life.plan]
-    worker.plans, worker.until_us = Plans(now, {sweep.life.plan: plan()}), 10**18
+    assert [left.life.plan for left in worker.journal.orphan_checks] == [check.life.plan]
+    worker.plans, worker.until_us = Plans(now, {check.life.plan: plan()}), 10**18
     worker.run()
-    assert worker.journal.sweeps == ()
+    assert worker.journal.orphan_checks == ()
 
 
 def test_a_step_that_refuses_create_and_delete_is_rolled_back() -> None:
@@ -585,7 +585,7 @@ def test_a_lost_removal_is_read_back_and_repeated_with_the_same_key() -> None:
         ("tokens", Verb.READ),
         ("tokens", Verb.DELETE),
     ]
-    assert worker.journal.sweeps[0].life.steps["tokens"].n == 2
+    assert worker.journal.orphan_checks[0].life.steps["tokens"].n == 2
 
 
 def test_a_retry_after_an_answer_is_a_new_intent() -> None:

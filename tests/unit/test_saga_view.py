@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from schemas.saga import Failure, Journal, Life, Phase, Standstill, StepLog, StepState, StepVerdict, Sweep
+from schemas.saga import Failure, Journal, Life, OrphanCheck, Phase, Standstill, StepLog, StepState, StepVerdict
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.core.saga.phase_groups import PHASES, PhaseGroup
@@ -98,8 +98,8 @@ def test_times_are_microseconds_and_the_tenant_is_known_after_its_life() -> None
 
 
 def test_steps_of_ended_lives_come_first_and_show_nothing_secret() -> None:
-    swept = Sweep(due_at=1, life=life(1, schema=StepLog(state=StepState.PENDING_IN_DOUBT)))
-    before, now = steps_of(creating(sweeps=(swept,)))
+    check = OrphanCheck(due_at=1, life=life(1, schema=StepLog(state=StepState.PENDING_IN_DOUBT)))
+    before, now = steps_of(creating(orphan_checks=(check,)))
     assert (before.generation, before.step, before.open, before.not_before_us, before.reason) == (
         1, "schema", True, None, None,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 from pydantic import ValidationError
 
-from schemas.saga import Journal, Life, Phase, Presence, StepLog, StepState, StepVerdict, Sweep
+from schemas.saga import Journal, Life, OrphanCheck, Phase, Presence, StepLog, StepState, StepVerdict
 from schemas.tenant import Desired
 from services.core.saga.calls import Absent, Answer, Contradicted, Done, OperatorRefused, Refused, Retryable, Unknown
 from services.core.saga.intents import begin, redriven
@@ -58,11 +58,11 @@ def _journals(log: StepLog) -> Iterator[tuple[Journal, Desired]]:
                 yield Journal(phase=phase, generation=1, life=reissued, target=target), desired
     yield Journal(phase=Phase.COMPENSATING, generation=1, life=here, target=first), first
     yield Journal(phase=Phase.REMOVING, generation=1, life=whole, target=uninstalled), uninstalled
-    yield Journal(generation=1, sweeps=(Sweep(due_at=0, life=here),), target=uninstalled), uninstalled
+    yield Journal(generation=1, orphan_checks=(OrphanCheck(due_at=0, life=here),), target=uninstalled), uninstalled
 
 
 def _logs(journal: Journal) -> Iterator[StepLog]:
-    for life in (*(sweep.life for sweep in journal.sweeps), *([journal.life] if journal.life else [])):
+    for life in (*(check.life for check in journal.orphan_checks), *([journal.life] if journal.life else [])):
         if "a" in life.steps:
             yield life.steps["a"]
 
@@ -206,10 +206,11 @@ def test_the_other_fields_of_an_earlier_release_are_read_and_written_under_their
 def test_a_journal_is_stored_under_the_names_of_earlier_releases() -> None:
     log = StepLog(location="https://x", locations=("https://y",))
     ended = Life(generation=1, plan="p", tenant_id="acme", steps={"crm": log})
-    journal = Journal(generation=1, phase_began_at=5, sweeps=(Sweep(due_at=0, life=ended),))
+    journal = Journal(generation=1, phase_began_at=5, orphan_checks=(OrphanCheck(due_at=0, life=ended),))
     written = journal.model_dump_json()
     assert json.loads(written)["turned_at"] == "1970-01-01T00:00:00.000005Z"
     assert "phase_began_at" not in written
+    assert len(json.loads(written)["sweeps"]) == 1
     assert '"place":"https://x","places":["https://y"]' in written
     assert Journal.model_validate_json(written) == journal
 

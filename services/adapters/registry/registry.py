@@ -193,7 +193,7 @@ class Registry:
         )
 
     async def under_way(self) -> list[str]:
-        """Return the keys of sagas that are in the middle of a change or still sweep an ended life."""
+        """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""
         async with self._session() as session:
             return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
 

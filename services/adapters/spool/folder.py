@@ -69,9 +69,10 @@ class Folder:
             if not parent.is_dir():
                 parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _sync(parent.parent)
-            # A new folder has no lock for a moment, and looks abandoned to `_sweep`: hence the parent's lock.
+            # A new folder has no lock for a moment, and looks abandoned to `_remove_incomplete`: hence the parent's
+            # lock.
             with _parent_locked(parent):
-                _sweep(parent)
+                _remove_incomplete(parent)
                 path = Path(tempfile.mkdtemp(prefix=f".{made_us:016d}-", dir=parent))
                 lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 with _closed_on_error(lock):
@@ -178,7 +179,7 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def _sweep(parent: Path) -> None:
+def _remove_incomplete(parent: Path) -> None:
     """Delete the dot-named folders of dead processes. The parent must be locked."""
     for path in parent.glob(".*"):
         if _NAME.fullmatch(path.name) and (_is_free(path) or not (path / _LOCK).exists()):
@@ -187,7 +188,7 @@ def _sweep(parent: Path) -> None:
 
 @contextmanager
 def _parent_locked(parent: Path) -> Iterator[None]:
-    """Lock the parent, to keep a second process from `_sweep` until the new folder is locked."""
+    """Lock the parent, to keep a second process from `_remove_incomplete` until the new folder is locked."""
     lock = os.open(parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -172,7 +172,7 @@ def _enter(row: TenantRow, record: Received, claims: tuple[EventClaim, ...], pos
     if isinstance(record, Recheck):
         return journal.enter_recheck(row, record.at, position)
     if isinstance(record, Observed) and record.read_at > position.log_time_us + WINDOW_US:
-        # Taken in, the observation would win over every event row the future time.
+        # Taken in, the observation would win over every event before the future time.
         return JournalChange(row, (Verdict.FUTURE,))
     seen = journal.observe(row, claims) if isinstance(record, Observed) else row
     entered = journal.enter(seen, claims, position)

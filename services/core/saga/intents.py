@@ -5,8 +5,8 @@ durable first: after a crash an intent without an answer means "maybe done", whi
 a resource with no owner. `services.core.saga.results` is the other half and writes the answer.
 
 `decide` repeats `next_move` and `begin` until a call or a wait is due, and one commit carries every move without a
-call (taking a version up, ending a phase, ending a sweep) together with the intent of the next call. Journal and
-outcomes of a turn belong to one commit: an outcome without the journal could be numbered twice (`seq`).
+call (taking a version up, ending a phase, ending an orphan check) together with the intent of the next call. Journal
+and outcomes of a turn belong to one commit: an outcome without the journal could be numbered twice (`seq`).
 
 Progress is reported once, although a waiting saga is decided again and again. `journal.told` remembers the last report
 about a wait as `version/phase/kind/step`; an equal report is not repeated. For waits in trouble the kind is one of
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.outcome import WORDS_MAX, Direction, Outcome, State
-from schemas.saga import Failure, Journal, Life, Phase, Standstill, StepLog, StepState, StepVerdict, Sweep
+from schemas.saga import Failure, Journal, Life, OrphanCheck, Phase, Standstill, StepLog, StepState, StepVerdict
 from schemas.tenant import Desired
 from services.core.saga.calls import Verb
-from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, TakeUp, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, OrphanCheckDone, Run, TakeUp, Undo, Wait
 from services.core.saga.next_move import (
     HELD_US,
     NONE,
@@ -39,9 +39,9 @@ from services.core.saga.plan import Plan
 from services.core.saga.step_transitions import StepEvent, state_after
 from services.core.unwell import GRACE, WAITING_FOR
 
-SWEEP_AFTER_US: Final = 60_000_000
-"""Microseconds from the end of a life to its sweep, added to the longest time of one call: the last call of a paused
-worker must have had its effect by then."""
+ORPHAN_CHECK_AFTER_US: Final = 60_000_000
+"""Microseconds from the end of a life to its orphan check, added to the longest time of one call: the last call
+of a paused worker must have had its effect by then."""
 
 AFTER_GIVE_UP: Final[Mapping[Phase, Phase]] = {
     Phase.CREATING: Phase.COMPENSATING,
@@ -145,9 +145,9 @@ def begin(  # noqa: PLR0911 - one case a move
             return _begin_give_up(plans, journal, desired, move, now_us)
         case Finish():
             return _begin_finish(plans, journal, desired, now_us)
-        case Swept():
-            left = tuple(sweep for sweep in journal.sweeps if sweep.life.generation != move.generation)
-            return journal.model_copy(update={"sweeps": left}), None
+        case OrphanCheckDone():
+            left = tuple(check for check in journal.orphan_checks if check.life.generation != move.generation)
+            return journal.model_copy(update={"orphan_checks": left}), None
 
 
 def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journal:
@@ -371,7 +371,8 @@ def _report_progress(
     """Reports that a saga shown as standing at a step has gone on to the next one."""
     if not is_at_rest(journal):
         return journal, None
-    # While a standstill is recorded, the call is only another try. A call of a sweep belongs to no life that is shown.
+    # While a standstill is recorded, the call is only another try. A call of an orphan check belongs to no life that is
+    # shown.
     if journal.standstill is not None or life_of(journal, move) is not journal.life:
         return journal, None
     reason = Phase.COMPENSATING.value if journal.phase is Phase.COMPENSATING else None
@@ -413,7 +414,7 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
         change["life"] = None
         # A life without any intent called no system, so there is nothing to look up again.
         if life is not None and any(log.n for log in life.steps.values()):
-            change["sweeps"] = (*journal.sweeps, sweep_of(life, plans.of(life), now_us))
+            change["orphan_checks"] = (*journal.orphan_checks, orphan_check_of(life, plans.of(life), now_us))
     elif life is not None and journal.phase is not Phase.RESTORING:
         change["life"] = life.model_copy(update={"last_applied": journal.target})
     return journal.model_copy(update=change), outcome
@@ -434,16 +435,16 @@ def _reason(journal: Journal) -> str | None:
     return None
 
 
-def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
-    """Returns the sweep of an ended life: its steps in doubt, due after the longest possible call.
+def orphan_check_of(life: Life, plan: Plan, now_us: int) -> OrphanCheck:
+    """Returns the orphan check of an ended life: its steps in doubt, due after the longest possible call.
 
     Args:
         life: The ended life.
         plan: The plan of the life.
         now_us: Microseconds UTC, the end of the life.
     """
-    # Fresh logs on purpose: verdicts and waits of the life must not delay the sweep. The number `n` goes on, so a
-    # delete of the sweep never shares an idempotency key with a call of the life.
+    # Fresh logs on purpose: verdicts and waits of the life must not delay the orphan check. The number `n` goes on, so
+    # a delete of the orphan check never shares an idempotency key with a call of the life.
     looked_for = {
         step.name: StepLog(
             n=log.n,
@@ -455,8 +456,10 @@ def sweep_of(life: Life, plan: Plan, now_us: int) -> Sweep:
         for step in plan.steps
         if (log := life.steps.get(step.name)) is not None
     }
-    due_us = now_us + int(plan.longest_s * 1_000_000) + SWEEP_AFTER_US
-    return Sweep(due_at=due_us, life=life.model_copy(update={"steps": looked_for, "last_applied": None, "reissue": ()}))
+    due_us = now_us + int(plan.longest_s * 1_000_000) + ORPHAN_CHECK_AFTER_US
+    return OrphanCheck(
+        due_at=due_us, life=life.model_copy(update={"steps": looked_for, "last_applied": None, "reissue": ()})
+    )
 
 
 def log_of(journal: Journal, move: Called) -> StepLog:
@@ -470,10 +473,10 @@ def locations_of(log: StepLog) -> tuple[str, ...]:
 
 
 def life_of(journal: Journal, move: Called) -> Life:
-    """Returns the life of a call: the current life, or the ended life of a sweep."""
+    """Returns the life of a call: the current life, or the ended life of an orphan check."""
     if journal.life is not None and journal.life.generation == move.generation:
         return journal.life
-    return next(sweep.life for sweep in journal.sweeps if sweep.life.generation == move.generation)
+    return next(check.life for check in journal.orphan_checks if check.life.generation == move.generation)
 
 
 def with_log(journal: Journal, move: Called, log: StepLog) -> Journal:
@@ -482,5 +485,5 @@ def with_log(journal: Journal, move: Called, log: StepLog) -> Journal:
     changed = life.model_copy(update={"steps": {**life.steps, move.step.name: log}})
     if life is journal.life:
         return journal.model_copy(update={"life": changed})
-    sweeps = tuple(s.model_copy(update={"life": changed}) if s.life is life else s for s in journal.sweeps)
-    return journal.model_copy(update={"sweeps": sweeps})
+    checks = tuple(s.model_copy(update={"life": changed}) if s.life is life else s for s in journal.orphan_checks)
+    return journal.model_copy(update={"orphan_checks": checks})

@@ -40,7 +40,7 @@ class KindTraits:
         system: Rule that names the system of a call.
         silent_verbs: Verbs without a request as a rule, hence without a slot at a gate.
         reissued: True if the step is undone and done again when an `uninstalled` lay between two installs.
-        left_behind: True if the undo leaves remains on purpose; a sweep must not look for the remains.
+        left_behind: True if the undo leaves remains on purpose; an orphan check must not look for the remains.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The possible moves of a saga, one frozen class each.
 
-`Run`, `LookUp` and `Undo` are calls to an outside system. `Wait` ends a turn. `TakeUp`, `GiveUp`, `Finish` and `Swept`
-change the journal alone. `services.core.saga.next_move` chooses the move.
+`Run`, `LookUp` and `Undo` are calls to an outside system. `Wait` ends a turn. `TakeUp`, `GiveUp`, `Finish` and
+`OrphanCheckDone` change the journal alone. `services.core.saga.next_move` chooses the move.
 """
 
 from dataclasses import dataclass
@@ -117,11 +117,11 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """Ends the sweep of an ended life: no resource of the life has to be looked up or removed any more."""
+class OrphanCheckDone:
+    """Ends the orphan check of an ended life: no resource of the life has to be looked up or removed any more."""
 
     generation: int
 
 
 Called = Run | LookUp | Undo
-Move = TakeUp | Run | LookUp | Undo | Wait | GiveUp | Finish | Swept
+Move = TakeUp | Run | LookUp | Undo | Wait | GiveUp | Finish | OrphanCheckDone

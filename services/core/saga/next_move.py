@@ -17,7 +17,7 @@ along the plan, down against the plan, or at rest).
 
 Invariants:
 - On the way up a step with an open intent is read back by name before another change of the step; `_up_step` marks the
-  one exception. On the way down a delete follows at once: the sweep removes whatever a late create makes.
+  one exception. On the way down a delete follows at once: the orphan check removes whatever a late create makes.
 - A call with a lost answer is repeated with the same number `n`, and so with the same idempotency key; any other call
   takes `n + 1`. Two calls with different inputs must never share a number, or a system would answer the second call
   with the result of the first.
@@ -31,11 +31,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
 
-from schemas.saga import Journal, Life, Phase, StepLog, StepState, StepVerdict, Sweep
+from schemas.saga import Journal, Life, OrphanCheck, Phase, StepLog, StepState, StepVerdict
 from schemas.tenant import Desired
 from schemas.values import Json
 from services.core.saga.calls import Verb, resource_name
-from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, Run, Swept, TakeUp, Undo, Wait
+from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, OrphanCheckDone, Run, TakeUp, Undo, Wait
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
@@ -70,8 +70,8 @@ class Plans:
     Attributes:
         current: Plan for new lives.
         by_digest: Former plans of the lives in the journal, by digest.
-        unusable: Digest to fault of former plans that this release cannot carry out. The sweep of such a life waits
-            for a remedy.
+        unusable: Digest to fault of former plans that this release cannot carry out. The orphan check of such a life
+            waits for a remedy.
         pace: Lengths of the waits.
     """
 
@@ -128,7 +128,7 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
         # generation goes on, undone steps are done again, and the resource in its grace period stays.
         return TakeUp(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
     # Only a saga with nothing else to do spends time on ended lives.
-    return _sweep(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
+    return _check_orphans(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
 
 
 def _capped_at_unwell(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> Wait:
@@ -242,7 +242,7 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
             continue
         if journal.phase is Phase.COMPENSATING and log.state in NOT_MADE and log.tries:
             # Every answer said that nothing was made, and the delete found the system away. Waiting for a system that
-            # was never reached would hold up the correction of a wrong endpoint; the sweep looks again later.
+            # was never reached would hold up the correction of a wrong endpoint; the orphan check looks again later.
             continue
         due_us = journal.phase_began_at + step.destroy_after_s * 1_000_000
         # `destroy_after_s` is tested although 0 makes `due_us` equal to `phase_began_at`: this clock may be behind the
@@ -291,43 +291,43 @@ def _undo(life: Life, step: Step, log: StepLog) -> Move:
     return Undo(life.generation, step, log.n + 1)
 
 
-def _sweep(plans: Plans, journal: Journal, now_us: int, wait: Wait, barred: Barred) -> Move:
-    """Returns the next move of the sweeps: ended lives are looked up again while the saga itself waits.
+def _check_orphans(plans: Plans, journal: Journal, now_us: int, wait: Wait, barred: Barred) -> Move:
+    """Returns the next move of the orphan checks: ended lives are looked up again while the saga itself waits.
 
-    A paused worker may still send the last call of an ended life. The sweep finds and removes the result.
+    A paused worker may still send the last call of an ended life. The orphan check finds and removes the result.
 
     Args:
         plans: The plans of the lives.
         journal: The journal as last written.
         now_us: Microseconds UTC.
-        wait: The wait of the saga itself; returned, perhaps shortened, if no sweep is due.
+        wait: The wait of the saga itself; returned, perhaps shortened, if no orphan check is due.
         barred: Calls turned away by the gates of their systems.
     """
-    for sweep in journal.sweeps:
-        move = _unless_barred(_sweep_life(plans, sweep, now_us), barred)
+    for check in journal.orphan_checks:
+        move = _unless_barred(_check_ended_life(plans, check, now_us), barred)
         if not isinstance(move, Wait):
             return move
-        # Reason and step stay those of the saga: the wait of a sweep is not shown as the tenant's.
+        # Reason and step stay those of the saga: the wait of an orphan check is not shown as the tenant's.
         if wait.until_us is None or (move.until_us or 0) < wait.until_us:
             wait = Wait(move.until_us, wait.reason, wait.step)
     return wait
 
 
-def _sweep_life(plans: Plans, sweep: Sweep, now_us: int) -> Move:
-    if now_us < sweep.due_at:
-        return Wait(sweep.due_at)
-    if sweep.life.plan in plans.unusable:
+def _check_ended_life(plans: Plans, check: OrphanCheck, now_us: int) -> Move:
+    if now_us < check.due_at:
+        return Wait(check.due_at)
+    if check.life.plan in plans.unusable:
         return Wait(now_us + HELD_US)
-    for step in reversed(plans.of(sweep.life).steps):
-        log = sweep.life.steps.get(step.name, _NO_LOG)
+    for step in reversed(plans.of(check.life).steps):
+        log = check.life.steps.get(step.name, _NO_LOG)
         if log.state in NOT_MADE or step.undo is UndoBy.NOTHING:
             continue
         if now_us < log.not_before:
             return Wait(log.not_before)
         if log.state in IN_DOUBT:
-            return LookUp(sweep.life.generation, step, log.n)
-        return _undo(sweep.life, step, log)
-    return Swept(sweep.life.generation)
+            return LookUp(check.life.generation, step, log.n)
+        return _undo(check.life, step, log)
+    return OrphanCheckDone(check.life.generation)
 
 
 def facts(

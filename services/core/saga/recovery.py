@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas.outcome import Direction, Outcome, State
-from schemas.saga import Journal, Life, Phase, StepLog, StepState, Sweep
+from schemas.saga import Journal, Life, OrphanCheck, Phase, StepLog, StepState
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
-from services.core.saga.intents import locations_of, sweep_of
+from services.core.saga.intents import locations_of, orphan_check_of
 from services.core.saga.next_move import Plans, desired_inputs
 from services.core.saga.plan import Plan
 from services.core.saga.references import used_configuration
@@ -170,7 +170,7 @@ def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plan
             "standstill": None,
             "held": None,
             "told": None,
-            "sweeps": (*journal.sweeps, *(doubt.sweep_of(life, now_us) for life in lives)),
+            "orphan_checks": (*journal.orphan_checks, *(doubt.orphan_check_of(life, now_us) for life in lives)),
             "seq": max(journal.seq, known.seq),
         }
     )
@@ -241,19 +241,19 @@ class _Doubt:
         names = dict.fromkeys((*order, *logs))
         return life.model_copy(update={"steps": {name: logs[name] for name in names}, "reissue": ()})
 
-    def sweep_of(self, life: Life, now_us: int) -> Sweep:
-        """Returns the sweep of an ended life; due at once if the plan of the life is not known."""
+    def orphan_check_of(self, life: Life, now_us: int) -> OrphanCheck:
+        """Returns the orphan check of an ended life; due at once if the plan of the life is not known."""
         plan: Plan | None = self.plans.known(life)
-        return sweep_of(life, plan, now_us) if plan else Sweep(due_at=now_us, life=life)
+        return orphan_check_of(life, plan, now_us) if plan else OrphanCheck(due_at=now_us, life=life)
 
     def renumbered(self, journal: Journal) -> Journal:
         """Returns the journal with numbers above all numbers possibly used since the backup."""
-        sweeps = tuple(
-            sweep.model_copy(update={"life": sweep.life.model_copy(update={"steps": self._above(sweep.life)})})
-            for sweep in journal.sweeps
+        checks = tuple(
+            check.model_copy(update={"life": check.life.model_copy(update={"steps": self._above(check.life)})})
+            for check in journal.orphan_checks
         )
         above = {"seq": max(journal.seq, self.floor), "lines": max(journal.lines, self.floor)}
-        return journal.model_copy(update={"sweeps": sweeps, **above})
+        return journal.model_copy(update={"orphan_checks": checks, **above})
 
     def _configurations(self) -> Iterable[Json]:
         candidates = (*self.known.configurations, self.desired.configuration)

@@ -39,8 +39,8 @@ from services.core.saga.pace import Pace
 from services.core.saga.step_transitions import REPEATED, StepEvent, state_after
 
 _NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.OPERATOR_REFUSED, StepVerdict.CONTRADICTED})
-"""Verdicts after which the sweep of an ended life tries again at the slow pace, because no tenant is left to show the
-trouble on."""
+"""Verdicts after which the orphan check of an ended life tries again at the slow pace, because no tenant is left to
+show the trouble on."""
 
 
 def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pace) -> Journal:
@@ -71,7 +71,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
         # Numbers the audit line of this answer; a look-up changes nothing outside and has no audit line.
         journal = journal.model_copy(update={"lines": journal.lines + 1})
     journal = _with_standstill(_without_reissue(journal, move, after), move, after, answer, now_us)
-    return with_log(journal, move, _kept_in_sweep(journal, move, after, now_us))
+    return with_log(journal, move, _kept_in_orphan_check(journal, move, after, now_us))
 
 
 def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
@@ -156,7 +156,8 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
             # The system refuses to show the resource, so only a repeat of the call can tell.
             return _failed(log, StepVerdict.UNKNOWN, log.reason) | _moved(log, StepEvent.LOOKED_UP)
         case Refused():
-            # A resource in doubt that the system refuses to show counts as never made: a sweep would look for ever.
+            # A resource in doubt that the system refuses to show counts as never made: an orphan check would look for
+            #     ever.
             return _moved(log, StepEvent.HIDDEN)
         case OperatorRefused(reason):
             return _failed(log, StepVerdict.OPERATOR_REFUSED, reason)
@@ -254,7 +255,7 @@ def _with_standstill(journal: Journal, move: Called, log: StepLog, answer: Answe
 
     Args:
         journal: The journal before the answer.
-        move: The call with this answer; the call of a sweep changes nothing.
+        move: The call with this answer; the call of an orphan check changes nothing.
         log: The step's log after the answer.
         answer: The answer.
         now_us: Microseconds UTC.
@@ -287,10 +288,11 @@ def _without_reissue(journal: Journal, move: Called, log: StepLog) -> Journal:
     return journal.model_copy(update={"life": life.model_copy(update={"reissue": left})})
 
 
-def _kept_in_sweep(journal: Journal, move: Called, log: StepLog, now_us: int) -> StepLog:
-    """Returns the log of a sweep's step with a refusal turned into a slow retry; other logs are unchanged.
+def _kept_in_orphan_check(journal: Journal, move: Called, log: StepLog, now_us: int) -> StepLog:
+    """Returns the log of an orphan check's step with a refusal turned into a slow retry; other logs are unchanged.
 
-    A sweep has no tenant on which a refusal could be shown, so a sweep tries for as long as the resource exists.
+    An orphan check has no tenant on which a refusal could be shown, so an orphan check tries for as long as the
+    resource exists.
     """
     is_current = journal.life is not None and journal.life.generation == move.generation
     if is_current or log.verdict not in _NEEDS_A_PERSON:

@@ -114,7 +114,7 @@ TO_REPEAT: Final = frozenset({S.TO_REPEAT_IN_DOUBT, S.TO_REPEAT_PRESENT})
 REPEATED: Final = frozenset({S.REPEATED_IN_DOUBT, S.REPEATED_PRESENT})
 """The intent was called before, so an answer without an effect does not speak of every call."""
 NOT_MADE: Final = frozenset({S.ABSENT, S.DENIED, S.PENDING_DENIED})
-"""The resource must be created, and leaves nothing to delete for a sweep."""
+"""The resource must be created, and leaves nothing to delete for an orphan check."""
 
 
 def state_after(state: S, event: StepEvent) -> S:

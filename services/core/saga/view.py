@@ -105,7 +105,7 @@ def view_of(row: SagaRow) -> SagaView:
 
 def steps_of(journal: Journal) -> list[StepView]:
     """Returns the steps of a saga, ended lives first."""
-    lives = [*(sweep.life for sweep in journal.sweeps), *([journal.life] if journal.life else [])]
+    lives = [*(check.life for check in journal.orphan_checks), *([journal.life] if journal.life else [])]
     return [_step(life.generation, name, log) for life in lives for name, log in life.steps.items()]
 
 
