@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from schemas.spooled import Spooled
-from services.adapters.spool import FolderInUse, OnReport, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, OnReport, Spool, SpoolError, abandoned_folders
 from services.adapters.spool.disk import fullness, sync_s
 from services.core.delivery.kafka_breaker import BreakerState, KafkaBreaker
 from services.ingress.telemetry import Telemetry
@@ -228,7 +228,7 @@ class Spools:
         """Opens the folders of ended processes, for draining."""
         unopened = 0
         try:
-            found = await asyncio.to_thread(left_behind, self.limits.folder)
+            found = await asyncio.to_thread(abandoned_folders, self.limits.folder)
         except SpoolError as error:
             self._telemetry.spool("spool refused", path=str(self.limits.folder), why=str(error))
             return

@@ -132,7 +132,7 @@ class Recovery:
             return f"its recovery was begun and has not ended. {_REMEDY}"
         # A set-back loses the newest turns first, so the last record of each partition reveals a set-back.
         outcomes, versions = await asyncio.to_thread(self._last_records)
-        heads = await self._registry.heads(
+        heads = await self._registry.progress_of(
             [
                 *(outcome.key for outcome in outcomes),
                 *(desired.key for desired in versions),
@@ -181,8 +181,8 @@ class Recovery:
             KafkaError: Kafka could not be read.
             RegistryAway: the registry does not answer.
         """
-        async with self._registry.alone() as alone:
-            if not alone:
+        async with self._registry.hold_recovery_lock() as is_held:
+            if not is_held:
                 return "another provisioner recovers it"
             # Asked again under the lock: another process may have finished a recovery meanwhile.
             if not await self._registry.is_empty() and not await self._find_fault():
@@ -199,7 +199,7 @@ class Recovery:
             older = await self._older(known_by_key)
             # From here on no worker claims, and every lease is void, until `end_recovery`.
             await self._registry.begin_recovery()
-            keys = list(dict.fromkeys((*older, *await self._registry.under_way())))
+            keys = list(dict.fromkeys((*older, *await self._registry.unsettled_keys())))
             for number, key in enumerate(keys):
                 if self._is_stopping():
                     return "asked to stop"
@@ -223,7 +223,7 @@ class Recovery:
         keys = [key for key, known in known_by_key.items() if known.generation or known.seq]
         for first in range(0, len(keys), _BATCH):
             batch = keys[first : first + _BATCH]
-            heads = await self._registry.heads(batch)
+            heads = await self._registry.progress_of(batch)
             unknown += [key for key in batch if key not in heads]
             older += [key for key, head in heads.items() if is_older(head.seq or 0, head.generation, known_by_key[key])]
         if unknown:

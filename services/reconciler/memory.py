@@ -68,7 +68,7 @@ class Sights:
         self._cached: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def hold_lock(self) -> AsyncIterator[None]:
         """Holds the lock of the folder; waits while another process holds the lock."""
         with (self._folder / "lock").open("w") as lock:
             # Polls, because a blocking flock would stop the event loop, and no event tells when another process ends.

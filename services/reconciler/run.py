@@ -177,7 +177,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         Unusable: the approval does not match the plan; nothing was published or stored.
         OSError: the state folder cannot be read or written.
     """
-    async with resources.sights.alone():
+    async with resources.sights.hold_lock():
         if wrong := await asyncio.to_thread(_wrong_topics, resources.settings):
             raise KafkaError(wrong)
         began_us = resources.now_us()
@@ -249,7 +249,7 @@ async def sight(resources: RunResources, keys: Collection[Key]) -> None:
         resources: The resources of the process.
         keys: Active keys without a sight.
     """
-    async with resources.sights.alone():
+    async with resources.sights.hold_lock():
         known = organisations.load(resources.settings.orgs_dir).known
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
         readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))

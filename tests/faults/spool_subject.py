@@ -19,7 +19,7 @@ from typing import Any
 
 from schemas.codec import Message
 from schemas.spooled import Spooled
-from services.adapters.spool import FolderInUse, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, Spool, SpoolError, abandoned_folders
 
 _SIZES = (0, 30, 700, 5_000)
 _TICK_S = 0.002
@@ -96,7 +96,7 @@ async def keep(parent: str, records: int, in_flight: int, size_bytes: int | None
 
 async def drain(parent: str) -> None:
     """Adopt what was left behind, as far as nobody else does, say what is in it, and part with it."""
-    for folder in left_behind(Path(parent)):
+    for folder in abandoned_folders(Path(parent)):
         try:
             spool = await Spool.adopt(folder, partial(say, "closed"))
         except FolderInUse:

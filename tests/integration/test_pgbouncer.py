@@ -81,11 +81,11 @@ async def test_the_recovery_lock_behind_a_pooler_is_held_by_one_process_and_ends
     async with registry.alone() as mine:
         await registry.store(untraced([desired(key(1))]))
         await asyncio.gather(*(registry.is_empty() for _ in range(10)))
-        async with other.alone() as theirs:
+        async with other.hold_recovery_lock() as theirs:
             assert (mine, theirs) == (True, False)
         await registry.begin_recovery()
         await registry.end_recovery()
-    async with other.alone() as theirs:
+    async with other.hold_recovery_lock() as theirs:
         assert theirs
     await other.close()
 

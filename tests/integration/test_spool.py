@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.spooled import VERSION, Spooled, encode
-from services.adapters.spool import FolderInUse, NewerVersion, Spool, SpoolError, left_behind
+from services.adapters.spool import FolderInUse, NewerVersion, Spool, SpoolError, abandoned_folders
 from services.adapters.spool.folder import Folder
 from services.adapters.spool.records import Records
 from tests.faults.spool_subject import numbers, record, said
@@ -145,7 +145,7 @@ async def test_undrained_records_are_drained_by_the_next_process(tmp_path: Path)
         await append(spool, start, 10)
         spool.delete([1, 2])
         await spool.end()
-    first, second = left_behind(tmp_path)
+    first, second = abandoned_folders(tmp_path)
     for folder, start in ((first, 1), (second, 11)):
         former = await Spool.adopt(folder, unexpected)
         assert (former.closed, former.depth, former.damaged, former.oldest_us) == ("former", 8, 0, start + 2)
@@ -246,7 +246,7 @@ async def test_records_saved_from_a_damaged_folder_survive_a_crash(left: Path) -
     saved = await read(former)
     former.delete(saved[:50])
     await former.end()
-    again = await Spool.adopt(left_behind(left.parent)[0], ignored)
+    again = await Spool.adopt(abandoned_folders(left.parent)[0], ignored)
     assert await read(again) == saved[50:]
     again.delete(ALL)
     await again.end()
@@ -283,7 +283,7 @@ async def test_records_are_salvaged_from_table_files(name: str, tmp_path: Path) 
         file.unlink()
     former = await Spool.adopt(spool.path, ignored)
     assert (await read(former), former.damaged) == (ALL[30:], 1)
-    await former.aside("seen")
+    await former.move_aside("seen")
 
 
 async def test_a_spool_that_died_before_its_first_record_is_removed(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ async def test_a_record_damaged_after_the_start_hides_no_later_record(tmp_path: 
     await append(spool, 1, 40, 100_000)
     await spool.end()
     told: list[str] = []
-    former = await Spool.adopt(left_behind(tmp_path)[0], told.append)
+    former = await Spool.adopt(abandoned_folders(tmp_path)[0], told.append)
     (table,) = (former.path / "records").glob("*.sst")
     flip(table, table.read_bytes().index(record(11, 100_000).message.value))
     assert await read(former) == [number for number in range(1, 41) if number != 11]
@@ -317,20 +317,20 @@ async def test_a_gap_in_the_numbers_is_damage_and_hides_no_later_record(tmp_path
     former = await Spool.adopt(folder, ignored)
     assert (former.closed, former.damaged, await read(former)) == ("corrupt", 3, [1, 5])
     await former.end()
-    assert left_behind(tmp_path) == [folder]
+    assert abandoned_folders(tmp_path) == [folder]
 
 
 async def test_a_folder_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     folder = by_hand(tmp_path, [(1, encode(1, record(1))), (2, as_version(VERSION + 1, encode(2, record(2))))])
     with pytest.raises(NewerVersion, match="version 2"):
         await Spool.adopt(folder, unexpected)
-    assert left_behind(tmp_path) == [folder]
+    assert abandoned_folders(tmp_path) == [folder]
 
 
 async def test_one_process_adopts_a_folder_and_the_other_is_refused(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     await append(spool, 1, 3)
-    assert left_behind(tmp_path) == []
+    assert abandoned_folders(tmp_path) == []
     with pytest.raises(FolderInUse):
         await Spool.adopt(spool.path, unexpected)
     await spool.end()
@@ -373,22 +373,22 @@ def test_only_spool_folders_are_found_oldest_first(tmp_path: Path) -> None:
     Folder.begin(tmp_path, 2).release()
     put_aside = Folder.begin(tmp_path, 3)
     put_aside.publish()
-    put_aside.aside("fsync")
+    put_aside.move_aside("fsync")
     later, sooner = Folder.begin(tmp_path, 5), Folder.begin(tmp_path, 4)
     for folder in (later, sooner):
         folder.publish()
         folder.release()
-    assert left_behind(tmp_path) == [sooner.path, later.path]
-    assert left_behind(tmp_path / "absent") == []
+    assert abandoned_folders(tmp_path) == [sooner.path, later.path]
+    assert abandoned_folders(tmp_path / "absent") == []
 
 
 async def test_a_spool_put_aside_keeps_its_records(tmp_path: Path) -> None:
     spool = await Spool.open(tmp_path, unexpected)
     name = spool.path.name
     await append(spool, 1, 3)
-    await spool.aside("fsync")
+    await spool.move_aside("fsync")
     assert spool.path == tmp_path / "aside" / f"{name}-fsync"
-    assert left_behind(tmp_path) == []
+    assert abandoned_folders(tmp_path) == []
     former = await Spool.adopt(spool.path, unexpected)
     assert await read(former) == [1, 2, 3]
     await former.end()
@@ -425,7 +425,7 @@ async def read(spool: Spool, most: int = 10**6, size_bytes: int = PLENTY) -> lis
 
 
 async def adopted(parent: Path) -> Spool:
-    (folder,) = left_behind(parent)
+    (folder,) = abandoned_folders(parent)
     return await Spool.adopt(folder, unexpected)
 
 

@@ -40,7 +40,7 @@ async def test_two_runs_on_one_folder_take_turns(tmp_path: Path) -> None:
     order: list[str] = []
 
     async def run(name: str, inside: asyncio.Event, leave: asyncio.Event) -> None:
-        async with Sights(tmp_path).alone():
+        async with Sights(tmp_path).hold_lock():
             order.append(f"{name} in")
             inside.set()
             await leave.wait()

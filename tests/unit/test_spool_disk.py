@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.adapters.process.settings import Settings
-from services.adapters.spool.disk import fullness, is_volatile, put_aside
+from services.adapters.spool.disk import aside_folders, fullness, is_volatile
 from services.cli.doctor import Health
 from services.cli.doctor.finding import CheckContext
 from services.cli.doctor.this_machine import spool
@@ -35,7 +35,7 @@ def test_the_doctor_names_the_fault_of_a_spool(tmp_path: Path) -> None:
     assert looked(spool_dir=tmp_path, spool_high_water=1)[0] is Health.WELL
     assert "full" in looked(spool_dir=tmp_path, spool_high_water=1e-9)[1]
     (tmp_path / "aside" / "1-corrupt").mkdir(parents=True)
-    assert put_aside(tmp_path) == ["1-corrupt"]
+    assert aside_folders(tmp_path) == ["1-corrupt"]
     assert looked(spool_dir=tmp_path, spool_high_water=1) == (
         Health.FAULT,
         f"{tmp_path}: damaged, put aside: 1-corrupt",

@@ -166,10 +166,10 @@ class Registry:
             found = await (await session.execute(statements.ANY_SAGA)).fetchone()
             return found is None
 
-    async def heads(self, keys: Sequence[str]) -> dict[str, RowProgress]:
+    async def progress_of(self, keys: Sequence[str]) -> dict[str, RowProgress]:
         """Return the progress of these keys; a key without a row is left out."""
         async with self._session() as session:
-            rows = await (await session.execute(statements.HEADS, (list(keys),))).fetchall()
+            rows = await (await session.execute(statements.PROGRESS, (list(keys),))).fetchall()
             return {key: RowProgress(_outcome_count(journal), *head) for key, *head, journal in rows}
 
     async def census(self, unwell_s: float) -> Census:
@@ -192,10 +192,10 @@ class Registry:
             found["outbox"][None],
         )
 
-    async def under_way(self) -> list[str]:
+    async def unsettled_keys(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""
         async with self._session() as session:
-            return [str(row[0]) for row in await (await session.execute(statements.UNDER_WAY)).fetchall()]
+            return [str(row[0]) for row in await (await session.execute(statements.UNSETTLED_KEYS)).fetchall()]
 
     async def is_half_recovered(self) -> bool:
         """True if a recovery was begun and has not ended; `claim` leases no row meanwhile."""
@@ -203,7 +203,7 @@ class Registry:
             return await (await session.execute(statements.RECOVERY)).fetchone() is not None
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[bool]:
+    async def hold_recovery_lock(self) -> AsyncIterator[bool]:
         """Hold the lock of recoveries during the context; yield False if another process holds the lock."""
         # A transaction's lock ends with the transaction. A session's lock would stay on a pooler's server connection.
         async with self._session() as session, session.transaction():
@@ -228,10 +228,10 @@ class Registry:
         async with self._session() as session:
             await session.execute(statements.RECOVERY_ENDS)
 
-    async def forget_said(self, key: str, topic: str, seq: int) -> None:
+    async def delete_published(self, key: str, topic: str, seq: int) -> None:
         """Delete a key's outbox messages for a topic up to and including `seq`: Kafka already has them."""
         async with self._session() as session:
-            await session.execute(statements.OUTBOX_FORGET, (key, topic, seq))
+            await session.execute(statements.OUTBOX_DELETE_PUBLISHED, (key, topic, seq))
 
     async def keep_plan(self, digest: str, text: str) -> None:
         """Store the text of a plan under its digest, for good: a tenant's life may still go by an old plan."""
@@ -401,7 +401,7 @@ class Registry:
                 # A crash before this line leaves an unused binding; `_bind_and_write` removes such a binding on demand.
                 await _unbind(session, before)
             if not written:
-                now = await (await session.execute(statements.AS_IT_IS, (claim.key,))).fetchone()
+                now = await (await session.execute(statements.PRESENT_ROW, (claim.key,))).fetchone()
         if written:
             # Also after a release: the caller then no longer uses the claim.
             claim.journal, claim.held_until_s = journal, held_until_s

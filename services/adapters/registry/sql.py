@@ -135,11 +135,11 @@ A leased row and a due row have the time since which a worker was wanted in `due
 last of a lease sets `due_at` to the present.
 """
 
-HEADS: Final[LiteralString] = """
+PROGRESS: Final[LiteralString] = """
     SELECT key, generation, desired_version, journal::text FROM sagas WHERE key = ANY(%s)
 """
 """Returns journals as text: a journal may hold U+0000, which PostgreSQL's JSON operators refuse. The caller parses."""
-UNDER_WAY: Final[LiteralString] = """
+UNSETTLED_KEYS: Final[LiteralString] = """
     SELECT key FROM sagas
     WHERE phase NOT IN ('empty', 'active', 'rolled_back') OR position('"sweeps":[{' IN journal::text) > 0
 """
@@ -159,7 +159,7 @@ RAISE_EPOCHS: Final[LiteralString] = """
     UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL
     WHERE lease_until IS NOT NULL OR epoch < extract(epoch FROM clock_timestamp())::bigint
 """
-OUTBOX_FORGET: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
+OUTBOX_DELETE_PUBLISHED: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
 
 DEFER: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL

@@ -13,8 +13,8 @@ The layers, from the top: `spool.py` (asyncio interface), `thread.py` (the only 
 without RocksDB), `folder.py` (ownership of folders), `disk.py` (properties of the file system).
 """
 
-from services.adapters.spool.folder import FolderInUse, SpoolError, left_behind
+from services.adapters.spool.folder import FolderInUse, SpoolError, abandoned_folders
 from services.adapters.spool.index import NewerVersion
 from services.adapters.spool.spool import OnClosed, OnReport, Spool
 
-__all__ = ["FolderInUse", "NewerVersion", "OnClosed", "OnReport", "Spool", "SpoolError", "left_behind"]
+__all__ = ["FolderInUse", "NewerVersion", "OnClosed", "OnReport", "Spool", "SpoolError", "abandoned_folders"]

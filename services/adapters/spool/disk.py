@@ -57,7 +57,7 @@ def sync_s(folder: Path) -> float:
     return time.monotonic() - began_s
 
 
-def put_aside(folder: Path) -> list[str]:
+def aside_folders(folder: Path) -> list[str]:
     """Return the sorted folder names of the damaged spools kept as evidence below `folder`."""
     try:
         return sorted(path.name for path in (folder / ASIDE).iterdir())

@@ -6,7 +6,7 @@ be killed between two system calls.
 Approach:
 - Ownership is an flock on the file `lock` in the folder. The kernel releases an flock when the process ends: a
   folder with a free lock was left behind.
-- A folder carries a dot-name (`.TIME-RANDOM`) during creation and again during removal. `left_behind` ignores
+- A folder carries a dot-name (`.TIME-RANDOM`) during creation and again during removal. `abandoned_folders` ignores
   dot-names: no process adopts an incomplete folder. The next `begin` deletes unlocked dot-named folders.
 - The folder is synced before the rename to its final name, and the parent after the rename. Both precede the first
   record: a power cut could otherwise lose the folder, with records already reported as kept.
@@ -111,7 +111,7 @@ class Folder:
         return int(self.path.name.lstrip(".").partition("-")[0])
 
     def publish(self) -> None:
-        """Rename the folder from its dot-name to its final name, for `left_behind` to list later.
+        """Rename the folder from its dot-name to its final name, for `abandoned_folders` to list later.
 
         Raises:
             SpoolError: the disk refuses.
@@ -122,7 +122,7 @@ class Folder:
             self.path = self.path.rename(self.path.with_name(self.path.name.lstrip(".")))
             _sync(self.path.parent)
 
-    def aside(self, reason: str) -> None:
+    def move_aside(self, reason: str) -> None:
         """Move the folder with all contents to `aside/NAME-reason`, and release the lock.
 
         Raises:
@@ -150,7 +150,7 @@ class Folder:
         os.close(self._lock)
 
 
-def left_behind(parent: Path) -> list[Path]:
+def abandoned_folders(parent: Path) -> list[Path]:
     """Return the published folders without a living owner, oldest first.
 
     The check locks each folder for a moment, and a concurrent `Folder.adopt` of a second process fails. So call

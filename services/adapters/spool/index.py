@@ -212,7 +212,7 @@ def _salvaged(old: Folder) -> Folder:
             records.salvage(old.path)
         # Published before `old` goes: a kill in between repeats records, the opposite order would lose them.
         new.publish()
-        old.aside(CORRUPT)
+        old.move_aside(CORRUPT)
     except BaseException:
         new.remove()
         raise

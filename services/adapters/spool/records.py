@@ -29,7 +29,7 @@ from rocksdict import Cache, Options, Rdict, WriteBatch
 from schemas.codec import Message
 from schemas.spooled import Corrupt, NewerFormat, Spooled, decode, encode
 from services.adapters.spool.folder import RECORDS
-from services.adapters.spool.salvage import is_sound, whole_records
+from services.adapters.spool.salvage import intact_records, is_sound
 
 BATCH_BYTES: Final = 4 << 20
 """Greatest total size of one write, unless a single record is larger: `write` then holds the GIL for about 10 ms."""
@@ -187,8 +187,8 @@ class Records:
         """
         path = folder / RECORDS
         # The files may hold several old marks; the front only moves forward, so the greatest is the newest.
-        front = max((_decode_mark(raw) for number, raw in whole_records(path) if number == _MARK), default=1)
-        live = ((number, raw) for number, raw in whole_records(path) if number >= front)
+        front = max((_decode_mark(raw) for number, raw in intact_records(path) if number == _MARK), default=1)
+        live = ((number, raw) for number, raw in intact_records(path) if number >= front)
         for batch in _batches(chain([(_MARK, _encode_mark(front))], live)):
             self.commit(batch)
         self._write_kept(_read_kept(folder))

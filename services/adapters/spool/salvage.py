@@ -33,7 +33,7 @@ def is_sound(log: Path) -> bool:
     return all(kind in _KINDS for kind, _ in _chunks(log.read_bytes()))
 
 
-def whole_records(folder: Path) -> Iterator[tuple[int, bytes]]:
+def intact_records(folder: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the number and bytes of every whole record in a database's files.
 
     Includes deleted records not yet removed by a compaction, and repeats. Memory: the size of the largest file.

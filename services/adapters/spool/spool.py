@@ -205,13 +205,13 @@ class Spool:
         """
         await self._end_once(self._disposal)
 
-    async def aside(self, reason: str) -> None:
+    async def move_aside(self, reason: str) -> None:
         """Write the waiting records, close the database, and move the folder to `aside/NAME-reason` (then in `path`).
 
         Raises:
             SpoolError: the folder could not be moved.
         """
-        await self._end_once(lambda: partial(self._folder.aside, reason))
+        await self._end_once(lambda: partial(self._folder.move_aside, reason))
 
     async def _end_once(self, choose: Callable[[], Callable[[], None]]) -> None:
         """Start the end, or join the one under way; a cancelled caller does not interrupt the end."""
@@ -224,7 +224,7 @@ class Spool:
         """Return the call that releases, removes or moves the folder; valid only after the last write."""
         if self.depth:
             return self._folder.release
-        return partial(self._folder.aside, CORRUPT) if self._evidence else self._folder.remove
+        return partial(self._folder.move_aside, CORRUPT) if self._evidence else self._folder.remove
 
     async def _run_end(self, choose: Callable[[], Callable[[], None]]) -> None:
         try:

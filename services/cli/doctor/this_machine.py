@@ -11,7 +11,7 @@ from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import hosts_for
 from services.adapters.process.settings import Settings
 from services.adapters.secrets import keyring as keyring_adapter
-from services.adapters.spool.disk import fullness, is_volatile, put_aside
+from services.adapters.spool.disk import aside_folders, fullness, is_volatile
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.core.saga.plan import BadPlan, Plan, parse
 from services.provisioner.kinds import TRAITS
@@ -91,7 +91,7 @@ def spool(context: CheckContext) -> Iterator[Finding]:
     elif is_volatile(folder):
         cure = "name a folder on a volume that outlives the machine's restart, or none"
         yield fault("spool", f"{folder} is in memory: what was answered 200 would be lost", cure)
-    elif kept := put_aside(folder):
+    elif kept := aside_folders(folder):
         cure = "look at them, then remove them; the hourly reconciliation finds what they held"
         yield fault("spool", f"{folder}: damaged, put aside: {', '.join(kept)}", cure)
     elif (full := fullness(folder)) >= full_at:
