@@ -198,7 +198,7 @@ class Drainer:
         try:
             # In turn: the re-check follows only when the dead letter is acknowledged.
             for topic, message in messages:
-                await self._producer.acked(topic, message)
+                await self._producer.send_and_wait(topic, message)
         except KafkaError as error:
             self._on_failure(error.code)
             self._telemetry.drained("failed")

@@ -65,7 +65,7 @@ class KafkaWatch:
             return ""
         return NOT_AS_TABLE if self._was_seen else UNSEEN
 
-    async def first(self) -> None:
+    async def look_once(self) -> None:
         """Looks once before the server listens, for `_FIRST_S` at most."""
         self._first = asyncio.create_task(self._look(), name="kafka-first")
         # `wait` does not cancel at its timeout: a look runs in a thread, which cannot be cancelled, and TopicWatcher
@@ -90,7 +90,7 @@ class KafkaWatch:
         """Looks once. A failure counts at the second look in a row, since a leader may be moving at the first."""
         try:
             found = await asyncio.to_thread(self._topics.look)
-            silent = await asyncio.to_thread(self._topics.silent, found)
+            silent = await asyncio.to_thread(self._topics.silent_partitions, found)
         except KafkaError as error:
             # `_writable` stays as it was: writing goes on by the last answer, and each record's report decides.
             if self._unanswered:

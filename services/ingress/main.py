@@ -176,7 +176,7 @@ async def _serve(
     spool_limits = _spool_limits(settings)
     # Before listening: opening blocks the event loop, and the folders of former processes may be large.
     spools = None if spool_limits is None else await Spools.open(spool_limits, telemetry, clock.now_us)
-    await asyncio.gather(watch.first(), rights.first())
+    await asyncio.gather(watch.look_once(), rights.look_once())
     server: Server
 
     def failed(reason: str) -> None:

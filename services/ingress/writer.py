@@ -72,7 +72,7 @@ class RecordSender(Protocol):
     def send(self, topic: str, message: Message, on_report: OnReport) -> None:
         """Hands a record to librdkafka."""
 
-    def settle(self) -> None:
+    def run_callbacks(self) -> None:
         """Calls back for every delivery report received until now."""
 
 
@@ -338,7 +338,7 @@ class Writer:
         try:
             # Reports first: after the event loop was blocked, acknowledgements that came in time wait to be delivered,
             # and must not be taken for failures.
-            self._producer.settle()
+            self._producer.run_callbacks()
             self._expire(self._loop.time())
         finally:
             # Also after an exception, else the deadlines of all records would be lost with the timer.

@@ -85,7 +85,7 @@ class Ledger:
         async for event in stream.events():
             # False for an event that was read before a rebalance or is done already: neither processed nor finished.
             if await self.app.begin(event):
-                with self.app.deciding(event):
+                with self.app.guard_decision(event):
                     self._receive(event)
                 # Reached only if all outputs were sent: `deciding` ends the process on any exception.
                 self.app.finish(event)
@@ -94,7 +94,7 @@ class Ledger:
         """Processes the records of `lifecycle.outcomes`, until cancelled."""
         async for event in stream.events():
             if await self.app.begin(event):
-                with self.app.deciding(event):
+                with self.app.guard_decision(event):
                     self._conclude(event)
                 self.app.finish(event)
 

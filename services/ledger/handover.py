@@ -78,7 +78,7 @@ class Handover:
                 # Three duties of a long loop: show the watchdog progress, do not overfill the producer's queue, and
                 # let the event loop turn.
                 app.looked_at += _ROWS_A_TURN
-                await app.log_of_writes.room()
+                await app.log_of_writes.wait_for_room()
                 await asyncio.sleep(0)
             if self._updated_at_us(partition, key, row) >= since_us and key not in found:
                 found.add(key)

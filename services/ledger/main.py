@@ -32,7 +32,7 @@ from services.adapters.process.settings import LedgerSettings, required
 from services.adapters.secrets import keyring
 from services.adapters.tables.app import FILES_PER_TABLE, Config, DurableApp, create_app
 from services.adapters.tables.exits import WorkerExit, load_ends, record_end
-from services.adapters.tables.offline_recovery import warm
+from services.adapters.tables.offline_recovery import recover_offline
 from services.adapters.tables.recovery import WARNING
 from services.adapters.tables.worker import run
 from services.core.delivery.topic_rules import settings_fault
@@ -140,7 +140,7 @@ async def _serve(
     )
     register(app, clock.now_us, load_ends(_folder(settings)))
     app.on_takeover = Handover(ledger, clock.now_us, whole=options.republish).on_takeover
-    app.read(
+    app.bind_agents(
         {
             named(RECEIVED, settings.topic_prefix): ledger.reads_received,
             named(OUTCOMES, settings.topic_prefix): ledger.reads_outcomes,
@@ -263,7 +263,7 @@ async def _recover(settings: LedgerSettings, log: Logger) -> None:
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_DELIVERY_TIMEOUT_MS)
     app = create_app(_config(settings, partitions, StartOptions()), producer)
     tables = [app.durable_table(table) for table in Table]
-    await asyncio.to_thread(warm, tables, settings.kafka, partitions, log)
+    await asyncio.to_thread(recover_offline, tables, settings.kafka, partitions, log)
     await producer.close(_CLOSE_S)
 
 

@@ -21,4 +21,4 @@ def read(key: Key, config: Mapping[str, Any], prefix: str) -> list[TimelineEntry
         KafkaError: The topics cannot be read.
     """
     topics = {named(topic, prefix): topic for topic in TOPICS}
-    return timeline((record for record in reader.present(config, list(topics)) if record.key == key), topics)
+    return timeline((record for record in reader.present_records(config, list(topics)) if record.key == key), topics)

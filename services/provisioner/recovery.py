@@ -162,8 +162,8 @@ class Recovery:
     def _last_records(self) -> tuple[list[Outcome], list[Desired]]:
         """Returns the last outcome and the last committed desired version of each partition. Blocks."""
         group = self._prefix + GROUP
-        outcomes = reader.last(self._config, named(OUTCOMES, self._prefix))
-        versions = reader.last(self._config, named(DESIRED, self._prefix), group=group)
+        outcomes = reader.last_per_partition(self._config, named(OUTCOMES, self._prefix))
+        versions = reader.last_per_partition(self._config, named(DESIRED, self._prefix), group=group)
         decoded = [record for stored in outcomes if isinstance(record := self._decoded(stored), Outcome)]
         return decoded, [record for stored in versions if isinstance(record := self._decoded(stored), Desired)]
 
@@ -280,7 +280,7 @@ class Recovery:
         """Returns the facts and the newest desired version of every key in Kafka; incomplete if stopping. Blocks."""
         known_by_key: dict[str, KnownOfKey] = {}
         versions: dict[str, Desired] = {}
-        for stored in reader.present(self._config, [self._prefix + name for name in _MODELS]):
+        for stored in reader.present_records(self._config, [self._prefix + name for name in _MODELS]):
             if self._is_stopping():
                 break
             record = self._decoded(stored)

@@ -339,7 +339,7 @@ async def _write(resources: RunResources, line: PlanLine, observation: Observed)
         at_us=observation.read_at,
     )
     try:
-        await resources.producer.acked(named(RECEIVED, resources.settings.topic_prefix), message)
+        await resources.producer.send_and_wait(named(RECEIVED, resources.settings.topic_prefix), message)
     except KafkaError as error:
         return error.reason
     return None

@@ -103,7 +103,7 @@ def _durable(work: Work) -> tuple[DurableApp, _Clock]:
     async def read(stream: StreamT[bytes]) -> None:
         async for event in stream.events():
             if await app.begin(event):
-                with app.deciding(event):
+                with app.guard_decision(event):
                     message = event.message
                     assert message.key is not None
                     row = Row(table.row(message.partition, message.key))
@@ -114,7 +114,7 @@ def _durable(work: Work) -> tuple[DurableApp, _Clock]:
                 app.finish(event)
                 await clock.one()
 
-    app.read({work.source: read})
+    app.bind_agents({work.source: read})
     return app, clock
 
 

@@ -73,7 +73,7 @@ def agent(app: DurableApp, table: DurableTable, other: DurableTable, output: str
     async def read(stream: StreamT[bytes]) -> None:
         async for event in stream.events():
             if await app.begin(event):
-                with app.deciding(event):
+                with app.guard_decision(event):
                     count(event)
                 app.finish(event)
 
@@ -92,7 +92,9 @@ async def work(
     tables = {topic: app.durable_table(name) for topic, name in INPUTS.items()}
     events, notes = tables.values()
     others = {"events": notes, "notes": events}
-    app.read({prefix + topic: agent(app, table, others[topic], prefix + OUTPUT) for topic, table in tables.items()})
+    app.bind_agents(
+        {prefix + topic: agent(app, table, others[topic], prefix + OUTPUT) for topic, table in tables.items()}
+    )
     if done_to_it:
         sabotage.ALL[done_to_it](app, prefix + "events")
     await run(app, stop)

@@ -115,8 +115,8 @@ def test_deliveries_are_spooled_when_a_topic_is_recreated_with_other_settings(
 def test_no_client_creates_a_topic_by_asking_for_it(broker: KafkaBroker, tmp_path: Path) -> None:
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     for read in (
-        lambda: list(reader.present(config, [RECEIVED.name])),
-        lambda: reader.last(config, RECEIVED.name),
+        lambda: list(reader.present_records(config, [RECEIVED.name])),
+        lambda: reader.last_per_partition(config, RECEIVED.name),
         lambda: tenant_view.read(config, "", timeout_s=5),
     ):
         with pytest.raises(KafkaError, match="no such topic"):
@@ -135,7 +135,7 @@ async def test_producer_group_and_audit_trail_create_no_topic(broker: KafkaBroke
     config = {"bootstrap.servers": broker.bootstrap, "log_level": 0}
     producer = OurProducer(config, linger_ms=1, timeout_ms=2_000)
     with pytest.raises(KafkaError):
-        await producer.acked(RECEIVED.name, Message(b"k", b"v"))
+        await producer.send_and_wait(RECEIVED.name, Message(b"k", b"v"))
     await producer.close(5)
     consumer = Consumer(config, topic=TENANTS.name, group="g", member=None, session_timeout_s=6)
     with pytest.raises(KafkaError, match="UNKNOWN_TOPIC_OR_PART"):
@@ -143,7 +143,7 @@ async def test_producer_group_and_audit_trail_create_no_topic(broker: KafkaBroke
     assert not await consumer.has_committed()
     await consumer.close()
     with pytest.raises(KafkaError, match="no such topic"):
-        await AuditTrail(dict(config), "audit", timeout_s=5).of("k", None)
+        await AuditTrail(dict(config), "audit", timeout_s=5).records_of("k", None)
     assert topics_of(broker) == set()
 
 

@@ -47,8 +47,8 @@ CLIENTS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "producer": _producer,
     "view": _view,
     "follower": lambda: asyncio.to_thread(reader.follow, NOWHERE, ["t"], timeout_s=0.5),
-    "last": lambda: asyncio.to_thread(reader.last, NOWHERE, "t", timeout_s=0.5),
-    "audit": lambda: AuditTrail(NOWHERE, "t", timeout_s=0.5).of("k", None),
+    "last": lambda: asyncio.to_thread(reader.last_per_partition, NOWHERE, "t", timeout_s=0.5),
+    "audit": lambda: AuditTrail(NOWHERE, "t", timeout_s=0.5).records_of("k", None),
     "description": lambda: asyncio.to_thread(topic_description.describe, NOWHERE, ["t"], 0.5),
     "plan": lambda: asyncio.to_thread(topics.plan, NOWHERE, prefix="", partitions=1, replication=1, timeout_s=0.5),
 }

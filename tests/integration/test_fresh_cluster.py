@@ -56,10 +56,10 @@ async def test_a_group_right_is_checked_once_a_silent_broker_answers(tmp_path: P
         watch = RightsWatch(read(environ, LedgerSettings), Service.LEDGER, logs.configure("test", "critical"))
         assert guarded.broker.pid is not None
         os.kill(guarded.broker.pid, signal.SIGSTOP)
-        await watch.first()
+        await watch.look_once()
         assert watch.fault == "", "that Kafka is away is reported by others"
         os.kill(guarded.broker.pid, signal.SIGCONT)
-        await watch.first()
+        await watch.look_once()
         assert "on group" in watch.fault
 
 
@@ -76,7 +76,7 @@ async def test_a_right_on_a_group_is_asked_for_again_after_a_coordinator_that_wa
         watch = RightsWatch(read(environ, LedgerSettings), Service.LEDGER, logs.configure("test", "critical"))
 
         async def fault() -> str:
-            await watch.first()
+            await watch.look_once()
             return watch.fault
 
         async def has_no_fault() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from services.adapters.kafka.group_consumer import Consumer, OffsetLoss, guarded
+from services.adapters.kafka.group_consumer import Consumer, OffsetLoss, call_librdkafka
 from services.adapters.kafka.producer import KafkaError
 from tests.faults import records
 from tests.support.own_broker import own_broker
@@ -94,7 +94,7 @@ async def test_an_error_in_a_rebalance_callback_is_raised_as_an_exception(
 
 async def _consumed(consumer: confluent_kafka.Consumer) -> None:
     while True:
-        await asyncio.to_thread(guarded, lambda: consumer.consume(5, 0.3))
+        await asyncio.to_thread(call_librdkafka, lambda: consumer.consume(5, 0.3))
 
 
 @pytest.mark.long

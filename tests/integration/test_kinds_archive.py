@@ -49,24 +49,24 @@ async def trail(kafka_bootstrap: str, topic_prefix: str) -> AuditTrail:
 
 
 async def test_the_audit_trail_of_a_key_is_complete_ordered_and_has_no_other_key(trail: AuditTrail) -> None:
-    found = await trail.of(KEYS[7], None)
+    found = await trail.records_of(KEYS[7], None)
     assert [json.loads(line) for line in found] == [{"key": KEYS[7], "line": line} for line in range(7)]
-    assert await trail.of(KEYS[0], None) == []
+    assert await trail.records_of(KEYS[0], None) == []
 
 
 async def test_many_reads_of_the_audit_trail_at_once_all_succeed(trail: AuditTrail) -> None:
-    found = await asyncio.gather(*(trail.of(key, None) for key in KEYS * 3))
+    found = await asyncio.gather(*(trail.records_of(key, None) for key in KEYS * 3))
     assert [len(lines) for lines in found] == list(range(len(KEYS))) * 3
 
 
 async def test_an_audit_trail_can_begin_at_an_instant(trail: AuditTrail) -> None:
     an_hour_us = 3_600_000_000
-    assert len(await trail.of(KEYS[5], now_us() - an_hour_us)) == 5
-    assert await trail.of(KEYS[5], now_us() + an_hour_us) == []
+    assert len(await trail.records_of(KEYS[5], now_us() - an_hour_us)) == 5
+    assert await trail.records_of(KEYS[5], now_us() + an_hour_us) == []
 
 
 async def test_undo_archives_the_trail_with_a_manifest_of_hashes(trail: AuditTrail, tmp_path: Path) -> None:
-    archive = ArchiveKind(from_url(tmp_path.as_uri()), trail.of, now_us)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), trail.records_of, now_us)
     key = KEYS[9]
     made = await archive.call(a_call(Verb.CREATE, key=key))
     assert isinstance(made, Done)
@@ -119,7 +119,7 @@ async def test_a_failing_object_store_is_retryable_and_a_refusing_store_is_not(
 
 async def test_an_unreadable_audit_trail_archives_no_file(tmp_path: Path) -> None:
     away = AuditTrail({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, "none", timeout_s=0.5)
-    archive = ArchiveKind(from_url(tmp_path.as_uri()), away.of, now_us)
+    archive = ArchiveKind(from_url(tmp_path.as_uri()), away.records_of, now_us)
     answer = await archive.call(a_call(Verb.DELETE))
     assert isinstance(answer, Retryable)
     assert list(tmp_path.iterdir()) == []

@@ -70,7 +70,7 @@ class Log:
         consumer.close()
 
     def versions(self) -> list[int]:
-        return [_version_of(record) for record in kafka_reader.present(self.config, [self.topic], timeout_s=10)]
+        return [_version_of(record) for record in kafka_reader.present_records(self.config, [self.topic], timeout_s=10)]
 
 
 def _version_of(record: StoredRecord) -> int:
@@ -140,18 +140,20 @@ def test_every_reader_reads_all_records_and_reaches_the_end(log: Log, shape: Cal
     known = shape(log)
     last = known[-1:]
     assert log.versions() == known
-    assert [_version_of(record) for record in kafka_reader.last(log.config, log.topic)] == last
+    assert [_version_of(record) for record in kafka_reader.last_per_partition(log.config, log.topic)] == last
     view = tenant_view.read(log.config, log.prefix, timeout_s=10)
     assert [one.version for one in view.values()] == last
     assert asyncio.run(_trail(log)) == len(known)
 
     log.commits(log.prefix, log.end())
-    assert [_version_of(record) for record in kafka_reader.last(log.config, log.topic, group=log.prefix)] == last
+    assert [
+        _version_of(record) for record in kafka_reader.last_per_partition(log.config, log.topic, group=log.prefix)
+    ] == last
 
 
 async def _trail(log: Log) -> int:
     trail = AuditTrail(dict(log.config), log.topic, timeout_s=10)
-    whole, since = await trail.of(KEY, None), await trail.of(KEY, 1)
+    whole, since = await trail.records_of(KEY, None), await trail.records_of(KEY, 1)
     assert whole == since
     return len(whole)
 
@@ -161,7 +163,7 @@ def test_the_last_read_record_is_found_behind_a_transaction_marker(log: Log) -> 
     log.copier.commit(log.topic, [version(2)])
     for offset, read in ((0, []), (1, [1]), (2, [1]), (3, [2]), (4, [2])):
         log.commits(log.prefix, offset)
-        found = kafka_reader.last(log.config, log.topic, group=log.prefix)
+        found = kafka_reader.last_per_partition(log.config, log.topic, group=log.prefix)
         assert [_version_of(record) for record in found] == read, offset
 
 
@@ -183,7 +185,7 @@ def test_what_a_group_commits_while_it_is_asked_about_is_found(log: Log) -> None
         assert begun.wait(30)
         for _ in range(10):
             before = log.end()
-            (found,) = kafka_reader.last(log.config, log.topic, group=log.prefix)
+            (found,) = kafka_reader.last_per_partition(log.config, log.topic, group=log.prefix)
             assert _version_of(found) >= before - 1
     finally:
         ended.set()
@@ -203,9 +205,9 @@ def test_an_open_transaction_is_reported_and_no_partial_read_is_returned(log: Lo
     log.write(1)
     readers: list[Callable[[], object]] = [
         log.versions,
-        lambda: kafka_reader.last(log.config, log.topic),
+        lambda: kafka_reader.last_per_partition(log.config, log.topic),
         lambda: tenant_view.read(log.config, log.prefix, timeout_s=10),
-        lambda: asyncio.run(AuditTrail(dict(log.config), log.topic, timeout_s=1).of(KEY, None)),
+        lambda: asyncio.run(AuditTrail(dict(log.config), log.topic, timeout_s=1).records_of(KEY, None)),
     ]
     with log.copier.open(log.topic, [version(2)]):
         log.write(3)

@@ -287,15 +287,15 @@ async def test_a_writer_waits_while_too_much_is_unacknowledged(kafka_bootstrap: 
         if isinstance(result, KafkaError):
             failed.append(result)
 
-    await producer.room()
+    await producer.wait_for_room()
     for _ in range(25_000):
         producer.send(topic_prefix + "much", Message(None, b"x"), report)
     assert producer.unacknowledged == 25_000
-    await producer.room()
+    await producer.wait_for_room()
     assert producer.unacknowledged <= 20_000
     for _ in range(70):
         producer.send(topic_prefix + "much", Message(None, bytes(1_000_000)), report)
-    await producer.room()
+    await producer.wait_for_room()
     assert producer.unacknowledged <= 67
     await producer.flush()
     assert not failed

@@ -131,7 +131,7 @@ class AgentLife:
         return True
 
     @contextmanager
-    def deciding(self, _: Event) -> Iterator[None]:
+    def guard_decision(self, _: Event) -> Iterator[None]:
         yield
 
     def finish(self, event: Event) -> None:

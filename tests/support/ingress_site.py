@@ -34,7 +34,7 @@ class InstantProducer:
         del topic, message
         self._loop.call_soon(on_report, Ack(None))
 
-    def settle(self) -> None:
+    def run_callbacks(self) -> None:
         """Nothing is kept back."""
 
 

@@ -4,7 +4,7 @@ import confluent_kafka
 import pytest
 
 from schemas.rights import Operation, Resource, Right
-from services.adapters.kafka.group_consumer import OffsetLoss, fault_of, guarded
+from services.adapters.kafka.group_consumer import OffsetLoss, call_librdkafka, fault_of
 from services.adapters.kafka.producer import AccessDenied, KafkaError
 
 PASSING = ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED", "NOT_COORDINATOR")
@@ -53,7 +53,7 @@ def test_a_missing_right_is_named_with_the_remedy(name: str, missing: str) -> No
         raise confluent_kafka.KafkaException(_error(name))
 
     with pytest.raises(AccessDenied) as denied:
-        guarded(refused, *NEEDED)
+        call_librdkafka(refused, *NEEDED)
     assert denied.value.reason == fault.reason
 
 

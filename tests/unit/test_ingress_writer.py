@@ -84,7 +84,7 @@ async def test_an_expired_record_is_spooled_and_not_sent_to_kafka(tmp_path: Path
 
 
 class Refusing:
-    """A producer whose first report, a refusal, waits for `settle`; no further report comes."""
+    """A producer whose first report, a refusal, waits for `run_callbacks`; no further report comes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -97,7 +97,7 @@ class Refusing:
         if not self._has_sent:
             self._has_sent, self._first = True, on_report
 
-    def settle(self) -> None:
+    def run_callbacks(self) -> None:
         self.settled_s.append(self._loop.time())
         report, self._first = self._first, None
         if report is not None:

@@ -41,7 +41,7 @@ ASKS: dict[str, Callable[[], object]] = {
     "rights": _allowed,
     "reach": lambda: reach.reach(AWAY, timeout_s=0.5),
     "backlog": lambda: backlog.backlog(AWAY, "g", {"a": [0]}, since_us=0, timeout_s=0.2),
-    "last": lambda: reader.last(AWAY, "a", timeout_s=0.2),
+    "last": lambda: reader.last_per_partition(AWAY, "a", timeout_s=0.2),
     "view": lambda: tenant_view.read(AWAY, "", 0.2),
     "engine": lambda: kafka_answers("127.0.0.1:9", 0.2),
 }

@@ -55,7 +55,7 @@ class AuditTrail:
         self._requests: defaultdict[int, list[_Request]] = defaultdict(list)
         self._scanning: dict[int, asyncio.Task[None]] = {}
 
-    async def of(self, key: str, since_us: int | None) -> list[bytes]:
+    async def records_of(self, key: str, since_us: int | None) -> list[bytes]:
         """Returns the values of a key's records, in the order of the log.
 
         Args:

@@ -87,7 +87,7 @@ def close(client: AdminClient) -> None:
     client.__exit__(None, None, None)
 
 
-def passes(error: Code) -> bool:
+def is_ignorable(error: Code) -> bool:
     """True if a reader may ignore the error and continue."""
     return error.retriable() or error.code() in _TRANSIENT
 

@@ -26,7 +26,7 @@ from schemas.codec import Headers
 from schemas.rights import Right
 from services.adapters.kafka import clients
 from services.adapters.kafka import offsets as kafka_offsets
-from services.adapters.kafka.producer import KafkaError, fault, to_read
+from services.adapters.kafka.producer import KafkaError, fault, rights_to_read
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class Consumer:
             session_timeout_s: Seconds until the group gives the partitions of a silent member away.
         """
         self._topic = topic
-        self._needed = to_read(topic, group)
+        self._needed = rights_to_read(topic, group)
         self._assign_error: Exception | None = None
         self.has_joined = False
         """True after the group assigned partitions to this member, even if none."""
@@ -167,7 +167,7 @@ class Consumer:
                 await closed.wait()
 
     def _guarded(self, call: Callable[[], T]) -> T:
-        return guarded(call, *self._needed)
+        return call_librdkafka(call, *self._needed)
 
     def _has_committed(self) -> bool:
         found = self._consumer.list_topics(self._topic, timeout=_START_S / 2).topics.get(self._topic)
@@ -205,7 +205,7 @@ def _start_position(committed: TopicPartition, span: kafka_offsets.OffsetSpan) -
     return committed
 
 
-def guarded(call: Callable[[], T], *needed: Right) -> T:
+def call_librdkafka(call: Callable[[], T], *needed: Right) -> T:
     """Returns the answer of librdkafka; raises an Exception for everything else that librdkafka raises.
 
     Args:

@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaExcepti
 from confluent_kafka import KafkaError as Code
 
 from services.adapters.kafka import clients
-from services.adapters.kafka.producer import Electing, KafkaError, fault, is_denial, to_read
+from services.adapters.kafka.producer import Electing, KafkaError, fault, is_denial, rights_to_read
 
 _POLL_S: Final = 0.2
 _ELECTION_S: Final = 1.0
@@ -175,7 +175,7 @@ def _refresh_leaders(consumer: Consumer, partition_ids: Collection[PartitionId],
         except KafkaException as error:
             raise _error_of(error.args[0], topic) from None
         if found is not None and is_denial(found.error):
-            raise fault(found.error, *to_read(topic))
+            raise fault(found.error, *rights_to_read(topic))
 
 
 def _ask_once(
@@ -200,7 +200,7 @@ def _error_of(code: Code, topic: str) -> KafkaError:
         return Electing(code.name())
     if code.code() == Code._TIMED_OUT:  # noqa: SLF001
         return KafkaError(f"{topic}: no answer in time")
-    return fault(code, *to_read(topic))
+    return fault(code, *rights_to_read(topic))
 
 
 def describe_open_transactions(spans: Mapping[PartitionId, OffsetSpan]) -> str:

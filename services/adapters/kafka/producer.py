@@ -98,7 +98,7 @@ class Electing(KafkaError):
     """A partition has no leader at this moment; the request may be repeated."""
 
 
-def not_allowed(rights: str, principal: str = "the principal of this client") -> str:
+def missing_rights_text(rights: str, principal: str = "the principal of this client") -> str:
     """Returns the sentence about missing rights, with the remedy."""
     return f"{principal} lacks {rights}; `lifecycle topics acls` prints the lines that give it"
 
@@ -122,10 +122,10 @@ def fault(error: confluent_kafka.KafkaError, *needed: Right) -> KafkaError:
         return KafkaError(error.name())
     # The code says only the kind of resource, so every needed right on that kind is named; if none fits, all are.
     matching = [right for right in needed if right.resource is DENIALS[error.name()]] or needed
-    return AccessDenied(not_allowed(", ".join(map(str, matching))), error.name())
+    return AccessDenied(missing_rights_text(", ".join(map(str, matching))), error.name())
 
 
-def to_read(topic: str, group: str | None = None) -> tuple[Right, Right]:
+def rights_to_read(topic: str, group: str | None = None) -> tuple[Right, Right]:
     """Returns the rights of a reader.
 
     Args:
@@ -287,14 +287,14 @@ class Producer:
         self._unreported[number] = None
         self._unreported_bytes += size_bytes
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Waits until the unreported records are below the limits of `room`; returns at once if below already."""
         while len(self._unreported) > _ROOM_RECORDS or self._unreported_bytes > _ROOM_BYTES:
             future: asyncio.Future[None] = self._loop.create_future()
             self._room_waiters.append(future)
             await future
 
-    async def acked(self, topic: str, message: Message, partition: int | None = None) -> Ack:
+    async def send_and_wait(self, topic: str, message: Message, partition: int | None = None) -> Ack:
         """Sends one record and waits for its delivery report.
 
         Raises:
@@ -329,7 +329,7 @@ class Producer:
         await asyncio.to_thread(self._poller.join, 2.0)
         return len(self._unreported)
 
-    def settle(self) -> None:
+    def run_callbacks(self) -> None:
         """Calls the callbacks of all reports that have arrived.
 
         A caller that compares ages with the clock must call this method first: a busy event loop may be behind the

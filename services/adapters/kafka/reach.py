@@ -80,7 +80,7 @@ def _connect_leaders(
             partition.leader for topic in topics.values() for partition in topic.partitions.values()
         } & brokers.keys()
         # Without a topic of this installation no leader is known, so every broker is tried.
-        unreachable = unconnected([brokers[number] for number in sorted(leaders or brokers.keys())])
+        unreachable = unreachable_addresses([brokers[number] for number in sorted(leaders or brokers.keys())])
         if not unreachable:
             return Reached(brokers, topics)
         if time.monotonic() >= end_s:
@@ -107,7 +107,7 @@ def in_words(error: KafkaError) -> str:
     return "no broker answers" if error.reason in _SILENCE_NAMES else error.reason
 
 
-def unconnected(addresses: Iterable[str], timeout_s: float = _CONNECT_S) -> dict[str, str]:
+def unreachable_addresses(addresses: Iterable[str], timeout_s: float = _CONNECT_S) -> dict[str, str]:
     """Connects by TCP to each `host:port`; returns the unreachable addresses and the reasons. Blocks."""
     wanted = list(dict.fromkeys(addresses))
     with ThreadPoolExecutor(max(1, min(16, len(wanted)))) as pool:
@@ -143,7 +143,7 @@ def _diagnosis(errors: Sequence[Any], bootstrap: str, *, closes_connections: boo
     if tls is not None:
         return f"TLS fails ({_core_message(tls)}); see ssl.ca.location in KAFKA_CONFIG"
     addresses = [address.strip().rpartition("://")[2] for address in bootstrap.split(",") if address.strip()]
-    unreachable = unconnected(addresses)
+    unreachable = unreachable_addresses(addresses)
     if len(unreachable) == len(dict.fromkeys(addresses)):
         return "; ".join(f"{address}: {why}" for address, why in unreachable.items()) or "no broker is named"
     behaviour = "closes every connection" if closes_connections else "says nothing"

@@ -22,7 +22,7 @@ from schemas.codec import texts
 from schemas.stored import StoredRecord
 from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.offsets import OffsetReader, PartitionId
-from services.adapters.kafka.producer import KafkaError, fault, is_denial, to_read
+from services.adapters.kafka.producer import KafkaError, fault, is_denial, rights_to_read
 
 _END: Final = Code._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 _BATCH: Final = 1_000
@@ -177,7 +177,7 @@ class TopicReader:
         with _faults(topic):
             described = self._consumer.list_topics(topic, timeout=timeout_s).topics.get(topic)
         if described is not None and is_denial(described.error):
-            raise fault(described.error, *to_read(topic))
+            raise fault(described.error, *rights_to_read(topic))
         if described is None or described.error or not described.partitions:
             raise KafkaError(f"{topic}: no such topic; make it with `lifecycle topics apply`")
         return list(described.partitions)
@@ -196,8 +196,8 @@ class TopicReader:
         for message in messages:
             error = message.error()
             if error is not None and error.code() != _END:
-                if not clients.passes(error):
-                    self._refusal = self._refusal or fault(error, *to_read(message.topic() or self._topic))
+                if not clients.is_ignorable(error):
+                    self._refusal = self._refusal or fault(error, *rights_to_read(message.topic() or self._topic))
                 continue
             # The client may still deliver the end of a partition that was read before the last start.
             partition_id = _partition_id(message)
@@ -227,7 +227,9 @@ def follow(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: flo
     return reader
 
 
-def present(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 30.0) -> Iterator[StoredRecord]:
+def present_records(
+    config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 30.0
+) -> Iterator[StoredRecord]:
     """Yields every record in the topics up to their present ends; in order within a partition.
 
     Raises:
@@ -241,10 +243,10 @@ def present(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: fl
         # an empty topic.
         ranges = {partition_id: (OFFSET_BEGINNING, span.end) for partition_id, span in spans.items()}
         for records in reader.read(ranges, timeout_s):
-            yield from map(stored, records)
+            yield from map(as_stored, records)
 
 
-def last(
+def last_per_partition(
     config: Mapping[str, Any], topic: str, *, group: str | None = None, timeout_s: float = 5.0
 ) -> list[StoredRecord]:
     """Returns the last record of each partition, or the last record that a group has committed. Blocks.
@@ -274,10 +276,10 @@ def last(
             for partition_id, span in spans.items()
             if partition_id in ends and span.first < ends[partition_id] <= span.end
         }
-        return [stored(record) for record in reader.last_records(ranges, timeout_s).values()]
+        return [as_stored(record) for record in reader.last_records(ranges, timeout_s).values()]
 
 
-def stored(message: Any) -> StoredRecord:
+def as_stored(message: Any) -> StoredRecord:
     """Converts a record of librdkafka."""
     return StoredRecord(
         topic=message.topic(),
@@ -304,4 +306,4 @@ def _faults(topic: str, group: str | None = None) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise fault(error.args[0], *to_read(topic, group)) from None
+        raise fault(error.args[0], *rights_to_read(topic, group)) from None

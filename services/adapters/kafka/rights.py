@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, TopicCollection
 
 from schemas.rights import Operation, Resource, Right, Service, rights
 from services.adapters.kafka import clients
-from services.adapters.kafka.producer import AccessDenied, KafkaError, Producer, is_denial, not_allowed
+from services.adapters.kafka.producer import AccessDenied, KafkaError, Producer, is_denial, missing_rights_text
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import KafkaSettings
 
@@ -103,7 +103,7 @@ class Cluster:
     def refusal(self, missing: Iterable[Right]) -> str:
         """Returns one sentence with the missing rights and the remedy; an empty text if none is missing."""
         named = ", ".join(map(str, missing))
-        return not_allowed(named, self._principal) if named else ""
+        return missing_rights_text(named, self._principal) if named else ""
 
     def require(self, service: Service, prefix: str) -> None:
         """Returns if the principal has every right of a service; otherwise raises.
@@ -142,7 +142,7 @@ class RightsWatch:
         self.note = ""
         """Names every other missing right."""
 
-    async def first(self) -> None:
+    async def look_once(self) -> None:
         """Looks once, before the work begins."""
         await self._look()
 

@@ -106,7 +106,7 @@ class TopicWatcher:
         self._looks += 1
         return {name: _condition(description, self._configs.get(name)) for name, description in found.items()}
 
-    def silent(self, topics: Mapping[str, TopicCondition]) -> dict[tuple[str, int], str]:
+    def silent_partitions(self, topics: Mapping[str, TopicCondition]) -> dict[tuple[str, int], str]:
         """Returns the partitions with a silent leader, and the reason for each. Blocks."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         requests = {

@@ -27,7 +27,7 @@ from services.adapters.tables.assignor import CompleteAssignor
 from services.adapters.tables.consumer import DurableConsumer
 from services.adapters.tables.credentials import credentials
 from services.adapters.tables.exits import End, WorkerExit, die
-from services.adapters.tables.log_filter import quieten
+from services.adapters.tables.log_filter import limit_aiokafka_logs
 from services.adapters.tables.protocol import OnTakeover
 from services.adapters.tables.recovery import DurableTables
 from services.adapters.tables.table import DurableTable
@@ -127,7 +127,7 @@ class DurableApp(faust.App):
         )
         return cast("DurableTable", table)
 
-    def read(self, agents: Mapping[str, Agent]) -> None:
+    def bind_agents(self, agents: Mapping[str, Agent]) -> None:
         """Binds one agent to each input topic. Call once, before the start."""
         self.input_names = tuple(agents)
         for name, fun in agents.items():
@@ -238,7 +238,7 @@ def headers_of(message: FaustMessage) -> list[tuple[str, bytes]]:
 def create_app(config: Config, producer: Producer) -> DurableApp:
     """Creates the app and the folder of the local copies. Call inside the event loop that will run the app."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    quieten()
+    limit_aiokafka_logs()
     return DurableApp(
         config,
         producer,

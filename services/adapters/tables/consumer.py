@@ -38,7 +38,7 @@ from services.adapters.kafka.producer import AccessDenied, KafkaError
 from services.adapters.process.clock import now_us
 from services.adapters.tables.denial import DENIALS, refusal
 from services.adapters.tables.exits import WorkerExit
-from services.adapters.tables.log_gap import Next, first_from
+from services.adapters.tables.log_gap import Next, first_record_from
 from services.adapters.tables.protocol import TableApp
 
 _LOOK_S = 1.0
@@ -164,7 +164,7 @@ class DurableConsumer(driver.Consumer):
         Returns:
             False: the event is finished already, or was read before a rebalance. Skip the event, without `finish`.
         """
-        await self.app.log_of_writes.room()
+        await self.app.log_of_writes.wait_for_room()
         message = event.message
         expected = self.expected.get(message.tp)
         if (
@@ -187,7 +187,7 @@ class DurableConsumer(driver.Consumer):
         """
         rebalances = self.app.rebalancing_count
         try:
-            first = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+            first = await asyncio.to_thread(first_record_from, self.app.kafka, tp, expected)
         except KafkaError as error:
             first, why = None, f" ({error.reason})"
         else:
@@ -258,7 +258,7 @@ class DurableConsumer(driver.Consumer):
         expected, rebalances = self.expected.get(tp), self.app.rebalancing_count
         if expected is None:
             return None
-        found = await asyncio.to_thread(first_from, self.app.kafka, tp, expected)
+        found = await asyncio.to_thread(first_record_from, self.app.kafka, tp, expected)
         has_moved = self.app.rebalancing_count != rebalances or self.expected.get(tp) != expected
         return None if has_moved else found
 

@@ -3,7 +3,7 @@
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
 from schemas.rights import Operation, Resource, Right
-from services.adapters.kafka.producer import not_allowed
+from services.adapters.kafka.producer import missing_rights_text
 
 DENIALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 """Errors of a table worker's consumer for a missing right. The first argument of each is the refused name, or a set of
@@ -17,4 +17,4 @@ def refusal(error: BaseException | None) -> str:
     resource = Resource.GROUP if isinstance(error, GroupAuthorizationFailedError) else Resource.TOPIC
     refused = error.args[0] if error.args else ""
     names = [refused] if isinstance(refused, str) else sorted(map(str, refused))
-    return not_allowed(", ".join(str(Right(resource, name, Operation.READ)) for name in names))
+    return missing_rights_text(", ".join(str(Right(resource, name, Operation.READ)) for name in names))

@@ -8,7 +8,7 @@ import logging
 from services.adapters.process.log_throttle import ThrottleFilter
 
 
-def quieten() -> None:
+def limit_aiokafka_logs() -> None:
     """Sets the level and the filter of every logger of aiokafka; call once, after aiokafka was imported."""
     throttle = ThrottleFilter()
     # Each logger is set by itself: a filter of the parent logger does not see the records of its children.

@@ -31,7 +31,7 @@ class Next:
     is_record: bool
 
 
-def first_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
+def first_record_from(kafka: Mapping[str, Any], tp: TP, offset: int) -> Next:
     """Returns the first record of a partition at or after an offset, or the end of the readable part. Blocks.
 
     Args:

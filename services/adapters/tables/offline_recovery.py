@@ -38,7 +38,7 @@ class _Event(NamedTuple):
     message: _Message
 
 
-def warm(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
+def recover_offline(tables: Sequence[DurableTable], kafka: Mapping[str, Any], partitions: int, log: Logger) -> None:
     """Reads every changelog from the position of the local copy to the end of the changelog. Blocks.
 
     Args:

@@ -159,7 +159,7 @@ class PublicView(PublicRecords):
             if records:
                 with self._changed:
                     for record in records:
-                        self.fold(reader.stored(record))
+                        self.fold(reader.as_stored(record))
                     self._changed.notify_all()
 
 

@@ -10,7 +10,7 @@ from services.adapters.kafka import reader
 from services.adapters.kafka import topics as kafka_topics
 from services.adapters.kafka.backlog import Backlog, backlog
 from services.adapters.kafka.producer import KafkaError
-from services.adapters.kafka.reach import Reached, in_words, reach, refusal, unconnected
+from services.adapters.kafka.reach import Reached, in_words, reach, refusal, unreachable_addresses
 from services.adapters.kafka.rights import Cluster
 from services.adapters.process.errors import Unusable
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
@@ -58,7 +58,7 @@ def brokers(context: CheckContext) -> Iterator[Finding]:
         cure = right if refusal(error) else f"start it, or correct KAFKA_BOOTSTRAP_SERVERS; {right}"
         yield fault("kafka", f"{bootstrap}: {in_words(error)}", cure)
         return
-    unreachable = unconnected(found.brokers.values())
+    unreachable = unreachable_addresses(found.brokers.values())
     if unreachable:
         detail = "; ".join(f"{address}: {why}" for address, why in unreachable.items())
         yield fault("kafka", f"brokers that cannot be reached: {detail}", "start them, or correct advertised.listeners")
@@ -114,7 +114,9 @@ def clock(context: CheckContext) -> Iterator[Finding]:
     context.kafka()
     what = "clock of Kafka"
     try:
-        newest = reader.last(_quiet_config(context), named(RECEIVED, context.settings.topic_prefix), timeout_s=_ASK_S)
+        newest = reader.last_per_partition(
+            _quiet_config(context), named(RECEIVED, context.settings.topic_prefix), timeout_s=_ASK_S
+        )
     except KafkaError as error:
         yield skipped(what, in_words(error), _ALLOW)
         return

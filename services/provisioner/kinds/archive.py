@@ -84,7 +84,7 @@ class ArchiveKind:
         Raises:
             Unusable: ARCHIVE_URL cannot be used.
         """
-        return cls(_store(settings), shared.trail.of, shared.now_us)
+        return cls(_store(settings), shared.trail.records_of, shared.now_us)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
