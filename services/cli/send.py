@@ -9,7 +9,7 @@ import typer
 
 from services.cli import environment, options
 from services.cli.exits import CommandError, Exit
-from services.core.url_redaction import shown
+from services.core.url_redaction import redacted_url
 
 _GUIDE = {
     "crmEndpoint": "https://acme.salesforce.com",
@@ -70,16 +70,16 @@ def send(
             print(line)
         return
     # Names the server of the present request, for the error below.
-    asked = f"the simulator at {shown(str(known.get('simulator')))}"
+    asked = f"the simulator at {redacted_url(str(known.get('simulator')))}"
     try:
         # LOOPBACK without a transport: an HTTP proxy of the environment must not get requests to this machine.
         with httpx2.Client(timeout=sender.TIMEOUT_S, mounts=dict.fromkeys(LOOPBACK)) as client:
             if known.get("simulator") and not unknown:
                 sender.tell_genesys(client, known["simulator"], EventType(event), installed)
-            asked = f"the ingress at {shown(target)}"
+            asked = f"the ingress at {redacted_url(target)}"
             answer = sender.read(client.post(target, content=raw, headers=headers))
     except httpx2.InvalidURL as error:
-        raise CommandError(Exit.UNUSABLE, f"--url: {shown(target)} is no URL: {error}") from None
+        raise CommandError(Exit.UNUSABLE, f"--url: {redacted_url(target)} is no URL: {error}") from None
     except httpx2.HTTPError as error:
         why = f"no answer within {sender.TIMEOUT_S:g} s" if isinstance(error, httpx2.TimeoutException) else str(error)
         why_not = why or type(error).__name__

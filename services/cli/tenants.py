@@ -46,7 +46,7 @@ def show_all(
     from schemas.tenant import Stage
     from services.adapters.process.clock import now_us
     from services.cli import naming, options, show, wording
-    from services.core.tenant_list import TenantFilter, listed
+    from services.core.tenant_list import TenantFilter, filtered
 
     stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
     age_us = None if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
@@ -54,7 +54,7 @@ def show_all(
     known = {key.partition(":")[0] for key in view}
     orgs = {naming.organisation(one, known) for one in org or ()}
     now = now_us()
-    found = listed(view.values(), TenantFilter(stages, orgs, age_us, only_unwell=unwell), now)
+    found = filtered(view.values(), TenantFilter(stages, orgs, age_us, only_unwell=unwell), now)
     if as_json:
         show.as_json([one.model_dump(mode="json") for one in found.tenants])
         return
@@ -121,7 +121,7 @@ def _print_list(found: "Collection[Tenant]", view: "Mapping[Key, Tenant]", now_u
                     f"{wording.span(now_us - one.updated_at)} ago",
                 ),
                 styles={1: "dim", 2: wording.STYLES.get(one.stage or "", "")},
-                note=reasons.notes(one),
+                note=reasons.note_text(one),
             )
             for one in found
         ],
@@ -135,7 +135,7 @@ def _print_tenant(found: "Tenant", fields: "Mapping[str, Any]", now_us: int) -> 
 
     show.styled(found.key, "bold")
     shown = dict(fields) | {
-        "reason": reasons.words(found.reason, found.updated_at) or None,
+        "reason": reasons.reason_text(found.reason, found.updated_at) or None,
         "configuration": ", ".join(f"{name}={value}" for name, value in (found.configuration or {}).items()) or None,
         "flags": " ".join(found.flags) or None,
         "updated_at": f"{wording.moment(found.updated_at)} UTC, {wording.span(now_us - found.updated_at)} ago",

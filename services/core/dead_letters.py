@@ -42,12 +42,12 @@ class RefusedOrigin(NamedTuple):
     at_us: int
 
 
-def of_record(topic: str, partition: int, offset: int, at_us: int) -> RefusedOrigin:
+def origin_of_record(topic: str, partition: int, offset: int, at_us: int) -> RefusedOrigin:
     """Returns the origin of a Kafka record."""
     return RefusedOrigin(f"{topic}/{partition}/{offset}", topic, partition, offset, at_us)
 
 
-def of_delivery(name: str, at_us: int) -> RefusedOrigin:
+def origin_of_delivery(name: str, at_us: int) -> RefusedOrigin:
     """Returns the origin of a delivery that no topic holds.
 
     Args:
@@ -57,7 +57,7 @@ def of_delivery(name: str, at_us: int) -> RefusedOrigin:
     return RefusedOrigin(f"ingress/{name}", "ingress", None, None, at_us)
 
 
-def letter(
+def dead_letter_of(
     origin: RefusedOrigin, key: str | None, reason: DeadLetterReason, detail: str, raw: codec.Message, *, source: str
 ) -> codec.Message:
     """Returns a dead letter as a message for `lifecycle.dead-letters`.

@@ -42,7 +42,7 @@ _FLAGS: Final = {
 }
 
 
-def words(reason: str | None, since_us: int) -> str:
+def reason_text(reason: str | None, since_us: int) -> str:
     """Returns the reason of a tenant's stage in words; an unknown reason is returned unchanged.
 
     Args:
@@ -59,18 +59,18 @@ def words(reason: str | None, since_us: int) -> str:
     if reason in _REASONS:
         return _REASONS[reason]
     found = _FAILURE.fullmatch(reason)
-    return reason if found is None else failure(found["step"], found["how"]) + found["more"]
+    return reason if found is None else failure_text(found["step"], found["how"]) + found["more"]
 
 
-def failure(step: str | None, error_class: str | None) -> str:
+def failure_text(step: str | None, error_class: str | None) -> str:
     """Returns a step with the class of the last answer in words; empty if neither is known."""
     return ": ".join(filter(None, (step, _FAILURES.get(error_class or "", error_class))))
 
 
-def notes(tenant: Tenant) -> str:
+def note_text(tenant: Tenant) -> str:
     """Returns the notes on a tenant beside its stage; empty without any."""
     said = [f"claimed: {tenant.claimed_tenant_id}"] if tenant.claimed_tenant_id else []
     said += ["disabled"] if tenant.installed and tenant.enabled is False else []
-    said += [text for text in (words(tenant.reason, tenant.updated_at),) if text]
+    said += [text for text in (reason_text(tenant.reason, tenant.updated_at),) if text]
     said += [f"{_FLAGS[flag.value]}: Genesys is asked" for flag in tenant.flags]
     return "; ".join(said)

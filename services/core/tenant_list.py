@@ -42,7 +42,7 @@ class TenantList:
     waiting: int
 
 
-def listed(tenants: Iterable[Tenant], chosen_by: TenantFilter, now_us: int) -> TenantList:
+def filtered(tenants: Iterable[Tenant], chosen_by: TenantFilter, now_us: int) -> TenantList:
     """Returns the tenants that pass the filters.
 
     Args:

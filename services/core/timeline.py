@@ -86,7 +86,10 @@ def _event(record: StoredRecord) -> _Meaning:
 def _outcome(record: StoredRecord) -> _Meaning:
     """Returns direction and state of an outcome, and the failed step with the reason."""
     outcome = decode(Outcome, record.value)
-    cause, words = reasons.failure(outcome.step, outcome.error_class), reasons.words(outcome.reason, record.at_us)
+    cause, words = (
+        reasons.failure_text(outcome.step, outcome.error_class),
+        reasons.reason_text(outcome.reason, record.at_us),
+    )
     # The reason often repeats the failed step; then the cause alone would be said twice.
     parts = (words,) if words.startswith(cause) else (cause, words)
     why = "; ".join(filter(None, (f"bound to {outcome.tenant_id}" if outcome.tenant_id else "", *parts)))
@@ -95,7 +98,7 @@ def _outcome(record: StoredRecord) -> _Meaning:
 
 def _audit(record: StoredRecord) -> _Meaning:
     line = decode(Audit, record.value)
-    return line.what, line.verdict, reasons.words(line.why, line.at) if line.what == "stage" else line.why
+    return line.what, line.verdict, reasons.reason_text(line.why, line.at) if line.what == "stage" else line.why
 
 
 _MEANINGS: Final[Mapping[str, Callable[[StoredRecord], _Meaning]]] = {

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'()<>]+", re.IGNORECASE)
 
 
-def shown(url: str) -> str:
+def redacted_url(url: str) -> str:
     """Returns scheme, host, port and path of a URL; `(no URL)` for every further text."""
     try:
         parts = urlsplit(url)
@@ -23,6 +23,6 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}" if host else "(no URL)"
 
 
-def shown_in(text: str) -> str:
+def redacted_text(text: str) -> str:
     """Returns a text, as a library's error message, with every URL redacted."""
-    return _URL.sub(lambda found: shown(found[0]), text)
+    return _URL.sub(lambda found: redacted_url(found[0]), text)

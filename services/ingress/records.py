@@ -9,7 +9,7 @@ from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.values import Key
 from schemas.webhook import Malformed
-from services.core.dead_letters import letter, of_delivery
+from services.core.dead_letters import dead_letter_of, origin_of_delivery
 from services.ingress.http.request import Request
 
 _NAME: Final = "ingress"
@@ -40,15 +40,15 @@ def dead_letter(request: Request, key: Key | None, reason: DeadLetterReason, fau
     at_us = request.received_us
     headers = [*_delivery_headers(request), ("received_at", rfc3339(at_us).encode())]
     raw = Message(None, request.body, headers)
-    return letter(of_delivery(request.digest.hex(), at_us), key, reason, str(fault), raw, source=_NAME)
+    return dead_letter_of(origin_of_delivery(request.digest.hex(), at_us), key, reason, str(fault), raw, source=_NAME)
 
 
 def expired(spooled: Message, key: Key, now_us: int) -> Message:
     """Returns the dead letter of a delivery expired in the spool; repeats have an equal id."""
-    origin = of_delivery(f"{codec.texts(spooled.headers)['ce_id']}/expired", now_us)
+    origin = origin_of_delivery(f"{codec.texts(spooled.headers)['ce_id']}/expired", now_us)
     raw = Message(None, spooled.value, [pair for pair in spooled.headers if pair[0] in _LETTER_HEADERS])
     detail = "Kafka was away for longer than the spool's age"
-    return letter(origin, key, DeadLetterReason.SPOOLED_TOO_LONG, detail, raw, source=_NAME)
+    return dead_letter_of(origin, key, DeadLetterReason.SPOOLED_TOO_LONG, detail, raw, source=_NAME)
 
 
 def _delivery_headers(request: Request) -> codec.Headers:

@@ -23,7 +23,7 @@ from services.adapters.process.logs import Logger
 from services.adapters.tables.app import DurableApp, headers_of
 from services.adapters.tables.exits import WorkerExit
 from services.adapters.tables.table import DurableTable
-from services.core.ledger.decisions import KIND, Decision, conclude, receive
+from services.core.ledger.decisions import KIND, Decision, receive, receive_outcome
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
 from services.ledger import reading

@@ -15,7 +15,7 @@ from schemas.codec import Unreadable
 from schemas.rows import updated_at_us
 from schemas.topics import RECEIVED, named
 from services.adapters.tables.exits import WorkerExit
-from services.core.ledger.decisions import question, republish
+from services.core.ledger.decisions import recheck_request, republish
 from services.ledger.agents import Ledger
 
 RECENT_US = 3_600 * 1_000_000
@@ -65,7 +65,7 @@ class Handover:
         asked = 0
         async for key in self._changed_keys(partition, 0):
             asked += 1
-            self.ledger.send((question(key.decode(), "records_lost", self.now_us()),))
+            self.ledger.send((recheck_request(key.decode(), "records_lost", self.now_us()),))
         self.ledger.log.warning("asked after a loss", partition=partition, keys=asked)
 
     async def _changed_keys(self, partition: int, since_us: int) -> AsyncIterator[bytes]:

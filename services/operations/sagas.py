@@ -10,7 +10,7 @@ from schemas.topics import AUDIT
 from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import Claim, LeaseLost, NewerDesired, OutboxMessage, TenantTaken
 from services.core.saga.phase_groups import PHASES, PhaseGroup
-from services.core.saga.retry import Retry, RetryEnd, RetryResult, retried
+from services.core.saga.retry import Retry, RetryEnd, RetryResult, decide_retry
 
 LEASE_S: Final = 5.0
 """Seconds of the lease for one retry, and of the wait for a worker's lease to end."""
@@ -71,7 +71,7 @@ async def retry(registry: Registry, key: str, material: bytes) -> RetryResult:
     found = await registry.sagas(key=key, limit=1)
     if claim is None or not found:
         return RetryResult(RetryEnd.BUSY, found[0].worker or "somebody") if found else RetryResult(RetryEnd.NO_SAGA)
-    again = retried(found[0], claim.journal, claim.desired, claim.now_us(), material)
+    again = decide_retry(found[0], claim.journal, claim.desired, claim.now_us(), material)
     return RetryResult(await _write(registry, claim, again))
 
 

@@ -149,7 +149,7 @@ class Intake:
         Raises:
             KafkaError: the dead letter was not acknowledged; the offset stays uncommitted.
         """
-        origin = of_record(record.topic, record.partition, record.offset, self._now_us())
+        origin = origin_of_record(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
         raw = Message(record.key, record.value or b"", record.headers)
         message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")

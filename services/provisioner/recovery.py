@@ -31,7 +31,7 @@ from services.adapters.registry.types import Arrival, LeaseLost, NewerDesired, T
 from services.core.delivery.topic_rules import judge
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import BadPlan
-from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
+from services.core.saga.recovery import KnownOfKey, is_older, recovered, with_placeholder_tenant, with_record
 from services.provisioner.plans import PlanBook
 
 GROUP: Final = PROVISIONER_GROUP
@@ -260,9 +260,9 @@ class Recovery:
                 case NewerDesired():
                     journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
                 # Another organisation may have bound the tenantId since: the life goes on as `unknown.{integration}`.
-                case TenantTaken() if journal != nobodys(journal, key):
+                case TenantTaken() if journal != with_placeholder_tenant(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
-                    journal = nobodys(journal, key)
+                    journal = with_placeholder_tenant(journal, key)
                 case TenantTaken():
                     raise Stuck(f"{key}: another organisation has its tenant, and the name that is nobody's too")
                 case LeaseLost():

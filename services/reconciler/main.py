@@ -21,7 +21,7 @@ from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
 from services.core.reconcile.recheck_schedule import due, unseen
-from services.core.reconcile.reconcile import Action, Tenants, braked, is_asked
+from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
 
@@ -171,7 +171,7 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
             pause_s, state.again_s = interval_s, AGAIN_FIRST_S
         state.next_run_s = asyncio.get_running_loop().time() + pause_s * jitter.uniform(1 - JITTER, 1 + JITTER)
         # The whole run has also looked at the keys with an owed re-check.
-        state.looked.update(dict.fromkeys((key for key in tenants if is_asked(tenants[key])), resources.now_us()))
+        state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
         return
     memory = resources.sights.load()

@@ -15,7 +15,7 @@ from schemas.values import Key
 from services.adapters.genesys.answers import NoInformation, ServerTrouble
 from services.adapters.genesys.client import GenesysClient, connections, hosts_for
 from services.adapters.process.settings import ReconcilerSettings
-from services.core.reconcile.reconcile import questions
+from services.core.reconcile.reconcile import ids_to_read
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Readers:
                 listing = await client.listing()
             except NoInformation as none:
                 return none.reason
-            missing, present = questions(listing, organisation, tenants, keys)
+            missing, present = ids_to_read(listing, organisation, tenants, keys)
             asked, unanswered = await _read_each(missing, client.integration)
             found = {identity: entity for identity, entity in asked.items() if entity is not None}
             configurations, unread = await _read_each([*present, *found], client.configuration)

@@ -16,7 +16,7 @@ import pytest
 from schemas.topics import RECEIVED
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
 from services.adapters.process.settings import Settings
-from services.core.delivery.signature import Secrets, claimed, verify
+from services.core.delivery.signature import Secrets, parse_claim, verify
 from services.core.delivery.timestamp_rule import HORIZON_US, WINDOW_US
 from services.ingress.http import answers
 from services.ingress.http.asgi_bridge import operations_app
@@ -37,7 +37,7 @@ def block(kind: str) -> str:
 def test_the_example_signature_is_right() -> None:
     (secret,) = re.findall(r"the secret `([^`]+)` and the body", TEXT)
     body, signature = block("json").rstrip("\n").encode(), block("text").strip()
-    claim = claimed(signature.encode())
+    claim = parse_claim(signature.encode())
     assert claim is not None
     assert verify(Secrets(secret.encode()), claim, body, 0)
     assert fuzz_reference.mac(secret.encode(), body).hex() == signature, "and by another's reckoning"

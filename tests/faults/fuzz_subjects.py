@@ -17,7 +17,7 @@ from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.webhook import BODY_MAX_BYTES, Delivery, Malformed, UnknownEvent
-from services.core.delivery.signature import Secrets, claimed, sign, verify
+from services.core.delivery.signature import Secrets, parse_claim, sign, verify
 from services.core.ledger.identity import canonical, identify
 from tests.faults import fuzz_http, fuzz_reference
 from tests.faults.fuzz_site import BOUND, NOW_US, FuzzSite, Outcome, SenderManner
@@ -187,7 +187,7 @@ class Subjects:
 
     def _signature(self, how: int, payload: bytes) -> None:
         header, _, body = payload.partition(b"\n")
-        claim = claimed(header)
+        claim = parse_claim(header)
         assert claim == fuzz_reference.claim_in(header), "another shape"
         self._noted.append("claim" if claim else "no claim")
         current, previous = _KEYS[how % len(_KEYS)], _KEYS[how // len(_KEYS) % len(_KEYS)]
@@ -200,7 +200,7 @@ class Subjects:
             assert bool(verify(expired, tried, body, NOW_US)) == (tried == macs[0]), "expired"
             assert bool(verify(Secrets(current), tried, body, NOW_US)) == (tried == macs[0]), "plain"
             assert not verify(None, tried, body, NOW_US), "nobody's endpoint believes"
-        assert claimed(sign(current, body).encode()) == macs[0], "its own signature"
+        assert parse_claim(sign(current, body).encode()) == macs[0], "its own signature"
 
 
 def _cut(payload: bytes, size: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from math import sqrt
 from statistics import fmean, quantiles, variance
 from typing import Final
 
-from services.core.delivery.signature import DIGEST_BYTES, Secrets, claimed, sign, verify
+from services.core.delivery.signature import DIGEST_BYTES, Secrets, parse_claim, sign, verify
 
 THRESHOLD: Final = 4.5
 _KEPT: Final = 0.9
@@ -83,7 +83,7 @@ def main() -> int:
     asked = parser.parse_args()
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     secret = secrets.token_bytes(DIGEST_BYTES)
-    true = claimed(sign(secret, _BODY).encode())
+    true = parse_claim(sign(secret, _BODY).encode())
     assert true is not None
     held = Secrets(secret)
     subjects: dict[str, Verify] = {

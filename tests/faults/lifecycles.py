@@ -22,7 +22,7 @@ from schemas.times import instant, rfc3339
 from schemas.topics import AUDIT, DESIRED, EVENTS, LEDGER_APP, OUTCOMES, RECEIVED, TENANTS, Topic, named
 from schemas.values import EventType
 from services.adapters.secrets import keyring as keyring_file
-from services.core.ledger.decisions import conclude, receive
+from services.core.ledger.decisions import receive, receive_outcome
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import ProjectionRules, tenant
 from tests.faults import records
@@ -187,7 +187,7 @@ class Lifecycles:
         for partition, offset, at_us, spoken, raw in outcomes:
             key, outcome = spoken.decode(), codec.decode(Outcome, raw)
             position = RecordPosition(OUTCOMES.name, partition, offset, at_us)
-            decision = conclude(rows.get(key), stages.get(key), outcome, position, rules)
+            decision = receive_outcome(rows.get(key), stages.get(key), outcome, position, rules)
             if isinstance(decision.row, StageRow):
                 stages[key] = decision.row
         return {

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer
 from schemas.codec import Message
 from schemas.outcome import State
 from schemas.topics import DESIRED, OUTCOMES, named
-from services.core.ledger.audit import genuine
+from services.core.ledger.audit import is_genuine
 from tests.support.eventually import eventually
 from tests.support.provisioner_child import CANARY
 from tests.support.provisioner_process import PARTITIONS, SECRET, Scene, desired, end, free_port, gone, key, shut
@@ -76,7 +76,7 @@ def test_every_change_outside_has_its_line_in_the_audit_trail(scene: Scene) -> N
     lines = eventually(lambda: scene.audit(key(1)) if len(scene.audit(key(1))) >= len(expected) else [])
     assert [line.verdict for line in lines] == expected
     assert [line.id for line in lines] == [f"{key(1)}/step/{number}" for number in range(1, len(expected) + 1)]
-    assert all(genuine(line, [SECRET.encode()]) for line in lines)
+    assert all(is_genuine(line, [SECRET.encode()]) for line in lines)
 
 
 def test_an_uninstall_with_another_tenant_id_acts_on_the_recorded_tenant(scene: Scene) -> None:

@@ -74,7 +74,7 @@ async def test_without_keys_every_failed_saga_is_retried_with_an_audit_line(regi
     lines = {of: decode(Audit, row.value) for of, row in rows.items()}
     assert {of: (row.topic, row.seq) for of, row in rows.items()} == {key(1): (AUDIT.name, 1), key(2): (AUDIT.name, 5)}
     assert {of: line.id for of, line in lines.items()} == {key(1): f"{key(1)}/retry/1", key(2): f"{key(2)}/retry/5"}
-    assert all(audit.genuine(line, [MATERIAL]) for line in lines.values())
+    assert all(audit.is_genuine(line, [MATERIAL]) for line in lines.values())
     (row,) = await registry.sagas(key=key(2), limit=1)
     assert row.journal.life is not None
     assert (row.journal.lines, row.journal.life.steps["crm"].not_before, row.worker) == (5, 0, None)

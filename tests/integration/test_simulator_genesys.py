@@ -20,7 +20,7 @@ from schemas.genesys import Organisation
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import GenesysClient, Hosts, connections
 from services.adapters.process.clock import now_us
-from services.core.delivery.signature import Secrets, claimed, verify
+from services.core.delivery.signature import Secrets, parse_claim, verify
 from tests.support.eventually import eventually
 from tests.support.simulator_process import Outside, outside
 
@@ -274,7 +274,7 @@ def test_a_webhook_is_signed_over_its_bytes_and_parsed_by_the_ingress(
 ) -> None:
     control(world, org, IDS[0], tenantId="acme", configuration={"a": 1}, webhook=True, metadata={"eventId": "e1"})
     headers, body = eventually(lambda: receiver.took(org)[0] if receiver.took(org) else None) or ({}, b"")
-    claim = claimed(headers["x-genesys-signature"].encode())
+    claim = parse_claim(headers["x-genesys-signature"].encode())
     assert claim is not None
     assert verify(Secrets(SECRET.encode()), claim, body, 0)
     delivery = webhook.parse(body)

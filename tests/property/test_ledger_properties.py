@@ -14,7 +14,7 @@ from schemas.journal import Verdict
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow, pack, unpack
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS
-from services.core.ledger.decisions import Decision, conclude, receive
+from services.core.ledger.decisions import Decision, receive, receive_outcome
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output
 from tests.property.histories import Record, topics
@@ -167,7 +167,7 @@ def audited(records: Sequence[Record], outcomes: Sequence[Outcome], turns: Seque
             row = decision.row if isinstance(decision.row, TenantRow) else row
         elif not is_delivery and (other := next(answers, None)) is not None:
             offset, outcome = other
-            decision = conclude(
+            decision = receive_outcome(
                 row, last, outcome, RecordPosition("lifecycle.outcomes", 3, offset, NOON_US + offset), RULES
             )
             last = decision.row if isinstance(decision.row, StageRow) else last

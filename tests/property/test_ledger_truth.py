@@ -9,7 +9,7 @@ from schemas.rows import TenantRow
 from schemas.webhook import Delivery
 from services.core.ledger.identity import identify
 from services.core.ledger.journal import RecordPosition, enter
-from services.core.ledger.merge import view
+from services.core.ledger.merge import merged_state
 from tests.property.histories import MINUTE, attempt
 from tests.support.deliveries import KEY, NOON_US, RULES
 from tests.support.examples import examples
@@ -89,7 +89,7 @@ def end(told: list[Delivery]) -> tuple[Any, bool]:
     for offset, delivery in enumerate(told):
         claims = identify(delivery, RULES.identity)
         row = enter(row, claims, RecordPosition("received", 0, offset, NOON_US + 150 * MINUTE * 1000)).row
-    seen = view(row.now)
+    seen = merged_state(row.now)
     text = None if seen.digest is None else (row.texts or {})[seen.digest]
     configuration = None if text is None else text.split('"')[3]
     return (seen.installed, seen.enabled, configuration), bool(row.flags)

@@ -11,7 +11,7 @@ from schemas.webhook import Delivery
 from services.core.ledger.identity import identify
 from services.core.ledger.journal import RecordPosition, enter
 from services.core.ledger.journal_compaction import age, recompute
-from services.core.ledger.merge import view
+from services.core.ledger.merge import merged_state
 from tests.property.histories import HOUR, Arrival, arrivals, burst
 from tests.property.model import ModelDelivery, ModelKey
 from tests.support.deliveries import KEY, NOON_US, RULES
@@ -40,7 +40,7 @@ def at_once(history: list[Delivery]) -> TenantRow:
 
 
 def state(row: TenantRow) -> tuple[bool | None, bool | None, str | None, bool]:
-    seen = view(row.now)
+    seen = merged_state(row.now)
     text = None if seen.digest is None else (row.texts or {})[seen.digest]
     return seen.installed, seen.enabled, text, bool(row.flags)
 

@@ -10,7 +10,7 @@ from schemas.outcome import Direction, Outcome, State
 from schemas.rows import Entry, StageRow, TenantRow
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.webhook import Delivery
-from services.core.ledger.decisions import Decision, conclude, receive
+from services.core.ledger.decisions import Decision, receive, receive_outcome
 from services.core.ledger.journal import RecordPosition
 from tests.support.deliveries import KEY, RULES, position
 

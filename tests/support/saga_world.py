@@ -313,7 +313,7 @@ class MemoryRunner:
             while coming and coming[0][0] <= self.marks:
                 self.desired = coming.pop(0)[1]
             if self.marks in self.retries_before:
-                journal = redriven(journal) or journal
+                journal = retried_journal(journal) or journal
             turn = self._decided(journal)
             met = milestones(self.plans, journal, turn)
             self.converged += met.converged

@@ -2,7 +2,7 @@
 
 from schemas import codec
 from schemas.audit import Audit
-from services.core.ledger.audit import genuine, line, message
+from services.core.ledger.audit import is_genuine, line, message
 from tests.support.deliveries import KEY, at
 
 KEYS = (b"newest" * 6, b"former" * 6)
@@ -26,17 +26,17 @@ def test_equal_facts_make_equal_audit_lines() -> None:
 
 
 def test_a_line_signed_by_a_current_or_former_key_is_genuine() -> None:
-    assert genuine(written(KEYS[0]), KEYS)
-    assert genuine(written(KEYS[1]), KEYS)
-    assert not genuine(written(b"foreign" * 6), KEYS)
-    assert not genuine(written(), ())
+    assert is_genuine(written(KEYS[0]), KEYS)
+    assert is_genuine(written(KEYS[1]), KEYS)
+    assert not is_genuine(written(b"foreign" * 6), KEYS)
+    assert not is_genuine(written(), ())
 
 
 def test_a_change_of_any_field_is_detected() -> None:
     changes = {"id": "x", "key": KEY.upper(), "what": "stage", "verdict": "late", "why": "", "at": at(1), "mac": "é"}
     assert set(changes) == set(Audit.model_fields)
     for field, value in changes.items():
-        assert not genuine(written().model_copy(update={field: value}), KEYS), field
+        assert not is_genuine(written().model_copy(update={field: value}), KEYS), field
 
 
 def test_a_line_stays_genuine_after_encoding() -> None:

@@ -65,23 +65,23 @@ def test_a_tenant_is_unwell_by_stage_reason_and_age(
     ],
 )
 def test_a_known_reason_is_put_into_words_and_an_unknown_reason_shown_unchanged(reason: str | None, words: str) -> None:
-    assert reasons.words(reason, NOW) == words
+    assert reasons.reason_text(reason, NOW) == words
 
 
 def test_the_notes_of_a_tenant_list_every_deviation() -> None:
     told = one(stage=Stage.PENDING_INSTALL, installed=True, enabled=False, reason="retrying", flags=(Flag.TIE,))
-    assert reasons.notes(told).split("; ") == [
+    assert reasons.note_text(told).split("; ") == [
         "disabled",
         "the last try failed",
         "it is tried again",
         "events of one instant contradict each other: Genesys is asked",
     ]
-    assert reasons.notes(one()) == ""
+    assert reasons.note_text(one()) == ""
 
 
 def test_every_stage_has_a_colour_and_every_flag_its_words() -> None:
     assert set(wording.STYLES) == set(Stage)
-    assert all(reasons.notes(one(flags=(flag,))) for flag in Flag)
+    assert all(reasons.note_text(one(flags=(flag,))) for flag in Flag)
 
 
 @pytest.mark.parametrize(

@@ -129,11 +129,11 @@ def test_a_journal_or_row_that_is_read_and_passed_on_is_let_be(imports: str, fin
 
 
 def test_a_change_of_state_is_refused_everywhere_but_in_core(tmp_path: Path) -> None:
-    retry = "journal = redriven(claim.journal).model_copy(update={'lines': 1})\n"
+    retry = "journal = retried_journal(claim.journal).model_copy(update={'lines': 1})\n"
     for name in ("services/cli/sagas.py", "services/adapters/registry/registry.py", "services/core/saga/retry.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(retry)
-    call = "redriven(claim.journal).model_copy"
+    call = "retried_journal(claim.journal).model_copy"
     told = [sentence.partition(": only")[0] for sentence in foreign_changes(tmp_path, {})]
     assert told == [f"services/adapters/registry/registry.py:1: `{call}`", f"services/cli/sagas.py:1: `{call}`"]
     excepted = {("services/cli/sagas.py", call): "a reason"}

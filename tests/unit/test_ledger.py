@@ -115,7 +115,11 @@ def test_secrets_are_published_in_desired_only() -> None:
 )
 def test_a_published_url_has_no_user_query_or_fragment(told: Any, shown: Any) -> None:
     configuration = {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": told}
-    assert published(configuration, RULES) == {"syncInterval": "PT5M", "featureFlags": [], "crmEndpoint": shown}
+    assert published_configuration(configuration, RULES) == {
+        "syncInterval": "PT5M",
+        "featureFlags": [],
+        "crmEndpoint": shown,
+    }
 
 
 def test_an_uninstall_before_an_install_leaves_the_tenant_deprovisioned() -> None:

@@ -15,7 +15,7 @@ from services.core.reconcile.reconcile import (
     Sight,
     Tenants,
     compare,
-    questions,
+    ids_to_read,
     remember,
 )
 from tests.support.genesys_worlds import (
@@ -312,7 +312,7 @@ def test_a_tenant_of_another_organisation_is_not_compared() -> None:
 
 
 def test_unlisted_integrations_and_their_configurations_are_asked_by_id() -> None:
-    missing, present = questions(reading({2: "ENABLED"}), organisation(), view(tenant(1), tenant(2)), None)
+    missing, present = ids_to_read(reading({2: "ENABLED"}), organisation(), view(tenant(1), tenant(2)), None)
     assert (missing, present) == ([integration_id(1)], [integration_id(2)])
 
 

@@ -9,7 +9,7 @@ from schemas.saga import Journal, Life, OrphanCheck, Phase, Presence, StepLog, S
 from schemas.tenant import Stage, Tenant
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
-from services.core.saga.recovery import KnownOfKey, is_older, nobodys, recovered, with_record
+from services.core.saga.recovery import KnownOfKey, is_older, recovered, with_placeholder_tenant, with_record
 from services.provisioner.kinds import TRAITS
 from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, DesiredVersions, plan
 
@@ -139,6 +139,6 @@ def test_a_repeated_look_up_uses_no_intent_number_twice() -> None:
 
 def test_an_adopted_life_takes_no_tenant_id_of_another_key() -> None:
     adopted = recovered(Journal(), DesiredVersions().installed(), KnownOfKey(9, 1), PLANS, NOW_US)
-    named = nobodys(adopted, KEY)
+    named = with_placeholder_tenant(adopted, KEY)
     assert named.life is not None
     assert named.life.tenant_id == f"unknown.{KEY.partition(':')[2]}"

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.saga import Journal, Phase
 from services.core.saga.calls import Answer, Done, Verb
-from services.core.saga.intents import decide, hold, redriven
+from services.core.saga.intents import decide, hold, retried_journal
 from services.core.saga.moves import TakeUp, Wait
 from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
@@ -829,7 +829,7 @@ def test_a_retry_during_a_compensation_leads_to_an_active_tenant() -> None:
     worker.run()
     assert worker.phase is Phase.COMPENSATING
     world.decides = lambda _, __: None
-    again = redriven(worker.journal)
+    again = retried_journal(worker.journal)
     assert again is not None
     worker.stored, worker.until_us = again.model_dump_json(), worker.now_us + 60 * 10**6
     worker.run()
@@ -1008,7 +1008,7 @@ def test_a_given_up_step_is_done_after_an_operators_retry(verb: Verb) -> None:
     assert worker.phase is (Phase.ROLLED_BACK if verb is Verb.CREATE else Phase.REMOVING)
     worker.until_us = 10**18
     world.decides = lambda _, __: None
-    again = redriven(worker.journal)
+    again = retried_journal(worker.journal)
     assert again is not None
     worker.stored = again.model_dump_json()
     worker.run()
@@ -1025,7 +1025,7 @@ def test_a_refused_update_is_retried_on_an_operators_request() -> None:
     worker.run()
     assert worker.last.reason == "update_refused"
     world.decides = lambda _, __: None
-    again = redriven(worker.journal)
+    again = retried_journal(worker.journal)
     assert again is not None
     worker.stored = again.model_dump_json()
     worker.run()
@@ -1035,10 +1035,10 @@ def test_a_refused_update_is_retried_on_an_operators_request() -> None:
 
 def test_a_saga_at_its_desired_state_has_nothing_to_retry() -> None:
     worker = _active(OutsideSystems(), versions := DesiredVersions())
-    assert redriven(worker.journal) is None
+    assert retried_journal(worker.journal) is None
     worker.desired = versions.uninstalled()
     worker.run()
-    assert redriven(worker.journal) is None
+    assert retried_journal(worker.journal) is None
 
 
 def test_a_version_without_install_or_uninstall_is_held_and_removes_no_step() -> None:

@@ -13,7 +13,7 @@ from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.adapters.registry.types import Claim, LeaseLost, NewerDesired, TenantTaken, Written
 from services.core.ledger import audit
-from services.core.saga.retry import RetryEnd, RetryResult, retried
+from services.core.saga.retry import RetryEnd, RetryResult, decide_retry
 from services.operations.sagas import retry
 
 KEY = f"{UUID(int=1)}:{UUID(int=2)}"
@@ -89,14 +89,14 @@ def row(journal: Journal, *, waits_for: str | None = None, why: str | None = Non
 
 
 def test_a_retry_with_an_effect_ends_the_waits_and_has_the_next_audit_line() -> None:
-    again = retried(row(REMOVING), REMOVING, DESIRED, 7, MATERIAL)
+    again = decide_retry(row(REMOVING), REMOVING, DESIRED, 7, MATERIAL)
     assert again.end is RetryEnd.TRIED
     assert again.journal.life is not None
     assert again.journal.life.steps["crm"].not_before == 0
     assert again.line is not None
     assert (again.journal.lines, again.line.id) == (5, f"{KEY}/retry/5")
     assert (again.line.why, again.line.at) == ("an operator's wish, while it was removing", 7)
-    assert audit.genuine(again.line, [MATERIAL])
+    assert audit.is_genuine(again.line, [MATERIAL])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_retry_with_an_effect_ends_the_waits_and_has_the_next_audit_line() -> 
     ],
 )
 def test_a_retry_without_work_changes_no_journal_and_has_no_line(of: SagaRow, version: int, end: RetryEnd) -> None:
-    again = retried(of, of.journal, DESIRED.model_copy(update={"version": version}), 7, MATERIAL)
+    again = decide_retry(of, of.journal, DESIRED.model_copy(update={"version": version}), 7, MATERIAL)
     assert (again.journal, again.line, again.end) == (of.journal, None, end)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.core.delivery import signature
-from services.core.delivery.signature import Proof, Secrets, claimed, sign, verify
+from services.core.delivery.signature import Proof, Secrets, parse_claim, sign, verify
 
 BODY = b'{"event":"installed"}'
 CURRENT, PREVIOUS = b"c" * 32, b"p" * 32
@@ -11,7 +11,7 @@ ROTATED = Secrets(CURRENT, PREVIOUS, not_after_us=1_000)
 
 
 def claim(secret: bytes, body: bytes = BODY) -> bytes:
-    found = claimed(sign(secret, body).encode())
+    found = parse_claim(sign(secret, body).encode())
     assert found is not None
     return found
 
@@ -31,7 +31,7 @@ def test_the_prepared_hmac_equals_the_library_hmac(length: int) -> None:
 @pytest.mark.parametrize("prefix", ["", "sha256="])
 @pytest.mark.parametrize("case", [str.lower, str.upper])
 def test_a_signature_is_64_hex_digits_with_an_optional_prefix(prefix: str, case: type[str]) -> None:
-    assert claimed((prefix + case("ab" * 32)).encode()) == bytes.fromhex("ab" * 32)
+    assert parse_claim((prefix + case("ab" * 32)).encode()) == bytes.fromhex("ab" * 32)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_signature_is_64_hex_digits_with_an_optional_prefix(prefix: str, case:
     ],
 )  # fmt: skip
 def test_any_other_header_is_no_signature(header: bytes) -> None:
-    assert claimed(header) is None
+    assert parse_claim(header) is None
 
 
 def test_a_signature_by_the_current_secret_is_proof() -> None:

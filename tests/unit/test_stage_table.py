@@ -8,7 +8,7 @@ from schemas.journal import Register, Registers
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
-from services.core.ledger.stage import TABLE, follow, situation, stage
+from services.core.ledger.stage import TABLE, situation, stage, with_outcome
 from tests.support.deliveries import KEY
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -113,27 +113,27 @@ def outcome(seq: int, direction: Direction, state: State, generation: int = 1, v
 def after(*outcomes: Outcome) -> StageRow:
     row = StageRow(KEY)
     for told in outcomes:
-        row = follow(row, told)
+        row = with_outcome(row, told)
     return row
 
 
 def test_an_outcome_whose_seq_is_not_above_the_rows_changes_nothing() -> None:
     row = after(outcome(3, UP, State.DONE))
-    assert follow(row, outcome(3, DOWN, State.DONE)) is row
-    assert follow(row, outcome(2, DOWN, State.FAILED)) is row
+    assert with_outcome(row, outcome(3, DOWN, State.DONE)) is row
+    assert with_outcome(row, outcome(2, DOWN, State.FAILED)) is row
 
 
 def test_up_done_lasts_through_an_update_and_ends_with_a_teardown() -> None:
     active = after(outcome(1, UP, State.WORKING), outcome(2, UP, State.DONE), outcome(3, UP, State.WORKING))
     assert stage(THERE, active)[0] is Stage.ACTIVE
-    ending = follow(active, outcome(4, DOWN, State.WORKING))
+    ending = with_outcome(active, outcome(4, DOWN, State.WORKING))
     assert stage(THERE, ending)[0] is Stage.PENDING_INSTALL
 
 
 def test_up_done_again_revives_a_generation_in_its_grace() -> None:
     row = after(outcome(1, UP, State.DONE), outcome(2, DOWN, State.WORKING), outcome(3, UP, State.WORKING))
     assert stage(THERE, row)[0] is Stage.PENDING_INSTALL
-    assert stage(THERE, follow(row, outcome(4, UP, State.DONE)))[0] is Stage.ACTIVE
+    assert stage(THERE, with_outcome(row, outcome(4, UP, State.DONE)))[0] is Stage.ACTIVE
 
 
 def test_the_facts_of_a_generation_do_not_count_for_the_next() -> None:
@@ -146,4 +146,4 @@ def test_rolled_back_stands_until_newer_work_begins() -> None:
     row = after(outcome(1, UP, State.ROLLED_BACK))
     corrected = replace(THERE, desired_version=60)
     assert stage(corrected, row)[0] is Stage.PROVISIONING_ROLLED_BACK
-    assert stage(corrected, follow(row, outcome(2, UP, State.WORKING, 2, 60)))[0] is Stage.PENDING_INSTALL
+    assert stage(corrected, with_outcome(row, outcome(2, UP, State.WORKING, 2, 60)))[0] is Stage.PENDING_INSTALL

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from schemas.saga import Journal, Life, OrphanCheck, Phase, Presence, StepLog, StepState, StepVerdict
 from schemas.tenant import Desired
 from services.core.saga.calls import Absent, Answer, Contradicted, Done, OperatorRefused, Refused, Retryable, Unknown
-from services.core.saga.intents import begin, redriven
+from services.core.saga.intents import begin, retried_journal
 from services.core.saga.moves import Called, LookUp
 from services.core.saga.next_move import Plans, next_move
 from services.core.saga.pace import Pace
@@ -97,7 +97,7 @@ class Walk:
                 for known in (KnownOfKey(), KnownOfKey(seq=9, generation=1)) if journal.life else ():
                     for recovering in _logs(recovered(journal, desired, known, PLANS, NOW_US)):
                         self._add(recovering)
-                for again in _logs(redriven(journal) or Journal()):
+                for again in _logs(retried_journal(journal) or Journal()):
                     self._add(again)
 
     def _decide(self, log: StepLog, journal: Journal, desired: Desired, settled: set[object]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.tenant import Stage, Tenant
-from services.core.tenant_list import TenantFilter, listed
+from services.core.tenant_list import TenantFilter, filtered
 from services.core.unwell import UNWELL_AFTER_US
 from tests.support.genesys_worlds import NOW_US, tenant
 
@@ -28,12 +28,15 @@ ALL = (NAMELESS, WAITS, ACTIVE, FAILED)
     ],
 )
 def test_a_filter_admits_what_it_names_and_names_come_first(chosen_by: TenantFilter, found: tuple[Tenant, ...]) -> None:
-    assert listed(ALL, chosen_by, NOW_US).tenants == found
+    assert filtered(ALL, chosen_by, NOW_US).tenants == found
 
 
 def test_a_list_knows_who_is_unwell_and_how_many_only_wait() -> None:
-    assert (listed(ALL, TenantFilter(), NOW_US).unwell, listed(ALL, TenantFilter(), NOW_US).waiting) == ((FAILED,), 1)
-    unwell = listed(ALL, TenantFilter(only_unwell=True), NOW_US)
+    assert (filtered(ALL, TenantFilter(), NOW_US).unwell, filtered(ALL, TenantFilter(), NOW_US).waiting) == (
+        (FAILED,),
+        1,
+    )
+    unwell = filtered(ALL, TenantFilter(only_unwell=True), NOW_US)
     assert (unwell.unwell, unwell.waiting) == ((FAILED,), 1)
-    later = listed(ALL, TenantFilter(), NOW_US + UNWELL_AFTER_US)
+    later = filtered(ALL, TenantFilter(), NOW_US + UNWELL_AFTER_US)
     assert (later.unwell, later.waiting) == ((FAILED, WAITS), 0)

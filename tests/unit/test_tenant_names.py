@@ -14,7 +14,7 @@ from schemas.tenant import Stage, Tenant
 from schemas.topics import TENANTS
 from schemas.webhook import Delivery
 from services.core.ledger.decisions import republish
-from services.core.ledger.stage import follow
+from services.core.ledger.stage import with_outcome
 from services.core.reconcile.observed_state import differences, look_at, observed
 from services.core.saga.recovery import KnownOfKey, with_record
 from tests.support.deliveries import KEY, RULES, body
@@ -147,7 +147,7 @@ def test_an_outcome_without_a_tenant_id_keeps_the_shown_tenant_id() -> None:
 
 
 def test_a_row_written_before_the_tenant_id_fields_is_read() -> None:
-    row = follow(StageRow(KEY, version=3), decode(Outcome, json.dumps(OUTCOME).encode()))
+    row = with_outcome(StageRow(KEY, version=3), decode(Outcome, json.dumps(OUTCOME).encode()))
     packed = pack(row)
     older = packed.replace(b'"tenant_id":null,"bound":false,', b"")
     assert older != packed

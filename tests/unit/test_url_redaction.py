@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.core.url_redaction import shown, shown_in
+from services.core.url_redaction import redacted_text, redacted_url
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from services.core.url_redaction import shown, shown_in
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, text: str) -> None:
-    assert shown(url) == text
+    assert redacted_url(url) == text
 
 
 def test_a_url_in_a_librarys_message_is_shown_without_its_secrets() -> None:
     text = (
         'Error performing HEAD http://u:canary@host:9/a?canary=canary in 1 s: for url (http://u:canary@host:9/b): "x"'
     )
-    assert shown_in(text) == 'Error performing HEAD http://host:9/a in 1 s: for url (http://host:9/b): "x"'
+    assert redacted_text(text) == 'Error performing HEAD http://host:9/a in 1 s: for url (http://host:9/b): "x"'

@@ -24,7 +24,7 @@ from services.cli.doctor.this_machine import read_plan
 from services.cli.wording import counted
 from services.core.saga.plan import BadPlan
 from services.core.saga.references import Facts, substitute
-from services.core.url_redaction import shown, shown_in
+from services.core.url_redaction import redacted_text, redacted_url
 
 _ASK_S: Final = 5.0
 """Seconds for the answer of one system."""
@@ -50,9 +50,11 @@ def systems(context: CheckContext) -> Iterator[Finding]:
     with ThreadPoolExecutor(max(1, min(8, len(urls)))) as pool:
         for (name, url), why in zip(urls.items(), pool.map(_http_fault, urls.values()), strict=True):
             if why:
-                yield fault(name, f"{shown(url)}: {why}", "start that system, or correct its URL (PLAN_FILE, settings)")
+                yield fault(
+                    name, f"{redacted_url(url)}: {why}", "start that system, or correct its URL (PLAN_FILE, settings)"
+                )
             else:
-                yield well(name, f"{shown(url)} answers")
+                yield well(name, f"{redacted_url(url)} answers")
 
 
 def archive(context: CheckContext) -> Iterator[Finding]:
@@ -66,11 +68,11 @@ def archive(context: CheckContext) -> Iterator[Finding]:
         _probe_store(url)
     except Exception as error:  # noqa: BLE001 - obstore raises many unrelated classes, each of them means no
         # The store's own words repeat the URL.
-        detail = shown_in((str(error).splitlines() or [type(error).__name__])[0])
+        detail = redacted_text((str(error).splitlines() or [type(error).__name__])[0])
         cure = "correct ARCHIVE_URL, the bucket, or the credentials that its store reads from the environment"
         yield fault("archive", f"ARCHIVE_URL: {detail}", cure)
     else:
-        yield well("archive", f"{shown(url)} answers")
+        yield well("archive", f"{redacted_url(url)} answers")
 
 
 def genesys(context: CheckContext) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from services.adapters.process.settings import Settings
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.cli.environment import ENDPOINTS, UpNotRunning, environment_of_up
 from services.core.unwell import is_unwell
-from services.core.url_redaction import shown
+from services.core.url_redaction import redacted_url
 
 SERVICES: Final = ("ingress", "ledger", "provisioner", "reconciler")
 """The services without any of which events stop being processed."""
@@ -150,7 +150,7 @@ def _service_findings(context: CheckContext, name: str, url: str, status: Servic
     """Yields the findings of a service: unanswered, unready, metrics beyond a limit, or well."""
     if status.unanswered:
         cure = f"start `lifecycle {name}`, or correct its URL in {context.services_source}; its log says why it ended"
-        yield fault(name, f"{shown(url)}: {status.unanswered}", cure)
+        yield fault(name, f"{redacted_url(url)}: {status.unanswered}", cure)
         return
     found = [fault(name, f"not ready: {check}: {why}", _RESUMES) for check, why in status.faults.items()]
     found += [fault(name, f"{note}: {why}", _RESUMES) for note, why in status.notes.items()]
@@ -164,7 +164,7 @@ def _service_findings(context: CheckContext, name: str, url: str, status: Servic
     if stale := _stale_run_fault(context, status):
         cure = "its log names what gave no information; `lifecycle reconcile --now` tries again and says why"
         found.append(fault(name, stale, cure))
-    yield from found or [well(name, f"ready at {shown(url)}")]
+    yield from found or [well(name, f"ready at {redacted_url(url)}")]
 
 
 def _circuit_fault(what: str, step: str, number: float) -> tuple[str, str]:

@@ -90,7 +90,7 @@ class Secrets:
         object.__setattr__(self, "macs", keyed)
 
 
-def claimed(header: bytes) -> bytes | None:
+def parse_claim(header: bytes) -> bytes | None:
     """Returns the 32 bytes of a signature header, with or without the prefix `sha256=`; None if malformed."""
     digits = header.removeprefix(_PREFIX)
     if len(digits) != 2 * DIGEST_BYTES:

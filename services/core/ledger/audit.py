@@ -42,7 +42,7 @@ def message(audit: Audit, service: str, trace: str | None) -> codec.Message:
     return codec.encode(audit, key=audit.key, ce_id=audit.id, source=source, at_us=audit.at, trace=trace)
 
 
-def genuine(audit: Audit, materials: Iterable[bytes]) -> bool:
+def is_genuine(audit: Audit, materials: Iterable[bytes]) -> bool:
     """True if the MAC of a line is correct under any of the keys."""
     # A list, not a generator: all MACs are computed before the first comparison.
     macs = [_mac(m, audit.id, audit.key, audit.what, audit.verdict, audit.why, audit.at) for m in materials]

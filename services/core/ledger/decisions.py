@@ -22,7 +22,7 @@ from services.core.ledger import audit, journal, journal_compaction, projections
 from services.core.ledger.identity import EventClaim, identify
 from services.core.ledger.journal import JournalChange, RecordPosition
 from services.core.ledger.projections import Output, ProjectionRules
-from services.core.ledger.stage import follow, stage
+from services.core.ledger.stage import stage, with_outcome
 
 # Theory. The worker writes the row, sends the records, and commits the offset only after all are acknowledged. A crash
 # in between makes Kafka deliver the record again, perhaps with the row already written. The repetition must give events
@@ -125,7 +125,7 @@ def receive(
     return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), entered.folded)
 
 
-def conclude(
+def receive_outcome(
     row: TenantRow | None, last: StageRow | None, outcome: Outcome, position: RecordPosition, rules: ProjectionRules
 ) -> Decision:
     """Returns the decision on a record of `lifecycle.outcomes`.
@@ -141,7 +141,7 @@ def conclude(
     # Offsets of a recreated topic start at 0 again: compared with old offsets, every record would look like a replay.
     if before.incarnation != position.incarnation:
         before = replace(before, incarnation=position.incarnation, offset=-1, moves=())
-    after = follow(before, outcome)
+    after = with_outcome(before, outcome)
     if after is before:
         if position.offset > before.offset:
             return Decision(None, Verdict.DUPLICATE, ())
@@ -160,7 +160,7 @@ def republish(row: TenantRow | None, last: StageRow | None, rules: ProjectionRul
     return (*(() if row is None else projections.desired(row)), *projections.tenant(row, last, rules))
 
 
-def question(key: Key, reason: str, at_us: int) -> Output:
+def recheck_request(key: Key, reason: str, at_us: int) -> Output:
     """Returns a request for a re-check as a message for `lifecycle.received`, the topic of every tenant's changes."""
     asked = Recheck(key=key, reason=reason, at=at_us)
     ce_id = f"{key}/recheck/{reason}/{at_us}"

@@ -78,7 +78,7 @@ def keyed(material: bytes, data: bytes) -> str:
     return hmac.new(material, data, sha256).hexdigest()
 
 
-def text_of(event: EventType, configuration: Json | None) -> tuple[str | None, str | None]:
+def configuration_text(event: EventType, configuration: Json | None) -> tuple[str | None, str | None]:
     """Returns digest and canonical text of the configuration written by an event; two None if no configuration."""
     if configuration is None or event not in _WRITES_CONFIGURATION:
         return None, None
@@ -104,7 +104,7 @@ def _claim_of_delivery(delivery: Delivery, pepper: bytes, *, restamps: bool) -> 
         delivery.at_us,
         delivery.marked and restamps,
         delivery.tenant_id,
-        *text_of(delivery.event, delivery.configuration),
+        *configuration_text(delivery.event, delivery.configuration),
         Source.WEBHOOK,
     )
 
@@ -133,7 +133,7 @@ def _claim_of_observation(record: Observed, event: EventType, pepper: bytes) -> 
         record.read_at,
         False,
         record.tenant_id,
-        *text_of(event, configuration),
+        *configuration_text(event, configuration),
         record.source,
     )
 

@@ -125,7 +125,7 @@ def enter(row: TenantRow, claims: Sequence[EventClaim], position: RecordPosition
         entry._replace(first_verdict=entry.verdict) if entry.uid in after and entry.uid not in before else entry
         for entry in judged.entries
     ]
-    entries, revision = revisions.give(judged._replace(entries=judged_entries), row.revision, position.offset)
+    entries, revision = revisions.assign(judged._replace(entries=judged_entries), row.revision, position.offset)
     entered = recompute(replace(aged, entries=entries, revision=revision, texts={**(aged.texts or {}), **texts}))
     bounded, early = fold_excess(entered, position.offset, position.log_time_us, position.settled)
     first_verdicts = {entry.uid: entry.first_verdict for entry in entries}

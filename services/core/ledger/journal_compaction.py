@@ -98,7 +98,7 @@ def fold_excess(row: TenantRow, offset: int, log_time_us: int, settled: int) -> 
 def recompute(row: TenantRow) -> TenantRow:
     """Returns the row with all fields derived from the journal: present registers, flags, and the texts in use."""
     now = merge.fold(row.entries, row.base)
-    marks = (*row.marks, *merge.marks(row.entries, now))
+    marks = (*row.marks, *merge.flag_marks(row.entries, now))
     needed = _references((*row.entries, *(parted.entry for parted in row.parted)), row.base, now)
     texts = {digest: text for digest, text in (row.texts or {}).items() if digest in needed}
     return replace(row, now=now, flags=merge.standing_flags(marks, row.seen), texts=texts)
@@ -143,7 +143,7 @@ def _fold(row: TenantRow, old: set[str], offset: int, settled: int) -> tuple[Ten
     now = merge.fold(staying, base)
     # Only registers which no staying entry overwrites: a tie below a newer value is settled and raises no flag.
     held = Registers(*(was if was == still else None for was, still in zip(base, now, strict=True)))
-    marks = (mark for mark in merge.marks(leaving, held) if mark.at_us > getattr(row.seen, mark.aspect))
+    marks = (mark for mark in merge.flag_marks(leaving, held) if mark.at_us > getattr(row.seen, mark.aspect))
     last_us = leaving[-1].at_us
     folded = replace(
         row,

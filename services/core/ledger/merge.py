@@ -140,7 +140,7 @@ def _newer(held: Register | None, entry: Entry | None, value: Any) -> Register |
     return Register(entry.at_us, entry.rank, entry.uid, value)
 
 
-def view(registers: Registers) -> MergedState:
+def merged_state(registers: Registers) -> MergedState:
     """Returns the state: installed if N is above U; enablement and configuration count only above U."""
     installed, uninstalled, enabled, configuration, _ = registers
     if installed is None and uninstalled is None:
@@ -158,7 +158,7 @@ def view(registers: Registers) -> MergedState:
     )
 
 
-def marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
+def flag_marks(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
     """Returns the flag marks of entries: ties, ambiguous events, conflicts, and too many bodies under a uid.
 
     Args:

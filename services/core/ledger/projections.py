@@ -18,12 +18,12 @@ from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Desired, Tenant
 from schemas.topics import DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
 from schemas.values import Json
-from services.core.dead_letters import letter, of_record
+from services.core.dead_letters import dead_letter_of, origin_of_record
 from services.core.ledger.identity import keyed
 from services.core.ledger.journal import RecordPosition
-from services.core.ledger.merge import view
+from services.core.ledger.merge import merged_state
 from services.core.ledger.redaction import redacted
-from services.core.ledger.stage import names, stage
+from services.core.ledger.stage import stage, tenant_ids
 
 _LEDGER = "/genesys-lifecycle/ledger"
 
@@ -66,7 +66,7 @@ class DesiredValues(NamedTuple):
 
 def desired_values(now: Registers) -> DesiredValues:
     """Returns the desired values by the registers; a key not to be installed is neither enabled nor configured."""
-    merged = view(now)
+    merged = merged_state(now)
     installed = merged.installed is True
     return DesiredValues(
         installed=installed,
@@ -105,7 +105,7 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules)
     if key is None:
         return ()
     row, last = row or TenantRow(key), last or StageRow(key)
-    merged, (reached, reason), named = view(row.now), stage(row, last), names(row, last)
+    merged, (reached, reason), named = merged_state(row.now), stage(row, last), tenant_ids(row, last)
     whole = None if merged.digest is None else (row.texts or {}).get(merged.digest)
     record = Tenant(
         key=key,
@@ -114,7 +114,7 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules)
         claimed_tenant_id=named.claimed,
         installed=merged.installed,
         enabled=merged.enabled,
-        configuration=published(configuration(row, merged.digest), rules),
+        configuration=published_configuration(configuration(row, merged.digest), rules),
         configuration_mac=None if whole is None else keyed(rules.configuration, whole.encode()),
         stage=reached,
         reason=reason,
@@ -149,7 +149,7 @@ def event(row: TenantRow, entry: Entry, rules: ProjectionRules, *, at_us: int, t
         revision=entry.revision,
         tenant_id=first.tenant_id,
         source=first.source,
-        configuration=published(configuration(row, first.digest), rules) or {},
+        configuration=published_configuration(configuration(row, first.digest), rules) or {},
     )
     ce_id = f"{row.key}/{entry.uid}"
     return Output(EVENTS, codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=at_us, trace=trace))
@@ -167,9 +167,9 @@ def dead_letter(
         position: The position of the record.
         raw: The untouched record; None for an empty one.
     """
-    origin = of_record(position.topic, position.partition, position.offset, position.log_time_us)
+    origin = origin_of_record(position.topic, position.partition, position.offset, position.log_time_us)
     raw = raw or codec.Message(None, b"", [])
-    return Output(DEAD_LETTERS, letter(origin, key, reason, detail, raw, source="ledger"))
+    return Output(DEAD_LETTERS, dead_letter_of(origin, key, reason, detail, raw, source="ledger"))
 
 
 def configuration(row: TenantRow, digest: str | None) -> Json | None:
@@ -181,7 +181,7 @@ def configuration(row: TenantRow, digest: str | None) -> Json | None:
     return found
 
 
-def published(whole: Json | None, rules: ProjectionRules) -> Json | None:
+def published_configuration(whole: Json | None, rules: ProjectionRules) -> Json | None:
     """Returns the published names of a configuration, with redacted URLs; None without a configuration."""
     if whole is None:
         return None

@@ -21,7 +21,7 @@ from services.core.ledger import projections
 from services.core.ledger.decisions import WHY, Decision, receive
 from services.core.ledger.identity import identify
 from services.core.ledger.journal import RecordPosition
-from services.core.ledger.merge import view
+from services.core.ledger.merge import merged_state
 from services.core.ledger.projections import ProjectionRules
 
 OFFLINE: Final = ProjectionRules(
@@ -155,7 +155,7 @@ def _judgements(read: list[_Line | Judgement], final: dict[tuple[Key, str, int],
 
 def _tenant(row: TenantRow) -> dict[str, Any]:
     """Returns the reported state of a key."""
-    merged, uninstalled = view(row.now), row.now.uninstalled
+    merged, uninstalled = merged_state(row.now), row.now.uninstalled
     return {
         "installed": merged.installed,
         "enabled": merged.enabled,

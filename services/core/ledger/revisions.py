@@ -14,7 +14,7 @@ from services.core.ledger.merge import Judged
 # event between A and B arrives: B is an event of its own and keeps 1, and A is published as the next revision.
 
 
-def give(judged: Judged, revision: int, offset: int) -> tuple[tuple[Entry, ...], int]:
+def assign(judged: Judged, revision: int, offset: int) -> tuple[tuple[Entry, ...], int]:
     """Gives the next revisions to the new events without a revision of their own or a borrowed revision.
 
     Args:

@@ -1,7 +1,7 @@
 """The stage of a tenant: a table over the desired state and the last outcome.
 
 Rule: the first applicable row of `TABLE` counts, and the last row always applies. `TABLE` alone decides the stage;
-`follow` alone adds an outcome to a row. An outcome with a `seq` at or below the row's changes nothing.
+`with_outcome` alone adds an outcome to a row. An outcome with a `seq` at or below the row's changes nothing.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from schemas.outcome import TENANT_CONFLICT, Direction, Outcome, State
 from schemas.rows import StageRow, TenantRow
 from schemas.tenant import Stage
-from services.core.ledger.merge import view
+from services.core.ledger.merge import merged_state
 
 # Theory. The stage combines two histories that arrive in any order: the desired state (from `lifecycle.received`) and
 # the outcomes (from `lifecycle.outcomes`). An outcome may answer a former desired state: a `down done` of a former life
@@ -128,7 +128,7 @@ def situation(row: TenantRow | None, last: StageRow | None) -> Situation:
     """Returns the input of the table for two rows; a missing row counts as an empty row."""
     key = row.key if row is not None else last.key if last is not None else ""
     row = row or TenantRow(key)
-    return Situation(view(row.now).installed, row.ever, row.turned, last or StageRow(key))
+    return Situation(merged_state(row.now).installed, row.ever, row.turned, last or StageRow(key))
 
 
 def _reason(present: Situation, found: Stage | None) -> str | None:
@@ -144,28 +144,28 @@ def _reason(present: Situation, found: Stage | None) -> str | None:
     return last.reason
 
 
-class Names(NamedTuple):
+class TenantIds(NamedTuple):
     """The two tenantIds of a key in the public view; see `schemas.tenant.Tenant`."""
 
     tenant_id: str | None
     claimed: str | None
 
 
-def names(row: TenantRow, last: StageRow) -> Names:
+def tenant_ids(row: TenantRow, last: StageRow) -> TenantIds:
     """Returns the tenantId to show, and the claimed tenantId if different from the bound one (docs/decisions/0026)."""
     newest = None if row.now.tenant is None else row.now.tenant.value
-    if view(row.now).installed is not True:
+    if merged_state(row.now).installed is not True:
         # A removed key claims nothing any more; the view names the tenantId under which resources existed.
-        return Names(last.tenant_id or newest, None)
+        return TenantIds(last.tenant_id or newest, None)
     if last.bound:
-        return Names(last.tenant_id, newest if newest != last.tenant_id else None)
+        return TenantIds(last.tenant_id, newest if newest != last.tenant_id else None)
     if last.state is State.HELD and last.reason == TENANT_CONFLICT:
         # Two organisations must never show one tenantId because of a mere claim.
-        return Names(None, newest)
-    return Names(newest, None)
+        return TenantIds(None, newest)
+    return TenantIds(newest, None)
 
 
-def follow(last: StageRow, outcome: Outcome) -> StageRow:
+def with_outcome(last: StageRow, outcome: Outcome) -> StageRow:
     """Returns the row after an outcome; the identical row if the outcome's `seq` is not above the row's.
 
     A generation is active from the first finished `up` until a `down` begins. A later finished `up` of the generation

@@ -9,7 +9,7 @@ from typing import Final
 
 from schemas.tenant import Stage
 from schemas.values import Key
-from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants, is_asked
+from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants, awaits_recheck
 
 RECHECK_EVERY_US: Final = 300_000_000
 """Microseconds between two re-checks of a key: 5 minutes."""
@@ -32,7 +32,7 @@ def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: Reco
     asked = {
         key
         for key, tenant in tenants.items()
-        if is_asked(tenant)
+        if awaits_recheck(tenant)
         and rules.now_us - tenant.updated_at >= SETTLE_US
         and rules.now_us - looked.get(key, 0) >= RECHECK_EVERY_US
     }

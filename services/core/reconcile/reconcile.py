@@ -149,7 +149,7 @@ class ReconcilePlan:
     stopped: Stop | None
 
 
-def is_asked(tenant: Tenant | None) -> bool:
+def awaits_recheck(tenant: Tenant | None) -> bool:
     """True if a re-check of the key is owed: the observation is then published even if Genesys and the view agree."""
     return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
 
@@ -174,11 +174,11 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
         for entity in reading.integrations.values()
         if our_type in (None, entity.type_id) or entity.type_id is None or f"{prefix}{entity.id}" in tenants
     }
-    held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or is_asked(tenant))}
+    held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or awaits_recheck(tenant))}
     return sorted(key for key in listed | held if keys is None or key in keys)
 
 
-def questions(
+def ids_to_read(
     listing: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None
 ) -> tuple[list[str], list[str]]:
     """Returns the integration ids to read after a listing.
@@ -275,7 +275,7 @@ def _judge(
         sight: Memory of earlier runs, with `seen_by` of this reading.
         rules: Times and limits.
     """
-    asked = is_asked(tenant)
+    asked = awaits_recheck(tenant)
     # Another claim than the waiting one ends the wait: an absence must be seen twice without a sight in between.
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
         sight = replace(sight, doubt=None)
@@ -346,7 +346,7 @@ def _action(differing: tuple[EventType, ...]) -> Action:
     return Action.ALIGN if differing else Action.CONFIRM
 
 
-def braked(tenants: Tenants, memory: Memory, now_us: int) -> bool:
+def is_braked(tenants: Tenants, memory: Memory, now_us: int) -> bool:
     """True if more tenants wait as absent than one run may remove: the brake holds until an operator approves.
 
     Args:

@@ -162,7 +162,7 @@ def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journa
     return journal.model_copy(update={"held": reason, "held_version": desired.version, "held_until": now_us + HELD_US})
 
 
-def redriven(journal: Journal) -> Journal | None:
+def retried_journal(journal: Journal) -> Journal | None:
     """Returns the journal for an immediate retry (`lifecycle sagas retry`), or None without anything to retry.
 
     A rolled back or refused version is tried again, waits between tries end, and a compensation under way is followed

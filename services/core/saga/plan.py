@@ -118,7 +118,7 @@ def parse(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, 
     earlier: list[str] = []
     steps: list[Step] = []
     for number, row in enumerate(rows, 1):
-        step = label(number, row)
+        step = step_label(number, row)
         own = {name: value for name, value in row.items() if name not in _STEP_KEYS}
         found = [*_row_faults(row, earlier, kinds), *_reference_faults(own, earlier, settings)]
         faults += [f"{step}: {fault}" for fault in found]
@@ -140,7 +140,7 @@ def schema_name(key: str, generation: int) -> str:
     return "t_" + sha256(f"{org}|{integration}|{generation}".encode()).hexdigest()[:32]
 
 
-def label(number: int, row: Mapping[str, Any]) -> str:
+def step_label(number: int, row: Mapping[str, Any]) -> str:
     """Returns the name of a step for the text of a fault."""
     return f"step {number} ({row.get('name', 'without a name')})"
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from services.core.saga.kind_traits import KindTraits
-from services.core.saga.plan import BadPlan, Plan, label, parse
+from services.core.saga.plan import BadPlan, Plan, parse, step_label
 from services.core.saga.plan_forms import faults_of, nearest, unknown
 from services.core.saga.plan_keys import FORMER, STEP
 from services.core.saga.references import REFERENCE, references
@@ -61,7 +61,7 @@ def _strict_faults(document: Mapping[str, Any], kinds: Mapping[str, KindTraits])
         kind = kinds.get(str(row.get("kind")))
         if kind is not None:
             found = [*_kind_faults(row, kind, kinds), *_origin_faults(row), *_output_faults(row, outputs), *_typos(row)]
-            yield from (f"{label(number, row)}: {fault}" for fault in found)
+            yield from (f"{step_label(number, row)}: {fault}" for fault in found)
             # After the checks of this row, so that a step cannot refer to its own outputs.
             outputs[str(row.get("name"))] = kind
 

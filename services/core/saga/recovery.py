@@ -177,7 +177,7 @@ def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plan
     return doubt.renumbered(after)
 
 
-def nobodys(journal: Journal, key: str) -> Journal:
+def with_placeholder_tenant(journal: Journal, key: str) -> Journal:
     """Returns the journal bound to the placeholder tenantId `unknown.{integrationId}`.
 
     Used if another organisation holds the binding of the tenantId by now.

@@ -14,7 +14,7 @@ from schemas.saga import Journal
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.core.ledger import audit
-from services.core.saga.intents import redriven
+from services.core.saga.intents import retried_journal
 from services.core.unwell import GRACE
 
 
@@ -89,7 +89,7 @@ class Retry:
     end: RetryEnd
 
 
-def retried(row: SagaRow, journal: Journal, desired: Desired, now_us: int, material: bytes) -> Retry:
+def decide_retry(row: SagaRow, journal: Journal, desired: Desired, now_us: int, material: bytes) -> Retry:
     """Decides the retry of a leased saga.
 
     Args:
@@ -99,7 +99,7 @@ def retried(row: SagaRow, journal: Journal, desired: Desired, now_us: int, mater
         now_us: Time of the retry, microseconds UTC.
         material: The newest key of `material.audit`.
     """
-    again = redriven(journal)
+    again = retried_journal(journal)
     if again is None:
         return Retry(journal, None, _without_work(row, journal, desired))
     number = journal.lines + 1

@@ -18,7 +18,7 @@ from schemas.codec import JSON_TYPE
 from schemas.times import instant
 from schemas.webhook import BODY_MAX_BYTES
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
-from services.core.delivery.signature import claimed
+from services.core.delivery.signature import parse_claim
 from services.ingress.http import answers
 from services.ingress.http.answers import Answer
 from services.ingress.http.request import DeliveryHeaders, Request
@@ -163,7 +163,7 @@ def _kind(by_name: Mapping[bytes, bytes]) -> Answer | None:
 
 
 def _proof(by_name: Mapping[bytes, bytes]) -> DeliveryHeaders | Answer:
-    claim = claimed(by_name.get(_SIGNATURE, b""))
+    claim = parse_claim(by_name.get(_SIGNATURE, b""))
     if claim is None:
         return answers.SIGNATURE
     stated, trace = by_name.get(_TIMESTAMP, b""), by_name.get(_TRACEPARENT)
