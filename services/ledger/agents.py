@@ -118,7 +118,7 @@ class Ledger:
             return
         self.poison_limits[position.topic].in_a_row = 0
         row, last = self.rows(position.partition, outcome.key.encode())
-        decision = conclude(row, last, outcome, position, self.rules)
+        decision = receive_outcome(row, last, outcome, position, self.rules)
         self._act(self.stages, "outcome", last, decision, position)
 
     def rows(self, partition: int, key: bytes) -> tuple[TenantRow | None, StageRow | None]:

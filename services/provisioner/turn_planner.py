@@ -41,7 +41,7 @@ class PreparedTurn:
     Attributes:
         turn: Journal to commit, outcomes to publish and the move.
         call_or_answer: The call to make, or an answer known without a call; meaningless if the move is a wait.
-        system: System at whose gate a place is held for the call; None if no place is held.
+        system: System at whose gate a slot is held for the call; None if no slot is held.
         waiting: The wait at the end of the turn; empty if the move is a call.
         milestones: Milestones of the desired version, met once the turn is committed and the call is made.
         trace: Spans of the call; None without a call to trace.

@@ -204,7 +204,7 @@ def _register_gauges(resources: RunResources) -> None:
 def _set_gauges(resources: RunResources, tenants: Tenants) -> None:
     """Sets the gauges from the state folder, so a run of another process is counted as well."""
     last = resources.sights.last()
-    metrics.RECONCILER_BRAKE.set(braked(tenants, resources.sights.load(), resources.now_us()))
+    metrics.RECONCILER_BRAKE.set(is_braked(tenants, resources.sights.load(), resources.now_us()))
     metrics.RECONCILER_LAST_RUN.set(last.ended_us / 1_000_000)
     metrics.RECONCILER_LAST_SUCCESS.set(last.succeeded_us / 1_000_000)
     metrics.RECONCILER_UNREAD_KEYS.set(last.unread)

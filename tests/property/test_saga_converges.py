@@ -92,7 +92,7 @@ def _is_counted_once(worker: MemoryRunner, crashes: frozenset[int]) -> None:
         assert len(set(worker.first_calls)) == len(worker.first_calls)
 
 
-@given(story=WISHES, modes=MODES, crashes=CRASHES)
+@given(story=STORIES, modes=MODES, crashes=CRASHES)
 @settings(max_examples=examples(30), deadline=None)
 def test_a_stored_journal_is_read_back_equal(
     story: list[tuple[int, str, int]], modes: list[Mode], crashes: frozenset[int]

@@ -25,9 +25,9 @@ from services.core.saga.calls import (
     Verb,
     idempotency_key,
 )
-from services.core.saga.intents import Turn, decide, life_of, log_of, redriven
+from services.core.saga.intents import Turn, decide, life_of, log_of, retried_journal
 from services.core.saga.milestones import Converged, milestones
-from services.core.saga.moves import Called, Observe, Run, Wait
+from services.core.saga.moves import Called, LookUp, Run, Wait
 from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, parse

@@ -3,7 +3,7 @@
 from schemas.saga import Phase
 from services.core.saga.milestones import phase_began_us
 from services.core.saga.next_move import Plans
-from tests.support.saga_world import PLAN_TEXT, STEPS, MemoryRunner, Mode, OutsideSystems, Wishes, plan
+from tests.support.saga_world import PLAN_TEXT, STEPS, DesiredVersions, MemoryRunner, Mode, OutsideSystems, plan
 
 HOUR_US = 3_600 * 10**6
 DAY_US = 24 * HOUR_US
@@ -14,11 +14,11 @@ def since(worker: MemoryRunner) -> list[tuple[str, int]]:
 
 
 def test_each_version_is_counted_once_from_its_delivery_to_its_end() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    first = wishes.installed()
+    world, versions = OutsideSystems(), DesiredVersions()
+    first = versions.installed()
     worker = MemoryRunner(world, first)
     worker.run()
-    second, third = wishes.configured(size="2"), wishes.uninstalled()
+    second, third = versions.configured(size="2"), versions.uninstalled()
     worker.run([(0, second)])
     worker.run([(0, third)])
     times = [version.received_at for version in (first, second, third)]
@@ -28,29 +28,31 @@ def test_each_version_is_counted_once_from_its_delivery_to_its_end() -> None:
 
 
 def test_a_version_that_needs_no_call_ends_without_a_first_call() -> None:
-    wishes = Wishes()
-    worker = MemoryRunner(OutsideSystems(), wishes.installed())
+    versions = DesiredVersions()
+    worker = MemoryRunner(OutsideSystems(), versions.installed())
     worker.run()
-    worker.run([(0, wishes.configured(unused="x"))])
+    worker.run([(0, versions.configured(unused="x"))])
     assert len(worker.converged) == 2
     assert worker.first_calls == [1]
 
 
 def test_a_call_after_a_wait_at_an_open_circuit_counts_as_the_first_call() -> None:
-    worker = MemoryRunner(OutsideSystems(), Wishes().installed(), bars=[True, True, False])
+    worker = MemoryRunner(OutsideSystems(), DesiredVersions().installed(), bars=[True, True, False])
     worker.run()
     assert worker.first_calls == [1]
 
 
 def test_a_retried_step_is_not_counted_again() -> None:
-    worker = MemoryRunner(OutsideSystems(modes=[Mode.RETRYABLE, Mode.SILENT, Mode.LOST_WITHOUT]), Wishes().installed())
+    worker = MemoryRunner(
+        OutsideSystems(modes=[Mode.RETRYABLE, Mode.SILENT, Mode.LOST_WITHOUT]), DesiredVersions().installed()
+    )
     worker.run()
     assert (worker.first_calls, len(worker.converged)) == ([1], 1)
 
 
 def test_a_rolled_back_version_converges_late_and_once() -> None:
-    wishes = Wishes()
-    wanted = wishes.installed()
+    versions = DesiredVersions()
+    wanted = versions.installed()
     worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), wanted, again=True)
     worker.run()
     assert [said.state.value for said in worker.outcomes if said.state in {"done", "rolled_back"}] == [
@@ -64,29 +66,29 @@ def test_a_rolled_back_version_converges_late_and_once() -> None:
 
 
 def test_an_operators_retry_is_not_counted_as_a_first_call() -> None:
-    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), Wishes().installed())
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), DesiredVersions().installed())
     worker.run()
-    worker.wishes_again = frozenset({worker.marks})
+    worker.retries_before = frozenset({worker.marks})
     worker.run()
     assert worker.last.state.value == "done"
     assert (worker.first_calls, len(worker.converged)) == ([1], 1)
 
 
 def test_a_refused_update_does_not_count_as_converged() -> None:
-    world, wishes = OutsideSystems(), Wishes()
-    worker = MemoryRunner(world, wishes.installed())
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed())
     worker.run()
-    worker.run([(0, wishes.configured(bad="schema"))])
+    worker.run([(0, versions.configured(bad="schema"))])
     assert worker.last.reason == "update_refused"
     assert (len(worker.converged), worker.first_calls) == (1, [1, 2])
 
 
 def test_a_grace_period_is_left_out_of_the_time_of_a_removal() -> None:
     kept = PLAN_TEXT.replace('name = "schema"\n', 'name = "schema"\ndestroy_after = "P1D"\n')
-    wishes = Wishes()
-    worker = MemoryRunner(OutsideSystems(), wishes.installed(), plans=Plans(plan(kept)))
+    versions = DesiredVersions()
+    worker = MemoryRunner(OutsideSystems(), versions.installed(), plans=Plans(plan(kept)))
     worker.run()
-    wanted = wishes.uninstalled()
+    wanted = versions.uninstalled()
     began_us = worker.now_us
     worker.run([(0, wanted)])
     end = worker.converged[-1]
@@ -96,7 +98,7 @@ def test_a_grace_period_is_left_out_of_the_time_of_a_removal() -> None:
 
 
 def test_a_version_of_an_earlier_release_has_no_milestone() -> None:
-    worker = MemoryRunner(OutsideSystems(), Wishes().installed().model_copy(update={"received_at": None}))
+    worker = MemoryRunner(OutsideSystems(), DesiredVersions().installed().model_copy(update={"received_at": None}))
     worker.run()
     assert (worker.first_calls, worker.converged) == ([], [])
     assert worker.last.state.value == "done"
@@ -105,9 +107,9 @@ def test_a_version_of_an_earlier_release_has_no_milestone() -> None:
 
 def test_a_saga_at_rest_is_in_no_phase_that_began() -> None:
     """A version without a call ends in the turn that begins it: its length is not the time since the last end."""
-    worker = MemoryRunner(OutsideSystems(), Wishes().installed())
+    worker = MemoryRunner(OutsideSystems(), DesiredVersions().installed())
     worker.run()
     assert worker.journal.phase is Phase.ACTIVE
-    assert phase_began_us(worker.journal) == 0 < worker.journal.turned_at
+    assert phase_began_us(worker.journal) == 0 < worker.journal.phase_began_at
     changing = worker.journal.model_copy(update={"phase": Phase.UPDATING})
-    assert phase_began_us(changing) == worker.journal.turned_at
+    assert phase_began_us(changing) == worker.journal.phase_began_at

@@ -27,7 +27,7 @@ def up(
     Args:
         state_dir: The state folder.
         environ: The environment of this process.
-        endpoints_file: A second place for the endpoints file; None for the state folder alone.
+        endpoints_file: A second location of the endpoints file; None for the state folder alone.
         scrape_s: As for `stack`.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Phase
-from services.core.saga.intents import ENDS, UPDATE_REFUSED, Turn
+from services.core.saga.intents import AFTER_FINISH, UPDATE_REFUSED, Turn
 from services.core.saga.moves import Wait
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import UndoBy
@@ -51,10 +51,10 @@ NO_MILESTONES: Final = Milestones()
 def phase_began_us(journal: Journal) -> int:
     """Returns the begin of the phase in progress, microseconds UTC; 0 at rest.
 
-    At rest `turned_at` is the end of the last phase. A version without a call begins and ends in one turn: its length
-    is not the time since that end.
+    At rest `phase_began_at` is the end of the last phase. A version without a call begins and ends in one turn: its
+    length is not the time since that end.
     """
-    return journal.turned_at if journal.phase in ENDS else 0
+    return journal.phase_began_at if journal.phase in AFTER_FINISH else 0
 
 
 def milestones(plans: Plans, before: Journal, turn: Turn) -> Milestones:
@@ -75,7 +75,11 @@ def _first_call_since_us(before: Journal, turn: Turn) -> int | None:
         return None
     # A grace period of the step is an intended wait, and no slowness.
     grace_s = turn.move.step.destroy_after_s if turn.journal.phase is Phase.REMOVING else 0
-    return max(target.received_at, turn.journal.turned_at + int(grace_s * 1_000_000)) if grace_s else target.received_at
+    return (
+        max(target.received_at, turn.journal.phase_began_at + int(grace_s * 1_000_000))
+        if grace_s
+        else target.received_at
+    )
 
 
 def _is_first_call(before: Journal, turn: Turn) -> bool:
@@ -84,7 +88,7 @@ def _is_first_call(before: Journal, turn: Turn) -> bool:
     if isinstance(move, Wait) or journal.target is None or journal.phase not in _OF_A_VERSION:
         return False
     if journal.life is None or move.generation != journal.life.generation:
-        return False  # a sweep of an ended life
+        return False  # an orphan check of an ended life
     if before.target is None:
         # Without a target, and not at the beginning: an operator has asked for a version to be tried again.
         return before.generation == 0
@@ -93,7 +97,11 @@ def _is_first_call(before: Journal, turn: Turn) -> bool:
     # The version was taken up in an earlier turn, which ended in a wait. Every call leaves its time in a step's log. A
     # version that was rolled back was called for before.
     steps = before.life.steps.values() if before.life else ()
-    return not journal.rollbacks and before.phase is journal.phase and all(log.at < journal.turned_at for log in steps)
+    return (
+        not journal.rollbacks
+        and before.phase is journal.phase
+        and all(log.at < journal.phase_began_at for log in steps)
+    )
 
 
 def _converged(plans: Plans, before: Journal, turn: Turn, outcome: Outcome) -> Converged | None:
@@ -119,4 +127,4 @@ def _grace_end_us(plans: Plans, before: Journal) -> int:
         if step.undo is not UndoBy.NOTHING and (log := life.steps.get(step.name)) is not None and log.n
     ]
     longest_s = max(waits, default=0)
-    return before.turned_at + int(longest_s * 1_000_000) if longest_s else 0
+    return before.phase_began_at + int(longest_s * 1_000_000) if longest_s else 0

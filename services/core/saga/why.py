@@ -75,9 +75,9 @@ def standing(journal: Journal, desired: Desired, wait: Wait, now_us: int) -> Sta
     if wait.reason in _HELD:
         return Standing(_HELD[wait.reason], desired.received_at)
     if wait.reason == GRACE:
-        return Standing(SagaWhy.GRACE, journal.turned_at)
+        return Standing(SagaWhy.GRACE, journal.phase_began_at)
     if journal.phase is Phase.ROLLED_BACK:
-        return Standing(SagaWhy.ROLLED_BACK, journal.turned_at)
+        return Standing(SagaWhy.ROLLED_BACK, journal.phase_began_at)
     if journal.phase in _AT_REST:
         return Standing(SagaWhy.REST)
     # A busy system has turned the call away: the saga comes again within seconds.
