@@ -276,7 +276,7 @@ class Spools:
         is_evidence = bool(spool.damaged) or spool.closed not in _RECOVERABLE | {"former"}
         try:
             if is_evidence:
-                await spool.aside(spool.closed)
+                await spool.move_aside(spool.closed)
                 self._telemetry.spool("spool aside", path=str(spool.path), reason=spool.closed, damaged=spool.damaged)
             else:
                 await spool.end()

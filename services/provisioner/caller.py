@@ -31,7 +31,7 @@ from services.core.saga.calls import (
     answer_word,
     idempotency_key,
 )
-from services.core.saga.intents import life_of, log_of, places_of
+from services.core.saga.intents import life_of, locations_of, log_of
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.moves import Called, LookUp, Undo
 from services.core.saga.next_move import facts

@@ -21,7 +21,7 @@ from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import Arrival
-from services.core.dead_letters import letter, of_record
+from services.core.dead_letters import dead_letter_of, origin_of_record
 from services.provisioner.spans import record_arrivals
 from services.provisioner.telemetry import record_dead_letter
 
@@ -152,6 +152,6 @@ class Intake:
         origin = origin_of_record(record.topic, record.partition, record.offset, self._now_us())
         key = record.key.decode("utf-8", "replace") if record.key else None
         raw = Message(record.key, record.value or b"", record.headers)
-        message = letter(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
-        await self._producer.acked(named(DEAD_LETTERS, self._prefix), message)
+        message = dead_letter_of(origin, key, DeadLetterReason.UNREADABLE, str(fault), raw, source="provisioner")
+        await self._producer.send_and_wait(named(DEAD_LETTERS, self._prefix), message)
         record_dead_letter(key, DeadLetterReason.UNREADABLE, origin.id, str(fault), self._log)

@@ -250,7 +250,7 @@ class Recovery:
         if claim is None:
             raise Stuck(f"{key}: {_NOT_ALONE}")
         # Kafka has the outcomes up to this number; published again, they would come out of order.
-        await self._registry.forget_said(key, OUTCOMES.name, known.seq)
+        await self._registry.delete_published(key, OUTCOMES.name, known.seq)
         plans = await self._plans_of(key, claim.journal)
         journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
         while True:

@@ -154,7 +154,7 @@ class TurnPlanner:
         with call_span(prepared.trace, prepared.call_or_answer) as span:
             answer = await self._caller.call(prepared.call_or_answer)
             record_answer(span, prepared.trace, prepared.call_or_answer, answer)
-        # Before `leave`: the gate judges answers only while the place of their call is held.
+        # Before `leave`: the gate judges answers only while the slot of their call is held.
         if prepared.system is not None and self._system_gates.answered(
             prepared.system, prepared.call_or_answer.key, report_of(answer)
         ):

@@ -17,7 +17,7 @@ from services.provisioner.kinds.postgres import PostgresKind
 from tests.integration.test_provisioner_registry import alive, desired, key, said
 from tests.support.eventually import eventually_async
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
-from tests.support.provisioner_process import desired as wish
+from tests.support.provisioner_process import desired as desired_version
 from tests.support.provisioner_process import gone, untraced
 from tests.support.provisioner_stage import Stage, done, ended, exists, staged
 from tests.support.simulator_process import a_call, outside
@@ -78,7 +78,7 @@ async def test_the_recovery_lock_behind_a_pooler_is_held_by_one_process_and_ends
 ) -> None:
     other = Registry(pooled_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     await other.open()
-    async with registry.alone() as mine:
+    async with registry.hold_recovery_lock() as mine:
         await registry.store(untraced([desired(key(1))]))
         await asyncio.gather(*(registry.is_empty() for _ in range(10)))
         async with other.hold_recovery_lock() as theirs:

@@ -42,9 +42,9 @@ def work(
         committed = None if commits is None else commits[offset]
         record, arrived = records[offset]
         trace = f"00-{offset:032x}-{offset:016x}-01"
-        place = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000, committed, trace=trace)
+        position = RecordPosition("lifecycle.received", 3, offset, NOON_US + arrived * 1000, committed, trace=trace)
         raw = codec.Message(None, b"raw %d" % offset, [("traceparent", trace.encode())])
-        decision = receive(row, None, record, place, RULES, raw=raw)
+        decision = receive(row, None, record, position, RULES, raw=raw)
         if isinstance(decision.row, TenantRow):
             row = unpack(TenantRow, pack(decision.row))
             assert row == decision.row

@@ -49,10 +49,10 @@ def observed(seconds: float = 0, **fields: Any) -> Observed:
     return Observed(orgId=ORG, integrationId=INTEGRATION, read_at=at(seconds), **{**defaults, **fields})
 
 
-def place(
+def position(
     offset: int, seconds: float = 0, *, committed: int | None = None, incarnation: str = "", trace: str | None = None
 ) -> RecordPosition:
-    """A place in `lifecycle.received`; `seconds` is log time."""
+    """A position in `lifecycle.received`; `seconds` is log time."""
     return RecordPosition("lifecycle.received", 0, offset, at(seconds), committed, incarnation, trace)
 
 

@@ -52,8 +52,8 @@ class MemoryLedger:
         values = {"desired_version": self.row.desired_version, "generation": 1, "at": 0, **more}
         outcome = Outcome(key=KEY, seq=seq, direction=direction, state=state, **values)
         offset = seq if offset is None else offset
-        at = RecordPosition("lifecycle.outcomes", 0, offset, place(0).log_time_us, trace=trace)
-        decision = conclude(self.row, self.last, outcome, at, RULES)
+        at = RecordPosition("lifecycle.outcomes", 0, offset, position(0).log_time_us, trace=trace)
+        decision = receive_outcome(self.row, self.last, outcome, at, RULES)
         if isinstance(decision.row, StageRow):
             self.last = decision.row
         self.decisions.append(decision)

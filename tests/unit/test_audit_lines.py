@@ -41,6 +41,6 @@ def test_a_change_of_any_field_is_detected() -> None:
 
 def test_a_line_stays_genuine_after_encoding() -> None:
     sent = message(written(), "provisioner", None)
-    assert genuine(codec.decode(Audit, sent.value), KEYS)
+    assert is_genuine(codec.decode(Audit, sent.value), KEYS)
     assert codec.texts(sent.headers)["ce_source"] == "/genesys-lifecycle/provisioner"
     assert sent.key == KEY.encode()

@@ -10,7 +10,7 @@ from schemas.event import Recheck
 from schemas.outcome import Direction, State
 from schemas.topics import AUDIT, DESIRED, EVENTS, TENANTS, Topic
 from services.core.ledger.decisions import Decision, republish
-from services.core.ledger.projections import published
+from services.core.ledger.projections import published_configuration
 from tests.support.deliveries import KEY, RULES, at, delivery, observed
 from tests.support.ledger_worker import MemoryLedger, desired_of, events, letters, values, verdicts, view
 

@@ -57,7 +57,7 @@ def test_a_reachable_folder_is_used_as_it_is(opened: Path) -> None:
     assert reachable_folder(NOBODY, opened / "state" / "data") == opened / "state" / "data"
 
 
-def test_an_unreachable_folder_is_always_replaced_by_the_same_place(closed: Path) -> None:
+def test_an_unreachable_folder_is_always_replaced_by_the_same_folder(closed: Path) -> None:
     folder = reachable_folder(NOBODY, closed / "data")
     assert folder == reachable_folder(NOBODY, closed / "data") != reachable_folder(NOBODY, closed / "other")
     assert can_reach(NOBODY, folder.parent)

@@ -187,9 +187,9 @@ WRITE: Final[LiteralString] = """
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
         RETURNING key, trace
-    ), said AS (
+    ), queued AS (
         INSERT INTO outbox (key, topic, seq, value, trace)
-        SELECT mine.key, said.topic, said.seq, said.value, mine.trace
+        SELECT mine.key, message.topic, message.seq, message.value, mine.trace
         FROM mine, unnest(%(topics)s::text[], %(seqs)s::bigint[], %(values)s::bytea[])
             WITH ORDINALITY AS message (topic, seq, value, number)
         ORDER BY message.number
@@ -211,7 +211,7 @@ WAKE: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL FROM waiting WHERE sagas.key = waiting.key
 """
 
-AS_IT_IS: Final[LiteralString] = "SELECT epoch, desired::text, journal::text, trace FROM sagas WHERE key = %s"
+PRESENT_ROW: Final[LiteralString] = "SELECT epoch, desired::text, journal::text, trace FROM sagas WHERE key = %s"
 
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING

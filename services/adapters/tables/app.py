@@ -143,7 +143,7 @@ class DurableApp(faust.App):
         return await self.consumer.begin(event)
 
     @contextmanager
-    def deciding(self, event: EventT[bytes]) -> Iterator[None]:
+    def guard_decision(self, event: EventT[bytes]) -> Iterator[None]:
         """Works within a span of the event's trace, and ends the process when the decision on the event raises.
 
         Faust would log the exception and commit past the event. The last line names the type and the position of the

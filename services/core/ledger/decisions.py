@@ -108,11 +108,11 @@ def receive(
     entered = _enter(before, record, claims, position)
     if entered.verdicts and all(verdict is Verdict.FORGOTTEN for verdict in entered.verdicts):
         return Decision(None, Verdict.FORGOTTEN, ())
-    verdict = _verdict(taken.verdicts)
-    changed = taken.row is not before
-    after = _next_version(before, taken, last, place) if changed else before
-    events = _events(after, taken.folded, place, rules)
-    line = _verdict_line(record, place, verdict, rules)
+    verdict = _verdict(entered.verdicts)
+    changed = entered.row is not before
+    after = _next_version(before, entered, last, position) if changed else before
+    events = _events(after, entered.folded, position, rules)
+    line = _verdict_line(record, position, verdict, rules)
     why = _REFUSED.get(verdict)
     refused = () if why is None else (projections.dead_letter(record.key, *why, position, raw),)
     if not changed and position.offset > before.offset:
@@ -189,7 +189,9 @@ def _verdict(verdicts: tuple[Verdict, ...]) -> Verdict:
     return min(verdicts, key=order.index)
 
 
-def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None, place: RecordPosition) -> TenantRow:
+def _next_version(
+    before: TenantRow, entered: JournalChange, last: StageRow | None, position: RecordPosition
+) -> TenantRow:
     """Returns the changed row with the next version, and with every field derived from the change."""
     # At least the offset: later records give greater versions, even if a worker lost earlier versions of the row.
     version = max(position.offset, before.version + 1)
@@ -208,7 +210,7 @@ def _next_version(before: TenantRow, taken: JournalChange, last: StageRow | None
     )
     # `desired` is published for every new event, even with an equal value (docs/specification.md, section 5).
     if has_new_event or wants != wanted:
-        after = replace(after, desired_version=version, desired_at_us=place.log_time_us, trace=place.trace)
+        after = replace(after, desired_version=version, desired_at_us=position.log_time_us, trace=position.trace)
     shown = version + (last.version if last is not None else 0)
     return replace(after, moves=_moves(before.moves, stage(before, last), stage(after, last), shown, position))
 
@@ -229,15 +231,15 @@ def _moves(
 
 
 def _events(
-    row: TenantRow, folded: tuple[Entry, ...], place: RecordPosition, rules: ProjectionRules
+    row: TenantRow, folded: tuple[Entry, ...], position: RecordPosition, rules: ProjectionRules
 ) -> tuple[Output, ...]:
     """Returns the events with a revision from this record, at the first delivery and at a replay."""
     # A uid may stand in several of these groups, as folded in this step and kept aside; the last in this order counts.
     kept = (*(parted.entry for parted in row.parted), *folded, *row.entries)
-    by_uid = {entry.uid: entry for entry in kept if entry.revision_offset == place.offset}
+    by_uid = {entry.uid: entry for entry in kept if entry.revision_offset == position.offset}
     published = sorted(by_uid.values(), key=lambda entry: entry.revision)
     return tuple(
-        projections.event(row, entry, rules, at_us=place.log_time_us, trace=place.trace) for entry in published
+        projections.event(row, entry, rules, at_us=position.log_time_us, trace=position.trace) for entry in published
     )
 
 
@@ -252,7 +254,7 @@ def _verdict_line(record: Received, position: RecordPosition, verdict: Verdict, 
         at_us=position.log_time_us,
         material=rules.audit,
     )
-    return Output(AUDIT, audit.message(line, "ledger", place.trace))
+    return Output(AUDIT, audit.message(line, "ledger", position.trace))
 
 
 def _stage_lines(row: TenantRow | StageRow, position: RecordPosition, rules: ProjectionRules) -> tuple[Output, ...]:
@@ -273,4 +275,4 @@ def _stage_lines(row: TenantRow | StageRow, position: RecordPosition, rules: Pro
         for move in row.moves
         if move.offset == position.offset
     )
-    return tuple(Output(AUDIT, audit.message(line, "ledger", place.trace)) for line in lines)
+    return tuple(Output(AUDIT, audit.message(line, "ledger", position.trace)) for line in lines)
