@@ -3,7 +3,7 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import increase, quantiles, rate, resources
+from deploy.boards.queries import quantiles, rate, resources
 
 BOARD: Final = Board(
     uid="lifecycle-ingress",
@@ -121,15 +121,10 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Spools closed, by reason",
-                    description="Spools that stopped taking records: size, age, a full file system, or an error of the "
-                    "disk.",
+                    description="Spools that stopped taking records since the start: by size or age, for a full file "
+                    "system, or for an error of the disk.",
                     unit=Unit.COUNT,
-                    queries=(
-                        Query(
-                            increase("lifecycle_ingress_spool_closed_total", "reason", window="$__rate_interval"),
-                            "{{reason}}",
-                        ),
-                    ),
+                    queries=(Query("sum by (reason) (lifecycle_ingress_spool_closed_total)", "{{reason}}"),),
                     empty_when_healthy="no spool closed",
                     runbooks=("LifecycleSpoolClosed",),
                 ),
@@ -173,14 +168,9 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Changes of the keyring file",
-                    description="Changes that were `taken`, or could not be read (`broken`).",
+                    description="Changes since the start that were `taken`, or could not be read (`broken`).",
                     unit=Unit.COUNT,
-                    queries=(
-                        Query(
-                            increase("lifecycle_keyring_reloads_total", "job, result", window="$__rate_interval"),
-                            "{{job}} {{result}}",
-                        ),
-                    ),
+                    queries=(Query("sum by (job, result) (lifecycle_keyring_reloads_total)", "{{job}} {{result}}"),),
                     width=6,
                     empty_when_healthy="nobody changed the file",
                 ),

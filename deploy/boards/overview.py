@@ -3,22 +3,19 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import increase, quantiles, rate
+from deploy.boards.queries import quantiles, rate
 
 ANSWERED_WELL: Final = (
-    '1 - ((sum(increase(lifecycle_ingress_answers_total{status=~"5.."}[$__range])) or vector(0)) '
-    "+ sum(increase(lifecycle_ingress_answer_seconds_count[$__range])) "
-    '- sum(increase(lifecycle_ingress_answer_seconds_bucket{le="2.7"}[$__range]))) '
-    '/ (sum(increase(lifecycle_ingress_answers_total{status!~"4.."}[$__range])) > 0)'
+    "1 - sum(increase(lifecycle:bad_deliveries:total_by_instance[$__range])) "
+    "/ (sum(increase(lifecycle:deliveries:total_by_instance[$__range])) > 0)"
 )
-"""Ratio of deliveries with a good answer in time; refusals (4xx) are the fault of the sender and left out."""
+"""Ratio of deliveries with a good answer in time, as the first objective counts; refusals (4xx) are left out."""
 
 CONVERGED_IN_TIME: Final = (
-    'sum(increase(lifecycle_provisioner_converged_seconds_bucket{le="120.0"}[$__range])) '
-    "/ ((sum(increase(lifecycle_provisioner_converged_seconds_count[$__range])) "
-    '+ (sum(increase(lifecycle_provisioner_outcomes_total{state=~"rolled_back|failed"}[$__range])) or vector(0))) > 0)'
+    "1 - sum(increase(lifecycle:bad_convergences:total_by_instance[$__range])) "
+    "/ (sum(increase(lifecycle:convergences:total_by_instance[$__range])) > 0)"
 )
-"""Ratio of tenants that reached the desired state within 120 s, of all whose saga ended."""
+"""Ratio of desired versions that ended as desired within 120 s, as the second objective counts."""
 
 BOARD: Final = Board(
     uid="lifecycle-overview",
@@ -88,7 +85,7 @@ BOARD: Final = Board(
                     description="Records that could not be processed, in the range of the board. Each waits in "
                     "`lifecycle.dead-letters` with its reason.",
                     unit=Unit.COUNT,
-                    queries=(Query(f"{increase('lifecycle_ledger_dead_letters_total')} or vector(0)"),),
+                    queries=(Query("sum(increase(lifecycle:dead_letters:total_by_instance[$__range]))"),),
                     form=Form.NUMBER,
                     width=4,
                     thresholds=bad_from(1, 100),

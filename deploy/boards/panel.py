@@ -149,24 +149,30 @@ def bad_below(red: float, yellow: float) -> tuple[Threshold, ...]:
 _SELECTOR: Final = re.compile(
     r"\b(?P<name>(?:lifecycle_[a-z0-9_]+|process_[a-z0-9_]+|up))\b(?!\s*\()(?P<labels>\{[^}]*\})?"
 )
+_RECORDED: Final = re.compile(r"\blifecycle:[a-z_]+:[a-z0-9_]+\b(?P<labels>\{[^}]*\})?")
 _ORIGIN: Final = 'namespace=~"$namespace",instance=~"$instance"'
 
 
 def with_origin(expr: str) -> str:
     """Returns a query with the variables of the origin in every selector.
 
-    Names of recording rules (with a colon) are left alone: these series have no instance any more.
+    Series of recording rules (`lifecycle:WHAT:OPERATION`) have no instance any more, and are chosen by namespace alone.
     """
 
     def add(found: re.Match[str]) -> str:
-        # A rule's name such as `lifecycle:...` does not match, since `lifecycle_` is demanded; a name that goes on
-        # with a colon is a rule's name all the same.
-        if expr[found.end("name") : found.end("name") + 1] == ":":
-            return found.group()
         labels = (found["labels"] or "{}")[1:-1].strip().rstrip(",")
         return f"{found['name']}{{{labels}{',' if labels else ''}{_ORIGIN}}}"
 
-    return _SELECTOR.sub(add, expr)
+    def add_namespace(found: re.Match[str]) -> str:
+        name, labels = found.group().partition("{")[0], (found["labels"] or "{}")[1:-1]
+        return f'{name}{{{labels}{"," if labels else ""}namespace=~"$namespace"}}'
+
+    return _RECORDED.sub(add_namespace, _SELECTOR.sub(add, expr))
+
+
+def recorded_in(expr: str) -> frozenset[str]:
+    """Returns the names of the recording rules in a query."""
+    return frozenset(found.group().partition("{")[0] for found in _RECORDED.finditer(expr))
 
 
 def metrics_of(expr: str) -> frozenset[str]:

@@ -110,7 +110,7 @@ class Workload:
         yield "a customer's CRM secret is wrong", self._bad_customer_secret
         yield "forged, late and odd deliveries", self._strange_deliveries
         yield "Kafka stands still", lambda: self._stop_engine("kafka", 12)
-        yield "registry stands still", lambda: self._stop_engine("postgres", 30)
+        yield "registry stands still", lambda: self._stop_engine("postgres", 45)
         yield "records that nobody can read", self._poison
         yield "a stranger writes the ledger's changelog", self._foreign_write
         yield "ledger killed", lambda: self._kill("ledger")

@@ -15,11 +15,13 @@ from typing import Any, Final
 import pytest
 
 from deploy.boards import grafana
-from deploy.boards.panel import Board, Panel, metrics_of, with_origin
+from deploy.boards.asked import rules_in
+from deploy.boards.panel import Board, Panel, metrics_of, recorded_in, with_origin
 from services.adapters.process import metrics
 from services.adapters.process.metric_table import MetricKind
 
 TOP: Final = Path(__file__).parents[2]
+RULES: Final = TOP / "deploy" / "prometheus" / "rules"
 RUNBOOKS: Final = TOP / "docs" / "runbooks"
 LEAST_WORDS: Final = 5
 
@@ -70,8 +72,10 @@ def test_a_panel_explains_itself(board: Board, panel: Panel) -> None:
 @of_every_panel
 def test_a_panel_asks_for_what_is_exported(board: Board, panel: Panel) -> None:
     asked = frozenset[str]().union(*(metrics_of(query.expr) for query in panel.queries))
-    assert asked, board.uid
+    recorded = frozenset[str]().union(*(recorded_in(query.expr) for query in panel.queries))
+    assert asked | recorded, board.uid
     assert asked <= exported()
+    assert recorded <= {rule.get("record") for rule in rules_in(RULES)}
 
 
 @of_every_panel
@@ -83,8 +87,9 @@ def test_a_runbook_that_a_panel_links_exists(board: Board, panel: Panel) -> None
 def test_every_selector_has_the_variables_of_its_origin() -> None:
     for _, panel in every_panel():
         for query in panel.queries:
-            selectors = re.findall(r"\b(?:lifecycle_\w+|process_\w+|up)\{[^}]*\}", with_origin(query.expr))
-            assert selectors
+            written = with_origin(query.expr)
+            selectors = re.findall(r"\b(?:lifecycle_\w+|process_\w+|up)\{[^}]*\}", written)
+            assert selectors or recorded_in(written)
             assert all('namespace=~"$namespace"' in each and 'instance=~"$instance"' in each for each in selectors)
 
 
@@ -98,7 +103,7 @@ def test_every_selector_has_the_variables_of_its_origin() -> None:
             'max by (step) (lifecycle_a_b{namespace=~"$namespace",instance=~"$instance"})',
         ),
         ("rate(lifecycle_a_total{}[1m])", 'rate(lifecycle_a_total{namespace=~"$namespace",instance=~"$instance"}[1m])'),
-        ("lifecycle_a:rate5m", "lifecycle_a:rate5m"),
+        ("lifecycle:a:rate5m", 'lifecycle:a:rate5m{namespace=~"$namespace"}'),
         ("group_up", "group_up"),
     ],
 )

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -16,7 +17,7 @@ from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.postgres.url import usable
 from services.adapters.process.errors import Unusable
-from services.adapters.registry.registry import Registry, RegistryAway
+from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.registry.types import (
     Arrival,
     Claim,
@@ -307,6 +308,55 @@ async def test_a_connection_lost_during_the_proof_makes_the_proof_void(
     assert registry.losses > asked[0]
     assert len(await registry_guard.claim(1)) == 1
     assert len(asked) == 2
+
+
+@asynccontextmanager
+async def silenced(host: str, port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Yields the port of a relay to a server, and an event during which the relay passes nothing on."""
+    silent, writers = asyncio.Event(), list[asyncio.StreamWriter]()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while sent := await reader.read(65_536):
+                while silent.is_set():
+                    await asyncio.sleep(0.05)
+                writer.write(sent)
+                await writer.drain()
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        near = await asyncio.open_connection(host, port)
+        writers.extend((writer, near[1]))
+        await asyncio.gather(pump(reader, near[1]), pump(near[0], writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], silent
+    for writer in writers:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_a_server_that_stops_answering_in_the_middle_counts_as_away(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped server ends nothing by its own limits, and its kernel goes on acknowledging: only our timer sees it."""
+    session = Registry._session
+    monkeypatch.setattr(Registry, "_session", lambda registry, _=0.0: session(registry, 1.0))
+    parts = urlsplit(database_url)
+    async with silenced(parts.hostname or "", parts.port or 5432) as (port, silent):
+        url = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")))
+        registry = Registry(url, schema=SCHEMA, lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
+        await registry.start()
+        assert await registry.claim(1) == []
+        before = registry.losses
+        silent.set()
+        with pytest.raises(RegistryAway, match="no answer within 1 s"):
+            await registry.claim(1)
+        assert registry.losses > before, "what is behind the next connection has to be proved"
+        silent.clear()
+        assert await registry.claim(1) == []
+        await registry.close()
 
 
 async def test_a_row_can_be_leased_by_key_before_it_is_due(registry: Registry, other: Registry) -> None:

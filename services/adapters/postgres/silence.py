@@ -5,6 +5,7 @@ of a hung machine still acknowledges TCP data, and a cancelled psycopg call stil
 the client's own timer can end the wait.
 """
 
+import asyncio
 import os
 import socket
 import threading
@@ -45,3 +46,31 @@ def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncC
         finally:
             timer.cancel()
             timer.join()  # `end` must not run after the duplicate is closed
+
+
+@contextmanager
+def answering(limit_s: float, connection: "psycopg.AsyncConnection[Any]") -> Iterator[None]:
+    """Shut the connection down if the context lasts longer than `limit_s` seconds, by a timer of the event loop.
+
+    As `within`, without the thread: for every statement of a service.
+
+    Raises:
+        NoSession: the limit passed while a statement waited.
+    """
+    passed = False
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+
+        def end() -> None:
+            nonlocal passed
+            passed = True
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+        timer = asyncio.get_running_loop().call_later(limit_s, end)
+        try:
+            yield
+        except psycopg.OperationalError:
+            if passed:
+                raise NoSession(f"no answer within {limit_s:g} s") from None
+            raise
+        finally:
+            timer.cancel()

@@ -21,7 +21,7 @@ statement outside an explicit transaction commits alone.
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from schemas.saga import Journal
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set_up
-from services.adapters.postgres.silence import within
+from services.adapters.postgres.silence import answering, within
 from services.adapters.registry import sql as statements
 from services.adapters.registry.types import (
     NOT_WAITING,
@@ -57,6 +57,10 @@ SCHEMA: Final = "lifecycle"
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _WAIT_S: Final = 10.0
 """Time limit for a free connection from the pool, and for the first answer at the start."""
+_ANSWER_S: Final = 20.0
+"""Time limit of a session. A server that is stopped or hangs ends no statement by its own limit of 10 s."""
+_PUBLISH_S: Final = 30.0
+"""Time limit of a session that publishes: 15 s for Kafka, and the statements before and after."""
 _SESSION_SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "10s",
@@ -206,7 +210,7 @@ class Registry:
     async def hold_recovery_lock(self) -> AsyncIterator[bool]:
         """Hold the lock of recoveries during the context; yield False if another process holds the lock."""
         # A transaction's lock ends with the transaction. A session's lock would stay on a pooler's server connection.
-        async with self._session() as session, session.transaction():
+        async with self._session(limit_s=None) as session, session.transaction():
             # The transaction sits idle while the recovery works through other connections.
             await session.execute(statements.NO_IDLE_LIMIT)
             found = await (await session.execute(statements.RECOVERY_LOCK, (self._schema,))).fetchone()
@@ -218,7 +222,7 @@ class Registry:
         A database restored from a backup has lost the last epochs given out. Epochs begin at the row's creation time
         in seconds and grow by 1 a claim, so no epoch given out before has reached the present time.
         """
-        async with self._session() as session, session.transaction():
+        async with self._session(limit_s=None) as session, session.transaction():
             await session.execute(statements.NO_TIME_LIMIT)
             await session.execute(statements.RECOVERY_BEGINS)
             await session.execute(statements.RAISE_EPOCHS)
@@ -444,7 +448,7 @@ class Registry:
             The counts of found and of deleted messages; (0, 0) if another process drains the outbox now.
         """
         # Only one process at a time may publish: two would break the order within a key.
-        async with self._session() as session, session.transaction():
+        async with self._session(_PUBLISH_S) as session, session.transaction():
             lock = await (await session.execute(statements.OUTBOX_LOCK, (self._schema,))).fetchone()
             if lock is None or not lock[0]:
                 return 0, 0
@@ -471,8 +475,11 @@ class Registry:
         self._server = server
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[PooledConnection]:
+    async def _session(self, limit_s: float | None = _ANSWER_S) -> AsyncIterator[PooledConnection]:
         """Acquire a connection with the registry's settings; behind a pooler, within a transaction.
+
+        Args:
+            limit_s: Time limit of the whole session, seconds; None for a session that may take long.
 
         Raises:
             RegistryAway: the database is away or refuses. Some statements of this session may have taken effect. Or
@@ -482,14 +489,15 @@ class Registry:
         try:
             async with self._pool.connection(_WAIT_S) as session:
                 try:
-                    if session.pooled:
-                        async with session.transaction():
-                            await self._set_up(session)
+                    with nullcontext() if limit_s is None else answering(limit_s, session):
+                        if session.pooled:
+                            async with session.transaction():
+                                await self._set_up(session)
+                                self._refuse_other_than(server)
+                                yield session
+                        else:
                             self._refuse_other_than(server)
                             yield session
-                    else:
-                        self._refuse_other_than(server)
-                        yield session
                 except _OTHER_SERVER_ERRORS:
                     await session.close()  # the address may lead to another server by now: connect again
                     raise
