@@ -105,7 +105,7 @@ boards: $(READY) ## run a day with faults, ask a real Prometheus for every panel
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page
 
-alerts: $(READY) ## write the PrometheusRule and the tables of alerts from deploy/prometheus/rules and docs/runbooks
+alerts: $(READY) ## write the PrometheusRule, Alertmanager's file of the composition and the tables of alerts
 	@$(BIN)/python -m tests.support.alert_files
 
 logs-page: $(READY) ## write docs/logs.md from the log calls and their meanings

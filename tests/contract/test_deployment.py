@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from schemas.webhook import BODY_MAX_BYTES
@@ -17,6 +19,7 @@ from services.adapters.process.environment import read
 from services.adapters.process.settings import SECTIONS, Settings
 from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
+from tests.support.alert_files import EXAMPLE, RULES
 from tests.support.compose_file import TOP
 
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
@@ -124,17 +127,32 @@ def test_one_service_builds_the_image_and_no_service_pulls_it() -> None:
 
 def test_foreign_images_are_pinned_and_ports_are_bound_to_loopback() -> None:
     found = compose_file.file()["services"]
-    assert {found[name]["image"] for name in compose_file.FOREIGN} == {"apache/kafka:4.3.1", "postgres:18"}
+    assert {found[name]["image"] for name in compose_file.FOREIGN} == {
+        *("apache/kafka:4.3.1", "postgres:18"),
+        *("prom/prometheus:v3.15.0", "prom/alertmanager:v0.34.1", "grafana/grafana:13.2.3"),
+    }
     ports = [port for service in found.values() for port in service.get("ports", ())]
-    assert sorted(ports) == ["127.0.0.1:8080:8080", "127.0.0.1:8081:8080", "127.0.0.1:9092:9092"]
+    assert sorted(ports) == [
+        *("127.0.0.1:3000:3000", "127.0.0.1:8080:8080", "127.0.0.1:8081:8080"),
+        *("127.0.0.1:9090:9090", "127.0.0.1:9092:9092", "127.0.0.1:9093:9093"),
+    ]
 
 
 def test_ports_can_be_changed_and_kafka_advertises_the_changed_port() -> None:
     shell = {"INGRESS_PORT": "18080", "SIMULATOR_PORT": "18081", "KAFKA_PORT": "19094"}
+    shell |= {"GRAFANA_PORT": "13000", "PROMETHEUS_PORT": "19090", "ALERTMANAGER_PORT": "19093"}
     found = compose_file.file(shell)["services"]
     ports = [port for service in found.values() for port in service.get("ports", ())]
-    assert sorted(ports) == ["127.0.0.1:18080:8080", "127.0.0.1:18081:8080", "127.0.0.1:19094:9092"]
+    assert sorted(ports) == [
+        *("127.0.0.1:13000:3000", "127.0.0.1:18080:8080", "127.0.0.1:18081:8080"),
+        *("127.0.0.1:19090:9090", "127.0.0.1:19093:9093", "127.0.0.1:19094:9092"),
+    ]
     assert found["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith("PLAINTEXT_HOST://127.0.0.1:19094")
+    # Links of alerts and boards lead to the changed ports too.
+    for name in ("prometheus", "alertmanager"):
+        port = shell[f"{name.upper()}_PORT"]
+        assert found[name]["command"][-1] == f"--web.external-url=http://127.0.0.1:{port}/"
+    assert found["grafana"]["environment"]["GF_SERVER_ROOT_URL"] == "http://127.0.0.1:13000/"
 
 
 def test_the_log_of_every_service_is_bounded() -> None:
@@ -155,7 +173,108 @@ def test_every_volume_is_declared_and_mounted() -> None:
     mounted = {
         volume.partition(":")[0] for service in read["services"].values() for volume in service.get("volumes", ())
     }
-    assert mounted == read["volumes"].keys()
+    assert {name for name in mounted if not name.startswith("./")} == read["volumes"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(compose_file.OBSERVERS))
+def test_an_observer_starts_with_its_profile_alone_and_changes_nothing_but_its_own_data(name: str) -> None:
+    found = compose_file.file()["services"][name]
+    assert found["profiles"] == ["observe"]
+    assert (found["read_only"], found["cap_drop"], found["tmpfs"]) == (True, ["ALL"], ["/tmp"])
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert int(found["user"].split(":")[0]) > 0
+    mounted = compose_file.mounts(name)
+    assert [source for source, writable in mounted.values() if writable] == [name]
+    folders = [source for source, _ in mounted.values() if source != name]
+    assert folders
+    assert all((TOP / folder).is_dir() for folder in folders)
+
+
+def test_nothing_of_the_composition_waits_for_an_observer() -> None:
+    for service in compose_file.file()["services"].values():
+        assert not compose_file.OBSERVERS & set(service.get("depends_on", ()))
+
+
+def test_prometheus_and_alertmanager_read_files_that_are_mounted() -> None:
+    files = {name: compose_file.mounted(name, option(name, "config.file")) for name in ("prometheus", "alertmanager")}
+    assert files["prometheus"] == TOP / "deploy" / "prometheus" / "prometheus.yaml"
+    assert option("prometheus", "storage.tsdb.path") == writable("prometheus")
+    assert option("alertmanager", "storage.path") == writable("alertmanager")
+    read = yaml.safe_load(files["prometheus"].read_text())
+    assert read["alerting"]["alertmanagers"][0]["static_configs"] == [{"targets": [inside("alertmanager")]}]
+    folder = files["prometheus"].parent
+    assert {path for pattern in read["rule_files"] for path in folder.glob(pattern)} == set(RULES)
+
+
+def test_the_alertmanager_of_the_composition_judges_as_the_example_and_sends_nothing() -> None:
+    ours = yaml.safe_load(compose_file.mounted("alertmanager", option("alertmanager", "config.file")).read_text())
+    example = yaml.safe_load(EXAMPLE.read_text())
+    assert ours.keys() == example.keys()
+    assert (ours["route"], ours["inhibit_rules"]) == (example["route"], example["inhibit_rules"])
+    assert ours["receivers"] == [{"name": receiver["name"]} for receiver in example["receivers"]]
+    assert all(len(receiver) > 1 for receiver in example["receivers"]), "the example says how somebody is told"
+
+
+def test_the_programs_take_the_files_as_the_containers_have_them(tmp_path: Path) -> None:
+    for name, argv in (("prometheus", ["promtool", "check", "config"]), ("alertmanager", ["amtool", "check-config"])):
+        if shutil.which(argv[0]) is None:
+            pytest.skip(f"no {argv[0]} (Debian: apt install prometheus prometheus-alertmanager)")
+        root = tmp_path / name
+        for path, (source, changeable) in compose_file.mounts(name).items():
+            if not changeable:
+                shutil.copytree(TOP / source, root / path.lstrip("/"))
+        argv.append(str(root / option(name, "config.file").lstrip("/")))
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_grafana_finds_prometheus_and_the_boards_where_its_provisioning_says() -> None:
+    grafana = compose_file.file()["services"]["grafana"]["environment"]
+    folder = "/etc/grafana/provisioning"
+    (source,) = yaml.safe_load(compose_file.mounted("grafana", f"{folder}/datasources/prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert (source["url"], source["isDefault"]) == (f"http://{inside('prometheus')}", True)
+    (provider,) = yaml.safe_load(compose_file.mounted("grafana", f"{folder}/dashboards/lifecycle.yaml").read_text())[
+        "providers"
+    ]
+    boards = sorted(compose_file.mounted("grafana", provider["options"]["path"]).glob("*.json"))
+    assert len(boards) == 5
+    assert compose_file.mounted("grafana", grafana["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]) in boards
+
+
+def test_grafana_is_looked_at_without_a_login_and_lets_nobody_sign_in() -> None:
+    grafana = compose_file.file()["services"]["grafana"]["environment"]
+    assert (grafana["GF_AUTH_ANONYMOUS_ENABLED"], grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert (grafana["GF_AUTH_BASIC_ENABLED"], grafana["GF_AUTH_DISABLE_LOGIN_FORM"]) == ("false", "true")
+
+
+def test_the_addresses_of_the_observers_are_said_where_people_read() -> None:
+    for text in ((TOP / "docker-compose.yml").read_text(), (TOP / "docs" / "observability.md").read_text()):
+        assert "docker compose --profile observe up -d" in text
+        for name in compose_file.OBSERVERS:
+            (port,) = compose_file.file()["services"][name]["ports"]
+            assert f"http://{port.rpartition(':')[0]}" in text
+
+
+def inside(name: str) -> str:
+    """The address of a service in the network of the composition."""
+    (port,) = compose_file.file()["services"][name]["ports"]
+    return f"{name}:{port.rpartition(':')[2]}"
+
+
+def option(name: str, flag: str) -> str:
+    """The value of one flag in the command of a service."""
+    begin = f"--{flag}="
+    (found,) = [word for word in compose_file.file()["services"][name]["command"] if word.startswith(begin)]
+    return str(found.removeprefix(begin))
+
+
+def writable(name: str) -> str:
+    """The one path that a service may write for good."""
+    (found,) = [path for path, (_, changeable) in compose_file.mounts(name).items() if changeable]
+    return found
 
 
 def test_commands_in_the_header_of_the_compose_file_exist() -> None:

@@ -1,4 +1,4 @@
-"""The environments of docker-compose.yml, run without containers, carry a tenant to `active`.
+"""The environments of docker-compose.yml, run without containers, carry a tenant to `active` and are scraped.
 
 Rule: nothing is set here that the compose file and the image do not set, but locations: folders, hosts and ports.
 """
@@ -6,6 +6,7 @@ Rule: nothing is set here that the compose file and the image do not set, but lo
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpx2
 import psycopg
 import pytest
 from psycopg import sql
@@ -30,6 +32,9 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 PASSWORD: Final = "p@ss/w:rd#1 %25'\"\\"
 READY_S: Final = 90.0
 JOURNEY_S: Final = 60.0
+OBSERVERS: Final = {"prometheus": "prometheus:9090", "alertmanager": "alertmanager:9093"}
+PROGRAMS: Final = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
+"""Service of the compose file to its program on Debian, which is the package's name too."""
 
 
 @dataclass
@@ -63,6 +68,25 @@ class Composed:
         self.running[service] = child_process.start(
             argv, env=self.environment(service), log_path=log, cwd=compose_file.TOP
         )
+
+    def observe(self, service: str, addresses: Mapping[str, str]) -> None:
+        """Starts Prometheus or Alertmanager by the command and the files of the compose file, at other addresses."""
+        command = compose_file.file()["services"][service]["command"]
+        for path, (source, writable) in compose_file.mounts(service).items():
+            here = self.folder / service / path.lstrip("/")
+            if writable:
+                here.mkdir(parents=True)
+            else:
+                shutil.copytree(compose_file.TOP / source, here)
+            command = [word.replace(f"={path}", f"={here}") for word in command]
+        config = Path(command[0].removeprefix("--config.file="))
+        text = config.read_text()
+        for there, address in addresses.items():
+            text = text.replace(there, address)
+        config.write_text(text)
+        argv = (PROGRAMS[service], *command, f"--web.listen-address={addresses[OBSERVERS[service]]}")
+        log = self.folder / f"{service}.log"
+        self.running[service] = child_process.start(argv, env={"PATH": os.environ["PATH"]}, log_path=log)
 
     def is_well(self, service: str) -> bool:
         """True if the health check of the container would say so."""
@@ -143,3 +167,42 @@ def test_a_tenant_becomes_active_in_the_environments_of_the_compose_file(stack: 
     # Every process looks for a changed keyring twice a second; a sender that signs with the new secret may be earlier.
     eventually(lambda: stack.run("ingress", "send", "disabled", "--url", url).returncode == 0, JOURNEY_S)
     eventually(lambda: [tenant["enabled"] for tenant in stack.tenants()] == [False], JOURNEY_S)
+
+
+def test_the_composed_prometheus_sees_every_service_and_the_alertmanager(stack: Composed) -> None:
+    for program in PROGRAMS.values():
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} (Debian: apt install {program})")
+    stack.set_up()
+    for service in SERVICES:
+        stack.start(service)
+    observers = zip(OBSERVERS.values(), free_ports(len(OBSERVERS)), strict=True)
+    addresses = {there: f"{HOST}:{port}" for there, port in observers}
+    for service, port in stack.ports.items():
+        addresses |= {f"{service}:{number}": f"{HOST}:{port}" for number in (8080, 9100)}
+    for service in PROGRAMS:
+        stack.observe(service, addresses)
+    prometheus, alertmanager = (addresses[there] for there in OBSERVERS.values())
+    up = dict.fromkeys(set(SERVICES) - {"simulator"}, "up")
+    eventually(lambda: health_by_job(prometheus) == up, READY_S)
+    told = answered(prometheus, "v1/alertmanagers")["data"]["activeAlertmanagers"]
+    assert [manager["url"] for manager in told] == [f"http://{alertmanager}/api/v2/alerts"]
+    groups = answered(prometheus, "v1/rules")["data"]["groups"]
+    assert {Path(group["file"]).name for group in groups} == {"alerts.yaml", "recording.yaml"}
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+    eventually(lambda: answered(alertmanager, "v2/status")["cluster"]["status"] == "disabled", READY_S)
+    assert answered(alertmanager, "v2/receivers") == [{"name": "page"}, {"name": "ticket"}]
+
+
+def health_by_job(prometheus: str) -> dict[str, str]:
+    """The health of the one target of each job."""
+    targets = answered(prometheus, "v1/targets")["data"]["activeTargets"]
+    return {target["labels"]["job"]: target["health"] for target in targets}
+
+
+def answered(address: str, page: str) -> Any:
+    """A page of the API of Prometheus or Alertmanager, which may be on its way up."""
+    try:
+        return httpx2.get(f"http://{address}/api/{page}", timeout=5.0, trust_env=False).json()
+    except (httpx2.TransportError, ValueError) as error:
+        raise AssertionError(f"{address}: {error}") from error

@@ -1,7 +1,8 @@
 """The alerts of deploy/prometheus as tests read them, and what is made of them: `python -m tests.support.alert_files`.
 
-Made are the `PrometheusRule` (the plain rule files, for the Prometheus operator) and the tables of alerts in two
-documents. `make alerts` writes them; `make check` compares only (`--check`), and fails if one differs.
+Made are the `PrometheusRule` (the plain rule files, for the Prometheus operator), the file of the composition's
+Alertmanager (the example, without an address to send to) and the tables of alerts in two documents. `make alerts`
+writes them; `make check` compares only (`--check`), and fails if one differs.
 """
 
 import re
@@ -27,6 +28,14 @@ metadata:
   name: genesys-lifecycle
 spec:
   groups:
+"""
+EXAMPLE: Final = FOLDER / "alertmanager.yaml"
+COMPOSED: Final = FOLDER / "alertmanager-compose.yaml"
+_COMPOSED_HEAD: Final = """\
+# Written by `make alerts` from alertmanager.yaml; `make check` refuses a file that differs.
+#
+# Alertmanager of docker-compose.yml: the routes and inhibitions of the example, and receivers that send nothing. What
+# fires is seen on Alertmanager's page.
 """
 _TABLES: Final = ((TOP / "docs" / "observability.md", "runbooks/"), (RUNBOOKS / "README.md", ""))
 _BEGIN: Final = "<!-- Written by `make alerts` from the rules and the runbooks. -->\n"
@@ -78,9 +87,18 @@ def _made() -> Iterator[tuple[Path, str]]:
     groups = (path.read_text(encoding="utf-8").partition("\ngroups:\n")[2] for path in RULES)
     indented = (f"  {line}" if line.strip() else line for text in groups for line in text.splitlines(keepends=True))
     yield _RULE, _RULE_HEAD + "".join(indented)
+    yield COMPOSED, _without_addresses(EXAMPLE.read_text(encoding="utf-8"))
     for path, folder in _TABLES:
         before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
         yield path, before + _BEGIN + _table(folder) + _END + rest.partition(_END)[2]
+
+
+def _without_addresses(example: str) -> str:
+    """Returns the configuration of Alertmanager whose receivers have nothing but their names."""
+    before, _, rest = example[example.index("\nroute:") :].partition("receivers:\n")
+    receivers, _, after = rest.partition("\n\n")
+    names = [line for line in receivers.splitlines(keepends=True) if line.startswith("  - name:")]
+    return _COMPOSED_HEAD + before + "receivers:\n" + "".join(names) + "\n" + after
 
 
 def _table(folder: str) -> str:
@@ -104,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
     differ = [(path, text) for path, text in _made() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path, text in differ:
         if "--check" in arguments:
-            sys.stderr.write(f"{path.relative_to(TOP)}: is not what rules and runbooks say; run `make alerts`\n")
+            sys.stderr.write(f"{path.relative_to(TOP)}: is not what `make alerts` writes; run it\n")
         else:
             path.write_text(text, encoding="utf-8")
     return 1 if differ and "--check" in arguments else 0

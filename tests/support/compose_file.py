@@ -9,7 +9,9 @@ from typing import Any, Final
 import yaml
 
 TOP: Final = Path(__file__).parents[2]
-FOREIGN: Final = frozenset({"kafka", "postgres"})
+OBSERVERS: Final = frozenset({"prometheus", "alertmanager", "grafana"})
+"""Services of the profile `observe`."""
+FOREIGN: Final = frozenset({"kafka", "postgres"}) | OBSERVERS
 """Services of the compose file that run other people's images."""
 
 _VARIABLE: Final = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Z_]+)(?::-(?P<default>[^}]*))?\})")
@@ -41,12 +43,20 @@ def environment(service: str, shell: Mapping[str, str] | None = None) -> dict[st
 
 
 def mounts(service: str) -> dict[str, tuple[str, bool]]:
-    """The path of each mount of a service to its volume, and true where it may be written."""
+    """The path of each mount of a service to its volume or folder, and true where it may be written."""
     found = {}
-    for text in services()[service]["volumes"]:
+    for text in file()["services"][service]["volumes"]:
         volume, path, *how = text.split(":")
         found[path] = (volume, how != ["ro"])
     return found
+
+
+def mounted(service: str, path: str) -> Path:
+    """The file or folder of this repository that a container has at a path."""
+    for place, (source, _) in mounts(service).items():
+        if source.startswith("./") and Path(path).is_relative_to(place):
+            return TOP / source / Path(path).relative_to(place)
+    raise AssertionError(f"{service} has nothing of this repository at {path}")
 
 
 def _interpolated(value: Any, shell: Mapping[str, str]) -> Any:
