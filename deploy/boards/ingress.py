@@ -25,7 +25,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Answers other than 200, by reason",
-                    description="`signature` after a change of the secret: the endpoint's secret is wrong. "
+                    description="`forged` after a change of the secret: the sender signs with another one. "
                     "docs/webhook.md explains every reason.",
                     unit=Unit.PER_SECOND,
                     queries=(
@@ -134,7 +134,7 @@ BOARD: Final = Board(
             "Are the secrets in order?",
             (
                 Panel(
-                    title="Keyring can be used",
+                    title="Keyring cannot be used",
                     description="1 while the keyring file cannot be read; the last good one counts until then.",
                     unit=Unit.COUNT,
                     queries=(Query("lifecycle_keyring_broken", "{{job}} {{instance}}"),),
@@ -143,20 +143,20 @@ BOARD: Final = Board(
                     runbooks=("LifecycleKeyringBroken",),
                 ),
                 Panel(
-                    title="Time until a secret expires",
-                    description="Time until the endpoint's secret that ends first ends. Rotate before: "
-                    "`lifecycle keyring rotate`.",
+                    title="Time until a former secret ends",
+                    description="After a rotation both secrets count until the former one ends. A sender that still "
+                    "uses it then (the panel beside) is refused.",
                     unit=Unit.SECONDS,
                     queries=(
                         Query(
-                            "min by (endpoint) (lifecycle_keyring_secret_expiry_timestamp_seconds) - time()",
+                            "min by (endpoint) (lifecycle_keyring_secret_expiry_timestamp_seconds > time()) - time()",
                             "{{endpoint}}",
                         ),
                     ),
                     width=6,
-                    thresholds=bad_below(86_400, 604_800),
+                    thresholds=bad_below(3_600, 21_600),
                     runbooks=("LifecycleSecretExpiresSoon",),
-                    empty_when_healthy="no secret has an end",
+                    empty_when_healthy="no former secret counts",
                 ),
                 Panel(
                     title="Deliveries proved by a previous secret",

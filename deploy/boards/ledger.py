@@ -7,7 +7,7 @@ from deploy.boards.queries import increase, quantiles, rate, resources
 
 _RECORDS: Final = "lifecycle_ledger_records_total"
 _DELIVERIES: Final = 'kind="delivery"'
-_DUPLICATES: Final = 'kind="delivery",verdict=~"duplicate|absorbed"'
+_DUPLICATES: Final = 'kind="delivery",verdict=~"duplicate|absorbed|ambiguous"'
 
 BOARD: Final = Board(
     uid="lifecycle-ledger",
@@ -63,8 +63,8 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Ratio of duplicates",
-                    description="Part of the deliveries that repeat a known event (`duplicate`, or `absorbed` with a "
-                    "new time). The alert compares it with its own level of the last days.",
+                    description="Part of the deliveries that repeat a known event (`duplicate`, or `absorbed` and "
+                    "`ambiguous` with a new time). The alert compares it with its own level of the last days.",
                     unit=Unit.RATIO,
                     queries=(
                         Query(f"{rate(_RECORDS, where=_DUPLICATES)} / ({rate(_RECORDS, where=_DELIVERIES)} > 0)"),

@@ -3,7 +3,7 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import quantiles, rate
+from deploy.boards.queries import quantiles, rate, whole
 
 ANSWERED_WELL: Final = (
     "1 - sum(increase(lifecycle:bad_deliveries:total_by_instance[$__range])) "
@@ -16,6 +16,8 @@ CONVERGED_IN_TIME: Final = (
     "/ (sum(increase(lifecycle:convergences:total_by_instance[$__range])) > 0)"
 )
 """Ratio of desired versions that ended as desired within 120 s, as the second objective counts."""
+
+_HURT: Final = 'stage=~"provisioning_rolled_back|deprovisioning_failed"'
 
 BOARD: Final = Board(
     uid="lifecycle-overview",
@@ -55,7 +57,7 @@ BOARD: Final = Board(
                     description="Tenants that have stood at one step for 15 minutes or more. `lifecycle sagas list "
                     "--state failed` names them.",
                     unit=Unit.COUNT,
-                    queries=(Query("sum(max by (step) (lifecycle_provisioner_unwell_tenants)) or vector(0)"),),
+                    queries=(Query(f"sum({whole('lifecycle_provisioner_unwell_tenants', 'step')}) or vector(0)"),),
                     form=Form.NUMBER,
                     width=4,
                     thresholds=bad_from(None, 1),
@@ -67,10 +69,7 @@ BOARD: Final = Board(
                     "whose resources are still there (deprovisioning failed).",
                     unit=Unit.COUNT,
                     queries=(
-                        Query(
-                            "sum(max by (stage, reason) (lifecycle_reconciler_tenants"
-                            '{stage=~"provisioning_rolled_back|deprovisioning_failed"})) or vector(0)'
-                        ),
+                        Query(f"sum({whole('lifecycle_reconciler_tenants', 'stage, reason', _HURT)}) or vector(0)"),
                     ),
                     form=Form.NUMBER,
                     width=4,
@@ -114,7 +113,9 @@ BOARD: Final = Board(
                     "`deprovisioning` means that work arrives faster than it is done.",
                     unit=Unit.COUNT,
                     queries=(
-                        Query("sum by (stage) (max by (stage, reason) (lifecycle_reconciler_tenants))", "{{stage}}"),
+                        Query(
+                            f"sum by (stage) ({whole('lifecycle_reconciler_tenants', 'stage, reason')})", "{{stage}}"
+                        ),
                     ),
                     stacked=True,
                 ),
@@ -123,7 +124,7 @@ BOARD: Final = Board(
                     description="Sagas by what they wait for: `due` and `running` are work in progress; `system_away`, "
                     "`operator_refused` and `contradicted` want a person. Next: board Provisioning.",
                     unit=Unit.COUNT,
-                    queries=(Query('max by (why) (lifecycle_provisioner_sagas{why!="rest"})', "{{why}}"),),
+                    queries=(Query(whole("lifecycle_provisioner_sagas", "why", 'why!="rest"'), "{{why}}"),),
                     stacked=True,
                     runbooks=("LifecycleSagasNotDriven",),
                 ),

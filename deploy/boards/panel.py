@@ -156,7 +156,8 @@ _ORIGIN: Final = 'namespace=~"$namespace",instance=~"$instance"'
 def with_origin(expr: str) -> str:
     """Returns a query with the variables of the origin in every selector.
 
-    Series of recording rules (`lifecycle:WHAT:OPERATION`) have no instance any more, and are chosen by namespace alone.
+    Series of recording rules (`lifecycle:WHAT:OPERATION`) have no instance any more, unless OPERATION says so; they are
+    chosen by namespace alone.
     """
 
     def add(found: re.Match[str]) -> str:
@@ -165,7 +166,8 @@ def with_origin(expr: str) -> str:
 
     def add_namespace(found: re.Match[str]) -> str:
         name, labels = found.group().partition("{")[0], (found["labels"] or "{}")[1:-1]
-        return f'{name}{{{labels}{"," if labels else ""}namespace=~"$namespace"}}'
+        origin = _ORIGIN if name.endswith("_by_instance") else _ORIGIN.partition(",")[0]
+        return f"{name}{{{labels}{',' if labels else ''}{origin}}}"
 
     return _RECORDED.sub(add_namespace, _SELECTOR.sub(add, expr))
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_from
-from deploy.boards.queries import increase, quantiles, rate, resources
+from deploy.boards.queries import increase, quantiles, rate, resources, whole
 
 BOARD: Final = Board(
     uid="lifecycle-provisioning",
@@ -19,7 +19,7 @@ BOARD: Final = Board(
                     description="Outside systems that are left alone now, by step of the plan. Their sagas wait and go "
                     "on by themselves.",
                     unit=Unit.COUNT,
-                    queries=(Query("max by (step) (lifecycle_provisioner_circuits_open)", "{{step}}"),),
+                    queries=(Query(whole("lifecycle_provisioner_circuits_open", "step"), "{{step}}"),),
                     thresholds=bad_from(None, 1),
                     runbooks=("LifecycleSystemAway",),
                 ),
@@ -28,7 +28,7 @@ BOARD: Final = Board(
                     description="Outside systems that refuse the operator's own credentials or set-up. Nothing goes on "
                     "before a person mends them.",
                     unit=Unit.COUNT,
-                    queries=(Query("max by (step) (lifecycle_provisioner_circuits_refused)", "{{step}}"),),
+                    queries=(Query(whole("lifecycle_provisioner_circuits_refused", "step"), "{{step}}"),),
                     thresholds=bad_from(None, 1),
                     runbooks=("LifecycleSystemRefusesOperator",),
                 ),
@@ -36,7 +36,7 @@ BOARD: Final = Board(
                     title="Unwell tenants by step",
                     description="Tenants that have stood at a step for 15 minutes or more.",
                     unit=Unit.COUNT,
-                    queries=(Query("max by (step) (lifecycle_provisioner_unwell_tenants)", "{{step}}"),),
+                    queries=(Query(whole("lifecycle_provisioner_unwell_tenants", "step"), "{{step}}"),),
                     thresholds=bad_from(None, 1),
                     runbooks=("LifecycleTenantsUnwell",),
                     empty_when_healthy="no tenant was ever unwell",
@@ -76,7 +76,7 @@ BOARD: Final = Board(
                     title="Sagas by what they wait for",
                     description="All sagas of the registry that are not at rest.",
                     unit=Unit.COUNT,
-                    queries=(Query('max by (why) (lifecycle_provisioner_sagas{why!="rest"})', "{{why}}"),),
+                    queries=(Query(whole("lifecycle_provisioner_sagas", "why", 'why!="rest"'), "{{why}}"),),
                     stacked=True,
                 ),
                 Panel(
@@ -174,7 +174,7 @@ BOARD: Final = Board(
                     title="Outcomes waiting to be published",
                     description="Rows of the outbox: outcomes that Kafka has not acknowledged yet.",
                     unit=Unit.COUNT,
-                    queries=(Query("max(lifecycle_provisioner_outbox_records)"),),
+                    queries=(Query(whole("lifecycle_provisioner_outbox_records")),),
                     runbooks=("LifecycleOutboxStuck",),
                 ),
                 Panel(

@@ -24,6 +24,19 @@ def increase(metric: str, by: str = "", where: str = "", window: str = "$__range
     return f"sum{kept} (increase({metric}{{{where}}}[{window}]))"
 
 
+def whole(metric: str, by: str = "", where: str = "") -> str:
+    """Returns a gauge of a whole installation, which every instance shows alike; several installations are added.
+
+    Args:
+        metric: Name of the gauge, one of those "of the whole registry" or "of the public view".
+        by: Labels that are kept, with commas.
+        where: Label matchers of the selector, without braces.
+    """
+    selector = f"{metric}{{{where}}}" if where else metric
+    kept = f" by ({by})" if by else ""
+    return f"sum{kept} (max by ({', '.join(filter(None, ('namespace', by)))}) ({selector}))"
+
+
 def quantiles(
     histogram: str, by: str = "", where: str = "", at: tuple[float, ...] = (0.5, 0.95, 0.99)
 ) -> tuple[Query, ...]:

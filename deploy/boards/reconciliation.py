@@ -3,7 +3,7 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_from
-from deploy.boards.queries import increase, rate, resources
+from deploy.boards.queries import increase, rate, resources, whole
 
 BOARD: Final = Board(
     uid="lifecycle-reconciliation",
@@ -52,7 +52,7 @@ BOARD: Final = Board(
                     title="Keys not read",
                     description="Keys that the last whole run could not read.",
                     unit=Unit.COUNT,
-                    queries=(Query("max(lifecycle_reconciler_unread_keys)"),),
+                    queries=(Query(whole("lifecycle_reconciler_unread_keys")),),
                     form=Form.NUMBER,
                     width=4,
                     thresholds=bad_from(1, 100),
@@ -61,7 +61,7 @@ BOARD: Final = Board(
                     title="Organisations of the last whole run",
                     description="Organisations that were read, and those that gave no answer.",
                     unit=Unit.COUNT,
-                    queries=(Query("max by (result) (lifecycle_reconciler_organisations)", "{{result}}"),),
+                    queries=(Query(whole("lifecycle_reconciler_organisations", "result"), "{{result}}"),),
                     width=8,
                     runbooks=("LifecycleReconcileTooOld",),
                 ),
@@ -103,7 +103,7 @@ BOARD: Final = Board(
                     unit=Unit.COUNT,
                     queries=(
                         Query(
-                            'max by (stage, reason) (lifecycle_reconciler_tenants{stage!~"active|deprovisioned"})',
+                            whole("lifecycle_reconciler_tenants", "stage, reason", 'stage!~"active|deprovisioned"'),
                             "{{stage}} {{reason}}",
                         ),
                     ),
@@ -123,7 +123,7 @@ BOARD: Final = Board(
                     title="Tenants in doubt",
                     description="Tenants whose state is provisional until Genesys confirms it, by reason.",
                     unit=Unit.COUNT,
-                    queries=(Query("max by (flag) (lifecycle_reconciler_flagged_tenants)", "{{flag}}"),),
+                    queries=(Query(whole("lifecycle_reconciler_flagged_tenants", "flag"), "{{flag}}"),),
                 ),
                 *resources("reconciler"),
             ),

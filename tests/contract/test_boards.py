@@ -104,6 +104,10 @@ def test_every_selector_has_the_variables_of_its_origin() -> None:
         ),
         ("rate(lifecycle_a_total{}[1m])", 'rate(lifecycle_a_total{namespace=~"$namespace",instance=~"$instance"}[1m])'),
         ("lifecycle:a:rate5m", 'lifecycle:a:rate5m{namespace=~"$namespace"}'),
+        (
+            "lifecycle:a:total_by_instance",
+            'lifecycle:a:total_by_instance{namespace=~"$namespace",instance=~"$instance"}',
+        ),
         ("group_up", "group_up"),
     ],
 )
