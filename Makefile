@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards alerts-fire demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -102,6 +102,9 @@ boards-json: $(READY) ## write deploy/grafana/boards from the tables in deploy/b
 boards: $(READY) ## run a day with faults, ask a real Prometheus for every panel, draw docs/boards (needs prometheus)
 	@$(BIN)/python -m deploy.boards $(BOARDS_ARGS)
 
+alerts-fire: $(READY) ## fire every alert by its fault, at an hour a minute, into docs/observability.md (needs prometheus, alertmanager)
+	@$(BIN)/python -m deploy.boards --alerts $(BOARDS_ARGS)
+
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page
 
@@ -127,6 +130,7 @@ faults: test-long ## the long form of the fault tests, three hours: kills of eve
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
 	@$(BIN)/python -m tests.faults.sagas
 	@$(BIN)/python -m tests.faults.outages
+	@$(BIN)/python -m deploy.boards --alerts
 	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q tests/integration/test_acls.py

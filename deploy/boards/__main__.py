@@ -2,6 +2,7 @@
 
 Prints the panels that were checked, the queries that stayed empty and the metrics that nobody uses; ends with 1 if one
 of them is unexplained. `--no-pictures` leaves docs/boards alone; `--storm 50 --storm-s 10` makes the storm smaller.
+`--alerts` fires every alert instead (deploy/boards/firing.py).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import httpx2
 
+from deploy.boards import firing
 from deploy.boards.asked import Answered, Database, ask, rules_in, unused
 from deploy.boards.grafana import places
 from deploy.boards.workload import ENVIRONMENT, STORM, STORM_S, Phase, Workload
@@ -134,4 +136,4 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(firing.run(sys.argv[2:]) if sys.argv[1:2] == ["--alerts"] else main(sys.argv[1:]))

@@ -4,7 +4,9 @@ Rule: a query returns samples, or is declared empty-when-healthy with a reason a
 faults. Every exported metric stands on a board, in a rule, or on the list of those that need not, with a reason.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +87,28 @@ class Database:
         """Returns the names of the alerts that fired in a time."""
         found = self.over_time('ALERTS{alertstate="firing"}', begin_s, end_s, 1.0)
         return frozenset(labels["alertname"] for labels, points in found if points)
+
+    def until_watching(self, targets: int, deadline_s: float = 60.0) -> None:
+        """Waits until Prometheus has scraped every target, and no alert fires that told of targets not yet scraped.
+
+        Prometheus scrapes for the first time five seconds after the start, and evaluates rules at once.
+
+        Args:
+            targets: Number of targets.
+            deadline_s: Longest wait in seconds.
+
+        Raises:
+            TimeoutError: it took longer.
+        """
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            with suppress(httpx2.TransportError, ValueError):
+                up = self._get("/api/v1/query", {"query": "up == 1"})["result"]
+                firing = self._get("/api/v1/query", {"query": 'ALERTS{alertstate="firing"}'})["result"]
+                if len(up) == targets and not firing:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError(f"Prometheus at {self.url} did not scrape {targets} targets within {deadline_s:g} s")
 
     def _get(self, path: str, fields: Mapping[str, str]) -> Any:
         answer = self.client.get(self.url + path, params=dict(fields))

@@ -79,6 +79,7 @@ class Workload:
         storm_s: Seconds of the storm.
         say: Called with the name of each phase.
         phases: The phases that ended.
+        duplicate_every: Installs of the steady load for one that is sent twice.
     """
 
     stack: Stack
@@ -86,6 +87,7 @@ class Workload:
     storm_s: float = STORM_S
     say: Callable[[str], None] = print
     phases: list[Phase] = field(default_factory=list)
+    duplicate_every: int = 3
     _client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=10, trust_env=False))
     _count: int = 0
     _secret: bytes = b""
@@ -93,7 +95,7 @@ class Workload:
 
     def run(self) -> None:
         """Runs every phase, one after the other, over a steady stream of installs, changes and removals."""
-        self._secret = _secret(self.stack)
+        self._secret = secret_of(self.stack)
         with self._steady():
             for name, act in self._script():
                 begin_s = now_us() / 1e6
@@ -157,7 +159,7 @@ class Workload:
                 of = self._new()
                 live.append(of)
                 self._install(of, event_id=f"install-{number}")
-                if number % 3 == 0:
+                if number % self.duplicate_every == 0:
                     self._send(EventType.INSTALLED, of, event_id=f"install-{number}", retry=1)
                 if number % 4 == 0:
                     self._send(EventType.CONFIGURATION_UPDATED, live[number % len(live)])
@@ -226,7 +228,7 @@ class Workload:
 
     def _stop_engine(self, name: str, seconds: float) -> None:
         pid = self.stack.supervisor.pids()[name]
-        pids = [pid, *_children(pid)]
+        pids = [pid, *children(pid)]
         for one in pids:
             os.kill(one, signal.SIGSTOP)
         try:
@@ -270,7 +272,7 @@ class Workload:
         argv = (sys.executable, "-m", "services.cli.main", "keyring", "rotate", "default")
         state_dir = ("--state-dir", str(self.stack.folders.top))
         subprocess.run((*argv, *state_dir), check=True, capture_output=True)
-        self._secret = _secret(self.stack)
+        self._secret = secret_of(self.stack)
         for _ in range(10):
             self._send(EventType.INSTALLED, self._new(), secret=former)
             time.sleep(0.3)
@@ -291,12 +293,12 @@ class Workload:
             self._tell(of, EventType.INSTALLED)
 
 
-def _secret(stack: Stack) -> bytes:
+def secret_of(stack: Stack) -> bytes:
     """Returns the secret of the endpoint that the workload posts to."""
     return keyring.raw(keyring.load(stack.folders.keyring).endpoints["default"].current.secret)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Returns the process ids of all children of a process."""
     found: list[int] = []
     with suppress(OSError):
