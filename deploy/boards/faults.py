@@ -140,7 +140,8 @@ class Faults(Workload):
             self._install(InstalledIntegration(of.org, of.id, f"{of.tenant}_other", of.configuration))
         yield
         for of in claimed:
-            self._install(of)
+            # With an id: without one it would be taken for a repetition of the first install.
+            self._install(of, event_id=f"back-{of.id}")
 
     @contextmanager
     def too_many_sagas(self) -> Iterator[None]:
@@ -252,7 +253,10 @@ class Faults(Workload):
         assert not record.error()
         producer = self._producer()
         for _ in range(_FLOOD):
-            producer.produce(topic, key=record.key(), value=record.value(), headers=record.headers())
+            # In the partition of the record: the client's own partitioner is another than ours.
+            producer.produce(
+                topic, record.value(), record.key(), partition=record.partition() or 0, headers=record.headers()
+            )
             producer.poll(0)
         producer.flush(30)
         yield

@@ -158,14 +158,14 @@ def table(seen: Sequence[Seen], day: str) -> str:
         day: Day of the run.
     """
     head = f"Run on {day}; {len(seen)} arrivals, an hour a minute.\n\n"
-    rows = ["| alert | severity | fault | seconds | minutes unscaled |", "|---|---|---|---|---|"]
+    rows = ["| alert | severity | fault | seconds |", "|---|---|---|---|"]
     for fault, (alert, severity, inhibited_by), after_s in seen:
         name = f"[{_PREFIX}{alert}](runbooks/{_PREFIX}{alert}.md)"
         held = f" (held back by `{_PREFIX}{inhibited_by}`, seen in Prometheus)" if inhibited_by else ""
-        spent = "missed | missed" if after_s is None else f"{after_s:.0f} | {after_s * SCALE / 60:.0f}"
+        spent = "missed" if after_s is None else f"{after_s:.0f}"
         rows.append(f"| {name} | {severity} | {fault}{held} | {spent} |")
     rows += [
-        f"| [{_PREFIX}{alert}](runbooks/{_PREFIX}{alert}.md) | {severity} | none here: {reason} | | |"
+        f"| [{_PREFIX}{alert}](runbooks/{_PREFIX}{alert}.md) | {severity} | none here: {reason} | |"
         for (alert, severity), reason in UNFIRED.items()
     ]
     return head + "\n".join(rows) + "\n"
