@@ -2,7 +2,7 @@
 #
 #   PYTHON=/path/to/python3   another interpreter        UV=/path/to/uv   another uv
 #   TEST_ARGS="-k saga"       passed on to pytest        LIFECYCLE_REQUIRE_ALL=1   a missing optional tool fails the tests
-#   BENCH_ARGS="--rounds 3"   passed on to the benchmarks   BOARDS_ARGS="--no-pictures" to `make boards`
+#   BENCH_ARGS="--rounds 3"   passed on to the benchmarks   BOARDS_ARGS="--no-pictures" to `make boards`   ALERTS_ARGS="--only Kafka"
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -103,7 +103,7 @@ boards: $(READY) ## run a day with faults, ask a real Prometheus for every panel
 	@$(BIN)/python -m deploy.boards $(BOARDS_ARGS)
 
 alerts-fire: $(READY) ## fire every alert by its fault, at an hour a minute, into docs/observability.md (needs prometheus, alertmanager)
-	@$(BIN)/python -m deploy.boards --alerts $(BOARDS_ARGS)
+	@$(BIN)/python -m deploy.boards --alerts $(ALERTS_ARGS)
 
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page
