@@ -139,8 +139,7 @@ def delivery(body: Any) -> Delivery:
     name = body.get("event")
     if not isinstance(name, str):
         raise Malformed("event", "must be a string")
-    # Before the schema: an event of a later version may have different fields and must go to the dead letters, not be
-    #     refused.
+    # Before the schema: an event of a later version may have different fields, and becomes a dead letter, no refusal.
     event = _EVENTS.get(name)
     if event is None:
         raise _unknown(body)

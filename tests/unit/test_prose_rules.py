@@ -1,5 +1,8 @@
 """The prose rule counts as documented, and a breach of each part is found."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.prose_rules import Prose, ProseReading, breaches, main, prose_of
@@ -44,6 +47,14 @@ def test_an_exception_counts_only_while_it_is_needed() -> None:
     reading = ProseReading({}, {"Row": ["a.py", "b.py"]})
     assert breaches(reading, {"Row": "reason"}) == []
     assert breaches(reading, {"Row": "reason", "Gone": "reason"}) == ["class Gone is excepted and not defined twice"]
+
+
+def test_no_comment_has_a_broken_wrap() -> None:
+    broken = re.compile(r"^ *# {2,}\S+$", re.MULTILINE)
+    root = Path(__file__).parents[2]
+    files = [path for folder in ("schemas", "services", "tests", "deploy") for path in (root / folder).rglob("*.py")]
+    assert len(files) > 100
+    assert [str(path) for path in files if broken.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.slow  # `make check` says so as well

@@ -156,8 +156,7 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
             # The system refuses to show the resource, so only a repeat of the call can tell.
             return _failed(log, StepVerdict.UNKNOWN, log.reason) | _moved(log, StepEvent.LOOKED_UP)
         case Refused():
-            # A resource in doubt that the system refuses to show counts as never made: an orphan check would look for
-            #     ever.
+            # A resource in doubt that the system refuses to show counts as never made: an orphan check would never end.
             return _moved(log, StepEvent.HIDDEN)
         case OperatorRefused(reason):
             return _failed(log, StepVerdict.OPERATOR_REFUSED, reason)
