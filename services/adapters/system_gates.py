@@ -75,7 +75,7 @@ class CircuitBreaker(Protocol):
     def idle(self) -> bool:
         """True if the circuit is closed and no failure is counted, so the breaker can be dropped and made anew."""
 
-    def answered(self) -> object:
+    def answered(self) -> None:
         """Counts a good answer, and closes the circuit."""
 
     def failed(self, key: str, now_s: float) -> None:

@@ -43,7 +43,7 @@ def test_refusals_of_the_operator_open_the_breaker_and_are_probed_once_a_minute(
     circuit.refused("probe", PROBE_S)
     assert circuit.wait_s("anyone", PROBE_S + AWAY_S - 1, 0.5) <= 1 + PROBE_S
     assert circuit.wait_s("anyone", PROBE_S + AWAY_S, 0.5) == 0.0
-    assert circuit.answered()
+    circuit.answered()
     assert circuit.idle
 
 
@@ -95,7 +95,7 @@ def test_an_answer_in_between_resets_the_count() -> None:
     circuit = SystemBreaker()
     for number in range(FAILURES - 1):
         circuit.failed(str(number), 0.0)
-    assert not circuit.answered()
+    circuit.answered()
     assert circuit.idle
     circuit.failed("another", 0.0)
     assert not circuit.open
@@ -109,11 +109,11 @@ def test_an_open_breaker_lets_one_probe_through_and_spreads_the_other_callers() 
     assert PROBE_S < circuit.wait_s("anyone", 100.0 + PROBE_S, 0.5) < AWAY_S
 
 
-def test_any_answer_closes_the_breaker_and_is_reported_once() -> None:
+def test_any_answer_closes_the_breaker() -> None:
     circuit = opened()
-    assert circuit.answered()
+    circuit.answered()
+    assert not circuit.open
     assert circuit.wait_s("anyone", 0.0, 0.5) == 0.0
-    assert not circuit.answered()
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=200))

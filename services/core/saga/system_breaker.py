@@ -82,17 +82,11 @@ class SystemBreaker:
             # hold up all tenants for a minute.
             self.open, self._probe_s = True, now_s + self._probe_every_s
 
-    def answered(self) -> bool:
-        """Clears all counts after a good answer and closes the circuit.
-
-        Returns:
-            True if the circuit was open: waiting sagas must be woken.
-        """
-        was_open, self.open = self.open, False
-        self.operator_refused = False
+    def answered(self) -> None:
+        """Clears all counts after a good answer and closes the circuit."""
+        self.open = self.operator_refused = False
         self._failing.clear()
         self._refused.clear()
-        return was_open
 
     def wait_s(self, key: str, now_s: float, chance: float) -> float:
         """Returns the wait of a saga before the next call, in seconds.
