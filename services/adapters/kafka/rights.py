@@ -5,6 +5,7 @@ does not answer, or does not list the operations, proves nothing.
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -26,6 +27,10 @@ answer."""
 _PAUSE_WHILE_MISSING_S: Final = 2.0
 _PAUSE_S: Final = 5.0
 """Seconds between two looks: while rights are missing, and otherwise."""
+
+_GROUPS_FIRST_S: Final = 5.0
+_GROUPS_MOST_S: Final = 300.0
+"""Seconds from a question about groups to the next while a coordinator is silent: the first time, and at most."""
 
 _A_GROUP: Final = f"on {Resource.GROUP} "
 _UNASKED: Final = "not asked yet"
@@ -54,8 +59,8 @@ class Cluster:
         name = config.get("sasl.username")
         self._principal = f"User:{name}" if name else "the principal of this client"
         self._admin = clients.admin(dict(config))
-        self.groups_answered = False
-        """True if at the last question about groups every coordinator answered."""
+        self.groups_answered: bool | None = None
+        """True if every coordinator answered the last call of `missing`; None if that call asked no coordinator."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +86,7 @@ class Cluster:
         Raises:
             KafkaError: No broker answers.
         """
+        self.groups_answered = None
         wanted = rights(service, prefix)
         topics, groups = (
             list(dict.fromkeys(right.name for right in wanted if right.resource is resource)) for resource in Resource
@@ -92,6 +98,7 @@ class Cluster:
         if groups and ask_groups:
             # Asked only after the answer about topics, so never while no broker answers: librdkafka 2.16 aborts the
             # process if a coordinator goes away during this question ("rd_kafka_enq_once_del_source_return").
+            self.groups_answered = False
             answers = self._admin.describe_consumer_groups(
                 groups, include_authorized_operations=True, request_timeout=timeout_s
             )
@@ -116,6 +123,37 @@ class Cluster:
             raise AccessDenied(refusal)
 
 
+class GroupQuestions:
+    """Spaces the questions about groups, because each may abort the process (`Cluster.missing`).
+
+    Groups are asked until every coordinator has answered: after 5 s, 10 s and so on, up to 5 min.
+    """
+
+    def __init__(self) -> None:
+        """Makes the first question due at once."""
+        self._answered = False
+        self._due_s = float("-inf")
+        self._pause_s = _GROUPS_FIRST_S
+
+    def due(self, now_s: float) -> bool:
+        """True if a question is due at `now_s`, seconds of the monotonic clock."""
+        return not self._answered and now_s >= self._due_s
+
+    def asked(self, now_s: float, *, answered: bool, lacking: bool) -> None:
+        """Notes the end of a question.
+
+        Args:
+            now_s: Seconds of the monotonic clock.
+            answered: True if every coordinator answered.
+            lacking: True if the question was about a missing right, and not about a silent coordinator.
+        """
+        self._answered = answered
+        if lacking:
+            self._pause_s = _GROUPS_FIRST_S
+        self._due_s = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _GROUPS_MOST_S)
+
+
 class RightsWatch:
     """Looks repeatedly for missing rights of a service, for its `/readyz` and its log."""
 
@@ -134,7 +172,7 @@ class RightsWatch:
         Raises:
             Unusable: No brokers are named, or librdkafka does not accept a setting.
         """
-        self._cluster = Cluster(settings.kafka)
+        self._cluster, self._group_questions = Cluster(settings.kafka), GroupQuestions()
         self._service, self._prefix, self._log = service, settings.topic_prefix, log
         self._spared = spared
         self.fault = _UNASKED
@@ -158,16 +196,19 @@ class RightsWatch:
         self._log.critical("the producer has failed for good", why=producer.fatal)
 
     async def _look(self) -> None:
+        # Groups are asked until their coordinators have answered, and later only if a right on a group was missing. At
+        # work the reader of the group reports a refusal by itself.
+        lacking = _A_GROUP in self.fault + self.note
+        ask = partial(self._cluster.missing, ask_groups=lacking or self._group_questions.due(time.monotonic()))
         try:
-            # Groups are asked until their coordinators have answered, and later only if a right on a group was missing.
-            # At work the reader of the group reports a refusal by itself.
-            ask_groups = not self._cluster.groups_answered or _A_GROUP in self.fault + self.note
-            ask = partial(self._cluster.missing, ask_groups=ask_groups)
             missing = await asyncio.to_thread(ask, self._service, self._prefix, _LOOK_TIMEOUT_S)
         except KafkaError:
             # Not a fault of rights: other checks of the service report that Kafka is away.
             self.fault = "" if self.fault == _UNASKED else self.fault
             return
+        finally:
+            if (answered := self._cluster.groups_answered) is not None:
+                self._group_questions.asked(time.monotonic(), answered=answered, lacking=lacking)
         fault, note = (
             self._cluster.refusal(right for right in missing if (right.operation in self._spared) is spared)
             for spared in (False, True)
