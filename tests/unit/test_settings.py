@@ -24,6 +24,8 @@ def test_the_repr_of_settings_contains_no_secret() -> None:
         "TENANT_DATABASE_URL": "postgresql://u:canary-4@h/d",
         "DATABASE_PASSWORD": "canary-5",
         "TENANT_DATABASE_PASSWORD": "canary-6",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:canary-7@collector:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces?key=canary-8",
     }
     settings = read(given, Settings)
     assert settings.kafka_config == {"sasl.password": "canary-1"}

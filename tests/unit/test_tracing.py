@@ -1,5 +1,6 @@
 """Traces: when they are on, which are sampled, and what a header is believed."""
 
+import os
 import subprocess
 import sys
 from hashlib import sha256
@@ -89,6 +90,24 @@ def test_without_the_extra_a_service_that_is_to_trace_says_what_to_install() -> 
     assert told.startswith("OTEL_TRACES_EXPORTER: traces are asked for")
     assert "genesys-lifecycle[otel]" in told
     assert off == "off"
+
+
+@pytest.mark.parametrize("url", ["http://u:canary@127.0.0.1:9/v1/traces?key=canary", "collector:canary@127.0.0.1:9"])
+def test_no_credential_in_the_url_of_a_receiver_that_is_away_is_logged(url: str) -> None:
+    script = (
+        "import os\n"
+        "from services.adapters.process import logs, tracing\n"
+        "from services.adapters.process.environment import read\n"
+        "from services.adapters.process.settings import IngressSettings\n"
+        "logs.configure('ingress', 'info')\n"
+        "with tracing.exporting('ingress', read(os.environ, IngressSettings)):\n"
+        "    roots = tracing.roots(1.0)\n"
+        "    roots.end(roots.begin(b'a' * 32, 1_000), 'POST', 0.1, None, {})\n"
+    )
+    environ = os.environ | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert "spans batch" in done.stderr
+    assert "canary" not in done.stderr
 
 
 def test_no_module_of_opentelemetry_is_imported_while_traces_are_off() -> None:

@@ -44,8 +44,17 @@ def exporter(service_name: str) -> SpanExporter:
         service_name: Value of `service.name`.
     """
     # While the receiver is away, the library logs every batch that it drops.
-    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").addFilter(ThrottleFilter())
+    library = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    library.addFilter(_without_texts_of_exceptions)
+    library.addFilter(ThrottleFilter())
     return _OtlpExporter(service_name, version(_PACKAGE))
+
+
+def _without_texts_of_exceptions(record: logging.LogRecord) -> bool:
+    """Puts the class of each exception in place of its text, which may quote the receiver's URL and a key in it."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(type(part).__name__ if isinstance(part, Exception) else part for part in record.args)
+    return True
 
 
 class _OtlpExporter:

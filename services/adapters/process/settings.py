@@ -94,9 +94,9 @@ class TraceSettings(ProcessSettings):
     """True: no traces, whatever the other variables say."""
     otel_traces_exporter: str | None = Field(default=None, pattern="^(otlp|none)$")
     """`otlp` turns traces on and `none` off; absent: on where an OTLP endpoint is named."""
-    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_endpoint: str | None = Field(default=None, repr=False)
     """Base URL of the OTLP receiver, over HTTP (`http://collector:4318`)."""
-    otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_exporter_otlp_traces_endpoint: str | None = Field(default=None, repr=False)
     """Whole URL for the traces alone, in place of the base URL."""
     otel_exporter_otlp_protocol: str = Field(default="http/protobuf", pattern="^http/protobuf$")
     """Protocol of the receiver; only OTLP over HTTP is spoken."""
