@@ -11,7 +11,7 @@ from schemas.codec import traceparent
 from services.adapters.process import tracing
 from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
-from services.adapters.process.settings import IngressSettings
+from services.adapters.process.settings import IngressSettings, Settings
 from services.adapters.process.tracing import Attribute, Roots, Span
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -62,15 +62,40 @@ def test_the_sampler_is_read_as_the_specification_has_it(sampler: dict[str, str]
 @pytest.mark.parametrize(
     "environ",
     [
-        {"OTEL_TRACES_SAMPLER": "jaeger_remote"},
-        {"OTEL_TRACES_SAMPLER_ARG": "2"},
+        {"OTEL_TRACES_SAMPLER": "jaeger_remote"} | ENDPOINT,
+        {"OTEL_TRACES_SAMPLER_ARG": "2"} | ENDPOINT,
         {"OTEL_TRACES_EXPORTER": "zipkin"},
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_TRACES_EXPORTER": "zipkin"} | ENDPOINT,
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"} | ENDPOINT,
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_TRACES_EXPORTER": "otlp"},
     ],
 )
 def test_what_is_not_spoken_is_refused_at_the_start(environ: dict[str, str]) -> None:
     with pytest.raises(Unusable, match=next(iter(environ))):
         read(environ, IngressSettings)
+
+
+@pytest.mark.parametrize("section", [IngressSettings, Settings])
+@pytest.mark.parametrize(
+    "off",
+    [
+        {},
+        {"OTEL_TRACES_EXPORTER": "none"} | ENDPOINT,
+        {"OTEL_SDK_DISABLED": "true"} | ENDPOINT,
+        {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "zipkin"},
+    ],
+)
+def test_variables_for_other_programs_stop_no_service_while_traces_are_off(
+    off: dict[str, str], section: type[IngressSettings]
+) -> None:
+    foreign = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote",
+        "OTEL_TRACES_SAMPLER_ARG": "endpoint=http://localhost:14250,pollingIntervalMs=5000",
+    }
+    found = read(foreign | off, section)
+    assert not found.traces_on
+    assert found.traces_ratio == 1.0
 
 
 def test_without_the_extra_a_service_that_is_to_trace_says_what_to_install() -> None:

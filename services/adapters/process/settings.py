@@ -14,7 +14,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from services.adapters.process import client_settings
 from services.adapters.process.errors import Unusable
@@ -88,7 +98,11 @@ class KafkaSettings(ProcessSettings):
 
 
 class TraceSettings(ProcessSettings):
-    """The part of a service that traces deliveries, named by OpenTelemetry. Its exporter reads further variables."""
+    """The part of a service that traces deliveries, named by OpenTelemetry. Its exporter reads further variables.
+
+    The variables may be meant for other programs of the machine. So while traces are off, a value that this program
+    does not accept counts as absent.
+    """
 
     otel_sdk_disabled: bool = False
     """True: no traces, whatever the other variables say."""
@@ -109,19 +123,41 @@ class TraceSettings(ProcessSettings):
     otel_service_name: str | None = None
     """`service.name` of the spans; absent: `lifecycle-` with the service's name."""
 
+    @field_validator(
+        "otel_traces_exporter",
+        "otel_exporter_otlp_protocol",
+        "otel_traces_sampler",
+        "otel_traces_sampler_arg",
+        mode="wrap",
+    )
+    @classmethod
+    def _absent_while_off(cls, value: Any, judge: ValidatorFunctionWrapHandler, field: ValidationInfo) -> Any:
+        try:
+            return judge(value)
+        except ValidationError:
+            name = str(field.field_name)
+            # The data holds the fields before this field: those that turn traces on come first.
+            if _asks_for_traces({name: value} | field.data):
+                raise
+            return cls.model_fields[name].default
+
     @property
     def traces_on(self) -> bool:
         """True if the variables of OpenTelemetry ask for traces."""
-        if self.otel_sdk_disabled or self.otel_traces_exporter == "none":
-            return False
-        endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
-        return self.otel_traces_exporter == "otlp" or endpoint is not None
+        return _asks_for_traces(vars(self))
 
     @property
     def traces_ratio(self) -> float:
         """The part of the deliveries whose traces are sampled, 0 to 1."""
         fixed = {"always_on": 1.0, "always_off": 0.0}
         return fixed.get(self.otel_traces_sampler.removeprefix("parentbased_"), self.otel_traces_sampler_arg)
+
+
+def _asks_for_traces(fields: Mapping[str, Any]) -> bool:
+    if fields.get("otel_sdk_disabled") or fields.get("otel_traces_exporter") == "none":
+        return False
+    turning_on = ("otel_traces_exporter", "otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
+    return any(fields.get(name) is not None for name in turning_on)
 
 
 class WorkerSettings(KafkaSettings):
