@@ -40,6 +40,15 @@ def test_each_command_reports_that_no_up_runs(words: tuple[str, ...], status: Ex
     assert "Traceback" not in done.stderr
 
 
+def test_an_up_with_prometheus_starts_nothing_where_it_is_not_installed(tmp_path: Path) -> None:
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    done = lifecycle("up", "--observe", "--state-dir", "state", cwd=tmp_path, PATH=str(empty))
+    assert done.returncode == Exit.UNREACHABLE, done.stderr
+    assert "prometheus is not installed here" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_running_up_is_found_and_a_killed_up_is_not(tmp_path: Path) -> None:
     roll = ProcessFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:

@@ -12,7 +12,6 @@ import httpx2
 
 from services.cli.files import replace_json
 from services.cli.local.wiring import HOST, LocalPorts
-from services.engines import prometheus
 from services.engines.ports import free_ports
 from services.engines.prometheus import Prometheus
 
@@ -31,11 +30,7 @@ def beside(top: Path, ports: LocalPorts, scrape_s: float) -> Prometheus:
         top: The state folder.
         ports: Ports of the services.
         scrape_s: Seconds between two scrapes.
-
-    Raises:
-        EngineError: the program is not installed.
     """
-    prometheus.program()
     folder = top / NAME
     folder.mkdir(parents=True, exist_ok=True)
     noted = folder / "port.json"

@@ -32,6 +32,7 @@ from services.cli.local.endpoints_file import EndpointsFile
 from services.cli.local.process_file import ProcessFile, SupervisedProcess
 from services.cli.local.supervisor import Report, ServiceProcess, Supervisor
 from services.cli.local.wiring import SERVICES, Addresses, Folders, LocalPorts
+from services.engines import prometheus
 from services.engines.child_process import last_lines
 from services.engines.ports import free_ports
 from services.engines.prometheus import Prometheus
@@ -164,13 +165,15 @@ def stack(
         The installation, once everything is ready.
 
     Raises:
-        EngineError: an engine can be neither found nor started.
+        EngineError: an engine can be neither found nor started, or Prometheus is asked for and not installed.
         CommandError: a service did not become ready, or Kafka or the topics are not usable.
         NoDatabase: PostgreSQL does not answer, or refuses the role.
         Unusable: the folder is in use, or a setting cannot be used.
     """
     folders = Folders(state_dir.resolve())
     environ = complete(environ)
+    if scrape_s is not None:
+        prometheus.program()  # before the engines start: a start that cannot succeed leaves nothing behind
     # The state folder gets the endpoints file in any case: our own commands look there.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     published = EndpointsFile(endpoints_files, folders.top / ENVIRONMENT)
@@ -241,8 +244,8 @@ def _prepare(
     _link_engine_logs(folders)
     shared = wiring.shared(environ, folders, ports, addresses, choices["oauth_client_secret"])
     _apply_topics(shared)
-    prometheus = None if scrape_s is None else observe.beside(folders.top, ports, scrape_s)
-    return Stack(folders, ports, addresses, shared, running.chosen, supervisor, prometheus)
+    beside = None if scrape_s is None else observe.beside(folders.top, ports, scrape_s)
+    return Stack(folders, ports, addresses, shared, running.chosen, supervisor, beside)
 
 
 def _link_engine_logs(folders: Folders) -> None:
