@@ -26,8 +26,8 @@ _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
 _INGRESS: Final = ("ce_source", b"/genesys-lifecycle/ingress")
 _WEBHOOK: Final = ("ce_type", webhook.CE_TYPE.encode())
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, level 1."""
+TRACEPARENT_SHAPE: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, level 1, version 00: an id of zeros alone is invalid."""
 
 
 class Unreadable(ValueError):
@@ -152,6 +152,5 @@ def traceparent(headers: Sequence[tuple[str, Any]] | None) -> str | None:
     """
     for name, value in headers or ():
         if name == "traceparent":
-            text = value.decode("latin-1") if isinstance(value, bytes) else ""
-            return text if _TRACEPARENT.fullmatch(text) else None
+            return value.decode("ascii") if isinstance(value, bytes) and TRACEPARENT_SHAPE.fullmatch(value) else None
     return None

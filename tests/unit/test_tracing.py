@@ -13,6 +13,8 @@ from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import IngressSettings, Settings
 from services.adapters.process.tracing import Attribute, Roots, Span
+from services.ingress.http import headers
+from services.ingress.http.request import DeliveryHeaders, Request
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -162,10 +164,30 @@ def test_equal_bytes_are_one_trace_of_several_spans_and_the_ratio_holds() -> Non
     assert {span.ended_us - span.begun_us for span in kept.spans} == {250_000}
 
 
+def _of_ingress(header: bytes) -> bytes | None:
+    """The `traceparent` that the ingress takes from a request."""
+    fields = {
+        b"content-type": b"application/json", b"x-genesys-signature": b"0" * 64,
+        b"x-genesys-event-timestamp": b"2024-01-15T14:32:10Z", b"traceparent": header,
+    }  # fmt: skip
+    asked = Request(0.0, lambda _: None)
+    asked.method = b"POST"
+    found = headers.read(asked, fields)
+    assert isinstance(found, DeliveryHeaders)
+    return found.traceparent
+
+
+def test_a_well_formed_header_is_a_trace_for_ingress_and_readers_alike() -> None:
+    header = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    assert _of_ingress(header) == header
+    assert traceparent([("traceparent", header)]) == header.decode()
+
+
 @pytest.mark.parametrize(
     "header",
     [
         b"", b"00-a-b-01", b"\xff" * 55, None,
+        b"01-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
         b"00-" + b"0" * 32 + b"-" + b"b" * 16 + b"-01",
         b"00-" + b"a" * 32 + b"-" + b"0" * 16 + b"-01",
         b"ff-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
@@ -176,6 +198,7 @@ def test_equal_bytes_are_one_trace_of_several_spans_and_the_ratio_holds() -> Non
 def test_a_malformed_header_is_no_trace(header: bytes | None) -> None:
     assert traceparent([("endpoint", b"default"), ("traceparent", header)]) is None
     assert traceparent([]) is None
+    assert header is None or _of_ingress(header) is None
 
 
 def test_no_span_is_made_of_a_record_while_traces_are_off() -> None:

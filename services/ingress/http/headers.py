@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from schemas.codec import JSON_TYPE
+from schemas.codec import JSON_TYPE, TRACEPARENT_SHAPE
 from schemas.times import instant
 from schemas.webhook import BODY_MAX_BYTES
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
@@ -45,7 +45,6 @@ _SINGLE: Final = frozenset({
 
 _JSON: Final = re.compile(rb"application/json[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _DIGITS_MAX: Final = 18
-_TRACE: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _REPEATED: Final = b"\x00"
 """Value of a field that was repeated. No shape below matches NUL, so each rule refuses a repeated field by itself."""
 
@@ -169,7 +168,9 @@ def _proof(by_name: Mapping[bytes, bytes]) -> DeliveryHeaders | Answer:
     stated, trace = by_name.get(_TIMESTAMP, b""), by_name.get(_TRACEPARENT)
     try:
         stated_us = instant(stated.decode("ascii"))
-        # A malformed traceparent costs a delivery its trace, and no more.
-        return DeliveryHeaders(claim, stated_us, stated, trace if trace and _TRACE.fullmatch(trace) else None)
     except ValueError:
         return answers.TIMESTAMP
+    # A malformed traceparent costs a delivery its trace, and no more.
+    if trace is not None and TRACEPARENT_SHAPE.fullmatch(trace) is None:
+        trace = None
+    return DeliveryHeaders(claim, stated_us, stated, trace)
