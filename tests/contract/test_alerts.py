@@ -260,8 +260,12 @@ HELD_BACK: Final = (
         [
             {"alertname": "LifecycleSpoolNotEmpty", "severity": "ticket", "service": "ingress"},
             {"alertname": "LifecycleLedgerLags", "severity": "page", "service": "ledger"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "ticket", "service": "ledger", "reason": "undelivered"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "stall"},
         ],
         [
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "loss"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "poison"},
             {"alertname": "LifecycleDeliveryBudgetBurn", "severity": "page", "service": "ingress"},
             {"alertname": "LifecycleSpoolClosed", "severity": "ticket", "service": "ingress"},
         ],
