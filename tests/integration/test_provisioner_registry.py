@@ -521,6 +521,7 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
     assert [claim.key for claim in await registry.claim(10)] == [key(1)]
     assert {of for of, _ in told} == {key(2), key(3), key(4)}
     assert "canary" not in str(told)
+    assert (await registry.census(0)).sagas["stopped"].number == 3
     with psycopg.connect(database_url, autocommit=True) as session:
         waiting = session.execute(
             "SELECT key, lease_until, due_at > clock_timestamp() + interval '30 s' FROM lifecycle.sagas"

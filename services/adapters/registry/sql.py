@@ -162,10 +162,13 @@ RAISE_EPOCHS: Final[LiteralString] = """
 OUTBOX_DELETE_PUBLISHED: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
 
 DEFER: Final[LiteralString] = """
-    UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL
+    UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL,
+        waits_because = 'stopped',
+        waits_since = CASE WHEN waits_because = 'stopped' THEN waits_since ELSE clock_timestamp() END
     FROM unnest(%s::text[], %s::bigint[]) AS mine (key, epoch)
     WHERE sagas.key = mine.key AND sagas.epoch = mine.epoch
 """
+"""Gives unreadable rows back, due later; `CENSUS` counts these rows as `stopped` meanwhile."""
 
 RENEW: Final[LiteralString] = """
     UPDATE sagas SET lease_until = clock_timestamp() + make_interval(secs => mine.lease_s)
