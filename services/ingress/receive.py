@@ -169,10 +169,10 @@ class Receiver:
             request.answer(answer)
             return
         reason = DeadLetterReason.UNKNOWN_EVENT if isinstance(fault, UnknownEvent) else DeadLetterReason.MALFORMED
-        self._telemetry.dead_letter(reason)
         letter = records.dead_letter(request, key, reason, fault)
         pending = _PendingAnswer(self._recent_dead_letters, request, answer)
-        self._writer.write(self._dead_letters, letter, request.received_us, pending.on_result)
+        on_result = self._telemetry.counting_letter(reason, pending.on_result)
+        self._writer.write(self._dead_letters, letter, request.received_us, on_result)
 
     def _request_recheck(self, key: Key, row: TimeRule, now_us: int) -> None:
         """Writes a request for a re-check, at most once per key in five minutes; the refusal does not wait."""

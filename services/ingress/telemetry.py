@@ -14,6 +14,7 @@ from services.adapters.process.tracing import Attribute, Roots
 from services.ingress.endpoints import CredentialsByEndpoint
 from services.ingress.http.answers import OPERATIONS, Answer
 from services.ingress.http.request import Request
+from services.ingress.write_result import OnResult, WriteResult
 
 _EVERY_S: Final = 1.0
 """At most one line a second for each reason: a flood of forgeries must not become a flood of logs."""
@@ -103,8 +104,26 @@ class Telemetry:
             request.trace = self._roots.begin(request.digest, request.received_us)
 
     def dead_letter(self, reason: str) -> None:
-        """Counts a delivery that goes to the dead letters."""
+        """Counts a delivery whose dead letter is durable."""
         metrics.INGRESS_DEAD_LETTERS.labels(reason).inc()
+
+    def counting_letter(self, reason: str, on_result: OnResult) -> OnResult:
+        """Returns `on_result`, which then also counts the dead letter: once, as soon as the letter is durable.
+
+        Args:
+            reason: The reason of the dead letter.
+            on_result: Called with each result.
+        """
+        counted = False
+
+        def on_letter(result: WriteResult) -> None:
+            nonlocal counted
+            if not counted and result in {WriteResult.WRITTEN, WriteResult.SPOOLED}:
+                counted = True
+                self.dead_letter(reason)
+            on_result(result)
+
+        return on_letter
 
     def odd_marks(self) -> None:
         """Counts an accepted delivery with a retry mark that is not a count."""

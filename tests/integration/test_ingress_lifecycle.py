@@ -49,6 +49,7 @@ def test_the_ingress_starts_without_kafka_and_answers_503_with_retry_after(tmp_p
         assert running.get("/livez").status == 200
         eventually(lambda: _checks(running)["kafka"] not in {"ok", "not asked yet"})
         assert running.metric("lifecycle_ingress_answers_total", status="503", reason="kafka") == 2
+        assert running.metric("lifecycle_ingress_dead_letters_total") == 0, "the letter was never written"
         assert eventually(lambda: running.logged("unwritten"))
         assert all(line.startswith("{") for line in running.lines), "what librdkafka says is a JSON line too"
         assert 1 <= sum("Connect to" in line for line in running.lines) <= 3, "and not twenty a second"

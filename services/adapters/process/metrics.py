@@ -128,7 +128,7 @@ INGRESS_SPOOL_DRAINED = INGRESS.counter(
     "lifecycle_ingress_spool_drained_total", "Spooled records by result.", result=("written", "expired", "failed")
 )
 INGRESS_DEAD_LETTERS = INGRESS.counter(
-    "lifecycle_ingress_dead_letters_total", "Dead letters by reason, of deliveries.", reason=_LETTER_REASONS
+    "lifecycle_ingress_dead_letters_total", "Durable dead letters by reason, of deliveries.", reason=_LETTER_REASONS
 )
 INGRESS_ODD_MARKS = INGRESS.counter(
     "lifecycle_ingress_odd_marks_total", "Retry marks that no count could be read from."
