@@ -14,6 +14,7 @@ _WINDOW: Final = re.compile(r"\[(\w+)\]")
 _OFFSET: Final = re.compile(r"\boffset (\w+)")
 _OF_SECONDS: Final = re.compile(r"_seconds(?!\w)")
 """The end of a metric of seconds; `_seconds_bucket`, `_seconds_count` and `_seconds_sum` count events."""
+_CLAUSES: Final = re.compile(r"(\b(?:and|or|unless)\b)")
 _LIMIT: Final = re.compile(r"[<>]=? \d+(?: \* \d+)?")
 _TIMINGS: Final = frozenset({"group_wait", "group_interval", "repeat_interval"})
 
@@ -28,8 +29,12 @@ def expression(expr: str, scale: int) -> str:
     """Returns a PromQL expression with every time in it divided by the scale."""
     expr = _WINDOW.sub(lambda found: f"[{duration(found[1], scale)}]", expr)
     expr = _OFFSET.sub(lambda found: f"offset {duration(found[1], scale)}", expr)
-    # A division binds closer than a comparison: the limit alone is divided.
-    return _LIMIT.sub(rf"\g<0> / {scale}", expr) if _OF_SECONDS.search(expr) else expr
+    # A division binds closer than a comparison: the limit alone is divided. A limit belongs to the metric of its clause.
+    clauses = (
+        _LIMIT.sub(rf"\g<0> / {scale}", clause) if _OF_SECONDS.search(clause) else clause
+        for clause in _CLAUSES.split(expr)
+    )
+    return "".join(clauses)
 
 
 def rules(file: Mapping[str, Any], scale: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def test_a_duration_is_divided(whole: str, shorter: str) -> None:
         # No times: a number of events, a ratio, a bucket.
         ("increase(a_total[1h]) >= 20", "increase(a_total[60s]) >= 20"),
         ("a:ratio_rate1h > 14.4 * 0.001", "a:ratio_rate1h > 14.4 * 0.001"),
+        ("max(a_seconds) > 300 and avg(a_running) >= 32", "max(a_seconds) > 300 / 60 and avg(a_running) >= 32"),
         ('a_seconds_bucket{le="2.7"} > 5', 'a_seconds_bucket{le="2.7"} > 5'),
     ],
 )
