@@ -95,6 +95,24 @@ async def test_many_registries_can_start_at_once_on_an_empty_database(database_u
         await one.close()
 
 
+async def test_a_migration_does_not_wait_long_for_the_lock_of_a_table_in_use(
+    registry: Registry, database_url: str
+) -> None:
+    newer = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
+    with psycopg.connect(database_url) as session:
+        session.execute("DELETE FROM lifecycle.migrations WHERE name = '0008_traces.sql'")
+        session.execute("ALTER TABLE lifecycle.sagas DROP trace, DROP open_calls")
+        session.execute("ALTER TABLE lifecycle.outbox DROP trace")
+        session.commit()
+        session.execute("SELECT FROM lifecycle.sagas")  # the transaction stays open, and holds the weakest lock
+        async with asyncio.timeout(8):
+            with pytest.raises(RegistryAway, match="lock timeout"):
+                await newer.start()
+    await newer.start()
+    assert (await _claim(newer, key(1))).open_calls == {}
+    await newer.close()
+
+
 async def test_only_the_newest_version_of_a_batch_is_stored_and_no_older_one(registry: Registry) -> None:
     assert await registry.store(untraced([desired(key(1), 3), desired(key(1), 5), desired(key(1), 4)])) == 1
     assert await registry.store(untraced([desired(key(1), 5), desired(key(1), 2)])) == 0

@@ -144,7 +144,8 @@ class Registry:
         """Migrate the schema to this release, under a lock, and open the pool.
 
         Raises:
-            RegistryAway: the database does not answer, or refuses the login or a right.
+            RegistryAway: the database does not answer, refuses the login or a right, or the migration waits for a
+                table's lock. A later call may succeed.
         """
         try:
             async with await PooledConnection.connect(self._url, autocommit=True, **SAFE) as session:
@@ -593,6 +594,7 @@ async def _migrate(session: PooledConnection, schema: str) -> None:
     async with session.transaction():
         # The lock comes first: of several processes that start together, the second must see the first's migrations.
         await session.execute(statements.MIGRATION_LOCK, (schema,))
+        await session.execute(statements.SHORT_LOCK_LIMIT)
         await session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         await session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
         await session.execute(statements.MIGRATIONS)

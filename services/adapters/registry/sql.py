@@ -13,6 +13,8 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 MIGRATION_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('migrate ' || %s, 0))"
+SHORT_LOCK_LIMIT: Final[LiteralString] = "SET LOCAL lock_timeout = '2s'"
+"""Ends a migration that waits for a table's lock: every later statement of running workers queues behind the wait."""
 MIGRATIONS: Final[LiteralString] = """
     CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())
 """
