@@ -499,6 +499,19 @@ async def test_the_trace_of_a_version_goes_with_the_claim_and_with_what_leaves(r
     assert left == [traces[1], None]
 
 
+async def test_the_open_calls_of_a_turn_that_is_not_committed_are_not_noted(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": "first"})
+    assert claim.open_calls == {"crm g1": "first"}
+    await registry.store(untraced([desired(key(1), 2)]))
+    calls = {"crm g1": "second"}
+    result = await registry.write(claim, Journal(seq=2), (), due_in_s=0, release=False, open_calls=calls)
+    assert result == NewerDesired(written=False)
+    assert claim.open_calls == {"crm g1": "first"}
+    await registry.write(claim, Journal(seq=3), (), due_in_s=0, release=True)
+    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": "first"}]
+
+
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     for _ in range(2):

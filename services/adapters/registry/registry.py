@@ -20,7 +20,7 @@ statement outside an explicit transaction commits alone.
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -352,6 +352,7 @@ class Registry:
         due_in_s: float | None,
         release: bool,
         waiting: Waiting = NOT_WAITING,
+        open_calls: Mapping[str, str] | None = None,
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         """Commit a turn: the journal, the binding, the outbox messages and the next due time.
 
@@ -364,6 +365,7 @@ class Registry:
             due_in_s: Seconds until the row is due; None: due only when a newer version is stored.
             release: True gives the lease back; False renews the lease.
             waiting: The wait, for `wake`, for operators and for `census`.
+            open_calls: The trace contexts of the saga's open calls; None leaves those of the claim.
 
         Returns:
             Written if the turn is committed; otherwise the reason why the row is not as asked.
@@ -375,6 +377,7 @@ class Registry:
         tenant_id = journal.life.tenant_id if journal.life else None
         before = claim.journal.life.tenant_id if claim.journal.life else None
         stands = journal.standstill
+        opened = claim.open_calls if open_calls is None else dict(open_calls)
         row = {
             "key": claim.key,
             "epoch": claim.epoch,
@@ -392,7 +395,7 @@ class Registry:
             "stands_at": stands.step if stands else None,
             "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,
-            "open_calls": json.dumps(claim.open_calls) if claim.open_calls else None,
+            "open_calls": json.dumps(opened) if opened else None,
             "topics": [message.topic for message in messages],
             "seqs": [message.seq for message in messages],
             "values": [message.value for message in messages],
@@ -409,7 +412,7 @@ class Registry:
                 now = await (await session.execute(statements.PRESENT_ROW, (claim.key,))).fetchone()
         if written:
             # Also after a release: the caller then no longer uses the claim.
-            claim.journal, claim.held_until_s = journal, held_until_s
+            claim.journal, claim.open_calls, claim.held_until_s = journal, opened, held_until_s
             return Written()
         if now is None or now[0] != claim.epoch:
             return LeaseLost()
@@ -419,7 +422,7 @@ class Registry:
         # was committed and its answer was lost.
         if now[2] != row["journal"]:
             return NewerDesired(written=False)
-        claim.journal = journal
+        claim.journal, claim.open_calls = journal, opened
         return NewerDesired(written=True)
 
     async def renew(self, claims: Sequence[Claim]) -> None:

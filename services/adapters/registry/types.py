@@ -34,7 +34,7 @@ class Claim:
         held_until_s: Value of `time.monotonic()` from which the lease may have ended.
         skew_us: The database's clock (µs UTC) minus `time.monotonic()` in µs, measured at the claim.
         trace: The `traceparent` that came with `desired`; None without a trace.
-        open_calls: The `traceparent` of the newest call that is not done, by step; written with each turn.
+        open_calls: The `traceparent` of the newest call that is not done, by step; as last committed.
     """
 
     key: str
