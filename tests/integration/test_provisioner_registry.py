@@ -10,12 +10,14 @@ import psycopg
 import pytest
 import structlog
 from psycopg import sql
+from structlog.testing import LogCapture
 
 from schemas.codec import Unreadable
 from schemas.saga import Journal, Life, Standstill
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.postgres.url import usable
+from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.registry.types import (
@@ -30,6 +32,7 @@ from services.adapters.registry.types import (
     Waiting,
     Written,
 )
+from services.provisioner.census import CensusWatch
 from services.provisioner.registry_guard import RegistryGuard
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import shut, untraced
@@ -60,6 +63,11 @@ def alive(tenant_id: str = "acme") -> Journal:
 def said(seq: int, topic: str = OUTCOMES.name) -> OutboxMessage:
     """Something to be published."""
     return OutboxMessage(topic, seq, b"{}")
+
+
+def gauge(name: str, **labels: str) -> float:
+    """The value of a gauge of the provisioner."""
+    return metrics.PROVISIONER.registry.get_sample_value(f"lifecycle_provisioner_{name}", labels) or 0.0
 
 
 @pytest.fixture
@@ -236,6 +244,27 @@ async def test_a_census_counts_the_whole_registry(registry: Registry, other: Reg
     assert (found.at_rest, found.unwell, found.outbox.number) == (1, {"crm": 1}, 1)
     assert 0 <= found.outbox.oldest_s < 30
     assert (await other.census(120)).unwell == {}
+
+
+async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: Registry, database_url: str) -> None:
+    told = LogCapture()
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told])
+    watch = CensusWatch(registry, 900, log)
+    await registry.store(untraced([desired(key(1))]))
+    await watch.take()
+    counted_at = gauge("census_timestamp_seconds")
+    assert counted_at > time.time() - 60
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("ALTER TABLE lifecycle.outbox RENAME TO elsewhere")
+        for _ in range(2):
+            await watch.take()
+        assert gauge("census_timestamp_seconds") == counted_at
+        session.execute("ALTER TABLE lifecycle.elsewhere RENAME TO outbox")
+    for _ in range(2):
+        await watch.take()
+    assert [line["event"] for line in told.entries] == ["census failed", "census succeeds again"]
+    assert gauge("census_timestamp_seconds") > counted_at
+    assert gauge("sagas", why="due") == 1
 
 
 async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registry) -> None:
