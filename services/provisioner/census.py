@@ -66,8 +66,7 @@ class CensusWatch:
 def _show(found: Census) -> None:
     for why in SagaWhy:
         counted = found.sagas.get(why, _NONE)
-        at_rest = found.at_rest if why is SagaWhy.REST else 0
-        metrics.PROVISIONER_SAGAS.labels(why).set(counted.number + at_rest)
+        metrics.PROVISIONER_SAGAS.labels(why).set(counted.number)
         if why not in _WITHOUT_AGE:
             metrics.PROVISIONER_OLDEST_SAGA_S.labels(why).set(counted.oldest_s)
     metrics.PROVISIONER_OUTBOX_RECORDS.set(found.outbox.number)

@@ -185,17 +185,11 @@ class Registry:
         """
         async with self._session() as session:
             rows = await (await session.execute(statements.CENSUS, (unwell_s,))).fetchall()
-        found: dict[str, dict[str | None, Counted]] = {"why": {}, "saga": {}, "unwell": {}, "outbox": {}}
+        found: dict[str, dict[str, Counted]] = {"why": {}, "unwell": {}, "outbox": {}}
         for sort, name, number, oldest_s in rows:
             found[sort][name] = Counted(number, oldest_s or 0.0)
-        # A row of an earlier release has no word yet.
-        sagas = {word: counted for word, counted in found["why"].items() if word is not None}
-        return Census(
-            sagas,
-            found["saga"][None].number - sum(counted.number for counted in sagas.values()),
-            {step: counted.number for step, counted in found["unwell"].items() if step is not None},
-            found["outbox"][None],
-        )
+        unwell = {step: counted.number for step, counted in found["unwell"].items()}
+        return Census(found["why"], unwell, found["outbox"]["all"])
 
     async def unsettled_keys(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""

@@ -115,23 +115,26 @@ Run at each start and not once as a migration, because a worker of an earlier re
 """
 
 CENSUS: Final[LiteralString] = """
-    WITH under_way AS (
-        SELECT CASE WHEN lease_until > statement_timestamp() THEN 'running'
-                WHEN due_at <= statement_timestamp() THEN 'due' ELSE waits_because END AS why,
+    WITH standing AS (
+        SELECT CASE WHEN due_at IS NULL THEN 'rest' WHEN lease_until > statement_timestamp() THEN 'running'
+                WHEN due_at <= statement_timestamp() THEN 'due' WHEN waits_because IS NOT NULL THEN waits_because
+                WHEN phase = 'rolled_back' THEN phase WHEN phase IN ('active', 'empty') THEN 'rest'
+                ELSE 'retrying' END AS why,
             CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
-                ELSE waits_since END AS since
-        FROM sagas WHERE due_at IS NOT NULL
+                WHEN waits_because IS NOT NULL THEN waits_since ELSE stands_since END AS since
+        FROM sagas
     ), counted (sort, name, number, since) AS (
-        SELECT 'why', why, count(*), min(since) FROM under_way GROUP BY why
-        UNION ALL SELECT 'saga', NULL, count(*), NULL FROM sagas
+        SELECT 'why', why, count(*), min(since) FROM standing GROUP BY why
         UNION ALL SELECT 'unwell', stands_at, count(*), NULL FROM sagas
             WHERE stands_since <= statement_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL
             GROUP BY stands_at
-        UNION ALL SELECT 'outbox', NULL, count(*), min(written_at) FROM outbox
+        UNION ALL SELECT 'outbox', 'all', count(*), min(written_at) FROM outbox
     )
     SELECT sort, name, number, greatest(0, extract(epoch FROM statement_timestamp() - since))::float8 FROM counted
 """
-"""Counts the whole registry: sagas by why, all sagas, unwell tenants by step, the outbox; with the age of the oldest.
+"""Counts the whole registry: sagas by why, unwell tenants by step, the outbox; with the age of the oldest.
+
+A row without a due time is at rest. A row that an earlier release has written has no word: its phase tells.
 
 A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
 last of a lease sets `due_at` to the present.

@@ -122,15 +122,12 @@ class Census:
     """Counts of the whole registry.
 
     Attributes:
-        sagas: Sagas that a worker drives or will drive, by the word of `Waiting.because`; a word without a saga is left
-            out.
-        at_rest: Sagas without a due time: only a newer version makes these due.
+        sagas: All sagas, by the word of `Waiting.because`; a word without a saga is left out.
         unwell: Tenants that have stood at a step for long, by step.
         outbox: Records that Kafka has not acknowledged yet.
     """
 
     sagas: Mapping[str, Counted]
-    at_rest: int
     unwell: Mapping[str, int]
     outbox: Counted
 
