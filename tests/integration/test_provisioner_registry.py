@@ -607,6 +607,15 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
             " WHERE lease_until IS NULL ORDER BY key"
         )
         assert waiting.fetchall() == [(key(2), None, True), (key(3), None, True), (key(4), None, True)]
+        session.execute(
+            "UPDATE lifecycle.sagas SET due_at = clock_timestamp(), waits_since = waits_since - interval '60 s'"
+            " WHERE key = %s",
+            (key(2),),
+        )
+        assert await registry.claim(10) == []
+        stopped = (await registry.census(900)).sagas["stopped"]
+        assert stopped.number == 3
+        assert 60 <= stopped.oldest_s < 90
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
     await registry.store(untraced([desired(key(2), 2)]))
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]
