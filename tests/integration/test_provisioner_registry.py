@@ -299,6 +299,23 @@ async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registr
     assert await eventually_async(a_second_later)
 
 
+async def test_a_saga_that_stops_again_after_a_call_stands_since_the_first_stop(
+    registry: Registry, database_url: str
+) -> None:
+    claim, stopped = await _claim(registry, key(1)), Waiting(because="stopped")
+    await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=stopped)
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("UPDATE lifecycle.sagas SET waits_since = waits_since - interval '60 s'")
+    for waiting, since_s in ((stopped, 60), (Waiting(because="rest"), 0), (stopped, 0)):
+        again = await registry.claim_one(key(1))
+        assert again is not None
+        await registry.write(again, Journal(seq=1), (), due_in_s=0, release=False)
+        await registry.write(again, Journal(seq=2), (), due_in_s=60, release=True, waiting=waiting)
+        found = (await registry.census(0)).sagas
+        assert found.keys() == {waiting.because}
+        assert since_s <= found[waiting.because or ""].oldest_s < since_s + 30
+
+
 async def test_a_lease_goes_by_the_clock_of_the_database(registry: Registry, database_url: str) -> None:
     claim = await _claim(registry, key(1))
     assert await registry.claim_one(key(1)) is None

@@ -186,9 +186,11 @@ WRITE: Final[LiteralString] = """
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
-            waits_because = %(because)s,
+            waits_because = CASE WHEN waits_because = coalesce(%(because)s::text, 'stopped') THEN waits_because
+                ELSE %(because)s::text END,
             waits_since = coalesce(to_timestamp(%(since_s)s),
-                CASE WHEN waits_because = %(because)s THEN waits_since END, clock_timestamp()),
+                CASE WHEN waits_because = coalesce(%(because)s::text, 'stopped') THEN waits_since END,
+                clock_timestamp()),
             stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
             open_calls = %(open_calls)s,
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
@@ -206,6 +208,9 @@ WRITE: Final[LiteralString] = """
     SELECT count(*) FROM mine
 """
 """Writes a turn, if the epoch and the desired version are still the claim's.
+
+A word that is written again keeps its time. A call has no word: the word `stopped` outlasts calls, since the error may
+come again after them. The row is due or leased meanwhile, and not counted by the word.
 
 An interval of NULL seconds is NULL: the row is then not due, or has no lease. A repetition after a lost answer skips
 the messages still in the outbox (ON CONFLICT DO NOTHING); a message drained meanwhile is published again, byte for
