@@ -265,6 +265,22 @@ async def test_a_row_of_an_earlier_release_is_counted_by_its_phase(registry: Reg
     assert 89 < found["retrying"].oldest_s < 120
 
 
+async def test_the_word_of_another_turn_that_a_worker_of_an_earlier_release_leaves_is_not_counted(
+    registry: Registry, database_url: str
+) -> None:
+    claim, conflict = await _claim(registry, key(1)), Waiting(because="tenant_conflict", since_us=1_000_000)
+    await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=conflict)
+    assert (await registry.census(0)).sagas.keys() == {"tenant_conflict"}
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("UPDATE lifecycle.sagas SET epoch = epoch + 1, phase = 'removing'")
+    found = (await registry.census(0)).sagas
+    assert found == {"retrying": Counted(1, 0.0)}
+    again = await registry.claim_one(key(1))
+    assert again is not None
+    await registry.write(again, Journal(), (), due_in_s=60, release=True, waiting=Waiting(because="tenant_conflict"))
+    assert (await registry.census(0)).sagas["tenant_conflict"].oldest_s < 30
+
+
 async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: Registry, database_url: str) -> None:
     told = LogCapture()
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told])

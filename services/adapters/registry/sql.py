@@ -81,7 +81,10 @@ CLAIM_ONE: Final[LiteralString] = """
         trace, open_calls::text
 """
 
-GIVE_BACK: Final[LiteralString] = "UPDATE sagas SET lease_until = NULL WHERE key = %s AND epoch = %s"
+GIVE_BACK: Final[LiteralString] = """
+    UPDATE sagas SET lease_until = NULL, waits_epoch = CASE WHEN waits_epoch = epoch - 1 THEN epoch ELSE waits_epoch END
+    WHERE key = %s AND epoch = %s
+"""
 
 SAGAS: Final[LiteralString] = """
     SELECT key, desired_version, phase, generation, tenant_id, waits_for, why,
@@ -115,14 +118,16 @@ Run at each start and not once as a migration, because a worker of an earlier re
 """
 
 CENSUS: Final[LiteralString] = """
-    WITH standing AS (
+    WITH told AS (
+        SELECT *, CASE WHEN waits_epoch = epoch THEN waits_because END AS word FROM sagas
+    ), standing AS (
         SELECT CASE WHEN due_at IS NULL THEN 'rest' WHEN lease_until > statement_timestamp() THEN 'running'
-                WHEN due_at <= statement_timestamp() THEN 'due' WHEN waits_because IS NOT NULL THEN waits_because
+                WHEN due_at <= statement_timestamp() THEN 'due' WHEN word IS NOT NULL THEN word
                 WHEN phase = 'rolled_back' THEN phase WHEN phase IN ('active', 'empty') THEN 'rest'
                 ELSE 'retrying' END AS why,
             CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
-                WHEN waits_because IS NOT NULL THEN waits_since ELSE stands_since END AS since
-        FROM sagas
+                WHEN word IS NOT NULL THEN waits_since ELSE stands_since END AS since
+        FROM told
     ), counted (sort, name, number, since) AS (
         SELECT 'why', why, count(*), min(since) FROM standing GROUP BY why
         UNION ALL SELECT 'unwell', stands_at, count(*), NULL FROM sagas
@@ -134,7 +139,8 @@ CENSUS: Final[LiteralString] = """
 """
 """Counts the whole registry: sagas by why, unwell tenants by step, the outbox; with the age of the oldest.
 
-A row without a due time is at rest. A row that an earlier release has written has no word: its phase tells.
+A row without a due time is at rest. A row that an earlier release has written has no word, or the word of an older
+epoch: its phase tells.
 
 A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
 last of a lease sets `due_at` to the present.
@@ -161,15 +167,19 @@ RECOVERY_BEGINS: Final[LiteralString] = "INSERT INTO recovery DEFAULT VALUES"
 RECOVERY_ENDS: Final[LiteralString] = "DELETE FROM recovery"
 NO_TIME_LIMIT: Final[LiteralString] = "SET LOCAL statement_timeout = 0"
 RAISE_EPOCHS: Final[LiteralString] = """
-    UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL
+    UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL,
+        waits_epoch = CASE WHEN waits_epoch = epoch THEN greatest(epoch, extract(epoch FROM clock_timestamp())::bigint)
+            ELSE waits_epoch END
     WHERE lease_until IS NOT NULL OR epoch < extract(epoch FROM clock_timestamp())::bigint
 """
 OUTBOX_DELETE_PUBLISHED: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
 
 DEFER: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL,
-        waits_because = 'stopped',
-        waits_since = CASE WHEN waits_because = 'stopped' THEN waits_since ELSE clock_timestamp() END
+        waits_because = 'stopped', waits_epoch = sagas.epoch,
+        waits_since = coalesce(
+            CASE WHEN waits_because = 'stopped' AND waits_epoch >= sagas.epoch - 1 THEN waits_since END,
+            clock_timestamp())
     FROM unnest(%s::text[], %s::bigint[]) AS mine (key, epoch)
     WHERE sagas.key = mine.key AND sagas.epoch = mine.epoch
 """
@@ -182,15 +192,17 @@ RENEW: Final[LiteralString] = """
     RETURNING sagas.key
 """
 
-WRITE: Final[LiteralString] = """
+_STAYS: Final[LiteralString] = """
+    waits_epoch >= epoch - 1 AND waits_because = coalesce(%(because)s::text, 'stopped')
+"""
+WRITE: Final[LiteralString] = f"""
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
-            waits_because = CASE WHEN waits_because = coalesce(%(because)s::text, 'stopped') THEN waits_because
-                ELSE %(because)s::text END,
-            waits_since = coalesce(to_timestamp(%(since_s)s),
-                CASE WHEN waits_because = coalesce(%(because)s::text, 'stopped') THEN waits_since END,
+            waits_because = CASE WHEN {_STAYS} THEN waits_because ELSE %(because)s::text END,
+            waits_since = coalesce(to_timestamp(%(since_s)s), CASE WHEN {_STAYS} THEN waits_since END,
                 clock_timestamp()),
+            waits_epoch = epoch,
             stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
             open_calls = %(open_calls)s,
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
@@ -206,11 +218,12 @@ WRITE: Final[LiteralString] = """
         ON CONFLICT (key, topic, seq) DO NOTHING
     )
     SELECT count(*) FROM mine
-"""
+"""  # noqa: S608 - of constants alone
 """Writes a turn, if the epoch and the desired version are still the claim's.
 
-A word that is written again keeps its time. A call has no word: the word `stopped` outlasts calls, since the error may
-come again after them. The row is due or leased meanwhile, and not counted by the word.
+A word that is written again, in this lease or in the next, keeps its time. A call has no word: the word `stopped`
+outlasts calls, since the error may come again after them. The row is due or leased meanwhile, and not counted by the
+word.
 
 An interval of NULL seconds is NULL: the row is then not due, or has no lease. A repetition after a lost answer skips
 the messages still in the outbox (ON CONFLICT DO NOTHING); a message drained meanwhile is published again, byte for
