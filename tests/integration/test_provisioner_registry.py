@@ -109,7 +109,7 @@ async def test_a_migration_does_not_wait_long_for_the_lock_of_a_table_in_use(
     newer = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
     with psycopg.connect(database_url) as session:
         session.execute("DELETE FROM lifecycle.migrations WHERE name = '0008_traces.sql'")
-        session.execute("ALTER TABLE lifecycle.sagas DROP trace, DROP open_calls")
+        session.execute("ALTER TABLE lifecycle.sagas DROP trace, DROP trace_version, DROP open_calls")
         session.execute("ALTER TABLE lifecycle.outbox DROP trace")
         session.commit()
         session.execute("SELECT FROM lifecycle.sagas")  # the transaction stays open, and holds the weakest lock
@@ -578,6 +578,33 @@ async def test_the_trace_of_a_version_goes_with_the_claim_and_with_what_leaves(r
 
     await registry.drain(look, 10)
     assert left == [traces[1], None]
+
+
+async def test_the_trace_of_another_version_that_an_intake_of_an_earlier_release_leaves_is_not_used(
+    registry: Registry, database_url: str
+) -> None:
+    trace = f"00-{'a' * 32}-{'1' * 16}-01"
+    await registry.store([Arrival(desired(key(1)), trace)])
+    (claim,) = await registry.claim(10)
+    assert claim.trace == trace
+    with psycopg.connect(database_url, autocommit=True) as session:
+        newer = desired(key(1), 2).model_dump_json()
+        session.execute("UPDATE lifecycle.sagas SET desired = %s, desired_version = 2", (newer,))
+    result = await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
+    assert result == NewerDesired(written=False)
+    assert not claim.trace
+    await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=True)
+    (again,) = await registry.claim(10)
+    assert again.trace is None
+    await registry.write(again, Journal(seq=1), (), due_in_s=0, release=True)
+    one = await registry.claim_one(key(1))
+    assert one is not None
+    assert one.trace is None
+
+    async def untraced_rows(rows: list[OutboxRow]) -> list[int]:
+        return [row.id for row in rows if row.trace is None]
+
+    assert await registry.drain(untraced_rows, 10) == (1, 1)
 
 
 async def test_the_open_calls_of_a_turn_that_is_not_committed_are_not_noted(registry: Registry) -> None:

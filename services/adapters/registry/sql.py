@@ -25,14 +25,17 @@ ANY_SAGA: Final[LiteralString] = "SELECT 1 FROM sagas LIMIT 1"
 KEEP_PLAN: Final[LiteralString] = "INSERT INTO plans (digest, text) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 PLAN_TEXT: Final[LiteralString] = "SELECT text FROM plans WHERE digest = %s"
 
+_TRACE: Final[LiteralString] = "CASE WHEN trace_version = desired_version THEN trace END AS trace"
+"""The trace of the desired version: an intake of an earlier release leaves the trace of another version."""
+
 STORE: Final[LiteralString] = """
-    INSERT INTO sagas (key, org, desired, desired_version, trace, due_at)
-    SELECT key, org, desired, version, trace, clock_timestamp()
+    INSERT INTO sagas (key, org, desired, desired_version, trace, trace_version, due_at)
+    SELECT key, org, desired, version, trace, version, clock_timestamp()
     FROM unnest(%s::text[], %s::text[], %s::json[], %s::bigint[], %s::text[])
         AS new (key, org, desired, version, trace)
     ON CONFLICT (key) DO UPDATE
     SET desired = excluded.desired, desired_version = excluded.desired_version, trace = excluded.trace,
-        due_at = least(sagas.due_at, excluded.due_at)
+        trace_version = excluded.trace_version, due_at = least(sagas.due_at, excluded.due_at)
     WHERE sagas.desired_version < excluded.desired_version
 """
 """Stores desired versions and makes the rows due now. `least` ignores NULL, so a row that was not due becomes due.
@@ -40,7 +43,7 @@ STORE: Final[LiteralString] = """
 An existing lease stays: its holder notices the newer version at the next `WRITE`, which then changes nothing.
 """
 
-CLAIM: Final[LiteralString] = """
+CLAIM: Final[LiteralString] = f"""
     WITH due AS (
         SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS number
         FROM sagas
@@ -63,8 +66,8 @@ CLAIM: Final[LiteralString] = """
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     FROM mine WHERE sagas.key = mine.key
     RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
-        trace, open_calls::text
-"""
+        {_TRACE}, open_calls::text
+"""  # noqa: S608 - of constants alone
 """Leases due rows fairly. A row's rank is its number within the organisation plus the organisation's present leases: an
 organisation with fewer leases comes first.
 
@@ -73,13 +76,13 @@ repeats the conditions of `due`: a worker that committed in between may have lea
 `epoch + 1` within the column's check; a row edited to the limit would end every worker that claims.
 """
 
-CLAIM_ONE: Final[LiteralString] = """
+CLAIM_ONE: Final[LiteralString] = f"""
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE key = %(key)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
     RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
-        trace, open_calls::text
-"""
+        {_TRACE}, open_calls::text
+"""  # noqa: S608 - of constants alone
 
 GIVE_BACK: Final[LiteralString] = """
     UPDATE sagas SET lease_until = NULL, waits_epoch = CASE WHEN waits_epoch = epoch - 1 THEN epoch ELSE waits_epoch END
@@ -208,7 +211,7 @@ WRITE: Final[LiteralString] = f"""
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
-        RETURNING key, trace
+        RETURNING key, {_TRACE}
     ), queued AS (
         INSERT INTO outbox (key, topic, seq, value, trace)
         SELECT mine.key, message.topic, message.seq, message.value, mine.trace
@@ -237,7 +240,9 @@ WAKE: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL FROM waiting WHERE sagas.key = waiting.key
 """
 
-PRESENT_ROW: Final[LiteralString] = "SELECT epoch, desired::text, journal::text, trace FROM sagas WHERE key = %s"
+PRESENT_ROW: Final[LiteralString] = f"""
+    SELECT epoch, desired::text, journal::text, {_TRACE} FROM sagas WHERE key = %s
+"""  # noqa: S608 - of constants alone
 
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING
