@@ -41,6 +41,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "breaker": "deliveries ask Kafka first (`closed`), or go to the spool at once (`open`)",
     "broken": "a fault of our own, with its traceback; the request is answered all the same",
     "call failed in a way nobody foresaw": "a bug in a kind: the call counts as maybe done and is read back",
+    "census failed": "the registry was not counted: the gauges of the whole registry keep their last values",
+    "census succeeds again": "the gauges of the whole registry are of the present again",
     "dead letter": "a record that cannot be processed went to `lifecycle.dead-letters`",
     "decided": "the verdict on a record that changed a row",
     "draining": "SIGTERM: `/readyz` answers 503, requests are still answered",

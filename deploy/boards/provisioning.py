@@ -171,6 +171,15 @@ BOARD: Final = Board(
                     runbooks=("LifecycleRegistryAway",),
                 ),
                 Panel(
+                    title="Since the last census",
+                    description="Time since the worker that is furthest behind counted the whole registry, every ten "
+                    "seconds. While it grows, the counts of sagas, unwell tenants and outcomes are old.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("time() - min(lifecycle_provisioner_census_timestamp_seconds > 0)"),),
+                    thresholds=bad_from(60, 300),
+                    runbooks=("LifecycleRegistryAway",),
+                ),
+                Panel(
                     title="Outcomes waiting to be published",
                     description="Rows of the outbox: outcomes that Kafka has not acknowledged yet.",
                     unit=Unit.COUNT,

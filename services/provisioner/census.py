@@ -7,7 +7,8 @@ a dashboard takes the maximum over workers, never the sum.
 import asyncio
 from typing import Final
 
-from services.adapters.process import metrics
+from services.adapters.process import clock, metrics
+from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry, RegistryAway
 from services.adapters.registry.types import Census, Counted
 from services.core.saga.why import SagaWhy
@@ -18,33 +19,54 @@ _WITHOUT_AGE: Final = frozenset({SagaWhy.REST, SagaWhy.GRACE})
 """Intended positions: their age says nothing."""
 
 
-async def watch(registry: Registry, unwell_s: float) -> None:
-    """Sets the gauges of the whole registry every ten seconds until cancelled.
+class CensusWatch:
+    """Sets the gauges of the whole registry."""
 
-    Args:
-        registry: Started registry.
-        unwell_s: Seconds at one step after which a tenant counts as unwell.
-    """
-    known: set[str] = set()
-    while True:
+    def __init__(self, registry: Registry, unwell_s: float, log: Logger) -> None:
+        """Prepares the watch.
+
+        Args:
+            registry: Started registry.
+            unwell_s: Seconds at one step after which a tenant counts as unwell.
+            log: Logger of the service.
+        """
+        self._registry, self._unwell_s, self._log = registry, unwell_s, log
+        self._unwell_steps: set[str] = set()
+        self._failed = False
+
+    async def run(self) -> None:
+        """Takes a census every ten seconds until cancelled."""
+        while True:
+            await self.take()
+            await asyncio.sleep(_EVERY_S)
+
+    async def take(self) -> None:
+        """Takes a census. After a failure the gauges keep their values, and their age is in a metric of its own.
+
+        The registry may answer every other statement meanwhile: a census of a large registry is its longest statement.
+        """
         try:
-            found = await registry.census(unwell_s)
-        except RegistryAway:
-            found = None  # the gauges keep their values; `lifecycle_provisioner_registry_up` shows the outage
-        if found is not None:
-            _show(found)
-            # A step without unwell tenants is absent from the result: its gauge must go back to 0.
-            for step in known | found.unwell.keys():
-                metrics.PROVISIONER_UNWELL.labels(step).set(found.unwell.get(step, 0))
-            known |= found.unwell.keys()
-        await asyncio.sleep(_EVERY_S)
+            found = await self._registry.census(self._unwell_s)
+        except RegistryAway as error:
+            if not self._failed:
+                self._log.warning("census failed", why=str(error))
+            self._failed = True
+            return
+        if self._failed:
+            self._log.info("census succeeds again")
+        self._failed = False
+        _show(found)
+        # A step without unwell tenants is absent from the result: its gauge must go back to 0.
+        self._unwell_steps |= found.unwell.keys()
+        for step in self._unwell_steps:
+            metrics.PROVISIONER_UNWELL.labels(step).set(found.unwell.get(step, 0))
+        metrics.PROVISIONER_CENSUS_AT.set(clock.now_us() / 1_000_000)
 
 
 def _show(found: Census) -> None:
     for why in SagaWhy:
         counted = found.sagas.get(why, _NONE)
-        at_rest = found.at_rest if why is SagaWhy.REST else 0
-        metrics.PROVISIONER_SAGAS.labels(why).set(counted.number + at_rest)
+        metrics.PROVISIONER_SAGAS.labels(why).set(counted.number)
         if why not in _WITHOUT_AGE:
             metrics.PROVISIONER_OLDEST_SAGA_S.labels(why).set(counted.oldest_s)
     metrics.PROVISIONER_OUTBOX_RECORDS.set(found.outbox.number)

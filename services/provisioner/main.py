@@ -41,8 +41,9 @@ from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
 from services.core.saga.system_breaker import SystemBreaker
-from services.provisioner import census, kinds
+from services.provisioner import kinds
 from services.provisioner.caller import Caller, StepHandler
+from services.provisioner.census import CensusWatch
 from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
@@ -254,7 +255,8 @@ async def _work(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> No
     runner = asyncio.create_task(parts.runner.run(), name="runner")
     intake = asyncio.create_task(_run_intake(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    census_watch = asyncio.create_task(census.watch(parts.registry, settings.unwell_after_s), name="census")
+    census = CensusWatch(parts.registry, settings.unwell_after_s, log)
+    census_watch = asyncio.create_task(census.run(), name="census")
     await asyncio.wait({outbox, runner, intake, stop, census_watch}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
     census_watch.cancel()

@@ -31,6 +31,7 @@ from services.adapters.registry.types import Claim, LeaseLost, NewerDesired, Out
 from services.core.saga.intents import Turn, hold
 from services.core.saga.milestones import phase_began_us
 from services.core.saga.moves import Wait
+from services.core.saga.open_calls import OpenCalls, after_answer, with_call
 from services.core.saga.pace import Pace
 from services.core.saga.results import settle
 from services.provisioner.registry_guard import RegistryGuard
@@ -146,19 +147,19 @@ class Runner:
 
     async def _run_turns(self, claim: Claim) -> None:
         """Repeats decide, commit, call and settle until a turn ends in a wait or the lease is gone."""
-        journal, messages = claim.journal, list[OutboxMessage]()
+        journal, open_calls, messages = claim.journal, claim.open_calls, list[OutboxMessage]()
         while True:
             now_us = claim.now_us()
-            prepared = await self._plan_turn(claim, journal, now_us)
+            prepared = await self._plan_turn(claim, journal, open_calls, now_us)
             try:
-                match await self._commit(claim, prepared, messages, now_us):
+                match await self._commit(claim, prepared, open_calls, messages, now_us):
                     case LeaseLost():
                         return
                     case NewerDesired(written):
                         # Written: an earlier attempt of this commit took effect and its confirmation was lost, so the
                         # messages are in the outbox. Not written: journal and messages stay for the next commit.
                         if written:
-                            journal, messages = prepared.turn.journal, []
+                            journal, open_calls, messages = prepared.turn.journal, claim.open_calls, []
                         continue
                     case TenantTaken():
                         journal = hold(journal, claim.desired, "tenant_conflict", now_us)
@@ -174,29 +175,33 @@ class Runner:
                 self._planner.leave(prepared)  # the slot at the system, on every way out
             now_us = claim.now_us()
             journal = settle(prepared.turn.journal, move, answer, now_us, self._pace)
+            open_calls = after_answer(claim.open_calls, journal, move)
             messages = self._planner.audit_messages(claim.key, journal, move, answer, now_us)
 
-    async def _plan_turn(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
+    async def _plan_turn(self, claim: Claim, journal: Journal, open_calls: OpenCalls, now_us: int) -> PreparedTurn:
         if self._stopping:
             # A wait until now gives the lease back: any worker may continue at once.
             return PreparedTurn(Turn(journal, Wait(now_us), ()))
-        return await self._planner.plan_turn(claim, journal, now_us)
+        return await self._planner.plan_turn(claim, journal, open_calls, now_us)
 
     async def _commit(
-        self, claim: Claim, prepared: PreparedTurn, messages: list[OutboxMessage], now_us: int
+        self, claim: Claim, prepared: PreparedTurn, open_calls: OpenCalls, messages: list[OutboxMessage], now_us: int
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         """Commits one turn and retries while the registry is away; a turn with a wait gives the lease back.
 
         Args:
             claim: Lease of the saga.
             prepared: Turn to commit.
+            open_calls: The trace contexts of the open calls before this turn.
             messages: Audit lines of the answer before this turn.
             now_us: Time of the decision, microseconds UTC.
 
         Returns:
             The result of the registry, or `LeaseLost` if the worker is to stop while the registry is away.
         """
-        turn = prepared.turn
+        turn, waiting, trace = prepared.turn, prepared.waiting, prepared.trace
+        # The row names the span of the call before the call: also to a worker that takes over after a kill.
+        calls = with_call(open_calls, turn.journal, {trace.place: trace.own} if trace else {})
         began_us, pause_s = phase_began_us(claim.journal), _AWAY_FIRST_S
         release = isinstance(turn.move, Wait)
         due_in_s = _due_in_s(turn.move, now_us) if isinstance(turn.move, Wait) else 0.0
@@ -205,12 +210,7 @@ class Runner:
             try:
                 # Safe to repeat after a lost confirmation: the journal is equal and the outbox ignores known numbers.
                 result = await self._registry.write(
-                    claim,
-                    turn.journal,
-                    messages,
-                    due_in_s=due_in_s,
-                    release=release,
-                    waiting=prepared.waiting,
+                    claim, turn.journal, messages, due_in_s=due_in_s, release=release, waiting=waiting, open_calls=calls
                 )
                 break
             except RegistryAway as error:
@@ -220,8 +220,8 @@ class Runner:
                 await asyncio.sleep(pause_s)
                 pause_s = min(_AWAY_MOST_S, pause_s * 2)
         # Race: a system that recovered before `waiting` was committed has woken every saga but this one.
-        if prepared.waiting.system is not None and not self._planner.is_circuit_open(prepared.waiting.system):
-            self._on_recovered(prepared.waiting.system)
+        if waiting.system is not None and not self._planner.is_circuit_open(waiting.system):
+            self._on_recovered(waiting.system)
         if messages and (isinstance(result, Written) or result == NewerDesired(written=True)):
             record_outcomes(turn, prepared.milestones, began_us, self._log)
             self._on_outbox_written()

@@ -1,8 +1,8 @@
 """Spans of the provisioner: one for each stored desired version, and one for each call of a saga.
 
 Rule: the context of a call's span is chosen before the commit of the intent, and the commit stores the context beside
-the saga. The next try of the step links to the context, also in a process that took over after a kill. A step that is
-done leaves no context.
+the saga. The next try of the step links to the context, also in a process that took over after a kill.
+`services.core.saga.open_calls` has the contexts that stay.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from schemas.topics import DESIRED
 from services.adapters.process import tracing
 from services.adapters.process.tracing import Attribute, Span, SpanKind
-from services.adapters.registry.types import Arrival, Claim
-from services.core.saga.calls import Absent, Answer, Call, Done, Verb, answer_word
+from services.adapters.registry.types import Arrival
+from services.core.saga.calls import Absent, Answer, Call, Done, answer_word
+from services.core.saga.open_calls import OpenCalls, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,12 @@ class CallTrace:
         own: The `traceparent` of the call.
         former: The `traceparent` of the try before; None for the first try.
         place: Step and generation, as `open_calls` names a call.
-        open_calls: The saga's calls that are not done, by step.
     """
 
     parent: str
     own: str
     former: str | None
     place: str
-    open_calls: dict[str, str]
 
 
 def record_arrivals(arrivals: Sequence[Arrival], begun_us: int) -> None:
@@ -48,20 +47,19 @@ def record_arrivals(arrivals: Sequence[Arrival], begun_us: int) -> None:
         tracing.record(f"store {DESIRED.name}", SpanKind.CONSUMER, arrival.trace, begun_us, attributes)
 
 
-def call_trace(claim: Claim, call: object) -> CallTrace | None:
-    """Returns the contexts of a call, and notes the call as open; None without a call or a sampled trace.
+def call_trace(parent: str | None, open_calls: OpenCalls, call: Call) -> CallTrace | None:
+    """Returns the contexts of a call; None without a sampled trace.
 
     Args:
-        claim: The saga; its open calls are stored by the next commit.
-        call: The prepared call, or an answer known without a call.
+        parent: The `traceparent` of the desired version; None without a trace.
+        open_calls: The contexts of the saga's open calls.
+        call: The prepared call.
     """
-    own = tracing.child(claim.trace)
-    if own is None or claim.trace is None or not isinstance(call, Call):
+    own = tracing.child(parent)
+    if own is None or parent is None:
         return None
-    place = f"{call.step} g{call.generation}"
-    former = claim.open_calls.get(place)
-    claim.open_calls[place] = own
-    return CallTrace(claim.trace, own, former, place, claim.open_calls)
+    place = place_of(call.step, call.generation)
+    return CallTrace(parent, own, open_calls.get(place), place)
 
 
 @contextmanager
@@ -75,16 +73,15 @@ def call_span(trace: CallTrace | None, call: Call) -> Iterator[Span | None]:
         yield span
 
 
-def record_answer(span: Span | None, trace: CallTrace | None, call: Call, answer: Answer) -> None:
-    """Adds call and answer to the span; a call that is done is no longer open.
+def record_answer(span: Span | None, call: Call, answer: Answer) -> None:
+    """Adds call and answer to the span.
 
     Args:
         span: The span of the call; None without one.
-        trace: The contexts around the call; None without a span.
         call: The call.
         answer: The answer.
     """
-    if span is None or trace is None:
+    if span is None:
         return
     span.attributes |= {
         "lifecycle.key": call.key,
@@ -97,5 +94,3 @@ def record_answer(span: Span | None, trace: CallTrace | None, call: Call, answer
     }
     if not isinstance(answer, Done | Absent):
         span.fault = answer.reason
-    elif call.verb is not Verb.READ:  # a look-up settles what was, and the step may be called again
-        trace.open_calls.pop(trace.place, None)

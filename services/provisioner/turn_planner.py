@@ -19,6 +19,7 @@ from services.core.saga.intents import Turn, decide
 from services.core.saga.milestones import NO_MILESTONES, Milestones, milestones
 from services.core.saga.moves import Called, Wait
 from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
+from services.core.saga.open_calls import OpenCalls
 from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan
 from services.core.saga.why import SagaWhy, standing
@@ -78,7 +79,7 @@ class TurnPlanner:
         """Stores the current plan in the registry; required before the first life begins with the plan."""
         await self._plans.keep()
 
-    async def plan_turn(self, claim: Claim, journal: Journal, now_us: int) -> PreparedTurn:
+    async def plan_turn(self, claim: Claim, journal: Journal, open_calls: OpenCalls, now_us: int) -> PreparedTurn:
         """Decides the next turn of a saga. `leave` must follow, since the turn may hold a slot at a gate.
 
         A bad plan of the current life stops the saga for a minute. A bad plan of an ended life is reported only when
@@ -87,6 +88,7 @@ class TurnPlanner:
         Args:
             claim: Lease of the saga, with the newest desired version.
             journal: The journal with every answer so far.
+            open_calls: The trace contexts of the open calls, after every answer so far.
             now_us: Microseconds UTC.
         """
         tracing.follow(claim.trace)
@@ -99,42 +101,44 @@ class TurnPlanner:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             waiting = stopped(f"its plan cannot be carried out: {error}")
             return PreparedTurn(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), waiting=waiting)
-        prepared = await self._admit(claim, plans, journal, now_us)
-        prepared = replace(prepared, milestones=milestones(plans, journal, prepared.turn))
+        prepared = await self._admit(claim, plans, journal, open_calls, now_us)
         if plans.unusable and isinstance(prepared.turn.move, Wait):
             why = "; ".join(plans.unusable.values())
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=why)
             why = f"the plan of an ended life cannot be carried out: {why}"
             return replace(prepared, waiting=replace(prepared.waiting, why=why))
-        # Before the commit: the row then names the span of the call, also to a worker that takes over after a kill.
-        trace = call_trace(claim, prepared.call_or_answer)
-        return prepared if trace is None else replace(prepared, trace=trace)
+        return prepared
 
-    async def _admit(self, claim: Claim, plans: Plans, journal: Journal, now_us: int) -> PreparedTurn:
+    async def _admit(
+        self, claim: Claim, plans: Plans, journal: Journal, open_calls: OpenCalls, now_us: int
+    ) -> PreparedTurn:
         """Decides until a gate admits the call or the saga has to wait; each pass bars one more step of a life."""
         barred: dict[tuple[int, str], Wait] = {}
         away: str | None = None
         while True:
             # Always from the journal as given: the intent of a refused call is discarded with its turn.
             turn = decide(plans, journal, claim.desired, now_us, barred)
-            move = turn.move
+            move, met = turn.move, milestones(plans, journal, turn)
             if isinstance(move, Wait):
                 word, since_us = standing(turn.journal, claim.desired, move, now_us)
                 waiting = Waiting(away, GRACE if move.reason == GRACE else None, word, since_us)
-                return PreparedTurn(turn, waiting=waiting)
+                return PreparedTurn(turn, waiting=waiting, milestones=met)
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
             if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
                 barred[move.generation, move.step.name] = Wait(now_us + HELD_US, OPERATOR_REFUSED, move.step.name)
                 continue
             if not isinstance(prepared, Call):
-                return PreparedTurn(turn, prepared)
+                return PreparedTurn(turn, prepared, milestones=met)
+            # The turn is whole before the gate: an exception after `enter` would keep the slot for good.
+            trace = call_trace(claim.trace, open_calls, prepared)
+            whole = PreparedTurn(turn, prepared, milestones=met, trace=trace)
             system = system_of(prepared, move.step.traits)
             if system is None:
-                return PreparedTurn(turn, prepared)
+                return whole
             admission = await self._system_gates.enter(system, _org(claim.key), claim.key)
             if not admission.wait_s:
-                return PreparedTurn(turn, prepared, system)
+                return replace(whole, system=system)
             # A saga refused by a busy system has no recovery to wait for, and returns after about two seconds.
             away = system if admission.circuit_open else away
             reason = OPERATOR_REFUSED if admission.operator_refused else SYSTEM_AWAY if admission.circuit_open else ""
@@ -153,7 +157,7 @@ class TurnPlanner:
         record_first_call(prepared.milestones)
         with call_span(prepared.trace, prepared.call_or_answer) as span:
             answer = await self._caller.call(prepared.call_or_answer)
-            record_answer(span, prepared.trace, prepared.call_or_answer, answer)
+            record_answer(span, prepared.call_or_answer, answer)
         # Before `leave`: the gate judges answers only while the slot of their call is held.
         if prepared.system is not None and self._system_gates.answered(
             prepared.system, prepared.call_or_answer.key, report_of(answer)

@@ -10,12 +10,14 @@ import psycopg
 import pytest
 import structlog
 from psycopg import sql
+from structlog.testing import LogCapture
 
 from schemas.codec import Unreadable
 from schemas.saga import Journal, Life, Standstill
 from schemas.tenant import Desired
 from schemas.topics import AUDIT, OUTCOMES
 from services.adapters.postgres.url import usable
+from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.registry.types import (
@@ -30,6 +32,7 @@ from services.adapters.registry.types import (
     Waiting,
     Written,
 )
+from services.provisioner.census import CensusWatch
 from services.provisioner.registry_guard import RegistryGuard
 from tests.support.eventually import eventually_async
 from tests.support.provisioner_process import shut, untraced
@@ -60,6 +63,11 @@ def alive(tenant_id: str = "acme") -> Journal:
 def said(seq: int, topic: str = OUTCOMES.name) -> OutboxMessage:
     """Something to be published."""
     return OutboxMessage(topic, seq, b"{}")
+
+
+def gauge(name: str, **labels: str) -> float:
+    """The value of a gauge of the provisioner."""
+    return metrics.PROVISIONER.registry.get_sample_value(f"lifecycle_provisioner_{name}", labels) or 0.0
 
 
 @pytest.fixture
@@ -93,6 +101,24 @@ async def test_many_registries_can_start_at_once_on_an_empty_database(database_u
     assert all([await one.is_empty() for one in starting])
     for one in starting:
         await one.close()
+
+
+async def test_a_migration_does_not_wait_long_for_the_lock_of_a_table_in_use(
+    registry: Registry, database_url: str
+) -> None:
+    newer = Registry(database_url, schema="lifecycle", lease_s=LEASE_S, worker="two", on_unreadable=unexpected)
+    with psycopg.connect(database_url) as session:
+        session.execute("DELETE FROM lifecycle.migrations WHERE name = '0008_traces.sql'")
+        session.execute("ALTER TABLE lifecycle.sagas DROP trace, DROP trace_version, DROP open_calls")
+        session.execute("ALTER TABLE lifecycle.outbox DROP trace")
+        session.commit()
+        session.execute("SELECT FROM lifecycle.sagas")  # the transaction stays open, and holds the weakest lock
+        async with asyncio.timeout(8):
+            with pytest.raises(RegistryAway, match="lock timeout"):
+                await newer.start()
+    await newer.start()
+    assert (await _claim(newer, key(1))).open_calls == {}
+    await newer.close()
 
 
 async def test_only_the_newest_version_of_a_batch_is_stored_and_no_older_one(registry: Registry) -> None:
@@ -197,7 +223,7 @@ async def test_sagas_waiting_for_a_system_become_due_when_it_is_well(registry: R
 
 async def test_a_census_counts_the_whole_registry(registry: Registry, other: Registry) -> None:
     nothing = await registry.census(0)
-    assert (nothing.sagas, nothing.at_rest, nothing.unwell, nothing.outbox) == ({}, 0, {}, Counted())
+    assert (nothing.sagas, nothing.unwell, nothing.outbox) == ({}, {}, Counted())
     await registry.store(untraced([desired(key(number)) for number in range(7)]))
     assert (await registry.census(0)).sagas.keys() == {"due"}
     rests, retries, other_retries, conflict, stands, running = await registry.claim(6)
@@ -211,13 +237,69 @@ async def test_a_census_counts_the_whole_registry(registry: Registry, other: Reg
     await registry.write(stands, stood, (), due_in_s=60, release=True, waiting=Waiting(because="system_away"))
     found = await other.census(30)
     assert {why: counted.number for why, counted in found.sagas.items()} == {
-        "due": 1, "running": 1, "retrying": 2, "tenant_conflict": 1, "system_away": 1,
+        "due": 1, "running": 1, "retrying": 2, "tenant_conflict": 1, "system_away": 1, "rest": 1,
     }  # fmt: skip
     assert 89 < found.sagas["retrying"].oldest_s < 120
     assert found.sagas["tenant_conflict"].oldest_s < 30
-    assert (found.at_rest, found.unwell, found.outbox.number) == (1, {"crm": 1}, 1)
+    assert (found.unwell, found.outbox.number) == ({"crm": 1}, 1)
     assert 0 <= found.outbox.oldest_s < 30
     assert (await other.census(120)).unwell == {}
+
+
+async def test_a_row_of_an_earlier_release_is_counted_by_its_phase(registry: Registry, database_url: str) -> None:
+    phases = ("active", "active", "rolled_back", "removing", "updating")
+    await registry.store(untraced([desired(key(number)) for number in range(len(phases))]))
+    with psycopg.connect(database_url, autocommit=True) as session:
+        for number, phase in enumerate(phases):
+            session.execute(
+                "UPDATE lifecycle.sagas SET phase = %s, due_at = clock_timestamp() + interval '1 h' WHERE key = %s",
+                (phase, key(number)),
+            )
+        session.execute("UPDATE lifecycle.sagas SET due_at = NULL WHERE key = %s", (key(0),))
+        session.execute(
+            "UPDATE lifecycle.sagas SET stands_at = 'crm', stands_since = clock_timestamp() - interval '90 s'"
+            " WHERE phase = 'updating'"
+        )
+    found = (await registry.census(30)).sagas
+    assert {why: counted.number for why, counted in found.items()} == {"rest": 2, "rolled_back": 1, "retrying": 2}
+    assert 89 < found["retrying"].oldest_s < 120
+
+
+async def test_the_word_of_another_turn_that_a_worker_of_an_earlier_release_leaves_is_not_counted(
+    registry: Registry, database_url: str
+) -> None:
+    claim, conflict = await _claim(registry, key(1)), Waiting(because="tenant_conflict", since_us=1_000_000)
+    await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=conflict)
+    assert (await registry.census(0)).sagas.keys() == {"tenant_conflict"}
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("UPDATE lifecycle.sagas SET epoch = epoch + 1, phase = 'removing'")
+    found = (await registry.census(0)).sagas
+    assert found == {"retrying": Counted(1, 0.0)}
+    again = await registry.claim_one(key(1))
+    assert again is not None
+    await registry.write(again, Journal(), (), due_in_s=60, release=True, waiting=Waiting(because="tenant_conflict"))
+    assert (await registry.census(0)).sagas["tenant_conflict"].oldest_s < 30
+
+
+async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: Registry, database_url: str) -> None:
+    told = LogCapture()
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told])
+    watch = CensusWatch(registry, 900, log)
+    await registry.store(untraced([desired(key(1))]))
+    await watch.take()
+    counted_at = gauge("census_timestamp_seconds")
+    assert counted_at > time.time() - 60
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("ALTER TABLE lifecycle.outbox RENAME TO elsewhere")
+        for _ in range(2):
+            await watch.take()
+        assert gauge("census_timestamp_seconds") == counted_at
+        session.execute("ALTER TABLE lifecycle.elsewhere RENAME TO outbox")
+    for _ in range(2):
+        await watch.take()
+    assert [line["event"] for line in told.entries] == ["census failed", "census succeeds again"]
+    assert gauge("census_timestamp_seconds") > counted_at
+    assert gauge("sagas", why="due") == 1
 
 
 async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registry) -> None:
@@ -231,6 +313,23 @@ async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registr
         return max(0, (await registry.census(0)).sagas["tenant_conflict"].oldest_s - 1)
 
     assert await eventually_async(a_second_later)
+
+
+async def test_a_saga_that_stops_again_after_a_call_stands_since_the_first_stop(
+    registry: Registry, database_url: str
+) -> None:
+    claim, stopped = await _claim(registry, key(1)), Waiting(because="stopped")
+    await registry.write(claim, Journal(), (), due_in_s=60, release=True, waiting=stopped)
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute("UPDATE lifecycle.sagas SET waits_since = waits_since - interval '60 s'")
+    for waiting, since_s in ((stopped, 60), (Waiting(because="rest"), 0), (stopped, 0)):
+        again = await registry.claim_one(key(1))
+        assert again is not None
+        await registry.write(again, Journal(seq=1), (), due_in_s=0, release=False)
+        await registry.write(again, Journal(seq=2), (), due_in_s=60, release=True, waiting=waiting)
+        found = (await registry.census(0)).sagas
+        assert found.keys() == {waiting.because}
+        assert since_s <= found[waiting.because or ""].oldest_s < since_s + 30
 
 
 async def test_a_lease_goes_by_the_clock_of_the_database(registry: Registry, database_url: str) -> None:
@@ -481,6 +580,46 @@ async def test_the_trace_of_a_version_goes_with_the_claim_and_with_what_leaves(r
     assert left == [traces[1], None]
 
 
+async def test_the_trace_of_another_version_that_an_intake_of_an_earlier_release_leaves_is_not_used(
+    registry: Registry, database_url: str
+) -> None:
+    trace = f"00-{'a' * 32}-{'1' * 16}-01"
+    await registry.store([Arrival(desired(key(1)), trace)])
+    (claim,) = await registry.claim(10)
+    assert claim.trace == trace
+    with psycopg.connect(database_url, autocommit=True) as session:
+        newer = desired(key(1), 2).model_dump_json()
+        session.execute("UPDATE lifecycle.sagas SET desired = %s, desired_version = 2", (newer,))
+    result = await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=False)
+    assert result == NewerDesired(written=False)
+    assert not claim.trace
+    await registry.write(claim, Journal(seq=1), (said(1),), due_in_s=0, release=True)
+    (again,) = await registry.claim(10)
+    assert again.trace is None
+    await registry.write(again, Journal(seq=1), (), due_in_s=0, release=True)
+    one = await registry.claim_one(key(1))
+    assert one is not None
+    assert one.trace is None
+
+    async def untraced_rows(rows: list[OutboxRow]) -> list[int]:
+        return [row.id for row in rows if row.trace is None]
+
+    assert await registry.drain(untraced_rows, 10) == (1, 1)
+
+
+async def test_the_open_calls_of_a_turn_that_is_not_committed_are_not_noted(registry: Registry) -> None:
+    claim = await _claim(registry, key(1))
+    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": "first"})
+    assert claim.open_calls == {"crm g1": "first"}
+    await registry.store(untraced([desired(key(1), 2)]))
+    calls = {"crm g1": "second"}
+    result = await registry.write(claim, Journal(seq=2), (), due_in_s=0, release=False, open_calls=calls)
+    assert result == NewerDesired(written=False)
+    assert claim.open_calls == {"crm g1": "first"}
+    await registry.write(claim, Journal(seq=3), (), due_in_s=0, release=True)
+    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": "first"}]
+
+
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
     claim = await _claim(registry, key(1))
     for _ in range(2):
@@ -528,6 +667,15 @@ async def test_an_unreadable_row_is_reported_and_blocks_no_other_row(database_ur
             " WHERE lease_until IS NULL ORDER BY key"
         )
         assert waiting.fetchall() == [(key(2), None, True), (key(3), None, True), (key(4), None, True)]
+        session.execute(
+            "UPDATE lifecycle.sagas SET due_at = clock_timestamp(), waits_since = waits_since - interval '60 s'"
+            " WHERE key = %s",
+            (key(2),),
+        )
+        assert await registry.claim(10) == []
+        stopped = (await registry.census(900)).sagas["stopped"]
+        assert stopped.number == 3
+        assert 60 <= stopped.oldest_s < 90
         session.execute("UPDATE lifecycle.sagas SET journal = '{}' WHERE key = %s", (key(2),))
     await registry.store(untraced([desired(key(2), 2)]))
     assert [claim.key for claim in await registry.claim(10)] == [key(2)]

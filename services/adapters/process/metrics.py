@@ -221,6 +221,10 @@ PROVISIONER_CIRCUITS_REFUSED = PROVISIONER.callback_gauge(
 )
 PROVISIONER_RUNNING = PROVISIONER.gauge("lifecycle_provisioner_running", "Sagas that this worker drives now.")
 PROVISIONER_REGISTRY_UP = PROVISIONER.gauge("lifecycle_provisioner_registry_up", "1 while the registry answers.")
+PROVISIONER_CENSUS_AT = PROVISIONER.gauge(
+    "lifecycle_provisioner_census_timestamp_seconds",
+    "When this worker last counted the whole registry; the counts below are of that time.",
+)
 # Of the whole registry: every worker shows an equal number, and a dashboard takes the maximum, never the sum.
 PROVISIONER_UNWELL = PROVISIONER.gauge(
     "lifecycle_provisioner_unwell_tenants",

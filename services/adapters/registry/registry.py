@@ -20,7 +20,7 @@ statement outside an explicit transaction commits alone.
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -144,7 +144,8 @@ class Registry:
         """Migrate the schema to this release, under a lock, and open the pool.
 
         Raises:
-            RegistryAway: the database does not answer, or refuses the login or a right.
+            RegistryAway: the database does not answer, refuses the login or a right, or the migration waits for a
+                table's lock. A later call may succeed.
         """
         try:
             async with await PooledConnection.connect(self._url, autocommit=True, **SAFE) as session:
@@ -184,17 +185,11 @@ class Registry:
         """
         async with self._session() as session:
             rows = await (await session.execute(statements.CENSUS, (unwell_s,))).fetchall()
-        found: dict[str, dict[str | None, Counted]] = {"why": {}, "saga": {}, "unwell": {}, "outbox": {}}
+        found: dict[str, dict[str, Counted]] = {"why": {}, "unwell": {}, "outbox": {}}
         for sort, name, number, oldest_s in rows:
             found[sort][name] = Counted(number, oldest_s or 0.0)
-        # A row of an earlier release has no word yet.
-        sagas = {word: counted for word, counted in found["why"].items() if word is not None}
-        return Census(
-            sagas,
-            found["saga"][None].number - sum(counted.number for counted in sagas.values()),
-            {step: counted.number for step, counted in found["unwell"].items() if step is not None},
-            found["outbox"][None],
-        )
+        unwell = {step: counted.number for step, counted in found["unwell"].items()}
+        return Census(found["why"], unwell, found["outbox"]["all"])
 
     async def unsettled_keys(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""
@@ -351,6 +346,7 @@ class Registry:
         due_in_s: float | None,
         release: bool,
         waiting: Waiting = NOT_WAITING,
+        open_calls: Mapping[str, str] | None = None,
     ) -> Written | NewerDesired | LeaseLost | TenantTaken:
         """Commit a turn: the journal, the binding, the outbox messages and the next due time.
 
@@ -363,6 +359,7 @@ class Registry:
             due_in_s: Seconds until the row is due; None: due only when a newer version is stored.
             release: True gives the lease back; False renews the lease.
             waiting: The wait, for `wake`, for operators and for `census`.
+            open_calls: The trace contexts of the saga's open calls; None leaves those of the claim.
 
         Returns:
             Written if the turn is committed; otherwise the reason why the row is not as asked.
@@ -374,6 +371,7 @@ class Registry:
         tenant_id = journal.life.tenant_id if journal.life else None
         before = claim.journal.life.tenant_id if claim.journal.life else None
         stands = journal.standstill
+        opened = claim.open_calls if open_calls is None else dict(open_calls)
         row = {
             "key": claim.key,
             "epoch": claim.epoch,
@@ -391,7 +389,7 @@ class Registry:
             "stands_at": stands.step if stands else None,
             "stands_since_s": stands.since / 1_000_000 if stands else None,
             "lease_s": None if release else self._lease_s,
-            "open_calls": json.dumps(claim.open_calls) if claim.open_calls else None,
+            "open_calls": json.dumps(opened) if opened else None,
             "topics": [message.topic for message in messages],
             "seqs": [message.seq for message in messages],
             "values": [message.value for message in messages],
@@ -408,7 +406,7 @@ class Registry:
                 now = await (await session.execute(statements.PRESENT_ROW, (claim.key,))).fetchone()
         if written:
             # Also after a release: the caller then no longer uses the claim.
-            claim.journal, claim.held_until_s = journal, held_until_s
+            claim.journal, claim.open_calls, claim.held_until_s = journal, opened, held_until_s
             return Written()
         if now is None or now[0] != claim.epoch:
             return LeaseLost()
@@ -418,7 +416,7 @@ class Registry:
         # was committed and its answer was lost.
         if now[2] != row["journal"]:
             return NewerDesired(written=False)
-        claim.journal = journal
+        claim.journal, claim.open_calls = journal, opened
         return NewerDesired(written=True)
 
     async def renew(self, claims: Sequence[Claim]) -> None:
@@ -593,6 +591,7 @@ async def _migrate(session: PooledConnection, schema: str) -> None:
     async with session.transaction():
         # The lock comes first: of several processes that start together, the second must see the first's migrations.
         await session.execute(statements.MIGRATION_LOCK, (schema,))
+        await session.execute(statements.SHORT_LOCK_LIMIT)
         await session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         await session.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
         await session.execute(statements.MIGRATIONS)

@@ -13,6 +13,8 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 MIGRATION_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('migrate ' || %s, 0))"
+SHORT_LOCK_LIMIT: Final[LiteralString] = "SET LOCAL lock_timeout = '2s'"
+"""Ends a migration that waits for a table's lock: every later statement of running workers queues behind the wait."""
 MIGRATIONS: Final[LiteralString] = """
     CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())
 """
@@ -23,14 +25,17 @@ ANY_SAGA: Final[LiteralString] = "SELECT 1 FROM sagas LIMIT 1"
 KEEP_PLAN: Final[LiteralString] = "INSERT INTO plans (digest, text) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 PLAN_TEXT: Final[LiteralString] = "SELECT text FROM plans WHERE digest = %s"
 
+_TRACE: Final[LiteralString] = "CASE WHEN trace_version = desired_version THEN trace END AS trace"
+"""The trace of the desired version: an intake of an earlier release leaves the trace of another version."""
+
 STORE: Final[LiteralString] = """
-    INSERT INTO sagas (key, org, desired, desired_version, trace, due_at)
-    SELECT key, org, desired, version, trace, clock_timestamp()
+    INSERT INTO sagas (key, org, desired, desired_version, trace, trace_version, due_at)
+    SELECT key, org, desired, version, trace, version, clock_timestamp()
     FROM unnest(%s::text[], %s::text[], %s::json[], %s::bigint[], %s::text[])
         AS new (key, org, desired, version, trace)
     ON CONFLICT (key) DO UPDATE
     SET desired = excluded.desired, desired_version = excluded.desired_version, trace = excluded.trace,
-        due_at = least(sagas.due_at, excluded.due_at)
+        trace_version = excluded.trace_version, due_at = least(sagas.due_at, excluded.due_at)
     WHERE sagas.desired_version < excluded.desired_version
 """
 """Stores desired versions and makes the rows due now. `least` ignores NULL, so a row that was not due becomes due.
@@ -38,7 +43,7 @@ STORE: Final[LiteralString] = """
 An existing lease stays: its holder notices the newer version at the next `WRITE`, which then changes nothing.
 """
 
-CLAIM: Final[LiteralString] = """
+CLAIM: Final[LiteralString] = f"""
     WITH due AS (
         SELECT key, org, due_at, row_number() OVER (PARTITION BY org ORDER BY due_at, key) AS number
         FROM sagas
@@ -61,8 +66,8 @@ CLAIM: Final[LiteralString] = """
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     FROM mine WHERE sagas.key = mine.key
     RETURNING sagas.key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
-        trace, open_calls::text
-"""
+        {_TRACE}, open_calls::text
+"""  # noqa: S608 - of constants alone
 """Leases due rows fairly. A row's rank is its number within the organisation plus the organisation's present leases: an
 organisation with fewer leases comes first.
 
@@ -71,15 +76,18 @@ repeats the conditions of `due`: a worker that committed in between may have lea
 `epoch + 1` within the column's check; a row edited to the limit would end every worker that claims.
 """
 
-CLAIM_ONE: Final[LiteralString] = """
+CLAIM_ONE: Final[LiteralString] = f"""
     UPDATE sagas SET epoch = epoch + 1, worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE key = %(key)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
     RETURNING key, epoch, desired::text, journal::text, (1e6 * extract(epoch FROM statement_timestamp()))::bigint,
-        trace, open_calls::text
-"""
+        {_TRACE}, open_calls::text
+"""  # noqa: S608 - of constants alone
 
-GIVE_BACK: Final[LiteralString] = "UPDATE sagas SET lease_until = NULL WHERE key = %s AND epoch = %s"
+GIVE_BACK: Final[LiteralString] = """
+    UPDATE sagas SET lease_until = NULL, waits_epoch = CASE WHEN waits_epoch = epoch - 1 THEN epoch ELSE waits_epoch END
+    WHERE key = %s AND epoch = %s
+"""
 
 SAGAS: Final[LiteralString] = """
     SELECT key, desired_version, phase, generation, tenant_id, waits_for, why,
@@ -113,23 +121,29 @@ Run at each start and not once as a migration, because a worker of an earlier re
 """
 
 CENSUS: Final[LiteralString] = """
-    WITH under_way AS (
-        SELECT CASE WHEN lease_until > statement_timestamp() THEN 'running'
-                WHEN due_at <= statement_timestamp() THEN 'due' ELSE waits_because END AS why,
+    WITH told AS (
+        SELECT *, CASE WHEN waits_epoch = epoch THEN waits_because END AS word FROM sagas
+    ), standing AS (
+        SELECT CASE WHEN due_at IS NULL THEN 'rest' WHEN lease_until > statement_timestamp() THEN 'running'
+                WHEN due_at <= statement_timestamp() THEN 'due' WHEN word IS NOT NULL THEN word
+                WHEN phase = 'rolled_back' THEN phase WHEN phase IN ('active', 'empty') THEN 'rest'
+                ELSE 'retrying' END AS why,
             CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
-                ELSE waits_since END AS since
-        FROM sagas WHERE due_at IS NOT NULL
+                WHEN word IS NOT NULL THEN waits_since ELSE stands_since END AS since
+        FROM told
     ), counted (sort, name, number, since) AS (
-        SELECT 'why', why, count(*), min(since) FROM under_way GROUP BY why
-        UNION ALL SELECT 'saga', NULL, count(*), NULL FROM sagas
+        SELECT 'why', why, count(*), min(since) FROM standing GROUP BY why
         UNION ALL SELECT 'unwell', stands_at, count(*), NULL FROM sagas
             WHERE stands_since <= statement_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL
             GROUP BY stands_at
-        UNION ALL SELECT 'outbox', NULL, count(*), min(written_at) FROM outbox
+        UNION ALL SELECT 'outbox', 'all', count(*), min(written_at) FROM outbox
     )
     SELECT sort, name, number, greatest(0, extract(epoch FROM statement_timestamp() - since))::float8 FROM counted
 """
-"""Counts the whole registry: sagas by why, all sagas, unwell tenants by step, the outbox; with the age of the oldest.
+"""Counts the whole registry: sagas by why, unwell tenants by step, the outbox; with the age of the oldest.
+
+A row without a due time is at rest. A row that an earlier release has written has no word, or the word of an older
+epoch: its phase tells.
 
 A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
 last of a lease sets `due_at` to the present.
@@ -156,15 +170,19 @@ RECOVERY_BEGINS: Final[LiteralString] = "INSERT INTO recovery DEFAULT VALUES"
 RECOVERY_ENDS: Final[LiteralString] = "DELETE FROM recovery"
 NO_TIME_LIMIT: Final[LiteralString] = "SET LOCAL statement_timeout = 0"
 RAISE_EPOCHS: Final[LiteralString] = """
-    UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL
+    UPDATE sagas SET epoch = greatest(epoch, extract(epoch FROM clock_timestamp())::bigint), lease_until = NULL,
+        waits_epoch = CASE WHEN waits_epoch = epoch THEN greatest(epoch, extract(epoch FROM clock_timestamp())::bigint)
+            ELSE waits_epoch END
     WHERE lease_until IS NOT NULL OR epoch < extract(epoch FROM clock_timestamp())::bigint
 """
 OUTBOX_DELETE_PUBLISHED: Final[LiteralString] = "DELETE FROM outbox WHERE key = %s AND topic = %s AND seq <= %s"
 
 DEFER: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL,
-        waits_because = 'stopped',
-        waits_since = CASE WHEN waits_because = 'stopped' THEN waits_since ELSE clock_timestamp() END
+        waits_because = 'stopped', waits_epoch = sagas.epoch,
+        waits_since = coalesce(
+            CASE WHEN waits_because = 'stopped' AND waits_epoch >= sagas.epoch - 1 THEN waits_since END,
+            clock_timestamp())
     FROM unnest(%s::text[], %s::bigint[]) AS mine (key, epoch)
     WHERE sagas.key = mine.key AND sagas.epoch = mine.epoch
 """
@@ -177,19 +195,23 @@ RENEW: Final[LiteralString] = """
     RETURNING sagas.key
 """
 
-WRITE: Final[LiteralString] = """
+_STAYS: Final[LiteralString] = """
+    waits_epoch >= epoch - 1 AND waits_because = coalesce(%(because)s::text, 'stopped')
+"""
+WRITE: Final[LiteralString] = f"""
     WITH mine AS (
         UPDATE sagas SET journal = %(journal)s, phase = %(phase)s, generation = %(generation)s,
             tenant_id = %(tenant_id)s, waits_for = %(waits_for)s, why = %(why)s, changed_at = clock_timestamp(),
-            waits_because = %(because)s,
-            waits_since = coalesce(to_timestamp(%(since_s)s),
-                CASE WHEN waits_because = %(because)s THEN waits_since END, clock_timestamp()),
+            waits_because = CASE WHEN {_STAYS} THEN waits_because ELSE %(because)s::text END,
+            waits_since = coalesce(to_timestamp(%(since_s)s), CASE WHEN {_STAYS} THEN waits_since END,
+                clock_timestamp()),
+            waits_epoch = epoch,
             stands_at = %(stands_at)s, stands_since = to_timestamp(%(stands_since_s)s),
             open_calls = %(open_calls)s,
             due_at = clock_timestamp() + make_interval(secs => %(due_in_s)s),
             lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
         WHERE key = %(key)s AND epoch = %(epoch)s AND desired_version = %(version)s
-        RETURNING key, trace
+        RETURNING key, {_TRACE}
     ), queued AS (
         INSERT INTO outbox (key, topic, seq, value, trace)
         SELECT mine.key, message.topic, message.seq, message.value, mine.trace
@@ -199,8 +221,12 @@ WRITE: Final[LiteralString] = """
         ON CONFLICT (key, topic, seq) DO NOTHING
     )
     SELECT count(*) FROM mine
-"""
+"""  # noqa: S608 - of constants alone
 """Writes a turn, if the epoch and the desired version are still the claim's.
+
+A word that is written again, in this lease or in the next, keeps its time. A call has no word: the word `stopped`
+outlasts calls, since the error may come again after them. The row is due or leased meanwhile, and not counted by the
+word.
 
 An interval of NULL seconds is NULL: the row is then not due, or has no lease. A repetition after a lost answer skips
 the messages still in the outbox (ON CONFLICT DO NOTHING); a message drained meanwhile is published again, byte for
@@ -214,7 +240,9 @@ WAKE: Final[LiteralString] = """
     UPDATE sagas SET due_at = clock_timestamp(), waits_for = NULL FROM waiting WHERE sagas.key = waiting.key
 """
 
-PRESENT_ROW: Final[LiteralString] = "SELECT epoch, desired::text, journal::text, trace FROM sagas WHERE key = %s"
+PRESENT_ROW: Final[LiteralString] = f"""
+    SELECT epoch, desired::text, journal::text, {_TRACE} FROM sagas WHERE key = %s
+"""  # noqa: S608 - of constants alone
 
 BIND: Final[LiteralString] = """
     INSERT INTO bindings (tenant_id, org) VALUES (%(tenant_id)s, %(org)s) ON CONFLICT (tenant_id) DO NOTHING

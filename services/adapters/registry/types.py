@@ -34,7 +34,7 @@ class Claim:
         held_until_s: Value of `time.monotonic()` from which the lease may have ended.
         skew_us: The database's clock (µs UTC) minus `time.monotonic()` in µs, measured at the claim.
         trace: The `traceparent` that came with `desired`; None without a trace.
-        open_calls: The `traceparent` of the newest call that is not done, by step; written with each turn.
+        open_calls: The `traceparent` of the newest call that is not done, by step; as last committed.
     """
 
     key: str
@@ -122,15 +122,12 @@ class Census:
     """Counts of the whole registry.
 
     Attributes:
-        sagas: Sagas that a worker drives or will drive, by the word of `Waiting.because`; a word without a saga is left
-            out.
-        at_rest: Sagas without a due time: only a newer version makes these due.
+        sagas: All sagas, by the word of `Waiting.because`; a word without a saga is left out.
         unwell: Tenants that have stood at a step for long, by step.
         outbox: Records that Kafka has not acknowledged yet.
     """
 
     sagas: Mapping[str, Counted]
-    at_rest: int
     unwell: Mapping[str, int]
     outbox: Counted
 
