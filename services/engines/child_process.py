@@ -35,6 +35,16 @@ _BASIC_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 _KEEP_ID = "-"
 
 
+class _Program(subprocess.Popen[bytes]):
+    """A program whose zombie ends with the last reference, if the program ended by itself and was replaced."""
+
+    def __del__(self) -> None:
+        # Before Popen's own finalizer: it warns of an unread exit status, also of one that `Child.poll` has seen.
+        if self._child_created:  # type: ignore[attr-defined]  # set by Popen once the program exists
+            self.poll()
+        super().__del__()
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A child process, running or ended."""
@@ -98,10 +108,6 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
         return self._process.wait()
 
-    def __del__(self) -> None:
-        # Ends the zombie of a program that ended by itself, and was replaced without `kill`.
-        self._process.poll()
-
 
 def bare(environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment of a foreign server: a few basic variables, no secrets, no options for our programs."""
@@ -151,7 +157,7 @@ def start(
     def fork() -> "subprocess.Popen[bytes]":
         # Append mode: a restarted program must not erase the log of its predecessor.
         with log_path.open("ab") as log:
-            return subprocess.Popen(
+            return _Program(
                 [*wrapper, *command],
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -197,6 +203,8 @@ def _forking_thread(process_id: int) -> "SimpleQueue[tuple[Future[subprocess.Pop
                 future.set_result(fork())
             except Exception as error:  # noqa: BLE001 - `Future.result` raises the error in the thread that asked
                 future.set_exception(error)
+            # No reference may stay here until the next child: it would keep the zombie of an ended one.
+            del future, fork
 
     threading.Thread(target=serve, name=f"forks-children-of-{process_id}", daemon=True).start()
     return queue

@@ -283,7 +283,8 @@ async def test_the_word_of_another_turn_that_a_worker_of_an_earlier_release_leav
 
 async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: Registry, database_url: str) -> None:
     told = LogCapture()
-    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told])
+    every = structlog.make_filtering_bound_logger(0)
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told], wrapper_class=every)
     watch = CensusWatch(registry, 900, log)
     await registry.store(untraced([desired(key(1))]))
     await watch.take()

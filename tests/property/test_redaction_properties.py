@@ -79,6 +79,22 @@ def test_no_blank_or_earlier_delimiter_lets_a_secret_through(text: str, kept: st
     assert redacted(text) == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (":canary://@host ", None),
+        ("user:canary://x@host/db", None),
+        ("see user:canary://x@host/db", None),
+        ("jdbc:postgresql://x@host/db", "jdbc:postgresql://host/db"),
+        ("jdbc:mysql:loadbalance://x:canary@a,b/db", "jdbc:mysql:loadbalance://a,b/db"),
+        ("r2dbc:postgresql://x@host/db", "r2dbc:postgresql://host/db"),
+        ("user:word://host/db", "user:word://host/db"),
+    ],
+)
+def test_a_password_that_looks_like_a_scheme_is_not_published(text: str, kept: str | None) -> None:
+    assert redacted(text) == kept
+
+
 @given(st.text(st.characters(exclude_characters="@?#[]", max_codepoint=0x7F)))
 def test_a_text_without_the_three_delimiters_is_unchanged(text: str) -> None:
     assert redacted(text) == text

@@ -1,5 +1,6 @@
 """Children of a child process: none outlives the request to end."""
 
+import gc
 import os
 import select
 import signal
@@ -68,6 +69,21 @@ def test_an_ended_leader_whom_nobody_asked_to_end_is_forgotten_in_silence(tmp_pa
     pid = leader.pid
     assert leader.wait(30) == 0
     del leader  # a warning would be an error
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_ended_leader_in_a_cycle_of_references_is_forgotten_in_silence(tmp_path: Path) -> None:
+    class Owner:
+        leader: Child
+        owner: "Owner"
+
+    owner = Owner()
+    owner.owner = owner
+    owner.leader = start(["true"], env=os.environ, log_path=tmp_path / "log")
+    pid = owner.leader.pid
+    assert owner.leader.wait(30) == 0
+    del owner
+    gc.collect()  # finalizes in any order; a warning would be an error
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -8,6 +8,7 @@ Rule: every text is redacted as a text, word by word. A word of doubtful meaning
 """
 
 import re
+from bisect import bisect_left
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ _USER_WITHOUT_MARK: Final = re.compile(rf"(?<!\S)(?:(?!{_MARK})\S)+@")
 """User at the begin of a word without scheme, as in `user:password@host`, or with a scheme but without `//`."""
 _COLON: Final = re.compile(r":(?!//|\d*(?:[/\\\s]|$))")
 """Colon of neither a scheme nor a port nor a sentence."""
+_DATABASE: Final = re.compile(r"[(\[{<\"']*(?:j|r2)dbc:", re.IGNORECASE)
+"""Begin of a URL with several schemes, as in `jdbc:postgresql://user@host`."""
 _OPENING: Final = "([{<\"'"
 
 
@@ -40,11 +43,28 @@ def _redacted(text: str) -> str | None:
     except ValueError:
         return None
     end = _query_start(text)
+    if _is_doubtful_user(text[:end]):
+        return None
     kept = _USER_WITHOUT_MARK.sub("", _USER.sub(r"\1", text[:end]))
     # An `@` is left in a path or a query. Beside a strange colon or a removed user, the password may have held an
     # unencoded `/`, `?` or `#`, as in `https://user:pass/word@host`: the host and the rest of it cannot be told apart.
     doubtful = "@" in kept or "@" in text[end:]
     return None if doubtful and (kept != text[:end] or _COLON.search(kept)) else kept
+
+
+def _is_doubtful_user(text: str) -> bool:
+    """True if a password may hold the begin of an authority, as in `user:word://x@host` or `//user:word://x@host`.
+
+    A second scheme looks alike: only those of databases are taken for schemes.
+    """
+    users = [found.start() for found in _USER.finditer(text)]
+    for word in _WORD.finditer(text) if users else ():
+        inside = users[bisect_left(users, word.start()) : bisect_left(users, word.end())]
+        if inside:
+            before = text[word.start() : inside[0]].removesuffix(":")
+            if len(inside) > 1 or "//" in before or (":" in before and not _DATABASE.match(before)):
+                return True
+    return False
 
 
 def _query_start(text: str) -> int:
