@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from deploy.boards import shared
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_from
 from deploy.boards.queries import increase, quantiles, rate, resources
 
@@ -33,12 +34,7 @@ BOARD: Final = Board(
                     queries=(Query("sum by (topic) (lifecycle_ledger_lag_records)", "{{topic}}"),),
                     runbooks=("LifecycleLedgerLags",),
                 ),
-                Panel(
-                    title="Delivery to event",
-                    description="From the delivery's record in Kafka to the acknowledged event.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_ledger_published_seconds"),
-                ),
+                shared.TO_EVENT,
             ),
         ),
         Row(
@@ -71,18 +67,8 @@ BOARD: Final = Board(
                     ),
                     runbooks=("LifecycleDuplicatesAboveBaseline",),
                 ),
-                Panel(
-                    title="Events published",
-                    description="Events published for the first time, per second.",
-                    unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ledger_events_total", "event"), "{{event}}"),),
-                ),
-                Panel(
-                    title="Changes of stage",
-                    description="Tenants that entered a stage, per second.",
-                    unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ledger_stage_changes_total", "stage"), "{{stage}}"),),
-                ),
+                shared.EVENTS,
+                shared.STAGE_CHANGES,
                 Panel(
                     title="Dead letters by reason",
                     description="Records that could not be processed, per minute. No record is lost: each waits in "

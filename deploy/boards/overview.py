@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from deploy.boards import shared
 from deploy.boards.panel import Board, Form, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import quantiles, rate, whole
+from deploy.boards.queries import whole
 
 ANSWERED_WELL: Final = (
     "1 - sum(increase(lifecycle:bad_deliveries:total_by_instance[$__range])) "
@@ -140,18 +141,8 @@ BOARD: Final = Board(
         Row(
             "What changed?",
             (
-                Panel(
-                    title="Events published",
-                    description="Events that the ledger published for the first time, per second.",
-                    unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ledger_events_total", "event"), "{{event}}"),),
-                ),
-                Panel(
-                    title="Changes of stage",
-                    description="Tenants that entered a stage, per second.",
-                    unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ledger_stage_changes_total", "stage"), "{{stage}}"),),
-                ),
+                shared.EVENTS,
+                shared.STAGE_CHANGES,
                 Panel(
                     title="Versions that run",
                     description="Processes by service and version; two versions of a service stand side by side while "
@@ -164,26 +155,9 @@ BOARD: Final = Board(
         Row(
             "How long does it take?",
             (
-                Panel(
-                    title="Delivery to event",
-                    description="From the delivery's record in Kafka to the acknowledged event.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_ledger_published_seconds"),
-                ),
-                Panel(
-                    title="Delivery to first outside call",
-                    description="From the delivery's record in Kafka to the first call to an outside system.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_provisioner_first_call_seconds"),
-                ),
-                Panel(
-                    title="Delivery to converged",
-                    description="From the delivery's record in Kafka (for a removal: from the end of the grace period) "
-                    "to the outcome `done`. The goal is 120 s.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_provisioner_converged_seconds", "direction", at=(0.5, 0.95)),
-                    thresholds=bad_from(None, 120),
-                ),
+                shared.TO_EVENT,
+                shared.TO_FIRST_CALL,
+                shared.TO_CONVERGED,
             ),
         ),
     ),

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from deploy.boards import shared
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_from
 from deploy.boards.queries import increase, quantiles, rate, resources, whole
 
@@ -137,19 +138,8 @@ BOARD: Final = Board(
                     unit=Unit.SECONDS,
                     queries=quantiles("lifecycle_provisioner_saga_seconds", "direction", at=(0.5, 0.95)),
                 ),
-                Panel(
-                    title="Delivery to first outside call",
-                    description="From the delivery's record in Kafka to the first call to an outside system.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_provisioner_first_call_seconds"),
-                ),
-                Panel(
-                    title="Delivery to converged",
-                    description="From the delivery's record in Kafka to the outcome `done`. The goal is 120 s.",
-                    unit=Unit.SECONDS,
-                    queries=quantiles("lifecycle_provisioner_converged_seconds", "direction", at=(0.5, 0.95)),
-                    thresholds=bad_from(None, 120),
-                ),
+                shared.TO_FIRST_CALL,
+                shared.TO_CONVERGED,
                 Panel(
                     title="Calls not made for a lost key",
                     description="Calls for which no key of the keyring opens a sealed output: a key was removed too "

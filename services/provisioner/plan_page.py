@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from services.adapters.process.generated import write_or_compare
 from services.core.saga.plan import TENANT_NAMES
 from services.core.saga.plan_forms import Form, PlanKey
 from services.core.saga.plan_keys import STEP
@@ -98,14 +99,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[st
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the program; returns 1 if a check finds a difference, else 0."""
-    text = page().rstrip() + "\n"
-    if "--check" not in arguments:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write("docs/plan.md: is not what the tables of keys say; run `make plan-page`\n")
-    return 1
+    return write_or_compare({PAGE: page().rstrip() + "\n"}, arguments, "plan-page")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from services.adapters.process.generated import write_or_compare
 from tests.support.document_texts import TOP
 
 FOLDER: Final = TOP / "deploy" / "prometheus"
@@ -119,13 +120,7 @@ def _first_sentence(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the program; returns 1 if a check finds a difference, else 0."""
-    differ = [(path, text) for path, text in _made() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    for path, text in differ:
-        if "--check" in arguments:
-            sys.stderr.write(f"{path.relative_to(TOP)}: is not what `make alerts` writes; run it\n")
-        else:
-            path.write_text(text, encoding="utf-8")
-    return 1 if differ and "--check" in arguments else 0
+    return write_or_compare(dict(_made()), arguments, "alerts")
 
 
 if __name__ == "__main__":

@@ -9,22 +9,42 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
 
 from services.adapters.postgres.pool import NoSession
 
+_StartTimer = Callable[[float, Callable[[], None]], Callable[[], None]]
+"""Calls a function after some seconds; returns the function that ends the timer."""
 
-@contextmanager
-def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> Iterator[None]:
-    """Shut the connection down if the context lasts longer than `limit_s` seconds.
+
+def within(
+    limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
+) -> AbstractContextManager[None]:
+    """Shut the connection down if the context lasts longer than `limit_s` seconds, by a timer of its own thread.
 
     Raises:
         NoSession: the limit passed while a statement waited.
     """
+    return _limited(limit_s, connection, _in_thread)
+
+
+def answering(limit_s: float, connection: "psycopg.AsyncConnection[Any]") -> AbstractContextManager[None]:
+    """As `within`, by a timer of the running event loop: no thread for every statement of a service.
+
+    Raises:
+        NoSession: the limit passed while a statement waited.
+    """
+    return _limited(limit_s, connection, _in_loop)
+
+
+@contextmanager
+def _limited(
+    limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]", start: _StartTimer
+) -> Iterator[None]:
     passed = threading.Event()
     # `shutdown` on the socket wakes a psycopg call that waits there, although it runs in another thread.
     # The duplicate descriptor stays valid if the connection closes, so the timer cannot hit a reused number.
@@ -34,9 +54,7 @@ def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncC
             passed.set()
             duplicate.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(limit_s, end)
-        timer.daemon = True
-        timer.start()
+        stop = start(limit_s, end)
         try:
             yield
         except psycopg.OperationalError:
@@ -44,33 +62,20 @@ def within(limit_s: float, connection: "psycopg.Connection[Any] | psycopg.AsyncC
                 raise NoSession(f"no answer within {limit_s:g} s") from None
             raise
         finally:
-            timer.cancel()
-            timer.join()  # `end` must not run after the duplicate is closed
+            stop()
 
 
-@contextmanager
-def answering(limit_s: float, connection: "psycopg.AsyncConnection[Any]") -> Iterator[None]:
-    """Shut the connection down if the context lasts longer than `limit_s` seconds, by a timer of the event loop.
+def _in_thread(limit_s: float, end: Callable[[], None]) -> Callable[[], None]:
+    timer = threading.Timer(limit_s, end)
+    timer.daemon = True
+    timer.start()
 
-    As `within`, without the thread: for every statement of a service.
+    def stop() -> None:
+        timer.cancel()
+        timer.join()  # `end` must not run after the duplicate is closed
 
-    Raises:
-        NoSession: the limit passed while a statement waited.
-    """
-    passed = False
-    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+    return stop
 
-        def end() -> None:
-            nonlocal passed
-            passed = True
-            duplicate.shutdown(socket.SHUT_RDWR)
 
-        timer = asyncio.get_running_loop().call_later(limit_s, end)
-        try:
-            yield
-        except psycopg.OperationalError:
-            if passed:
-                raise NoSession(f"no answer within {limit_s:g} s") from None
-            raise
-        finally:
-            timer.cancel()
+def _in_loop(limit_s: float, end: Callable[[], None]) -> Callable[[], None]:
+    return asyncio.get_running_loop().call_later(limit_s, end).cancel

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from services.adapters.process.generated import write_or_compare
 from services.adapters.process.metric_table import DeclaredMetric, LabelValues, MetricTable
 from services.adapters.process.metrics import TABLES
 
@@ -56,14 +57,7 @@ def _values(values: LabelValues) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the program; returns 1 if a check finds a difference, else 0."""
-    text = page().rstrip() + "\n"
-    if "--check" not in arguments:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write("docs/metrics.md: is not what the tables of metrics say; run `make metrics-page`\n")
-    return 1
+    return write_or_compare({PAGE: page().rstrip() + "\n"}, arguments, "metrics-page")
 
 
 if __name__ == "__main__":
