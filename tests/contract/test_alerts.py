@@ -6,7 +6,6 @@ are skipped.
 
 import json
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -24,6 +23,7 @@ from services.cli.local.wiring import SERVICES
 from tests.support import alert_files, compose_file
 from tests.support.alert_files import FOLDER, HEADINGS, RULES, RUNBOOKS, Alert
 from tests.support.document_texts import TOP
+from tests.support.programs import need
 from tests.support.provisioner_process import free_port
 
 ALERTS: Final = alert_files.alerts()
@@ -60,9 +60,7 @@ _PANELS: Final = re.compile(r"^- Board \*([^*]+)\*: ((?:\*\*[^*]+\*\*[,.]\s*)+)"
 
 def called(*argv: str | Path) -> str:
     """What a program of Prometheus says; skipped where it is not installed."""
-    package = "prometheus-alertmanager" if argv[0] == "amtool" else "prometheus"
-    if shutil.which(str(argv[0])) is None:
-        pytest.skip(f"no {argv[0]} (Debian: apt install {package})")
+    need(str(argv[0]))
     done = subprocess.run([*map(str, argv)], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -291,8 +289,7 @@ HELD_BACK: Final = (
 @pytest.fixture
 def alertmanager(tmp_path: Path) -> Iterator[str]:
     """The address of a real Alertmanager with our configuration, which knows of no alert."""
-    if shutil.which("prometheus-alertmanager") is None:
-        pytest.skip("no prometheus-alertmanager (Debian: apt install prometheus-alertmanager)")
+    need("prometheus-alertmanager")
     address = f"127.0.0.1:{free_port()}"
     argv = ["prometheus-alertmanager", f"--config.file={FOLDER / 'alertmanager.yaml'}", f"--storage.path={tmp_path}"]
     argv += [f"--web.listen-address={address}", "--cluster.listen-address="]

@@ -6,7 +6,6 @@ the variables of its origin, or a link to a runbook that does not exist is a fau
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from deploy.boards.asked import rules_in
 from deploy.boards.panel import Board, Panel, metrics_of, recorded_in, with_origin
 from services.adapters.process import metrics
 from services.adapters.process.metric_table import MetricKind
+from tests.support.programs import need
 
 TOP: Final = Path(__file__).parents[2]
 RULES: Final = TOP / "deploy" / "prometheus" / "rules"
@@ -116,8 +116,7 @@ def test_the_origin_is_added_to_a_query(expr: str, wanted: str) -> None:
 
 
 def test_prometheus_understands_every_query(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
+    need("promtool")
     rules: list[dict[str, Any]] = []
     for board in grafana.BOARDS:
         written = grafana.board_json(board)

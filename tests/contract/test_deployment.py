@@ -21,6 +21,7 @@ from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
 from tests.support.alert_files import EXAMPLE, RULES
 from tests.support.compose_file import TOP
+from tests.support.programs import need
 
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
 DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
@@ -217,8 +218,7 @@ def test_the_alertmanager_of_the_composition_judges_as_the_example_and_sends_not
 
 def test_the_programs_take_the_files_as_the_containers_have_them(tmp_path: Path) -> None:
     for name, argv in (("prometheus", ["promtool", "check", "config"]), ("alertmanager", ["amtool", "check-config"])):
-        if shutil.which(argv[0]) is None:
-            pytest.skip(f"no {argv[0]} (Debian: apt install prometheus prometheus-alertmanager)")
+        need(argv[0])
         root = tmp_path / name
         for path, (source, changeable) in compose_file.mounts(name).items():
             if not changeable:

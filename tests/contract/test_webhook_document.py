@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from services.ingress.http.asgi_bridge import operations_app
 from services.ingress.http.headers import HEADERS_MAX, TARGET_MAX_BYTES
 from tests.faults import fuzz_reference
 from tests.support.ingress_process import ORG, PATH, SECRET, Ingress, ingress, make_topics
+from tests.support.programs import need
 
 TOP = Path(__file__).parents[2]
 TEXT = (TOP / "docs" / "webhook.md").read_text(encoding="utf-8")
@@ -86,13 +86,6 @@ def live(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
-def needs(*programs: str) -> None:
-    """Skip where one of them is not on this machine."""
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} (Debian: apt install {program})")
-
-
 def shell(text: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """The output that a person would see after pasting this."""
     clean = {"PATH": os.environ["PATH"], **environ}
@@ -105,7 +98,7 @@ def keys(live: Ingress) -> list[bytes | None]:
 
 @pytest.mark.engines
 def test_the_documented_shell_lines_send_a_delivery(live: Ingress) -> None:
-    needs("curl", "openssl")
+    need("curl", "openssl")
     (integration,) = re.findall(r'"integrationId":"([^"]+)"', block("sh"))
     before = len(keys(live))
     done = shell(block("sh"), SECRET=SECRET, URL=f"http://127.0.0.1:{live.port}{PATH}")
@@ -121,7 +114,7 @@ AWKWARD = (
 @pytest.mark.engines
 @pytest.mark.parametrize("event", ["installed", "configuration_updated"])
 def test_a_printed_curl_line_sends_the_requested_event(live: Ingress, tmp_path: Path, event: str) -> None:
-    needs("curl")
+    need("curl")
     (tmp_path / "keyring.json").write_text(json.dumps({"endpoints": {"default": {"current": {"secret": SECRET}}}}))
     integration = f"{secrets.token_hex(4)}-e5f6-7890-abcd-ef1234567890"
     url = f"http://127.0.0.1:{live.port}{PATH}"

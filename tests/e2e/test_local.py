@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from services.cli.exits import Exit
 from tests.e2e import outsider
 from tests.e2e.outsider import Up
 from tests.support.eventually import eventually
+from tests.support.programs import need
 from tests.support.terminal import COLUMNS, on_terminal
 from tests.unit.test_cli_commands import lifecycle
 
@@ -60,8 +60,7 @@ def test_an_install_is_measured_from_delivery_to_active_and_promtool_accepts_eve
     for service, page in pages.items():
         assert f'service="{service}"' in page
         assert "process_start_time_seconds" in page
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed")
+    need("promtool")
     judged = {
         service: subprocess.run(
             ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False, timeout=30

@@ -26,6 +26,7 @@ from services.engines import child_process
 from services.engines.ports import HOST, free_ports
 from tests.support import compose_file
 from tests.support.eventually import eventually
+from tests.support.programs import need
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
 
@@ -170,9 +171,7 @@ def test_a_tenant_becomes_active_in_the_environments_of_the_compose_file(stack: 
 
 
 def test_the_composed_prometheus_sees_every_service_and_the_alertmanager(stack: Composed) -> None:
-    for program in PROGRAMS.values():
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} (Debian: apt install {program})")
+    need(*PROGRAMS.values())
     stack.set_up()
     for service in SERVICES:
         stack.start(service)

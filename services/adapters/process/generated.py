@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def write_or_compare(files: Mapping[Path, str], arguments: Sequence[str], target: str) -> int:
-    """Writes each file with a different content, or with `--check` names each such file on standard error.
+    """Writes each file with a different content, or names each such file on standard error.
 
     Args:
         files: The expected text of each file.
-        arguments: Arguments of the program: `--check`, or nothing.
+        arguments: Arguments of the program: nothing to write, the option of a check to compare.
         target: Make target that writes the files.
 
     Returns:
