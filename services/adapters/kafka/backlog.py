@@ -3,14 +3,19 @@
 Rule: a question joins no group and commits nothing.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaException
 
 from services.adapters.kafka import clients, offsets
 from services.adapters.kafka.producer import KafkaError
+
+T = TypeVar("T")
+
+_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,10 @@ def backlog(
         KafkaError: The cluster does not answer, or a right is missing; the text names the right.
     """
     partition_ids = [(topic, number) for topic, numbers in topics.items() for number in numbers]
-    try:
-        committed = offsets.committed(config, group, partition_ids, timeout_s)
-    except KafkaException as error:
-        raise _error_of(group, error) from None
-    members = _members(config, group, timeout_s)
+    committed = ask_coordinator(
+        group, lambda left_s: offsets.committed(config, group, partition_ids, left_s), timeout_s
+    )
+    members = ask_coordinator(group, lambda left_s: _members(config, group, left_s), timeout_s)
     if not partition_ids:
         return Backlog(members, known=False, waiting=0, late=0)
     with offsets.OffsetReader(config, next(iter(topics))) as offset_reader:
@@ -65,19 +69,37 @@ def backlog(
     return Backlog(members, bool(committed), waiting, late)
 
 
+def ask_coordinator(group: str, ask: Callable[[float], T], timeout_s: float) -> T:
+    """Returns the answer of a group's coordinator; asks again while the group has none.
+
+    librdkafka's admin client looks a coordinator up and then asks: a group can lose the coordinator between the two
+    (seen on a cluster that had just started). librdkafka does not look again.
+
+    Args:
+        group: Full name.
+        ask: Asks once, within a number of seconds.
+        timeout_s: Time limit of all questions.
+
+    Raises:
+        KafkaError: As `backlog`.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask(max(_PAUSE_S, deadline_s - time.monotonic()))
+        except TimeoutError:
+            raise KafkaError(f"{_right(group)}: no answer within {timeout_s:g} s") from None
+        except KafkaException as error:
+            name = error.args[0].name()
+            if name not in clients.COORDINATORLESS or time.monotonic() > deadline_s:
+                raise KafkaError(f"{_right(group)}: {name}") from None
+        time.sleep(_PAUSE_S)
+
+
 def _members(config: Mapping[str, Any], group: str, timeout_s: float) -> int:
     with clients.admin(dict(config)) as admin:
         (described,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
-        try:
-            return len(described.result(timeout_s).members)
-        except KafkaException as error:
-            raise _error_of(group, error) from None
-        except TimeoutError:
-            raise KafkaError(f"{_right(group)}: no answer within {timeout_s:g} s") from None
-
-
-def _error_of(group: str, error: KafkaException) -> KafkaError:
-    return KafkaError(f"{_right(group)}: {error.args[0].name()}")
+        return len(described.result(timeout_s).members)
 
 
 def _right(group: str) -> str:

@@ -33,6 +33,9 @@ LEADERLESS: Final = frozenset({
 })  # fmt: skip
 """librdkafka's names for a partition without a usable leader at this moment."""
 
+COORDINATORLESS: Final = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"})
+"""librdkafka's names for a group without a usable coordinator at this moment."""
+
 
 def consumer(config: Mapping[str, Any], **ours: Any) -> Consumer:
     """Returns a consumer that commits only on request.

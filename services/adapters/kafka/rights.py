@@ -37,9 +37,7 @@ _UNASKED: Final = "not asked yet"
 _TIMED_OUT: Final = "_TIMED_OUT"
 _NO_EVIDENCE: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "GROUP_ID_NOT_FOUND", "LEADER_NOT_AVAILABLE"})
 """Codes that say nothing about rights: the cluster lists no operations of a missing resource."""
-_NO_COORDINATOR: Final = frozenset({
-    _TIMED_OUT, "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS",
-})  # fmt: skip
+_NO_COORDINATOR: Final = clients.COORDINATORLESS | {_TIMED_OUT}
 """Codes of a group without a coordinator that answers. The cluster has just answered about topics, so a time-out is no
 error: a new cluster has no coordinators until the topic of the group offsets is made."""
 
