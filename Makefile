@@ -3,12 +3,14 @@
 #   PYTHON=/path/to/python3   another interpreter        UV=/path/to/uv   another uv
 #   TEST_ARGS="-k saga"       passed on to pytest        LIFECYCLE_REQUIRE_ALL=1   a missing optional tool fails the tests
 #   BENCH_ARGS="--rounds 3"   passed on to the benchmarks   BOARDS_ARGS="--no-pictures" to `make boards`   ALERTS_ARGS="--only Kafka"
+#   DRILL=FOLDER              what `make drill` shows, a folder a fault
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_ARGS ?=
 BENCH_ARGS ?=
+DRILL ?= drill
 # Three on two cores: a test of a distributed system mostly waits (239 s instead of 336).
 WORKERS ?= 3
 # A file runs in one worker, so that what it starts is started once; files in order, the long ones come first
@@ -20,7 +22,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards alerts-fire demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards alerts-fire drill demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -104,6 +106,9 @@ boards: $(READY) ## run a day with faults, ask a real Prometheus for every panel
 
 alerts-fire: $(READY) ## fire every alert by its fault, at an hour a minute, into docs/observability.md (needs prometheus, alertmanager)
 	@$(BIN)/python -m deploy.boards --alerts $(ALERTS_ARGS)
+
+drill: $(READY) ## make ten faults for somebody on call who does not know which, into DRILL=FOLDER (needs root, prometheus, alertmanager)
+	@$(BIN)/python -m deploy.boards --drill $(DRILL) $(DRILL_ARGS)
 
 metrics-page: $(READY) ## write docs/metrics.md from the tables of metrics
 	@$(BIN)/python -m services.adapters.process.metrics_page

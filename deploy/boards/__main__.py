@@ -2,25 +2,24 @@
 
 Prints the panels that were checked, the queries that stayed empty and the metrics that nobody uses; ends with 1 if one
 of them is unexplained. `--no-pictures` leaves docs/boards alone; `--storm 50 --storm-s 10` makes the storm smaller.
-`--alerts` fires every alert instead (deploy/boards/firing.py).
+`--alerts` fires every alert instead (deploy/boards/firing.py); `--drill FOLDER` makes faults for somebody who does not
+know which (deploy/boards/drill.py).
 """
 
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 
-from deploy.boards import firing
+from deploy.boards import drill, firing, pictures
 from deploy.boards.asked import Answered, Database, ask, rules_in, unused
-from deploy.boards.grafana import places
-from deploy.boards.workload import ENVIRONMENT, STORM, STORM_S, Phase, Workload
+from deploy.boards.workload import ENVIRONMENT, STORM, STORM_S, Workload
 from services.adapters.process.clock import now_us
 from services.cli import environment
 from services.cli.demo.demo import isolated_environment
@@ -57,8 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     faults = report(answers, unused(exported, rules))
     say(f"alerts that fired: {', '.join(sorted(fired)) or 'none'}")
     if asked.json:
-        asked.json.write_text(json.dumps(_data(answers, workload.phases), indent=1), encoding="utf-8")
-    if asked.pictures and (fault := draw(_data(answers, workload.phases))):
+        asked.json.write_text(json.dumps(pictures.data(answers, workload.phases), indent=1), encoding="utf-8")
+    if asked.pictures and (fault := pictures.draw(pictures.data(answers, workload.phases), PICTURES)):
         say(f"the pictures were NOT drawn: {fault}")
         faults += 1
     shutil.rmtree(folder, ignore_errors=True)
@@ -85,47 +84,6 @@ def report(answers: Sequence[Answered], unused_metrics: Sequence[str]) -> int:
     return len(errors) + len(empty) + len(unused_metrics)
 
 
-def draw(data: dict[str, Any]) -> str:
-    """Draws docs/boards by matplotlib, in an environment of its own; returns the fault, or an empty text."""
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    if uv is None:
-        return "no uv"
-    uv_run = (uv, "run", "--quiet", "--isolated", "--frozen", "--only-group", "bench", "--python", sys.executable)
-    argv = (*uv_run, "python", "-m", "deploy.boards.draw", str(PICTURES))
-    drawn = subprocess.run(argv, input=json.dumps(data), capture_output=True, text=True, check=False)
-    return drawn.stderr.strip() if drawn.returncode else ""
-
-
-def _data(answers: Sequence[Answered], phases: Sequence[Phase]) -> dict[str, Any]:
-    """Returns what is drawn: boards with panels, places, limits and series; and the phases as marks."""
-    boards: dict[str, dict[str, Any]] = {}
-    by_panel = {(each.board.uid, each.panel.title): each for each in answers}
-    for each in answers:
-        board = each.board
-        if board.uid in boards:
-            continue
-        top, drawn = 0, []
-        for row in board.rows:
-            drawn.append({"row": row.title, "top": top})
-            top += 1
-            for panel, left, above, width, height in list(places(row.panels, top)):
-                drawn.append({
-                    "title": panel.title,
-                    "form": panel.form.value,
-                    "unit": panel.unit.value,
-                    "stacked": panel.stacked,
-                    "empty": panel.empty_when_healthy,
-                    "decimals": panel.decimals,
-                    "limits": [[limit.at, limit.colour.value] for limit in panel.thresholds],
-                    "place": [left, above, width, height],
-                    "legends": [query.legend for query in panel.queries],
-                    "series": by_panel[board.uid, panel.title].series,
-                })  # fmt: skip
-                top = max(top, above + height)
-        boards[board.uid] = {"title": board.title, "description": board.description, "panels": drawn, "height": top}
-    return {"boards": boards, "phases": [list(phase) for phase in phases]}
-
-
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.boards", description=__doc__)
     parser.add_argument("--storm", type=int, default=STORM, help="installs of the storm")
@@ -136,4 +94,6 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(firing.run(sys.argv[2:]) if sys.argv[1:2] == ["--alerts"] else main(sys.argv[1:]))
+    others = {"--alerts": firing.run, "--drill": drill.run}
+    first, *rest = sys.argv[1:] or [""]
+    sys.exit(others[first](rest) if first in others else main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -179,15 +179,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="lifecycle-alerts-"))
     # PostgreSQL runs as a second user where this process is root; that user must be able to enter.
     folder.chmod(0o711)
-    environ = {**isolated_environment(environment.process()), **HOUR_OF_A_MINUTE}
-    receiver = Receiver()
-    with (
-        interruptible(),
-        stack(folder, environ, report=say, progress=Download()) as built,
-        receiver.running(),
-        alertmanager(folder / "alertmanager", _routes(receiver.url)) as address,
-        _prometheus(built, address) as database,
-    ):
+    with interruptible(), watched(folder, HOUR_OF_A_MINUTE) as (built, receiver, database):
         trial = Trial(database, receiver)
         _run(trial, Faults(built), asked.only)
     missed = sum(each.after_s is None for each in trial.seen)
@@ -199,6 +191,25 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+@contextmanager
+def watched(folder: Path, settings: Mapping[str, str]) -> Iterator[tuple[Stack, Receiver, Database]]:
+    """Runs an installation, Prometheus and Alertmanager with every time scaled, and a receiver of the notices.
+
+    Args:
+        folder: State folder.
+        settings: Settings of the services, by name.
+    """
+    environ = {**isolated_environment(environment.process()), **settings}
+    receiver = Receiver()
+    with (
+        stack(folder, environ, report=say, progress=Download()) as built,
+        receiver.running(),
+        alertmanager(folder / "alertmanager", _routes(receiver.url)) as address,
+        _prometheus(built, address) as database,
+    ):
+        yield built, receiver, database
 
 
 def _run(trial: Trial, faults: Faults, only: str) -> None:

@@ -30,6 +30,7 @@ class Notice(NamedTuple):
         status: `firing` or `resolved`.
         at_s: Arrival, seconds since 1970.
         labels: All labels.
+        annotations: Summary, description and the runbook's address, with the numbers filled in.
     """
 
     alert: str
@@ -38,6 +39,7 @@ class Notice(NamedTuple):
     status: str
     at_s: float
     labels: Mapping[str, str]
+    annotations: Mapping[str, str]
 
 
 class Receiver:
@@ -87,8 +89,8 @@ class Receiver:
         with self._lock:
             for each in message["alerts"]:
                 labels = each["labels"]
-                found = (labels["alertname"], labels["severity"], path.strip("/"), each["status"], at_s, labels)
-                self._notices.append(Notice(*found))
+                name, severity, route = labels["alertname"], labels["severity"], path.strip("/")
+                self._notices.append(Notice(name, severity, route, each["status"], at_s, labels, each["annotations"]))
 
 
 @contextmanager

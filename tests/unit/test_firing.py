@@ -69,7 +69,7 @@ def test_alertmanager_gets_shorter_timings_and_the_address_of_the_receiver() -> 
 
 def notice(alert: str, status: str, at_s: float, severity: str = "page", route: str = "page", **labels: str) -> Notice:
     told = {"alertname": alert, "severity": severity, **labels}
-    return Notice(alert, severity, route, status, at_s, told)
+    return Notice(alert, severity, route, status, at_s, told, {})
 
 
 def test_an_arrival_is_the_first_firing_notice_at_its_own_route() -> None:
