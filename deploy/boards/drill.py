@@ -1,8 +1,8 @@
 """`make drill`: makes ten faults for somebody on call who does not know which, and shows what that person would see.
 
 A folder of each fault, named by a letter, gets the pictures of the boards and the notices of Alertmanager with their
-runbooks, as they stand when the fault has lasted two minutes (two hours at the scale). The order is random. The names
-of the faults go into a file beside, which the person on call does not open.
+runbooks, as they stand when the fault has lasted a minute and a half (an hour and a half at the scale). The order is
+random. The names of the faults go into a file beside, which the person on call does not open.
 """
 
 import argparse
@@ -33,10 +33,12 @@ from services.cli.show import say
 ANSWERS: Final = "answers.txt"
 NOTICES: Final = "alerts.md"
 
-_BEFORE_S: Final = 60.0
-_FAULT_S: Final = 110.0
+_BEFORE_S: Final = 45.0
+_FAULT_S: Final = 90.0
 """Seconds on the pictures: before the fault, and of the fault."""
-_QUIET_S: Final = 90.0
+_LOADED_S: Final = 30.0
+"""Seconds until the load's first tenants are made."""
+_QUIET_S: Final = 60.0
 """Longest wait after a fault until no alert fires."""
 _WINDOW_S: Final = 6.0
 _SPOOL_MIB: Final = 3
@@ -153,6 +155,7 @@ def run(arguments: Sequence[str]) -> int:
     ):
         drills = Drills(built)
         with drills.load():
+            time.sleep(_LOADED_S)
             for letter, drill in zip(string.ascii_uppercase, shuffled(chosen, asked.seed), strict=False):
                 _until_quiet(receiver)
                 time.sleep(_BEFORE_S)

@@ -89,7 +89,11 @@ def exported() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    # `NAME-slow.yaml` and `NAME-windows.yaml` go through hours and days.
+    [pytest.param(path, id=path.stem, marks=pytest.mark.long if "-" in path.stem else ()) for path in TESTS],
+)
 def test_the_alerts_fire_and_stay_silent(path: Path) -> None:
     called("promtool", "test", "rules", path)
 

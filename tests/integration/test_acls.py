@@ -88,6 +88,7 @@ def stands(made: Installation, stage: str, **more: object) -> None:
     eventually(found, _LONG_S)
 
 
+@pytest.mark.long
 def test_the_journey_needs_exactly_the_printed_rights_over_restarts(installation: Installation) -> None:
     made = installation
     made.start("provisioner", words=("--accept-older-registry",))  # reads everything that was ever said

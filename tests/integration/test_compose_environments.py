@@ -170,6 +170,7 @@ def test_a_tenant_becomes_active_in_the_environments_of_the_compose_file(stack: 
     eventually(lambda: [tenant["enabled"] for tenant in stack.tenants()] == [False], JOURNEY_S)
 
 
+@pytest.mark.long
 def test_the_composed_prometheus_sees_every_service_and_the_alertmanager(stack: Composed) -> None:
     need(*PROGRAMS.values())
     stack.set_up()

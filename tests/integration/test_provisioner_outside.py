@@ -46,6 +46,7 @@ def _schemas(stage: Stage) -> int:
     return int(count)
 
 
+@pytest.mark.long
 def test_passing_faults_at_every_call_end_with_every_resource_made_once_and_removed(stage: Stage) -> None:
     cases = [(s, v, f, n) for s in SYSTEMS for v in ("create", "update", "delete") for f, n in FAULTS]
     keys = [key(number) for number in range(len(cases))]

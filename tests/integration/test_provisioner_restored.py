@@ -149,6 +149,7 @@ def test_an_empty_registry_adopts_the_existing_resources(stage: Stage) -> None:
     exists(stage, {one: None, two: None}, whole=False)
 
 
+@pytest.mark.long
 def test_a_topic_with_wrong_settings_is_accepted_by_no_option(stage: Stage) -> None:
     (one,) = stage.keys(1)
     process = stage.scene.start()
