@@ -41,7 +41,7 @@ _LOADED_S: Final = 30.0
 _QUIET_S: Final = 60.0
 """Longest wait after a fault until no alert fires."""
 _WINDOW_S: Final = 6.0
-_SPOOL_MIB: Final = 3
+_SPOOL_MIB: Final = 32
 _WORK_S: Final = 0.3
 _REST_S: Final = 1.7
 """Seconds for which a slow Kafka works, and stands still."""
