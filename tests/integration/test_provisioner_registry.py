@@ -608,17 +608,44 @@ async def test_the_trace_of_another_version_that_an_intake_of_an_earlier_release
     assert await registry.drain(untraced_rows, 10) == (1, 1)
 
 
+async def test_an_unreadable_trace_in_a_row_counts_as_absent(registry: Registry, database_url: str) -> None:
+    trace = f"00-{'a' * 32}-{'1' * 16}-01"
+    await registry.store([Arrival(desired(key(1)), trace)])
+    edits = [("", '{"crm g1": ""}'), ("00-abc", "[]"), (trace[:-1] + "\n", f'{{"crm g1": 7, "tokens g1": "{trace}"}}')]
+    for text, calls in edits:
+        with psycopg.connect(database_url, autocommit=True) as session:
+            session.execute("UPDATE lifecycle.sagas SET trace = %s, open_calls = %s", (text, calls))
+        (claim,) = await registry.claim(10)
+        assert claim.trace is None
+        assert set(claim.open_calls.values()) <= {trace}
+        await registry.store([Arrival(desired(key(1), claim.desired.version + 1), trace)])
+        with psycopg.connect(database_url, autocommit=True) as session:
+            session.execute("UPDATE lifecycle.sagas SET trace = %s", (text,))
+        await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False)
+        assert claim.trace is None
+        await registry.write(claim, Journal(seq=1), (said(claim.epoch),), due_in_s=0, release=True)
+    left: list[str | None] = []
+
+    async def look(rows: list[OutboxRow]) -> list[int]:
+        left.extend(row.trace for row in rows)
+        return [row.id for row in rows]
+
+    await registry.drain(look, 10)
+    assert left == [None] * len(edits)
+
+
 async def test_the_open_calls_of_a_turn_that_is_not_committed_are_not_noted(registry: Registry) -> None:
+    first, second = (f"00-{'a' * 32}-{digit * 16}-01" for digit in "12")
     claim = await _claim(registry, key(1))
-    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": "first"})
-    assert claim.open_calls == {"crm g1": "first"}
+    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": first})
+    assert claim.open_calls == {"crm g1": first}
     await registry.store(untraced([desired(key(1), 2)]))
-    calls = {"crm g1": "second"}
+    calls = {"crm g1": second}
     result = await registry.write(claim, Journal(seq=2), (), due_in_s=0, release=False, open_calls=calls)
     assert result == NewerDesired(written=False)
-    assert claim.open_calls == {"crm g1": "first"}
+    assert claim.open_calls == {"crm g1": first}
     await registry.write(claim, Journal(seq=3), (), due_in_s=0, release=True)
-    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": "first"}]
+    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": first}]
 
 
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:
