@@ -246,6 +246,28 @@ async def test_a_census_counts_the_whole_registry(registry: Registry, other: Reg
     assert (await other.census(120)).unwell == {}
 
 
+async def test_a_census_shows_since_when_a_row_is_due_that_nobody_claims_while_others_are_driven(
+    registry: Registry, database_url: str
+) -> None:
+    assert (await registry.census(0)).oldest_due_s == 0
+    await registry.store(untraced([desired(key(number)) for number in range(5)]))
+    with psycopg.connect(database_url) as session:
+        session.execute("UPDATE lifecycle.sagas SET due_at = due_at - interval '1 h' WHERE key = %s", (key(3),))
+        session.commit()
+        # An operator's session that was left in the middle of a transaction: every claim skips the row.
+        session.execute("SELECT FROM lifecycle.sagas WHERE key = %s FOR UPDATE", (key(3),))
+        claims = await registry.claim(10)
+        assert {claim.key for claim in claims} == {key(number) for number in (0, 1, 2, 4)}
+        first = (await registry.census(0)).oldest_due_s
+        assert 3600 <= time.time() - first < 3660
+        for claim in claims:
+            await registry.write(claim, Journal(), (), due_in_s=0, release=True)
+        assert len(await registry.claim(10)) == 4
+        assert (await registry.census(0)).oldest_due_s == first, "it is the same row"
+    assert [claim.key for claim in await registry.claim(10)] == [key(3)]
+    assert (await registry.census(0)).oldest_due_s == 0
+
+
 async def test_a_row_of_an_earlier_release_is_counted_by_its_phase(registry: Registry, database_url: str) -> None:
     phases = ("active", "active", "rolled_back", "removing", "updating")
     await registry.store(untraced([desired(key(number)) for number in range(len(phases))]))
@@ -301,6 +323,7 @@ async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: 
     assert [line["event"] for line in told.entries] == ["census failed", "census succeeds again"]
     assert gauge("census_timestamp_seconds") > counted_at
     assert gauge("sagas", why="due") == 1
+    assert counted_at - 60 < gauge("oldest_due_timestamp_seconds") <= time.time() + 1
 
 
 async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registry) -> None:

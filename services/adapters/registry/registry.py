@@ -186,10 +186,14 @@ class Registry:
         async with self._session() as session:
             rows = await (await session.execute(statements.CENSUS, (unwell_s,))).fetchall()
         found: dict[str, dict[str, Counted]] = {"why": {}, "unwell": {}, "outbox": {}}
-        for sort, name, number, oldest_s in rows:
-            found[sort][name] = Counted(number, oldest_s or 0.0)
+        oldest_due_s = 0.0
+        for sort, name, number, oldest_s, since_s in rows:
+            if sort == "unclaimed":
+                oldest_due_s = since_s or 0.0
+            else:
+                found[sort][name] = Counted(number, oldest_s or 0.0)
         unwell = {step: counted.number for step, counted in found["unwell"].items()}
-        return Census(found["why"], unwell, found["outbox"]["all"])
+        return Census(found["why"], unwell, oldest_due_s, found["outbox"]["all"])
 
     async def unsettled_keys(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""
