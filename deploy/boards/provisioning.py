@@ -178,8 +178,8 @@ BOARD: Final = Board(
                     "seconds. While it grows, the counts of sagas, unwell tenants and outcomes are old.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - min(lifecycle_provisioner_census_timestamp_seconds > 0)"),),
-                    thresholds=bad_from(60, 300),
-                    runbooks=("LifecycleRegistryAway",),
+                    thresholds=bad_from(60, 900),
+                    runbooks=("LifecycleCensusTooOld",),
                 ),
                 Panel(
                     title="Outcomes waiting to be published",

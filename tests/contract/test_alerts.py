@@ -250,6 +250,7 @@ HELD_BACK: Final = (
         [
             {"alertname": "LifecycleSagasNotDriven", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTenantsUnwell", "severity": "ticket", "service": "provisioner", "step": "crm"},
+            {"alertname": "LifecycleCensusTooOld", "severity": "ticket", "service": "provisioner"},
             {"alertname": "LifecycleNotReady", "severity": "ticket", "service": "provisioner", "check": "registry"},
         ],
         [
