@@ -242,8 +242,14 @@ HELD_BACK: Final = (
         [
             {"alertname": "LifecycleConvergenceBudgetBurn", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTargetDown", "severity": "ticket", "service": "ledger", "job": "ledger"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "stall"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "ticket", "service": "ledger", "reason": "undelivered"},
         ],
-        [{"alertname": "LifecycleSystemAway", "severity": "ticket", "service": "provisioner"}],
+        [
+            {"alertname": "LifecycleSystemAway", "severity": "ticket", "service": "provisioner"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "loss"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "poison"},
+        ],
     ),
     (
         {"alertname": "LifecycleRegistryAway", "severity": "page", "service": "provisioner"},
