@@ -127,7 +127,7 @@ CENSUS: Final[LiteralString] = """
         SELECT CASE WHEN due_at IS NULL THEN 'rest' WHEN lease_until > statement_timestamp() THEN 'running'
                 WHEN due_at <= statement_timestamp() THEN 'due' WHEN word IS NOT NULL THEN word
                 WHEN phase = 'rolled_back' THEN phase WHEN phase IN ('active', 'empty') THEN 'rest'
-                ELSE 'retrying' END AS why,
+                WHEN why = 'grace' THEN 'grace' ELSE 'retrying' END AS why,
             CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
                 WHEN word IS NOT NULL THEN waits_since ELSE stands_since END AS since
         FROM told
@@ -148,7 +148,7 @@ CENSUS: Final[LiteralString] = """
 of the oldest, and the time since which it stands.
 
 A row without a due time is at rest. A row that an earlier release has written has no word, or the word of an older
-epoch: its phase tells.
+epoch: its phase tells, and for a grace period the reason that the row shows.
 
 A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
 last of a lease sets `due_at` to the present.
