@@ -26,8 +26,10 @@ _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final = ("content-type", JSON_TYPE)
 _INGRESS: Final = ("ce_source", b"/genesys-lifecycle/ingress")
 _WEBHOOK: Final = ("ce_type", webhook.CE_TYPE.encode())
-TRACEPARENT_SHAPE: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = "00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+TRACEPARENT_SHAPE: Final = re.compile(_TRACEPARENT.encode())
 """W3C Trace Context, level 1, version 00: an id of zeros alone is invalid."""
+_TRACEPARENT_TEXT: Final = re.compile(_TRACEPARENT)
 
 
 class Unreadable(ValueError):
@@ -154,3 +156,8 @@ def traceparent(headers: Sequence[tuple[str, Any]] | None) -> str | None:
         if name == "traceparent":
             return value.decode("ascii") if isinstance(value, bytes) and TRACEPARENT_SHAPE.fullmatch(value) else None
     return None
+
+
+def readable_trace(text: str | None) -> str | None:
+    """Returns a stored `traceparent` if well-formed, else None: a row may have been edited by hand."""
+    return text if text is not None and _TRACEPARENT_TEXT.fullmatch(text) else None

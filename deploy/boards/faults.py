@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import confluent_kafka
+import psycopg
 
 from deploy.boards.workload import ENVIRONMENT, Workload, children, secret_of
 from schemas.topics import DESIRED, OUTCOMES, RECEIVED, Table, changelog, named
@@ -167,6 +168,16 @@ class Faults(Workload):
         yield
         for of in gone:
             self._tell(of, EventType.INSTALLED)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Renames a column of the registry that only the census reads."""
+        with psycopg.connect(self.stack.addresses.database, autocommit=True) as session:
+            session.execute("ALTER TABLE lifecycle.outbox RENAME COLUMN written_at TO written")
+            try:
+                yield
+            finally:
+                session.execute("ALTER TABLE lifecycle.outbox RENAME COLUMN written TO written_at")
 
     # -- secrets
 
@@ -327,6 +338,7 @@ FAULTS: Final = (
         Expected("RegistryAway", "page"),
         Expected("NotReady", "ticket", "RegistryAway"),
     ), 90),
+    Fault("the registry cannot be counted", Faults.uncounted, (Expected("CensusTooOld", "ticket"),), 90),
     Fault("Kafka stands still until the spool is full", Faults.kafka_away, (
         Expected("KafkaBreakerOpen", "page"),
         Expected("SpoolClosed", "ticket"),

@@ -89,6 +89,18 @@ BOARD: Final = Board(
                     runbooks=("LifecycleSagasNotDriven",),
                 ),
                 Panel(
+                    title="Oldest saga that no worker takes",
+                    description="How long the oldest saga has been due that no worker holds. It falls with each saga "
+                    "that is taken up; one that is passed over makes it grow on.",
+                    unit=Unit.SECONDS,
+                    queries=(
+                        Query("time() - max(lifecycle_provisioner_oldest_due_timestamp_seconds > 0)", "no worker"),
+                    ),
+                    thresholds=bad_from(300, 900),
+                    empty_when_healthy="every saga that is due is held by a worker",
+                    runbooks=("LifecycleSagasNotDriven",),
+                ),
+                Panel(
                     title="Sagas driven now",
                     description="Sagas that each worker drives, at most SAGAS_AT_ONCE.",
                     unit=Unit.COUNT,
@@ -166,8 +178,8 @@ BOARD: Final = Board(
                     "seconds. While it grows, the counts of sagas, unwell tenants and outcomes are old.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - min(lifecycle_provisioner_census_timestamp_seconds > 0)"),),
-                    thresholds=bad_from(60, 300),
-                    runbooks=("LifecycleRegistryAway",),
+                    thresholds=bad_from(60, 900),
+                    runbooks=("LifecycleCensusTooOld",),
                 ),
                 Panel(
                     title="Outcomes waiting to be published",

@@ -69,5 +69,6 @@ def _show(found: Census) -> None:
         metrics.PROVISIONER_SAGAS.labels(why).set(counted.number)
         if why not in _WITHOUT_AGE:
             metrics.PROVISIONER_OLDEST_SAGA_S.labels(why).set(counted.oldest_s)
+    metrics.PROVISIONER_OLDEST_DUE_AT.set(found.oldest_due_s)
     metrics.PROVISIONER_OUTBOX_RECORDS.set(found.outbox.number)
     metrics.PROVISIONER_OUTBOX_OLDEST_S.set(found.outbox.oldest_s)

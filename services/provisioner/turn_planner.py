@@ -106,7 +106,8 @@ class TurnPlanner:
             why = "; ".join(plans.unusable.values())
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=why)
             why = f"the plan of an ended life cannot be carried out: {why}"
-            return replace(prepared, waiting=replace(prepared.waiting, why=why))
+            # Counted as stopped whatever else the saga waits for: the rest goes on by itself, this only by a person.
+            return replace(prepared, waiting=replace(stopped(why), system=prepared.waiting.system))
         return prepared
 
     async def _admit(

@@ -38,6 +38,7 @@ STATES: Final = {
 
 WHOLE: Final = (
     "lifecycle_provisioner_unwell_tenants", "lifecycle_provisioner_sagas", "lifecycle_provisioner_oldest_saga_seconds",
+    "lifecycle_provisioner_oldest_due_timestamp_seconds",
     "lifecycle_provisioner_outbox_oldest_seconds", "lifecycle_provisioner_registry_up", "lifecycle_reconciler_tenants",
     "lifecycle_reconciler_brake_engaged",
 )  # fmt: skip
@@ -199,7 +200,10 @@ def test_what_every_instance_shows_alike_is_never_summed() -> None:
         text = " ".join(rule["expr"].split())
         for name in WHOLE:
             for found in re.finditer(rf"\b{name}\b", text):
-                assert re.search(r"max by \([a-z, ]+\) \( ?(?:max_over_time\()?$", text[: found.start()]), (name, text)
+                assert re.search(r"max by \([a-z, ]+\) \( ?(?:(?:max_over_time|changes)\()?$", text[: found.start()]), (
+                    name,
+                    text,
+                )
                 seen.add(name)
     assert seen == set(WHOLE)
 
@@ -242,14 +246,21 @@ HELD_BACK: Final = (
         [
             {"alertname": "LifecycleConvergenceBudgetBurn", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTargetDown", "severity": "ticket", "service": "ledger", "job": "ledger"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "stall"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "ticket", "service": "ledger", "reason": "undelivered"},
         ],
-        [{"alertname": "LifecycleSystemAway", "severity": "ticket", "service": "provisioner"}],
+        [
+            {"alertname": "LifecycleSystemAway", "severity": "ticket", "service": "provisioner"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "loss"},
+            {"alertname": "LifecycleLedgerEnds", "severity": "page", "service": "ledger", "reason": "poison"},
+        ],
     ),
     (
         {"alertname": "LifecycleRegistryAway", "severity": "page", "service": "provisioner"},
         [
             {"alertname": "LifecycleSagasNotDriven", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTenantsUnwell", "severity": "ticket", "service": "provisioner", "step": "crm"},
+            {"alertname": "LifecycleCensusTooOld", "severity": "ticket", "service": "provisioner"},
             {"alertname": "LifecycleNotReady", "severity": "ticket", "service": "provisioner", "check": "registry"},
         ],
         [

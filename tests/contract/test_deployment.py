@@ -21,6 +21,7 @@ from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
 from tests.support.alert_files import EXAMPLE, RULES
 from tests.support.compose_file import TOP
+from tests.support.opentelemetry_names import STANDARD
 from tests.support.programs import need
 
 NGINX = (TOP / "deploy" / "nginx" / "lifecycle.conf").read_text()
@@ -39,7 +40,8 @@ def test_every_service_of_the_journey_is_composed_under_its_own_command() -> Non
 
 
 def test_every_variable_of_the_compose_file_is_a_setting_of_the_services() -> None:
-    names = {name.upper() for name in Settings.model_fields}
+    # OpenTelemetry's exporter reads some by itself (tests/contract/test_trace_variables.py).
+    names = {name.upper() for name in Settings.model_fields} | STANDARD
     for service in compose_file.services():
         assert compose_file.services()[service]["environment"].keys() <= names
     assert compose_file.image().keys() - {"PYTHONUNBUFFERED", "PATH"} <= names
@@ -74,7 +76,7 @@ def test_a_service_is_given_variables_of_its_own_section_alone(service: str) -> 
     given = compose_file.services()[service]["environment"].keys()
     # `docker compose exec ingress lifecycle send` tells the simulator's Genesys.
     sender = {"SIMULATOR_URL"} if service == "ingress" else set()
-    assert given - sender <= {name.upper() for name in SECTIONS[service].model_fields}
+    assert given - sender - STANDARD <= {name.upper() for name in SECTIONS[service].model_fields}
     secrets = {name for name in given if name.endswith(("_PASSWORD", "_SECRET", "DATABASE_URL"))}
     assert secrets == {
         "provisioner": {

@@ -14,6 +14,7 @@ import pytest
 
 from schemas.topics import TOPICS
 from services.adapters.process.settings import Settings
+from tests.support import opentelemetry_names
 from tests.support.document_texts import (
     SPAN,
     TOP,
@@ -196,7 +197,7 @@ def test_every_setting_named_in_a_text_exists() -> None:
     """Constants of the code, and variables that it or a script reads, may be named as well."""
     known = {word for name in python("services/", "schemas/", "tests/") for word in identifiers(name)}
     known |= {text.text for name in plain() for text in matches(name, _SETTING)}
-    known |= {name.upper() for name in Settings.model_fields} | KAFKAS_SETTINGS
+    known |= {name.upper() for name in Settings.model_fields} | KAFKAS_SETTINGS | opentelemetry_names.STANDARD
     texts = [text for name in documents() for text in spans(name)]
     texts += [text for name in python("services/", "schemas/") for text in quoted(name)]
     none(text.says(one) for text in texts for one in _SETTING.findall(text.text) if one not in known)

@@ -13,6 +13,7 @@ from services.adapters.process.tracing import SpanKind
 from services.core.saga.calls import Done, Verb
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
+from tests.support import compose_file
 from tests.support.eventually import eventually
 from tests.support.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.support.scripted_system import System, answering
@@ -74,3 +75,21 @@ async def test_a_trace_that_is_not_sampled_goes_on_and_makes_no_span(system: Sys
 
 async def test_while_traces_are_off_no_request_names_one(system: System) -> None:
     assert set(await _called(system, "operator", PARENT)) == {None}
+
+
+async def test_the_exporter_goes_by_its_standard_variables(
+    system: System, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # docker-compose.yml sets every variable, and an unset one to an empty text.
+    for name, text in compose_file.environment("provisioner", {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}).items():
+        if name.startswith("OTEL_"):
+            monkeypatch.setenv(name, text)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=a%20key")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=other")
+    with tracing.exporting("provisioner", read({"OTEL_TRACES_EXPORTER": "otlp"}, ProvisionerSettings)):
+        await _called(system, "operator", PARENT)
+    (span,) = eventually(receiver.spans)
+    assert (span.service, span.resource["deployment.environment.name"]) == ("lifecycle-provisioner", "prod")
+    (headers,) = receiver.headers
+    assert (headers["x-api-key"], headers["content-encoding"]) == ("a key", "gzip")

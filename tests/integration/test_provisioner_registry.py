@@ -246,8 +246,30 @@ async def test_a_census_counts_the_whole_registry(registry: Registry, other: Reg
     assert (await other.census(120)).unwell == {}
 
 
+async def test_a_census_shows_since_when_a_row_is_due_that_nobody_claims_while_others_are_driven(
+    registry: Registry, database_url: str
+) -> None:
+    assert (await registry.census(0)).oldest_due_s == 0
+    await registry.store(untraced([desired(key(number)) for number in range(5)]))
+    with psycopg.connect(database_url) as session:
+        session.execute("UPDATE lifecycle.sagas SET due_at = due_at - interval '1 h' WHERE key = %s", (key(3),))
+        session.commit()
+        # An operator's session that was left in the middle of a transaction: every claim skips the row.
+        session.execute("SELECT FROM lifecycle.sagas WHERE key = %s FOR UPDATE", (key(3),))
+        claims = await registry.claim(10)
+        assert {claim.key for claim in claims} == {key(number) for number in (0, 1, 2, 4)}
+        first = (await registry.census(0)).oldest_due_s
+        assert 3600 <= time.time() - first < 3660
+        for claim in claims:
+            await registry.write(claim, Journal(), (), due_in_s=0, release=True)
+        assert len(await registry.claim(10)) == 4
+        assert (await registry.census(0)).oldest_due_s == first, "it is the same row"
+    assert [claim.key for claim in await registry.claim(10)] == [key(3)]
+    assert (await registry.census(0)).oldest_due_s == 0
+
+
 async def test_a_row_of_an_earlier_release_is_counted_by_its_phase(registry: Registry, database_url: str) -> None:
-    phases = ("active", "active", "rolled_back", "removing", "updating")
+    phases = ("active", "active", "rolled_back", "removing", "updating", "removing")
     await registry.store(untraced([desired(key(number)) for number in range(len(phases))]))
     with psycopg.connect(database_url, autocommit=True) as session:
         for number, phase in enumerate(phases):
@@ -260,8 +282,11 @@ async def test_a_row_of_an_earlier_release_is_counted_by_its_phase(registry: Reg
             "UPDATE lifecycle.sagas SET stands_at = 'crm', stands_since = clock_timestamp() - interval '90 s'"
             " WHERE phase = 'updating'"
         )
+        session.execute("UPDATE lifecycle.sagas SET why = 'grace' WHERE key = %s", (key(5),))
     found = (await registry.census(30)).sagas
-    assert {why: counted.number for why, counted in found.items()} == {"rest": 2, "rolled_back": 1, "retrying": 2}
+    assert {why: counted.number for why, counted in found.items()} == {
+        "rest": 2, "rolled_back": 1, "retrying": 2, "grace": 1,
+    }  # fmt: skip
     assert 89 < found["retrying"].oldest_s < 120
 
 
@@ -301,6 +326,7 @@ async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: 
     assert [line["event"] for line in told.entries] == ["census failed", "census succeeds again"]
     assert gauge("census_timestamp_seconds") > counted_at
     assert gauge("sagas", why="due") == 1
+    assert counted_at - 60 < gauge("oldest_due_timestamp_seconds") <= time.time() + 1
 
 
 async def test_a_saga_stands_since_the_first_write_of_its_word(registry: Registry) -> None:
@@ -608,17 +634,44 @@ async def test_the_trace_of_another_version_that_an_intake_of_an_earlier_release
     assert await registry.drain(untraced_rows, 10) == (1, 1)
 
 
+async def test_an_unreadable_trace_in_a_row_counts_as_absent(registry: Registry, database_url: str) -> None:
+    trace = f"00-{'a' * 32}-{'1' * 16}-01"
+    await registry.store([Arrival(desired(key(1)), trace)])
+    edits = [("", '{"crm g1": ""}'), ("00-abc", "[]"), (trace[:-1] + "\n", f'{{"crm g1": 7, "tokens g1": "{trace}"}}')]
+    for text, calls in edits:
+        with psycopg.connect(database_url, autocommit=True) as session:
+            session.execute("UPDATE lifecycle.sagas SET trace = %s, open_calls = %s", (text, calls))
+        (claim,) = await registry.claim(10)
+        assert claim.trace is None
+        assert set(claim.open_calls.values()) <= {trace}
+        await registry.store([Arrival(desired(key(1), claim.desired.version + 1), trace)])
+        with psycopg.connect(database_url, autocommit=True) as session:
+            session.execute("UPDATE lifecycle.sagas SET trace = %s", (text,))
+        await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False)
+        assert claim.trace is None
+        await registry.write(claim, Journal(seq=1), (said(claim.epoch),), due_in_s=0, release=True)
+    left: list[str | None] = []
+
+    async def look(rows: list[OutboxRow]) -> list[int]:
+        left.extend(row.trace for row in rows)
+        return [row.id for row in rows]
+
+    await registry.drain(look, 10)
+    assert left == [None] * len(edits)
+
+
 async def test_the_open_calls_of_a_turn_that_is_not_committed_are_not_noted(registry: Registry) -> None:
+    first, second = (f"00-{'a' * 32}-{digit * 16}-01" for digit in "12")
     claim = await _claim(registry, key(1))
-    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": "first"})
-    assert claim.open_calls == {"crm g1": "first"}
+    await registry.write(claim, Journal(seq=1), (), due_in_s=0, release=False, open_calls={"crm g1": first})
+    assert claim.open_calls == {"crm g1": first}
     await registry.store(untraced([desired(key(1), 2)]))
-    calls = {"crm g1": "second"}
+    calls = {"crm g1": second}
     result = await registry.write(claim, Journal(seq=2), (), due_in_s=0, release=False, open_calls=calls)
     assert result == NewerDesired(written=False)
-    assert claim.open_calls == {"crm g1": "first"}
+    assert claim.open_calls == {"crm g1": first}
     await registry.write(claim, Journal(seq=3), (), due_in_s=0, release=True)
-    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": "first"}]
+    assert [again.open_calls for again in await registry.claim(10)] == [{"crm g1": first}]
 
 
 async def test_a_turn_written_twice_after_a_lost_commit_answer_repeats_no_outcome(registry: Registry) -> None:

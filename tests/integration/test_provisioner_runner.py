@@ -200,6 +200,30 @@ async def test_an_ended_generation_without_its_plan_is_named_and_blocks_no_saga(
         await book.needed_by(Journal(life=on))
 
 
+async def test_a_saga_at_rest_whose_ended_life_has_a_bad_plan_is_counted_as_stopped(deaf: Deaf, hand: Hand) -> None:
+    deaf.lost = lambda _, __: False
+    hand.held.set()
+    await deaf.store(untraced([desired(key(1), 1)]))
+    (claim,) = await deaf.claim(1)
+    ended = Life(generation=1, plan="f" * 64, tenant_id="acme")
+    before = Journal(generation=1, orphan_checks=(OrphanCheck(due_at=0, life=ended),))
+    await deaf.write(claim, before, (), due_in_s=0, release=True)
+    runner = _runner(deaf, hand)
+    await runner.prepare()
+    running = asyncio.create_task(runner.run())
+
+    async def waits() -> SagaRow | None:
+        (row,) = await deaf.sagas(key=key(1), limit=1)
+        return row if row.phase == "active" and row.worker is None else None
+
+    row = await eventually_async(waits)
+    runner.stop()
+    await running
+    assert row is not None
+    assert row.why == "the plan of an ended life cannot be carried out: plan ffffffffffff is not kept"
+    assert {why: counted.number for why, counted in (await deaf.census(0)).sagas.items()} == {"stopped": 1}
+
+
 async def test_an_unexpected_error_in_a_lease_renewal_ends_the_worker(database_url: str, hand: Hand) -> None:
     registry = Unrenewing(database_url, schema="lifecycle", lease_s=LEASE_S, worker="one", on_unreadable=unexpected)
     await registry.start()

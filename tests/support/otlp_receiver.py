@@ -28,6 +28,7 @@ class ReceivedSpan:
         attributes: Attributes that are text, numbers or booleans.
         fault: Text of the status, where the span failed.
         took_ns: End minus start.
+        resource: Attributes of the sender.
     """
 
     service: str
@@ -39,6 +40,7 @@ class ReceivedSpan:
     attributes: dict[str, Any]
     fault: str
     took_ns: int
+    resource: dict[str, Any]
 
 
 @dataclass
@@ -47,9 +49,11 @@ class OtlpReceiver:
 
     Attributes:
         url: Base URL, as OTEL_EXPORTER_OTLP_ENDPOINT.
+        headers: Headers of every request, names in small letters.
     """
 
     url: str = ""
+    headers: list[dict[str, str]] = field(default_factory=list)
     _spans: list[ReceivedSpan] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,8 +69,8 @@ class OtlpReceiver:
     def take(self, request: ExportTraceServiceRequest) -> None:
         """Keep the spans of one request."""
         for resource in request.resource_spans:
-            service = _values(resource.resource.attributes)["service.name"]
-            read = [_read(service, span) for scope in resource.scope_spans for span in scope.spans]
+            sender = _values(resource.resource.attributes)
+            read = [_read(sender, span) for scope in resource.scope_spans for span in scope.spans]
             with self._lock:
                 self._spans += read
 
@@ -82,6 +86,7 @@ def otlp_receiver() -> Iterator[OtlpReceiver]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            receiver.headers.append({name.lower(): text for name, text in self.headers.items()})
             receiver.take(ExportTraceServiceRequest.FromString(body))
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
@@ -104,9 +109,9 @@ def otlp_receiver() -> Iterator[OtlpReceiver]:
             thread.join()
 
 
-def _read(service: str, span: Any) -> ReceivedSpan:
+def _read(sender: dict[str, Any], span: Any) -> ReceivedSpan:
     return ReceivedSpan(
-        service,
+        sender["service.name"],
         span.name,
         span.trace_id.hex(),
         span.span_id.hex(),
@@ -115,6 +120,7 @@ def _read(service: str, span: Any) -> ReceivedSpan:
         _values(span.attributes),
         span.status.message,
         span.end_time_unix_nano - span.start_time_unix_nano,
+        sender,
     )
 
 

@@ -70,11 +70,34 @@ def test_the_sampler_is_read_as_the_specification_has_it(sampler: dict[str, str]
         {"OTEL_TRACES_EXPORTER": "zipkin"} | ENDPOINT,
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"} | ENDPOINT,
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_TRACES_EXPORTER": "otlp"},
+        {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"} | ENDPOINT,
+        {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"} | ENDPOINT,
     ],
 )
 def test_what_is_not_spoken_is_refused_at_the_start(environ: dict[str, str]) -> None:
     with pytest.raises(Unusable, match=next(iter(environ))):
         read(environ, IngressSettings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "spoken"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", ["http/protobuf"]),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", ["http/protobuf"]),
+        ("OTEL_TRACES_EXPORTER", "zipkin", ["otlp", "none"]),
+        ("OTEL_TRACES_SAMPLER", "xray", ["parentbased_always_on", "always_off", "traceidratio"]),
+    ],
+)
+def test_a_refusal_names_what_is_spoken(name: str, text: str, spoken: list[str]) -> None:
+    with pytest.raises(Unusable) as refused:
+        read({name: text} | ENDPOINT, IngressSettings)
+    assert str(refused.value).startswith(f"{name}: ")
+    assert all(f"'{word}'" in str(refused.value) for word in spoken)
+
+
+def test_the_protocol_of_traces_counts_before_that_of_all_signals() -> None:
+    given = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert read(given | ENDPOINT, IngressSettings).traces_on
 
 
 @pytest.mark.parametrize("section", [IngressSettings, Settings])
@@ -92,6 +115,7 @@ def test_variables_for_other_programs_stop_no_service_while_traces_are_off(
 ) -> None:
     foreign = {
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
         "OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote",
         "OTEL_TRACES_SAMPLER_ARG": "endpoint=http://localhost:14250,pollingIntervalMs=5000",
     }

@@ -1,6 +1,7 @@
 """The planner of turns: a turn that cannot be planned holds no slot at the gate of its system."""
 
 import time
+from typing import cast
 
 import pytest
 import structlog
@@ -15,6 +16,7 @@ from services.adapters.registry.types import Claim
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import Admission, SystemGates
 from services.core.saga.calls import Answer, Call, Done
+from services.core.saga.open_calls import OpenCalls
 from services.core.saga.pace import Pace
 from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner.caller import Caller
@@ -41,10 +43,11 @@ async def test_a_fault_while_a_turn_is_planned_keeps_no_slot() -> None:
     gates = SystemGates(1, SystemBreaker, time.monotonic, log)
     caller = Caller({"http": Compliant()}, TRAITS, Sealer([SecretStr("k" * 40)]), b"k" * 40, log)
     planner = TurnPlanner(PlanBook(registry, text=PLAN, kinds=TRAITS, settings={}, pace=Pace()), caller, gates, log)
-    claim = Claim(key(1), 1, desired(key(1), 1), Journal(), time.monotonic() + 60, 0, trace="")
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    claim = Claim(key(1), 1, desired(key(1), 1), Journal(), time.monotonic() + 60, 0, trace=trace)
     settings = read({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, ProvisionerSettings)
-    with tracing.exporting("provisioner", settings), pytest.raises(IndexError):
-        await planner.plan_turn(claim, Journal(), {}, 1_000_000)
+    with tracing.exporting("provisioner", settings), pytest.raises(AttributeError):
+        await planner.plan_turn(claim, Journal(), cast("OpenCalls", None), 1_000_000)
     prepared = await planner.plan_turn(claim, Journal(), {}, 1_000_000)
     assert prepared.system == "thing"
     planner.leave(prepared)

@@ -239,6 +239,10 @@ PROVISIONER_OLDEST_SAGA_S = PROVISIONER.gauge(
     "How long the oldest saga of the whole registry has stood, by why.",
     why=tuple(why for why in _WHYS if why not in {"rest", "grace"}),
 )
+PROVISIONER_OLDEST_DUE_AT = PROVISIONER.gauge(
+    "lifecycle_provisioner_oldest_due_timestamp_seconds",
+    "Since when the oldest saga of the whole registry has been due that no worker holds; 0 without such a saga.",
+)
 PROVISIONER_OUTBOX_RECORDS = PROVISIONER.gauge(
     "lifecycle_provisioner_outbox_records", "Records of the whole registry that Kafka has not acknowledged yet."
 )

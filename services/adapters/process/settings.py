@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -97,6 +97,10 @@ class KafkaSettings(ProcessSettings):
         return {"log_level": 3, "logger": LIBRDKAFKA, **self.kafka_config, "bootstrap.servers": servers}
 
 
+_PROTOCOL: Final = "otel_exporter_otlp_protocol"
+_TRACES_PROTOCOL: Final = "otel_exporter_otlp_traces_protocol"
+
+
 class TraceSettings(ProcessSettings):
     """The part of a service that traces deliveries, named by OpenTelemetry. Its exporter reads further variables.
 
@@ -106,17 +110,24 @@ class TraceSettings(ProcessSettings):
 
     otel_sdk_disabled: bool = False
     """True: no traces, whatever the other variables say."""
-    otel_traces_exporter: str | None = Field(default=None, pattern="^(otlp|none)$")
+    otel_traces_exporter: Literal["otlp", "none"] | None = None
     """`otlp` turns traces on and `none` off; absent: on where an OTLP endpoint is named."""
     otel_exporter_otlp_endpoint: str | None = Field(default=None, repr=False)
     """Base URL of the OTLP receiver, over HTTP (`http://collector:4318`)."""
     otel_exporter_otlp_traces_endpoint: str | None = Field(default=None, repr=False)
     """Whole URL for the traces alone, in place of the base URL."""
-    otel_exporter_otlp_protocol: str = Field(default="http/protobuf", pattern="^http/protobuf$")
+    otel_exporter_otlp_traces_protocol: Literal["http/protobuf"] | None = None
+    """Protocol for the traces alone, in place of the protocol for all signals."""
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
     """Protocol of the receiver; only OTLP over HTTP is spoken."""
-    otel_traces_sampler: str = Field(
-        default="parentbased_always_on", pattern="^(parentbased_)?(always_on|always_off|traceidratio)$"
-    )
+    otel_traces_sampler: Literal[
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+        "always_on",
+        "always_off",
+        "traceidratio",
+    ] = "parentbased_always_on"
     """How the ingress decides if a trace is sampled. Every further service goes by the ingress' decision."""
     otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
     """Part of the traces that `traceidratio` samples: 0.01 is one of a hundred."""
@@ -125,6 +136,7 @@ class TraceSettings(ProcessSettings):
 
     @field_validator(
         "otel_traces_exporter",
+        "otel_exporter_otlp_traces_protocol",
         "otel_exporter_otlp_protocol",
         "otel_traces_sampler",
         "otel_traces_sampler_arg",
@@ -137,7 +149,8 @@ class TraceSettings(ProcessSettings):
         except ValidationError:
             name = str(field.field_name)
             # The data holds the fields before this field: those that turn traces on come first.
-            if _asks_for_traces({name: value} | field.data):
+            is_replaced = name == _PROTOCOL and field.data.get(_TRACES_PROTOCOL) is not None
+            if _asks_for_traces({name: value} | field.data) and not is_replaced:
                 raise
             return cls.model_fields[name].default
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
+from schemas.codec import readable_trace
 from services.adapters.process.clock import now_us
 from services.adapters.process.settings import TraceSettings
 
@@ -173,8 +174,11 @@ def follow(traceparent: str | None) -> None:
 
 
 def child(parent: str | None) -> str | None:
-    """Returns the `traceparent` of a new span below a parent; None if the span would not be exported."""
-    if _exporter is None or parent is None or parent[-1] not in _SAMPLED:
+    """Returns the `traceparent` of a new span below a parent; None if the span would not be exported.
+
+    An unreadable parent counts as absent.
+    """
+    if _exporter is None or (parent := readable_trace(parent)) is None or parent[-1] not in _SAMPLED:
         return None
     return f"{parent[:36]}{secrets.token_hex(8)}{parent[52:]}"
 

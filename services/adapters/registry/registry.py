@@ -28,7 +28,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from schemas.codec import Unreadable, decode
+from schemas.codec import Unreadable, decode, readable_trace
 from schemas.saga import Journal
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
@@ -186,10 +186,14 @@ class Registry:
         async with self._session() as session:
             rows = await (await session.execute(statements.CENSUS, (unwell_s,))).fetchall()
         found: dict[str, dict[str, Counted]] = {"why": {}, "unwell": {}, "outbox": {}}
-        for sort, name, number, oldest_s in rows:
-            found[sort][name] = Counted(number, oldest_s or 0.0)
+        oldest_due_s = 0.0
+        for sort, name, number, oldest_s, since_s in rows:
+            if sort == "unclaimed":
+                oldest_due_s = since_s or 0.0
+            else:
+                found[sort][name] = Counted(number, oldest_s or 0.0)
         unwell = {step: counted.number for step, counted in found["unwell"].items()}
-        return Census(found["why"], unwell, found["outbox"]["all"])
+        return Census(found["why"], unwell, oldest_due_s, found["outbox"]["all"])
 
     async def unsettled_keys(self) -> list[str]:
         """Return the keys of sagas that are in the middle of a change or still have an orphan check to come."""
@@ -411,7 +415,7 @@ class Registry:
         if now is None or now[0] != claim.epoch:
             return LeaseLost()
         # The epoch is still ours, so only the desired version can differ: a newer one was stored meanwhile.
-        claim.desired, claim.trace = Desired.model_validate_json(now[1]), now[3]
+        claim.desired, claim.trace = Desired.model_validate_json(now[1]), readable_trace(now[3])
         # A column of type `json` keeps the text unchanged. Our own text there means that an earlier try of this write
         # was committed and its answer was lost.
         if now[2] != row["journal"]:
@@ -451,7 +455,10 @@ class Registry:
             if lock is None or not lock[0]:
                 return 0, 0
             rows = await (await session.execute(statements.OUTBOX, (limit,))).fetchall()
-            found = [OutboxRow(*row) for row in rows]
+            found = [
+                OutboxRow(number, key, topic, seq, value, readable_trace(trace))
+                for number, key, topic, seq, value, trace in rows
+            ]
             # The transaction stays open meanwhile, for the lock. A crash before its commit publishes the rows again.
             acknowledged = await publish(found) if found else []
             if acknowledged:
@@ -552,7 +559,20 @@ def _claim(held_until_s: float, asked_us: int, key: str, epoch: int, *row: Any) 
     """
     desired, journal, at_us, trace, open_calls = row
     known = decode(Desired, desired.encode()), decode(Journal, journal.encode())
-    return Claim(key, epoch, *known, held_until_s, at_us - asked_us, trace, json.loads(open_calls or "{}"))
+    skew_us = at_us - asked_us
+    return Claim(key, epoch, *known, held_until_s, skew_us, readable_trace(trace), readable_calls(open_calls))
+
+
+def readable_calls(stored: str | None) -> dict[str, str]:
+    """Returns the trace contexts of open calls, as stored in a row; an unreadable context counts as absent.
+
+    Args:
+        stored: The contexts as JSON text; None without an open call.
+    """
+    found = json.loads(stored or "{}")
+    if not isinstance(found, dict):
+        return {}
+    return {at: text for at, text in found.items() if isinstance(text, str) and readable_trace(text)}
 
 
 async def _write(session: PooledConnection, row: dict[str, Any]) -> bool | None:

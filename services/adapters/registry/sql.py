@@ -127,7 +127,7 @@ CENSUS: Final[LiteralString] = """
         SELECT CASE WHEN due_at IS NULL THEN 'rest' WHEN lease_until > statement_timestamp() THEN 'running'
                 WHEN due_at <= statement_timestamp() THEN 'due' WHEN word IS NOT NULL THEN word
                 WHEN phase = 'rolled_back' THEN phase WHEN phase IN ('active', 'empty') THEN 'rest'
-                ELSE 'retrying' END AS why,
+                WHEN why = 'grace' THEN 'grace' ELSE 'retrying' END AS why,
             CASE WHEN lease_until > statement_timestamp() OR due_at <= statement_timestamp() THEN due_at
                 WHEN word IS NOT NULL THEN waits_since ELSE stands_since END AS since
         FROM told
@@ -136,14 +136,19 @@ CENSUS: Final[LiteralString] = """
         UNION ALL SELECT 'unwell', stands_at, count(*), NULL FROM sagas
             WHERE stands_since <= statement_timestamp() - make_interval(secs => %s) AND stands_at IS NOT NULL
             GROUP BY stands_at
+        UNION ALL SELECT 'unclaimed', 'all', count(*), min(due_at) FROM sagas
+            WHERE due_at <= statement_timestamp() AND (lease_until IS NULL OR lease_until <= statement_timestamp())
         UNION ALL SELECT 'outbox', 'all', count(*), min(written_at) FROM outbox
     )
-    SELECT sort, name, number, greatest(0, extract(epoch FROM statement_timestamp() - since))::float8 FROM counted
+    SELECT sort, name, number, greatest(0, extract(epoch FROM statement_timestamp() - since))::float8,
+        extract(epoch FROM since)::float8
+    FROM counted
 """
-"""Counts the whole registry: sagas by why, unwell tenants by step, the outbox; with the age of the oldest.
+"""Counts the whole registry: sagas by why, unwell tenants by step, due rows without a lease, the outbox; with the age
+of the oldest, and the time since which it stands.
 
 A row without a due time is at rest. A row that an earlier release has written has no word, or the word of an older
-epoch: its phase tells.
+epoch: its phase tells, and for a grace period the reason that the row shows.
 
 A leased row and a due row have the time since which a worker was wanted in `due_at`: the commit of each turn but the
 last of a lease sets `due_at` to the present.

@@ -124,11 +124,13 @@ class Census:
     Attributes:
         sagas: All sagas, by the word of `Waiting.because`; a word without a saga is left out.
         unwell: Tenants that have stood at a step for long, by step.
+        oldest_due_s: Time since which the oldest due row without a lease is due, seconds since 1970; 0 without one.
         outbox: Records that Kafka has not acknowledged yet.
     """
 
     sagas: Mapping[str, Counted]
     unwell: Mapping[str, int]
+    oldest_due_s: float
     outbox: Counted
 
 

@@ -39,7 +39,7 @@ class SagaWhy(StrEnum):
     ROLLED_BACK = "rolled_back"
     """A provisioning was rolled back, and is tried again later."""
     STOPPED = "stopped"
-    """The worker met an error, a plan that cannot be carried out, or a row that cannot be read."""
+    """The worker met an error, a plan of any life that cannot be carried out, or a row that cannot be read."""
     REST = "rest"
     """Nothing is left to do."""
 
