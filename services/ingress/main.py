@@ -30,6 +30,7 @@ from services.adapters.process import clock, logs, metrics, open_files, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.listening import listen
 from services.adapters.process.settings import IngressSettings
+from services.adapters.process.tracing import SpanKind
 from services.adapters.secrets.keyring_watch import KeyringWatch
 from services.core.delivery.kafka_breaker import BreakerState
 from services.ingress.app import Application
@@ -171,7 +172,7 @@ async def _serve(
     settings: IngressSettings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger
 ) -> int:
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
-    telemetry = Telemetry(log, keyring.newest, tracing.roots(settings.traces_ratio))
+    telemetry = Telemetry(log, keyring.newest, tracing.roots(settings.traces_ratio, SpanKind.SERVER))
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     spool_limits = _spool_limits(settings)
     # Before listening: opening blocks the event loop, and the folders of former processes may be large.

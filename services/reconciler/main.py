@@ -16,7 +16,7 @@ from schemas.values import Key
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
-from services.adapters.process import clock, health, logs, metrics
+from services.adapters.process import clock, health, logs, metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
@@ -84,7 +84,8 @@ def main(settings: ReconcilerSettings) -> int:
             faults.append(str(fault))
     if faults:
         raise Unusable("\n".join(faults))
-    return asyncio.run(_serve(settings, log))
+    with tracing.exporting("reconciler", settings):
+        return asyncio.run(_serve(settings, log))
 
 
 async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:

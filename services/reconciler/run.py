@@ -15,6 +15,7 @@ saved before and after publishing: a crash in between may publish an observation
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from schemas import codec
@@ -27,9 +28,10 @@ from services.adapters.genesys import organisations
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.kafka.topic_state import TopicWatcher
-from services.adapters.process import metrics
+from services.adapters.process import metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
+from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
 from services.core.reconcile.reconcile import (
@@ -70,6 +72,7 @@ class RunResources:
         readers: The API clients of the organisations.
         producer: Producer of the observations.
         now_us: Our clock, microseconds UTC.
+        roots: Begins the traces of the observations; None while traces are off.
     """
 
     settings: ReconcilerSettings
@@ -80,6 +83,7 @@ class RunResources:
     readers: Readers
     producer: Producer
     now_us: Callable[[], int]
+    roots: Roots | None
 
     async def close(self) -> None:
         """Closes the connections to Genesys and Kafka; waits up to `PUBLISH_TIMEOUT_MS` for unacknowledged records."""
@@ -161,6 +165,7 @@ def open_resources(settings: ReconcilerSettings, now_us: Callable[[], int]) -> R
         readers=Readers(settings, now_us),
         producer=Producer(settings.kafka, linger_ms=LINGER_MS, timeout_ms=PUBLISH_TIMEOUT_MS),
         now_us=now_us,
+        roots=tracing.roots(settings.traces_ratio, SpanKind.PRODUCER),
     )
 
 
@@ -330,16 +335,33 @@ async def _publish(resources: RunResources, plan: ReconcilePlan) -> tuple[dict[K
 
 async def _write(resources: RunResources, line: PlanLine, observation: Observed) -> str | None:
     """Publishes one observation; returns None after the delivery report, or why Kafka did not acknowledge."""
+    # Like the uid in the ledger, made of the time of the read and not of the time of writing.
+    ce_id, began_us = f"{line.key}/r:{observation.read_at}", resources.now_us()
+    roots = resources.roots
+    trace = None if roots is None else roots.begin(sha256(ce_id.encode()).digest(), began_us)
     message = codec.encode(
         observation,
         key=line.key,
-        # Like the uid in the ledger, made of the time of the read and not of the time of writing.
-        ce_id=f"{line.key}/r:{observation.read_at}",
+        ce_id=ce_id,
         source=SOURCE,
         at_us=observation.read_at,
+        trace=None if trace is None else trace.decode("ascii"),
     )
     try:
         await resources.producer.send_and_wait(named(RECEIVED, resources.settings.topic_prefix), message)
     except KafkaError as error:
         return error.reason
+    if roots is not None and trace is not None and roots.is_sampled(trace):
+        took_s = (resources.now_us() - began_us) / 1_000_000
+        roots.end(trace, f"send {RECEIVED.name}", took_s, None, _details(line.key, observation))
     return None
+
+
+def _details(key: Key, observation: Observed) -> dict[str, Attribute]:
+    return {
+        "lifecycle.key": key,
+        "lifecycle.cause": observation.cause,
+        "messaging.system": "kafka",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": RECEIVED.name,
+    }

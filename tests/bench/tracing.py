@@ -46,7 +46,7 @@ async def _work(sampled: str) -> None:
     else:
         from services.adapters.process import tracing
 
-        site = Site(SECRET.encode(), now_us, roots=tracing.roots(float(sampled)))
+        site = Site(SECRET.encode(), now_us, roots=tracing.roots(float(sampled), tracing.SpanKind.SERVER))
     connections = [(Connection(site.application, server_state=ServerState()), Deaf()) for _ in range(_CONNECTIONS)]
     for connection, wire in connections:
         connection.connection_made(wire)

@@ -103,10 +103,18 @@ def secret_of(running: Up) -> bytes:
 
 
 def post(
-    running: Up, event: str, secret: bytes, *, org: str, integration: str, tenant: str, trace: str | None = None
+    running: Up,
+    event: str,
+    secret: bytes,
+    *,
+    org: str,
+    integration: str,
+    tenant: str,
+    trace: str | None = None,
+    at: str | None = None,
 ) -> tuple[int, Any]:
-    """Sign and send one webhook, perhaps of a trace of the sender's; the status and the answer."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Sign and send one webhook, perhaps of another time or of a trace of the sender's; the status and the answer."""
+    now = at or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     body = json.dumps(
         {
             "event": event,

@@ -5,6 +5,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -35,6 +36,7 @@ def running(receiver: OtlpReceiver) -> Iterator[Up]:
         "LOG_LEVEL": "debug",
         "LEASE_S": "3",
         "RETRY_FIRST_S": "0.2",
+        "RECONCILE_SECOND_LOOK_S": "2",
     }
     with outsider.folder() as state_dir, outsider.up(state_dir, **environ) as one:
         yield one
@@ -65,14 +67,17 @@ def fault(running: Up, **fields: object) -> None:
         assert answer.status < 300
 
 
-def tree(receiver: OtlpReceiver, key: str) -> list[ReceivedSpan]:
-    """The spans of one trace, of which every span but the ingress' hangs on the ingress'."""
-    spans = receiver.spans(key)
+_DELIVERY = ("lifecycle-ingress", "POST /v1/genesys/lifecycle/{endpoint}")
+_OBSERVATION = ("lifecycle-reconciler", "send lifecycle.received")
+
+
+def tree(receiver: OtlpReceiver, key: str, begin: tuple[str, str]) -> list[ReceivedSpan]:
+    """The spans of one trace, of which every span but the first hangs on the first."""
+    # A delivery that is refused is a trace of one span.
+    spans = [span for span in receiver.spans(key) if span.attributes.get("http.response.status_code") != 401]
     assert len({span.trace for span in spans}) == 1
     roots = [span for span in spans if not span.parent]
-    assert [(root.service, root.name) for root in roots] == [
-        ("lifecycle-ingress", "POST /v1/genesys/lifecycle/{endpoint}")
-    ]
+    assert [(root.service, root.name) for root in roots] == [begin]
     known = {span.span for span in spans}
     assert all(span.parent in known for span in spans if span.parent)
     assert len(known) == len(spans)
@@ -83,9 +88,9 @@ def names(spans: list[ReceivedSpan], service: str) -> set[str]:
     return {span.name for span in spans if span.service == f"lifecycle-{service}"}
 
 
-def is_whole(receiver: OtlpReceiver, key: str) -> list[ReceivedSpan]:
+def is_whole(receiver: OtlpReceiver, key: str, begin: tuple[str, str] = _DELIVERY) -> list[ReceivedSpan]:
     def found() -> list[ReceivedSpan]:
-        spans = tree(receiver, key)
+        spans = tree(receiver, key, begin)
         assert {"process lifecycle.received", "process lifecycle.outcomes"} <= names(spans, "ledger")
         steps = {span.attributes["lifecycle.step"] for span in spans if "lifecycle.step" in span.attributes}
         assert "store lifecycle.desired" in names(spans, "provisioner")
@@ -151,6 +156,32 @@ def test_a_senders_own_trace_is_a_link_after_the_proof_and_never_the_parent(
     assert root.trace not in {"c" * 32, "e" * 32}
     seen = {span.trace for span in receiver.spans()} | {link[0] for span in receiver.spans() for link in span.links}
     assert "e" * 32 not in seen
+
+
+def test_the_answer_to_a_recheck_is_one_tree_from_the_reconciler_to_the_last_step(
+    running: Up, receiver: OtlpReceiver
+) -> None:
+    key = key_of(5)
+    org, _, integration = key.partition(":")
+    told = {"tenantId": "tenant_5", "configuration": outsider.GUIDE, "webhook": False, "enabled": True}
+    asked = urllib.request.Request(
+        running.endpoints["simulator"] + f"/genesys/control/orgs/{org}/integrations/{integration}",
+        data=json.dumps(told).encode(),
+        headers={"Content-Type": "application/json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        assert answer.status < 300
+    secret, old = outsider.secret_of(running), (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    # Refused as too old to be proved fresh: Genesys itself is asked about the key instead.
+    status, _ = outsider.post(running, "installed", secret, org=org, integration=integration, tenant="tenant_5", at=old)
+    assert status == 401
+    is_active(running, key)
+    spans = is_whole(receiver, key, _OBSERVATION)
+    (root,) = (span for span in spans if not span.parent)
+    assert (root.attributes["lifecycle.key"], root.attributes["lifecycle.cause"]) == (key, "recheck")
+    (received,) = (span for span in spans if span.name == "process lifecycle.received")
+    assert (received.parent, received.attributes["lifecycle.verdict"]) == (root.span, "new")
 
 
 def test_the_logs_tell_the_story_of_a_key_over_all_services(running: Up, receiver: OtlpReceiver) -> None:

@@ -42,7 +42,7 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     unused = cast("Any", None)
     view, census = cast("Any", View()), TenantCensus()
     resources = RunResources(
-        chosen, b"", view, census, sights, cast("Any", readers), producer=unused, now_us=clock.now_us
+        chosen, b"", view, census, sights, cast("Any", readers), producer=unused, now_us=clock.now_us, roots=None
     )
     barrier = tmp_path / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)

@@ -12,7 +12,7 @@ from services.adapters.process import tracing
 from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import IngressSettings, Settings
-from services.adapters.process.tracing import Attribute, Roots, Span
+from services.adapters.process.tracing import Attribute, Roots, Span, SpanKind
 from services.ingress.http import headers
 from services.ingress.http.request import DeliveryHeaders, Request
 
@@ -152,7 +152,7 @@ def test_no_credential_in_the_url_of_a_receiver_that_is_away_is_logged(url: str)
         "from services.adapters.process.settings import IngressSettings\n"
         "logs.configure('ingress', 'info')\n"
         "with tracing.exporting('ingress', read(os.environ, IngressSettings)):\n"
-        "    roots = tracing.roots(1.0)\n"
+        "    roots = tracing.roots(1.0, tracing.SpanKind.SERVER)\n"
         "    roots.end(roots.begin(b'a' * 32, 1_000), 'POST', 0.1, None, {})\n"
     )
     environ = os.environ | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url}
@@ -163,7 +163,7 @@ def test_no_credential_in_the_url_of_a_receiver_that_is_away_is_logged(url: str)
 
 def test_no_module_of_opentelemetry_is_imported_while_traces_are_off() -> None:
     script = (
-        "import sys, services.ingress.main, services.ledger.main, services.provisioner.main\n"
+        "import sys, services.ingress.main, services.ledger.main, services.provisioner.main, services.reconciler.main\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -172,7 +172,7 @@ def test_no_module_of_opentelemetry_is_imported_while_traces_are_off() -> None:
 
 def test_equal_bytes_are_one_trace_of_several_spans_and_the_ratio_holds() -> None:
     kept = Kept()
-    roots = Roots(kept, 0.01)
+    roots = Roots(kept, 0.01, SpanKind.SERVER)
     digest = sha256(b"a body").digest()
     first, second = roots.begin(digest, 1_000), roots.begin(digest, 2_000)
     assert first[:36] == second[:36]

@@ -29,6 +29,7 @@ except ImportError as missing:
 
 _KINDS: Final = {
     SpanKind.SERVER: OtelKind.SERVER,
+    SpanKind.PRODUCER: OtelKind.PRODUCER,
     SpanKind.CONSUMER: OtelKind.CONSUMER,
     SpanKind.CLIENT: OtelKind.CLIENT,
 }

@@ -102,7 +102,7 @@ _TRACES_PROTOCOL: Final = "otel_exporter_otlp_traces_protocol"
 
 
 class TraceSettings(ProcessSettings):
-    """The part of a service that traces deliveries, named by OpenTelemetry. Its exporter reads further variables.
+    """The part of a service that traces its work, named by OpenTelemetry. Its exporter reads further variables.
 
     The variables may be meant for other programs of the machine. So while traces are off, a value that this program
     does not accept counts as absent.
@@ -128,7 +128,7 @@ class TraceSettings(ProcessSettings):
         "always_off",
         "traceidratio",
     ] = "parentbased_always_on"
-    """How the ingress decides if a trace is sampled. Every further service goes by the ingress' decision."""
+    """How ingress and reconciler, where traces begin, decide if a trace is sampled. Others go by that decision."""
     otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
     """Part of the traces that `traceidratio` samples: 0.01 is one of a hundred."""
     otel_service_name: str | None = None
@@ -321,7 +321,7 @@ class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, Trace
     """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
 
 
-class ReconcilerSettings(WorkerSettings, OrganisationSettings):
+class ReconcilerSettings(WorkerSettings, OrganisationSettings, TraceSettings):
     """The settings of the reconciler."""
 
     genesys_login_url: str | None = None

@@ -2,10 +2,11 @@
 
 Problem: a delivery passes four processes by way of Kafka and of the registry, and any of them may be killed.
 
-Approach: a trace begins in the ingress alone, which also decides if the trace is sampled. The header `traceparent` of
-the record names the ingress' span; the ledger repeats the header in every record that the delivery causes, and the
+Approach: a trace begins where a record first enters `lifecycle.received`: with a delivery in the ingress, with an
+observation in the reconciler. There it is also decided if the trace is sampled. The header `traceparent` of the record
+names that first span; the ledger repeats the header in every record that the delivery causes, and the
 registry keeps the text beside the saga. So a replayed record is equal to the byte, and a worker that takes a saga over
-goes on in the trace. Every later span is a child of the ingress' span.
+goes on in the trace. Every later span is a child of the first.
 
 While traces are off, no record gets a header of ours and no span is made. OpenTelemetry is imported by
 `services.adapters.process.otlp` alone, and only when traces are on.
@@ -35,6 +36,7 @@ class SpanKind(StrEnum):
     """The place of a span in an exchange, as OpenTelemetry names the places."""
 
     SERVER = "server"
+    PRODUCER = "producer"
     CONSUMER = "consumer"
     CLIENT = "client"
 
@@ -77,16 +79,17 @@ class SpanExporter(Protocol):
 
 
 class Roots:
-    """Begins and ends the first span of each trace, for the ingress."""
+    """Begins and ends the first span of each trace."""
 
-    def __init__(self, exporter: SpanExporter, ratio: float) -> None:
+    def __init__(self, exporter: SpanExporter, ratio: float, kind: SpanKind) -> None:
         """Prepares the sampler.
 
         Args:
             exporter: Takes the spans.
             ratio: Part of the traces that are sampled, 0 to 1.
+            kind: Place of these spans in the exchange.
         """
-        self._exporter = exporter
+        self._exporter, self._kind = exporter, kind
         # Compared as bytes, in every delivery: longer than eight bytes is above all of eight.
         self._bound = b"\xff" * 9 if ratio >= 1 else round(ratio * _SAMPLE_SPACE).to_bytes(8, "big")
 
@@ -97,8 +100,9 @@ class Roots:
         bytes decide about the sampling, never a header of the sender.
 
         Args:
-            digest: SHA-256 of the proved body.
-            received_us: Time of receipt, microseconds UTC; distinguishes attempts with equal bytes.
+            digest: SHA-256 of the proved body, or of the id of an observation.
+            received_us: Time of receipt, or of the observation's writing, microseconds UTC; distinguishes attempts with
+                equal bytes.
         """
         flags = b"01" if digest[8:16] < self._bound else b"00"
         return b"00-%b-%016x-%b" % (hexlify(digest[:16]), received_us, flags)
@@ -110,12 +114,12 @@ class Roots:
     def end(
         self, traceparent: bytes, name: str, took_s: float, link: bytes | None, attributes: dict[str, Attribute]
     ) -> None:
-        """Exports the span of an answered request.
+        """Exports the span of an answered request, or of a record that is written.
 
         Args:
             traceparent: As `begin` returned.
             name: Name of the span.
-            took_s: Seconds since the first byte.
+            took_s: Seconds since its begin.
             link: The `traceparent` of the sender; None for none.
             attributes: Details of the span.
         """
@@ -123,7 +127,7 @@ class Roots:
         links = () if link is None else (link.decode("ascii"),)
         begun_us = ended_us - round(took_s * 1_000_000)
         own = traceparent.decode("ascii")
-        self._exporter.export(Span(name, SpanKind.SERVER, own, None, begun_us, ended_us, links, attributes))
+        self._exporter.export(Span(name, self._kind, own, None, begun_us, ended_us, links, attributes))
 
 
 _current: ContextVar[Span | None] = ContextVar("span", default=None)
@@ -151,9 +155,9 @@ def exporting(service: str, settings: TraceSettings) -> Iterator[None]:
         exporter.close()
 
 
-def roots(ratio: float) -> Roots | None:
-    """Returns the beginning of traces, for the ingress; None while traces are off."""
-    return None if _exporter is None else Roots(_exporter, ratio)
+def roots(ratio: float, kind: SpanKind) -> Roots | None:
+    """Returns the beginning of traces, for a service in which they begin; None while traces are off."""
+    return None if _exporter is None else Roots(_exporter, ratio, kind)
 
 
 def trace_id() -> str | None:

@@ -53,6 +53,7 @@ _LIBRARIES: Final = {
     "ingress": re.compile(r"OTEL_\w+"),
     "ledger": re.compile(r"OTEL_\w+"),
     "provisioner": re.compile(r"(PG|AWS_|AZURE_|GOOGLE_|IDENTITY_|MSI_|OTEL_)\w+"),
+    "reconciler": re.compile(r"OTEL_\w+"),
     "simulator": re.compile(r"PG\w+"),
 }
 """Names of further variables by service: libpq's (password file, certificates), the credentials of the object store
