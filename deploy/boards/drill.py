@@ -2,7 +2,8 @@
 
 A folder of each fault, named by a letter, gets the pictures of the boards and the notices of Alertmanager with their
 runbooks, as they stand when the fault has lasted a minute and a half (an hour and a half at the scale). The order is
-random. The names of the faults go into a file beside, which the person on call does not open.
+random. The names of the faults go into a file beside, which the person on call does not open; a drill that was
+interrupted goes on with the faults that are not in this file.
 """
 
 import argparse
@@ -80,10 +81,9 @@ class Drills(Faults):
     def full_disk(self) -> Iterator[None]:
         """Fills the disk of the spool while the brokers stand still."""
         filler = self.stack.folders.spool / "filler"
-        with filler.open("wb") as file, suppress(OSError):
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
-                file.flush()
         try:
             with self.stopped("kafka"):
                 yield
@@ -147,7 +147,11 @@ def run(arguments: Sequence[str]) -> int:
     # PostgreSQL runs as a second user where this process is root; that user must be able to enter.
     state.chmod(0o711)
     settings = {**HOUR_OF_A_MINUTE, "SPOOL_MAX_BYTES": str(1 << 30)}
-    chosen = [drill for drill in DRILLS if asked.only in drill.name]
+    answers = asked.folder / ANSWERS
+    done = answers.read_text(encoding="utf-8").splitlines() if answers.exists() else []
+    names = {line.partition(": ")[2] for line in done}
+    chosen = [drill for drill in DRILLS if asked.only in drill.name and drill.name not in names]
+    letters = string.ascii_uppercase[len(done) :]
     with (
         interruptible(),
         _small_disk(state / "spool"),
@@ -156,7 +160,7 @@ def run(arguments: Sequence[str]) -> int:
         drills = Drills(built)
         with drills.load():
             time.sleep(_LOADED_S)
-            for letter, drill in zip(string.ascii_uppercase, shuffled(chosen, asked.seed), strict=False):
+            for letter, drill in zip(letters, shuffled(chosen, asked.seed), strict=False):
                 _until_quiet(receiver)
                 time.sleep(_BEFORE_S)
                 say(f"fault {letter} ...")
@@ -164,13 +168,13 @@ def run(arguments: Sequence[str]) -> int:
                 with drill.make(drills):
                     time.sleep(max(0.0, begin_s + _FAULT_S - now_us() / 1e6))
                     fault = _show(asked.folder / letter, database, receiver, begin_s)
-                with (asked.folder / ANSWERS).open("a", encoding="utf-8") as answers:
-                    answers.write(f"{letter}: {drill.name}\n")
+                with answers.open("a", encoding="utf-8") as file:
+                    file.write(f"{letter}: {drill.name}\n")
                 if fault:
                     say(f"the pictures of {letter} were not drawn: {fault}")
                     return 1
     shutil.rmtree(state, ignore_errors=True)
-    say(f"see {asked.folder}/A and so on; the faults' names stand in {asked.folder / ANSWERS}")
+    say(f"see {asked.folder}/A and so on; the faults' names stand in {answers}")
     return 0
 
 
