@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -44,8 +44,19 @@ class Organisation(BaseModel):
     """Region name or domain (`eu-west-1`, `mypurecloud.ie`); null if the environment names the hosts."""
     tenant_id_from: str | None = None
     """Name of the configuration property with the tenantId, for keys without a tenantId from a webhook."""
+    integration_types: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Types of the integrations under management; empty manages every integration of the organisation."""
     integration_type: str | None = None
-    """Type of the integrations under management; null manages every integration of the organisation."""
+    """A single type under management, the form of earlier releases; counts beside `integration_types`."""
+    name: str | None = None
+    """A label for operators; no decision depends on the label."""
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Returns the types under management; empty for all."""
+        # An empty text in the earlier form names a type that no integration has: not the same as no text.
+        former = () if self.integration_type is None else (self.integration_type,)
+        return frozenset((*self.integration_types, *former))
 
     @field_validator("org_id")
     @classmethod

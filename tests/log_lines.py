@@ -29,6 +29,7 @@ _LOGGERS: Final = frozenset({"log", "_log"})
 _EVERY: Final = "every service"
 _WRITERS: Final[Mapping[str, str]] = {
     "services/adapters/kafka/rights.py": _EVERY,
+    "services/adapters/genesys/organisations_watch.py": "reconciler",
     "services/adapters/secrets/keyring_watch.py": "ingress",
     "services/adapters/system_gates.py": "provisioner",
     "services/adapters/tables/": "ledger",
@@ -47,6 +48,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "decided": "the verdict on a record that changed a row",
     "draining": "SIGTERM: `/readyz` answers 503, requests are still answered",
     "event URLs are replaced": "`EGRESS_MAP` is set: for one machine alone",
+    "first comparison held": "a new organisation has too many integrations at once: nothing of it is published without "
+    "an approval",
     "intake begins anew": "Kafka refuses the consumer; another one is made in two seconds",
     "intake stopped": "records may have been missed: nothing is read until an operator acts; known sagas go on",
     "its tenant is another organisation's by now": "of a recovery: the tenantId was bound elsewhere meanwhile",
@@ -62,6 +65,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "outcome": "what became of a desired version; `error` where an operator has to act",
     "outcomes not acknowledged": "Kafka did not take them; the outbox keeps them and tries again",
     "partition taken over": "this worker holds the partition, and has published its newest keys again",
+    "organisation file broken": "a file of `ORGS_DIR` cannot be used: its organisation is not compared",
+    "organisation files changed": "files of `ORGS_DIR` were added, changed or removed, and are in force",
     "plan of a life cannot be carried out": "the plan that this tenant was made by names what this release has not",
     "plan of an ended life cannot be carried out": "likewise, of a tenant that is gone; its sweep waits",
     "recovered": "a table partition is up to date with its changelog",
@@ -100,6 +105,7 @@ EVENTS: Final[Mapping[str, str]] = {
 
 FIELDS: Final[Mapping[str, str]] = {
     "absent": "tenants that are gone, by the run",
+    "added": "organisations with a new file",
     "action": "what the run does about the tenant",
     "after": "the stage from now on",
     "answer": "status and short code of the failed step's last answer",
@@ -110,6 +116,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "count": "lines that this one stands for",
     "damaged": "records that could not be saved",
     "direction": "`provision`, `deprovision` …, as in the outcome",
+    "edited": "organisations with another file than before",
     "end": "end of the changelog, an offset",
     "endpoint": "endpoint of the webhook",
     "endpoints": "endpoints in force",
@@ -128,7 +135,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "kind": "`delivery`, `observation`, `recheck` or `outcome`",
     "limit": "how many may be gone in one run",
     "lines": "tenants that something was found about",
-    "occasion": "`scheduled` or `asked`, with the cause",
+    "newcomers": "tenants that the first comparison would create",
+    "occasion": "`hourly`, `due` (keys) or `file` (an organisation's)",
     "offset": "offset that was reached",
     "older": "keys whose rows were older than Kafka",
     "org": "organisation",
@@ -142,6 +150,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "reason": "a word of a fixed list, as in metrics and records",
     "record": "topic, partition and offset of the record",
     "records": "number of records",
+    "removed": "organisations without a file from now on",
     "remedy": "what to do",
     "spooled": "records that stay in the spool",
     "state": "state of the outcome, or of the breaker",

@@ -36,7 +36,7 @@ METRIC_CLASSES: Final = frozenset({
 })  # fmt: skip
 
 UNITS: Final = frozenset({
-    "seconds", "bytes", "records", "entries", "sagas", "tenants", "keys", "organisations", "info",
+    "seconds", "bytes", "records", "entries", "sagas", "tenants", "keys", "organisations", "files", "info",
 })  # fmt: skip
 """Last words of a name that say what is counted."""
 STATES: Final = frozenset({

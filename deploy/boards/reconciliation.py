@@ -49,6 +49,17 @@ BOARD: Final = Board(
                     runbooks=("LifecycleBrakeEngaged",),
                 ),
                 Panel(
+                    title="Organisations held",
+                    description="New organisations whose first comparison would create more than 5 tenants: it waits "
+                    "for an approval. `lifecycle reconcile --dry-run` shows the plan.",
+                    unit=Unit.COUNT,
+                    queries=(Query(whole("lifecycle_reconciler_held_organisations")),),
+                    form=Form.NUMBER,
+                    width=4,
+                    thresholds=bad_from(None, 1),
+                    runbooks=("LifecycleBrakeEngaged",),
+                ),
+                Panel(
                     title="Keys not read",
                     description="Keys that the last whole run could not read.",
                     unit=Unit.COUNT,
@@ -62,7 +73,7 @@ BOARD: Final = Board(
                     description="Organisations that were read, and those that gave no answer.",
                     unit=Unit.COUNT,
                     queries=(Query(whole("lifecycle_reconciler_organisations", "result"), "{{result}}"),),
-                    width=8,
+                    width=4,
                     runbooks=("LifecycleReconcileTooOld",),
                 ),
             ),

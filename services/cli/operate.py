@@ -17,6 +17,9 @@ StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle 
 _NAMED_AT_MOST: Final = 10
 """Refusals listed one by one; a greater number is counted by reason, and `--json` lists all."""
 
+_ORG_SHOWN: Final = 13
+"""Characters of an organisation's id in a command to copy: a UUID up to its second dash."""
+
 
 def doctor(
     settings: Annotated[
@@ -68,7 +71,10 @@ def reconcile(
     org: Annotated[
         list[str] | None, typer.Option(help="Only this organisation, or the beginning of its id; may be repeated.")
     ] = None,
-    approve: Annotated[str | None, typer.Option(help="Remove exactly the set that an earlier run stopped at.")] = None,
+    approve: Annotated[
+        str | None,
+        typer.Option(help="Do exactly what an earlier run stopped at: its removals, or an organisation's new tenants."),
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -104,7 +110,7 @@ def _check_reconcile_options(
     if not now and not dry_run:
         raise CommandError(Exit.UNUSABLE, "say --now to run at once, or --dry-run to see the plan")
     if dry_run and approve is not None:
-        raise CommandError(Exit.UNUSABLE, "--approve: a --dry-run removes nobody; say --now --approve to remove them")
+        raise CommandError(Exit.UNUSABLE, "--approve: a --dry-run changes nobody; say --now --approve")
     if key and org:
         raise CommandError(Exit.UNUSABLE, "--org: KEY names the tenants already; say one of both")
 
@@ -158,6 +164,12 @@ def print_run(found: dict[str, Any]) -> None:
         how = f"; remove them with: lifecycle reconcile --now --approve {stop['approval']}" if stop["approval"] else ""
         gone = wording.counted(stop["absent"], "tenant")
         print(f"STOPPED: {gone} gone, at most {stop['limit']} may go in one run{how}")
+    for one in found["held"]:
+        new = wording.counted(one["newcomers"], "tenant")
+        print(f"HELD: {one['org']}: its first run would create {new}, and at most {one['limit']} without an approval.")
+        print("  Nothing of this organisation is published. Are all of them yours (integration_types)? Then:")
+        # The beginning of the id keeps the command within a line of a terminal.
+        print(f"  lifecycle reconcile --now --org {one['org'][:_ORG_SHOWN]} --approve {one['approval']}")
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     print(
         f"{wording.counted(read, 'organisation')} read, {wording.counted(found['published'], 'observation')} published"
@@ -179,7 +191,7 @@ def status_of(found: dict[str, Any], *, named: bool = False) -> Exit:
     reasons = {refusal["reason"] for refusal in found["refusals"]} - (set() if named else {NO_CREDENTIALS})
     if any(reason.startswith(NOT_WRITTEN) for reason in reasons):
         return Exit.UNREACHABLE
-    return Exit.DEVIATION if reasons or found["stopped"] or _unread(found) else Exit.OK
+    return Exit.DEVIATION if reasons or found["stopped"] or found["held"] or _unread(found) else Exit.OK
 
 
 def _unread(found: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Process of the reconciler: an hourly run over all organisations, and an early run for single keys that are due.
+"""Process of the reconciler: an hourly run over all organisations, and early runs for keys and organisation files.
 
 Rule: one run at a time. After a run with an unread organisation, or a run cut off by a fault, the next run follows
 within seconds, then minutes, up to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is
@@ -13,6 +13,7 @@ from typing import Final
 
 from schemas.rights import Service
 from schemas.values import Key
+from services.adapters.genesys.organisations_watch import OrganisationChanges, OrganisationsWatch
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
@@ -20,6 +21,7 @@ from services.adapters.process import clock, health, logs, metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
+from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
 from services.reconciler.report import RunReport
@@ -36,6 +38,22 @@ AGAIN_FIRST_S: Final = 15.0
 one, up to the interval. Also the seconds between two tries of a first sight."""
 TAKE_S: Final = 0.05
 """Seconds that a tick waits for new records of the view."""
+FILE_SETTLE_S: Final = 15.0
+"""Seconds from a changed organisation file to the run over this organisation: further edits, and webhooks of
+integrations installed together with the file, come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FreshFile:
+    """An added or changed organisation file without a run since.
+
+    Attributes:
+        due_s: Time of the early run, in seconds of the event loop's clock.
+        is_new: True for an organisation without a file before.
+    """
+
+    due_s: float
+    is_new: bool
 
 
 @dataclass(slots=True)
@@ -50,6 +68,7 @@ class _State:
         looked: Key to the time of the last early look, microseconds UTC.
         sighted: Active keys already looked for, to have a first sight.
         next_sight_s: Earliest time of the next first sight, in seconds of the event loop's clock.
+        fresh: Organisation id to the added or changed file.
     """
 
     next_run_s: float
@@ -59,6 +78,35 @@ class _State:
     looked: dict[Key, int] = field(default_factory=dict)
     sighted: set[Key] = field(default_factory=set)
     next_sight_s: float = 0.0
+    fresh: dict[str, _FreshFile] = field(default_factory=dict)
+
+    def note(self, changes: OrganisationChanges, now_s: float) -> None:
+        """Plans an early run for each added or changed file, and a new first sight of the tenants.
+
+        Args:
+            changes: The result of the newest look at the folder.
+            now_s: Seconds of the event loop's clock.
+        """
+        due_s = now_s + FILE_SETTLE_S
+        self.fresh |= {org_id: _FreshFile(due_s, is_new=True) for org_id in changes.added}
+        self.fresh |= {org_id: _FreshFile(due_s, is_new=False) for org_id in changes.changed}
+        for org_id in changes.removed:
+            self.fresh.pop(org_id, None)
+        if touched := changes.added | changes.changed:
+            self.sighted = {key for key in self.sighted if key.partition(":")[0] not in touched}
+
+    def take_due(self, tenants: Tenants, now_s: float) -> frozenset[str]:
+        """Returns the organisations with a file due for an early run, and forgets these files.
+
+        A new file of an organisation with tenants is left to the first sight and the hourly run.
+        """
+        due_files = {org_id: file for org_id, file in self.fresh.items() if now_s >= file.due_s}
+        for org_id in due_files:
+            del self.fresh[org_id]
+        if not due_files:
+            return frozenset()
+        with_tenants = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed}
+        return frozenset(org for org, file in due_files.items() if not (file.is_new and org in with_tenants))
 
 
 def main(settings: ReconcilerSettings) -> int:
@@ -97,6 +145,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
     state = _State(asyncio.get_running_loop().time() + first_s)
     _register_gauges(resources)
+    files = OrganisationsWatch(settings.orgs_dir, log)
     rights = RightsWatch(settings, Service.RECONCILER, log)
     watching = asyncio.create_task(rights.run(resources.producer), name="rights")
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -104,7 +153,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     def checks() -> dict[str, str]:
         return {"view": state.fault, "rights": rights.fault}
 
-    working = asyncio.create_task(_loop(resources, state, jitter, log), name="reconcile")
+    working = asyncio.create_task(_loop(resources, files, state, jitter, log), name="reconcile")
     try:
         async with health.serve("reconciler", checks, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", port=port, interval_s=settings.reconcile_interval_s)
@@ -125,16 +174,20 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     return 1 if failed else 0
 
 
-async def _loop(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
+async def _loop(
+    resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
+) -> None:
     while True:
-        await _tick(resources, state, jitter, log)
+        await _tick(resources, files, state, jitter, log)
         await asyncio.sleep(TICK_S)
 
 
-async def _tick(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
+async def _tick(
+    resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
+) -> None:
     """Does the work that is due; a fault of Kafka, Genesys or the disk is kept in `state` and never raised."""
     try:
-        await _work(resources, state, jitter, log)
+        await _work(resources, files, state, jitter, log)
     except (KafkaError, OSError, Unusable) as error:
         fault = in_words(error) if isinstance(error, KafkaError) else str(error)
         if state.fault != fault:
@@ -145,11 +198,17 @@ async def _tick(resources: RunResources, state: _State, jitter: random.Random, l
         state.fault = state.fault if state.is_cut_off else ""
 
 
-async def _work(resources: RunResources, state: _State, jitter: random.Random, log: logs.Logger) -> None:
-    """Runs the hourly run if its time has come; else the keys that are due; else a first sight of new keys."""
+async def _work(
+    resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
+) -> None:
+    """Runs the hourly run if its time has come; else the organisations or keys that are due; else a first sight."""
     now_s = asyncio.get_running_loop().time()
+    changes = await asyncio.to_thread(files.look, now_s)
+    state.note(changes, now_s)
+    if changes.removed:
+        resources.readers.forget(changes.removed)
     tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
-    _set_gauges(resources, tenants)
+    _set_gauges(resources, files, tenants)
     if now_s >= state.next_run_s:
         interval_s = resources.settings.reconcile_interval_s
         pause_s = min(interval_s, state.again_s)
@@ -168,12 +227,19 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
             if has_read:
                 state.next_run_s = asyncio.get_running_loop().time() + pause_s
         state.is_cut_off = False
+        state.fresh.clear()
         if not report.unanswered:
             pause_s, state.again_s = interval_s, AGAIN_FIRST_S
         state.next_run_s = asyncio.get_running_loop().time() + pause_s * jitter.uniform(1 - JITTER, 1 + JITTER)
         # The whole run has also looked at the keys with an owed re-check.
         state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
+        return
+    if orgs := state.take_due(tenants, now_s):
+        report = await run(resources, RunRequest(orgs=orgs))
+        _log_report(report, log, "file")
+        if report.unanswered:
+            state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
         return
     memory = resources.sights.load()
     if keys := due(tenants, memory, state.looked, rules_of(resources, resources.now_us())):
@@ -202,10 +268,15 @@ def _register_gauges(resources: RunResources) -> None:
     )
 
 
-def _set_gauges(resources: RunResources, tenants: Tenants) -> None:
+def _set_gauges(resources: RunResources, files: OrganisationsWatch, tenants: Tenants) -> None:
     """Sets the gauges from the state folder, so a run of another process is counted as well."""
     last = resources.sights.last()
     metrics.RECONCILER_BRAKE.set(is_braked(tenants, resources.sights.load(), resources.now_us()))
+    # An organisation whose file was removed is not compared any more, so nothing waits for an approval.
+    held = [
+        org_id for org_id, admission in resources.sights.admissions().items() if admission is OrganisationState.HELD
+    ]
+    metrics.RECONCILER_HELD.set(len(files.known.intersection(held)))
     metrics.RECONCILER_LAST_RUN.set(last.ended_us / 1_000_000)
     metrics.RECONCILER_LAST_SUCCESS.set(last.succeeded_us / 1_000_000)
     metrics.RECONCILER_UNREAD_KEYS.set(last.unread)
@@ -223,6 +294,8 @@ def _log_report(report: RunReport, log: logs.Logger, occasion: str) -> None:
     if report.stopped is not None:
         stop = report.stopped
         log.error("stopped by the brake", absent=stop.absent, limit=stop.limit, approval=stop.approval)
+    for one in report.held:
+        log.error("first comparison held", org=one.org_id, newcomers=one.newcomers, approval=one.approval)
     log.info(
         "run",
         occasion=occasion,

@@ -1,9 +1,12 @@
-"""Memory of the reconciler between runs: two small JSON files and a lock in the state folder.
+"""Memory of the reconciler between runs: three small JSON files and a lock in the state folder.
 
 `sights.json` has, per key, the credentials with the last sight and the claim waiting for a second sight. Losing this
 file loses no tenant: no absence counts before a new sight of the key.
 
-`last_run.json` has the result of the last whole run, of any process. The service sets its metrics from both files, so a
+`admissions.json` has, per organisation, whether the first comparison is done or held (core/reconcile/onboarding.py).
+After a loss of this file an organisation without tenants is judged again.
+
+`last_run.json` has the result of the last whole run, of any process. The service sets its metrics from all files, so a
 run by an operator (`lifecycle reconcile --now`) shows in the metrics of the service.
 
 Rule: a file is replaced as a whole (new file, fsync, rename), so a crash leaves the old file or the new one. `alone`
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.values import Key
+from services.core.reconcile.onboarding import OrganisationState, OrganisationStates
 from services.core.reconcile.reconcile import Doubt, Memory, Sight
 
 _POLL_S: Final = 0.1
@@ -63,6 +67,7 @@ class Sights:
         self._folder = state_dir / "reconciler"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / "sights.json"
+        self._admissions_file = self._folder / "admissions.json"
         self._last_file = self._folder / "last_run.json"
         # Modification time and inode of the file as last parsed, and the content: the service loads every second.
         self._cached: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
@@ -99,6 +104,26 @@ class Sights:
             OSError: the file cannot be written; the former file stays.
         """
         _replace(self._file, {key: _stored(sight) for key, sight in memory.items()})
+
+    def admissions(self) -> dict[str, OrganisationState]:
+        """Returns the state of each organisation; empty if the file is missing or is not a memory.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            content = json.loads(self._admissions_file.read_bytes())
+            return {org_id: OrganisationState(state) for org_id, state in content.items()}
+        except (FileNotFoundError, ValueError, AttributeError):
+            return {}
+
+    def save_admissions(self, admissions: OrganisationStates) -> None:
+        """Replaces the states of the organisations, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the former file stays.
+        """
+        _replace(self._admissions_file, dict(admissions))
 
     def last(self) -> LastRun:
         """Returns the result of the last whole run; zeros if the file is missing or is not a result.

@@ -45,6 +45,11 @@ class Readers:
         """Closes every connection."""
         await self._http.aclose()
 
+    def forget(self, org_ids: Collection[str]) -> None:
+        """Drops the clients of organisations without a file, with credentials and tokens."""
+        for org_id in org_ids:
+            self._clients.pop(org_id, None)
+
     async def read(
         self, organisation: Organisation, tenants: Mapping[Key, Tenant], keys: Collection[Key] | None
     ) -> Reading | str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.times import rfc3339
+from services.core.reconcile.onboarding import CREATE_MOST, HeldOrganisation
 from services.core.reconcile.reconcile import Action, PlanLine, Stop
 from services.reconciler.memory import LastRun
 
@@ -41,6 +42,7 @@ class RunReport:
         refusals: Organisations without information, and observations that could not be written.
         published: Number of observations acknowledged by Kafka.
         stopped: The brake, if the run was held back; else None.
+        held: Organisations whose first comparison waits for an approval.
         look_again_at_us: Earliest second look of a waiting claim, microseconds UTC; None if no claim waits.
     """
 
@@ -50,6 +52,7 @@ class RunReport:
     refusals: tuple[Refusal, ...]
     published: int
     stopped: Stop | None
+    held: tuple[HeldOrganisation, ...]
     look_again_at_us: int | None
 
     @property
@@ -69,7 +72,7 @@ class RunReport:
     def succeeded(self) -> bool:
         """True if nothing was left unread, unwritten or held back; a lack of credentials is no failure."""
         refused = any(refusal.reason != NO_CREDENTIALS for refusal in self.refusals)
-        return self.stopped is None and not refused and not self.unread
+        return self.stopped is None and not self.held and not refused and not self.unread
 
     def as_json(self) -> dict[str, Any]:
         """Returns the JSON of `lifecycle reconcile --json`."""
@@ -90,6 +93,15 @@ class RunReport:
             "stopped": None
             if self.stopped is None
             else {"absent": self.stopped.absent, "limit": self.stopped.limit, "approval": self.stopped.approval},
+            "held": [
+                {
+                    "org": one.org_id,
+                    "newcomers": one.newcomers,
+                    "limit": CREATE_MOST,
+                    "approval": one.approval,
+                }
+                for one in self.held
+            ],
             "look_again_at": None if self.look_again_at_us is None else rfc3339(self.look_again_at_us),
         }
 

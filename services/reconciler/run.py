@@ -5,7 +5,7 @@ Rule: the plan is complete before anything is published, and a dry run ends with
     1. lock the state folder, so that only one process runs
     2. check the topics: a misconfigured topic takes no observation
     3. read Genesys
-    4. read the view (again) and the memory, and compare
+    4. read the view (again) and the memory, and compare; hold organisations with too many newcomers
     5. save the memory, publish the observations, save the memory with the published observations
 
 The view is read after Genesys, because an event that arrived meanwhile must not look like a difference. The memory is
@@ -34,6 +34,7 @@ from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
+from services.core.reconcile.onboarding import HeldOrganisation, OrganisationState, OrganisationStates, held_back
 from services.core.reconcile.reconcile import (
     PlanLine,
     ReconcilePlan,
@@ -100,7 +101,7 @@ class RunRequest:
         dry_run: True to end with the plan: nothing is published or stored.
         orgs: Only these organisations; None for all.
         keys: Only these keys; None for all.
-        approval: An operator's approval of one set of removals, or None.
+        approval: An operator's approval of one set of removals or of one organisation's newcomers, or None.
     """
 
     dry_run: bool = False
@@ -131,10 +132,11 @@ async def run_once(
         dry_run: True to end with the plan: nothing is published or stored.
         orgs: Only these organisations; None for all.
         keys: Only these keys; None for all.
-        approval: `stopped.approval` of an earlier report, to remove exactly the keys of that plan; or None.
+        approval: `stopped.approval` of an earlier report, to remove exactly the keys of that plan; or the approval of
+            an organisation in `held`, to create exactly its tenants; or None.
 
     Raises:
-        Unusable: brokers or key material are missing, or `approval` does not match the removals of this run.
+        Unusable: brokers or key material are missing, or `approval` is of no set of this run.
         KafkaError: the view cannot be read, or a topic is misconfigured.
     """
     resources = open_resources(settings, now)
@@ -195,14 +197,21 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = rules_of(resources, began_us, request.approval)
         plan = compare(readings, tenants, memory, rules, request.keys)
-        _judge_approval(request.approval, approval_of(plan.lines))
+        admissions = resources.sights.admissions()
+        over = held_back(readings, tenants, admissions)
+        _judge_approval(request.approval, approval_of(plan.lines), over)
+        held = tuple(one for one in over if one.approval != request.approval)
         written: dict[Key, Sight] = {}
         if not request.dry_run:
             # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
             resources.sights.save({**memory, **plan.memory})
-            written, failed = await _publish(resources, plan)
+            written, failed = await _publish(resources, plan, held)
             refusals += failed
             resources.sights.save({**memory, **plan.memory, **written})
+            # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
+            after = _admissions_after(readings, held, failed, plan, admissions)
+            if after != admissions:
+                resources.sights.save_admissions(after)
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
             dry_run=request.dry_run,
@@ -211,6 +220,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
             refusals=tuple(refusals),
             published=len(written),
             stopped=plan.stopped,
+            held=held,
             look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
         )
         metrics.RECONCILER_UNREAD.inc(report.unread)
@@ -229,20 +239,45 @@ def _wrong_topics(settings: ReconcilerSettings) -> str:
     return "; ".join(judge(table, found, None).wrong.values())
 
 
-def _judge_approval(given: str | None, wanted: str | None) -> None:
-    """Checks that the operator approved exactly the removals of this plan.
+def _judge_approval(given: str | None, removals: str | None, over: tuple[HeldOrganisation, ...]) -> None:
+    """Checks that the operator approved exactly the removals, or one organisation's newcomers, of this plan.
 
     Args:
         given: The operator's approval, or None.
-        wanted: The approval of the plan's removals; None if the plan has none.
+        removals: The approval of the plan's removals; None if the plan has none.
+        over: Organisations with too many newcomers.
 
     Raises:
         Unusable: the approval is for another set, which may have changed since the operator saw the plan.
     """
-    if given is None or given == wanted:
+    if given is None or given == removals or given in {one.approval for one in over}:
         return
-    what = "this run removes nobody" if wanted is None else f"the removals of this run are approved with {wanted}"
+    wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
+    wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
+    what = "; ".join(wanted) or "this run removes nobody"
     raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
+
+
+def _admissions_after(
+    readings: list[tuple[Reading, Organisation]],
+    held: tuple[HeldOrganisation, ...],
+    failed: list[Refusal],
+    plan: ReconcilePlan,
+    admissions: OrganisationStates,
+) -> OrganisationStates:
+    """Returns the states of the organisations after a run.
+
+    An organisation is admitted once everything of the organisation is published. Under the brake nothing is published.
+    """
+    waiting = {one.org_id for one in held}
+    unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
+    read = {reading.org_id for reading, _ in readings}
+    admitted = set() if plan.stopped is not None else read - waiting - unwritten
+    return {
+        **admissions,
+        **dict.fromkeys(waiting, OrganisationState.HELD),
+        **dict.fromkeys(admitted, OrganisationState.ADMITTED),
+    }
 
 
 async def sight(resources: RunResources, keys: Collection[Key]) -> None:
@@ -313,15 +348,22 @@ async def _readings(
     return read, refusals
 
 
-async def _publish(resources: RunResources, plan: ReconcilePlan) -> tuple[dict[Key, Sight], list[Refusal]]:
-    """Publishes the observations of a plan, unless the brake holds.
+async def _publish(
+    resources: RunResources, plan: ReconcilePlan, held: tuple[HeldOrganisation, ...]
+) -> tuple[dict[Key, Sight], list[Refusal]]:
+    """Publishes the observations of a plan except those of held organisations, and none while the brake holds.
 
     Returns:
         The new memory of each key with an acknowledged observation, and a refusal for each observation that failed.
     """
     if plan.stopped is not None:
         return {}, []
-    lines = [(line, line.observed) for line in plan.lines if line.observed is not None]
+    waiting = {one.org_id for one in held}
+    lines = [
+        (line, line.observed)
+        for line in plan.lines
+        if line.observed is not None and line.key.partition(":")[0] not in waiting
+    ]
     results = await asyncio.gather(*(_write(resources, line, observation) for line, observation in lines))
     written, failed = {}, []
     for (line, observation), fault in zip(lines, results, strict=True):

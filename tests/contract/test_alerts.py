@@ -40,7 +40,7 @@ WHOLE: Final = (
     "lifecycle_provisioner_unwell_tenants", "lifecycle_provisioner_sagas", "lifecycle_provisioner_oldest_saga_seconds",
     "lifecycle_provisioner_oldest_due_timestamp_seconds",
     "lifecycle_provisioner_outbox_oldest_seconds", "lifecycle_provisioner_registry_up", "lifecycle_reconciler_tenants",
-    "lifecycle_reconciler_brake_engaged",
+    "lifecycle_reconciler_brake_engaged", "lifecycle_reconciler_held_organisations",
 )  # fmt: skip
 """Gauges that every instance shows alike: two workers do not make six of three."""
 

@@ -146,6 +146,75 @@ def test_the_brake_holds_until_exactly_the_stopped_removals_are_approved(world: 
     assert world.tenant(keys[6]).installed
 
 
+def test_a_new_organisation_waits_for_the_approval_of_exactly_its_new_tenants(world: ReconcilerWorld) -> None:
+    for _ in range(6):
+        world.know(world.new_key())
+    (first,) = world.run().held
+    assert (first.org_id, first.newcomers) == (world.org_id, 6)
+    assert status_of(world.run().as_json()) is Exit.DEVIATION
+    assert world.observations() == []
+    world.know(world.new_key())
+    with pytest.raises(Unusable, match=f"--approve: '{first.approval}': the 7 new tenants of {world.org_id} are appr"):
+        world.run(approval=first.approval)
+    assert world.observations() == [], "an approval of another set lets nobody in"
+    (second,) = world.run(dry_run=True).held
+    report = world.run(approval=second.approval)
+    assert (report.published, report.held) == (7, ())
+    for _ in range(6):
+        world.know(world.new_key())
+    assert world.run().published == 6, "only the first comparison is held"
+    with pytest.raises(Unusable, match="this run removes nobody"):
+        world.run(approval=second.approval)
+
+
+def test_an_organisation_with_tenants_by_webhook_is_compared_without_an_approval(world: ReconcilerWorld) -> None:
+    world.install(world.new_key())
+    for _ in range(7):
+        world.know(world.new_key())
+    report = world.run()
+    assert (report.published, report.held) == (7, ())
+
+
+def test_a_webhook_does_not_let_a_held_organisation_in(world: ReconcilerWorld) -> None:
+    for _ in range(7):
+        world.know(world.new_key())
+    assert world.run().held
+    world.install(world.new_key())
+    (held,) = world.run().held
+    assert held.newcomers == 7
+    assert world.observations() == []
+
+
+def test_the_service_holds_a_new_organisation_until_an_operator_approves(world: ReconcilerWorld) -> None:
+    for _ in range(7):
+        world.know(world.new_key())
+    with world.service() as url:
+        eventually(lambda: gauge(url, "held_organisations") == 1)
+        assert world.observations() == []
+        (line,) = [one for one in world.log() if one["event"] == "first comparison held"]
+        assert (line["org"], line["newcomers"]) == (world.org_id, 7)
+        assert world.run(approval=line["approval"]).published == 7
+        eventually(lambda: gauge(url, "held_organisations") == 0)
+
+
+def test_the_service_compares_an_organisation_soon_after_its_file_is_added(world: ReconcilerWorld) -> None:
+    other, fresh = world.new_key(), world.new_key()
+    world.install(other)
+    org_id = world.org_id
+    file = world.outside.orgs / f"{org_id}.json"
+    whole = file.read_text()
+    file.unlink()
+    with world.service(RECONCILE_INTERVAL_S="3600") as url:
+        eventually(lambda: gauge(url, "last_run_timestamp_seconds") > 0)
+        file.write_text("{")
+        eventually(lambda: gauge(url, 'organisation_files{state="broken"}') == 1)
+        world.know(fresh)
+        file.write_text(whole)
+        eventually(lambda: gauge(url, 'organisation_files{state="broken"}') == 0)
+        eventually(lambda: [one.key for one in world.observations()] == [fresh], 60)
+        assert {"organisation file broken", "organisation files changed"} <= {one["event"] for one in world.log()}
+
+
 def test_an_integration_with_null_properties_leaves_the_others_read(world: ReconcilerWorld) -> None:
     keys = sorted(world.new_key() for _ in range(5))
     for key in keys:

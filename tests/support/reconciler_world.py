@@ -1,6 +1,7 @@
 """A real simulator, a real ledger and Kafka around the reconciler; for tests."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -141,6 +142,10 @@ class ReconcilerWorld:
         eventually(lambda: _status(url) == 200 if ready else _status(url) is not None)
         yield url
         assert worker.stop(30) == 0, child_process.last_lines(worker.log_path)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the service's log."""
+        return [json.loads(line) for line in (self.folder / "reconciler.log").read_text().splitlines()]
 
     def _control(self, key: Key) -> str:
         org_id, _, identity = key.partition(":")

@@ -6,14 +6,25 @@ import pytest
 
 from services.cli.exits import Exit
 from services.cli.operate import print_run, status_of
+from tests.support.terminal import COLUMNS
 
 _MISSING = "organisation file: missing"
 _UNREAD = {"key": "org:i", "action": "unread", "reason": "its configuration: HTTP 503", "read_at": None}
 
+_HELD = {"org": "11111111-1111-4111-8111-111111111111", "newcomers": 9, "limit": 5, "approval": "0123456789abcdef"}
+
 
 def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
     told = [{"scope": scope, "reason": reason} for scope, reason in refusals]
-    return {"plan": [], "refusals": told, "read": [], "published": 0, "stopped": None, "look_again_at": None} | changes
+    return {
+        "plan": [],
+        "refusals": told,
+        "read": [],
+        "published": 0,
+        "stopped": None,
+        "held": [],
+        "look_again_at": None,
+    } | changes
 
 
 def test_a_few_organisations_without_information_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +53,14 @@ def test_unread_keys_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -
     assert lines[2] == "0 organisations read, 0 observations published, keys not read or not whole: 1"
 
 
+def test_a_held_organisation_is_told_with_the_command_that_lets_it_in(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(found(held=[_HELD]))
+    said, _, command, _ = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"HELD: {_HELD['org']}: its first run would create 9 tenants")
+    assert command.strip() == "lifecycle reconcile --now --org 11111111-1111 --approve 0123456789abcdef"
+    assert len(command) <= COLUMNS
+
+
 @pytest.mark.parametrize(
     ("run", "status"),
     [
@@ -51,10 +70,21 @@ def test_unread_keys_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -
         (found(("org-1", "login refused")), Exit.DEVIATION),
         (found(("org-1", "login refused"), ("org-2:i", "not written: _MSG_TIMED_OUT")), Exit.UNREACHABLE),
         (found(stopped={"absent": 9, "limit": 5, "approval": None}), Exit.DEVIATION),
+        (found(held=[_HELD]), Exit.DEVIATION),
         (found(plan=[_UNREAD]), Exit.DEVIATION),
         (found(plan=[_UNREAD | {"action": "wait"}]), Exit.OK),
     ],
-    ids=["well", "no credentials", "bad credentials", "not read", "not written", "brake", "unread key", "waiting key"],
+    ids=[
+        "well",
+        "no credentials",
+        "bad credentials",
+        "not read",
+        "not written",
+        "brake",
+        "held",
+        "unread key",
+        "waiting key",
+    ],
 )
 def test_the_status_of_a_run_tells_unread_and_stopped_work(run: dict[str, Any], status: Exit) -> None:
     assert status_of(run) is status

@@ -16,8 +16,8 @@ from structlog.testing import LogCapture
 from schemas.keyring import Keyring
 from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
-from services.adapters.secrets import keyring_watch
-from services.adapters.secrets.keyring_watch import LOOK_S, SETTLED_S, KeyringWatch
+from services.adapters.process.file_identity import SETTLED_S, file_identity
+from services.adapters.secrets.keyring_watch import LOOK_S, KeyringWatch
 from services.ingress.endpoints import endpoint_credentials
 from tests.support.eventually import eventually_async
 
@@ -167,7 +167,7 @@ def test_a_second_write_that_stat_does_not_show_is_found_while_the_file_settles(
     write_in_place(world.path, text("b"))
     world.look()
     write_in_place(world.path, text("c"))
-    world.watch._identity = keyring_watch._identity(world.path)  # as if both fell into one tick of the clock
+    world.watch._identity = file_identity(world.path)  # as if both fell into one tick of the clock
     assert world.look() == ("c",)
 
 

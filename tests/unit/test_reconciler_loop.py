@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from schemas.genesys import Organisation, Reading
+from services.adapters.genesys.organisations_watch import OrganisationChanges, OrganisationsWatch
 from services.adapters.process import clock, logs
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
 from services.core.reconcile.tenant_census import TenantCensus
-from services.reconciler.main import _State, _tick
+from services.reconciler.main import FILE_SETTLE_S, _State, _tick
 from services.reconciler.memory import Sights
 from services.reconciler.run import RunResources
 from tests.support.genesys_worlds import CLIENT, ORG, key_of, reading, tenant, view
@@ -47,8 +48,11 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     barrier = tmp_path / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)
 
+    log = logs.configure("reconciler", "error")
+    files = OrganisationsWatch(tmp_path, log)
+
     async def tick() -> None:
-        await _tick(resources, state, random.Random(1), logs.configure("reconciler", "error"))
+        await _tick(resources, files, state, random.Random(1), log)
 
     await tick()
     assert str(barrier) in state.fault
@@ -61,3 +65,27 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     assert key_of(1) in sights.load()
     await tick()
     assert (len(readers.listings), state.fault) == (2, "")
+
+
+def test_a_changed_file_is_due_once_its_edits_have_settled() -> None:
+    state = _State(next_run_s=float("inf"))
+    state.note(OrganisationChanges(changed=frozenset({ORG})), 100.0)
+    assert state.take_due(view(tenant(1)), 100.0 + FILE_SETTLE_S - 1) == frozenset()
+    assert state.take_due(view(tenant(1)), 100.0 + FILE_SETTLE_S) == {ORG}
+    assert state.take_due(view(tenant(1)), 200.0) == frozenset(), "an early run is not repeated"
+
+
+def test_a_new_file_of_an_organisation_with_tenants_causes_a_new_first_sight_and_no_early_run() -> None:
+    state = _State(next_run_s=float("inf"), sighted={key_of(1)})
+    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
+    assert state.sighted == set()
+    assert state.take_due(view(tenant(1)), 200.0) == frozenset()
+    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
+    assert state.take_due({}, 200.0) == {ORG}
+
+
+def test_a_removed_file_takes_its_early_run_back() -> None:
+    state = _State(next_run_s=float("inf"))
+    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
+    state.note(OrganisationChanges(removed=frozenset({ORG})), 101.0)
+    assert state.take_due({}, 200.0) == frozenset()

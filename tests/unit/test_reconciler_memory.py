@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.reconcile import Doubt, Sight
 from services.reconciler.memory import Sights
 from tests.support.genesys_worlds import key_of
@@ -56,3 +57,16 @@ async def test_two_runs_on_one_folder_take_turns(tmp_path: Path) -> None:
     first_leaves.set()
     await asyncio.gather(first, second)
     assert order == ["first in", "first out", "second in", "second out"]
+
+
+def test_saved_admissions_are_loaded_by_any_process(tmp_path: Path) -> None:
+    one, other = Sights(tmp_path), Sights(tmp_path)
+    assert other.admissions() == {}
+    one.save_admissions({"a": OrganisationState.HELD, "b": OrganisationState.ADMITTED})
+    assert other.admissions() == {"a": OrganisationState.HELD, "b": OrganisationState.ADMITTED}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": "else"}'])
+def test_an_unreadable_admissions_file_is_forgotten(tmp_path: Path, text: str) -> None:
+    (Sights(tmp_path)._folder / "admissions.json").write_text(text)
+    assert Sights(tmp_path).admissions() == {}

@@ -29,7 +29,7 @@ def load(folder: Path) -> Organisations:
     """Read every `{orgId}.json` of a folder. A missing folder counts as empty; an unreadable folder is a fault."""
     found = Organisations()
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".json")
+        paths = paths_in(folder)
     except FileNotFoundError:
         return found
     except OSError as error:
@@ -44,16 +44,32 @@ def load(folder: Path) -> Organisations:
     return found
 
 
+def paths_in(folder: Path) -> list[Path]:
+    """Return the organisation files of a folder, sorted.
+
+    Raises:
+        OSError: the folder is missing or cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+
+
 def _organisation(path: Path) -> Organisation | str:
     """Read a file; return the organisation, or the fault in words."""
     try:
-        read = Organisation.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    read = parse(text)
+    if isinstance(read, Organisation) and read.org_id != path.stem.lower():
+        return "org_id: is not the name of the file"
+    return read
+
+
+def parse(text: bytes) -> Organisation | str:
+    """Parse the text of a file; return the organisation, or the fault in words."""
+    try:
+        return Organisation.model_validate_json(text)
     except ValidationError as error:
         # Without input and context: both may quote the client secret.
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['type']}" for fault in faults)
-    if read.org_id != path.stem.lower():
-        return "org_id: is not the name of the file"
-    return read

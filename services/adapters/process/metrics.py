@@ -278,6 +278,13 @@ RECONCILER_ORGANISATIONS = RECONCILER.gauge(
 RECONCILER_BRAKE = RECONCILER.gauge(
     "lifecycle_reconciler_brake_engaged", "1 while the brake waits for an operator's approval."
 )
+RECONCILER_HELD = RECONCILER.gauge(
+    "lifecycle_reconciler_held_organisations",
+    "Organisations whose first comparison waits for an operator's approval: too many tenants would be created.",
+)
+RECONCILER_FILES = RECONCILER.gauge(
+    "lifecycle_reconciler_organisation_files", "Files of ORGS_DIR by state.", state=("usable", "broken")
+)
 RECONCILER_TENANTS = RECONCILER.callback_gauge(
     "lifecycle_reconciler_tenants",
     "Tenants of the public view by stage and by the sort of their reason.",

@@ -19,16 +19,12 @@ from typing import Final, Generic, TypeVar
 from schemas.keyring import Keyring
 from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
+from services.adapters.process.file_identity import SETTLED_S, file_identity
 from services.adapters.process.logs import Logger
 from services.adapters.secrets.keyring import load
 
 LOOK_S: Final = 0.5
 """Pause between two looks, seconds."""
-SETTLED_S: Final = 2.5
-"""Time after a change during which each look reads the file again, seconds.
-
-Two writes within a tick of the file system's clock leave the same `stat`. The coarsest clock in use ticks every 2 s.
-"""
 
 _LOGGED_MAX: Final = 100
 """Greatest count of remembered faults: a file with a new fault at every look must not fill the memory."""
@@ -82,7 +78,7 @@ class KeyringWatch(Generic[T]):
             now_s: Monotonic time, seconds.
         """
         # `stat` before the read: a change during the read shows at the next look. The reverse order would miss it.
-        identity = _identity(self._path)
+        identity = file_identity(self._path)
         if identity != self._identity:
             self._identity, self._changed_at_s = identity, now_s
         elif not self._fault and now_s - self._changed_at_s > SETTLED_S:
@@ -126,13 +122,3 @@ class KeyringWatch(Generic[T]):
             self._logged_faults.clear()
         self._logged_faults.add(fault)
         self._log.error("keyring broken", why="; ".join(fault.splitlines()), kept=sorted(self._ring.endpoints))
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """Return the `stat` fields that change with the file's contents, links followed; None if `stat` fails."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    # The inode changes by a rename, size and times by a write in place; ctime also if mtime was set back by hand.
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -59,6 +59,12 @@ _RULES: Final = (
         "`lifecycle reconcile --now` shows them, and the word that approves exactly these removals",
     ),
     _Rule(
+        "lifecycle_reconciler_held_organisations",
+        lambda value: value > 0,
+        "organisations whose first comparison waits for an approval: {value:.0f}",
+        "`lifecycle reconcile --dry-run` shows their tenants to create, and the command that approves exactly these",
+    ),
+    _Rule(
         "lifecycle_ledger_lag_seconds",
         lambda value: value > _LAG_S,
         "the first unread record has waited {value:.0f} s",

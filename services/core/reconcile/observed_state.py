@@ -110,6 +110,11 @@ def look_at(
     )
 
 
+def is_installed(found: Integration) -> bool:
+    """True if a listed integration exists according to a known `intendedState`."""
+    return _STATES.get(found.intended_state or "", (False, None))[0]
+
+
 def differences(look: ObservedKey, tenant: Tenant | None) -> tuple[EventType, ...]:
     """Returns the events lost on the way to the view; empty if reading and view agree.
 
@@ -160,7 +165,7 @@ def observed(look: ObservedKey, tenant: Tenant | None, differing: tuple[EventTyp
 
 def _unread(found: Integration, organisation: Organisation, tenant: Tenant | None) -> str:
     """Returns why the state of a listed integration is unreadable; empty for a readable state."""
-    if found.type_id is None and organisation.integration_type is not None and tenant is None:
+    if found.type_id is None and organisation.types and tenant is None:
         return "its integrationType: no id that is text, so whether it is ours is not known"
     if found.intended_state is None:
         return "its intendedState: must be text, and is null, missing or of another type"

@@ -157,8 +157,8 @@ def awaits_recheck(tenant: Tenant | None) -> bool:
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
     """Returns the keys of one organisation to compare, sorted.
 
-    A listed key is compared if the integration has the organisation's `integration_type` or an unknown type, or if the
-    view knows the key. An unlisted key is compared if the view has the key as installed, flagged or marked for a
+    A listed key is compared if the integration has a type of the organisation's file or an unknown type, or if the view
+    knows the key. An unlisted key is compared if the view has the key as installed, flagged or marked for a
     re-check.
 
     Args:
@@ -168,11 +168,11 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
         keys: Compare these keys alone; None for all.
     """
     prefix = f"{reading.org_id}:"
-    our_type = organisation.integration_type
+    ours = organisation.types
     listed = {
         f"{prefix}{entity.id}"
         for entity in reading.integrations.values()
-        if our_type in (None, entity.type_id) or entity.type_id is None or f"{prefix}{entity.id}" in tenants
+        if not ours or entity.type_id in ours or entity.type_id is None or f"{prefix}{entity.id}" in tenants
     }
     held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or awaits_recheck(tenant))}
     return sorted(key for key in listed | held if keys is None or key in keys)

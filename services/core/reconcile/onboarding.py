@@ -1,0 +1,105 @@
+"""Guard of an organisation's first comparison: many new tenants at once wait for an operator's approval.
+
+Problem: with the file of a new organisation, every integration already in this organisation looks like a lost install.
+A missing or wrong `integration_types` would provision the integrations of foreign vendors, each with a database, a
+grant and a subscription.
+
+Approach: an organisation is held at its first comparison if more than `CREATE_MOST` tenants would be created. A held
+organisation publishes nothing until an operator approves exactly these keys (docs/decisions/0037).
+
+    state     comes from                                               next comparison
+    unknown   no comparison yet                                        judged, unless the view has a tenant of it
+    held      too many newcomers                                       judged again, with or without tenants in the view
+    admitted  few newcomers, an approval, or tenants before the file   never judged again
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from schemas.genesys import Organisation, Reading
+from schemas.values import Key
+from services.core.reconcile.observed_state import is_installed
+from services.core.reconcile.reconcile import Tenants, scope
+
+CREATE_MOST: Final = 5
+"""Tenants that the first comparison of an organisation may create without an approval."""
+
+
+class OrganisationState(StrEnum):
+    """State of an organisation; no entry stands for an unknown organisation."""
+
+    HELD = "held"
+    ADMITTED = "admitted"
+
+
+OrganisationStates = Mapping[str, OrganisationState]
+"""Organisation id to state."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOrganisation:
+    """An organisation without an approval of its first comparison: nothing of the organisation is published.
+
+    Attributes:
+        org_id: Organisation id.
+        newcomers: Number of tenants to create.
+        approval: Text to approve exactly these tenants.
+    """
+
+    org_id: str
+    newcomers: int
+    approval: str
+
+
+def newcomers(reading: Reading, organisation: Organisation, tenants: Tenants) -> list[Key]:
+    """Returns the keys to create as tenants after a reading, sorted.
+
+    Every listed integration counts, also one without a readable configuration: the next run would create the tenant.
+
+    Args:
+        reading: A complete reading.
+        organisation: The organisation's file.
+        tenants: The view.
+    """
+    return [
+        key
+        for key in scope(reading, organisation, tenants, None)
+        if (entity := reading.integrations.get(key.partition(":")[2])) is not None
+        and is_installed(entity)
+        and not (key in tenants and tenants[key].installed)
+    ]
+
+
+def approval_of_newcomers(keys: Iterable[Key]) -> str:
+    """Returns the approval of exactly these new tenants, a hash of the sorted keys."""
+    # The prefix separates an approval to create from an approval to remove the same keys.
+    return sha256("\n".join(["create", *sorted(keys)]).encode()).hexdigest()[:16]
+
+
+def held_back(
+    readings: Iterable[tuple[Reading, Organisation]], tenants: Tenants, admissions: OrganisationStates
+) -> tuple[HeldOrganisation, ...]:
+    """Returns the organisations to hold without an approval, in the order of the readings.
+
+    Args:
+        readings: Complete readings, each with the organisation's file.
+        tenants: The view of all organisations.
+        admissions: States after the earlier runs.
+    """
+    candidates = [pair for pair in readings if admissions.get(pair[0].org_id) is not OrganisationState.ADMITTED]
+    if not candidates:
+        return ()
+    # Tenants by webhook prove that the organisation is at work. A tenant that arrives while the organisation is held
+    # proves nothing: one changed integration must not let the rest in.
+    with_tenants = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed is not None}
+    found = []
+    for reading, organisation in candidates:
+        if reading.org_id in with_tenants and reading.org_id not in admissions:
+            continue
+        keys = newcomers(reading, organisation, tenants)
+        if len(keys) > CREATE_MOST:
+            found.append(HeldOrganisation(reading.org_id, len(keys), approval_of_newcomers(keys)))
+    return tuple(found)

@@ -1,0 +1,73 @@
+"""An organisation's first comparison creates at most five tenants, unless an operator approved exactly that set."""
+
+import pytest
+
+from services.core.reconcile.onboarding import (
+    CREATE_MOST,
+    OrganisationState,
+    approval_of_newcomers,
+    held_back,
+    newcomers,
+)
+from services.core.reconcile.reconcile import Action, PlanLine, Tenants, approval_of, compare
+from tests.support.genesys_worlds import ORG, key_of, organisation, reading, rules, tenant, view
+
+NOBODY: Tenants = {}
+
+
+@pytest.mark.parametrize(("count", "held"), [(0, 0), (5, 0), (6, 1), (300, 1)])
+def test_the_first_comparison_is_held_above_five_new_tenants(count: int, held: int) -> None:
+    found = held_back([(reading(dict.fromkeys(range(count), "ENABLED")), organisation())], NOBODY, {})
+    assert [(one.org_id, one.newcomers) for one in found] == [(ORG, count)] * held
+
+
+def test_the_held_keys_are_those_that_the_plan_would_install() -> None:
+    told = reading({1: "ENABLED", 2: "DISABLED", 3: "RESTORED", 4: "DELETED", 5: "HIBERNATED"})
+    plan = compare([(told, organisation())], NOBODY, {}, rules())
+    assert newcomers(told, organisation(), NOBODY) == [line.key for line in plan.lines if line.observed]
+
+
+def test_an_integration_without_a_readable_configuration_counts_as_new() -> None:
+    told = reading(dict.fromkeys(range(6), "ENABLED"), properties={})
+    assert held_back([(told, organisation())], NOBODY, {})
+
+
+def test_integrations_of_foreign_types_do_not_count() -> None:
+    told = reading(dict.fromkeys(range(6), "ENABLED"))
+    assert held_back([(told, organisation(integration_types=("another",)))], NOBODY, {}) == ()
+
+
+def test_an_organisation_with_tenants_by_webhook_is_not_held() -> None:
+    told = reading(dict.fromkeys(range(20), "ENABLED"))
+    for installed in (True, False):
+        assert held_back([(told, organisation())], view(tenant(0, installed=installed)), {}) == ()
+
+
+def test_a_mere_change_of_an_integration_lets_no_organisation_in() -> None:
+    told = reading(dict.fromkeys(range(20), "ENABLED"))
+    assert held_back([(told, organisation())], view(tenant(0, installed=None)), {})
+
+
+def test_a_tenant_that_arrives_later_does_not_release_a_held_organisation() -> None:
+    told = reading(dict.fromkeys(range(20), "ENABLED"))
+    (held,) = held_back([(told, organisation())], view(tenant(0)), {ORG: OrganisationState.HELD})
+    assert held.newcomers == 19
+
+
+def test_a_held_organisation_is_released_when_few_newcomers_are_left() -> None:
+    told = reading(dict.fromkeys(range(20), "ENABLED"))
+    most = view(*map(tenant, range(20 - CREATE_MOST)))
+    assert held_back([(told, organisation())], most, {ORG: OrganisationState.HELD}) == ()
+
+
+def test_an_organisation_admitted_is_never_held_again() -> None:
+    told = reading(dict.fromkeys(range(20), "ENABLED"))
+    assert held_back([(told, organisation())], NOBODY, {ORG: OrganisationState.ADMITTED}) == ()
+
+
+def test_an_approval_names_exactly_its_keys() -> None:
+    keys = [key_of(number) for number in range(6)]
+    assert approval_of_newcomers(keys) == approval_of_newcomers(reversed(keys))
+    assert approval_of_newcomers(keys) != approval_of_newcomers(keys[:5])
+    gone = [PlanLine(key, Action.REMOVE, "uninstalled") for key in keys]
+    assert approval_of(gone) != approval_of_newcomers(keys), "an approval to remove creates nobody"
