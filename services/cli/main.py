@@ -17,6 +17,7 @@ from services.cli.keyring import keyring
 from services.cli.local.commands import down, restart, status
 from services.cli.local.logs import logs
 from services.cli.operate import doctor, reconcile, replay
+from services.cli.orgs import orgs
 from services.cli.sagas import sagas
 from services.cli.send import send
 from services.cli.tenants import tenants
@@ -174,6 +175,7 @@ app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
+app.add_typer(orgs, name="orgs", rich_help_panel=_OPERATE)
 
 
 def main() -> None:

@@ -26,6 +26,10 @@ def doctor(
         bool, typer.Option("--settings", help="List every setting instead, with its services, default and reason.")
     ] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Log in to Genesys for every organisation as well.")] = False,
+    org: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask Genesys all that `lifecycle orgs check` asks about this organisation; may be repeated."),
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -37,7 +41,7 @@ def doctor(
     from services.cli import show
     from services.cli.doctor import Health, examine
     from services.cli.doctor.finding import fault
-    from services.cli.doctor.findings_text import print_findings
+    from services.cli.doctor.findings_text import findings_as_json, print_findings
 
     if settings:
         _list_settings(as_json=as_json)
@@ -53,9 +57,9 @@ def doctor(
         environ = {name: text for name, text in environment.process().items() if text}
         cure = "`lifecycle up` starts everything again; `lifecycle status` says more"
         up = [fault("up", str(error), cure)]
-    found = [*up, *examine(environ, environment.state_dir(state_dir), deep=deep)]
+    found = [*up, *examine(environ, environment.state_dir(state_dir), deep=deep, orgs=org or ())]
     if as_json:
-        show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
+        show.as_json(findings_as_json(found))
     else:
         print_findings(found)
     sys.stdout.flush()

@@ -12,13 +12,14 @@ from pathlib import Path
 COLUMNS = 80
 
 
-def on_terminal(*words: str, cwd: Path, answers: str = "", **environ: str) -> tuple[int, str]:
+def on_terminal(*words: str, cwd: Path, answers: str = "", prompt: str = "", **environ: str) -> tuple[int, str]:
     """Run `lifecycle` on a terminal of 80 columns; its status and everything that the terminal was sent.
 
     Args:
         words: Of the command.
         cwd: Where.
         answers: What is typed.
+        prompt: Typed once this was shown: a prompt without echo forgets what was typed before it.
         environ: Beside PATH, HOME and TERM.
     """
     ours, theirs = pty.openpty()
@@ -27,11 +28,15 @@ def on_terminal(*words: str, cwd: Path, answers: str = "", **environ: str) -> tu
     argv = [sys.executable, "-m", "services.cli.main", *words]
     process = subprocess.Popen(argv, env=clean, cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    os.write(ours, answers.encode())
-    said = bytearray()
+    said, typed = bytearray(), False
     try:
+        if not prompt:
+            os.write(ours, answers.encode())
         while piece := os.read(ours, 65_536):
             said += piece
+            if prompt and not typed and prompt.encode() in said:
+                os.write(ours, answers.encode())
+                typed = True
     except OSError:
         pass  # the kernel's word for a terminal that everybody has left
     finally:

@@ -25,7 +25,7 @@ from services.adapters.process.clock import now_us
 from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import Settings
-from services.cli.doctor import databases, kafka, outside, running, this_machine
+from services.cli.doctor import databases, kafka, organisation, outside, running, this_machine
 from services.cli.doctor.finding import Check, CheckContext, Finding, Health, NoKafka, fault, skipped, well
 from services.cli.wording import counted
 
@@ -58,21 +58,22 @@ DEEP: Final = Check("Genesys", outside.genesys, _DEEP_S)
 """The check of the option `--deep`: one login per organisation, so its time limit is longer."""
 
 
-def examine(environ: Mapping[str, str], up: Path, *, deep: bool) -> list[Finding]:
+def examine(environ: Mapping[str, str], up: Path, *, deep: bool, orgs: Sequence[str] = ()) -> list[Finding]:
     """Runs all checks and returns the findings in the order of the checks.
 
     Args:
         environ: The environment of an operator's command.
         up: State folder of a running `up`, for the URLs of the services.
         deep: True to log in to Genesys for every organisation as well.
+        orgs: Organisations to ask Genesys about as `lifecycle orgs check` does.
     """
     chosen, unusable, found = _read(environ)
     if chosen is None:
         return [this_machine.python(), *found]
     services, services_source = running.known_services(chosen, up)
     context = CheckContext(chosen, services, services_source, now_us, unusable)
-    found += _run_checks(context, (*CHECKS, *([DEEP] if deep else [])))
-    return [this_machine.python(), *found, *([] if deep else _deep_hint(chosen))]
+    found += _run_checks(context, (*CHECKS, *([DEEP] if deep else []), *map(organisation.named_check, orgs)))
+    return [this_machine.python(), *found, *([] if deep or orgs else _deep_hint(chosen))]
 
 
 def _read(environ: Mapping[str, str]) -> tuple[Settings | None, frozenset[str], list[Finding]]:

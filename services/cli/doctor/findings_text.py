@@ -14,6 +14,11 @@ _MARK_WIDTH: Final = 6
 _NARROWEST: Final = 60
 
 
+def findings_as_json(found: Sequence[Finding]) -> list[dict[str, str]]:
+    """Returns findings as JSON."""
+    return [{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found]
+
+
 def print_findings(found: Sequence[Finding]) -> None:
     """Prints the findings; lines are folded to the width of a terminal, and left whole in a pipe."""
     wide = max(_NARROWEST, get_terminal_size().columns) if sys.stdout.isatty() else 0
