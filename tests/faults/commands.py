@@ -45,7 +45,7 @@ NOTHING: Final = Trouble("no trouble", "nothing", {}, 0)
 KEY: Final = "00000000-0000-4000-8000-000000000001:00000000-0000-4000-9000-000000000001"
 GIVEN: Final[Mapping[str, str]] = {
     "key": KEY, "event": "installed", "endpoint": "default", "name": "audit", "file": "history.jsonl",
-    "service": "ledger",
+    "service": "ledger", "org": KEY.partition(":")[0],
 }  # fmt: skip
 """Name of a required argument to what it is given."""
 
@@ -81,6 +81,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("keyring", "add"): frozenset(),
     ("keyring", "rotate"): frozenset(),
     ("keyring", "rotate-material"): frozenset(),
+    ("orgs", "list"): frozenset(),
     ("topics", "list"): frozenset(),
     ("topics", "plan"): frozenset({_KAFKA, _CONFIGS}),
     ("topics", "apply"): frozenset({_KAFKA, _CONFIGS}),

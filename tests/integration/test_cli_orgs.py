@@ -229,7 +229,7 @@ def test_the_listing_shows_each_organisation_and_no_secret(here: OrgsFolder) -> 
     (here.orgs / "broken.json").write_text("{")
     said = here.run("orgs", "list", "--check", status=Exit.DEVIATION)
     assert "chmod 600" in said
-    assert "broken: file: json_invalid" in said
+    assert "broken: file: is not JSON" in said
     assert "2 organisations" in said
 
 

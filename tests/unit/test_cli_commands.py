@@ -257,6 +257,7 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
         ("sagas", "show", "a"), ("sagas", "retry", "a"), ("reconcile", "--now"), ("topics", "plan"),
         ("topics", "apply"), ("keyring", "list"), ("keyring", "add", "a"), ("keyring", "rotate", "a"),
         ("keyring", "remove", "a"),        ("keyring", "rotate-material", "seal"), ("doctor",), ("send", "installed"),
+        ("orgs", "list"), ("orgs", "check"), ("orgs", "add", "a"), ("orgs", "remove", "a"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -324,6 +325,7 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
         (("keyring", "list", "a.json", "--state-dir", "b"), "--state-dir: the FILE is named already"),
         (("keyring", "rotate-material", "seel"), "is not one of 'audit', 'seal', 'outputs'"),
         (("keyring", "rotate", "default", "--overlap", "soon"), "--overlap: 'soon' is neither 0"),
+        (("orgs", "add", "acme"), "ORG: 'acme' is no organisation id, which is a UUID"),
         (("ledger", "--recover-only", "--republish"), "--republish: --recover-only ends before"),
         (("ledger", "--recover-only", "--accept-loss"), "--accept-loss: --recover-only ends before"),
         (("logs", "ledger", "--tail", "-1"), "--tail"),

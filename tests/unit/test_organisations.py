@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from services.adapters.genesys import organisations
 from tests.support.genesys_worlds import ORG
@@ -31,6 +34,41 @@ def test_a_bad_file_loses_its_organisation_only(tmp_path: Path) -> None:
     assert found.known.keys() == {ORG}
     assert found.faults == {
         "acme": "org_id: is not the name of the file",
-        "broken": "file: json_invalid",
+        "broken": "file: is not JSON",
         "folder": "cannot be read: Is a directory",
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"org_id": "acme"}, "org_id: must be a UUID"),
+        ({"client_id": None}, "client_id: Input should be a valid string"),
+        ({"client_id": ""}, "client_id: is empty"),
+        ({"secret": "canary"}, "secret: is no field of such a file"),
+        ({"integration_types": "ours"}, "integration_types: Input should be a valid array"),
+        ({"integration_types": [""]}, "integration_types.0: is empty"),
+    ],
+    ids=str,
+)
+def test_a_fault_of_a_file_is_told_in_words_and_without_a_value(changes: dict[str, Any], fault: str) -> None:
+    assert organisations.parse(json.dumps({**GOOD, "client_secret": "canary", **changes}).encode()) == fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "types"),
+    [
+        ({}, set()),
+        ({"integration_types": []}, set()),
+        ({"integration_type": None}, set()),
+        ({"integration_types": ["a", "b"]}, {"a", "b"}),
+        ({"integration_type": "a"}, {"a"}),
+        ({"integration_type": "a", "integration_types": ["b"]}, {"a", "b"}),
+        ({"integration_type": ""}, {""}),
+    ],
+    ids=str,
+)
+def test_the_types_of_a_file_are_read_in_both_forms(changes: dict[str, Any], types: set[str]) -> None:
+    read = organisations.parse(json.dumps({**GOOD, **changes}).encode())
+    assert not isinstance(read, str)
+    assert read.types == types

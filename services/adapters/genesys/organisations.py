@@ -6,10 +6,20 @@ this module only inside `SecretStr`.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from schemas.genesys import Organisation
+
+_WORDS: Final = {
+    "json_invalid": "is not JSON",
+    "missing": "is missing",
+    "extra_forbidden": "is no field of such a file",
+    "string_pattern_mismatch": "must be a UUID",
+    "string_too_short": "is empty",
+}
+"""Type of a pydantic error to our words; the library's own texts of these types tell less, or quote the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +82,7 @@ def parse(text: bytes) -> Organisation | str:
     except ValidationError as error:
         # Without input and context: both may quote the client secret.
         faults = error.errors(include_input=False, include_url=False, include_context=False)
-        return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['type']}" for fault in faults)
+        return "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'file'}: {_WORDS.get(fault['type'], fault['msg'])}"
+            for fault in faults
+        )

@@ -157,6 +157,8 @@ def _refused_login(status: int, login: str) -> Finding:
 def _identity(me: ProbeAnswer, organisation: Organisation, login: str) -> Finding:
     """Returns the finding of the organisation behind the token."""
     what = "organisation"
+    if me.status == httpx2.codes.FORBIDDEN:
+        return fault(what, "the OAuth client has no right to ask for its own organisation", _ROLE)
     if me.status != httpx2.codes.OK:
         cure = f"{login} and the API are of different regions, or Genesys is in trouble: compare `region`, try again"
         return fault(what, f"the API does not take the token (HTTP {me.status})", cure)
