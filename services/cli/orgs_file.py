@@ -73,7 +73,11 @@ def write(path: Path, organisation: Organisation, *, replace: bool) -> None:
     """
     content = {**_content(organisation), "client_secret": organisation.client_secret.get_secret_value()}
     try:
-        (replace_json if replace else create_json)(path, content)
+        if replace:
+            # A symbolic link stays, and its target is replaced, as with the keyring.
+            replace_json(path.resolve(), content)
+        else:
+            create_json(path, content)
     except FileExistsError:
         raise exists(path) from None
     except OSError as error:
