@@ -13,7 +13,7 @@ from typing import Final
 
 from schemas.rights import Service
 from schemas.values import Key
-from services.adapters.genesys.organisations_watch import OrganisationChanges, OrganisationsWatch
+from services.adapters.genesys.organisations_watch import OrganisationsWatch
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
@@ -24,6 +24,7 @@ from services.adapters.secrets import keyring
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
+from services.reconciler.fresh_files import FreshFiles
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
 
@@ -38,22 +39,6 @@ AGAIN_FIRST_S: Final = 15.0
 one, up to the interval. Also the seconds between two tries of a first sight."""
 TAKE_S: Final = 0.05
 """Seconds that a tick waits for new records of the view."""
-FILE_SETTLE_S: Final = 15.0
-"""Seconds from a changed organisation file to the run over this organisation: further edits, and webhooks of
-integrations installed together with the file, come first."""
-
-
-@dataclass(frozen=True, slots=True)
-class _FreshFile:
-    """An added or changed organisation file without a run since.
-
-    Attributes:
-        due_s: Time of the early run, in seconds of the event loop's clock.
-        is_new: True for an organisation without a file before.
-    """
-
-    due_s: float
-    is_new: bool
 
 
 @dataclass(slots=True)
@@ -68,7 +53,7 @@ class _State:
         looked: Key to the time of the last early look, microseconds UTC.
         sighted: Active keys already looked for, to have a first sight.
         next_sight_s: Earliest time of the next first sight, in seconds of the event loop's clock.
-        fresh: Organisation id to the added or changed file.
+        fresh: Organisation files that wait for an early run.
     """
 
     next_run_s: float
@@ -78,35 +63,7 @@ class _State:
     looked: dict[Key, int] = field(default_factory=dict)
     sighted: set[Key] = field(default_factory=set)
     next_sight_s: float = 0.0
-    fresh: dict[str, _FreshFile] = field(default_factory=dict)
-
-    def note(self, changes: OrganisationChanges, now_s: float) -> None:
-        """Plans an early run for each added or changed file, and a new first sight of the tenants.
-
-        Args:
-            changes: The result of the newest look at the folder.
-            now_s: Seconds of the event loop's clock.
-        """
-        due_s = now_s + FILE_SETTLE_S
-        self.fresh |= {org_id: _FreshFile(due_s, is_new=True) for org_id in changes.added}
-        self.fresh |= {org_id: _FreshFile(due_s, is_new=False) for org_id in changes.changed}
-        for org_id in changes.removed:
-            self.fresh.pop(org_id, None)
-        if touched := changes.added | changes.changed:
-            self.sighted = {key for key in self.sighted if key.partition(":")[0] not in touched}
-
-    def take_due(self, tenants: Tenants, now_s: float) -> frozenset[str]:
-        """Returns the organisations with a file due for an early run, and forgets these files.
-
-        A new file of an organisation with tenants is left to the first sight and the hourly run.
-        """
-        due_files = {org_id: file for org_id, file in self.fresh.items() if now_s >= file.due_s}
-        for org_id in due_files:
-            del self.fresh[org_id]
-        if not due_files:
-            return frozenset()
-        with_tenants = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed}
-        return frozenset(org for org, file in due_files.items() if not (file.is_new and org in with_tenants))
+    fresh: FreshFiles = field(default_factory=FreshFiles)
 
 
 def main(settings: ReconcilerSettings) -> int:
@@ -203,10 +160,7 @@ async def _work(
 ) -> None:
     """Runs the hourly run if its time has come; else the organisations or keys that are due; else a first sight."""
     now_s = asyncio.get_running_loop().time()
-    changes = await asyncio.to_thread(files.look, now_s)
-    state.note(changes, now_s)
-    if changes.removed:
-        resources.readers.forget(changes.removed)
+    await _look_at_files(resources, files, state, now_s)
     tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
     _set_gauges(resources, files, tenants)
     if now_s >= state.next_run_s:
@@ -235,7 +189,7 @@ async def _work(
         state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
         return
-    if orgs := state.take_due(tenants, now_s):
+    if orgs := state.fresh.take_due(tenants, now_s):
         report = await run(resources, RunRequest(orgs=orgs))
         _log_report(report, log, "file")
         if report.unanswered:
@@ -252,6 +206,16 @@ async def _work(
         await sight(resources, keys)
         state.sighted |= keys
         state.next_sight_s = now_s
+
+
+async def _look_at_files(resources: RunResources, files: OrganisationsWatch, state: _State, now_s: float) -> None:
+    """Looks at the organisation files once; plans early runs and first sights, and forgets removed credentials."""
+    changes = await asyncio.to_thread(files.look, now_s)
+    state.fresh.note(changes, now_s)
+    if touched := changes.added | changes.changed:
+        # Other credentials may see what the former did not: the tenants are looked for once more.
+        state.sighted = {key for key in state.sighted if key.partition(":")[0] not in touched}
+    resources.readers.forget(changes.removed)
 
 
 def _register_gauges(resources: RunResources) -> None:

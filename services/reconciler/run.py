@@ -34,7 +34,7 @@ from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
-from services.core.reconcile.onboarding import HeldOrganisation, OrganisationState, OrganisationStates, held_back
+from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
     PlanLine,
     ReconcilePlan,
@@ -197,7 +197,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = rules_of(resources, began_us, request.approval)
         plan = compare(readings, tenants, memory, rules, request.keys)
-        admissions = resources.sights.admissions()
+        admissions: OrganisationStates = resources.sights.admissions()
         over = held_back(readings, tenants, admissions)
         _judge_approval(request.approval, approval_of(plan.lines), over)
         held = tuple(one for one in over if one.approval != request.approval)
@@ -205,13 +205,15 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         if not request.dry_run:
             # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
             resources.sights.save({**memory, **plan.memory})
+            # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.
+            admissions = _remember_admissions(resources, admissions, held, set())
             written, failed = await _publish(resources, plan, held)
             refusals += failed
             resources.sights.save({**memory, **plan.memory, **written})
             # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
-            after = _admissions_after(readings, held, failed, plan, admissions)
-            if after != admissions:
-                resources.sights.save_admissions(after)
+            unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
+            published = set() if plan.stopped is not None else {reading.org_id for reading, _ in readings} - unwritten
+            _remember_admissions(resources, admissions, held, published)
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
             dry_run=request.dry_run,
@@ -239,6 +241,19 @@ def _wrong_topics(settings: ReconcilerSettings) -> str:
     return "; ".join(judge(table, found, None).wrong.values())
 
 
+def _remember_admissions(
+    resources: RunResources,
+    before: OrganisationStates,
+    held: tuple[HeldOrganisation, ...],
+    published: set[str],
+) -> OrganisationStates:
+    """Saves the states of the organisations if a state has changed, and returns the states."""
+    after = admissions_after(before, held, published)
+    if after != before:
+        resources.sights.save_admissions(after)
+    return after
+
+
 def _judge_approval(given: str | None, removals: str | None, over: tuple[HeldOrganisation, ...]) -> None:
     """Checks that the operator approved exactly the removals, or one organisation's newcomers, of this plan.
 
@@ -256,28 +271,6 @@ def _judge_approval(given: str | None, removals: str | None, over: tuple[HeldOrg
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
     what = "; ".join(wanted) or "this run removes nobody"
     raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
-
-
-def _admissions_after(
-    readings: list[tuple[Reading, Organisation]],
-    held: tuple[HeldOrganisation, ...],
-    failed: list[Refusal],
-    plan: ReconcilePlan,
-    admissions: OrganisationStates,
-) -> OrganisationStates:
-    """Returns the states of the organisations after a run.
-
-    An organisation is admitted once everything of the organisation is published. Under the brake nothing is published.
-    """
-    waiting = {one.org_id for one in held}
-    unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
-    read = {reading.org_id for reading, _ in readings}
-    admitted = set() if plan.stopped is not None else read - waiting - unwritten
-    return {
-        **admissions,
-        **dict.fromkeys(waiting, OrganisationState.HELD),
-        **dict.fromkeys(admitted, OrganisationState.ADMITTED),
-    }
 
 
 async def sight(resources: RunResources, keys: Collection[Key]) -> None:

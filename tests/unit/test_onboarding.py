@@ -4,7 +4,9 @@ import pytest
 
 from services.core.reconcile.onboarding import (
     CREATE_MOST,
+    HeldOrganisation,
     OrganisationState,
+    admissions_after,
     approval_of_newcomers,
     held_back,
     newcomers,
@@ -71,3 +73,17 @@ def test_an_approval_names_exactly_its_keys() -> None:
     assert approval_of_newcomers(keys) != approval_of_newcomers(keys[:5])
     gone = [PlanLine(key, Action.REMOVE, "uninstalled") for key in keys]
     assert approval_of(gone) != approval_of_newcomers(keys), "an approval to remove creates nobody"
+
+
+def test_a_published_organisation_is_admitted_and_a_held_one_is_not() -> None:
+    held = HeldOrganisation(ORG, 6, "word")
+    assert admissions_after({}, [held], {ORG, "other"}) == {
+        ORG: OrganisationState.HELD,
+        "other": OrganisationState.ADMITTED,
+    }
+    assert admissions_after({ORG: OrganisationState.HELD}, [], {ORG}) == {ORG: OrganisationState.ADMITTED}
+
+
+def test_an_organisation_that_was_not_published_keeps_its_state() -> None:
+    assert admissions_after({}, [], set()) == {}
+    assert admissions_after({ORG: OrganisationState.HELD}, [], set()) == {ORG: OrganisationState.HELD}

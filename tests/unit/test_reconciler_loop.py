@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from schemas.genesys import Organisation, Reading
-from services.adapters.genesys.organisations_watch import OrganisationChanges, OrganisationsWatch
+from services.adapters.genesys.organisations_watch import OrganisationsWatch
 from services.adapters.process import clock, logs
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
 from services.core.reconcile.tenant_census import TenantCensus
-from services.reconciler.main import FILE_SETTLE_S, _State, _tick
+from services.reconciler.main import _State, _tick
 from services.reconciler.memory import Sights
 from services.reconciler.run import RunResources
 from tests.support.genesys_worlds import CLIENT, ORG, key_of, reading, tenant, view
@@ -30,6 +30,9 @@ class Readers:
     """Genesys lists the tenant, and every listing counts."""
 
     listings: list[str] = field(default_factory=list)
+
+    def forget(self, _: frozenset[str]) -> None:
+        """Nothing is kept."""
 
     async def listed(self, organisation: Organisation) -> Reading:
         self.listings.append(organisation.org_id)
@@ -67,25 +70,23 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     assert (len(readers.listings), state.fault) == (2, "")
 
 
-def test_a_changed_file_is_due_once_its_edits_have_settled() -> None:
-    state = _State(next_run_s=float("inf"))
-    state.note(OrganisationChanges(changed=frozenset({ORG})), 100.0)
-    assert state.take_due(view(tenant(1)), 100.0 + FILE_SETTLE_S - 1) == frozenset()
-    assert state.take_due(view(tenant(1)), 100.0 + FILE_SETTLE_S) == {ORG}
-    assert state.take_due(view(tenant(1)), 200.0) == frozenset(), "an early run is not repeated"
-
-
-def test_a_new_file_of_an_organisation_with_tenants_causes_a_new_first_sight_and_no_early_run() -> None:
-    state = _State(next_run_s=float("inf"), sighted={key_of(1)})
-    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
-    assert state.sighted == set()
-    assert state.take_due(view(tenant(1)), 200.0) == frozenset()
-    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
-    assert state.take_due({}, 200.0) == {ORG}
-
-
-def test_a_removed_file_takes_its_early_run_back() -> None:
-    state = _State(next_run_s=float("inf"))
-    state.note(OrganisationChanges(added=frozenset({ORG})), 100.0)
-    state.note(OrganisationChanges(removed=frozenset({ORG})), 101.0)
-    assert state.take_due({}, 200.0) == frozenset()
+async def test_a_new_file_causes_a_new_first_sight_of_the_tenants(tmp_path: Path) -> None:
+    sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"), sighted={key_of(1)})
+    chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
+    unused, log = cast("Any", None), logs.configure("reconciler", "error")
+    resources = RunResources(
+        chosen,
+        b"",
+        cast("Any", View()),
+        TenantCensus(),
+        sights,
+        cast("Any", readers),
+        producer=unused,
+        now_us=clock.now_us,
+    )
+    files = OrganisationsWatch(tmp_path, log)
+    await _tick(resources, files, state, random.Random(1), log)
+    assert readers.listings == [], "the tenant was looked for before, without a file"
+    (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
+    await _tick(resources, files, state, random.Random(1), log)
+    assert readers.listings == [ORG]

@@ -13,7 +13,7 @@ organisation publishes nothing until an operator approves exactly these keys (do
     admitted  few newcomers, an approval, or tenants before the file   never judged again
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -103,3 +103,18 @@ def held_back(
         if len(keys) > CREATE_MOST:
             found.append(HeldOrganisation(reading.org_id, len(keys), approval_of_newcomers(keys)))
     return tuple(found)
+
+
+def admissions_after(
+    admissions: OrganisationStates, held: Collection[HeldOrganisation], published: Collection[str]
+) -> OrganisationStates:
+    """Returns the states of the organisations after a run.
+
+    Args:
+        admissions: States before the run.
+        held: Organisations held by the run.
+        published: Organisations read by the run, with every difference published. Under the brake, or after a failed
+            write, an organisation is not among them, and is judged again.
+    """
+    waiting = {one.org_id: OrganisationState.HELD for one in held}
+    return {**admissions, **dict.fromkeys(published, OrganisationState.ADMITTED), **waiting}
