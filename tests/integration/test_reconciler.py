@@ -20,6 +20,7 @@ from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
 from tests.support.reconciler_world import CONFIGURATION, ReconcilerWorld, changed, tenant_of
 from tests.support.simulator_process import Outside, outside
+from tests.support.terminal import COLUMNS, on_terminal
 
 pytestmark = pytest.mark.engines
 
@@ -165,6 +166,25 @@ def test_a_new_organisation_waits_for_the_approval_of_exactly_its_new_tenants(wo
     assert world.run().published == 6, "only the first comparison is held"
     with pytest.raises(Unusable, match="this run removes nobody"):
         world.run(approval=second.approval)
+
+
+def test_the_command_that_a_held_run_prints_lets_the_organisation_in(world: ReconcilerWorld) -> None:
+    for _ in range(7):
+        world.know(world.new_key())
+
+    def lifecycle(*words: str, status: Exit) -> str:
+        own = {"PYTHONPATH": str(Path(__file__).parents[2]), **world.environ}
+        ended, said = on_terminal(*words, cwd=world.folder, **own)
+        assert ended == status, said
+        return said
+
+    plan = lifecycle("reconcile", "--dry-run", "--org", world.org_id, status=Exit.DEVIATION)
+    assert f"HELD: {world.org_id}: its first run would create 7 tenants" in plan
+    (command,) = [line.strip() for line in plan.splitlines() if "--approve" in line]
+    assert len(command) <= COLUMNS
+    assert lifecycle(*command.split()[1:], status=Exit.OK).endswith("7 observations published\n")
+    assert len(world.observations()) == 7
+    assert "this run removes nobody" in " ".join(lifecycle(*command.split()[1:], status=Exit.UNUSABLE).split())
 
 
 def test_an_organisation_with_tenants_by_webhook_is_compared_without_an_approval(world: ReconcilerWorld) -> None:
