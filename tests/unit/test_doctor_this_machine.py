@@ -1,5 +1,6 @@
 """Findings of `lifecycle doctor` about files of this machine."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,14 @@ def test_doctor_reports_a_keyring_that_others_may_read_or_change(mode: int, said
         return
     assert (finding.health, finding.detail) == (Health.FAULT, f"{path} may be {said}")
     assert finding.cure == f"chmod 600 {path}"
+
+
+def test_doctor_names_the_regions_nearest_to_a_mistyped_one(tmp_path: Path) -> None:
+    org_id = "11111111-1111-4111-8111-111111111111"
+    content = {"org_id": org_id, "client_id": "c", "client_secret": "canary", "region": "eu-wst-1"}
+    (tmp_path / f"{org_id}.json").write_text(json.dumps(content))
+    chosen = read({"ORGS_DIR": str(tmp_path)}, Settings)
+    (finding,) = this_machine.organisations(CheckContext(chosen, {}, "", lambda: 0))
+    assert finding.health is Health.FAULT
+    assert "'eu-wst-1' is no region of Genesys Cloud; the nearest: eu-west-" in finding.detail
+    assert "lifecycle orgs add" in finding.cure

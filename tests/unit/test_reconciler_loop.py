@@ -39,15 +39,18 @@ class Readers:
         return reading({1: "ENABLED"})
 
 
+def resources_of(folder: Path, readers: Readers) -> RunResources:
+    """Files and memory in a folder; nothing is published."""
+    chosen = read({"ORGS_DIR": str(folder), "STATE_DIR": str(folder)}, ReconcilerSettings)
+    unused, view, asked = cast("Any", None), cast("Any", View()), cast("Any", readers)
+    census, sights = TenantCensus(), Sights(folder)
+    return RunResources(chosen, b"", view, census, sights, asked, producer=unused, now_us=clock.now_us, roots=None)
+
+
 async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
-    chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
-    sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"))
-    unused = cast("Any", None)
-    view, census = cast("Any", View()), TenantCensus()
-    resources = RunResources(
-        chosen, b"", view, census, sights, cast("Any", readers), producer=unused, now_us=clock.now_us, roots=None
-    )
+    readers, state = Readers(), _State(next_run_s=float("inf"))
+    resources = resources_of(tmp_path, readers)
     barrier = tmp_path / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)
 
@@ -65,25 +68,14 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     state.next_sight_s = 0.0
     await tick()
     assert readers.listings == [ORG, ORG], "and not forgotten"
-    assert key_of(1) in sights.load()
+    assert key_of(1) in resources.sights.load()
     await tick()
     assert (len(readers.listings), state.fault) == (2, "")
 
 
 async def test_a_new_file_causes_a_new_first_sight_of_the_tenants(tmp_path: Path) -> None:
-    sights, readers, state = Sights(tmp_path), Readers(), _State(next_run_s=float("inf"), sighted={key_of(1)})
-    chosen = read({"ORGS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path)}, ReconcilerSettings)
-    unused, log = cast("Any", None), logs.configure("reconciler", "error")
-    resources = RunResources(
-        chosen,
-        b"",
-        cast("Any", View()),
-        TenantCensus(),
-        sights,
-        cast("Any", readers),
-        producer=unused,
-        now_us=clock.now_us,
-    )
+    readers, state = Readers(), _State(next_run_s=float("inf"), sighted={key_of(1)})
+    resources, log = resources_of(tmp_path, readers), logs.configure("reconciler", "error")
     files = OrganisationsWatch(tmp_path, log)
     await _tick(resources, files, state, random.Random(1), log)
     assert readers.listings == [], "the tenant was looked for before, without a file"

@@ -79,13 +79,13 @@ def genesys(context: CheckContext) -> Iterator[Finding]:
     """Checks the login of every organisation by the reconciler's listing of integrations."""
     known = organisations.load(context.settings.orgs_dir).known
     if not known:
-        yield skipped("Genesys", "no organisation has credentials here", "put a file for each into ORGS_DIR")
+        yield skipped("Genesys", "no organisation has credentials here", "`lifecycle orgs add` writes a file for each")
         return
     faults = {org_id: why for org_id, why in asyncio.run(_logins(context, known)).items() if why}
     if faults:
         detail = "; ".join(f"{org_id}: {why}" for org_id, why in list(faults.items())[:_MOST_NAMED])
         more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
-        cure = "correct id, secret and region in its file; the OAuth client needs integrations:integration:view"
+        cure = "`lifecycle orgs check ORG` says of each what to do"
         yield fault("Genesys", f"{len(faults)} of {counted(len(known), 'organisation')}: {detail}{more}", cure)
     else:
         yield well("Genesys", f"{counted(len(known), 'organisation')}: each login works, each listing is whole")

@@ -13,6 +13,7 @@ from services.adapters.process.settings import Settings
 from services.adapters.secrets import keyring as keyring_adapter
 from services.adapters.spool.disk import aside_folders, fullness, is_volatile
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
+from services.cli.doctor.organisation import region_fault
 from services.core.saga.plan import BadPlan, Plan, parse
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import settings_for_plans
@@ -107,7 +108,7 @@ def organisations(context: CheckContext) -> Iterator[Finding]:
     """Checks the files of Genesys credentials, and the region in each."""
     chosen = context.settings
     if not chosen.orgs_dir.is_dir():
-        cure = "make it, one file an organisation, where the reconciler should ask Genesys"
+        cure = "`lifecycle orgs add` writes one file an organisation, where the reconciler should ask Genesys"
         yield skipped("organisations", f"ORGS_DIR: {chosen.orgs_dir} is no folder", cure)
         return
     found = accounts.load(chosen.orgs_dir)
@@ -115,12 +116,12 @@ def organisations(context: CheckContext) -> Iterator[Finding]:
     for org_id, organisation in sorted(found.known.items()):
         try:
             hosts_for(organisation, chosen.genesys_login_url, chosen.genesys_api_url)
-        except NoInformation as none:
-            faults[org_id] = none.reason
+        except NoInformation:
+            faults[org_id] = region_fault(organisation.region)
     if faults:
         detail = "; ".join(f"{name}.json: {why}" for name, why in list(faults.items())[:_MOST_NAMED])
         more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
-        cure = f"correct these files in {chosen.orgs_dir}: their organisations are not compared"
+        cure = "`lifecycle orgs add ORG --replace` writes such a file anew: its organisation is not compared"
         yield fault("organisations", detail + more, cure)
     else:
         yield well("organisations", f"{len(found.known)} with credentials in {chosen.orgs_dir}")
