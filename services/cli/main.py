@@ -21,6 +21,7 @@ from services.cli.sagas import sagas
 from services.cli.send import send
 from services.cli.tenants import tenants
 from services.cli.topics import topics
+from services.cli.webhook import webhook
 
 app = typer.Typer(
     name="lifecycle",
@@ -174,6 +175,7 @@ app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
+app.add_typer(webhook, name="webhook", rich_help_panel=_OPERATE)
 
 
 def main() -> None:
