@@ -31,6 +31,9 @@ DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53 - 1
 """I-JSON (RFC 7493): parsers with doubles read a larger integer as a different number."""
 
+PROBE: Final = "operator_probe"
+"""Value of `event` of a probe: our own name, which no sender uses for an event."""
+
 _EVENTS: Final = {str(event): event for event in EventType}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _COUNT: Final = re.compile(r"\d{1,4}", re.ASCII)
@@ -69,6 +72,13 @@ class UnknownEvent(Malformed):
         self.key = key
         self.at_us = at_us
         self.marked = marked
+
+
+class Probe(UnknownEvent):
+    """Raised for a probe (`PROBE`): an operator's question about URL, secret, binding and clock, which tells no event.
+
+    A probe has a key and a signed time. A body that lacks one of them is an ordinary unknown event.
+    """
 
 
 class Delivery(NamedTuple):
@@ -121,6 +131,7 @@ def parse(raw: bytes) -> Delivery:
     """Parses an authentic body.
 
     Raises:
+        Probe: `event` is `PROBE`.
         UnknownEvent: `event` is a string, but no known event.
         Malformed: The body breaks a further rule of the JSON profile or the schema.
     """
@@ -131,6 +142,7 @@ def delivery(body: Any) -> Delivery:
     """Parses a body of decoded JSON.
 
     Raises:
+        Probe: `event` is `PROBE`.
         UnknownEvent: `event` is a string, but no known event.
         Malformed: The body breaks a further rule of the schema.
     """
@@ -225,7 +237,9 @@ def _unknown(body: Json) -> UnknownEvent:
     except ValueError:
         at_us = None
     marked, _ = _marks(metadata if isinstance(metadata, dict) else {}, body)
-    return UnknownEvent(key_of(str(org_id), str(integration_id)) if named else None, at_us, marked=marked)
+    key = key_of(str(org_id), str(integration_id)) if named else None
+    kind = Probe if body["event"] == PROBE and key is not None and at_us is not None else UnknownEvent
+    return kind(key, at_us, marked=marked)
 
 
 def _malformed(error: ValidationError) -> Malformed:

@@ -51,7 +51,7 @@ BODY: Final[dict[str, Any]] = {
     "required": ["event", "integrationId", "orgId", "tenantId", "eventTimestamp"],
     "properties": {
         "event": {
-            "description": "Another string is parked, not refused.",
+            "description": "Another string is parked, not refused; `operator_probe` is answered and not kept.",
             "type": "string",
             "enum": [str(event) for event in EventType],
         },

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from schemas.times import rfc3339
 from schemas.values import Json
+from schemas.webhook import PROBE
 
 SIGNATURE: Final = "X-Genesys-Signature"
 TIMESTAMP: Final = "X-Genesys-Event-Timestamp"
@@ -55,6 +56,12 @@ def body(sent: Sent, retry: int) -> bytes:
         "eventTimestamp": rfc3339(sent.at_us),
         "metadata": {**sent.metadata, **again},
     }
+    return json.dumps(told).encode()
+
+
+def probe(org_id: str, integration_id: str, at_us: int) -> bytes:
+    """Returns the raw body of a probe, which the ingress proves like a delivery and does not keep."""
+    told = {"event": PROBE, "integrationId": integration_id, "orgId": org_id, "eventTimestamp": rfc3339(at_us)}
     return json.dumps(told).encode()
 
 

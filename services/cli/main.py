@@ -22,6 +22,7 @@ from services.cli.sagas import sagas
 from services.cli.send import send
 from services.cli.tenants import tenants
 from services.cli.topics import topics
+from services.cli.webhook import webhook
 
 app = typer.Typer(
     name="lifecycle",
@@ -176,6 +177,7 @@ app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
 app.add_typer(orgs, name="orgs", rich_help_panel=_OPERATE)
+app.add_typer(webhook, name="webhook", rich_help_panel=_OPERATE)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from schemas import webhook
 from schemas.dead_letter import DeadLetterReason
 from schemas.topics import DEAD_LETTERS, RECEIVED, named
 from schemas.values import Key
-from schemas.webhook import Delivery, Malformed, UnknownEvent
+from schemas.webhook import Delivery, Malformed, Probe, UnknownEvent
 from services.core.delivery.signature import NONE, PREVIOUS, verify
 from services.core.delivery.timestamp_rule import TimeRule, judge
 from services.ingress import records
@@ -127,6 +127,8 @@ class Receiver:
         refusal = self._refusal(credentials, request, parsed, known=known)
         if refusal is not None:
             request.answer(refusal)
+        elif isinstance(parsed, Probe):
+            request.answer(answers.PROVED)
         elif isinstance(parsed, UnknownEvent):
             self._dead_letter(request, parsed.key, parsed, answers.DEAD_LETTERED)
         else:
@@ -148,8 +150,8 @@ class Receiver:
         )
         if verdict.accepted:
             return None if bound else answers.UNBOUND
-        # An endpoint must not make the reconciler read keys that it may not speak for.
-        if verdict.recheck and bound and parsed.key is not None:
+        # An endpoint must not make the reconciler read keys that it may not speak for. A probe changes nothing at all.
+        if verdict.recheck and bound and parsed.key is not None and not isinstance(parsed, Probe):
             self._request_recheck(parsed.key, verdict.row, request.received_us)
         return _UNTIMELY[verdict.row]
 

@@ -1,8 +1,8 @@
 """The state of the simulated Genesys Cloud: organisations, integrations and API credentials.
 
-Rule: only the control API (`genesys_control`) changes the state. Sending a webhook changes nothing, so state and
-webhooks may differ, as after a webhook lost on the way. Every organisation also has an integration of a foreign vendor,
-so a reader of the listing has to filter by type.
+Rule: only the control API (`genesys_control`) changes the state, except for registered webhooks, which a client puts.
+Sending a webhook changes nothing, so state and webhooks may differ, as after a webhook lost on the way. Every
+organisation also has an integration of a foreign vendor, so a reader of the listing has to filter by type.
 
 The credentials of each organisation are written to `{ORGS_DIR}/{orgId}.json`, for the reconciler.
 """
@@ -92,6 +92,18 @@ class SimulatedGenesys:
         """Returns the row of an integration, or None if the integration does not exist."""
         row: dict[str, Any] | None = self._memory.table("integrations").get(f"{org}:{integration}")
         return row
+
+    def webhook(self, org: str, integration: str) -> dict[str, Any] | None:
+        """Returns the registered webhook of an integration, as it was put; None without one.
+
+        The webhook of a removed integration stays: its last delivery is still to be sent.
+        """
+        found: dict[str, Any] | None = self._memory.table("webhooks").get(f"{org}:{integration}")
+        return found
+
+    def register(self, org: str, integration: str, webhook: dict[str, Any]) -> None:
+        """Replaces the webhook of an integration; it governs every event that is sent from now on."""
+        self._memory.put("webhooks", f"{org}:{integration}", webhook)
 
     def listing(self, org: str) -> list[dict[str, Any]]:
         """Returns the integrations of an organisation; the first is always the foreign vendor's."""

@@ -1,8 +1,8 @@
 """The platform API of the simulated Genesys: client credentials, paging, rate limits and error bodies.
 
-Source: the public API's documentation and models (paths, paging, `ErrorBody`, 429 with `Retry-After`, HTTP 400 for
-too many token requests). Faults of the system `genesys` strike here. Under `empty`, `missing_page` and `stale` the
-answer is a well-formed 200 with wrong content.
+Sources: the public API's documentation and models (paths, paging, `ErrorBody`, 429 with `Retry-After`, HTTP 400 for
+too many token requests); the guide for `integrations/{id}/webhooks`, which is not public. Faults of the system
+`genesys` strike here. Under `empty`, `missing_page` and `stale` the answer is a well-formed 200 with wrong content.
 """
 
 import asyncio
@@ -14,10 +14,13 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from schemas.values import EventType
 from services.core.saga.calls import Verb
 from services.simulator.faults import FaultKind, Faults, System
 from services.simulator.genesys import SimulatedGenesys, configuration_body, integration_body
@@ -30,6 +33,33 @@ _ERRORS: Final = {
     FaultKind.ERROR: (503, "service.unavailable", "The service is unavailable"),
     FaultKind.UNAUTHORIZED: (401, "authentication.required", "No authentication bearer token specified"),
 }
+
+_STRICT: Final = ConfigDict(
+    frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, alias_generator=to_camel
+)
+
+
+class RetryPolicy(BaseModel):
+    """`retryPolicy` of a registered webhook."""
+
+    model_config = _STRICT
+
+    max_retries: int = Field(ge=0, le=10)
+    initial_delay_ms: int = Field(ge=1, le=60_000)
+    backoff_multiplier: float = Field(ge=1, le=10)
+
+
+class WebhookBody(BaseModel):
+    """The body of a PUT of `integrations/{id}/webhooks`; the whole of it replaces the former one."""
+
+    model_config = _STRICT
+
+    url: str = Field(pattern=r"^https?://[^/?#\s]+")
+    events: list[EventType] = Field(min_length=1)
+    retry_policy: RetryPolicy
+    timeout_ms: int = Field(ge=1, le=60_000)
+    secret: str = Field(min_length=1)
+
 
 Answer = Callable[[str, FaultKind | None], Response]
 """Builds the answer for an organisation's id; the fault `empty`, `missing_page` or `stale` falsifies the content."""
@@ -54,6 +84,8 @@ class Api:
             Route(f"{top}/integrations", self._listing),
             Route(f"{top}/integrations/{{id}}", self._integration),
             Route(f"{top}/integrations/{{id}}/config/current", self._configuration),
+            Route(f"{top}/integrations/{{id}}/webhooks", self._webhook, methods=["GET"]),
+            Route(f"{top}/integrations/{{id}}/webhooks", self._register, methods=["PUT"]),
         ]
 
     async def _token(self, request: Request) -> Response:
@@ -86,16 +118,36 @@ class Api:
     async def _configuration(self, request: Request) -> Response:
         return await self._answer_about_one(request, configuration_body)
 
+    async def _webhook(self, request: Request) -> Response:
+        def answer(org: str, _: FaultKind | None) -> Response:
+            found = self._genesys.webhook(org, request.path_params["id"].lower())
+            return _not_found() if found is None else JSONResponse(found)
+
+        return await self._answer(request, answer)
+
+    async def _register(self, request: Request) -> Response:
+        wanted, raw = request.path_params["id"].lower(), await request.body()
+
+        def answer(org: str, _: FaultKind | None) -> Response:
+            if self._genesys.integration(org, wanted) is None:
+                return _not_found()
+            try:
+                told = WebhookBody.model_validate_json(raw)
+            except ValidationError as error:
+                fields = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors()}))
+                return _error(400, "bad.request", f"The request body is not valid: {fields}")
+            kept = told.model_dump(mode="json", by_alias=True)
+            self._genesys.register(org, wanted, kept)
+            return JSONResponse(kept)
+
+        return await self._answer(request, answer, verb=Verb.UPDATE)
+
     async def _answer_about_one(self, request: Request, show: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
         wanted = request.path_params["id"].lower()
 
         def answer(org: str, fault: FaultKind | None) -> Response:
             row = next((row for row in self._rows(org, fault) if row["id"] == wanted), None)
-            return (
-                _error(404, "not.found", "The requested resource was not found")
-                if row is None
-                else JSONResponse(show(row))
-            )
+            return _not_found() if row is None else JSONResponse(show(row))
 
         return await self._answer(request, answer)
 
@@ -103,13 +155,16 @@ class Api:
         rows = self._genesys.listing(org)
         return [row.get("before") or row for row in rows] if fault is FaultKind.STALE else rows
 
-    async def _answer(self, request: Request, answer: Answer, *, org_wide: bool = False) -> Response:
+    async def _answer(
+        self, request: Request, answer: Answer, *, org_wide: bool = False, verb: Verb = Verb.READ
+    ) -> Response:
         """Applies the faults, checks token and rate limit, and builds the answer.
 
         Args:
             request: The request of a client.
             answer: Builds the answer for the organisation of the token.
             org_wide: True for a listing: the fault's key is then the organisation, not an integration of the path.
+            verb: The verb whose faults strike.
         """
         # An unknown token belongs to no organisation and has expired at second 0. Faults come first all the same, since
         # a system that is down does not check tokens.
@@ -117,11 +172,10 @@ class Api:
         org, until_s = self._tokens.get(token, ("", 0.0))
         wanted = "" if org_wide else request.path_params.get("id", "")
         key = f"{org}:{wanted.lower()}" if wanted else org
-        effect = self._faults.strike(System.GENESYS, Verb.READ, key, time.monotonic())
+        effect = self._faults.strike(System.GENESYS, verb, key, time.monotonic())
         if effect.wait_s:
             await asyncio.sleep(effect.wait_s)
-        # A read has no effect, so a lost answer and a system that is down look alike.
-        if effect.ending in {FaultKind.DOWN, FaultKind.LOST_ANSWER}:
+        if effect.ending is FaultKind.DOWN:
             return await abort(request)
         if effect.ending is FaultKind.RATE_LIMITED:
             return _limited(1)
@@ -132,7 +186,8 @@ class Api:
         if not self._spend(token, self._per_minute):
             # The oldest counted request leaves the sliding minute first.
             return _limited(int(self._spent[token][0] + 60 - time.monotonic()) + 1)
-        return answer(org, effect.ending)
+        answered = answer(org, effect.ending)
+        return await abort(request) if effect.ending is FaultKind.LOST_ANSWER else answered
 
     def _spend(self, name: str, budget: int) -> bool:
         """Counts one request of `name` against a sliding minute; False if the budget of the minute is used up."""
@@ -178,6 +233,10 @@ def _page(rows: list[dict[str, Any]], page: int, size: int, fault: FaultKind | N
     if page > 1:
         body["previousUri"] = f"{path}{page - 1}"
     return body
+
+
+def _not_found() -> Response:
+    return _error(404, "not.found", "The requested resource was not found")
 
 
 def _limited(wait_s: int) -> Response:

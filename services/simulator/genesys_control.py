@@ -20,7 +20,7 @@ from services.simulator.webhooks import Webhooks
 
 _PATH = "/genesys/control/orgs/{org}/integrations/{id}"
 _METADATA = {"installedBy": "admin@example.com", "source": "marketplace"}
-_NO_WEBHOOK_URL = JSONResponse({"error": "no_webhook", "detail": "SIMULATOR_WEBHOOK_URL is not set"}, 409)
+_NO_WEBHOOK = {"error": "no_webhook", "detail": "no webhook is registered, and SIMULATOR_WEBHOOK_URL is not set"}
 
 
 class IntegrationBody(BaseModel):
@@ -55,7 +55,7 @@ class Address(BaseModel):
 class Control:
     """The routes of the control API; hands the webhooks of each change to the sender."""
 
-    def __init__(self, genesys: SimulatedGenesys, webhooks: Webhooks | None) -> None:
+    def __init__(self, genesys: SimulatedGenesys, webhooks: Webhooks) -> None:
         self._genesys = genesys
         self._webhooks = webhooks
 
@@ -78,8 +78,8 @@ class Control:
         except ValidationError as error:
             return _invalid(error)
         # Before the change: a refused request must change nothing.
-        if wanted.webhook and self._webhooks is None:
-            return _NO_WEBHOOK_URL
+        if wanted.webhook and not self._webhooks.can_send(address.org, address.id):
+            return JSONResponse(_NO_WEBHOOK, 409)
         change = IntegrationChange(wanted.tenant_id, wanted.enabled, wanted.configuration)
         events = self._genesys.change(address.org, address.id, change)
         row = self._genesys.integration(address.org, address.id) or {}
@@ -93,8 +93,8 @@ class Control:
         except ValidationError as error:
             return _invalid(error)
         wants_webhook = request.query_params.get("webhook") == "true"
-        if wants_webhook and self._webhooks is None:
-            return _NO_WEBHOOK_URL
+        if wants_webhook and not self._webhooks.can_send(address.org, address.id):
+            return JSONResponse(_NO_WEBHOOK, 409)
         row = self._genesys.remove(address.org, address.id)
         if row is None:
             return JSONResponse({"error": "not_found"}, 404)
@@ -104,7 +104,6 @@ class Control:
 
     def _send(self, row: dict[str, Any], events: list[str], wanted: IntegrationBody) -> None:
         """Hands the webhooks of one change to the sender; returns before the first is sent."""
-        assert self._webhooks is not None, "asked before"
         # Each further event is a microsecond later: equal timestamps would hide the order of the events.
         base = now_us()
         webhook_events = [

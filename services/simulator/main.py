@@ -51,10 +51,9 @@ async def _run(settings: SimulatorSettings, log: Logger) -> None:
     memory = Memory(settings.state_dir / "simulator.jsonl")
     chance = random.Random()  # noqa: S311 - which calls fail, not a secret
     world = OutsideWorld(memory, Faults(chance), settings.simulator_latency_s)
-    webhooks = None
-    if settings.simulator_webhook_url:
-        webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, log)
-    app = _app(settings, world, webhooks)
+    genesys = SimulatedGenesys(memory, settings.orgs_dir)
+    webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, genesys.webhook, log)
+    app = _app(settings, world, genesys, webhooks)
     proxy = await _proxy(settings, world)
     config = uvicorn.Config(
         app,
@@ -75,15 +74,13 @@ async def _run(settings: SimulatorSettings, log: Logger) -> None:
     finally:
         if proxy is not None:
             proxy.close()
-        if webhooks is not None:
-            await webhooks.close()
+        await webhooks.close()
         memory.close()
         log.info("stopped")
 
 
-def _app(settings: SimulatorSettings, world: OutsideWorld, webhooks: Webhooks | None) -> Starlette:
+def _app(settings: SimulatorSettings, world: OutsideWorld, genesys: SimulatedGenesys, webhooks: Webhooks) -> Starlette:
     """Returns the application with the routes of every outside system."""
-    genesys = SimulatedGenesys(world.memory, settings.orgs_dir)
     archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
     return Starlette(
         routes=[

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
-from schemas.webhook import Delivery, Malformed, UnknownEvent
+from schemas.webhook import Delivery, Malformed, Probe, UnknownEvent
 
 _SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "json"
 _BODY: Final = json.loads((_SCHEMAS / "genesys.webhook.v1.json").read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def word(told: Delivery | Malformed, *, now_us: int, header_us: int, known: bool
     if told.key is not None and bound_to not in {"*", told.key[:36]}:
         return "403"
     if isinstance(told, UnknownEvent):
-        return "200 parked"
+        return "200 proved" if isinstance(told, Probe) else "200 parked"
     return "200 duplicate_handled" if known else "200 queued"
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from schemas import codec
+from schemas import codec, webhook_sent
 from schemas.dead_letter import DeadLetter
 from schemas.event import Recheck
 from schemas.times import rfc3339
 from schemas.topics import DEAD_LETTERS, RECEIVED, Topic
+from schemas.webhook import PROBE
 from tests.support.eventually import eventually
 from tests.support.ingress_process import (
     NARROW,
@@ -270,6 +271,35 @@ def test_parked_bytes_count_as_written_before(live: Ingress) -> None:
     assert live.post(told, at_us=old).status == 401
     assert live.post(told).said == {"status": "parked"}
     assert live.post(told, at_us=old).said == {"status": "parked"}
+
+
+def test_a_probe_is_proved_and_nothing_is_written_of_it(live: Ingress) -> None:
+    told = body()
+    probe = webhook_sent.probe(told["orgId"], told["integrationId"], now_us())
+    for _ in range(2):
+        reply = live.ask(request(probe))
+        assert (reply.status, reply.said) == (200, {"status": "proved"})
+    forged = live.ask(request(probe, secret="canary-stranger-0123456789-0123456789-abc"))
+    assert forged.status == 401
+    assert live.metric("lifecycle_ingress_answers_total", reason="proved") == 2
+    assert (deliveries(live, told), rechecks(live, told), dead(live, probe)) == ([], [], [])
+
+
+def test_a_probe_is_judged_by_binding_and_time_and_asks_for_no_recheck(live: Ingress) -> None:
+    told = body()
+    foreign = webhook_sent.probe("00000000-1234-5678-9abc-def012345678", told["integrationId"], now_us())
+    assert live.ask(request(foreign, secret=NARROW, path=NARROW_PATH)).status == 403
+    stale = webhook_sent.probe(told["orgId"], told["integrationId"], now_us() - 30 * MINUTE)
+    assert live.ask(request(stale)).status == 401
+    assert live.ask(request(stale, at_us=now_us() - 2 * MINUTE)).status == 401
+    assert rechecks(live, told) == []
+
+
+@pytest.mark.parametrize("lacking", ["orgId", "eventTimestamp"])
+def test_a_probe_without_key_or_time_is_an_unknown_event(live: Ingress, lacking: str) -> None:
+    told = body(event=PROBE, **{lacking: None})
+    assert live.post(told).said == {"status": "parked"}
+    assert len(dead(live, raw(told))) == 1
 
 
 @pytest.mark.parametrize("time", ["soon", 7, None])

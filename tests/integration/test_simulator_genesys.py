@@ -14,9 +14,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from schemas import genesys, webhook
 from schemas.genesys import Organisation
+from schemas.webhook_definition import WebhookDefinition
+from services.adapters.genesys import webhooks
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import GenesysClient, Hosts, connections
 from services.adapters.process.clock import now_us
@@ -312,3 +315,67 @@ def test_a_webhook_requested_without_a_url_is_answered_409(tmp_path: Path, org: 
     with outside(tmp_path) as mute:
         url = f"{mute.url}/genesys/control/orgs/{org}/integrations/{IDS[0]}"
         assert httpx2.put(url, json={"webhook": True}).status_code == 409
+
+
+def registered(receiver: Receiver, **changes: Any) -> WebhookDefinition:
+    return WebhookDefinition(receiver.url, secret=SecretStr("another-secret-of-more-than-32-bytes"), **changes)
+
+
+async def test_a_registered_webhook_governs_url_secret_events_and_retries(
+    world: Outside, receiver: Receiver, org: str
+) -> None:
+    control(world, org, IDS[0], tenantId="acme")
+    wanted = registered(
+        receiver,
+        events=frozenset({"enabled", "disabled"}),
+        max_retries=2,
+        initial_delay_ms=20,
+    )
+    async with client(world, org) as asked:
+        assert await webhooks.held(asked, IDS[0]) is None
+        assert await webhooks.register(asked, IDS[0], wanted) == wanted
+        assert await webhooks.held(asked, IDS[0]) == wanted
+        with pytest.raises(webhooks.NoSuchIntegration):
+            await webhooks.held(asked, IDS[1])
+        with pytest.raises(NoInformation, match="HTTP 404"):
+            await webhooks.register(asked, IDS[1], wanted)
+        with pytest.raises(NoInformation, match="HTTP 400"):
+            await webhooks.register(asked, IDS[0], registered(receiver, events=frozenset({"upgraded"})))
+    receiver.answers[org] = [503, 503, 503]
+    control(world, org, IDS[0], enabled=False, configuration={"a": 1}, webhook=True)
+    eventually(lambda: len(receiver.took(org)) == 3)
+    assert {body["event"] for body in receiver.bodies(org)} == {"disabled"}, "the other event is not subscribed to"
+    for headers, body in receiver.took(org):
+        claim = parse_claim(headers["x-genesys-signature"].encode())
+        assert claim is not None
+        assert verify(Secrets(b"another-secret-of-more-than-32-bytes"), claim, body, now_us())
+    control(world, org, IDS[0], enabled=True, webhook=True)
+    eventually(lambda: receiver.bodies(org)[-1]["event"] == "enabled")
+    assert len(receiver.took(org)) == 4, "two retries, and no more"
+
+
+async def test_a_registration_without_an_answer_has_taken_effect_and_is_repeated(
+    world: Outside, receiver: Receiver, org: str
+) -> None:
+    control(world, org, IDS[0], tenantId="acme")
+    world.fault("genesys", "lost_answer", verb="update", times=1)
+    async with client(world, org) as asked:
+        assert await webhooks.register(asked, IDS[0], registered(receiver)) == registered(receiver)
+        world.fault("genesys", "lost_answer", verb="update")
+        with pytest.raises(NoInformation, match="no answer"):
+            await webhooks.register(asked, IDS[0], registered(receiver, timeout_ms=500))
+        world.heal()
+        assert await webhooks.held(asked, IDS[0]) == registered(receiver, timeout_ms=500)
+
+
+async def test_registered_webhooks_survive_a_restart(tmp_path: Path, receiver: Receiver, org: str) -> None:
+    with outside(tmp_path) as running:
+        control(running, org, IDS[0])
+        async with client(running, org) as asked:
+            await webhooks.register(asked, IDS[0], registered(receiver))
+        running.kill()
+        running.start()
+        async with client(running, org) as asked:
+            assert await webhooks.held(asked, IDS[0]) == registered(receiver)
+        control(running, org, IDS[0], enabled=False, webhook=True)
+        eventually(lambda: receiver.bodies(org))

@@ -258,6 +258,7 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
         ("topics", "apply"), ("keyring", "list"), ("keyring", "add", "a"), ("keyring", "rotate", "a"),
         ("keyring", "remove", "a"),        ("keyring", "rotate-material", "seal"), ("doctor",), ("send", "installed"),
         ("orgs", "list"), ("orgs", "check"), ("orgs", "add", "a"), ("orgs", "remove", "a"),
+        ("webhook", "plan"), ("webhook", "apply"), ("webhook", "verify"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -326,6 +327,9 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
         (("keyring", "rotate-material", "seel"), "is not one of 'audit', 'seal', 'outputs'"),
         (("keyring", "rotate", "default", "--overlap", "soon"), "--overlap: 'soon' is neither 0"),
         (("orgs", "add", "acme"), "ORG: 'acme' is no organisation id, which is a UUID"),
+        (("webhook", "plan"), "--url: missing, and no `lifecycle up` runs here"),
+        (("webhook", "plan", *_AT), "ORGS_DIR: orgs has no file of an organisation"),
+        (("webhook", "apply", "--wait", "2h", *_AT), "--wait: '2h' is neither 0"),
         (("ledger", "--recover-only", "--republish"), "--republish: --recover-only ends before"),
         (("ledger", "--recover-only", "--accept-loss"), "--accept-loss: --recover-only ends before"),
         (("logs", "ledger", "--tail", "-1"), "--tail"),
@@ -341,6 +345,34 @@ def test_an_empty_or_contradictory_option_is_refused(
     assert done.returncode == Exit.UNUSABLE, done.stdout + done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--url", "http://hooks.acme.example/v1/genesys/lifecycle"), "--url: must be an https URL"),
+        (("--url", "https://u:canary@hooks.acme.example/v1"), "--url: must be an https URL"),
+        (("--url", "https://[::1/v1"), "--url: is no URL"),
+        ((*_AT, "--endpoint", "acme"), "--endpoint: 'acme', and the URL's path names 'default'"),
+        ((*_AT, "--integration", "nope"), "--integration: 'nope' is no UUID"),
+        ((*_AT, "--org", "98765433"), "--org: '98765433': no such organisation"),
+        (_AT, "98765432-1234-5678-9abc-def012345678: its file names no integration_type"),
+        ((*_AT, "--rotate-secret", "--overlap", "5m"), "--overlap: less than 25m"),
+        ((*_AT, "--rotate-secret", "--no-probe"), "--no-probe: "),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
+)
+def test_an_unusable_option_of_a_registration_is_named(
+    words: tuple[str, ...], said: str, tmp_path: Path, program: CommandLine
+) -> None:
+    program("keyring", "init", "keyring.json", cwd=tmp_path)
+    org = "98765432-1234-5678-9abc-def012345678"
+    (tmp_path / "orgs").mkdir()
+    (tmp_path / "orgs" / f"{org}.json").write_text(json.dumps({"org_id": org, "client_id": "c", "client_secret": "s"}))
+    done = program("webhook", "apply", "--yes", *words, cwd=tmp_path, KEYRING_FILE="keyring.json", COLUMNS="400")
+    assert done.returncode == Exit.UNUSABLE
+    assert done.stderr.startswith(f"lifecycle: {said}")
+    assert "canary" not in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "/proc/1/nowhere"])

@@ -91,7 +91,7 @@ class GenesysClient:
                 or the listing is empty or incomplete.
         """
         subject = "organizations/me"
-        me = await self._get(subject, "/api/v2/organizations/me")
+        me = await self.request(subject, "/api/v2/organizations/me")
         # The first response's time is the time of the whole reading: a change during the reading counts as later.
         read_at_us = date_us(me, self._now_us())
         if shaped(genesys.organisation_id, body_of(me, subject), subject) != self.organisation.org_id:
@@ -114,7 +114,7 @@ class GenesysClient:
             NoInformation: the request failed, or a different integration was returned.
         """
         subject = "asked by id"
-        answer = await self._get(subject, f"/api/v2/integrations/{identity}", absent=True)
+        answer = await self.request(subject, f"/api/v2/integrations/{identity}", absent=True)
         if answer.status_code == 404:
             return None
         found = shaped(genesys.integration, body_of(answer, subject), subject)
@@ -129,21 +129,34 @@ class GenesysClient:
             NoInformation: the configuration could not be read.
         """
         subject = "config/current"
-        answer = await self._get(subject, f"/api/v2/integrations/{identity}/config/current")
+        answer = await self.request(subject, f"/api/v2/integrations/{identity}/config/current")
         return shaped(genesys.properties, body_of(answer, subject), subject)
 
     async def _page(self, number: int) -> genesys.Page:
         subject = "integrations"
-        answer = await self._get(subject, "/api/v2/integrations", {"pageSize": PAGE_SIZE, "pageNumber": number})
+        answer = await self.request(subject, "/api/v2/integrations", {"pageSize": PAGE_SIZE, "pageNumber": number})
         page = shaped(genesys.page, body_of(answer, subject), subject)
         if page.number != number:
             raise NoInformation("the listing is incomplete: another page was answered")
         return page
 
-    async def _get(
-        self, subject: str, path: str, query: dict[str, int] | None = None, *, absent: bool = False
+    async def request(
+        self,
+        subject: str,
+        path: str,
+        query: dict[str, int] | None = None,
+        *,
+        put: Json | None = None,
+        absent: bool = False,
     ) -> httpx2.Response:
-        """Send a GET with the token, up to four times; return a 200, or with `absent` also a 404 of Genesys itself.
+        """Send a request with the token, up to four times; return a 200, or a 2xx of a PUT.
+
+        Args:
+            subject: The request in a few words, for the reason of a failure.
+            path: Path from `/api/v2` on.
+            query: Parameters of the URL.
+            put: JSON body of a PUT, which may take effect more than once; None sends a GET.
+            absent: True to return a 404 of Genesys itself as well.
 
         Raises:
             NoInformation: the last failure, if no try succeeded.
@@ -151,10 +164,10 @@ class GenesysClient:
         trouble = NoInformation("")
         for attempt in range(_TRIES):
             token = await self._token.value()
-            answer = await self._send(path, query, token)
+            answer = await self._send(path, query, put, token)
             if isinstance(answer, str):
                 trouble, wait_s = ServerTrouble(f"{subject}: {answer}"), _BACKOFF_S * 2**attempt
-            elif answer.status_code == 200:
+            elif answer.status_code == 200 or (put is not None and answer.is_success):
                 return answer
             elif answer.status_code == 404 and absent:
                 if is_absence(answer):
@@ -171,11 +184,14 @@ class GenesysClient:
             await asyncio.sleep(wait_s)
         raise trouble
 
-    async def _send(self, path: str, query: dict[str, int] | None, token: str) -> httpx2.Response | str:
-        """Send a GET once; return the response, or the failure in words."""
+    async def _send(
+        self, path: str, query: dict[str, int] | None, put: Json | None, token: str
+    ) -> httpx2.Response | str:
+        """Send a request once; return the response, or the failure in words."""
         headers = {"Authorization": f"Bearer {token}"}
         try:
-            return await self._http.get(self._api_url + path, params=query, headers=headers)
+            method = "GET" if put is None else "PUT"
+            return await self._http.request(method, self._api_url + path, params=query, json=put, headers=headers)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return f"no answer: {type(error).__name__}"
 

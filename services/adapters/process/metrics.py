@@ -23,7 +23,7 @@ _CONVERGED_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 300, 900, 3600, 21_600,
 # Sets of label values. `tests.metric_rules` compares each tuple with the enumeration or table that it repeats.
 _STATUSES = ("200", "400", "401", "403", "405", "408", "413", "414", "415", "417", "431", "503")
 _ANSWER_REASONS = (
-    "queued", "duplicate_handled", "parked", "spooled",
+    "queued", "duplicate_handled", "parked", "spooled", "proved",
     "not_post", "not_json", "target_too_long", "head_too_large", "body_too_large", "framing", "host", "target",
     "expectation", "late",
     "signature_shape", "timestamp_shape", "endpoint", "forged", "future", "stale", "unmarked", "unbound", "malformed",

@@ -95,6 +95,9 @@ DUPLICATE_HANDLED: Final = _accepted("duplicate_handled")
 DEAD_LETTERED: Final = _accepted("parked")
 SPOOLED: Final = _accepted("spooled", _RETRY)
 
+# Accepted: a probe, of which nothing is kept.
+PROVED: Final = _accepted("proved")
+
 # Refused for the form of the request. Where framing is broken or a head is cut off, the end of the request is unknown
 # and the connection must end (`_CLOSE`): the bytes that follow could be taken for another request.
 NOT_POST: Final = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "not_post", (b"allow", b"POST"))
@@ -125,7 +128,7 @@ CROWDED: Final = _unavailable("crowded", _CLOSE)
 BROKEN: Final = _unavailable("broken")
 
 TABLE: Final = (
-    QUEUED, DUPLICATE_HANDLED, DEAD_LETTERED, SPOOLED,
+    QUEUED, DUPLICATE_HANDLED, DEAD_LETTERED, SPOOLED, PROVED,
     NOT_POST, NOT_JSON, TARGET_TOO_LONG, HEAD_TOO_LARGE, BODY_TOO_LARGE, FRAMING, HOST, TARGET, EXPECTATION, LATE,
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
     KAFKA, SATURATED, CROWDED, BROKEN,
