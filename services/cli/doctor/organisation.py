@@ -19,7 +19,7 @@ from schemas.genesys import Organisation, Strange
 from services.adapters.genesys import organisations
 from services.adapters.genesys.answers import CLOCK_OFF_US, NoInformation
 from services.adapters.genesys.client import PAGE_SIZE, GenesysClient, Hosts, connections, hosts_for
-from services.adapters.genesys.probe import Probe, ProbeAnswer, TokenRefused
+from services.adapters.genesys.diagnostic_session import DiagnosticAnswer, DiagnosticSession, TokenRefused
 from services.adapters.genesys.regions import DOMAINS
 from services.adapters.process.settings import ReconcilerSettings
 from services.cli.doctor.finding import Check, CheckContext, Finding, Health, fault, skipped, well
@@ -53,7 +53,7 @@ async def check_organisation(
         return [fault("region", region_fault(organisation.region), f"correct `region`: {_REWRITE}")]
     login = urlsplit(hosts.login_url).netloc
     try:
-        probe = await Probe.log_in(organisation, hosts, http, now_us)
+        session = await DiagnosticSession.log_in(organisation, hosts, http, now_us)
     except TokenRefused as refused:
         return [_refused_login(refused.status, login)]
     except NoInformation as none:
@@ -61,10 +61,10 @@ async def check_organisation(
         return [fault("login", f"{login} does not answer ({none.reason})", cure)]
     found = [well("login", f"{login} gives a token")]
     try:
-        me = await probe.ask("/api/v2/organizations/me")
+        me = await session.ask("/api/v2/organizations/me")
         found += [_identity(me, organisation, login), _clock(me)]
-        found += await _integrations(probe)
-        found.append(await _audits(probe))
+        found += await _integrations(session)
+        found.append(await _audits(session))
     except NoInformation as none:
         api = urlsplit(hosts.api_url).netloc
         found.append(fault("api", f"{api} does not answer ({none.reason})", f"open the way to {api}, and try again"))
@@ -84,7 +84,7 @@ async def login_fault(
     """Returns why an organisation gets no token of its own; empty text for a valid token."""
     try:
         hosts = hosts_for(organisation, settings.genesys_login_url, settings.genesys_api_url)
-        me = await (await Probe.log_in(organisation, hosts, http, now_us)).ask("/api/v2/organizations/me")
+        me = await (await DiagnosticSession.log_in(organisation, hosts, http, now_us)).ask("/api/v2/organizations/me")
     except TokenRefused as refused:
         return f"refused (HTTP {refused.status})"
     except NoInformation as none:
@@ -154,7 +154,7 @@ def _refused_login(status: int, login: str) -> Finding:
     return fault("login", detail, "this is no login of Genesys, or it is in trouble: compare `region`, try again later")
 
 
-def _identity(me: ProbeAnswer, organisation: Organisation, login: str) -> Finding:
+def _identity(me: DiagnosticAnswer, organisation: Organisation, login: str) -> Finding:
     """Returns the finding of the organisation behind the token."""
     what = "organisation"
     if me.status == httpx2.codes.FORBIDDEN:
@@ -172,7 +172,7 @@ def _identity(me: ProbeAnswer, organisation: Organisation, login: str) -> Findin
     return well(what, f"the OAuth client belongs to {found}")
 
 
-def _clock(me: ProbeAnswer) -> Finding:
+def _clock(me: DiagnosticAnswer) -> Finding:
     what, ahead_us = "clock", me.ahead_us
     if ahead_us is None:
         return fault(what, "the answer has no Date that can be read", "a proxy takes the header away: let it through")
@@ -184,10 +184,10 @@ def _clock(me: ProbeAnswer) -> Finding:
     return well(what, f"within {abs(ahead_us) // 1_000_000 + 1} s of that of Genesys")
 
 
-async def _integrations(probe: Probe) -> list[Finding]:
+async def _integrations(session: DiagnosticSession) -> list[Finding]:
     """Returns the findings of the permission to list integrations, of the types, and of paging."""
     what = "integrations"
-    first = await probe.ask("/api/v2/integrations", pageSize=PAGE_SIZE, pageNumber=1)
+    first = await session.ask("/api/v2/integrations", pageSize=PAGE_SIZE, pageNumber=1)
     if first.status == httpx2.codes.FORBIDDEN:
         return [fault(what, f"the OAuth client may not list integrations ({VIEW})", _ROLE)]
     if first.status != httpx2.codes.OK:
@@ -199,17 +199,17 @@ async def _integrations(probe: Probe) -> list[Finding]:
     if not page.total:
         detail = "the listing is empty, which is never believed: no integration there, or none that the client may see"
         return [fault(what, detail, f"install one; or {_ROLE}")]
-    return [well(what, f"the listing has {page.total}"), await _paging(probe, page)]
+    return [well(what, f"the listing has {page.total}"), await _paging(session, page)]
 
 
-async def _paging(probe: Probe, whole: genesys.Page) -> Finding:
+async def _paging(session: DiagnosticSession, whole: genesys.Page) -> Finding:
     """Returns the finding of a listing in pages: two halves must be disjoint and add up to the whole."""
     what, size = "paging", ceil(whole.total / 2)
     if whole.total == 1 or size > PAGE_SIZE:
         return skipped(what, f"{whole.total} in the listing", "nothing to do: the comparison proves every page")
     seen: Counter[str] = Counter()
     for number in (1, 2):
-        answer = await probe.ask("/api/v2/integrations", pageSize=size, pageNumber=number)
+        answer = await session.ask("/api/v2/integrations", pageSize=size, pageNumber=number)
         try:
             page = genesys.page(answer.body)
         except Strange:
@@ -224,10 +224,10 @@ async def _paging(probe: Probe, whole: genesys.Page) -> Finding:
     return well(what, f"two pages of {size} add up")
 
 
-async def _audits(probe: Probe) -> Finding:
+async def _audits(session: DiagnosticSession) -> Finding:
     """Returns the finding of the permission to read audits, which is no need."""
     what = "audits"
-    answer = await probe.ask("/api/v2/audits/query/servicemapping")
+    answer = await session.ask("/api/v2/audits/query/servicemapping")
     if answer.status == httpx2.codes.OK:
         return well(what, f"the OAuth client may read them ({AUDITS})")
     if answer.status == httpx2.codes.FORBIDDEN:

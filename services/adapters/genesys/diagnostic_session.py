@@ -19,7 +19,7 @@ from services.adapters.genesys.client import Hosts
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeAnswer:
+class DiagnosticAnswer:
     """An answer of the API.
 
     Attributes:
@@ -45,7 +45,7 @@ class TokenRefused(Exception):
         self.status = status
 
 
-class Probe:
+class DiagnosticSession:
     """Requests with a token of a single organisation, from `log_in`."""
 
     def __init__(self, http: httpx2.AsyncClient, api_url: str, token: str, now_us: Callable[[], int]) -> None:
@@ -82,7 +82,7 @@ class Probe:
             raise TokenRefused(answer.status_code) from None
         return cls(http, hosts.api_url, token, now_us)
 
-    async def ask(self, path: str, **query: int) -> ProbeAnswer:
+    async def ask(self, path: str, **query: int) -> DiagnosticAnswer:
         """Send a GET, once.
 
         Args:
@@ -100,7 +100,7 @@ class Probe:
         # The server wrote its `Date` somewhere in between; the middle is the best guess.
         middle_us = (began_us + self._now_us()) // 2
         date_us = _date_us(answer)
-        return ProbeAnswer(answer.status_code, _json(answer), None if date_us is None else middle_us - date_us)
+        return DiagnosticAnswer(answer.status_code, _json(answer), None if date_us is None else middle_us - date_us)
 
 
 def _json(answer: httpx2.Response) -> Any:
