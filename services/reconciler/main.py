@@ -20,7 +20,7 @@ from services.adapters.process import clock, health, logs, metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
-from services.core.reconcile.recheck_schedule import due, unseen
+from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
@@ -176,6 +176,8 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
         _log_report(report, log, "hourly")
         return
     memory = resources.sights.load()
+    # Older looks bind nothing: the keys that hints have named must not fill the memory.
+    state.looked = {k: at_us for k, at_us in state.looked.items() if resources.now_us() - at_us < RECHECK_EVERY_US}
     if keys := due(tenants, memory, state.looked, rules_of(resources, resources.now_us())):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))

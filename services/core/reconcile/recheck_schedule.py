@@ -2,6 +2,10 @@
 
 Rule: a re-check of a key runs at most once in `RECHECK_EVERY_US`, however often a re-check is asked for. A flag stays
 until an observation ends the flag: without the limit, a key without an answer of Genesys would be read every second.
+
+A key that only a hint has named (`is_told` is False) may be an install, the integration of somebody else, or invented.
+The listing tells, so such keys cost a listing per organisation and `HINTED_EVERY_US` at most. A listing may be older
+than an install, so a second one follows 5 minutes later; then the hourly run alone looks for the key.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,10 +13,15 @@ from typing import Final
 
 from schemas.tenant import Stage
 from schemas.values import Key
+from services.core.reconcile.observed_state import is_told
 from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants, awaits_recheck
 
 RECHECK_EVERY_US: Final = 300_000_000
 """Microseconds between two re-checks of a key: 5 minutes."""
+HINTED_EVERY_US: Final = 10_000_000
+"""Microseconds between two looks of an organisation for keys that only a hint has named: 10 s."""
+HINTED_LIFE_US: Final = 2 * RECHECK_EVERY_US
+"""Microseconds after the newest hint in which a key without any event is looked for early: room for two looks."""
 SETTLE_US: Final = 2_000_000
 """Microseconds from a change of the view to a re-check. The time of an observation is a `Date` header, in whole
 seconds: an earlier read could be ordered before the event that asked for the re-check."""
@@ -35,6 +44,14 @@ def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: Reco
         if awaits_recheck(tenant)
         and rules.now_us - tenant.updated_at >= SETTLE_US
         and rules.now_us - looked.get(key, 0) >= RECHECK_EVERY_US
+    }
+    # Both limits for keys of no event: without them, a flood of invented keys would read a listing every second.
+    rested = {_org(key) for key, at_us in looked.items() if rules.now_us - at_us < HINTED_EVERY_US}
+    asked = {
+        key
+        for key in asked
+        if is_told(tenants[key])
+        or (_org(key) not in rested and rules.now_us - tenants[key].updated_at < HINTED_LIFE_US)
     }
     second = {
         key
@@ -62,6 +79,10 @@ def unseen(tenants: Tenants, memory: Memory, sighted: Collection[Key]) -> frozen
         for key, tenant in tenants.items()
         if tenant.stage is Stage.ACTIVE and tenant.installed and key not in sighted and not _seen(memory, key)
     )
+
+
+def _org(key: Key) -> str:
+    return key.partition(":")[0]
 
 
 def _seen(memory: Memory, key: Key) -> bool:
