@@ -48,6 +48,7 @@ class _State:
         is_cut_off: True while the last run that read Genesys has not ended without a fault.
         fault: Text of the present fault for `/readyz`; empty while there is none.
         looked: Key to the time of the last early look, microseconds UTC.
+        owed: Key to the time when the view first showed that a re-check is owed, microseconds UTC.
         sighted: Active keys already looked for, to have a first sight.
         next_sight_s: Earliest time of the next first sight, in seconds of the event loop's clock.
     """
@@ -57,6 +58,7 @@ class _State:
     is_cut_off: bool = False
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
+    owed: dict[Key, int] = field(default_factory=dict)
     sighted: set[Key] = field(default_factory=set)
     next_sight_s: float = 0.0
 
@@ -175,10 +177,11 @@ async def _work(resources: RunResources, state: _State, jitter: random.Random, l
         state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
         return
-    memory = resources.sights.load()
+    memory, now_us = resources.sights.load(), resources.now_us()
     # Older looks bind nothing: the keys that hints have named must not fill the memory.
-    state.looked = {k: at_us for k, at_us in state.looked.items() if resources.now_us() - at_us < RECHECK_EVERY_US}
-    if keys := due(tenants, memory, state.looked, rules_of(resources, resources.now_us())):
+    state.looked = {key: at_us for key, at_us in state.looked.items() if now_us - at_us < RECHECK_EVERY_US}
+    state.owed = {key: state.owed.get(key, now_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
+    if keys := due(tenants, memory, state.looked, state.owed, rules_of(resources, now_us)):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
         _log_report(await run(resources, RunRequest(keys=keys)), log, "due")

@@ -7,6 +7,7 @@ from services.core.reconcile.recheck_schedule import (
     HINTED_EVERY_US,
     HINTED_LIFE_US,
     RECHECK_EVERY_US,
+    SETTLE_MAX_US,
     SETTLE_US,
     due,
     unseen,
@@ -21,25 +22,33 @@ OWED = [{"flags": AMBIGUOUS}, {"recheck_at": SETTLED_US}]
 @pytest.mark.parametrize("owed", OWED, ids=["flag", "recheck_at"])
 def test_a_recheck_is_due_at_once_and_then_every_five_minutes(owed: dict[str, object]) -> None:
     tenants = view(tenant(1, **owed, updated_at=SETTLED_US), tenant(2))
-    assert due(tenants, {}, {}, rules()) == {key_of(1)}
-    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, rules()) == frozenset()
-    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US}, rules()) == {key_of(1)}
+    assert due(tenants, {}, {}, {}, rules()) == {key_of(1)}
+    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, {}, rules()) == frozenset()
+    assert due(tenants, {}, {key_of(1): NOW_US - RECHECK_EVERY_US}, {}, rules()) == {key_of(1)}
 
 
 def test_a_recheck_waits_until_its_second_has_passed_on_genesys_clock() -> None:
     tenants = view(tenant(1, flags=AMBIGUOUS, updated_at=SETTLED_US + 1))
-    assert due(tenants, {}, {}, rules()) == frozenset()
+    assert due(tenants, {}, {}, {}, rules()) == frozenset()
+
+
+def test_changes_in_a_row_put_a_recheck_off_for_ten_seconds_at_most() -> None:
+    tenants = view(tenant(1, recheck_at=NOW_US - 1_000_000, updated_at=NOW_US - 1))
+    assert due(tenants, {}, {}, {key_of(1): NOW_US - SETTLE_MAX_US + 1}, rules()) == frozenset()
+    assert due(tenants, {}, {}, {key_of(1): NOW_US - SETTLE_MAX_US}, rules()) == {key_of(1)}
+    looked = {key_of(1): NOW_US - RECHECK_EVERY_US + 1}
+    assert due(tenants, {}, looked, {key_of(1): NOW_US - SETTLE_MAX_US}, rules()) == frozenset()
 
 
 def test_a_second_look_is_due_one_second_look_after_the_first() -> None:
     memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - LOOK_US))}
-    assert due({}, memory, {}, rules()) == {key_of(1)}
-    assert due({}, memory, {}, rules(NOW_US - 1)) == frozenset()
+    assert due({}, memory, {}, {}, rules()) == {key_of(1)}
+    assert due({}, memory, {}, {}, rules(NOW_US - 1)) == frozenset()
 
 
 def test_a_second_look_without_information_is_not_repeated_at_once() -> None:
     memory = {key_of(1): Sight(CLIENT, Doubt("absent", NOW_US - LOOK_US))}
-    assert due({}, memory, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, rules()) == frozenset()
+    assert due({}, memory, {key_of(1): NOW_US - RECHECK_EVERY_US + 1}, {}, rules()) == frozenset()
 
 
 def test_an_active_tenant_is_due_for_one_first_sight() -> None:
@@ -51,17 +60,17 @@ def test_an_active_tenant_is_due_for_one_first_sight() -> None:
 
 def test_a_hinted_key_is_due_at_once_and_a_second_time_and_then_never_before_the_hourly_run() -> None:
     tenants = view(tenant(1, **HINTED, updated_at=SETTLED_US))
-    assert due(tenants, {}, {}, rules()) == {key_of(1)}
+    assert due(tenants, {}, {}, {}, rules()) == {key_of(1)}
     second_us = NOW_US + RECHECK_EVERY_US
-    assert due(tenants, {}, {key_of(1): NOW_US}, rules(second_us)) == {key_of(1)}
-    assert due(tenants, {}, {key_of(1): second_us}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
-    assert due(tenants, {}, {}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
+    assert due(tenants, {}, {key_of(1): NOW_US}, {}, rules(second_us)) == {key_of(1)}
+    assert due(tenants, {}, {key_of(1): second_us}, {}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
+    assert due(tenants, {}, {}, {}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
 
 
 def test_a_further_hint_makes_a_key_due_again() -> None:
     late_us = SETTLED_US + HINTED_LIFE_US
     tenants = view(tenant(1, **HINTED, updated_at=late_us - SETTLE_US))
-    assert due(tenants, {}, {key_of(1): late_us - RECHECK_EVERY_US}, rules(late_us)) == {key_of(1)}
+    assert due(tenants, {}, {key_of(1): late_us - RECHECK_EVERY_US}, {}, rules(late_us)) == {key_of(1)}
 
 
 def test_hinted_keys_of_an_organisation_wait_for_each_other_and_hold_up_nobody_else() -> None:
@@ -72,5 +81,5 @@ def test_hinted_keys_of_an_organisation_wait_for_each_other_and_hold_up_nobody_e
         tenant(3, **HINTED, updated_at=SETTLED_US, key=key_of(3, other)),
     )
     looked = {key_of(9): NOW_US - HINTED_EVERY_US + 1}
-    assert due(tenants, {}, looked, rules()) == {key_of(2), key_of(3, other)}
-    assert due(tenants, {}, looked, rules(NOW_US + 1)) == {key_of(1), key_of(2), key_of(3, other)}
+    assert due(tenants, {}, looked, {}, rules()) == {key_of(2), key_of(3, other)}
+    assert due(tenants, {}, looked, {}, rules(NOW_US + 1)) == {key_of(1), key_of(2), key_of(3, other)}

@@ -25,15 +25,21 @@ HINTED_LIFE_US: Final = 2 * RECHECK_EVERY_US
 SETTLE_US: Final = 2_000_000
 """Microseconds from a change of the view to a re-check. The time of an observation is a `Date` header, in whole
 seconds: an earlier read could be ordered before the event that asked for the re-check."""
+SETTLE_MAX_US: Final = 10_000_000
+"""Microseconds after which an owed re-check runs although the view goes on changing: changes that follow each other
+within `SETTLE_US` would put the read off for as long as they come. What such a read is too old for stays owed."""
 
 
-def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: ReconcileRules) -> frozenset[Key]:
+def due(
+    tenants: Tenants, memory: Memory, looked: Mapping[Key, int], owed: Mapping[Key, int], rules: ReconcileRules
+) -> frozenset[Key]:
     """Returns the keys to read again now: owed re-checks, and claims due for the second sight.
 
     Args:
         tenants: The view.
         memory: The memory of earlier runs, with the waiting claims.
         looked: Key to the time of this process' last look at the key, microseconds UTC.
+        owed: Key to the time when this process first saw that a re-check is owed, microseconds UTC.
         rules: Clock and second look.
     """
     # The demo sets a second look shorter than 5 minutes; the limit per key must not delay such a look.
@@ -42,7 +48,9 @@ def due(tenants: Tenants, memory: Memory, looked: Mapping[Key, int], rules: Reco
         key
         for key, tenant in tenants.items()
         if awaits_recheck(tenant)
-        and rules.now_us - tenant.updated_at >= SETTLE_US
+        and (
+            rules.now_us - tenant.updated_at >= SETTLE_US or rules.now_us - owed.get(key, rules.now_us) >= SETTLE_MAX_US
+        )
         and rules.now_us - looked.get(key, 0) >= RECHECK_EVERY_US
     }
     # Both limits for keys of no event: without them, a flood of invented keys would read a listing every second.
