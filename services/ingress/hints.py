@@ -2,7 +2,7 @@
 
 Rule: the order is fixed, as for deliveries: caps, header shape, secret by endpoint, parse, binding, durable write,
 answer. A hint is answered 200 when the re-check is durable, or when nothing is asked. An answer of 429 or 503 makes
-EventBridge try again for up to a day, and a 4xx else ends the hint (docs/decisions/0037).
+EventBridge try again for up to a day, and a 4xx else ends the hint (docs/decisions/0040).
 
 Approach: every audit of an integration is written once, also several audits of a key in a row, since the read for the
 first may be older than the change of the last. The ledger keeps one open re-check per key, and the reconciler reads a

@@ -5,9 +5,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from schemas import hint
 from schemas.event import Observed, Recheck
+from schemas.hint_schema import ENVELOPE
 from schemas.webhook import Malformed
 from services.core.delivery.hint_rule import judge_subject, judge_topic, read_after_us
 from services.core.reconcile.recheck_schedule import HINTED_EVERY_US, RECHECK_EVERY_US, due
@@ -28,12 +30,16 @@ PLACES = (
 )  # fmt: skip
 
 
+SCHEMA = Draft202012Validator(ENVELOPE)
+
+
 def field_refused(raw: bytes) -> str | None:
-    """The field by which a body is refused; None for a body that is read whole."""
+    """The field by which a body is refused; None for a body that is read as far as its topic and subject ask."""
     try:
         found = hint.parse(raw)
         if judge_topic(found.topic) is None and judge_subject(hint.subject(found.event)) is None:
             assert hint.audit(found).key.startswith(f"{found.org_id}:")
+            assert SCHEMA.is_valid(json.loads(raw)), "what is read is valid under the published schema"
     except Malformed as fault:
         return fault.field
     return None

@@ -104,7 +104,7 @@ INGRESS_ANSWER_S = INGRESS.fast_histogram(
 )
 INGRESS_PREVIOUS_SECRET = INGRESS.fast_counter(
     "lifecycle_ingress_previous_secret_total",
-    "Deliveries proved by a previous secret: while it grows, a sender does not use the current one.",
+    "Deliveries and hints proved by a previous secret: while it grows, a sender does not use the current one.",
     endpoint=_ENDPOINT,
 )
 INGRESS_IN_FLIGHT = INGRESS.gauge("lifecycle_ingress_in_flight", "Deliveries waiting for Kafka.")
