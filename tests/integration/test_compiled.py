@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 _JUDGES = (
     *(f"unit/test_{name}.py" for name in (
-        "binding", "kafka_breaker", "timestamp_rule", "ingress_connection", "ingress_hints", "expiring_set", "ingress_writer",
-        "instant", "keyring_watch", "signature", "spooled", "webhook",
+        "binding", "kafka_breaker", "timestamp_rule", "ingress_connection", "ingress_hints", "expiring_set",
+        "ingress_writer", "instant", "keyring_watch", "signature", "spooled", "webhook",
     )),
     "contract/test_ingress_edge.py",
     "integration/test_cli_topics.py",

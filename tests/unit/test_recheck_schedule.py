@@ -4,8 +4,8 @@ import pytest
 
 from schemas.tenant import Stage
 from services.core.reconcile.recheck_schedule import (
+    ABSENT_LIFE_US,
     HINTED_EVERY_US,
-    HINTED_LIFE_US,
     RECHECK_EVERY_US,
     SETTLE_MAX_US,
     SETTLE_US,
@@ -63,12 +63,22 @@ def test_a_hinted_key_is_due_at_once_and_a_second_time_and_then_never_before_the
     assert due(tenants, {}, {}, {}, rules()) == {key_of(1)}
     second_us = NOW_US + RECHECK_EVERY_US
     assert due(tenants, {}, {key_of(1): NOW_US}, {}, rules(second_us)) == {key_of(1)}
-    assert due(tenants, {}, {key_of(1): second_us}, {}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
-    assert due(tenants, {}, {}, {}, rules(SETTLED_US + HINTED_LIFE_US)) == frozenset()
+    assert due(tenants, {}, {key_of(1): second_us}, {}, rules(SETTLED_US + ABSENT_LIFE_US)) == frozenset()
+    assert due(tenants, {}, {}, {}, rules(SETTLED_US + ABSENT_LIFE_US)) == frozenset()
+
+
+def test_a_recheck_of_a_removed_tenant_is_due_twice_and_a_flag_until_it_ends() -> None:
+    gone = {"installed": False, "enabled": None, "stage": Stage.DEPROVISIONED, "recheck_at": SETTLED_US}
+    tenants = view(tenant(1, **gone, updated_at=SETTLED_US))
+    assert due(tenants, {}, {}, {}, rules()) == {key_of(1)}
+    late_us = SETTLED_US + ABSENT_LIFE_US
+    assert due(tenants, {}, {}, {}, rules(late_us)) == frozenset()
+    flagged = view(tenant(1, **gone | {"flags": AMBIGUOUS}, updated_at=SETTLED_US))
+    assert due(flagged, {}, {}, {}, rules(late_us)) == {key_of(1)}
 
 
 def test_a_further_hint_makes_a_key_due_again() -> None:
-    late_us = SETTLED_US + HINTED_LIFE_US
+    late_us = SETTLED_US + ABSENT_LIFE_US
     tenants = view(tenant(1, **HINTED, updated_at=late_us - SETTLE_US))
     assert due(tenants, {}, {key_of(1): late_us - RECHECK_EVERY_US}, {}, rules(late_us)) == {key_of(1)}
 

@@ -5,7 +5,8 @@ until an observation ends the flag: without the limit, a key without an answer o
 
 A key that only a hint has named (`is_told` is False) may be an install, the integration of somebody else, or invented.
 The listing tells, so such keys cost a listing per organisation and `HINTED_EVERY_US` at most. A listing may be older
-than an install, so a second one follows 5 minutes later; then the hourly run alone looks for the key.
+than an install, so a second one follows 5 minutes later; then the hourly run alone looks for the key, as for every key
+that is not installed.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,8 +21,9 @@ RECHECK_EVERY_US: Final = 300_000_000
 """Microseconds between two re-checks of a key: 5 minutes."""
 HINTED_EVERY_US: Final = 10_000_000
 """Microseconds between two looks of an organisation for keys that only a hint has named: 10 s."""
-HINTED_LIFE_US: Final = 2 * RECHECK_EVERY_US
-"""Microseconds after the newest hint in which a key without any event is looked for early: room for two looks."""
+ABSENT_LIFE_US: Final = 2 * RECHECK_EVERY_US
+"""Microseconds after the newest change of the view in which a key that is not installed is looked for early: room for
+two looks. The hourly run goes on to look for the key."""
 SETTLE_US: Final = 2_000_000
 """Microseconds from a change of the view to a re-check. The time of an observation is a `Date` header, in whole
 seconds: an earlier read could be ordered before the event that asked for the re-check."""
@@ -53,13 +55,18 @@ def due(
         )
         and rules.now_us - looked.get(key, 0) >= RECHECK_EVERY_US
     }
-    # Both limits for keys of no event: without them, a flood of invented keys would read a listing every second.
+    # Without these limits a flood of invented keys would read a listing every second, and a key that no credentials
+    # have seen would be read for ever: its absence counts for nothing, so no observation answers its re-check.
     rested = {_org(key) for key, at_us in looked.items() if rules.now_us - at_us < HINTED_EVERY_US}
     asked = {
         key
         for key in asked
-        if is_told(tenants[key])
-        or (_org(key) not in rested and rules.now_us - tenants[key].updated_at < HINTED_LIFE_US)
+        if tenants[key].installed
+        or tenants[key].flags
+        or (
+            rules.now_us - tenants[key].updated_at < ABSENT_LIFE_US
+            and (is_told(tenants[key]) or _org(key) not in rested)
+        )
     }
     second = {
         key
