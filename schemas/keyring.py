@@ -1,17 +1,19 @@
-"""The keyring file: the secrets of each webhook endpoint, and the key material of the installation.
+"""The keyring file: the secrets of each endpoint for webhooks or hints, and the key material of the installation.
 
 Rule: a secret is a `SecretStr` of at least 32 UTF-8 bytes and appears in no log, repr or error; the text of a
 validation error names a rule, never a value.
 """
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from schemas.values import UUID_PATTERN, Instant
 
 _UUID: Final = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
+_ACCOUNT: Final = re.compile(r"[0-9]{12}", re.ASCII)
+_HEADER_VALUE: Final = re.compile(r"[!-~]+", re.ASCII)
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:
@@ -26,9 +28,17 @@ def _anyone_or_one(name: str) -> str:
     return name
 
 
+def _anyone_or_account(name: str) -> str:
+    if name != "*" and _ACCOUNT.fullmatch(name) is None:
+        raise ValueError("neither * nor the 12 digits of an AWS account")
+    return name
+
+
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Bound = Annotated[str, AfterValidator(_anyone_or_one)]
 """`*` or a UUID. A misspelt name is refused here, because an endpoint bound to no key would refuse every delivery."""
+Account = Annotated[str, AfterValidator(_anyone_or_account)]
+"""`*` or an AWS account."""
 
 
 class _Strict(BaseModel):
@@ -62,6 +72,23 @@ class Endpoint(_Strict):
     """False for a sender with a constant `eventTimestamp` over retries; the sender's retry marks are then ignored."""
 
 
+class HintEndpoint(_Strict):
+    """An endpoint for hints of EventBridge: the secrets, and the organisations and AWS accounts accepted under them."""
+
+    current: Current
+    previous: Previous | None = None
+    orgs: tuple[Bound, ...] = ("*",)
+    accounts: tuple[Account, ...] = ("*",)
+
+    @model_validator(mode="after")
+    def _fits_a_header(self) -> Self:
+        # The secret itself is the value of a header, so spaces and letters beyond ASCII would never arrive as written.
+        held = [self.current.secret, *([] if self.previous is None else [self.previous.secret])]
+        if not all(_HEADER_VALUE.fullmatch(secret.get_secret_value()) for secret in held):
+            raise ValueError("a secret of hints is made of printable ASCII without spaces")
+        return self
+
+
 class Material(_Strict):
     """Keys of the installation. The lists are rotated, newest first; `identity` must not change while a journal lives.
 
@@ -79,4 +106,12 @@ class Keyring(_Strict):
     """The whole file. The ingress needs no `material`, and the services behind Kafka need no secrets of endpoints."""
 
     endpoints: dict[str, Endpoint]
+    hints: dict[str, HintEndpoint] = Field(default_factory=dict)
     material: Material | None = None
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        # Commands, logs and metrics name an endpoint without saying its sort.
+        if self.endpoints.keys() & self.hints.keys():
+            raise ValueError("a name in `endpoints` stands in `hints` too")
+        return self

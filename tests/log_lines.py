@@ -50,6 +50,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "event URLs are replaced": "`EGRESS_MAP` is set: for one machine alone",
     "first comparison held": "a new organisation has too many integrations at once: nothing of it is published without "
     "an approval",
+    "hint answered": "a hint was acknowledged: written, spooled, known, or of nothing that asks a re-check",
+    "hint refused": "hints were answered with an error; one line a second for each reason, with the count since",
     "intake begins anew": "Kafka refuses the consumer; another one is made in two seconds",
     "intake stopped": "records may have been missed: nothing is read until an operator acts; known sagas go on",
     "its tenant is another organisation's by now": "of a recovery: the tenantId was bound elsewhere meanwhile",

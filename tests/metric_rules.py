@@ -56,10 +56,13 @@ _LETTERS: Final = frozenset(map(str, DeadLetterReason))
 _VERDICTS: Final = frozenset(map(str, Verdict))
 _STAGES: Final = frozenset(map(str, Stage))
 _ANSWERS: Final = (*answers.TABLE, answers.malformed("f", "r"))
+_HINTS: Final = (*answers.HINTS, answers.malformed("f", "r"))
 
 ENUMERATIONS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("lifecycle_ingress_answers_total", "status"): frozenset(answer.label for answer in _ANSWERS),
     ("lifecycle_ingress_answers_total", "reason"): frozenset(answer.reason for answer in _ANSWERS),
+    ("lifecycle_ingress_hints_total", "status"): frozenset(answer.label for answer in _HINTS),
+    ("lifecycle_ingress_hints_total", "reason"): frozenset(answer.reason for answer in _HINTS),
     ("lifecycle_ingress_rechecks_total", "reason"): frozenset(map(str, TimeRule)),
     ("lifecycle_ingress_breaker", "state"): frozenset(map(str, BreakerState)),
     ("lifecycle_ingress_dead_letters_total", "reason"): _LETTERS,

@@ -47,6 +47,19 @@ BOARD: Final = Board(
             ),
         ),
         Row(
+            "Do hints of EventBridge arrive?",
+            (
+                Panel(
+                    title="Hints by answer",
+                    description="200 `queued` asks Genesys about one integration, `ignored_…` asks nothing. 4xx other "
+                    "than 429 ends a hint, and the hourly reconciliation finds the same: docs/connect-genesys.md.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_ingress_hints_total", "status, reason"), "{{status}} {{reason}}"),),
+                    empty_when_healthy="nobody sends hints",
+                ),
+            ),
+        ),
+        Row(
             "Does Kafka take them?",
             (
                 Panel(

@@ -21,6 +21,8 @@ from uuid import UUID, uuid5
 import confluent_kafka
 import httpx2
 
+from schemas.hint import PATH as HINT_PATH
+from schemas.hint import SECRET_HEADER
 from schemas.topics import DESIRED, OUTCOMES, RECEIVED, Table, changelog, named
 from schemas.values import EventType
 from services.adapters.process.clock import now_us
@@ -217,6 +219,9 @@ class Workload:
             of = self._new()
             self._send(EventType.INSTALLED, of, secret=b"not the secret")
             self._send(EventType.INSTALLED, of, at_us=now_us() - 3_600 * _SECOND_US)
+            with suppress(httpx2.TransportError):
+                forged = {SECRET_HEADER: "not-the-secret"}
+                self._client.post(f"{self.stack.ingress}{HINT_PATH}nobody", json={}, headers=forged)
             if number % 4 == 0:
                 # Two bodies under one id, two events at one instant: Genesys has to be asked which is true.
                 at_us = now_us()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from schemas.values import Json as Object
 
 keyring = typer.Typer(help="The file of secrets.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Last part of the webhook's URL.")]
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Last part of the URL of webhooks or hints.")]
 File = Annotated[Path | None, typer.Argument(help="Default: KEYRING_FILE, or that of the running `up`.")]
 ShowSecret = Annotated[bool, typer.Option("--show-secret", help="Print the secret itself as well.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
@@ -29,7 +29,7 @@ OVERLAP_MAX: Final = "24h"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """A valid name of an endpoint; it is the last part of the webhook's URL."""
-_OPTIONS: Final = {"orgs": "--org", "integrations": "--integration"}
+_OPTIONS: Final = {"orgs": "--org", "integrations": "--integration", "accounts": "--account"}
 """Field of an endpoint to the option that sets it."""
 
 
@@ -65,7 +65,8 @@ def show_all(path: File = None, as_json: Json = False, state_dir: StateDir = Non
     from services.cli import keyring_text, show
 
     now, content = now_us(), keyring_adapter.load(_file(path, state_dir))
-    found = [keyring_text.endpoint_json(name, content, now) for name in sorted(content.endpoints)]
+    names = sorted([*content.endpoints, *content.hints])
+    found = [keyring_text.endpoint_json(name, content, now) for name in names]
     if as_json:
         show.as_json(found)
     else:
@@ -85,6 +86,12 @@ def add(
     no_restamps: Annotated[
         bool, typer.Option("--no-restamps", help="This sender keeps `eventTimestamp` over its retries.")
     ] = False,
+    hints: Annotated[
+        bool, typer.Option("--hint", help="Take audits of Amazon EventBridge there, and no webhooks.")
+    ] = False,
+    account: Annotated[
+        list[str] | None, typer.Option(help="With --hint: AWS account of the event bus; repeatable. Default any.")
+    ] = None,
     show_secret: ShowSecret = False,
     as_json: Json = False,
     state_dir: StateDir = None,
@@ -93,18 +100,26 @@ def add(
     from services.adapters.process.clock import now_us
     from services.cli import keyring_contents, keyring_file, show
 
-    made = keyring_contents.endpoint(
-        now_us(), org or keyring_contents.ANYBODY, integration or keyring_contents.ANYBODY, restamps=not no_restamps
-    )
-    _check_endpoint(endpoint, made)
+    anybody = keyring_contents.ANYBODY
+    if hints and (integration or no_restamps):
+        raise CommandError(Exit.UNUSABLE, "--hint: excludes --integration and --no-restamps, which are of webhooks")
+    if account and not hints:
+        raise CommandError(Exit.UNUSABLE, "--account: needs --hint; a webhook comes from no AWS account")
+    if hints:
+        section, made = "hints", keyring_contents.hint_endpoint(now_us(), org or anybody, account or anybody)
+    else:
+        section = "endpoints"
+        made = keyring_contents.endpoint(now_us(), org or anybody, integration or anybody, restamps=not no_restamps)
+    _check_endpoint(endpoint, section, made)
     where = _file(path, state_dir)
 
     def edit(content: "Object", before: "Keyring") -> None:
-        if endpoint in before.endpoints:
+        if keyring_contents.section_of(before, endpoint) is not None:
             raise CommandError(
                 Exit.REFUSED, f"{where} has an endpoint {endpoint!r}; `lifecycle keyring rotate` renews it"
             )
-        content["endpoints"][endpoint] = made
+        # Files of before hints have no such section.
+        content.setdefault(section, {})[endpoint] = made
 
     after = keyring_file.change(where, edit)
     _print_result(where, endpoint, after, now_us(), show_secret=show_secret, as_json=as_json)
@@ -133,13 +148,14 @@ def rotate(
     where = _file(path, state_dir)
 
     def edit(content: "Object", before: "Keyring") -> None:
-        found = before.endpoints.get(endpoint)
-        if found is None:
+        section = keyring_contents.section_of(before, endpoint)
+        if section is None:
             raise _unknown_endpoint(where, endpoint, before)
+        found = keyring_contents.held(before, endpoint)
         if found.previous is not None and keyring_contents.counts(found.previous, now) and not yes:
             until = rfc3339(found.previous.not_after)
             raise CommandError(Exit.REFUSED, f"{endpoint}: its previous secret counts until {until}; --yes cuts it off")
-        content["endpoints"][endpoint] = keyring_contents.rotated(content["endpoints"][endpoint], now, overlap_us)
+        content[section][endpoint] = keyring_contents.rotated(content[section][endpoint], now, overlap_us)
 
     after = keyring_file.change(where, edit)
     _print_result(where, endpoint, after, now, show_secret=show_secret, as_json=as_json)
@@ -155,34 +171,35 @@ def remove(
 ) -> None:
     """Remove an endpoint with its secrets: deliveries to its URL are refused with 401 within a second."""
     from services.adapters.secrets import keyring as keyring_adapter
-    from services.cli import keyring_file, keyring_text, show
+    from services.cli import keyring_contents, keyring_file, keyring_text, show
 
     where = _file(path, state_dir)
 
-    def check(before: "Keyring") -> None:
-        if endpoint not in before.endpoints:
+    def check(before: "Keyring") -> str:
+        section = keyring_contents.section_of(before, endpoint)
+        if section is None:
             raise _unknown_endpoint(where, endpoint, before)
         # An ingress without endpoints would refuse every delivery, and does not even start.
-        if len(before.endpoints) == 1:
+        if len(before.endpoints) + len(before.hints) == 1:
             why = "is the last endpoint: without one no delivery is believed and no ingress starts"
             raise CommandError(Exit.REFUSED, f"{where}: {endpoint!r} {why}; `lifecycle keyring add` another first")
+        return section
 
     def edit(content: "Object", before: "Keyring") -> None:
-        check(before)
-        del content["endpoints"][endpoint]
+        del content[check(before)][endpoint]
 
     before = keyring_adapter.load(where)
-    check(before)
-    restamps = before.endpoints[endpoint].restamps
+    restamps = check(before) == "hints" or before.endpoints[endpoint].restamps
     if not yes:
         # Asked before the file is locked: an operator may think for minutes, and a locked file would block every other
         # change. So `edit` repeats the check on the file as it is then.
         keyring_text.confirm(where, endpoint, before)
     after = keyring_file.change(where, edit)
+    left = sorted([*after.endpoints, *after.hints])
     if as_json:
-        show.as_json({"file": str(where), "removed": endpoint, "endpoints": sorted(after.endpoints)})
+        show.as_json({"file": str(where), "removed": endpoint, "endpoints": left})
     else:
-        print(f"{where}: {endpoint} is removed; left: {', '.join(sorted(after.endpoints))}")
+        print(f"{where}: {endpoint} is removed; left: {', '.join(left)}")
     if not restamps:
         show.say(f"restart no ledger before it has read what {endpoint} delivered: it reads `restamps` when it starts")
 
@@ -237,7 +254,7 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
     )
 
 
-def _check_endpoint(name: str, made: "Object") -> None:
+def _check_endpoint(name: str, section: str, made: "Object") -> None:
     """Refuses an endpoint with an invalid field, by the name of the field's option.
 
     Raises:
@@ -245,14 +262,14 @@ def _check_endpoint(name: str, made: "Object") -> None:
     """
     from pydantic import ValidationError
 
-    from schemas.keyring import Endpoint
+    from schemas.keyring import Endpoint, HintEndpoint
 
     if _NAME.fullmatch(name) is None:
         raise CommandError(
             Exit.UNUSABLE, f"ENDPOINT: {name!r} is not 1 to 64 letters, digits, dots, dashes and underscores"
         )
     try:
-        Endpoint.model_validate(made)
+        (HintEndpoint if section == "hints" else Endpoint).model_validate(made)
     except ValidationError as error:
         # `include_input=False`: an error must not quote a secret.
         fault = error.errors(include_input=False)[0]
@@ -263,27 +280,30 @@ def _unknown_endpoint(where: Path, name: str, content: "Keyring") -> CommandErro
     """Returns the error for an endpoint not in the file, with the nearest names."""
     from services.cli.options import nearest
 
-    return CommandError(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, content.endpoints)}")
+    names = [*content.endpoints, *content.hints]
+    return CommandError(Exit.NOT_FOUND, f"{where} has no endpoint {name!r}{nearest(name, names)}")
 
 
 def _print_result(where: Path, name: str, after: "Keyring", now_us: int, *, show_secret: bool, as_json: bool) -> None:
     """Prints location of the new secret and state of the former one; the secret itself only for `show_secret`."""
     from services.adapters.secrets.keyring import raw
-    from services.cli import keyring_text, show
+    from services.cli import keyring_contents, keyring_text, show
 
     shown = keyring_text.endpoint_json(name, after, now_us)
-    secret = raw(after.endpoints[name].current.secret).decode()
+    secret = raw(keyring_contents.held(after, name).current.secret).decode()
+    section = keyring_contents.section_of(after, name) or ""
     if as_json:
-        location = {"file": str(where), "secret_at": _secret_path(name)}
+        location = {"file": str(where), "secret_at": _secret_path(name, section)}
         show.as_json(shown | location | ({"secret": secret} if show_secret else {}))
         return
     former = keyring_text.previous_text(shown["previous"])
-    print(f"{where}: {name} is signed with {_secret_path(name)}; previous secret: {former}")
+    use = "is proved by" if section == "hints" else "is signed with"
+    print(f"{where}: {name} {use} {_secret_path(name, section)}; previous secret: {former}")
     if show_secret:
         print(secret)
 
 
-def _secret_path(name: str) -> str:
+def _secret_path(name: str, section: str = "endpoints") -> str:
     """Returns the path of an endpoint's secret in the file, in the notation of jq without the first dot."""
     key = f".{name}" if name.isidentifier() else f'["{name}"]'
-    return f"endpoints{key}.current.secret"
+    return f"{section}{key}.current.secret"

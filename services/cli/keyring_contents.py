@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from schemas.keyring import Previous
+from schemas.keyring import Endpoint, HintEndpoint, Keyring, Previous
 from schemas.times import rfc3339
 from schemas.values import Json
 from services.adapters.process.clock import now_us
@@ -46,6 +46,33 @@ def endpoint(
         "integrations": [*integrations],
         "restamps": restamps,
     }
+
+
+def hint_endpoint(now_us: int, orgs: Sequence[str] = ANYBODY, accounts: Sequence[str] = ANYBODY) -> Json:
+    """Returns an endpoint for hints with a new secret.
+
+    Args:
+        now_us: The time, in microseconds since 1970.
+        orgs: Organisations bound to the endpoint; `*` for any.
+        accounts: AWS accounts bound to the endpoint; `*` for any.
+    """
+    return {"current": _current(now_us), "previous": None, "orgs": [*orgs], "accounts": [*accounts]}
+
+
+def section_of(keyring: Keyring, name: str) -> str | None:
+    """Returns the section of the file with an endpoint: `endpoints` or `hints`; None for an unknown name."""
+    if name in keyring.endpoints:
+        return "endpoints"
+    return "hints" if name in keyring.hints else None
+
+
+def held(keyring: Keyring, name: str) -> Endpoint | HintEndpoint:
+    """Returns an endpoint of either sort.
+
+    Raises:
+        KeyError: no endpoint has this name.
+    """
+    return keyring.endpoints[name] if name in keyring.endpoints else keyring.hints[name]
 
 
 def fresh(now_us: int) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from schemas.keyring import Keyring
+from schemas.keyring import Endpoint, HintEndpoint, Keyring
 from schemas.times import instant, rfc3339
 from services.adapters.secrets.keyring import raw
 from services.cli import keyring_contents, show, wording
@@ -14,15 +14,15 @@ from services.cli.exits import CommandError, Exit
 
 
 def endpoint_json(name: str, keyring: Keyring, now_us: int) -> dict[str, Any]:
-    """Returns an endpoint as JSON, without secrets."""
-    endpoint, material = keyring.endpoints[name], keyring.material
+    """Returns an endpoint of either sort as JSON, without secrets."""
+    endpoint, material = keyring_contents.held(keyring, name), keyring.material
     key = None if material is None else raw(material.identity)
     previous, made_at = endpoint.previous, endpoint.current.made_at
     return {
         "endpoint": name,
+        "takes": "hints" if isinstance(endpoint, HintEndpoint) else "webhooks",
         "orgs": endpoint.orgs,
-        "integrations": endpoint.integrations,
-        "restamps": endpoint.restamps,
+        **_bounds(endpoint),
         "made_at": None if made_at is None else rfc3339(made_at),
         "fingerprint": keyring_contents.fingerprint(key, raw(endpoint.current.secret)),
         "previous": previous
@@ -32,6 +32,13 @@ def endpoint_json(name: str, keyring: Keyring, now_us: int) -> dict[str, Any]:
             "fingerprint": keyring_contents.fingerprint(key, raw(previous.secret)),
         },
     }
+
+
+def _bounds(endpoint: Endpoint | HintEndpoint) -> dict[str, Any]:
+    """Returns the fields of one sort of endpoints alone."""
+    if isinstance(endpoint, HintEndpoint):
+        return {"accounts": endpoint.accounts}
+    return {"integrations": endpoint.integrations, "restamps": endpoint.restamps}
 
 
 def previous_text(previous: dict[str, Any] | None) -> str:
@@ -44,14 +51,15 @@ def previous_text(previous: dict[str, Any] | None) -> str:
 def print_endpoints(found: list[dict[str, Any]], now_us: int) -> None:
     """Prints a line per endpoint."""
     show.listing(
-        ("endpoint", "secret", "age", "restamps"),
+        ("endpoint", "takes", "secret", "age", "restamps"),
         [
             show.ListingRow(
                 cells=(
                     one["endpoint"],
+                    one["takes"],
                     one["fingerprint"] or "-",
                     "unknown" if one["made_at"] is None else wording.span(now_us - instant(one["made_at"])),
-                    "yes" if one["restamps"] else "no",
+                    {True: "yes", False: "no", None: "-"}[one.get("restamps")],
                 ),
                 note="; ".join(_notes(one)),
             )
@@ -71,8 +79,10 @@ def confirm(where: Path, name: str, keyring: Keyring) -> None:
     """
     if not sys.stdin.isatty():
         raise CommandError(Exit.UNUSABLE, f"removing {name!r} cannot be undone, and nobody is here to ask: say --yes")
-    whom = ", ".join(_bound(keyring.endpoints[name].orgs, "organisation"))
-    show.say(f"{where}: deliveries to {name!r} ({whom}) will be refused; its secrets cannot be had back.")
+    endpoint = keyring_contents.held(keyring, name)
+    whom = ", ".join(_bound(endpoint.orgs, "organisation"))
+    what = "hints" if isinstance(endpoint, HintEndpoint) else "deliveries"
+    show.say(f"{where}: {what} to {name!r} ({whom}) will be refused; its secrets cannot be had back.")
     try:
         if not typer.confirm(f"Remove {name!r}?", default=False, err=True):
             raise CommandError(Exit.REFUSED, "nothing was removed")
@@ -84,7 +94,8 @@ def confirm(where: Path, name: str, keyring: Keyring) -> None:
 def _notes(one: dict[str, Any]) -> list[str]:
     """Returns the notes on an endpoint: the bindings, and the state of the previous secret."""
     previous = one["previous"]
-    shown = [*_bound(one["orgs"], "organisation"), *_bound(one["integrations"], "integration")]
+    shown = _bound(one["orgs"], "organisation")
+    shown += _bound(one["accounts"], "AWS account") if "accounts" in one else _bound(one["integrations"], "integration")
     if previous is not None:
         named = f" {previous['fingerprint']}" if previous["fingerprint"] else ""
         shown.append(f"previous secret{named} {previous_text(previous)}")

@@ -1,4 +1,4 @@
-"""Routes requests: a webhook's path to the receiver, every further path to the operations app (Starlette).
+"""Routes requests: a webhook's path to the receiver, a hint's path to the hints, all else to the operations app.
 
 Rule: a request is answered once, even if our own code fails. Only this module catches every exception: an exception
 leaving `on_headers` would fail the parser, and be answered 400 as broken framing; an exception leaving `on_request`
@@ -14,6 +14,8 @@ from urllib.parse import unquote
 import httptools
 from starlette.applications import Starlette
 
+from schemas import hint
+from services.ingress.hints import Hints
 from services.ingress.http import answers, headers
 from services.ingress.http.asgi_bridge import call_asgi
 from services.ingress.http.date_field import DateField
@@ -43,13 +45,23 @@ def endpoint_of(target: bytes) -> str | None:
             4.2.4).
         UnicodeDecodeError: a target with bytes outside ASCII.
     """
-    url: Any = httptools.parse_url(target)  # httptools' stubs wrongly say that a path is never None
-    if url.schema is not None and (url.userinfo is not None or url.schema.decode("ascii").lower() not in _SCHEMES):
-        raise httptools.HttpParserInvalidURLError
-    path = unquote((url.path or b"/").decode("ascii"))
+    path = _path_of(target)
     if path.startswith(_ENDPOINT_PREFIX):
         return path[len(_ENDPOINT_PREFIX) :]
     return DEFAULT if path in _DEFAULT_PATHS else None
+
+
+def hint_endpoint_of(target: bytes) -> str | None:
+    """Returns the endpoint for hints named by a valid target; None for any path but a hint's."""
+    path = _path_of(target)
+    return path[len(hint.PATH) :] if path.startswith(hint.PATH) else None
+
+
+def _path_of(target: bytes) -> str:
+    url: Any = httptools.parse_url(target)  # httptools' stubs wrongly say that a path is never None
+    if url.schema is not None and (url.userinfo is not None or url.schema.decode("ascii").lower() not in _SCHEMES):
+        raise httptools.HttpParserInvalidURLError
+    return unquote((url.path or b"/").decode("ascii"))
 
 
 _cached_endpoint_of = lru_cache(maxsize=256)(endpoint_of)
@@ -65,9 +77,15 @@ class Application:
     """
 
     def __init__(
-        self, receiver: Receiver, operations_app: Starlette, telemetry: Telemetry, now_us: Callable[[], int]
+        self,
+        receiver: Receiver,
+        hints: Hints,
+        operations_app: Starlette,
+        telemetry: Telemetry,
+        now_us: Callable[[], int],
     ) -> None:
         self._receiver = receiver
+        self._hints = hints
         self._operations_app = operations_app
         self._telemetry = telemetry
         self.on_answered = telemetry.answered
@@ -78,7 +96,7 @@ class Application:
         self._loop = asyncio.get_running_loop()
 
     def on_headers(self, request: Request) -> None:
-        """Sets `endpoint` of a request with a complete head, and `refusal` where the head alone decides."""
+        """Sets the endpoint of a request with a complete head, and `refusal` where the head alone decides."""
         target = request.target
         if self.draining:
             request.keep_alive = False
@@ -96,6 +114,10 @@ class Application:
             )
             if request.endpoint is not None:
                 self._receiver.on_headers(request, by_name)
+                return
+            request.hint_endpoint = hint_endpoint_of(target)
+            if request.hint_endpoint is not None:
+                self._hints.on_headers(request, by_name)
             else:
                 request.refusal = headers.size(by_name)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
@@ -111,6 +133,8 @@ class Application:
                 request.answer(request.refusal)
             elif request.endpoint is not None:
                 self._receiver.accept(request.endpoint, request)
+            elif request.hint_endpoint is not None:
+                self._hints.accept(request.hint_endpoint, request)
             else:
                 task = self._loop.create_task(self._call_operations_app(request))
                 # The loop keeps weak references only: a task without a strong reference may be collected unfinished.

@@ -189,7 +189,9 @@ class Drainer:
 
     def _messages(self, record: Spooled, now_us: int) -> tuple[bool, list[tuple[str, Message]]]:
         """Returns True if a record is expired, and the messages to write for the record, each with a topic."""
-        expired = now_us - record.received_us > self._spools.limits.age_us
+        # A re-check has no age limit: Genesys tells the present, however late it is asked.
+        too_old = now_us - record.received_us > self._spools.limits.age_us
+        expired = too_old and not records.is_recheck(record.message)
         return expired, self._expired(record, now_us) if expired else [(record.topic, record.message)]
 
     async def _write(self, record: Spooled) -> str:

@@ -1,12 +1,13 @@
-"""Reduces the keyring to the needs of the ingress: for each endpoint, secrets and the keys bound to the endpoint."""
+"""Reduces the keyring to the needs of the ingress: for each endpoint, secrets and what is bound to the endpoint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from schemas.keyring import Endpoint, Keyring
+from schemas.keyring import Endpoint, HintEndpoint, Keyring
 from services.adapters.process.errors import Unusable
 from services.adapters.secrets.keyring import raw
 from services.core.delivery.binding import Binding, binding
+from services.core.delivery.hint_rule import HintBinding, hint_binding
 from services.core.delivery.signature import Secrets
 
 
@@ -23,27 +24,64 @@ class EndpointCredentials:
     binding: Binding
 
 
+@dataclass(frozen=True, slots=True)
+class HintCredentials:
+    """The secrets and the binding of an endpoint for hints; a request must match both.
+
+    Attributes:
+        secrets: The current secret, and the previous secret with its expiry.
+        binding: The organisations and AWS accounts for which the endpoint may speak.
+    """
+
+    secrets: Secrets
+    binding: HintBinding
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The credentials of a keyring.
+
+    Attributes:
+        endpoints: Credentials of deliveries, by endpoint.
+        hints: Credentials of hints, by endpoint.
+    """
+
+    endpoints: Mapping[str, EndpointCredentials]
+    hints: Mapping[str, HintCredentials]
+
+
 CredentialsByEndpoint = Callable[[], Mapping[str, EndpointCredentials]]
 """Returns the credentials in force, by endpoint. Called once a request, so a changed keyring file takes effect with the
 next request."""
 
+HintCredentialsByEndpoint = Callable[[], Mapping[str, HintCredentials]]
+"""The same for hints."""
 
-def endpoint_credentials(keyring: Keyring) -> dict[str, EndpointCredentials]:
-    """Returns the credentials of a keyring, by endpoint.
+
+def credentials(keyring: Keyring) -> Credentials:
+    """Returns the credentials of a keyring.
 
     Raises:
         Unusable: the keyring has no endpoint.
     """
-    if not keyring.endpoints:
+    if not keyring.endpoints and not keyring.hints:
         raise Unusable("KEYRING_FILE: endpoints: empty; nobody could be believed")
-    return {name: _credentials(endpoint) for name, endpoint in keyring.endpoints.items()}
+    return Credentials(
+        {
+            name: EndpointCredentials(_secrets(endpoint), binding(endpoint.orgs, endpoint.integrations))
+            for name, endpoint in keyring.endpoints.items()
+        },
+        {
+            name: HintCredentials(_secrets(hint), hint_binding(hint.orgs, hint.accounts))
+            for name, hint in keyring.hints.items()
+        },
+    )
 
 
-def _credentials(endpoint: Endpoint) -> EndpointCredentials:
-    previous = endpoint.previous
-    secrets = Secrets(
-        raw(endpoint.current.secret),
+def _secrets(held: Endpoint | HintEndpoint) -> Secrets:
+    previous = held.previous
+    return Secrets(
+        raw(held.current.secret),
         None if previous is None else raw(previous.secret),
         0 if previous is None else previous.not_after,
     )
-    return EndpointCredentials(secrets, binding(endpoint.orgs, endpoint.integrations))

@@ -35,7 +35,8 @@ from services.adapters.secrets.keyring_watch import KeyringWatch
 from services.core.delivery.kafka_breaker import BreakerState
 from services.ingress.app import Application
 from services.ingress.drainer import Drainer, DrainerTopics
-from services.ingress.endpoints import EndpointCredentials, endpoint_credentials
+from services.ingress.endpoints import Credentials, CredentialsByEndpoint, HintCredentialsByEndpoint, credentials
+from services.ingress.hints import Hints
 from services.ingress.http.asgi_bridge import operations_app
 from services.ingress.http.connection import CONNECTIONS_MAX, Connection
 from services.ingress.http.server import LifecycleHooks, Server
@@ -146,7 +147,7 @@ def main(settings: IngressSettings) -> int:
         return runner.run(_serve(settings, keyring, log))
 
 
-def _keyring(settings: IngressSettings, log: logs.Logger) -> KeyringWatch[dict[str, EndpointCredentials]]:
+def _keyring(settings: IngressSettings, log: logs.Logger) -> KeyringWatch[Credentials]:
     """Returns the watch of the keyring file, after checking the whole configuration.
 
     Raises:
@@ -154,7 +155,7 @@ def _keyring(settings: IngressSettings, log: logs.Logger) -> KeyringWatch[dict[s
     """
     faults, keyring = [], None
     try:
-        keyring = KeyringWatch(settings.keyring_file, endpoint_credentials, log)
+        keyring = KeyringWatch(settings.keyring_file, credentials, log)
     except Unusable as unusable:
         faults.append(str(unusable))
     try:
@@ -168,11 +169,17 @@ def _keyring(settings: IngressSettings, log: logs.Logger) -> KeyringWatch[dict[s
     return keyring
 
 
-async def _serve(
-    settings: IngressSettings, keyring: KeyringWatch[dict[str, EndpointCredentials]], log: logs.Logger
-) -> int:
+def _by_endpoint(
+    keyring: KeyringWatch[Credentials],
+) -> tuple[CredentialsByEndpoint, HintCredentialsByEndpoint]:
+    """Returns the functions that return the credentials in force, of deliveries and of hints."""
+    return lambda: keyring.newest().endpoints, lambda: keyring.newest().hints
+
+
+async def _serve(settings: IngressSettings, keyring: KeyringWatch[Credentials], log: logs.Logger) -> int:
+    endpoints, hint_endpoints = _by_endpoint(keyring)
     watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
-    telemetry = Telemetry(log, keyring.newest, tracing.roots(settings.traces_ratio, SpanKind.SERVER))
+    telemetry = Telemetry(log, endpoints, tracing.roots(settings.traces_ratio, SpanKind.SERVER), hint_endpoints)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     spool_limits = _spool_limits(settings)
     # Before listening: opening blocks the event loop, and the folders of former processes may be large.
@@ -191,12 +198,13 @@ async def _serve(
     limits = WriteLimits(settings.ack_timeout_s, settings.spool_timeout_s, settings.inflight_max, _IN_FLIGHT_MAX_BYTES)
     writer = Writer(producer, limits, failed, spools, topic_fault=watch.topic_fault)
     health = _Health(watch, rights, keyring.fault, writer, spools)
-    receiver = Receiver(keyring.newest, writer, telemetry, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+    receiver = Receiver(endpoints, writer, telemetry, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
+    hints = Hints(hint_endpoints, writer, telemetry, topic_prefix=settings.topic_prefix, now_us=clock.now_us)
     listening = listen(settings.host, settings.port, setting="PORT", backlog=_BACKLOG)
 
     def started() -> None:
-        port, endpoints = listening.getsockname()[1], sorted(keyring.newest())
-        log.info("started", host=settings.host, port=port, endpoints=endpoints, compiled=_is_compiled())
+        port, names = listening.getsockname()[1], sorted([*endpoints(), *hint_endpoints()])
+        log.info("started", host=settings.host, port=port, endpoints=names, compiled=_is_compiled())
         tune_garbage_collector()
 
     def drain() -> None:
@@ -206,7 +214,7 @@ async def _serve(
 
     _register_gauges(writer, spools)
     operations = operations_app(health.checks, health.notes)
-    application = Application(receiver, operations, telemetry, clock.now_us)
+    application = Application(receiver, hints, operations, telemetry, clock.now_us)
     config = _server_config(application, operations, settings)
     server = Server(config, settings, LifecycleHooks(started, drain))
     tasks = [

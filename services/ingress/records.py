@@ -6,6 +6,7 @@ from schemas import codec
 from schemas.codec import Message
 from schemas.dead_letter import DeadLetterReason
 from schemas.event import Recheck
+from schemas.hint import IntegrationAudit
 from schemas.times import rfc3339
 from schemas.values import Key
 from schemas.webhook import Malformed
@@ -35,6 +36,20 @@ def recheck(key: Key, reason: str, now_us: int) -> Message:
     return codec.encode(record, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
 
 
+def hinted_recheck(audit: IntegrationAudit, action: str, read_after_us: int, now_us: int) -> Message:
+    """Returns the request for a re-check that an audit asks; repeats of an audit have an equal id.
+
+    Args:
+        audit: The audit of an integration.
+        action: The action, a word of the table of actions.
+        read_after_us: A read from this time on answers the request, microseconds UTC.
+        now_us: The clock, microseconds UTC.
+    """
+    record = Recheck(key=audit.key, reason=f"hint_{action}", at=read_after_us)
+    ce_id = f"{audit.key}/hint/{audit.audit_id}"
+    return codec.encode(record, key=audit.key, ce_id=ce_id, source=_SOURCE, at_us=now_us)
+
+
 def dead_letter(request: Request, key: Key | None, reason: DeadLetterReason, fault: Malformed) -> Message:
     """Returns the dead letter of an authentic delivery that no service can process; repeats have an equal id."""
     at_us = request.received_us
@@ -49,6 +64,11 @@ def expired(spooled: Message, key: Key, now_us: int) -> Message:
     raw = Message(None, spooled.value, [pair for pair in spooled.headers if pair[0] in _LETTER_HEADERS])
     detail = "Kafka was away for longer than the spool's age"
     return dead_letter_of(origin, key, DeadLetterReason.SPOOLED_TOO_LONG, detail, raw, source=_NAME)
+
+
+def is_recheck(spooled: Message) -> bool:
+    """True if a spooled record is a request for a re-check, and not a delivery."""
+    return codec.texts(spooled.headers).get("ce_type") == Recheck.ce_type
 
 
 def _delivery_headers(request: Request) -> codec.Headers:

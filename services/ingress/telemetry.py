@@ -11,7 +11,7 @@ from typing import Final
 from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 from services.adapters.process.tracing import Attribute, Roots
-from services.ingress.endpoints import CredentialsByEndpoint
+from services.ingress.endpoints import CredentialsByEndpoint, HintCredentialsByEndpoint
 from services.ingress.http.answers import OPERATIONS, Answer
 from services.ingress.http.request import Request
 from services.ingress.write_result import OnResult, WriteResult
@@ -33,7 +33,13 @@ class _Sample:
 class Telemetry:
     """Counts and logs the decisions of a process. Use from the event loop: the fast metrics allow a single thread."""
 
-    def __init__(self, log: Logger, credentials: CredentialsByEndpoint = dict, roots: Roots | None = None) -> None:
+    def __init__(
+        self,
+        log: Logger,
+        credentials: CredentialsByEndpoint = dict,
+        roots: Roots | None = None,
+        hints: HintCredentialsByEndpoint = dict,
+    ) -> None:
         """Starts with nothing logged.
 
         Args:
@@ -41,8 +47,10 @@ class Telemetry:
             credentials: The credentials in force. Only their endpoints are named in logs; any further name comes from a
                 stranger's URL.
             roots: Begins the traces; None while traces are off.
+            hints: The credentials of hints in force, for the same use.
         """
         self._log = log
+        self._hints = hints
         self._roots = roots
         # Asked once: a call that logs nothing would still build its fields for every delivery.
         self._logs_each = log.is_enabled_for(logging.DEBUG)
@@ -59,6 +67,9 @@ class Telemetry:
         answer = request.given
         if answer is None or answer.reason == OPERATIONS:
             return
+        if request.hint_endpoint is not None:
+            self._hint_answered(request, answer)
+            return
         metrics.INGRESS_ANSWERS.inc(answer.label, answer.reason)
         metrics.INGRESS_ANSWER_S.observe(now_s - request.begun_s)
         if request.trace is not None and self._roots is not None and self._roots.is_sampled(request.trace):
@@ -72,6 +83,16 @@ class Telemetry:
             self._log.debug(
                 "answered", status=answer.status, reason=answer.reason, endpoint=request.endpoint, **_named(request)
             )
+
+    def _hint_answered(self, request: Request, answer: Answer) -> None:
+        """Counts an answered hint, and logs a refusal; a hint is no delivery, and counts for no objective of those."""
+        metrics.INGRESS_HINTS.labels(answer.label, answer.reason).inc()
+        if answer.status >= _GOOD:
+            endpoint = request.hint_endpoint if request.hint_endpoint in self._hints() else None
+            self._sampled("hint refused", answer.reason, status=answer.status, endpoint=endpoint, **_named(request))
+        elif self._logs_each:
+            endpoint = request.hint_endpoint
+            self._log.debug("hint answered", reason=answer.reason, endpoint=endpoint, **_named(request))
 
     def unwritten(self, reason: str) -> None:
         """Logs a record that was not written, or may not have been.
@@ -102,6 +123,11 @@ class Telemetry:
             metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
         if self._roots is not None:
             request.trace = self._roots.begin(request.digest, request.received_us)
+
+    def hint_proved(self, endpoint: str, *, previous: bool) -> None:
+        """Counts an old secret of a proved hint."""
+        if previous:
+            metrics.INGRESS_PREVIOUS_SECRET.inc(endpoint)
 
     def dead_letter(self, reason: str) -> None:
         """Counts a delivery whose dead letter is durable."""

@@ -22,7 +22,7 @@ from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
 from services.core.reconcile.onboarding import OrganisationState
-from services.core.reconcile.recheck_schedule import due, unseen
+from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
 from services.reconciler.fresh_files import FreshFiles
 from services.reconciler.report import RunReport
@@ -51,6 +51,7 @@ class _State:
         is_cut_off: True while the last run that read Genesys has not ended without a fault.
         fault: Text of the present fault for `/readyz`; empty while there is none.
         looked: Key to the time of the last early look, microseconds UTC.
+        owed: Key to the time when the view first showed that a re-check is owed, microseconds UTC.
         sighted: Active keys already looked for, to have a first sight.
         next_sight_s: Earliest time of the next first sight, in seconds of the event loop's clock.
         fresh: Organisation files that wait for an early run.
@@ -61,6 +62,7 @@ class _State:
     is_cut_off: bool = False
     fault: str = "not yet running"
     looked: dict[Key, int] = field(default_factory=dict)
+    owed: dict[Key, int] = field(default_factory=dict)
     sighted: set[Key] = field(default_factory=set)
     next_sight_s: float = 0.0
     fresh: FreshFiles = field(default_factory=FreshFiles)
@@ -195,8 +197,11 @@ async def _work(
         if report.unanswered:
             state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
         return
-    memory = resources.sights.load()
-    if keys := due(tenants, memory, state.looked, rules_of(resources, resources.now_us())):
+    memory, now_us = resources.sights.load(), resources.now_us()
+    # Older looks bind nothing: the keys that hints have named must not fill the memory.
+    state.looked = {key: at_us for key, at_us in state.looked.items() if now_us - at_us < RECHECK_EVERY_US}
+    state.owed = {key: state.owed.get(key, now_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
+    if keys := due(tenants, memory, state.looked, state.owed, rules_of(resources, now_us)):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
         _log_report(await run(resources, RunRequest(keys=keys)), log, "due")

@@ -14,7 +14,8 @@ from services.adapters.process.environment import read
 from services.adapters.process.settings import IngressSettings
 from services.adapters.secrets import keyring
 from services.ingress.app import Application
-from services.ingress.endpoints import endpoint_credentials
+from services.ingress.endpoints import credentials
+from services.ingress.hints import Hints
 from services.ingress.http.asgi_bridge import operations_app
 from services.ingress.http.connection import Connection
 from services.ingress.receive import Receiver
@@ -28,12 +29,13 @@ def unwritten() -> Application:
     """The application."""
     found = read(os.environ, IngressSettings)
     telling = Telemetry(logs.configure("ingress", "error"))
-    held = endpoint_credentials(keyring.load(found.keyring_file))
+    held = credentials(keyring.load(found.keyring_file))
     writer = Writer(
         InstantProducer(), WriteLimits(1.2, 0.4, 20_000, 1 << 26), telling.unwritten, topic_fault=lambda _: ""
     )
-    receiver = Receiver(lambda: held, writer, telling, topic_prefix="", now_us=now_us)
-    return Application(receiver, operations_app(dict), telling, now_us)
+    receiver = Receiver(lambda: held.endpoints, writer, telling, topic_prefix="", now_us=now_us)
+    hints = Hints(lambda: held.hints, writer, telling, topic_prefix="", now_us=now_us)
+    return Application(receiver, hints, operations_app(dict), telling, now_us)
 
 
 def connection(**uvicorns: Any) -> Connection:

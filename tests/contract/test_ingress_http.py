@@ -383,6 +383,9 @@ def test_the_openapi_document_is_served(live: Ingress) -> None:
     responses = document["paths"]["/v1/genesys/lifecycle/{endpoint}"]["post"]["responses"]
     assert set(responses) == {"200", "400", "401", "403", "405", "408", "413", "414", "415", "417", "431", "503"}
     assert document["components"]["schemas"]["Webhook"]["properties"]["event"]["enum"][0] == "installed"
+    hinted = document["paths"]["/v1/genesys/audit/{endpoint}"]["post"]
+    assert set(hinted["responses"]) == {"200", "400", "401", "403", "405", "408", "413", "415", "429", "503"}
+    assert document["components"]["schemas"]["Hint"]["required"] == ["source", "detail"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/genesys", "/v1/genesys/lifecyclex", "/v2/genesys/lifecycle", "//", "/%00"])

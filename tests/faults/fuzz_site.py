@@ -22,6 +22,7 @@ from services.core.delivery.binding import binding
 from services.core.delivery.signature import Secrets
 from services.ingress import app
 from services.ingress.endpoints import EndpointCredentials
+from services.ingress.hints import Hints
 from services.ingress.http import asgi_bridge
 from services.ingress.http.answers import TABLE
 from services.ingress.http.connection import Connection
@@ -186,7 +187,8 @@ class FuzzSite:
 
     async def _exchange(self, parts: Sequence[bytes], sender: SenderManner) -> bytes:
         receiver = Receiver(lambda: self._gates, self._writer, self._telling, topic_prefix="", now_us=lambda: NOW_US)
-        application = _Watched(receiver, self._site, self._telling, lambda: NOW_US)
+        hints = Hints(dict, self._writer, self._telling, topic_prefix="", now_us=lambda: NOW_US)
+        application = _Watched(receiver, hints, self._site, self._telling, lambda: NOW_US)
         application.faults = self._faults
         connection, wire = Connection(application, server_state=ServerState()), Wire()
         connection.connection_made(wire)

@@ -14,13 +14,14 @@ pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 _JUDGES = (
     *(f"unit/test_{name}.py" for name in (
-        "binding", "kafka_breaker", "timestamp_rule", "ingress_connection", "expiring_set", "ingress_writer", "instant",
-        "keyring_watch", "signature", "spooled", "webhook",
+        "binding", "kafka_breaker", "timestamp_rule", "ingress_connection", "ingress_hints", "expiring_set",
+        "ingress_writer", "instant", "keyring_watch", "signature", "spooled", "webhook",
     )),
     "contract/test_ingress_edge.py",
     "integration/test_cli_topics.py",
     "integration/test_partition_ends.py",
     "integration/test_ingress_answers.py",
+    "integration/test_ingress_hints.py",
     "integration/test_ingress_lifecycle.py",
     "integration/test_ingress_spool.py",
     "integration/test_tenant_view.py",

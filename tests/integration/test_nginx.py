@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import pytest
 
 from schemas.topics import RECEIVED
 from services.engines.ports import free_ports
 from tests.support.eventually import eventually
-from tests.support.ingress_process import PATH, Ingress, body, head, ingress, key, make_topics, raw, request
+from tests.support.hints import envelope, hint_request
+from tests.support.ingress_process import ORG, PATH, Ingress, body, head, ingress, key, make_topics, raw, request
 from tests.support.nginx import nginx, trust
 
 pytestmark = [pytest.mark.engines]
@@ -227,11 +229,17 @@ def test_a_delivery_keeps_its_headers_and_host(behind: tuple[int, ssl.SSLContext
         told = body()
         assert b" 200 OK\r\n" in spoken(port, context, request(raw(told), path=path, fields=CLOSE))
         assert any(record.key() == key(told).encode() for record in running.records(RECEIVED))
+    hinted = f"{ORG}:{uuid4()}"
+    whole = hint_request(envelope(hinted), fields=CLOSE)
+    assert b" 200 OK\r\n" in spoken(port, context, whole)
+    assert any(record.key() == hinted.encode() for record in running.records(RECEIVED))
     expecting = spoken(port, context, request(raw(body()), fields=CLOSE | {"Expect": "100-continue"}))
     assert b"HTTP/1.1 200 OK" in expecting
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/readyz", "/livez", "/openapi.json", "/v1/genesys/lifecyclex"])
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/readyz", "/livez", "/openapi.json", "/v1/genesys/lifecyclex", "/v1/genesys/auditx"]
+)
 def test_health_and_metrics_are_not_served_outside(behind: tuple[int, ssl.SSLContext, Ingress], path: str) -> None:
     port, context, _ = behind
     assert b" 404 " in spoken(port, context, head(b"", method="GET", path=path, fields=CLOSE)).splitlines()[0]

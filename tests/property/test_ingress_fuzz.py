@@ -16,17 +16,19 @@ from hypothesis import strategies as st
 from services.adapters.kafka.producer import Producer
 from services.adapters.process.clock import now_us
 from tests.support.examples import examples
-from tests.support.ingress_process import SECRET, body, make_topics, request
+from tests.support.hints import envelope, hint_request
+from tests.support.ingress_process import ORG, SECRET, body, make_topics, request
 from tests.support.ingress_site import Site, statuses
 
 pytestmark = [pytest.mark.engines]
 
 NAMES = [
     b"host", b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"traceparent",
-    b"x-genesys-signature", b"x-genesys-event-timestamp", b"x-other",
+    b"x-genesys-signature", b"x-genesys-event-timestamp", b"x-lifecycle-hint-secret", b"authorization", b"x-other",
 ]  # fmt: skip
 VALUES = [
     b"localhost", b"application/json", b"application/json; charset=utf-8", b"3", b"300000", b"+3", b"chunked", b"gzip",
+    SECRET.encode(), b"Bearer " + SECRET.encode(),
     b"100-continue", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"0" * 64, b"sha256=" + b"f" * 64,
 ]  # fmt: skip
 RIGHT = [
@@ -40,7 +42,10 @@ nearly_right = st.tuples(st.permutations(RIGHT), st.lists(st.tuples(st.sampled_f
     lambda both: [*both[0], *both[1]]
 )
 chunks = st.lists(st.binary(max_size=60), min_size=1, max_size=4)
-paths = st.sampled_from(["/v1/genesys/lifecycle", "/v1/genesys/lifecycle/", "/v1/genesys/lifecycle/narrow", "/x"])
+paths = st.sampled_from([
+    "/v1/genesys/lifecycle", "/v1/genesys/lifecycle/", "/v1/genesys/lifecycle/narrow", "/v1/genesys/audit/audit",
+    "/v1/genesys/audit", "/x",
+])  # fmt: skip
 methods = st.sampled_from(["POST", "GET", "PUT"]) | st.text(max_size=5)
 deep = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -50,6 +55,12 @@ deep = st.recursive(
 changes = st.dictionaries(
     st.sampled_from([*body(), "eventId", "sequence", "retryCount", "deliveryAttempt"]), deep, max_size=3
 )
+
+
+hint_changes = st.dictionaries(
+    st.sampled_from(["id", "serviceName", "eventTime", "action", "entityType", "entity", "other"]), deep, max_size=2
+)
+whole_changes = st.dictionaries(st.sampled_from(["source", "account", "detail", "id", "other"]), deep, max_size=1)
 
 
 class Running:
@@ -123,3 +134,20 @@ def test_any_authentic_body_is_answered_and_never_with_a_server_error(running: R
 
     answered()
     assert seen == {200, 400, 401}
+
+
+def test_any_proved_hint_is_answered_and_never_with_a_server_error(running: Running) -> None:
+    seen: set[int] = set()
+
+    @given(hint_changes, whole_changes, st.integers(0, 9), st.booleans())
+    @settings(max_examples=examples(400), deadline=None)
+    def answered(inner: dict[str, Any], outer: dict[str, Any], number: int, cut: bool) -> None:  # noqa: FBT001
+        key = f"{ORG}:a1b2c3d4-e5f6-7890-abcd-ef123456789{number}"
+        told = envelope(key, "Update")
+        told["detail"]["eventBody"] |= inner
+        whole = json.dumps(told | outer).encode()
+        (status,) = running.ask(hint_request(whole[: len(whole) // 2] if cut else whole, SECRET))
+        seen.add(status)
+
+    answered()
+    assert seen == {200, 400}

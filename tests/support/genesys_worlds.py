@@ -95,3 +95,8 @@ def view(*tenants: Tenant) -> dict[Key, Tenant]:
 
 
 AMBIGUOUS = (Flag.AMBIGUOUS,)
+HINTED: Json = {
+    "tenant_id": None, "installed": None, "enabled": None, "configuration": None, "configuration_mac": None,
+    "stage": None, "revision": 0, "generation": 0, "recheck_at": NOW_US - 5_000_000,
+}  # fmt: skip
+"""Changes of a tenant to a key that only a hint has named."""

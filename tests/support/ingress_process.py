@@ -26,6 +26,8 @@ from tests.support.eventually import eventually
 SECRET = "canary-secret-0123456789-0123456789-abcdef"
 PREVIOUS = "canary-previous-0123456789-0123456789-abc"
 NARROW = "canary-narrow-0123456789-0123456789-abcd"
+HINT_SECRET = "canary-hint-secret-0123456789-0123456789"
+HINT_ACCOUNT = "490606849374"
 ORG = "98765432-1234-5678-9abc-def012345678"
 PATH = "/v1/genesys/lifecycle/default"
 _S = 1_000_000
@@ -244,7 +246,7 @@ class Reader:
 
 
 def keyring_file(folder: Path) -> Path:
-    """Four endpoints: the usual one, a rotated one, one rotated and expired, one bound to a single org."""
+    """The usual endpoint, a rotated one, one rotated and expired, one bound to a single org; the like for hints."""
     far, past = rfc3339(now_us() + 3600 * _S), rfc3339(now_us() - _S)
     path = folder / "keyring.json"
     path.write_text(
@@ -255,7 +257,19 @@ def keyring_file(folder: Path) -> Path:
                     "rotated": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": far}},
                     "expired": {"current": {"secret": SECRET}, "previous": {"secret": PREVIOUS, "not_after": past}},
                     "narrow": {"current": {"secret": NARROW}, "orgs": [ORG.upper()]},
-                }
+                },
+                "hints": {
+                    "audit": {"current": {"secret": HINT_SECRET}},
+                    "audit-rotated": {
+                        "current": {"secret": HINT_SECRET},
+                        "previous": {"secret": PREVIOUS, "not_after": far},
+                    },
+                    "audit-narrow": {
+                        "current": {"secret": HINT_SECRET},
+                        "orgs": [ORG.upper()],
+                        "accounts": [HINT_ACCOUNT],
+                    },
+                },
             }
         )
     )

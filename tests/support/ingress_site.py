@@ -14,9 +14,11 @@ from services.adapters.kafka.producer import Ack, OnReport, Producer
 from services.adapters.process import logs
 from services.adapters.process.tracing import Roots
 from services.core.delivery.binding import binding
+from services.core.delivery.hint_rule import hint_binding
 from services.core.delivery.signature import Secrets
 from services.ingress.app import Application
-from services.ingress.endpoints import EndpointCredentials
+from services.ingress.endpoints import EndpointCredentials, HintCredentials
+from services.ingress.hints import Hints
 from services.ingress.http.asgi_bridge import operations_app
 from services.ingress.http.connection import Connection
 from services.ingress.receive import Receiver
@@ -93,7 +95,9 @@ class Site:
             "default": EndpointCredentials(Secrets(secret), binding(["*"], ["*"]))
         }
         receiver = Receiver(lambda: gates, writer, telling, topic_prefix=prefix, now_us=now_us)
-        self.application = Application(receiver, operations_app(dict), telling, now_us)
+        hinted = {"audit": HintCredentials(Secrets(secret), hint_binding(["*"], ["*"]))}
+        hints = Hints(lambda: hinted, writer, telling, topic_prefix=prefix, now_us=now_us)
+        self.application = Application(receiver, hints, operations_app(dict), telling, now_us)
         self._state = ServerState()
 
     async def exchange(self, *parts: bytes) -> bytes:

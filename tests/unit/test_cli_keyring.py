@@ -122,6 +122,7 @@ def test_an_endpoint_is_added_for_named_organisations_and_shows_its_secret_on_re
     assert re.fullmatch("[0-9a-f]{8}", told.pop("fingerprint"))
     assert told == {
         "endpoint": "acme.crm-1",
+        "takes": "webhooks",
         "orgs": [ORG, ORG.upper()],
         "integrations": [INTEGRATION],
         "restamps": False,
@@ -242,7 +243,7 @@ def test_the_list_shows_everything_but_the_secrets(file: Path, run: KeyringComma
     rotate(file, now_us() - 2 * HOUR, HOUR, "old")
     until = {name: one["previous"] and one["previous"]["not_after"] for name, one in held(file)["endpoints"].items()}
     as_json, as_text = run(file, "list", "--json").out, run(file, "list").out
-    anybody = {"orgs": ["*"], "integrations": ["*"], "restamps": True}
+    anybody = {"takes": "webhooks", "orgs": ["*"], "integrations": ["*"], "restamps": True}
     told = json.loads(as_json)
     prints = [one.pop("fingerprint") for one in told]
     prints += [one["previous"].pop("fingerprint") for one in told if one["previous"]]
@@ -479,3 +480,74 @@ def test_a_new_secret_signs(file: Path, run: KeyringCommand) -> None:
     secret = run(file, "rotate", "default", "--show-secret").out.splitlines()[1]
     current = keyring.load(file).endpoints["default"].current.secret
     assert sign(secret.encode(), b"{}") == sign(keyring.raw(current), b"{}")
+
+
+ACCOUNT = "490606849374"
+
+
+def test_an_endpoint_of_hints_is_added_listed_rotated_and_removed(file: Path, run: KeyringCommand) -> None:
+    before = held(file)
+    assert "hints" not in before, "an older program reads a file without hints"
+    done = run(file, "add", "audit", "--hint", "--org", ORG, "--account", ACCOUNT)
+    assert "audit is proved by hints.audit.current.secret" in done.out
+    assert not any(secret in done.out + done.err for secret in secrets_of(file))
+    made = held(file)["hints"]["audit"]
+    assert (made["orgs"], made["accounts"], made["previous"]) == ([ORG], [ACCOUNT], None)
+    assert {name: value for name, value in held(file).items() if name != "hints"} == before
+    (told,) = [one for one in json.loads(run(file, "list", "--json").out) if one["endpoint"] == "audit"]
+    assert (told["takes"], told["orgs"], told["accounts"], told["previous"]) == ("hints", [ORG], [ACCOUNT], None)
+    assert not {"integrations", "restamps"} & told.keys()
+    assert f"AWS account {ACCOUNT}" in run(file, "list").out
+    told = json.loads(run(file, "rotate", "audit", "--show-secret", "--json").out)
+    after = held(file)["hints"]["audit"]
+    assert told["secret"] == after["current"]["secret"] != made["current"]["secret"]
+    assert told["secret_at"] == "hints.audit.current.secret"
+    assert after["previous"]["secret"] == made["current"]["secret"]
+    assert told["previous"]["counts"]
+    left = json.loads(run(file, "remove", "audit", "--yes", "--json").out)
+    assert left["endpoints"] == ["default"]
+    assert held(file)["hints"] == {}
+
+
+def test_one_name_is_of_one_endpoint_of_either_sort(file: Path, run: KeyringCommand) -> None:
+    run(file, "add", "default", "--hint", status=Exit.REFUSED)
+    run(file, "add", "audit", "--hint")
+    run(file, "add", "audit", status=Exit.REFUSED)
+    whole = held(file)
+    whole["endpoints"]["audit"] = whole["endpoints"]["default"]
+    file.write_text(json.dumps(whole))
+    assert "a name in `endpoints` stands in `hints` too" in run(file, "list", status=Exit.UNUSABLE).err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--hint", "--integration", INTEGRATION), ("--hint", "--no-restamps"), ("--account", ACCOUNT),
+        ("--hint", "--account", "12"), ("--hint", "--org", "acme"),
+    ],
+)  # fmt: skip
+def test_an_option_of_the_other_sort_or_an_invalid_binding_is_refused(
+    file: Path, words: tuple[str, ...], run: KeyringCommand
+) -> None:
+    before = file.read_bytes()
+    assert words[-2 if words[-1][0] != "-" else -1] in run(file, "add", "new", *words, status=Exit.UNUSABLE).err
+    assert file.read_bytes() == before
+
+
+def test_the_last_endpoint_of_either_sort_is_not_removed(file: Path, run: KeyringCommand) -> None:
+    run(file, "add", "audit", "--hint")
+    run(file, "remove", "default", "--yes")
+    assert "is the last endpoint" in run(file, "remove", "audit", "--yes", status=Exit.REFUSED).err
+
+
+@pytest.mark.parametrize(
+    "secret", ["with a space 0123456789-0123456789-0123", "ümläut-0123456789-0123456789-0123456789"]
+)
+def test_a_secret_of_hints_must_fit_a_header(file: Path, secret: str, run: KeyringCommand) -> None:
+    run(file, "add", "audit", "--hint")
+    whole = held(file)
+    whole["hints"]["audit"]["current"]["secret"] = secret
+    file.write_text(json.dumps(whole))
+    error = run(file, "list", status=Exit.UNUSABLE).err
+    assert "hints.audit: a secret of hints is made of printable ASCII without spaces" in error
+    assert secret not in error

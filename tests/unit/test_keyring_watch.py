@@ -18,7 +18,7 @@ from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
 from services.adapters.process.file_identity import SETTLED_S, file_identity
 from services.adapters.secrets.keyring_watch import LOOK_S, KeyringWatch
-from services.ingress.endpoints import endpoint_credentials
+from services.ingress.endpoints import credentials
 from tests.support.eventually import eventually_async
 
 SECRET = "canary-secret-0123456789-0123456789"
@@ -31,7 +31,7 @@ def text(*names: str, secret: str = SECRET) -> str:
 
 def names(ring: Keyring) -> tuple[str, ...]:
     """This test's demand on a keyring: at least one endpoint, as for the ingress."""
-    return tuple(endpoint_credentials(ring))
+    return tuple(credentials(ring).endpoints)
 
 
 def rename_over(path: Path, content: str) -> None:

@@ -22,6 +22,7 @@ from tests.support.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,
     CONFIGURATION,
+    HINTED,
     HOUR_US,
     LOOK_US,
     NOW_US,
@@ -328,3 +329,30 @@ def test_a_requested_key_neither_listed_nor_in_the_view_is_named() -> None:
     assert plan.lines == (PlanLine(key_of(2), Action.UNREAD, "neither listed nor in the view"),)
     gone = planned(reading({}), view(tenant(1, installed=False)), keys=frozenset({key_of(1)}))
     assert gone.lines == (), "the view says what Genesys says"
+
+
+def test_a_hinted_integration_of_ours_is_installed() -> None:
+    plan = planned(reading({1: "ENABLED"}), view(tenant(1, **HINTED)), by=organisation(integration_type="ours"))
+    assert only(plan).action is Action.INSTALL
+    assert (told(plan).installed, told(plan).configuration) == (True, CONFIGURATION)
+
+
+@pytest.mark.parametrize("keys", [None, frozenset({key_of(1)})], ids=["hourly", "early"])
+def test_a_hinted_integration_of_another_type_is_not_ours(keys: frozenset[Key] | None) -> None:
+    tenants, other = view(tenant(1, **HINTED)), organisation(integration_type="theirs")
+    found = planned(reading({1: "ENABLED", 2: "ENABLED"}), tenants, by=other, keys=keys)
+    assert found.lines == ()
+    assert ids_to_read(reading({1: "ENABLED"}), other, tenants, keys) == ([], [])
+
+
+def test_an_integration_of_another_type_that_a_webhook_told_of_stays_ours() -> None:
+    owed = tenant(1, recheck_at=NOW_US - 5_000_000)
+    plan = planned(reading({1: "DISABLED"}), view(owed), by=organisation(integration_type="theirs"))
+    assert told(plan).enabled is False
+
+
+def test_a_hinted_key_that_is_not_listed_is_not_asked_for() -> None:
+    keys = frozenset({key_of(1)})
+    found = planned(reading({2: "ENABLED"}), view(tenant(1, **HINTED), tenant(2)), memory={}, keys=keys)
+    assert (found.lines, found.memory) == ((), {})
+    assert ids_to_read(reading({2: "ENABLED"}), organisation(), view(tenant(1, **HINTED)), keys) == ([], [])

@@ -29,6 +29,12 @@ _ANSWER_REASONS = (
     "signature_shape", "timestamp_shape", "endpoint", "forged", "future", "stale", "unmarked", "unbound", "malformed",
     "kafka", "saturated", "crowded", "broken",
 )  # fmt: skip
+_HINT_STATUSES = ("200", "400", "401", "403", "405", "408", "413", "415", "429", "503")
+_HINT_REASONS = (
+    "queued", "duplicate_handled", "spooled", "ignored_topic", "ignored_entity", "ignored_action",
+    "not_post", "not_json", "body_too_large", "framing", "late",
+    "secret_shape", "endpoint", "forged", "unbound", "malformed", "flooded", "kafka", "saturated", "broken",
+)  # fmt: skip
 _TIME_RULES = ("future", "stale", "fresh", "retry", "redelivery", "unmarked")
 _BREAKER_STATES = ("closed", "open", "half_open")
 _LETTER_REASONS = (
@@ -98,7 +104,7 @@ INGRESS_ANSWER_S = INGRESS.fast_histogram(
 )
 INGRESS_PREVIOUS_SECRET = INGRESS.fast_counter(
     "lifecycle_ingress_previous_secret_total",
-    "Deliveries proved by a previous secret: while it grows, a sender does not use the current one.",
+    "Deliveries and hints proved by a previous secret: while it grows, a sender does not use the current one.",
     endpoint=_ENDPOINT,
 )
 INGRESS_IN_FLIGHT = INGRESS.gauge("lifecycle_ingress_in_flight", "Deliveries waiting for Kafka.")
@@ -107,6 +113,12 @@ INGRESS_RECHECKS = INGRESS.counter(
     "Re-checks that were due, by the row of the time rule and by outcome.",
     reason=_TIME_RULES,
     outcome=("asked", "asked_before", "no_room", "unwritten"),
+)
+INGRESS_HINTS = INGRESS.counter(
+    "lifecycle_ingress_hints_total",
+    "Answers to hints of EventBridge, by status and reason; hints are no deliveries and count in no further metric.",
+    status=_HINT_STATUSES,
+    reason=_HINT_REASONS,
 )
 INGRESS_BREAKER = INGRESS.gauge(
     "lifecycle_ingress_breaker", "1 for the state of the breaker before Kafka.", state=_BREAKER_STATES

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from schemas.keyring import Keyring
+from schemas.keyring import Endpoint, HintEndpoint, Keyring
 from services.adapters.process import metrics
 from services.adapters.process.errors import Unusable
 from services.adapters.process.file_identity import SETTLED_S, file_identity
@@ -93,9 +93,10 @@ class KeyringWatch(Generic[T]):
 
     def _expiries(self) -> dict[tuple[str, ...], float]:
         """Return the end of each previous secret in seconds since 1970, by endpoint; called at a scrape."""
+        held: dict[str, Endpoint | HintEndpoint] = {**self._ring.endpoints, **self._ring.hints}
         return {
             (name,): endpoint.previous.not_after / 1_000_000
-            for name, endpoint in self._ring.endpoints.items()
+            for name, endpoint in held.items()
             if endpoint.previous is not None
         }
 
@@ -108,7 +109,7 @@ class KeyringWatch(Generic[T]):
         if changed:
             metrics.KEYRING_RELOADS.labels("taken").inc()
         if changed or mended:
-            self._log.info("keyring taken", endpoints=sorted(ring.endpoints), changed=changed)
+            self._log.info("keyring taken", endpoints=_names(ring), changed=changed)
 
     def _reject(self, fault: str) -> None:
         """Keep the last valid keyring, and report the fault of the file."""
@@ -121,4 +122,9 @@ class KeyringWatch(Generic[T]):
         if len(self._logged_faults) >= _LOGGED_MAX:
             self._logged_faults.clear()
         self._logged_faults.add(fault)
-        self._log.error("keyring broken", why="; ".join(fault.splitlines()), kept=sorted(self._ring.endpoints))
+        self._log.error("keyring broken", why="; ".join(fault.splitlines()), kept=_names(self._ring))
+
+
+def _names(ring: Keyring) -> list[str]:
+    """Return the names of all endpoints."""
+    return sorted([*ring.endpoints, *ring.hints])

@@ -72,6 +72,11 @@ class ObservedKey:
         return f"present:{self.enabled}:{self.mac}" if self.installed else ABSENT
 
 
+def is_told(tenant: Tenant | None) -> bool:
+    """True if an event or an outcome of the key is known; False also for a key that only a re-check has named."""
+    return tenant is not None and bool(tenant.revision or tenant.flags or tenant.generation)
+
+
 def look_at(
     key: Key, reading: Reading, organisation: Organisation, tenant: Tenant | None, seen_by: str | None, mac_key: bytes
 ) -> ObservedKey:
@@ -165,7 +170,7 @@ def observed(look: ObservedKey, tenant: Tenant | None, differing: tuple[EventTyp
 
 def _unread(found: Integration, organisation: Organisation, tenant: Tenant | None) -> str:
     """Returns why the state of a listed integration is unreadable; empty for a readable state."""
-    if found.type_id is None and organisation.types and tenant is None:
+    if found.type_id is None and organisation.types and not is_told(tenant):
         return "its integrationType: no id that is text, so whether it is ours is not known"
     if found.intended_state is None:
         return "its intendedState: must be text, and is null, missing or of another type"

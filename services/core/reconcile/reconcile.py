@@ -27,7 +27,7 @@ from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
-from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, look_at, observed
+from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, is_told, look_at, observed
 
 REMOVE_LEAST: Final = 5
 REMOVE_PERCENT: Final = 2
@@ -157,9 +157,9 @@ def awaits_recheck(tenant: Tenant | None) -> bool:
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
     """Returns the keys of one organisation to compare, sorted.
 
-    A listed key is compared if the integration has a type of the organisation's file or an unknown type, or if the view
-    knows the key. An unlisted key is compared if the view has the key as installed, flagged or marked for a
-    re-check.
+    A listed key is compared if the integration has a type of the organisation's file or an unknown type, or if the
+    view knows of the key. An unlisted key is compared if the view has the key as installed, flagged or marked for a
+    re-check. A mark alone is no knowledge: anybody's integration may be hinted at, and would be installed here.
 
     Args:
         reading: A complete reading.
@@ -172,9 +172,15 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
     listed = {
         f"{prefix}{entity.id}"
         for entity in reading.integrations.values()
-        if not ours or entity.type_id in ours or entity.type_id is None or f"{prefix}{entity.id}" in tenants
+        if not ours or entity.type_id in ours or entity.type_id is None or is_told(tenants.get(f"{prefix}{entity.id}"))
     }
-    held = {k for k, tenant in tenants.items() if k.startswith(prefix) and (tenant.installed or awaits_recheck(tenant))}
+    # A key that was only hinted at and is not listed is not asked for by id: its absence would count for nothing, since
+    # nobody saw the integration here. So a flood of invented keys costs the listing alone.
+    held = {
+        key
+        for key, tenant in tenants.items()
+        if key.startswith(prefix) and (tenant.installed or (awaits_recheck(tenant) and is_told(tenant)))
+    }
     return sorted(key for key in listed | held if keys is None or key in keys)
 
 

@@ -15,6 +15,9 @@ Field = tuple[bytes, bytes]
 RETRY_AFTER_S: Final = 5
 """`Retry-After` of a 503: longer than a broker's change of leadership, shorter than the sender's later waits."""
 
+FLOODED_AFTER_S: Final = 60
+"""`Retry-After` of a 429: room comes back over 5 minutes, and EventBridge tries again for up to a day."""
+
 OK: Final = 200
 
 OPERATIONS: Final = "site"
@@ -85,6 +88,11 @@ def _unauthorized(reason: str) -> Answer:
     return _problem(HTTPStatus.UNAUTHORIZED, reason, (b"www-authenticate", b"Genesys-Signature"))
 
 
+def _hint_unauthorized(reason: str) -> Answer:
+    """Returns a 401 to a hint. All of them are equal to the byte, as for deliveries."""
+    return _problem(HTTPStatus.UNAUTHORIZED, reason, (b"www-authenticate", b"Bearer"))
+
+
 def _unavailable(reason: str, *fields: Field) -> Answer:
     return _problem(HTTPStatus.SERVICE_UNAVAILABLE, reason, _RETRY, *fields)
 
@@ -121,6 +129,16 @@ STALE: Final = _unauthorized("stale")
 UNMARKED: Final = _unauthorized("unmarked")
 UNBOUND: Final = _problem(HTTPStatus.FORBIDDEN, "unbound")
 
+# Hints: what an authentic notification asks nothing of, and what proves no sender.
+IGNORED: Final = {
+    reason: _json_answer(HTTPStatus.OK, reason, {"status": "ignored"})
+    for reason in ("ignored_topic", "ignored_entity", "ignored_action")
+}
+HINT_SECRET: Final = _hint_unauthorized("secret_shape")
+HINT_NO_ENDPOINT: Final = _hint_unauthorized("endpoint")
+HINT_FORGED: Final = _hint_unauthorized("forged")
+FLOODED: Final = _problem(HTTPStatus.TOO_MANY_REQUESTS, "flooded", (b"retry-after", b"%d" % FLOODED_AFTER_S))
+
 # Refused for now; the sender retries.
 KAFKA: Final = _unavailable("kafka")
 SATURATED: Final = _unavailable("saturated")
@@ -133,7 +151,15 @@ TABLE: Final = (
     SIGNATURE, TIMESTAMP, NO_ENDPOINT, FORGED, FUTURE, STALE, UNMARKED, UNBOUND,
     KAFKA, SATURATED, CROWDED, BROKEN,
 )  # fmt: skip
-"""All answers of the ingress except `malformed`, which is built for each fault, and `OPTIONS`."""
+"""All answers to deliveries except `malformed`, which is built for each fault, and `OPTIONS`."""
+
+HINTS: Final = (
+    QUEUED, DUPLICATE_HANDLED, SPOOLED, *IGNORED.values(),
+    NOT_POST, NOT_JSON, BODY_TOO_LARGE, FRAMING, LATE, HINT_SECRET, HINT_NO_ENDPOINT, HINT_FORGED, UNBOUND, FLOODED,
+    KAFKA, SATURATED, BROKEN,
+)  # fmt: skip
+"""All answers to hints, likewise except `malformed`. What `headers.edge` and the connection refuse before the path is
+judged has no path, and is counted with the answers to deliveries."""
 
 OPTIONS: Final = _build(HTTPStatus.NO_CONTENT, OPERATIONS, [], b"")
 """The answer to `OPTIONS *`, which only asks if the server lives (RFC 9110, 9.3.7)."""

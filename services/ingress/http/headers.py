@@ -1,7 +1,8 @@
 """Judges the head of a request: caps, framing, host and header shapes, before a byte of the body is parsed.
 
 Rule: each header that decides something occurs exactly once, framing can be read in one way only, and no further header
-is looked at. `edge` applies the rules of HTTP to every path, `read` the further rules of a webhook's path.
+is looked at. `edge` applies the rules of HTTP to every path, `read` the further rules of a webhook's path, `read_hint`
+those of a hint's path.
 No I/O and no clock. Sources: RFC 9112, 3.2 (Host) and 6 (framing); RFC 9110, 10.1.1 (Expect); docs/webhook.md.
 
 The rules are stricter than the RFCs where a proxy in front and this server could read one head in two ways, since a
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from schemas import hint
 from schemas.codec import JSON_TYPE, TRACEPARENT_SHAPE
 from schemas.times import instant
 from schemas.webhook import BODY_MAX_BYTES
@@ -38,10 +40,16 @@ _HOST: Final = b"host"
 _EXPECT: Final = b"expect"
 _CONTINUE: Final = b"100-continue"
 _TRACEPARENT: Final = b"traceparent"
+_HINT_SECRET: Final = hint.SECRET_HEADER.lower().encode()
+_AUTHORIZATION: Final = hint.AUTHORIZATION.lower().encode()
 _SINGLE: Final = frozenset({
     _SIGNATURE, _TIMESTAMP, _LENGTH, _CODING, _HOST, b"content-type", b"content-encoding", _TRACEPARENT,
+    _HINT_SECRET, _AUTHORIZATION,
 })  # fmt: skip
 """Fields that are read and must not be repeated. `Expect` is a list, and may be (`_expectation`)."""
+
+_BEARER: Final = re.compile(rb"(?:bearer +)?([!-~]{1,1024})", re.IGNORECASE)
+"""A secret of printable ASCII, alone or behind the scheme of RFC 6750: EventBridge writes the value as configured."""
 
 _JSON: Final = re.compile(rb"application/json[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _DIGITS_MAX: Final = 18
@@ -99,6 +107,27 @@ def read(request: Request, by_name: Mapping[bytes, bytes]) -> DeliveryHeaders | 
     if request.method != b"POST":
         return answers.NOT_POST
     return size(by_name) or _kind(by_name) or _proof(by_name)
+
+
+def read_hint(request: Request, by_name: Mapping[bytes, bytes]) -> bytes | Answer:
+    """Judges the head of a request to a hint's path, after `edge` has passed the request.
+
+    Args:
+        request: A request with a complete head.
+        by_name: The fields of the request by name.
+
+    Returns:
+        The claimed secret, or the answer that refuses the request.
+    """
+    if request.method != b"POST":
+        return answers.NOT_POST
+    refusal = size(by_name) or _kind(by_name)
+    if refusal is not None:
+        return refusal
+    claims = [by_name[name] for name in (_HINT_SECRET, _AUTHORIZATION) if name in by_name]
+    # Exactly one of both: which of two secrets counts must not depend on the reader.
+    found = _BEARER.fullmatch(claims[0]) if len(claims) == 1 else None
+    return answers.HINT_SECRET if found is None else found[1]
 
 
 def size(by_name: Mapping[bytes, bytes]) -> Answer | None:

@@ -1,10 +1,13 @@
-"""The OpenAPI 3.1 document of the webhook, built from the body's schema and the table of answers."""
+"""The OpenAPI 3.1 document of webhooks and hints, built from the bodies' schemas and the tables of answers."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any, Final
 
+from schemas.hint import PATH, SECRET_HEADER
+from schemas.hint_schema import ENVELOPE
 from schemas.webhook_schema import BODY
 from schemas.webhook_sent import SIGNATURE, TIMESTAMP
 from services.ingress.http import answers
@@ -22,7 +25,7 @@ _HEADERS: Final = (
 _STATUS: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["status"],
-    "properties": {"status": {"enum": [a.reason for a in answers.TABLE if a.status == HTTPStatus.OK]}},
+    "properties": {"status": {"enum": [*(a.reason for a in answers.TABLE if a.status == HTTPStatus.OK), "ignored"]}},
 }
 _PROBLEM: Final[dict[str, Any]] = {
     "description": "RFC 9457; `field` names the field that is not the schema.",
@@ -52,8 +55,29 @@ def document() -> dict[str, Any]:
             "/v1/genesys/lifecycle/{endpoint}": _path("receive", [endpoint]),
             "/v1/genesys/lifecycle": _path("receiveDefault", []),
             "/api/v1/genesys/lifecycle": _path("receiveDefaultApi", []),
+            PATH + "{endpoint}": _hint_path(endpoint),
         },
-        "components": {"schemas": {"Webhook": BODY, "Status": _STATUS, "Problem": _PROBLEM}},
+        "components": {
+            "schemas": {"Webhook": BODY, "Hint": ENVELOPE, "Status": _STATUS, "Problem": _PROBLEM},
+            "securitySchemes": {
+                "secretHeader": {"type": "apiKey", "in": "header", "name": SECRET_HEADER},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _hint_path(endpoint: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"{_REF}Hint"}}}
+    return {
+        "post": {
+            "operationId": "hint",
+            "summary": "Ask for a read of one integration. 200 means that this is durable, or that nothing is asked.",
+            "security": [{"secretHeader": []}, {"bearer": []}],
+            "parameters": [endpoint],
+            "requestBody": {"required": True, "content": content},
+            "responses": _responses((*answers.HINTS, answers.malformed("field", "rule"))),
+        }
     }
 
 
@@ -75,13 +99,13 @@ def _path(operation_id: str, parameters: list[dict[str, Any]]) -> dict[str, Any]
             "summary": "Tell one lifecycle event. 200 means that it is durable.",
             "parameters": [*parameters, *headers],
             "requestBody": {"required": True, "content": content},
-            "responses": _responses(),
+            "responses": _responses(answers.TABLE),
         }
     }
 
 
-def _responses() -> dict[str, Any]:
-    table = sorted(answers.TABLE, key=lambda answer: answer.status)
+def _responses(given: Iterable[Answer]) -> dict[str, Any]:
+    table = sorted(given, key=lambda answer: answer.status)
     return {str(status): _response(tuple(same)) for status, same in groupby(table, key=lambda answer: answer.status)}
 
 

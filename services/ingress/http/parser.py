@@ -207,7 +207,7 @@ class RequestParser:
         request.size_bytes += len(part)
         if request.refusal is None:
             if request.size_bytes <= BODY_MAX_BYTES:
-                if request.endpoint is not None:
+                if request.endpoint is not None or request.hint_endpoint is not None:
                     self._parts.append(part)
                 return
             request.refusal = answers.BODY_TOO_LARGE

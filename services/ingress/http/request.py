@@ -40,6 +40,8 @@ class Request:
             to the piece in which the head ends.
         awaits_continue: True if the sender holds the body back until the server sends 100 (`Expect: 100-continue`).
         endpoint: The endpoint named by the target; None for any path but a webhook's.
+        hint_endpoint: The endpoint for hints named by the target; None for any path but a hint's.
+        hint_secret: The secret that the header of a hint claims; set once the head was accepted.
         head: The parsed header fields of a delivery; set once they were accepted.
         refusal: The answer found before the end of the body; the body is then dropped.
         body: The raw body; empty where the body was dropped.
@@ -60,6 +62,8 @@ class Request:
     head_bytes = 0
     awaits_continue = False
     endpoint: str | None = None
+    hint_endpoint: str | None = None
+    hint_secret = b""
     head: DeliveryHeaders
     refusal: Answer | None = None
     body = b""
