@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 webhook = typer.Typer(help="The webhook's registration in Genesys.", no_args_is_help=True)
 Org = Annotated[
     list[str] | None,
-    typer.Option(help="Organisation, or the beginning of its id; repeatable. Default: each with a file in ORGS_DIR."),
+    typer.Option(help="Organisation: id, its beginning, or name; repeatable. Default: each with a file in ORGS_DIR."),
 ]
 Integration = Annotated[
     list[str] | None,
-    typer.Option(help="Integration of the one --org; repeatable. Default: all of the type in its file."),
+    typer.Option(help="Integration of the one --org; repeatable. Default: all of the types in its file."),
 ]
 Url = Annotated[str | None, typer.Option(help="The webhook's public URL. Default: the ingress of the running `up`.")]
 Endpoint = Annotated[
@@ -124,12 +124,14 @@ def verify(
     state_dir: StateDir = None,
 ) -> None:
     """Send a signed probe to the URL and compare Genesys; say what to do for each fault; ends with 1 for a fault."""
-    from services.cli import show, webhook_findings
+    from services.cli import show, webhook_findings, webhook_text
     from services.cli.doctor.finding import Health
     from services.cli.doctor.findings_text import print_findings
 
     wanted = _registration(org, integration, url, endpoint, state_dir)
-    found = webhook_findings.findings(wanted, asyncio.run(wanted.read()))
+    read = asyncio.run(wanted.read())
+    shown = {} if as_json or not show.shows_results() else webhook_text.names(wanted, read)
+    found = webhook_findings.findings(wanted, read, shown)
     if as_json:
         show.as_json([{"what": f.what, "health": f.health, "detail": f.detail, "cure": f.cure} for f in found])
     else:

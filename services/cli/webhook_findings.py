@@ -5,7 +5,7 @@ by its body: any web server answers 200.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -34,6 +34,8 @@ alert (`LifecycleSignaturesRefused`)."""
 _CLOCK_S: Final = 30.0
 """Difference of clocks that is a fault: a third of what a delivery may be off."""
 _PROVED: Final = "proved"
+_GENESYS: Final = "Genesys"
+_PROBE: Final = "probe"
 _FORBIDDEN: Final = 403
 _PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
 """Statuses that may end by themselves: an ingress without the new secret yet, or one that starts."""
@@ -57,9 +59,15 @@ _REMEDIES: Final = {
 """Status of an answer to its meaning and remedy."""
 
 
-def findings(wanted: Registration, found: Found) -> list[Finding]:
-    """Returns the findings about Genesys and about the way to the ingress."""
-    return [*_about_genesys(wanted, found), *_about_the_way(wanted, found)]
+def findings(wanted: Registration, found: Found, shown: Mapping[Key, str]) -> list[Finding]:
+    """Returns the findings about Genesys and about the way to the ingress.
+
+    Args:
+        wanted: What should be registered.
+        found: A reading.
+        shown: The name of each key in the texts; a key without one is shown whole.
+    """
+    return [*_about_genesys(wanted, found, shown), *_about_the_way(wanted, found, shown)]
 
 
 def await_proof(wanted: Registration, key: Key, wait_s: float) -> None:
@@ -92,25 +100,26 @@ def await_proof(wanted: Registration, key: Key, wait_s: float) -> None:
             time.sleep(_PAUSE_S if proved else min(_PAUSE_MAX_S, _PAUSE_UNPROVED_S * 2 ** (unproved - 1)))
 
 
-def _about_genesys(wanted: Registration, found: Found) -> Iterator[Finding]:
+def _about_genesys(wanted: Registration, found: Found, shown: Mapping[Key, str]) -> Iterator[Finding]:
     for trouble in found.troubles:
         yield fault(
-            trouble.scope,
-            f"Genesys: {trouble.why}",
+            _GENESYS,
+            f"{shown.get(trouble.scope, trouble.scope)}: {trouble.why}",
             "correct id, secret and region in its file in ORGS_DIR; the OAuth client needs the right to edit webhooks",
         )
     for held in found.read:
+        name = shown.get(held.key, held.key)
         if held.comparison.differs:
             fields = ", ".join(row.field for row in held.comparison.rows if row.differs)
-            yield fault(held.key, f"Genesys holds other values: {fields}", "`lifecycle webhook apply` shows and tells")
+            yield fault(_GENESYS, f"{name}: holds other values: {fields}", "`lifecycle webhook apply` shows and tells")
         elif held.comparison.standing is SecretStanding.HIDDEN:
             cure = "a delivery that is answered 200 tells; `lifecycle webhook apply --again` tells Genesys the secret"
-            yield skipped(held.key, "Genesys holds what should be, and does not show its secret", cure)
+            yield skipped(_GENESYS, f"{name}: holds what should be, and does not show its secret", cure)
         else:
-            yield well(held.key, f"Genesys holds what should be, and the secret {_current(wanted)}")
+            yield well(_GENESYS, f"{name}: holds what should be, and the secret {_current(wanted)}")
 
 
-def _about_the_way(wanted: Registration, found: Found) -> Iterator[Finding]:
+def _about_the_way(wanted: Registration, found: Found, shown: Mapping[Key, str]) -> Iterator[Finding]:
     """Sends a probe for each integration that was read; a fault of the way ends, since the next would meet it too."""
     answer: ProbeAnswer | None = None
     proved = 0
@@ -121,15 +130,16 @@ def _about_the_way(wanted: Registration, found: Found) -> Iterator[Finding]:
                 proved += 1
                 continue
             own = answer.status == _FORBIDDEN == answer.said
-            yield fault(held.key if own else wanted.url, *_trouble(wanted, held.key, answer))
+            detail, cure = _trouble(wanted, shown.get(held.key, held.key), answer)
+            yield fault(_PROBE, f"{wanted.url}: {detail}", cure)
             if not own:
                 break
     if answer is None:
-        yield skipped(wanted.url, "no integration could be read to send a probe for", "put right what is said above")
+        yield skipped(_PROBE, "no integration could be read to send a probe for", "put right what is said above")
         return
     if proved:
         took = f"{answer.took_s * 1_000:.0f} ms"
-        yield well(wanted.url, f"a probe was proved for {counted(proved, 'integration')}, the last in {took}")
+        yield well(_PROBE, f"{wanted.url}: proved for {counted(proved, 'integration')}, the last in {took}")
     if answer.clock_off_s is not None:
         yield _clock(answer.clock_off_s)
 
@@ -149,9 +159,9 @@ def _clock(off_s: float) -> Finding:
     return fault("clock", detail, "synchronise both by NTP (`timedatectl`): one of them is wrong")
 
 
-def _trouble(wanted: Registration, key: Key, answer: ProbeAnswer) -> tuple[str, str]:
+def _trouble(wanted: Registration, name: str, answer: ProbeAnswer) -> tuple[str, str]:
     """Returns the fault of an unproved probe, and the remedy."""
-    return _unanswered(wanted, answer) if answer.fault else _refused(wanted, key, answer)
+    return _unanswered(wanted, answer) if answer.fault else _refused(wanted, name, answer)
 
 
 def _unanswered(wanted: Registration, answer: ProbeAnswer) -> tuple[str, str]:
@@ -183,14 +193,14 @@ def _unanswered(wanted: Registration, answer: ProbeAnswer) -> tuple[str, str]:
     return "the connection ended without an answer", "look into the log of the proxy before the ingress"
 
 
-def _refused(wanted: Registration, key: Key, answer: ProbeAnswer) -> tuple[str, str]:
+def _refused(wanted: Registration, name: str, answer: ProbeAnswer) -> tuple[str, str]:
     status, own = answer.status, answer.said == answer.status
     head, off_s = f"HTTP {status}", answer.clock_off_s or 0.0
     if status == 401 and abs(off_s) > _WINDOW_S:
         found = f": the clocks are {abs(off_s):.0f} s apart", "synchronise both by NTP (`timedatectl`)"
     elif status == _FORBIDDEN and own:
         found = (
-            f": the endpoint {wanted.name} may not speak for {key}",
+            f": the endpoint {wanted.name} may not speak for {name}",
             "add the id to `orgs` or `integrations` of the endpoint in KEYRING_FILE, or take another --endpoint",
         )
     elif status == 200 and answer.said == "parked":

@@ -21,12 +21,14 @@ from schemas.webhook_definition import WebhookDefinition
 from services.adapters.genesys import organisations, webhooks
 from services.adapters.genesys.answers import NoInformation, ServerTrouble
 from services.adapters.genesys.client import GenesysClient, connections, hosts_for
+from services.adapters.genesys.organisations import Organisations
 from services.adapters.genesys.webhooks import NoSuchIntegration
 from services.adapters.process.clock import now_us
 from services.adapters.process.settings import Settings
 from services.adapters.secrets import keyring
 from services.adapters.secrets.keyring import raw
-from services.cli import keyring_contents, naming
+from services.cli import keyring_contents
+from services.cli.doctor.organisation import matches
 from services.cli.exits import CommandError, Exit
 from services.cli.options import nearest
 from services.core.delivery.binding import binding
@@ -157,8 +159,8 @@ class Registration:
 
         read, troubles = await self._each(self._ids, one)
         if not read and not troubles:
-            kinds = ", ".join(sorted({organisation.integration_type or "" for organisation in self.orgs}))
-            raise CommandError(Exit.NOT_FOUND, f"no integration of the type {kinds} in {_count(self.orgs)}")
+            kinds = ", ".join(sorted({kind for organisation in self.orgs for kind in organisation.types}))
+            raise CommandError(Exit.NOT_FOUND, f"no integration of the types {kinds} in {_count(self.orgs)}")
         return Found(tuple(sorted(read, key=lambda held: held.key)), tuple(troubles))
 
     async def register(self, keys: Iterable[Key]) -> tuple[list[tuple[Key, Comparison]], list[Trouble]]:
@@ -180,8 +182,8 @@ class Registration:
     async def _ids(self, client: GenesysClient) -> list[str]:
         if self.integrations:
             return list(self.integrations)
-        listing, kind = await client.listing(), client.organisation.integration_type
-        return [one.id for one in listing.integrations.values() if one.type_id == kind]
+        listing, ours = await client.listing(), client.organisation.types
+        return [one.id for one in listing.integrations.values() if one.type_id in ours]
 
     async def _each(
         self,
@@ -247,19 +249,36 @@ def _organisations(
     """Returns the organisations that the options name, and True if these are all."""
     found = organisations.load(settings.orgs_dir)
     names = found.known.keys() | found.faults.keys()
+    if (why := found.faults.get(str(settings.orgs_dir))) is not None:
+        raise CommandError(Exit.UNUSABLE, f"ORGS_DIR: {settings.orgs_dir}: {why}")
     if not names:
         raise CommandError(Exit.UNUSABLE, f"ORGS_DIR: {settings.orgs_dir} has no file of an organisation")
-    asked = dict.fromkeys(naming.organisation(one, names) for one in given) if given else sorted(names)
+    asked = dict.fromkeys(_named(one, found) for one in given) if given else sorted(names)
     for name in asked:
         if name in found.faults:
             raise CommandError(Exit.UNUSABLE, f"ORGS_DIR: {name}: {found.faults[name]}")
         # Without a type every integration of the organisation would count as ours, those of other vendors too.
-        if not has_ids and not found.known[name].integration_type:
-            why = "its file names no integration_type, so say which: --integration"
+        if not has_ids and not found.known[name].types:
+            why = "its file names no integration_types, so say which: --integration"
             raise CommandError(Exit.UNUSABLE, f"{name}: {why}")
     if has_ids and len(asked) > 1:
         raise CommandError(Exit.UNUSABLE, "--integration: say of which organisation: one --org")
     return tuple(found.known[name] for name in asked), len(asked) == len(names)
+
+
+def _named(given: str, found: Organisations) -> str:
+    """Returns the only organisation with a file named by an id, the beginning of an id, or a name.
+
+    Raises:
+        CommandError: no file matches, or several (UNUSABLE).
+    """
+    ids = matches(given, found.known, found.faults)
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        raise CommandError(Exit.UNUSABLE, f"--org: {given!r} names {len(ids)} organisations: {', '.join(ids)}")
+    words = [*found.known, *found.faults, *(one.name for one in found.known.values() if one.name)]
+    raise CommandError(Exit.UNUSABLE, f"--org: {given!r}: no such organisation{nearest(given, words)}")
 
 
 def _url(url: str | None) -> str:

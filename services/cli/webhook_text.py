@@ -8,12 +8,13 @@ from typing import Any
 import typer
 
 from schemas.times import rfc3339
+from schemas.values import Key
 from services.adapters.process.clock import now_us
 from services.cli import keyring_contents, show
 from services.cli.exits import CommandError, Exit
 from services.cli.webhook_apply import ApplyResult
 from services.cli.webhook_registration import Found, Held, Registration
-from services.cli.wording import counted
+from services.cli.wording import counted, short_keys
 
 _INDENT = "  "
 _FIELD_WIDTH = 12
@@ -49,6 +50,13 @@ def print_plan(wanted: Registration, found: Found) -> None:
         _print("", f"{trouble.scope}: not read: {trouble.why}", "")
     differing = sum(held.comparison.differs or held.told for held in found.read)
     print(f"{counted(len(found.read), 'webhook')} read, {differing} to tell Genesys of")
+
+
+def names(wanted: Registration, found: Found) -> dict[Key, str]:
+    """Returns a name for each key that leaves room for a remark in a line of a terminal."""
+    keys = [held.key for held in found.read]
+    # Within one organisation the integration's id is enough, and is what --integration takes.
+    return {key: key.partition(":")[2] for key in keys} if len(wanted.orgs) == 1 else short_keys(keys)
 
 
 def confirm(count: int) -> None:

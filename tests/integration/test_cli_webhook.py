@@ -35,6 +35,7 @@ from tests.support.eventually import eventually
 from tests.support.ingress_process import PATH, Ingress, ingress, make_topics, now_us
 from tests.support.programs import need
 from tests.support.simulator_process import Outside, outside
+from tests.support.terminal import COLUMNS, on_terminal
 
 pytestmark = pytest.mark.engines
 
@@ -164,6 +165,10 @@ def test_a_webhook_is_planned_registered_and_verified(world: World) -> None:
     assert verified.returncode == Exit.OK, verified.stdout
     assert {one["health"] for one in json.loads(verified.stdout)} == {"well"}
     assert world.received() == [], "no probe is a delivery"
+    for url in (world.url, f"https://nowhere.invalid{PATH}"):
+        status, shown = on_terminal("webhook", "verify", "--url", url, cwd=Path.cwd(), **world.environ)
+        assert (status, "Traceback" in shown) == (Exit.OK if url == world.url else Exit.DEVIATION, False)
+        assert max(map(len, shown.splitlines())) <= COLUMNS
     world.control(IDS[0], enabled=False, webhook=True)
     eventually(lambda: world.queued() and world.received())
 
@@ -200,6 +205,14 @@ def test_a_plan_shows_what_differs_within_80_columns_and_no_secret(world: World)
     assert max(map(len, lines)) <= 80
     only = world.webhook("plan", "--integration", IDS[1].upper())
     assert only.returncode == Exit.OK
+    path = world.outside.orgs / f"{ORG}.json"
+    former = json.loads(path.read_text())
+    kind = former.pop("integration_type")
+    for types, found in ((["another", kind], 2), (["another"], 0)):
+        path.write_text(json.dumps({**former, "integration_types": types, "name": "Acme"}))
+        listed = world.run("webhook", "plan", "--org", "Acme", "--url", world.url, "--json")
+        assert listed.returncode == (Exit.DEVIATION if found else Exit.NOT_FOUND), listed.stderr
+        assert not found or len(json.loads(listed.stdout)["webhooks"]) == found
 
 
 def carry_late(source: Path, target: Path, stop: threading.Event) -> None:
@@ -335,8 +348,8 @@ def test_nothing_is_changed_while_a_webhook_cannot_be_read(world: World) -> None
 def faults(world: World, url: str) -> list[Finding]:
     """The faults that `verify` finds for a URL, but for what Genesys holds; a process for each would take minutes."""
     wanted = registration(read(world.environ, Settings), [ORG], None, url, None)
-    found = findings(wanted, asyncio.run(wanted.read()))
-    return [one for one in found if one.health is Health.FAULT and "other values" not in one.detail]
+    found = findings(wanted, asyncio.run(wanted.read()), {})
+    return [one for one in found if one.health is Health.FAULT and one.what == "probe"]
 
 
 @contextmanager
@@ -370,7 +383,7 @@ def test_verify_names_each_fault_of_the_way_with_its_remedy(world: World) -> Non
     def one(url: str) -> tuple[str, str]:
         found = faults(world, url)
         assert all(fault.cure for fault in found)
-        return found[0].detail, found[0].cure
+        return found[0].detail.removeprefix(f"{url}: "), found[0].cure
 
     assert one(f"https://nowhere.invalid{PATH}")[0].startswith("DNS: the name nowhere.invalid has no address")
     assert "start the proxy" in one(f"http://127.0.0.1:1{PATH}")[1]
@@ -402,7 +415,8 @@ def test_verify_tells_a_wrong_secret_from_a_binding(world: World) -> None:
     url = world.url.replace("default", "narrow")
     own = world.keyring.with_name("operators.json")
     found = eventually(lambda: [one for one in faults(world, url) if "403" in one.detail])
-    assert [one.what for one in found] == [f"{ORG}:{IDS[0]}"]
+    (unbound,) = found
+    assert unbound.detail == f"{url}: HTTP 403: the endpoint narrow may not speak for {ORG}:{IDS[0]}"
     refused = world.webhook("apply", "--yes", url=url)
     assert refused.returncode == Exit.REFUSED
     assert "may not speak for it (403)" in refused.stderr
@@ -413,7 +427,7 @@ def test_verify_tells_a_wrong_secret_from_a_binding(world: World) -> None:
     assert verified.returncode == Exit.DEVIATION
     (wrong, *_) = faults(world, world.url)
     assert f"→ {wrong.cure}" in verified.stdout
-    assert wrong.detail.startswith("HTTP 401: the ingress does not know the secret ")
+    assert wrong.detail.startswith(f"{world.url}: HTTP 401: the ingress does not know the secret ")
     assert "the KEYRING_FILE of the ingress" in wrong.cure
 
 
@@ -439,5 +453,5 @@ def test_verify_refuses_a_certificate_that_nobody_vouches_for(world: World, tmp_
 
         threading.Thread(target=shake, daemon=True).start()
         (fault, *_) = faults(world, f"https://127.0.0.1:{listening.getsockname()[1]}{PATH}")
-    assert fault.detail.startswith("TLS: ")
+    assert ": TLS: " in fault.detail
     assert "certificate of a public authority" in fault.cure

@@ -356,7 +356,7 @@ def test_an_empty_or_contradictory_option_is_refused(
         ((*_AT, "--endpoint", "acme"), "--endpoint: 'acme', and the URL's path names 'default'"),
         ((*_AT, "--integration", "nope"), "--integration: 'nope' is no UUID"),
         ((*_AT, "--org", "98765433"), "--org: '98765433': no such organisation"),
-        (_AT, "98765432-1234-5678-9abc-def012345678: its file names no integration_type"),
+        (_AT, "98765432-1234-5678-9abc-def012345678: its file names no integration_types"),
         ((*_AT, "--rotate-secret", "--overlap", "5m"), "--overlap: less than 25m"),
         ((*_AT, "--rotate-secret", "--no-probe"), "--no-probe: "),
     ],

@@ -12,6 +12,7 @@ from services.cli.doctor.finding import Finding, Health
 _MARKS: Final = {Health.WELL: "ok", Health.FAULT: "FAULT", Health.SKIPPED: "-"}
 _MARK_WIDTH: Final = 6
 _NARROWEST: Final = 60
+_NARROWEST_TEXT: Final = 20
 
 
 def findings_as_json(found: Sequence[Finding]) -> list[dict[str, str]]:
@@ -35,6 +36,7 @@ def print_findings(found: Sequence[Finding]) -> None:
 
 def _print(head: str, text: str, wide: int) -> None:
     """Prints a text behind its head, folded to `wide` columns; 0 leaves the text whole."""
-    lines = textwrap.wrap(text, wide - len(head), break_long_words=False, break_on_hyphens=False) if wide else [text]
+    width = max(_NARROWEST_TEXT, wide - len(head))
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) if wide else [text]
     for number, line in enumerate(lines):
         print((head if number == 0 else " " * len(head)) + line)
