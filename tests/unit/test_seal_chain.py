@@ -69,11 +69,20 @@ def test_records_behind_a_range_stay_unsealed_however_late_their_seal_stands() -
     """Whatever the fold keeps one by one, and whatever it has hashed already."""
     made = sealed(3)
     *lines, seal = made.records
-    after = [moved(line, 90_000) for line in lines] + [replace(seal, offset=seal.offset + 95_000)]
-    found = chain_of([*lines, *after])
+    after = [moved(line, by) for line, by in zip(lines, (20, 70_000, 80_000), strict=True)]
+    late = replace(seal, offset=seal.offset + 95_000)
+    found = chain_of([*lines, *after, late])
     assert found.head is not None
     assert found.unsealed.count == 3
-    assert checked([*lines, *after]).findings == ()
+    assert checked([*lines, *after, late]).findings == ()
+
+
+def test_the_fold_of_a_long_unsealed_range_keeps_few_records() -> None:
+    made = sealed(3)
+    lines = [replace(made.records[0], offset=10 + at * 1_000) for at in range(1_000)]
+    found = chain_of(lines)
+    assert found.unsealed.count == 1_000
+    assert len(found._recent) == WINDOW // 1_000 + 1
 
 
 def test_the_age_of_unsealed_records_becomes_a_finding() -> None:
@@ -98,6 +107,38 @@ def test_a_beginning_that_retention_explains_is_named_and_no_finding() -> None:
     assert old.partitions[0].gone == "what stood before offset 14 is gone; seal 1 covered it from 10 on"
 
 
+def test_a_beginning_inside_the_second_range_of_the_log_is_explained_too() -> None:
+    """The first seal that is left stands behind the records that came between its reading and its writing."""
+    made = sealed(2)
+    made.write()
+    pending = made.read_by_a_sealer()
+    made.write()
+    made.append(chain.message(pending))  # type: ignore[arg-type]
+    made.seal()
+    rest = made.records[5:]
+    assert [chain.is_seal(record) for record in rest] == [True, True]
+    old, young = checked(rest, now_us=made.now_us + RULES.retention_us + 1), checked(rest)
+    assert (kinds(old), kinds(young)) == ([], ["beginning_gone"])
+
+
+def test_a_rival_that_outlived_the_seal_before_it_is_explained_by_retention() -> None:
+    made = SealedTrail()
+    made.write()
+    rival = made.read_by_a_sealer()
+    made.seal()
+    for _ in range(2):
+        made.write()
+        made.seal()
+        if rival is not None:
+            made.append(chain.message(rival))
+            rival = None
+    assert checked(made.records).partitions[0].passed_over == 1
+    rest = made.records[4:]
+    assert [seal.number for seal in (chain.genuine(record, SEAL_KEYS) for record in rest) if seal] == [1, 3]
+    assert kinds(checked(rest, now_us=made.now_us + RULES.retention_us + HOUR_US)) == []
+    assert kinds(checked(rest)) == ["beginning_gone"]
+
+
 def test_a_missing_seal_is_one_finding_and_the_next_ranges_are_compared_again() -> None:
     made = sealed(2, 2, 2, 2)
     # A range is two lines and a seal: the second seal is at 5, the first line of the last range at 9.
@@ -105,6 +146,34 @@ def test_a_missing_seal_is_one_finding_and_the_next_ranges_are_compared_again() 
     assert kinds(checked(without_seal)) == ["missing_seal"]
     without_both = [record for place, record in enumerate(made.records) if place not in {5, 9}]
     assert kinds(checked(without_both)) == ["missing_seal", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("places", "kind"), [([2], "missing_seal"), ([2, 5], "missing_seal"), ([0], "beginning_gone"), ([4], "missing")]
+)
+def test_what_was_removed_is_named_once_by_its_kind(places: list[int], kind: str) -> None:
+    made = sealed(2, 2, 2)
+    left = [record for place, record in enumerate(made.records) if place not in places]
+    assert kinds(checked(left)) == [kind]
+
+
+def test_what_was_inserted_into_a_range_is_named_by_its_kind() -> None:
+    first, *rest = sealed(2, 2).records
+    assert kinds(checked([first, moved(first, 1), *rest])) == ["inserted"]
+
+
+def test_a_seal_that_follows_a_rival_and_not_the_chain_is_a_finding() -> None:
+    """As of two sealers with different keys, each of which takes the other's seals for forged."""
+    made = sealed(1)
+    made.write()
+    made.seal()
+    head = made.head()
+    assert head is not None
+    astray = chain.signed(head.model_copy(update={"first": head.first - 1}), SEAL_KEYS[0])
+    records = [*made.records[:-1], replace(made.records[-1], value=chain.message(astray).value)]
+    report = checked(records)
+    assert kinds(report) == ["missing_seal"]
+    assert report.findings[0].text == "seal 2 begins at offset 11, and seal 1 ends before 12"
 
 
 def test_a_rotated_out_key_makes_its_records_and_seals_unprovable() -> None:

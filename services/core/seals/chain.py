@@ -137,8 +137,6 @@ class SealChain:
         """Number of genuine seals outside the chain: of a second sealer, repeated, or too late."""
         self._partition, self._materials = partition, materials
         self._start: int | None = None
-        # False for a first seal with a range that is not whole: it may be one that a second sealer wrote too late.
-        self._is_head_certain = True
         self._range = _Range()
         self._recent: deque[_Entry] = deque()
 
@@ -209,9 +207,7 @@ class SealChain:
             self.passed_over += 1
         else:
             self._absorb_before(seal.next)
-            faults = list(self._differences(seal, record.offset))
-            yield from faults
-            self._is_head_certain = not any(fault.kind is BreachKind.BEGINNING_GONE for fault in faults)
+            yield from self._differences(seal, record.offset)
             self.head, self.head_hash = seal, sha256(record.value or b"").hexdigest()
             self.seals += 1
             self._range = _Range()
@@ -219,28 +215,21 @@ class SealChain:
     def _differences(self, seal: Seal, offset: int) -> Iterator[Breach]:
         """Yields the differences between a seal and the records of its range."""
         head, found = self.head, self._range
-        if head is not None and seal.number != head.number + 1:
-            # The range begins behind the range of a seal that is gone, so its records cannot be told apart any more.
-            gone = head.number + 1 if seal.number == head.number + 2 else f"{head.number + 1} to {seal.number - 1}"
-            yield Breach(BreachKind.MISSING_SEAL, offset, f"seal {gone} is missing before seal {seal.number}")
+        start = seal.first if self._start is None else self._start
+        follows = head is None or (seal.number, seal.first) == (head.number + 1, head.next)
+        # The log begins inside the range. The former seal may be gone, and the first seal that is left be its rival.
+        is_cut = start > seal.first
+        if not is_cut and (not follows or (head is None and start < seal.first)):
+            # What stands before belongs to a seal that is gone, so the records cannot be told apart any more.
+            yield Breach(BreachKind.MISSING_SEAL, offset, _gap(head, seal, start))
             return
-        if head is not None and seal.first != head.next:
-            if not self._is_head_certain:
-                return
-            text = f"seal {seal.number} begins at offset {seal.first}, and seal {head.number} ends before {head.next}"
-            yield Breach(BreachKind.MISSING_SEAL, offset, text)
-            return
-        if head is None and self._start is not None and self._start < seal.first:
-            text = f"records from offset {self._start} on stand before seal {seal.number}, which begins at {seal.first}"
-            yield Breach(BreachKind.MISSING_SEAL, offset, text)
-            return
-        is_cut = head is None and self._start is not None and self._start > seal.first
-        former_differs = found.former_hash != seal.former
-        if is_cut and (found.count < seal.count or former_differs):
-            gone = _newest_gone_us(seal, found)
-            text = f"what stood before offset {self._start} is gone; seal {seal.number} covered it from {seal.first} on"
-            yield Breach(BreachKind.BEGINNING_GONE, offset, text, gone)
-            if found.count < seal.count:
+        is_short, former_differs = found.count < seal.count, found.former_hash != seal.former
+        if is_cut and (is_short or former_differs):
+            text = f"what stood before offset {start} is gone; seal {seal.number} covered it from {seal.first} on"
+            gone = [seal.first_at] if follows and is_short else []
+            gone += [seal.former_at] if seal.former_at is not None and (not follows or former_differs) else []
+            yield Breach(BreachKind.BEGINNING_GONE, offset, text, max(gone, default=_BEFORE_ALL))
+            if not follows or is_short:
                 return
         elif former_differs:
             text = f"the seals between offsets {seal.first} and {seal.next} are not those that seal {seal.number} names"
@@ -251,11 +240,14 @@ class SealChain:
             yield Breach(kind, offset, f"{where}: {what}")
 
 
-def _newest_gone_us(seal: Seal, found: _Range) -> int:
-    """Returns a time of something that is gone: of the first record of the range, or of the former seal."""
-    first_us = seal.first_at if found.count < seal.count else None
-    former_us = seal.former_at if found.former_hash != seal.former else None
-    return max(at_us for at_us in (first_us, former_us, _BEFORE_ALL) if at_us is not None)
+def _gap(head: Seal | None, seal: Seal, start: int) -> str:
+    """Returns the words for a seal that does not follow the seal, or the beginning, before it."""
+    if head is None:
+        return f"records from offset {start} on stand before seal {seal.number}, which begins at {seal.first}"
+    if seal.number == head.number + 1:
+        return f"seal {seal.number} begins at offset {seal.first}, and seal {head.number} ends before {head.next}"
+    gone = head.number + 1 if seal.number == head.number + 2 else f"{head.number + 1} to {seal.number - 1}"
+    return f"seal {gone} is missing before seal {seal.number}"
 
 
 def _records_fault(seal: Seal, found: _Range) -> tuple[BreachKind, str] | None:

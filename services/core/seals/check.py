@@ -154,7 +154,8 @@ class TrailCheck:
                 self._find(FindingKind.CHANGED, number, offset, text)
         for fault in partition.chain.add(record):
             if fault.kind is BreachKind.BEGINNING_GONE:
-                partition.gone = fault
+                # The youngest is the hardest for retention to explain.
+                partition.gone = max(partition.gone or fault, fault, key=lambda one: one.gone_at_us)
             else:
                 self._find(FindingKind(fault.kind.value), number, fault.offset, fault.text)
 
