@@ -16,6 +16,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without `as`
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from schemas.codec import Message
 from schemas.keyring import Material
@@ -92,6 +99,14 @@ class Trail:
         self._producer.produce(self.topic, value=message.value, key=message.key, headers=headers, **where)
         self._producer.poll(0)
 
+    def keep_for(self, retention_ms: str) -> None:
+        """Alters the retention of the topic."""
+        entry = ConfigEntry("retention.ms", retention_ms, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": self.bench.bootstrap})
+        for answer in admin.incremental_alter_configs([resource]).values():
+            answer.result(30)
+
     def start(self, state: str = "one", **environ: str) -> tuple[child_process.Child, str]:
         """A reconciler, and the base URL of its health."""
         (port,) = free_ports(1)
@@ -157,8 +172,9 @@ def serving(url: str) -> None:
 
 
 def metric(url: str, name: str) -> float:
+    """The value of a sample; 0 before it is first counted."""
     lines = httpx2.get(f"{url}/metrics", timeout=5).text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
 def test_a_reconciler_seals_every_partition_and_the_trail_verifies(trail: Trail) -> None:
@@ -249,6 +265,20 @@ def test_a_record_or_seal_of_a_stranger_in_the_topic_is_found(trail: Trail) -> N
     assert (status, out.splitlines()[-1]) == (
         Exit.DEVIATION, f"29 records, {seals} seals: NOT verified, 2 findings",
     )  # fmt: skip
+
+
+def test_a_sealer_that_fails_holds_up_no_run_and_is_counted_and_logged(trail: Trail) -> None:
+    """Into a topic that keeps records for too short a time nothing is written; mended, it is sealed."""
+    trail.write(8)
+    with trail.reconciler() as url:
+        trail.sealed()
+        trail.keep_for("86400000")
+        eventually(lambda: metric(url, 'lifecycle_reconciler_seals_total{result="failed"}') > 0)
+        eventually(lambda: metric(url, "lifecycle_reconciler_last_success_timestamp_seconds") > 0)
+        assert httpx2.get(f"{url}/readyz", timeout=5).status_code == 200
+        told = [json.loads(line) for line in (trail.folder / "reconciler-one.log").read_text().splitlines()]
+        (line,) = [line for line in told if line["event"] == "audit trail not sealed"]
+        assert "retention.ms is 86400000, less than" in line["why"]
 
 
 def test_the_sealer_goes_on_after_its_keys_were_rotated(trail: Trail) -> None:
