@@ -23,6 +23,9 @@ def verify(
     file: Annotated[
         Path | None, typer.Option(help="Verify this file of `lifecycle audit export`; needs the keyring, and no Kafka.")
     ] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Output of an earlier --json: its newest seals must still be in the trail.")
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -35,15 +38,17 @@ def verify(
 
     settings = environment.settings_of_operator(state_dir) if file is None else _offline_settings(state_dir)
     material = keyring.material(settings.keyring_file)
+    seals = {} if known is None else audit_text.known_seals(known)
     if file is not None:
         try:
             # Ages count from the newest record of the file, which may be of last year.
-            found = trail.verify(_exported(file), material, settings, now_us(), None)
+            found = trail.verify(_exported(file), material, settings, seals, now_us(), None)
         except Misread as fault:
             raise CommandError(Exit.UNUSABLE, f"--file: {file}: {fault}") from None
     else:
         with environment.require_kafka(settings):
-            found = trail.verify(_whole_trail(settings, "verifying"), material, settings, now_us(), now_us())
+            records = _whole_trail(settings, "verifying")
+            found = trail.verify(records, material, settings, seals, now_us(), now_us())
     if as_json:
         show.as_json(audit_text.report_json(found))
     else:

@@ -1,11 +1,19 @@
-"""Prints the result of a verification of the audit trail: a line per partition, the findings, and a summary."""
+"""Prints the result of a verification of the audit trail: a line per partition, the findings, and a summary.
+
+Reads back from an earlier result, as JSON, which seals were the newest.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from schemas.times import rfc3339
+from schemas.values import Instant
 from services.cli import show, wording
-from services.core.seals.check import FindingKind, PartitionReport, TrailReport
+from services.cli.exits import CommandError, Exit
+from services.core.seals.check import FindingKind, KnownSeal, PartitionReport, TrailReport
 
 _WORDS = {
     FindingKind.CHANGED: "changed",
@@ -17,6 +25,40 @@ _WORDS = {
     FindingKind.BEGINNING_GONE: "beginning gone",
     FindingKind.UNSEALED: "unsealed",
 }
+
+
+class _Seal(BaseModel):
+    number: int
+    sha256: str
+    at: Instant
+
+
+class _Partition(BaseModel):
+    partition: int
+    newest_seal: _Seal | None
+
+
+class _Earlier(BaseModel):
+    partitions: list[_Partition]
+
+
+def known_seals(path: Path) -> dict[int, KnownSeal]:
+    """Returns the newest seal of each partition from the JSON of an earlier verification.
+
+    Raises:
+        CommandError: the file cannot be read, or is not that JSON (UNUSABLE).
+    """
+    try:
+        earlier = _Earlier.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CommandError(Exit.UNUSABLE, f"--known: {path}: {error.strerror}") from None
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "file"
+        text = f"--known: {path}: {where}: {fault['type']}; give the output of `lifecycle audit verify --json`"
+        raise CommandError(Exit.UNUSABLE, text) from None
+    seals = ((one.partition, one.newest_seal) for one in earlier.partitions)
+    return {number: KnownSeal(seal.number, seal.sha256, seal.at) for number, seal in seals if seal is not None}
 
 
 def report_json(found: TrailReport) -> dict[str, Any]:

@@ -359,6 +359,22 @@ def sealed_file(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) 
     return trail, file
 
 
+def test_an_export_that_lost_its_end_is_found_by_an_earlier_result(
+    sealed_file: tuple[Trail, Path], tmp_path: Path
+) -> None:
+    trail, file = sealed_file
+    earlier = tmp_path / "seals.json"
+    earlier.write_text(trail.lifecycle("audit", "verify", "--json")[1])
+    assert trail.report("--known", str(earlier))["verified"]
+    lines = _lines(file)
+    last = max(place for place, line in enumerate(lines) if line["partition"] == lines[0]["partition"])
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(json.dumps(line) + "\n" for place, line in enumerate(lines) if place != last))
+    assert trail.report("--file", str(short))["verified"], "the records it covered may wait for a seal"
+    found = trail.report("--file", str(short), "--known", str(earlier))["findings"]
+    assert [(one["kind"], one["partition"]) for one in found] == [("missing_seal", lines[0]["partition"])]
+
+
 def _documented_verifier(folder: Path) -> Path:
     text = Path("docs/audit-trail.md").read_text(encoding="utf-8")
     program = folder / "verify.py"

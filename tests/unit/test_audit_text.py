@@ -1,10 +1,14 @@
 """The result of a verification of the audit trail, as a person reads it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from services.cli import audit_text
+from services.cli.exits import CommandError, Exit
+from services.core.seals.check import KnownSeal
 from tests.support.sealed_trail import HOUR_US, RULES, SealedTrail, checked
 
 
@@ -60,6 +64,20 @@ def test_what_retention_removed_and_a_second_sealer_wrote_are_notes(
         "4 records, 2 seals: verified",
     ]
     assert audit_text.report_json(report)["partitions"][0]["passed_over"] == 1
+
+
+def test_the_newest_seals_are_read_back_from_an_earlier_result(trail: SealedTrail, tmp_path: Path) -> None:
+    report = checked(trail.records)
+    file = tmp_path / "seals.json"
+    file.write_text(json.dumps(audit_text.report_json(report)))
+    (part,) = report.partitions
+    assert audit_text.known_seals(file) == {3: KnownSeal(2, part.head_hash, part.head_at_us or 0)}
+    file.write_text('{"partitions": [{"partition": 3}]}')
+    with pytest.raises(
+        CommandError, match=r"--known: .*partitions.0.newest_seal: missing; give the output of"
+    ) as raised:
+        audit_text.known_seals(file)
+    assert raised.value.status is Exit.UNUSABLE
 
 
 def test_an_empty_trail_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:

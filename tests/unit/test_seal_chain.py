@@ -8,7 +8,7 @@ from schemas.stored import Misread, StoredRecord, exported, imported
 from schemas.topics import AUDIT
 from services.core.seals import chain
 from services.core.seals.chain import WINDOW, is_due
-from services.core.seals.check import KEPT_OF_A_KIND, FindingKind, TrailReport, TrailRules
+from services.core.seals.check import KEPT_OF_A_KIND, FindingKind, KnownSeal, TrailReport, TrailRules
 from tests.support.sealed_trail import AUDIT_KEYS, BEGAN_US, HOUR_US, RULES, SEAL_KEYS, SealedTrail, chain_of, checked
 
 
@@ -174,6 +174,24 @@ def test_a_seal_that_follows_a_rival_and_not_the_chain_is_a_finding() -> None:
     report = checked(records)
     assert kinds(report) == ["missing_seal"]
     assert report.findings[0].text == "seal 2 begins at offset 11, and seal 1 ends before 12"
+
+
+def test_a_trail_without_a_seal_of_an_earlier_verification_is_a_finding() -> None:
+    """The newest seals, or the whole topic, can be removed without a gap in the chain."""
+    made = sealed(2, 2)
+    (before,) = checked(made.records).partitions
+    assert before.head_number is not None
+    assert before.head_at_us is not None
+    rules = replace(RULES, known={3: KnownSeal(before.head_number, before.head_hash, before.head_at_us)})
+    made.write()
+    made.seal()
+    assert checked(made.records, rules).findings == ()
+    for records in (made.records[:3], []):
+        assert kinds(checked(records)) == []
+        report = checked(records, rules)
+        assert kinds(report) == ["missing_seal"]
+        assert report.findings[0].text == "seal 2 of an earlier verification is not in the trail any more"
+    assert kinds(checked([], rules, now_us=before.head_at_us + RULES.retention_us)) == []
 
 
 def test_a_rotated_out_key_makes_its_records_and_seals_unprovable() -> None:

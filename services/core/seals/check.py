@@ -6,8 +6,8 @@ names all of these beside the findings.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -100,6 +100,21 @@ class TrailReport:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSeal:
+    """The newest seal of a partition at an earlier verification, kept where nobody can alter it with the trail.
+
+    Attributes:
+        number: Number of the seal.
+        sha256: SHA-256 over the value of the seal, as hex.
+        at_us: Time of sealing, microseconds UTC.
+    """
+
+    number: int
+    sha256: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrailRules:
     """What a trail is verified against.
 
@@ -108,12 +123,14 @@ class TrailRules:
         seal: All keys of `material.seal`.
         retention_us: Least retention of the topic, microseconds.
         unsealed_us: Longest honest wait of a record for its seal, microseconds.
+        known: By partition: a seal that the trail must still hold, unless retention explains its absence.
     """
 
     audit: Sequence[bytes]
     seal: Sequence[bytes]
     retention_us: int
     unsealed_us: int
+    known: Mapping[int, KnownSeal] = field(default_factory=dict)
 
 
 class _Partition:
@@ -136,6 +153,7 @@ class TrailCheck:
         self._findings: list[TrailFinding] = []
         self._counts: Counter[FindingKind] = Counter()
         self._newest_us = 0
+        self._unseen = dict(rules.known)
 
     def add(self, record: StoredRecord) -> None:
         """Verifies the next record of its partition."""
@@ -158,6 +176,8 @@ class TrailCheck:
                 partition.gone = max(partition.gone or fault, fault, key=lambda one: one.gone_at_us)
             else:
                 self._find(FindingKind(fault.kind.value), number, fault.offset, fault.text)
+        if number in self._unseen and partition.chain.head_hash == self._unseen[number].sha256:
+            del self._unseen[number]
 
     def report(self, now_us: int, until_us: int | None = None) -> TrailReport:
         """Returns the result after the last record.
@@ -168,6 +188,11 @@ class TrailCheck:
                 trail, for a file of an earlier time.
         """
         until = self._newest_us if until_us is None else until_us
+        for number, known in self._unseen.items():
+            if known.at_us > now_us - self._rules.retention_us:
+                text = f"seal {known.number} of an earlier verification is not in the trail any more"
+                last = self._partitions[number].last_offset if number in self._partitions else 0
+                self._find(FindingKind.MISSING_SEAL, number, last, text)
         for number, partition in self._partitions.items():
             gone = partition.gone
             if gone is not None and gone.gone_at_us > now_us - self._rules.retention_us:
