@@ -101,7 +101,12 @@ def _whole_trail(settings: "Settings", what: str) -> "Iterator[StoredRecord]":
     from services.operations.audit import present_trail
 
     with show.Progress() as progress:
-        yield from present_trail(settings, lambda done, of: progress(what, done, of))
+
+        def on_progress(done: int, of: int) -> None:
+            if of:  # an empty trail has no progress
+                progress(what, done, of)
+
+        yield from present_trail(settings, on_progress)
 
 
 def _exported(file: Path) -> "Iterator[StoredRecord]":

@@ -116,8 +116,11 @@ class TrailSealer:
         materials = [keyring.raw(key) for key in keyring.material(self._settings.keyring_file).seal]
         if wrong := await asyncio.to_thread(wrong_topics, self._settings, AUDIT):
             raise KafkaError(wrong)
+        partitions = await asyncio.to_thread(self._partitions)
+        # A partition that fails from the start on must count too.
+        self._sealed_to_us = dict.fromkeys(partitions, self._began_us) | self._sealed_to_us
         failed: KafkaError | None = None
-        for partition in await asyncio.to_thread(self._partitions):
+        for partition in partitions:
             try:
                 await self._seal(partition, materials)
             except KafkaError as error:
@@ -190,13 +193,17 @@ class TrailSealer:
     def _newest_seal(
         self, reader: TopicReader, partition: int, span: OffsetSpan, materials: list[bytes]
     ) -> Seal | None:
-        def is_genuine(message: Message) -> bool:
+        def seal_of(message: Message) -> Seal | None:
             self._raise_if_stopping()
-            return chain.genuine(as_stored(message), materials) is not None
+            record = as_stored(message)
+            seal = chain.genuine(record, materials)
+            # A seal of another partition, copied by a stranger, would lead to offsets of that partition.
+            return seal if seal is not None and chain.is_in_place(seal, partition, record.offset) else None
 
         where = (self._topic, partition)
-        last = reader.last_records({where: (span.first, span.end)}, _SILENCE_S, is_genuine).get(where)
-        return None if last is None else chain.genuine(as_stored(last), materials)
+        ranges = {where: (span.first, span.end)}
+        last = reader.last_records(ranges, _SILENCE_S, lambda message: seal_of(message) is not None).get(where)
+        return None if last is None else seal_of(last)
 
     def _span(self, reader: TopicReader, partition: int) -> OffsetSpan:
         where = (self._topic, partition)

@@ -256,14 +256,17 @@ def test_a_record_or_seal_of_a_stranger_in_the_topic_is_found(trail: Trail) -> N
             former_at=None, at=now_us(), mac="",
         )  # fmt: skip
         trail.send(chain.message(chain.signed(made, _STRANGER)), 0)
+        # A genuine one, whose offsets are far beyond the end of the partition that it is copied into.
+        elsewhere = made.model_copy(update={"partition": 1, "first": 10**9, "next": 10**9 + 1})
+        trail.send(chain.message(chain.signed(elsewhere, raw(trail.material.seal[0]))), 0)
         trail.write(8)
+        eventually(lambda: "audit trail differs" in (trail.folder / "reconciler-one.log").read_text())
         found = trail.sealed()
-    assert sorted(one["kind"] for one in found["findings"]) == ["changed", "forged_seal"]
-    assert "audit trail differs" in (trail.folder / "reconciler-one.log").read_text()
+    assert sorted(one["kind"] for one in found["findings"]) == ["changed", "forged_seal", "forged_seal"]
     status, out, _ = trail.lifecycle("audit", "verify")
     seals = sum(one["seals"] for one in found["partitions"])
     assert (status, out.splitlines()[-1]) == (
-        Exit.DEVIATION, f"29 records, {seals} seals: NOT verified, 2 findings",
+        Exit.DEVIATION, f"29 records, {seals} seals: NOT verified, 3 findings",
     )  # fmt: skip
 
 

@@ -200,7 +200,7 @@ class SealChain:
         seal = genuine(record, self._materials)
         if seal is None:
             yield Breach(BreachKind.FORGED_SEAL, record.offset, "no key of the keyring has signed this seal")
-        elif seal.partition != self._partition or record.offset < seal.next:
+        elif not is_in_place(seal, self._partition, record.offset):
             place = f"partition {seal.partition}, behind offset {seal.next - 1}"
             yield Breach(BreachKind.FORGED_SEAL, record.offset, f"a seal that belongs to {place}")
         elif record.offset - seal.next > WINDOW or (self.head is not None and seal.number <= self.head.number):
@@ -277,6 +277,11 @@ def genuine(record: StoredRecord, materials: Sequence[bytes]) -> Seal | None:
     # A list, not a generator: all MACs are computed before the first comparison.
     macs = [_seal_mac(seal, material) for material in materials]
     return seal if any(hmac.compare_digest(mac.encode(), seal.mac.encode()) for mac in macs) else None
+
+
+def is_in_place(seal: Seal, partition: int, offset: int) -> bool:
+    """True if a seal stands in the partition that it seals and behind its range."""
+    return seal.partition == partition and offset >= seal.next
 
 
 def signed(seal: Seal, material: bytes) -> Seal:
