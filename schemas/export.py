@@ -15,12 +15,13 @@ from schemas.audit import Audit
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event, Observed, Recheck
 from schemas.outcome import Outcome
+from schemas.seal import Seal
 from schemas.tenant import Desired, Tenant
 from schemas.webhook_schema import BODY
 
 FOLDER: Final = Path(__file__).with_name("json")
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-RECORDS: Final = (Event, Observed, Recheck, Desired, Outcome, Tenant, Audit, DeadLetter)
+RECORDS: Final = (Event, Observed, Recheck, Desired, Outcome, Tenant, Audit, Seal, DeadLetter)
 """Every record class with a `ce_type`, in the order of an event's journey."""
 
 

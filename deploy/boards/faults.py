@@ -33,6 +33,7 @@ HOUR_OF_A_MINUTE: Final[Mapping[str, str]] = {
     "RETRY_MOST_S": "1",
     "RECONCILE_INTERVAL_S": "60",
     "RECONCILE_SECOND_LOOK_S": "10",
+    "SEAL_INTERVAL_S": "60",
     "SPOOL_MAX_AGE_S": "360",
     "SPOOL_MAX_BYTES": str(1 << 20),
 }
@@ -347,6 +348,7 @@ FAULTS: Final = (
         Expected("SpoolNotEmpty", "page", "KafkaBreakerOpen"),
         Expected("OutboxStuck", "ticket", "KafkaBreakerOpen"),
         Expected("ReconcileTooOld", "ticket"),
+        Expected("AuditUnsealed", "ticket"),
     ), 260),
     Fault("after it: more deliveries than the budget failed", Faults.nothing, (
         Expected("DeliveryBudgetBurn", "ticket"),

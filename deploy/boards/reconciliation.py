@@ -106,6 +106,27 @@ BOARD: Final = Board(
             ),
         ),
         Row(
+            "Is the audit trail sealed?",
+            (
+                Panel(
+                    title="Unsealed records are younger than",
+                    description="Age that an unsealed record of the audit trail can have at most. The interval is one "
+                    "hour.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("min(lifecycle_reconciler_unsealed_seconds)"),),
+                    thresholds=bad_from(7200, 10_800),
+                    runbooks=("LifecycleAuditUnsealed",),
+                ),
+                Panel(
+                    title="Seals",
+                    description="Seals written within an hour, and looks of the sealer that failed.",
+                    unit=Unit.COUNT,
+                    queries=(Query(increase("lifecycle_reconciler_seals_total", "result", window="1h"), "{{result}}"),),
+                    runbooks=("LifecycleAuditUnsealed",),
+                ),
+            ),
+        ),
+        Row(
             "How are the tenants?",
             (
                 Panel(

@@ -35,6 +35,7 @@ from services.cli.sender import InstalledIntegration
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "RECONCILE_INTERVAL_S": "20",
     "RECONCILE_SECOND_LOOK_S": "2",
+    "SEAL_INTERVAL_S": "20",
     "UNWELL_AFTER_S": "10",
     "RETRY_FIRST_S": "0.5",
     "SPOOL_MAX_AGE_S": "8",

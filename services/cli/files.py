@@ -8,7 +8,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,12 @@ def replace(path: Path, text: str) -> None:
     Raises:
         OSError: the file cannot be written; the old file is untouched.
     """
-    _write_and_publish(path, text, Path.rename)
+    _write_and_publish(path, (text,), Path.rename)
+
+
+def replace_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replaces the content of `path` by lines that need not fit into memory; see `replace`."""
+    _write_and_publish(path, lines, Path.rename)
 
 
 def replace_json(path: Path, value: Any) -> None:
@@ -37,14 +42,14 @@ def create_json(path: Path, value: Any) -> None:
         FileExistsError: `path` exists.
         OSError: the file cannot be written.
     """
-    _write_and_publish(path, _json(value), os.link)
+    _write_and_publish(path, (_json(value),), os.link)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _write_and_publish(path: Path, text: str, publish: Callable[[Path, Path], object]) -> None:
+def _write_and_publish(path: Path, parts: Iterable[str], publish: Callable[[Path, Path], object]) -> None:
     """Writes a temporary file, syncs the content to disk, and calls `publish` to give the file its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # mkstemp creates the file with mode 0600, before a byte of a secret is in it.
@@ -53,7 +58,7 @@ def _write_and_publish(path: Path, text: str, publish: Callable[[Path, Path], ob
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             _keep_owner(descriptor, path)
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             os.fsync(descriptor)
         publish(staging, path)

@@ -227,7 +227,10 @@ def rotate_material(
         show.as_json({"file": str(where), "secret_at": f"material.{name}[0]", "keys": count})
     else:
         print(f"{where}: material.{name}[0] is new, {count - 1} older kept")
-    show.say("restart the ledger and every provisioner: they read `material` when they start")
+    if name is Rotating.SEAL:
+        show.say("the reconciler takes it at its next look; keep the older keys as long as the audit trail, 400 days")
+    else:
+        show.say("restart the ledger and every provisioner: they read `material` when they start")
 
 
 def _file(path: Path | None, state_dir: Path | None) -> Path:

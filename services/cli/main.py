@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from services.cli import environment
+from services.cli.audit import audit
 from services.cli.exits import EPILOG, CommandError, Exit
 from services.cli.keyring import keyring
 from services.cli.local.commands import down, restart, status
@@ -174,6 +175,7 @@ for command in (send, reconcile, replay, doctor):
     app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
+app.add_typer(audit, name="audit", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)
 app.add_typer(orgs, name="orgs", rich_help_panel=_OPERATE)

@@ -2,7 +2,7 @@
 
 Rule: one run at a time. After a run with an unread organisation, or a run cut off by a fault, the next run follows
 within seconds, then minutes, up to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is
-tried again; `_tick` is the only place that catches.
+tried again; `_tick` is the only place that catches. The sealer of the audit trail works beside the runs (`sealer`).
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, i
 from services.reconciler.fresh_files import FreshFiles
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
+from services.reconciler.sealer import TrailSealer
 
 TICK_S: Final = 1.0
 """Seconds between two looks at clock and view: the delay until a flag or a second look is noticed."""
@@ -103,7 +104,8 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     jitter = random.Random()  # noqa: S311 - jitter, not a secret
     first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
     state = _State(asyncio.get_running_loop().time() + first_s)
-    _register_gauges(resources)
+    sealer = TrailSealer(settings, resources.producer, clock.now_us, log)
+    _register_gauges(resources, sealer)
     files = OrganisationsWatch(settings.orgs_dir, log)
     rights = RightsWatch(settings, Service.RECONCILER, log)
     watching = asyncio.create_task(rights.run(resources.producer), name="rights")
@@ -113,6 +115,7 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
         return {"view": state.fault, "rights": rights.fault}
 
     working = asyncio.create_task(_loop(resources, files, state, jitter, log), name="reconcile")
+    sealing = asyncio.create_task(sealer.run(jitter), name="seal")
     try:
         async with health.serve("reconciler", checks, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", port=port, interval_s=settings.reconcile_interval_s)
@@ -121,11 +124,12 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
         # A run is cut off, because it may wait long for Genesys. An observation published but not yet stored may be
         # published again by the next run, and changes nothing then.
         working.cancel()
+        sealing.cancel()
         stopping.cancel()
         # Read before the cancel: the watch ends by itself only when the producer has failed for good.
         failed = watching.done()
         watching.cancel()
-        await asyncio.wait((working,))
+        await asyncio.wait((working, sealing))
         await resources.close()
     if not working.cancelled():
         working.result()  # raises the fault that ended the loop
@@ -223,13 +227,14 @@ async def _look_at_files(resources: RunResources, files: OrganisationsWatch, sta
     resources.readers.forget(changes.removed)
 
 
-def _register_gauges(resources: RunResources) -> None:
-    """Registers the counts of the view, read at a scrape."""
+def _register_gauges(resources: RunResources, sealer: TrailSealer) -> None:
+    """Registers the counts of the view and the age of what is unsealed, read at a scrape."""
     census = resources.census
 
     def by_stage() -> dict[tuple[str, ...], float]:
         return {(stage or "none", reason): number for (stage, reason), number in census.by_stage().items()}
 
+    metrics.RECONCILER_UNSEALED_S.set_function(lambda: {(): sealer.unsealed_age_s})
     metrics.RECONCILER_TENANTS.set_function(by_stage)
     metrics.RECONCILER_FLAGGED.set_function(lambda: {(flag,): number for flag, number in census.flagged().items()})
     metrics.RECONCILER_OLDEST_TENANT_S.set_function(

@@ -21,8 +21,9 @@ from typing import Final
 from schemas import codec
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
+from schemas.rights import Service
 from schemas.tenant import Tenant
-from schemas.topics import RECEIVED, TENANTS, named
+from schemas.topics import RECEIVED, TENANTS, Topic, named
 from schemas.values import Key
 from services.adapters.genesys import organisations
 from services.adapters.kafka.producer import KafkaError, Producer
@@ -185,7 +186,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         OSError: the state folder cannot be read or written.
     """
     async with resources.sights.hold_lock():
-        if wrong := await asyncio.to_thread(_wrong_topics, resources.settings):
+        if wrong := await asyncio.to_thread(wrong_topics, resources.settings, RECEIVED, TENANTS):
             raise KafkaError(wrong)
         began_us = resources.now_us()
         known = organisations.load(resources.settings.orgs_dir)
@@ -232,10 +233,10 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
     return report
 
 
-def _wrong_topics(settings: ReconcilerSettings) -> str:
+def wrong_topics(settings: ReconcilerSettings, *topics: Topic) -> str:
     """Returns why nothing may be published; empty if the topics are as the topic table declares. Blocks."""
-    table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, TENANTS)}
-    only_read = {named(TENANTS, settings.topic_prefix)}
+    table = {named(topic, settings.topic_prefix): topic for topic in topics}
+    only_read = {name for name, topic in table.items() if Service.RECONCILER not in topic.writers}
     with TopicWatcher(settings.kafka, table, timeout_s=_TOPICS_TIMEOUT_S, only_read=only_read) as watcher:
         found = watcher.look()
     return "; ".join(judge(table, found, None).wrong.values())

@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from schemas.export import RECORDS
 from schemas.topics import TOPICS
 from services.adapters.process.settings import Settings
 from tests.support import opentelemetry_names
@@ -221,6 +222,7 @@ def test_no_text_for_people_names_an_unbuilt_feature() -> None:
 def test_every_metric_topic_and_make_target_named_in_a_document_exists() -> None:
     metrics = {text.text for text in strings("services/adapters/process/metrics.py")}
     topics = {topic.name for topic in TOPICS} | {"lifecycle.conf", "lifecycle.call"}
+    topics |= {record.ce_type.removesuffix(".v1") for record in RECORDS}
     tasks = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
     wrong = list[str]()
     for text in (text for name in documents() for text in spans(name)):

@@ -13,6 +13,7 @@ from schemas.audit import Audit
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event, Observed, Recheck
 from schemas.outcome import Outcome
+from schemas.seal import Seal
 from schemas.tenant import Desired, Tenant
 from schemas.topics import TOPICS, Topic
 from services.core.delivery import timestamp_rule
@@ -30,6 +31,7 @@ RECORDS: Final[dict[str, type[BaseModel]]] = {
     "observed": Observed,
     "recheck": Recheck,
     "audit": Audit,
+    "seal": Seal,
     "dead letter": DeadLetter,
 }
 

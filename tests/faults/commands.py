@@ -73,6 +73,8 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("tenants", "list"): frozenset({_KAFKA}),
     ("tenants", "show"): frozenset({_KAFKA}),
     ("tenants", "timeline"): frozenset({_KAFKA}),
+    ("audit", "verify"): frozenset({_KAFKA}),
+    ("audit", "export"): frozenset({_KAFKA}),
     ("sagas", "list"): frozenset({_POSTGRES}),
     ("sagas", "show"): frozenset({_POSTGRES}),
     ("sagas", "retry"): frozenset({_POSTGRES}),

@@ -4,6 +4,7 @@ from schemas.audit import Audit
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event, Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
+from schemas.seal import Seal
 from schemas.tenant import Desired, Flag, Stage, Tenant
 from schemas.values import EventType, Record, Source
 
@@ -31,6 +32,10 @@ SAMPLES: tuple[Record, ...] = (
         stage=Stage.ACTIVE, reason=None, flags=(Flag.TIE,), revision=1, generation=1, recheck_at=None, updated_at=_AT,
     ),
     Audit(id="t/0/1/delivery", key=KEY, what="delivery", verdict="new", why="", at=_AT, mac="00"),
+    Seal(
+        partition=0, number=2, first=5, next=9, count=3, macs="00", former="00", first_at=_AT, former_at=_AT, at=_AT,
+        mac="00",
+    ),
     DeadLetter(
         id="ingress/1", key=None, reason="malformed", detail="body: must be a JSON object", origin="ingress", at=_AT,
         headers={}, body_base64="W10=",

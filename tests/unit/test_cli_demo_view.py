@@ -1,5 +1,7 @@
 """The evidence of the demo and the fault tests: gaps, contradictions and repeats in the public topics."""
 
+from dataclasses import replace
+
 from schemas.audit import Audit
 from schemas.codec import dump
 from schemas.event import Event
@@ -8,6 +10,7 @@ from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, Topic
 from schemas.values import EventType, Record, Source
 from services.cli.demo.view import PublicRecords
+from tests.support.sealed_trail import SealedTrail
 
 KEY = "98765432-1234-5678-9abc-def012345678:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 
@@ -94,3 +97,11 @@ def test_the_greatest_version_of_a_tenant_counts_and_each_change_is_kept_once() 
 def test_a_repeated_line_of_the_audit_trail_is_counted_once() -> None:
     line = Audit(id="x/0/1/delivery", key=KEY, what="delivery", verdict="absorbed", why="", at=0, mac="")
     assert told(kept(AUDIT, line), kept(AUDIT, line)).verdicts[KEY] == {"absorbed": 1}
+
+
+def test_a_seal_in_the_audit_trail_is_passed_over() -> None:
+    trail = SealedTrail()
+    trail.write()
+    trail.seal()
+    records = [replace(record, topic="x-" + record.topic) for record in trail.records]
+    assert told(*records).verdicts == {KEY: {"pending_install → active": 1}}

@@ -10,7 +10,7 @@ Rules:
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, Final, Self
@@ -147,15 +147,23 @@ class TopicReader:
                 del left[partition_id]
 
     def last_records(
-        self, ranges: Mapping[PartitionId, tuple[int, int]], timeout_s: float
+        self,
+        ranges: Mapping[PartitionId, tuple[int, int]],
+        timeout_s: float,
+        is_wanted: Callable[[Message], bool] = lambda _: True,
     ) -> dict[PartitionId, Message]:
-        """Returns the last record of each range; a range without records is absent.
+        """Returns the last wanted record of each range; a range without such a record is absent.
 
         The search reads the last offset first, then repeatedly a part that begins 16 times as far before the end. So a
         long run of marks costs few requests, and the usual case costs one record.
 
-        Args, Raises:
-            As `read`.
+        Args:
+            ranges: As `read`.
+            timeout_s: Longest silence of the broker.
+            is_wanted: True for the records to find.
+
+        Raises:
+            KafkaError: As `next`.
         """
         found: dict[PartitionId, Message] = {}
         distance = 1
@@ -163,7 +171,7 @@ class TopicReader:
         while left:
             parts = {partition_id: (max(first, end - distance), end) for partition_id, (first, end) in left.items()}
             for records in self.read(parts, timeout_s):
-                found |= {_partition_id(record): record for record in records}
+                found |= {_partition_id(record): record for record in records if is_wanted(record)}
             # The next round searches the part before, if the range has such a part.
             left = {
                 partition_id: (left[partition_id][0], start)
@@ -228,9 +236,19 @@ def follow(config: Mapping[str, Any], topics: Collection[str], *, timeout_s: flo
 
 
 def present_records(
-    config: Mapping[str, Any], topics: Collection[str], *, timeout_s: float = 30.0
+    config: Mapping[str, Any],
+    topics: Collection[str],
+    *,
+    timeout_s: float = 30.0,
+    on_progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Iterator[StoredRecord]:
     """Yields every record in the topics up to their present ends; in order within a partition.
+
+    Args:
+        config: librdkafka's connection settings.
+        topics: Full names.
+        timeout_s: Longest silence of the broker.
+        on_progress: Called with the number of offsets passed and of all offsets.
 
     Raises:
         KafkaError: No broker answers, a topic is missing, an open transaction holds records back, or no record arrived
@@ -242,8 +260,12 @@ def present_records(
         # From before the first offset, so that empty partitions are asked too: the refusal of a topic must not pass for
         # an empty topic.
         ranges = {partition_id: (OFFSET_BEGINNING, span.end) for partition_id, span in spans.items()}
+        of = sum(span.end - span.first for span in spans.values())
         for records in reader.read(ranges, timeout_s):
             yield from map(as_stored, records)
+            passed = (reader.positions[one] - span.first for one, span in spans.items())
+            # A position before the first offset is OFFSET_BEGINNING, and a record may have come behind the end.
+            on_progress(min(of, sum(max(0, count) for count in passed)), of)
 
 
 def last_per_partition(

@@ -297,6 +297,13 @@ RECONCILER_HELD = RECONCILER.gauge(
 RECONCILER_FILES = RECONCILER.gauge(
     "lifecycle_reconciler_organisation_files", "Files of ORGS_DIR by state.", state=("usable", "broken")
 )
+RECONCILER_SEALS = RECONCILER.counter(
+    "lifecycle_reconciler_seals_total", "Seals of the audit trail, and looks that failed.", result=("written", "failed")
+)
+RECONCILER_UNSEALED_S = RECONCILER.callback_gauge(
+    "lifecycle_reconciler_unsealed_seconds",
+    "Age that an unsealed record of the audit trail can have at most; from the start on until the first look.",
+)
 RECONCILER_TENANTS = RECONCILER.callback_gauge(
     "lifecycle_reconciler_tenants",
     "Tenants of the public view by stage and by the sort of their reason.",

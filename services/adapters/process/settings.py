@@ -332,6 +332,8 @@ class ReconcilerSettings(WorkerSettings, OrganisationSettings, TraceSettings):
     """Time between two runs over all organisations."""
     reconcile_second_look_s: float = Field(default=600.0, ge=0)
     """Absence and contradictions are read again this much later before they count (the demo sets 2)."""
+    seal_interval_s: float = Field(default=3600.0, gt=0)
+    """Time between two seals over a partition of the audit trail; a record can be changed unnoticed until its seal."""
 
 
 class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):

@@ -19,6 +19,7 @@ from schemas.tenant import Stage, Tenant
 from schemas.topics import AUDIT, EVENTS, TENANTS, named
 from services.adapters.kafka import reader
 from services.adapters.kafka.producer import KafkaError
+from services.core.seals.chain import is_seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class PublicRecords:
             known = self.events[event.key].setdefault(event.revision, event)
             if known.uid != event.uid:
                 self.contradictions.append(f"{event.key}: revision {event.revision} is {known.uid} and {event.uid}")
-        else:
+        elif not is_seal(record):
             line = decode(Audit, record.value)
             if line.id not in self._audited:
                 self._audited.add(line.id)
