@@ -347,6 +347,8 @@ class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):
     """How long every outside system takes before it answers."""
     simulator_rate_per_minute: int = Field(default=300, ge=1)
     """Requests a Genesys token may make per minute; the platform's default is 300."""
+    simulator_seed: int | None = None
+    """Seed of the faults with a `share`: equal calls then meet equal faults; absent: by chance."""
 
 
 class Settings(IngressSettings, LedgerSettings, ProvisionerSettings, ReconcilerSettings, SimulatorSettings):
