@@ -39,6 +39,8 @@ _WRITERS: Final[Mapping[str, str]] = {
 EVENTS: Final[Mapping[str, str]] = {
     "answered": "a delivery was accepted: written to Kafka or to the spool; or a re-sent one is known",
     "asked after a loss": "records were lost, and that was accepted: every key of the partition is read from Genesys",
+    "audits are read again": "of an organisation whose audits were not read",
+    "audits not read": "of an organisation, said once: lost webhooks are noticed by the hourly listing alone",
     "breaker": "deliveries ask Kafka first (`closed`), or go to the spool at once (`open`)",
     "broken": "a fault of our own, with its traceback; the request is answered all the same",
     "call failed in a way nobody foresaw": "a bug in a kind: the call counts as maybe done and is read back",

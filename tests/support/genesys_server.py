@@ -37,6 +37,8 @@ class FakeGenesys:
     date: Callable[[], str | None] | None = None
     """The header, None for an answer without; unset, the clock's."""
     calls: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    """Of the calls, in the same order."""
     minted: int = 0
     url: str = ""
 
@@ -52,6 +54,7 @@ class FakeGenesys:
 
         async def answer(request: Request) -> Response:
             self.calls.append(request.url.path)
+            self.bodies.append(await request.body())
             if self.silent(request):
                 await asyncio.sleep(2)
             response = self.lie(request) or self.truth(request)

@@ -28,6 +28,10 @@ AUDIT_SHARE: Final = 0.2
 """Part of the token's budget for audits: 60 of 300 requests a minute."""
 REALTIME_US: Final = 14 * 86_400_000_000
 """Reach of the realtime query: 14 days."""
+MANY: Final = 5_000
+"""Most audits of one reading. More are asked for in shorter spans, so that trouble costs a part and not the whole."""
+SHORTEST_US: Final = 600_000_000
+"""A span of 10 minutes is read whatever its audits."""
 _PAGE_SIZE: Final = 100
 _PAGES_MAX: Final = 999
 _PATH: Final = "/api/v2/audits/query"
@@ -37,6 +41,10 @@ _ASK_S: Final = 1.0
 _ASK_MAX_S: Final = 8.0
 _ASKS: Final = 12
 _ENDED: Final = frozenset({"failed", "cancelled"})
+
+
+class TooMany(NoInformation):
+    """A span has more audits than `MANY`; the half of the span may have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ async def read_audits(session: ApiSession, begin_us: int, end_us: int, now_us: C
 
     Raises:
         NotPermitted: the organisation's client lacks the permission for audits.
+        TooMany: the span has to be read in parts.
         NoInformation: a request failed, or the audits are incomplete.
     """
     asked = {
@@ -73,11 +82,14 @@ async def read_audits(session: ApiSession, begin_us: int, end_us: int, now_us: C
         # In order of time: an audit that arrives during the reading then moves no earlier audit to another page.
         "sort": [{"name": "Timestamp", "sortOrder": "ascending"}],
     }
-    read = _realtime if now_us() - begin_us <= REALTIME_US else _transaction
-    return await read(session, asked, now_us)
+    if now_us() - begin_us > REALTIME_US:
+        return await _transaction(session, asked, now_us)
+    return await _realtime(session, asked, now_us, most=MANY if end_us - begin_us > SHORTEST_US else None)
 
 
-async def _realtime(session: ApiSession, asked: dict[str, Any], now_us: Callable[[], int]) -> AuditReading:
+async def _realtime(
+    session: ApiSession, asked: dict[str, Any], now_us: Callable[[], int], *, most: int | None
+) -> AuditReading:
     found: dict[str, GenesysAudit] = {}
     odd, total, read_at_us = 0, None, 0
     for number in range(1, _PAGES_MAX + 1):
@@ -88,6 +100,8 @@ async def _realtime(session: ApiSession, asked: dict[str, Any], now_us: Callable
         if page.number != number or (total is not None and page.total != total):
             raise NoInformation(f"{_SUBJECT}: incomplete: they changed while they were read")
         total = page.total
+        if most is not None and total > most:
+            raise TooMany(f"{_SUBJECT}: {total} in one span, and {most} are read at most")
         found.update((audit.id, audit) for audit in page.audits)
         odd += page.odd
         if not (page.audits or page.odd) or len(found) + odd >= total:

@@ -332,6 +332,9 @@ class ReconcilerSettings(WorkerSettings, OrganisationSettings, TraceSettings):
     """Time between two runs over all organisations."""
     reconcile_second_look_s: float = Field(default=600.0, ge=0)
     """Absence and contradictions are read again this much later before they count (the demo sets 2)."""
+    reconcile_audit_interval_s: float = Field(default=60.0, ge=0)
+    """Time between two readings of each organisation's audits, by which a lost webhook is noticed; 0: never. Audits
+    spend at most a fifth of a token's requests, and need the permission audits:audit:view."""
 
 
 class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):
