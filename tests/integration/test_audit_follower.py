@@ -164,3 +164,23 @@ async def test_a_span_with_too_many_audits_is_read_in_parts(tmp_path: Path) -> N
     assert now_us() - spans[0][0] > 13.9 * DAY_US
     # The parts leave no gap, and each begins an overlap before the end of the one before.
     assert all(abs(before[1] - after[0] - OVERLAP_US) < 2_000 for before, after in pairwise(spans[:6]))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_no_change_is_missed_whatever_a_hostile_genesys_answers(tmp_path: Path, seed: int) -> None:
+    lies = ("error", "down", "rate_limited", "unauthorized", "blank", "wrong_total", "empty", "stale", "unknown_values")
+    with outside(tmp_path, simulator_seed=str(seed)) as world:
+        chosen, changed = settings(f"{world.url}/genesys", world.folder, world.orgs), set[str]()
+        change(world, 0)
+        for round_number in range(2):
+            async with following(chosen) as follower:
+                for lie in lies:
+                    world.fault("genesys", lie, path="/audits", share=0.3)
+                for number in range(len(IDS)):
+                    changed.add(change(world, number, configuration={"round": round_number}))
+                    await asyncio.sleep(INTERVAL_S)
+                world.heal()
+                await until_due(follower, *changed)
+                follower.was_read(report(), None, now_us())
+                await eventually_async(lambda: asyncio.sleep(0, follower.due({}) == frozenset()))
+                changed.clear()
