@@ -95,9 +95,13 @@ class AuditFollower:
         Args:
             looked: Key to the time of this process' last look at the key, microseconds UTC.
         """
-        metrics.RECONCILER_AUDITED_KEYS.set(sum(len(cursor.waiting) for cursor in self._cursors.values()))
-        metrics.RECONCILER_OLDEST_SYNC_S.set(self._oldest_s())
-        return audited(self._cursors.values(), looked, self._now_us(), self._settle_us)
+        # An organisation whose file is away cannot be read: its keys wait for the file.
+        cursors = [cursor for org_id, cursor in self._cursors.items() if org_id in self._known]
+        now_us = self._now_us()
+        oldest_us = min((cursor.synced_us for cursor in cursors), default=now_us)
+        metrics.RECONCILER_AUDITED_KEYS.set(sum(len(cursor.waiting) for cursor in cursors))
+        metrics.RECONCILER_OLDEST_SYNC_S.set(max(0, now_us - oldest_us) / 1_000_000)
+        return audited(cursors, looked, now_us, self._settle_us)
 
     def was_read(self, report: RunReport, keys: Collection[Key] | None, began_us: int) -> None:
         """Takes note of a run: keys that were read wait no more.
@@ -188,8 +192,3 @@ class AuditFollower:
             self._log.warning("audits not read", org=org_id, why=why)
             return
         trouble.pauses = trouble.left = min(2 * trouble.pauses, _PAUSES_MOST)
-
-    def _oldest_s(self) -> float:
-        """Returns the age of the organisation that was in sync longest ago; 0 without an organisation."""
-        synced = [cursor.synced_us for org_id, cursor in self._cursors.items() if org_id in self._known]
-        return max(0.0, (self._now_us() - min(synced)) / 1_000_000) if synced else 0.0

@@ -102,6 +102,18 @@ async def test_keys_wait_over_a_restart_also_while_the_audits_are_away(world: Ou
     assert now_us() - sync_times(world.folder)[ORG].synced_us < 5_000_000
 
 
+async def test_an_organisation_without_a_file_asks_for_nobody(world: Outside) -> None:
+    chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
+    key = change(world, 0)
+    async with following(chosen) as follower:
+        await until_due(follower, key)
+        file = world.orgs / f"{ORG}.json"
+        file.rename(file.with_suffix(".away"))
+        await until_due(follower)
+        file.with_suffix(".away").rename(file)
+        await until_due(follower, key)
+
+
 async def test_a_cursor_that_cannot_be_saved_does_not_move(world: Outside) -> None:
     chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
     key = change(world, 0)

@@ -80,6 +80,17 @@ def test_an_audit_in_the_overlap_asks_once() -> None:
     assert taken(read, audit(1), now_us=NOW_US + 60 * SECOND_US).waiting == {}
 
 
+def test_an_old_audit_is_settled_by_any_read_of_now() -> None:
+    held = taken(CURSOR, audit(1, at_us=NOW_US - HOUR_US), audit(2))
+    assert audited([held], {}, NOW_US, SETTLE_US) == {key_of(1)}
+    assert settle(held, None, (), NOW_US, SETTLE_US).waiting.keys() == {key_of(2)}
+
+
+def test_an_old_audit_does_not_shorten_the_wait_of_a_new_one() -> None:
+    held = taken(CURSOR, audit(1), audit(1, "Enable", at_us=NOW_US - HOUR_US))
+    assert settle(held, None, (), NOW_US, SETTLE_US).waiting == {key_of(1): AuditedKey(NOW_US, NOW_US)}
+
+
 def test_an_audit_that_arrives_late_is_in_the_next_span_and_asks() -> None:
     first = taken(CURSOR, audit(1))
     later_us = NOW_US + 60 * SECOND_US
@@ -136,7 +147,7 @@ def test_a_key_that_was_not_read_or_waits_for_a_second_look_stays() -> None:
 
 
 def test_an_organisation_is_in_sync_up_to_its_oldest_waiting_key_or_its_last_listing() -> None:
-    held = taken(taken(CURSOR, audit(1)), audit(2), now_us=NOW_US + HOUR_US)
+    held = taken(taken(CURSOR, audit(1)), audit(2, at_us=None), now_us=NOW_US + HOUR_US)
     assert held.synced_us == NOW_US
     assert replace(held, listed_us=NOW_US + 2 * HOUR_US).synced_us == NOW_US + 2 * HOUR_US
     assert replace(held, waiting={}).synced_us == NOW_US + HOUR_US

@@ -25,8 +25,9 @@ from schemas.values import Key
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US
 from services.core.reconcile.reconcile import Action, PlanLine
 
-OVERLAP_US: Final = 300_000_000
-"""Microseconds before the cursor that are asked for again: 5 minutes, more than the 90 s that clocks may differ."""
+OVERLAP_US: Final = 900_000_000
+"""Microseconds before the cursor that are asked for again: 15 minutes. How late an audit may be is not documented; the
+90 s that clocks may differ are within."""
 REACH_US: Final = 14 * 86_400_000_000 - 2 * OVERLAP_US
 """Microseconds from a new cursor to the present; with the overlap a little less than the realtime query reaches."""
 SETTLE_MOST_US: Final = 30_000_000
@@ -78,8 +79,9 @@ class AuditedKey:
     """A key that waits for a read because of audits.
 
     Attributes:
-        since_us: Our clock when the first of the audits was taken on, microseconds UTC.
-        newest_us: Our clock when the newest was taken on.
+        since_us: Our clock when the first of the audits was taken on, microseconds UTC; of an audit older than
+            `OVERLAP_US` its own time, since any read of now shows that change.
+        newest_us: The same of the newest.
     """
 
     since_us: int
@@ -161,8 +163,9 @@ def take_on(
         sorts[sort] += 1
         if sort in ASKS:
             key = f"{org_id}:{audit.entity_id}"
-            since_us = waiting[key].since_us if key in waiting else now_us
-            waiting[key] = AuditedKey(since_us, now_us)
+            at_us = now_us if audit.at_us is None or audit.at_us >= now_us - OVERLAP_US else audit.at_us
+            held = waiting.get(key, AuditedKey(at_us, at_us))
+            waiting[key] = AuditedKey(min(held.since_us, at_us), max(held.newest_us, at_us))
     until_us = max(cursor.until_us, until_us)
     kept = {identity: at_us for identity, at_us in taken.items() if at_us >= until_us - OVERLAP_US}
     return replace(cursor, until_us=until_us, taken=kept, waiting=waiting), sorts
