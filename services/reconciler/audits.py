@@ -72,7 +72,8 @@ class AuditFollower:
         self._log = log
         self._memory = AuditMemory(settings.state_dir)
         self._interval_s = settings.reconcile_audit_interval_s
-        self._settle_us = min(SETTLE_MOST_US, int(self._interval_s * 500_000))
+        # Where an operator believes a second look sooner, Genesys' answers settle sooner as well (the demo, tests).
+        self._settle_us = min(SETTLE_MOST_US, int(settings.reconcile_second_look_s * 1_000_000))
         self._cursors: dict[str, AuditCursor] = {}
         self._known: Mapping[str, Organisation] = {}
         self._busy: set[str] = set()

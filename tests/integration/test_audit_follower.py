@@ -17,7 +17,7 @@ from services.adapters.process import logs
 from services.adapters.process.clock import now_us
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
-from services.core.reconcile.audit_gaps import OVERLAP_US
+from services.core.reconcile.audit_gaps import OVERLAP_US, AuditCursor
 from services.reconciler.audit_memory import AuditMemory, sync_times
 from services.reconciler.audits import AuditFollower
 from services.reconciler.reading import Readers
@@ -51,6 +51,7 @@ def settings(url: str, folder: Path, orgs: Path) -> ReconcilerSettings:
         "GENESYS_LOGIN_URL": f"{url}/login",
         "GENESYS_API_URL": url,
         "RECONCILE_AUDIT_INTERVAL_S": str(INTERVAL_S),
+        "RECONCILE_SECOND_LOOK_S": "0.1",
     }
     return read(environ, ReconcilerSettings)
 
@@ -196,3 +197,15 @@ async def test_no_change_is_missed_whatever_a_hostile_genesys_answers(tmp_path: 
                 follower.was_read(report(), None, now_us())
                 await eventually_async(lambda: asyncio.sleep(0, follower.due({}) == frozenset()))
                 changed.clear()
+
+
+async def test_a_cursor_older_than_fourteen_days_goes_on_by_a_transaction(world: Outside) -> None:
+    chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
+    key = change(world, 0)
+    client_id = json.loads((world.orgs / f"{ORG}.json").read_text())["client_id"]
+    AuditMemory(world.folder).save(ORG, AuditCursor(client_id, now_us() - 20 * DAY_US))
+    # The realtime query would not reach so far back, and is away.
+    world.fault("genesys", "error", path="/realtime")
+    async with following(chosen) as follower:
+        await until_due(follower, key)
+        assert now_us() - sync_times(world.folder)[ORG].until_us < 60_000_000

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engines
 
 INTERVAL_S = 1.0
 SOON_S = 10 * INTERVAL_S
-"""An interval, the time to settle, two looks one second apart, and a busy machine."""
+"""An interval, a second to settle, two looks a second apart, and a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,9 @@ def test_a_missing_permission_is_named_once_and_the_listing_goes_on(world: Recon
 def test_audits_of_an_integration_that_came_and_went_say_nothing(world: ReconcilerWorld) -> None:
     known, stranger = world.new_key(), world.new_key()
     world.install(known)
+    world.know(stranger)
+    world.forget(stranger)
     with following(world):
-        world.know(stranger)
-        world.forget(stranger)
         eventually(lambda: read(world) > 3)
         eventually(lambda: not sync_times(world.folder)[world.org_id].waiting)
         assert (world.observations(), _metric(world, "unread_total")) == ([], 0)

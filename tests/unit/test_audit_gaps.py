@@ -8,6 +8,7 @@ from schemas.genesys_audits import GenesysAudit
 from services.core.reconcile.audit_gaps import (
     ACTIONS,
     OVERLAP_US,
+    PATIENCE,
     REACH_US,
     AuditCursor,
     AuditedKey,
@@ -124,14 +125,23 @@ def test_a_key_is_read_once_its_audit_has_settled_and_at_most_every_five_minutes
 
 def test_a_stream_of_audits_neither_postpones_the_read_nor_is_ended_by_an_early_one() -> None:
     held = CURSOR
-    for number in range(10):
+    for number in range(11):
         held = taken(held, audit(1, f"Update{number}"), now_us=NOW_US + number * 10 * SECOND_US)
-    due_us = NOW_US + SETTLE_US
+    due_us = NOW_US + PATIENCE * SETTLE_US
+    assert audited([held], {}, due_us - 1, SETTLE_US) == frozenset()
     assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
+    newest_us = NOW_US + 100 * SECOND_US
     early = settle(held, {key_of(1)}, (), due_us, SETTLE_US)
-    newest_us = NOW_US + 90 * SECOND_US
     assert early.waiting == {key_of(1): AuditedKey(newest_us, newest_us)}
     assert settle(early, {key_of(1)}, (), newest_us + SETTLE_US, SETTLE_US).waiting == {}
+
+
+def test_a_key_is_read_once_after_several_changes_in_a_row() -> None:
+    held = taken(taken(CURSOR, audit(1, "Create")), audit(1, "Enable"), now_us=NOW_US + 20 * SECOND_US)
+    assert audited([held], {}, NOW_US + SETTLE_US, SETTLE_US) == frozenset()
+    due_us = NOW_US + 20 * SECOND_US + SETTLE_US
+    assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
+    assert settle(held, {key_of(1)}, (), due_us, SETTLE_US).waiting == {}
 
 
 def test_a_key_that_was_not_read_or_waits_for_a_second_look_stays() -> None:

@@ -30,6 +30,8 @@ OVERLAP_US: Final = 900_000_000
 90 s that clocks may differ are within."""
 REACH_US: Final = 14 * 86_400_000_000 - 2 * OVERLAP_US
 """Microseconds from a new cursor to the present; with the overlap a little less than the realtime query reaches."""
+PATIENCE: Final = 4
+"""Times to settle after which a key is read although audits go on: an install is several changes within a minute."""
 SETTLE_MOST_US: Final = 30_000_000
 """Longest time from an audit to the read of its key: Genesys may answer reads with the former state for 30 s."""
 
@@ -181,6 +183,8 @@ def sort_of(audit: GenesysAudit) -> AuditSort:
 def audited(cursors: Iterable[AuditCursor], looked: Mapping[Key, int], now_us: int, settle_us: int) -> frozenset[Key]:
     """Returns the keys to read now because of audits, each at most once in `RECHECK_EVERY_US`.
 
+    A key is read when its newest audit has settled; after `PATIENCE` times to settle whatever goes on.
+
     Args:
         cursors: The cursors of all organisations.
         looked: Key to the time of this process' last look at the key, microseconds UTC.
@@ -191,7 +195,8 @@ def audited(cursors: Iterable[AuditCursor], looked: Mapping[Key, int], now_us: i
         key
         for cursor in cursors
         for key, wait in cursor.waiting.items()
-        if now_us >= wait.since_us + settle_us and now_us - looked.get(key, 0) >= RECHECK_EVERY_US
+        if now_us >= min(wait.newest_us + settle_us, wait.since_us + PATIENCE * settle_us)
+        and now_us - looked.get(key, 0) >= RECHECK_EVERY_US
     )
 
 
