@@ -150,7 +150,7 @@ def page(body: Any) -> Page:
     """
     if not isinstance(body, dict):
         raise Strange("listing: must be an object")
-    entities, number, total = body.get("entities"), _whole(body.get("pageNumber")), _whole(body.get("total"))
+    entities, number, total = body.get("entities"), whole(body.get("pageNumber")), whole(body.get("total"))
     if not isinstance(entities, list):
         raise Strange(f"listing.entities: must be a list, and is {_named(entities)}")
     if number is None or total is None:
@@ -206,7 +206,7 @@ def no_such(body: Any) -> bool:
     """True if an error body reports an absent entity: status 404 or code `not.found`."""
     if not isinstance(body, dict):
         return False
-    return _whole(body.get("status")) == 404 or body.get("code") == "not.found"
+    return whole(body.get("status")) == 404 or body.get("code") == "not.found"
 
 
 def _life_s(value: Any) -> float:
@@ -218,7 +218,7 @@ def _life_s(value: Any) -> float:
     return life_s if isfinite(life_s) and life_s > 0 else TOKEN_LIFE_S
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
     """Returns a whole number, written as a number or as text; None for every further value."""
     if isinstance(value, float) and value.is_integer():
         return int(value)

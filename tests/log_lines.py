@@ -41,6 +41,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "asked after a loss": "records were lost, and that was accepted: every key of the partition is read from Genesys",
     "audit trail differs": "the newest records of a partition are not the sealed ones: `lifecycle audit verify`",
     "audit trail not sealed": "a look of the sealer failed; it looks again within seconds, then minutes",
+    "audits are read again": "of an organisation whose audits were not read",
+    "audits not read": "of an organisation, said once: lost webhooks are noticed by the hourly listing alone",
     "breaker": "deliveries ask Kafka first (`closed`), or go to the spool at once (`open`)",
     "broken": "a fault of our own, with its traceback; the request is answered all the same",
     "call failed in a way nobody foresaw": "a bug in a kind: the call counts as maybe done and is read back",

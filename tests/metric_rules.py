@@ -23,6 +23,7 @@ from services.adapters.tables.exits import WorkerExit
 from services.core.delivery.kafka_breaker import BreakerState
 from services.core.delivery.timestamp_rule import TimeRule
 from services.core.ledger.decisions import KIND
+from services.core.reconcile.audit_gaps import AuditSort
 from services.core.reconcile.tenant_census import REASON_SORTS, UNSETTLED
 from services.core.saga.calls import Verb
 from services.core.saga.why import SagaWhy
@@ -78,6 +79,7 @@ ENUMERATIONS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("lifecycle_provisioner_calls_total", "verb"): frozenset(map(str, Verb)),
     ("lifecycle_provisioner_sagas", "why"): frozenset(map(str, SagaWhy)),
     ("lifecycle_provisioner_oldest_saga_seconds", "why"): frozenset(map(str, SagaWhy)) - {"rest", "grace"},
+    ("lifecycle_reconciler_audits_total", "kind"): frozenset(map(str, AuditSort)),
     ("lifecycle_reconciler_tenants", "stage"): _STAGES | {"none"},
     ("lifecycle_reconciler_tenants", "reason"): REASON_SORTS,
     ("lifecycle_reconciler_oldest_tenant_seconds", "stage"): frozenset(map(str, UNSETTLED)),

@@ -24,6 +24,7 @@ from services.cli.send import send
 from services.cli.tenants import tenants
 from services.cli.topics import topics
 from services.cli.webhook import webhook
+from services.simulator.fault_examples import help_text
 
 app = typer.Typer(
     name="lifecycle",
@@ -148,7 +149,7 @@ def reconciler() -> None:
     raise typer.Exit(run(environment.section(ReconcilerSettings)))
 
 
-@app.command(rich_help_panel=_SERVICES)
+@app.command(rich_help_panel=_SERVICES, epilog=help_text())
 def simulator() -> None:
     """Simulate Genesys and the outside systems, for demo and tests."""
     from services.adapters.process.settings import SimulatorSettings

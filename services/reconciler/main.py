@@ -1,5 +1,7 @@
 """Process of the reconciler: an hourly run over all organisations, and early runs for keys and organisation files.
 
+Audits are followed beside the runs (`audits`), and name further keys.
+
 Rule: one run at a time. After a run with an unread organisation, or a run cut off by a fault, the next run follows
 within seconds, then minutes, up to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is
 tried again; `_tick` is the only place that catches. The sealer of the audit trail works beside the runs (`sealer`).
@@ -24,6 +26,7 @@ from services.adapters.secrets import keyring
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
+from services.reconciler.audits import AuditFollower
 from services.reconciler.fresh_files import FreshFiles
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
@@ -48,6 +51,7 @@ class _State:
 
     Attributes:
         next_run_s: Time of the next hourly run, in seconds of the event loop's clock.
+        audits: The audits of all organisations, followed beside the runs.
         again_s: Seconds from a run with an unread organisation, or a run cut off by a fault, to the next run.
         is_cut_off: True while the last run that read Genesys has not ended without a fault.
         fault: Text of the present fault for `/readyz`; empty while there is none.
@@ -59,6 +63,7 @@ class _State:
     """
 
     next_run_s: float
+    audits: AuditFollower
     again_s: float = AGAIN_FIRST_S
     is_cut_off: bool = False
     fault: str = "not yet running"
@@ -103,7 +108,8 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     resources = open_resources(settings, clock.now_us)
     jitter = random.Random()  # noqa: S311 - jitter, not a secret
     first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
-    state = _State(asyncio.get_running_loop().time() + first_s)
+    audits = AuditFollower(settings, resources.readers, clock.now_us, log)
+    state = _State(asyncio.get_running_loop().time() + first_s, audits)
     sealer = TrailSealer(settings, resources.producer, clock.now_us, log)
     _register_gauges(resources, sealer)
     files = OrganisationsWatch(settings.orgs_dir, log)
@@ -140,9 +146,12 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
 async def _loop(
     resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
 ) -> None:
-    while True:
-        await _tick(resources, files, state, jitter, log)
-        await asyncio.sleep(TICK_S)
+    async with asyncio.TaskGroup() as tasks:
+        if resources.settings.reconcile_audit_interval_s:
+            tasks.create_task(state.audits.run(), name="audits")
+        while True:
+            await _tick(resources, files, state, jitter, log)
+            await asyncio.sleep(TICK_S)
 
 
 async def _tick(
@@ -179,6 +188,7 @@ async def _work(
             has_read = state.is_cut_off = True
             state.again_s = 2 * pause_s
 
+        began_us = resources.now_us()
         try:
             report = await run(resources, RunRequest(), reading)
         finally:
@@ -194,21 +204,27 @@ async def _work(
         # The whole run has also looked at the keys with an owed re-check.
         state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
+        state.audits.was_read(report, None, began_us)
         return
+    began_us = resources.now_us()
     if orgs := state.fresh.take_due(tenants, now_s):
         report = await run(resources, RunRequest(orgs=orgs))
         _log_report(report, log, "file")
+        state.audits.was_read(report, None, began_us)
         if report.unanswered:
             state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
         return
-    memory, now_us = resources.sights.load(), resources.now_us()
+    memory = resources.sights.load()
     # Older looks bind nothing: the keys that hints have named must not fill the memory.
-    state.looked = {key: at_us for key, at_us in state.looked.items() if now_us - at_us < RECHECK_EVERY_US}
-    state.owed = {key: state.owed.get(key, now_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
-    if keys := due(tenants, memory, state.looked, state.owed, rules_of(resources, now_us)):
+    state.looked = {key: at_us for key, at_us in state.looked.items() if began_us - at_us < RECHECK_EVERY_US}
+    state.owed = {key: state.owed.get(key, began_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
+    keys = due(tenants, memory, state.looked, state.owed, rules_of(resources, began_us))
+    if keys := keys | state.audits.due(state.looked):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
-        _log_report(await run(resources, RunRequest(keys=keys)), log, "due")
+        report = await run(resources, RunRequest(keys=keys))
+        _log_report(report, log, "due")
+        state.audits.was_read(report, keys, began_us)
     elif now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
         # Set before the sight, as above; a sight without a fault lifts the pause.
         state.next_sight_s = now_s + AGAIN_FIRST_S

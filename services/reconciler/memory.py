@@ -103,7 +103,7 @@ class Sights:
         Raises:
             OSError: the file cannot be written; the former file stays.
         """
-        _replace(self._file, {key: _stored(sight) for key, sight in memory.items()})
+        replace_json(self._file, {key: _stored(sight) for key, sight in memory.items()})
 
     def admissions(self) -> dict[str, OrganisationState]:
         """Returns the state of each organisation; empty if the file is missing or is not a memory.
@@ -123,7 +123,7 @@ class Sights:
         Raises:
             OSError: the file cannot be written; the former file stays.
         """
-        _replace(self._admissions_file, dict(admissions))
+        replace_json(self._admissions_file, dict(admissions))
 
     def last(self) -> LastRun:
         """Returns the result of the last whole run; zeros if the file is missing or is not a result.
@@ -143,10 +143,15 @@ class Sights:
         Raises:
             OSError: the file cannot be written; the former file stays.
         """
-        _replace(self._last_file, asdict(last))
+        replace_json(self._last_file, asdict(last))
 
 
-def _replace(path: Path, content: dict[str, Any]) -> None:
+def replace_json(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a JSON file, as a whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written; the former file stays.
+    """
     fresh = path.with_suffix(".new")
     with fresh.open("w") as file:
         json.dump(content, file, separators=(",", ":"))

@@ -13,6 +13,7 @@ from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Key
 from services.adapters.genesys.answers import NoInformation, ServerTrouble
+from services.adapters.genesys.audit_queries import AuditReading, read_audits
 from services.adapters.genesys.client import GenesysClient, connections, hosts_for
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import ids_to_read
@@ -22,7 +23,8 @@ T = TypeVar("T")
 TROUBLES_MAX: Final = 3
 """Answers of a server in trouble, in a row, after which a run stops asking about the organisation."""
 ORGS_AT_ONCE: Final = 4
-"""Organisations read at the same time: enough to hide latency, few enough to spare the API."""
+"""Organisations read at the same time: enough to hide latency, few enough to spare the API. For audits the same number
+again, so that a listing never waits for audits."""
 
 
 class Readers:
@@ -40,6 +42,7 @@ class Readers:
         self._http = connections()
         self._clients: dict[str, GenesysClient] = {}
         self._gate = asyncio.Semaphore(ORGS_AT_ONCE)
+        self._audit_gate = asyncio.Semaphore(ORGS_AT_ONCE)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -94,6 +97,19 @@ class Readers:
                 return await self._client(organisation).listing()
             except NoInformation as none:
                 return none.reason
+
+    async def audits(self, organisation: Organisation, span: tuple[int, int]) -> AuditReading:
+        """Reads the audits of a time span.
+
+        Args:
+            organisation: The organisation's file.
+            span: Begin and end, microseconds UTC.
+
+        Raises:
+            NoInformation: the audits could not be read, or not whole; `NotPermitted` and `TooMany` say why.
+        """
+        async with self._audit_gate:
+            return await read_audits(self._client(organisation).session, *span, self._now_us)
 
     def _client(self, organisation: Organisation) -> GenesysClient:
         client = self._clients.get(organisation.org_id)

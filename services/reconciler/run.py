@@ -103,12 +103,14 @@ class RunRequest:
         orgs: Only these organisations; None for all.
         keys: Only these keys; None for all.
         approval: An operator's approval of one set of removals or of one organisation's newcomers, or None.
+        named: Keys that an operator named: the report says so if such a key exists nowhere.
     """
 
     dry_run: bool = False
     orgs: Collection[str] | None = None
     keys: Collection[Key] | None = None
     approval: str | None = None
+    named: Collection[Key] = ()
 
     @property
     def whole(self) -> bool:
@@ -142,7 +144,8 @@ async def run_once(
     """
     resources = open_resources(settings, now)
     try:
-        return await run(resources, RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval))
+        request = RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval, named=keys or ())
+        return await run(resources, request)
     finally:
         await resources.close()
 
@@ -197,7 +200,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         tenants, memory = await _tenants(resources), resources.sights.load()
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = rules_of(resources, began_us, request.approval)
-        plan = compare(readings, tenants, memory, rules, request.keys)
+        plan = compare(readings, tenants, memory, rules, request.keys, request.named)
         admissions: OrganisationStates = resources.sights.admissions()
         over = held_back(readings, tenants, admissions)
         _judge_approval(request.approval, approval_of(plan.lines), over)

@@ -1,8 +1,9 @@
 """The state of the simulated Genesys Cloud: organisations, integrations and API credentials.
 
 Rule: only the control API (`genesys_control`) changes the state, except for registered webhooks, which a client puts.
-Sending a webhook changes nothing, so state and webhooks may differ, as after a webhook lost on the way. Every
-organisation also has an integration of a foreign vendor, so a reader of the listing has to filter by type.
+Every change of an integration leaves an audit. Sending a webhook changes nothing, so state and webhooks may differ, as
+after a webhook lost on the way. Every organisation also has an integration of a foreign vendor, so a reader of the
+listing has to filter by type. A removed integration is kept aside, and may be restored.
 
 The credentials of each organisation are written to `{ORGS_DIR}/{orgId}.json`, for the reconciler.
 """
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+from services.simulator.faults import FaultKind
+from services.simulator.genesys_audits import AuditLog
 from services.simulator.memory import Memory
 
 OUR_TYPE: Final = "lifecycle-premium-app"
 OTHER_TYPE: Final = "purecloud-data-actions"
+UNKNOWN_STATE: Final = "HIBERNATED"
 TENANT_PROPERTY: Final = "tenantId"
 _OTHER_VENDOR_NAMESPACE: Final = UUID("c0b5f9a0-77a4-5d06-8f0c-3ba1f1d0f6aa")
 
@@ -34,8 +38,9 @@ class IntegrationChange:
 class SimulatedGenesys:
     """Organisations and integrations, kept in the simulator's memory. For one event loop."""
 
-    def __init__(self, memory: Memory, orgs_dir: Path) -> None:
+    def __init__(self, memory: Memory, orgs_dir: Path, audits: AuditLog) -> None:
         self._memory = memory
+        self._audits = audits
         self._orgs_dir = orgs_dir
         # The memory outlives a restart, and the folder of credentials may be a new one.
         for org in self.orgs():
@@ -77,8 +82,13 @@ class SimulatedGenesys:
         if change.enabled is not None and change.enabled != before["enabled"]:
             row["enabled"] = change.enabled
             events.append("enabled" if change.enabled else "disabled")
+            row.pop("state", None)  # a restored integration is an ordinary one after the next change of its state
         row["version"] += 1
         self._memory.put("integrations", f"{org}:{integration}", row)
+        self._memory.put("removed", f"{org}:{integration}", None)
+        former = None if events[:1] == ["installed"] else state_of(before)
+        for event in events or ["configuration_updated"]:
+            self._audits.add(org, integration, event, former, state_of(row))
         return events
 
     def remove(self, org: str, integration: str) -> dict[str, Any] | None:
@@ -86,6 +96,19 @@ class SimulatedGenesys:
         row = self.integration(org, integration)
         if row is not None:
             self._memory.put("integrations", f"{org}:{integration}", None)
+            self._memory.put("removed", f"{org}:{integration}", row)
+            self._audits.add(org, integration, "uninstalled", state_of(row), None)
+        return row
+
+    def restore(self, org: str, integration: str) -> dict[str, Any] | None:
+        """Restores a removed integration in the state RESTORED; returns the row, or None if none was removed."""
+        removed = self._memory.table("removed").get(f"{org}:{integration}")
+        if removed is None:
+            return None
+        row = {**removed, "state": "RESTORED", "version": removed["version"] + 1, "before": None}
+        self._memory.put("removed", f"{org}:{integration}", None)
+        self._memory.put("integrations", f"{org}:{integration}", row)
+        self._audits.add(org, integration, "restored", "DELETED", "RESTORED")
         return row
 
     def integration(self, org: str, integration: str) -> dict[str, Any] | None:
@@ -105,9 +128,19 @@ class SimulatedGenesys:
         """Replaces the webhook of an integration; it governs every event that is sent from now on."""
         self._memory.put("webhooks", f"{org}:{integration}", webhook)
 
-    def listing(self, org: str) -> list[dict[str, Any]]:
-        """Returns the integrations of an organisation; the first is always the foreign vendor's."""
+    def listing(self, org: str, fault: FaultKind | None = None) -> list[dict[str, Any]]:
+        """Returns the integrations of an organisation; the first is always the foreign vendor's.
+
+        Args:
+            org: Id of the organisation.
+            fault: `stale` gives each integration as before its last change, `unknown_values` gives unknown states.
+        """
         ours = [row for row in self._memory.table("integrations").values() if row["org"] == org]
+        if fault is FaultKind.STALE:
+            removed = [row for row in self._memory.table("removed").values() if row["org"] == org]
+            ours = [row["before"] for row in ours if row["before"] is not None] + removed
+        if fault is FaultKind.UNKNOWN_VALUES:
+            ours = [{**row, "state": UNKNOWN_STATE} for row in ours]
         return [_other_vendors_integration(org), *ours]
 
     def _add_org_once(self, org: str) -> None:
@@ -136,15 +169,22 @@ class SimulatedGenesys:
         fresh.replace(self._orgs_dir / f"{org}.json")
 
 
+def state_of(row: dict[str, Any]) -> str:
+    """Returns the `intendedState` of an integration."""
+    state: str = row.get("state") or ("ENABLED" if row["enabled"] else "DISABLED")
+    return state
+
+
 def integration_body(row: dict[str, Any]) -> dict[str, Any]:
     """Returns an integration in the form of the platform API."""
-    state = "ENABLED" if row["enabled"] else "DISABLED"
+    state = state_of(row)
+    code = "DORMANT" if state == UNKNOWN_STATE else "ACTIVE" if row["enabled"] else "INACTIVE"
     return {
         "id": row["id"],
         "name": f"Lifecycle {row['id'][:8]}",
         "integrationType": {"id": row.get("type", OUR_TYPE)},
         "intendedState": state,
-        "reportedState": {"code": "ACTIVE" if row["enabled"] else "INACTIVE", "effective": state.capitalize()},
+        "reportedState": {"code": code, "effective": state.capitalize()},
         "selfUri": f"/api/v2/integrations/{row['id']}",
     }
 

@@ -1,10 +1,12 @@
 """The control API of the simulated Genesys, in place of an administrator's clicks in the real one.
 
-`PUT` creates or changes an integration, `DELETE` removes an integration, `GET /genesys/control/orgs` lists all. With
+`PUT` creates or changes an integration, `DELETE` removes an integration, `POST …/restore` restores a removed
+integration, `GET /genesys/control/orgs` lists all, `GET /genesys/control/budgets` counts requests and refusals. With
 `webhook` the events of the change are sent as webhooks too. Without `webhook` the change is silent, as if the webhook
 were lost.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +18,7 @@ from schemas.values import UUID_PATTERN, TenantId, key_of
 from schemas.webhook_sent import Sent
 from services.adapters.process.clock import now_us
 from services.simulator.genesys import IntegrationChange, SimulatedGenesys
+from services.simulator.genesys_budget import Budgets
 from services.simulator.webhooks import Webhooks
 
 _PATH = "/genesys/control/orgs/{org}/integrations/{id}"
@@ -55,14 +58,17 @@ class Address(BaseModel):
 class Control:
     """The routes of the control API; hands the webhooks of each change to the sender."""
 
-    def __init__(self, genesys: SimulatedGenesys, webhooks: Webhooks) -> None:
+    def __init__(self, genesys: SimulatedGenesys, budgets: Budgets, webhooks: Webhooks) -> None:
         self._genesys = genesys
+        self._budgets = budgets
         self._webhooks = webhooks
 
     def routes(self) -> list[Route]:
         """Returns the routes below `/genesys/control`."""
         return [
             Route("/genesys/control/orgs", self._list),
+            Route("/genesys/control/budgets", self._counts),
+            Route(f"{_PATH}/restore", self._restore, methods=["POST"]),
             Route(_PATH, self._change, methods=["PUT"]),
             Route(_PATH, self._remove, methods=["DELETE"]),
         ]
@@ -70,6 +76,9 @@ class Control:
     async def _list(self, _: Request) -> Response:
         # [1:]: the first row is the foreign vendor's integration, which no request has created.
         return JSONResponse({org: [dict(r) for r in self._genesys.listing(org)[1:]] for org in self._genesys.orgs()})
+
+    async def _counts(self, _: Request) -> Response:
+        return JSONResponse(self._budgets.counts())
 
     async def _change(self, request: Request) -> Response:
         try:
@@ -88,6 +97,13 @@ class Control:
         return JSONResponse({"key": key_of(address.org, address.id), "events": events, "version": row["version"]})
 
     async def _remove(self, request: Request) -> Response:
+        return await self._move(request, "uninstalled", self._genesys.remove)
+
+    async def _restore(self, request: Request) -> Response:
+        return await self._move(request, "installed", self._genesys.restore)
+
+    async def _move(self, request: Request, event: str, move: Callable[[str, str], dict[str, Any] | None]) -> Response:
+        """Removes or restores an integration; with `?webhook=true` sends the event."""
         try:
             address = _address(request)
         except ValidationError as error:
@@ -95,12 +111,12 @@ class Control:
         wants_webhook = request.query_params.get("webhook") == "true"
         if wants_webhook and not self._webhooks.can_send(address.org, address.id):
             return JSONResponse(_NO_WEBHOOK, 409)
-        row = self._genesys.remove(address.org, address.id)
+        row = move(address.org, address.id)
         if row is None:
             return JSONResponse({"error": "not_found"}, 404)
         if wants_webhook:
-            self._send(row, ["uninstalled"], IntegrationBody())
-        return JSONResponse({"key": key_of(address.org, address.id), "events": ["uninstalled"]})
+            self._send(row, [event], IntegrationBody())
+        return JSONResponse({"key": key_of(address.org, address.id), "events": [event]})
 
     def _send(self, row: dict[str, Any], events: list[str], wanted: IntegrationBody) -> None:
         """Hands the webhooks of one change to the sender; returns before the first is sent."""

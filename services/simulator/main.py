@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from services.adapters.postgres.url import usable
 from services.adapters.process import health, logs
+from services.adapters.process.clock import now_us
 from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import SimulatorSettings
@@ -19,6 +20,9 @@ from services.simulator import grants, objects, rest, truth
 from services.simulator.faults import Faults
 from services.simulator.genesys import SimulatedGenesys
 from services.simulator.genesys_api import Api
+from services.simulator.genesys_audit_api import AuditApi
+from services.simulator.genesys_audits import AuditLog
+from services.simulator.genesys_budget import Budgets
 from services.simulator.genesys_control import Control
 from services.simulator.memory import Memory
 from services.simulator.proxy import Proxy
@@ -49,9 +53,9 @@ def main(settings: SimulatorSettings) -> int:
 async def _run(settings: SimulatorSettings, log: Logger) -> None:
     """Builds the simulator from the settings and serves until a signal."""
     memory = Memory(settings.state_dir / "simulator.jsonl")
-    chance = random.Random()  # noqa: S311 - which calls fail, not a secret
+    chance = random.Random(settings.simulator_seed)  # noqa: S311 - which calls fail, not a secret
     world = OutsideWorld(memory, Faults(chance), settings.simulator_latency_s)
-    genesys = SimulatedGenesys(memory, settings.orgs_dir)
+    genesys = SimulatedGenesys(memory, settings.orgs_dir, AuditLog(memory, now_us))
     webhooks = Webhooks(settings.simulator_webhook_url, settings.keyring_file, genesys.webhook, log)
     app = _app(settings, world, genesys, webhooks)
     proxy = await _proxy(settings, world)
@@ -81,6 +85,9 @@ async def _run(settings: SimulatorSettings, log: Logger) -> None:
 
 def _app(settings: SimulatorSettings, world: OutsideWorld, genesys: SimulatedGenesys, webhooks: Webhooks) -> Starlette:
     """Returns the application with the routes of every outside system."""
+    budgets = Budgets(settings.simulator_rate_per_minute)
+    api = Api(genesys, world.faults, budgets)
+    audit_api = AuditApi(api, AuditLog(world.memory, now_us), now_us)
     archive: Path = settings.simulator_archive_dir or settings.state_dir / "archive"
     return Starlette(
         routes=[
@@ -88,8 +95,9 @@ def _app(settings: SimulatorSettings, world: OutsideWorld, genesys: SimulatedGen
             *rest.routes(world),
             *grants.routes(world),
             *objects.routes(world, archive),
-            *Api(genesys, world.faults, settings.simulator_rate_per_minute).routes(),
-            *Control(genesys, webhooks).routes(),
+            *api.routes(),
+            *audit_api.routes(),
+            *Control(genesys, budgets, webhooks).routes(),
             *health.routes("simulator", dict[str, str]),
         ],
         middleware=[Middleware(Dated)],

@@ -36,7 +36,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Dated:
-    """ASGI middleware that adds the header `Date` with the time of the answer.
+    """ASGI middleware that adds the header `Date` with the time of the answer, unless the answer has one.
 
     Uvicorn's own header is renewed once a second, so the `Date` of an answer could be older than the request.
     """
@@ -50,8 +50,10 @@ class Dated:
         async def dated(message: Message) -> None:
             # The headers go with the start of the response; a body may follow in several messages.
             if message["type"] == "http.response.start":
-                now = formatdate(now_us() / 1_000_000, usegmt=True)
-                message["headers"] = [*message.get("headers", ()), (b"date", now.encode())]
+                headers = list(message.get("headers", ()))
+                if not any(name == b"date" for name, _ in headers):
+                    headers.append((b"date", formatdate(now_us() / 1_000_000, usegmt=True).encode()))
+                message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, dated)

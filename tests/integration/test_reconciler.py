@@ -312,7 +312,8 @@ def test_a_run_that_fails_after_reading_genesys_is_not_repeated_every_second(wor
     # The memory can be read, and not written.
     barrier = world.folder / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)
-    with world.service(ready=False, RECONCILE_INTERVAL_S="3600") as url:
+    # The audit of the install would ask for a read of its own.
+    with world.service(ready=False, RECONCILE_INTERVAL_S="3600", RECONCILE_AUDIT_INTERVAL_S="0") as url:
         eventually(lambda: str(barrier) in httpx2.get(f"{url}/readyz").text)
         read, shown_us = _reads(url), now_us()
         eventually(lambda: now_us() > shown_us + 6_000_000)

@@ -1,10 +1,11 @@
 """The simulated Genesys: its API as documented, its lies on request, and its webhooks as in the guide."""
 
+import asyncio
 import json
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -18,9 +19,11 @@ from pydantic import SecretStr
 
 from schemas import genesys, webhook
 from schemas.genesys import Organisation
+from schemas.genesys_audits import GenesysAudit
 from schemas.webhook_definition import WebhookDefinition
 from services.adapters.genesys import webhooks
-from services.adapters.genesys.answers import NoInformation
+from services.adapters.genesys.answers import NoInformation, NotPermitted
+from services.adapters.genesys.audit_queries import read_audits
 from services.adapters.genesys.client import GenesysClient, Hosts, connections
 from services.adapters.process.clock import now_us
 from services.core.delivery.signature import Secrets, parse_claim, verify
@@ -113,6 +116,11 @@ async def client(world: Outside, org: str) -> AsyncIterator[GenesysClient]:
     hosts = Hosts(f"{world.url}/genesys/login", f"{world.url}/genesys")
     async with connections(timeout_s=5) as http:
         yield GenesysClient(organisation(world, org), hosts, http, now_us=now_us)
+
+
+async def audits(asked: GenesysClient, days: int = 1) -> Sequence[GenesysAudit]:
+    begin_us = now_us() - days * 86_400_000_000
+    return (await read_audits(asked.session, begin_us, now_us(), now_us)).audits
 
 
 def token(world: Outside, org: str) -> str:
@@ -238,6 +246,130 @@ async def test_a_stale_genesys_shows_the_state_before(world: Outside, org: str) 
         assert (await asked.listing()).integrations[IDS[0]].intended_state == "ENABLED"
         world.heal()
         assert (await asked.listing()).integrations[IDS[0]].intended_state == "DISABLED"
+
+
+async def test_a_stale_genesys_hides_a_new_integration_and_shows_a_removed_one(world: Outside, org: str) -> None:
+    control(world, org, IDS[0])
+    control(world, org, IDS[1])
+    assert remove(world, org, IDS[1]) == 200
+    world.fault("genesys", "stale")
+    async with client(world, org) as asked:
+        assert await asked.integration(IDS[0]) is None
+        assert await asked.integration(IDS[1]) is not None
+        assert [audit.action for audit in await audits(asked)] == ["Create"]
+        world.heal()
+        assert await asked.integration(IDS[0]) is not None
+        assert await asked.integration(IDS[1]) is None
+
+
+@pytest.mark.parametrize("fault", ["shifted_page", "wrong_total", "blank", "silent", "clock_skew"])
+async def test_a_hostile_listing_is_no_information(world: Outside, org: str, fault: str) -> None:
+    for identity in IDS[:3]:
+        control(world, org, identity)
+    async with client(world, org) as asked:
+        world.fault("genesys", fault, key=org)
+        if fault == "shifted_page":
+            # A page of the client has room for all, so the shift shows in the page after the last alone.
+            assert len((await asked.listing()).integrations) == 4
+            bearer = token(world, org)
+            pages = [get(world, "integrations", bearer, pageSize=2, pageNumber=number).json() for number in (1, 2)]
+            assert [(page["total"], len(page["entities"])) for page in pages] == [(4, 2), (3, 1)]
+            return
+        with pytest.raises(NoInformation):
+            await asked.listing()
+
+
+async def test_words_of_a_later_release_harm_nobody(world: Outside, org: str) -> None:
+    control(world, org, IDS[0])
+    world.fault("genesys", "unknown_values")
+    async with client(world, org) as asked:
+        assert (await asked.listing()).integrations[IDS[0]].intended_state == "HIBERNATED"
+        assert [(audit.action, audit.entity_id) for audit in await audits(asked)] == [("Hibernate", IDS[0])]
+
+
+async def test_a_flap_is_an_absence_for_a_moment(world: Outside, org: str) -> None:
+    control(world, org, IDS[0])
+    world.fault("genesys", "flapping", times=1)
+    async with client(world, org) as asked:
+        assert await asked.integration(IDS[0]) is None
+        assert await asked.integration(IDS[0]) is not None
+
+
+async def test_every_change_leaves_an_audit_of_its_own(world: Outside, org: str) -> None:
+    control(world, org, IDS[0], enabled=False)
+    control(world, org, IDS[0], enabled=True, configuration={"a": 1})
+    control(world, org, IDS[0], configuration={"a": 1})
+    assert remove(world, org, IDS[0]) == 200
+    url = f"{world.url}/genesys/control/orgs/{org}/integrations/{IDS[0]}/restore"
+    assert httpx2.post(url).raise_for_status().json()["events"] == ["installed"]
+    assert httpx2.post(url).status_code == 404
+    expected = ["Create", "Disable", "Update", "Enable", "Update", "Delete", "Restore"]
+    async with client(world, org) as asked:
+        found = await audits(asked)
+        assert [audit.action for audit in found] == expected
+        assert {audit.entity_id for audit in found} == {IDS[0]}
+        assert [audit.action for audit in await audits(asked, days=20)] == expected, "by a transaction"
+        assert (await asked.listing()).integrations[IDS[0]].intended_state == "RESTORED"
+    world.kill()
+    world.start()
+    async with client(world, org) as asked:
+        assert [audit.action for audit in await audits(asked)] == expected, "a restart forgets none"
+        control(world, org, IDS[0], enabled=False)
+        assert (await asked.listing()).integrations[IDS[0]].intended_state == "DISABLED"
+
+
+async def test_audits_are_paged_and_of_one_organisation(world: Outside, org: str) -> None:
+    control(world, org, IDS[0])
+    for number in range(110):
+        control(world, org, IDS[0], configuration={"n": number})
+    async with client(world, org) as asked:
+        assert len(await audits(asked)) == 111
+        assert len(await audits(asked, days=20)) == 111
+        world.fault("genesys", "shifted_page", path="/audits")
+        with pytest.raises(NoInformation, match="they changed while they were read"):
+            await audits(asked)
+        world.heal()
+        world.fault("genesys", "refuse", path="/audits")
+        with pytest.raises(NotPermitted):
+            await audits(asked)
+        assert IDS[0] in (await asked.listing()).integrations
+
+
+async def test_a_hundred_parallel_calls_are_counted_within_the_budget(tmp_path: Path, org: str) -> None:
+    with outside(tmp_path, simulator_rate_per_minute="120") as world:
+        control(world, org, IDS[0])
+        async with client(world, org) as asked:
+            await asyncio.gather(*(asked.integration(IDS[0]) for _ in range(100)))
+        counts = httpx2.get(f"{world.url}/genesys/control/budgets").json()[org]
+        assert counts == {"requests": 100, "requests_refused": 0, "mints": 1, "mints_refused": 0}
+        figures = get(world, "organizations/me", token(world, org)).headers
+        assert [figures[f"inin-ratelimit-{name}"] for name in ("count", "allowed")] == ["1", "120"]
+        assert 58 <= int(figures["inin-ratelimit-reset"]) <= 60
+
+
+async def test_over_minting_passes(world: Outside, org: str) -> None:
+    control(world, org, IDS[0])
+    world.fault("genesys", "over_minted", times=1)
+    async with client(world, org) as asked:
+        assert IDS[0] in (await asked.listing()).integrations
+
+
+def test_equal_seeds_meet_equal_faults(tmp_path: Path, org: str) -> None:
+    drawn = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        with outside(folder, simulator_seed="7") as world:
+            control(world, org, IDS[0])
+            bearer = token(world, org)
+            world.fault("genesys", "error", share=0.5)
+            drawn.append([get(world, "organizations/me", bearer).status_code for _ in range(30)])
+    assert drawn[0] == drawn[1]
+    assert set(drawn[0]) == {200, 503}
+
+
+def test_a_fault_of_genesys_alone_is_refused_for_another_system(world: Outside) -> None:
+    for body in ({"system": "crm", "fault": "empty"}, {"system": "crm", "fault": "down", "path": "/x"}):
+        assert httpx2.post(f"{world.url}/faults", json=body).status_code == 400
 
 
 def test_errors_are_shaped_as_the_platform_shapes_them(world: Outside, org: str) -> None:

@@ -30,11 +30,15 @@ class FakeGenesys:
     """Id to `{"state": intendedState, "properties": {…}}`; the order is the listing's."""
     page_size: int = 25
     lie: Answer = lambda _: None
+    silent: Callable[[Request], bool] = lambda _: False
+    """True for a request that gets no answer for two seconds."""
     unlisted: set[str] = field(default_factory=set)
     """Ids that are found by id alone."""
     date: Callable[[], str | None] | None = None
     """The header, None for an answer without; unset, the clock's."""
     calls: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    """Of the calls, in the same order."""
     minted: int = 0
     url: str = ""
 
@@ -50,6 +54,9 @@ class FakeGenesys:
 
         async def answer(request: Request) -> Response:
             self.calls.append(request.url.path)
+            self.bodies.append(await request.body())
+            if self.silent(request):
+                await asyncio.sleep(2)
             response = self.lie(request) or self.truth(request)
             date = self._now() if self.date is None else self.date()
             if date is not None:

@@ -44,6 +44,8 @@ class ReconcilerWorld:
     folder: Path
     view: TenantView
     org_id: str = field(default_factory=lambda: str(uuid4()))
+    health: str = ""
+    """Base URL of the health of the running service."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -138,7 +140,7 @@ class ReconcilerWorld:
         own = {"PATH": os.environ["PATH"], "METRICS_PORT": str(port), **self.environ, **environ}
         argv = (sys.executable, "-m", "services.cli.main", "reconciler")
         worker = child_process.start(argv, env=own, log_path=self.folder / "reconciler.log", cwd=Path.cwd())
-        url = f"http://127.0.0.1:{port}"
+        self.health = url = f"http://127.0.0.1:{port}"
         eventually(lambda: _status(url) == 200 if ready else _status(url) is not None)
         yield url
         assert worker.stop(30) == 0, child_process.last_lines(worker.log_path)

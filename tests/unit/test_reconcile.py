@@ -49,7 +49,7 @@ def planned(
     by: Organisation | None = None,
     keys: frozenset[Key] | None = None,
 ) -> ReconcilePlan:
-    return compare([(what, by or organisation())], tenants, memory, given or rules(), keys)
+    return compare([(what, by or organisation())], tenants, memory, given or rules(), keys, named=keys or ())
 
 
 def only(plan: ReconcilePlan) -> PlanLine:

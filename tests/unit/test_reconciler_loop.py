@@ -12,6 +12,7 @@ from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
 from services.core.reconcile.tenant_census import TenantCensus
+from services.reconciler.audits import AuditFollower
 from services.reconciler.main import _State, _tick
 from services.reconciler.memory import Sights
 from services.reconciler.run import RunResources
@@ -49,8 +50,9 @@ def resources_of(folder: Path, readers: Readers) -> RunResources:
 
 async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
-    readers, state = Readers(), _State(next_run_s=float("inf"))
+    readers, log = Readers(), logs.configure("reconciler", "error")
     resources = resources_of(tmp_path, readers)
+    state = _State(float("inf"), AuditFollower(resources.settings, resources.readers, clock.now_us, log))
     barrier = tmp_path / "reconciler" / "sights.new"
     barrier.mkdir(parents=True)
 
@@ -74,8 +76,10 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
 
 
 async def test_a_new_file_causes_a_new_first_sight_of_the_tenants(tmp_path: Path) -> None:
-    readers, state = Readers(), _State(next_run_s=float("inf"), sighted={key_of(1)})
-    resources, log = resources_of(tmp_path, readers), logs.configure("reconciler", "error")
+    readers, log = Readers(), logs.configure("reconciler", "error")
+    resources = resources_of(tmp_path, readers)
+    audits = AuditFollower(resources.settings, resources.readers, clock.now_us, log)
+    state = _State(float("inf"), audits, sighted={key_of(1)})
     files = OrganisationsWatch(tmp_path, log)
     await _tick(resources, files, state, random.Random(1), log)
     assert readers.listings == [], "the tenant was looked for before, without a file"

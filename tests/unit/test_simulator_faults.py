@@ -3,8 +3,11 @@
 import random
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from services.core.saga.calls import Verb
-from services.simulator.faults import Fault, FaultEffect, FaultKind, Faults, System
+from services.simulator.faults import GENESYS_ALONE, Fault, FaultEffect, FaultKind, Faults, System
 
 
 def faults(*given: dict[str, Any]) -> Faults:
@@ -79,3 +82,34 @@ def test_a_system_is_down_only_by_a_fault_of_every_call() -> None:
 def test_a_fault_with_a_share_strikes_about_that_share_of_calls() -> None:
     made = faults({"fault": "error", "share": 0.1})
     assert 120 < sum(strike(made).ending is FaultKind.ERROR for _ in range(2_000)) < 280
+
+
+def of_genesys(made: Faults, path: str = "/genesys/api/v2/integrations", *, minting: bool = False) -> FaultEffect:
+    return made.strike(System.GENESYS, Verb.READ, "o", 100.0, path, minting=minting)
+
+
+def test_a_fault_of_a_path_spares_the_other_paths() -> None:
+    made = faults({"system": "genesys", "fault": "refuse", "path": "/audits"})
+    assert of_genesys(made).ending is None
+    assert of_genesys(made, "/genesys/api/v2/audits/query/realtime").ending is FaultKind.REFUSE
+
+
+def test_requests_for_tokens_meet_over_minting_alone() -> None:
+    made = faults({"system": "genesys", "fault": "down"}, {"system": "genesys", "fault": "over_minted", "times": 1})
+    assert of_genesys(made).ending is FaultKind.DOWN
+    assert [of_genesys(made, minting=True).ending for _ in range(2)] == [FaultKind.OVER_MINTED, None]
+
+
+def test_a_skew_of_the_clock_stands_beside_an_ending_fault_and_its_seconds_are_no_lifetime() -> None:
+    made = faults(
+        {"system": "genesys", "fault": "clock_skew", "seconds": 5},
+        {"system": "genesys", "fault": "clock_skew"},
+        {"system": "genesys", "fault": "empty"},
+    )
+    assert made.strike(System.GENESYS, Verb.READ, "o", 500.0) == FaultEffect(0.0, FaultKind.EMPTY, skew_s=3605.0)
+
+
+@pytest.mark.parametrize("kind", sorted(GENESYS_ALONE))
+def test_a_fault_of_genesys_alone_is_refused_for_another_system(kind: str) -> None:
+    with pytest.raises(ValidationError, match="for the system genesys alone"):
+        faults({"fault": kind})

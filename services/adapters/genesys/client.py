@@ -2,16 +2,15 @@
 
 Rule: a result is either proven or `NoInformation` is raised, since a wrong absence could remove a tenant. Proven means:
 - The token belongs to the organisation (`organizations/me` is asked before each listing).
-- The listing's pages are the requested ones and add up to `total`.
+- The listing's pages are the requested ones, agree about `total`, list no integration twice, and add up to `total`. A
+  page without a next link, or an empty page, ends the listing.
 - An integration is absent only after a 404 of Genesys itself to a request by id.
 
 Sources: the API's reference (paging, `ErrorBody`, 429 with `Retry-After`), RFC 6749 section 4.4 (client credentials).
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Final
 
 import httpx2
@@ -19,30 +18,14 @@ import httpx2
 from schemas import genesys
 from schemas.genesys import Integration, Organisation, Reading
 from schemas.values import Json
-from services.adapters.genesys.answers import (
-    NoInformation,
-    ServerTrouble,
-    body_of,
-    date_us,
-    is_absence,
-    refused,
-    retry_after_s,
-    shaped,
-)
+from services.adapters.genesys.answers import NoInformation, correlation_of, date_us, shaped
+from services.adapters.genesys.api_session import ApiRequest, ApiSession
 from services.adapters.genesys.regions import hosts_of
-from services.adapters.genesys.token import Token
 from services.adapters.http_client import LOOPBACK
 
 PAGE_SIZE: Final = 100
 PAGES_MAX: Final = 999
 """The API's greatest page number."""
-_TRIES: Final = 4
-_WAIT_MAX_S: Final = 60.0
-"""A longer `Retry-After` ends the tries; the next reconciliation asks again."""
-_BACKOFF_S: Final = 0.25
-"""Wait after the first failed try; doubled after each further one."""
-_RETRIED: Final = frozenset({408, 429, 502, 503, 504})
-"""Statuses of a temporary refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +42,12 @@ class Hosts:
 
 
 class GenesysClient:
-    """A client for a single organisation, with the organisation's token. Use from one event loop."""
+    """A client for a single organisation, with the organisation's token. Use from one event loop.
+
+    Attributes:
+        organisation: The organisation with its credentials.
+        session: Requests with the organisation's token, for the calls of modules beside this one.
+    """
 
     def __init__(
         self,
@@ -78,10 +66,8 @@ class GenesysClient:
             now_us: Clock, microseconds UTC, to check the `Date` of responses.
         """
         self.organisation = organisation
-        self._api_url = hosts.api_url.rstrip("/")
+        self.session = ApiSession(organisation, hosts.login_url, hosts.api_url, http, now_us)
         self._now_us = now_us
-        self._http = http
-        self._token = Token(http, hosts.login_url.rstrip("/"), organisation)
 
     async def listing(self) -> Reading:
         """Read all integrations of the organisation.
@@ -91,15 +77,20 @@ class GenesysClient:
                 or the listing is empty or incomplete.
         """
         subject = "organizations/me"
-        me = await self.request(subject, "/api/v2/organizations/me")
+        me = await self.session.answer(ApiRequest(subject, "/api/v2/organizations/me"))
         # The first response's time is the time of the whole reading: a change during the reading counts as later.
         read_at_us = date_us(me, self._now_us())
-        if shaped(genesys.organisation_id, body_of(me, subject), subject) != self.organisation.org_id:
-            raise NoInformation("the token belongs to another organisation")
+        if shaped(genesys.organisation_id, me, subject) != self.organisation.org_id:
+            raise NoInformation("the token belongs to another organisation", correlation_of(me))
         found: dict[str, Integration] = {}
         odd: tuple[str, ...] = ()
+        total: int | None = None
         for number in range(1, PAGES_MAX + 1):
             page = await self._page(number)
+            # A change during the reading moves entities from page to page, and one may be on none of them.
+            if total is not None and page.total != total:
+                raise NoInformation(f"the listing is incomplete: it changed while it was read, {total} to {page.total}")
+            total = page.total
             found.update((entity.id, entity) for entity in page.integrations)
             odd += page.odd
             if page.last:
@@ -114,12 +105,12 @@ class GenesysClient:
             NoInformation: the request failed, or a different integration was returned.
         """
         subject = "asked by id"
-        answer = await self.request(subject, f"/api/v2/integrations/{identity}", absent=True)
+        answer = await self.session.answer(ApiRequest(subject, f"/api/v2/integrations/{identity}", absent=True))
         if answer.status_code == 404:
             return None
-        found = shaped(genesys.integration, body_of(answer, subject), subject)
+        found = shaped(genesys.integration, answer, subject)
         if found.id != identity:
-            raise NoInformation(f"{subject}: another integration was answered")
+            raise NoInformation(f"{subject}: another integration was answered", correlation_of(answer))
         return found
 
     async def configuration(self, identity: str) -> Json:
@@ -128,83 +119,15 @@ class GenesysClient:
         Raises:
             NoInformation: the configuration could not be read.
         """
-        subject = "config/current"
-        answer = await self.request(subject, f"/api/v2/integrations/{identity}/config/current")
-        return shaped(genesys.properties, body_of(answer, subject), subject)
+        request = ApiRequest("config/current", f"/api/v2/integrations/{identity}/config/current")
+        return await self.session.read(genesys.properties, request)
 
     async def _page(self, number: int) -> genesys.Page:
-        subject = "integrations"
-        answer = await self.request(subject, "/api/v2/integrations", {"pageSize": PAGE_SIZE, "pageNumber": number})
-        page = shaped(genesys.page, body_of(answer, subject), subject)
+        query: dict[str, str | int] = {"pageSize": PAGE_SIZE, "pageNumber": number}
+        page = await self.session.read(genesys.page, ApiRequest("integrations", "/api/v2/integrations", query))
         if page.number != number:
             raise NoInformation("the listing is incomplete: another page was answered")
         return page
-
-    async def request(
-        self,
-        subject: str,
-        path: str,
-        query: dict[str, int] | None = None,
-        *,
-        put: Json | None = None,
-        absent: bool = False,
-    ) -> httpx2.Response:
-        """Send a request with the token, up to four times; return a 200, or a 2xx of a PUT.
-
-        Args:
-            subject: The request in a few words, for the reason of a failure.
-            path: Path from `/api/v2` on.
-            query: Parameters of the URL.
-            put: JSON body of a PUT, which may take effect more than once; None sends a GET.
-            absent: True to return a 404 of Genesys itself as well.
-
-        Raises:
-            NoInformation: the last failure, if no try succeeded.
-        """
-        trouble = NoInformation("")
-        for attempt in range(_TRIES):
-            token = await self._token.value()
-            answer = await self._send(path, query, put, token)
-            if isinstance(answer, str):
-                trouble, wait_s = ServerTrouble(f"{subject}: {answer}"), _BACKOFF_S * 2**attempt
-            elif answer.status_code == 200 or (put is not None and answer.is_success):
-                return answer
-            elif answer.status_code == 404 and absent:
-                if is_absence(answer):
-                    return answer
-                # From a proxy: its backend may be away for a moment, so the request is repeated.
-                trouble = ServerTrouble(f"{subject}: HTTP 404 that is not Genesys' own")
-                wait_s = _BACKOFF_S * 2**attempt
-            else:
-                trouble = refused(subject, answer.status_code)
-                wait_s = self._retry_wait_s(answer, token, attempt)
-            # The wait may be infinite: a failure that another try would not cure ends the loop here.
-            if attempt + 1 == _TRIES or wait_s > _WAIT_MAX_S:
-                break
-            await asyncio.sleep(wait_s)
-        raise trouble
-
-    async def _send(
-        self, path: str, query: dict[str, int] | None, put: Json | None, token: str
-    ) -> httpx2.Response | str:
-        """Send a request once; return the response, or the failure in words."""
-        headers = {"Authorization": f"Bearer {token}"}
-        try:
-            method = "GET" if put is None else "PUT"
-            return await self._http.request(method, self._api_url + path, params=query, json=put, headers=headers)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return f"no answer: {type(error).__name__}"
-
-    def _retry_wait_s(self, answer: httpx2.Response, token: str, attempt: int) -> float:
-        """Return the wait before the next try, seconds; infinity if another try would fail as well."""
-        if answer.status_code == 401 and attempt == 0:
-            # The token may have been revoked early. A new one is tried once: minting too often is itself refused.
-            self._token.forget(token)
-            return 0.0
-        if answer.status_code not in _RETRIED:
-            return inf
-        asked_s = retry_after_s(answer, self._now_us())
-        return _BACKOFF_S * 2**attempt if asked_s is None else asked_s
 
 
 def connections(timeout_s: float = 10.0) -> httpx2.AsyncClient:

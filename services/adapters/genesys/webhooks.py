@@ -6,7 +6,8 @@ replaces the whole webhook and may be repeated. Success is what a GET shows afte
 
 from schemas import webhook_definition
 from schemas.webhook_definition import WebhookDefinition
-from services.adapters.genesys.answers import NoInformation, body_of, shaped
+from services.adapters.genesys.answers import NoInformation, shaped
+from services.adapters.genesys.api_session import ApiRequest
 from services.adapters.genesys.client import GenesysClient
 
 _SUBJECT = "webhooks"
@@ -23,9 +24,9 @@ async def held(client: GenesysClient, integration: str) -> WebhookDefinition | N
         NoSuchIntegration: the organisation has no such integration.
         NoInformation: the request failed, or the answer has not the documented shape.
     """
-    answer = await client.request(_SUBJECT, _path(integration), absent=True)
+    answer = await client.session.answer(ApiRequest(_SUBJECT, _path(integration), absent=True))
     if answer.status_code != 404:
-        return shaped(webhook_definition.parse, body_of(answer, _SUBJECT), _SUBJECT)
+        return shaped(webhook_definition.parse, answer, _SUBJECT)
     # A 404 of this path says either: no webhook, or no integration.
     if await client.integration(integration) is None:
         raise NoSuchIntegration("no such integration in this organisation")
@@ -39,7 +40,7 @@ async def register(client: GenesysClient, integration: str, wanted: WebhookDefin
         NoInformation: the PUT was refused or got no answer, or the result could not be read. After a missing answer the
             webhook may have been replaced.
     """
-    await client.request(_SUBJECT, _path(integration), put=webhook_definition.body(wanted))
+    await client.session.answer(ApiRequest(_SUBJECT, _path(integration), put=webhook_definition.body(wanted)))
     return await held(client, integration)
 
 

@@ -304,6 +304,23 @@ RECONCILER_UNSEALED_S = RECONCILER.callback_gauge(
     "lifecycle_reconciler_unsealed_seconds",
     "Age that an unsealed record of the audit trail can have at most; from the start on until the first look.",
 )
+RECONCILER_AUDIT_READS = RECONCILER.counter(
+    "lifecycle_reconciler_audit_reads_total",
+    "Readings of an organisation's audits by result.",
+    result=("read", "not_permitted", "no_information"),
+)
+RECONCILER_AUDITS = RECONCILER.counter(
+    "lifecycle_reconciler_audits_total",
+    "Audits taken on, by the change that their action names.",
+    kind=("created", "restored", "switched", "changed", "removed", "read", "unknown", "other"),
+)
+RECONCILER_AUDITED_KEYS = RECONCILER.gauge(
+    "lifecycle_reconciler_audited_keys", "Keys that wait for a read because of an audit."
+)
+RECONCILER_OLDEST_SYNC_S = RECONCILER.gauge(
+    "lifecycle_reconciler_oldest_sync_seconds",
+    "Time since every change was read, by audits or by a listing, of the organisation with the longest.",
+)
 RECONCILER_TENANTS = RECONCILER.callback_gauge(
     "lifecycle_reconciler_tenants",
     "Tenants of the public view by stage and by the sort of their reason.",

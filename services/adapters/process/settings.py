@@ -334,6 +334,9 @@ class ReconcilerSettings(WorkerSettings, OrganisationSettings, TraceSettings):
     """Absence and contradictions are read again this much later before they count (the demo sets 2)."""
     seal_interval_s: float = Field(default=3600.0, gt=0)
     """Time between two seals over a partition of the audit trail; a record can be changed unnoticed until its seal."""
+    reconcile_audit_interval_s: float = Field(default=60.0, ge=0)
+    """Time between two readings of each organisation's audits, by which a lost webhook is noticed; 0: never. Audits
+    spend at most a fifth of a token's requests, and need the permission audits:audit:view."""
 
 
 class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):
@@ -349,6 +352,8 @@ class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):
     """How long every outside system takes before it answers."""
     simulator_rate_per_minute: int = Field(default=300, ge=1)
     """Requests a Genesys token may make per minute; the platform's default is 300."""
+    simulator_seed: int | None = None
+    """Seed of the faults with a `share`: equal calls then meet equal faults; absent: by chance."""
 
 
 class Settings(IngressSettings, LedgerSettings, ProvisionerSettings, ReconcilerSettings, SimulatorSettings):

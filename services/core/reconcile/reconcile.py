@@ -202,6 +202,7 @@ def compare(
     memory: Memory,
     rules: ReconcileRules,
     keys: Collection[Key] | None = None,
+    named: Collection[Key] = (),
 ) -> ReconcilePlan:
     """Compares complete readings with the view.
 
@@ -212,9 +213,10 @@ def compare(
         memory: The memory of earlier runs about all keys.
         rules: Times and limits.
         keys: Compare these keys alone; None for all.
+        named: Keys that an operator named.
 
     Returns:
-        A plan with a line for each key with a difference, a wait, a refusal or an unread part, and for each of `keys`
+        A plan with a line for each key with a difference, a wait, a refusal or an unread part, and for each of `named`
         that is neither listed nor in the view. A key without a difference has no line.
     """
     lines: list[PlanLine] = []
@@ -236,7 +238,7 @@ def compare(
     # A named key that exists nowhere is probably a typing error of the operator; silence would look like agreement.
     lines += [
         PlanLine(key, Action.UNREAD, "neither listed nor in the view")
-        for key in sorted(set(keys or ()) - looked.keys() - tenants.keys())
+        for key in sorted(set(named) - looked.keys() - tenants.keys())
         if key.partition(":")[0] in read
     ]
     return ReconcilePlan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))

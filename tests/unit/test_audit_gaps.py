@@ -1,0 +1,163 @@
+"""What an audit asks for, and when a cursor moves: nothing is skipped, nothing is asked twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.genesys_audits import GenesysAudit
+from services.core.reconcile.audit_gaps import (
+    ACTIONS,
+    OVERLAP_US,
+    PATIENCE,
+    REACH_US,
+    AuditCursor,
+    AuditedKey,
+    AuditSort,
+    audited,
+    cursor_for,
+    settle,
+    span_of,
+    take_on,
+    unsettled,
+)
+from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US
+from services.core.reconcile.reconcile import Action, PlanLine
+from tests.support.genesys_worlds import CLIENT, HOUR_US, NOW_US, ORG, integration_id, key_of
+
+SECOND_US = 1_000_000
+SETTLE_US = 30 * SECOND_US
+CURSOR = AuditCursor(CLIENT, NOW_US - 60 * SECOND_US)
+
+
+def audit(number: int, action: str = "Update", at_us: int | None = NOW_US - 30 * SECOND_US) -> GenesysAudit:
+    return GenesysAudit(f"audit-{number}-{action}", at_us, action, integration_id(number), "Integration")
+
+
+def taken(cursor: AuditCursor, *audits: GenesysAudit, now_us: int = NOW_US) -> AuditCursor:
+    return take_on(cursor, ORG, audits, now_us, now_us)[0]
+
+
+def test_a_lost_cursor_begins_fourteen_days_back() -> None:
+    begin_us, end_us = span_of(cursor_for(None, CLIENT, NOW_US), NOW_US, 365 * 24 * HOUR_US)
+    assert 14 * 24 * HOUR_US - 2 * OVERLAP_US < end_us - begin_us <= 14 * 24 * HOUR_US
+    assert end_us == NOW_US
+
+
+def test_a_held_cursor_goes_on_where_it_stood_however_long_ago() -> None:
+    old = replace(CURSOR, until_us=NOW_US - 40 * 24 * HOUR_US)
+    assert cursor_for(old, CLIENT, NOW_US) == old
+    assert span_of(old, NOW_US, HOUR_US) == (old.until_us - OVERLAP_US, old.until_us + HOUR_US)
+
+
+def test_new_credentials_begin_fourteen_days_back_and_keep_what_waits() -> None:
+    held = taken(CURSOR, audit(1))
+    found = cursor_for(held, "client-2", NOW_US)
+    assert (found.until_us, found.taken, found.waiting) == (NOW_US - REACH_US, {}, held.waiting)
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "SoftDelete", "RestoreDeleted", "Hibernate", ""])
+def test_every_action_but_a_reading_asks_for_the_key(action: str) -> None:
+    asks = ACTIONS.get(action.lower(), AuditSort.UNKNOWN) is not AuditSort.READ
+    assert (key_of(1) in taken(CURSOR, audit(1, action)).waiting) is asks
+
+
+@pytest.mark.parametrize(
+    ("kind", "asks"), [("Integration", True), ("", True), ("INTEGRATION", True), ("Action", False)]
+)
+def test_an_audit_of_another_entity_asks_for_nobody(kind: str, *, asks: bool) -> None:
+    assert (key_of(1) in taken(CURSOR, replace(audit(1), entity_type=kind)).waiting) is asks
+
+
+def test_the_actions_of_the_platform_are_known() -> None:
+    told = "Create Update Delete Enable Disable Activate Deactivate Restore RestoreDeleted SoftDelete HardDelete"
+    assert {action.lower() for action in told.split()} <= ACTIONS.keys()
+
+
+def test_an_audit_in_the_overlap_asks_once() -> None:
+    first = taken(CURSOR, audit(1))
+    assert first.until_us == NOW_US
+    read = settle(first, {key_of(1)}, (), NOW_US + SETTLE_US, SETTLE_US)
+    assert read.waiting == {}
+    assert taken(read, audit(1), now_us=NOW_US + 60 * SECOND_US).waiting == {}
+
+
+def test_an_old_audit_is_settled_by_any_read_of_now() -> None:
+    held = taken(CURSOR, audit(1, at_us=NOW_US - HOUR_US), audit(2))
+    assert audited([held], {}, NOW_US, SETTLE_US) == {key_of(1)}
+    assert settle(held, None, (), NOW_US, SETTLE_US).waiting.keys() == {key_of(2)}
+
+
+def test_an_old_audit_does_not_shorten_the_wait_of_a_new_one() -> None:
+    held = taken(CURSOR, audit(1), audit(1, "Enable", at_us=NOW_US - HOUR_US))
+    assert settle(held, None, (), NOW_US, SETTLE_US).waiting == {key_of(1): AuditedKey(NOW_US, NOW_US)}
+
+
+def test_an_audit_that_arrives_late_is_in_the_next_span_and_asks() -> None:
+    first = taken(CURSOR, audit(1))
+    later_us = NOW_US + 60 * SECOND_US
+    late = audit(2, at_us=NOW_US - 200 * SECOND_US)
+    begin_us, _ = span_of(first, later_us, HOUR_US)
+    assert late.at_us is not None
+    assert begin_us <= late.at_us
+    assert key_of(2) in taken(first, audit(1), late, now_us=later_us).waiting
+
+
+def test_ids_are_forgotten_with_the_overlap_and_not_before() -> None:
+    first = taken(CURSOR, audit(1), audit(2, at_us=None))
+    just_us = NOW_US + OVERLAP_US - 60 * SECOND_US
+    assert len(taken(first, now_us=just_us).taken) == 2
+    assert taken(first, now_us=NOW_US + 2 * OVERLAP_US).taken == {}
+
+
+def test_a_cursor_never_goes_back() -> None:
+    assert take_on(CURSOR, ORG, (), CURSOR.until_us - HOUR_US, NOW_US)[0].until_us == CURSOR.until_us
+    begin_us, end_us = span_of(CURSOR, CURSOR.until_us - HOUR_US, HOUR_US)
+    assert begin_us < end_us == CURSOR.until_us - HOUR_US
+
+
+def test_a_key_is_read_once_its_audit_has_settled_and_at_most_every_five_minutes() -> None:
+    held = taken(CURSOR, audit(1))
+    assert audited([held], {}, NOW_US + SETTLE_US - 1, SETTLE_US) == frozenset()
+    due_us = NOW_US + SETTLE_US
+    assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
+    assert audited([held], {key_of(1): due_us - RECHECK_EVERY_US + 1}, due_us, SETTLE_US) == frozenset()
+
+
+def test_a_stream_of_audits_neither_postpones_the_read_nor_is_ended_by_an_early_one() -> None:
+    held = CURSOR
+    for number in range(11):
+        held = taken(held, audit(1, f"Update{number}"), now_us=NOW_US + number * 10 * SECOND_US)
+    due_us = NOW_US + PATIENCE * SETTLE_US
+    assert audited([held], {}, due_us - 1, SETTLE_US) == frozenset()
+    assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
+    newest_us = NOW_US + 100 * SECOND_US
+    early = settle(held, {key_of(1)}, (), due_us, SETTLE_US)
+    assert early.waiting == {key_of(1): AuditedKey(newest_us, newest_us)}
+    assert settle(early, {key_of(1)}, (), newest_us + SETTLE_US, SETTLE_US).waiting == {}
+
+
+def test_a_key_is_read_once_after_several_changes_in_a_row() -> None:
+    held = taken(taken(CURSOR, audit(1, "Create")), audit(1, "Enable"), now_us=NOW_US + 20 * SECOND_US)
+    assert audited([held], {}, NOW_US + SETTLE_US, SETTLE_US) == frozenset()
+    due_us = NOW_US + 20 * SECOND_US + SETTLE_US
+    assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
+    assert settle(held, {key_of(1)}, (), due_us, SETTLE_US).waiting == {}
+
+
+def test_a_key_that_was_not_read_or_waits_for_a_second_look_stays() -> None:
+    held = taken(CURSOR, audit(1), audit(2), audit(3))
+    lines = (
+        PlanLine(key_of(1), Action.UNREAD, ""),
+        PlanLine(key_of(2), Action.WAIT, ""),
+        PlanLine(key_of(3), Action.ALIGN, ""),
+    )
+    began_us = NOW_US + SETTLE_US
+    assert settle(held, None, unsettled(lines), began_us, SETTLE_US).waiting.keys() == {key_of(1), key_of(2)}
+    assert settle(held, {key_of(1)}, (), began_us, SETTLE_US).waiting.keys() == {key_of(2), key_of(3)}
+
+
+def test_an_organisation_is_in_sync_up_to_its_oldest_waiting_key_or_its_last_listing() -> None:
+    held = taken(taken(CURSOR, audit(1)), audit(2, at_us=None), now_us=NOW_US + HOUR_US)
+    assert held.synced_us == NOW_US
+    assert replace(held, listed_us=NOW_US + 2 * HOUR_US).synced_us == NOW_US + 2 * HOUR_US
+    assert replace(held, waiting={}).synced_us == NOW_US + HOUR_US
