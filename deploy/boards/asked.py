@@ -16,13 +16,15 @@ import yaml
 
 from deploy.boards.grafana import BOARDS
 from deploy.boards.panel import Board, Panel, metrics_of, with_origin
+from deploy.boards.scaled import windows
 
 UNUSED: Final[Mapping[str, str]] = {
     "lifecycle_simulator": "the simulator is no part of a real installation",
 }
 """Beginnings of names that no board and no rule needs, each with the reason."""
 
-_STEP_S: Final = 2.0
+STEP_S: Final = 2.0
+"""Seconds between two samples of a picture."""
 _SUFFIXES: Final = ("_bucket", "_count", "_sum", "_created")
 Series = list[tuple[dict[str, str], list[tuple[float, float]]]]
 """Series of an answer: labels, and points of (seconds since 1970, value)."""
@@ -62,7 +64,7 @@ class Database:
     url: str
     client: httpx2.Client
 
-    def over_time(self, expr: str, begin_s: float, end_s: float, step_s: float = _STEP_S) -> Series:
+    def over_time(self, expr: str, begin_s: float, end_s: float, step_s: float = STEP_S) -> Series:
         """Returns the series of a query from `begin_s` to `end_s`, seconds since 1970.
 
         Raises:
@@ -118,20 +120,23 @@ class Database:
         return told["data"]
 
 
-def concrete(expr: str, window_s: float, range_s: float) -> str:
-    """Returns a query with values in place of Grafana's variables.
+def concrete(expr: str, window_s: float, range_s: float, scale: int = 1) -> str:
+    """Returns a query with values in place of Grafana's variables, and with its own windows divided by the scale.
 
     Args:
         expr: The query, with the variables of the origin.
         window_s: Seconds of a window for rates.
         range_s: Seconds of the shown range.
+        scale: Divisor of the windows that the query names itself; none gets shorter than `window_s`.
     """
+    # Grafana's variables stand in brackets too, but are no durations: they come after.
+    expr = windows(expr, scale, window_s) if scale > 1 else expr
     for name, value in (("__rate_interval", window_s), ("__interval", window_s), ("__range", range_s)):
         expr = expr.replace(f"${name}", f"{int(value)}s")
     return expr.replace("$namespace", ".*").replace("$instance", ".*")
 
 
-def ask(database: Database, begin_s: float, end_s: float, window_s: float) -> Iterator[Answered]:
+def ask(database: Database, begin_s: float, end_s: float, window_s: float, scale: int = 1) -> Iterator[Answered]:
     """Asks for every panel of every board, and yields the answers.
 
     Args:
@@ -139,13 +144,14 @@ def ask(database: Database, begin_s: float, end_s: float, window_s: float) -> It
         begin_s: Begin of the workload, seconds since 1970.
         end_s: End of the workload.
         window_s: Seconds of a window for rates: at least four scrapes.
+        scale: Divisor of the windows that queries name themselves.
     """
     for board in BOARDS:
         for panel in board.panels():
             answered = Answered(board, panel)
             for query in panel.queries:
                 try:
-                    expr = concrete(with_origin(query.expr), window_s, end_s - begin_s)
+                    expr = concrete(with_origin(query.expr), window_s, end_s - begin_s, scale)
                     answered.series.append(database.over_time(expr, begin_s, end_s))
                 except ValueError as fault:
                     answered.series.append([])

@@ -212,9 +212,9 @@ def notices(told: Sequence[Notice], begin_s: float, end_s: float) -> str:
 def _show(folder: Path, database: Database, receiver: Receiver, begin_s: float) -> str:
     """Writes the pictures and the notices of now; returns the fault of the drawing, or an empty text."""
     end_s, before_s = now_us() / 1e6, begin_s - _BEFORE_S
-    shown = list(ask(database, before_s, end_s, _WINDOW_S))
+    shown = list(ask(database, before_s, end_s, _WINDOW_S, SCALE))
     window = Phase(f"from {_clock(before_s)} to {_clock(end_s)}", before_s, end_s)
-    fault = pictures.draw(pictures.data(shown, [window]), folder)
+    fault = pictures.draw(pictures.data(shown, [window], clock=True, scale=SCALE), folder)
     (folder / NOTICES).write_text(notices(receiver.notices(), before_s, end_s), encoding="utf-8")
     return fault
 

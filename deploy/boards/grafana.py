@@ -181,7 +181,7 @@ def _panel_json(panel: Panel, number: int, place: tuple[int, int, int, int]) -> 
             "mode": "absolute",
             "steps": [{"value": limit.at, "color": limit.colour.value} for limit in panel.thresholds],
         },
-        "color": {"mode": "thresholds" if panel.form is Form.NUMBER else "palette-classic"},
+        "color": {"mode": "thresholds" if panel.form is Form.NUMBER else "palette-classic-by-name"},
     }
     if panel.decimals is not None:
         defaults["decimals"] = panel.decimals
@@ -192,7 +192,9 @@ def _panel_json(panel: Panel, number: int, place: tuple[int, int, int, int]) -> 
                 "drawStyle": "line",
                 "lineWidth": 1,
                 "fillOpacity": 30 if panel.stacked else 5,
+                # A lone sample is shown as a point, and no line joins two samples over a gap.
                 "showPoints": "auto",
+                "spanNulls": False,
                 "stacking": {"mode": "normal" if panel.stacked else "none"},
                 "thresholdsStyle": {"mode": "dashed" if len(panel.thresholds) > 1 else "off"},
             },

@@ -3,7 +3,13 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import quantiles, rate, resources
+from deploy.boards.queries import occurring, quantiles, rate, resources
+
+_GOOD: Final = 'status="200"'
+_BY_STATUS: Final = (
+    f"{rate('lifecycle_ingress_answers_total', 'status', _GOOD)} "
+    f"or {occurring(rate('lifecycle_ingress_answers_total', 'status'))}"
+)
 
 BOARD: Final = Board(
     uid="lifecycle-ingress",
@@ -19,7 +25,7 @@ BOARD: Final = Board(
                     description="200 means that Kafka or the spool has the delivery. 4xx is a refusal of the sender's "
                     "request; 503 asks Genesys to send again.",
                     unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ingress_answers_total", "status"), "{{status}}"),),
+                    queries=(Query(_BY_STATUS, "{{status}}"),),
                     stacked=True,
                     runbooks=("LifecycleDeliveryBudgetBurn",),
                 ),
@@ -30,7 +36,7 @@ BOARD: Final = Board(
                     unit=Unit.PER_SECOND,
                     queries=(
                         Query(
-                            rate("lifecycle_ingress_answers_total", "status, reason", 'status!="200"'),
+                            occurring(rate("lifecycle_ingress_answers_total", "status, reason", 'status!="200"')),
                             "{{status}} {{reason}}",
                         ),
                     ),
@@ -54,7 +60,11 @@ BOARD: Final = Board(
                     description="200 `queued` asks Genesys about one integration, `ignored_…` asks nothing. 4xx other "
                     "than 429 ends a hint, and the hourly reconciliation finds the same: docs/connect-genesys.md.",
                     unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ingress_hints_total", "status, reason"), "{{status}} {{reason}}"),),
+                    queries=(
+                        Query(
+                            occurring(rate("lifecycle_ingress_hints_total", "status, reason")), "{{status}} {{reason}}"
+                        ),
+                    ),
                     empty_when_healthy="nobody sends hints",
                 ),
             ),
@@ -81,7 +91,10 @@ BOARD: Final = Board(
                     description="Deliveries that were too old or too new to be trusted, for which Genesys is asked.",
                     unit=Unit.PER_SECOND,
                     queries=(
-                        Query(rate("lifecycle_ingress_rechecks_total", "reason, outcome"), "{{reason}} {{outcome}}"),
+                        Query(
+                            occurring(rate("lifecycle_ingress_rechecks_total", "reason, outcome")),
+                            "{{reason}} {{outcome}}",
+                        ),
                     ),
                     empty_when_healthy="no delivery is outside its time",
                 ),
@@ -111,10 +124,12 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Size of the spool",
-                    description="Bytes of the records on local disk.",
+                    description="Bytes of the records on local disk. At SPOOL_MAX_BYTES (1 GiB, unless it was set; the "
+                    "line) the spool closes.",
                     unit=Unit.BYTES,
                     queries=(Query("lifecycle_ingress_spool_bytes", "{{instance}}"),),
                     width=6,
+                    thresholds=bad_from(None, 1 << 30),
                 ),
                 Panel(
                     title="Spool takes records",
@@ -129,7 +144,7 @@ BOARD: Final = Board(
                     description="`written` reached Kafka; `expired` became a dead letter with a re-check; `failed` is "
                     "still in the spool.",
                     unit=Unit.PER_SECOND,
-                    queries=(Query(rate("lifecycle_ingress_spool_drained_total", "result"), "{{result}}"),),
+                    queries=(Query(occurring(rate("lifecycle_ingress_spool_drained_total", "result")), "{{result}}"),),
                     empty_when_healthy="nothing was spooled",
                 ),
                 Panel(
@@ -137,7 +152,7 @@ BOARD: Final = Board(
                     description="Spools that stopped taking records since the start: by size or age, for a full file "
                     "system, or for an error of the disk.",
                     unit=Unit.COUNT,
-                    queries=(Query("sum by (reason) (lifecycle_ingress_spool_closed_total)", "{{reason}}"),),
+                    queries=(Query(occurring("sum by (reason) (lifecycle_ingress_spool_closed_total)"), "{{reason}}"),),
                     empty_when_healthy="no spool closed",
                     runbooks=("LifecycleSpoolClosed",),
                 ),
@@ -183,7 +198,11 @@ BOARD: Final = Board(
                     title="Changes of the keyring file",
                     description="Changes since the start that were `taken`, or could not be read (`broken`).",
                     unit=Unit.COUNT,
-                    queries=(Query("sum by (job, result) (lifecycle_keyring_reloads_total)", "{{job}} {{result}}"),),
+                    queries=(
+                        Query(
+                            occurring("sum by (job, result) (lifecycle_keyring_reloads_total)"), "{{job}} {{result}}"
+                        ),
+                    ),
                     width=6,
                     empty_when_healthy="nobody changed the file",
                 ),

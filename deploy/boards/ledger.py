@@ -4,7 +4,7 @@ from typing import Final
 
 from deploy.boards import shared
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_from
-from deploy.boards.queries import increase, quantiles, rate, resources
+from deploy.boards.queries import increase, occurring, quantiles, rate, resources
 
 _RECORDS: Final = "lifecycle_ledger_records_total"
 _DELIVERIES: Final = 'kind="delivery"'
@@ -21,7 +21,8 @@ BOARD: Final = Board(
             (
                 Panel(
                     title="Lag in seconds",
-                    description="How long the first unprocessed record of each topic has waited.",
+                    description="How long the first unprocessed record of each topic has waited. A gap: the ledger is "
+                    "down, or Kafka has not answered it for ten seconds.",
                     unit=Unit.SECONDS,
                     queries=(Query("max by (topic) (lifecycle_ledger_lag_seconds)", "{{topic}}"),),
                     thresholds=bad_from(30, 120),
@@ -29,7 +30,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Lag in records",
-                    description="Records of each topic that are not processed yet.",
+                    description="Records of each topic that are not processed yet; gaps as in the panel beside.",
                     unit=Unit.COUNT,
                     queries=(Query("sum by (topic) (lifecycle_ledger_lag_records)", "{{topic}}"),),
                     runbooks=("LifecycleLedgerLags",),
@@ -75,9 +76,12 @@ BOARD: Final = Board(
                     "`lifecycle.dead-letters`.",
                     unit=Unit.COUNT,
                     queries=(
-                        Query(increase("lifecycle_ledger_dead_letters_total", "reason", window="1m"), "{{reason}}"),
                         Query(
-                            increase("lifecycle_provisioner_dead_letters_total", "reason", window="1m"),
+                            occurring(increase("lifecycle_ledger_dead_letters_total", "reason", window="1m")),
+                            "{{reason}}",
+                        ),
+                        Query(
+                            occurring(increase("lifecycle_provisioner_dead_letters_total", "reason", window="1m")),
                             "provisioner {{reason}}",
                         ),
                     ),
@@ -107,7 +111,7 @@ BOARD: Final = Board(
                     "supervisor starts the worker again.",
                     unit=Unit.COUNT,
                     queries=(
-                        Query(increase("lifecycle_ledger_ends_total", "reason", window="1h") + " > 0", "{{reason}}"),
+                        Query(occurring(increase("lifecycle_ledger_ends_total", "reason", window="1h")), "{{reason}}"),
                     ),
                     empty_when_healthy="no worker ended itself",
                     runbooks=("LifecycleLedgerEnds",),

@@ -9,15 +9,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from deploy.boards.asked import Answered
+from deploy.boards.asked import STEP_S, Answered
 from deploy.boards.grafana import places
+from deploy.boards.panel import Panel, Unit
 from deploy.boards.workload import Phase
 
+_SCALED_FROM_S: Final = 300
 
-def data(answers: Sequence[Answered], phases: Sequence[Phase]) -> dict[str, Any]:
-    """Returns what is drawn: boards with panels, places, limits and series; and the phases as marks."""
+
+def data(
+    answers: Sequence[Answered], phases: Sequence[Phase], *, clock: bool = False, scale: int = 1
+) -> dict[str, Any]:
+    """Returns what is drawn: boards with panels, places, limits and series; and the phases as marks.
+
+    Args:
+        answers: The answered panels.
+        phases: The phases of the workload; a single one gets no mark.
+        clock: True for axes with the time of day in place of the time since the begin.
+        scale: Divisor of the times of the services' settings.
+    """
     boards: dict[str, dict[str, Any]] = {}
     by_panel = {(each.board.uid, each.panel.title): each for each in answers}
     for each in answers:
@@ -36,14 +48,21 @@ def data(answers: Sequence[Answered], phases: Sequence[Phase]) -> dict[str, Any]
                     "stacked": panel.stacked,
                     "empty": panel.empty_when_healthy,
                     "decimals": panel.decimals,
-                    "limits": [[limit.at, limit.colour.value] for limit in panel.thresholds],
+                    "limits": _limits(panel, scale),
                     "place": [left, above, width, height],
                     "legends": [query.legend for query in panel.queries],
                     "series": by_panel[board.uid, panel.title].series,
                 })  # fmt: skip
                 top = max(top, above + height)
         boards[board.uid] = {"title": board.title, "description": board.description, "panels": drawn, "height": top}
-    return {"boards": boards, "phases": [list(phase) for phase in phases]}
+    return {"boards": boards, "phases": [list(phase) for phase in phases], "clock": clock, "step_s": STEP_S}
+
+
+def _limits(panel: Panel, scale: int) -> list[list[Any]]:
+    """Returns the limits of a panel; those of minutes and hours are divided, as the services' settings are."""
+    limits = [limit.at for limit in panel.thresholds if limit.at is not None]
+    divisor = scale if panel.unit is Unit.SECONDS and max(limits, default=0) >= _SCALED_FROM_S else 1
+    return [[limit.at if limit.at is None else limit.at / divisor, limit.colour.value] for limit in panel.thresholds]
 
 
 def draw(boards: dict[str, Any], folder: Path) -> str:

@@ -4,7 +4,12 @@ from typing import Final
 
 from deploy.boards import shared
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_from
-from deploy.boards.queries import increase, quantiles, rate, resources, whole
+from deploy.boards.queries import counted, increase, occurring, quantiles, rate, resources, whole
+
+_DUE_FOR: Final = (
+    "lifecycle_provisioner_census_timestamp_seconds - (lifecycle_provisioner_oldest_due_timestamp_seconds > 0)"
+)
+"""Ages at the time of the census: with the present time they would grow from census to census on the best of days."""
 
 BOARD: Final = Board(
     uid="lifecycle-provisioning",
@@ -37,10 +42,10 @@ BOARD: Final = Board(
                     title="Unwell tenants by step",
                     description="Tenants that have stood at a step for 15 minutes or more.",
                     unit=Unit.COUNT,
-                    queries=(Query(whole("lifecycle_provisioner_unwell_tenants", "step"), "{{step}}"),),
+                    queries=(Query(counted(whole("lifecycle_provisioner_unwell_tenants", "step")), "{{step}}"),),
                     thresholds=bad_from(None, 1),
                     runbooks=("LifecycleTenantsUnwell",),
-                    empty_when_healthy="no tenant was ever unwell",
+                    empty_when_healthy="no tenant was ever unwell, or the census is old",
                 ),
                 Panel(
                     title="Calls by answer",
@@ -56,7 +61,9 @@ BOARD: Final = Board(
                     unit=Unit.PER_SECOND,
                     queries=(
                         Query(
-                            rate("lifecycle_provisioner_calls_total", "step, result", 'result!~"done|absent"'),
+                            occurring(
+                                rate("lifecycle_provisioner_calls_total", "step, result", 'result!~"done|absent"')
+                            ),
                             "{{step}} {{result}}",
                         ),
                     ),
@@ -75,36 +82,37 @@ BOARD: Final = Board(
             (
                 Panel(
                     title="Sagas by what they wait for",
-                    description="All sagas of the registry that are not at rest.",
+                    description="All sagas of the registry that are not at rest; nothing while the census is older "
+                    "than a minute.",
                     unit=Unit.COUNT,
-                    queries=(Query(whole("lifecycle_provisioner_sagas", "why", 'why!="rest"'), "{{why}}"),),
+                    queries=(Query(counted(whole("lifecycle_provisioner_sagas", "why", 'why!="rest"')), "{{why}}"),),
                     stacked=True,
                 ),
                 Panel(
                     title="Oldest saga by what it waits for",
                     description="How long the oldest saga has waited. `due` that grows: too few workers, or none.",
                     unit=Unit.SECONDS,
-                    queries=(Query("max by (why) (lifecycle_provisioner_oldest_saga_seconds)", "{{why}}"),),
+                    queries=(Query(counted("max by (why) (lifecycle_provisioner_oldest_saga_seconds)"), "{{why}}"),),
                     thresholds=bad_from(300, 900),
                     runbooks=("LifecycleSagasNotDriven",),
                 ),
                 Panel(
                     title="Oldest saga that no worker takes",
-                    description="How long the oldest saga has been due that no worker holds. It falls with each saga "
-                    "that is taken up; one that is passed over makes it grow on.",
+                    description="How long the oldest saga had been due, when last counted, that no worker holds: about "
+                    "0 in health. It falls with each saga that is taken up; one that is passed over makes it grow on.",
                     unit=Unit.SECONDS,
-                    queries=(
-                        Query("time() - max(lifecycle_provisioner_oldest_due_timestamp_seconds > 0)", "no worker"),
-                    ),
+                    queries=(Query(counted(f"max({_DUE_FOR})"), "no worker"),),
                     thresholds=bad_from(300, 900),
                     empty_when_healthy="every saga that is due is held by a worker",
                     runbooks=("LifecycleSagasNotDriven",),
                 ),
                 Panel(
                     title="Sagas driven now",
-                    description="Sagas that each worker drives, at most SAGAS_AT_ONCE.",
+                    description="Sagas that each worker drives, at most SAGAS_AT_ONCE (64, unless it was set: the "
+                    "line).",
                     unit=Unit.COUNT,
                     queries=(Query("lifecycle_provisioner_running", "{{instance}}"),),
+                    thresholds=bad_from(None, 64),
                 ),
             ),
         ),
@@ -128,13 +136,14 @@ BOARD: Final = Board(
                     unit=Unit.COUNT,
                     queries=(
                         Query(
-                            increase(
-                                "lifecycle_provisioner_outcomes_total",
-                                "direction, state",
-                                'state=~"rolled_back|failed"',
-                                "1h",
-                            )
-                            + " > 0",
+                            occurring(
+                                increase(
+                                    "lifecycle_provisioner_outcomes_total",
+                                    "direction, state",
+                                    'state=~"rolled_back|failed"',
+                                    "1h",
+                                )
+                            ),
                             "{{direction}} {{state}}",
                         ),
                     ),
@@ -185,14 +194,14 @@ BOARD: Final = Board(
                     title="Outcomes waiting to be published",
                     description="Rows of the outbox: outcomes that Kafka has not acknowledged yet.",
                     unit=Unit.COUNT,
-                    queries=(Query(whole("lifecycle_provisioner_outbox_records")),),
+                    queries=(Query(counted(whole("lifecycle_provisioner_outbox_records"))),),
                     runbooks=("LifecycleOutboxStuck",),
                 ),
                 Panel(
                     title="Age of the oldest outcome",
                     description="How long the oldest row of the outbox has waited.",
                     unit=Unit.SECONDS,
-                    queries=(Query("max(lifecycle_provisioner_outbox_oldest_seconds)"),),
+                    queries=(Query(counted("max(lifecycle_provisioner_outbox_oldest_seconds)")),),
                     thresholds=bad_from(60, 300),
                     runbooks=("LifecycleOutboxStuck",),
                 ),

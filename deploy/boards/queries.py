@@ -3,6 +3,8 @@
 `$__rate_interval` is Grafana's window for rates: at least four scrapes.
 """
 
+from typing import Final
+
 from deploy.boards.panel import Panel, Query, Unit
 
 
@@ -35,6 +37,23 @@ def whole(metric: str, by: str = "", where: str = "") -> str:
     selector = f"{metric}{{{where}}}" if where else metric
     kept = f" by ({by})" if by else ""
     return f"sum{kept} (max by ({', '.join(filter(None, ('namespace', by)))}) ({selector}))"
+
+
+def occurring(expr: str) -> str:
+    """Returns a query without the series that are 0: of many reasons, those alone that occur."""
+    return f"{expr} > 0"
+
+
+def counted(expr: str) -> str:
+    """Returns a gauge of the provisioner's census, cut where the census is older than a minute; for panels alone.
+
+    While the registry is away the gauges keep their last values, and would be drawn on as if they were new.
+    """
+    return f"{expr} and on () ({CENSUS_AGE} < 60)"
+
+
+CENSUS_AGE: Final = "time() - max(lifecycle_provisioner_census_timestamp_seconds > 0)"
+"""Age of the newest census of the registry, seconds."""
 
 
 def quantiles(

@@ -15,25 +15,25 @@ BOARD: Final = Board(
             "Is Genesys read?",
             (
                 Panel(
-                    title="Since the last whole run",
-                    description="Time since a run last left nothing unread, unwritten or held back. The interval is "
-                    "one hour.",
+                    title="Since all was read and written",
+                    description="Time since an hourly run last left nothing unread, unwritten or held back. Runs that "
+                    "fail meanwhile do not count: *Since a run ended* and the organisations beside show them.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - max(lifecycle_reconciler_last_success_timestamp_seconds > 0)"),),
                     form=Form.NUMBER,
                     width=4,
-                    thresholds=bad_from(5400, 10_800),
+                    thresholds=bad_from(4_500, 10_800),
                     runbooks=("LifecycleReconcileTooOld",),
                     empty_when_healthy="no run has succeeded since the installation",
                 ),
                 Panel(
-                    title="Since the last run",
-                    description="Time since a run last ended, well or not.",
+                    title="Since a run ended",
+                    description="Time since an hourly run last ended, well or not.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - max(lifecycle_reconciler_last_run_timestamp_seconds > 0)"),),
                     form=Form.NUMBER,
                     width=4,
-                    thresholds=bad_from(5400, 10_800),
+                    thresholds=bad_from(4_500, 10_800),
                     runbooks=("LifecycleReconcileTooOld",),
                     empty_when_healthy="no run has ended since the installation",
                 ),
@@ -61,7 +61,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Keys not read",
-                    description="Keys that the last whole run could not read.",
+                    description="Keys that the last hourly run could not read.",
                     unit=Unit.COUNT,
                     queries=(Query(whole("lifecycle_reconciler_unread_keys")),),
                     form=Form.NUMBER,
@@ -69,8 +69,8 @@ BOARD: Final = Board(
                     thresholds=bad_from(1, 100),
                 ),
                 Panel(
-                    title="Organisations of the last whole run",
-                    description="Organisations that were read, and those that gave no answer.",
+                    title="Organisations of the last run",
+                    description="Organisations that the last hourly run read, and those that gave no answer.",
                     unit=Unit.COUNT,
                     queries=(Query(whole("lifecycle_reconciler_organisations", "result"), "{{result}}"),),
                     width=4,
@@ -131,7 +131,8 @@ BOARD: Final = Board(
             (
                 Panel(
                     title="Tenants by stage and reason",
-                    description="All tenants of the public view that are not simply active or gone.",
+                    description="All tenants of the public view that are not simply active or gone. For which system a "
+                    "tenant of `waiting_for` waits: board Provisioning, *Open circuits*.",
                     unit=Unit.COUNT,
                     queries=(
                         Query(

@@ -21,7 +21,20 @@ _TIMINGS: Final = frozenset({"group_wait", "group_interval", "repeat_interval"})
 
 def duration(text: str, scale: int) -> str:
     """Returns a duration of Prometheus, such as `2m` or `1h30m`, divided by the scale."""
-    whole_ms = sum(int(number) * _UNITS_MS[unit] for number, unit in _PART.findall(text)) // scale
+    return _written(_milliseconds(text) // scale)
+
+
+def windows(expr: str, scale: int, least_s: float) -> str:
+    """Returns a PromQL expression with every window divided by the scale, and none shorter than `least_s`."""
+    least_ms = int(least_s * 1_000)
+    return _WINDOW.sub(lambda found: f"[{_written(max(_milliseconds(found[1]) // scale, least_ms))}]", expr)
+
+
+def _milliseconds(text: str) -> int:
+    return sum(int(number) * _UNITS_MS[unit] for number, unit in _PART.findall(text))
+
+
+def _written(whole_ms: int) -> str:
     return f"{whole_ms}ms" if whole_ms % 1_000 else f"{whole_ms // 1_000}s"
 
 

@@ -12,7 +12,7 @@ from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 from services.adapters.process.tracing import Attribute, Roots
 from services.ingress.endpoints import CredentialsByEndpoint, HintCredentialsByEndpoint
-from services.ingress.http.answers import OPERATIONS, Answer
+from services.ingress.http.answers import HINTS, OPERATIONS, TABLE, Answer
 from services.ingress.http.request import Request
 from services.ingress.write_result import OnResult, WriteResult
 
@@ -56,6 +56,11 @@ class Telemetry:
         self._logs_each = log.is_enabled_for(logging.DEBUG)
         self._credentials = credentials
         self._samples: dict[str, _Sample] = {}
+        # Too many pairs of status and reason for the table of metrics, and these few alone are ever given.
+        for answer in TABLE:
+            metrics.INGRESS_ANSWERS.show(answer.label, answer.reason)
+        for answer in HINTS:
+            metrics.INGRESS_HINTS.labels(answer.label, answer.reason)
 
     def answered(self, request: Request, now_s: float) -> None:
         """Counts an answered request, and logs a refusal; answers of the operations app are not counted.

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pytest
 
-from deploy.boards import grafana
+from deploy.boards import grafana, overview
 from deploy.boards.asked import rules_in
-from deploy.boards.panel import Board, Panel, metrics_of, recorded_in, with_origin
+from deploy.boards.panel import Board, Colour, Form, Panel, metrics_of, recorded_in, with_origin
+from deploy.boards.queries import counted
 from services.adapters.process import metrics
 from services.adapters.process.metric_table import MetricKind
 from tests.support.programs import need
@@ -24,6 +25,13 @@ TOP: Final = Path(__file__).parents[2]
 RULES: Final = TOP / "deploy" / "prometheus" / "rules"
 RUNBOOKS: Final = TOP / "docs" / "runbooks"
 LEAST_WORDS: Final = 5
+READY: Final = ("ingress", "provisioner", "reconciler")
+CENSUS: Final = frozenset({
+    "lifecycle_provisioner_unwell_tenants", "lifecycle_provisioner_sagas", "lifecycle_provisioner_oldest_saga_seconds",
+    "lifecycle_provisioner_oldest_due_timestamp_seconds", "lifecycle_provisioner_outbox_records",
+    "lifecycle_provisioner_outbox_oldest_seconds",
+})  # fmt: skip
+"""Gauges that keep their last value while the registry is away."""
 
 
 def every_panel() -> Iterator[tuple[Board, Panel]]:
@@ -129,6 +137,47 @@ def test_prometheus_understands_every_query(tmp_path: Path) -> None:
     checked = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{len(rules)} rules found" in checked.stdout + checked.stderr
+
+
+def numbers_of_the_first_rows() -> dict[str, Panel]:
+    return {panel.title: panel for row in overview.BOARD.rows[:2] for panel in row.panels}
+
+
+def test_the_overview_begins_with_two_rows_of_numbers_that_can_turn_red() -> None:
+    panels = numbers_of_the_first_rows().values()
+    assert {panel.form for panel in panels} == {Form.NUMBER}
+    assert [sum(panel.width for panel in row.panels) for row in overview.BOARD.rows[:2]] == [24, 24]
+    assert all(Colour.RED in {limit.colour for limit in panel.thresholds} and panel.runbooks for panel in panels)
+
+
+@pytest.mark.parametrize(
+    ("fault", "title", "metric"),
+    [
+        ("deliveries are refused", "Refused or not written now", "lifecycle_ingress_answers_total"),
+        ("Kafka is slow", "Spooled now", "lifecycle_ingress_answers_total"),
+        ("Kafka is away", "Services without Kafka", "lifecycle_ready_check"),
+        ("the registry is away", "Workers without the registry", "lifecycle_provisioner_registry_up"),
+        ("Genesys refuses", "Organisations not read", "lifecycle_reconciler_organisations"),
+        ("the ledger ends", "Ends of the ledger", "lifecycle_ledger_ends_total"),
+    ],
+)
+def test_each_fault_shows_on_the_overview(fault: str, title: str, metric: str) -> None:
+    panel = numbers_of_the_first_rows()[title]
+    assert metric in metrics_of(panel.queries[0].expr), fault
+
+
+def test_the_overview_watches_no_check_that_readiness_has_not() -> None:
+    text = "".join((TOP / "services" / name / "main.py").read_text(encoding="utf-8") for name in READY)
+    asked = re.search(r'check=~"([a-z|]+)"', overview.WITHOUT_KAFKA)
+    assert asked is not None
+    assert [check for check in asked[1].split("|") if f'"{check}":' not in text] == []
+
+
+@of_every_panel
+def test_a_panel_of_the_census_ends_when_the_census_is_old(board: Board, panel: Panel) -> None:
+    for query in panel.queries:
+        if CENSUS & metrics_of(query.expr):
+            assert query.expr == counted(query.expr.removesuffix(counted(""))), board.uid
 
 
 def concrete(expr: str) -> str:

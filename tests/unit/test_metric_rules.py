@@ -2,9 +2,11 @@
 
 import pytest
 
-from services.adapters.process import metrics_page
-from services.adapters.process.metric_table import MetricTable
+from services.adapters.process import logs, metrics_page
+from services.adapters.process.metric_table import ZEROS_MOST, MetricTable
 from services.adapters.process.metrics import TABLES, exposition
+from services.ingress.http import answers
+from services.ingress.telemetry import Telemetry
 from tests.metric_rules import ENUMERATIONS, breaches, main, makers, unused
 
 WELL = "Something that is counted."
@@ -115,3 +117,43 @@ def test_a_service_shows_its_own_metrics_alone() -> None:
                 assert (f"# HELP {metric.name} " in shown) is (service in one.services), metric.name
         assert "process_start_time_seconds" in shown
         assert "_created" not in shown
+
+
+def shown(made: MetricTable) -> set[str]:
+    return {
+        f"{sample.name} {','.join(sample.labels.values())} {sample.value:g}"
+        for family in made.registry.collect()
+        for sample in family.samples
+    }
+
+
+def test_a_counter_with_few_label_values_is_at_zero_before_its_first_event() -> None:
+    made = table()
+    made.counter("lifecycle_ledger_ends_total", WELL, reason=("poison", "loss"), state=("on", "off"))
+    made.fast_counter("lifecycle_ledger_records_total", WELL, kind=("delivery",))
+    made.counter("lifecycle_ledger_rebalances_total", WELL)
+    assert shown(made) == {
+        *(
+            f"lifecycle_ledger_ends_total {reason},{state} 0"
+            for reason in ("poison", "loss")
+            for state in ("on", "off")
+        ),
+        "lifecycle_ledger_records_total delivery 0",
+        "lifecycle_ledger_rebalances_total  0",
+    }
+
+
+def test_a_counter_with_many_or_undeclared_label_values_has_no_zeros() -> None:
+    made = table()
+    made.counter("lifecycle_ledger_ends_total", WELL, reason=tuple(f"r{at}" for at in range(ZEROS_MOST + 1)))
+    made.counter("lifecycle_ledger_calls_total", WELL, step="steps of the plan", result=("done", "refused"))
+    assert shown(made) == set()
+
+
+def test_every_answer_of_the_ingress_is_at_zero_before_it_is_first_given() -> None:
+    Telemetry(logs.configure("test", "error"))
+    text = exposition("ingress").decode()
+    for name, table_of_answers in (("answers", answers.TABLE), ("hints", answers.HINTS)):
+        for answer in table_of_answers:
+            labels = f'reason="{answer.reason}",status="{answer.label}"'
+            assert f"lifecycle_ingress_{name}_total{{{labels}}}" in text

@@ -36,6 +36,14 @@ class FastCounter(Collector):
         """
         self._counts[values] = self._counts.get(values, 0) + 1
 
+    def show(self, *values: str) -> None:
+        """Show the count from now on, at 0 if it has none.
+
+        Args:
+            values: Values of the labels, in order.
+        """
+        self._counts.setdefault(values, 0)
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the counts; called by the Prometheus registry at a scrape."""
         name, meaning, labels = self._declared

@@ -4,8 +4,11 @@ Rule: a service shows the metrics of its own tables alone. A gauge of a differen
 say something false: a registry that is away, a run that never was.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
+from math import prod
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -19,7 +22,22 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 LabelValues = tuple[str, ...] | str
 """All values of a label in a tuple, or the set from which the values come, in words."""
 
+ZEROS_MOST: Final = 50
+"""Most series of a counter that are shown at 0 before their first event."""
+
 C = TypeVar("C", bound=Collector)
+
+
+def zeros(labels: Mapping[str, LabelValues]) -> list[tuple[str, ...]]:
+    """Returns the label values of a counter that are shown at 0 from the start.
+
+    A series that appears with its first value has no rate, so its first event stands on no board and in no alert.
+    Empty for a label without declared values, and for more than `ZEROS_MOST` combinations: of so many, most never are.
+    """
+    sets = [values for values in labels.values() if not isinstance(values, str)]
+    if len(sets) < len(labels) or prod(map(len, sets)) > ZEROS_MOST:
+        return []
+    return list(product(*sets))
 
 
 class MetricKind(StrEnum):
@@ -75,7 +93,10 @@ class MetricTable:
     def counter(self, name: str, meaning: str, **labels: LabelValues) -> Counter:
         """Declares a counter."""
         row = DeclaredMetric(name, MetricKind.COUNTER, meaning, labels)
-        return self._add(row, Counter(name, meaning, [*labels], registry=None))
+        made = Counter(name, meaning, [*labels], registry=None)
+        for values in zeros(labels) if labels else ():
+            made.labels(*values)
+        return self._add(row, made)
 
     def gauge(self, name: str, meaning: str, **labels: LabelValues) -> Gauge:
         """Declares a gauge."""
@@ -90,7 +111,10 @@ class MetricTable:
     def fast_counter(self, name: str, meaning: str, **labels: LabelValues) -> FastCounter:
         """Declares a counter for events of every request."""
         row = DeclaredMetric(name, MetricKind.COUNTER, meaning, labels)
-        return self._add(row, FastCounter(name, meaning, *labels))
+        made = FastCounter(name, meaning, *labels)
+        for values in zeros(labels):
+            made.show(*values)
+        return self._add(row, made)
 
     def fast_histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> FastHistogram:
         """Declares a histogram for events of every request."""

@@ -25,6 +25,9 @@ other service at `METRICS_PORT`. A name is `lifecycle_SERVICE_WHAT_UNIT`; times 
 No label has a value that grows with customers: no key, organisation, tenant or host. Those are in the logs, in
 `lifecycle tenants` and in `lifecycle sagas`.
 
+A counter begins at 0 for each combination of its label values where these are declared and at most 50, and for each
+answer of the ingress; any other series appears with its first event, and that event has no rate.
+
 Gauges of the whole registry or of the public view are equal in every worker that shows them: take their maximum, never
 their sum.
 """
