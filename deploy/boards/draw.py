@@ -112,7 +112,7 @@ def draw(pyplot: Any, board: Any, times: Times) -> Any:
         left, top, wide, high = panel["place"]
         box = (left / 24, 1 - (_HEAD_IN + (top + high) * _ROW_IN) / height, wide / 24, high * _ROW_IN / height)
         if panel["form"] == "stat":
-            _number(figure, panel, box)
+            _number(figure, panel, box, times)
         else:
             _lines(figure, panel, box, times, height)
     for at, name in enumerate(names):
@@ -128,11 +128,10 @@ def _names_of(phases: Sequence[Any]) -> list[str]:
     return ["     ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
 
 
-def _number(figure: Any, panel: Any, box: tuple[float, float, float, float]) -> None:
+def _number(figure: Any, panel: Any, box: tuple[float, float, float, float], times: Times) -> None:
     x, y, w, h = box
     axes = figure.add_axes((x + 0.004, y + 0.06 * h, w - 0.008, 0.88 * h))
-    values = [points[-1][1] for found in panel["series"] for _, points in found if points]
-    value = values[-1] if values else None
+    value = newest([points for found in panel["series"] for _, points in found], times)
     axes.set_facecolor(_GROUND if value is None else _colour(panel["limits"], value))
     axes.set_xticks([])
     axes.set_yticks([])
@@ -231,6 +230,12 @@ def _legend(axes: Any, width_in: float) -> None:
 
 def _cut(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def newest(series: Sequence[Sequence[Any]], times: Times) -> float | None:
+    """Returns the value of a number at the end of the picture; None if its series ended before."""
+    ends = [points[-1] for points in series if points]
+    return next((value for at, value in reversed(ends) if at > times.end - 1.5 * times.step_s), None)
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:

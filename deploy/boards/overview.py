@@ -47,7 +47,7 @@ _HURT: Final = 'stage=~"provisioning_rolled_back|deprovisioning_failed"'
 BOARD: Final = Board(
     uid="lifecycle-overview",
     title="Lifecycle / Overview",
-    description="Is anybody hurt, what changed, and which board to open next.",
+    description="Is anything wrong now, is anybody hurt, what changed, and which board to open next.",
     jobs=("ingress", "ledger", "provisioner", "reconciler"),
     rows=(
         Row(

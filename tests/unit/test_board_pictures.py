@@ -24,6 +24,14 @@ def test_a_lone_sample_is_drawn_as_a_point() -> None:
     assert draw.lone(*draw.with_gaps([(10, 1), (12, 2)], 10, 2)) == ([], [])
 
 
+def test_a_number_is_that_of_the_end_and_no_older_one() -> None:
+    times = Times([("one", 10, 30.5)], 2, clock=False)
+    assert draw.newest([[(10, 1), (30, 2)]], times) == 2
+    assert draw.newest([[(10, 1), (20, 2)]], times) is None
+    assert draw.newest([[(10, 1), (30, 2)], [(12, 3)], []], times) == 2
+    assert draw.newest([], times) is None
+
+
 @pytest.mark.parametrize(
     ("legend", "labels", "shown"),
     [
