@@ -42,6 +42,7 @@ from services.core.reconcile.reconcile import (
     ReconcileRules,
     Sight,
     approval_of,
+    by_organisation,
     compare,
     remember,
     seen,
@@ -328,13 +329,14 @@ async def _readings(
 ) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
     """Reads the organisations of a run at once; returns the complete readings, and why the rest has none."""
     wanted = _orgs_to_read(known, tenants, request)
+    own = by_organisation(tenants)
 
     async def read_organisation(org_id: str) -> Reading | str:
         organisation = known.known.get(org_id)
         if organisation is None:
             fault = known.faults.get(org_id)
             return NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
-        return await resources.readers.read(organisation, tenants, request.keys)
+        return await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
 
     results = await asyncio.gather(*(read_organisation(org_id) for org_id in wanted))
     refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]

@@ -1,10 +1,17 @@
 """A reading of Genesys against the view: observations, second looks, refusals."""
 
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from uuid import UUID
+
 import pytest
 
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
+from schemas.tenant import Tenant
 from schemas.values import Json, Key
+from services.core.reconcile.onboarding import OrganisationState, held_back
 from services.core.reconcile.reconcile import (
     Action,
     Doubt,
@@ -356,3 +363,35 @@ def test_a_hinted_key_that_is_not_listed_is_not_asked_for() -> None:
     found = planned(reading({2: "ENABLED"}), view(tenant(1, **HINTED), tenant(2)), memory={}, keys=keys)
     assert (found.lines, found.memory) == ((), {})
     assert ids_to_read(reading({2: "ENABLED"}), organisation(), view(tenant(1, **HINTED)), keys) == ([], [])
+
+
+class CountingView(UserDict[Key, Tenant]):
+    """A view that counts how often all its tenants are gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Key]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def passes(of: Callable[[Tenants, list[tuple[Reading, Organisation]]], object], organisations: int) -> int:
+    orgs = [str(UUID(int=number)) for number in range(organisations)]
+    readings = [(replace(reading({1: "ENABLED"}), org_id=org), organisation(org_id=org)) for org in orgs]
+    tenants = CountingView(view(*(tenant(1, key=f"{org}:{integration_id(1)}") for org in orgs)))
+    of(tenants, readings)
+    return tenants.passes
+
+
+def test_a_comparison_goes_through_all_tenants_equally_often_for_few_and_for_many_organisations() -> None:
+    def judged(tenants: Tenants, readings: list[tuple[Reading, Organisation]]) -> None:
+        assert compare(readings, tenants, {}, rules()).lines == ()
+
+    assert passes(judged, 20) == passes(judged, 2) > 0
+
+
+def test_held_organisations_go_through_all_tenants_equally_often_for_few_and_for_many() -> None:
+    def judged(tenants: Tenants, readings: list[tuple[Reading, Organisation]]) -> None:
+        assert held_back(readings, tenants, {one.org_id: OrganisationState.HELD for one, _ in readings}) == ()
+
+    assert passes(judged, 20) == passes(judged, 2) > 0

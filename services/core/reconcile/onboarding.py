@@ -22,7 +22,7 @@ from typing import Final
 from schemas.genesys import Organisation, Reading
 from schemas.values import Key
 from services.core.reconcile.observed_state import is_installed
-from services.core.reconcile.reconcile import Tenants, scope
+from services.core.reconcile.reconcile import Tenants, by_organisation, scope
 
 CREATE_MOST: Final = 5
 """Tenants that the first comparison of an organisation may create without an approval."""
@@ -62,7 +62,7 @@ def newcomers(reading: Reading, organisation: Organisation, tenants: Tenants) ->
     Args:
         reading: A complete reading.
         organisation: The organisation's file.
-        tenants: The view.
+        tenants: The view, or the tenants of this organisation.
     """
     return [
         key
@@ -94,12 +94,15 @@ def held_back(
         return ()
     # Tenants by webhook prove that the organisation is at work. A tenant that arrives while the organisation is held
     # proves nothing: one changed integration must not let the rest in.
-    with_tenants = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed is not None}
+    own = by_organisation(tenants)
+    with_tenants = {
+        org_id for org_id, held in own.items() if any(tenant.installed is not None for tenant in held.values())
+    }
     found = []
     for reading, organisation in candidates:
         if reading.org_id in with_tenants and reading.org_id not in admissions:
             continue
-        keys = newcomers(reading, organisation, tenants)
+        keys = newcomers(reading, organisation, own.get(reading.org_id, {}))
         if len(keys) > CREATE_MOST:
             found.append(HeldOrganisation(reading.org_id, len(keys), approval_of_newcomers(keys)))
     return tuple(found)
