@@ -15,9 +15,9 @@ BOARD: Final = Board(
             "Is Genesys read?",
             (
                 Panel(
-                    title="Since all was read and written",
+                    title="Since the last whole run",
                     description="Time since an hourly run last left nothing unread, unwritten or held back. Runs that "
-                    "fail meanwhile do not count: *Since a run ended* and the organisations beside show them.",
+                    "fail meanwhile do not count: *Since the last run* and the organisations beside show them.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - max(lifecycle_reconciler_last_success_timestamp_seconds > 0)"),),
                     form=Form.NUMBER,
@@ -27,7 +27,7 @@ BOARD: Final = Board(
                     empty_when_healthy="no run has succeeded since the installation",
                 ),
                 Panel(
-                    title="Since a run ended",
+                    title="Since the last run",
                     description="Time since an hourly run last ended, well or not.",
                     unit=Unit.SECONDS,
                     queries=(Query("time() - max(lifecycle_reconciler_last_run_timestamp_seconds > 0)"),),

@@ -169,11 +169,14 @@ LEDGER_JOURNAL = LEDGER.histogram(
 _INPUTS = "the two input topics of the ledger"
 _PARTITIONS = "partitions of the topic"
 LEDGER_LAG_RECORDS = LEDGER.callback_gauge(
-    "lifecycle_ledger_lag_records", "Input records not processed yet.", topic=_INPUTS, partition=_PARTITIONS
+    "lifecycle_ledger_lag_records",
+    "Input records not processed yet; no 0 while Kafka has not answered for 10 s.",
+    topic=_INPUTS,
+    partition=_PARTITIONS,
 )
 LEDGER_LAG_S = LEDGER.callback_gauge(
     "lifecycle_ledger_lag_seconds",
-    "How long the first unprocessed input record has waited.",
+    "How long the first unprocessed input record has waited; no 0 while Kafka has not answered for 10 s.",
     topic=_INPUTS,
     partition=_PARTITIONS,
 )

@@ -42,6 +42,8 @@ from services.adapters.tables.log_gap import Next, first_record_from
 from services.adapters.tables.protocol import TableApp
 
 _LOOK_S = 1.0
+_SILENT_S = 10.0
+"""Seconds without an answer to a fetch (an idle one is answered every half second) after which an end is not known."""
 """Seconds between two looks for partitions without a waiting record, and for marks of transactions."""
 _MARKS_S = 1.0
 """Seconds without progress before the log is asked if only marks of transactions are left."""
@@ -123,10 +125,13 @@ class DurableConsumer(driver.Consumer):
         """Returns the unfinished records of each held input partition, and the age of the oldest in seconds at most.
 
         The age counts from the append time of the last finished record, or from the last time without a waiting record.
+        A partition without a known unfinished record is left out while no broker answers: its end is then not known.
         """
+        client = self._thread._consumer
         return {
             tp: (records, 0.0 if records == 0 else max(0, at_us - self._waiting_since_us.get(tp, at_us)) / 1e6)
             for tp, records in self._unfinished().items()
+            if records or is_answered(client, tp, at_us)
         }
 
     def end(self, tp: TP) -> int:
@@ -405,3 +410,18 @@ class DurableConsumer(driver.Consumer):
                 if end > expected and (is_new or is_due):
                     asked[tp], asked_at[tp] = (expected, end), now
                     await self._skip_marks(tp)
+
+
+def is_answered(client: Any, tp: TP, at_us: int) -> bool:
+    """Returns True if a broker has just answered a fetch of the partition.
+
+    Args:
+        client: aiokafka's consumer, or None.
+        tp: The partition.
+        at_us: The present time, microseconds UTC.
+    """
+    try:
+        heard_ms = client.last_poll_timestamp(tp)
+    except (AssertionError, AttributeError):
+        return False  # no client, or the consumer thread has just dropped the partition
+    return heard_ms is not None and at_us / 1_000 - heard_ms < _SILENT_S * 1_000
