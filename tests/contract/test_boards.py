@@ -34,6 +34,23 @@ CENSUS: Final = frozenset({
 """Gauges that keep their last value while the registry is away."""
 
 
+_CENSUS_AT: Final = "lifecycle_provisioner_census_timestamp_seconds"
+_ENDED: Final = "lifecycle:convergences:total_by_instance"
+_ENDED_BADLY: Final = "lifecycle:bad_convergences:total_by_instance"
+
+
+def _answers(status: str, reason: str) -> str:
+    return f'lifecycle_ingress_answers_total{{status="{status}",reason="{reason}"}}'
+
+
+def _check(job: str, check: str) -> str:
+    return f'lifecycle_ready_check{{job="{job}",check="{check}"}}'
+
+
+def _breaker(state: str) -> str:
+    return f'lifecycle_ingress_breaker{{job="ingress",state="{state}"}}'
+
+
 def every_panel() -> Iterator[tuple[Board, Panel]]:
     for board in grafana.BOARDS:
         for panel in board.panels():
@@ -178,6 +195,42 @@ def test_a_panel_of_the_census_ends_when_the_census_is_old(board: Board, panel: 
     for query in panel.queries:
         if CENSUS & metrics_of(query.expr):
             assert query.expr == counted(query.expr.removesuffix(counted(""))), board.uid
+
+
+@pytest.mark.parametrize(
+    ("title", "series", "wanted"),
+    [
+        ("Refused or not written now", {_answers("200", "queued"): "0+9x9", _answers("401", "forged"): "0+1x9"}, 0.1),
+        ("Refused or not written now", {_answers("200", "queued"): "0+0x9"}, None),
+        ("Spooled now", {_answers("200", "queued"): "0+3x9", _answers("200", "spooled"): "0+1x9"}, 0.25),
+        ("Services without Kafka", {_check("ingress", "kafka"): "1x9", _breaker("closed"): "1x9"}, 0),
+        ("Services without Kafka", {_check("ingress", "kafka"): "1x9", _breaker("closed"): "1 1 1 1 1 1 1 0 1 1"}, 1),
+        ("Services without Kafka", {_check("provisioner", "outbox"): "0x9", _check("provisioner", "intake"): "0x9"}, 1),
+        ("Workers without the registry", {"lifecycle_provisioner_registry_up": "0x9"}, 1),
+        ("Workers without the registry", {"lifecycle_provisioner_registry_up": "1x9"}, 0),
+        ("Organisations not read", {'lifecycle_reconciler_organisations{result="unanswered"}': "800x9"}, 800),
+        ("Unwell tenants", {_CENSUS_AT: "0+60x9"}, 0),
+        ("Unwell tenants", {_CENSUS_AT: "0+60x9", 'lifecycle_provisioner_unwell_tenants{step="crm"}': "3x9"}, 3),
+        ("Unwell tenants", {_CENSUS_AT: "400x9", 'lifecycle_provisioner_unwell_tenants{step="crm"}': "3x9"}, None),
+        ("Tenants converged in 120 s", {_ENDED: "0+1x9", _ENDED_BADLY: "0+0x9"}, 1),
+        ("Tenants converged in 120 s", {_ENDED: "7x9", _ENDED_BADLY: "0x9"}, None),
+    ],
+)
+def test_a_number_of_the_overview_says_what_is(
+    title: str, series: dict[str, str], wanted: float | None, tmp_path: Path
+) -> None:
+    need("promtool")
+    expr = concrete(with_origin(numbers_of_the_first_rows()[title].queries[0].expr))
+    samples = [] if wanted is None else [{"labels": "{}", "value": wanted}]
+    asked = {"expr": f"round({expr}, 0.001)", "eval_time": "9m", "exp_samples": samples}
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    file = tmp_path / "numbers.yaml"
+    file.write_text(
+        json.dumps({"tests": [{"interval": "1m", "input_series": given, "promql_expr_test": [asked]}]}),
+        encoding="utf-8",
+    )
+    tried = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
 
 
 def concrete(expr: str) -> str:
