@@ -250,3 +250,13 @@ async def test_an_organisation_without_an_answer_is_counted_by_the_sort_of_its_r
     found = await readers.read(organisation(client_id=f"client-{next(_clients)}"), {}, None)
     assert isinstance(found, NoInformation)
     assert found.sort is sort
+
+
+async def test_a_client_that_asked_for_too_many_tokens_is_rate_limited_and_not_refused(
+    server: FakeGenesys, readers: Readers
+) -> None:
+    refusal = JSONResponse({"description": "rate limit exceeded"}, 400, headers={"retry-after": "3600"})
+    server.lie = lambda request: refusal if request.url.path == "/login/oauth/token" else None
+    found = await readers.read(organisation(client_id=f"client-{next(_clients)}"), {}, None)
+    assert isinstance(found, NoInformation)
+    assert found.sort is Unanswered.RATE_LIMITED

@@ -123,7 +123,9 @@ class Token:
             over_minted = is_over_minted(answer)
             reason = f"{_SUBJECT}: HTTP {answer.status_code}" + (" rate limit exceeded" if over_minted else "")
             # `ServerTrouble` for every status: without a token every further request would fail.
-            trouble = ServerTrouble(reason, correlation_of(answer), sort=_sort_of(answer.status_code, over_minted))
+            trouble = ServerTrouble(
+                reason, correlation_of(answer), sort=_sort_of(answer.status_code, over_minted=over_minted)
+            )
             wait_s = retry_after_s(answer, self._now_us()) or wait_s
             if not (over_minted or answer.status_code in RETRIED) or wait_s > _WAIT_MAX_S:
                 break
@@ -132,7 +134,7 @@ class Token:
         raise trouble
 
 
-def _sort_of(status: int, over_minted: bool) -> Unanswered:
+def _sort_of(status: int, *, over_minted: bool) -> Unanswered:
     if status != 400:
         return sort_of(status)
     # RFC 6749 section 5.2: wrong credentials may be answered 400 as well as 401.
