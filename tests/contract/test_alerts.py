@@ -260,7 +260,6 @@ HELD_BACK: Final[tuple[tuple[dict[str, str], list[dict[str, str]], list[dict[str
         [
             {"alertname": "LifecycleSagasNotDriven", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTenantsUnwell", "severity": "ticket", "service": "provisioner", "step": "crm"},
-            {"alertname": "LifecycleCensusTooOld", "severity": "ticket", "service": "provisioner"},
             {"alertname": "LifecycleNotReady", "severity": "ticket", "service": "provisioner", "check": "registry"},
         ],
         [
