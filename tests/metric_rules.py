@@ -17,6 +17,7 @@ from schemas.journal import Verdict
 from schemas.outcome import Direction, State
 from schemas.tenant import Flag, Stage
 from schemas.values import EventType
+from services.adapters.genesys.answers import Unanswered
 from services.adapters.process.metric_table import DeclaredMetric, MetricKind, MetricTable
 from services.adapters.process.metrics import TABLES
 from services.adapters.tables.exits import WorkerExit
@@ -82,6 +83,7 @@ ENUMERATIONS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("lifecycle_reconciler_audits_total", "kind"): frozenset(map(str, AuditSort)),
     ("lifecycle_reconciler_tenants", "stage"): _STAGES | {"none"},
     ("lifecycle_reconciler_tenants", "reason"): REASON_SORTS,
+    ("lifecycle_reconciler_reads_total", "result"): frozenset({"read", *map(str, Unanswered)}),
     ("lifecycle_reconciler_oldest_tenant_seconds", "stage"): frozenset(map(str, UNSETTLED)),
     ("lifecycle_reconciler_flagged_tenants", "flag"): frozenset(map(str, Flag)),
 }

@@ -7,14 +7,11 @@ interrupted goes on with the faults that are not in this file.
 """
 
 import argparse
-import os
 import random
 import shutil
-import signal
 import string
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,7 +23,7 @@ from deploy.boards.asked import Database, ask
 from deploy.boards.faults import HOUR_OF_A_MINUTE, SCALE, Faults
 from deploy.boards.firing import watched
 from deploy.boards.receiver import Notice, Receiver
-from deploy.boards.workload import Phase, children
+from deploy.boards.workload import Phase
 from services.adapters.process.clock import now_us
 from services.cli.local.up import interruptible
 from services.cli.show import say
@@ -43,39 +40,10 @@ _QUIET_S: Final = 60.0
 """Longest wait after a fault until no alert fires."""
 _WINDOW_S: Final = 6.0
 _SPOOL_MIB: Final = 32
-_WORK_S: Final = 0.3
-_REST_S: Final = 1.7
-"""Seconds for which a slow Kafka works, and stands still."""
 
 
 class Drills(Faults):
     """The faults of a drill that no alert of its own has to fire."""
-
-    @contextmanager
-    def slow_kafka(self) -> Iterator[None]:
-        """Lets the brokers work for a part of each second alone."""
-        pid = self.stack.supervisor.pids()["kafka"]
-        pids = [pid, *children(pid)]
-        ended = threading.Event()
-
-        def pulse() -> None:
-            while not ended.is_set():
-                for act, wait_s in ((signal.SIGSTOP, _REST_S), (signal.SIGCONT, _WORK_S)):
-                    for one in pids:
-                        with suppress(ProcessLookupError):
-                            os.kill(one, act)
-                    ended.wait(wait_s)
-            for one in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGCONT)
-
-        thread = threading.Thread(target=pulse, name="slow", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -89,15 +57,6 @@ class Drills(Faults):
                 yield
         finally:
             filler.unlink()
-
-    @contextmanager
-    def wrong_endpoint_secret(self) -> Iterator[None]:
-        """Signs the whole load with a secret that the endpoint does not know."""
-        own, self._secret = self._secret, b"not the secret of the endpoint"
-        try:
-            yield
-        finally:
-            self._secret = own
 
     @contextmanager
     def storm_of_installs(self) -> Iterator[None]:

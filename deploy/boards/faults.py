@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,9 @@ _IN_A_ROW: Final = 400
 _FLOOD: Final = 60_000
 """Records of the flood, more than the ledger works off within a few seconds."""
 _THREADS: Final = 8
+_WORK_S: Final = 0.3
+_REST_S: Final = 1.7
+"""Seconds for which a slow Kafka works, and stands still."""
 
 
 class Expected(NamedTuple):
@@ -207,6 +211,15 @@ class Faults(Workload):
             time.sleep(0.3)
         yield
 
+    @contextmanager
+    def wrong_endpoint_secret(self) -> Iterator[None]:
+        """Signs the whole load with a secret that the endpoint does not know."""
+        own, self._secret = self._secret, b"not the secret of the endpoint"
+        try:
+            yield
+        finally:
+            self._secret = own
+
     # -- Kafka and the ledger
 
     @contextmanager
@@ -251,6 +264,32 @@ class Faults(Workload):
                         of.configuration["notes"] = secrets.token_hex(_LARGE // 2)
                         pool.submit(self._send, EventType.INSTALLED, of)
                 yield
+
+    @contextmanager
+    def slow_kafka(self) -> Iterator[None]:
+        """Lets the brokers work for a part of each second alone."""
+        pid = self.stack.supervisor.pids()["kafka"]
+        pids = [pid, *children(pid)]
+        ended = threading.Event()
+
+        def pulse() -> None:
+            while not ended.is_set():
+                for act, wait_s in ((signal.SIGSTOP, _REST_S), (signal.SIGCONT, _WORK_S)):
+                    for one in pids:
+                        with suppress(ProcessLookupError):
+                            os.kill(one, act)
+                    ended.wait(wait_s)
+            for one in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGCONT)
+
+        thread = threading.Thread(target=pulse, name="slow", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @contextmanager
     def flood(self) -> Iterator[None]:
@@ -329,6 +368,9 @@ FAULTS: Final = (
         Expected("SagasNotDriven", "page"),
     ), 90),
     Fault("forged webhooks", Faults.forged, (Expected("SignaturesRefused", "ticket"),), 60),
+    Fault("the sender signs with a secret that the endpoint does not know", Faults.wrong_endpoint_secret, (
+        Expected("SignaturesRefused", "page"),
+    ), 90),
     Fault("half a keyring file", Faults.half_keyring, (Expected("KeyringBroken", "ticket"),), 60),
     Fault("a sender keeps the former secret", Faults.former_secret, (
         Expected("SecretExpiresSoon", "ticket"),
@@ -340,6 +382,7 @@ FAULTS: Final = (
         Expected("NotReady", "ticket", "RegistryAway"),
     ), 90),
     Fault("the registry cannot be counted", Faults.uncounted, (Expected("CensusTooOld", "ticket"),), 90),
+    Fault("Kafka is slow", Faults.slow_kafka, (Expected("KafkaSlow", "ticket"),), 90),
     Fault("Kafka stands still until the spool is full", Faults.kafka_away, (
         Expected("KafkaBreakerOpen", "page"),
         Expected("SpoolClosed", "ticket"),
@@ -353,6 +396,9 @@ FAULTS: Final = (
     Fault("after it: more deliveries than the budget failed", Faults.nothing, (
         Expected("DeliveryBudgetBurn", "ticket"),
     ), 120),
+    Fault("Genesys' API refuses our credentials", lambda on: on.at("genesys", "unauthorized"), (
+        Expected("GenesysUnread", "ticket"),
+    ), 150),
     Fault("integrations vanish from Genesys", Faults.vanished, (Expected("BrakeEngaged", "ticket"),), 180),
     Fault("a producer repeats one delivery", Faults.flood, (
         Expected("LedgerLags", "page"),

@@ -93,7 +93,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     title="Reads of organisations",
-                    description="Reads per second by result; `no_information` changes nothing and is tried again.",
+                    description="Reads per second by result; all but `read` change nothing and are tried again.",
                     unit=Unit.PER_SECOND,
                     queries=(Query(rate("lifecycle_reconciler_reads_total", "result"), "{{result}}"),),
                 ),

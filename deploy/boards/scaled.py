@@ -40,7 +40,7 @@ def _written(whole_ms: int) -> str:
 
 def expression(expr: str, scale: int) -> str:
     """Returns a PromQL expression with every time in it divided by the scale."""
-    expr = _WINDOW.sub(lambda found: f"[{duration(found[1], scale)}]", expr)
+    expr = _windows(expr, scale)
     expr = _OFFSET.sub(lambda found: f"offset {duration(found[1], scale)}", expr)
     # A division binds closer than a comparison: the limit alone is divided, and only in a clause of seconds.
     clauses = (
@@ -75,8 +75,16 @@ def routes(file: Mapping[str, Any], scale: int, receiver: str) -> dict[str, Any]
     return {**file, "route": _route(file["route"], scale), "receivers": receivers}
 
 
+def _windows(text: str, scale: int) -> str:
+    return _WINDOW.sub(lambda found: f"[{duration(found[1], scale)}]", text)
+
+
 def _rule(rule: Mapping[str, Any], scale: int) -> dict[str, Any]:
     shorter = {**rule, "expr": expression(rule["expr"], scale)}
+    if "annotations" in rule:
+        # An annotation may ask Prometheus as well.
+        texts = rule["annotations"].items()
+        shorter["annotations"] = {name: _windows(text, scale) for name, text in texts}
     if "for" in rule:
         shorter["for"] = duration(rule["for"], scale)
     return shorter

@@ -55,7 +55,7 @@ class Readers:
 
     async def read(
         self, organisation: Organisation, tenants: Mapping[Key, Tenant], keys: Collection[Key] | None
-    ) -> Reading | str:
+    ) -> Reading | NoInformation:
         """Reads one organisation: the listing, then unlisted integrations by id, then the configurations.
 
         Args:
@@ -72,7 +72,7 @@ class Readers:
                 client = self._client(organisation)
                 listing = await client.listing()
             except NoInformation as none:
-                return none.reason
+                return none
             missing, present = ids_to_read(listing, organisation, tenants, keys)
             asked, unanswered = await _read_each(missing, client.integration)
             found = {identity: entity for identity, entity in asked.items() if entity is not None}
@@ -86,7 +86,7 @@ class Readers:
             unread={**unanswered, **unread},
         )
 
-    async def listed(self, organisation: Organisation) -> Reading | str:
+    async def listed(self, organisation: Organisation) -> Reading | NoInformation:
         """Reads the listing alone, enough for a first sight of integrations.
 
         Returns:
@@ -96,7 +96,7 @@ class Readers:
             try:
                 return await self._client(organisation).listing()
             except NoInformation as none:
-                return none.reason
+                return none
 
     async def audits(self, organisation: Organisation, span: tuple[int, int]) -> AuditReading:
         """Reads the audits of a time span.

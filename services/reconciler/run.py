@@ -26,6 +26,7 @@ from schemas.tenant import Tenant
 from schemas.topics import RECEIVED, TENANTS, Topic, named
 from schemas.values import Key
 from services.adapters.genesys import organisations
+from services.adapters.genesys.answers import NoInformation, Unanswered
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.kafka.topic_state import TopicWatcher
@@ -331,19 +332,24 @@ async def _readings(
     wanted = _orgs_to_read(known, tenants, request)
     own = by_organisation(tenants)
 
-    async def read_organisation(org_id: str) -> Reading | str:
+    async def read_organisation(org_id: str) -> Reading | NoInformation:
         organisation = known.known.get(org_id)
         if organisation is None:
             fault = known.faults.get(org_id)
-            return NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
+            why = NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
+            return NoInformation(why, sort=Unanswered.NO_CREDENTIALS)
         return await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
 
     results = await asyncio.gather(*(read_organisation(org_id) for org_id in wanted))
-    refusals = [Refusal(org_id, why) for org_id, why in zip(wanted, results, strict=True) if isinstance(why, str)]
+    unanswered = [
+        (org_id, none) for org_id, none in zip(wanted, results, strict=True) if isinstance(none, NoInformation)
+    ]
+    refusals = [Refusal(org_id, none.reason) for org_id, none in unanswered]
     read = [(reading, known.known[reading.org_id]) for reading in results if isinstance(reading, Reading)]
     refusals += [Refusal(reading.org_id, f"{NOT_WHOLE}{reason}") for reading, _ in read for reason in reading.odd]
     metrics.RECONCILER_READS.labels(result="read").inc(len(read))
-    metrics.RECONCILER_READS.labels(result="no_information").inc(len(results) - len(read))
+    for _, none in unanswered:
+        metrics.RECONCILER_READS.labels(result=none.sort).inc()
     return read, refusals
 
 

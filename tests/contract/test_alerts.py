@@ -232,7 +232,7 @@ def test_inhibitions_name_alerts_that_exist() -> None:
 
 
 # Cause, then what is held back with it, then what is told all the same; labels as the rules give them.
-HELD_BACK: Final = (
+HELD_BACK: Final[tuple[tuple[dict[str, str], list[dict[str, str]], list[dict[str, str]]], ...]] = (
     (
         {"alertname": "LifecycleServiceDown", "severity": "page", "service": "provisioner"},
         [{"alertname": "LifecycleTenantsUnwell", "severity": "page", "service": "provisioner"}],
@@ -260,7 +260,6 @@ HELD_BACK: Final = (
         [
             {"alertname": "LifecycleSagasNotDriven", "severity": "page", "service": "provisioner"},
             {"alertname": "LifecycleTenantsUnwell", "severity": "ticket", "service": "provisioner", "step": "crm"},
-            {"alertname": "LifecycleCensusTooOld", "severity": "ticket", "service": "provisioner"},
             {"alertname": "LifecycleNotReady", "severity": "ticket", "service": "provisioner", "check": "registry"},
         ],
         [
@@ -271,6 +270,7 @@ HELD_BACK: Final = (
     (
         {"alertname": "LifecycleKafkaBreakerOpen", "severity": "page", "service": "ingress"},
         [
+            {"alertname": "LifecycleKafkaSlow", "severity": "ticket", "service": "ingress"},
             {"alertname": "LifecycleSpoolNotEmpty", "severity": "ticket", "service": "ingress"},
             {"alertname": "LifecycleLedgerLags", "severity": "page", "service": "ledger"},
             {"alertname": "LifecycleLedgerEnds", "severity": "ticket", "service": "ledger", "reason": "undelivered"},
@@ -294,9 +294,28 @@ HELD_BACK: Final = (
         [{"alertname": "LifecycleDeprovisioningFailed", "severity": "ticket", "service": "provisioner"}],
     ),
     (
-        {"alertname": "LifecycleBrakeEngaged", "severity": "ticket", "service": "reconciler"},
+        {"alertname": "LifecycleGenesysUnread", "severity": "ticket", "service": "reconciler"},
         [{"alertname": "LifecycleReconcileTooOld", "severity": "ticket", "service": "reconciler"}],
-        [{"alertname": "LifecycleTargetDown", "severity": "ticket", "service": "reconciler", "job": "reconciler"}],
+        [
+            {"alertname": "LifecycleBrakeEngaged", "severity": "ticket", "service": "reconciler"},
+            {"alertname": "LifecycleTargetDown", "severity": "ticket", "service": "reconciler", "job": "reconciler"},
+        ],
+    ),
+    (
+        {"alertname": "LifecycleBrakeEngaged", "severity": "ticket", "service": "reconciler"},
+        [],
+        [{"alertname": "LifecycleReconcileTooOld", "severity": "ticket", "service": "reconciler"}],
+    ),
+    (
+        {"alertname": "LifecycleKafkaSlow", "severity": "ticket", "service": "ingress"},
+        [
+            {"alertname": "LifecycleDuplicatesAboveBaseline", "severity": "ticket", "service": "ledger"},
+            {"alertname": "LifecycleSpoolNotEmpty", "severity": "ticket", "service": "ingress"},
+        ],
+        [
+            {"alertname": "LifecycleSpoolNotEmpty", "severity": "page", "service": "ingress"},
+            {"alertname": "LifecycleLedgerLags", "severity": "page", "service": "ledger"},
+        ],
     ),
 )
 

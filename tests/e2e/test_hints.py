@@ -32,7 +32,9 @@ QUEUED = '{"status":"queued"}'
 def running() -> Iterator[Up]:
     with (
         outsider.folder() as state_dir,
-        outsider.up(state_dir, RECONCILE_INTERVAL_S="3600", RECONCILE_SECOND_LOOK_S="2") as one,
+        outsider.up(
+            state_dir, RECONCILE_INTERVAL_S="3600", RECONCILE_AUDIT_INTERVAL_S="0", RECONCILE_SECOND_LOOK_S="2"
+        ) as one,
     ):
         yield one
         assert one.stop() == 0, one.log.read_text()

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from schemas.genesys import Reading
+from services.adapters.genesys.answers import NoInformation, Unanswered
 from services.adapters.process.clock import now_us
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
@@ -72,8 +73,8 @@ async def ran(readers: Readers) -> ReconcilePlan | str:
     ours = organisation(client_id=f"client-{next(_clients)}", integration_type="ours")
     tenants = view(*map(tenant, EVERYBODY))
     reading = await readers.read(ours, tenants, None)
-    if isinstance(reading, str):
-        return reading
+    if isinstance(reading, NoInformation):
+        return reading.reason
     memory: Memory = {key: Sight(ours.client_id) for key in tenants}
     plan = compare([(reading, ours)], tenants, memory, rules(now_us()))
     assert all(line.observed is None for line in plan.lines), plan.lines
@@ -225,3 +226,37 @@ async def test_an_unusable_date_header_is_no_information(
         monkeypatch.undo()
         time.tzset()
     assert (reason in plan) if isinstance(plan, str) else (reason == "" and plan.lines == ())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "sort"),
+    [
+        ("/login/oauth/token", 400, Unanswered.REFUSED),
+        ("/login/oauth/token", 401, Unanswered.REFUSED),
+        ("/login/oauth/token", 429, Unanswered.RATE_LIMITED),
+        (LISTING, 401, Unanswered.REFUSED),
+        (LISTING, 403, Unanswered.REFUSED),
+        (LISTING, 429, Unanswered.RATE_LIMITED),
+        (LISTING, 500, Unanswered.NO_ANSWER),
+        (LISTING, 302, Unanswered.NO_ANSWER),
+        (LISTING, 410, Unanswered.INCOMPLETE),
+    ],
+)
+async def test_an_organisation_without_an_answer_is_counted_by_the_sort_of_its_reason(
+    server: FakeGenesys, readers: Readers, path: str, status: int, sort: Unanswered
+) -> None:
+    refusal = JSONResponse({}, status, headers={"retry-after": "3600"})
+    server.lie = lambda request: refusal if re.fullmatch(path, request.url.path) else None
+    found = await readers.read(organisation(client_id=f"client-{next(_clients)}"), {}, None)
+    assert isinstance(found, NoInformation)
+    assert found.sort is sort
+
+
+async def test_a_client_that_asked_for_too_many_tokens_is_rate_limited_and_not_refused(
+    server: FakeGenesys, readers: Readers
+) -> None:
+    refusal = JSONResponse({"description": "rate limit exceeded"}, 400, headers={"retry-after": "3600"})
+    server.lie = lambda request: refusal if request.url.path == "/login/oauth/token" else None
+    found = await readers.read(organisation(client_id=f"client-{next(_clients)}"), {}, None)
+    assert isinstance(found, NoInformation)
+    assert found.sort is Unanswered.RATE_LIMITED

@@ -302,6 +302,7 @@ def test_a_run_with_an_unread_organisation_is_repeated_soon(world: ReconcilerWor
     world.outside.fault("genesys", "error")
     with world.service(RECONCILE_INTERVAL_S="3600") as url:
         eventually(lambda: gauge(url, 'organisations{result="unanswered"}') > 0)
+        assert gauge(url, 'reads_total{result="no_answer"}') > 0
         world.outside.heal()
         eventually(lambda: gauge(url, 'organisations{result="unanswered"}') == 0, 60)
         assert gauge(url, "last_success_timestamp_seconds") > 0

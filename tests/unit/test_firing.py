@@ -54,7 +54,14 @@ def test_the_rules_of_the_repository_keep_all_but_their_times() -> None:
         for group, shorter in zip(whole["groups"], scaled.rules(whole, SCALE)["groups"], strict=True):
             for one, other in zip(group["rules"], shorter["rules"], strict=True):
                 assert one.keys() == other.keys()
-                assert {name: one[name] for name in one if name not in {"expr", "for"}}.items() <= other.items()
+                untimed = one.keys() - {"expr", "for", "annotations"}
+                assert {name: one[name] for name in untimed}.items() <= other.items()
+
+
+def test_a_window_in_an_annotation_is_divided_and_the_words_are_not() -> None:
+    rule = {"alert": "A", "expr": "a > 1", "annotations": {"summary": 'in 6 h {{ query "increase(a_total[2h])" }}'}}
+    shorter = scaled.rules({"groups": [{"rules": [rule]}]}, SCALE)["groups"][0]["rules"][0]
+    assert shorter["annotations"] == {"summary": 'in 6 h {{ query "increase(a_total[120s])" }}'}
 
 
 def test_alertmanager_gets_shorter_timings_and_the_address_of_the_receiver() -> None:

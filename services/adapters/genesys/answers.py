@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import httpx2
@@ -38,22 +39,54 @@ _CORRELATION: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 _CODE: Final = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
+class Unanswered(StrEnum):
+    """Sorts of a missing reading, as the metric of reads counts them.
+
+    `NO_CREDENTIALS` is an organisation without a usable file; `INCOMPLETE` an answer that proves nothing.
+    """
+
+    NO_CREDENTIALS = "no_credentials"
+    REFUSED = "refused"
+    RATE_LIMITED = "rate_limited"
+    NO_ANSWER = "no_answer"
+    INCOMPLETE = "incomplete"
+
+
 class NoInformation(Exception):
     """Genesys gave no proven answer, so no decision may follow.
 
     Attributes:
         reason: The request and the fact, without secrets or bodies; with the correlation id of an answer.
         correlation_id: Genesys' id of the request; empty without an answer, or for an answer without an id.
+        sort: The reason as a value of a metric's label.
     """
 
-    def __init__(self, reason: str, correlation_id: str = "") -> None:
+    def __init__(self, reason: str, correlation_id: str = "", *, sort: Unanswered = Unanswered.INCOMPLETE) -> None:
         self.reason = f"{reason} (correlation {correlation_id})" if correlation_id else reason
         super().__init__(self.reason)
         self.correlation_id = correlation_id
+        self.sort = sort
 
 
 class ServerTrouble(NoInformation):
     """The server, or the network before the server, is in trouble; further requests will most likely fail too."""
+
+    def __init__(self, reason: str, correlation_id: str = "", *, sort: Unanswered = Unanswered.NO_ANSWER) -> None:
+        super().__init__(reason, correlation_id, sort=sort)
+
+
+def sort_of(status: int) -> Unanswered:
+    """Return the sort of an unexpected HTTP status."""
+    if status in {401, 403}:
+        return Unanswered.REFUSED
+    if status == 429:
+        return Unanswered.RATE_LIMITED
+    return Unanswered.NO_ANSWER if _is_server_trouble(status) else Unanswered.INCOMPLETE
+
+
+def _is_server_trouble(status: int) -> bool:
+    # 401 too: a refused token says nothing about the requested resource.
+    return status in _SERVER_STATUSES or status >= 500 or 300 <= status < 400
 
 
 class NotPermitted(NoInformation):
@@ -73,10 +106,10 @@ def refused(subject: str, answer: httpx2.Response) -> NoInformation:
     reason = f"{subject}: HTTP {status}"
     if isinstance(code, str) and _CODE.fullmatch(code):
         reason += f" {code}"
-    # 401 too: a refused token says nothing about the requested resource.
-    if status in _SERVER_STATUSES or status >= 500 or 300 <= status < 400:
-        return ServerTrouble(reason, correlation_of(answer))
-    return (NotPermitted if status == 403 else NoInformation)(reason, correlation_of(answer))
+    correlation_id, sort = correlation_of(answer), sort_of(status)
+    if _is_server_trouble(status):
+        return ServerTrouble(reason, correlation_id, sort=sort)
+    return (NotPermitted if status == 403 else NoInformation)(reason, correlation_id, sort=sort)
 
 
 def correlation_of(answer: httpx2.Response) -> str:

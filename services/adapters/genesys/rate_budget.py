@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final
 
-from services.adapters.genesys.answers import ServerTrouble
+from services.adapters.genesys.answers import ServerTrouble, Unanswered
 
 WAIT_MAX_S: Final = 60.0
 """Longest wait for the next window; beyond, the next reconciliation asks again."""
@@ -51,7 +51,8 @@ class RateBudget:
                 wait_s = self._until_s - _now_s()
                 # Unknown figures end by the answer that is awaited, and a window by its time.
                 if self._allowed is not None and wait_s > WAIT_MAX_S + _MARGIN_S:
-                    raise ServerTrouble(f"HTTP 429 before: no request for another {wait_s:.0f} s")
+                    reason = f"HTTP 429 before: no request for another {wait_s:.0f} s"
+                    raise ServerTrouble(reason, sort=Unanswered.RATE_LIMITED)
                 try:
                     async with asyncio.timeout(None if wait_s == inf else max(0.0, wait_s)):
                         await self._changed.wait()

@@ -23,10 +23,12 @@ from services.adapters.genesys.answers import (
     RETRIED,
     NoInformation,
     ServerTrouble,
+    Unanswered,
     correlation_of,
     is_over_minted,
     retry_after_s,
     shaped,
+    sort_of,
 )
 
 _SUBJECT: Final = "token"
@@ -121,13 +123,22 @@ class Token:
             over_minted = is_over_minted(answer)
             reason = f"{_SUBJECT}: HTTP {answer.status_code}" + (" rate limit exceeded" if over_minted else "")
             # `ServerTrouble` for every status: without a token every further request would fail.
-            trouble = ServerTrouble(reason, correlation_of(answer))
+            trouble = ServerTrouble(
+                reason, correlation_of(answer), sort=_sort_of(answer.status_code, over_minted=over_minted)
+            )
             wait_s = retry_after_s(answer, self._now_us()) or wait_s
             if not (over_minted or answer.status_code in RETRIED) or wait_s > _WAIT_MAX_S:
                 break
             if attempt + 1 < _TRIES:
                 await asyncio.sleep(wait_s)
         raise trouble
+
+
+def _sort_of(status: int, *, over_minted: bool) -> Unanswered:
+    if status != 400:
+        return sort_of(status)
+    # RFC 6749 section 5.2: wrong credentials may be answered 400 as well as 401.
+    return Unanswered.RATE_LIMITED if over_minted else Unanswered.REFUSED
 
 
 def _now_s() -> float:

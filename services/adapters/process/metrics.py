@@ -65,6 +65,7 @@ _TENANT_REASONS = (
     "tenant_conflict", "tenant_unknown", "install_unknown", "tenant_changed", "update_refused", "refused", "exhausted",
     "contradicted", "other",
 )  # fmt: skip
+_UNANSWERED = ("no_credentials", "refused", "rate_limited", "no_answer", "incomplete")
 _FLAGS = ("tie", "ambiguous", "conflict", "storm")
 _STEP = "steps of the plans in use"
 _ENDPOINT = "endpoints of the keyring"
@@ -267,7 +268,7 @@ PROVISIONER_OUTBOX_OLDEST_S = PROVISIONER.gauge(
 
 RECONCILER = MetricTable("lifecycle_reconciler_", "reconciler")
 RECONCILER_READS = RECONCILER.counter(
-    "lifecycle_reconciler_reads_total", "Reads of an organisation by result.", result=("read", "no_information")
+    "lifecycle_reconciler_reads_total", "Reads of an organisation by result.", result=("read", *_UNANSWERED)
 )
 RECONCILER_OBSERVATIONS = RECONCILER.counter(
     "lifecycle_reconciler_observations_total", "Observations published.", cause=("recheck", "drift")
