@@ -50,6 +50,8 @@ _THREADS: Final = 8
 _WORK_S: Final = 0.3
 _REST_S: Final = 1.7
 """Seconds for which a slow Kafka works, and stands still."""
+_BETWEEN_S: Final = 0.25
+"""Seconds between two installs beside the steady load."""
 
 
 class Expected(NamedTuple):
@@ -283,13 +285,21 @@ class Faults(Workload):
                 with suppress(ProcessLookupError):
                     os.kill(one, signal.SIGCONT)
 
-        thread = threading.Thread(target=pulse, name="slow", daemon=True)
-        thread.start()
+        def send() -> None:
+            # The steady load sends one delivery after the other: waiting for late answers, it would become a trickle.
+            with ThreadPoolExecutor(_THREADS) as pool:
+                while not ended.wait(_BETWEEN_S):
+                    pool.submit(self._install, self._new())
+
+        threads = [threading.Thread(target=act, daemon=True) for act in (pulse, send)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             ended.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
 
     @contextmanager
     def flood(self) -> Iterator[None]:
