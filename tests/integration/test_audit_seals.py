@@ -196,6 +196,7 @@ def test_a_reconciler_seals_every_partition_and_the_trail_verifies(trail: Trail)
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_reconcilers_killed_at_any_moment_leave_a_trail_that_verifies(trail: Trail) -> None:
     chosen = random.Random(7)
     for _ in range(6):
@@ -229,6 +230,7 @@ def test_two_reconcilers_at_once_make_one_chain(trail: Trail) -> None:
         assert part["newest_seal"]["number"] == part["seals"]
 
 
+@pytest.mark.long
 async def test_two_sealers_that_read_at_one_moment_write_two_seals_and_one_chain(trail: Trail) -> None:
     settings = read({**trail.environ, "SEAL_INTERVAL_S": "0.001"}, ReconcilerSettings)
     log = logs.configure("reconciler", "error")

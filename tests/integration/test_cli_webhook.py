@@ -225,6 +225,7 @@ def carry_late(source: Path, target: Path, stop: threading.Event) -> None:
             replace(target, text)
 
 
+@pytest.mark.long
 def test_a_rotation_under_load_refuses_not_a_single_delivery(world: World) -> None:
     assert world.webhook("apply", "--yes").returncode == Exit.OK
     stop = threading.Event()
@@ -267,6 +268,7 @@ def test_a_rotation_under_load_refuses_not_a_single_delivery(world: World) -> No
     assert all("retryCount" not in body["metadata"] for body in world.received()), "a first attempt was refused"
 
 
+@pytest.mark.long
 def test_a_rotation_that_fails_at_genesys_is_resumed_with_the_same_secret(world: World) -> None:
     assert world.webhook("apply", "--yes").returncode == Exit.OK
     first = world.content()["endpoints"]["default"]["current"]["secret"]
@@ -300,6 +302,7 @@ def test_a_rotation_that_fails_at_genesys_is_resumed_with_the_same_secret(world:
     assert world.content()["endpoints"]["default"] == endpoint, "nothing is cut off"
 
 
+@pytest.mark.long
 def test_an_ingress_with_another_keyring_stops_a_rotation_before_genesys_is_told(world: World) -> None:
     assert world.webhook("apply", "--yes").returncode == Exit.OK
     former = world.held()

@@ -80,7 +80,7 @@ def hinted(bench: LedgerBench, genesys: Outside, view: TenantView, edge: Ingress
     world = ReconcilerWorld(bench, genesys, tmp_path, view)
     # An organisation that the first run reads, and with it the credentials of all later integrations.
     world.know(world.new_key())
-    with world.service(RECONCILE_INTERVAL_S="3600", RECONCILE_AUDIT_INTERVAL_S="0") as url:
+    with world.service(RECONCILE_INTERVAL_S="3600") as url:
         eventually(lambda: gauge(url, "last_success_timestamp_seconds") > 0)
         yield Hinted(world, edge, url)
 

@@ -131,6 +131,7 @@ def _sagas(stage: Stage, *arguments: str, status: int = 0) -> Any:
     return json.loads(done.stdout or "null")
 
 
+@pytest.mark.long
 def test_an_operator_lists_failed_sagas_and_retries_them(stage: Stage) -> None:
     refused, standing, well = (key(number) for number in range(3))
     stage.world.fault("subscriptions", "refuse", verb="create", key=refused, times=1)

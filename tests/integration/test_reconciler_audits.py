@@ -93,6 +93,7 @@ def test_an_uninstall_without_a_webhook_converges_by_audits_alone(world: Reconci
     assert world.tenant(kept).installed
 
 
+@pytest.mark.long
 def test_nothing_is_missed_while_the_audits_are_away(world: ReconcilerWorld) -> None:
     known = world.new_key()
     world.install(known)

@@ -262,7 +262,9 @@ async def test_a_stale_genesys_hides_a_new_integration_and_shows_a_removed_one(w
         assert await asked.integration(IDS[1]) is None
 
 
-@pytest.mark.parametrize("fault", ["shifted_page", "wrong_total", "blank", "silent", "clock_skew"])
+@pytest.mark.parametrize(
+    "fault", ["shifted_page", "wrong_total", "blank", pytest.param("silent", marks=pytest.mark.long), "clock_skew"]
+)
 async def test_a_hostile_listing_is_no_information(world: Outside, org: str, fault: str) -> None:
     for identity in IDS[:3]:
         control(world, org, identity)
@@ -354,6 +356,7 @@ async def test_over_minting_passes(world: Outside, org: str) -> None:
         assert IDS[0] in (await asked.listing()).integrations
 
 
+@pytest.mark.long
 def test_equal_seeds_meet_equal_faults(tmp_path: Path, org: str) -> None:
     drawn = []
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -384,6 +387,7 @@ def test_errors_are_shaped_as_the_platform_shapes_them(world: Outside, org: str)
     assert {"message", "code", "status", "contextId", "details", "errors"} <= missing.json().keys()
 
 
+@pytest.mark.long
 def test_tokens_and_their_issue_are_rate_limited(tmp_path: Path, org: str) -> None:
     with outside(tmp_path, simulator_rate_per_minute="5") as world:
         control(world, org, IDS[0])
