@@ -106,6 +106,51 @@ BOARD: Final = Board(
             ),
         ),
         Row(
+            "Do audits tell of lost webhooks?",
+            (
+                Panel(
+                    title="Oldest sync of an organisation",
+                    description="Time since every change was read, by audits or by a listing, of the organisation with "
+                    "the longest. Audits are read each minute; without the permission for them the hourly run counts.",
+                    unit=Unit.SECONDS,
+                    queries=(Query("max(lifecycle_reconciler_oldest_sync_seconds)"),),
+                    width=5,
+                    thresholds=bad_from(4_500, 10_800),
+                    runbooks=("LifecycleReconcileTooOld",),
+                ),
+                Panel(
+                    title="Readings of audits",
+                    description="Readings of an organisation's audits per second, by result; `not_permitted`: the "
+                    "permission audits:audit:view is missing.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_reconciler_audit_reads_total", "result"), "{{result}}"),),
+                    width=5,
+                ),
+                Panel(
+                    title="Audits taken on",
+                    description="Audits within an hour, by the change that their action names.",
+                    unit=Unit.COUNT,
+                    queries=(Query(increase("lifecycle_reconciler_audits_total", "kind", window="1h"), "{{kind}}"),),
+                    width=5,
+                ),
+                Panel(
+                    title="Keys that wait for a read",
+                    description="Keys that an audit named, until a run has read them; each at most once in 5 minutes.",
+                    unit=Unit.COUNT,
+                    queries=(Query(whole("lifecycle_reconciler_audited_keys")),),
+                    width=5,
+                ),
+                Panel(
+                    title="Organisation files",
+                    description="Files of ORGS_DIR by state: the organisation of a broken file is not compared. "
+                    "`lifecycle orgs list` says why.",
+                    unit=Unit.COUNT,
+                    queries=(Query(whole("lifecycle_reconciler_organisation_files", "state"), "{{state}}"),),
+                    width=4,
+                ),
+            ),
+        ),
+        Row(
             "Is the audit trail sealed?",
             (
                 Panel(
