@@ -22,13 +22,14 @@ _LINES: Final = (
     "#d08a1e",
     "#2e9e5b",
     "#8a5fb0",
-    "#c93a3a",
     "#5b6b7b",
     "#1aa3a3",
     "#b0708a",
     "#7a8f2a",
     "#444c99",
+    "#8c6d4f",
 )
+"""Colours of series; red is for limits alone."""
 _COLUMN_IN: Final = 0.75
 _ROW_IN: Final = 0.34
 _HEAD_IN: Final = 0.9
