@@ -403,7 +403,9 @@ def test_the_verifier_in_the_documents_verifies_an_export_and_finds_what_was_tam
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if tamper is None:
-        assert (ended.returncode, len(ended.stdout.splitlines()), ended.stderr) == (0, PARTITIONS, "")
+        # The keys are random: a partition may have none.
+        partitions = {line["partition"] for line in lines}
+        assert (ended.returncode, len(ended.stdout.splitlines()), ended.stderr) == (0, len(partitions), "")
     elif tamper is _remove:
         assert "begins inside seal 1" in ended.stdout
     else:
