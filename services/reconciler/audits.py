@@ -83,7 +83,8 @@ class AuditFollower:
         """Reads the audits of every organisation at the interval, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._known = organisations.load(self._settings.orgs_dir).known
+                # In a thread: thousands of files would hold up the loop.
+                self._known = (await asyncio.to_thread(organisations.load, self._settings.orgs_dir)).known
                 for org_id, organisation in self._known.items():
                     if org_id not in self._busy and self._is_time(org_id):
                         self._busy.add(org_id)
