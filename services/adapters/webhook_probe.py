@@ -12,13 +12,13 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
 import httpx2
 
 from services.adapters.http_client import LOOPBACK
+from services.adapters.http_dates import http_date_us
 
 TIMEOUT_S: Final = 3.0
 """The sender gives up on an attempt after this time (the guide)."""
@@ -131,7 +131,5 @@ def _said(answer: httpx2.Response) -> Any:
 
 
 def _clock_off_s(answer: httpx2.Response, now_us: int) -> float | None:
-    try:
-        return parsedate_to_datetime(answer.headers["date"]).timestamp() - now_us / 1_000_000
-    except (KeyError, ValueError, OverflowError):
-        return None
+    date_us = http_date_us(answer.headers.get("date", ""))
+    return None if date_us is None else (date_us - now_us) / 1_000_000

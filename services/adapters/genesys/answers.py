@@ -13,14 +13,13 @@ the header `ININ-Correlation-Id`).
 
 import re
 from collections.abc import Callable
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import httpx2
 
 from schemas.genesys import Strange, no_such
+from services.adapters.http_dates import http_date_us
 
 T = TypeVar("T")
 
@@ -158,7 +157,7 @@ def date_us(answer: httpx2.Response, now_us: int) -> int:
     Raises:
         NoInformation: `Date` is missing, unreadable, or more than 90 s from our clock.
     """
-    found = _http_date_us(answer.headers.get("date", ""))
+    found = http_date_us(answer.headers.get("date", ""))
     if found is None:
         raise NoInformation("the answer has no Date that can be read")
     if abs(found - now_us) > CLOCK_OFF_US:
@@ -171,7 +170,7 @@ def retry_after_s(answer: httpx2.Response, now_us: int) -> float | None:
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
-    at_us = _http_date_us(text)
+    at_us = http_date_us(text)
     return None if at_us is None else max(0.0, (at_us - now_us) / 1_000_000)
 
 
@@ -183,12 +182,3 @@ def _error_body(answer: httpx2.Response) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
-
-
-def _http_date_us(text: str) -> int | None:
-    try:
-        found = parsedate_to_datetime(text)
-        # "-0000" and a missing zone give a naive time; `timestamp()` would read it in the machine's own zone.
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()) * 1_000_000
-    except (ValueError, OverflowError, IndexError):
-        return None

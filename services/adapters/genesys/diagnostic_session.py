@@ -6,8 +6,6 @@ client.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx2
@@ -16,6 +14,7 @@ from schemas import genesys
 from schemas.genesys import Organisation, Strange
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import Hosts
+from services.adapters.http_dates import http_date_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class DiagnosticSession:
             raise NoInformation(type(error).__name__) from None
         # The server wrote its `Date` somewhere in between; the middle is the best guess.
         middle_us = (began_us + self._now_us()) // 2
-        date_us = _date_us(answer)
+        date_us = http_date_us(answer.headers.get("date", ""))
         return DiagnosticAnswer(answer.status_code, _json(answer), None if date_us is None else middle_us - date_us)
 
 
@@ -107,12 +106,4 @@ def _json(answer: httpx2.Response) -> Any:
     try:
         return answer.json()
     except (ValueError, RecursionError):
-        return None
-
-
-def _date_us(answer: httpx2.Response) -> int | None:
-    try:
-        found = parsedate_to_datetime(answer.headers.get("date", ""))
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    except (ValueError, OverflowError, IndexError):
         return None

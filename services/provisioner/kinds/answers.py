@@ -16,10 +16,10 @@ endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422).
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
+from services.adapters.http_dates import http_date_us
 from services.adapters.process import clock
 from services.core.saga.calls import (
     Absent,
@@ -256,12 +256,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit() and len(text) <= _SECONDS_DIGITS:
         return float(text)
-    try:
-        asked_s = parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
+    asked_us, now_us = http_date_us(text), http_date_us(headers.get("date", ""))
+    if asked_us is None:
         return None
-    try:
-        now_s = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        now_s = clock.now_us() / 1_000_000
-    return max(0.0, asked_s - now_s)
+    return max(0.0, (asked_us - (clock.now_us() if now_us is None else now_us)) / 1_000_000)
