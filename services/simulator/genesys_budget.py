@@ -70,4 +70,5 @@ class Budgets:
         window.count += not refused
         counts = self._counts.setdefault(org, {"requests": 0, "requests_refused": 0, "mints": 0, "mints_refused": 0})
         counts[f"{what}_refused" if refused else what] += 1
-        return Spent(refused, window.count, allowed, max(1, ceil(window.until_s - now_s)))
+        # Rounded first: the sum and difference of two floats may exceed the length of the window by a rounding error.
+        return Spent(refused, window.count, allowed, max(1, ceil(round(window.until_s - now_s, 3))))

@@ -150,7 +150,11 @@ def tenant(running: Up, key: str) -> dict[str, Any]:
 
 
 def read(running: Up, topic: str, key: str) -> list[dict[str, Any]]:
-    """Every record of a key in a topic as it is now."""
+    """Every record of a key in a topic as it is now.
+
+    Raises:
+        AssertionError: Kafka did not answer: `eventually` asks again, since a killed broker may still be starting.
+    """
     config = {
         "bootstrap.servers": running.endpoints["kafka"],
         "group.id": "somebody",
@@ -160,7 +164,10 @@ def read(running: Up, topic: str, key: str) -> list[dict[str, Any]]:
     }
     consumer = confluent_kafka.Consumer(config)
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        except confluent_kafka.KafkaException as away:
+            raise AssertionError(f"Kafka did not answer: {away}") from away
         consumer.assign([confluent_kafka.TopicPartition(topic, number, 0) for number in partitions])
         found, left = [], set(partitions)
         while left:

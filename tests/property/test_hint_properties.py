@@ -101,7 +101,7 @@ def test_a_read_answers_exactly_the_audits_of_earlier_seconds(audit_s: float, re
     assert (ledger.tenant.recheck_at_us is None) is (read_s > int(audit_s))
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 40), st.sets(st.integers(0, 200), max_size=40)), min_size=1, max_size=30)
+STEPS = st.lists(st.tuples(st.integers(0, 40), st.sets(st.integers(0, 40), max_size=12)), min_size=1, max_size=20)
 
 
 @given(steps=STEPS)
