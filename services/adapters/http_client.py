@@ -8,6 +8,7 @@ Rules:
   could return a different, unjudged address (DNS rebinding).
 - Redirects are not followed and proxies of the environment are not used: both would lead to unjudged addresses.
 - A response is read up to a size limit only.
+- No cookie is stored: connections are shared by the tenants of a system.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Self
 
 import httpx2
@@ -179,7 +181,9 @@ class HttpClient:
         await self.close()
 
     def _client(self, limits: httpx2.Limits) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(verify=self._trust, limits=limits, follow_redirects=False, trust_env=False)
+        return httpx2.AsyncClient(
+            verify=self._trust, limits=limits, follow_redirects=False, trust_env=False, cookies=no_cookies()
+        )
 
 
 async def _exchange(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -> HttpResponse:
@@ -223,18 +227,12 @@ def _build(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -
 
 
 async def _read(answer: httpx2.Response) -> HttpResponse:
-    """Read a response up to the size limit, which applies to the decompressed body.
+    """Read a response up to the size limit.
 
     Raises:
         NoAnswer: the body is longer, or cannot be decompressed.
     """
-    # Raw bytes and our own decompression: the library would decompress without a limit.
-    read, decode = bytearray(), _decoder(answer.headers.get("content-encoding", ""))
-    async for part in answer.aiter_raw():
-        # One byte above the limit is let through, to notice a body that exceeds the limit.
-        read += decode(part, ANSWER_MAX_BYTES + 1 - len(read))
-        if len(read) > ANSWER_MAX_BYTES:
-            raise NoAnswer("the answer is too long")
+    read = await read_body(answer, ANSWER_MAX_BYTES)
     try:
         body = json.loads(read) if read else None
     except (ValueError, RecursionError):
@@ -244,6 +242,31 @@ async def _read(answer: httpx2.Response) -> HttpResponse:
     return HttpResponse(
         answer.status_code, headers, body, other=body is None and bool(read.strip()) and read.strip() != b"null"
     )
+
+
+async def read_body(answer: httpx2.Response, at_most: int) -> bytes:
+    """Return the decompressed body of a streamed response.
+
+    Args:
+        answer: The response, with nothing read of the body.
+        at_most: Size limit of the decompressed body, bytes.
+
+    Raises:
+        NoAnswer: the body is longer, or cannot be decompressed.
+    """
+    # Raw bytes and our own decompression: the library would decompress without a limit.
+    read, decode = bytearray(), _decoder(answer.headers.get("content-encoding", ""))
+    async for part in answer.aiter_raw():
+        # One byte above the limit is let through, to notice a body that exceeds the limit.
+        read += decode(part, at_most + 1 - len(read))
+        if len(read) > at_most:
+            raise NoAnswer("the answer is too long")
+    return bytes(read)
+
+
+def no_cookies() -> CookieJar:
+    """Return a cookie jar that stays empty, for a client with many owners: a cookie must not pass between them."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def _decoder(coding: str) -> Callable[[bytes, int], bytes]:

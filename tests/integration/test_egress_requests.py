@@ -202,6 +202,21 @@ async def test_a_silent_server_is_given_up_after_the_timeout() -> None:
             await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 0.3)
 
 
+async def test_a_cookie_of_one_tenants_call_is_not_sent_with_the_next() -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(OK.replace(b"\r\n\r\n", b"\r\nset-cookie: session=of-the-first\r\n\r\n"))
+
+    async with _listening(answer) as port, HttpClient(connections=1) as client:
+        for _ in range(2):
+            assert (await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 5)).status == 200
+    assert len(heads) == 2
+    assert b"session" not in heads[1]
+
+
 @dataclass(frozen=True)
 class Denied:
     """A judge's refusal."""

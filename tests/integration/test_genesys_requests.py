@@ -1,13 +1,16 @@
 """Requests to Genesys as it really answers: budget headers, 429, over-minting, correlation ids, audits."""
 
 import asyncio
+import gzip
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from schemas.genesys import Organisation
 from services.adapters.genesys.answers import NoInformation, NotPermitted, ServerTrouble
@@ -110,11 +113,17 @@ async def genesys() -> AsyncIterator[FakeGenesys]:
         yield served
 
 
+@asynccontextmanager
+async def connecting(genesys: FakeGenesys, timeout_s: float) -> AsyncIterator[GenesysClient]:
+    organisation = Organisation.model_validate({"org_id": ORG, "client_id": "client", "client_secret": "s"})
+    async with connections(timeout_s) as http:
+        yield GenesysClient(organisation, Hosts(f"{genesys.url}/login", genesys.url), http, now_us=now_us)
+
+
 @pytest.fixture
 async def client(genesys: FakeGenesys) -> AsyncIterator[GenesysClient]:
-    organisation = Organisation.model_validate({"org_id": ORG, "client_id": "client", "client_secret": "s"})
-    async with connections(timeout_s=1.0) as http:
-        yield GenesysClient(organisation, Hosts(f"{genesys.url}/login", genesys.url), http, now_us=now_us)
+    async with connecting(genesys, timeout_s=1.0) as made:
+        yield made
 
 
 def first(times: int, path: str, answer: Callable[[], Response]) -> Callable[[Request], Response | None]:
@@ -258,6 +267,70 @@ async def test_a_request_without_an_answer_is_repeated(genesys: FakeGenesys, cli
     genesys.silent = lambda request: request.url.path == path
     with pytest.raises(ServerTrouble, match="no answer: ReadTimeout"):
         await client.integration(identity(0))
+
+
+@pytest.mark.parametrize("path", [TOKEN, "/api/v2/integrations"])
+async def test_an_answer_of_a_byte_at_a_time_is_cut_off(genesys: FakeGenesys, path: str) -> None:
+    async def drop_by_drop() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.1)
+
+    genesys.lie = lambda request: StreamingResponse(drop_by_drop()) if request.url.path == path else None
+    async with connecting(genesys, timeout_s=0.5) as client, asyncio.timeout(30):
+        with pytest.raises(ServerTrouble, match="no answer: TimeoutError"):
+            await client.listing()
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("path", [TOKEN, "/api/v2/organizations/me"])
+async def test_an_answer_without_end_does_not_fill_the_memory(
+    genesys: FakeGenesys, client: GenesysClient, path: str, coding: str
+) -> None:
+    sent = 0
+
+    async def without_end() -> AsyncIterator[bytes]:
+        nonlocal sent
+        packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+        blank = b" " * (1 << 20)
+        while sent < 200:
+            sent += 1
+            yield blank if coding == "identity" else packer.compress(blank) + packer.flush(zlib.Z_SYNC_FLUSH)
+            await asyncio.sleep(0)
+
+    def lie(request: Request) -> Response | None:
+        return (
+            StreamingResponse(without_end(), headers={"content-encoding": coding}) if request.url.path == path else None
+        )
+
+    genesys.lie = lie
+    with pytest.raises(ServerTrouble, match="no answer: the answer is too long"):
+        await client.listing()
+    assert sent < 200
+
+
+async def test_a_compressed_answer_is_read(genesys: FakeGenesys, client: GenesysClient) -> None:
+    def packed(request: Request) -> Response:
+        answer = genesys.truth(request)
+        return Response(gzip.compress(bytes(answer.body)), answer.status_code, {"content-encoding": "gzip"})
+
+    genesys.lie = packed
+    assert len((await client.listing()).integrations) == 3
+
+
+async def test_a_cookie_of_one_organisation_is_not_sent_by_another(genesys: FakeGenesys, client: GenesysClient) -> None:
+    sent: list[str | None] = []
+
+    def with_cookie(request: Request) -> Response:
+        sent.append(request.headers.get("cookie"))
+        answer = genesys.truth(request)
+        answer.set_cookie("session", "of the first")
+        return answer
+
+    genesys.lie = with_cookie
+    await client.listing()
+    assert sent == [None] * len(sent)
+    assert len(sent) > 2
 
 
 async def test_a_listing_that_changes_between_two_pages_is_no_information(

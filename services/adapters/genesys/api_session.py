@@ -25,16 +25,16 @@ from services.adapters.genesys.answers import (
     retry_after_s,
     shaped,
 )
+from services.adapters.genesys.exchange import exchange
 from services.adapters.genesys.rate_budget import WAIT_MAX_S, RateBudget
 from services.adapters.genesys.token import Token
+from services.adapters.http_client import NoAnswer
 
 T = TypeVar("T")
 
 _TRIES: Final = 4
 _BACKOFF_S: Final = 0.25
 """Wait after the first failed try; doubled after each further one."""
-_WHOLE_S: Final = 30.0
-"""Longest exchange: the HTTP client's own time-out limits each read, and a slow server may send a byte at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +146,16 @@ class ApiSession:
         answer: httpx2.Response | None = None
         refused_s: float | None = None
         try:
-            async with asyncio.timeout(_WHOLE_S):
-                answer = await self._http.request(
-                    request.method,
-                    self._api_url + request.path,
-                    params=request.query,
-                    json=request.content,
-                    headers=headers,
-                )
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-            return f"no answer: {type(error).__name__}"
+            answer = await exchange(
+                self._http,
+                request.method,
+                self._api_url + request.path,
+                params=request.query,
+                json=request.content,
+                headers=headers,
+            )
+        except NoAnswer as none:
+            return f"no answer: {none.reason}"
         else:
             if answer.status_code == 429:
                 refused_s = retry_after_s(answer, self._now_us()) or _BACKOFF_S

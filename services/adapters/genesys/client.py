@@ -21,7 +21,7 @@ from schemas.values import Json
 from services.adapters.genesys.answers import NoInformation, correlation_of, date_us, shaped
 from services.adapters.genesys.api_session import ApiRequest, ApiSession
 from services.adapters.genesys.regions import hosts_of
-from services.adapters.http_client import LOOPBACK
+from services.adapters.http_client import LOOPBACK, no_cookies
 
 PAGE_SIZE: Final = 100
 PAGES_MAX: Final = 999
@@ -134,7 +134,9 @@ def connections(timeout_s: float = 10.0) -> httpx2.AsyncClient:
     """Return an HTTP client for all organisations to share; loading the CA certificates once for each would be slow."""
     # No redirects: they lead to a sign-in or maintenance page. A mount of None bypasses a proxy of the environment, for
     # servers on this machine.
-    return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=False, mounts=dict.fromkeys(LOOPBACK))
+    return httpx2.AsyncClient(
+        timeout=timeout_s, follow_redirects=False, mounts=dict.fromkeys(LOOPBACK), cookies=no_cookies()
+    )
 
 
 def hosts_for(organisation: Organisation, login_url: str | None, api_url: str | None) -> Hosts:

@@ -14,6 +14,8 @@ from schemas import genesys
 from schemas.genesys import Organisation, Strange
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import Hosts
+from services.adapters.genesys.exchange import exchange
+from services.adapters.http_client import NoAnswer
 from services.adapters.http_dates import http_date_us
 
 
@@ -72,9 +74,9 @@ class DiagnosticSession:
         auth = (organisation.client_id, organisation.client_secret.get_secret_value())
         url = f"{hosts.login_url.rstrip('/')}/oauth/token"
         try:
-            answer = await http.post(url, data={"grant_type": "client_credentials"}, auth=auth)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise NoInformation(type(error).__name__) from None
+            answer = await exchange(http, "POST", url, data={"grant_type": "client_credentials"}, auth=auth)
+        except NoAnswer as none:
+            raise NoInformation(none.reason) from None
         try:
             token, _ = genesys.token(_json(answer) if answer.status_code == httpx2.codes.OK else None)
         except Strange:
@@ -93,9 +95,9 @@ class DiagnosticSession:
         """
         began_us = self._now_us()
         try:
-            answer = await self._http.get(self._api_url + path, params=query, headers=self._headers)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise NoInformation(type(error).__name__) from None
+            answer = await exchange(self._http, "GET", self._api_url + path, params=query, headers=self._headers)
+        except NoAnswer as none:
+            raise NoInformation(none.reason) from None
         # The server wrote its `Date` somewhere in between; the middle is the best guess.
         middle_us = (began_us + self._now_us()) // 2
         date_us = http_date_us(answer.headers.get("date", ""))

@@ -30,6 +30,8 @@ from services.adapters.genesys.answers import (
     shaped,
     sort_of,
 )
+from services.adapters.genesys.exchange import exchange
+from services.adapters.http_client import NoAnswer
 
 _SUBJECT: Final = "token"
 _MARGIN_S: Final = 60.0
@@ -114,10 +116,11 @@ class Token:
         for attempt in range(_TRIES):
             wait_s = _WAIT_S * 2**attempt
             try:
-                answer = await self._http.post(self._url, data={"grant_type": "client_credentials"}, auth=self._auth)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                form = {"grant_type": "client_credentials"}
+                answer = await exchange(self._http, "POST", self._url, data=form, auth=self._auth)
+            except NoAnswer as none:
                 # Not repeated: the time-outs of several tries would hold up every caller for a minute.
-                raise ServerTrouble(f"{_SUBJECT}: no answer: {type(error).__name__}") from None
+                raise ServerTrouble(f"{_SUBJECT}: no answer: {none.reason}") from None
             if answer.status_code == 200:
                 return shaped(token, answer, _SUBJECT)
             over_minted = is_over_minted(answer)
