@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from schemas.times import instant
+from services.adapters.genesys.audit_queries import SHORTEST_US
 from services.adapters.process import logs
 from services.adapters.process.clock import now_us
 from services.adapters.process.environment import read
@@ -180,6 +181,24 @@ async def test_a_span_with_too_many_audits_is_read_in_parts(tmp_path: Path) -> N
     assert now_us() - spans[0][0] > 13.9 * DAY_US
     # The parts leave no gap, and each begins an overlap before the end of the one before.
     assert all(abs(before[1] - after[0] - OVERLAP_US) < 2_000 for before, after in pairwise(spans[:6]))
+
+
+async def test_audits_without_number_are_trouble_and_no_endless_question(tmp_path: Path) -> None:
+    genesys = FakeGenesys(ORG)
+    wide = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "100000", "inin-ratelimit-reset": "60"}
+
+    def countless(request: Request) -> Response | None:
+        if not request.url.path.endswith("/realtime"):
+            return None
+        number = json.loads(genesys.bodies[-1])["pageNumber"]
+        return JSONResponse({"entities": [], "pageNumber": number, "total": 1_000_000}, headers=wide)
+
+    genesys.lie = countless
+    (tmp_path / f"{ORG}.json").write_text(json.dumps({"org_id": ORG, "client_id": "c", "client_secret": "s"}))
+    async with serving(genesys) as served, following(settings(served.url, tmp_path / "state", tmp_path)) as follower:
+        await eventually_async(lambda: asyncio.sleep(0, bool(follower._troubles)))
+    assert len(genesys.calls) < 100
+    assert SHORTEST_US >= 2 * OVERLAP_US, "what a span cannot be shortened below must be read"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from schemas.genesys import Organisation
 from services.adapters.genesys.answers import NoInformation, NotPermitted, ServerTrouble
-from services.adapters.genesys.audit_queries import AUDIT_SHARE, REALTIME_US, read_audits
+from services.adapters.genesys.audit_queries import AUDIT_SHARE, MANY, REALTIME_US, SHORTEST_US, TooMany, read_audits
 from services.adapters.genesys.client import GenesysClient, Hosts, connections
 from services.adapters.genesys.regions import DOMAINS, hosts_of
 from services.adapters.process.clock import now_us
@@ -433,6 +433,47 @@ async def test_audits_older_than_fourteen_days_come_from_a_transaction(
     begin_us = now_us() - REALTIME_US - HOUR_US
     reading = await read_audits(client.session, begin_us, begin_us + HOUR_US, now_us)
     assert [found.entity_id for found in reading.audits] == [identity(1), identity(2)]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_results_whose_cursors_do_not_end_are_no_information(
+    genesys: FakeGenesys, client: GenesysClient, size: int
+) -> None:
+    asked = 0
+    wide = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "100000", "inin-ratelimit-reset": "60"}
+
+    def lie(request: Request) -> Response | None:
+        nonlocal asked
+        if request.url.path == AUDITS:
+            return JSONResponse({"id": "b3d1", "state": "Succeeded"}, headers=wide)
+        if not request.url.path.startswith(AUDITS):
+            return None
+        asked += 1
+        return JSONResponse({"entities": [audit(asked)] * size, "cursor": f"cursor-{asked}"}, headers=wide)
+
+    genesys.lie = lie
+    begin_us = now_us() - REALTIME_US - HOUR_US
+    async with asyncio.timeout(60):
+        with pytest.raises(NoInformation, match="the results do not end"):
+            await read_audits(client.session, begin_us, begin_us + HOUR_US, now_us)
+    assert asked < 1_000
+
+
+async def test_a_long_span_with_many_results_is_to_be_read_in_parts(
+    genesys: FakeGenesys, client: GenesysClient
+) -> None:
+    def crowded(request: Request) -> Response | None:
+        if request.url.path == AUDITS:
+            return JSONResponse({"id": "b3d1", "state": "Succeeded"})
+        entities: list[dict[str, Any]] = [{}] * (MANY + 1)
+        return JSONResponse({"entities": entities}) if request.url.path.startswith(AUDITS) else None
+
+    genesys.lie = crowded
+    begin_us = now_us() - 40 * 24 * HOUR_US
+    with pytest.raises(TooMany):
+        await read_audits(client.session, begin_us, begin_us + SHORTEST_US + 1, now_us)
+    short = await read_audits(client.session, begin_us, begin_us + SHORTEST_US, now_us)
+    assert short.odd == MANY + 1
 
 
 @pytest.mark.parametrize("state", ["Failed", "Cancelled"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.genesys_audits import GenesysAudit
+from schemas.times import LAST_US
 from services.core.reconcile.audit_gaps import (
     ACTIONS,
     OVERLAP_US,
@@ -107,6 +108,13 @@ def test_ids_are_forgotten_with_the_overlap_and_not_before() -> None:
     just_us = NOW_US + OVERLAP_US - 60 * SECOND_US
     assert len(taken(first, now_us=just_us).taken) == 2
     assert taken(first, now_us=NOW_US + 2 * OVERLAP_US).taken == {}
+
+
+def test_an_audit_of_the_far_future_is_forgotten_with_the_overlap_too() -> None:
+    first = taken(CURSOR, audit(1, at_us=LAST_US))
+    assert taken(first, audit(1, at_us=LAST_US)) == first, "it asks once in the overlap"
+    assert taken(first, now_us=NOW_US + OVERLAP_US + 1).taken == {}
+    assert first.waiting == {key_of(1): AuditedKey(NOW_US, NOW_US)}
 
 
 def test_a_cursor_never_goes_back() -> None:

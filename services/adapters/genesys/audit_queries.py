@@ -30,10 +30,12 @@ REALTIME_US: Final = 14 * 86_400_000_000
 """Reach of the realtime query: 14 days."""
 MANY: Final = 5_000
 """Most audits of one reading. More are asked for in shorter spans, so that trouble costs a part and not the whole."""
-SHORTEST_US: Final = 600_000_000
-"""A span of 10 minutes is read whatever its audits."""
+SHORTEST_US: Final = 1_800_000_000
+"""A span of 30 minutes, twice the overlap of two spans, is read whatever its audits."""
 _PAGE_SIZE: Final = 100
 _PAGES_MAX: Final = 999
+_RESULTS_MAX: Final = 200
+"""Most answers with results of a transaction: four times the pages of `MANY`, where a page is full."""
 _PATH: Final = "/api/v2/audits/query"
 _SUBJECT: Final = "audits"
 _ASK_S: Final = 1.0
@@ -82,9 +84,10 @@ async def read_audits(session: ApiSession, begin_us: int, end_us: int, now_us: C
         # In order of time: an audit that arrives during the reading then moves no earlier audit to another page.
         "sort": [{"name": "Timestamp", "sortOrder": "ascending"}],
     }
+    most = MANY if end_us - begin_us > SHORTEST_US else None
     if now_us() - begin_us > REALTIME_US:
-        return await _transaction(session, asked, now_us)
-    return await _realtime(session, asked, now_us, most=MANY if end_us - begin_us > SHORTEST_US else None)
+        return await _transaction(session, asked, now_us, most=most)
+    return await _realtime(session, asked, now_us, most=most)
 
 
 async def _realtime(
@@ -111,7 +114,9 @@ async def _realtime(
     raise NoInformation(f"{_SUBJECT}: the pages do not end")
 
 
-async def _transaction(session: ApiSession, asked: dict[str, Any], now_us: Callable[[], int]) -> AuditReading:
+async def _transaction(
+    session: ApiSession, asked: dict[str, Any], now_us: Callable[[], int], *, most: int | None
+) -> AuditReading:
     answer = await session.answer(ApiRequest(_SUBJECT, _PATH, body=asked, share=AUDIT_SHARE))
     read_at_us = date_us(answer, now_us())
     execution = shaped(genesys_audits.execution, answer, _SUBJECT)
@@ -119,7 +124,7 @@ async def _transaction(session: ApiSession, asked: dict[str, Any], now_us: Calla
     for _ in range(_ASKS):
         # A state that this version does not know is no end: it is asked again.
         if execution.state == "succeeded":
-            return await _results(session, path, read_at_us)
+            return await _results(session, path, read_at_us, most=most)
         if execution.state in _ENDED:
             break
         await asyncio.sleep(wait_s)
@@ -128,21 +133,24 @@ async def _transaction(session: ApiSession, asked: dict[str, Any], now_us: Calla
     raise NoInformation(f"{_SUBJECT}: the query ended without results: {execution.state}")
 
 
-async def _results(session: ApiSession, path: str, read_at_us: int) -> AuditReading:
+async def _results(session: ApiSession, path: str, read_at_us: int, *, most: int | None) -> AuditReading:
     found: dict[str, GenesysAudit] = {}
     odd, cursors = 0, set[str]()
     query: dict[str, str | int] = {"pageSize": _PAGE_SIZE}
-    while True:
+    for _ in range(_RESULTS_MAX):
         request = ApiRequest(_SUBJECT, f"{path}/results", query, share=AUDIT_SHARE)
         results = await session.read(genesys_audits.results, request)
         found.update((audit.id, audit) for audit in results.audits)
         odd += results.odd
+        if most is not None and len(found) + odd > most:
+            raise TooMany(f"{_SUBJECT}: more than {most} in one span")
         if results.cursor is None:
             return AuditReading(tuple(found.values()), read_at_us, odd)
         if results.cursor in cursors:
             raise NoInformation(f"{_SUBJECT}: the results do not end: a cursor was answered twice")
         cursors.add(results.cursor)
         query = {"pageSize": _PAGE_SIZE, "cursor": results.cursor}
+    raise NoInformation(f"{_SUBJECT}: the results do not end")
 
 
 def _millis(at_us: int) -> str:

@@ -159,8 +159,9 @@ def take_on(
     for audit in audits:
         if audit.id in taken:
             continue
-        # An unreadable time must not let the id be forgotten while the audit is still in the overlap.
-        taken[audit.id] = until_us if audit.at_us is None else audit.at_us
+        # An unreadable time must not let the id be forgotten while the audit is still in the overlap, and a time in the
+        # future must not keep the id for ever.
+        taken[audit.id] = until_us if audit.at_us is None else min(audit.at_us, until_us)
         sort = sort_of(audit)
         sorts[sort] += 1
         if sort in ASKS:
