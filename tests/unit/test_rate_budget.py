@@ -85,6 +85,17 @@ async def test_callers_with_a_share_leave_the_rest_to_the_others() -> None:
     assert await waits(budget)
 
 
+@pytest.mark.parametrize(("headers", "refused_s"), [({}, 1e12), ({}, float("inf")), (figures(1, 0, 999_999_999), None)])
+async def test_no_answer_holds_back_the_callers_for_longer_than_an_hour(
+    headers: dict[str, str], refused_s: float | None
+) -> None:
+    budget = RateBudget()
+    await budget.take()
+    await budget.answered(headers, refused_s)
+    with pytest.raises(ServerTrouble, match=r"no request for another 360[01] s"):
+        await budget.take()
+
+
 async def test_a_refusal_holds_back_everybody_and_a_long_one_is_told_at_once() -> None:
     budget = RateBudget()
     await budget.take()

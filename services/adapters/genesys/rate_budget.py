@@ -25,6 +25,8 @@ _ALLOWED: Final = 300
 _WINDOW_S: Final = 60.0
 """The platform's default limit, for answers without the headers."""
 _MARGIN_S: Final = 1.0
+_HOLD_MAX_S: Final = 3600.0
+"""Longest time that a single answer can hold back all callers; a header with a year in it must not cost a year."""
 
 
 class RateBudget:
@@ -84,7 +86,7 @@ class RateBudget:
                 else:
                     self._window(_ALLOWED, _WINDOW_S)
             if refused_s is not None:
-                self._allowed, self._until_s = 0, _now_s() + refused_s
+                self._allowed, self._until_s = 0, _now_s() + min(refused_s, _HOLD_MAX_S)
             self._changed.notify_all()
 
     def _is_free(self, share: float) -> bool:
@@ -98,7 +100,7 @@ class RateBudget:
         return max(self._sent, self._counted + self._in_flight) < self._allowed
 
     def _window(self, allowed: int, reset_s: float) -> None:
-        end_s = _now_s() + reset_s + _MARGIN_S
+        end_s = _now_s() + min(reset_s, _HOLD_MAX_S) + _MARGIN_S
         # The later of two ends: an answer may have been long on its way. A refusal's end stays.
         self._until_s = end_s if self._allowed is None else max(self._until_s, end_s)
         self._allowed = allowed if self._allowed is None else min(self._allowed, allowed)
