@@ -47,7 +47,9 @@ def test_without_new_records_no_seal_is_made() -> None:
     assert SealedTrail().read_by_a_sealer() is None
 
 
-@pytest.mark.parametrize(("age_us", "due"), [(HOUR_US // 2, False), (HOUR_US * 8 // 10, True), (-HOUR_US, False)])
+@pytest.mark.parametrize(
+    ("age_us", "due"), [(HOUR_US // 2, False), (HOUR_US * 8 // 10, True), (-HOUR_US, False), (-HOUR_US - 1, True)]
+)
 def test_a_partition_is_due_by_the_age_of_its_newest_seal(age_us: int, *, due: bool) -> None:
     head = sealed(1).head()
     assert head is not None
