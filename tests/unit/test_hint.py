@@ -8,6 +8,7 @@ import pytest
 
 from schemas import hint
 from schemas.hint import AuditSubject
+from schemas.times import LAST_US
 from schemas.webhook import Malformed
 from services.core.delivery.hint_rule import (
     ACTIONS,
@@ -194,6 +195,10 @@ def test_no_further_text_proves_a_hint(claim: bytes) -> None:
     assert prove(Secrets(CURRENT, PREVIOUS, AT_US), claim, 0) is Proof.NONE
     assert prove(Secrets(CURRENT), claim, 0) is Proof.NONE
     assert prove(None, claim, 0) is Proof.NONE
+
+
+def test_an_audit_of_the_last_second_of_time_asks_a_read_at_its_end() -> None:
+    assert read_after_us(LAST_US) == read_after_us(LAST_US - 1) == LAST_US
 
 
 def test_a_read_within_the_second_of_an_audit_does_not_answer_it() -> None:

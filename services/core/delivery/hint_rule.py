@@ -11,6 +11,7 @@ from hmac import digest
 from typing import Final
 
 from schemas.hint import AUDIT_TOPICS, AuditSubject
+from schemas.times import LAST_US
 from services.core.delivery.binding import ANY
 from services.core.delivery.signature import Proof, Secrets, verify
 
@@ -96,4 +97,4 @@ def read_after_us(audited_us: int) -> int:
     Both times are by the clock of Genesys. The time of a repeated hint is equal, so a repetition after the read asks
     no second read, whatever process takes it.
     """
-    return audited_us + _READ_AFTER_US
+    return min(audited_us + _READ_AFTER_US, LAST_US)
