@@ -73,7 +73,10 @@ def apply(
         bool, typer.Option("--rotate-secret", help="Make a fresh secret first; the former one stays valid.")
     ] = False,
     overlap: Annotated[
-        str, typer.Option(help="With --rotate-secret: how long the former secret stays valid, 25m to 24h.")
+        str,
+        typer.Option(
+            help="With --rotate-secret: how long the former secret stays valid, 25m to 24h; --wait and 25m at least."
+        ),
     ] = "24h",
     again: Annotated[
         bool, typer.Option("--again", help="Tell Genesys even where nothing differs: it may not show its secret.")

@@ -131,7 +131,9 @@ def apply(
     unchanged = tuple(held.key for held in found.read if not held.told)
     if not told:
         return ApplyResult(wanted.ring, rotated=False, unchanged=unchanged, registered=(), troubles=())
-    wanted = wanted.with_ring(_prepare(wanted, start, overlap_us))
+    # Genesys signs with the former secret until the proof is there, and retries come after that.
+    least_us = OVERLAP_LEAST_US + int((wait_s or 0.0) * 1_000_000)
+    wanted = wanted.with_ring(_prepare(wanted, start, max(overlap_us, least_us), least_us))
     with _naming_next_step(wanted):
         if wait_s is not None:
             await_proof(wanted, told[0], wait_s)
@@ -156,8 +158,14 @@ def _fresh(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(replace(row, wanted="a fresh secret", differs=True) if row.field == "secret" else row for row in rows)
 
 
-def _prepare(wanted: Registration, start: RotationStart | None, overlap_us: int) -> "Keyring":
-    """Makes the secret of a fresh rotation; else extends a former secret's life to the length of the retries.
+def _prepare(wanted: Registration, start: RotationStart | None, overlap_us: int, former_us: int) -> "Keyring":
+    """Makes the secret of a fresh rotation; else extends a former secret's life to the length of wait and retries.
+
+    Args:
+        wanted: URL, endpoint and organisations.
+        start: How a rotation begins; None without one.
+        overlap_us: Life of the former secret of a fresh rotation, microseconds.
+        former_us: Least life of the former secret of an earlier rotation, microseconds.
 
     Raises:
         CommandError: the endpoint was changed meanwhile (REFUSED), or the file cannot be replaced.
@@ -173,7 +181,7 @@ def _prepare(wanted: Registration, start: RotationStart | None, overlap_us: int)
 
         return keyring_file.change(path, rotate)
     previous = wanted.endpoint.previous
-    least_us = now + OVERLAP_LEAST_US
+    least_us = now + former_us
     if previous is None or not keyring_contents.counts(previous, now) or previous.not_after >= least_us:
         return wanted.ring
 

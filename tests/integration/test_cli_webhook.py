@@ -326,6 +326,26 @@ def test_an_ingress_with_another_keyring_stops_a_rotation_before_genesys_is_told
     }
 
 
+@pytest.mark.long
+def test_the_former_secret_outlives_the_longest_wait_for_the_proof(world: World) -> None:
+    assert world.webhook("apply", "--yes").returncode == Exit.OK
+    own = world.keyring.with_name("operators.json")
+    replace(own, world.keyring.read_text())
+    world.keyring, begun_us = own, now_us()
+    words = ("webhook", "apply", "--org", ORG, "--url", world.url, "--rotate-secret", "--yes")
+    # The ingress has another file, so the proof is waited for, each time until the command is ended.
+    for wait, hours in (("30m", 0.5), ("1h", 1)):
+        waiting = world.popen(*words, "--overlap", "25m", "--wait", wait)
+        try:
+            assert waiting.stderr is not None
+            assert "waiting until the ingress takes the secret" in waiting.stderr.readline()
+        finally:
+            waiting.terminate()
+            waiting.communicate(timeout=30)
+        former = world.content()["endpoints"]["default"]["previous"]
+        assert instant(former["not_after"]) >= begun_us + (hours * 60 + 25) * 60 * S
+
+
 def test_a_missing_answer_to_a_registration_is_read_back(world: World) -> None:
     world.outside.fault("genesys", "lost_answer", verb="update", times=2)
     done = world.webhook("apply", "--yes")
