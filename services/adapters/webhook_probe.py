@@ -6,6 +6,7 @@ Rules:
 - A proxy of the environment is used, except for this machine.
 """
 
+import asyncio
 import json
 import socket
 import ssl
@@ -17,11 +18,14 @@ from typing import Any, Final, Self
 
 import httpx2
 
-from services.adapters.http_client import LOOPBACK
+from services.adapters.http_client import LOOPBACK, NoAnswer, no_cookies, read_body
 from services.adapters.http_dates import http_date_us
 
 TIMEOUT_S: Final = 3.0
 """The sender gives up on an attempt after this time (the guide)."""
+_WHOLE_S: Final = 3.5
+"""Longest attempt. `TIMEOUT_S` limits each single read, and a slow server may send a byte at a time."""
+_ANSWER_MAX_BYTES: Final = 1 << 20
 
 
 class WayFault(StrEnum):
@@ -66,11 +70,13 @@ class ProbeSender:
             now_us: Clock, microseconds UTC.
         """
         self._now_us = now_us
-        self._client = httpx2.Client(
+        self._loop = asyncio.Runner()
+        self._client = httpx2.AsyncClient(
             timeout=TIMEOUT_S,
             follow_redirects=False,
             mounts=dict.fromkeys(LOOPBACK),
             limits=httpx2.Limits(max_keepalive_connections=0),
+            cookies=no_cookies(),
         )
 
     def send(self, url: str, raw: bytes, headers: Mapping[str, str]) -> ProbeAnswer:
@@ -81,18 +87,22 @@ class ProbeSender:
             return ProbeAnswer(0, None, fault, detail, None, time.monotonic() - begun_s)
 
         try:
-            answer = self._client.post(url, content=raw, headers={**headers, "Connection": "close"})
+            answer, body = self._loop.run(self._post(url, raw, {**headers, "Connection": "close"}))
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             return failed(WayFault.URL, str(error))
         except httpx2.TimeoutException as error:
             return failed(
                 WayFault.TIMEOUT, "no connection" if isinstance(error, httpx2.ConnectTimeout) else "no answer"
             )
+        except TimeoutError:
+            return failed(WayFault.TIMEOUT, "no whole answer")
+        except NoAnswer as none:
+            return failed(WayFault.CUT, none.reason)
         except httpx2.HTTPError as error:
             return failed(*_cause(error))
         return ProbeAnswer(
             answer.status_code,
-            _said(answer),
+            _said(body),
             None,
             "",
             _clock_off_s(answer, self._now_us()),
@@ -103,7 +113,15 @@ class ProbeSender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        self._loop.run(self._client.aclose())
+        self._loop.close()
+
+    async def _post(self, url: str, raw: bytes, headers: Mapping[str, str]) -> tuple[httpx2.Response, bytes]:
+        async with (
+            asyncio.timeout(_WHOLE_S),
+            self._client.stream("POST", url, content=raw, headers=headers) as answer,
+        ):
+            return answer, await read_body(answer, _ANSWER_MAX_BYTES)
 
 
 def _cause(error: BaseException) -> tuple[WayFault, str]:
@@ -122,9 +140,9 @@ def _cause(error: BaseException) -> tuple[WayFault, str]:
     return WayFault.CUT, str(error) or type(error).__name__
 
 
-def _said(answer: httpx2.Response) -> Any:
+def _said(raw: bytes) -> Any:
     try:
-        body = json.loads(answer.content)
+        body = json.loads(raw)
     except (ValueError, RecursionError):
         return None
     return body.get("status") if isinstance(body, dict) else None
