@@ -24,6 +24,7 @@ _UUID = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 """Token characters of RFC 6749 appendix A.12 except the space, since a header value must not end with a space."""
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_WHOLE_MAX: Final = 10**18
 TOKEN_LIFE_S: Final = 300.0
 """Assumed life of a token without a usable `expires_in`: the shortest on the platform (5 minutes to 48 hours)."""
 
@@ -219,12 +220,14 @@ def _life_s(value: Any) -> float:
 
 
 def whole(value: Any) -> int | None:
-    """Returns a whole number, written as a number or as text; None for every further value."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    """Returns a whole number of at most 18 digits, written as a number or as text; None for every further value."""
     if isinstance(value, str):
         return int(value) if _WHOLE.fullmatch(value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    is_whole = (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and value.is_integer()
+    )
+    # An integer of JSON has no bounds, and one of 400 digits has no float to calculate with.
+    return int(value) if is_whole and abs(value) < _WHOLE_MAX else None
 
 
 def _named(value: Any) -> str:

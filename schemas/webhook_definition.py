@@ -18,6 +18,7 @@ MAX_RETRIES: Final = 5
 INITIAL_DELAY_MS: Final = 1_000
 BACKOFF_MULTIPLIER: Final = 2
 TIMEOUT_MS: Final = 3_000
+_NUMBER_MAX: Final = 10**15
 _MASK: Final = ("**", "••")
 
 
@@ -104,7 +105,9 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Greater ones are no setting, and an integer without bounds has no float.
+    return value if is_number and abs(value) < _NUMBER_MAX else None
 
 
 def _whole(value: Any) -> int | None:

@@ -116,6 +116,7 @@ CASES: dict[str, OddField] = {
     },
     "listing.total is zero": OddField(LISTING, field("total", 0), whole="empty"),
     "listing.total is negative": OddField(LISTING, field("total", -5), whole="incomplete: 5 of -5"),
+    "listing.total is endless": OddField(LISTING, field("total", 10**400), whole="must be whole numbers"),
     "listing.total is too great": OddField(LISTING, field("total", 6), whole="incomplete: 5 of 6"),
     "listing.pageNumber is another": OddField(LISTING, field("pageNumber", 2), whole="another page"),
     **{

@@ -104,7 +104,10 @@ def test_a_masked_or_missing_secret_counts_as_not_shown(secret: object) -> None:
 def test_fields_of_another_type_are_nothing_and_no_fault() -> None:
     odd = {"url": 1, "events": "installed", "retryPolicy": [], "timeoutMs": True}
     assert webhook_definition.parse(odd) == WebhookDefinition(None, None, None, None, None, None, None)
-    assert webhook_definition.parse({"timeoutMs": float("inf")}).timeout_ms is None
+    for endless in (float("inf"), float("nan"), 10**400, -(10**400)):
+        held = webhook_definition.parse({"timeoutMs": endless, "retryPolicy": {"backoffMultiplier": endless}})
+        assert (held.timeout_ms, held.backoff_multiplier) == (None, None)
+        assert compare(held, WANTED, PREVIOUS, fingerprint).differs
     with pytest.raises(Strange):
         webhook_definition.parse([GUIDE])
 
