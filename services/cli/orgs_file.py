@@ -26,13 +26,23 @@ def path_of(folder: Path, org_id: str) -> Path:
     Raises:
         CommandError: the folder cannot be read (UNUSABLE).
     """
+    return paths_by_id(folder).get(org_id, folder / f"{org_id}.json")
+
+
+def paths_by_id(folder: Path) -> dict[str, Path]:
+    """Returns the files of a folder by the name in lower case, without `.json`; empty for a missing folder.
+
+    Raises:
+        CommandError: the folder cannot be read (UNUSABLE).
+    """
     try:
         paths = organisations.paths_in(folder)
     except FileNotFoundError:
-        paths = []
+        return {}
     except OSError as error:
         raise CommandError(Exit.UNUSABLE, f"ORGS_DIR: {folder}: {error.strerror}") from None
-    return next((path for path in paths if path.stem.lower() == org_id), folder / f"{org_id}.json")
+    # Of two files whose names differ in the case of letters the first counts.
+    return {path.stem.lower(): path for path in reversed(paths)}
 
 
 def changed(former: Organisation | None, org_id: str, fields: Mapping[str, Any], secret: str) -> Organisation:

@@ -32,13 +32,15 @@ def rows(folder: Path, found: Organisations, logins: Mapping[str, str] | None, n
         logins: Organisation id to the fault of the login, empty for a valid one; None if no login was tried.
         now_us: Our clock, microseconds UTC.
     """
-    return [_row(folder, org_id, found, logins, now_us) for org_id in sorted({*found.known, *found.faults})]
+    # Once for all: a listing of the folder for each of thousands of organisations takes minutes.
+    paths = orgs_file.paths_by_id(folder)
+    ids = sorted({*found.known, *found.faults})
+    return [_row(paths.get(one, folder / f"{one}.json"), one, found, logins, now_us) for one in ids]
 
 
 def _row(
-    folder: Path, org_id: str, found: Organisations, logins: Mapping[str, str] | None, now_us: int
+    path: Path, org_id: str, found: Organisations, logins: Mapping[str, str] | None, now_us: int
 ) -> dict[str, Any]:
-    path = orgs_file.path_of(folder, org_id)
     organisation = found.known.get(org_id)
     state = path.stat() if path.exists() else None
     row: dict[str, Any] = {

@@ -1,12 +1,16 @@
 """The folder of organisation files: an unreadable file is named, and never counts as an empty organisation."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from schemas.genesys import Organisation
 from services.adapters.genesys import organisations
+from services.cli import orgs_text
 from tests.support.genesys_worlds import ORG
 
 GOOD = {"org_id": ORG, "client_id": "c", "client_secret": "s"}
@@ -72,3 +76,16 @@ def test_the_types_of_a_file_are_read_in_both_forms(changes: dict[str, Any], typ
     read = organisations.parse(json.dumps({**GOOD, **changes}).encode())
     assert not isinstance(read, str)
     assert sorted(read.types) == types
+
+
+def test_a_listing_of_thousands_reads_the_folder_once(tmp_path: Path) -> None:
+    ids = [str(UUID(int=number)) for number in range(2_000)]
+    for org_id in ids:
+        (tmp_path / f"{org_id}.json").touch(mode=0o600)
+    found = organisations.Organisations({one: Organisation.model_validate({**GOOD, "org_id": one}) for one in ids})
+    began_s = time.process_time()
+    rows = orgs_text.rows(tmp_path, found, None, 0)
+    # The folder listed for each of them took 25 s and more.
+    assert time.process_time() - began_s < 8
+    assert [row["org"] for row in rows] == ids
+    assert {Path(row["file"]).parent for row in rows} == {tmp_path}
