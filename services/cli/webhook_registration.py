@@ -291,11 +291,13 @@ def _url(url: str | None) -> str:
         raise CommandError(Exit.UNUSABLE, "--url: missing, and no `lifecycle up` runs here")
     try:
         parts = urlsplit(url)
-        well = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or parts.username)
+        well = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)
+        # `urlsplit` drops line feeds and tabs, and Genesys would be told them.
+        well = well and url.isascii() and url.isprintable() and " " not in url
     except ValueError:
         raise CommandError(Exit.UNUSABLE, "--url: is no URL") from None
     if not well or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE)):
-        why = "must be an https URL with a host, without user, query and fragment; http only on this machine"
+        why = "must be an https URL with a host, in ASCII, without user, query and fragment; http only on this machine"
         raise CommandError(Exit.UNUSABLE, f"--url: {why}")
     return url
 
