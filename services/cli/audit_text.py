@@ -125,7 +125,8 @@ def _summary(found: TrailReport) -> str:
     records, seals = (sum(getattr(one, name) for one in found.partitions) for name in ("records", "seals"))
     text = f"{wording.counted(records, 'record')}, {wording.counted(seals, 'seal')}"
     if not found.findings:
-        return f"{text}: verified"
+        # An empty file is no proof of anything, and the word would claim one.
+        return f"{text}: {'verified' if records else 'nothing to verify'}"
     count = sum(found.counts.values())
     kept = f", {len(found.findings)} of them above" if count > len(found.findings) else ""
     return f"{text}: NOT verified, {wording.counted(count, 'finding')}{kept}"

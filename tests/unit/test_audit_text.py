@@ -82,4 +82,4 @@ def test_the_newest_seals_are_read_back_from_an_earlier_result(trail: SealedTrai
 
 def test_an_empty_trail_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     audit_text.print_report(checked([]))
-    assert capsys.readouterr().out == "0 records, 0 seals: verified\n"
+    assert capsys.readouterr().out == "0 records, 0 seals: nothing to verify\n"
