@@ -14,10 +14,9 @@ from hashlib import sha256
 from typing import Final
 
 from schemas import hint
-from schemas.hint import AuditSubject, Envelope, IntegrationAudit
 from schemas.topics import RECEIVED, named
 from schemas.webhook import Malformed
-from services.core.delivery.hint_rule import judge_subject, judge_topic, prove, read_after_us
+from services.core.delivery.hint_rule import AskedRecheck, Ignored, judge, prove, read_after_us
 from services.core.delivery.signature import NONE, PREVIOUS
 from services.ingress import records
 from services.ingress.endpoints import HintCredentialsByEndpoint
@@ -88,30 +87,19 @@ class Hints:
             if not credentials.binding.covers(envelope.org_id, envelope.account):
                 request.answer(answers.UNBOUND)
                 return
-            self._judge(request, envelope)
+            judged = judge(envelope)
         except Malformed as fault:
             request.answer(answers.malformed(fault.field, fault.rule))
+            return
+        if isinstance(judged, Ignored):
+            request.answer(answers.IGNORED[judged])
+        else:
+            self._ask(request, judged)
 
-    def _judge(self, request: Request, envelope: Envelope) -> None:
-        """Answers a bound notification.
-
-        Raises:
-            Malformed: the notification of an audit topic is no audit, or the audit of an integration lacks a readable
-                id, time or entity.
-        """
-        # The form of a notification depends on the topic, so each part is parsed once the part before is known.
-        ignored = judge_topic(envelope.topic)
-        if ignored is None:
-            subject = hint.subject(envelope.event)
-            ignored = judge_subject(subject)
-            if ignored is None:
-                self._ask(request, hint.audit(envelope), subject)
-                return
-        request.answer(answers.IGNORED[ignored])
-
-    def _ask(self, request: Request, audit: IntegrationAudit, subject: AuditSubject) -> None:
+    def _ask(self, request: Request, asked: AskedRecheck) -> None:
         """Writes the request for a re-check, once for an audit, and answers when the record is durable."""
-        request.key, now_us = audit.key, request.received_us
+        audit, now_us = asked.audit, request.received_us
+        request.key = audit.key
         # A hash, since ids of strangers have any length.
         request.digest = sha256(f"{audit.key}/{audit.audit_id}".encode()).digest()
         if self._recent_audits.knows(request.digest, now_us):
@@ -122,8 +110,8 @@ class Hints:
             request.answer(answers.FLOODED)
             return
         self._recent_keys.add(audit.key, now_us)
-        asked = records.hinted_recheck(audit, subject.action.casefold(), read_after_us(audit.at_us), now_us)
-        self._writer.write(self._received, asked, now_us, self._answering(request))
+        record = records.hinted_recheck(audit, asked.action, read_after_us(audit.at_us), now_us)
+        self._writer.write(self._received, record, now_us, self._answering(request))
 
     def _answering(self, request: Request) -> OnResult:
         """Returns the callback that answers a request by the result of its record."""

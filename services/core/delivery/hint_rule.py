@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hmac import digest
-from typing import Final
+from typing import Final, NamedTuple
 
-from schemas.hint import AUDIT_TOPICS, AuditSubject
+from schemas import hint
+from schemas.hint import AUDIT_TOPICS, AuditSubject, Envelope, IntegrationAudit
 from schemas.times import LAST_US
 from services.core.delivery.binding import ANY
 from services.core.delivery.signature import Proof, Secrets, verify
@@ -89,6 +90,34 @@ def judge_subject(subject: AuditSubject) -> Ignored | None:
     if subject.service.casefold() != SERVICE or subject.entity_type.casefold() not in ENTITY_TYPES:
         return Ignored.ENTITY
     return None if subject.action.casefold() in ACTIONS else Ignored.ACTION
+
+
+class AskedRecheck(NamedTuple):
+    """A change of an integration, which asks a re-check of the key.
+
+    Attributes:
+        audit: The audit.
+        action: The action, a word of `ACTIONS`.
+    """
+
+    audit: IntegrationAudit
+    action: str
+
+
+def judge(envelope: Envelope) -> AskedRecheck | Ignored:
+    """Returns the re-check that a notification asks, or why the notification asks nothing.
+
+    Raises:
+        Malformed: the notification of an audit topic is no audit, or the audit of an integration lacks a readable id,
+            time or entity.
+    """
+    # The form of a notification depends on the topic, so each part is parsed once the part before is known.
+    if (ignored := judge_topic(envelope.topic)) is not None:
+        return ignored
+    subject = hint.subject(envelope.event)
+    if (ignored := judge_subject(subject)) is not None:
+        return ignored
+    return AskedRecheck(hint.audit(envelope), subject.action.casefold())
 
 
 def read_after_us(audited_us: int) -> int:
