@@ -17,6 +17,8 @@ class Service(StrEnum):
     """The Kafka principals of an installation."""
 
     INGRESS = "ingress"
+    HINTS = "hints"
+    """The reader of hints from a queue."""
     LEDGER = "ledger"
     PROVISIONER = "provisioner"
     RECONCILER = "reconciler"
@@ -57,7 +59,7 @@ class Right:
 _GROUPS: Final = {Service.LEDGER: LEDGER_APP, Service.PROVISIONER: PROVISIONER_GROUP}
 """The consumer group of each service with a group."""
 
-_LOOKS: Final = frozenset(Service) - {Service.INGRESS}
+_LOOKS: Final = frozenset(Service) - {Service.INGRESS, Service.HINTS}
 """Services that also read topics outside a consumer group, and name `LOOKS_GROUP` for librdkafka."""
 
 _COMPARES_READ: Final = frozenset({Service.LEDGER, Service.RECONCILER})

@@ -76,7 +76,7 @@ class Topic:
 
 RECEIVED = Topic(
     # The ledger asks for re-checks there; `lifecycle reconcile --now` publishes what it saw.
-    "lifecycle.received", True, ("ingress", "ledger", "reconciler", "operator"), ("ledger",), 7 * DAY_MS,
+    "lifecycle.received", True, ("ingress", "hints", "ledger", "reconciler", "operator"), ("ledger",), 7 * DAY_MS,
     restricted=True, log_append_time=True,
 )  # fmt: skip
 EVENTS = Topic("lifecycle.events", True, ("ledger",), ("operator", "downstream"), 30 * DAY_MS)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.cli.local.wiring import SERVICES
+from services.adapters.process.settings import SECTIONS
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "logs.md"
@@ -31,6 +31,8 @@ _WRITERS: Final[Mapping[str, str]] = {
     "services/adapters/kafka/rights.py": _EVERY,
     "services/adapters/genesys/organisations_watch.py": "reconciler",
     "services/adapters/secrets/keyring_watch.py": "ingress",
+    "services/ingress/hints_main.py": "hints",
+    "services/ingress/hints_queue.py": "hints",
     "services/adapters/system_gates.py": "provisioner",
     "services/adapters/tables/": "ledger",
 }
@@ -64,6 +66,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "keyring taken": "another file, or the mended one, is in force",
     "line": "what a reconciliation found about one tenant, and does",
     "loss accepted": "`--accept-loss`: records that Kafka removed unread are passed over",
+    "message left in the queue": "a message that cannot be read, or of a foreign organisation or account: it is not "
+    "deleted, and the queue's `RedrivePolicy` moves it; one line a minute for each reason",
     "no information": "an organisation was not read whole: nothing is concluded from it",
     "no key of material.outputs opens what was sealed": "a key was taken out of the keyring too early: sagas wait",
     "no right is missing any more": "the rights that were missing are granted",
@@ -75,6 +79,9 @@ EVENTS: Final[Mapping[str, str]] = {
     "organisation files changed": "files of `ORGS_DIR` were added, changed or removed, and are in force",
     "plan of a life cannot be carried out": "the plan that this tenant was made by names what this release has not",
     "plan of an ended life cannot be carried out": "likewise, of a tenant that is gone; its sweep waits",
+    "queue answers": "the queue of hints is read again",
+    "queue fails": "Amazon refuses a call, or does not answer: the messages stay in the queue meanwhile",
+    "queue without a dead-letter queue": "its `RedrivePolicy` is missing: docs/connect-genesys.md",
     "recovered": "a table partition is up to date with its changelog",
     "recovering": "a table partition is read from its changelog, and how far it is",
     "recovery begins": "the registry is older than its outcomes: everything is looked up again",
@@ -103,7 +110,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "task ended": "a background task ended by a bug: the process ends with status 1",
     "the producer has failed for good": "librdkafka gave up: the process ends with status 1",
     "too few files": "the limit of open files is below what may be needed",
-    "unwritten": "records that Kafka did not take; one line a second for each reason",
+    "unwritten": "records that Kafka did not take; one line a second for each reason, of `hints` a minute",
     "waiting": "the reconciler cannot work now",
     "waiting for the registry": "PostgreSQL is not there at the start",
     "webhook given up": "the simulator's Genesys has no answer after its last retry",
@@ -142,6 +149,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "kind": "`delivery`, `observation`, `recheck` or `outcome`",
     "limit": "how many may be gone in one run",
     "lines": "tenants that something was found about",
+    "message_id": "Amazon's id of the message",
     "newcomers": "tenants that the first comparison would create",
     "number": "number of the seal in its partition",
     "occasion": "`hourly`, `due` (keys) or `file` (an organisation's)",
@@ -154,6 +162,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "place": "key, generation and step of the sealed value",
     "port": "port that is listened on; of the services but the ingress, that of health and metrics",
     "published": "observations that were published",
+    "queue": "URL of the queue",
     "read": "organisations that were read whole",
     "reason": "a word of a fixed list, as in metrics and records",
     "record": "topic, partition and offset of the record",
@@ -190,7 +199,7 @@ endpoint where we have that one.
 |---|---|
 | `at` | time, RFC 3339, UTC |
 | `level` | as below; `LOG_LEVEL` is the least that is written |
-| `service` | `ingress`, `ledger`, `provisioner`, `reconciler`, `simulator`; absent in lines of libraries |
+| `service` | `ingress`, `hints`, `ledger`, `provisioner`, `reconciler`, `simulator`; absent in lines of libraries |
 | `event` | the words in the tables below |
 | `key` | `orgId:integrationId`, in every line about one tenant |
 | `trace_id` | in every line about a delivery of a trace ([traces](traces.md)) |
@@ -309,7 +318,7 @@ def _line(path: str, call: ast.Call, level: str, added: tuple[str, ...]) -> LogL
         else:
             raise Unscannable(f"{path}:{call.lineno}: the fields of a log call are named")
     writer = next((who for part, who in _WRITERS.items() if path.startswith(part)), path.split("/")[1])
-    if writer not in {*SERVICES, _EVERY}:
+    if writer not in {*SECTIONS, _EVERY}:
         raise Unscannable(f"{path}:{call.lineno}: say in tests/log_lines.py which service writes it")
     return LogLine(writer, event.value, level, tuple(sorted(fields - {"exc_info"})))
 

@@ -28,6 +28,7 @@ from services.core.reconcile.audit_gaps import AuditSort
 from services.core.reconcile.tenant_census import REASON_SORTS, UNSETTLED
 from services.core.saga.calls import Verb
 from services.core.saga.why import SagaWhy
+from services.ingress.hints_queue import MessageResult
 from services.ingress.http import answers
 
 ROOT: Final = Path(__file__).parents[1]
@@ -39,6 +40,7 @@ METRIC_CLASSES: Final = frozenset({
 
 UNITS: Final = frozenset({
     "seconds", "bytes", "records", "entries", "sagas", "tenants", "keys", "organisations", "files", "info",
+    "messages",
 })  # fmt: skip
 """Last words of a name that say what is counted."""
 STATES: Final = frozenset({
@@ -65,6 +67,7 @@ ENUMERATIONS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("lifecycle_ingress_answers_total", "reason"): frozenset(answer.reason for answer in _ANSWERS),
     ("lifecycle_ingress_hints_total", "status"): frozenset(answer.label for answer in _HINTS),
     ("lifecycle_ingress_hints_total", "reason"): frozenset(answer.reason for answer in _HINTS),
+    ("lifecycle_hints_messages_total", "result"): frozenset(map(str, MessageResult)),
     ("lifecycle_ingress_rechecks_total", "reason"): frozenset(map(str, TimeRule)),
     ("lifecycle_ingress_breaker", "state"): frozenset(map(str, BreakerState)),
     ("lifecycle_ingress_dead_letters_total", "reason"): _LETTERS,

@@ -3,7 +3,7 @@
 from typing import Final
 
 from deploy.boards.panel import Board, Panel, Query, Row, Unit, bad_below, bad_from
-from deploy.boards.queries import occurring, quantiles, rate, resources
+from deploy.boards.queries import increase, occurring, quantiles, rate, resources
 
 _GOOD: Final = 'status="200"'
 _BY_STATUS: Final = (
@@ -66,6 +66,37 @@ BOARD: Final = Board(
                         ),
                     ),
                     empty_when_healthy="nobody sends hints",
+                ),
+                Panel(
+                    title="Hints from a queue",
+                    description="Messages of an SQS queue by result. `written` asks Genesys about one integration, "
+                    "`ignored_…` asks nothing; `unbound` and `malformed` stay for the dead-letter queue, and count at "
+                    "each receipt.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(occurring(rate("lifecycle_hints_messages_total", "result")), "{{result}}"),),
+                    empty_when_healthy="nobody reads hints from a queue",
+                ),
+                Panel(
+                    title="The queue of hints",
+                    description="Messages waiting, messages in hand, and calls to Amazon that failed. What waits grows "
+                    "while Kafka or Amazon is away, and is read afterwards; the log says why.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query('max(lifecycle_hints_queue_messages{state="waiting"})', "waiting"),
+                        Query("sum(lifecycle_hints_in_hand_messages)", "in hand"),
+                        Query(
+                            occurring(increase("lifecycle_hints_queue_faults_total", "kind", window="5m")),
+                            "failed: {{kind}}",
+                        ),
+                    ),
+                    empty_when_healthy="nobody reads hints from a queue",
+                ),
+                Panel(
+                    title="Sent to the queue until written",
+                    description="From the queue's own stamp until Kafka acknowledged the request for a read.",
+                    unit=Unit.SECONDS,
+                    queries=quantiles("lifecycle_hints_written_seconds"),
+                    empty_when_healthy="nobody reads hints from a queue",
                 ),
             ),
         ),

@@ -14,6 +14,7 @@ import typer
 from services.cli import environment
 from services.cli.audit import audit
 from services.cli.exits import EPILOG, CommandError, Exit
+from services.cli.hints import hints
 from services.cli.keyring import keyring
 from services.cli.local.commands import down, restart, status
 from services.cli.local.logs import logs
@@ -98,6 +99,9 @@ def ingress() -> None:
     from services.ingress.main import main as run
 
     raise typer.Exit(run(environment.section(IngressSettings)))
+
+
+app.add_typer(hints, name="hints", rich_help_panel=_SERVICES)
 
 
 @app.command(rich_help_panel=_SERVICES)

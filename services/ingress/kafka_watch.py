@@ -6,15 +6,15 @@ lose acknowledged records. While Kafka does not answer, the last answer counts.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from schemas.topics import DEAD_LETTERS, RECEIVED, named
+from schemas.topics import RECEIVED, Topic, named
 from services.adapters.kafka.producer import NOT_AS_TABLE, UNSEEN, KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process.logs import Logger
-from services.adapters.process.settings import IngressSettings
+from services.adapters.process.settings import TopicSettings
 from services.core.delivery.topic_rules import judge
 
 LOOK_S: Final = 2.0
@@ -24,21 +24,26 @@ _STALE_S: Final = 15.0
 
 
 class KafkaWatch:
-    """Looks at the topics of the ingress every `LOOK_S` seconds. Use one watch per process.
+    """Looks at the topics of a service every `LOOK_S` seconds. Use one watch per process.
 
     Attributes:
         fault: Why no delivery would be written now; empty where at least some would be.
     """
 
-    def __init__(self, settings: IngressSettings, log: Logger) -> None:
+    def __init__(self, settings: TopicSettings, log: Logger, topics: Iterable[Topic]) -> None:
         """Prepares the admin client; the first look connects.
+
+        Args:
+            settings: The environment.
+            log: Gets a line for each new fault.
+            topics: The topics that the service writes; RECEIVED is among them.
 
         Raises:
             Unusable: librdkafka rejects a setting or its value.
         """
         self._log = log
         self._received = named(RECEIVED, settings.topic_prefix)
-        self._table = {named(topic, settings.topic_prefix): topic for topic in (RECEIVED, DEAD_LETTERS)}
+        self._table = {named(topic, settings.topic_prefix): topic for topic in topics}
         self._topics = TopicWatcher(settings.kafka, self._table, timeout_s=LOOK_S)
         # The default is for `topics apply`. Only a count that an operator has set is known to be the cluster's.
         is_set = "topic_partitions" in settings.model_fields_set

@@ -178,7 +178,10 @@ def _by_endpoint(
 
 async def _serve(settings: IngressSettings, keyring: KeyringWatch[Credentials], log: logs.Logger) -> int:
     endpoints, hint_endpoints = _by_endpoint(keyring)
-    watch, rights = KafkaWatch(settings, log), RightsWatch(settings, Service.INGRESS, log, _OPTIONAL)
+    watch, rights = (
+        KafkaWatch(settings, log, (RECEIVED, DEAD_LETTERS)),
+        RightsWatch(settings, Service.INGRESS, log, _OPTIONAL),
+    )
     telemetry = Telemetry(log, endpoints, tracing.roots(settings.traces_ratio, SpanKind.SERVER), hint_endpoints)
     producer = Producer(settings.kafka, linger_ms=_LINGER_MS, timeout_ms=_MESSAGE_TIMEOUT_MS)
     spool_limits = _spool_limits(settings)

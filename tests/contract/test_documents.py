@@ -44,7 +44,8 @@ _FILE: Final = re.compile(r"(?<![\w/.{}-])(?:docs|services|schemas|tests|deploy)
 _ALONE: Final = re.compile(r"[\w{},-]+\.(?:py|md|toml|ya?ml|jsonl?|sql|svg|conf|lock|lua)")
 _SETTING: Final = re.compile(r"(?<![:\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?!\w)")
 _TEST: Final = re.compile(r"\btest_[a-z0-9_]+")
-_LATER: Final = re.compile(r"\b(?:redriv\w*|dlq|console)\b", re.IGNORECASE)
+_LATER: Final = re.compile(r"\b(?:redriv(?!ePolicy)\w*|dlq|console)\b", re.IGNORECASE)
+"""`RedrivePolicy` is Amazon's name of an attribute of a queue."""
 
 _ENDPOINTS: Final = "services/cli/local/wiring.py"
 """It writes the file of endpoints, in which the place of a console is null."""

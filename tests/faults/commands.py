@@ -60,6 +60,7 @@ VARIANTS: Final[Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
 _KAFKA, _CONFIGS, _POSTGRES = "kafka", "configs", "postgres"
 NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("ingress",): frozenset({_KAFKA}),
+    ("hints", "sqs"): frozenset({_KAFKA}),
     ("ledger",): frozenset({_KAFKA, _CONFIGS}),
     ("provisioner",): frozenset({_KAFKA, _CONFIGS, _POSTGRES}),
     ("reconciler",): frozenset({_KAFKA, _CONFIGS}),
@@ -96,7 +97,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
 }
 """What a command cannot do without; one that is not here may end either way."""
 
-SERVICES: Final = frozenset({("ingress",), ("provisioner",), ("reconciler",), ("simulator",)})
+SERVICES: Final = frozenset({("ingress",), ("hints", "sqs"), ("provisioner",), ("reconciler",), ("simulator",)})
 """They wait for the world: `/readyz` and a line of the log say for what, and SIGTERM ends them."""
 
 BY_SUPERVISOR: Final = frozenset({("ledger",)})

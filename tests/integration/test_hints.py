@@ -19,6 +19,7 @@ from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
 from services.simulator.genesys import OTHER_TYPE
 from tests.support.eventually import eventually
+from tests.support.hint_queue import hint_queue, moto, reader
 from tests.support.hints import envelope, hint_request
 from tests.support.ingress_process import Ingress, Line, ingress
 from tests.support.ledger_process import LedgerBench
@@ -101,6 +102,28 @@ def test_a_hint_alone_installs_an_integration_of_which_nobody_heard(hinted: Hint
     assert hinted.hint(key, "Create") == 200
     eventually(lambda: changed(world, key, installed=True, tenant_id=tenant_of(key), recheck_at=None), SOON_S)
     print(f"installed {(now_us() - began_us) / 1_000_000:.1f} s after the hint")
+    (observed,) = [one for one in world.observations() if one.key == key]
+    assert (observed.installed, observed.enabled, observed.cause) == (True, True, "recheck")
+
+
+def test_an_audit_in_a_queue_alone_installs_an_integration_of_which_nobody_heard(
+    hinted: Hinted, tmp_path: Path
+) -> None:
+    world, key = hinted.world, hinted.world.new_key()
+    world.know(key)
+    bench, folder = world.bench, tmp_path / "queue"
+    folder.mkdir()
+    with (
+        moto(folder) as amazon,
+        hint_queue(amazon) as queue,
+        reader(bench.bootstrap, bench.prefix, folder, queue.environ) as running,
+    ):
+        eventually(running.is_ready)
+        began_us = now_us()
+        queue.tell(envelope(key, "Create"))
+        eventually(lambda: known(hinted, key) and changed(world, key, installed=True, recheck_at=None), SOON_S)
+        print(f"installed {(now_us() - began_us) / 1_000_000:.1f} s after the message")
+        eventually(lambda: queue.counts() == (0, 0))
     (observed,) = [one for one in world.observations() if one.key == key]
     assert (observed.installed, observed.enabled, observed.cause) == (True, True, "recheck")
 

@@ -35,6 +35,7 @@ from services.adapters.registry.registry import SCHEMA, Registry
 from services.engines import jars, java
 from services.engines.kafka import BrokerPorts, KafkaBroker
 from services.engines.ports import HOST, free_ports
+from tests.support.hint_queue import hint_queue, moto
 from tests.support.unreadable import unexpected
 
 PARTITIONS: Final = 2
@@ -202,6 +203,7 @@ def world(folder: Path, database_url: str) -> Iterator[TroubledWorld]:
             "DATABASE_URL": database_url,
             "TOPIC_PARTITIONS": str(PARTITIONS),
             "TOPIC_REPLICATION": "1",
+            **stack.enter_context(hint_queue(stack.enter_context(moto(folder)))).environ,
         }
         made = TroubledWorld(well, broker=plain, sasl=sasl)
         found = [*_of_kafka(made, closed, quiet, lost), *_of_postgres(database_url, closed, quiet, greets)]

@@ -110,7 +110,7 @@ def test_an_unused_metric_is_reported() -> None:
 
 
 def test_a_service_shows_its_own_metrics_alone() -> None:
-    for service in ("ingress", "ledger", "provisioner", "reconciler", "simulator"):
+    for service in ("ingress", "hints", "ledger", "provisioner", "reconciler", "simulator"):
         shown = exposition(service).decode()
         for one in TABLES:
             for metric in one.declared:

@@ -58,6 +58,7 @@ def test_each_service_has_its_own_principal_unless_another_is_named() -> None:
     named = acls.principals(["ledger=User:one", "provisioner=CN=two,O=acme"])
     assert named == {
         Service.INGRESS: "User:lifecycle-ingress",
+        Service.HINTS: "User:lifecycle-hints",
         Service.LEDGER: "User:one",
         Service.PROVISIONER: "User:CN=two,O=acme",
         Service.RECONCILER: "User:lifecycle-reconciler",
@@ -70,7 +71,7 @@ def test_every_unusable_principal_is_refused_by_name() -> None:
         acls.principals(["ledgre=x", "ledger", "ingress= ", "operator=me"])
     assert refused.value.status is Exit.UNUSABLE
     first, *others = str(refused.value).splitlines()
-    known = "ingress, ledger, provisioner, reconciler, operator"
+    known = "ingress, hints, ledger, provisioner, reconciler, operator"
     assert first == f"--principal ledgre=x: no service 'ledgre'; there are {known}"
     assert [line.partition(":")[0] for line in others] == ["--principal ledger", "--principal ingress= "]
 
@@ -127,5 +128,7 @@ def test_an_invalid_kafka_user_name_is_refused() -> None:
 def test_the_strimzi_objects_name_the_services_of_a_principal() -> None:
     named = acls.principals(["ingress=edge", "reconciler=edge"])
     found = json.loads(json.dumps(acls.as_json(acls.rights_by_principal(named, "p-"), named)))
-    assert [one["services"] for one in found] == [["ingress", "reconciler"], ["ledger"], ["provisioner"], ["operator"]]
+    assert [one["services"] for one in found] == [
+        ["ingress", "reconciler"], ["hints"], ["ledger"], ["provisioner"], ["operator"],
+    ]  # fmt: skip
     assert {"resource": "group", "name": "p-lifecycle-looks", "operation": "Describe"} in found[0]["rights"]

@@ -60,7 +60,9 @@ def test_a_section_holds_the_fields_of_its_service_alone() -> None:
         ("DATABASE_URL", "postgresql://u:a@b@h/d", {"provisioner", "simulator"}),
         ("ACK_TIMEOUT_S", "9", {"ingress"}),
         ("EGRESS_MAP", "{", {"ingress", "provisioner"}),
-        ("KAFKA_CONFIG", '{"acks": "1"}', {"ingress", "ledger", "provisioner", "reconciler"}),
+        ("KAFKA_CONFIG", '{"acks": "1"}', {"ingress", "hints", "ledger", "provisioner", "reconciler"}),
+        ("HINTS_SQS_QUEUE_URL", "hints", {"hints"}),
+        ("TOPIC_PARTITIONS", "0", {"ingress", "hints"}),
         ("LOG_LEVEL", "loud", set(SECTIONS)),
         ("TOPIC_REPLICATION", "0", set()),
     ],
@@ -81,4 +83,4 @@ def test_a_fault_stops_the_services_that_read_the_variable_and_no_other(
 
 def test_the_settings_of_a_command_are_those_of_all_services() -> None:
     assert all(section.model_fields.keys() <= Settings.model_fields.keys() for section in SECTIONS.values())
-    assert SECTIONS.keys() == set(SERVICES)
+    assert SECTIONS.keys() == {*SERVICES, "hints"}, "the reader of hints is no part of `lifecycle up`"

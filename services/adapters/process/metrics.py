@@ -35,6 +35,9 @@ _HINT_REASONS = (
     "not_post", "not_json", "body_too_large", "framing", "late",
     "secret_shape", "endpoint", "forged", "unbound", "malformed", "flooded", "kafka", "saturated", "broken",
 )  # fmt: skip
+_MESSAGE_RESULTS = (
+    "written", "duplicate", "ignored_topic", "ignored_entity", "ignored_action", "unbound", "malformed",
+)  # fmt: skip
 _TIME_RULES = ("future", "stale", "fresh", "retry", "redelivery", "unmarked")
 _BREAKER_STATES = ("closed", "open", "half_open")
 _LETTER_REASONS = (
@@ -70,7 +73,7 @@ _FLAGS = ("tie", "ambiguous", "conflict", "storm")
 _STEP = "steps of the plans in use"
 _ENDPOINT = "endpoints of the keyring"
 
-SHARED = MetricTable("lifecycle_", "ingress", "ledger", "provisioner", "reconciler", "simulator")
+SHARED = MetricTable("lifecycle_", "ingress", "hints", "ledger", "provisioner", "reconciler", "simulator")
 ProcessCollector(registry=SHARED.registry)
 BUILD_INFO = SHARED.gauge(
     "lifecycle_build_info",
@@ -145,6 +148,27 @@ INGRESS_DEAD_LETTERS = INGRESS.counter(
 )
 INGRESS_ODD_MARKS = INGRESS.counter(
     "lifecycle_ingress_odd_marks_total", "Retry marks that no count could be read from."
+)
+
+HINTS = MetricTable("lifecycle_hints_", "hints")
+HINTS_MESSAGES = HINTS.counter(
+    "lifecycle_hints_messages_total",
+    "Messages of the queue by result; unbound and malformed ones stay, and count at each receipt.",
+    result=_MESSAGE_RESULTS,
+)
+HINTS_WRITTEN_S = HINTS.histogram(
+    "lifecycle_hints_written_seconds", "Sent to the queue until Kafka acknowledged the request for a read.", _WORK_S
+)
+HINTS_IN_HAND = HINTS.gauge("lifecycle_hints_in_hand_messages", "Messages received and neither deleted nor left.")
+HINTS_QUEUE = HINTS.callback_gauge(
+    "lifecycle_hints_queue_messages",
+    "Messages of the queue, about: waiting, received by somebody, and delayed; absent while Amazon does not say.",
+    state=("waiting", "received", "delayed"),
+)
+HINTS_FAULTS = HINTS.counter(
+    "lifecycle_hints_queue_faults_total",
+    "Calls to the queue that failed, by their aim.",
+    kind=("receive", "delete", "keep", "measure"),
 )
 
 LEDGER = MetricTable("lifecycle_ledger_", "ledger")
@@ -340,7 +364,7 @@ RECONCILER_FLAGGED = RECONCILER.callback_gauge(
     "lifecycle_reconciler_flagged_tenants", "Tenants of the public view with this flag.", flag=_FLAGS
 )
 
-TABLES: Final = (SHARED, KEYRING, INGRESS, LEDGER, PROVISIONER, RECONCILER)
+TABLES: Final = (SHARED, KEYRING, INGRESS, HINTS, LEDGER, PROVISIONER, RECONCILER)
 """All tables; a service shows those that name the service."""
 
 

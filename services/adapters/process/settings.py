@@ -180,6 +180,13 @@ class WorkerSettings(KafkaSettings):
     """Port of `/livez`, `/readyz` and `/metrics` of the services without a public port; 0 takes a free one."""
 
 
+class TopicSettings(KafkaSettings):
+    """The part of a service that compares the topics it writes."""
+
+    topic_partitions: int = Field(default=12, ge=1, le=1000)
+    """Partitions of every topic when `topics apply` creates them; never changes afterwards."""
+
+
 class GroupSettings(WorkerSettings):
     """The part of a member of a consumer group."""
 
@@ -221,11 +228,9 @@ class DatabaseSettings(ProcessSettings):
 # Sections: a service each.
 
 
-class IngressSettings(KafkaSettings, PortSettings, EgressSettings, TraceSettings):
+class IngressSettings(TopicSettings, PortSettings, EgressSettings, TraceSettings):
     """The settings of the ingress. No credential of an outside system is among them."""
 
-    topic_partitions: int = Field(default=12, ge=1, le=1000)
-    """Partitions of every topic when `topics apply` creates them; never changes afterwards."""
     ack_timeout_s: float = Field(default=1.2, gt=0, le=1.2)
     """How long Kafka may take before the spool is asked; an answer takes at most 2.7 s."""
     receive_timeout_s: float = Field(default=1.0, gt=0, le=1.0)
@@ -262,6 +267,21 @@ class IngressSettings(KafkaSettings, PortSettings, EgressSettings, TraceSettings
             f"EGRESS_MAP: it is for one machine alone, and webhooks are taken from others (HOST {self.host}); "
             "remove it, or set HOST=127.0.0.1"
         )
+
+
+class HintsSettings(WorkerSettings, TopicSettings):
+    """The settings of the reader of hints. boto3 finds the credentials of AWS by itself, by further variables."""
+
+    hints_sqs_queue_url: str | None = Field(
+        default=None, pattern=r"^https?://[^/\s?#@]+/[0-9]{12}/[\w-]{1,80}(\.fifo)?$"
+    )
+    """URL of the SQS queue with the audits of EventBridge, as `https://sqs.eu-west-1.amazonaws.com/ACCOUNT/NAME`."""
+    hints_sqs_region: str | None = Field(default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    """Region of the queue; absent: from the queue's URL."""
+    hints_sqs_orgs: NameList = ("*",)
+    """Organisations of which hints are taken; `*` takes any. Every other message stays for the dead-letter queue."""
+    hints_sqs_accounts: NameList = ("*",)
+    """AWS accounts of the event bus of which hints are taken, 12 digits each; `*` takes any."""
 
 
 class LedgerSettings(GroupSettings, TraceSettings):
@@ -356,7 +376,9 @@ class SimulatorSettings(PortSettings, OrganisationSettings, DatabaseSettings):
     """Seed of the faults with a `share`: equal calls then meet equal faults; absent: by chance."""
 
 
-class Settings(IngressSettings, LedgerSettings, ProvisionerSettings, ReconcilerSettings, SimulatorSettings):
+class Settings(
+    IngressSettings, HintsSettings, LedgerSettings, ProvisionerSettings, ReconcilerSettings, SimulatorSettings
+):
     """All settings, for the operators' commands. The fields below are of commands alone."""
 
     topic_replication: int = Field(default=3, ge=1, le=9)
@@ -370,6 +392,7 @@ class Settings(IngressSettings, LedgerSettings, ProvisionerSettings, ReconcilerS
 
 SECTIONS: Final[Mapping[str, type[ProcessSettings]]] = {
     "ingress": IngressSettings,
+    "hints": HintsSettings,
     "ledger": LedgerSettings,
     "provisioner": ProvisionerSettings,
     "reconciler": ReconcilerSettings,

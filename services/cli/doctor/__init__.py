@@ -25,7 +25,7 @@ from services.adapters.process.clock import now_us
 from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import Settings
-from services.cli.doctor import databases, kafka, organisation, outside, running, this_machine
+from services.cli.doctor import databases, hint_queue, kafka, organisation, outside, running, this_machine
 from services.cli.doctor.finding import Check, CheckContext, Finding, Health, NoKafka, fault, skipped, well
 from services.cli.wording import counted
 
@@ -47,6 +47,7 @@ CHECKS: Final = (
     Check("clock of Kafka", kafka.clock),
     Check("postgresql", databases.registry),
     Check("tenants' database", databases.tenants),
+    Check("hints' queue", hint_queue.hint_queue),
     Check("services", running.services),
     Check("tenants", running.tenants),
     Check("operator's systems", outside.systems),
