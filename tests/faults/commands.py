@@ -60,7 +60,7 @@ VARIANTS: Final[Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
 _KAFKA, _CONFIGS, _POSTGRES = "kafka", "configs", "postgres"
 NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("ingress",): frozenset({_KAFKA}),
-    ("hints", "sqs"): frozenset({_KAFKA}),
+    ("hints", "sqs"): frozenset({_KAFKA, _CONFIGS}),
     ("ledger",): frozenset({_KAFKA, _CONFIGS}),
     ("provisioner",): frozenset({_KAFKA, _CONFIGS, _POSTGRES}),
     ("reconciler",): frozenset({_KAFKA, _CONFIGS}),
