@@ -305,6 +305,8 @@ class Journal(Record):
     """The desired version taken up last."""
     phase_began_at: Instant = Field(default=0, alias="turned_at")
     """Start of the present phase; `destroy_after` counts from here."""
+    remove_at: Instant = 0
+    """Earliest time of the first delete of a teardown; 0 for no wait. From `Desired.remove_after_s`."""
     failure: Failure | None = None
     """The failure behind a compensation or restoration."""
     standstill: Standstill | None = None

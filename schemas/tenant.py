@@ -54,6 +54,9 @@ class Desired(Record):
     received_at: Instant | None = None
     """Log time of the record in `lifecycle.received` that caused this version; a rewrite repeats this time. Null in
     records from before this field."""
+    remove_after_s: int | None = Field(default=None, ge=0)
+    """Seconds that a teardown waits before the first step, from the moment at which the teardown is due: audits alone
+    assert the removal. Null for any other removal, and while installed."""
 
 
 class Tenant(Record):

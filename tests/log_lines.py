@@ -35,6 +35,7 @@ _WRITERS: Final[Mapping[str, str]] = {
     "services/ingress/hints_queue.py": "hints",
     "services/adapters/system_gates.py": "provisioner",
     "services/adapters/tables/": "ledger",
+    "services/adapters/tenant_file.py": "provisioner",
 }
 """Path of an adapter to the service that uses it; the other paths name their service."""
 
@@ -108,6 +109,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "system is well again": "the system answers; waiting sagas are due at once",
     "system refuses the operator": "a system refuses our own credentials or set-up: sagas wait, nobody is rolled back",
     "task ended": "a background task ended by a bug: the process ends with status 1",
+    "tenants file broken": "the changed `TENANTS_FILE` cannot be used; the former lines stay",
+    "tenants file taken": "another file, or the mended one, is in force",
     "the producer has failed for good": "librdkafka gave up: the process ends with status 1",
     "too few files": "the limit of open files is below what may be needed",
     "unwritten": "records that Kafka did not take; one line a second for each reason, of `hints` a minute",

@@ -16,7 +16,7 @@ _REASONS: Final = {
     "system_away": "its next outside system does not answer",
     "system_refuses": "its next outside system refuses the operator's credentials or set-up",
     "former_life": "waits until the teardown of its former life ends",
-    "grace": "in its grace period (destroy_after)",
+    "grace": "in its grace period (destroy_after of a step, or AUDIT_REMOVAL_GRACE_S)",
     "compensating": "what was made is being removed again",
     "restoring": "the last good configuration is being put back",
     "update_refused": "an update was refused; the last good configuration stands",

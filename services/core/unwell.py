@@ -15,7 +15,7 @@ WAITING_FOR: Final = "waiting_for:"
 """Start of the reason of a tenant after a wait of `UNWELL_AFTER_US`; the name of the step follows."""
 
 GRACE: Final = "grace"
-"""Reason of a teardown during the `destroy_after` of a step: an intended wait, never unwell."""
+"""Reason of a teardown before the first step, or during the `destroy_after` of a step: an intended wait, not unwell."""
 
 SHORT_WAITS: Final = frozenset({
     "retrying", "system_away", "system_refuses", "compensating", "restoring", "former_life",

@@ -37,6 +37,7 @@ from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
 from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import SystemGates
+from services.adapters.tenant_file import TenantFile
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan
@@ -200,10 +201,11 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
         )
     except BadPlan as error:
         raise Unusable("\n".join(f"PLAN_FILE: {fault}" for fault in error.faults)) from None
-    stopping = asyncio.Event()
+    stopping, tenant_file = asyncio.Event(), TenantFile(settings.tenants_file, log)
     recovery = Recovery(
         registry,
         plans,
+        tenant_file,
         settings.kafka,
         prefix=settings.topic_prefix,
         accept_older=accept_older,
@@ -224,6 +226,7 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
             plans,
             Caller(step_handlers.kinds, step_handlers.traits, sealer, audit_key, log),
             gates,
+            tenant_file,
             log,
         ),
         RunnerLimits(settings.sagas_at_once, settings.lease_s, pace),

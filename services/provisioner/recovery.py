@@ -12,6 +12,7 @@ repeated recovery begins anew.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -27,8 +28,10 @@ from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.topic_state import TopicWatcher
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import Registry
-from services.adapters.registry.types import Arrival, LeaseLost, NewerDesired, TenantTaken, Written
+from services.adapters.registry.types import Arrival, Claim, LeaseLost, NewerDesired, TenantTaken, Written
+from services.adapters.tenant_file import TenantFile
 from services.core.delivery.topic_rules import judge
+from services.core.saga.intents import completed
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import BadPlan
 from services.core.saga.recovery import KnownOfKey, is_older, recovered, with_placeholder_tenant, with_record
@@ -65,10 +68,11 @@ class Stuck(Exception):
 class Recovery:
     """Proof and recovery of the registry for one process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a part
         self,
         registry: Registry,
         plans: PlanBook,
+        tenant_file: TenantFile,
         config: dict[str, Any],
         *,
         prefix: str,
@@ -81,6 +85,7 @@ class Recovery:
         Args:
             registry: Started registry.
             plans: Plans of all lives.
+            tenant_file: What an operator tells, where no event does.
             config: librdkafka's connection settings.
             prefix: Prefix of the installation's topics.
             accept_older: True to recover an older or empty registry, until the first proof without a fault.
@@ -88,6 +93,7 @@ class Recovery:
             log: Logger of the service.
         """
         self._registry, self._plans, self._config = registry, plans, config
+        self._tenant_file = tenant_file
         self._prefix, self._accept_older = prefix, accept_older
         self._is_stopping, self._log = is_stopping, log
         self._stuck = ""
@@ -252,13 +258,13 @@ class Recovery:
         # Kafka has the outcomes up to this number; published again, they would come out of order.
         await self._registry.delete_published(key, OUTCOMES.name, known.seq)
         plans = await self._plans_of(key, claim.journal)
-        journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
+        journal = self._recovered(claim, known, plans)
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
                 case Written() | NewerDesired(written=True):
                     return
                 case NewerDesired():
-                    journal = recovered(claim.journal, claim.desired, known, plans, claim.now_us())
+                    journal = self._recovered(claim, known, plans)
                 # Another organisation may have bound the tenantId since: the life goes on as `unknown.{integration}`.
                 case TenantTaken() if journal != with_placeholder_tenant(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
@@ -267,6 +273,11 @@ class Recovery:
                     raise Stuck(f"{key}: another organisation has its tenant, and the name that is nobody's too")
                 case LeaseLost():
                     raise Stuck(f"{key}: {_NOT_ALONE}")
+
+    def _recovered(self, claim: Claim, known: KnownOfKey, plans: Plans) -> Journal:
+        # A resource may be at a URL of the operator's configuration.
+        desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
+        return recovered(claim.journal, desired, known, plans, claim.now_us())
 
     async def _plans_of(self, key: str, journal: Journal) -> Plans:
         try:

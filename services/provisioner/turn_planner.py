@@ -5,6 +5,7 @@ intent, so nothing is left in doubt. The decision is then repeated with the refu
 the step waits, and orphan checks of ended lives go on at the remaining systems (docs/decisions/0019).
 """
 
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,8 +15,9 @@ from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
 from services.adapters.registry.types import NOT_WAITING, Claim, OutboxMessage, Waiting
 from services.adapters.system_gates import SystemGates
+from services.adapters.tenant_file import TenantFile
 from services.core.saga.calls import Absent, Answer, Call, OperatorRefused
-from services.core.saga.intents import Turn, decide
+from services.core.saga.intents import Turn, completed, decide
 from services.core.saga.milestones import NO_MILESTONES, Milestones, milestones
 from services.core.saga.moves import Called, Wait
 from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
@@ -64,16 +66,20 @@ def stopped(why: str) -> Waiting:
 class TurnPlanner:
     """Plans the turns of one worker's sagas and makes their calls."""
 
-    def __init__(self, plans: PlanBook, caller: Caller, system_gates: SystemGates, log: Logger) -> None:
+    def __init__(
+        self, plans: PlanBook, caller: Caller, system_gates: SystemGates, tenant_file: TenantFile, log: Logger
+    ) -> None:
         """Prepares the planner.
 
         Args:
             plans: Plans of all lives.
             caller: Makes the calls.
             system_gates: Gates of the outside systems.
+            tenant_file: What an operator tells, where no event does.
             log: Logger of the service.
         """
         self._plans, self._caller, self._system_gates, self._log = plans, caller, system_gates, log
+        self._tenant_file = tenant_file
 
     async def prepare(self) -> None:
         """Stores the current plan in the registry; required before the first life begins with the plan."""
@@ -92,6 +98,8 @@ class TurnPlanner:
             now_us: Microseconds UTC.
         """
         tracing.follow(claim.trace)
+        # The version stays: a key that waits for its tenantId is decided anew once the file names it.
+        claim.desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
         try:
             plans = await self._plans.needed_by(journal)
         except RegistryAway:

@@ -30,6 +30,7 @@ from services.adapters.registry.types import (
 )
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import SystemGates
+from services.adapters.tenant_file import TenantFile
 from services.core.saga.calls import Answer, Call, Done, Refused, Retryable, Verb
 from services.core.saga.intents import Turn
 from services.core.saga.milestones import NO_MILESTONES
@@ -145,6 +146,7 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
             PlanBook(registry, text=plan, kinds=TRAITS, settings={}, pace=pace),
             Caller({"http": hand}, TRAITS, sealer, b"k" * 40, log),
             SystemGates(16, SystemBreaker, time.monotonic, log),
+            TenantFile(None, log),
             log,
         ),
         RunnerLimits(4, LEASE_S, pace),

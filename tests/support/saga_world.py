@@ -220,7 +220,12 @@ class DesiredVersions:
         """`installed`."""
         given = {"crmEndpoint": "https://x.salesforce.com"} | configuration
         return self.change(
-            installed=True, enabled=True, tenant_id=tenant_id, installed_at=self.at_us, configuration=given
+            installed=True,
+            enabled=True,
+            tenant_id=tenant_id,
+            installed_at=self.at_us,
+            configuration=given,
+            remove_after_s=None,
         )
 
     def configured(self, **configuration: Any) -> Desired:
@@ -231,9 +236,15 @@ class DesiredVersions:
         """`enabled` or `disabled`."""
         return self.change(enabled=enabled)
 
-    def uninstalled(self) -> Desired:
+    def uninstalled(self, remove_after_s: int | None = None) -> Desired:
         """`uninstalled`; nothing of the configuration is newer than it."""
-        return self.change(installed=False, uninstalled_at=self.at_us, configuration={}, enabled=True)
+        return self.change(
+            installed=False,
+            uninstalled_at=self.at_us,
+            configuration={},
+            enabled=True,
+            remove_after_s=remove_after_s,
+        )
 
     def reinstalled(self, **configuration: Any) -> Desired:
         """`uninstalled` and `installed`, seen as one version."""

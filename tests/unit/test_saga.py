@@ -541,6 +541,67 @@ def test_a_reinstall_within_the_grace_period_keeps_the_generation() -> None:
     assert (worker.last.generation, worker.phase) == (1, Phase.ACTIVE)
 
 
+DAY_S = 86_400
+
+
+def test_a_removal_that_audits_alone_assert_waits_before_the_first_step() -> None:
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S))])
+    assert world.made(Verb.DELETE) == []
+    assert world.steps() == list(STEPS)
+    last = worker.last
+    assert (last.state, last.direction, last.reason, last.step) == ("working", "down", "grace", "tokens")
+    worker.until_us = 10**18
+    worker.run()
+    assert world.there == {}
+    assert worker.now_us > DAY_S * 10**6
+
+
+def test_a_reinstall_within_the_wait_revives_the_tenant_and_removes_no_resource_but_the_tokens() -> None:
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S)), (10**6, versions.installed())])
+    assert set(world.made(Verb.DELETE)) <= {"tokens"}, "an uninstall lay between: tokens are issued anew"
+    assert world.steps() == list(STEPS)
+    assert (worker.last.generation, worker.phase) == (1, Phase.ACTIVE)
+    assert worker.journal.remove_at == 0
+
+
+def test_a_removal_of_another_source_ends_the_wait() -> None:
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S)), (10**6, versions.uninstalled())])
+    assert world.there == {}
+
+
+def test_a_further_audit_neither_begins_the_wait_anew_nor_stops_a_teardown_under_way() -> None:
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = _active(world, versions, until_us=3600 * 10**6)
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S))])
+    worker.now_us += 80_000 * 10**6
+    worker.until_us = 90_000 * 10**6
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S))])
+    assert world.there == {}
+    again = OutsideSystems()
+    worker = _active(again, versions, until_us=3600 * 10**6)
+    worker.marks = 0
+    worker.run([(0, versions.uninstalled()), (5, versions.uninstalled(remove_after_s=DAY_S))])
+    assert again.there == {}
+
+
+def test_what_a_compensation_removes_waits_for_no_audit() -> None:
+    world, versions = OutsideSystems(), DesiredVersions()
+    world.decides = lambda step, verb: Mode.CONTRADICTED if (step, verb) == ("crm", Verb.DELETE) else None
+    worker = MemoryRunner(world, versions.installed(bad="schema"), until_us=600 * 10**6)
+    worker.run()
+    assert worker.phase is Phase.COMPENSATING
+    world.decides = lambda _, __: None
+    worker.run([(0, versions.uninstalled(remove_after_s=DAY_S))])
+    assert world.there == {}
+    assert worker.journal.phase.value == "empty"
+
+
 def test_a_refusal_after_a_revival_deletes_no_resource() -> None:
     world, versions = OutsideSystems(), DesiredVersions()
     worker = _active(world, versions, plans=_with_grace("P1D"), until_us=3600 * 10**6)

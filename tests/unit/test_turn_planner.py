@@ -15,6 +15,7 @@ from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import Claim
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import Admission, SystemGates
+from services.adapters.tenant_file import TenantFile
 from services.core.saga.calls import Answer, Call, Done
 from services.core.saga.open_calls import OpenCalls
 from services.core.saga.pace import Pace
@@ -42,7 +43,8 @@ async def test_a_fault_while_a_turn_is_planned_keeps_no_slot() -> None:
     registry = Registry(nowhere, schema="lifecycle", lease_s=1.0, worker="one", on_unreadable=unexpected)
     gates = SystemGates(1, SystemBreaker, time.monotonic, log)
     caller = Caller({"http": Compliant()}, TRAITS, Sealer([SecretStr("k" * 40)]), b"k" * 40, log)
-    planner = TurnPlanner(PlanBook(registry, text=PLAN, kinds=TRAITS, settings={}, pace=Pace()), caller, gates, log)
+    plans = PlanBook(registry, text=PLAN, kinds=TRAITS, settings={}, pace=Pace())
+    planner = TurnPlanner(plans, caller, gates, TenantFile(None, log), log)
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     claim = Claim(key(1), 1, desired(key(1), 1), Journal(), time.monotonic() + 60, 0, trace=trace)
     settings = read({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, ProvisionerSettings)

@@ -301,6 +301,9 @@ class LedgerSettings(GroupSettings, TraceSettings):
 class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, TraceSettings):
     """The settings of the provisioner."""
 
+    tenants_file: Path | None = None
+    """JSON file with a tenantId, and a configuration, by integration (`ORG:INTEGRATION`, or `ORG:*`): for what no event
+    tells. Read again after a change; absent: an integration without a tenantId waits."""
     plan_file: Path | None = None
     """The provisioning plan; absent: the guide's plan, shipped with the provisioner."""
     tenant_database_url: str | None = Field(default=None, repr=False)

@@ -21,6 +21,7 @@ from typing import Final
 from schemas.outcome import WORDS_MAX, Direction, Outcome, State
 from schemas.saga import Failure, Journal, Life, OrphanCheck, Phase, Standstill, StepLog, StepState, StepVerdict
 from schemas.tenant import Desired
+from schemas.tenant_file import ToldTenant
 from services.core.saga.calls import Verb
 from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, OrphanCheckDone, Run, TakeUp, Undo, Wait
 from services.core.saga.next_move import (
@@ -162,6 +163,14 @@ def hold(journal: Journal, desired: Desired, reason: str, now_us: int) -> Journa
     return journal.model_copy(update={"held": reason, "held_version": desired.version, "held_until": now_us + HELD_US})
 
 
+def completed(desired: Desired, told: ToldTenant | None) -> Desired:
+    """Returns a desired version with what an operator tells; what an event has told counts first."""
+    if told is None:
+        return desired
+    tenant_id, configuration = desired.tenant_id or told.tenant_id, desired.configuration or told.configuration
+    return desired.model_copy(update={"tenant_id": tenant_id, "configuration": configuration})
+
+
 def retried_journal(journal: Journal) -> Journal | None:
     """Returns the journal for an immediate retry (`lifecycle sagas retry`), or None without anything to retry.
 
@@ -226,6 +235,7 @@ def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) ->
     if not journal.phase is phase is Phase.REMOVING:
         # A second uninstall during a teardown must not begin the grace period (`destroy_after`) anew.
         change["phase_began_at"] = now_us
+    change["remove_at"] = _remove_at(journal, desired, now_us) if phase is Phase.REMOVING else 0
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
         change["generation"] = generation
@@ -239,6 +249,15 @@ def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) ->
         change["life"] = _restarted(journal.life, plans.of(journal.life), desired if desired.installed else None)
     taken_up = journal.model_copy(update=change)
     return taken_up, _outcome(taken_up, desired, State.WORKING, now_us)
+
+
+def _remove_at(journal: Journal, desired: Desired, now_us: int) -> int:
+    """Returns the earliest time of the first delete; 0 for no wait, as for what a compensation was removing anyway."""
+    if not desired.remove_after_s or journal.phase is Phase.COMPENSATING:
+        return 0
+    due_us = now_us + desired.remove_after_s * 1_000_000
+    # A further uninstall may end the wait, and never begins it anew: deletes may have begun.
+    return min(journal.remove_at, due_us) if journal.phase is Phase.REMOVING else due_us
 
 
 def _restarted(life: Life, plan: Plan, desired: Desired | None) -> Life:
@@ -297,7 +316,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
 
 
 def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> tuple[Journal, Outcome | None]:
-    """Reports a held version, or a teardown in its grace period, once."""
+    """Reports a held version, or a teardown in a grace period, once."""
     if not move.reason:
         return journal, None
     held = move.reason != GRACE

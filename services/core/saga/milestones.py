@@ -73,13 +73,12 @@ def _first_call_since_us(before: Journal, turn: Turn) -> int | None:
     target = turn.journal.target
     if isinstance(turn.move, Wait) or target is None or target.received_at is None or not _is_first_call(before, turn):
         return None
-    # A grace period of the step is an intended wait, and no slowness.
-    grace_s = turn.move.step.destroy_after_s if turn.journal.phase is Phase.REMOVING else 0
-    return (
-        max(target.received_at, turn.journal.phase_began_at + int(grace_s * 1_000_000))
-        if grace_s
-        else target.received_at
-    )
+    if turn.journal.phase is not Phase.REMOVING:
+        return target.received_at
+    # A grace period is an intended wait, and no slowness.
+    grace_s = turn.move.step.destroy_after_s
+    graced_us = turn.journal.phase_began_at + int(grace_s * 1_000_000) if grace_s else 0
+    return max(target.received_at, turn.journal.remove_at, graced_us)
 
 
 def _is_first_call(before: Journal, turn: Turn) -> bool:
@@ -127,4 +126,5 @@ def _grace_end_us(plans: Plans, before: Journal) -> int:
         if step.undo is not UndoBy.NOTHING and (log := life.steps.get(step.name)) is not None and log.n
     ]
     longest_s = max(waits, default=0)
-    return before.phase_began_at + int(longest_s * 1_000_000) if longest_s else 0
+    graced_us = before.phase_began_at + int(longest_s * 1_000_000) if longest_s else 0
+    return max(before.remove_at, graced_us)

@@ -124,7 +124,7 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
     if not isinstance(move, Wait):
         return move
     if move.reason == GRACE and desired.installed and _is_newer(journal, desired):
-        # A reinstall during `destroy_after` revives the life, though `AFTER_TAKE_UP` lets a teardown end first: the
+        # A reinstall during a grace period revives the life, though `AFTER_TAKE_UP` lets a teardown end first: the
         # generation goes on, undone steps are done again, and the resource in its grace period stays.
         return TakeUp(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
     # Only a saga with nothing else to do spends time on ended lives.
@@ -244,10 +244,11 @@ def _down(plans: Plans, journal: Journal, now_us: int) -> Move:
             # Every answer said that nothing was made, and the delete found the system away. Waiting for a system that
             # was never reached would hold up the correction of a wrong endpoint; the orphan check looks again later.
             continue
-        due_us = journal.phase_began_at + step.destroy_after_s * 1_000_000
-        # `destroy_after_s` is tested although 0 makes `due_us` equal to `phase_began_at`: this clock may be behind the
-        # clock that wrote `phase_began_at`, and a step without a grace period must neither wait nor be revived.
-        if journal.phase is Phase.REMOVING and step.destroy_after_s and now_us < due_us:
+        # `destroy_after_s` is tested although 0 would give `phase_began_at`: this clock may be behind the clock that
+        # wrote `phase_began_at`, and a step without a grace period must neither wait nor be revived.
+        graced_us = journal.phase_began_at + step.destroy_after_s * 1_000_000 if step.destroy_after_s else 0
+        due_us = max(graced_us, journal.remove_at)
+        if journal.phase is Phase.REMOVING and now_us < due_us:
             return Wait(due_us, GRACE, step.name)
         if now_us < log.not_before:
             return Wait(log.not_before, RETRYING, step.name)

@@ -31,7 +31,7 @@ class SagaWhy(StrEnum):
     CONTRADICTED = "contradicted"
     """A system answered with success and shows something else than was asked: a person looks."""
     GRACE = "grace"
-    """A teardown waits for the end of `destroy_after`."""
+    """A teardown waits for the end of a grace period."""
     TENANT_CONFLICT = "tenant_conflict"
     """The tenantId is bound to a different organisation."""
     TENANT_UNKNOWN = "tenant_unknown"
