@@ -23,8 +23,8 @@ class Audit(Record):
     id: str
     key: Key
     what: str
-    """Sort of line: `delivery`, `observation`, `recheck` (a verdict of the ledger), `stage` (a change of stage),
-    `step` (a call of the provisioner) or `retry` (a request of an operator)."""
+    """Sort of line: `delivery`, `audited`, `observation`, `recheck` (a verdict of the ledger), `stage` (a change of
+    stage), `step` (a call of the provisioner) or `retry` (a request of an operator)."""
     verdict: str
     """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
     why: str

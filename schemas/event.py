@@ -12,10 +12,11 @@ class Event(Record):
 
     key: Key
     uid: str
-    """Identity of the event within the key: `e:…`, `s:…` or `f:…` (webhook), `r:…` (observation)."""
+    """Identity of the event within the key: `e:…`, `s:…` or `f:…` (webhook), `a:…` (audit), `r:…` (observation)."""
     event: EventType
     occurred_at: Instant
-    """The least `eventTimestamp` known for this uid when the event was first published."""
+    """The least time known for this uid when the event was first published: `eventTimestamp` of a webhook, `eventTime`
+    of an audit, `read_at` of an observation."""
     revision: int
     """1, 2, 3 … per key in order of arrival, without gaps; a published revision is never withdrawn. An event with a
     greater revision may have occurred earlier: the state of a tenant is in `lifecycle.tenants`, not in the last event.

@@ -1,4 +1,4 @@
-"""Writes the JSON Schema (draft 2020-12) of every record and of the webhook's body into `schemas/json`.
+"""Writes the JSON Schema (draft 2020-12) of every record and of both bodies from Genesys into `schemas/json`.
 
 Usage: `python -m schemas.export` writes the files. With `--check` the program writes nothing, lists every difference
 and ends with status 1 if the list is not empty.
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from schemas import webhook
+from schemas import hint, webhook
 from schemas.audit import Audit
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event, Observed, Recheck
+from schemas.hint_schema import ENVELOPE
 from schemas.outcome import Outcome
 from schemas.seal import Seal
 from schemas.tenant import Desired, Tenant
@@ -27,7 +28,7 @@ RECORDS: Final = (Event, Observed, Recheck, Desired, Outcome, Tenant, Audit, Sea
 
 def documents() -> dict[str, dict[str, Any]]:
     """Returns the JSON Schemas by `ce_type`."""
-    found: dict[str, dict[str, Any]] = {webhook.CE_TYPE: BODY}
+    found: dict[str, dict[str, Any]] = {webhook.CE_TYPE: BODY, hint.CE_TYPE: ENVELOPE}
     for record in RECORDS:
         found[record.ce_type] = record.model_json_schema(mode="serialization", by_alias=True)
     return {name: {"$schema": _DIALECT, "$id": f"urn:genesys-lifecycle:{name}", **body} for name, body in found.items()}

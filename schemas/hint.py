@@ -1,7 +1,8 @@
-"""An audit of Genesys Cloud as Amazon EventBridge delivers it: the envelope, parsed as far as a re-check needs.
+"""An audit of Genesys Cloud as Amazon EventBridge delivers it: the envelope, parsed as far as the product needs.
 
 Rule: this module alone reads the envelope. A field with a meaning is strict; every further field is ignored, since
-Amazon and Genesys add fields without notice. An envelope asserts nothing: it only names a key to read from Genesys.
+Amazon and Genesys add fields without notice. The meaning of an audit is decided elsewhere: a request for a re-check
+(`services.core.delivery.hint_rule`), or an event (`services.core.delivery.audited_events`).
 Sources: the envelope of partner events in Amazon's documentation, and the notification topics
 `v2.audits.entitytype.{id}.entityid.{id}` of Genesys Cloud. Order and number of deliveries are promised by neither.
 """
@@ -20,6 +21,9 @@ AUTHORIZATION: Final = "Authorization"
 """Header that may carry the secret instead, alone or behind the scheme `Bearer`."""
 PATH: Final = "/v1/genesys/audit/"
 """Path of a hint, before the name of the endpoint."""
+
+CE_TYPE: Final = "genesys.audit.v1"
+"""CloudEvents type of an untouched envelope in `lifecycle.received`, from an endpoint with the authority `event`."""
 
 AUDIT_TOPICS: Final = "v2.audits."
 """Begins the name of every audit topic. The envelopes of all further topics have other bodies."""
@@ -68,11 +72,16 @@ class IntegrationAudit(NamedTuple):
         audit_id: Id of the audit message, equal over repetitions.
         key: `orgId:integrationId`.
         at_us: `eventTime`, by the clock of Genesys; microseconds UTC.
+        action: `action`, in lower case.
+        changed: The new value of each property in `propertyChanges`, both in lower case; only values that are a single
+            text. A change of another form is left out, since the form of property changes is promised by nobody.
     """
 
     audit_id: str
     key: Key
     at_us: int
+    action: str
+    changed: Mapping[str, str]
 
 
 def parse(raw: bytes) -> Envelope:
@@ -127,7 +136,23 @@ def audit(envelope: Envelope) -> IntegrationAudit:
         at_us = instant(_text(event, "eventTime", "detail.eventBody.eventTime"))
     except ValueError:
         raise Malformed("detail.eventBody.eventTime", "must be an RFC 3339 date-time") from None
-    return IntegrationAudit(_text(event, "id", "detail.eventBody.id"), key_of(envelope.org_id, identity), at_us)
+    return IntegrationAudit(
+        _text(event, "id", "detail.eventBody.id"),
+        key_of(envelope.org_id, identity),
+        at_us,
+        subject(event).action.casefold(),
+        _changed(event.get("propertyChanges")),
+    )
+
+
+def _changed(changes: Any) -> Mapping[str, str]:
+    """Returns new values by property; of several changes of a property the last counts."""
+    found: dict[str, str] = {}
+    for change in changes if isinstance(changes, list) else ():
+        match change:
+            case {"property": str(name), "newValues": [str(value)]}:
+                found[name.casefold()] = value.casefold()
+    return found
 
 
 def _object(whole: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:

@@ -64,6 +64,7 @@ class Registers(NamedTuple):
 
     installed: Register | None = None
     uninstalled: Register | None = None
+    """The value is None, or behind an audit's `uninstalled` the τ of the newest `uninstalled` from a further source."""
     enabled: Register | None = None
     """The value is true or false."""
     configuration: Register | None = None

@@ -5,6 +5,7 @@ validation error names a rule, never a value.
 """
 
 import re
+from enum import StrEnum
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -72,13 +73,23 @@ class Endpoint(_Strict):
     """False for a sender with a constant `eventTimestamp` over retries; the sender's retry marks are then ignored."""
 
 
+class Authority(StrEnum):
+    """The authority over an integration that an audit names."""
+
+    API = "api"
+    """Genesys is asked: the audit is a hint."""
+    EVENT = "event"
+    """Nobody is asked: the audit counts as an event, and the secret alone proves it."""
+
+
 class HintEndpoint(_Strict):
-    """An endpoint for hints of EventBridge: the secrets, and the organisations and AWS accounts accepted under them."""
+    """An endpoint for audits of EventBridge: the secrets, and the organisations and AWS accounts of these secrets."""
 
     current: Current
     previous: Previous | None = None
     orgs: tuple[Bound, ...] = ("*",)
     accounts: tuple[Account, ...] = ("*",)
+    authority: Authority = Authority.API
 
     @model_validator(mode="after")
     def _fits_a_header(self) -> Self:
@@ -86,6 +97,15 @@ class HintEndpoint(_Strict):
         held = [self.current.secret, *([] if self.previous is None else [self.previous.secret])]
         if not all(_HEADER_VALUE.fullmatch(secret.get_secret_value()) for secret in held):
             raise ValueError("a secret of hints is made of printable ASCII without spaces")
+        return self
+
+    @model_validator(mode="after")
+    def _names_whom_its_events_change(self) -> Self:
+        # The secret stands in a header of every request, and here it installs and removes tenants: a leaked one must
+        # not reach every organisation.
+        for name, bound in (("orgs", self.orgs), ("accounts", self.accounts)):
+            if self.authority is Authority.EVENT and (not bound or "*" in bound):
+                raise ValueError(f"the authority `event` needs {name} by name; `*` is not enough")
         return self
 
 

@@ -59,9 +59,10 @@ class EventType(StrEnum):
 
 
 class Source(StrEnum):
-    """Origin of an event: the sender's webhook, a read by the reconciler, or an operator's command."""
+    """Origin of an event: a webhook, an audit that counts as an event, a read by the reconciler, a command."""
 
     WEBHOOK = "webhook"
+    AUDIT = "audit"
     RECONCILER = "reconciler"
     OPERATOR = "operator"
 

@@ -92,11 +92,18 @@ def add(
     account: Annotated[
         list[str] | None, typer.Option(help="With --hint: AWS account of the event bus; repeatable. Default any.")
     ] = None,
+    authority: Annotated[
+        str,
+        typer.Option(
+            metavar="api|event", help="With --hint: `event` lets an audit count as an event; Genesys is not asked."
+        ),
+    ] = "api",
     show_secret: ShowSecret = False,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
     """Add an endpoint with a fresh secret; a running ingress takes it within a second."""
+    from schemas.keyring import Authority
     from services.adapters.process.clock import now_us
     from services.cli import keyring_contents, keyring_file, show
 
@@ -105,8 +112,13 @@ def add(
         raise CommandError(Exit.UNUSABLE, "--hint: excludes --integration and --no-restamps, which are of webhooks")
     if account and not hints:
         raise CommandError(Exit.UNUSABLE, "--account: needs --hint; a webhook comes from no AWS account")
+    if authority not in set(Authority):
+        raise CommandError(Exit.UNUSABLE, f"--authority: {authority!r} is neither api nor event")
+    if authority != Authority.API and not hints:
+        raise CommandError(Exit.UNUSABLE, "--authority: needs --hint; a webhook is always an event")
     if hints:
-        section, made = "hints", keyring_contents.hint_endpoint(now_us(), org or anybody, account or anybody)
+        section = "hints"
+        made = keyring_contents.hint_endpoint(now_us(), org or anybody, account or anybody, Authority(authority))
     else:
         section = "endpoints"
         made = keyring_contents.endpoint(now_us(), org or anybody, integration or anybody, restamps=not no_restamps)
@@ -125,6 +137,10 @@ def add(
     _print_result(where, endpoint, after, now_us(), show_secret=show_secret, as_json=as_json)
     if no_restamps:
         show.say("restart the ledger before the first delivery: it reads `restamps` when it starts")
+    if authority == Authority.EVENT:
+        show.say(
+            f"whoever holds this secret can install and remove tenants of {' '.join(org or ())}: keep it as a password"
+        )
 
 
 @keyring.command()
@@ -276,7 +292,9 @@ def _check_endpoint(name: str, section: str, made: "Object") -> None:
     except ValidationError as error:
         # `include_input=False`: an error must not quote a secret.
         fault = error.errors(include_input=False)[0]
-        raise CommandError(Exit.UNUSABLE, f"{_OPTIONS[str(fault['loc'][0])]}: {fault['ctx']['error']}") from None
+        # Two fields that do not fit each other have no place: here that is an authority without names.
+        option = _OPTIONS[str(fault["loc"][0])] if fault["loc"] else "--authority"
+        raise CommandError(Exit.UNUSABLE, f"{option}: {fault['ctx']['error']}") from None
 
 
 def _unknown_endpoint(where: Path, name: str, content: "Keyring") -> CommandError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from schemas.keyring import Endpoint, HintEndpoint, Keyring, Previous
+from schemas.keyring import Authority, Endpoint, HintEndpoint, Keyring, Previous
 from schemas.times import rfc3339
 from schemas.values import Json
 from services.adapters.process.clock import now_us
@@ -48,15 +48,23 @@ def endpoint(
     }
 
 
-def hint_endpoint(now_us: int, orgs: Sequence[str] = ANYBODY, accounts: Sequence[str] = ANYBODY) -> Json:
+def hint_endpoint(
+    now_us: int,
+    orgs: Sequence[str] = ANYBODY,
+    accounts: Sequence[str] = ANYBODY,
+    authority: Authority = Authority.API,
+) -> Json:
     """Returns an endpoint for hints with a new secret.
 
     Args:
         now_us: The time, in microseconds since 1970.
         orgs: Organisations bound to the endpoint; `*` for any.
         accounts: AWS accounts bound to the endpoint; `*` for any.
+        authority: `EVENT` if audits count as events.
     """
-    return {"current": _current(now_us), "previous": None, "orgs": [*orgs], "accounts": [*accounts]}
+    made = {"current": _current(now_us), "previous": None, "orgs": [*orgs], "accounts": [*accounts]}
+    # The default is left out: an earlier release refuses a field that it does not know.
+    return made if authority is Authority.API else made | {"authority": authority.value}
 
 
 def section_of(keyring: Keyring, name: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from schemas.keyring import Endpoint, HintEndpoint, Keyring
+from schemas.keyring import Authority, Endpoint, HintEndpoint, Keyring
 from schemas.times import instant, rfc3339
 from services.adapters.secrets.keyring import raw
 from services.cli import keyring_contents, show, wording
@@ -37,7 +37,7 @@ def endpoint_json(name: str, keyring: Keyring, now_us: int) -> dict[str, Any]:
 def _bounds(endpoint: Endpoint | HintEndpoint) -> dict[str, Any]:
     """Returns the fields of one sort of endpoints alone."""
     if isinstance(endpoint, HintEndpoint):
-        return {"accounts": endpoint.accounts}
+        return {"accounts": endpoint.accounts, "authority": endpoint.authority.value}
     return {"integrations": endpoint.integrations, "restamps": endpoint.restamps}
 
 
@@ -94,7 +94,8 @@ def confirm(where: Path, name: str, keyring: Keyring) -> None:
 def _notes(one: dict[str, Any]) -> list[str]:
     """Returns the notes on an endpoint: the bindings, and the state of the previous secret."""
     previous = one["previous"]
-    shown = _bound(one["orgs"], "organisation")
+    shown = ["audits count as events"] if one.get("authority") == Authority.EVENT else []
+    shown += _bound(one["orgs"], "organisation")
     shown += _bound(one["accounts"], "AWS account") if "accounts" in one else _bound(one["integrations"], "integration")
     if previous is not None:
         named = f" {previous['fingerprint']}" if previous["fingerprint"] else ""

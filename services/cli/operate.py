@@ -122,7 +122,7 @@ def _check_reconcile_options(
 def replay(
     file: Annotated[
         Path,
-        typer.Argument(help="JSON Lines: one delivery a line, `received_at` (RFC 3339) and `body` (as posted)."),
+        typer.Argument(help="JSON Lines: `received_at` (RFC 3339) and `body` (as posted), or `audit` (the envelope)."),
     ],
     as_json: Json = False,
 ) -> None:

@@ -19,7 +19,9 @@ from services.core import reasons
 TOPICS: Final = (EVENTS, OUTCOMES, AUDIT)
 """The topics of a timeline."""
 
-_CAUSAL_RANKS: Final = {"event": 0, "delivery": 1, "observation": 1, "recheck": 1, "retry": 2, "step": 3, "outcome": 4}
+_CAUSAL_RANKS: Final = {
+    "event": 0, "delivery": 1, "audited": 1, "observation": 1, "recheck": 1, "retry": 2, "step": 3, "outcome": 4,
+}  # fmt: skip
 """Order of entries with equal times: a cause before its effects."""
 _RANK_LAST: Final = 5
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from schemas.keyring import Endpoint, HintEndpoint, Keyring
+from schemas.keyring import Authority, Endpoint, HintEndpoint, Keyring
 from services.adapters.process.errors import Unusable
 from services.adapters.secrets.keyring import raw
 from services.core.delivery.binding import Binding, binding
@@ -31,10 +31,12 @@ class HintCredentials:
     Attributes:
         secrets: The current secret, and the previous secret with its expiry.
         binding: The organisations and AWS accounts for which the endpoint may speak.
+        authority: `EVENT` if an audit counts as an event.
     """
 
     secrets: Secrets
     binding: HintBinding
+    authority: Authority = Authority.API
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def credentials(keyring: Keyring) -> Credentials:
             for name, endpoint in keyring.endpoints.items()
         },
         {
-            name: HintCredentials(_secrets(hint), hint_binding(hint.orgs, hint.accounts))
+            name: HintCredentials(_secrets(hint), hint_binding(hint.orgs, hint.accounts), hint.authority)
             for name, hint in keyring.hints.items()
         },
     )

@@ -1,8 +1,11 @@
-"""A hint of EventBridge becomes a request for a re-check, or is refused and changes nothing.
+"""An audit of EventBridge becomes a request for a re-check, or an event, or is refused and changes nothing.
 
 Rule: the order is fixed, as for deliveries: caps, header shape, secret by endpoint, parse, binding, durable write,
 answer. A hint is answered 200 when the re-check is durable, or when nothing is asked. An answer of 429 or 503 makes
 EventBridge try again for up to a day, and a 4xx else ends the hint (docs/decisions/0040).
+
+An audit counts as an event at an endpoint with the authority `event`, and there alone (docs/decisions/0043): the
+envelope is written untouched, and the ledger decides. Everywhere else the audit is a hint.
 
 Approach: every audit of an integration is written once, also several audits of a key in a row, since the read for the
 first may be older than the change of the last. The ledger keeps one open re-check per key, and the reconciler reads a
@@ -14,9 +17,12 @@ from hashlib import sha256
 from typing import Final
 
 from schemas import hint
+from schemas.hint import IntegrationAudit
+from schemas.keyring import Authority
 from schemas.topics import RECEIVED, named
 from schemas.webhook import Malformed
-from services.core.delivery.hint_rule import AskedRecheck, Ignored, judge, prove, read_after_us
+from services.core.delivery.audited_events import audited_event
+from services.core.delivery.hint_rule import Ignored, judge, prove, read_after_us
 from services.core.delivery.signature import NONE, PREVIOUS
 from services.ingress import records
 from services.ingress.endpoints import HintCredentialsByEndpoint
@@ -91,17 +97,18 @@ class Hints:
         except Malformed as fault:
             request.answer(answers.malformed(fault.field, fault.rule))
             return
+        if isinstance(judged, IntegrationAudit) and credentials.authority is Authority.EVENT:
+            judged = judged if audited_event(judged) is not None else Ignored.CHANGE
         if isinstance(judged, Ignored):
             request.answer(answers.IGNORED[judged])
         else:
-            self._ask(request, judged)
+            self._take(request, judged, credentials.authority)
 
-    def _ask(self, request: Request, asked: AskedRecheck) -> None:
-        """Writes the request for a re-check, once for an audit, and answers when the record is durable."""
-        audit, now_us = asked.audit, request.received_us
-        request.key = audit.key
-        # A hash, since ids of strangers have any length.
-        request.digest = sha256(f"{audit.key}/{audit.audit_id}".encode()).digest()
+    def _take(self, request: Request, audit: IntegrationAudit, authority: Authority) -> None:
+        """Writes the record of an audit, once for an audit, and answers when the record is durable."""
+        request.key, now_us = audit.key, request.received_us
+        # A hash, since ids of strangers have any length. With the authority, since a hint taken before is no event.
+        request.digest = sha256(f"{authority}/{audit.key}/{audit.audit_id}".encode()).digest()
         if self._recent_audits.knows(request.digest, now_us):
             request.answer(answers.DUPLICATE_HANDLED)
             return
@@ -110,7 +117,10 @@ class Hints:
             request.answer(answers.FLOODED)
             return
         self._recent_keys.add(audit.key, now_us)
-        record = records.hinted_recheck(audit, asked.action, read_after_us(audit.at_us), now_us)
+        if authority is Authority.EVENT:
+            record = records.audited(request, audit)
+        else:
+            record = records.hinted_recheck(audit, read_after_us(audit.at_us), now_us)
         self._writer.write(self._received, record, now_us, self._answering(request))
 
     def _answering(self, request: Request) -> OnResult:

@@ -21,12 +21,13 @@ from typing import Final
 
 from schemas import hint
 from schemas.codec import Message
+from schemas.hint import IntegrationAudit
 from schemas.webhook import Malformed
 from services.adapters.kafka.producer import KafkaError, Producer
 from services.adapters.process import metrics
 from services.adapters.process.logs import Logger
 from services.adapters.sqs import LONG_POLL_S, Queue, QueueFault, QueueMessage
-from services.core.delivery.hint_rule import AskedRecheck, HintBinding, judge, read_after_us
+from services.core.delivery.hint_rule import HintBinding, judge, read_after_us
 from services.ingress import records
 from services.ingress.recent import RECHECK_MAX, RECHECK_US, WRITTEN_MAX, ExpiringSet
 
@@ -200,11 +201,11 @@ class HintReader:
     async def _settle(self, message: QueueMessage) -> MessageResult:
         """Returns the result of a message, once the record is durable if one is written."""
         judged = self._judge(message)
-        result = await self._ask(judged, message) if isinstance(judged, AskedRecheck) else judged
+        result = await self._ask(judged, message) if isinstance(judged, IntegrationAudit) else judged
         metrics.HINTS_MESSAGES.labels(result).inc()
         return result
 
-    def _judge(self, message: QueueMessage) -> AskedRecheck | MessageResult:
+    def _judge(self, message: QueueMessage) -> IntegrationAudit | MessageResult:
         """Returns the re-check that a message asks, or the result of a message that asks none."""
         try:
             envelope = hint.parse(message.body)
@@ -215,11 +216,10 @@ class HintReader:
         except Malformed as fault:
             self._left(message, MessageResult.MALFORMED, str(fault))
             return MessageResult.MALFORMED
-        return judged if isinstance(judged, AskedRecheck) else MessageResult(judged)
+        return judged if isinstance(judged, IntegrationAudit) else MessageResult(judged)
 
-    async def _ask(self, asked: AskedRecheck, message: QueueMessage) -> MessageResult:
+    async def _ask(self, audit: IntegrationAudit, message: QueueMessage) -> MessageResult:
         """Writes the request for a re-check, once for an audit; returns when the record is durable."""
-        audit = asked.audit
         # A hash, since ids of strangers have any length.
         digest = sha256(f"{audit.key}/{audit.audit_id}".encode()).digest()
         if self._recent_audits.knows(digest, self._now_us()):
@@ -228,7 +228,7 @@ class HintReader:
         while not self._recent_keys.knows(audit.key, self._now_us()) and self._recent_keys.full:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         self._recent_keys.add(audit.key, self._now_us())
-        await self._write(records.hinted_recheck(audit, asked.action, read_after_us(audit.at_us), self._now_us()))
+        await self._write(records.hinted_recheck(audit, read_after_us(audit.at_us), self._now_us()))
         self._recent_audits.add(digest, self._now_us())
         metrics.HINTS_WRITTEN_S.observe(max(0, self._now_us() - message.sent_us) / 1_000_000)
         return MessageResult.WRITTEN

@@ -6,7 +6,7 @@ from schemas import codec
 from schemas.codec import Message
 from schemas.dead_letter import DeadLetterReason
 from schemas.event import Recheck
-from schemas.hint import IntegrationAudit
+from schemas.hint import CE_TYPE, IntegrationAudit
 from schemas.times import rfc3339
 from schemas.values import Key
 from schemas.webhook import Malformed
@@ -36,18 +36,32 @@ def recheck(key: Key, reason: str, now_us: int) -> Message:
     return codec.encode(record, key=key, ce_id=f"{key}/recheck/{now_us}", source=_SOURCE, at_us=now_us)
 
 
-def hinted_recheck(audit: IntegrationAudit, action: str, read_after_us: int, now_us: int) -> Message:
+def hinted_recheck(audit: IntegrationAudit, read_after_us: int, now_us: int) -> Message:
     """Returns the request for a re-check that an audit asks; repeats of an audit have an equal id.
 
     Args:
         audit: The audit of an integration.
-        action: The action, a word of the table of actions.
         read_after_us: A read from this time on answers the request, microseconds UTC.
         now_us: The clock, microseconds UTC.
     """
-    record = Recheck(key=audit.key, reason=f"hint_{action}", at=read_after_us)
+    record = Recheck(key=audit.key, reason=f"hint_{audit.action}", at=read_after_us)
     ce_id = f"{audit.key}/hint/{audit.audit_id}"
     return codec.encode(record, key=audit.key, ce_id=ce_id, source=_SOURCE, at_us=now_us)
+
+
+def audited(request: Request, audit: IntegrationAudit) -> Message:
+    """Returns the record of an audit that counts as an event: the envelope, untouched; repeats have an equal id."""
+    at_us = request.received_us
+    ce_id = f"{audit.key}/audit/{audit.audit_id}"
+    return Message(
+        audit.key.encode(),
+        request.body,
+        [
+            *codec.attributes(ce_id=ce_id, ce_type=CE_TYPE, source=_SOURCE, at_us=at_us),
+            ("endpoint", (request.hint_endpoint or "").encode()),
+            ("received_at", rfc3339(at_us).encode()),
+        ],
+    )
 
 
 def dead_letter(request: Request, key: Key | None, reason: DeadLetterReason, fault: Malformed) -> Message:

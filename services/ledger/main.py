@@ -298,6 +298,7 @@ def _rules(settings: LedgerSettings, material: Material) -> ProjectionRules:
         configuration=keyring.raw(material.configuration),
         audit=keyring.raw(material.audit[0]),
         published_names=settings.published_names,
+        removal_grace_s=settings.audit_removal_grace_s,
     )
 
 

@@ -11,20 +11,22 @@ from typing import NamedTuple, TypeVar
 from aiokafka.partitioner import murmur2
 from faust.types.tuples import Message as FaustMessage
 
-from schemas import codec, webhook
+from schemas import codec, hint, webhook
 from schemas.codec import Message, Unreadable
 from schemas.dead_letter import DeadLetterReason
 from schemas.event import Observed, Recheck
+from schemas.hint import IntegrationAudit
 from schemas.outcome import Outcome
 from schemas.topics import PARTITIONER
 from schemas.webhook import Delivery, Malformed, UnknownEvent
 from services.adapters.tables.app import headers_of
+from services.core.delivery.audited_events import audited_event
 from services.core.ledger import projections
 from services.core.ledger.decisions import Received
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import Output
 
-R = TypeVar("R", Delivery, Observed, Recheck, Received, Outcome)
+R = TypeVar("R", Delivery, IntegrationAudit, Observed, Recheck, Received, Outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ def received(raw: Message, read_from: PartitionRef) -> Received | UnprocessableR
         match kind:
             case webhook.CE_TYPE:
                 record: Received = webhook.parse(value)
+            case hint.CE_TYPE:
+                record = _audit(value)
             case Observed.ce_type:
                 record = codec.decode(Observed, value)
             case Recheck.ce_type:
                 record = codec.decode(Recheck, value)
             case _:
                 return UnprocessableRecord(
-                    DeadLetterReason.UNREADABLE, "ce_type: none of webhook, observation and re-check"
+                    DeadLetterReason.UNREADABLE, "ce_type: none of webhook, audit, observation and re-check"
                 )
     except UnknownEvent as fault:  # a kind of Malformed, so this clause comes first
         return UnprocessableRecord(DeadLetterReason.UNKNOWN_EVENT, str(fault))
@@ -80,6 +84,18 @@ def received(raw: Message, read_from: PartitionRef) -> Received | UnprocessableR
     except Unreadable as fault:
         return UnprocessableRecord(DeadLetterReason.UNREADABLE, str(fault))
     return _under_its_key(record, raw, read_from)
+
+
+def _audit(value: bytes) -> IntegrationAudit:
+    """Parses an envelope that counts as an event.
+
+    Raises:
+        Malformed: The body is no audit of an integration, or states no event.
+    """
+    found = hint.audit(hint.parse(value))
+    if audited_event(found) is None:
+        raise Malformed("detail.eventBody.action", "states no event")
+    return found
 
 
 def outcome(raw: Message, read_from: PartitionRef) -> Outcome | UnprocessableRecord:

@@ -21,7 +21,7 @@ def record_decision(
 
     Args:
         log: The service's logger.
-        kind: `delivery`, `observation`, `recheck` or `outcome`.
+        kind: `delivery`, `audited`, `observation`, `recheck` or `outcome`.
         before: The row before the decision.
         decision: The decision.
         position: Position of the record.

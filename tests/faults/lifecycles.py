@@ -228,7 +228,7 @@ class Lifecycles:
     def _rules(self) -> ProjectionRules:
         found = keyring_file.material(self.folder / "keyring.json")
         identity, configuration, audit = map(keyring_file.raw, (found.identity, found.configuration, found.audit[0]))
-        return ProjectionRules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"))
+        return ProjectionRules(identity, configuration, audit, ("crmEndpoint", "syncInterval", "featureFlags"), 86_400)
 
     def _outcome(self, key: str, draw: random.Random) -> codec.Message:
         """The next outcome of a key, or one that was told before."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from schemas import webhook
 from schemas.event import Observed
+from schemas.hint import IntegrationAudit
 from schemas.times import rfc3339
 from services.core.ledger.journal import RecordPosition
 from services.core.ledger.projections import ProjectionRules
@@ -16,7 +17,7 @@ NOON_US = 1_705_320_000_000_000
 SECOND_US = 1_000_000
 HOUR_S = 3_600
 RULES = ProjectionRules(
-    b"identity" * 4, b"configuration" * 3, b"audit" * 7, ("crmEndpoint", "syncInterval", "featureFlags")
+    b"identity" * 4, b"configuration" * 3, b"audit" * 7, ("crmEndpoint", "syncInterval", "featureFlags"), 86_400
 )
 
 
@@ -47,6 +48,13 @@ def observed(seconds: float = 0, **fields: Any) -> Observed:
     """One observation; installed, enabled and not configured unless said otherwise."""
     defaults = {"installed": True, "enabled": None, "configuration": None, "cause": "recheck"}
     return Observed(orgId=ORG, integrationId=INTEGRATION, read_at=at(seconds), **{**defaults, **fields})
+
+
+def audited(action: str, seconds: float = 0, audit_id: str | None = None, state: str | None = None) -> IntegrationAudit:
+    """One audit that counts as an event; `state` is the new value of the property `intendedState`."""
+    changed = {} if state is None else {"intendedstate": state.casefold()}
+    name = f"{action}-{seconds:g}" if audit_id is None else audit_id
+    return IntegrationAudit(name, KEY, at(seconds), action.casefold(), changed)
 
 
 def position(

@@ -269,6 +269,12 @@ def keyring_file(folder: Path) -> Path:
                         "orgs": [ORG.upper()],
                         "accounts": [HINT_ACCOUNT],
                     },
+                    "audit-event": {
+                        "current": {"secret": HINT_SECRET},
+                        "orgs": [ORG],
+                        "accounts": [HINT_ACCOUNT],
+                        "authority": "event",
+                    },
                 },
             }
         )

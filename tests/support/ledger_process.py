@@ -131,11 +131,11 @@ class LedgerBench:
         )
 
     @contextmanager
-    def ledger(self, *flags: str, disk: str = "state") -> Iterator[str]:
+    def ledger(self, *flags: str, disk: str = "state", **environment: str) -> Iterator[str]:
         """The base URL of a ledger's health, once it is ready. SIGTERM must end it cleanly."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        worker = self.start(*flags, disk=disk, METRICS_PORT=str(port))
+        worker = self.start(*flags, disk=disk, METRICS_PORT=str(port), **environment)
         url = f"http://127.0.0.1:{port}"
         try:
             eventually(lambda: _ready(url), 60)

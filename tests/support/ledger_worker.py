@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas import codec
-from schemas.event import Observed, Recheck
 from schemas.outcome import Direction, Outcome, State
 from schemas.rows import Entry, StageRow, TenantRow
 from schemas.topics import AUDIT, DEAD_LETTERS, DESIRED, EVENTS, TENANTS, Topic
-from schemas.webhook import Delivery
-from services.core.ledger.decisions import Decision, receive, receive_outcome
+from services.core.ledger.decisions import Decision, Received, receive, receive_outcome
 from services.core.ledger.journal import RecordPosition
 from tests.support.deliveries import KEY, RULES, position
 
@@ -24,9 +22,7 @@ class MemoryLedger:
     offset: int = -1
     decisions: list[Decision] = field(default_factory=list)
 
-    def hear(
-        self, record: Delivery | Observed | Recheck, log_s: float = 0, *, offset: int | None = None, **where: Any
-    ) -> Decision:
+    def hear(self, record: Received, log_s: float = 0, *, offset: int | None = None, **where: Any) -> Decision:
         """Process a record at the next offset, or at one it was at before."""
         self.offset = self.offset + 1 if offset is None else self.offset
         at = position(self.offset if offset is None else offset, log_s, **where)

@@ -510,6 +510,48 @@ def test_an_endpoint_of_hints_is_added_listed_rotated_and_removed(file: Path, ru
     assert held(file)["hints"] == {}
 
 
+def test_an_endpoint_whose_audits_count_as_events_is_named_as_such(file: Path, run: KeyringCommand) -> None:
+    done = run(file, "add", "told", "--hint", "--authority", "event", "--org", ORG, "--account", ACCOUNT)
+    assert f"can install and remove tenants of {ORG}" in done.err
+    assert held(file)["hints"]["told"]["authority"] == "event"
+    run(file, "add", "asked", "--hint")
+    assert "authority" not in held(file)["hints"]["asked"], "an earlier program reads an endpoint of the default"
+    found = {one["endpoint"]: one for one in json.loads(run(file, "list", "--json").out)}
+    assert [found[name].get("authority") for name in ("told", "asked", "default")] == ["event", "api", None]
+    assert "audits count as events; organisation" in run(file, "list").out
+    run(file, "rotate", "told")
+    assert held(file)["hints"]["told"]["authority"] == "event"
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--authority", "event"), "needs --hint"),
+        (("--hint", "--authority", "god"), "'god' is neither api nor event"),
+        (("--hint", "--authority", "event", "--account", ACCOUNT), "needs orgs by name"),
+        (("--hint", "--authority", "event", "--org", ORG), "needs accounts by name"),
+        (("--hint", "--authority", "event", "--org", "*", "--account", ACCOUNT), "needs orgs by name"),
+    ],
+)
+def test_events_are_believed_of_named_organisations_and_accounts_alone(
+    file: Path, words: tuple[str, ...], fault: str, run: KeyringCommand
+) -> None:
+    before = file.read_bytes()
+    error = run(file, "add", "new", *words, status=Exit.UNUSABLE).err
+    assert "--authority: " in error
+    assert fault in error
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("bound", [{"orgs": []}, {"orgs": ["*"]}, {"accounts": []}, {"accounts": [ACCOUNT, "*"]}])
+def test_a_file_with_events_of_anybody_is_refused(file: Path, bound: dict[str, list[str]], run: KeyringCommand) -> None:
+    run(file, "add", "told", "--hint", "--authority", "event", "--org", ORG, "--account", ACCOUNT)
+    whole = held(file)
+    whole["hints"]["told"] |= bound
+    file.write_text(json.dumps(whole))
+    assert "hints.told: the authority `event` needs" in run(file, "list", status=Exit.UNUSABLE).err
+
+
 def test_one_name_is_of_one_endpoint_of_either_sort(file: Path, run: KeyringCommand) -> None:
     run(file, "add", "default", "--hint", status=Exit.REFUSED)
     run(file, "add", "audit", "--hint")

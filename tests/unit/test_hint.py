@@ -38,7 +38,29 @@ def test_an_audit_names_its_key_time_and_id() -> None:
     assert (found.org_id, found.account) == (ORG, ACCOUNT)
     assert judge_topic(found.topic) is None
     assert hint.subject(found.event) == AuditSubject("Integrations", "Integration", "Create")
-    assert hint.audit(found) == ("audit-1", KEY, AT_US)
+    audit = hint.audit(found)
+    assert (audit.audit_id, audit.key, audit.at_us, audit.action) == ("audit-1", KEY, AT_US, "create")
+    assert audit.changed == {"intendedstate": "enabled"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        (None, {}),
+        ("text", {}),
+        ([], {}),
+        ([None, 1, "x", {}, {"property": "a"}, {"property": 1, "newValues": ["b"]}], {}),
+        ([{"property": "a", "newValues": []}, {"property": "b", "newValues": ["1", "2"]}], {}),
+        ([{"property": "a", "newValues": [{"b": 1}]}, {"property": "b", "newValues": "c"}], {}),
+        (
+            [{"property": "A", "newValues": ["B"]}, {"property": "a", "oldValues": ["B"], "newValues": ["C"]}],
+            {"a": "c"},
+        ),
+    ],
+)
+def test_a_property_change_of_another_form_is_left_out(changes: Any, changed: dict[str, str]) -> None:
+    whole = envelope(KEY, propertyChanges=changes)
+    assert hint.audit(hint.parse(raw(whole))).changed == changed
 
 
 def test_identifiers_of_either_case_name_one_key() -> None:

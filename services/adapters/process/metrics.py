@@ -31,7 +31,7 @@ _ANSWER_REASONS = (
 )  # fmt: skip
 _HINT_STATUSES = ("200", "400", "401", "403", "405", "408", "413", "415", "429", "503")
 _HINT_REASONS = (
-    "queued", "duplicate_handled", "spooled", "ignored_topic", "ignored_entity", "ignored_action",
+    "queued", "duplicate_handled", "spooled", "ignored_topic", "ignored_entity", "ignored_action", "ignored_change",
     "not_post", "not_json", "body_too_large", "framing", "late",
     "secret_shape", "endpoint", "forged", "unbound", "malformed", "flooded", "kafka", "saturated", "broken",
 )  # fmt: skip
@@ -175,7 +175,7 @@ LEDGER = MetricTable("lifecycle_ledger_", "ledger")
 LEDGER_RECORDS = LEDGER.counter(
     "lifecycle_ledger_records_total",
     "Input records by kind and verdict; the verdict of an unread record is the reason of its dead letter.",
-    kind=("delivery", "observation", "recheck", "outcome", "unread"),
+    kind=("delivery", "audited", "observation", "recheck", "outcome", "unread"),
     verdict=tuple(dict.fromkeys((*_VERDICTS, *_LETTER_REASONS))),
 )
 LEDGER_EVENTS = LEDGER.counter("lifecycle_ledger_events_total", "Events published for the first time.", event=_EVENTS)

@@ -294,6 +294,9 @@ class LedgerSettings(GroupSettings, TraceSettings):
     unreadable_in_a_row: int = Field(default=100, ge=1)
     """Unreadable records in succession after which the ledger ends: this version is the wrong one, and would turn a
     whole topic into dead letters."""
+    audit_removal_grace_s: int = Field(default=86_400, ge=1)
+    """How long a teardown waits where audits alone assert the removal (endpoints with the authority `event`): time to
+    see a forged audit; a reinstall within this time revives the tenant."""
     standby_replicas: int = Field(default=0, ge=0)
     """How many other ledgers keep a copy of each table partition: a takeover then reads the newest changes only."""
 

@@ -38,6 +38,7 @@ _DEEP_S: Final = 60.0
 CHECKS: Final = (
     Check("keyring", this_machine.keyring),
     Check("plan", this_machine.plan),
+    Check("tenants file", this_machine.tenants_file),
     Check("spool", this_machine.spool),
     Check("kafka", kafka.brokers),
     Check("rights", kafka.rights),

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from schemas.keyring import Authority
 from services import provisioner
+from services.adapters import tenant_file
 from services.adapters.genesys import organisations as accounts
 from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.client import hosts_for
@@ -41,7 +43,21 @@ def keyring(context: CheckContext) -> Iterator[Finding]:
         cure = "give the other services the file that holds `material`; only the ingress can run with this one"
         yield fault("keyring", f"{path} has no material", cure)
     else:
-        yield well("keyring", f"endpoints: {', '.join(sorted(found.endpoints))}")
+        yield well("keyring", f"endpoints: {', '.join(sorted([*found.endpoints, *found.hints]))}")
+    askable = accounts.load(context.settings.orgs_dir).known
+    for name, endpoint in sorted(found.hints.items()):
+        if endpoint.authority is Authority.EVENT:
+            yield from _events_without_asking(name, [org for org in endpoint.orgs if org.lower() in askable])
+
+
+def _events_without_asking(name: str, askable: list[str]) -> Iterator[Finding]:
+    """Warns of an endpoint whose audits count as events, and finds fault where Genesys could be asked instead."""
+    if askable:
+        cure = f"`lifecycle keyring add NAME --hint` for them, and {name} without: whoever can be asked is asked"
+        yield fault("keyring", f"{name}: audits count as events for {', '.join(askable)}, with credentials here", cure)
+    else:
+        cure = "ask these customers for API credentials; until then keep this secret as a password"
+        yield skipped("keyring", f"{name}: audits count as events, and nobody can be asked if they are true", cure)
 
 
 def _rights_of_others(mode: int) -> str:
@@ -77,6 +93,18 @@ def plan(context: CheckContext) -> Iterator[Finding]:
         yield fault("plan", f"{name}: {detail}", "name a file that the provisioner can read in PLAN_FILE")
     else:
         yield well("plan", f"{name}: {', '.join(step.name for step in found.steps)}")
+
+
+def tenants_file(context: CheckContext) -> Iterator[Finding]:
+    """Checks TENANTS_FILE, where the variable is set."""
+    path = context.settings.tenants_file
+    if path is None:
+        return
+    known = tenant_file.load(path)
+    if rights := _rights_of_others(path.stat().st_mode):
+        yield fault("tenants file", f"{path} may be {rights}", f"chmod 600 {path}")
+    else:
+        yield well("tenants file", f"{len(known)} lines in {path}")
 
 
 def spool(context: CheckContext) -> Iterator[Finding]:

@@ -1,14 +1,15 @@
 """The rule of hints: the secret that proves a hint, the organisations it may name, and the audits that ask a re-check.
 
 Rule: a hint changes nothing. An audit of an integration asks a re-check of the key, and the reconciler reads the key
-from Genesys. So a forged, repeated or lost hint costs at most one read, and the hourly run needs no hint.
+from Genesys. So a forged, repeated or lost hint costs at most one read, and the hourly run needs no hint. An audit at
+an endpoint with the authority `event` is no hint: see `audited_events`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hmac import digest
-from typing import Final, NamedTuple
+from typing import Final
 
 from schemas import hint
 from schemas.hint import AUDIT_TOPICS, AuditSubject, Envelope, IntegrationAudit
@@ -33,7 +34,7 @@ _READ_AFTER_US: Final = 1_000_000
 
 
 class Ignored(StrEnum):
-    """Why an authentic notification asks nothing."""
+    """Why an authentic notification asks and changes nothing."""
 
     TOPIC = "ignored_topic"
     """A notification of no audit topic."""
@@ -41,6 +42,8 @@ class Ignored(StrEnum):
     """An audit of another service or entity type."""
     ACTION = "ignored_action"
     """An audit of an integration with an action outside `ACTIONS`, as a view."""
+    CHANGE = "ignored_change"
+    """An audit of an integration that states no event, at an endpoint whose audits count as events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +95,8 @@ def judge_subject(subject: AuditSubject) -> Ignored | None:
     return None if subject.action.casefold() in ACTIONS else Ignored.ACTION
 
 
-class AskedRecheck(NamedTuple):
-    """A change of an integration, which asks a re-check of the key.
-
-    Attributes:
-        audit: The audit.
-        action: The action, a word of `ACTIONS`.
-    """
-
-    audit: IntegrationAudit
-    action: str
-
-
-def judge(envelope: Envelope) -> AskedRecheck | Ignored:
-    """Returns the re-check that a notification asks, or why the notification asks nothing.
+def judge(envelope: Envelope) -> IntegrationAudit | Ignored:
+    """Returns the audit of an integration in a notification, or why the notification asks nothing.
 
     Raises:
         Malformed: the notification of an audit topic is no audit, or the audit of an integration lacks a readable id,
@@ -117,7 +108,7 @@ def judge(envelope: Envelope) -> AskedRecheck | Ignored:
     subject = hint.subject(envelope.event)
     if (ignored := judge_subject(subject)) is not None:
         return ignored
-    return AskedRecheck(hint.audit(envelope), subject.action.casefold())
+    return hint.audit(envelope)
 
 
 def read_after_us(audited_us: int) -> int:

@@ -20,7 +20,7 @@ def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: in
     Args:
         line_id: Unique per decision or change, and equal in every repetition.
         key: `orgId:integrationId`.
-        what: `delivery`, `observation`, `recheck`, `stage`, `step` or `retry`.
+        what: `delivery`, `audited`, `observation`, `recheck`, `stage`, `step` or `retry`.
         verdict: The decision or the change.
         why: The reason in words of the program, never a value from outside.
         at_us: Time of the decided record or change, microseconds UTC; not the time of writing, so a replay is equal.

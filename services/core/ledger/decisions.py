@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from schemas import codec
 from schemas.dead_letter import DeadLetterReason
 from schemas.event import Observed, Recheck
+from schemas.hint import IntegrationAudit
 from schemas.journal import Entry, Move, Verdict
 from schemas.outcome import Outcome
 from schemas.rows import StageRow, TenantRow
@@ -35,18 +36,18 @@ from services.core.ledger.stage import stage, with_outcome
 # Verdict, events and audit lines must not depend on the present time, on the committed offset (which decides only what
 # a row keeps for replays), or on later records. `desired` and the public view always follow from the present row.
 
-Received = Delivery | Observed | Recheck
+Received = Delivery | IntegrationAudit | Observed | Recheck
 """A parsed record of `lifecycle.received`."""
 
 _MOVES_MAX = 32
 """Changes of stage kept for a replay. Of more changes in a commit interval, a replay omits the oldest audit lines."""
 
-KIND = {Delivery: "delivery", Observed: "observation", Recheck: "recheck"}
+KIND = {Delivery: "delivery", IntegrationAudit: "audited", Observed: "observation", Recheck: "recheck"}
 """The sort of a record in audit trail and metrics."""
 
 _REFUSED = {
     Verdict.CONFLICT: (DeadLetterReason.CONFLICT, "uid: was told before with another content"),
-    Verdict.FUTURE: (DeadLetterReason.FUTURE, "read_at: is more than 90 s ahead of the log's time"),
+    Verdict.FUTURE: (DeadLetterReason.FUTURE, "time: is more than 90 s ahead of the log's time"),
     Verdict.TOO_LARGE: (DeadLetterReason.TOO_LARGE, "configuration: the row of its key would not fit into one record"),
 }
 """Reason and detail of the dead letter, for each verdict with a dead letter."""
@@ -59,7 +60,7 @@ WHY = {
     Verdict.CONFLICT: "this uid was told before with another content",
     Verdict.LATE: "older than what the journal remembers: Genesys is asked",
     Verdict.ASKED: "a look at Genesys is asked",
-    Verdict.FUTURE: "read at a time that is still to come by the log's clock",
+    Verdict.FUTURE: "of a time that is still to come by the log's clock",
     Verdict.TOO_LARGE: "no room is left in the row of this key until what is under way is committed: Genesys is asked",
 }
 """Explanation of each verdict in the audit trail and for people; no value from outside."""
@@ -120,7 +121,7 @@ def receive(
         return Decision(None, verdict, (line, *refused))
     # A replay cannot tell whether its first run published `desired`, so it publishes again, with the unchanged version.
     with_desired = not changed or after.desired_version == after.version
-    state = (*(projections.desired(after) if with_desired else ()), *projections.tenant(after, last, rules))
+    state = (*(projections.desired(after, rules) if with_desired else ()), *projections.tenant(after, last, rules))
     stage_lines = _stage_lines(after, position, rules)
     return Decision(after, verdict, (*events, *state, line, *stage_lines, *refused), entered.folded)
 
@@ -157,7 +158,7 @@ def receive_outcome(
 
 def republish(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules) -> tuple[Output, ...]:
     """Returns the records of a key's present state: `desired`, as last published, and the public view."""
-    return (*(() if row is None else projections.desired(row)), *projections.tenant(row, last, rules))
+    return (*(() if row is None else projections.desired(row, rules)), *projections.tenant(row, last, rules))
 
 
 def recheck_request(key: Key, reason: str, at_us: int) -> Output:
@@ -171,8 +172,8 @@ def _enter(row: TenantRow, record: Received, claims: tuple[EventClaim, ...], pos
     """Returns the effect of a record on the key's journal."""
     if isinstance(record, Recheck):
         return journal.enter_recheck(row, record.at, position)
-    if isinstance(record, Observed) and record.read_at > position.log_time_us + WINDOW_US:
-        # Taken in, the observation would win over every event before the future time.
+    if any(claim.at_us > position.log_time_us + WINDOW_US for claim in claims) and not isinstance(record, Delivery):
+        # Taken in, the record would win over every event before the future time. The ingress refuses such a delivery.
         return JournalChange(row, (Verdict.FUTURE,))
     seen = journal.observe(row, claims) if isinstance(record, Observed) else row
     entered = journal.enter(seen, claims, position)

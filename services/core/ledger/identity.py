@@ -1,8 +1,9 @@
-"""Identity of events: derives uid, keyed hash, time and retry mark from signed bytes alone.
+"""Identity of events: derives uid, keyed hash, time and retry mark from authentic bytes alone.
 
 Rule: with an event id or a sequence from the sender, all retries of an event have an equal uid. Without both, the uid
 is made from hash and time, and `merge` decides later, from all events of the key, if an event is a restamped retry.
-Fields that vary between retries (counters, ids of the attempt, trace ids) never enter the hash.
+Fields that vary between retries (counters, ids of the attempt, trace ids) never enter the hash. The uid of an audit is
+made from the audit's own id, and the time from its `eventTime`; both are equal over repetitions.
 """
 
 import hmac
@@ -14,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import rfc8785
 
 from schemas.event import Observed
+from schemas.hint import IntegrationAudit
 from schemas.values import EventType, Json, Key, Source
 from schemas.webhook import Delivery
+from services.core.delivery.audited_events import audited_event
 
 # Theory. The hash F answers one question: do two deliveries say the same? If a varying field enters F, a retry looks
 # like a new event; if a field of the content is missing, two events look like one. Metadata therefore enter F by an
@@ -23,6 +26,7 @@ from schemas.webhook import Delivery
 # even fields with names like `retryCount`. F must stay stable over releases: rows of the last 24 h hold hashes of the
 # former release.
 
+_AUDITED: Final = "a:"
 _WRITES_CONFIGURATION: Final = frozenset({EventType.INSTALLED, EventType.CONFIGURATION_UPDATED})
 
 
@@ -30,12 +34,12 @@ class EventClaim(NamedTuple):
     """An event as claimed by a record.
 
     Attributes:
-        uid: `e:…`, `s:…`, `f:…` or `r:…`, unique within the key.
+        uid: `e:…`, `s:…`, `f:…`, `a:…` or `r:…`, unique within the key.
         event: The type of the event.
         f: Keyed hash F of the content: the first 128 bits of an HMAC-SHA256 (RFC 2104, section 5), as hex.
-        at_us: The signed time, or the time of the read of Genesys; microseconds UTC.
+        at_us: The signed time, the time of the audit, or the time of the read of Genesys; microseconds UTC.
         marked: True if the sender calls the attempt a retry.
-        tenant_id: The tenantId of the record; None for an observation without a tenantId.
+        tenant_id: The tenantId of the record; None for an audit, and for an observation without a tenantId.
         digest: Digest of `text`; None if the event writes no configuration.
         text: Canonical JSON of the configuration; None if the event writes no configuration.
         source: Origin of the claim.
@@ -52,16 +56,21 @@ class EventClaim(NamedTuple):
     source: Source
 
 
-def identify(record: Delivery | Observed, pepper: bytes, *, restamps: bool = True) -> tuple[EventClaim, ...]:
-    """Returns the events claimed by a record: an event for a delivery, up to three for an observation.
+def identify(
+    record: Delivery | IntegrationAudit | Observed, pepper: bytes, *, restamps: bool = True
+) -> tuple[EventClaim, ...]:
+    """Returns the events claimed by a record: one of a delivery, up to one of an audit, up to three of an observation.
 
     Args:
-        record: An authentic delivery or observation.
+        record: An authentic delivery, audit or observation.
         pepper: `material.identity`; a hash without a key would let a reader guess short secrets of a configuration.
         restamps: False for a sender with a constant `eventTimestamp` over retries; retry marks are then ignored.
     """
     if isinstance(record, Delivery):
         return (_claim_of_delivery(record, pepper, restamps=restamps),)
+    if isinstance(record, IntegrationAudit):
+        stated = audited_event(record)
+        return () if stated is None else (_claim_of_audit(record, stated, pepper),)
     return tuple(_claim_of_observation(record, event, pepper) for event in _observed_events(record))
 
 
@@ -106,6 +115,26 @@ def _claim_of_delivery(delivery: Delivery, pepper: bytes, *, restamps: bool) -> 
         delivery.tenant_id,
         *configuration_text(delivery.event, delivery.configuration),
         Source.WEBHOOK,
+    )
+
+
+def is_audited(uid: str) -> bool:
+    """True for the uid of an audit: nobody has signed the event, and nobody was asked."""
+    return uid.startswith(_AUDITED)
+
+
+def _claim_of_audit(audit: IntegrationAudit, event: EventType, pepper: bytes) -> EventClaim:
+    # An audit names neither tenantId nor configuration, so an audited install must erase neither.
+    return EventClaim(
+        f"{_AUDITED}{audit.audit_id}",
+        event,
+        _hash(audit.key, event, {"tenantId": None, "configuration": None}, pepper),
+        audit.at_us,
+        False,
+        None,
+        None,
+        None,
+        Source.AUDIT,
     )
 
 

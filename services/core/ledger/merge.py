@@ -13,6 +13,7 @@ from schemas.journal import VARIANTS_MAX, Aspect, Entry, Mark, ObservedTimes, Re
 from schemas.tenant import Flag
 from schemas.values import EventType
 from services.core.ledger.contradiction import ContradictionIndex
+from services.core.ledger.identity import is_audited
 
 # Theory. Without an id from the sender, a retry with a new timestamp looks like a second event. An event with the hash
 # of an earlier event at most 20 minutes before (its twin) counts as the twin restamped and is absorbed, unless an event
@@ -115,7 +116,7 @@ def fold(entries: Iterable[Entry], base: Registers) -> Registers:
     """
     # The entries are sorted, so the last one seen is the newest of each kind.
     newest: dict[EventType, Entry] = {}
-    configured = named = None
+    configured = named = removed = None
     for entry in entries:
         if entry.verdict is Verdict.NEW:
             newest[entry.event] = entry
@@ -123,10 +124,12 @@ def fold(entries: Iterable[Entry], base: Registers) -> Registers:
                 configured = entry
             if entry.event is EventType.INSTALLED and entry.tenant_id is not None:
                 named = entry
+            if entry.event is EventType.UNINSTALLED and not is_audited(entry.uid):
+                removed = entry
     enabled, disabled = newest.get(EventType.ENABLED), newest.get(EventType.DISABLED)
     return Registers(
         _newer(base.installed, newest.get(EventType.INSTALLED), None),
-        _newer(base.uninstalled, newest.get(EventType.UNINSTALLED), None),
+        _uninstalled(base.uninstalled, newest.get(EventType.UNINSTALLED), removed),
         _newer(_newer(base.enabled, enabled, True), disabled, False),
         _newer(base.configuration, configured, None if configured is None else configured.digest),
         _newer(base.tenant, named, None if named is None else named.tenant_id),
@@ -138,6 +141,38 @@ def _newer(held: Register | None, entry: Entry | None, value: Any) -> Register |
     if entry is None or (held is not None and held[:3] > entry[:3]):
         return held
     return Register(entry.at_us, entry.rank, entry.uid, value)
+
+
+def _uninstalled(held: Register | None, entry: Entry | None, removed: Entry | None) -> Register | None:
+    """Returns the register U. The value of an audit's keeps the time of the newest uninstall from another source.
+
+    Args:
+        held: The register before.
+        entry: The newest `uninstalled` of any source.
+        removed: The newest `uninstalled` of a source other than audits.
+    """
+    newest = _newer(held, entry, None)
+    if newest is None or not is_audited(newest.uid):
+        return newest
+    times = [time for time in (_removed_us(held), None if removed is None else removed.at_us) if time is not None]
+    return newest._replace(value=max(times, default=None))
+
+
+def _removed_us(uninstalled: Register | None) -> int | None:
+    """Returns τ of the newest `uninstalled` of a source other than audits, microseconds UTC; None without one."""
+    if uninstalled is None or is_audited(uninstalled.uid):
+        return None if uninstalled is None else uninstalled.value
+    return uninstalled.at_us
+
+
+def is_removed_by_audits_alone(registers: Registers) -> bool:
+    """True if the integration is not installed, and would be installed without the audits of its removal."""
+    installed, uninstalled = registers.installed, registers.uninstalled
+    if merged_state(registers).installed is not False or installed is None or uninstalled is None:
+        return False
+    removed_us = _removed_us(uninstalled)
+    # At an equal time N wins, by the rank: such an uninstall removes nothing.
+    return removed_us is None or removed_us <= installed.at_us
 
 
 def merged_state(registers: Registers) -> MergedState:
@@ -188,7 +223,10 @@ def _ties(entries: Sequence[Entry], registers: Registers) -> list[Mark]:
     for at_us, together in groupby((e for e in entries if e.at_us in held_us), key=lambda entry: entry.at_us):
         values: dict[Aspect, set[tuple[str | None, ...]]] = {}
         for entry in together:
-            if entry.verdict is Verdict.NEW:
+            # An audited install says less than a delivered one at the same time, and contradicts none. Against an
+            # uninstall the registers themselves are compared, above.
+            says_less = entry.event is EventType.INSTALLED and is_audited(entry.uid)
+            if entry.verdict is Verdict.NEW and not says_less:
                 values.setdefault(ASPECT[entry.event], set()).add(_value(entry))
         found.extend(Mark(Flag.TIE, aspect, at_us) for aspect, written in values.items() if len(written) > 1)
     return found

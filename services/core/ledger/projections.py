@@ -21,7 +21,7 @@ from schemas.values import Json
 from services.core.dead_letters import dead_letter_of, origin_of_record
 from services.core.ledger.identity import keyed
 from services.core.ledger.journal import RecordPosition
-from services.core.ledger.merge import merged_state
+from services.core.ledger.merge import is_removed_by_audits_alone, merged_state
 from services.core.ledger.redaction import redacted
 from services.core.ledger.stage import stage, tenant_ids
 
@@ -37,12 +37,14 @@ class ProjectionRules:
         configuration: `material.configuration`, the key of `configuration_mac`.
         audit: The newest key of `material.audit`.
         published_names: Names of a configuration in public records (`PUBLISHED_NAMES`).
+        removal_grace_s: Seconds that a teardown waits if audits alone assert the removal (`AUDIT_REMOVAL_GRACE_S`).
     """
 
     identity: bytes
     configuration: bytes
     audit: bytes
     published_names: tuple[str, ...]
+    removal_grace_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class DesiredValues(NamedTuple):
     tenant_id: str | None
     installed_at_us: int | None
     uninstalled_at_us: int | None
+    by_audits_alone: bool
+    """True for a removal that audits alone assert."""
 
 
 def desired_values(now: Registers) -> DesiredValues:
@@ -75,10 +79,11 @@ def desired_values(now: Registers) -> DesiredValues:
         tenant_id=None if now.tenant is None else now.tenant.value,
         installed_at_us=None if now.installed is None else now.installed.at_us,
         uninstalled_at_us=None if now.uninstalled is None else now.uninstalled.at_us,
+        by_audits_alone=is_removed_by_audits_alone(now),
     )
 
 
-def desired(row: TenantRow) -> tuple[Output, ...]:
+def desired(row: TenantRow, rules: ProjectionRules) -> tuple[Output, ...]:
     """Returns `desired` with the version of the last publication; nothing before the first event."""
     if not row.desired_version:
         return ()
@@ -93,6 +98,7 @@ def desired(row: TenantRow) -> tuple[Output, ...]:
         installed_at=wanted.installed_at_us,
         uninstalled_at=wanted.uninstalled_at_us,
         received_at=row.desired_at_us or None,
+        remove_after_s=rules.removal_grace_s if wanted.by_audits_alone else None,
     )
     ce_id = f"{row.key}/desired/{row.desired_version}"
     message = codec.encode(record, key=row.key, ce_id=ce_id, source=_LEDGER, at_us=row.desired_at_us, trace=row.trace)

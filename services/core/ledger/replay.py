@@ -1,4 +1,4 @@
-"""Judges a history offline: the ledger's functions over a file of deliveries (`lifecycle replay`).
+"""Judges a history offline: the ledger's functions over a file of deliveries and audits (`lifecycle replay`).
 
 Rule: the report shows final verdicts, not the verdicts on arrival. A delivery first judged new and later found to be a
 restamp is reported as absorbed. Of several bodies under a uid, the counting body has the verdict of the uid,
@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from jiter import from_json
 
-from schemas import webhook
+from schemas import hint, webhook
 from schemas.journal import Entry, Verdict
 from schemas.rows import TenantRow
 from schemas.times import instant, rfc3339
 from schemas.values import Json, Key
+from services.core.delivery.audited_events import audited_event
 from services.core.ledger import projections
 from services.core.ledger.decisions import WHY, Decision, receive
 from services.core.ledger.identity import identify
@@ -25,7 +26,7 @@ from services.core.ledger.merge import merged_state
 from services.core.ledger.projections import ProjectionRules
 
 OFFLINE: Final = ProjectionRules(
-    identity=b"offline" * 5, configuration=b"offline" * 5, audit=b"offline" * 5, published_names=()
+    identity=b"offline" * 5, configuration=b"offline" * 5, audit=b"offline" * 5, published_names=(), removal_grace_s=0
 )
 """Fixed keys: a file gives equal uids on every machine. No installation uses these keys."""
 
@@ -38,7 +39,7 @@ class Judgement:
         line: Number of the line, from 1.
         key: The key of the delivery; None for an invalid line.
         uid: The uid of the delivery; None for an invalid line.
-        verdict: `new`, `duplicate`, `absorbed`, `ambiguous`, `conflict`, `late` or `invalid`.
+        verdict: `new`, `duplicate`, `absorbed`, `ambiguous`, `conflict`, `late`, `future` or `invalid`.
         revision: Revision of the published event, at only one line per revision; else None.
         why: Explanation for a person.
     """
@@ -82,7 +83,8 @@ def replay(lines: Iterable[str | bytes], rules: ProjectionRules = OFFLINE) -> Re
     """Returns the report on a history.
 
     Args:
-        lines: JSON Lines in order of arrival, `{"received_at": RFC 3339, "body": {…}}`; blank lines are skipped.
+        lines: JSON Lines in order of arrival, `{"received_at": RFC 3339, "body": {…}}` for a delivery; an audit that
+            counts as an event has `"audit"` with the envelope in place of `"body"`. Blank lines are skipped.
         rules: The keys of an installation, or the fixed keys.
     """
     # A uid may enter the journal again after the first entry folded, so entries are identified by key, uid and offset.
@@ -96,16 +98,19 @@ def replay(lines: Iterable[str | bytes], rules: ProjectionRules = OFFLINE) -> Re
         if isinstance(parsed, str):
             read.append(Judgement(number, None, None, Verdict.INVALID, None, parsed))
             continue
-        received_us, delivery = parsed
+        received_us, record = parsed
         # The number of the line serves as offset, the time of receipt as log time.
         position = RecordPosition("replay", 0, number, received_us)
-        decision = receive(rows.get(delivery.key), None, delivery, position, rules)
+        decision = receive(rows.get(record.key), None, record, position, rules)
         if isinstance(decision.row, TenantRow):
-            rows[delivery.key] = decision.row
-        folded |= {(delivery.key, entry.uid, entry.offset): entry for entry in decision.folded}
-        claim = identify(delivery, rules.identity)[0]
-        entered_at = None if decision.verdict is Verdict.LATE else _entered_at(claim.uid, rows[delivery.key], decision)
-        read.append(_Line(number, delivery.key, claim.uid, claim.f, entered_at))
+            rows[record.key] = decision.row
+        folded |= {(record.key, entry.uid, entry.offset): entry for entry in decision.folded}
+        claim = identify(record, rules.identity)[0]
+        if decision.verdict is Verdict.FUTURE:
+            read.append(Judgement(number, record.key, claim.uid, Verdict.FUTURE, None, WHY[Verdict.FUTURE]))
+            continue
+        entered_at = None if decision.verdict is Verdict.LATE else _entered_at(claim.uid, rows[record.key], decision)
+        read.append(_Line(number, record.key, claim.uid, claim.f, entered_at))
     final = folded | {(key, entry.uid, entry.offset): entry for key, row in rows.items() for entry in row.entries}
     return ReplayReport(tuple(_judgements(read, final)), {key: _tenant(row) for key, row in rows.items()})
 
@@ -115,14 +120,18 @@ def _entered_at(uid: str, row: TenantRow, decision: Decision) -> int | None:
     return next((entry.offset for entry in (*row.entries, *decision.folded) if entry.uid == uid), None)
 
 
-def _read(text: str | bytes) -> tuple[int, webhook.Delivery] | str:
-    """Returns time of receipt and delivery of a line, or the fault of the line as text."""
+def _read(text: str | bytes) -> tuple[int, webhook.Delivery | hint.IntegrationAudit] | str:
+    """Returns time of receipt and record of a line, or the fault of the line as text."""
     try:
         line = from_json(text.encode() if isinstance(text, str) else text, catch_duplicate_keys=True)
         if not isinstance(line, dict) or not isinstance(line.get("received_at"), str):
-            return "line: must be an object with received_at and body"
+            return "line: must be an object with received_at, and body or audit"
         # Encoded again for the parser of the ingress, so the file obeys the strict JSON rules of a real delivery.
-        return instant(line["received_at"]), webhook.parse(json.dumps(line.get("body")).encode())
+        received_us = instant(line["received_at"])
+        if "audit" not in line:
+            return received_us, webhook.parse(json.dumps(line.get("body")).encode())
+        audit = hint.audit(hint.parse(json.dumps(line["audit"]).encode()))
+        return "audit: states no event" if audited_event(audit) is None else (received_us, audit)
     except webhook.Malformed as fault:
         return str(fault)
     except ValueError:

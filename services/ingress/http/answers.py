@@ -132,7 +132,7 @@ UNBOUND: Final = _problem(HTTPStatus.FORBIDDEN, "unbound")
 # Hints: what an authentic notification asks nothing of, and what proves no sender.
 IGNORED: Final = {
     reason: _json_answer(HTTPStatus.OK, reason, {"status": "ignored"})
-    for reason in ("ignored_topic", "ignored_entity", "ignored_action")
+    for reason in ("ignored_topic", "ignored_entity", "ignored_action", "ignored_change")
 }
 HINT_SECRET: Final = _hint_unauthorized("secret_shape")
 HINT_NO_ENDPOINT: Final = _hint_unauthorized("endpoint")
