@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from schemas.event import Observed, Recheck
+from schemas.event import Recheck
 from schemas.values import EventType
 from schemas.webhook import Delivery
-from tests.support.deliveries import KEY, NOON_US, observed
+from services.core.ledger.decisions import Received
+from tests.support.deliveries import KEY, NOON_US, audited, observed
 
 MINUTE = 60_000
 HOUR = 3_600_000
@@ -83,7 +84,7 @@ def arrivals(most: int = 14) -> st.SearchStrategy[list[Arrival]]:
 class Record(NamedTuple):
     """Anything in `lifecycle.received`, and the log time of its arrival in milliseconds after noon."""
 
-    record: Delivery | Observed | Recheck
+    record: Received
     arrived: int
 
 
@@ -97,10 +98,20 @@ OBSERVATIONS = st.builds(
 )
 
 
+AUDITS = st.builds(
+    lambda action, at, name: audited(action, at / 1000, name),
+    st.sampled_from(["Create", "Delete", "Enable", "Disable"]),
+    FAR,
+    st.sampled_from([None, None, "1", "2"]),
+)
+"""Audits that count as events; ids are few, so that they are told again and clash."""
+
+
 def topics(most: int = 14) -> st.SearchStrategy[list[Record]]:
-    """A stretch of `lifecycle.received` over some days: deliveries, observations and re-checks."""
+    """A stretch of `lifecycle.received` over some days: deliveries, audits, observations and re-checks."""
     told = st.builds(_arrival, attempts(FAR), DELAYS).map(lambda arrival: Record(*arrival))
     seen = st.builds(Record, OBSERVATIONS, FAR)
     asked = FAR.map(lambda at: Record(Recheck(key=KEY, reason="stale", at=NOON_US + at * 1000), at))
-    mixed = st.one_of(told, told, told, told, told, seen, asked)
+    audits = st.builds(lambda audit, delay: Record(audit, (audit.at_us - NOON_US) // 1000 + delay), AUDITS, DELAYS)
+    mixed = st.one_of(told, told, told, told, told, audits, seen, asked)
     return st.lists(mixed, min_size=1, max_size=most).map(_in_order)

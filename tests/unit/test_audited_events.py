@@ -1,14 +1,19 @@
 """Audits that count as events: the event of each audit, and the state of a key that nobody can be asked about."""
 
+import json
+
 import pytest
 
 from schemas.rows import TenantRow, pack, unpack
+from schemas.times import rfc3339
 from schemas.topics import DESIRED, EVENTS
 from schemas.values import EventType
 from services.core.delivery.audited_events import BY_ACTION, BY_STATE, audited_event
 from services.core.delivery.hint_rule import ACTIONS
 from services.core.ledger.merge import is_removed_by_audits_alone
-from tests.support.deliveries import HOUR_S, KEY, RULES, audited, delivery, observed
+from services.core.ledger.replay import replay
+from tests.support.deliveries import HOUR_S, KEY, RULES, at, audited, body, delivery, line, observed
+from tests.support.hints import envelope
 from tests.support.ledger_worker import MemoryLedger, desired_of, events, letters, values, verdicts, view
 
 
@@ -155,3 +160,24 @@ def test_a_row_of_an_earlier_release_asserts_no_removal_by_audits() -> None:
     assert values(decision, DESIRED)[0]["remove_after_s"] is None
     assert not is_removed_by_audits_alone(worker.tenant.now)
     assert worker.tenant.key == KEY
+
+
+def audit_line(action: str, second: float, audit_id: str, received_s: float | None = None) -> str:
+    """One line of a history for `lifecycle replay`."""
+    whole = envelope(KEY, action, at(second), id=audit_id, propertyChanges=[])
+    return json.dumps({"received_at": rfc3339(at(second + 1 if received_s is None else received_s)), "audit": whole})
+
+
+def test_a_replay_folds_audits_with_deliveries() -> None:
+    lines = [
+        line(body("installed", 0, {"crmEndpoint": "x"})),
+        audit_line("Delete", 60, "gone"),
+        audit_line("Delete", 60, "gone"),
+        audit_line("Update", 70, "silent"),
+        audit_line("Delete", 7200, "ahead", 90),
+    ]
+    report = replay(lines).as_json()
+    assert [(one["uid"], one["verdict"], one["revision"]) for one in report["deliveries"][1:]] == [
+        ("a:gone", "new", 2), ("a:gone", "duplicate", None), (None, "invalid", None), ("a:ahead", "future", None),
+    ]  # fmt: skip
+    assert report["tenants"][KEY]["installed"] is False

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from schemas.keyring import Authority
 from services.adapters.process.environment import read
+from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import Settings
 from services.cli import keyring_contents
 from services.cli.doctor import this_machine
@@ -48,3 +50,49 @@ def test_doctor_names_the_regions_nearest_to_a_mistyped_one(tmp_path: Path) -> N
     assert finding.health is Health.FAULT
     assert "'eu-wst-1' is no region of Genesys Cloud; the nearest: eu-west-" in finding.detail
     assert "lifecycle orgs add" in finding.cure
+
+
+ORG, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+def _events_endpoint(tmp_path: Path) -> CheckContext:
+    """A keyring with an endpoint whose audits count as events, and a folder of organisations."""
+    path, orgs = tmp_path / "keyring.json", tmp_path / "orgs"
+    keyring_contents.init(path)
+    made = keyring_contents.hint_endpoint(0, [ORG.upper(), OTHER], ["490606849374"], Authority.EVENT)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hints": {"told": made}}))
+    orgs.mkdir()
+    return CheckContext(read({"KEYRING_FILE": str(path), "ORGS_DIR": str(orgs)}, Settings), {}, "", lambda: 0)
+
+
+def test_doctor_warns_of_an_endpoint_whose_audits_count_as_events(tmp_path: Path) -> None:
+    well, warned = this_machine.keyring(_events_endpoint(tmp_path))
+    assert (well.health, well.detail) == (Health.WELL, "endpoints: default, told")
+    assert warned.health is Health.SKIPPED
+    assert "told: audits count as events" in warned.detail
+    assert "credentials" in warned.cure
+
+
+def test_doctor_finds_fault_where_audits_count_as_events_and_genesys_can_be_asked(tmp_path: Path) -> None:
+    context = _events_endpoint(tmp_path)
+    content = {"org_id": ORG, "client_id": "c", "client_secret": "canary", "region": "mypurecloud.ie"}
+    (tmp_path / "orgs" / f"{ORG}.json").write_text(json.dumps(content))
+    _, found = this_machine.keyring(context)
+    assert found.health is Health.FAULT
+    assert f"told: audits count as events for {ORG.upper()}, with credentials here" == found.detail
+
+
+def test_doctor_checks_the_file_of_tenants(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.json"
+    path.write_text(json.dumps({f"{ORG}:*": {"tenant_id": "acme"}}))
+    context = CheckContext(read({"TENANTS_FILE": str(path)}, Settings), {}, "", lambda: 0)
+    path.chmod(0o640)
+    (open_to_others,) = this_machine.tenants_file(context)
+    assert (open_to_others.health, open_to_others.cure) == (Health.FAULT, f"chmod 600 {path}")
+    path.chmod(0o600)
+    (well,) = this_machine.tenants_file(context)
+    assert (well.health, well.detail) == (Health.WELL, f"1 line in {path}")
+    path.write_text("{")
+    with pytest.raises(Unusable, match="TENANTS_FILE"):
+        list(this_machine.tenants_file(context))
+    assert list(this_machine.tenants_file(CheckContext(read({}, Settings), {}, "", lambda: 0))) == []

@@ -16,6 +16,7 @@ from services.adapters.secrets import keyring as keyring_adapter
 from services.adapters.spool.disk import aside_folders, fullness, is_volatile
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.cli.doctor.organisation import region_fault
+from services.cli.wording import counted
 from services.core.saga.plan import BadPlan, Plan, parse
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import settings_for_plans
@@ -104,7 +105,7 @@ def tenants_file(context: CheckContext) -> Iterator[Finding]:
     if rights := _rights_of_others(path.stat().st_mode):
         yield fault("tenants file", f"{path} may be {rights}", f"chmod 600 {path}")
     else:
-        yield well("tenants file", f"{len(known)} lines in {path}")
+        yield well("tenants file", f"{counted(len(known), 'line')} in {path}")
 
 
 def spool(context: CheckContext) -> Iterator[Finding]:
