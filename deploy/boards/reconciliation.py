@@ -116,7 +116,7 @@ BOARD: Final = Board(
                     queries=(Query("max(lifecycle_reconciler_oldest_sync_seconds)"),),
                     width=5,
                     thresholds=bad_from(4_500, 10_800),
-                    runbooks=("LifecycleReconcileTooOld",),
+                    runbooks=("LifecycleSyncTooOld",),
                 ),
                 Panel(
                     title="Readings of audits",

@@ -89,14 +89,19 @@ def show_all(
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
-    """List every organisation with region, types and age of the file; ends with 1 for a broken file or a bad login."""
+    """List every organisation with region, types, age of file and sync; ends with 1 for a broken file or bad login."""
     from services.adapters.process.clock import now_us
     from services.cli import orgs_text, show
+    from services.reconciler.audit_memory import sync_times
 
     settings = _settings(state_dir)
     found = _load(settings)
     logins = _logins(found.known, settings) if check else None
-    rows = orgs_text.rows(settings.orgs_dir, found, logins, now_us())
+    try:
+        cursors = sync_times(settings.state_dir)
+    except OSError as error:
+        raise CommandError(Exit.UNUSABLE, f"STATE_DIR: {error}") from None
+    rows = orgs_text.rows(settings.orgs_dir, found, cursors, logins, now_us())
     if as_json:
         show.as_json(rows)
     else:

@@ -14,6 +14,7 @@ from services.cli.doctor.finding import Finding, fault
 from services.cli.doctor.findings_text import findings_as_json, print_findings
 from services.cli.doctor.organisation import has_faults
 from services.cli.exits import CommandError, Exit
+from services.core.reconcile.audit_gaps import AuditCursor
 
 AFTER_REMOVAL: Final = (
     "Its tenants stay as they are: absence of information removes nothing. A webhook that is lost from now on is not "
@@ -23,23 +24,35 @@ _OTHERS: Final = 0o077
 """Rights of group and others in a file's mode."""
 
 
-def rows(folder: Path, found: Organisations, logins: Mapping[str, str] | None, now_us: int) -> list[dict[str, Any]]:
+def rows(
+    folder: Path,
+    found: Organisations,
+    cursors: Mapping[str, AuditCursor],
+    logins: Mapping[str, str] | None,
+    now_us: int,
+) -> list[dict[str, Any]]:
     """Returns an entry per organisation, as in `lifecycle orgs list --json`.
 
     Args:
         folder: ORGS_DIR.
         found: The contents of the folder.
+        cursors: Organisation id to the cursor of its audits.
         logins: Organisation id to the fault of the login, empty for a valid one; None if no login was tried.
         now_us: Our clock, microseconds UTC.
     """
     # Once for all: a listing of the folder for each of thousands of organisations takes minutes.
     paths = orgs_file.paths_by_id(folder)
     ids = sorted({*found.known, *found.faults})
-    return [_row(paths.get(one, folder / f"{one}.json"), one, found, logins, now_us) for one in ids]
+    return [_row(paths.get(one, folder / f"{one}.json"), one, found, cursors.get(one), logins, now_us) for one in ids]
 
 
 def _row(
-    path: Path, org_id: str, found: Organisations, logins: Mapping[str, str] | None, now_us: int
+    path: Path,
+    org_id: str,
+    found: Organisations,
+    cursor: AuditCursor | None,
+    logins: Mapping[str, str] | None,
+    now_us: int,
 ) -> dict[str, Any]:
     organisation = found.known.get(org_id)
     state = path.stat() if path.exists() else None
@@ -52,6 +65,8 @@ def _row(
         "client_id": organisation and organisation.client_id,
         "file": str(path),
         "age_s": None if state is None else max(0, now_us // 1_000_000 - int(state.st_mtime)),
+        "followed": cursor is not None,
+        "sync_age_s": max(0, now_us - cursor.synced_us) // 1_000_000 if cursor and cursor.is_synced else None,
         "open_to_others": state is not None and bool(state.st_mode & _OTHERS),
         "fault": found.faults.get(org_id),
     }
@@ -64,7 +79,7 @@ def print_rows(found: list[dict[str, Any]], folder: Path) -> None:
         show.say(f"no organisation has a file in {folder}; `lifecycle orgs add` writes one")
         return
     with_login = "login" in found[0]
-    columns = ("organisation", "region", "file's age", *(("login",) if with_login else ()))
+    columns = ("organisation", "region", "file age", "sync age", *(("login",) if with_login else ()))
     show.listing(columns, [_listing_row(row, with_login=with_login) for row in found])
     broken = sum(row["fault"] is not None for row in found)
     more = f", {broken} with a broken file" if broken else ""
@@ -73,7 +88,10 @@ def print_rows(found: list[dict[str, Any]], folder: Path) -> None:
 
 def _listing_row(row: Mapping[str, Any], *, with_login: bool) -> show.ListingRow:
     age = "-" if row["age_s"] is None else wording.span(row["age_s"] * 1_000_000)
-    cells = [row["org"], row["region"] or "-", age]
+    # A new organisation has been waiting since its file appeared: the age of the file stands beside.
+    unsynced = "never" if row["followed"] else "-"
+    sync = unsynced if row["sync_age_s"] is None else wording.span(row["sync_age_s"] * 1_000_000)
+    cells = [row["org"], row["region"] or "-", age, sync]
     if with_login:
         cells.append("-" if row["login"] is None else "fault" if row["login"] else "valid")
     types = ", ".join(row["integration_types"]) or "every type"

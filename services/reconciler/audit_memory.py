@@ -73,4 +73,5 @@ def _cursor(stored: Mapping[str, Any]) -> AuditCursor:
             for key, wait in stored["waiting"].items()
         },
         listed_us=int(stored["listed_us"]),
+        since_us=int(stored["since_us"]),
     )

@@ -170,6 +170,9 @@ class AuditFollower:
             asked_us = self._now_us()
             # Kept at once: keys that waited before a restart are read also while the audits are away.
             self._cursors[org_id] = cursor_for(held, organisation.client_id, asked_us)
+            if held is None:
+                # Saved at once: the age of an organisation that is never read counts on after a restart.
+                self._memory.save(org_id, self._cursors[org_id])
             span = span_of(self._cursors[org_id], asked_us, most_us)
             try:
                 reading = await self._readers.audits(organisation, span)

@@ -295,7 +295,10 @@ HELD_BACK: Final[tuple[tuple[dict[str, str], list[dict[str, str]], list[dict[str
     ),
     (
         {"alertname": "LifecycleGenesysUnread", "severity": "ticket", "service": "reconciler"},
-        [{"alertname": "LifecycleReconcileTooOld", "severity": "ticket", "service": "reconciler"}],
+        [
+            {"alertname": "LifecycleReconcileTooOld", "severity": "ticket", "service": "reconciler"},
+            {"alertname": "LifecycleSyncTooOld", "severity": "ticket", "service": "reconciler"},
+        ],
         [
             {"alertname": "LifecycleBrakeEngaged", "severity": "ticket", "service": "reconciler"},
             {"alertname": "LifecycleTargetDown", "severity": "ticket", "service": "reconciler", "job": "reconciler"},
@@ -303,7 +306,7 @@ HELD_BACK: Final[tuple[tuple[dict[str, str], list[dict[str, str]], list[dict[str
     ),
     (
         {"alertname": "LifecycleBrakeEngaged", "severity": "ticket", "service": "reconciler"},
-        [],
+        [{"alertname": "LifecycleSyncTooOld", "severity": "ticket", "service": "reconciler"}],
         [{"alertname": "LifecycleReconcileTooOld", "severity": "ticket", "service": "reconciler"}],
     ),
     (

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +21,10 @@ from starlette.responses import JSONResponse, Response
 
 from schemas.genesys import Organisation
 from services.adapters.genesys import organisations
+from services.adapters.process.clock import now_us
 from services.cli.exits import Exit
+from services.core.reconcile.audit_gaps import cursor_for
+from services.reconciler.audit_memory import AuditMemory
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.simulator_process import Outside, outside
 from tests.support.terminal import COLUMNS, on_terminal
@@ -220,6 +224,8 @@ def test_the_listing_shows_each_organisation_and_no_secret(here: OrgsFolder) -> 
         "tenant_id_from": None,
         "client_id": here.org.client_id,
         "file": str(here.file),
+        "followed": False,
+        "sync_age_s": None,
         "open_to_others": False,
         "fault": None,
     }
@@ -231,6 +237,19 @@ def test_the_listing_shows_each_organisation_and_no_secret(here: OrgsFolder) -> 
     assert "chmod 600" in said
     assert "broken: file: is not JSON" in said
     assert "2 organisations" in said
+
+
+def test_the_listing_shows_how_long_ago_an_organisation_was_in_sync(here: OrgsFolder) -> None:
+    here.add()
+    assert "never" not in here.run("orgs", "list"), "nobody follows it, or not on this machine"
+    cursor, memory = cursor_for(None, here.org.client_id, now_us()), AuditMemory(here.folder / "state")
+    memory.save(here.org.org_id, cursor)
+    assert json.loads(here.run("orgs", "list", "--json", STATE_DIR="state"))[0]["sync_age_s"] is None
+    assert "never" in here.run("orgs", "list", STATE_DIR="state")
+    memory.save(here.org.org_id, replace(cursor, until_us=now_us() - 7_200_000_000, since_us=0))
+    (row,) = json.loads(here.run("orgs", "list", "--json", STATE_DIR="state"))
+    assert 7_200 <= row["sync_age_s"] < 7_260
+    assert "2 h " in here.run("orgs", "list", STATE_DIR="state")
 
 
 @pytest.mark.parametrize("words", [("orgs", "list", "--check"), ("orgs", "check")], ids=" ".join)

@@ -169,3 +169,17 @@ def test_an_organisation_is_in_sync_up_to_its_oldest_waiting_key_or_its_last_lis
     assert held.synced_us == NOW_US
     assert replace(held, listed_us=NOW_US + 2 * HOUR_US).synced_us == NOW_US + 2 * HOUR_US
     assert replace(held, waiting={}).synced_us == NOW_US + HOUR_US
+
+
+def test_a_new_organisation_is_as_old_as_its_file_and_not_fourteen_days() -> None:
+    fresh = cursor_for(None, CLIENT, NOW_US)
+    assert (fresh.synced_us, fresh.is_synced) == (NOW_US, False)
+    read = taken(fresh, audit(1, at_us=NOW_US - 100 * HOUR_US), now_us=NOW_US + HOUR_US)
+    assert (read.synced_us, read.is_synced) == (NOW_US, True), "an old audit of its first reading makes it no older"
+    assert replace(fresh, listed_us=NOW_US + 1).is_synced
+
+
+def test_other_credentials_keep_the_sync_time_of_the_former_ones() -> None:
+    held = replace(CURSOR, listed_us=NOW_US - HOUR_US, since_us=NOW_US - 100 * HOUR_US)
+    found = cursor_for(held, "client-2", NOW_US)
+    assert (found.synced_us, found.is_synced) == (held.synced_us, True)

@@ -100,6 +100,8 @@ class AuditCursor:
         taken: Id to time of the audits taken on, for the span that will be asked for again.
         waiting: Keys that wait for a read.
         listed_us: Begin of the last whole reading of the organisation's listing, our clock; 0 before the first.
+        since_us: Our clock when the organisation was first seen, or the sync time under former credentials: no change
+            from before counts as missed, so a new organisation is not 14 days behind.
     """
 
     client_id: str
@@ -107,12 +109,18 @@ class AuditCursor:
     taken: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[Key, AuditedKey] = field(default_factory=dict)
     listed_us: int = 0
+    since_us: int = 0
 
     @property
     def synced_us(self) -> int:
         """Returns the time up to which every change of the organisation has been read, as far as audits tell."""
         audited_us = min([self.until_us, *(key.since_us for key in self.waiting.values())])
-        return max(audited_us, self.listed_us)
+        return max(audited_us, self.listed_us, self.since_us)
+
+    @property
+    def is_synced(self) -> bool:
+        """True after the first reading of the audits up to the present, or of the whole listing."""
+        return self.listed_us > 0 or self.until_us >= self.since_us
 
 
 def cursor_for(held: AuditCursor | None, client_id: str, now_us: int) -> AuditCursor:
@@ -124,9 +132,10 @@ def cursor_for(held: AuditCursor | None, client_id: str, now_us: int) -> AuditCu
         now_us: Our clock, microseconds UTC.
     """
     if held is None:
-        return AuditCursor(client_id, now_us - REACH_US)
+        return AuditCursor(client_id, now_us - REACH_US, since_us=now_us)
     if held.client_id != client_id:
-        return replace(held, client_id=client_id, until_us=min(held.until_us, now_us - REACH_US), taken={})
+        begin_us = min(held.until_us, now_us - REACH_US)
+        return replace(held, client_id=client_id, until_us=begin_us, taken={}, since_us=held.synced_us)
     return held
 
 
