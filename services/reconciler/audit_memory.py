@@ -1,8 +1,8 @@
-"""Memory of the audits between runs: one small JSON file per organisation, in the state folder of the reconciler.
+"""Memory of the audits between runs: a JSON file with the cursors of all organisations, in the state folder.
 
-Rule: a file has the cursor together with the keys that still wait for a read, and is replaced as a whole. So a crash
+Rule: the file has each cursor together with the keys that still wait for a read, and is replaced as a whole. So a crash
 neither skips an audit nor forgets a key: the former cursor asks for the same audits again. A lost file costs a reading
-of the last 14 days.
+of the last 14 days. A single file needs a single fsync for all organisations that were read meanwhile.
 """
 
 import json
@@ -14,53 +14,52 @@ from typing import Any, Final
 from services.core.reconcile.audit_gaps import AuditCursor, AuditedKey
 from services.reconciler.memory import replace_json
 
-_FOLDER: Final = Path("reconciler") / "audits"
+_FILE: Final = Path("reconciler") / "audits.json"
 
 
 class AuditMemory:
-    """The files of one state folder. Only the service writes; any process may read."""
+    """The file of one state folder. Only the service writes; any process may read. Both methods block."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Names the folder; creates nothing.
+        """Names the file; creates nothing.
 
         Args:
             state_dir: State folder of the installation.
         """
-        self._folder = state_dir / _FOLDER
+        self._file = state_dir / _FILE
 
-    def load(self, org_id: str) -> AuditCursor | None:
-        """Returns the cursor of an organisation; None if the file is missing or is no cursor.
+    def load(self) -> dict[str, AuditCursor]:
+        """Returns the cursors by organisation id; empty if the file is missing or is not a memory.
 
         Raises:
             OSError: the file exists and cannot be read.
         """
         try:
-            return _cursor(json.loads((self._folder / f"{org_id}.json").read_bytes()))
+            content = json.loads(self._file.read_bytes())
+            return {org_id: _cursor(stored) for org_id, stored in content.items()}
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+            return {}
 
-    def save(self, org_id: str, cursor: AuditCursor) -> None:
-        """Replaces the cursor of an organisation, as a whole or not at all.
+    def save(self, cursors: Mapping[str, AuditCursor]) -> None:
+        """Replaces the cursors, as a whole or not at all.
 
         Raises:
             OSError: the file cannot be written; the former file stays.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        replace_json(self._folder / f"{org_id}.json", asdict(cursor))
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        replace_json(self._file, {org_id: asdict(cursor) for org_id, cursor in cursors.items()})
 
 
 def sync_times(state_dir: Path) -> Mapping[str, AuditCursor]:
-    """Returns the cursor of each organisation with a file, by id; the sync age is now less `synced_us`.
+    """Returns the cursor of each organisation, by id; the sync age is now less `synced_us`.
 
     Args:
         state_dir: State folder of the reconciler.
 
     Raises:
-        OSError: a file exists and cannot be read.
+        OSError: the file exists and cannot be read.
     """
-    memory = AuditMemory(state_dir)
-    found = {path.stem: memory.load(path.stem) for path in (state_dir / _FOLDER).glob("*.json")}
-    return {org_id: cursor for org_id, cursor in found.items() if cursor is not None}
+    return AuditMemory(state_dir).load()
 
 
 def _cursor(stored: Mapping[str, Any]) -> AuditCursor:

@@ -3,6 +3,10 @@
 Order for an organisation: read the audits of a span; make the new cursor with the keys to read; save both; only then
 go on. The loop of the process reads the keys, and tells which of them need no further read.
 
+Saving: cursors of all organisations are one value in one file, and a save writes all changes up to its begin. Whoever
+waits for a running save is mostly served by the next one, so 1,000 organisations cost some dozen writes, in a thread.
+The cursors in memory may be ahead of the file: after a crash the former cursors ask for the same audits again.
+
 Rules:
 - Trouble of the audits is no trouble of the listing: it is logged once per organisation, and asked for less often.
 - A missing permission is trouble like any other. The hourly listing of the organisation goes on.
@@ -76,17 +80,21 @@ class AuditFollower:
         # Where an operator believes a second look sooner, Genesys' answers settle sooner as well (the demo, tests).
         self._settle_us = min(SETTLE_MOST_US, int(settings.reconcile_second_look_s * 1_000_000))
         self._cursors: dict[str, AuditCursor] = {}
+        self._saving = asyncio.Lock()
+        self._changes = self._saved = 0
         self._known: Mapping[str, Organisation] = {}
         self._busy: set[str] = set()
         self._troubles: dict[str, _Trouble] = {}
 
     async def run(self) -> None:
         """Reads the audits of every organisation at the interval, until cancelled."""
+        is_loaded = False
         async with asyncio.TaskGroup() as tasks:
             while True:
+                is_loaded = is_loaded or await self._has_loaded()
                 # In a thread: thousands of files would hold up the loop.
                 self._known = (await asyncio.to_thread(organisations.load, self._settings.orgs_dir)).known
-                for org_id, organisation in self._known.items():
+                for org_id, organisation in self._known.items() if is_loaded else ():
                     if org_id not in self._busy and self._is_time(org_id):
                         self._busy.add(org_id)
                         tasks.create_task(self._follow(organisation), name=f"audits {org_id}")
@@ -106,7 +114,7 @@ class AuditFollower:
         metrics.RECONCILER_OLDEST_SYNC_S.set(max(0, now_us - oldest_us) / 1_000_000)
         return audited(cursors, looked, now_us, self._settle_us)
 
-    def was_read(self, report: RunReport, keys: Collection[Key] | None, began_us: int) -> None:
+    async def was_read(self, report: RunReport, keys: Collection[Key] | None, began_us: int) -> None:
         """Takes note of a run: keys that were read wait no more.
 
         Args:
@@ -130,9 +138,39 @@ class AuditFollower:
             after = settle(before, keys, still_open, began_us, self._settle_us)
             if keys is None:
                 after = replace(after, listed_us=began_us)
-            if after != before:
-                self._memory.save(org_id, after)
-                self._cursors[org_id] = after
+            self._keep(org_id, after)
+        await self._save()
+
+    async def _has_loaded(self) -> bool:
+        """Takes the cursors of the file; False, with a line in the log, while the file cannot be read."""
+        try:
+            stored = await asyncio.to_thread(self._memory.load)
+        except OSError as error:
+            self._log.warning("audits not read", why=str(error))
+            return False
+        # A run that ended before may have no cursor to settle: nothing is overwritten.
+        self._cursors = stored
+        return True
+
+    def _keep(self, org_id: str, cursor: AuditCursor) -> None:
+        """Takes a cursor for the next save, if the cursor differs."""
+        if cursor != self._cursors.get(org_id):
+            self._cursors[org_id] = cursor
+            self._changes += 1
+
+    async def _save(self) -> None:
+        """Returns after all changes so far are on disk.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        wanted = self._changes
+        async with self._saving:
+            if self._saved >= wanted:
+                return
+            changes, cursors = self._changes, dict(self._cursors)
+            await asyncio.to_thread(self._memory.save, cursors)
+            self._saved = changes
 
     def _is_time(self, org_id: str) -> bool:
         trouble = self._troubles.get(org_id)
@@ -162,17 +200,15 @@ class AuditFollower:
 
         Raises:
             NoInformation: a span was not read; the cursor stands before the span.
-            OSError: the cursor cannot be read or saved.
+            OSError: the cursors cannot be saved.
         """
         org_id, most_us = organisation.org_id, 365 * _DAY_US
         while True:
-            held = self._cursors.get(org_id) or self._memory.load(org_id)
-            asked_us = self._now_us()
-            # Kept at once: keys that waited before a restart are read also while the audits are away.
-            self._cursors[org_id] = cursor_for(held, organisation.client_id, asked_us)
+            held, asked_us = self._cursors.get(org_id), self._now_us()
+            self._keep(org_id, cursor_for(held, organisation.client_id, asked_us))
             if held is None:
                 # Saved at once: the age of an organisation that is never read counts on after a restart.
-                self._memory.save(org_id, self._cursors[org_id])
+                await self._save()
             span = span_of(self._cursors[org_id], asked_us, most_us)
             try:
                 reading = await self._readers.audits(organisation, span)
@@ -184,8 +220,8 @@ class AuditFollower:
             until_us = min(span[1], reading.read_at_us)
             # The cursor of now: a run may have settled keys meanwhile.
             cursor, sorts = take_on(self._cursors[org_id], org_id, reading.audits, until_us, self._now_us())
-            self._memory.save(org_id, cursor)
-            self._cursors[org_id] = cursor
+            self._keep(org_id, cursor)
+            await self._save()
             for sort, number in sorts.items():
                 metrics.RECONCILER_AUDITS.labels(kind=sort.value).inc(number)
             if span[1] >= asked_us:

@@ -204,13 +204,13 @@ async def _work(
         # The whole run has also looked at the keys with an owed re-check.
         state.looked.update(dict.fromkeys((key for key in tenants if awaits_recheck(tenants[key])), resources.now_us()))
         _log_report(report, log, "hourly")
-        state.audits.was_read(report, None, began_us)
+        await state.audits.was_read(report, None, began_us)
         return
     began_us = resources.now_us()
     if orgs := state.fresh.take_due(tenants, now_s):
         report = await run(resources, RunRequest(orgs=orgs))
         _log_report(report, log, "file")
-        state.audits.was_read(report, None, began_us)
+        await state.audits.was_read(report, None, began_us)
         if report.unanswered:
             state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
         return
@@ -224,7 +224,7 @@ async def _work(
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
         report = await run(resources, RunRequest(keys=keys))
         _log_report(report, log, "due")
-        state.audits.was_read(report, keys, began_us)
+        await state.audits.was_read(report, keys, began_us)
     elif now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
         # Set before the sight, as above; a sight without a fault lifts the pause.
         state.next_sight_s = now_s + AGAIN_FIRST_S

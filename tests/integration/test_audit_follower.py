@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -93,16 +94,16 @@ async def test_keys_wait_over_a_restart_also_while_the_audits_are_away(world: Ou
     world.fault("genesys", "error", path="/audits")
     async with following(chosen) as follower:
         await until_due(follower, *keys)
-        follower.was_read(report(read=()), frozenset(keys), now_us())
+        await follower.was_read(report(read=()), frozenset(keys), now_us())
         assert follower.due({}) == set(keys), "an organisation without a reading settles nothing"
-        follower.was_read(report(held=(HeldOrganisation(ORG, 2, "a"),)), frozenset(keys), now_us())
+        await follower.was_read(report(held=(HeldOrganisation(ORG, 2, "a"),)), frozenset(keys), now_us())
         assert follower.due({}) == set(keys), "nor an organisation that waits to be let in"
-        follower.was_read(report(), frozenset(keys[:1]), now_us())
+        await follower.was_read(report(), frozenset(keys[:1]), now_us())
         assert follower.due({}) == {keys[1]}
         assert follower.due({keys[1]: now_us()}) == frozenset(), "at most once in five minutes"
     async with following(chosen) as follower:
         await until_due(follower, keys[1])
-        follower.was_read(report(), None, now_us())
+        await follower.was_read(report(), None, now_us())
     assert sync_times(world.folder)[ORG].waiting == {}
     assert now_us() - sync_times(world.folder)[ORG].synced_us < 5_000_000
 
@@ -119,16 +120,60 @@ async def test_an_organisation_without_a_file_asks_for_nobody(world: Outside) ->
         await until_due(follower, key)
 
 
-async def test_a_cursor_that_cannot_be_saved_does_not_move(world: Outside) -> None:
+async def test_audits_that_cannot_be_saved_are_read_again_after_a_crash(world: Outside) -> None:
     chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
     key = change(world, 0)
-    barrier = world.folder / "reconciler" / "audits" / f"{ORG}.new"
+    barrier = world.folder / "reconciler" / "audits.new"
     barrier.mkdir(parents=True)
     async with following(chosen) as follower:
-        await eventually_async(lambda: asyncio.sleep(0, bool(follower._troubles)))
-        assert follower.due({}) == frozenset()
-        barrier.rmdir()
         await until_due(follower, key)
+        await eventually_async(lambda: asyncio.sleep(0, bool(follower._troubles)))
+        with pytest.raises(OSError, match="audits"):
+            await follower.was_read(report(), None, now_us())
+    assert sync_times(world.folder) == {}
+    barrier.rmdir()
+    async with following(chosen) as follower:
+        await until_due(follower, key)
+        await eventually_async(lambda: asyncio.sleep(0, key in sync_times(world.folder)[ORG].waiting))
+
+
+class SlowMemory(AuditMemory):
+    """The real file, on a disk that takes a tenth of a second for each save."""
+
+    saves = 0
+
+    def save(self, cursors: Mapping[str, AuditCursor]) -> None:
+        self.saves += 1
+        time.sleep(0.1)
+        super().save(cursors)
+
+
+async def test_many_organisations_share_a_save_that_holds_nobody_up(world: Outside) -> None:
+    chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
+    readers = Readers(chosen, now_us)
+    follower = AuditFollower(chosen, readers, now_us, logs.configure("reconciler", "error"))
+    follower._memory = slow = SlowMemory(world.folder)
+    orgs = [f"{number:08x}-1234-5678-9abc-def012345678" for number in range(200)]
+    turns = 0
+
+    async def keep(org_id: str) -> None:
+        follower._keep(org_id, AuditCursor("client", now_us()))
+        await follower._save()
+        assert org_id in await asyncio.to_thread(sync_times, world.folder), "saved before the caller goes on"
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.001)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    await asyncio.gather(*map(keep, orgs))
+    turning.cancel()
+    await readers.close()
+    assert slow.saves <= 3
+    assert turns > slow.saves, "the loop went on during the saves"
+    assert sync_times(world.folder).keys() == set(orgs)
 
 
 async def test_other_credentials_begin_fourteen_days_back(world: Outside) -> None:
@@ -136,25 +181,25 @@ async def test_other_credentials_begin_fourteen_days_back(world: Outside) -> Non
     key = change(world, 0)
     async with following(chosen) as follower:
         await until_due(follower, key)
-        follower.was_read(report(), None, now_us())
-    memory = AuditMemory(world.folder)
-    held = memory.load(ORG)
-    assert held is not None
+        await follower.was_read(report(), None, now_us())
+    assert ORG in sync_times(world.folder)
     async with following(chosen) as follower:
         await asyncio.sleep(3 * INTERVAL_S)
         assert follower.due({}) == frozenset(), "an audit of the overlap asks once"
-    file = world.folder / "reconciler" / "audits" / f"{ORG}.json"
-    stored = json.loads(file.read_text())
-    file.write_text(json.dumps(stored | {"client_id": "another", "until_us": now_us()}))
+    file = world.folder / "reconciler" / "audits.json"
+    stored = json.loads(file.read_text())[ORG]
+    file.write_text(json.dumps({ORG: stored | {"client_id": "another", "until_us": now_us()}}))
     async with following(chosen) as follower:
         await until_due(follower, key)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"until_us": 1}'], ids=["empty", "cut short", "a list", "a part"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", f'{{"{ORG}": {{"until_us": 1}}}}'], ids=["empty", "cut short", "a list", "a part"]
+)
 async def test_a_damaged_cursor_counts_as_lost_and_skips_nothing(world: Outside, content: str) -> None:
     chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
     key = change(world, 0)
-    file = world.folder / "reconciler" / "audits" / f"{ORG}.json"
+    file = world.folder / "reconciler" / "audits.json"
     file.parent.mkdir(parents=True)
     file.write_text(content)
     async with following(chosen) as follower:
@@ -216,7 +261,7 @@ async def test_no_change_is_missed_whatever_a_hostile_genesys_answers(tmp_path: 
                     await asyncio.sleep(INTERVAL_S)
                 world.heal()
                 await until_due(follower, *changed)
-                follower.was_read(report(), None, now_us())
+                await follower.was_read(report(), None, now_us())
                 await eventually_async(lambda: asyncio.sleep(0, follower.due({}) == frozenset()))
                 changed.clear()
 
@@ -225,7 +270,7 @@ async def test_a_cursor_older_than_fourteen_days_goes_on_by_a_transaction(world:
     chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
     key = change(world, 0)
     client_id = json.loads((world.orgs / f"{ORG}.json").read_text())["client_id"]
-    AuditMemory(world.folder).save(ORG, AuditCursor(client_id, now_us() - 20 * DAY_US))
+    AuditMemory(world.folder).save({ORG: AuditCursor(client_id, now_us() - 20 * DAY_US)})
     # The realtime query would not reach so far back, and is away.
     world.fault("genesys", "error", path="/realtime")
     async with following(chosen) as follower:

@@ -243,10 +243,10 @@ def test_the_listing_shows_how_long_ago_an_organisation_was_in_sync(here: OrgsFo
     here.add()
     assert "never" not in here.run("orgs", "list"), "nobody follows it, or not on this machine"
     cursor, memory = cursor_for(None, here.org.client_id, now_us()), AuditMemory(here.folder / "state")
-    memory.save(here.org.org_id, cursor)
+    memory.save({here.org.org_id: cursor})
     assert json.loads(here.run("orgs", "list", "--json", STATE_DIR="state"))[0]["sync_age_s"] is None
     assert "never" in here.run("orgs", "list", STATE_DIR="state")
-    memory.save(here.org.org_id, replace(cursor, until_us=now_us() - 7_200_000_000, since_us=0))
+    memory.save({here.org.org_id: replace(cursor, until_us=now_us() - 7_200_000_000, since_us=0)})
     (row,) = json.loads(here.run("orgs", "list", "--json", STATE_DIR="state"))
     assert 7_200 <= row["sync_age_s"] < 7_260
     assert "2 h " in here.run("orgs", "list", STATE_DIR="state")
