@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from schemas.topics import LEDGER_APP, LOOKS_GROUP, PROVISIONER_GROUP, TOPICS, Topic, named
+from schemas.topics import LEDGER_APP, LOOKS_GROUP, PROVISIONER_GROUP, RECONCILER_GROUP, TOPICS, Topic, named
 
 
 class Service(StrEnum):
@@ -56,7 +56,11 @@ class Right:
         return f"{self.operation} on {self.resource} {self.name}"
 
 
-_GROUPS: Final = {Service.LEDGER: LEDGER_APP, Service.PROVISIONER: PROVISIONER_GROUP}
+_GROUPS: Final = {
+    Service.LEDGER: LEDGER_APP,
+    Service.PROVISIONER: PROVISIONER_GROUP,
+    Service.RECONCILER: RECONCILER_GROUP,
+}
 """The consumer group of each service with a group."""
 
 _LOOKS: Final = frozenset(Service) - {Service.INGRESS, Service.HINTS}

@@ -25,6 +25,9 @@ LEDGER_APP = "lifecycle-ledger"
 PROVISIONER_GROUP = "lifecycle-provisioner"
 """The consumer group of the provisioners."""
 
+RECONCILER_GROUP = "lifecycle-reconciler"
+"""The consumer group by which the reconcilers choose the active one; its offsets have no meaning."""
+
 LOOKS_GROUP = "lifecycle-looks"
 """The group id of readers outside a consumer group. No consumer joins the group or commits to the group. librdkafka
 demands a `group.id` of every consumer and asks the cluster for the group's coordinator twice a second, so a reader also

@@ -40,6 +40,7 @@ _WRITERS: Final[Mapping[str, str]] = {
 """Path of an adapter to the service that uses it; the other paths name their service."""
 
 EVENTS: Final[Mapping[str, str]] = {
+    "active": "this reconciler is the active one of several",
     "answered": "a delivery was accepted: written to Kafka or to the spool; or a re-sent one is known",
     "asked after a loss": "records were lost, and that was accepted: every key of the partition is read from Genesys",
     "audit trail differs": "the newest records of a partition are not the sealed ones: `lifecycle audit verify`",
@@ -102,6 +103,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "spool left": "a folder cannot be opened or drained; it stays, and is tried at the next start",
     "spool refused": "the folder cannot be used: deliveries need Kafka",
     "stage": "a tenant's stage changed",
+    "standing by": "another reconciler of the installation is active, or this one has not joined its group yet",
     "started": "the service listens",
     "stopped": "the service ended",
     "stopped by the brake": "too many tenants are gone at once: nothing is removed without an approval",

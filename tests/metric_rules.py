@@ -45,7 +45,7 @@ UNITS: Final = frozenset({
 """Last words of a name that say what is counted."""
 STATES: Final = frozenset({
     "broken", "open", "breaker", "in_flight", "unacknowledged", "circuits_open", "circuits_refused", "running",
-    "registry_up", "brake_engaged", "ready_check",
+    "registry_up", "brake_engaged", "ready_check", "reconciler_active",
 })  # fmt: skip
 """Ends of gauges whose name says what is counted, or what 1 means, without a unit."""
 BOUNDED: Final = frozenset({

@@ -151,8 +151,16 @@ BOARD: Final = Board(
             ),
         ),
         Row(
-            "Is the audit trail sealed?",
+            "Who works, and is the audit trail sealed?",
             (
+                Panel(
+                    title="Active reconciler",
+                    description="1 for the instance that runs; 0 for those that stand by. None with 1 for more than a "
+                    "minute: no instance reaches its consumer group, and `/readyz` says why.",
+                    unit=Unit.COUNT,
+                    queries=(Query("lifecycle_reconciler_active", "{{instance}}"),),
+                    runbooks=("LifecycleReconcileTooOld",),
+                ),
                 Panel(
                     title="Unsealed records are younger than",
                     description="Age that an unsealed record of the audit trail can have at most. The interval is one "

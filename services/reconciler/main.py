@@ -2,6 +2,9 @@
 
 Audits are followed beside the runs (`audits`), and name further keys.
 
+Several instances may run: the owner of a lease is active, the rest stands by and only follows the view
+(docs/decisions/0045). A take-over begins like a start: with the files of the state folder and a run.
+
 Rule: one run at a time. After a run with an unread organisation, or a run cut off by a fault, the next run follows
 within seconds, then minutes, up to the interval. A fault of Kafka, Genesys or the disk is logged once and the work is
 tried again; `_tick` is the only place that catches. The sealer of the audit trail works beside the runs (`sealer`).
@@ -14,8 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.rights import Service
+from schemas.topics import RECONCILER_GROUP, TENANTS, named
 from schemas.values import Key
 from services.adapters.genesys.organisations_watch import OrganisationsWatch
+from services.adapters.kafka.partition_lease import NotActive, PartitionLease
 from services.adapters.kafka.producer import KafkaError
 from services.adapters.kafka.reach import in_words
 from services.adapters.kafka.rights import RightsWatch
@@ -105,25 +110,28 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    resources = open_resources(settings, clock.now_us)
+    topic, group = named(TENANTS, settings.topic_prefix), settings.topic_prefix + RECONCILER_GROUP
+    lease = PartitionLease(settings.kafka, topic=topic, group=group)
+    resources = open_resources(settings, clock.now_us, lease.confirm)
     jitter = random.Random()  # noqa: S311 - jitter, not a secret
-    first_s = jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
-    audits = AuditFollower(settings, resources.readers, clock.now_us, log)
-    state = _State(asyncio.get_running_loop().time() + first_s, audits)
+    turns = _Turns(resources, lease, jitter, log)
     sealer = TrailSealer(settings, resources.producer, clock.now_us, log)
     _register_gauges(resources, sealer)
-    files = OrganisationsWatch(settings.orgs_dir, log)
     rights = RightsWatch(settings, Service.RECONCILER, log)
     watching = asyncio.create_task(rights.run(resources.producer), name="rights")
     stopping = asyncio.create_task(stop.wait(), name="stop")
 
     def checks() -> dict[str, str]:
-        return {"view": state.fault, "rights": rights.fault}
+        return {"view": turns.fault, "lease": lease.fault, "rights": rights.fault}
 
-    working = asyncio.create_task(_loop(resources, files, state, jitter, log), name="reconcile")
+    def notes() -> dict[str, str]:
+        return {} if lease.is_held or lease.fault else {"lease": "standing by: another instance is active"}
+
+    lease.start()
+    working = asyncio.create_task(turns.take(), name="reconcile")
     sealing = asyncio.create_task(sealer.run(jitter), name="seal")
     try:
-        async with health.serve("reconciler", checks, host=settings.host, port=settings.metrics_port) as port:
+        async with health.serve("reconciler", checks, notes, host=settings.host, port=settings.metrics_port) as port:
             log.info("started", port=port, interval_s=settings.reconcile_interval_s)
             await asyncio.wait((working, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -136,6 +144,8 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
         failed = watching.done()
         watching.cancel()
         await asyncio.wait((working, sealing))
+        # After the work: the next instance begins at once.
+        await lease.close()
         await resources.close()
     if not working.cancelled():
         working.result()  # raises the fault that ended the loop
@@ -143,14 +153,60 @@ async def _serve(settings: ReconcilerSettings, log: logs.Logger) -> int:
     return 1 if failed else 0
 
 
-async def _loop(
-    resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        if resources.settings.reconcile_audit_interval_s:
-            tasks.create_task(state.audits.run(), name="audits")
+class _Turns:
+    """The turns of one process at being active."""
+
+    def __init__(self, resources: RunResources, lease: PartitionLease, jitter: random.Random, log: logs.Logger) -> None:
+        self._resources, self._lease, self._jitter, self._log = resources, lease, jitter, log
+        self.fault = "not yet running"
+        """Text of the present fault for `/readyz`; empty while there is none."""
+
+    async def take(self) -> None:
+        """Works while the lease is held, and stands by in between; until cancelled."""
         while True:
-            await _tick(resources, files, state, jitter, log)
+            held = self._lease.is_held
+            metrics.RECONCILER_ACTIVE.set(held)
+            if held:
+                self._log.info("active")
+            else:
+                self._log.info("standing by")
+            working = asyncio.create_task(self._work() if held else self._stand_by())
+            changing = asyncio.create_task(self._lease.until(held=not held))
+            try:
+                await asyncio.wait((working, changing), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                working.cancel()
+                changing.cancel()
+                await asyncio.wait((working, changing))
+            if not working.cancelled():
+                working.result()  # raises the fault that ended the loop
+
+    async def _work(self) -> None:
+        settings, now_s = self._resources.settings, asyncio.get_running_loop().time()
+        first_s = self._jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
+        audits = AuditFollower(settings, self._resources.readers, clock.now_us, self._log)
+        state = _State(now_s + first_s, audits)
+        files = OrganisationsWatch(settings.orgs_dir, self._log)
+        async with asyncio.TaskGroup() as tasks:
+            if settings.reconcile_audit_interval_s:
+                tasks.create_task(audits.run(), name="audits")
+            while True:
+                await _tick(self._resources, files, state, self._jitter, self._log)
+                self.fault = state.fault
+                await asyncio.sleep(TICK_S)
+
+    async def _stand_by(self) -> None:
+        """Follows the view, so that a take-over need not read it, and every instance counts the same tenants."""
+        _clear_gauges()
+        while True:
+            try:
+                await asyncio.to_thread(self._resources.view.follow, TAKE_S)
+            except KafkaError as error:
+                if self.fault != (fault := in_words(error)):
+                    self._log.warning("waiting", why=fault)
+                self.fault = fault
+            else:
+                self.fault = ""
             await asyncio.sleep(TICK_S)
 
 
@@ -160,7 +216,7 @@ async def _tick(
     """Does the work that is due; a fault of Kafka, Genesys or the disk is kept in `state` and never raised."""
     try:
         await _work(resources, files, state, jitter, log)
-    except (KafkaError, OSError, Unusable) as error:
+    except (KafkaError, NotActive, OSError, Unusable) as error:
         fault = in_words(error) if isinstance(error, KafkaError) else str(error)
         if state.fault != fault:
             log.warning("waiting", why=fault)
@@ -256,6 +312,22 @@ def _register_gauges(resources: RunResources, sealer: TrailSealer) -> None:
     metrics.RECONCILER_OLDEST_TENANT_S.set_function(
         lambda: {(stage,): age_s for stage, age_s in census.oldest_s(resources.now_us()).items()}
     )
+
+
+def _clear_gauges() -> None:
+    """Sets the gauges of the state folder to 0: a stand-by's folder may be old, and boards take the greatest value."""
+    for gauge in (
+        metrics.RECONCILER_BRAKE,
+        metrics.RECONCILER_HELD,
+        metrics.RECONCILER_LAST_RUN,
+        metrics.RECONCILER_LAST_SUCCESS,
+        metrics.RECONCILER_UNREAD_KEYS,
+        metrics.RECONCILER_AUDITED_KEYS,
+        metrics.RECONCILER_OLDEST_SYNC_S,
+        *(metrics.RECONCILER_ORGANISATIONS.labels(result=result) for result in ("read", "unanswered")),
+        *(metrics.RECONCILER_FILES.labels(state=state) for state in ("usable", "broken")),
+    ):
+        gauge.set(0)
 
 
 def _set_gauges(resources: RunResources, files: OrganisationsWatch, tenants: Tenants) -> None:

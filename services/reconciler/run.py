@@ -6,14 +6,15 @@ Rule: the plan is complete before anything is published, and a dry run ends with
     2. check the topics: a misconfigured topic takes no observation
     3. read Genesys
     4. read the view (again) and the memory, and compare; hold organisations with too many newcomers
-    5. save the memory, publish the observations, save the memory with the published observations
+    5. ask the broker whether this instance is still the active one
+    6. save the memory, publish the observations, save the memory with the published observations
 
 The view is read after Genesys, because an event that arrived meanwhile must not look like a difference. The memory is
 saved before and after publishing: a crash in between may publish an observation twice, and never skips a second look.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -77,6 +78,7 @@ class RunResources:
         producer: Producer of the observations.
         now_us: Our clock, microseconds UTC.
         roots: Begins the traces of the observations; None while traces are off.
+        confirm: Raises `NotActive` if another instance of the service is active; an operator's run needs no lease.
     """
 
     settings: ReconcilerSettings
@@ -88,6 +90,7 @@ class RunResources:
     producer: Producer
     now_us: Callable[[], int]
     roots: Roots | None
+    confirm: Callable[[], Awaitable[None]]
 
     async def close(self) -> None:
         """Closes the connections to Genesys and Kafka; waits up to `PUBLISH_TIMEOUT_MS` for unacknowledged records."""
@@ -144,7 +147,7 @@ async def run_once(
         Unusable: brokers or key material are missing, or `approval` is of no set of this run.
         KafkaError: the view cannot be read, or a topic is misconfigured.
     """
-    resources = open_resources(settings, now)
+    resources = open_resources(settings, now, _unleased)
     try:
         request = RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval, named=keys or ())
         return await run(resources, request)
@@ -152,12 +155,19 @@ async def run_once(
         await resources.close()
 
 
-def open_resources(settings: ReconcilerSettings, now_us: Callable[[], int]) -> RunResources:
+async def _unleased() -> None:
+    """Confirms always: the lock of the state folder is all that an operator's run waits for."""
+
+
+def open_resources(
+    settings: ReconcilerSettings, now_us: Callable[[], int], confirm: Callable[[], Awaitable[None]]
+) -> RunResources:
     """Returns the resources of a process; the caller closes them.
 
     Args:
         settings: The environment.
         now_us: Our clock, microseconds UTC.
+        confirm: Raises `NotActive` if another instance of the service is active.
 
     Raises:
         Unusable: brokers or key material are missing.
@@ -174,6 +184,7 @@ def open_resources(settings: ReconcilerSettings, now_us: Callable[[], int]) -> R
         producer=Producer(settings.kafka, linger_ms=LINGER_MS, timeout_ms=PUBLISH_TIMEOUT_MS),
         now_us=now_us,
         roots=tracing.roots(settings.traces_ratio, SpanKind.PRODUCER),
+        confirm=confirm,
     )
 
 
@@ -189,6 +200,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         KafkaError: the view cannot be read, or a topic is misconfigured.
         Unusable: the approval does not match the plan; nothing was published or stored.
         OSError: the state folder cannot be read or written.
+        NotActive: another instance is active; nothing was published or stored.
     """
     async with resources.sights.hold_lock():
         if wrong := await asyncio.to_thread(wrong_topics, resources.settings, RECEIVED, TENANTS):
@@ -209,6 +221,8 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         held = tuple(one for one in over if one.approval != request.approval)
         written: dict[Key, Sight] = {}
         if not request.dry_run:
+            # A process that was paused while it read may have been replaced by another one.
+            await resources.confirm()
             # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
             resources.sights.save({**memory, **plan.memory})
             # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.

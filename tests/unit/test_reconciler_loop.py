@@ -45,7 +45,9 @@ def resources_of(folder: Path, readers: Readers) -> RunResources:
     chosen = read({"ORGS_DIR": str(folder), "STATE_DIR": str(folder)}, ReconcilerSettings)
     unused, view, asked = cast("Any", None), cast("Any", View()), cast("Any", readers)
     census, sights = TenantCensus(), Sights(folder)
-    return RunResources(chosen, b"", view, census, sights, asked, producer=unused, now_us=clock.now_us, roots=None)
+    return RunResources(
+        chosen, b"", view, census, sights, asked, producer=unused, now_us=clock.now_us, roots=None, confirm=unused
+    )
 
 
 async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:

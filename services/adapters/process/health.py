@@ -64,7 +64,7 @@ def routes(service: str, checks: Checks, notes: Checks = dict) -> list[Route]:
 
 
 @contextlib.asynccontextmanager
-async def serve(service: str, checks: Checks, *, host: str, port: int) -> AsyncIterator[int]:
+async def serve(service: str, checks: Checks, notes: Checks = dict, *, host: str, port: int) -> AsyncIterator[int]:
     """Serve the routes on a separate port, for services without a public port, during the context.
 
     Runs on the caller's event loop and installs no signal handlers: the service decides when to end.
@@ -72,6 +72,7 @@ async def serve(service: str, checks: Checks, *, host: str, port: int) -> AsyncI
     Args:
         service: Name of the service.
         checks: The service is ready if no check has a fault.
+        notes: As `routes`.
         host: Address to listen on.
         port: METRICS_PORT; 0 takes a free port.
 
@@ -85,7 +86,7 @@ async def serve(service: str, checks: Checks, *, host: str, port: int) -> AsyncI
     listening = listen(host, port, setting="METRICS_PORT", backlog=64)
     # log_config=None: uvicorn would otherwise install its own log handlers beside the JSON log.
     config = uvicorn.Config(
-        Starlette(routes=routes(service, checks)), log_config=None, access_log=False, lifespan="off", ws="none"
+        Starlette(routes=routes(service, checks, notes)), log_config=None, access_log=False, lifespan="off", ws="none"
     )
     server = _ServerWithoutSignals(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="health")

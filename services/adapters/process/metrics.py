@@ -291,6 +291,9 @@ PROVISIONER_OUTBOX_OLDEST_S = PROVISIONER.gauge(
 )
 
 RECONCILER = MetricTable("lifecycle_reconciler_", "reconciler")
+RECONCILER_ACTIVE = RECONCILER.gauge(
+    "lifecycle_reconciler_active", "1 while this instance is the active one; 0 while it stands by."
+)
 RECONCILER_READS = RECONCILER.counter(
     "lifecycle_reconciler_reads_total", "Reads of an organisation by result.", result=("read", *_UNANSWERED)
 )
