@@ -22,7 +22,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards alerts-fire drill demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas clean
+.PHONY: help setup demo up test test-long check fmt schemas plan-page logs-page metrics-page alerts boards-json boards alerts-fire drill demo-picture kafka-jars quick faults wheel bench bench-latency bench-tables bench-sagas bench-reconcile clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; \
@@ -157,6 +157,9 @@ bench-tables: $(READY) ## the ledger's durable tables beside Faust as it comes, 
 
 bench-sagas: $(READY) ## sagas a second by one worker and two, and what they ask of the registry, into docs/performance.md
 	@$(BIN)/python -m tests.bench.sagas $(BENCH_ARGS)
+
+bench-reconcile: $(READY) ## whole runs over 1,000 organisations: requests, seconds, memory, budgets, into docs/performance.md
+	@$(BIN)/python -m tests.bench.reconcile $(BENCH_ARGS)
 
 clean: ## remove caches and what `make up` left; the environment stays
 	@rm -rf .lifecycle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

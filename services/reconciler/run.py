@@ -206,7 +206,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         if wrong := await asyncio.to_thread(wrong_topics, resources.settings, RECEIVED, TENANTS):
             raise KafkaError(wrong)
         began_us = resources.now_us()
-        known = organisations.load(resources.settings.orgs_dir)
+        known = await asyncio.to_thread(organisations.load, resources.settings.orgs_dir)
         tenants = await _tenants(resources)
         on_reading()
         readings, refusals = await _readings(resources, known, tenants, request)
@@ -214,9 +214,10 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         tenants, memory = await _tenants(resources), resources.sights.load()
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = rules_of(resources, began_us, request.approval)
-        plan = compare(readings, tenants, memory, rules, request.keys, request.named)
+        # In a thread: hashes of 50,000 configurations would hold up `/metrics` and the audits for seconds.
+        plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
         admissions: OrganisationStates = resources.sights.admissions()
-        over = held_back(readings, tenants, admissions)
+        over = await asyncio.to_thread(held_back, readings, tenants, admissions)
         _judge_approval(request.approval, approval_of(plan.lines), over)
         held = tuple(one for one in over if one.approval != request.approval)
         written: dict[Key, Sight] = {}
@@ -303,7 +304,7 @@ async def sight(resources: RunResources, keys: Collection[Key]) -> None:
         keys: Active keys without a sight.
     """
     async with resources.sights.hold_lock():
-        known = organisations.load(resources.settings.orgs_dir).known
+        known = (await asyncio.to_thread(organisations.load, resources.settings.orgs_dir)).known
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
         readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))
         memory = resources.sights.load()

@@ -42,6 +42,10 @@ class SimulatedGenesys:
         self._memory = memory
         self._audits = audits
         self._orgs_dir = orgs_dir
+        # A listing must not go through the integrations of all organisations.
+        self._of_org: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in memory.table("integrations").values():
+            self._of_org.setdefault(row["org"], {})[row["id"]] = row
         # The memory outlives a restart, and the folder of credentials may be a new one.
         for org in self.orgs():
             self._write_credentials(org)
@@ -84,7 +88,7 @@ class SimulatedGenesys:
             events.append("enabled" if change.enabled else "disabled")
             row.pop("state", None)  # a restored integration is an ordinary one after the next change of its state
         row["version"] += 1
-        self._memory.put("integrations", f"{org}:{integration}", row)
+        self._put(org, integration, row)
         self._memory.put("removed", f"{org}:{integration}", None)
         former = None if events[:1] == ["installed"] else state_of(before)
         for event in events or ["configuration_updated"]:
@@ -95,7 +99,7 @@ class SimulatedGenesys:
         """Removes an integration; returns the removed row, or None if the integration does not exist."""
         row = self.integration(org, integration)
         if row is not None:
-            self._memory.put("integrations", f"{org}:{integration}", None)
+            self._put(org, integration, None)
             self._memory.put("removed", f"{org}:{integration}", row)
             self._audits.add(org, integration, "uninstalled", state_of(row), None)
         return row
@@ -107,7 +111,7 @@ class SimulatedGenesys:
             return None
         row = {**removed, "state": "RESTORED", "version": removed["version"] + 1, "before": None}
         self._memory.put("removed", f"{org}:{integration}", None)
-        self._memory.put("integrations", f"{org}:{integration}", row)
+        self._put(org, integration, row)
         self._audits.add(org, integration, "restored", "DELETED", "RESTORED")
         return row
 
@@ -135,13 +139,22 @@ class SimulatedGenesys:
             org: Id of the organisation.
             fault: `stale` gives each integration as before its last change, `unknown_values` gives unknown states.
         """
-        ours = [row for row in self._memory.table("integrations").values() if row["org"] == org]
+        ours = list(self._of_org.get(org, {}).values())
         if fault is FaultKind.STALE:
             removed = [row for row in self._memory.table("removed").values() if row["org"] == org]
             ours = [row["before"] for row in ours if row["before"] is not None] + removed
         if fault is FaultKind.UNKNOWN_VALUES:
             ours = [{**row, "state": UNKNOWN_STATE} for row in ours]
         return [_other_vendors_integration(org), *ours]
+
+    def _put(self, org: str, integration: str, row: dict[str, Any] | None) -> None:
+        """Writes the row of an integration; None removes the row."""
+        self._memory.put("integrations", f"{org}:{integration}", row)
+        rows = self._of_org.setdefault(org, {})
+        if row is None:
+            rows.pop(integration, None)
+        else:
+            rows[integration] = row
 
     def _add_org_once(self, org: str) -> None:
         """Creates an unknown organisation with random credentials."""
