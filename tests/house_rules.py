@@ -53,6 +53,10 @@ PROVES_NOBODY: Final[Mapping[tuple[str, str], str]] = {
         "sight.doubt.claim != look.claim",
     ): "a word of ours about what Genesys claims",
     ("services/core/reconcile/reconcile.py", "sight.doubt.claim == ABSENT"): "a word of ours about what Genesys claims",
+    (
+        "services/adapters/registry/registry.py",
+        "digest != removals_digest(keys)",
+    ): "every operator sees it; it guards against a slip",
     ("services/engines/jars.py", "hashlib.file_digest(file, 'sha256').hexdigest() == self.sha256"): "both are public",
     ("services/provisioner/plans.py", "digest in self._by_digest"): "names a plan of ours",
 }

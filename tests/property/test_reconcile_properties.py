@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.event import Observed
+from schemas.removal import REMOVE_LEAST
 from schemas.tenant import Stage, Tenant
 from schemas.values import Key
-from services.core.reconcile.reconcile import REMOVE_LEAST, Memory, ReconcilePlan, Sight, Tenants, compare, remember
+from services.core.reconcile.reconcile import Memory, ReconcilePlan, Sight, Tenants, compare, remember
 from tests.support.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,

@@ -29,6 +29,7 @@ import psycopg
 from psycopg import sql
 
 from schemas.codec import Unreadable, decode, readable_trace
+from schemas.removal import removals_digest
 from schemas.saga import Journal
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
@@ -41,12 +42,18 @@ from services.adapters.registry.types import (
     Census,
     Claim,
     Counted,
+    HeldRemoval,
     LeaseLost,
     NewerDesired,
     OutboxMessage,
     OutboxRow,
+    Removal,
+    RemovalCounts,
+    RemovalRules,
+    RemovalVerdict,
     RowProgress,
     TenantTaken,
+    Unconfirmed,
     Waiting,
     Written,
 )
@@ -439,6 +446,125 @@ class Registry:
         async with self._session() as session:
             return (await session.execute(statements.WAKE, (system,))).rowcount
 
+    async def removal_limit(self, rules: RemovalRules) -> int:
+        """Return the count of removals that a window sees at most without an approval; reads the whole table."""
+        async with self._session() as session:
+            asked = {"at_once": rules.at_once, "percent": rules.percent}
+            found = await (await session.execute(statements.REMOVAL_LIMIT, asked)).fetchone()
+            return int(found[0]) if found else rules.at_once
+
+    async def removal_counts(self, rules: RemovalRules) -> RemovalCounts:
+        """Return the state of the brake; reads the whole table."""
+        limit = await self.removal_limit(rules)
+        async with self._session() as session:
+            rows = await (await session.execute(statements.REMOVAL_COUNTS, {"window_s": rules.window_s})).fetchall()
+        found = {str(word): int(number) for word, number in rows}
+        return RemovalCounts(
+            counted=found.get("counted", 0),
+            limit=limit,
+            held=found.get("held", 0),
+            refused=found.get("refused", 0),
+            unconfirmed={why: found[why] for why in Unconfirmed if why in found},
+        )
+
+    async def admit_removal(self, removal: Removal, epoch: int, *, limit: int, window_s: float) -> RemovalVerdict:
+        """Ask the brake for a teardown; all workers share one count.
+
+        A teardown that was admitted stays admitted. A teardown that was held goes by an approval alone, which is used
+        up, and never by the passing of time. A worker with an older epoch is held and changes nothing.
+
+        Args:
+            removal: The teardown.
+            epoch: The epoch of the caller's lease.
+            limit: Removals that a window sees at most without an approval (`removal_limit`).
+            window_s: Length of the window, seconds.
+        """
+        asked = {
+            "key": removal.key,
+            "generation": removal.generation,
+            "began_us": removal.began_us,
+            "epoch": epoch,
+            "limit": limit,
+            "window_s": window_s,
+        }
+        async with self._session() as session:
+            # Without the lock: a held teardown asks once a minute, and an admitted one before each try of its first
+            # call. Only the lease's holder asks, so nobody else makes the row meanwhile.
+            state = await (await session.execute(statements.REMOVAL_STATE, asked)).fetchone()
+            if state is not None and (state[0] or not state[2]):
+                return _verdict(admitted=state[0], refused=state[1])
+            async with session.transaction():
+                if state is not None:
+                    found = await (await session.execute(statements.RELEASE_REMOVAL, asked)).fetchone()
+                    return _verdict(admitted=found is not None, refused=state[1])
+                await session.execute(statements.REMOVALS_LOCK, (self._schema,))
+                await session.execute(statements.PRUNE_REMOVALS, asked)
+                await session.execute(statements.PRUNE_APPROVALS)
+                found = await (await session.execute(statements.ASK_REMOVAL, asked)).fetchone()
+                return _verdict(admitted=found is not None and found[0], refused=False)
+
+    async def note_unconfirmed(self, removal: Removal, unconfirmed: Unconfirmed | None) -> float:
+        """Store the reason for which Genesys has not confirmed an admitted teardown; None once it has.
+
+        Returns:
+            Seconds for which the teardown has waited for this reason; 0 for None.
+        """
+        asked = {
+            "key": removal.key,
+            "generation": removal.generation,
+            "began_us": removal.began_us,
+            "unconfirmed": unconfirmed,
+        }
+        async with self._session() as session:
+            found = await (await session.execute(statements.NOTE_UNCONFIRMED, asked)).fetchone()
+            return float(found[0]) if found and unconfirmed is not None else 0.0
+
+    async def held_removals(self) -> list[HeldRemoval]:
+        """Return the teardowns held by the brake, in the order of their keys."""
+        async with self._session() as session:
+            rows = await (await session.execute(statements.HELD_REMOVALS)).fetchall()
+            return [HeldRemoval(*row) for row in rows]
+
+    async def approve_removals(self, keys: Sequence[str], *, digest: str, by: str, reason: str, expires_us: int) -> int:
+        """Let one removal of each key go, held now or still to come; return the count of stored approvals.
+
+        An approval with the digest of another set changes nothing, as does one that has expired. A key without a
+        resource, or with a removal that was let go before, takes no approval.
+
+        Args:
+            keys: The keys to remove.
+            digest: `removals_digest` of the keys, as shown to the operator.
+            by: The operator.
+            reason: The operator's reason.
+            expires_us: End of the approval, microseconds UTC.
+        """
+        if digest != removals_digest(keys):
+            return 0
+        asked = {"keys": list(keys), "digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
+        async with self._session() as session, session.transaction():
+            rows = await (await session.execute(statements.APPROVE_REMOVALS, asked)).fetchall()
+            approved = [str(row[0]) for row in rows]
+            await session.execute(statements.UNREFUSE_REMOVALS, (approved,))
+            await session.execute(statements.WAKE_HELD, (approved,))
+            return len(approved)
+
+    async def refuse_removals(self, keys: Sequence[str], *, by: str, reason: str) -> int:
+        """Mark held removals as refused, and withdraw approvals of these keys; return the count of marked removals.
+
+        The removals stay held, until an approval or until the integration is installed again.
+
+        Args:
+            keys: The keys to keep.
+            by: The operator.
+            reason: The operator's reason.
+        """
+        async with self._session() as session, session.transaction():
+            await session.execute(statements.WITHDRAW_APPROVALS, (list(keys),))
+            asked = {"keys": list(keys), "by": by, "reason": reason}
+            rows = await (await session.execute(statements.REFUSE_REMOVALS, asked)).fetchall()
+            await session.execute(statements.WAKE_HELD, ([str(row[0]) for row in rows],))
+            return len(rows)
+
     async def drain(self, publish: Callable[[list[OutboxRow]], Awaitable[list[int]]], limit: int) -> tuple[int, int]:
         """Publish the oldest outbox messages, in order, and delete the acknowledged messages.
 
@@ -533,6 +659,12 @@ class Registry:
         """
         if server is not None and server != self._server:
             raise RegistryAway("its address leads to another server now")
+
+
+def _verdict(*, admitted: bool, refused: bool) -> RemovalVerdict:
+    if admitted:
+        return RemovalVerdict.ADMITTED
+    return RemovalVerdict.REFUSED if refused else RemovalVerdict.HELD
 
 
 def _outcome_count(journal: str) -> int | None:

@@ -1,7 +1,8 @@
 """The registry's SQL statements. Table names are unqualified: the search path is the registry's schema.
 
 Rule: a row of `sagas` is changed by the lease's holder (under the lease's epoch), by intake (only to a newer version),
-by a claim, by `WAKE` (only without a lease), by `REPAIRS` at a start, or by a recovery, after the end of all leases.
+by a claim, by `WAKE` (only without a lease), by `WAKE_HELD` (the due time alone), by `REPAIRS` at a start, or by a
+recovery, after the end of all leases.
 
 `statement_timestamp()` compares all rows of a statement with a single time; `clock_timestamp()` is the time of the
 change itself, also in a transaction that waited for a lock.
@@ -257,6 +258,124 @@ UNBIND: Final[LiteralString] = """
     DELETE FROM bindings WHERE tenant_id = %s
     AND NOT EXISTS (SELECT 1 FROM sagas WHERE sagas.tenant_id = bindings.tenant_id)
 """
+
+# The brake on removals (docs/decisions/0041).
+
+REMOVAL_LIMIT: Final[LiteralString] = """
+    SELECT greatest(%(at_once)s, count(*) * %(percent)s / 100)::integer FROM sagas
+    WHERE phase IN ('active', 'updating', 'restoring', 'removing')
+"""
+REMOVAL_STATE: Final[LiteralString] = """
+    SELECT admitted_at IS NOT NULL, refused_at IS NOT NULL, EXISTS (
+        SELECT FROM removal_approvals
+        WHERE removal_approvals.key = removals.key AND expires_at > statement_timestamp()
+    )
+    FROM removals WHERE key = %(key)s AND generation = %(generation)s AND began_us = %(began_us)s
+"""
+REMOVALS_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('removals ' || %s, 0))"
+_USED: Final[LiteralString] = """
+    DELETE FROM removal_approvals USING sagas
+    WHERE removal_approvals.key = %(key)s AND expires_at > statement_timestamp()
+        AND sagas.key = %(key)s AND sagas.epoch = %(epoch)s
+    RETURNING removal_approvals.key
+"""
+"""Uses an approval up. A worker with an older epoch uses none: its teardown may be over."""
+ASK_REMOVAL: Final[LiteralString] = f"""
+    WITH used AS ({_USED}), counted AS (
+        SELECT count(*) FILTER (WHERE key <> %(key)s) AS others,
+            coalesce(bool_or(key = %(key)s AND admitted_at IS NOT NULL), false) AS has_place
+        FROM removals
+        WHERE asked_at > statement_timestamp() - make_interval(secs => %(window_s)s) AND NOT approved
+    ), asked AS (
+        SELECT sagas.key, approved, approved OR has_place OR others < %(limit)s AS admitted
+        FROM sagas, counted, (SELECT EXISTS (SELECT FROM used) AS approved) AS found
+        WHERE sagas.key = %(key)s AND sagas.epoch = %(epoch)s
+    )
+    INSERT INTO removals (key, generation, began_us, admitted_at, held_since, approved)
+    SELECT key, %(generation)s, %(began_us)s, CASE WHEN admitted THEN clock_timestamp() END,
+        CASE WHEN NOT admitted THEN clock_timestamp() END, approved
+    FROM asked
+    ON CONFLICT (key) DO UPDATE SET generation = excluded.generation, began_us = excluded.began_us,
+        asked_at = excluded.asked_at, admitted_at = excluded.admitted_at, held_since = excluded.held_since,
+        approved = excluded.approved, refused_by = NULL, refused_at = NULL, refused_reason = NULL,
+        unconfirmed = NULL, unconfirmed_since = NULL
+    RETURNING admitted_at IS NOT NULL
+"""  # noqa: S608 - of constants alone
+"""Asks for a removal for the first time, under `REMOVALS_LOCK`: of two workers, one sees the other's row.
+
+A key counts once, and keeps its place: a customer who installs and uninstalls all day uses up one. A worker with an
+older epoch changes nothing.
+"""
+RELEASE_REMOVAL: Final[LiteralString] = f"""
+    WITH used AS ({_USED})
+    UPDATE removals SET admitted_at = clock_timestamp(), approved = true,
+        refused_by = NULL, refused_at = NULL, refused_reason = NULL
+    FROM used WHERE removals.key = used.key AND generation = %(generation)s AND began_us = %(began_us)s
+    RETURNING true
+"""  # noqa: S608 - of constants alone
+PRUNE_REMOVALS: Final[LiteralString] = """
+    DELETE FROM removals WHERE asked_at <= statement_timestamp() - make_interval(secs => %(window_s)s)
+        AND NOT EXISTS (
+            SELECT FROM sagas
+            WHERE sagas.key = removals.key AND phase = 'removing' AND sagas.generation = removals.generation
+        )
+"""
+PRUNE_APPROVALS: Final[LiteralString] = "DELETE FROM removal_approvals WHERE expires_at <= statement_timestamp()"
+NOTE_UNCONFIRMED: Final[LiteralString] = """
+    UPDATE removals SET unconfirmed = %(unconfirmed)s, unconfirmed_since = CASE
+        WHEN unconfirmed = %(unconfirmed)s THEN unconfirmed_since
+        WHEN %(unconfirmed)s::text IS NOT NULL THEN clock_timestamp() END
+    WHERE key = %(key)s AND generation = %(generation)s AND began_us = %(began_us)s
+    RETURNING greatest(0, extract(epoch FROM clock_timestamp() - unconfirmed_since))::float8
+"""
+_STANDING_REMOVALS: Final[LiteralString] = """
+    removals JOIN sagas ON sagas.key = removals.key AND phase = 'removing' AND sagas.generation = removals.generation
+"""
+"""Removals of sagas that are still in their teardown; a reinstall has ended the others."""
+HELD_REMOVALS: Final[LiteralString] = f"""
+    SELECT removals.key, removals.generation, (1e6 * extract(epoch FROM held_since))::bigint,
+        refused_by, (1e6 * extract(epoch FROM refused_at))::bigint
+    FROM {_STANDING_REMOVALS} WHERE admitted_at IS NULL ORDER BY removals.key
+"""  # noqa: S608 - of constants alone
+REMOVAL_COUNTS: Final[LiteralString] = f"""
+    SELECT CASE WHEN admitted_at IS NOT NULL THEN unconfirmed WHEN refused_at IS NULL THEN 'held' ELSE 'refused' END,
+        count(*)
+    FROM {_STANDING_REMOVALS} WHERE admitted_at IS NULL OR unconfirmed IS NOT NULL GROUP BY 1
+    UNION ALL SELECT 'counted', count(*) FROM removals
+        WHERE asked_at > statement_timestamp() - make_interval(secs => %(window_s)s) AND NOT approved
+"""  # noqa: S608 - of constants alone
+APPROVE_REMOVALS: Final[LiteralString] = """
+    INSERT INTO removal_approvals (key, digest, approved_by, reason, expires_at)
+    SELECT key, %(digest)s, %(by)s, %(reason)s, to_timestamp(%(expires_s)s) FROM sagas
+    WHERE key = ANY(%(keys)s) AND phase NOT IN ('empty', 'rolled_back')
+        AND to_timestamp(%(expires_s)s) > statement_timestamp()
+        AND NOT EXISTS (
+            SELECT FROM removals WHERE removals.key = sagas.key AND phase = 'removing'
+                AND removals.generation = sagas.generation AND admitted_at IS NOT NULL
+        )
+    ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, approved_by = excluded.approved_by,
+        reason = excluded.reason, approved_at = excluded.approved_at, expires_at = excluded.expires_at
+    RETURNING key
+"""
+"""Stores approvals for keys that have something to remove; a removal that was let go before takes no second one."""
+UNREFUSE_REMOVALS: Final[LiteralString] = """
+    UPDATE removals SET refused_by = NULL, refused_at = NULL, refused_reason = NULL
+    WHERE key = ANY(%s) AND refused_at IS NOT NULL
+"""
+REFUSE_REMOVALS: Final[LiteralString] = """
+    UPDATE removals SET refused_by = %(by)s, refused_at = clock_timestamp(), refused_reason = %(reason)s
+    WHERE key = ANY(%(keys)s) AND admitted_at IS NULL
+    RETURNING key
+"""
+WITHDRAW_APPROVALS: Final[LiteralString] = "DELETE FROM removal_approvals WHERE key = ANY(%s)"
+WAKE_HELD: Final[LiteralString] = """
+    WITH waiting AS MATERIALIZED (
+        SELECT key FROM sagas WHERE key = ANY(%s) AND phase = 'removing' ORDER BY key FOR UPDATE
+    )
+    UPDATE sagas SET due_at = clock_timestamp() FROM waiting WHERE sagas.key = waiting.key
+"""
+
 
 # The lock belongs to the transaction: no session is left with a lock behind a pooler.
 OUTBOX_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox ' || %s, 0))"

@@ -1,8 +1,9 @@
-"""The registry's values: a leased row, outbox messages, the progress of a row, and the four results of a write."""
+"""The registry's values: a leased row, outbox messages, a row's progress, the results of a write, and removals."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from schemas.saga import Journal
@@ -183,3 +184,90 @@ class RowProgress:
     seq: int | None
     generation: int
     desired_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalRules:
+    """The limits of the brake: without an approval a window sees at most the greater of a number and a percentage.
+
+    Attributes:
+        at_once: Removals, whatever the number of tenants.
+        percent: Removals as a percentage of the tenants that were applied as a whole.
+        window_s: Length of the window, seconds.
+    """
+
+    at_once: int
+    percent: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A teardown before the brake.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        generation: Generation of the life.
+        began_us: Begin of the teardown, microseconds UTC: a life that was revived may be torn down once more.
+    """
+
+    key: str
+    generation: int
+    began_us: int
+
+
+class RemovalVerdict(StrEnum):
+    """The brake's answer to a teardown."""
+
+    ADMITTED = "admitted"
+    HELD = "held"
+    """Held until an operator approves, or the integration is installed again."""
+    REFUSED = "refused"
+    """Held, and an operator has refused the removal."""
+
+
+class Unconfirmed(StrEnum):
+    """The reason for which Genesys has not confirmed an admitted removal."""
+
+    INSTALLED = "installed"
+    """Genesys says that the integration is installed."""
+    UNREAD = "unread"
+    """Genesys gave no information."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRemoval:
+    """A teardown held by the brake.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        generation: Generation of the life.
+        held_since_us: Begin of the hold, microseconds UTC.
+        refused_by: Operator who refused the removal; None if nobody did.
+        refused_at_us: Time of the refusal, microseconds UTC; None without one.
+    """
+
+    key: str
+    generation: int
+    held_since_us: int
+    refused_by: str | None
+    refused_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalCounts:
+    """The state of the brake.
+
+    Attributes:
+        counted: Removals asked for within the window, admitted or held; without those that an approval let go.
+        limit: Removals that a window sees at most without an approval.
+        held: Held removals that nobody refused.
+        refused: Held removals that an operator refused.
+        unconfirmed: Admitted removals that wait for Genesys, by the reason; a reason without one is left out.
+    """
+
+    counted: int
+    limit: int
+    held: int
+    refused: int
+    unconfirmed: Mapping[Unconfirmed, int]

@@ -19,19 +19,16 @@ Invariants:
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
 from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
+from schemas.removal import REMOVE_LEAST, REMOVE_PERCENT, removals_digest
 from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
 from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, is_told, look_at, observed
 
-REMOVE_LEAST: Final = 5
-REMOVE_PERCENT: Final = 2
-"""One run removes at most the greater of both: a number of tenants, and a percentage (docs/decisions/0002)."""
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
 """Microseconds after which an unconfirmed first sight is forgotten: one day."""
 
@@ -258,9 +255,9 @@ def compare(
 
 
 def approval_of(lines: Iterable[PlanLine]) -> str | None:
-    """Returns the approval of exactly the removals in a plan, a hash of the sorted keys; None without a removal."""
-    going = sorted(line.key for line in lines if line.action is Action.REMOVE)
-    return sha256("\n".join(going).encode()).hexdigest()[:16] if going else None
+    """Returns the approval of exactly the removals in a plan, a digest of the keys; None without a removal."""
+    going = [line.key for line in lines if line.action is Action.REMOVE]
+    return removals_digest(going) if going else None
 
 
 def remember(sight: Sight, observation: Observed) -> Sight:
