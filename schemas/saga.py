@@ -307,6 +307,8 @@ class Journal(Record):
     """Start of the present phase; `destroy_after` counts from here."""
     remove_at: Instant = 0
     """Earliest time of the first delete of a teardown; 0 for no wait. From `Desired.remove_after_s`."""
+    released_at: Instant = 0
+    """Time of the first delete of a teardown that was held before; 0 for any other."""
     failure: Failure | None = None
     """The failure behind a compensation or restoration."""
     standstill: Standstill | None = None

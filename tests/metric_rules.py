@@ -27,6 +27,7 @@ from services.core.ledger.decisions import KIND
 from services.core.reconcile.audit_gaps import AuditSort
 from services.core.reconcile.tenant_census import REASON_SORTS, UNSETTLED
 from services.core.saga.calls import Verb
+from services.core.saga.removal import GenesysSays
 from services.core.saga.why import SagaWhy
 from services.ingress.hints_queue import MessageResult
 from services.ingress.http import answers
@@ -39,8 +40,8 @@ METRIC_CLASSES: Final = frozenset({
 })  # fmt: skip
 
 UNITS: Final = frozenset({
-    "seconds", "bytes", "records", "entries", "sagas", "tenants", "keys", "organisations", "files", "info",
-    "messages",
+    "seconds", "bytes", "records", "entries", "sagas", "tenants", "keys", "organisations", "files", "removals",
+    "info", "messages",
 })  # fmt: skip
 """Last words of a name that say what is counted."""
 STATES: Final = frozenset({
@@ -78,6 +79,7 @@ ENUMERATIONS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("lifecycle_ledger_events_total", "event"): frozenset(map(str, EventType)),
     ("lifecycle_ledger_stage_changes_total", "stage"): _STAGES | {"none"},
     ("lifecycle_ledger_ends_total", "reason"): frozenset(end.name.lower() for end in WorkerExit),
+    ("lifecycle_provisioner_confirmations_total", "result"): frozenset(map(str, GenesysSays)),
     ("lifecycle_provisioner_outcomes_total", "direction"): frozenset(map(str, Direction)),
     ("lifecycle_provisioner_outcomes_total", "state"): frozenset(map(str, State)),
     ("lifecycle_provisioner_calls_total", "verb"): frozenset(map(str, Verb)),

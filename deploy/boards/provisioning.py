@@ -117,6 +117,40 @@ BOARD: Final = Board(
             ),
         ),
         Row(
+            "Are removals held?",
+            (
+                Panel(
+                    title="Removals held",
+                    description="Removals that wait before their first delete: at the brake, refused by an operator, "
+                    "contradicted by Genesys (`installed`), or not confirmed (`unread`). Nothing of them is removed.",
+                    unit=Unit.COUNT,
+                    queries=(Query(counted(whole("lifecycle_provisioner_held_removals", "why")), "{{why}}"),),
+                    thresholds=bad_from(None, 1),
+                    runbooks=("LifecycleRemovalsBraked", "LifecycleRemovalContradicted"),
+                ),
+                Panel(
+                    title="Removals against the brake",
+                    description="Removals of the last hour that count, admitted or held, and how many the brake admits "
+                    "by itself. Approved ones do not count.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(counted(whole("lifecycle_provisioner_counted_removals")), "counted"),
+                        Query(counted(whole("lifecycle_provisioner_allowed_removals")), "allowed"),
+                    ),
+                    runbooks=("LifecycleRemovalsBraked",),
+                ),
+                Panel(
+                    title="Answers of Genesys before removals",
+                    description="With CONFIRM_REMOVALS: what Genesys answered before a first delete. `installed` "
+                    "contradicts the removal, `unread` is no information.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(rate("lifecycle_provisioner_confirmations_total", "result"), "{{result}}"),),
+                    empty_when_healthy="CONFIRM_REMOVALS is off, or nothing is removed",
+                    runbooks=("LifecycleRemovalContradicted",),
+                ),
+            ),
+        ),
+        Row(
             "How do they end?",
             (
                 Panel(

@@ -40,6 +40,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "RETRY_FIRST_S": "0.5",
     "SPOOL_MAX_AGE_S": "8",
     "RETRY_MOST_S": "4",
+    "REMOVALS_AT_ONCE": "100000",
     "SIMULATOR_RATE_PER_MINUTE": "30000",
 }
 """Settings under which 15 minutes last 10 seconds, and an hour 20."""

@@ -17,6 +17,21 @@ WAITING_FOR: Final = "waiting_for:"
 GRACE: Final = "grace"
 """Reason of a teardown before the first step, or during the `destroy_after` of a step: an intended wait, not unwell."""
 
+REMOVAL_BRAKED: Final = "removal_braked"
+"""Reason of a teardown before its first delete: the brake on removals waits for an operator."""
+
+REMOVAL_REFUSED: Final = "removal_refused"
+"""Reason of a braked teardown that an operator has refused."""
+
+GENESYS_SAYS_INSTALLED: Final = "genesys_says_installed"
+"""Reason of a teardown before its first delete: Genesys was asked, and has the integration."""
+
+GENESYS_UNREAD: Final = "genesys_unread"
+"""Reason of a teardown before its first delete: Genesys must confirm the removal, and gave no information."""
+
+HELD_REMOVALS: Final = (REMOVAL_BRAKED, REMOVAL_REFUSED, GENESYS_SAYS_INSTALLED, GENESYS_UNREAD)
+"""Reasons of teardowns that have not begun to destroy: nothing goes on by itself, and a reinstall ends the wait."""
+
 SHORT_WAITS: Final = frozenset({
     "retrying", "system_away", "system_refuses", "compensating", "restoring", "former_life",
 })  # fmt: skip

@@ -34,6 +34,7 @@ from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings, required
 from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
+from services.adapters.registry.types import RemovalRules
 from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import SystemGates
@@ -45,11 +46,13 @@ from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner import kinds
 from services.provisioner.caller import Caller, StepHandler
 from services.provisioner.census import CensusWatch
+from services.provisioner.confirmation import Confirmation
 from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
 from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
 from services.provisioner.recovery import GROUP, Recovery
 from services.provisioner.registry_guard import RegistryGuard
+from services.provisioner.removals import RemovalGate
 from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.telemetry import show_circuits
 from services.provisioner.turn_planner import TurnPlanner
@@ -85,6 +88,8 @@ class _Parts:
     outbox: Outbox
     runner: Runner
     rights: RightsWatch
+    census: CensusWatch
+    confirmation: Confirmation | None
     stopping: asyncio.Event
     intake_fault: str = "not started"
     intake: Intake | None = None
@@ -164,6 +169,8 @@ async def serve(
             failed = rights_watch.done()
             rights_watch.cancel()
             await parts.producer.close(_CLOSE_S)
+            if parts.confirmation is not None:
+                await parts.confirmation.close()
             await parts.registry.close()
     log.info("stopped")
     return 1 if failed else 0
@@ -219,12 +226,16 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
     new_breaker = partial(SystemBreaker, settings.retry_most_s)
     gates = SystemGates(settings.system_calls_at_once, new_breaker, time.monotonic, log)
     show_circuits(plans.steps, gates.away, gates.refusing)
+    rules = RemovalRules(settings.removals_at_once, settings.removals_percent, settings.removals_window_s)
+    confirms = settings.confirm_removals
+    confirmation = None if confirms == "off" else Confirmation(settings, clock.now_us, log)
     runner = Runner(
         registry,
         registry_guard,
         TurnPlanner(
             plans,
             Caller(step_handlers.kinds, step_handlers.traits, sealer, audit_key, log),
+            RemovalGate(registry, rules, confirmation, needs_answer=confirms == "always"),
             gates,
             tenant_file,
             log,
@@ -234,7 +245,8 @@ def _build(settings: ProvisionerSettings, step_handlers: StepHandlers, log: Logg
         log=log,
     )
     rights = RightsWatch(settings, Service.PROVISIONER, log)
-    return _Parts(registry, registry_guard, producer, outbox, runner, rights, stopping)
+    census = CensusWatch(registry, settings.unwell_after_s, rules, log)
+    return _Parts(registry, registry_guard, producer, outbox, runner, rights, census, confirmation, stopping)
 
 
 async def _start_registry(parts: _Parts, log: Logger) -> bool:
@@ -258,8 +270,7 @@ async def _work(settings: ProvisionerSettings, parts: _Parts, log: Logger) -> No
     runner = asyncio.create_task(parts.runner.run(), name="runner")
     intake = asyncio.create_task(_run_intake(settings, parts, log), name="intake")
     stop = asyncio.create_task(parts.stopping.wait(), name="stop")
-    census = CensusWatch(parts.registry, settings.unwell_after_s, log)
-    census_watch = asyncio.create_task(census.run(), name="census")
+    census_watch = asyncio.create_task(parts.census.run(), name="census")
     await asyncio.wait({outbox, runner, intake, stop, census_watch}, return_when=asyncio.FIRST_COMPLETED)
     parts.stopping.set()
     census_watch.cancel()

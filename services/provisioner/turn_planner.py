@@ -1,8 +1,9 @@
-"""Prepares one turn of a saga: chooses the next move, asks the system's gate for a slot, and makes the call.
+"""Prepares one turn of a saga: chooses the next move, asks the gates before it, and makes the call.
 
 Rule: the gate of a system is asked before the intent is committed. A call refused by the gate becomes a wait without an
 intent, so nothing is left in doubt. The decision is then repeated with the refused step barred: the life of
-the step waits, and orphan checks of ended lives go on at the remaining systems (docs/decisions/0019).
+the step waits, and orphan checks of ended lives go on at the remaining systems (docs/decisions/0019). So it is with the
+brake on removals, which is asked before the first delete of a teardown (docs/decisions/0041).
 """
 
 import time
@@ -13,22 +14,31 @@ from schemas.saga import Journal
 from services.adapters.process import tracing
 from services.adapters.process.logs import Logger
 from services.adapters.registry.registry import RegistryAway
-from services.adapters.registry.types import NOT_WAITING, Claim, OutboxMessage, Waiting
+from services.adapters.registry.types import NOT_WAITING, Claim, OutboxMessage, Removal, Waiting
 from services.adapters.system_gates import SystemGates
 from services.adapters.tenant_file import TenantFile
 from services.core.saga.calls import Absent, Answer, Call, OperatorRefused
 from services.core.saga.intents import Turn, completed, decide
 from services.core.saga.milestones import NO_MILESTONES, Milestones, milestones
 from services.core.saga.moves import Called, Wait
-from services.core.saga.next_move import HELD_US, OPERATOR_REFUSED, SYSTEM_AWAY, Plans
+from services.core.saga.next_move import (
+    BEFORE_DESTRUCTION,
+    HELD_US,
+    OPERATOR_REFUSED,
+    SYSTEM_AWAY,
+    Plans,
+    is_reinstalled,
+)
 from services.core.saga.open_calls import OpenCalls
 from services.core.saga.outside_system import system_of
 from services.core.saga.plan import BadPlan
+from services.core.saga.removal import begins_destruction
 from services.core.saga.why import SagaWhy, standing
-from services.core.unwell import GRACE
+from services.core.unwell import REMOVAL_BRAKED
 from services.provisioner.call_reports import report_of
 from services.provisioner.caller import Caller
 from services.provisioner.plans import PlanBook
+from services.provisioner.removals import RemovalGate
 from services.provisioner.spans import CallTrace, call_span, call_trace, record_answer
 from services.provisioner.telemetry import record_first_call
 
@@ -67,19 +77,26 @@ class TurnPlanner:
     """Plans the turns of one worker's sagas and makes their calls."""
 
     def __init__(
-        self, plans: PlanBook, caller: Caller, system_gates: SystemGates, tenant_file: TenantFile, log: Logger
+        self,
+        plans: PlanBook,
+        caller: Caller,
+        removal_gate: RemovalGate,
+        system_gates: SystemGates,
+        tenant_file: TenantFile,
+        log: Logger,
     ) -> None:
         """Prepares the planner.
 
         Args:
             plans: Plans of all lives.
             caller: Makes the calls.
+            removal_gate: Asked before a teardown destroys.
             system_gates: Gates of the outside systems.
             tenant_file: What an operator tells, where no event does.
             log: Logger of the service.
         """
-        self._plans, self._caller, self._system_gates, self._log = plans, caller, system_gates, log
-        self._tenant_file = tenant_file
+        self._plans, self._caller, self._log = plans, caller, log
+        self._removal_gate, self._system_gates, self._tenant_file = removal_gate, system_gates, tenant_file
 
     async def prepare(self) -> None:
         """Stores the current plan in the registry; required before the first life begins with the plan."""
@@ -102,14 +119,14 @@ class TurnPlanner:
         claim.desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
         try:
             plans = await self._plans.needed_by(journal)
+            prepared = await self._admit(claim, plans, journal, open_calls, now_us)
         except RegistryAway:
-            # A stored plan could not be read. The lease goes back, and the saga is due again at once.
+            # A stored plan or the brake could not be read. The lease goes back, and the saga is due again at once.
             return PreparedTurn(Turn(journal, Wait(now_us), ()))
         except BadPlan as error:
             self._log.error("plan of a life cannot be carried out", key=claim.key, why=str(error))
             waiting = stopped(f"its plan cannot be carried out: {error}")
             return PreparedTurn(Turn(journal, Wait(now_us + _BAD_PLAN_US), ()), waiting=waiting)
-        prepared = await self._admit(claim, plans, journal, open_calls, now_us)
         if plans.unusable and isinstance(prepared.turn.move, Wait):
             why = "; ".join(plans.unusable.values())
             self._log.error("plan of an ended life cannot be carried out", key=claim.key, why=why)
@@ -130,8 +147,13 @@ class TurnPlanner:
             move, met = turn.move, milestones(plans, journal, turn)
             if isinstance(move, Wait):
                 word, since_us = standing(turn.journal, claim.desired, move, now_us)
-                waiting = Waiting(away, GRACE if move.reason == GRACE else None, word, since_us)
-                return PreparedTurn(turn, waiting=waiting, milestones=met)
+                why = move.reason if move.reason in BEFORE_DESTRUCTION else None
+                return PreparedTurn(turn, waiting=Waiting(away, why, word, since_us), milestones=met)
+            if begins_destruction(journal, turn.journal, move):
+                turned_away = await self._ask_to_remove(claim, turn.journal, now_us)
+                if turned_away is not None:
+                    barred[move.generation, move.step.name] = replace(turned_away, step=move.step.name)
+                    continue
             prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
             if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
@@ -154,6 +176,25 @@ class TurnPlanner:
             barred[move.generation, move.step.name] = Wait(
                 now_us + int(admission.wait_s * 1_000_000), reason, move.step.name
             )
+
+    async def _ask_to_remove(self, claim: Claim, journal: Journal, now_us: int) -> Wait | None:
+        """Asks for a teardown before its first delete; returns None if the teardown may begin.
+
+        Args:
+            claim: Lease of the saga.
+            journal: The journal with the intent of the first delete.
+            now_us: Microseconds UTC.
+
+        Raises:
+            RegistryAway: the brake could not be read.
+        """
+        if is_reinstalled(journal, claim.desired):
+            # Nothing is destroyed yet: the life goes on, and uses up neither a place nor an approval.
+            return Wait(now_us, REMOVAL_BRAKED)
+        version = journal.target.version if journal.target else claim.desired.version
+        removal = Removal(claim.key, journal.generation, journal.phase_began_at, version)
+        found = await self._removal_gate.enter(removal, claim.epoch)
+        return None if found is None else Wait(now_us + int(found.wait_s * 1_000_000), found.reason)
 
     async def call(self, prepared: PreparedTurn) -> tuple[Answer, str | None]:
         """Makes the call of a committed turn; an answer known before is returned as it is.

@@ -41,6 +41,7 @@ WHOLE: Final = (
     "lifecycle_provisioner_oldest_due_timestamp_seconds",
     "lifecycle_provisioner_outbox_oldest_seconds", "lifecycle_provisioner_registry_up", "lifecycle_reconciler_tenants",
     "lifecycle_reconciler_brake_engaged", "lifecycle_reconciler_held_organisations",
+    "lifecycle_provisioner_held_removals",
 )  # fmt: skip
 """Gauges that every instance shows alike: two workers do not make six of three."""
 

@@ -29,7 +29,8 @@ READY: Final = ("ingress", "provisioner", "reconciler")
 CENSUS: Final = frozenset({
     "lifecycle_provisioner_unwell_tenants", "lifecycle_provisioner_sagas", "lifecycle_provisioner_oldest_saga_seconds",
     "lifecycle_provisioner_oldest_due_timestamp_seconds", "lifecycle_provisioner_outbox_records",
-    "lifecycle_provisioner_outbox_oldest_seconds",
+    "lifecycle_provisioner_outbox_oldest_seconds", "lifecycle_provisioner_held_removals",
+    "lifecycle_provisioner_counted_removals", "lifecycle_provisioner_allowed_removals",
 })  # fmt: skip
 """Gauges that keep their last value while the registry is away."""
 

@@ -28,6 +28,7 @@ from services.adapters.registry.types import (
     NewerDesired,
     OutboxMessage,
     OutboxRow,
+    RemovalRules,
     TenantTaken,
     Waiting,
     Written,
@@ -310,7 +311,7 @@ async def test_a_census_that_fails_is_told_of_once_and_leaves_its_age(registry: 
     told = LogCapture()
     every = structlog.make_filtering_bound_logger(0)
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[told], wrapper_class=every)
-    watch = CensusWatch(registry, 900, log)
+    watch = CensusWatch(registry, 900, RemovalRules(5, 2, 3600), log)
     await registry.store(untraced([desired(key(1))]))
     await watch.take()
     counted_at = gauge("census_timestamp_seconds")

@@ -25,6 +25,7 @@ from services.adapters.registry.types import (
     NewerDesired,
     OutboxMessage,
     OutboxRow,
+    RemovalRules,
     TenantTaken,
     Written,
 )
@@ -42,6 +43,7 @@ from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import PlanBook
 from services.provisioner.registry_guard import RegistryGuard
+from services.provisioner.removals import RemovalGate
 from services.provisioner.runner import Runner, RunnerLimits
 from services.provisioner.telemetry import record_outcomes
 from services.provisioner.turn_planner import TurnPlanner
@@ -145,6 +147,7 @@ def _runner(registry: Registry, hand: Hand, plan: str = PLAN, log: Any = None) -
         TurnPlanner(
             PlanBook(registry, text=plan, kinds=TRAITS, settings={}, pace=pace),
             Caller({"http": hand}, TRAITS, sealer, b"k" * 40, log),
+            RemovalGate(registry, RemovalRules(5, 2, 3600), None),
             SystemGates(16, SystemBreaker, time.monotonic, log),
             TenantFile(None, log),
             log,

@@ -67,8 +67,8 @@ async def _write(registry: Registry, claim: Claim, phase: Phase, generation: int
     assert await registry.write(claim, journal, (), due_in_s=HOUR_S, release=True) == Written()
 
 
-async def _ask(registry: Registry, claim: Claim, began_us: int = 1, generation: int = 1) -> RemovalVerdict:
-    removal = Removal(claim.key, generation, began_us)
+async def _ask(registry: Registry, claim: Claim, teardown: int = 1, generation: int = 1) -> RemovalVerdict:
+    removal = Removal(claim.key, generation, teardown, teardown)
     return await registry.admit_removal(removal, claim.epoch, limit=LIMIT, window_s=HOUR_S)
 
 
@@ -213,16 +213,16 @@ async def test_a_life_that_was_revived_is_asked_for_anew(registry: Registry) -> 
     assert await registry.held_removals() == [], "a reinstall has ended the wait"
     again = await registry.claim_one(claims[5].key)
     assert again is not None
-    assert await _ask(registry, again, began_us=2) is HELD, "it is another teardown"
-    assert await _ask(registry, claims[4], began_us=2) is ADMITTED, "a key counts once, and keeps its place"
-    assert await _ask(registry, claims[4], began_us=3, generation=2) is ADMITTED
+    assert await _ask(registry, again, teardown=2) is HELD, "it is another teardown"
+    assert await _ask(registry, claims[4], teardown=2) is ADMITTED, "a key counts once, and keeps its place"
+    assert await _ask(registry, claims[4], teardown=3, generation=2) is ADMITTED
     assert (await registry.removal_counts(RULES)).counted == 6
 
 
 async def test_an_admitted_removal_that_genesys_does_not_confirm_is_counted_by_the_reason(registry: Registry) -> None:
     (claim,) = await _leased(registry, 1)
     assert await _ask(registry, claim) is ADMITTED
-    removal = Removal(claim.key, 1, 1)
+    removal = Removal(claim.key, 1, 1, 1)
     assert await registry.note_unconfirmed(removal, Unconfirmed.INSTALLED) < 60
     await _write(registry, claim, Phase.REMOVING)
     assert (await registry.removal_counts(RULES)).unconfirmed == {Unconfirmed.INSTALLED: 1}
@@ -244,3 +244,18 @@ async def test_what_no_longer_counts_is_deleted(registry: Registry, database_url
         assert await _ask(registry, late) is ADMITTED
         rows = await (await session.execute("SELECT key FROM lifecycle.removals ORDER BY key")).fetchall()
     assert [row[0] for row in rows] == [key(n) for n in range(1, 8)], "teardowns under way stay"
+
+
+async def test_a_worker_that_dies_before_its_commit_uses_up_no_second_approval(registry: Registry) -> None:
+    claims = await _storm(registry, 5)
+    (late,) = await _leased(registry, 6)
+    await _write(registry, late, Phase.ACTIVE)
+    assert await _approve(registry, [late.key]) == 1
+    admitted = [
+        await registry.admit_removal(Removal(late.key, 1, began, version), late.epoch, limit=LIMIT, window_s=HOUR_S)
+        # The begin of a dead worker's turn was never written; a second uninstall keeps the begin.
+        for began, version in ((10, 7), (11, 7), (11, 8))
+    ]
+    assert admitted == [ADMITTED] * 3
+    assert await registry.admit_removal(Removal(late.key, 1, 12, 9), late.epoch, limit=LIMIT, window_s=HOUR_S) is HELD
+    assert await _again(registry, claims[0]) is ADMITTED

@@ -119,6 +119,7 @@ class Scene:
             "LEASE_S": "1.5",
             "SESSION_TIMEOUT_S": "2",
             "RETRY_FIRST_S": "0.05",
+            "REMOVALS_AT_ONCE": "100000",
             **self.environment,
             **environment,
         }

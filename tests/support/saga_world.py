@@ -28,9 +28,10 @@ from services.core.saga.calls import (
 from services.core.saga.intents import Turn, decide, life_of, log_of, retried_journal
 from services.core.saga.milestones import Converged, milestones
 from services.core.saga.moves import Called, LookUp, Run, Wait
-from services.core.saga.next_move import Plans
+from services.core.saga.next_move import HELD_US, Plans
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, parse
+from services.core.saga.removal import begins_destruction
 from services.core.saga.results import settle
 from services.provisioner.kinds import TRAITS
 
@@ -272,6 +273,10 @@ class MemoryRunner:
     crashes: frozenset[int] = frozenset()
     bars: list[bool] = field(default_factory=list)
     """Whether the system of the next call is away, once each; when they are used up, no system is."""
+    holds: list[str] = field(default_factory=list)
+    """Reasons for which the next first deletes of a teardown are held, once each."""
+    first_deletes: int = 0
+    """How often a first delete of a teardown was asked for, and let go."""
     retries_before: frozenset[int] = frozenset()
     """Numbers of commits before which an operator asks that it be tried again."""
     stored: str = Journal().model_dump_json()
@@ -352,6 +357,13 @@ class MemoryRunner:
         while True:
             turn = decide(self.plans, journal, self.desired, self.now_us, barred)
             move = turn.move
+            if not isinstance(move, Wait) and begins_destruction(journal, turn.journal, move):
+                if self.holds:
+                    barred[move.generation, move.step.name] = Wait(
+                        self.now_us + HELD_US, self.holds.pop(0), move.step.name
+                    )
+                    continue
+                self.first_deletes += 1
             if isinstance(move, Wait) or not (self.bars and self.bars.pop(0)):
                 return turn
             barred[move.generation, move.step.name] = Wait(self.now_us + 5_000_000, "system_away", move.step.name)

@@ -12,7 +12,7 @@ from services.adapters.process import tracing
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.registry.registry import Registry
-from services.adapters.registry.types import Claim
+from services.adapters.registry.types import Claim, RemovalRules
 from services.adapters.secrets.sealing import Sealer
 from services.adapters.system_gates import Admission, SystemGates
 from services.adapters.tenant_file import TenantFile
@@ -23,6 +23,7 @@ from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import PlanBook
+from services.provisioner.removals import RemovalGate
 from services.provisioner.turn_planner import TurnPlanner
 from tests.support.provisioner_process import desired, key
 from tests.support.unreadable import unexpected
@@ -43,8 +44,9 @@ async def test_a_fault_while_a_turn_is_planned_keeps_no_slot() -> None:
     registry = Registry(nowhere, schema="lifecycle", lease_s=1.0, worker="one", on_unreadable=unexpected)
     gates = SystemGates(1, SystemBreaker, time.monotonic, log)
     caller = Caller({"http": Compliant()}, TRAITS, Sealer([SecretStr("k" * 40)]), b"k" * 40, log)
+    removals = RemovalGate(registry, RemovalRules(5, 2, 3600), None)
     plans = PlanBook(registry, text=PLAN, kinds=TRAITS, settings={}, pace=Pace())
-    planner = TurnPlanner(plans, caller, gates, TenantFile(None, log), log)
+    planner = TurnPlanner(plans, caller, removals, gates, TenantFile(None, log), log)
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     claim = Claim(key(1), 1, desired(key(1), 1), Journal(), time.monotonic() + 60, 0, trace=trace)
     settings = read({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, ProvisionerSettings)

@@ -76,12 +76,8 @@ class GenesysClient:
             NoInformation: a request failed, the token belongs to a different organisation, the `Date` cannot be true,
                 or the listing is empty or incomplete.
         """
-        subject = "organizations/me"
-        me = await self.session.answer(ApiRequest(subject, "/api/v2/organizations/me"))
         # The first response's time is the time of the whole reading: a change during the reading counts as later.
-        read_at_us = date_us(me, self._now_us())
-        if shaped(genesys.organisation_id, me, subject) != self.organisation.org_id:
-            raise NoInformation("the token belongs to another organisation", correlation_of(me))
+        read_at_us = date_us(await self.own_organisation(), self._now_us())
         found: dict[str, Integration] = {}
         odd: tuple[str, ...] = ()
         total: int | None = None
@@ -97,6 +93,18 @@ class GenesysClient:
                 _require_complete(found, len(odd), page.total)
                 return Reading(self.organisation.org_id, self.organisation.client_id, read_at_us, found, odd=odd)
         raise NoInformation("the listing does not end")
+
+    async def own_organisation(self) -> httpx2.Response:
+        """Read the token's organisation, and return the answer: without this proof an absence means nothing.
+
+        Raises:
+            NoInformation: the request failed, or the token belongs to a different organisation.
+        """
+        subject = "organizations/me"
+        me = await self.session.answer(ApiRequest(subject, "/api/v2/organizations/me"))
+        if shaped(genesys.organisation_id, me, subject) != self.organisation.org_id:
+            raise NoInformation("the token belongs to another organisation", correlation_of(me))
+        return me
 
     async def integration(self, identity: str) -> Integration | None:
         """Read an integration by id; None if Genesys itself answers that no such integration exists (404).

@@ -54,6 +54,15 @@ def load(folder: Path) -> Organisations:
     return found
 
 
+def load_one(folder: Path, org_id: str) -> Organisation | str:
+    """Read the file of a single organisation; return the organisation, or the fault in words."""
+    try:
+        paths = [path for path in paths_in(folder) if path.stem.lower() == org_id]
+    except OSError as error:
+        return f"the folder cannot be read: {error.strerror}"
+    return _organisation(paths[0]) if paths else "no file"
+
+
 def paths_in(folder: Path) -> list[Path]:
     """Return the organisation files of a folder, sorted.
 

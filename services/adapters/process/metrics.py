@@ -60,13 +60,15 @@ _OUTCOMES = ("working", "done", "rolled_back", "failed", "held")
 _VERBS = ("create", "update", "delete", "read")
 _CALL_RESULTS = ("done", "absent", "retryable", "unknown", "refused", "operator_refused", "contradicted")
 _WHYS = (
-    "due", "running", "retrying", "system_away", "operator_refused", "contradicted", "grace", "tenant_conflict",
-    "tenant_unknown", "rolled_back", "stopped", "rest",
+    "due", "running", "retrying", "system_away", "operator_refused", "contradicted", "grace", "removal_braked",
+    "removal_refused", "genesys_says_installed", "genesys_unread", "tenant_conflict", "tenant_unknown", "rolled_back",
+    "stopped", "rest",
 )  # fmt: skip
 _TENANT_REASONS = (
     "", "retrying", "system_away", "system_refuses", "waiting_for", "compensating", "restoring", "former_life", "grace",
-    "tenant_conflict", "tenant_unknown", "install_unknown", "tenant_changed", "update_refused", "refused", "exhausted",
-    "contradicted", "other",
+    "removal_braked", "removal_refused", "genesys_says_installed", "genesys_unread", "tenant_conflict",
+    "tenant_unknown", "install_unknown", "tenant_changed", "update_refused", "refused", "exhausted", "contradicted",
+    "other",
 )  # fmt: skip
 _UNANSWERED = ("no_credentials", "refused", "rate_limited", "no_answer", "incomplete")
 _FLAGS = ("tie", "ambiguous", "conflict", "storm")
@@ -237,8 +239,8 @@ PROVISIONER_FIRST_CALL_S = PROVISIONER.histogram(
 )
 PROVISIONER_CONVERGED_S = PROVISIONER.histogram(
     "lifecycle_provisioner_converged_seconds",
-    "Log time of a delivery's record in lifecycle.received (of a removal with a grace period: the period's end) until "
-    "its desired version was carried out; refused updates are left out.",
+    "Log time of a delivery's record in lifecycle.received (of a removal with a grace period: the period's end; of a "
+    "held one: its first delete) until its desired version was carried out; refused updates are left out.",
     _CONVERGED_S,
     direction=_DIRECTIONS,
 )
@@ -282,6 +284,24 @@ PROVISIONER_OLDEST_SAGA_S = PROVISIONER.gauge(
 PROVISIONER_OLDEST_DUE_AT = PROVISIONER.gauge(
     "lifecycle_provisioner_oldest_due_timestamp_seconds",
     "Since when the oldest saga of the whole registry has been due that no worker holds; 0 without such a saga.",
+)
+PROVISIONER_REMOVALS_COUNTED = PROVISIONER.gauge(
+    "lifecycle_provisioner_counted_removals",
+    "Removals of the whole registry that count against the brake now, admitted or held; without approved ones.",
+)
+PROVISIONER_REMOVALS_ALLOWED = PROVISIONER.gauge(
+    "lifecycle_provisioner_allowed_removals", "Removals within REMOVALS_WINDOW_S that the brake admits by itself."
+)
+PROVISIONER_REMOVALS_HELD = PROVISIONER.gauge(
+    "lifecycle_provisioner_held_removals",
+    "Removals of the whole registry that wait before their first delete: at the brake, refused by an operator, "
+    "contradicted by Genesys (installed), or not confirmed (unread).",
+    why=("brake", "refused", "installed", "unread"),
+)
+PROVISIONER_CONFIRMATIONS = PROVISIONER.counter(
+    "lifecycle_provisioner_confirmations_total",
+    "Questions to Genesys before a removal, by answer; unread is no information.",
+    result=("gone", "installed", "unread"),
 )
 PROVISIONER_OUTBOX_RECORDS = PROVISIONER.gauge(
     "lifecycle_provisioner_outbox_records", "Records of the whole registry that Kafka has not acknowledged yet."

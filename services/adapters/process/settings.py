@@ -26,6 +26,7 @@ from pydantic import (
     field_validator,
 )
 
+from schemas.removal import REMOVE_LEAST, REMOVE_PERCENT
 from services.adapters.process import client_settings
 from services.adapters.process.errors import Unusable
 from services.adapters.process.log_throttle import LIBRDKAFKA
@@ -216,6 +217,15 @@ class OrganisationSettings(ProcessSettings):
     """One JSON file an organisation: Genesys API credentials, `tenant_id_from`."""
 
 
+class GenesysSettings(OrganisationSettings):
+    """The part of a service that reads the Genesys Cloud API."""
+
+    genesys_login_url: str | None = None
+    """OAuth host of Genesys Cloud; absent: from the region in the organisation's file."""
+    genesys_api_url: str | None = None
+    """API host of Genesys Cloud; absent: from the region in the organisation's file."""
+
+
 class DatabaseSettings(ProcessSettings):
     """The part of a client of the registry's database."""
 
@@ -301,7 +311,7 @@ class LedgerSettings(GroupSettings, TraceSettings):
     """How many other ledgers keep a copy of each table partition: a takeover then reads the newest changes only."""
 
 
-class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, TraceSettings):
+class ProvisionerSettings(GroupSettings, EgressSettings, GenesysSettings, DatabaseSettings, TraceSettings):
     """The settings of the provisioner."""
 
     tenants_file: Path | None = None
@@ -331,6 +341,16 @@ class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, Trace
     """How long a tenant may stand at one step before it counts as unwell."""
     provision_again_s: float = Field(default=3600.0, gt=0)
     """From the end of a compensation to the next provisioning; doubled after each further one, at most 24 h."""
+    removals_at_once: int = Field(default=REMOVE_LEAST, ge=0)
+    """Removals of active tenants within `removals_window_s`, over all workers, that no operator has to approve; or the
+    percentage below, where that is more. Further ones are held."""
+    removals_percent: int = Field(default=REMOVE_PERCENT, ge=0, le=100)
+    """The same as a percentage of the tenants that were active."""
+    removals_window_s: float = Field(default=3600.0, gt=0)
+    """The window over which removals are counted."""
+    confirm_removals: Literal["off", "reachable", "always"] = "off"
+    """If Genesys is asked before the first delete of a removal. An integration that is still there holds the removal.
+    Without an answer (no file in `orgs_dir` either) `reachable` goes on, and `always` waits."""
     egress_allow: NameList = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     middleware_url: str | None = None
@@ -347,13 +367,9 @@ class ProvisionerSettings(GroupSettings, EgressSettings, DatabaseSettings, Trace
     """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
 
 
-class ReconcilerSettings(WorkerSettings, OrganisationSettings, TraceSettings):
+class ReconcilerSettings(WorkerSettings, GenesysSettings, TraceSettings):
     """The settings of the reconciler."""
 
-    genesys_login_url: str | None = None
-    """OAuth host of Genesys Cloud; absent: from the region in the organisation's file."""
-    genesys_api_url: str | None = None
-    """API host of Genesys Cloud; absent: from the region in the organisation's file."""
     reconcile_interval_s: float = Field(default=3600.0, gt=0)
     """Time between two runs over all organisations."""
     reconcile_second_look_s: float = Field(default=600.0, ge=0)

@@ -483,6 +483,7 @@ class Registry:
             "key": removal.key,
             "generation": removal.generation,
             "began_us": removal.began_us,
+            "version": removal.version,
             "epoch": epoch,
             "limit": limit,
             "window_s": window_s,
@@ -509,12 +510,7 @@ class Registry:
         Returns:
             Seconds for which the teardown has waited for this reason; 0 for None.
         """
-        asked = {
-            "key": removal.key,
-            "generation": removal.generation,
-            "began_us": removal.began_us,
-            "unconfirmed": unconfirmed,
-        }
+        asked = {"key": removal.key, "generation": removal.generation, "unconfirmed": unconfirmed}
         async with self._session() as session:
             found = await (await session.execute(statements.NOTE_UNCONFIRMED, asked)).fetchone()
             return float(found[0]) if found and unconfirmed is not None else 0.0

@@ -266,11 +266,12 @@ REMOVAL_LIMIT: Final[LiteralString] = """
     WHERE phase IN ('active', 'updating', 'restoring', 'removing')
 """
 REMOVAL_STATE: Final[LiteralString] = """
-    SELECT admitted_at IS NOT NULL, refused_at IS NOT NULL, EXISTS (
+    UPDATE removals SET began_us = %(began_us)s, version = %(version)s
+    WHERE key = %(key)s AND generation = %(generation)s AND (began_us = %(began_us)s OR version = %(version)s)
+    RETURNING admitted_at IS NOT NULL, refused_at IS NOT NULL, EXISTS (
         SELECT FROM removal_approvals
         WHERE removal_approvals.key = removals.key AND expires_at > statement_timestamp()
     )
-    FROM removals WHERE key = %(key)s AND generation = %(generation)s AND began_us = %(began_us)s
 """
 REMOVALS_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('removals ' || %s, 0))"
 _USED: Final[LiteralString] = """
@@ -291,14 +292,14 @@ ASK_REMOVAL: Final[LiteralString] = f"""
         FROM sagas, counted, (SELECT EXISTS (SELECT FROM used) AS approved) AS found
         WHERE sagas.key = %(key)s AND sagas.epoch = %(epoch)s
     )
-    INSERT INTO removals (key, generation, began_us, admitted_at, held_since, approved)
-    SELECT key, %(generation)s, %(began_us)s, CASE WHEN admitted THEN clock_timestamp() END,
+    INSERT INTO removals (key, generation, began_us, version, admitted_at, held_since, approved)
+    SELECT key, %(generation)s, %(began_us)s, %(version)s, CASE WHEN admitted THEN clock_timestamp() END,
         CASE WHEN NOT admitted THEN clock_timestamp() END, approved
     FROM asked
     ON CONFLICT (key) DO UPDATE SET generation = excluded.generation, began_us = excluded.began_us,
-        asked_at = excluded.asked_at, admitted_at = excluded.admitted_at, held_since = excluded.held_since,
-        approved = excluded.approved, refused_by = NULL, refused_at = NULL, refused_reason = NULL,
-        unconfirmed = NULL, unconfirmed_since = NULL
+        version = excluded.version, asked_at = excluded.asked_at, admitted_at = excluded.admitted_at,
+        held_since = excluded.held_since, approved = excluded.approved, refused_by = NULL, refused_at = NULL,
+        refused_reason = NULL, unconfirmed = NULL, unconfirmed_since = NULL
     RETURNING admitted_at IS NOT NULL
 """  # noqa: S608 - of constants alone
 """Asks for a removal for the first time, under `REMOVALS_LOCK`: of two workers, one sees the other's row.
@@ -310,7 +311,7 @@ RELEASE_REMOVAL: Final[LiteralString] = f"""
     WITH used AS ({_USED})
     UPDATE removals SET admitted_at = clock_timestamp(), approved = true,
         refused_by = NULL, refused_at = NULL, refused_reason = NULL
-    FROM used WHERE removals.key = used.key AND generation = %(generation)s AND began_us = %(began_us)s
+    FROM used WHERE removals.key = used.key AND generation = %(generation)s
     RETURNING true
 """  # noqa: S608 - of constants alone
 PRUNE_REMOVALS: Final[LiteralString] = """
@@ -325,7 +326,7 @@ NOTE_UNCONFIRMED: Final[LiteralString] = """
     UPDATE removals SET unconfirmed = %(unconfirmed)s, unconfirmed_since = CASE
         WHEN unconfirmed = %(unconfirmed)s THEN unconfirmed_since
         WHEN %(unconfirmed)s::text IS NOT NULL THEN clock_timestamp() END
-    WHERE key = %(key)s AND generation = %(generation)s AND began_us = %(began_us)s
+    WHERE key = %(key)s AND generation = %(generation)s
     RETURNING greatest(0, extract(epoch FROM clock_timestamp() - unconfirmed_since))::float8
 """
 _STANDING_REMOVALS: Final[LiteralString] = """

@@ -209,11 +209,13 @@ class Removal:
         key: `orgId:integrationId`.
         generation: Generation of the life.
         began_us: Begin of the teardown, microseconds UTC: a life that was revived may be torn down once more.
+        version: The desired version to carry out; a worker that died before its commit leaves no begin.
     """
 
     key: str
     generation: int
     began_us: int
+    version: int
 
 
 class RemovalVerdict(StrEnum):

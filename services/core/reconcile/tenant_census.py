@@ -14,10 +14,10 @@ from schemas.outcome import TENANT_CONFLICT
 from schemas.saga import StepVerdict
 from schemas.tenant import Flag, Stage, Tenant
 from schemas.values import Key
-from services.core.unwell import GRACE, SHORT_WAITS, WAITING_FOR
+from services.core.unwell import GRACE, HELD_REMOVALS, SHORT_WAITS, WAITING_FOR
 
 _EXACT: Final = SHORT_WAITS | {
-    GRACE, TENANT_CONFLICT, "tenant_unknown", "install_unknown", "tenant_changed", "update_refused",
+    GRACE, *HELD_REMOVALS, TENANT_CONFLICT, "tenant_unknown", "install_unknown", "tenant_changed", "update_refused",
 }  # fmt: skip
 """Reasons that are words of the closed set themselves."""
 _BY_CLASS: Final = tuple(map(str, (StepVerdict.REFUSED, StepVerdict.EXHAUSTED, StepVerdict.CONTRADICTED)))

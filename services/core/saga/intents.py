@@ -25,6 +25,7 @@ from schemas.tenant_file import ToldTenant
 from services.core.saga.calls import Verb
 from services.core.saga.moves import Called, Finish, GiveUp, LookUp, Move, OrphanCheckDone, Run, TakeUp, Undo, Wait
 from services.core.saga.next_move import (
+    BEFORE_DESTRUCTION,
     HELD_US,
     NONE,
     OPERATOR_REFUSED,
@@ -38,7 +39,7 @@ from services.core.saga.next_move import (
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan
 from services.core.saga.step_transitions import StepEvent, state_after
-from services.core.unwell import GRACE, WAITING_FOR
+from services.core.unwell import HELD_REMOVALS, WAITING_FOR
 
 ORPHAN_CHECK_AFTER_US: Final = 60_000_000
 """Microseconds from the end of a life to its orphan check, added to the longest time of one call: the last call
@@ -77,7 +78,7 @@ _FOR_A_PERSON: Final = "parked"
 _RANKS: Final = (_WAITS, _UNWELL, _FOR_A_PERSON)
 """Reports of a standing saga, the mildest first. A later wait at the same step never takes a stronger report back.
 The words are stored in `journal.told`; `parked` is the stored word for a wait for a person."""
-_SHOWN_AT_REST: Final = frozenset(_RANKS[1:])
+_SHOWN_AT_REST: Final = frozenset({*_RANKS[1:], *HELD_REMOVALS})
 """Reports after which the tenant is shown as standing."""
 
 
@@ -234,7 +235,7 @@ def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) ->
         change["rollbacks"] = 0
     if not journal.phase is phase is Phase.REMOVING:
         # A second uninstall during a teardown must not begin the grace period (`destroy_after`) anew.
-        change["phase_began_at"] = now_us
+        change |= {"phase_began_at": now_us, "released_at": 0}
     change["remove_at"] = _remove_at(journal, desired, now_us) if phase is Phase.REMOVING else 0
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
@@ -316,10 +317,10 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
 
 
 def _begin_wait(journal: Journal, desired: Desired, move: Wait, now_us: int) -> tuple[Journal, Outcome | None]:
-    """Reports a held version, or a teardown in a grace period, once."""
+    """Reports a held version, or a teardown that waits to destroy, once."""
     if not move.reason:
         return journal, None
-    held = move.reason != GRACE
+    held = move.reason not in BEFORE_DESTRUCTION
     version = desired if held else journal.target or desired
     told = f"{version.version}/{journal.phase}/{move.reason}/{move.step}"
     if told == journal.told:
@@ -367,7 +368,12 @@ def _reported_rank(journal: Journal, version: Desired, step: str) -> str:
 
 def is_at_rest(journal: Journal) -> bool:
     """True if the last report says that the saga has stood at a step for long, or waits for a person."""
-    return journal.told is not None and journal.told.split("/")[2] in _SHOWN_AT_REST
+    return _told_kind(journal) in _SHOWN_AT_REST
+
+
+def _told_kind(journal: Journal) -> str:
+    """Returns the kind of the last report about a wait; empty without one."""
+    return "" if journal.told is None else journal.told.split("/")[2]
 
 
 def _standstill_of(journal: Journal, move: Wait, now_us: int) -> Standstill:
@@ -396,7 +402,10 @@ def _report_progress(
         return journal, None
     reason = Phase.COMPENSATING.value if journal.phase is Phase.COMPENSATING else None
     outcome = _outcome(journal, journal.target or desired, State.WORKING, now_us, reason=reason)
-    return journal.model_copy(update={"told": None}), outcome.model_copy(update={"step": move.step.name})
+    change: dict[str, object] = {"told": None}
+    if _told_kind(journal) in HELD_REMOVALS:
+        change["released_at"] = now_us
+    return journal.model_copy(update=change), outcome.model_copy(update={"step": move.step.name})
 
 
 def _begin_give_up(

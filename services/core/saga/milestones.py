@@ -75,10 +75,10 @@ def _first_call_since_us(before: Journal, turn: Turn) -> int | None:
         return None
     if turn.journal.phase is not Phase.REMOVING:
         return target.received_at
-    # A grace period is an intended wait, and no slowness.
+    # A grace period is an intended wait, and a held removal waits for a person: neither is slowness.
     grace_s = turn.move.step.destroy_after_s
     graced_us = turn.journal.phase_began_at + int(grace_s * 1_000_000) if grace_s else 0
-    return max(target.received_at, turn.journal.remove_at, graced_us)
+    return max(target.received_at, turn.journal.remove_at, graced_us, turn.journal.released_at)
 
 
 def _is_first_call(before: Journal, turn: Turn) -> bool:
@@ -111,7 +111,8 @@ def _converged(plans: Plans, before: Journal, turn: Turn, outcome: Outcome) -> C
     received_us = next((target.received_at for target in targets if target.version == outcome.desired_version), None)
     if received_us is None:
         return None
-    since_us = max(received_us, _grace_end_us(plans, before)) if outcome.direction is Direction.DOWN else received_us
+    waited_us = max(_grace_end_us(plans, before), before.released_at) if outcome.direction is Direction.DOWN else 0
+    since_us = max(received_us, waited_us)
     return Converged(outcome.direction, since_us, outcome.at)
 
 

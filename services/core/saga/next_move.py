@@ -40,7 +40,7 @@ from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, Step, UndoBy, schema_name
 from services.core.saga.references import Facts, substitute, used_configuration
 from services.core.saga.step_transitions import IN_DOUBT, NOT_MADE, TO_REPEAT
-from services.core.unwell import GRACE
+from services.core.unwell import GRACE, HELD_REMOVALS
 
 HELD_US: Final = 60_000_000
 """Microseconds that a held version (tenantId taken or unknown) waits before the next try."""
@@ -56,6 +56,9 @@ OPERATOR_REFUSED: Final = "system_refuses"
 
 TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, OPERATOR_REFUSED})
 """Reasons of the waits during which a tenant may become unwell."""
+
+BEFORE_DESTRUCTION: Final = frozenset({GRACE, *HELD_REMOVALS})
+"""Reasons of the waits of a teardown during which a reinstall revives the life."""
 
 _NO_LOG: Final = StepLog()
 """The log of a step without any intent."""
@@ -100,7 +103,8 @@ AFTER_TAKE_UP: Final[Mapping[Phase, tuple[Phase | None, Phase]]] = {
     Phase.REMOVING: (None, Phase.REMOVING),
 }
 """The phase after a newer desired version: for an installed one, and for an uninstalled one. None: a compensation or a
-teardown that has begun ends before the next life; `next_move` has the exception for a teardown in a grace period."""
+teardown that has begun ends before the next life; `next_move` has the exception for a teardown that still waits to
+destroy."""
 
 Barred = Mapping[tuple[int, str], Wait]
 """Generation and step to the wait that replaces the step's call, because a gate turned the call away."""
@@ -123,9 +127,10 @@ def next_move(plans: Plans, journal: Journal, desired: Desired, now_us: int, bar
     move = _take_up(journal, desired, now_us) or _unless_barred(_WAYS[journal.phase](plans, journal, now_us), barred)
     if not isinstance(move, Wait):
         return move
-    if move.reason == GRACE and desired.installed and _is_newer(journal, desired):
+    if move.reason in BEFORE_DESTRUCTION and is_reinstalled(journal, desired):
         # A reinstall during a grace period revives the life, though `AFTER_TAKE_UP` lets a teardown end first: the
-        # generation goes on, undone steps are done again, and the resource in its grace period stays.
+        # generation goes on, undone steps are done again, and the resource in its grace period stays. A teardown held
+        # before its first delete has undone nothing.
         return TakeUp(Phase.UPDATING if journal.life and journal.life.last_applied else Phase.CREATING, desired)
     # Only a saga with nothing else to do spends time on ended lives.
     return _check_orphans(plans, journal, now_us, _capped_at_unwell(plans.pace, journal, move, now_us), barred)
@@ -142,6 +147,11 @@ def _capped_at_unwell(pace: Pace, journal: Journal, wait: Wait, now_us: int) -> 
 
 def _unless_barred(move: Move, barred: Barred) -> Move:
     return barred.get((move.generation, move.step.name), move) if isinstance(move, Called) else move
+
+
+def is_reinstalled(journal: Journal, desired: Desired) -> bool:
+    """True if the newest desired version is installed, and was not taken up yet."""
+    return desired.installed and _is_newer(journal, desired)
 
 
 def _is_newer(journal: Journal, desired: Desired) -> bool:

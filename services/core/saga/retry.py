@@ -15,7 +15,7 @@ from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.core.ledger import audit
 from services.core.saga.intents import retried_journal
-from services.core.unwell import GRACE
+from services.core.unwell import GRACE, REMOVAL_BRAKED, REMOVAL_REFUSED
 
 
 class RetryEnd(StrEnum):
@@ -27,6 +27,8 @@ class RetryEnd(StrEnum):
     """The saga has nothing to try again."""
     IN_GRACE = "in_grace"
     """The saga waits in a grace period, which a retry never shortens."""
+    HELD = "held"
+    """The brake on removals holds the saga, which only an approval or a reinstall ends."""
     NO_SAGA = "no_saga"
     BUSY = "busy"
     """Another worker holds the lease; the detail is the worker."""
@@ -42,6 +44,7 @@ _WORDS: Final[Mapping[RetryEnd, str]] = {
     RetryEnd.TRIED: "tried again now",
     RetryEnd.NOTHING: "nothing to try again",
     RetryEnd.IN_GRACE: "in its grace period, which this does not shorten",
+    RetryEnd.HELD: "held by the brake on removals, which this does not release",
     RetryEnd.NO_SAGA: "no such saga",
     RetryEnd.BUSY: "{detail} is at it now",
     RetryEnd.UNREADABLE: "its row cannot be read by this release: {detail}",
@@ -119,6 +122,8 @@ def _without_work(row: SagaRow, journal: Journal, desired: Desired) -> RetryEnd:
     """Returns the end of a retry that leaves the journal unchanged."""
     if row.why == GRACE:
         return RetryEnd.IN_GRACE
+    if row.why in {REMOVAL_BRAKED, REMOVAL_REFUSED}:
+        return RetryEnd.HELD
     answered = journal.target is not None and journal.target.version >= desired.version
     rests = answered and row.why is None and row.waits_for is None
     # A saga with a newer version, or with a wait that only the row tells, is due now instead of later.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from schemas.saga import Journal, Phase, Presence, StepLog, StepVerdict
 from schemas.saga_row import SagaRow
+from services.core.reasons import reason_text
+from services.core.unwell import HELD_REMOVALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def view_of(row: SagaRow) -> SagaView:
         # The binding ends with the life; the desired version still names the tenantId.
         tenant_id=row.tenant_id or (journal.target.tenant_id if journal.target else None),
         step=step,
-        reason=_gate_reason(row.waits_for, journal, reason) if row.waits_for else row.why or reason,
+        reason=_gate_reason(row.waits_for, journal, reason) if row.waits_for else _row_reason(row) or reason,
         since_us=journal.standstill.since if journal.standstill else None,
         waits_for=row.waits_for,
         due_us=None if row.due_s is None else int(row.due_s * 1_000_000),
@@ -133,6 +135,11 @@ def end_of(row: SagaRow) -> SagaEnd | None:
             text = f"rolled back: {failure.step} {failure.reason}" if failure else "rolled back"
             return SagaEnd(reached=False, text=text)
     return None
+
+
+def _row_reason(row: SagaRow) -> str | None:
+    """Returns the reason that the row gives; the reason of a held removal is put into words."""
+    return reason_text(row.why, 0) if row.why in HELD_REMOVALS else row.why
 
 
 def _position(journal: Journal) -> tuple[str | None, str | None]:

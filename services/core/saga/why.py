@@ -12,7 +12,7 @@ from schemas.saga import Journal, Phase, StepVerdict
 from schemas.tenant import Desired
 from services.core.saga.moves import Wait
 from services.core.saga.next_move import OPERATOR_REFUSED, SYSTEM_AWAY, TROUBLE
-from services.core.unwell import GRACE
+from services.core.unwell import GRACE, HELD_REMOVALS
 
 
 class SagaWhy(StrEnum):
@@ -32,6 +32,14 @@ class SagaWhy(StrEnum):
     """A system answered with success and shows something else than was asked: a person looks."""
     GRACE = "grace"
     """A teardown waits for the end of a grace period."""
+    REMOVAL_BRAKED = "removal_braked"
+    """A teardown waits at the brake on removals for an operator."""
+    REMOVAL_REFUSED = "removal_refused"
+    """A teardown waits at the brake, and an operator has refused it."""
+    GENESYS_SAYS_INSTALLED = "genesys_says_installed"
+    """A teardown waits, since Genesys has the integration."""
+    GENESYS_UNREAD = "genesys_unread"
+    """A teardown waits, since Genesys must confirm it and gave no information."""
     TENANT_CONFLICT = "tenant_conflict"
     """The tenantId is bound to a different organisation."""
     TENANT_UNKNOWN = "tenant_unknown"
@@ -76,12 +84,12 @@ def standing(journal: Journal, desired: Desired, wait: Wait, now_us: int) -> Sta
         return Standing(_HELD[wait.reason], desired.received_at)
     if wait.reason == GRACE:
         return Standing(SagaWhy.GRACE, journal.phase_began_at)
+    if wait.reason in HELD_REMOVALS:
+        return Standing(SagaWhy(wait.reason))
     if journal.phase is Phase.ROLLED_BACK:
         return Standing(SagaWhy.ROLLED_BACK, journal.phase_began_at)
-    if journal.phase in _AT_REST:
-        return Standing(SagaWhy.REST)
-    # A busy system has turned the call away: the saga comes again within seconds.
-    return Standing(SagaWhy.DUE)
+    # Elsewhere a busy system has turned the call away: the saga comes again within seconds.
+    return Standing(SagaWhy.REST if journal.phase in _AT_REST else SagaWhy.DUE)
 
 
 def _trouble(journal: Journal, wait: Wait) -> SagaWhy:

@@ -3,8 +3,10 @@
 CREATE TABLE removals (
     key               text PRIMARY KEY,
     generation        integer NOT NULL,
-    -- When the teardown began, by its journal: a life that was revived may be torn down again.
+    -- When the teardown began, by its journal, and for which version: a life that was revived may be torn down again.
+    -- Either is enough: a worker that died before its commit leaves another begin, a second uninstall another version.
     began_us          bigint NOT NULL,
+    version           bigint NOT NULL,
     asked_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Absent: never held.
     held_since        timestamptz,

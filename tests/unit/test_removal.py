@@ -1,0 +1,142 @@
+"""A teardown is asked for once, before its first delete; held there it has destroyed nothing, and can be revived."""
+
+from itertools import pairwise
+
+import pytest
+
+from schemas.genesys import Integration
+from schemas.outcome import Direction, State
+from schemas.saga import Phase
+from schemas.saga_row import SagaRow
+from services.core.saga.calls import Verb
+from services.core.saga.intents import decide
+from services.core.saga.removal import GenesysSays, genesys_says
+from services.core.saga.retry import RetryEnd, decide_retry
+from services.core.saga.view import view_of
+from services.core.unwell import (
+    GENESYS_SAYS_INSTALLED,
+    GENESYS_UNREAD,
+    HELD_REMOVALS,
+    REMOVAL_BRAKED,
+    REMOVAL_REFUSED,
+)
+from tests.support.saga_world import STEPS, DesiredVersions, MemoryRunner, Mode, OutsideSystems
+
+KEY_BYTES = b"k" * 40
+
+
+def active() -> tuple[OutsideSystems, DesiredVersions, MemoryRunner]:
+    """A tenant that was made."""
+    world, versions = OutsideSystems(), DesiredVersions()
+    worker = MemoryRunner(world, versions.installed())
+    worker.run()
+    assert worker.phase is Phase.ACTIVE
+    return world, versions, worker
+
+
+def test_a_teardown_is_asked_for_once_however_often_its_worker_dies() -> None:
+    _, versions, worker = active()
+    worker.world.modes = [Mode.LOST_WITHOUT, Mode.RETRYABLE, Mode.LOST_WITH_EFFECT]
+    worker.crashes = frozenset(range(worker.marks + 2, worker.marks + 30, 3))
+    worker.run([(0, versions.uninstalled())])
+    assert (worker.phase, worker.first_deletes) == (Phase.EMPTY, 1)
+
+
+def test_what_was_never_active_is_not_asked_for() -> None:
+    versions = DesiredVersions()
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.WELL, Mode.REFUSED]), versions.installed())
+    worker.run()
+    assert worker.last.state is State.ROLLED_BACK
+    worker.run([(0, versions.uninstalled())])
+    assert (worker.last.direction, worker.last.state, worker.first_deletes) == (Direction.DOWN, State.DONE, 0)
+
+
+def test_tokens_that_are_issued_anew_are_no_removal_and_a_later_one_is_asked_for() -> None:
+    world, versions, worker = active()
+    worker.run([(0, versions.reinstalled())])
+    assert "tokens" in world.made(Verb.DELETE)
+    assert worker.first_deletes == 0
+    worker.run([(0, versions.uninstalled())])
+    assert worker.first_deletes == 1
+
+
+def test_a_held_teardown_says_each_reason_once_and_goes_on_with_a_word() -> None:
+    world, versions, worker = active()
+    worker.holds = [REMOVAL_BRAKED, REMOVAL_BRAKED, REMOVAL_REFUSED, GENESYS_SAYS_INSTALLED, GENESYS_UNREAD]
+    worker.run([(0, versions.uninstalled())])
+    said = [(one.direction, one.state, one.reason) for one in worker.outcomes[-6:]]
+    reasons = (REMOVAL_BRAKED, REMOVAL_REFUSED, GENESYS_SAYS_INSTALLED, GENESYS_UNREAD)
+    assert said == [
+        *((Direction.DOWN, State.WORKING, reason) for reason in reasons),
+        (Direction.DOWN, State.WORKING, None),
+        (Direction.DOWN, State.DONE, None),
+    ]
+    assert world.made(Verb.DELETE) == list(reversed(STEPS))
+    assert [later.seq - earlier.seq for earlier, later in pairwise(worker.outcomes)] == [1] * (len(worker.outcomes) - 1)
+
+
+def test_a_held_teardown_counts_from_its_release() -> None:
+    _, versions, worker = active()
+    worker.holds = [REMOVAL_BRAKED] * 60
+    gone = versions.uninstalled()
+    worker.run([(0, gone)])
+    end = worker.converged[-1]
+    assert end.at_us - (gone.received_at or 0) > 60 * 60_000_000
+    assert end.at_us - end.since_us < 1_000_000
+    worker.run([(0, versions.installed())])
+    again = versions.uninstalled()
+    worker.run([(0, again)])
+    assert worker.converged[-1].since_us == again.received_at, "the next one was not held"
+
+
+@pytest.mark.parametrize("reason", HELD_REMOVALS)
+def test_a_reinstall_revives_what_is_held(reason: str) -> None:
+    world, versions, worker = active()
+    worker.holds = [reason] * 9
+    worker.until_us = worker.now_us
+    worker.run([(0, versions.uninstalled())])
+    assert worker.phase is Phase.REMOVING
+    worker.until_us = 10**18
+    worker.run([(0, versions.installed())])
+    assert (worker.phase, worker.journal.generation) == (Phase.ACTIVE, 1)
+    assert set(world.made(Verb.DELETE)) <= {"tokens"}
+    assert worker.first_deletes == 0
+
+
+def test_a_held_removal_is_shown_in_words_and_no_retry_releases_it() -> None:
+    _, versions, worker = active()
+    worker.holds = [REMOVAL_BRAKED] * 9
+    worker.until_us = worker.now_us
+    worker.run([(0, versions.uninstalled())])
+    row = SagaRow("k", 2, "removing", 1, "acme", None, REMOVAL_BRAKED, None, 0.0, None, worker.journal)
+    assert view_of(row).reason == "held: too many removals at once; an operator approves or refuses it"
+    assert decide_retry(row, worker.journal, worker.desired, worker.now_us, KEY_BYTES).end is RetryEnd.HELD
+    asked = SagaRow("k", 2, "removing", 1, "acme", None, GENESYS_UNREAD, None, 0.0, None, worker.journal)
+    assert decide_retry(asked, worker.journal, worker.desired, worker.now_us, KEY_BYTES).end is not RetryEnd.HELD
+
+
+def test_a_second_uninstall_leaves_a_held_teardown_as_it_is() -> None:
+    _, versions, worker = active()
+    worker.holds = [REMOVAL_BRAKED] * 9
+    worker.until_us = worker.now_us
+    worker.run([(0, versions.uninstalled())])
+    began_us = worker.journal.phase_began_at
+    worker.run([(0, versions.uninstalled())])
+    turn = decide(worker.plans, worker.journal, worker.desired, worker.now_us)
+    assert turn.journal.phase_began_at == began_us
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, GenesysSays.GONE),
+        ("DELETED", GenesysSays.GONE),
+        ("ENABLED", GenesysSays.INSTALLED),
+        ("DISABLED", GenesysSays.INSTALLED),
+        ("RESTORED", GenesysSays.INSTALLED),
+        ("ARCHIVED", GenesysSays.UNREAD),
+        ("", GenesysSays.UNREAD),
+    ],
+)
+def test_a_state_of_genesys_means_gone_installed_or_nothing(found: str | None, says: GenesysSays) -> None:
+    assert genesys_says(None if found is None else Integration("i", found, None)) is says
