@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.saga import Phase
 from schemas.tenant import Desired
+from services.core.unwell import HELD_REMOVALS
 from tests.support.examples import examples
 from tests.support.saga_world import STEPS, DesiredVersions, MemoryRunner, Mode, OutsideSystems, ends
 
@@ -26,6 +27,7 @@ STORIES = st.lists(
 MODES = st.lists(st.sampled_from(list(Mode)), max_size=60)
 CRASHES = st.frozensets(st.integers(1, 80), max_size=8)
 BARS = st.lists(st.booleans(), max_size=40)
+HOLDS = st.lists(st.sampled_from(HELD_REMOVALS), max_size=6)
 
 
 def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desired]], DesiredVersions]:
@@ -37,18 +39,19 @@ def told_story(story: list[tuple[int, str, int]]) -> tuple[list[tuple[int, Desir
     return told, versions
 
 
-@given(story=STORIES, modes=MODES, crashes=CRASHES, bars=BARS, again=CRASHES)
+@given(story=STORIES, modes=MODES, crashes=CRASHES, bars=BARS, holds=HOLDS, again=CRASHES)
 @settings(max_examples=examples(300), deadline=None)
 def test_a_saga_ends_as_desired_with_each_resource_once(
     story: list[tuple[int, str, int]],
     modes: list[Mode],
     crashes: frozenset[int],
     bars: list[bool],
+    holds: list[str],
     again: frozenset[int],
 ) -> None:
     told, versions = told_story(story)
     world = OutsideSystems(modes=modes)
-    worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, retries_before=again)
+    worker = MemoryRunner(world, told[0][1], crashes=crashes, bars=bars, holds=holds, retries_before=again)
     worker.run(told)
     _agrees(worker, world)
     _is_counted_once(worker, crashes)

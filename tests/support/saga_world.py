@@ -28,11 +28,12 @@ from services.core.saga.calls import (
 from services.core.saga.intents import Turn, decide, life_of, log_of, retried_journal
 from services.core.saga.milestones import Converged, milestones
 from services.core.saga.moves import Called, LookUp, Run, Wait
-from services.core.saga.next_move import HELD_US, Plans
+from services.core.saga.next_move import HELD_US, Plans, is_reinstalled
 from services.core.saga.pace import Pace
 from services.core.saga.plan import Plan, parse
 from services.core.saga.removal import begins_destruction
 from services.core.saga.results import settle
+from services.core.unwell import REMOVAL_BRAKED
 from services.provisioner.kinds import TRAITS
 
 KEY = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
@@ -358,10 +359,10 @@ class MemoryRunner:
             turn = decide(self.plans, journal, self.desired, self.now_us, barred)
             move = turn.move
             if not isinstance(move, Wait) and begins_destruction(journal, turn.journal, move):
-                if self.holds:
-                    barred[move.generation, move.step.name] = Wait(
-                        self.now_us + HELD_US, self.holds.pop(0), move.step.name
-                    )
+                back = is_reinstalled(turn.journal, self.desired)
+                if back or self.holds:
+                    reason = REMOVAL_BRAKED if back else self.holds.pop(0)
+                    barred[move.generation, move.step.name] = Wait(self.now_us + HELD_US, reason, move.step.name)
                     continue
                 self.first_deletes += 1
             if isinstance(move, Wait) or not (self.bars and self.bars.pop(0)):

@@ -83,6 +83,9 @@ def test_a_held_teardown_counts_from_its_release() -> None:
     end = worker.converged[-1]
     assert end.at_us - (gone.received_at or 0) > 60 * 60_000_000
     assert end.at_us - end.since_us < 1_000_000
+    once_more = versions.uninstalled()
+    worker.run([(0, once_more)])
+    assert worker.converged[-1].since_us == once_more.received_at, "nothing was there to be held"
     worker.run([(0, versions.installed())])
     again = versions.uninstalled()
     worker.run([(0, again)])

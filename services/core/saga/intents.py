@@ -428,7 +428,13 @@ def _begin_finish(plans: Plans, journal: Journal, desired: Desired, now_us: int)
     life = journal.life
     failure = journal.failure if journal.phase in {Phase.RESTORING, Phase.COMPENSATING} else None
     outcome = _outcome(journal, journal.target or desired, state, now_us, failure, _reason(journal))
-    change: dict[str, object] = {"phase": phase, "standstill": None, "told": None, "phase_began_at": now_us}
+    change: dict[str, object] = {
+        "phase": phase,
+        "standstill": None,
+        "told": None,
+        "phase_began_at": now_us,
+        "released_at": 0,
+    }
     if phase is Phase.ROLLED_BACK:
         seed = f"{journal.generation}/{journal.target.key if journal.target else ''}"
         wait_us = 0 if journal.again_asked else plans.pace.again_us(journal.rollbacks + 1, seed)
