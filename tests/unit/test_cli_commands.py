@@ -115,13 +115,13 @@ def test_rights_are_printed_without_a_connection(tmp_path: Path) -> None:
     named = {right["name"] for one in json.loads(done.stdout) for right in one["rights"]}
     assert all(name.startswith("acme-lifecycle") for name in named)
     users = lifecycle("topics", "acls", "--format", "strimzi", "--cluster", "main", cwd=tmp_path)
-    assert users.stdout.count('strimzi.io/cluster: "main"\n') == users.stdout.count("kind: KafkaUser\n") == 5
+    assert users.stdout.count('strimzi.io/cluster: "main"\n') == users.stdout.count("kind: KafkaUser\n") == 6
 
 
 def test_rights_of_an_unknown_service_are_refused(tmp_path: Path) -> None:
     done = lifecycle("topics", "acls", "--principal", "ledgre=me", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (Exit.UNUSABLE, "")
-    assert "no service 'ledgre'; there are ingress, ledger" in done.stderr
+    assert "no service 'ledgre'; there are ingress, hints, ledger" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--version",), ("version",)], ids=" ".join)
