@@ -89,9 +89,10 @@ OUTCOMES = Topic(
 )
 TENANTS = Topic("lifecycle.tenants", True, ("ledger",), ("provisioner", "reconciler", "operator", "downstream"), None)
 AUDIT = Topic(
-    # The provisioner archives the trail of a tenant that is gone. The reconciler seals the trail; a seal has no key.
-    "lifecycle.audit", False, ("ledger", "provisioner", "reconciler"), ("provisioner", "reconciler", "operator"),
-    400 * DAY_MS,
+    # The provisioner archives the trail of a tenant that is gone. The reconciler seals the trail; a seal has no key. An
+    # operator approves and refuses by name.
+    "lifecycle.audit", False, ("ledger", "provisioner", "reconciler", "operator"),
+    ("provisioner", "reconciler", "operator"), 400 * DAY_MS,
 )  # fmt: skip
 DEAD_LETTERS = Topic(
     "lifecycle.dead-letters", False, ("ingress", "ledger", "provisioner"), ("people",), 30 * DAY_MS, restricted=True

@@ -18,8 +18,9 @@ from services.cli.hints import hints
 from services.cli.keyring import keyring
 from services.cli.local.commands import down, restart, status
 from services.cli.local.logs import logs
-from services.cli.operate import doctor, reconcile, replay
+from services.cli.operate import doctor, replay
 from services.cli.orgs import orgs
+from services.cli.reconcile import reconcile
 from services.cli.sagas import sagas
 from services.cli.send import send
 from services.cli.tenants import tenants

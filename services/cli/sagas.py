@@ -1,18 +1,16 @@
 """`lifecycle sagas`: the state of each tenant's provisioning, and the operator's request for a retry."""
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from services.cli import environment
 from services.cli.exits import CommandError, Exit
 from services.cli.options import KEY_HELP
+from services.cli.registry import open_registry
 from services.core.saga.phase_groups import PhaseGroup
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ R = TypeVar("R")
 sagas = typer.Typer(help="The state of provisioning, per key.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
-
-_CONNECTIONS: Final = 2
 
 
 @sagas.command("list")
@@ -141,42 +137,10 @@ def _with_registry(settings: "Settings", use: "Callable[[Registry], Awaitable[R]
     """Opens the registry, runs `use` in an event loop, and returns the result."""
 
     async def run() -> R:
-        async with _open_registry(settings) as registry:
+        async with open_registry(settings, "sagas") as registry:
             return await use(registry)
 
     # Before the pool opens: a pool retries and would report only a timeout.
     environment.require_registry(settings)
 
     return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _open_registry(settings: "Settings") -> "AsyncIterator[Registry]":
-    """Opens the registry of the provisioner; the schema must exist already.
-
-    Raises:
-        CommandError: the database does not answer (UNREACHABLE).
-    """
-    from services.adapters.postgres.url import usable
-    from services.adapters.process.settings import required
-    from services.adapters.registry.registry import SCHEMA, Registry, RegistryAway
-    from services.cli import show
-    from services.operations.sagas import LEASE_S
-
-    worker = f"lifecycle sagas on {socket.gethostname()}/{os.getpid()}"
-    url = usable("DATABASE_URL", required(settings, "database_url"))
-    registry = Registry(
-        url,
-        schema=SCHEMA,
-        lease_s=LEASE_S,
-        worker=worker,
-        on_unreadable=lambda key, why: show.say(f"{key}: its row cannot be read by this release: {why}"),
-        connections=_CONNECTIONS,
-    )
-    try:
-        await registry.open()
-        yield registry
-    except RegistryAway as error:
-        raise CommandError(Exit.UNREACHABLE, f"PostgreSQL (DATABASE_URL): {error}") from None
-    finally:
-        await registry.close()

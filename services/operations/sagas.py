@@ -65,7 +65,7 @@ async def retry_all(registry: Registry, keys: list[str], material: bytes) -> lis
 async def retry(registry: Registry, key: str, material: bytes) -> RetryResult:
     """Retries a saga; arguments and errors as of `retry_all`, without a look for a recovery."""
     try:
-        claim = await _claim_with_patience(registry, key)
+        claim = await claim_with_patience(registry, key)
     except codec.Unreadable as fault:
         return RetryResult(RetryEnd.UNREADABLE, str(fault))
     found = await registry.sagas(key=key, limit=1)
@@ -94,7 +94,7 @@ async def _write(registry: Registry, claim: Claim, again: Retry) -> RetryEnd:
     return again.end
 
 
-async def _claim_with_patience(registry: Registry, key: str) -> Claim | None:
+async def claim_with_patience(registry: Registry, key: str) -> Claim | None:
     """Leases the saga of a key; waits up to `LEASE_S` for a worker to return the lease, then returns None."""
     until_s = time.monotonic() + LEASE_S
     while True:

@@ -31,6 +31,7 @@ from services.adapters.secrets import keyring
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
 from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
+from services.core.rulings import in_force
 from services.reconciler.audits import AuditFollower
 from services.reconciler.fresh_files import FreshFiles
 from services.reconciler.report import RunReport
@@ -333,7 +334,7 @@ def _clear_gauges() -> None:
 def _set_gauges(resources: RunResources, files: OrganisationsWatch, tenants: Tenants) -> None:
     """Sets the gauges from the state folder, so a run of another process is counted as well."""
     last = resources.sights.last()
-    metrics.RECONCILER_BRAKE.set(is_braked(tenants, resources.sights.load(), resources.now_us()))
+    metrics.RECONCILER_BRAKE.set(_is_braked(resources, tenants))
     # An organisation whose file was removed is not compared any more, so nothing waits for an approval.
     held = [
         org_id for org_id, admission in resources.sights.admissions().items() if admission is OrganisationState.HELD
@@ -344,6 +345,11 @@ def _set_gauges(resources: RunResources, files: OrganisationsWatch, tenants: Ten
     metrics.RECONCILER_UNREAD_KEYS.set(last.unread)
     metrics.RECONCILER_ORGANISATIONS.labels(result="read").set(last.read)
     metrics.RECONCILER_ORGANISATIONS.labels(result="unanswered").set(last.unanswered)
+
+
+def _is_braked(resources: RunResources, tenants: Tenants) -> bool:
+    now_us = resources.now_us()
+    return is_braked(tenants, resources.sights.load(), now_us, in_force(resources.sights.refusals(), now_us))
 
 
 def _log_report(report: RunReport, log: logs.Logger, occasion: str) -> None:

@@ -1,10 +1,16 @@
-"""Memory of the reconciler between runs: three small JSON files and a lock in the state folder.
+"""Memory of the reconciler between runs: small JSON files and a lock in the state folder.
 
 `sights.json` has, per key, the credentials with the last sight and the claim waiting for a second sight. Losing this
 file loses no tenant: no absence counts before a new sight of the key.
 
 `admissions.json` has, per organisation, whether the first comparison is done or held (core/reconcile/onboarding.py).
 After a loss of this file an organisation without tenants is judged again.
+
+`refusals.json` has the removals that operators refused. After a loss of this file a refused removal waits at the brake
+again, or is published if no more tenants are absent than one run may remove.
+
+`orphans.json` has the time at which each orphan outside was first seen. After a loss of this file an orphan must be
+seen twice again.
 
 `last_run.json` has the result of the last whole run, of any process. The service sets its metrics from all files, so a
 run by an operator (`lifecycle reconcile --now`) shows in the metrics of the service.
@@ -18,7 +24,7 @@ import asyncio
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +33,7 @@ from typing import Any, Final
 from schemas.values import Key
 from services.core.reconcile.onboarding import OrganisationState, OrganisationStates
 from services.core.reconcile.reconcile import Doubt, Memory, Sight
+from services.core.rulings import RefusedRemovals
 
 _POLL_S: Final = 0.1
 """Seconds between two tries to take the lock."""
@@ -69,6 +76,8 @@ class Sights:
         self._file = self._folder / "sights.json"
         self._admissions_file = self._folder / "admissions.json"
         self._last_file = self._folder / "last_run.json"
+        self._refusals_file = self._folder / "refusals.json"
+        self._orphans_file = self._folder / "orphans.json"
         # Modification time and inode of the file as last parsed, and the content: the service loads every second.
         self._cached: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
 
@@ -125,6 +134,54 @@ class Sights:
         """
         replace_json(self._admissions_file, dict(admissions))
 
+    def refusals(self) -> tuple[RefusedRemovals, ...]:
+        """Returns the stored refusals, expired ones too; empty if the file is missing or is not a memory.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            content = json.loads(self._refusals_file.read_bytes())
+            return tuple(
+                RefusedRemovals(
+                    digest=str(stored["digest"]),
+                    by=str(stored["by"]),
+                    reason=str(stored["reason"]),
+                    keys=frozenset(map(str, stored["keys"])),
+                    expires_us=int(stored["expires_us"]),
+                )
+                for stored in content
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return ()
+
+    def save_refusals(self, refusals: Iterable[RefusedRemovals]) -> None:
+        """Replaces the refusals, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the former file stays.
+        """
+        replace_json(self._refusals_file, [asdict(one) | {"keys": sorted(one.keys)} for one in refusals])
+
+    def orphans(self) -> dict[str, int]:
+        """Returns name and time of the first sight of each orphan; empty if the file is missing or is not a memory.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            return {str(name): int(at_us) for name, at_us in json.loads(self._orphans_file.read_bytes()).items()}
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def save_orphans(self, first_seen: Mapping[str, int]) -> None:
+        """Replaces the first sights of orphans, as a whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the former file stays.
+        """
+        replace_json(self._orphans_file, dict(first_seen))
+
     def last(self) -> LastRun:
         """Returns the result of the last whole run; zeros if the file is missing or is not a result.
 
@@ -146,7 +203,7 @@ class Sights:
         replace_json(self._last_file, asdict(last))
 
 
-def replace_json(path: Path, content: dict[str, Any]) -> None:
+def replace_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     """Replaces a JSON file, as a whole or not at all.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from schemas.times import rfc3339
 from services.core.reconcile.onboarding import CREATE_MOST, HeldOrganisation
-from services.core.reconcile.reconcile import Action, PlanLine, Stop
+from services.core.reconcile.reconcile import Action, PlanLine, ReconcilePlan, Stop, Tenants
 from services.reconciler.memory import LastRun
 
 NO_CREDENTIALS: Final = "organisation file: missing"
@@ -38,22 +38,32 @@ class RunReport:
     Attributes:
         dry_run: True if the run published and remembered nothing.
         read: Ids of the organisations read, among them those with odd entities in the listing.
-        lines: Keys with a difference, a wait, a refusal or an unread part; a key without a difference has no line.
+        plan: The plan, with every key as read.
         refusals: Organisations without information, and observations that could not be written.
         published: Number of observations acknowledged by Kafka.
-        stopped: The brake, if the run was held back; else None.
         held: Organisations whose first comparison waits for an approval.
         look_again_at_us: Earliest second look of a waiting claim, microseconds UTC; None if no claim waits.
+        tenants: The view of the run.
     """
 
     dry_run: bool
     read: tuple[str, ...]
-    lines: tuple[PlanLine, ...]
+    plan: ReconcilePlan
     refusals: tuple[Refusal, ...]
     published: int
-    stopped: Stop | None
     held: tuple[HeldOrganisation, ...]
     look_again_at_us: int | None
+    tenants: Tenants
+
+    @property
+    def lines(self) -> tuple[PlanLine, ...]:
+        """Returns the keys with a difference, a wait, a refusal or an unread part."""
+        return self.plan.lines
+
+    @property
+    def stopped(self) -> Stop | None:
+        """Returns the brake, if the run was held back; else None."""
+        return self.plan.stopped
 
     @property
     def unread(self) -> int:

@@ -46,10 +46,12 @@ from services.core.reconcile.reconcile import (
     approval_of,
     by_organisation,
     compare,
+    going,
     remember,
     seen,
 )
 from services.core.reconcile.tenant_census import TenantCensus
+from services.core.rulings import in_force, without_keys
 from services.reconciler.memory import Sights
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
@@ -100,6 +102,19 @@ class RunResources:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovedSet:
+    """The set of keys that an operator's approval names.
+
+    Attributes:
+        org_id: The organisation whose newcomers are approved; None for removals.
+        keys: The keys to create or to remove, sorted.
+    """
+
+    org_id: str | None
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """Scope and mode of one run.
 
@@ -108,6 +123,8 @@ class RunRequest:
         orgs: Only these organisations; None for all.
         keys: Only these keys; None for all.
         approval: An operator's approval of one set of removals or of one organisation's newcomers, or None.
+        on_approved: Called with the approved set before anything of the set is published or stored; an exception ends
+            the run. None if no approval is given.
         named: Keys that an operator named: the report says so if such a key exists nowhere.
     """
 
@@ -115,6 +132,7 @@ class RunRequest:
     orgs: Collection[str] | None = None
     keys: Collection[Key] | None = None
     approval: str | None = None
+    on_approved: Callable[[ApprovedSet], Awaitable[None]] | None = None
     named: Collection[Key] = ()
 
     @property
@@ -131,6 +149,7 @@ async def run_once(
     orgs: Collection[str] | None = None,
     keys: Collection[Key] | None = None,
     approval: str | None = None,
+    on_approved: Callable[[ApprovedSet], Awaitable[None]] | None = None,
 ) -> RunReport:
     """Runs once, with resources of its own: `lifecycle reconcile`.
 
@@ -142,6 +161,7 @@ async def run_once(
         keys: Only these keys; None for all.
         approval: `stopped.approval` of an earlier report, to remove exactly the keys of that plan; or the approval of
             an organisation in `held`, to create exactly its tenants; or None.
+        on_approved: As of `RunRequest`.
 
     Raises:
         Unusable: brokers or key material are missing, or `approval` is of no set of this run.
@@ -149,7 +169,7 @@ async def run_once(
     """
     resources = open_resources(settings, now, _unleased)
     try:
-        request = RunRequest(dry_run=dry_run, orgs=orgs, keys=keys, approval=approval, named=keys or ())
+        request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or ())
         return await run(resources, request)
     finally:
         await resources.close()
@@ -218,7 +238,9 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
         admissions: OrganisationStates = resources.sights.admissions()
         over = await asyncio.to_thread(held_back, readings, tenants, admissions)
-        _judge_approval(request.approval, approval_of(plan.lines), over)
+        approved = _approved(request.approval, plan, over)
+        if approved is not None and request.on_approved is not None:
+            await request.on_approved(approved)
         held = tuple(one for one in over if one.approval != request.approval)
         written: dict[Key, Sight] = {}
         if not request.dry_run:
@@ -235,16 +257,19 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
             unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
             published = set() if plan.stopped is not None else {reading.org_id for reading, _ in readings} - unwritten
             _remember_admissions(resources, admissions, held, published)
+            if approved is not None and approved.org_id is None:
+                # An approval outweighs an earlier refusal for good: else the next absence of a key would stay refused.
+                _forget_refusals(resources, frozenset(written).intersection(approved.keys))
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
             dry_run=request.dry_run,
             read=tuple(sorted(reading.org_id for reading, _ in readings)),
-            lines=plan.lines,
+            plan=plan,
             refusals=tuple(refusals),
             published=len(written),
-            stopped=plan.stopped,
             held=held,
             look_again_at_us=min(waiting) + rules.second_look_us if waiting else None,
+            tenants=tenants,
         )
         metrics.RECONCILER_UNREAD.inc(report.unread)
         # A partial run says nothing about the organisations left out and must not move the time of the last success.
@@ -275,19 +300,32 @@ def _remember_admissions(
     return after
 
 
-def _judge_approval(given: str | None, removals: str | None, over: tuple[HeldOrganisation, ...]) -> None:
-    """Checks that the operator approved exactly the removals, or one organisation's newcomers, of this plan.
+def _forget_refusals(resources: RunResources, keys: frozenset[Key]) -> None:
+    before = resources.sights.refusals()
+    after = without_keys(before, keys, resources.now_us())
+    if after != before:
+        resources.sights.save_refusals(after)
+
+
+def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisation, ...]) -> ApprovedSet | None:
+    """Returns the set that the operator approved: the removals, or one organisation's newcomers, of this plan.
 
     Args:
         given: The operator's approval, or None.
-        removals: The approval of the plan's removals; None if the plan has none.
+        plan: The plan.
         over: Organisations with too many newcomers.
 
     Raises:
         Unusable: the approval is for another set, which may have changed since the operator saw the plan.
     """
-    if given is None or given == removals or given in {one.approval for one in over}:
-        return
+    if given is None:
+        return None
+    removals = approval_of(plan.lines)
+    if given == removals:
+        return ApprovedSet(None, tuple(going(plan.lines)))
+    for one in over:
+        if given == one.approval:
+            return ApprovedSet(one.org_id, one.keys)
     wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
     what = "; ".join(wanted) or "this run removes nobody"
@@ -319,8 +357,9 @@ def rules_of(resources: RunResources, began_us: int, approval: str | None = None
         began_us: Our clock before the first read, microseconds UTC.
         approval: An operator's approval of one set of removals, or None.
     """
-    second_look_us = int(resources.settings.reconcile_second_look_s * 1_000_000)
-    return ReconcileRules(began_us, resources.now_us(), second_look_us, resources.configuration_key, approval)
+    second_look_us, now_us = int(resources.settings.reconcile_second_look_s * 1_000_000), resources.now_us()
+    refused = in_force(resources.sights.refusals(), now_us)
+    return ReconcileRules(began_us, now_us, second_look_us, resources.configuration_key, approval, refused)
 
 
 async def _tenants(resources: RunResources) -> Mapping[Key, Tenant]:

@@ -21,6 +21,7 @@ from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.audit_gaps import OVERLAP_US, AuditCursor
 from services.core.reconcile.onboarding import HeldOrganisation
+from services.core.reconcile.reconcile import ReconcilePlan
 from services.reconciler.audit_memory import AuditMemory, sync_times
 from services.reconciler.audits import AuditFollower
 from services.reconciler.reading import Readers
@@ -83,7 +84,7 @@ async def until_due(follower: AuditFollower, *keys: str) -> None:
 
 
 def report(*, read: tuple[str, ...] = (ORG,), held: tuple[HeldOrganisation, ...] = ()) -> RunReport:
-    return RunReport(False, read, (), (), 0, None, held, None)
+    return RunReport(False, read, ReconcilePlan((), {}, None, {}, 0, 5), (), 0, held, None, {})
 
 
 async def test_keys_wait_over_a_restart_also_while_the_audits_are_away(world: Outside) -> None:
@@ -96,7 +97,7 @@ async def test_keys_wait_over_a_restart_also_while_the_audits_are_away(world: Ou
         await until_due(follower, *keys)
         await follower.was_read(report(read=()), frozenset(keys), now_us())
         assert follower.due({}) == set(keys), "an organisation without a reading settles nothing"
-        await follower.was_read(report(held=(HeldOrganisation(ORG, 2, "a"),)), frozenset(keys), now_us())
+        await follower.was_read(report(held=(HeldOrganisation(ORG, tuple(keys)),)), frozenset(keys), now_us())
         assert follower.due({}) == set(keys), "nor an organisation that waits to be let in"
         await follower.was_read(report(), frozenset(keys[:1]), now_us())
         assert follower.due({}) == {keys[1]}

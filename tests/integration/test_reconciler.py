@@ -13,7 +13,7 @@ from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
 from services.adapters.process.errors import Unusable
 from services.cli.exits import Exit
-from services.cli.operate import print_run, status_of
+from services.cli.reconcile_text import print_run, status_of
 from services.core.reconcile.reconcile import Action
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside

@@ -1,5 +1,6 @@
 """Builders for what Genesys says and what the view shows; valid by default."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.genesys import Integration, Organisation, Reading
@@ -7,6 +8,7 @@ from schemas.tenant import Flag, Stage, Tenant
 from schemas.values import Json, Key
 from services.core.ledger.identity import canonical, keyed
 from services.core.reconcile.reconcile import ReconcileRules
+from services.core.rulings import RefusedRemovals
 
 ORG = "11111111-1111-4111-8111-111111111111"
 MAC_KEY = b"k" * 32
@@ -15,6 +17,7 @@ NOW_US = 1_800_000_000_000_000
 LOOK_US = 600_000_000
 HOUR_US = 3_600_000_000
 CLIENT = "client-1"
+NOTHING_REFUSED: Mapping[Key, RefusedRemovals] = {}
 
 
 def configuration_mac(configuration: Json) -> str:
@@ -37,7 +40,11 @@ def organisation(**changes: Any) -> Organisation:
 
 
 def rules(
-    now_us: int = NOW_US, approval: str | None = None, look_us: int = LOOK_US, began_us: int | None = None
+    now_us: int = NOW_US,
+    approval: str | None = None,
+    look_us: int = LOOK_US,
+    began_us: int | None = None,
+    refused: Mapping[Key, RefusedRemovals] = NOTHING_REFUSED,
 ) -> ReconcileRules:
     """Of a run at one instant, unless it began before."""
     return ReconcileRules(
@@ -46,6 +53,7 @@ def rules(
         second_look_us=look_us,
         configuration_key=MAC_KEY,
         approval=approval,
+        refused=refused,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
-from services.cli.operate import print_run, status_of
+from services.cli.reconcile_text import print_run, status_of
 from tests.support.terminal import COLUMNS
 
 _MISSING = "organisation file: missing"
@@ -57,7 +57,7 @@ def test_a_held_organisation_is_told_with_the_command_that_lets_it_in(capsys: py
     print_run(found(held=[_HELD]))
     said, _, command, _ = capsys.readouterr().out.splitlines()
     assert said.startswith(f"HELD: {_HELD['org']}: its first run would create 9 tenants")
-    assert command.strip() == "lifecycle reconcile --now --org 11111111-1111 --approve 0123456789abcdef"
+    assert command.strip() == "lifecycle reconcile --now --org 11111111 --approve 0123456789abcdef"
     assert len(command) <= COLUMNS
 
 

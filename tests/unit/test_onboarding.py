@@ -7,11 +7,11 @@ from services.core.reconcile.onboarding import (
     HeldOrganisation,
     OrganisationState,
     admissions_after,
-    approval_of_newcomers,
     held_back,
     newcomers,
 )
 from services.core.reconcile.reconcile import Action, PlanLine, Tenants, approval_of, compare
+from services.core.rulings import newcomers_digest
 from tests.support.genesys_worlds import ORG, key_of, organisation, reading, rules, tenant, view
 
 NOBODY: Tenants = {}
@@ -69,14 +69,14 @@ def test_an_organisation_admitted_is_never_held_again() -> None:
 
 def test_an_approval_names_exactly_its_keys() -> None:
     keys = [key_of(number) for number in range(6)]
-    assert approval_of_newcomers(keys) == approval_of_newcomers(reversed(keys))
-    assert approval_of_newcomers(keys) != approval_of_newcomers(keys[:5])
+    assert newcomers_digest(keys) == newcomers_digest(reversed(keys))
+    assert newcomers_digest(keys) != newcomers_digest(keys[:5])
     gone = [PlanLine(key, Action.REMOVE, "uninstalled") for key in keys]
-    assert approval_of(gone) != approval_of_newcomers(keys), "an approval to remove creates nobody"
+    assert approval_of(gone) != newcomers_digest(keys), "an approval to remove creates nobody"
 
 
 def test_a_published_organisation_is_admitted_and_a_held_one_is_not() -> None:
-    held = HeldOrganisation(ORG, 6, "word")
+    held = HeldOrganisation(ORG, tuple(key_of(number) for number in range(6)))
     assert admissions_after({}, [held], {ORG, "other"}) == {
         ORG: OrganisationState.HELD,
         "other": OrganisationState.ADMITTED,

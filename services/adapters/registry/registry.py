@@ -94,6 +94,9 @@ _NO_TABLES: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColu
 _OTHER_SERVER_ERRORS: Final = (*_NO_TABLES, psycopg.errors.ReadOnlySqlTransaction)
 """Errors that suggest a connection to another server or database than before: a standby, or an older copy."""
 
+_BATCH: Final = 500
+"""Sagas read with one statement: few enough for the memory of a command, many enough for 100,000 sagas in seconds."""
+
 _UNREADABLE_S: Final = 60.0
 """Pause before an unreadable row (written by another release, or edited by hand) is claimed again, seconds."""
 
@@ -340,6 +343,33 @@ class Registry:
                 "limit": limit,
             }
             rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
+        return self._readable(rows)
+
+    async def count_sagas(self, keys: Sequence[str] | None, orgs: Sequence[str] | None) -> int:
+        """Return the count of the sagas of `all_sagas`."""
+        async with self._session() as session:
+            found = await (await session.execute(statements.SAGAS_COUNT, {"keys": keys, "orgs": orgs})).fetchone()
+            return int(found[0]) if found else 0
+
+    async def all_sagas(self, keys: Sequence[str] | None, orgs: Sequence[str] | None) -> AsyncIterator[list[SagaRow]]:
+        """Yield sagas in the order of their keys, in batches; unreadable rows as of `sagas`.
+
+        Args:
+            keys: Restricts the result to these keys; None for all.
+            orgs: Restricts the result to these organisations; None for all.
+        """
+        after = ""
+        while True:
+            asked = {"after": after, "keys": keys, "orgs": orgs, "limit": _BATCH}
+            async with self._session() as session:
+                rows = await (await session.execute(statements.SAGAS_AFTER, asked)).fetchall()
+            if not rows:
+                return
+            yield self._readable(rows)
+            after = rows[-1][0]
+
+    def _readable(self, rows: Sequence[tuple[Any, ...]]) -> list[SagaRow]:
+        """Parse rows of `SAGAS`; an unreadable row is reported and left out."""
         found: list[SagaRow] = []
         for *of, journal in rows:
             try:

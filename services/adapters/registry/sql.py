@@ -90,15 +90,28 @@ GIVE_BACK: Final[LiteralString] = """
     WHERE key = %s AND epoch = %s
 """
 
-SAGAS: Final[LiteralString] = """
-    SELECT key, desired_version, phase, generation, tenant_id, waits_for, why,
-        extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,
-        CASE WHEN lease_until > statement_timestamp() THEN worker END, journal::text
+_ROW: Final[LiteralString] = """
+    key, desired_version, phase, generation, tenant_id, waits_for, why,
+    extract(epoch FROM due_at)::float8, extract(epoch FROM changed_at)::float8,
+    CASE WHEN lease_until > statement_timestamp() THEN worker END, journal::text
+"""
+"""The columns of a `SagaRow`."""
+SAGAS: Final[LiteralString] = f"""
+    SELECT {_ROW}
     FROM sagas WHERE (%(key)s::text IS NULL OR key = %(key)s)
         AND (%(phases)s::text[] IS NULL OR phase = ANY(%(phases)s) OR (%(standing)s AND stands_since IS NOT NULL))
         AND (%(standing)s IS DISTINCT FROM false OR stands_since IS NULL)
     ORDER BY changed_at DESC LIMIT %(limit)s
+"""  # noqa: S608 - of constants alone
+_IN_SCOPE: Final[LiteralString] = """
+    (%(keys)s::text[] IS NULL OR key = ANY(%(keys)s)) AND (%(orgs)s::text[] IS NULL OR org = ANY(%(orgs)s))
 """
+SAGAS_COUNT: Final[LiteralString] = f"SELECT count(*) FROM sagas WHERE {_IN_SCOPE}"  # noqa: S608 - of constants alone
+SAGAS_AFTER: Final[LiteralString] = f"""
+    SELECT {_ROW}
+    FROM sagas WHERE key > %(after)s AND {_IN_SCOPE}
+    ORDER BY key LIMIT %(limit)s
+"""  # noqa: S608 - of constants alone
 
 REPAIRS: Final[tuple[LiteralString, ...]] = (
     """

@@ -1,33 +1,45 @@
 """Builds and verifies lines of the audit trail; equal arguments give lines equal to the byte.
 
 Rule: the MAC covers all remaining fields in canonical JSON, so a changed field is detected. No line contains a personal
-datum or a value of a configuration.
+datum of a tenant or a value of a configuration. An operator's act names the operator.
 """
 
 import hmac
 from collections.abc import Iterable
+from typing import Any
 
 from schemas import codec
-from schemas.audit import Audit
+from schemas.audit import Audit, OperatorAct
 from schemas.times import rfc3339
 from schemas.values import Key
 from services.core.ledger.identity import canonical, keyed
 
 
-def line(*, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: int, material: bytes) -> Audit:
+def line(  # noqa: PLR0913 - the fields of a record, by name
+    *,
+    line_id: str,
+    key: Key,
+    what: str,
+    verdict: str,
+    why: str,
+    at_us: int,
+    material: bytes,
+    act: OperatorAct | None = None,
+) -> Audit:
     """Returns a line with its MAC.
 
     Args:
         line_id: Unique per decision or change, and equal in every repetition.
         key: `orgId:integrationId`.
-        what: `delivery`, `audited`, `observation`, `recheck`, `stage`, `step` or `retry`.
+        what: Sort of line (`Audit.what`).
         verdict: The decision or the change.
         why: The reason in words of the program, never a value from outside.
         at_us: Time of the decided record or change, microseconds UTC; not the time of writing, so a replay is equal.
         material: The newest key of `material.audit`.
+        act: An act of an operator by name; None for any other line.
     """
-    mac = _mac(material, line_id, key, what, verdict, why, at_us)
-    return Audit(id=line_id, key=key, what=what, verdict=verdict, why=why, at=at_us, mac=mac)
+    unproved = Audit(id=line_id, key=key, what=what, verdict=verdict, why=why, act=act, at=at_us, mac="")
+    return unproved.model_copy(update={"mac": _mac(material, unproved)})
 
 
 def message(audit: Audit, service: str, trace: str | None) -> codec.Message:
@@ -45,11 +57,21 @@ def message(audit: Audit, service: str, trace: str | None) -> codec.Message:
 def is_genuine(audit: Audit, materials: Iterable[bytes]) -> bool:
     """True if the MAC of a line is correct under any of the keys."""
     # A list, not a generator: all MACs are computed before the first comparison.
-    macs = [_mac(m, audit.id, audit.key, audit.what, audit.verdict, audit.why, audit.at) for m in materials]
+    macs = [_mac(material, audit) for material in materials]
     return any(hmac.compare_digest(mac.encode(), audit.mac.encode()) for mac in macs)
 
 
-def _mac(material: bytes, line_id: str, key: Key, what: str, verdict: str, why: str, at_us: int) -> str:
-    """Returns the MAC over the canonical JSON of the fields, as hex."""
-    covered = {"id": line_id, "key": key, "what": what, "verdict": verdict, "why": why, "at": rfc3339(at_us)}
+def _mac(material: bytes, audit: Audit) -> str:
+    """Returns the MAC over the canonical JSON of all fields but the MAC itself, as hex."""
+    # By name and not by `model_dump`: the ledger writes a line per delivery, and a dump costs several times as much.
+    covered: dict[str, Any] = {
+        "id": audit.id,
+        "key": audit.key,
+        "what": audit.what,
+        "verdict": audit.verdict,
+        "why": audit.why,
+        "at": rfc3339(audit.at),
+    }
+    if audit.act is not None:
+        covered["act"] = audit.act.model_dump(mode="json")
     return keyed(material, canonical(covered))

@@ -16,13 +16,13 @@ organisation publishes nothing until an operator approves exactly these keys (do
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
 from schemas.genesys import Organisation, Reading
 from schemas.values import Key
 from services.core.reconcile.observed_state import is_installed
 from services.core.reconcile.reconcile import Tenants, by_organisation, scope
+from services.core.rulings import newcomers_digest
 
 CREATE_MOST: Final = 5
 """Tenants that the first comparison of an organisation may create without an approval."""
@@ -45,13 +45,21 @@ class HeldOrganisation:
 
     Attributes:
         org_id: Organisation id.
-        newcomers: Number of tenants to create.
-        approval: Text to approve exactly these tenants.
+        keys: The tenants to create.
     """
 
     org_id: str
-    newcomers: int
-    approval: str
+    keys: tuple[Key, ...]
+
+    @property
+    def newcomers(self) -> int:
+        """Returns the number of tenants to create."""
+        return len(self.keys)
+
+    @property
+    def approval(self) -> str:
+        """Returns the text to approve exactly these tenants."""
+        return newcomers_digest(self.keys)
 
 
 def newcomers(reading: Reading, organisation: Organisation, tenants: Tenants) -> list[Key]:
@@ -71,12 +79,6 @@ def newcomers(reading: Reading, organisation: Organisation, tenants: Tenants) ->
         and is_installed(entity)
         and not (key in tenants and tenants[key].installed)
     ]
-
-
-def approval_of_newcomers(keys: Iterable[Key]) -> str:
-    """Returns the approval of exactly these new tenants, a hash of the sorted keys."""
-    # The prefix separates an approval to create from an approval to remove the same keys.
-    return sha256("\n".join(["create", *sorted(keys)]).encode()).hexdigest()[:16]
 
 
 def held_back(
@@ -104,7 +106,7 @@ def held_back(
             continue
         keys = newcomers(reading, organisation, own.get(reading.org_id, {}))
         if len(keys) > CREATE_MOST:
-            found.append(HeldOrganisation(reading.org_id, len(keys), approval_of_newcomers(keys)))
+            found.append(HeldOrganisation(reading.org_id, tuple(keys)))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ Invariants:
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -28,6 +28,7 @@ from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
 from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, is_told, look_at, observed
+from services.core.rulings import RefusedRemovals
 
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
 """Microseconds after which an unconfirmed first sight is forgotten: one day."""
@@ -44,6 +45,8 @@ class Action(StrEnum):
     CONFIRM = "confirm"
     WAIT = "wait"
     REFUSE = "refuse"
+    KEEP = "keep"
+    """A removal that an operator refused: the tenant stays until the refusal expires."""
     UNREAD = "unread"
     """Genesys did not answer, or answered in an unreadable form. The readable part of the key has a line of its own."""
 
@@ -89,6 +92,7 @@ class ReconcileRules:
         second_look_us: Microseconds from the first sight of an absence or contradiction to the second.
         configuration_key: Key of `configuration_mac`.
         approval: An operator's approval of exactly one set of removals (`Stop.approval`), or None.
+        refused: Keys whose removal an operator refused, with the refusals in force.
     """
 
     began_us: int
@@ -96,6 +100,7 @@ class ReconcileRules:
     second_look_us: int
     configuration_key: bytes
     approval: str | None = None
+    refused: Mapping[Key, RefusedRemovals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +144,17 @@ class ReconcilePlan:
         lines: Keys with a difference, a wait, a refusal or an unread part.
         memory: New memory of the keys in this run; the memory of all remaining keys is unchanged.
         stopped: The brake, or None.
+        looks: Every key in this run as read.
+        absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
+        limit: Greatest number of absent tenants without a brake.
     """
 
     lines: tuple[PlanLine, ...]
     memory: Memory
     stopped: Stop | None
+    looks: Mapping[Key, ObservedKey]
+    absent: int
+    limit: int
 
 
 def awaits_recheck(tenant: Tenant | None) -> bool:
@@ -231,6 +242,7 @@ def compare(
     lines: list[PlanLine] = []
     doubted = [key for key, sight in memory.items() if sight.doubt is not None and (keys is None or key in keys)]
     looked: dict[Key, Sight] = {}
+    looks: dict[Key, ObservedKey] = {}
     read: set[str] = set()
     own = by_organisation(tenants)
     for reading, organisation in readings:
@@ -242,6 +254,7 @@ def compare(
             sight = _sight(reading, key, memory.get(key, Sight()))
             look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
             line, looked[key] = _judge(look, tenants.get(key), sight, rules)
+            looks[key] = look
             lines.extend([line] if line else [])
             if look.unread:
                 lines.append(PlanLine(key, Action.UNREAD, look.unread))
@@ -251,13 +264,26 @@ def compare(
         for key in sorted(set(named) - looked.keys() - tenants.keys())
         if key.partition(":")[0] in read
     ]
-    return ReconcilePlan(tuple(lines), looked, _brake(lines, tenants, {**memory, **looked}, rules))
+    absent, limit = absent_tenants(tenants, {**memory, **looked}, rules.now_us), removals_limit(tenants)
+    approval = approval_of(lines)
+    if approval is None or approval != rules.approval:
+        lines = [_kept_if_refused(line, rules.refused) for line in lines]
+        stopped = _brake(lines, absent, limit, approval, rules.refused)
+    else:
+        # An approval of exactly these removals is newer than a refusal, and outweighs it.
+        stopped = None
+    return ReconcilePlan(tuple(lines), looked, stopped, looks, len(absent), limit)
+
+
+def going(lines: Iterable[PlanLine]) -> list[Key]:
+    """Returns the keys of the absences seen twice in a plan, sorted; also of those that an operator refused."""
+    return sorted(line.key for line in lines if line.action in {Action.REMOVE, Action.KEEP})
 
 
 def approval_of(lines: Iterable[PlanLine]) -> str | None:
-    """Returns the approval of exactly the removals in a plan, a digest of the keys; None without a removal."""
-    going = [line.key for line in lines if line.action is Action.REMOVE]
-    return removals_digest(going) if going else None
+    """Returns the digest of exactly the removals in a plan; None without a removal."""
+    keys = going(lines)
+    return removals_digest(keys) if keys else None
 
 
 def remember(sight: Sight, observation: Observed) -> Sight:
@@ -364,18 +390,29 @@ def _action(differing: tuple[EventType, ...]) -> Action:
     return Action.ALIGN if differing else Action.CONFIRM
 
 
-def is_braked(tenants: Tenants, memory: Memory, now_us: int) -> bool:
+def _kept_if_refused(line: PlanLine, refused: Mapping[Key, RefusedRemovals]) -> PlanLine:
+    if line.action is not Action.REMOVE or line.key not in refused:
+        return line
+    refusal = refused[line.key]
+    reason = f"{line.reason}: refused by {refusal.by} until {rfc3339(refusal.expires_us)}"
+    return PlanLine(line.key, Action.KEEP, reason)
+
+
+def is_braked(tenants: Tenants, memory: Memory, now_us: int, refused: Collection[Key]) -> bool:
     """True if more tenants wait as absent than one run may remove: the brake holds until an operator approves.
 
     Args:
         tenants: The view.
         memory: The memory of earlier runs.
         now_us: Our clock, microseconds UTC.
+        refused: Keys whose removal an operator refused; the brake is silent about these alone.
     """
-    return len(_waiting(tenants, memory, now_us)) > _limit(tenants)
+    absent = absent_tenants(tenants, memory, now_us)
+    return len(absent) > removals_limit(tenants) and not absent <= set(refused)
 
 
-def _waiting(tenants: Tenants, memory: Memory, now_us: int) -> set[Key]:
+def absent_tenants(tenants: Tenants, memory: Memory, now_us: int) -> set[Key]:
+    """Returns the tenants that wait as absent, seen once or twice, by any run of the last day."""
     return {
         key
         for key, sight in memory.items()
@@ -387,21 +424,20 @@ def _waiting(tenants: Tenants, memory: Memory, now_us: int) -> set[Key]:
     }
 
 
-def _limit(tenants: Tenants) -> int:
+def removals_limit(tenants: Tenants) -> int:
+    """Returns the greatest number of absent tenants without a brake."""
     return max(REMOVE_LEAST, sum(1 for tenant in tenants.values() if tenant.installed) * REMOVE_PERCENT // 100)
 
 
-def _brake(lines: Collection[PlanLine], tenants: Tenants, memory: Memory, rules: ReconcileRules) -> Stop | None:
+def _brake(
+    lines: Collection[PlanLine], absent: set[Key], limit: int, approval: str | None, refused: Collection[Key]
+) -> Stop | None:
     """Returns the brake if a run meets an absence and more tenants are absent than one run may remove; else None.
 
     Absences count from the first sight on, over all runs. Otherwise one mass disappearance could leave in many small
     runs, each within the limit. A run without an absence goes on: the brake of one organisation must not hold up the
-    re-checks of the rest.
+    re-checks of the rest. So does a run whose absences were all refused by an operator: its removals are left out.
     """
-    absent, limit = _waiting(tenants, memory, rules.now_us), _limit(tenants)
-    if len(absent) <= limit or absent.isdisjoint(line.key for line in lines):
-        return None
-    approval = approval_of(lines)
-    if approval is not None and approval == rules.approval:
+    if len(absent) <= limit or absent.isdisjoint(line.key for line in lines) or absent <= set(refused):
         return None
     return Stop(len(absent), limit, approval)

@@ -76,6 +76,9 @@ INSERT INTO lifecycle_fence.epochs AS fence (key, epoch) VALUES (%s, %s)
 ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch WHERE fence.epoch <= excluded.epoch
 """
 _FOUND: Final = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s"
+_SCHEMAS: Final = r"SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname LIKE 't\_%'"
+_LIVES_S: Final = 20.0
+"""Seconds to list all schemas: 100,000 take about one."""
 _STATE: Final = """
 SELECT n.oid IS NOT NULL, obj_description(n.oid, 'pg_namespace'), r.oid IS NOT NULL
 FROM (SELECT) AS one LEFT JOIN pg_namespace n ON nspname = %(name)s LEFT JOIN pg_roles r ON rolname = %(name)s
@@ -177,7 +180,8 @@ class PostgresKind:
             # The inner time-out cancels the statement on the server. The outer one is for a server that does not react
             # to the cancellation either.
             async with asyncio.timeout(call.timeout_s + _CANCEL_S), asyncio.timeout(call.timeout_s):
-                if not self._fenced:
+                # A look changes nothing, so a look needs no fence and makes none.
+                if not self._fenced and call.verb is not Verb.READ:
                     await self._prepare(call.timeout_s)
                 async with self._pool.connection(call.timeout_s) as connection:
                     session = Session(connection, call)
@@ -192,6 +196,18 @@ class PostgresKind:
             if error.sqlstate == _READ_ONLY:
                 await self._pool.renew()
             return _meaning(error, in_doubt=session is not None and session.committing)
+
+    async def lives(self) -> list[tuple[str, int]]:
+        """Returns key and generation of every schema whose comment names both; reads only.
+
+        Raises:
+            psycopg.Error: the database does not answer, or refuses.
+        """
+        async with asyncio.timeout(_LIVES_S), self._pool.connection(_LIVES_S) as connection:
+            await connection.execute(_BEGIN)
+            rows = await (await connection.execute(_SCHEMAS)).fetchall()
+            await connection.rollback()
+        return [life for name, comment in rows if (life := _life(name, comment)) is not None]
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -295,6 +311,19 @@ def _name(call: Call) -> str:
     name = schema_name(call.key, call.generation)
     assert _NAME.fullmatch(name), "a derived name has one shape"
     return name
+
+
+def _life(name: str, comment: str | None) -> tuple[str, int] | None:
+    """Returns key and generation of a tenant's schema; None if the comment does not fit the name."""
+    try:
+        found = json.loads(comment or "null")
+        key, generation = found["key"], found["generation"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if not isinstance(key, str) or type(generation) is not int:
+        return None
+    # Another installation, or a person, may have written the comment: the name follows from both values.
+    return (key, generation) if schema_name(key, generation) == name else None
 
 
 def _call_name(call: Call) -> str:

@@ -1,0 +1,281 @@
+"""The three views of a key: Genesys as read now, the desired state, and the outside systems; compared by the table.
+
+Rule: a view that was not read gives no difference but "no information" (`difference_table`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.saga import Journal, Phase, Presence
+from schemas.tenant import Tenant
+from schemas.values import Key
+from services.core.reconcile.difference_table import (
+    BETWEEN_GENESYS,
+    BETWEEN_OUTSIDE,
+    BY_LOCK,
+    RULES,
+    Actor,
+    DesiredSays,
+    Difference,
+    GenesysSays,
+    Lock,
+    OutsideShows,
+)
+from services.core.reconcile.observed_state import ObservedKey, differences
+from services.core.reconcile.reconcile import Action, PlanLine, Stop
+
+_PHASES: Final[Mapping[Phase, OutsideShows]] = {
+    Phase.EMPTY: OutsideShows.NOTHING,
+    Phase.CREATING: OutsideShows.BUILDING,
+    Phase.ACTIVE: OutsideShows.WHOLE,
+    Phase.UPDATING: OutsideShows.CHANGING,
+    Phase.RESTORING: OutsideShows.CHANGING,
+    Phase.COMPENSATING: OutsideShows.UNDOING,
+    Phase.ROLLED_BACK: OutsideShows.ROLLED_BACK,
+    Phase.REMOVING: OutsideShows.REMOVING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GenesysView:
+    """A key in Genesys.
+
+    Attributes:
+        says: The state.
+        lock: Why a difference is not published yet.
+        is_owed: True if a re-check of the key is owed.
+        why: Text for the operator: the aspects that differ, the end of a wait, or the reason of no information.
+    """
+
+    says: GenesysSays
+    lock: Lock = Lock.FREE
+    is_owed: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredView:
+    """A key in the view of the tenants.
+
+    Attributes:
+        says: The state.
+        enabled: The integration's flag; None if not known.
+        stage: Stage of the tenant; None without one.
+        reason: Why the tenant is not further; None without a reason.
+    """
+
+    says: DesiredSays
+    enabled: bool | None = None
+    stage: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideView:
+    """A key's newest life in the outside systems.
+
+    Attributes:
+        shows: The state.
+        generation: Generation of the newest life; 0 before the first.
+        steps: Step to the journal's knowledge about its resource.
+        missing: Steps whose resource a look outside did not find.
+        unread: Step to the reason why a look outside gave no answer.
+        orphans: Resources of ended lives that a look outside found.
+        why: Text for the operator: the step and the reason of a wait, or why the registry was not read.
+    """
+
+    shows: OutsideShows
+    generation: int = 0
+    steps: Mapping[str, Presence] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+    orphans: tuple["Orphan", ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A resource outside that belongs to an ended life.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        generation: Generation of the ended life.
+        step: Step of the plan that made the resource.
+        first_seen_us: Time of the first sight, microseconds UTC.
+        removable: True if the registry has the key, so that its saga can remove the resource.
+    """
+
+    key: Key
+    generation: int
+    step: str
+    first_seen_us: int = 0
+    removable: bool = True
+
+    @property
+    def name(self) -> str:
+        """Returns key, generation and step in one text."""
+        return f"{self.key} g{self.generation} {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideSight:
+    """What a look at the outside systems showed of a key.
+
+    Attributes:
+        missing: Steps of the present life whose resource was not found.
+        unread: Step to the reason why the look gave no answer.
+        orphans: Resources of ended lives that were found.
+    """
+
+    missing: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+    orphans: tuple[Orphan, ...] = ()
+
+
+NOT_LOOKED: Final = OutsideSight()
+"""Without a look the journal alone tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFinding:
+    """A difference of a key, and the decision about it.
+
+    Attributes:
+        difference: The difference.
+        decision: What is done.
+        by: Who acts.
+        why: Details for the operator; empty without any.
+    """
+
+    difference: Difference
+    decision: str
+    by: Actor
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedKey:
+    """A key in its three views, with its differences.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        genesys: The key in Genesys.
+        desired: The key in the view.
+        outside: The key outside; None if the registry was not read.
+        findings: The differences; empty if the three views agree.
+    """
+
+    key: Key
+    genesys: GenesysView
+    desired: DesiredView
+    outside: OutsideView | None
+    findings: tuple[KeyFinding, ...]
+
+
+def compared(key: Key, genesys: GenesysView, desired: DesiredView, outside: OutsideView | None) -> ComparedKey:
+    """Returns a key with the differences of its views, in the order of the journey."""
+    found: list[KeyFinding] = []
+    drift = BETWEEN_GENESYS[genesys.says, desired.says]
+    if drift is Difference.AGREES and genesys.is_owed:
+        drift = Difference.RECHECK_OWED
+    if drift is Difference.NO_INFORMATION:
+        found.append(_ruled(drift, genesys.why))
+    elif drift is not Difference.AGREES:
+        rule = BY_LOCK[genesys.lock]
+        found.append(KeyFinding(drift, rule.decision, rule.by, genesys.why))
+    if outside is not None:
+        found += _behind(desired, outside)
+    return ComparedKey(key, genesys, desired, outside, tuple(found))
+
+
+def _behind(desired: DesiredView, outside: OutsideView) -> list[KeyFinding]:
+    """Returns the differences between the view and the outside systems."""
+    found: list[KeyFinding] = []
+    behind = BETWEEN_OUTSIDE[desired.says, outside.shows]
+    if behind is not Difference.AGREES:
+        missing = ", ".join(outside.missing)
+        found.append(_ruled(behind, missing if behind is Difference.OUTSIDE_MISSING else outside.why))
+    # A life that is whole by the journal may have parts that no look outside could confirm.
+    if outside.unread and behind is not Difference.OUTSIDE_UNREAD:
+        told = ", ".join(f"{step}: {reason}" for step, reason in outside.unread.items())
+        found.append(_ruled(Difference.OUTSIDE_UNREAD, told))
+    found += [_ruled(Difference.ORPHAN, f"{one.step} of generation {one.generation}") for one in outside.orphans]
+    return found
+
+
+def _ruled(difference: Difference, why: str) -> KeyFinding:
+    rule = RULES[difference]
+    return KeyFinding(difference, rule.decision, rule.by, why)
+
+
+def desired_view(tenant: Tenant | None) -> DesiredView:
+    """Returns a key as the view has it; None for a key without a record."""
+    if tenant is None:
+        return DesiredView(DesiredSays.NEVER)
+    says = {True: DesiredSays.INSTALLED, False: DesiredSays.GONE, None: DesiredSays.NEVER}[tenant.installed]
+    return DesiredView(says, tenant.enabled, tenant.stage, tenant.reason)
+
+
+def genesys_view(
+    look: ObservedKey | None,
+    tenant: Tenant | None,
+    lines: Iterable[PlanLine],
+    *,
+    stopped: Stop | None,
+    is_new: bool,
+    unread: str,
+) -> GenesysView:
+    """Returns a key as Genesys was read.
+
+    Args:
+        look: The key as read; None if the run did not compare the key.
+        tenant: The view of the key; None if the view has none.
+        lines: The lines of the plan about the key.
+        stopped: The brake of the run, or None.
+        is_new: True if the first comparison of the organisation is held.
+        unread: Why the organisation gave no information; empty if it was read.
+    """
+    told = list(lines)
+    if look is None:
+        # A key outside the comparison is neither listed nor installed in the view, so both agree.
+        return GenesysView(GenesysSays.UNKNOWN if unread else GenesysSays.GONE, why=unread)
+    of_no_information = next((line.reason for line in told if line.action is Action.UNREAD), look.reason or look.unread)
+    if look.installed is None or (of_no_information and not any(line.action is not Action.UNREAD for line in told)):
+        return GenesysView(GenesysSays.UNKNOWN, why=of_no_information)
+    says = GenesysSays.GONE
+    if look.installed:
+        here = tenant is not None and tenant.installed is True
+        says = GenesysSays.CHANGED if here and differences(look, tenant) else GenesysSays.INSTALLED
+    line = next((line for line in told if line.action is not Action.UNREAD), None)
+    if line is None:
+        return GenesysView(says)
+    return GenesysView(says, _lock(line, stopped, is_new=is_new), line.action is Action.CONFIRM, line.reason)
+
+
+def _lock(line: PlanLine, stopped: Stop | None, *, is_new: bool) -> Lock:
+    if line.action is Action.KEEP:
+        return Lock.REFUSED
+    if line.action is Action.WAIT:
+        return Lock.SECOND_LOOK
+    if is_new:
+        return Lock.NEW_ORGANISATION
+    return Lock.FREE if stopped is None else Lock.BRAKE
+
+
+def outside_view(
+    journal: Journal, sight: OutsideSight = NOT_LOOKED, *, is_held: bool = False, why: str = ""
+) -> OutsideView:
+    """Returns a key as the registry has it, with what a look outside showed.
+
+    Args:
+        journal: The journal of the key's saga.
+        sight: What a look at the outside systems showed.
+        is_held: True if the brake of the provisioner holds the removal.
+        why: The step and the reason of a wait.
+    """
+    shows = OutsideShows.HELD if is_held else _PHASES[journal.phase]
+    if shows is OutsideShows.WHOLE and sight.missing:
+        shows = OutsideShows.MISSING
+    steps = {name: log.presence for name, log in journal.life.steps.items()} if journal.life else {}
+    return OutsideView(shows, journal.generation, steps, sight.missing, sight.unread, sight.orphans, why)
