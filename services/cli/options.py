@@ -19,7 +19,12 @@ _NEAREST: Final = 3
 _ALIKE: Final = 0.75
 """Least ratio of difflib; a letter left out, doubled or exchanged in a word of five is above it."""
 _SPAN: Final = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_DURATION: Final = re.compile(
+    r"P(?=.)(?:(\d{1,6})D)?(?:T(?=.)(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6})S)?)?", re.ASCII
+)
+"""A duration of ISO 8601 without years, months, weeks and fractions."""
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION_S: Final = (86_400, 3_600, 60, 1)
 
 
 def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
@@ -36,7 +41,7 @@ def one_of(given: str, known: Collection[str], option: str, what: str) -> str:
 
 
 def span_us(text: str, option: str, most: str) -> int:
-    """Parses a span of time (`30s`, `15m`, `2h`, `7d` or `0`) to microseconds.
+    """Parses a span of time (`30s`, `15m`, `2h`, `7d`, `0`, or a duration of ISO 8601 as `PT1H`) to microseconds.
 
     Args:
         text: The value.
@@ -51,7 +56,8 @@ def span_us(text: str, option: str, most: str) -> int:
     assert most_s is not None
     if span_s is None or span_s > most_s:
         raise CommandError(
-            Exit.UNUSABLE, f"{option}: {text!r} is neither 0 nor a number with s, m, h or d, at most {most}"
+            Exit.UNUSABLE,
+            f"{option}: {text!r} is neither 0 nor a number with s, m, h or d nor like PT1H, at most {most}",
         )
     return span_s * 1_000_000
 
@@ -98,5 +104,8 @@ def _seconds(text: str) -> int | None:
     """Parses a span of time to seconds; None if the text is no span."""
     if text == "0":
         return 0
-    found = _SPAN.fullmatch(text)
-    return None if found is None else int(found[1]) * _UNIT_S[found[2]]
+    if (found := _SPAN.fullmatch(text)) is not None:
+        return int(found[1]) * _UNIT_S[found[2]]
+    if (found := _DURATION.fullmatch(text)) is not None:
+        return sum(int(number or 0) * unit_s for number, unit_s in zip(found.groups(), _DURATION_S, strict=True))
+    return None

@@ -5,9 +5,13 @@ Rule: a line fits a terminal of 80 columns, commands to copy included.
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from services.cli.exits import Exit
+from services.cli.reconcile_rulings import PLACEHOLDER
+from services.cli.wording import counted, short_keys
+from services.operations.reconciliation import ReportScope
 
 _NAMED_AT_MOST: Final = 10
 """Refusals listed one by one; a greater number is counted by reason, and `--json` lists all."""
@@ -17,35 +21,99 @@ _ORG_SHOWN: Final = 8
 _WIDTH: Final = 80
 
 
-def print_run(found: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Formats the commands that rule on a set, within a line of a terminal.
+
+    Attributes:
+        scope: The scope in which the set was found: another scope has another set.
+        operator: Name of the operator from the environment; None to print a place for the name.
+    """
+
+    scope: ReportScope
+    operator: str | None
+
+    def of(self, digest: str, org: str | None = None) -> tuple[str, str]:
+        """Returns the commands that approve and refuse a set.
+
+        Args:
+            digest: Digest of the set.
+            org: The organisation of the set; None for the set of the whole scope.
+        """
+        where = f" --org {org[:_ORG_SHOWN]}" if org else self._where
+        return (
+            f"lifecycle reconcile --now{where} --approve {digest}{self._by}",
+            f"lifecycle reconcile{where} --refuse {digest}{self._by}",
+        )
+
+    def of_orphans(self, digest: str) -> str:
+        """Returns the command that lets the orphans of the whole scope be removed."""
+        return f"lifecycle reconcile{self._where} --remove-orphans {digest}{self._by}"
+
+    @property
+    def _where(self) -> str:
+        if self.scope.keys is not None:
+            return "".join(f" {short}" for short in short_keys(self.scope.keys).values())
+        return "".join(f" --org {one[:_ORG_SHOWN]}" for one in self.scope.orgs or ())
+
+    @property
+    def _by(self) -> str:
+        return "" if self.operator else f" --by {PLACEHOLDER}"
+
+    def print_both(self, digest: str | None) -> None:
+        """Prints the commands that approve and refuse the set of the whole scope."""
+        if digest is None:
+            _say("every absence must be seen twice first; then a digest names the removals", 2)
+            return
+        for command in self.of(digest):
+            _print_command(command)
+
+
+def print_act(found: dict[str, Any], commands: Commands) -> None:
+    """Prints an operator's act for a person, and the run that an approval let go.
+
+    Args:
+        found: The act as JSON.
+        commands: Formats commands.
+    """
+    if found["held_by"] == "orphans":
+        _say(f"{found['ruling']} by {found['by']}: {counted(len(found['orphans']), 'orphan')} ({found['digest']})")
+        for key, end in found["ends"].items():
+            _say(f"{key}: {end}", 2)
+        return
+    what = "tenant" if found["held_by"] == "newcomers" else "removal"
+    _say(
+        f"{found['ruling']} by {found['by']}: {counted(len(found['keys']), what)} ({found['digest']}), until "
+        f"{found['expires_at']}; recorded in the audit trail"
+    )
+    if "run" in found:
+        print_run(found["run"], commands)
+
+
+def print_run(found: dict[str, Any], commands: Commands) -> None:
     """Prints the report of a run for a person.
 
     Args:
         found: The report as JSON.
+        commands: Formats commands.
     """
-    from services.cli import show, wording
+    from services.cli import show
 
     if found["plan"]:
         keys = [line["key"] for line in found["plan"]]
-        shown = wording.short_keys(keys) if show.shows_results() else {key: key for key in keys}
+        shown = short_keys(keys) if show.shows_results() else {key: key for key in keys}
         rows = [(shown[line["key"]], line["action"], line["reason"]) for line in found["plan"]]
         show.table(("key", "action", "reason"), rows, whole=2)
     for text in _refusal_lines(found["refusals"]):
-        print(f"no information: {text}")
+        _say(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
         print(_stopped_line(stop))
-        if stop["approval"]:
-            print(f"  {approval_command(stop['approval'])}")
-    for one in found["held"]:
-        new = wording.counted(one["newcomers"], "tenant")
-        print(f"HELD: {one['org']}: its first run would create {new}, and at most {one['limit']} without an approval.")
-        print("  Nothing of this organisation is published. Are all of them yours (integration_types)? Then:")
-        # The beginning of the id keeps the command within a line of a terminal.
-        print(f"  {approval_command(one['approval'], one['org'])}")
+        commands.print_both(stop["approval"])
+    _print_held(found["held"], commands)
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
-    print(
-        f"{wording.counted(read, 'organisation')} read, {wording.counted(found['published'], 'observation')} published"
+    _say(
+        f"{counted(read, 'organisation')} read, {counted(found['published'], 'observation')} published"
         + (f", keys not read or not whole: {unread}" if unread else "")
         + (f"; look again at {again}" if again else "")
     )
@@ -84,16 +152,17 @@ def _refusal_lines(refusals: list[dict[str, str]]) -> Iterator[str]:
         yield f"once ({of[0]}): {reason}" if len(of) == 1 else f"{len(of)} times: {reason}"
 
 
-def print_report(found: dict[str, Any]) -> None:
+def print_report(found: dict[str, Any], commands: Commands) -> None:
     """Prints the report of the three views for a person.
 
     Args:
         found: The report as JSON.
+        commands: Formats commands.
     """
-    from services.cli import show, wording
+    from services.cli import show
 
     keys = [one["key"] for one in found["keys"]]
-    shown = wording.short_keys(keys) if show.shows_results() else {key: key for key in keys}
+    shown = short_keys(keys) if show.shows_results() else {key: key for key in keys}
     for one in _told_singly(found):
         print(shown[one["key"]])
         _say(_views_line(one), 2)
@@ -104,10 +173,10 @@ def print_report(found: dict[str, Any]) -> None:
         _say(f"no information: {text}")
     if not found["outside"]["read"]:
         _say(f"outside: not read: {found['outside']['why']}")
-    _print_holds(found)
+    _print_holds(found, commands)
     differing = len(found["keys"]) - sum(not one["differences"] for one in found["keys"])
     looked = ", resources looked up" if found["outside"]["looked"] else ""
-    _say(f"{wording.counted(differing, 'key')} with a difference, {found['agreeing']:,} without{looked}")
+    _say(f"{counted(differing, 'key')} with a difference, {found['agreeing']:,} without{looked}")
 
 
 def report_status(found: dict[str, Any], *, named: bool) -> Exit:
@@ -125,14 +194,8 @@ def report_status(found: dict[str, Any], *, named: bool) -> Exit:
         for one in found["keys"]
         for difference in one["differences"]
     )
-    is_held = found["brake"]["holds"] or found["held"]
+    is_held = found["brake"]["holds"] or found["held"] or found["held_removals"]["keys"]
     return Exit.DEVIATION if unread or differs or is_held or not found["outside"]["read"] else Exit.OK
-
-
-def approval_command(digest: str, org: str | None = None) -> str:
-    """Returns the command that approves a set, within a line of a terminal."""
-    of = f" --org {org[:_ORG_SHOWN]}" if org else ""
-    return f"lifecycle reconcile --now{of} --approve {digest}"
 
 
 def _told_singly(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -156,24 +219,53 @@ def _views_line(one: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _print_holds(found: dict[str, Any]) -> None:
+def _print_holds(found: dict[str, Any], commands: Commands) -> None:
     """Prints every hold with the commands of an operator."""
-    brake = found["brake"]
+    brake, held = found["brake"], found["held_removals"]
     if brake["holds"]:
         print(_stopped_line(brake))
-        if brake["approval"]:
-            print(f"  {approval_command(brake['approval'])}")
+        commands.print_both(brake["approval"])
     else:
         _say(f"brake: {brake['absent']} absent, at most {brake['limit']} go in one run")
-    for one in found["held"]:
-        _say(f"HELD: {one['org']}: {one['newcomers']} new tenants wait for an approval")
-        print(f"  {approval_command(one['approval'], one['org'])}")
+    for one in found["refused"]:
+        why = f", {one['reason']}" if one["reason"] else ""
+        _say(f"refused by {one['by']} until {one['expires_at']}: {counted(len(one['keys']), 'removal')}{why}")
+    if held["keys"]:
+        refused = f", {held['refused']} of them refused" if held["refused"] else ""
+        _say(f"STOPPED: the provisioner holds {counted(len(held['keys']), 'removal')}{refused}")
+        commands.print_both(held["digest"])
+    _print_held(found["held"], commands)
+    _print_orphans(found["orphans"], commands)
+
+
+def _print_held(held: list[dict[str, Any]], commands: Commands) -> None:
+    """Prints each organisation whose first comparison waits, with the command that lets it in."""
+    for one in held:
+        _say(
+            f"HELD: {one['org']}: would create {counted(one['newcomers'], 'tenant')}, and at most {one['limit']} "
+            "without an approval. Nothing of this organisation is published. Are all of them yours "
+            "(integration_types)? Then:"
+        )
+        _print_command(commands.of(one["approval"], one["org"])[0])
+
+
+def _print_orphans(orphans: dict[str, Any], commands: Commands) -> None:
+    for one in orphans["resources"]:
+        seen = "twice" if one["seen_twice"] else "once"
+        stays = "" if one["removable"] else "; the registry does not know this life: remove it by hand"
+        _say(f"orphan: {one['key']} generation {one['generation']}, {one['step']}")
+        _say(f"seen {seen}, first {one['first_seen']}{stays}", 2)
+    if orphans["digest"]:
+        _print_command(commands.of_orphans(orphans["digest"]))
+
+
+def _print_command(command: str) -> None:
+    """Prints a command to copy: in one line, so that no line break is copied along."""
+    print(f"  {command}" if len(command) <= _WIDTH - 2 else command)
 
 
 def _stopped_line(stop: dict[str, Any]) -> str:
-    from services.cli import wording
-
-    return f"STOPPED: {wording.counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run"
+    return f"STOPPED: {counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run"
 
 
 def _say(text: str, indent: int = 0) -> None:

@@ -34,6 +34,16 @@ class RefusedRemovals:
     expires_us: int
 
 
+def names(given: str, present: str | None) -> bool:
+    """True if an operator's text names the present set; no proof, since every operator sees the digests.
+
+    Args:
+        given: The digest that the operator gave.
+        present: Digest of the present set; None for an empty set.
+    """
+    return given == present
+
+
 def newcomers_digest(keys: Iterable[Key]) -> str:
     """Returns the digest of exactly these new tenants; differs from the digest of a removal of the same keys."""
     return _digest(keys, "create")

@@ -100,7 +100,10 @@ def _outcome(record: StoredRecord) -> _Meaning:
 
 def _audit(record: StoredRecord) -> _Meaning:
     line = decode(Audit, record.value)
-    return line.what, line.verdict, reasons.reason_text(line.why, line.at) if line.what == "stage" else line.why
+    why = reasons.reason_text(line.why, line.at) if line.what == "stage" else line.why
+    if line.act is not None:
+        why = ", ".join(text for text in (why, f"by {line.act.by}", line.act.reason) if text)
+    return line.what, line.verdict, why
 
 
 _MEANINGS: Final[Mapping[str, Callable[[StoredRecord], _Meaning]]] = {

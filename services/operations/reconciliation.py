@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from schemas.saga_row import SagaRow
 from schemas.values import Key
 from services.adapters.registry.registry import Registry
-from services.core.reconcile.difference_table import OutsideShows
+from services.core.reconcile.difference_table import OutsideState
 from services.core.reconcile.onboarding import HeldOrganisation
 from services.core.reconcile.reconcile import PlanLine, ReconcilePlan, Tenants
 from services.core.reconcile.three_views import (
@@ -159,8 +159,8 @@ def _outside_of(
     if outside is None:
         return None
     if key in unreadable:
-        return OutsideView(OutsideShows.UNKNOWN, why=unreadable[key])
-    return outside.get(key, OutsideView(OutsideShows.NOTHING))
+        return OutsideView(OutsideState.UNKNOWN, why=unreadable[key])
+    return outside.get(key, OutsideView(OutsideState.NOTHING))
 
 
 def _wait_of(row: SagaRow) -> str:

@@ -110,7 +110,10 @@ class OutsideLook:
         ended = [(over, step) for over in ended_lives(journal, self.plan, row.key) for step in lookable(self.plan)]
         left = await self._each(row.key, journal, ended)
         found = {(over.generation, step.name) for (over, step), answer in left if isinstance(answer, Done)}
-        listed = {one for one in self._listed.get(row.key, ()) if is_over(journal, one[0])}
+        listed = self._listed.get(row.key, set())
+        over = found | {one for one in listed if is_over(journal, one[0])}
+        # The registry is older than what was done from it: nothing may be removed by its word.
+        newer = [one for one in sorted(listed) if one[0] > journal.generation]
         return OutsideSight(
             missing=tuple(step.name for (_, step), answer in here if isinstance(answer, Absent)),
             unread={
@@ -121,7 +124,10 @@ class OutsideLook:
                     if (fault := _fault(answer))
                 },
             },
-            orphans=tuple(Orphan(row.key, generation, step) for generation, step in sorted(found | listed)),
+            orphans=(
+                *(Orphan(row.key, generation, step) for generation, step in sorted(over)),
+                *(Orphan(row.key, generation, step, removable=False) for generation, step in newer),
+            ),
         )
 
     def strangers(self, known: Collection[str]) -> tuple[Orphan, ...]:

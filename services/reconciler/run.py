@@ -101,6 +101,10 @@ class RunResources:
         await self.producer.close(PUBLISH_TIMEOUT_MS / 1000)
 
 
+class OtherSet(Unusable):
+    """The approval of a run names another set than the run has; nothing was published or stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovedSet:
     """The set of keys that an operator's approval names.
@@ -164,7 +168,8 @@ async def run_once(
         on_approved: As of `RunRequest`.
 
     Raises:
-        Unusable: brokers or key material are missing, or `approval` is of no set of this run.
+        Unusable: brokers or key material are missing.
+        OtherSet: `approval` is of no set of this run.
         KafkaError: the view cannot be read, or a topic is misconfigured.
     """
     resources = open_resources(settings, now, _unleased)
@@ -218,7 +223,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
 
     Raises:
         KafkaError: the view cannot be read, or a topic is misconfigured.
-        Unusable: the approval does not match the plan; nothing was published or stored.
+        OtherSet: the approval does not match the plan; nothing was published or stored.
         OSError: the state folder cannot be read or written.
         NotActive: another instance is active; nothing was published or stored.
     """
@@ -316,7 +321,7 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
         over: Organisations with too many newcomers.
 
     Raises:
-        Unusable: the approval is for another set, which may have changed since the operator saw the plan.
+        OtherSet: the approval is for another set, which may have changed since the operator saw the plan.
     """
     if given is None:
         return None
@@ -329,7 +334,7 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
     wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
     what = "; ".join(wanted) or "this run removes nobody"
-    raise Unusable(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --dry-run` shows the plan")
+    raise OtherSet(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --report` shows all")
 
 
 async def sight(resources: RunResources, keys: Collection[Key]) -> None:

@@ -146,7 +146,11 @@ def test_different_filters_combine_by_and_and_repeated_filters_by_or(
         (("tenants", "list", "--older-than", "soon"), "--older-than: 'soon' is neither 0 nor a number"),
         (("reconcile", "--now", "--org", "nope"), "--org: 'nope': no such organisation"),
         (("reconcile", "--dry-run", "--approve", "x"), "--approve: a --dry-run changes nobody"),
-        (("reconcile", "--now", "--approve", "x"), "--approve: 'x': this run removes nobody; nothing was done"),
+        (("reconcile", "--refuse", "x", "--by", "Ada"), "--refuse: 'x': this run removes nobody; nothing was done"),
+        (
+            ("reconcile", "--now", "--approve", "x", "--by", "Ada"),
+            "--approve: 'x': this run removes nobody; nothing was done",
+        ),
         (("reconcile", "--now", "hooli", "--org", key_of(1)[:36]), "--org: KEY names the tenants already"),
         (("reconcile", "--now", ""), "KEY: ''"),
         (("tenants", "show", key_of(1)[:8]), "names 2 tenants"),

@@ -4,12 +4,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from schemas.tenant import Stage
+from schemas.times import instant
+from schemas.values import Key
 from services.adapters.kafka.tenant_view import TenantView
+from services.adapters.process.clock import now_us
 from services.cli.exits import Exit
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench
@@ -118,3 +122,175 @@ def test_an_uninstalled_tenant_is_under_way_and_then_agrees(world: OperatorWorld
     world.outside.heal()
     eventually(lambda: changed(world, key, stage=Stage.DEPROVISIONED), 60)
     assert world.differences("--outside") == {}
+
+
+def test_without_a_name_or_for_another_set_nothing_is_ruled(world: OperatorWorld) -> None:
+    keys, digest = _stopped(world, 7, gone=6)
+    for words, said in (
+        (("--now", "--approve", digest), "--by: say who rules"),
+        (("--refuse", digest, "--by", "YOU"), "--by: say who rules"),
+        (("--now", "--approve", "0123456789abcdef", "--by", "Ada"), f"removals of this run are approved with {digest}"),
+        (("--refuse", "0123456789abcdef", "--by", "Ada"), f"removals of this run are refused with {digest}"),
+        (("--now", "--approve", digest, "--by", "Ada", "--expires", "0"), "--expires: 0 would rule on nothing"),
+    ):
+        told = world.lifecycle("reconcile", *words, *world.scope, status=Exit.UNUSABLE)
+        assert said in " ".join(told.split())
+    told = world.lifecycle(
+        "reconcile", "--now", "--approve", digest, "--by", "Ada", *world.scope, status=Exit.UNUSABLE, DATABASE_URL=""
+    )
+    assert "DATABASE_URL: missing" in told
+    assert world.observations() == []
+    assert world.acts("removal_approved") == world.acts("removal_refused") == []
+    assert all(world.tenant(key).installed for key in keys)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_mass_disappearance_is_shown_and_let_go_once_by_name(world: OperatorWorld) -> None:
+    keys, digest = _stopped(world, 20, gone=6)
+    assert world.differences() == {key: [("Genesys lost it", "operator")] for key in keys[:6]}
+    said = world.lifecycle("reconcile", "--report", *world.scope, status=Exit.DEVIATION)
+    approve = f"lifecycle reconcile --now --org {world.org_id[:8]} --approve {digest} --by YOU"
+    assert "STOPPED: 6 tenants gone, at most 5 may go in one run" in said
+    assert [line.strip() for line in said.splitlines() if "--approve" in line] == [approve]
+    words = [*approve.removesuffix("YOU").split()[1:], "Ada", "--reason", "closed"]
+    said = world.lifecycle(*words)
+    assert f"approved by Ada: 6 removals ({digest}), until" in " ".join(said.split())
+    assert {one.key for one in world.observations()} == set(keys[:6])
+    acts = world.acts("removal_approved")
+    assert {one.key for one in acts} == set(keys[:6])
+    assert {(one.act.by, one.act.reason, one.act.digest, one.act.number) for one in acts if one.act} == {
+        ("Ada", "closed", digest, 6)
+    }
+    eventually(lambda: all(changed(world, key, stage=Stage.DEPROVISIONED) for key in keys[:6]), 120)
+    assert all(world.tenant(key).installed for key in keys[6:])
+    assert "this run removes nobody" in world.lifecycle(*words, status=Exit.UNUSABLE)
+    assert len(world.acts("removal_approved")) == 6, "a second approval rules on nothing"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_refusal_by_name_keeps_the_tenants_and_lets_the_rest_go_on(world: OperatorWorld) -> None:
+    keys, digest = _stopped(world, 9, gone=6)
+    said = world.lifecycle("reconcile", "--refuse", digest, "--by", "Ada", "--reason", "a wrong role", *world.scope)
+    assert "refused by Ada: 6 removals" in " ".join(said.split())
+    assert {(one.key, one.act.by) for one in world.acts("removal_refused") if one.act} == {
+        (key, "Ada") for key in keys[:6]
+    }
+    world.know(keys[8], enabled=False)
+    world.lifecycle("reconcile", "--now", *world.scope)
+    world.run_twice()
+    assert [(one.key, one.enabled) for one in world.observations()] == [(keys[8], False)]
+    assert all(world.tenant(key).installed for key in keys[:6])
+    found = world.report()
+    assert (found["brake"]["holds"], found["refused"][0]["by"], found["refused"][0]["keys"]) == (
+        False,
+        "Ada",
+        sorted(keys[:6]),
+    )
+    assert {tuple(found["by"] for found in one["differences"]) for one in found["keys"]} == {("nobody",)}
+    world.forget(keys[6])
+    again = world.run_twice().stopped
+    assert again is not None, "a new absence brakes again"
+    assert again.absent == 7
+    assert len(world.observations()) == 1
+
+
+def test_new_tenants_are_let_in_by_name(world: OperatorWorld) -> None:
+    keys = [world.new_key() for _ in range(6)]
+    for key in keys:
+        world.know(key)
+    (held,) = world.report()["held"]
+    refused = world.lifecycle(
+        "reconcile", "--refuse", held["approval"], "--by", "Ada", *world.scope, status=Exit.UNUSABLE
+    )
+    assert "new tenants of an organisation stay held by themselves" in " ".join(refused.split())
+    world.lifecycle("reconcile", "--now", "--approve", held["approval"], *world.scope, LIFECYCLE_OPERATOR="Bob")
+    acts = world.acts("newcomer_approved")
+    assert {one.key for one in acts} == {one.key for one in world.observations()} == set(keys)
+    assert {one.act.by for one in acts if one.act} == {"Bob"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_an_orphan_of_an_ended_life_is_listed_and_removed_after_two_looks(world: OperatorWorld) -> None:
+    (key,) = world.provisioned(1)
+    world.uninstall(key)
+    eventually(lambda: changed(world, key, stage=Stage.DEPROVISIONED), 60)
+    eventually(lambda: world.is_at_rest(key), 120)
+    world.put(key, 1)
+    world.make_schema(key, 1)
+    assert world.differences() == {}, "the journal knows of nothing"
+    found = world.report("--outside")
+    assert [(one["generation"], one["step"]) for one in found["orphans"]["resources"]] == [
+        (1, "middleware"),
+        (1, "schema"),
+    ]
+    assert found["keys"][0]["differences"][0]["difference"] == "outside holds what nobody desires"
+    assert found["orphans"]["digest"] is None, "seen once"
+    first = found["orphans"]["resources"][0]["first_seen"]
+    eventually(lambda: now_us() > instant(first) + 2_000_000)
+    found = world.report("--outside")
+    assert [one["first_seen"] for one in found["orphans"]["resources"]] == [first, first]
+    said = world.lifecycle("reconcile", "--report", "--outside", *world.scope, status=Exit.DEVIATION)
+    digest = found["orphans"]["digest"]
+    assert f"lifecycle reconcile --org {world.org_id[:8]} --remove-orphans {digest} --by YOU" in said
+    for words in (("x", "--by", "Ada"), (digest, "--by", "YOU")):
+        world.lifecycle("reconcile", "--remove-orphans", *words, *world.scope, status=Exit.UNUSABLE)
+    assert world.outside.inventory("middleware", key) != []
+    said = world.lifecycle("reconcile", "--remove-orphans", digest, "--by", "Ada", *world.scope)
+    assert "removal asked: the provisioner looks again and deletes" in " ".join(said.split())
+    eventually(lambda: world.outside.inventory("middleware", key) == [], 60)
+    eventually(lambda: world.report("--outside")["orphans"]["resources"] == [], 60)
+    (act,) = eventually(lambda: world.acts("orphans_removal"))
+    assert act.act is not None
+    assert (act.key, act.act.by, act.act.digest, act.act.number) == (key, "Ada", digest, 2)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_storm_of_uninstalls_is_held_refused_and_let_go_by_name(world: OperatorWorld) -> None:
+    # The last test of the file: its storm closes the brake of the provisioner for an hour.
+    keys = world.provisioned(8)
+    for key in keys:
+        world.uninstall(key)
+    held = eventually(lambda: _held(world, keys), 120)
+    assert held is not None
+    assert 3 <= len(held["keys"]) < len(keys), "the first of them went"
+    differences = world.differences()
+    assert {key: differences.get(key) for key in held["keys"]} == {
+        key: [("teardown held", "operator")] for key in held["keys"]
+    }
+    digest = held["digest"]
+    said = world.lifecycle("reconcile", "--report", *world.scope, status=Exit.DEVIATION)
+    assert f"STOPPED: the provisioner holds {len(held['keys'])} removals" in said
+    assert f"lifecycle reconcile --org {world.org_id[:8]} --refuse {digest} --by YOU" in said
+    world.lifecycle("reconcile", "--refuse", digest, "--by", "Ada", *world.scope)
+    assert world.report()["held_removals"] == {**held, "refused": len(held["keys"])}
+    other = world.lifecycle("reconcile", "--now", "--approve", "x", "--by", "Ada", *world.scope, status=Exit.UNUSABLE)
+    assert f"removals held by the provisioner are approved with {digest}" in " ".join(other.split())
+    said = world.lifecycle("reconcile", "--now", "--approve", digest, "--by", "Bob", *world.scope)
+    assert "approved by Bob" in said
+    eventually(lambda: all(changed(world, key, stage=Stage.DEPROVISIONED) for key in keys), 120)
+    world.lifecycle("reconcile", "--now", "--approve", digest, "--by", "Bob", *world.scope, status=Exit.UNUSABLE)
+    for what, by in (("removal_refused", "Ada"), ("removal_approved", "Bob")):
+        assert {(one.key, one.act.by) for one in world.acts(what) if one.act} == {(key, by) for key in held["keys"]}
+
+
+def _held(world: OperatorWorld, keys: list[Key]) -> dict[str, Any] | None:
+    """The removals that the provisioner holds, once each removal has either ended or is held."""
+    held: dict[str, Any] = world.report()["held_removals"]
+    gone = sum(changed(world, key, stage=Stage.DEPROVISIONED) for key in keys)
+    return held if gone + len(held["keys"]) == len(keys) else None
+
+
+def _stopped(world: OperatorWorld, count: int, *, gone: int) -> tuple[list[Key], str]:
+    """Tenants of which the first are gone from Genesys, seen twice; and the digest of their removals."""
+    keys = sorted(world.provisioned(count))
+    assert world.run().lines == ()
+    for key in keys[:gone]:
+        world.forget(key)
+    stopped = world.run_twice().stopped
+    assert stopped is not None
+    assert stopped.approval is not None
+    return keys, stopped.approval

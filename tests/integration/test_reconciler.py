@@ -13,8 +13,9 @@ from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
 from services.adapters.process.errors import Unusable
 from services.cli.exits import Exit
-from services.cli.reconcile_text import print_run, status_of
+from services.cli.reconcile_text import Commands, print_run, status_of
 from services.core.reconcile.reconcile import Action
+from services.operations.reconciliation import ReportScope
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
@@ -179,12 +180,15 @@ def test_the_command_that_a_held_run_prints_lets_the_organisation_in(world: Reco
         return said
 
     plan = lifecycle("reconcile", "--dry-run", "--org", world.org_id, status=Exit.DEVIATION)
-    assert f"HELD: {world.org_id}: its first run would create 7 tenants" in plan
+    assert f"HELD: {world.org_id}: would create 7 tenants, and at most 5" in " ".join(plan.split())
     (command,) = [line.strip() for line in plan.splitlines() if "--approve" in line]
     assert len(command) <= COLUMNS
-    assert lifecycle(*command.split()[1:], status=Exit.OK).endswith("7 observations published\n")
+    words = command.split()[1:]
+    assert "--by: say who rules" in " ".join(lifecycle(*words, status=Exit.UNUSABLE).split()), "YOU is nobody's name"
+    words[-1] = "Ada"
+    assert lifecycle(*words, status=Exit.OK).endswith("7 observations published\n")
     assert len(world.observations()) == 7
-    assert "this run removes nobody" in " ".join(lifecycle(*command.split()[1:], status=Exit.UNUSABLE).split())
+    assert "this run removes nobody" in " ".join(lifecycle(*words, status=Exit.UNUSABLE).split())
 
 
 def test_an_organisation_with_tenants_by_webhook_is_compared_without_an_approval(world: ReconcilerWorld) -> None:
@@ -251,7 +255,7 @@ def test_an_integration_with_null_properties_leaves_the_others_read(world: Recon
     assert [(one.key, one.enabled) for one in world.observations()] == [(keys[4], False)]
     assert {line.key for line in report.lines if line.action is Action.UNREAD} == set(keys[:3])
     assert status_of(report.as_json()) is Exit.DEVIATION
-    print_run(report.as_json())
+    print_run(report.as_json(), Commands(ReportScope(), None))
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 

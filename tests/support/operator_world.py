@@ -17,12 +17,15 @@ import psycopg
 from psycopg import sql
 
 from schemas.audit import Audit
+from schemas.codec import decode
+from schemas.saga import Journal
 from schemas.tenant import Stage
 from schemas.topics import AUDIT
 from schemas.values import Key
 from services.cli.exits import Exit
 from services.core.ledger.audit import is_genuine
 from services.core.saga.calls import resource_name
+from services.core.saga.plan import schema_name
 from services.engines import child_process
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench, body
@@ -97,6 +100,26 @@ class OperatorWorld(ReconcilerWorld):
         self.forget(key)
         self.bench.receive(body(key, event="uninstalled", tenantId=tenant_of(key), configuration={}), key)
         eventually(lambda: changed(self, key, installed=False))
+
+    @property
+    def scope(self) -> tuple[str, str]:
+        """The words that narrow a command to this organisation."""
+        return "--org", self.org_id
+
+    def is_at_rest(self, key: Key) -> bool:
+        """True if the saga of a key has neither a life nor an orphan check."""
+        with psycopg.connect(self.database, autocommit=True) as session:
+            found = session.execute("SELECT journal::text FROM lifecycle.sagas WHERE key = %s", (key,)).fetchone()
+        journal = Journal() if found is None else decode(Journal, found[0].encode())
+        return journal.life is None and not journal.orphan_checks
+
+    def make_schema(self, key: Key, generation: int) -> None:
+        """Make the schema and the role of a life, behind the provisioner's back."""
+        name = sql.Identifier(schema_name(key, generation))
+        comment = sql.Literal(json.dumps({"key": key, "generation": generation}))
+        made = "CREATE ROLE {name} NOLOGIN; CREATE SCHEMA {name}; COMMENT ON SCHEMA {name} IS {comment}"
+        with psycopg.connect(self.database, autocommit=True) as session:
+            session.execute(sql.SQL(made).format(name=name, comment=comment))
 
     def put(self, key: Key, generation: int) -> None:
         """Make a resource of a life in the middleware, behind the provisioner's back."""

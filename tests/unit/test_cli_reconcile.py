@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
-from services.cli.reconcile_text import print_run, status_of
+from services.cli.reconcile_text import Commands, print_run, status_of
+from services.operations.reconciliation import ReportScope
 from tests.support.terminal import COLUMNS
 
 _MISSING = "organisation file: missing"
 _UNREAD = {"key": "org:i", "action": "unread", "reason": "its configuration: HTTP 503", "read_at": None}
 
-_HELD = {"org": "11111111-1111-4111-8111-111111111111", "newcomers": 9, "limit": 5, "approval": "0123456789abcdef"}
+_ORG = "11111111-1111-4111-8111-111111111111"
+_HELD = {"org": _ORG, "newcomers": 9, "limit": 5, "approval": "0123456789abcdef"}
 
 
 def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
@@ -27,38 +29,63 @@ def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def print_run_of(run: dict[str, Any]) -> None:
+    print_run(run, Commands(ReportScope(), None))
+
+
 def test_a_few_organisations_without_information_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(found(*((f"org-{n}", _MISSING) for n in range(10))))
+    print_run_of(found(*((f"org-{n}", _MISSING) for n in range(10))))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"no information: org-0: {_MISSING}"
     assert len(lines) == 11
 
 
 def test_many_organisations_without_information_are_counted_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
+    print_run_of(found(*((f"org-{n}", _MISSING) for n in range(10)), ("org-x", "login refused")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"no information: 10 times: {_MISSING}", "no information: once (org-x): login refused"]
     assert len(lines) == 3
 
 
 def test_an_empty_plan_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(found())
+    print_run_of(found())
     assert capsys.readouterr().out.splitlines() == ["0 organisations read, 0 observations published"]
 
 
 def test_unread_keys_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(found(plan=[_UNREAD]))
+    print_run_of(found(plan=[_UNREAD]))
     lines = capsys.readouterr().out.splitlines()
     assert "its configuration: HTTP 503" in lines[1]
     assert lines[2] == "0 organisations read, 0 observations published, keys not read or not whole: 1"
 
 
 def test_a_held_organisation_is_told_with_the_command_that_lets_it_in(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(found(held=[_HELD]))
-    said, _, command, _ = capsys.readouterr().out.splitlines()
-    assert said.startswith(f"HELD: {_HELD['org']}: its first run would create 9 tenants")
-    assert command.strip() == "lifecycle reconcile --now --org 11111111 --approve 0123456789abcdef"
+    print_run_of(found(held=[_HELD]))
+    *said, command, _ = capsys.readouterr().out.splitlines()
+    assert " ".join(said).startswith(f"HELD: {_ORG}: would create 9 tenants, and at most 5")
+    assert all(len(line) <= COLUMNS for line in said)
+    assert command.strip() == "lifecycle reconcile --now --org 11111111 --approve 0123456789abcdef --by YOU"
     assert len(command) <= COLUMNS
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [ReportScope(), ReportScope(orgs=[_ORG]), ReportScope(keys=[f"{_ORG}:{_ORG}"])],
+    ids=["all", "organisation", "key"],
+)
+def test_commands_repeat_the_scope_and_fit_a_terminal(scope: ReportScope, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = Commands(scope, None)
+    stop = {"absent": 9, "limit": 5, "approval": "0123456789abcdef"}
+    print_run(found(stopped=stop), commands)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "STOPPED: 9 tenants gone, at most 5 may go in one run"
+    assert [line.strip() for line in lines[1:3]] == list(commands.of("0123456789abcdef"))
+    assert all(len(line) <= COLUMNS for line in [*lines, commands.of_orphans("0123456789abcdef")])
+    assert all(word in lines[1] for word in ("--now", "--approve 0123456789abcdef", "--by YOU"))
+
+
+def test_an_operator_known_by_the_environment_needs_no_name_in_commands() -> None:
+    assert "--by" not in " ".join(Commands(ReportScope(), "Ada").of("0123456789abcdef"))
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,19 @@ def test_a_span_is_parsed(text: str, us: int) -> None:
     assert options.span_us(text, "--older-than", "7d") == us
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("PT1H", 3_600), ("P1D", 86_400), ("P1DT2H3M4S", 93_784), ("PT90M", 5_400), ("PT0S", 0)]
+)
+def test_a_span_may_be_a_duration_of_iso_8601(text: str, seconds: int) -> None:
+    assert options.span_us(text, "--expires", "P7D") == seconds * 1_000_000
+
+
+@pytest.mark.parametrize("text", ["P", "PT", "P1", "PT1", "P1H", "1H", "P1DT", "P1Y", "P1W", "PT1.5H", "P8D", "-PT1H"])
+def test_another_text_is_no_duration(text: str) -> None:
+    with pytest.raises(CommandError, match=f"--expires: {text!r} is neither 0 nor a number"):
+        options.span_us(text, "--expires", "P7D")
+
+
 @pytest.mark.parametrize("text", ["", "m", "15", "-1m", "1.5h", "15 m", "8d", "1w", "٣m"])
 def test_an_invalid_span_is_refused_by_its_option(text: str) -> None:
     with pytest.raises(CommandError, match=r"^--older-than: .* at most 7d") as refused:

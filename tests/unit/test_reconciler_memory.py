@@ -7,6 +7,7 @@ import pytest
 
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.reconcile import Doubt, Sight
+from services.core.rulings import RefusedRemovals
 from services.reconciler.memory import Sights
 from tests.support.genesys_worlds import key_of
 
@@ -70,3 +71,26 @@ def test_saved_admissions_are_loaded_by_any_process(tmp_path: Path) -> None:
 def test_an_unreadable_admissions_file_is_forgotten(tmp_path: Path, text: str) -> None:
     (Sights(tmp_path)._folder / "admissions.json").write_text(text)
     assert Sights(tmp_path).admissions() == {}
+
+
+def test_saved_refusals_and_orphans_are_loaded_by_any_process(tmp_path: Path) -> None:
+    one, other = Sights(tmp_path), Sights(tmp_path)
+    assert (other.refusals(), other.orphans()) == ((), {})
+    refusal = RefusedRemovals("0123456789abcdef", "Ada", "a wrong role", frozenset(KEPT), 7)
+    one.save_refusals([refusal])
+    one.save_orphans({"k g1 schema": 9})
+    assert (other.refusals(), other.orphans()) == ((refusal,), {"k g1 schema": 9})
+
+
+@pytest.mark.parametrize("text", ["", "{}", "{", "[1]", '[{"digest": "d"}]', '[{"digest": "d", "by": "b", "keys": 1}]'])
+def test_an_unreadable_refusals_file_is_forgotten(tmp_path: Path, text: str) -> None:
+    sights = Sights(tmp_path)
+    (tmp_path / "reconciler" / "refusals.json").write_text(text)
+    assert sights.refusals() == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "else"}', '{"a": null}'])
+def test_an_unreadable_orphans_file_is_forgotten(tmp_path: Path, text: str) -> None:
+    sights = Sights(tmp_path)
+    (tmp_path / "reconciler" / "orphans.json").write_text(text)
+    assert sights.orphans() == {}

@@ -14,11 +14,11 @@ from services.core.reconcile.difference_table import (
     BY_LOCK,
     RULES,
     Actor,
-    DesiredSays,
+    DesiredState,
     Difference,
-    GenesysSays,
+    GenesysState,
     Lock,
-    OutsideShows,
+    OutsideState,
 )
 from services.core.reconcile.onboarding import HeldOrganisation
 from services.core.reconcile.reconcile import ReconcilePlan, Sight, compare
@@ -45,8 +45,8 @@ LOCKED = frozenset({
 
 
 def test_the_tables_name_a_difference_for_every_pair_of_states() -> None:
-    assert set(BETWEEN_GENESYS) == set(product(GenesysSays, DesiredSays))
-    assert set(BETWEEN_OUTSIDE) == set(product(DesiredSays, OutsideShows))
+    assert set(BETWEEN_GENESYS) == set(product(GenesysState, DesiredState))
+    assert set(BETWEEN_OUTSIDE) == set(product(DesiredState, OutsideState))
     assert set(BY_LOCK) == set(Lock)
 
 
@@ -56,29 +56,29 @@ def test_every_difference_is_of_some_row_and_has_one_decision() -> None:
     assert set(RULES) == set(Difference) - LOCKED - {Difference.AGREES}
 
 
-@pytest.mark.parametrize("desired", DesiredSays)
-def test_without_information_nobody_does_anything(desired: DesiredSays) -> None:
-    nothing = OutsideView(OutsideShows.UNKNOWN, why="no row")
-    found = compared(KEY, GenesysView(GenesysSays.UNKNOWN, why="HTTP 503"), DesiredView(desired), nothing)
+@pytest.mark.parametrize("desired", DesiredState)
+def test_without_information_nobody_does_anything(desired: DesiredState) -> None:
+    nothing = OutsideView(OutsideState.UNKNOWN, why="no row")
+    found = compared(KEY, GenesysView(GenesysState.UNKNOWN, why="HTTP 503"), DesiredView(desired), nothing)
     assert {one.by for one in found.findings} == {Actor.NOBODY}
     assert [one.why for one in found.findings] == ["HTTP 503", "no row"]
 
 
-@pytest.mark.parametrize(("genesys", "desired"), tuple(product(GenesysSays, DesiredSays)))
-def test_only_an_uninstall_that_genesys_tells_of_is_a_removal(genesys: GenesysSays, desired: DesiredSays) -> None:
+@pytest.mark.parametrize(("genesys", "desired"), tuple(product(GenesysState, DesiredState)))
+def test_only_an_uninstall_that_genesys_tells_of_is_a_removal(genesys: GenesysState, desired: DesiredState) -> None:
     is_removal = BETWEEN_GENESYS[genesys, desired] is Difference.GENESYS_LOST
-    assert is_removal == ((genesys, desired) == (GenesysSays.GONE, DesiredSays.INSTALLED))
+    assert is_removal == ((genesys, desired) == (GenesysState.GONE, DesiredState.INSTALLED))
 
 
-@pytest.mark.parametrize(("desired", "outside"), tuple(product(DesiredSays, OutsideShows)))
-def test_only_an_uninstalled_key_is_torn_down(desired: DesiredSays, outside: OutsideShows) -> None:
+@pytest.mark.parametrize(("desired", "outside"), tuple(product(DesiredState, OutsideState)))
+def test_only_an_uninstalled_key_is_torn_down(desired: DesiredState, outside: OutsideState) -> None:
     if BETWEEN_OUTSIDE[desired, outside] is Difference.TEARDOWN_DUE:
-        assert desired is DesiredSays.GONE
+        assert desired is DesiredState.GONE
 
 
 @pytest.mark.parametrize("lock", Lock)
 def test_a_lock_decides_about_a_difference_to_genesys(lock: Lock) -> None:
-    found = compared(KEY, GenesysView(GenesysSays.GONE, lock, why="w"), DesiredView(DesiredSays.INSTALLED), None)
+    found = compared(KEY, GenesysView(GenesysState.GONE, lock, why="w"), DesiredView(DesiredState.INSTALLED), None)
     (one,) = found.findings
     assert (one.difference, one.decision, one.by) == (Difference.GENESYS_LOST, BY_LOCK[lock].decision, BY_LOCK[lock].by)
 
@@ -156,17 +156,17 @@ def test_every_phase_of_a_saga_is_a_state_outside(phase: Phase) -> None:
     life = Life(generation=2, plan="p", tenant_id="acme", steps={"crm": StepLog(n=1, state=StepState.PRESENT)})
     with_life = phase not in {Phase.EMPTY, Phase.ROLLED_BACK}
     journal = Journal(phase=phase, generation=2, life=life if with_life else None)
-    assert outside_view(journal).shows in set(OutsideShows) - {OutsideShows.UNKNOWN, OutsideShows.MISSING}
-    assert outside_view(journal, is_held=True).shows is OutsideShows.HELD
+    assert outside_view(journal).shows in set(OutsideState) - {OutsideState.UNKNOWN, OutsideState.MISSING}
+    assert outside_view(journal, is_held=True).shows is OutsideState.HELD
     missing = outside_view(journal, OutsideSight(missing=("crm",))).shows
-    assert (missing is OutsideShows.MISSING) == (phase is Phase.ACTIVE)
+    assert (missing is OutsideState.MISSING) == (phase is Phase.ACTIVE)
 
 
 def test_missing_resources_and_orphans_are_named() -> None:
     sight = OutsideSight(("crm", "schema"), {"tokens": "HTTP 503"}, (Orphan(KEY, 1, "schema"),))
     life = Life(generation=2, plan="p", tenant_id="acme")
     outside = outside_view(Journal(phase=Phase.ACTIVE, generation=2, life=life), sight)
-    found = compared(KEY, GenesysView(GenesysSays.INSTALLED), DesiredView(DesiredSays.INSTALLED), outside)
+    found = compared(KEY, GenesysView(GenesysState.INSTALLED), DesiredView(DesiredState.INSTALLED), outside)
     assert [(one.difference, one.why) for one in found.findings] == [
         (Difference.OUTSIDE_MISSING, "crm, schema"),
         (Difference.OUTSIDE_UNREAD, "tokens: HTTP 503"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schemas.audit import Audit
+from schemas.audit import Audit, OperatorAct
 from schemas.codec import dump
 from schemas.event import Event
 from schemas.outcome import Direction, Outcome, State
@@ -109,3 +109,6 @@ def test_each_sort_of_record_says_what_it_means() -> None:
     assert (stage.which, stage.why) == ("active → pending_install", "the last try failed; it is tried again")
     (step,) = told(stored(AUDIT, audit("step", "retrying")))
     assert step.why == "retrying", "only the reason of a stage is a word of the program"
+    act = OperatorAct(by="Ada", reason="closed", digest="0123456789abcdef", number=6)
+    (ruled,) = told(stored(AUDIT, audit("removal_approved", "held").model_copy(update={"act": act})))
+    assert ruled.why == "held, by Ada, closed"

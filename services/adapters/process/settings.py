@@ -405,6 +405,8 @@ class Settings(
 
     topic_replication: int = Field(default=3, ge=1, le=9)
     """Replicas of every topic when created; `min.insync.replicas` is one less, at least 1."""
+    lifecycle_operator: str | None = None
+    """Name of the operator, where a command asks for `--by`: the audit trail keeps who approved or refused."""
     simulator_url: str | None = None
     """Base URL of the simulator, where one is used."""
     service_urls: JsonObject = Field(default_factory=dict)

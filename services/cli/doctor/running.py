@@ -56,13 +56,13 @@ _RULES: Final = (
         "lifecycle_reconciler_brake_engaged",
         lambda value: value > 0,
         "the brake holds a run that would remove too many tenants",
-        "`lifecycle reconcile --now` shows them, and the word that approves exactly these removals",
+        "`lifecycle reconcile --report` shows them, and the commands that approve or refuse exactly these removals",
     ),
     _Rule(
         "lifecycle_reconciler_held_organisations",
         lambda value: value > 0,
         "organisations whose first comparison waits for an approval: {value:.0f}",
-        "`lifecycle reconcile --dry-run` shows their tenants to create, and the command that approves exactly these",
+        "`lifecycle reconcile --report` shows their tenants to create, and the command that approves exactly these",
     ),
     _Rule(
         "lifecycle_ledger_lag_seconds",

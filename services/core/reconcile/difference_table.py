@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class GenesysSays(StrEnum):
+class GenesysState(StrEnum):
     """State of a key in Genesys, as read now."""
 
     INSTALLED = "installed"
@@ -30,7 +30,7 @@ class GenesysSays(StrEnum):
     UNKNOWN = "no information"
 
 
-class DesiredSays(StrEnum):
+class DesiredState(StrEnum):
     """State of a key in the view of the tenants."""
 
     INSTALLED = "installed"
@@ -39,7 +39,7 @@ class DesiredSays(StrEnum):
     """Neither an install nor an uninstall is known."""
 
 
-class OutsideShows(StrEnum):
+class OutsideState(StrEnum):
     """State of a key's newest life in the outside systems."""
 
     NOTHING = "nothing"
@@ -113,55 +113,55 @@ class DifferenceRule:
     by: Actor
 
 
-BETWEEN_GENESYS: Final[Mapping[tuple[GenesysSays, DesiredSays], Difference]] = {
-    (GenesysSays.INSTALLED, DesiredSays.INSTALLED): Difference.AGREES,
-    (GenesysSays.INSTALLED, DesiredSays.GONE): Difference.INSTALL_LOST,
-    (GenesysSays.INSTALLED, DesiredSays.NEVER): Difference.INSTALL_LOST,
-    (GenesysSays.CHANGED, DesiredSays.INSTALLED): Difference.SETTINGS_DIFFER,
-    (GenesysSays.CHANGED, DesiredSays.GONE): Difference.INSTALL_LOST,
-    (GenesysSays.CHANGED, DesiredSays.NEVER): Difference.INSTALL_LOST,
-    (GenesysSays.GONE, DesiredSays.INSTALLED): Difference.GENESYS_LOST,
-    (GenesysSays.GONE, DesiredSays.GONE): Difference.AGREES,
-    (GenesysSays.GONE, DesiredSays.NEVER): Difference.AGREES,
-    (GenesysSays.UNKNOWN, DesiredSays.INSTALLED): Difference.NO_INFORMATION,
-    (GenesysSays.UNKNOWN, DesiredSays.GONE): Difference.NO_INFORMATION,
-    (GenesysSays.UNKNOWN, DesiredSays.NEVER): Difference.NO_INFORMATION,
+BETWEEN_GENESYS: Final[Mapping[tuple[GenesysState, DesiredState], Difference]] = {
+    (GenesysState.INSTALLED, DesiredState.INSTALLED): Difference.AGREES,
+    (GenesysState.INSTALLED, DesiredState.GONE): Difference.INSTALL_LOST,
+    (GenesysState.INSTALLED, DesiredState.NEVER): Difference.INSTALL_LOST,
+    (GenesysState.CHANGED, DesiredState.INSTALLED): Difference.SETTINGS_DIFFER,
+    (GenesysState.CHANGED, DesiredState.GONE): Difference.INSTALL_LOST,
+    (GenesysState.CHANGED, DesiredState.NEVER): Difference.INSTALL_LOST,
+    (GenesysState.GONE, DesiredState.INSTALLED): Difference.GENESYS_LOST,
+    (GenesysState.GONE, DesiredState.GONE): Difference.AGREES,
+    (GenesysState.GONE, DesiredState.NEVER): Difference.AGREES,
+    (GenesysState.UNKNOWN, DesiredState.INSTALLED): Difference.NO_INFORMATION,
+    (GenesysState.UNKNOWN, DesiredState.GONE): Difference.NO_INFORMATION,
+    (GenesysState.UNKNOWN, DesiredState.NEVER): Difference.NO_INFORMATION,
 }
 """The difference between Genesys and the view, for every pair of states."""
 
 _GOING: Final = Difference.TEARDOWN_DUE
 _NEVER: Final = Difference.UNASKED
-BETWEEN_OUTSIDE: Final[Mapping[tuple[DesiredSays, OutsideShows], Difference]] = {
-    (DesiredSays.INSTALLED, OutsideShows.NOTHING): Difference.NOT_BEGUN,
-    (DesiredSays.INSTALLED, OutsideShows.BUILDING): Difference.PROVISIONING,
-    (DesiredSays.INSTALLED, OutsideShows.WHOLE): Difference.AGREES,
-    (DesiredSays.INSTALLED, OutsideShows.CHANGING): Difference.UPDATING,
-    (DesiredSays.INSTALLED, OutsideShows.UNDOING): Difference.ROLLING_BACK,
-    (DesiredSays.INSTALLED, OutsideShows.ROLLED_BACK): Difference.ROLLED_BACK,
-    (DesiredSays.INSTALLED, OutsideShows.REMOVING): Difference.NEXT_LIFE,
-    (DesiredSays.INSTALLED, OutsideShows.HELD): Difference.NEXT_LIFE,
-    (DesiredSays.INSTALLED, OutsideShows.MISSING): Difference.OUTSIDE_MISSING,
-    (DesiredSays.INSTALLED, OutsideShows.UNKNOWN): Difference.OUTSIDE_UNREAD,
-    (DesiredSays.GONE, OutsideShows.NOTHING): Difference.AGREES,
-    (DesiredSays.GONE, OutsideShows.BUILDING): _GOING,
-    (DesiredSays.GONE, OutsideShows.WHOLE): _GOING,
-    (DesiredSays.GONE, OutsideShows.CHANGING): _GOING,
-    (DesiredSays.GONE, OutsideShows.UNDOING): Difference.ROLLING_BACK,
-    (DesiredSays.GONE, OutsideShows.ROLLED_BACK): Difference.AGREES,
-    (DesiredSays.GONE, OutsideShows.REMOVING): Difference.TEARDOWN,
-    (DesiredSays.GONE, OutsideShows.HELD): Difference.TEARDOWN_HELD,
-    (DesiredSays.GONE, OutsideShows.MISSING): _GOING,
-    (DesiredSays.GONE, OutsideShows.UNKNOWN): Difference.OUTSIDE_UNREAD,
-    (DesiredSays.NEVER, OutsideShows.NOTHING): Difference.AGREES,
-    (DesiredSays.NEVER, OutsideShows.BUILDING): _NEVER,
-    (DesiredSays.NEVER, OutsideShows.WHOLE): _NEVER,
-    (DesiredSays.NEVER, OutsideShows.CHANGING): _NEVER,
-    (DesiredSays.NEVER, OutsideShows.UNDOING): Difference.ROLLING_BACK,
-    (DesiredSays.NEVER, OutsideShows.ROLLED_BACK): Difference.AGREES,
-    (DesiredSays.NEVER, OutsideShows.REMOVING): Difference.TEARDOWN,
-    (DesiredSays.NEVER, OutsideShows.HELD): Difference.TEARDOWN_HELD,
-    (DesiredSays.NEVER, OutsideShows.MISSING): _NEVER,
-    (DesiredSays.NEVER, OutsideShows.UNKNOWN): Difference.OUTSIDE_UNREAD,
+BETWEEN_OUTSIDE: Final[Mapping[tuple[DesiredState, OutsideState], Difference]] = {
+    (DesiredState.INSTALLED, OutsideState.NOTHING): Difference.NOT_BEGUN,
+    (DesiredState.INSTALLED, OutsideState.BUILDING): Difference.PROVISIONING,
+    (DesiredState.INSTALLED, OutsideState.WHOLE): Difference.AGREES,
+    (DesiredState.INSTALLED, OutsideState.CHANGING): Difference.UPDATING,
+    (DesiredState.INSTALLED, OutsideState.UNDOING): Difference.ROLLING_BACK,
+    (DesiredState.INSTALLED, OutsideState.ROLLED_BACK): Difference.ROLLED_BACK,
+    (DesiredState.INSTALLED, OutsideState.REMOVING): Difference.NEXT_LIFE,
+    (DesiredState.INSTALLED, OutsideState.HELD): Difference.NEXT_LIFE,
+    (DesiredState.INSTALLED, OutsideState.MISSING): Difference.OUTSIDE_MISSING,
+    (DesiredState.INSTALLED, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
+    (DesiredState.GONE, OutsideState.NOTHING): Difference.AGREES,
+    (DesiredState.GONE, OutsideState.BUILDING): _GOING,
+    (DesiredState.GONE, OutsideState.WHOLE): _GOING,
+    (DesiredState.GONE, OutsideState.CHANGING): _GOING,
+    (DesiredState.GONE, OutsideState.UNDOING): Difference.ROLLING_BACK,
+    (DesiredState.GONE, OutsideState.ROLLED_BACK): Difference.AGREES,
+    (DesiredState.GONE, OutsideState.REMOVING): Difference.TEARDOWN,
+    (DesiredState.GONE, OutsideState.HELD): Difference.TEARDOWN_HELD,
+    (DesiredState.GONE, OutsideState.MISSING): _GOING,
+    (DesiredState.GONE, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
+    (DesiredState.NEVER, OutsideState.NOTHING): Difference.AGREES,
+    (DesiredState.NEVER, OutsideState.BUILDING): _NEVER,
+    (DesiredState.NEVER, OutsideState.WHOLE): _NEVER,
+    (DesiredState.NEVER, OutsideState.CHANGING): _NEVER,
+    (DesiredState.NEVER, OutsideState.UNDOING): Difference.ROLLING_BACK,
+    (DesiredState.NEVER, OutsideState.ROLLED_BACK): Difference.AGREES,
+    (DesiredState.NEVER, OutsideState.REMOVING): Difference.TEARDOWN,
+    (DesiredState.NEVER, OutsideState.HELD): Difference.TEARDOWN_HELD,
+    (DesiredState.NEVER, OutsideState.MISSING): _NEVER,
+    (DesiredState.NEVER, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
 }
 """The difference between the view and the outside systems, for every pair of states."""
 

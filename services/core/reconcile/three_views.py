@@ -16,24 +16,24 @@ from services.core.reconcile.difference_table import (
     BY_LOCK,
     RULES,
     Actor,
-    DesiredSays,
+    DesiredState,
     Difference,
-    GenesysSays,
+    GenesysState,
     Lock,
-    OutsideShows,
+    OutsideState,
 )
 from services.core.reconcile.observed_state import ObservedKey, differences
 from services.core.reconcile.reconcile import Action, PlanLine, Stop
 
-_PHASES: Final[Mapping[Phase, OutsideShows]] = {
-    Phase.EMPTY: OutsideShows.NOTHING,
-    Phase.CREATING: OutsideShows.BUILDING,
-    Phase.ACTIVE: OutsideShows.WHOLE,
-    Phase.UPDATING: OutsideShows.CHANGING,
-    Phase.RESTORING: OutsideShows.CHANGING,
-    Phase.COMPENSATING: OutsideShows.UNDOING,
-    Phase.ROLLED_BACK: OutsideShows.ROLLED_BACK,
-    Phase.REMOVING: OutsideShows.REMOVING,
+_PHASES: Final[Mapping[Phase, OutsideState]] = {
+    Phase.EMPTY: OutsideState.NOTHING,
+    Phase.CREATING: OutsideState.BUILDING,
+    Phase.ACTIVE: OutsideState.WHOLE,
+    Phase.UPDATING: OutsideState.CHANGING,
+    Phase.RESTORING: OutsideState.CHANGING,
+    Phase.COMPENSATING: OutsideState.UNDOING,
+    Phase.ROLLED_BACK: OutsideState.ROLLED_BACK,
+    Phase.REMOVING: OutsideState.REMOVING,
 }
 
 
@@ -48,7 +48,7 @@ class GenesysView:
         why: Text for the operator: the aspects that differ, the end of a wait, or the reason of no information.
     """
 
-    says: GenesysSays
+    says: GenesysState
     lock: Lock = Lock.FREE
     is_owed: bool = False
     why: str = ""
@@ -65,7 +65,7 @@ class DesiredView:
         reason: Why the tenant is not further; None without a reason.
     """
 
-    says: DesiredSays
+    says: DesiredState
     enabled: bool | None = None
     stage: str | None = None
     reason: str | None = None
@@ -85,7 +85,7 @@ class OutsideView:
         why: Text for the operator: the step and the reason of a wait, or why the registry was not read.
     """
 
-    shows: OutsideShows
+    shows: OutsideState
     generation: int = 0
     steps: Mapping[str, Presence] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class Orphan:
         generation: Generation of the ended life.
         step: Step of the plan that made the resource.
         first_seen_us: Time of the first sight, microseconds UTC.
-        removable: True if the registry has the key, so that its saga can remove the resource.
+        removable: True if the registry knows the life, so that the saga of the key can remove the resource.
     """
 
     key: Key
@@ -212,8 +212,8 @@ def _ruled(difference: Difference, why: str) -> KeyFinding:
 def desired_view(tenant: Tenant | None) -> DesiredView:
     """Returns a key as the view has it; None for a key without a record."""
     if tenant is None:
-        return DesiredView(DesiredSays.NEVER)
-    says = {True: DesiredSays.INSTALLED, False: DesiredSays.GONE, None: DesiredSays.NEVER}[tenant.installed]
+        return DesiredView(DesiredState.NEVER)
+    says = {True: DesiredState.INSTALLED, False: DesiredState.GONE, None: DesiredState.NEVER}[tenant.installed]
     return DesiredView(says, tenant.enabled, tenant.stage, tenant.reason)
 
 
@@ -239,14 +239,14 @@ def genesys_view(
     told = list(lines)
     if look is None:
         # A key outside the comparison is neither listed nor installed in the view, so both agree.
-        return GenesysView(GenesysSays.UNKNOWN if unread else GenesysSays.GONE, why=unread)
+        return GenesysView(GenesysState.UNKNOWN if unread else GenesysState.GONE, why=unread)
     of_no_information = next((line.reason for line in told if line.action is Action.UNREAD), look.reason or look.unread)
     if look.installed is None or (of_no_information and not any(line.action is not Action.UNREAD for line in told)):
-        return GenesysView(GenesysSays.UNKNOWN, why=of_no_information)
-    says = GenesysSays.GONE
+        return GenesysView(GenesysState.UNKNOWN, why=of_no_information)
+    says = GenesysState.GONE
     if look.installed:
         here = tenant is not None and tenant.installed is True
-        says = GenesysSays.CHANGED if here and differences(look, tenant) else GenesysSays.INSTALLED
+        says = GenesysState.CHANGED if here and differences(look, tenant) else GenesysState.INSTALLED
     line = next((line for line in told if line.action is not Action.UNREAD), None)
     if line is None:
         return GenesysView(says)
@@ -274,8 +274,8 @@ def outside_view(
         is_held: True if the brake of the provisioner holds the removal.
         why: The step and the reason of a wait.
     """
-    shows = OutsideShows.HELD if is_held else _PHASES[journal.phase]
-    if shows is OutsideShows.WHOLE and sight.missing:
-        shows = OutsideShows.MISSING
+    shows = OutsideState.HELD if is_held else _PHASES[journal.phase]
+    if shows is OutsideState.WHOLE and sight.missing:
+        shows = OutsideState.MISSING
     steps = {name: log.presence for name, log in journal.life.steps.items()} if journal.life else {}
     return OutsideView(shows, journal.generation, steps, sight.missing, sight.unread, sight.orphans, why)

@@ -1,0 +1,256 @@
+"""An operator's approval or refusal by name, for `lifecycle reconcile --approve` and `--refuse`.
+
+The digest names one of three sets, asked for in this order: the removals that the provisioner holds, the removals of
+the reconciler's plan, the new tenants of an organisation. The sets never share a digest: a removal that the provisioner
+holds is no removal for the reconciler any more.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.times import rfc3339
+from services.adapters.process.errors import Unusable
+from services.cli import environment, options
+from services.cli.exits import CommandError, Exit
+from services.core.rulings import names
+
+if TYPE_CHECKING:
+    from services.adapters.process.settings import Settings
+    from services.adapters.registry.registry import Registry
+    from services.adapters.registry.types import HeldRemoval
+    from services.operations.reconciliation import ReportScope
+    from services.operations.rulings import ActRecorder, Ruling
+    from services.reconciler.run import ApprovedSet
+
+PLACEHOLDER: Final = "YOU"
+"""Stands for the operator in printed commands; never a name."""
+APPROVAL_LIFE: Final = "PT1H"
+REFUSAL_LIFE: Final = "P1D"
+_APPROVAL_MOST: Final = "P7D"
+_REFUSAL_MOST: Final = "P30D"
+_TEXT_MOST: Final = 200
+"""Characters of a name or a reason: an audit record per key carries both."""
+_NO_DATABASE: Final = "DATABASE_URL: missing"
+
+
+def ruling_of(
+    settings: "Settings", by: str | None, reason: str, expires: str | None, now_us: int, *, refuses: bool
+) -> "Ruling":
+    """Returns the operator's act from the options.
+
+    Raises:
+        CommandError: no name is given, or a text or the expiry cannot be used (UNUSABLE).
+    """
+    from services.operations.rulings import Ruling
+
+    name = (by or settings.lifecycle_operator or "").strip()
+    if not name or name == PLACEHOLDER:
+        raise CommandError(
+            Exit.UNUSABLE, "--by: say who rules, by --by or LIFECYCLE_OPERATOR; the audit trail keeps the name"
+        )
+    for option, text in (("--by", name), ("--reason", reason)):
+        if len(text) > _TEXT_MOST or not text.isprintable():
+            raise CommandError(Exit.UNUSABLE, f"{option}: must be printable, and {_TEXT_MOST} characters at most")
+    life, most = (REFUSAL_LIFE, _REFUSAL_MOST) if refuses else (APPROVAL_LIFE, _APPROVAL_MOST)
+    life_us = options.span_us(expires or life, "--expires", most)
+    if not life_us:
+        raise CommandError(Exit.UNUSABLE, f"--expires: 0 would rule on nothing; leave it out for {life}")
+    return Ruling(name, reason, now_us, now_us + life_us)
+
+
+async def approve(settings: "Settings", scope: "ReportScope", digest: str, ruling: "Ruling") -> dict[str, Any]:
+    """Approves exactly the set that the digest names; returns the act, with the report of the run, as JSON.
+
+    Raises:
+        Unusable: the digest names no present set, or a setting is missing; nothing was done or recorded.
+        KafkaError: the act was not recorded, and nothing was approved.
+        CommandError: the registry does not answer.
+    """
+    from services.adapters.process.clock import now_us
+    from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of
+    from services.reconciler.run import OtherSet, run_once
+
+    async with _sources(settings, scope) as (registry, recorder, held):
+        if registry is not None and names(digest, digest_of(held)):
+            keys = [one.key for one in held]
+            if not await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER):
+                raise Unusable(f"--approve: {digest!r}: none of these removals is held any more")
+            return _act_json("approved", "provisioner", digest, keys, ruling)
+        done: dict[str, Any] = {}
+
+        async def on_approved(approved: "ApprovedSet") -> None:
+            await _record_approved(registry, recorder, approved, digest, ruling)
+            of = "newcomers" if approved.org_id else "reconciler"
+            done.update(_act_json("approved", of, digest, approved.keys, ruling))
+
+        try:
+            run = await run_once(
+                settings,
+                now=now_us,
+                dry_run=False,
+                orgs=scope.orgs,
+                keys=scope.keys,
+                approval=digest,
+                on_approved=on_approved,
+            )
+        except OtherSet as error:
+            raise Unusable(f"{error}{_held_text('approved', registry, held)}") from None
+        return done | {"run": run.as_json()}
+
+
+async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling: "Ruling") -> dict[str, Any]:
+    """Refuses exactly the removals that the digest names; returns the act as JSON.
+
+    Raises:
+        Unusable: the digest names no present removals; nothing was done or recorded.
+        KafkaError: the act was not recorded, and nothing was refused.
+        CommandError: the registry does not answer.
+    """
+    from services.adapters.process.clock import now_us
+    from services.core.reconcile.reconcile import approval_of, going
+    from services.core.rulings import RefusedRemovals
+    from services.operations.rulings import BY_RECONCILER, ActKind, digest_of, refuse_removals
+    from services.reconciler.memory import Sights
+    from services.reconciler.run import run_once
+
+    async with _sources(settings, scope) as (registry, recorder, held):
+        if registry is not None and names(digest, digest_of(held)):
+            keys = [one.key for one in held]
+            await refuse_removals(registry, recorder, keys, digest, ruling)
+            return _act_json("refused", "provisioner", digest, keys, ruling)
+        run = await run_once(settings, now=now_us, dry_run=True, orgs=scope.orgs, keys=scope.keys)
+        present = approval_of(run.lines)
+        if not names(digest, present):
+            if any(names(digest, one.approval) for one in run.held):
+                raise Unusable(
+                    f"--refuse: {digest!r}: new tenants of an organisation stay held by themselves; to keep them out, "
+                    "name your types with `lifecycle orgs add ORG --replace --integration-type TYPE`"
+                )
+            what = f"the removals of this run are refused with {present}" if present else "this run removes nobody"
+            raise Unusable(f"--refuse: {digest!r}: {what}; nothing was done{_held_text('refused', registry, held)}")
+        keys = going(run.lines)
+        await recorder.record(ActKind.REMOVAL_REFUSED, keys, digest, ruling, BY_RECONCILER)
+        sights = Sights(settings.state_dir)
+        async with sights.hold_lock():
+            kept = [one for one in sights.refusals() if ruling.at_us < one.expires_us]
+            new = RefusedRemovals(digest, ruling.by, ruling.reason, frozenset(keys), ruling.expires_us)
+            sights.save_refusals([*kept, new])
+        if registry is not None:
+            # Withdraws earlier approvals: the provisioner would let such a removal pass.
+            await registry.refuse_removals(keys, by=ruling.by, reason=ruling.reason)
+        return _act_json("refused", "reconciler", digest, keys, ruling)
+
+
+async def remove_orphans(settings: "Settings", scope: "ReportScope", digest: str, ruling: "Ruling") -> dict[str, Any]:
+    """Asks the sagas to remove exactly the orphans that the digest names; returns the act as JSON.
+
+    The outside systems are looked at once more: an orphan that is not found now is removed by nobody.
+
+    Raises:
+        Unusable: the digest does not name the orphans seen twice, or a setting is missing; nothing was done.
+        CommandError: the registry does not answer, or is being recovered.
+    """
+    from schemas.audit import OperatorAct
+    from services.adapters.process.clock import now_us
+    from services.adapters.process.settings import required
+    from services.adapters.secrets import keyring
+    from services.cli.reconcile_report import read_outside, remember_orphans
+    from services.cli.registry import open_registry
+    from services.core.reconcile.orphans import seen_twice
+    from services.core.rulings import orphans_digest
+    from services.operations.orphans import OrphanEnd, ask_removal
+
+    required(settings, "database_url")
+    outside = await read_outside(settings, scope, looks=True)
+    if outside.plan is None:
+        raise CommandError(Exit.UNREACHABLE, f"outside: not read: {outside.why}")
+    orphans = await remember_orphans(settings, scope, outside, now_us())
+    ripe = seen_twice(orphans, now_us(), int(settings.reconcile_second_look_s * 1_000_000))
+    present = orphans_digest(one.name for one in ripe) if ripe else None
+    if not names(digest, present):
+        what = f"the {len(ripe)} orphans seen twice have {present}" if present else "no orphan was seen twice"
+        raise Unusable(f"--remove-orphans: {digest!r}: {what}; nothing was done")
+    material = keyring.raw(keyring.material(settings.keyring_file).audit[0])
+    async with open_registry(settings, "reconcile") as registry:
+        if await registry.is_half_recovered():
+            raise CommandError(Exit.UNUSABLE, "the registry is being recovered: its provisioner drives everything anew")
+        if await registry.plan_text(outside.plan.digest) is None:
+            raise Unusable("PLAN_FILE: not the plan of the provisioner, which could not carry the removal out")
+        act = OperatorAct(by=ruling.by, reason=ruling.reason, digest=digest, number=len(ripe))
+        ends = await ask_removal(registry, ripe, outside.plan, act, material)
+    return {
+        "ruling": "asked to remove",
+        "held_by": "orphans",
+        "digest": digest,
+        "by": ruling.by,
+        "reason": ruling.reason,
+        "orphans": [one.name for one in ripe],
+        "ends": dict(ends),
+        "is_done": all(end is OrphanEnd.ASKED for end in ends.values()),
+    }
+
+
+@asynccontextmanager
+async def _sources(
+    settings: "Settings", scope: "ReportScope"
+) -> "AsyncIterator[tuple[Registry | None, ActRecorder, list[HeldRemoval]]]":
+    """Opens the registry, if DATABASE_URL is given, and the recorder of acts; reads the removals held there."""
+    from schemas.topics import AUDIT
+    from services.adapters.kafka.producer import KafkaError
+    from services.adapters.secrets import keyring
+    from services.cli.registry import open_registry
+    from services.operations.rulings import held_removals, recording
+    from services.reconciler.run import wrong_topics
+
+    # A record in a topic that loses records proves nothing.
+    if wrong := await asyncio.to_thread(wrong_topics, settings, AUDIT):
+        raise KafkaError(wrong)
+    async with AsyncExitStack() as stack:
+        registry, held = None, []
+        if settings.database_url is not None:
+            # Before the pool opens: a pool retries and would report only a timeout.
+            environment.require_registry(settings)
+            registry = await stack.enter_async_context(open_registry(settings, "reconcile"))
+            held = await held_removals(registry, scope)
+        recorder = await stack.enter_async_context(recording(settings, keyring.material(settings.keyring_file)))
+        yield registry, recorder, held
+
+
+async def _record_approved(
+    registry: "Registry | None", recorder: "ActRecorder", approved: "ApprovedSet", digest: str, ruling: "Ruling"
+) -> None:
+    """Records the approval of a run's set; of removals also for the provisioner, which would hold them once more."""
+    from services.operations.rulings import BY_RECONCILER, NEWCOMER, ActKind, approve_removals
+
+    if approved.org_id is not None:
+        await recorder.record(ActKind.NEWCOMER_APPROVED, approved.keys, digest, ruling, NEWCOMER)
+        return
+    if registry is None:
+        raise Unusable(
+            f"{_NO_DATABASE}: without an approval in the registry the provisioner would hold the same removals once "
+            "more; nothing was done"
+        )
+    await approve_removals(registry, recorder, approved.keys, digest, ruling, BY_RECONCILER)
+
+
+def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]") -> str:
+    """Returns the end of a sentence about the removals that the provisioner holds."""
+    from services.operations.rulings import digest_of
+
+    if registry is None:
+        return f"; removals held by the provisioner were not looked at ({_NO_DATABASE})"
+    return f"; the {len(held)} removals held by the provisioner are {verb} with {digest_of(held)}" if held else ""
+
+
+def _act_json(verb: str, of: str, digest: str, keys: "list[str] | tuple[str, ...]", ruling: "Ruling") -> dict[str, Any]:
+    return {
+        "ruling": verb,
+        "held_by": of,
+        "digest": digest,
+        "by": ruling.by,
+        "reason": ruling.reason,
+        "expires_at": rfc3339(ruling.expires_us),
+        "keys": list(keys),
+    }
