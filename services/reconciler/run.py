@@ -322,6 +322,7 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
 
     Raises:
         OtherSet: the approval is for another set, which may have changed since the operator saw the plan.
+        Unusable: the approval is of newcomers, and the brake holds the run.
     """
     if given is None:
         return None
@@ -329,6 +330,10 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
     if given == removals:
         return ApprovedSet(None, tuple(going(plan.lines)))
     for one in over:
+        if given == one.approval and plan.stopped is not None:
+            raise Unusable(
+                f"--approve: {given!r}: the brake holds this run: rule on its removals first; nothing was done"
+            )
         if given == one.approval:
             return ApprovedSet(one.org_id, one.keys)
     wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]

@@ -51,7 +51,7 @@ GIVEN: Final[Mapping[str, str]] = {
 
 VARIANTS: Final[Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
     ("ledger",): (("--recover-only",),),
-    ("reconcile",): (("--now",), ("--dry-run",), ("--report",), ("--refuse", "x", "--by", "Ada")),
+    ("reconcile",): (("--now",), ("--dry-run",)),
     ("sagas", "retry"): ((KEY,), ("--failed",)),
     ("send",): (("--url", "http://127.0.0.1:9/v1/genesys/lifecycle/default"),),
 }

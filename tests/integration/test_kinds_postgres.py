@@ -402,3 +402,27 @@ async def test_a_role_without_superuser_rights_is_enough(database_url: str, key:
 async def test_an_unreachable_database_is_retryable(key: str) -> None:
     answer = await PostgresKind("postgresql://u:p@127.0.0.1:9/x").call(a_call(Verb.CREATE, key=key))
     assert answer == Retryable("no session at 127.0.0.1:9: Connection refused")
+
+
+async def test_the_lives_of_all_schemas_are_listed_by_their_comments(
+    kind: PostgresKind, world: Outside, key: str
+) -> None:
+    await kind.call(a_call(Verb.CREATE, kind="postgres", key=key))
+    await kind.call(a_call(Verb.CREATE, kind="postgres", key=key, generation=2, epoch=2))
+    forged = schema_name(key, 3)
+    assert world.database_url is not None
+    _run(
+        world.database_url,
+        f"CREATE SCHEMA {forged}",
+        f"""COMMENT ON SCHEMA {forged} IS '{{"key": "{key}", "generation": 9}}'""",
+        "CREATE SCHEMA IF NOT EXISTS t_of_somebody",
+    )
+    assert sorted(life for life in await kind.lives() if life[0] == key) == [(key, 1), (key, 2)]
+
+
+async def test_a_look_makes_no_fence(database_url: str, key: str) -> None:
+    kind = PostgresKind(database_url)
+    assert await kind.call(a_call(Verb.READ, kind="postgres", key=key)) == Absent()
+    await kind.close()
+    with psycopg.connect(database_url) as session:
+        assert session.execute("SELECT to_regnamespace('lifecycle_fence')").fetchone() == (None,)

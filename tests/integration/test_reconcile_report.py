@@ -33,8 +33,9 @@ def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="module")
-def database(database_admin_url: str) -> str:
-    return database_of(database_admin_url, f"test_{secrets.token_hex(6)}")
+def database(database_admin_url: str) -> Iterator[str]:
+    with database_of(database_admin_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import psycopg
@@ -183,8 +184,16 @@ def provisioner(bench: LedgerBench, outside: Outside, database: str, **environ: 
         assert worker.stop(30) == 0, child_process.last_lines(worker.log_path)
 
 
-def database_of(admin_url: str, name: str) -> str:
-    """URL of a new database."""
+@contextmanager
+def database_of(admin_url: str) -> Iterator[str]:
+    """URL of a database of its own; dropped afterwards, with the roles of its tenants: roles outlive a database."""
+    name = sql.Identifier(f"test_{secrets.token_hex(6)}")
     with psycopg.connect(admin_url, autocommit=True) as session:
-        session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    return admin_url.rpartition("/")[0] + f"/{name}"
+        session.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        url = urlsplit(admin_url)._replace(path=f"/{name.as_string().strip(chr(34))}").geturl()
+        yield url
+        with psycopg.connect(url) as tenants:
+            roles = tenants.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^t_'").fetchall()
+        session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        for (role,) in roles:
+            session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))

@@ -151,6 +151,20 @@ def test_an_integration_read_without_its_configuration_is_no_information() -> No
     assert one.why.startswith("its configuration: ")
 
 
+def test_a_named_key_that_exists_nowhere_is_no_information() -> None:
+    plan = compare([(reading({}), organisation())], {}, {}, rules(), [KEY], [KEY])
+    (one,) = told(plan)[KEY].findings
+    assert (one.difference, one.why) == (Difference.NO_INFORMATION, "neither listed nor in the view")
+
+
+def test_a_difference_is_told_with_the_part_that_was_not_read() -> None:
+    disabled = reading({0: "DISABLED"}, properties={})
+    plan = compare([(disabled, organisation())], view(tenant(0)), {}, rules())
+    (one,) = told(plan, tenant(0))[key_of(0)].findings
+    assert one.difference is Difference.SETTINGS_DIFFER
+    assert one.why.startswith("disabled; its configuration: ")
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_every_phase_of_a_saga_is_a_state_outside(phase: Phase) -> None:
     life = Life(generation=2, plan="p", tenant_id="acme", steps={"crm": StepLog(n=1, state=StepState.PRESENT)})

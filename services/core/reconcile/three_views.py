@@ -237,20 +237,21 @@ def genesys_view(
         unread: Why the organisation gave no information; empty if it was read.
     """
     told = list(lines)
+    line = next((line for line in told if line.action not in {Action.UNREAD, Action.REFUSE}), None)
+    not_read = next((line.reason for line in told if line.action in {Action.UNREAD, Action.REFUSE}), unread)
     if look is None:
         # A key outside the comparison is neither listed nor installed in the view, so both agree.
-        return GenesysView(GenesysState.UNKNOWN if unread else GenesysState.GONE, why=unread)
-    of_no_information = next((line.reason for line in told if line.action is Action.UNREAD), look.reason or look.unread)
-    if look.installed is None or (of_no_information and not any(line.action is not Action.UNREAD for line in told)):
-        return GenesysView(GenesysState.UNKNOWN, why=of_no_information)
+        return GenesysView(GenesysState.UNKNOWN if not_read else GenesysState.GONE, why=not_read)
+    if look.installed is None or (not_read and line is None):
+        return GenesysView(GenesysState.UNKNOWN, why=not_read or look.reason or look.unread)
     says = GenesysState.GONE
     if look.installed:
         here = tenant is not None and tenant.installed is True
         says = GenesysState.CHANGED if here and differences(look, tenant) else GenesysState.INSTALLED
-    line = next((line for line in told if line.action is not Action.UNREAD), None)
     if line is None:
         return GenesysView(says)
-    return GenesysView(says, _lock(line, stopped, is_new=is_new), line.action is Action.CONFIRM, line.reason)
+    why = "; ".join(text for text in (line.reason, not_read) if text)
+    return GenesysView(says, _lock(line, stopped, is_new=is_new), line.action is Action.CONFIRM, why)
 
 
 def _lock(line: PlanLine, stopped: Stop | None, *, is_new: bool) -> Lock:

@@ -198,15 +198,14 @@ class PostgresKind:
             return _meaning(error, in_doubt=session is not None and session.committing)
 
     async def lives(self) -> list[tuple[str, int]]:
-        """Returns key and generation of every schema whose comment names both; reads only.
-
-        Raises:
-            psycopg.Error: the database does not answer, or refuses.
-        """
-        async with asyncio.timeout(_LIVES_S), self._pool.connection(_LIVES_S) as connection:
-            await connection.execute(_BEGIN)
-            rows = await (await connection.execute(_SCHEMAS)).fetchall()
-            await connection.rollback()
+        """Returns key and generation of every schema whose comment names both; empty from a database in trouble."""
+        try:
+            async with asyncio.timeout(_LIVES_S), self._pool.connection(_LIVES_S) as connection:
+                await connection.execute(_BEGIN)
+                rows = await (await connection.execute(_SCHEMAS)).fetchall()
+                await connection.rollback()
+        except (TimeoutError, psycopg.Error):
+            return []
         return [life for name, comment in rows if (life := _life(name, comment)) is not None]
 
     async def close(self) -> None:
