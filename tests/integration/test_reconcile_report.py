@@ -22,7 +22,7 @@ from tests.support.provisioner_stage import SYSTEMS
 from tests.support.reconciler_world import changed
 from tests.support.simulator_process import Outside, outside
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def test_the_report_names_each_difference_and_who_mends_it(world: OperatorWorld)
     assert "3 keys with a difference, 1 without" in said
 
 
+@pytest.mark.long
 def test_a_resource_that_is_gone_outside_is_missing_only_to_a_look(world: OperatorWorld) -> None:
     (key,) = world.provisioned(1)
     world.take(key, 1)
@@ -125,6 +126,7 @@ def test_an_uninstalled_tenant_is_under_way_and_then_agrees(world: OperatorWorld
     assert world.differences("--outside") == {}
 
 
+@pytest.mark.long
 def test_without_a_name_or_for_another_set_nothing_is_ruled(world: OperatorWorld) -> None:
     keys, digest = _stopped(world, 7, gone=6)
     for words, said in (
@@ -146,7 +148,6 @@ def test_without_a_name_or_for_another_set_nothing_is_ruled(world: OperatorWorld
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_a_mass_disappearance_is_shown_and_let_go_once_by_name(world: OperatorWorld) -> None:
     keys, digest = _stopped(world, 20, gone=6)
     assert world.differences() == {key: [("Genesys lost it", "operator")] for key in keys[:6]}
@@ -170,7 +171,6 @@ def test_a_mass_disappearance_is_shown_and_let_go_once_by_name(world: OperatorWo
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_a_refusal_by_name_keeps_the_tenants_and_lets_the_rest_go_on(world: OperatorWorld) -> None:
     keys, digest = _stopped(world, 9, gone=6)
     said = world.lifecycle("reconcile", "--refuse", digest, "--by", "Ada", "--reason", "a wrong role", *world.scope)
@@ -213,7 +213,6 @@ def test_new_tenants_are_let_in_by_name(world: OperatorWorld) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_an_orphan_of_an_ended_life_is_listed_and_removed_after_two_looks(world: OperatorWorld) -> None:
     (key,) = world.provisioned(1)
     world.uninstall(key)
@@ -249,7 +248,6 @@ def test_an_orphan_of_an_ended_life_is_listed_and_removed_after_two_looks(world:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_a_storm_of_uninstalls_is_held_refused_and_let_go_by_name(world: OperatorWorld) -> None:
     # The last test of the file: its storm closes the brake of the provisioner for an hour.
     keys = world.provisioned(8)
