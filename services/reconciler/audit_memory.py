@@ -68,7 +68,13 @@ def _cursor(stored: Mapping[str, Any]) -> AuditCursor:
         until_us=int(stored["until_us"]),
         taken={str(identity): int(at_us) for identity, at_us in stored["taken"].items()},
         waiting={
-            str(key): AuditedKey(int(wait["since_us"]), int(wait["newest_us"]))
+            str(key): AuditedKey(
+                int(wait["since_us"]),
+                int(wait["newest_us"]),
+                # Files of before these fields have neither.
+                told_us=int(wait.get("told_us", 0)),
+                is_removed=bool(wait.get("is_removed", False)),
+            )
             for key, wait in stored["waiting"].items()
         },
         listed_us=int(stored["listed_us"]),

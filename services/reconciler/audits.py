@@ -32,6 +32,7 @@ from services.core.reconcile.audit_gaps import (
     AuditCursor,
     audited,
     cursor_for,
+    removals,
     settle,
     span_of,
     take_on,
@@ -113,6 +114,10 @@ class AuditFollower:
         metrics.RECONCILER_AUDITED_KEYS.set(sum(len(cursor.waiting) for cursor in cursors))
         metrics.RECONCILER_OLDEST_SYNC_S.set(max(0, now_us - oldest_us) / 1_000_000)
         return audited(cursors, looked, now_us, self._settle_us)
+
+    def removals(self) -> Mapping[Key, str]:
+        """Returns the waiting keys that an audit calls removed, to the client id of the credentials that read it."""
+        return removals(self._cursors.values())
 
     async def was_read(self, report: RunReport, keys: Collection[Key] | None, began_us: int) -> None:
         """Takes note of a run: keys that were read wait no more.

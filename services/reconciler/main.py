@@ -230,7 +230,7 @@ async def _tick(
 async def _work(
     resources: RunResources, files: OrganisationsWatch, state: _State, jitter: random.Random, log: logs.Logger
 ) -> None:
-    """Runs the hourly run if its time has come; else the organisations or keys that are due; else a first sight."""
+    """Runs the hourly run if its time has come; else the organisations that are due; else first sights and due keys."""
     now_s = asyncio.get_running_loop().time()
     await _look_at_files(resources, files, state, now_s)
     tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
@@ -247,7 +247,7 @@ async def _work(
 
         began_us = resources.now_us()
         try:
-            report = await run(resources, RunRequest(), reading)
+            report = await run(resources, RunRequest(removals=state.audits.removals()), reading)
         finally:
             # A run that fails after Genesys was read must not be repeated every second. The pause counts from the end:
             # a run may wait for the lock, and read for longer than the first pauses.
@@ -265,13 +265,21 @@ async def _work(
         return
     began_us = resources.now_us()
     if orgs := state.fresh.take_due(tenants, now_s):
-        report = await run(resources, RunRequest(orgs=orgs))
+        report = await run(resources, RunRequest(orgs=orgs, removals=state.audits.removals()))
         _log_report(report, log, "file")
         await state.audits.was_read(report, None, began_us)
         if report.unanswered:
             state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
         return
     memory = resources.sights.load()
+    # Before the keys that are due: these may be due at every tick, and an absence counts only after the first sight.
+    if now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
+        # Set before the sight; a sight without a fault, of organisations that all answer, lifts the pause.
+        state.next_sight_s = now_s + AGAIN_FIRST_S
+        unlisted = await sight(resources, keys)
+        state.sighted |= keys - unlisted
+        if not unlisted:
+            state.next_sight_s = now_s
     # Older looks bind nothing: the keys that hints have named must not fill the memory.
     state.looked = {key: at_us for key, at_us in state.looked.items() if began_us - at_us < RECHECK_EVERY_US}
     state.owed = {key: state.owed.get(key, began_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
@@ -279,15 +287,9 @@ async def _work(
     if keys := keys | state.audits.due(state.looked):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
-        report = await run(resources, RunRequest(keys=keys))
+        report = await run(resources, RunRequest(keys=keys, removals=state.audits.removals()))
         _log_report(report, log, "due")
         await state.audits.was_read(report, keys, began_us)
-    elif now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
-        # Set before the sight, as above; a sight without a fault lifts the pause.
-        state.next_sight_s = now_s + AGAIN_FIRST_S
-        await sight(resources, keys)
-        state.sighted |= keys
-        state.next_sight_s = now_s
 
 
 async def _look_at_files(resources: RunResources, files: OrganisationsWatch, state: _State, now_s: float) -> None:

@@ -15,7 +15,7 @@ saved before and after publishing: a crash in between may publish an observation
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -49,6 +49,7 @@ from services.core.reconcile.reconcile import (
     going,
     remember,
     seen,
+    vouched,
 )
 from services.core.reconcile.tenant_census import TenantCensus
 from services.core.rulings import in_force, without_keys
@@ -130,6 +131,7 @@ class RunRequest:
         on_approved: Called with the approved set before anything of the set is published or stored; an exception ends
             the run. None if no approval is given.
         named: Keys that an operator named: the report says so if such a key exists nowhere.
+        removals: Keys that an audit calls removed, to the client id of the credentials that read the audit.
     """
 
     dry_run: bool = False
@@ -138,6 +140,7 @@ class RunRequest:
     approval: str | None = None
     on_approved: Callable[[ApprovedSet], Awaitable[None]] | None = None
     named: Collection[Key] = ()
+    removals: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -236,7 +239,8 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         on_reading()
         readings, refusals = await _readings(resources, known, tenants, request)
         # The view again: an event that arrived while Genesys was read must not look like a difference.
-        tenants, memory = await _tenants(resources), resources.sights.load()
+        tenants = await _tenants(resources)
+        memory = vouched(resources.sights.load(), tenants, request.removals)
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = rules_of(resources, began_us, request.approval)
         # In a thread: hashes of 50,000 configurations would hold up `/metrics` and the audits for seconds.
@@ -342,7 +346,7 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
     raise OtherSet(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --report` shows all")
 
 
-async def sight(resources: RunResources, keys: Collection[Key]) -> None:
+async def sight(resources: RunResources, keys: frozenset[Key]) -> frozenset[Key]:
     """Reads the listings of the keys' organisations once, and stores the first sight of each listed key.
 
     Without a first sight the absence of a key never counts (docs/decisions/0001).
@@ -350,13 +354,18 @@ async def sight(resources: RunResources, keys: Collection[Key]) -> None:
     Args:
         resources: The resources of the process.
         keys: Active keys without a sight.
+
+    Returns:
+        The keys of organisations that gave no listing: such a key is still to be looked for.
     """
     async with resources.sights.hold_lock():
         known = (await asyncio.to_thread(organisations.load, resources.settings.orgs_dir)).known
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
         readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))
-        memory = resources.sights.load()
-        resources.sights.save(seen((reading for reading in readings if isinstance(reading, Reading)), keys, memory))
+        listed = [reading for reading in readings if isinstance(reading, Reading)]
+        resources.sights.save(seen(listed, keys, resources.sights.load()))
+    unlisted = set(orgs) - {reading.org_id for reading in listed}
+    return frozenset(key for key in keys if key.partition(":")[0] in unlisted)
 
 
 def rules_of(resources: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:

@@ -93,6 +93,17 @@ def test_an_uninstall_without_a_webhook_converges_by_audits_alone(world: Reconci
     assert world.tenant(kept).installed
 
 
+def test_a_tenant_removed_before_its_first_sight_is_removed_by_the_audit_of_that(world: ReconcilerWorld) -> None:
+    unseen, kept = world.new_key(), world.new_key()
+    world.install(unseen)
+    world.install(kept)
+    world.forget(unseen)
+    with following(world):
+        eventually(lambda: changed(world, unseen, installed=False), SOON_S)
+    assert [(one.key, one.installed) for one in world.observations()] == [(unseen, False)]
+    assert world.tenant(kept).installed
+
+
 @pytest.mark.long
 def test_nothing_is_missed_while_the_audits_are_away(world: ReconcilerWorld) -> None:
     known = world.new_key()

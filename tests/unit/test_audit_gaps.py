@@ -12,10 +12,10 @@ from services.core.reconcile.audit_gaps import (
     PATIENCE,
     REACH_US,
     AuditCursor,
-    AuditedKey,
     AuditSort,
     audited,
     cursor_for,
+    removals,
     settle,
     span_of,
     take_on,
@@ -53,7 +53,7 @@ def test_a_held_cursor_goes_on_where_it_stood_however_long_ago() -> None:
 def test_new_credentials_begin_fourteen_days_back_and_keep_what_waits() -> None:
     held = taken(CURSOR, audit(1))
     found = cursor_for(held, "client-2", NOW_US)
-    assert (found.until_us, found.taken, found.waiting) == (NOW_US - REACH_US, {}, held.waiting)
+    assert (found.until_us, found.taken, found.waiting.keys()) == (NOW_US - REACH_US, {}, held.waiting.keys())
 
 
 @pytest.mark.parametrize("action", [*ACTIONS, "SoftDelete", "RestoreDeleted", "Hibernate", ""])
@@ -90,7 +90,32 @@ def test_an_old_audit_is_settled_by_any_read_of_now() -> None:
 
 def test_an_old_audit_does_not_shorten_the_wait_of_a_new_one() -> None:
     held = taken(CURSOR, audit(1), audit(1, "Enable", at_us=NOW_US - HOUR_US))
-    assert settle(held, None, (), NOW_US, SETTLE_US).waiting == {key_of(1): AuditedKey(NOW_US, NOW_US)}
+    (wait,) = settle(held, None, (), NOW_US, SETTLE_US).waiting.values()
+    assert (wait.since_us, wait.newest_us) == (NOW_US, NOW_US)
+
+
+def test_the_newest_audit_by_genesys_clock_tells_if_the_integration_was_removed() -> None:
+    created, deleted = audit(1, "Create", NOW_US - 40 * SECOND_US), audit(1, "Delete", NOW_US - 20 * SECOND_US)
+    for order in ((created, deleted), (deleted, created)):
+        assert removals([taken(CURSOR, *order)]) == {key_of(1): CLIENT}
+        assert removals([taken(taken(CURSOR, order[0]), order[1])]) == {key_of(1): CLIENT}
+    again = audit(1, "Restore", NOW_US - 10 * SECOND_US)
+    assert removals([taken(CURSOR, deleted, again)]) == removals([taken(CURSOR, again, deleted)]) == {}
+    assert removals([taken(CURSOR, audit(1, "Delete", None))]) == {}, "without a time nothing is newest"
+
+
+@pytest.mark.parametrize("kind", ["", "IntegrationCredential", "Action"])
+def test_the_removal_of_a_part_or_of_an_unknown_entity_is_no_evidence(kind: str) -> None:
+    assert removals([taken(CURSOR, replace(audit(1, "Delete"), entity_type=kind))]) == {}
+
+
+def test_evidence_belongs_to_the_credentials_that_read_it_and_goes_with_the_key() -> None:
+    held = taken(CURSOR, audit(1, "Delete"))
+    other = cursor_for(held, "client-2", NOW_US)
+    assert removals([other]) == {}
+    assert removals([taken(other, audit(1, "Delete"))]) == {key_of(1): "client-2"}
+    assert removals([settle(held, {key_of(1)}, {key_of(1)}, NOW_US + SETTLE_US, SETTLE_US)]) == {key_of(1): CLIENT}
+    assert removals([settle(held, {key_of(1)}, (), NOW_US + SETTLE_US, SETTLE_US)]) == {}
 
 
 def test_an_audit_that_arrives_late_is_in_the_next_span_and_asks() -> None:
@@ -114,7 +139,9 @@ def test_an_audit_of_the_far_future_is_forgotten_with_the_overlap_too() -> None:
     first = taken(CURSOR, audit(1, at_us=LAST_US))
     assert taken(first, audit(1, at_us=LAST_US)) == first, "it asks once in the overlap"
     assert taken(first, now_us=NOW_US + OVERLAP_US + 1).taken == {}
-    assert first.waiting == {key_of(1): AuditedKey(NOW_US, NOW_US)}
+    assert {key: (wait.since_us, wait.newest_us) for key, wait in first.waiting.items()} == {
+        key_of(1): (NOW_US, NOW_US)
+    }
 
 
 def test_a_cursor_never_goes_back() -> None:
@@ -140,7 +167,7 @@ def test_a_stream_of_audits_neither_postpones_the_read_nor_is_ended_by_an_early_
     assert audited([held], {}, due_us, SETTLE_US) == {key_of(1)}
     newest_us = NOW_US + 100 * SECOND_US
     early = settle(held, {key_of(1)}, (), due_us, SETTLE_US)
-    assert early.waiting == {key_of(1): AuditedKey(newest_us, newest_us)}
+    assert [(wait.since_us, wait.newest_us) for wait in early.waiting.values()] == [(newest_us, newest_us)]
     assert settle(early, {key_of(1)}, (), newest_us + SETTLE_US, SETTLE_US).waiting == {}
 
 

@@ -24,6 +24,7 @@ from services.core.reconcile.reconcile import (
     compare,
     ids_to_read,
     remember,
+    vouched,
 )
 from tests.support.genesys_worlds import (
     AMBIGUOUS,
@@ -213,6 +214,16 @@ def test_absence_of_a_key_that_these_credentials_never_saw_is_no_information() -
     assert only(twice(gone, gone, view(tenant(1)), memory={})).action is Action.REFUSE
     other = reading({}, absent=(1,), client_id="client-2")
     assert only(twice(other, other, view(tenant(1)))).action is Action.REFUSE
+
+
+def test_an_audit_of_a_removal_stands_for_a_sight_of_the_credentials_that_read_it() -> None:
+    gone, tenants = reading({}, absent=(1,)), view(tenant(1))
+    memory = vouched({}, tenants, {key_of(1): CLIENT, key_of(2): CLIENT})
+    assert memory == {key_of(1): Sight(CLIENT)}, "of a tenant alone"
+    assert only(twice(gone, gone, tenants, memory=memory)).action is Action.REMOVE
+    assert only(planned(gone, tenants, memory)).action is Action.WAIT, "an absence is seen twice all the same"
+    others = vouched({}, tenants, {key_of(1): "client-2"})
+    assert only(twice(gone, gone, tenants, memory=others)).action is Action.REFUSE
 
 
 def test_an_unlisted_integration_without_an_answer_by_id_is_no_information() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from schemas.genesys import Organisation, Reading
+from schemas.tenant import Flag, Tenant
+from services.adapters.genesys.answers import NoInformation
 from services.adapters.genesys.organisations_watch import OrganisationsWatch
 from services.adapters.process import clock, logs
 from services.adapters.process.environment import read
@@ -19,31 +21,37 @@ from services.reconciler.run import RunResources
 from tests.support.genesys_worlds import CLIENT, ORG, key_of, reading, tenant, view
 
 
+@dataclass
 class View:
-    """One active tenant, which no run has seen."""
+    """One active tenant, which no run has seen; and others, if a test has them."""
+
+    others: tuple[Tenant, ...] = ()
 
     def follow(self, _: float) -> Tenants:
-        return view(tenant(1))
+        return view(tenant(1), *self.others)
 
 
 @dataclass
 class Readers:
-    """Genesys lists the tenant, and every listing counts."""
+    """Genesys lists the tenant, and every listing counts; but for the first so many, which give nothing."""
 
     listings: list[str] = field(default_factory=list)
+    silent: int = 0
 
     def forget(self, _: frozenset[str]) -> None:
         """Nothing is kept."""
 
-    async def listed(self, organisation: Organisation) -> Reading:
+    async def listed(self, organisation: Organisation) -> Reading | NoInformation:
         self.listings.append(organisation.org_id)
+        if len(self.listings) <= self.silent:
+            return NoInformation("the listing is empty")
         return reading({1: "ENABLED"})
 
 
-def resources_of(folder: Path, readers: Readers) -> RunResources:
+def resources_of(folder: Path, readers: Readers, *others: Tenant) -> RunResources:
     """Files and memory in a folder; nothing is published."""
     chosen = read({"ORGS_DIR": str(folder), "STATE_DIR": str(folder)}, ReconcilerSettings)
-    unused, view, asked = cast("Any", None), cast("Any", View()), cast("Any", readers)
+    unused, view, asked = cast("Any", None), cast("Any", View(others)), cast("Any", readers)
     census, sights = TenantCensus(), Sights(folder)
     return RunResources(
         chosen, b"", view, census, sights, asked, producer=unused, now_us=clock.now_us, roots=None, confirm=unused
@@ -75,6 +83,38 @@ async def test_a_failed_first_sight_is_retried_later(tmp_path: Path) -> None:
     assert key_of(1) in resources.sights.load()
     await tick()
     assert (len(readers.listings), state.fault) == (2, "")
+
+
+async def test_a_first_sight_without_an_answer_of_genesys_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
+    readers, log = Readers(silent=1), logs.configure("reconciler", "error")
+    resources = resources_of(tmp_path, readers)
+    state = _State(float("inf"), AuditFollower(resources.settings, resources.readers, clock.now_us, log))
+    files = OrganisationsWatch(tmp_path, log)
+
+    async def tick() -> None:
+        await _tick(resources, files, state, random.Random(1), log)
+
+    await tick()
+    await tick()
+    assert readers.listings == [ORG], "not at once"
+    assert key_of(1) not in state.sighted, "an absence of it would count for nothing until the next hourly run"
+    state.next_sight_s = 0.0
+    await tick()
+    assert resources.sights.load()[key_of(1)].seen_by == CLIENT
+    await tick()
+    assert (readers.listings, state.fault) == ([ORG, ORG], "")
+
+
+async def test_keys_that_are_due_at_every_tick_put_no_first_sight_off(tmp_path: Path) -> None:
+    (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
+    readers, log = Readers(), logs.configure("reconciler", "error")
+    resources = resources_of(tmp_path, readers, tenant(2, flags=(Flag.TIE,), stage=None, updated_at=0))
+    state = _State(float("inf"), AuditFollower(resources.settings, resources.readers, clock.now_us, log))
+    await _tick(resources, OrganisationsWatch(tmp_path, log), state, random.Random(1), log)
+    assert key_of(2) in state.looked, "it was due"
+    assert "KAFKA_BOOTSTRAP_SERVERS" in state.fault, "and nobody was there to do it"
+    assert key_of(1) in resources.sights.load()
 
 
 async def test_a_new_file_causes_a_new_first_sight_of_the_tenants(tmp_path: Path) -> None:

@@ -84,10 +84,14 @@ class AuditedKey:
         since_us: Our clock when the first of the audits was taken on, microseconds UTC; of an audit older than
             `OVERLAP_US` its own time, since any read of now shows that change.
         newest_us: The same of the newest.
+        told_us: Time of the newest audit by Genesys' clock, microseconds UTC; 0 without a readable one.
+        is_removed: True if this newest audit says that the integration was removed.
     """
 
     since_us: int
     newest_us: int
+    told_us: int = 0
+    is_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,10 @@ def cursor_for(held: AuditCursor | None, client_id: str, now_us: int) -> AuditCu
     if held is None:
         return AuditCursor(client_id, now_us - REACH_US, since_us=now_us)
     if held.client_id != client_id:
-        begin_us = min(held.until_us, now_us - REACH_US)
-        return replace(held, client_id=client_id, until_us=begin_us, taken={}, since_us=held.synced_us)
+        # What the former credentials were told proves nothing of these, which read the audits again.
+        waiting = {key: replace(wait, told_us=0, is_removed=False) for key, wait in held.waiting.items()}
+        begin_us, since_us = min(held.until_us, now_us - REACH_US), held.synced_us
+        return replace(held, client_id=client_id, until_us=begin_us, taken={}, waiting=waiting, since_us=since_us)
     return held
 
 
@@ -177,7 +183,11 @@ def take_on(
             key = f"{org_id}:{audit.entity_id}"
             at_us = now_us if audit.at_us is None or audit.at_us >= now_us - OVERLAP_US else audit.at_us
             held = waiting.get(key, AuditedKey(at_us, at_us))
-            waiting[key] = AuditedKey(min(held.since_us, at_us), max(held.newest_us, at_us))
+            held = replace(held, since_us=min(held.since_us, at_us), newest_us=max(held.newest_us, at_us))
+            # Audits come in any order: the newest by Genesys' clock tells if the integration is gone.
+            if audit.at_us is not None and audit.at_us >= held.told_us:
+                held = replace(held, told_us=audit.at_us, is_removed=_is_removal(audit))
+            waiting[key] = held
     until_us = max(cursor.until_us, until_us)
     kept = {identity: at_us for identity, at_us in taken.items() if at_us >= until_us - OVERLAP_US}
     return replace(cursor, until_us=until_us, taken=kept, waiting=waiting), sorts
@@ -188,6 +198,20 @@ def sort_of(audit: GenesysAudit) -> AuditSort:
     if audit.entity_type and not audit.entity_type.lower().startswith(_ENTITY_TYPE):
         return AuditSort.OTHER
     return ACTIONS.get(audit.action.lower(), AuditSort.UNKNOWN)
+
+
+def _is_removal(audit: GenesysAudit) -> bool:
+    # Not of a part of an integration (like its credentials), nor without a type: a removal is evidence.
+    return sort_of(audit) is AuditSort.REMOVED and audit.entity_type.lower() == _ENTITY_TYPE
+
+
+def removals(cursors: Iterable[AuditCursor]) -> Mapping[Key, str]:
+    """Returns the waiting keys whose newest audit is of a removal, to the client id that read the audit.
+
+    Args:
+        cursors: The cursors of all organisations.
+    """
+    return {key: cursor.client_id for cursor in cursors for key, wait in cursor.waiting.items() if wait.is_removed}
 
 
 def audited(cursors: Iterable[AuditCursor], looked: Mapping[Key, int], now_us: int, settle_us: int) -> frozenset[Key]:
@@ -235,5 +259,5 @@ def settle(
             del waiting[key]
         elif began_us >= wait.since_us + settle_us:
             # The former audits are settled; the newest may not show in what was read.
-            waiting[key] = AuditedKey(wait.newest_us, wait.newest_us)
+            waiting[key] = replace(wait, since_us=wait.newest_us)
     return replace(cursor, waiting=waiting)

@@ -7,7 +7,8 @@ Elsewhere reconcilers have removed hundreds of tenants after one such answer (do
 Approach: four independent locks stand before a change of a tenant.
 
     complete reading   only a listing proven complete counts; an error is no information
-    seen before        an absence counts only for credentials with an earlier sight of the integration
+    seen before        an absence counts only for credentials with an earlier sight of the integration, or that read an
+                       audit of its removal
     second look        an absence, or a difference from an event younger than the second look, must be seen twice
     brake              no run removes more than max(`REMOVE_LEAST`, `REMOVE_PERCENT` %) without an operator's approval
 
@@ -289,6 +290,20 @@ def approval_of(lines: Iterable[PlanLine]) -> str | None:
 def remember(sight: Sight, observation: Observed) -> Sight:
     """Returns the memory of a key after the publication of an observation."""
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
+
+
+def vouched(memory: Memory, tenants: Tenants, removals: Mapping[Key, str]) -> Memory:
+    """Returns the memory in which an audit of a removal, read by credentials, stands for their sight of the tenant.
+
+    Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing.
+
+    Args:
+        memory: The memory of earlier runs.
+        tenants: The view.
+        removals: Removed keys to the client id of the credentials that read the audit.
+    """
+    ours = {key: client for key, client in removals.items() if key in tenants and tenants[key].installed}
+    return {**memory, **{key: replace(memory.get(key, Sight()), seen_by=client) for key, client in ours.items()}}
 
 
 def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> dict[Key, Sight]:
