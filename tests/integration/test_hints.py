@@ -75,6 +75,12 @@ class Hinted:
         name = 'lifecycle_reconciler_reads_total{result="read"}'
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
+    def asked(self) -> dict[str, int]:
+        """Requests and refusals that the simulator has counted for the organisation."""
+        found = httpx2.get(f"{self.world.outside.url}/genesys/control/budgets").raise_for_status().json()
+        counts: dict[str, int] = found[self.world.org_id]
+        return counts
+
 
 @pytest.fixture
 def hinted(bench: LedgerBench, genesys: Outside, view: TenantView, edge: Ingress, tmp_path: Path) -> Iterator[Hinted]:
@@ -149,7 +155,7 @@ def test_a_hint_alone_disables_and_removes_a_tenant_after_two_sights(hinted: Hin
 def test_a_thousand_hints_for_a_key_cost_one_read(hinted: Hinted) -> None:
     world, key = hinted.world, hinted.world.new_key()
     world.know(key)
-    reads = hinted.reads()
+    reads, before = hinted.reads(), hinted.asked()
     with contextlib.closing(Line(hinted.edge.port)) as line:
         for _ in range(10):
             line.write(b"".join(hint_request(envelope(key, "Update")) for _ in range(100)))
@@ -161,10 +167,33 @@ def test_a_thousand_hints_for_a_key_cost_one_read(hinted: Hinted) -> None:
     shown_us = now_us()
     eventually(lambda: now_us() > shown_us + 6_000_000)
     assert hinted.reads() == reads + 1
+    # Genesys itself counts the organisation, a page of the listing and the configuration.
+    assert hinted.asked() == before | {"requests": before["requests"] + 3}
     assert len([one for one in world.observations() if one.key == key]) == 1
     asked = [one for one in world.bench.out(RECEIVED, key) if one.headers["ce_type"] == Recheck.ce_type]
     assert len(asked) == 1000, "every audit was written"
     assert len(world.bench.out(TENANTS, key)) < 20, "and few of them changed the row"
+
+
+def test_a_flood_over_many_keys_reads_each_once_and_never_exceeds_the_budget(hinted: Hinted) -> None:
+    world, keys = hinted.world, [hinted.world.new_key() for _ in range(40)]
+    for key in keys:
+        world.know(key)
+    reads, asked = hinted.reads(), hinted.asked()
+    with contextlib.closing(Line(hinted.edge.port)) as line:
+        for _ in range(10):
+            line.write(b"".join(hint_request(envelope(key, "Update")) for key in keys))
+            assert {reply.status for reply in [line.reply() for _ in keys] if reply is not None} == {200}
+    eventually(lambda: all(known(hinted, key) and changed(world, key, installed=True) for key in keys), SOON_S)
+    # Time for second reads that must not come: late hints of an organisation wait 10 s for a look.
+    shown_us = now_us()
+    eventually(lambda: now_us() > shown_us + 12_000_000)
+    looks = hinted.reads() - reads
+    # A look costs the organisation and a page; a key its configuration.
+    assert hinted.asked() == asked | {"requests": asked["requests"] + 2 * looks + len(keys)}
+    assert looks <= 4
+    counted = {key: len([one for one in world.observations() if one.key == key]) for key in keys}
+    assert set(counted.values()) == {1}
 
 
 def test_a_repeated_hint_after_the_read_changes_nothing(hinted: Hinted) -> None:
@@ -186,7 +215,8 @@ def test_a_repeated_hint_after_the_read_changes_nothing(hinted: Hinted) -> None:
 def test_a_forged_hint_is_written_nowhere(hinted: Hinted) -> None:
     world, key = hinted.world, hinted.world.new_key()
     world.know(key)
-    assert hinted.hint(key, "Create", secret="x" * 40) == 401
+    asked = hinted.asked()
+    assert {hinted.hint(key, "Create", secret="x" * 40) for _ in range(20)} == {401}
     # A genuine hint behind it is read to the end.
     other = world.new_key()
     world.know(other)
@@ -194,6 +224,7 @@ def test_a_forged_hint_is_written_nowhere(hinted: Hinted) -> None:
     eventually(lambda: known(hinted, other) and changed(world, other, installed=True), SOON_S)
     assert not known(hinted, key)
     assert world.bench.out(RECEIVED, key) == []
+    assert hinted.asked() == asked | {"requests": asked["requests"] + 3}, "one read, of the genuine hint"
 
 
 def test_an_integration_of_somebody_else_and_an_invented_one_are_looked_for_and_never_installed(
