@@ -89,5 +89,8 @@ class Tenant(Record):
     """Generation of the provisioner: 1, 2, 3 … per life; 0 before the first."""
     recheck_at: Instant | None
     """Time of a requested re-check without an answering observation; null if no re-check is open."""
+    event_at: Instant | None = None
+    """Log time of the newest record with a new event of the key; null before the first event, and in records from
+    before this field. Neither a request for a re-check nor an outcome is an event."""
     updated_at: Instant
     """Log time of the newest record with a change of either row."""

@@ -134,6 +134,21 @@ def test_an_audit_in_a_queue_alone_installs_an_integration_of_which_nobody_heard
     assert (observed.installed, observed.enabled, observed.cause) == (True, True, "recheck")
 
 
+def test_a_hint_is_believed_in_seconds_with_the_second_look_that_ships(
+    bench: LedgerBench, genesys: Outside, view: TenantView, edge: Ingress, tmp_path: Path
+) -> None:
+    world = ReconcilerWorld(bench, genesys, tmp_path, view)
+    new = world.new_key()
+    # An organisation that the first run reads, and with it the credentials of the integration.
+    world.know(world.new_key())
+    with world.service(RECONCILE_INTERVAL_S="3600", RECONCILE_SECOND_LOOK_S="600") as url:
+        hinted = Hinted(world, edge, url)
+        eventually(lambda: gauge(url, "last_success_timestamp_seconds") > 0)
+        world.know(new)
+        assert hinted.hint(new, "Create") == 200
+        eventually(lambda: known(hinted, new) and changed(world, new, installed=True), SOON_S)
+
+
 def test_a_hint_alone_disables_and_removes_a_tenant_after_two_sights(hinted: Hinted) -> None:
     world = hinted.world
     paused, gone = world.new_key(), world.new_key()

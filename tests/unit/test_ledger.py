@@ -281,6 +281,20 @@ def test_a_recheck_is_shown_until_an_observation_answers_it() -> None:
     assert (overtaken.row, verdicts(overtaken)) == (None, [("recheck", "asked")])
 
 
+def test_the_view_tells_the_log_time_of_the_newest_event_which_no_recheck_and_no_outcome_is() -> None:
+    worker = MemoryLedger()
+    asked = worker.hear(Recheck(key=KEY, reason="hint", at=at(10)), 11)
+    assert view(asked)["event_at"] is None
+    installed = worker.hear(delivery("installed", 12), 13)
+    assert view(installed)["event_at"] == view(installed)["updated_at"] == "2024-01-15T12:00:13.000000Z"
+    for later in (
+        worker.hear(Recheck(key=KEY, reason="hint", at=at(20)), 21),
+        worker.told(1, Direction.UP, State.DONE),
+    ):
+        assert view(later)["event_at"] == "2024-01-15T12:00:13.000000Z"
+        assert view(later)["updated_at"] > view(later)["event_at"]
+
+
 def test_a_recheck_from_a_clock_ahead_can_be_answered() -> None:
     worker = MemoryLedger()
     worker.hear(Recheck(key=KEY, reason="stale", at=at(7200)), 10)

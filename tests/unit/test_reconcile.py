@@ -355,6 +355,26 @@ def test_a_hinted_integration_of_ours_is_installed() -> None:
     assert (told(plan).installed, told(plan).configuration) == (True, CONFIGURATION)
 
 
+def test_a_mark_of_a_hint_is_no_event_that_a_read_could_contradict() -> None:
+    just_us = NOW_US - 3_000_000
+    hinted = tenant(1, **HINTED, updated_at=just_us)
+    assert only(planned(reading({1: "ENABLED"}), view(hinted))).action is Action.INSTALL
+    owed = tenant(1, recheck_at=just_us, event_at=NOW_US - HOUR_US, updated_at=just_us)
+    assert only(planned(reading({1: "DISABLED"}), view(owed))).action is Action.ALIGN
+    young = tenant(1, recheck_at=just_us, event_at=just_us, updated_at=just_us)
+    assert only(planned(reading({1: "DISABLED"}), view(young))).action is Action.WAIT
+    of_before = tenant(1, recheck_at=just_us, updated_at=just_us)
+    assert only(planned(reading({1: "DISABLED"}), view(of_before))).action is Action.WAIT, "a record without the field"
+
+
+def test_an_outcome_between_two_sights_of_an_absence_does_not_begin_the_wait_anew() -> None:
+    gone, before = reading({}, absent=(1,)), tenant(1, event_at=NOW_US - HOUR_US)
+    first = planned(gone, view(before))
+    concluded = before.model_copy(update={"updated_at": NOW_US + LOOK_US // 2})
+    second = planned(gone, view(concluded), {**SEEN, **first.memory}, rules(LATER_US))
+    assert [only(first).action, only(second).action] == [Action.WAIT, Action.REMOVE]
+
+
 @pytest.mark.parametrize("keys", [None, frozenset({key_of(1)})], ids=["hourly", "early"])
 def test_a_hinted_integration_of_another_type_is_not_ours(keys: frozenset[Key] | None) -> None:
     tenants, other = view(tenant(1, **HINTED)), organisation(integration_type="theirs")

@@ -128,6 +128,7 @@ def tenant(row: TenantRow | None, last: StageRow | None, rules: ProjectionRules)
         revision=row.revision,
         generation=last.generation,
         recheck_at=row.recheck_at_us,
+        event_at=row.desired_at_us or None,
         updated_at=max(row.updated_at_us, last.updated_at_us),
     )
     # The version is a sum, because a change of either row must raise the version.

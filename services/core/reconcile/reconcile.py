@@ -389,12 +389,20 @@ def _doubt(look: ObservedKey, tenant: Tenant | None, held: Doubt | None, rules: 
         held: The waiting claim of an earlier run, equal to the claim of `look`; or None.
         rules: Times and limits.
     """
-    event_us = tenant.updated_at if tenant is not None else 0
+    event_us = _event_us(tenant)
     # A first sight from before the newest event proves nothing about the state after the event: the wait begins anew.
     if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
         young = rules.now_us - event_us < rules.second_look_us
         return Doubt(look.claim or "", rules.now_us) if young or not look.installed else None
     return None if rules.began_us >= held.since_us + rules.second_look_us else held
+
+
+def _event_us(tenant: Tenant | None) -> int:
+    """Returns the log time of the newest event of a key, microseconds UTC; 0 without an event."""
+    if tenant is None:
+        return 0
+    # A hint marks a re-check and changes the view, yet nothing was said that a read could contradict.
+    return (tenant.updated_at if is_told(tenant) else 0) if tenant.event_at is None else tenant.event_at
 
 
 def _action(differing: tuple[EventType, ...]) -> Action:
