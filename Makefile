@@ -128,13 +128,17 @@ kafka-jars: $(READY) ## write the list of Kafka's jars by Maven, for KAFKA=4.3.1
 quick: check ## the loop of a contributor: check, quick unit and property tests, in a minute
 	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) -m "not slow and not engines" tests/unit tests/property $(TEST_ARGS)
 
-faults: test-long ## the long form of the fault tests, three hours: kills of every service, chaos of the ledger, sagas, fuzzing
+faults: test-long ## the long form of the fault tests, five hours: kills of every service, chaos of the ledger, sagas, days of lives, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
 	@$(BIN)/python -m tests.faults.ingress_kills --cycles 200
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --seed 614 620 $$(seq -s' ' 201 220)
 	@$(BIN)/python -m tests.faults.chaos --subject ledger --n 16000 --workers 3 --brokers 3 --broker-kills 1 --seed $$(seq -s' ' 301 305)
 	@$(BIN)/python -m tests.faults.sagas
 	@$(BIN)/python -m tests.faults.outages
+	@$(BIN)/python -m tests.faults.lives --seeds 1-50
+	@$(BIN)/python -m tests.faults.sources
+	@$(BIN)/python -m tests.faults.silences
+	@$(BIN)/python -m tests.faults.vanishing
 	@$(BIN)/python -m deploy.boards --alerts
 	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py

@@ -1,6 +1,6 @@
 """Plays scaled days of 200 integrations before a hostile Genesys, and judges that nobody was torn down wrongly.
 
-    python -m tests.faults.lives --seeds 1-50 [--orgs 20] [--integrations 200] [--day-s 60]
+    python -m tests.faults.lives --seeds 1-50 [--orgs 20] [--integrations 200] [--day-s 60] [--confirm always]
 
 Every integration lives a random life (install, uninstall, enable, disable, configuration, reinstall, restore) told by
 webhooks of which 30 % are never sent and others come twice, late, in any order and with another time; by hints of every
@@ -37,20 +37,22 @@ from services.cli.show import say
 from tests.faults.lives_judge import LifeVerdict, judge, story, unequal
 from tests.faults.lives_plan import LifePlan, LifeSize, PlannedChange, plan
 from tests.support.eventually import eventually
-from tests.support.life_world import LifeWorld, life_world
+from tests.support.life_world import UNBRAKED, LifeWorld, life_world
 
 HEALED_S: Final = 120.0
 _AT_ONCE: Final = 8
 _STORIES: Final = 4
 
 
-def settings(size: LifeSize, seed: int) -> dict[str, str]:
+def settings(size: LifeSize, seed: int, confirm: str) -> dict[str, str]:
     """Returns the settings of a scaled day: an hour lasts 5 s."""
     return {
         "RECONCILE_INTERVAL_S": "5",
         "RECONCILE_SECOND_LOOK_S": str(size.second_look_s),
         "RECONCILE_AUDIT_INTERVAL_S": "1",
         "SIMULATOR_RATE_PER_MINUTE": "6000",
+        **UNBRAKED,
+        "CONFIRM_REMOVALS": confirm,
         "SIMULATOR_SEED": str(seed),
     }
 
@@ -203,10 +205,21 @@ def approve(world: LifeWorld) -> None:
         world.approvals.append(f"{word} {status}")
 
 
-def play(seed: int, size: LifeSize, folder: Path, kafka: str, admin_url: str) -> tuple[DayResult, list[str]]:
-    """Plays one seed on an installation of its own; returns the result, and the stories of wrong keys."""
+def play(
+    seed: int, size: LifeSize, folder: Path, kafka: str, admin_url: str, confirm: str = "off"
+) -> tuple[DayResult, list[str]]:
+    """Plays one seed on an installation of its own; returns the result, and the stories of wrong keys.
+
+    Args:
+        seed: The seed.
+        size: Size of the day.
+        folder: State folder of the installation.
+        kafka: `host:port` of the broker.
+        admin_url: URL of a PostgreSQL role that may create databases.
+        confirm: CONFIRM_REMOVALS.
+    """
     began_us = now_us()
-    with life_world(folder, kafka, admin_url, **settings(size, seed)) as world:
+    with life_world(folder, kafka, admin_url, **settings(size, seed, confirm)) as world:
         result = Day(world, plan(seed, size)).play()
         stories = [line for key in list(result.faults)[:_STORIES] if key in world.truth for line in story(world, key)]
         told, changes = len(world.told), sum(map(len, world.truth.values()))
@@ -227,6 +240,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--orgs", type=int, default=20)
     parser.add_argument("--integrations", type=int, default=200)
     parser.add_argument("--day-s", type=float, default=60.0)
+    parser.add_argument("--confirm", default="off", choices=("off", "reachable", "always"), help="CONFIRM_REMOVALS")
     given = parser.parse_args(arguments)
     size = LifeSize(given.orgs, given.integrations, given.day_s)
     first, _, last = given.seeds.partition("-")
@@ -234,7 +248,7 @@ def main(arguments: Sequence[str]) -> int:
     for seed in range(int(first), int(last or first) + 1):
         folder = Path(tempfile.mkdtemp(prefix=f"lifecycle-lives-{seed}-"))
         with _engines() as (kafka, admin_url):
-            result, stories = play(seed, size, folder, kafka, admin_url)
+            result, stories = play(seed, size, folder, kafka, admin_url, given.confirm)
         for key, fault in list(result.faults.items())[:20]:
             say(f"    WRONG: {key}: {fault}")
         for line in stories:
@@ -253,6 +267,7 @@ def _shown(given: argparse.Namespace) -> Iterator[str]:
     yield f"--orgs {given.orgs}"
     yield f"--integrations {given.integrations}"
     yield f"--day-s {given.day_s:g}"
+    yield f"--confirm {given.confirm}"
 
 
 @contextmanager

@@ -25,10 +25,11 @@ from services import engines
 from services.cli.show import say
 from tests.faults.lives_judge import unequal
 from tests.support.eventually import eventually
-from tests.support.life_world import LifeWorld, life_world
+from tests.support.life_world import UNBRAKED, LifeWorld, life_world
 
 HEALED_S: Final = 120.0
-SETTINGS: Final = {
+SETTINGS: Final[dict[str, str]] = {
+    **UNBRAKED,
     "RECONCILE_SECOND_LOOK_S": "1",
     "RECONCILE_AUDIT_INTERVAL_S": "1",
     "SIMULATOR_RATE_PER_MINUTE": "6000",

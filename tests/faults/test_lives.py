@@ -1,10 +1,10 @@
-"""The short form of lives, sources, silences and vanishing in this folder (the long forms: `make faults`)."""
+"""The short form of lives, silences and vanishing in this folder (the long forms: `make faults`)."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.faults import silences, sources, vanishing
+from tests.faults import silences, vanishing
 from tests.faults.lives import play
 from tests.faults.lives_plan import LifeSize, plan
 from tests.support.life_world import life_world
@@ -32,28 +32,13 @@ def test_a_short_day_before_a_hostile_genesys_tears_nobody_down_wrongly(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("story", ["empty", "unauthorized", "foreign"])
+@pytest.mark.parametrize("story", ["empty", "foreign"])
 def test_a_silence_destroys_nothing_and_the_alert_stands(
     story: str, kafka_bootstrap: str, database_admin_url: str, tmp_path: Path
 ) -> None:
     settings = silences.SETTINGS | {"RECONCILE_INTERVAL_S": "2"}
     with life_world(tmp_path / "up", kafka_bootstrap, database_admin_url, **settings) as world:
         assert silences.play(world, silences.settle(world), silences.STORIES[story], 2.0).faults == []
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("source", sorted(sources.SOURCES))
-def test_one_source_alone_tells_of_everything(
-    source: str, kafka_bootstrap: str, database_admin_url: str, tmp_path: Path
-) -> None:
-    quick = {"RECONCILE_SECOND_LOOK_S": "1"}
-    quick |= {"RECONCILE_AUDIT_INTERVAL_S": "1"} if source == "audits" else {}
-    quick |= {"RECONCILE_INTERVAL_S": "3"} if source == "listings" else {}
-    settings = {**sources.SOURCES[source], **quick}
-    with life_world(tmp_path / "up", kafka_bootstrap, database_admin_url, **settings) as world:
-        result = sources.play(world, source, installs=4, spread_s=1.0, changed=1)
-    assert result.faults == {}
-    assert all(took_s < sources.ARRIVES_S for took_s in result.installed_s)
 
 
 @pytest.mark.long

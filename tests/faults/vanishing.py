@@ -2,9 +2,10 @@
 
     python -m tests.faults.vanishing [--only listing]
 
-Judged are: no destructive call before the approval; the value behind the alert LifecycleBrakeEngaged; a plan that names
-the vanished and nobody else; a wrong word, a second use of the word and a word for a larger set do nothing; the right
-word releases exactly that set. Ends with 1 when something was otherwise.
+Judged are: no destructive call before the approval, beyond the five that webhooks may remove; the values behind the
+alerts LifecycleBrakeEngaged and LifecycleRemovalsBraked; a plan that names the vanished and nobody else; a wrong word,
+a second use of the word and a word for a larger set do nothing; the right word releases exactly that set. Ends with 1
+when something was otherwise.
 """
 
 import argparse
@@ -32,8 +33,11 @@ SETTINGS: Final = {
     "RECONCILE_SECOND_LOOK_S": "1",
     "RECONCILE_AUDIT_INTERVAL_S": "1",
     "SIMULATOR_RATE_PER_MINUTE": "6000",
+    "LIFECYCLE_OPERATOR": "operator",
 }
 _ORGS, _EACH = 4, 10
+REMOVE_LEAST: Final = 5
+"""Removals that need no approval, of so few tenants."""
 _SHARE: Final = 0.3
 _HOLDS_S: Final = 10.0
 """Seconds, several runs long, in which the brake must not give way."""
@@ -84,6 +88,56 @@ def by_listing(world: LifeWorld, keys: Sequence[Key]) -> None:
     assert status == Exit.UNUSABLE, errors
 
 
+def by_webhooks(world: LifeWorld, keys: Sequence[Key]) -> None:
+    """Tells of three tenths of the integrations that they were uninstalled, and plays the operator.
+
+    Raises:
+        AssertionError: something was otherwise than it must be; the text says what.
+    """
+    gone = sorted(keys[: int(len(keys) * _SHARE)])
+    for key in gone:
+        state = world.change(key, EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+        assert world.webhook(key, state, {}).answer.startswith("200")
+    eventually(lambda: _braked(world) == len(gone) - REMOVE_LEAST, 60)
+    held_s = time.monotonic() + _HOLDS_S
+    eventually(lambda: time.monotonic() > held_s, 60)
+    torn = {call["key"] for call in _destructive(world)}
+    assert len(torn) == REMOVE_LEAST, torn
+    found = _held(world)
+    assert found["keys"] == sorted(set(gone) - torn), found
+    status, _, errors = world.lifecycle("reconcile", "--now", "--approve", "0" * len(found["digest"]))
+    assert status == Exit.UNUSABLE, errors
+    # One more is gone: the digest is of another set by now.
+    state = world.change(keys[-1], EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+    assert world.webhook(keys[-1], state, {}).answer.startswith("200")
+    eventually(lambda: _held(world)["digest"] != found["digest"], 60)
+    status, _, errors = world.lifecycle("reconcile", "--now", "--approve", found["digest"])
+    assert status == Exit.UNUSABLE, errors
+    assert {call["key"] for call in _destructive(world)} == torn, "destroyed without an approval"
+    digest = _held(world)["digest"]
+    status, _, errors = world.lifecycle("reconcile", "--now", "--approve", digest)
+    assert status == Exit.OK, errors
+    eventually(lambda: not unequal(world), 120)
+    assert {call["key"] for call in _destructive(world)} == {*gone, keys[-1]}
+    eventually(lambda: _braked(world) == 0, 60)
+    # Used: the digest is of no set any more.
+    status, _, errors = world.lifecycle("reconcile", "--now", "--approve", digest)
+    assert status == Exit.UNUSABLE, errors
+
+
+def _braked(world: LifeWorld) -> float:
+    """Returns the value that the alert LifecycleRemovalsBraked compares."""
+    return world.metric("provisioner", "lifecycle_provisioner_held_removals", why="brake")
+
+
+def _held(world: LifeWorld) -> dict[str, Any]:
+    """Returns keys and digest of the removals that the provisioner holds."""
+    _, output, errors = world.lifecycle("reconcile", "--report", "--json")
+    assert output, errors
+    found: dict[str, Any] = json.loads(output)["held_removals"]
+    return found
+
+
 def _remove(world: LifeWorld, keys: Sequence[Key]) -> None:
     for key in keys:
         world.change(key, EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
@@ -110,7 +164,7 @@ def _destructive(world: LifeWorld) -> list[dict[str, Any]]:
     return [call for call in calls if call["verb"] == "delete" and call["outcome"] in {"done", "lost"}]
 
 
-ROADS: Final[Mapping[str, Any]] = {"listing": by_listing}
+ROADS: Final[Mapping[str, Any]] = {"listing": by_listing, "webhooks": by_webhooks}
 
 
 def main(arguments: Sequence[str]) -> int:

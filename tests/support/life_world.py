@@ -43,6 +43,8 @@ ACTIONS: Final[Mapping[EventType, str]] = {
     EventType.DISABLED: "Disable",
     EventType.CONFIGURATION_UPDATED: "Update",
 }
+UNBRAKED: Final[Mapping[str, str]] = {"REMOVALS_AT_ONCE": "100000", "LIFECYCLE_OPERATOR": "operator"}
+"""Settings of a day on which hundreds are removed, as in a year: the brake before the first delete holds nobody."""
 _HINTS: Final = "audit"
 
 
