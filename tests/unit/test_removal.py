@@ -10,6 +10,7 @@ from schemas.saga import Phase
 from schemas.saga_row import SagaRow
 from services.core.saga.calls import Verb
 from services.core.saga.intents import decide
+from services.core.saga.next_move import HELD_US
 from services.core.saga.removal import GenesysSays, genesys_says
 from services.core.saga.retry import RetryEnd, decide_retry
 from services.core.saga.view import view_of
@@ -58,6 +59,50 @@ def test_tokens_that_are_issued_anew_are_no_removal_and_a_later_one_is_asked_for
     assert worker.first_deletes == 0
     worker.run([(0, versions.uninstalled())])
     assert worker.first_deletes == 1
+
+
+def revoking() -> tuple[DesiredVersions, MemoryRunner]:
+    """A reinstalled tenant whose revocation of the former tokens has no answer."""
+    world, versions, worker = active()
+    # Of the first try and of the look-ups: the revocation stays open.
+    world.modes = [Mode.LOST_WITHOUT] * 9
+    worker.until_us = worker.now_us
+    worker.run([(0, versions.reinstalled())])
+    assert worker.phase is Phase.UPDATING
+    assert "tokens" in world.made(Verb.DELETE)
+    world.modes, worker.until_us = [], 10**18
+    return versions, worker
+
+
+def test_a_lost_revocation_of_tokens_is_no_first_delete_of_a_later_teardown() -> None:
+    versions, worker = revoking()
+    worker.run([(0, versions.uninstalled())])
+    assert (worker.phase, worker.first_deletes) == (Phase.EMPTY, 1)
+
+
+def test_a_teardown_with_a_lost_revocation_is_held_and_revived_as_any_other() -> None:
+    versions, worker = revoking()
+    worker.holds, worker.until_us = [REMOVAL_BRAKED] * 9, worker.now_us
+    worker.run([(0, versions.uninstalled())])
+    assert (worker.phase, worker.last.reason) == (Phase.REMOVING, REMOVAL_BRAKED)
+    worker.until_us = 10**18
+    worker.run([(0, versions.installed())])
+    assert (worker.phase, worker.journal.generation, worker.first_deletes) == (Phase.ACTIVE, 1, 0)
+
+
+def test_a_clock_set_back_makes_no_revocation_the_first_delete_of_a_teardown() -> None:
+    versions, worker = revoking()
+    worker.run()
+    assert worker.phase is Phase.ACTIVE
+    # A revocation was tried in vain, by a clock that was ahead of the present one.
+    life = worker.journal.life
+    assert life is not None
+    ahead = life.steps["tokens"].model_copy(update={"verb": Verb.DELETE.value, "at": worker.now_us + 10_000_000})
+    changed = life.model_copy(update={"steps": life.steps | {"tokens": ahead}})
+    worker.stored = worker.journal.model_copy(update={"life": changed}).model_dump_json()
+    worker.holds, worker.until_us = [REMOVAL_BRAKED] * 2, worker.now_us + 3 * HELD_US
+    worker.run([(0, versions.uninstalled())])
+    assert (worker.phase, worker.first_deletes) == (Phase.EMPTY, 1)
 
 
 def test_a_held_teardown_says_each_reason_once_and_goes_on_with_a_word() -> None:

@@ -235,7 +235,7 @@ def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) ->
         change["rollbacks"] = 0
     if not journal.phase is phase is Phase.REMOVING:
         # A second uninstall during a teardown must not begin the grace period (`destroy_after`) anew.
-        change |= {"phase_began_at": now_us, "released_at": 0}
+        change |= {"phase_began_at": _began_us(journal, phase, now_us), "released_at": 0}
     change["remove_at"] = _remove_at(journal, desired, now_us) if phase is Phase.REMOVING else 0
     if phase is Phase.CREATING and journal.life is None:
         generation = journal.generation + 1
@@ -250,6 +250,13 @@ def _begin_take_up(plans: Plans, journal: Journal, move: TakeUp, now_us: int) ->
         change["life"] = _restarted(journal.life, plans.of(journal.life), desired if desired.installed else None)
     taken_up = journal.model_copy(update=change)
     return taken_up, _outcome(taken_up, desired, State.WORKING, now_us)
+
+
+def _began_us(journal: Journal, phase: Phase, now_us: int) -> int:
+    """Returns the begin of a phase; of a teardown after every call of its life, whatever became of the clock since."""
+    if phase is not Phase.REMOVING or journal.life is None:
+        return now_us
+    return max(now_us, *(log.at + 1 for log in journal.life.steps.values()), 0)
 
 
 def _remove_at(journal: Journal, desired: Desired, now_us: int) -> int:

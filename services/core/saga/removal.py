@@ -9,7 +9,8 @@ from enum import StrEnum
 from schemas.genesys import Integration
 from schemas.saga import Journal, Phase
 from services.core.saga.calls import Verb
-from services.core.saga.moves import Called, Undo
+from services.core.saga.intents import log_of
+from services.core.saga.moves import Called, LookUp, Undo
 
 _PRESENT = frozenset({"ENABLED", "DISABLED", "RESTORED"})
 _GONE = "DELETED"
@@ -27,20 +28,31 @@ class GenesysSays(StrEnum):
 def begins_destruction(before: Journal, after: Journal, move: Called) -> bool:
     """True if a move is the first delete in the teardown of a life that was once applied as a whole.
 
+    The look-up of a lost delete counts as a delete: the repeat follows at once. A lost revocation of tokens is older
+    than the teardown, and is looked up first.
+
     Args:
         before: The journal before the turn.
         after: The journal with the move's intent.
         move: The call.
     """
     life = after.life
-    if not isinstance(move, Undo) or after.phase is not Phase.REMOVING:
+    if after.phase is not Phase.REMOVING or life is None or life.generation != move.generation:
         return False
-    if life is None or life.generation != move.generation or life.last_applied is None:
+    if life.last_applied is None or not _is_of_a_delete(after, move):
         return False
-    # A delete of an earlier phase (tokens issued anew) is older than the teardown. A clock that was set back makes a
-    # later delete look older: the brake is then asked once more, and knows that it has admitted the teardown.
+    # A delete of an earlier phase (tokens issued anew) is older than the teardown, also by a clock that was set back:
+    # the teardown begins after every call of its life. A clock set back meanwhile makes a later delete look older: the
+    # brake is then asked once more, and knows that it has admitted the teardown.
     logs = before.life.steps.values() if before.life and before.phase is Phase.REMOVING else ()
     return not any(log.verb == Verb.DELETE and log.at >= before.phase_began_at for log in logs)
+
+
+def _is_of_a_delete(journal: Journal, move: Called) -> bool:
+    if isinstance(move, LookUp):
+        log = log_of(journal, move)
+        return log.open and log.verb == Verb.DELETE
+    return isinstance(move, Undo)
 
 
 def genesys_says(found: Integration | None) -> GenesysSays:
