@@ -7,9 +7,14 @@ import pytest
 from schemas.outcome import Direction, Outcome, State
 from schemas.saga import Journal, Life, OrphanCheck, Phase, Presence, StepLog, StepState
 from schemas.tenant import Stage, Tenant
+from services.core.saga.calls import Done
+from services.core.saga.intents import decide
+from services.core.saga.moves import LookUp, Undo
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import parse
 from services.core.saga.recovery import KnownOfKey, is_older, recovered, with_placeholder_tenant, with_record
+from services.core.saga.removal import begins_destruction
+from services.core.saga.results import settle
 from services.provisioner.kinds import TRAITS
 from tests.support.saga_world import KEY, PLAN_TEXT, STEPS, DesiredVersions, plan
 
@@ -44,12 +49,15 @@ UP_DONE = ("up", "done")
         ([outcome(3, 2, *UP_DONE), outcome(4, 2, "up", "working")], 2, False, True),
         ([outcome(3, 2, *UP_DONE), outcome(4, 2, "down", "done")], 2, True, True),
         ([outcome(3, 2, *UP_DONE), outcome(4, 2, "down", "done"), outcome(5, 3, "up", "working")], 3, False, False),
+        ([outcome(3, 2, "down", "working", "removal_braked")], 2, False, True),
         ([outcome(3, 2, "down", "failed")], 2, False, False),
         ([outcome(3, 2, "up", "rolled_back")], 2, True, False),
         ([outcome(3, 2, "up", "held", "tenant_conflict")], 2, True, False),
         ([outcome(3, 2, "down", "held", "install_unknown")], 2, False, False),
         ([tenant(4, Stage.ACTIVE)], 4, False, True),
         ([tenant(4, Stage.DEPROVISIONED)], 4, True, False),
+        ([tenant(4, Stage.DEPROVISIONING)], 4, False, True),
+        ([outcome(3, 4, "up", "working"), tenant(4, Stage.DEPROVISIONING)], 4, False, True),
         ([tenant(4, Stage.DEPROVISIONING_FAILED)], 4, False, False),
         ([outcome(3, 4, "up", "working"), tenant(4, Stage.ACTIVE)], 4, False, True),
         ([outcome(3, 4, "down", "done"), tenant(4, Stage.ACTIVE)], 4, True, True),
@@ -108,6 +116,20 @@ def test_a_recovered_step_may_be_at_every_known_location() -> None:
 def test_only_a_generation_that_was_never_complete_may_be_compensated(*, whole: bool, phase: Phase) -> None:
     after = recovered(Journal(), DesiredVersions().installed(), KnownOfKey(9, 1, whole=whole), PLANS, NOW_US)
     assert (after.phase, after.generation) == (phase, 1)
+
+
+def test_a_held_teardown_whose_completion_is_no_longer_told_is_asked_for_after_a_recovery() -> None:
+    versions = DesiredVersions()
+    versions.installed()
+    gone = versions.uninstalled()
+    told = reduce(with_record, [outcome(3, 1, "down", "working", "removal_braked")], KnownOfKey())
+    journal = recovered(Journal(), gone, told, PLANS, NOW_US)
+    looked_up = decide(PLANS, journal, gone, NOW_US)
+    assert isinstance(looked_up.move, LookUp)
+    journal = settle(looked_up.journal, looked_up.move, Done({}), NOW_US, PLANS.pace)
+    turn = decide(PLANS, journal, gone, NOW_US)
+    assert isinstance(turn.move, Undo)
+    assert begins_destruction(journal, turn.journal, turn.move)
 
 
 def test_steps_of_a_plan_that_cannot_be_carried_out_are_not_forgotten() -> None:

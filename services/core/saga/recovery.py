@@ -10,7 +10,9 @@ these records into a `KnownOfKey`, and `recovered` rewrites a journal with the k
 Invariants:
 - Every step of every life is put in doubt (`unverified`): a look-up by name comes before any create, update or delete.
 - Only a desired version that says "uninstalled" removes anything. A life that was ever complete gets a `last_applied`
-  version and continues in the phase ACTIVE: an active life is never compensated.
+  version and continues in the phase ACTIVE: an active life is never compensated. A life in its teardown counts as once
+  complete, since the brake on removals asks for such lives alone, and the outcome that told the completion may be
+  older than the topic keeps.
 - Numbers possibly used since the backup (`seq`, intents `n`, audit lines) continue at the time in seconds since 1970.
   Counting from 0 never reaches such a number, and no number is given out twice.
 
@@ -37,6 +39,10 @@ _ENDS: Final = frozenset({(Direction.DOWN, State.DONE), (Direction.UP, State.ROL
 """Outcomes that end a generation."""
 _ENDED: Final = frozenset({Stage.DEPROVISIONED, Stage.PROVISIONING_ROLLED_BACK})
 """Stages of a key without a current life."""
+_WHOLE: Final = frozenset({(Direction.UP, State.DONE), (Direction.DOWN, State.WORKING)})
+"""Outcomes of a generation that counts as once complete."""
+_WHOLE_STAGES: Final = frozenset({Stage.ACTIVE, Stage.DEPROVISIONING})
+"""Stages of such a generation."""
 _BEFORE_A_LIFE: Final = frozenset({"tenant_conflict", "tenant_unknown"})
 """Reasons of a held version that has not begun a life."""
 
@@ -49,7 +55,7 @@ class KnownOfKey:
         seq: Number of the newest outcome in Kafka; 0 if Kafka has no outcome.
         generation: Newest known generation; 0 before the first.
         ended: True if the newest known generation is over.
-        whole: True if the newest known generation was ever complete.
+        whole: True if the newest known generation was ever complete, or is known only from its teardown.
         tenant_id: tenantId of the newest life; without a known binding the tenantId of the newest `installed`.
         configurations: Configuration of the view, then the newest desired one. An uninstalled key has an empty
             configuration, and an empty one is never kept.
@@ -84,7 +90,7 @@ def _after_outcome(known: KnownOfKey, outcome: Outcome) -> KnownOfKey:
     # Delivery is at least once, so an older outcome may come again.
     if outcome.seq < known.seq or outcome.generation < known.generation:
         return replace(known, seq=max(known.seq, outcome.seq))
-    whole = (outcome.direction, outcome.state) == (Direction.UP, State.DONE)
+    whole = (outcome.direction, outcome.state) in _WHOLE
     held = outcome.state is State.HELD and outcome.reason in _BEFORE_A_LIFE
     return replace(
         known,
@@ -105,7 +111,7 @@ def _after_view(known: KnownOfKey, view: Tenant) -> KnownOfKey:
         generation=view.generation,
         # The view follows the outcomes with a delay, so an outcome of the same generation is the better source.
         ended=known.ended if same and known.seq else view.stage in _ENDED,
-        whole=view.stage is Stage.ACTIVE or (same and known.whole),
+        whole=view.stage in _WHOLE_STAGES or (same and known.whole),
     )
 
 
