@@ -206,6 +206,31 @@ async def test_a_worker_whose_lease_was_taken_over_uses_nothing_up(registry: Reg
     assert await _approve(registry, [zombie.key]) == 0, "nothing of it exists yet"
 
 
+async def test_a_worker_whose_lease_was_taken_over_renames_no_held_removal(
+    registry: Registry, database_url: str
+) -> None:
+    claims = await _storm(registry, 6)
+    zombie = await registry.claim_one(claims[5].key)
+    assert zombie is not None
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as session:
+        await session.execute("UPDATE lifecycle.sagas SET epoch = epoch + 1 WHERE key = %s", (zombie.key,))
+        # The same version, and a begin that is never committed: the next second uninstall would find neither.
+        late = Removal(zombie.key, 1, 99, 1)
+        assert await registry.admit_removal(late, zombie.epoch, limit=LIMIT, window_s=HOUR_S) is HELD
+        asked = "SELECT began_us, version FROM lifecycle.removals WHERE key = %s"
+        assert await (await session.execute(asked, (zombie.key,))).fetchall() == [(1, 1)]
+
+
+async def test_a_recovery_forgets_approvals_that_the_backup_may_hold_though_used(registry: Registry) -> None:
+    claims = await _storm(registry, 6)
+    assert await _approve(registry, [claims[5].key]) == 1
+    await registry.begin_recovery()
+    await registry.end_recovery()
+    assert await _again(registry, claims[5]) is HELD
+    assert await _approve(registry, [claims[5].key]) == 1
+    assert await _again(registry, claims[5]) is ADMITTED
+
+
 async def test_a_life_that_was_revived_is_asked_for_anew(registry: Registry) -> None:
     claims = await _leased(registry, 6)
     assert await _all_ask(registry, claims) == [ADMITTED] * LIMIT + [HELD]

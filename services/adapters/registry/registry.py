@@ -226,15 +226,17 @@ class Registry:
             yield bool(found and found[0])
 
     async def begin_recovery(self) -> None:
-        """Stop every claim, end all leases, and raise every epoch to at least the present time in seconds.
+        """Stop every claim, end all leases, forget all approvals, and raise every epoch to at least the present second.
 
         A database restored from a backup has lost the last epochs given out. Epochs begin at the row's creation time
-        in seconds and grow by 1 a claim, so no epoch given out before has reached the present time.
+        in seconds and grow by 1 a claim, so no epoch given out before has reached the present time. An approval in the
+        backup may have been used since, and would let a second removal go.
         """
         async with self._session(limit_s=None) as session, session.transaction():
             await session.execute(statements.NO_TIME_LIMIT)
             await session.execute(statements.RECOVERY_BEGINS)
             await session.execute(statements.RAISE_EPOCHS)
+            await session.execute(statements.FORGET_APPROVALS)
 
     async def end_recovery(self) -> None:
         """Allow claims again."""

@@ -281,6 +281,7 @@ REMOVAL_LIMIT: Final[LiteralString] = """
 REMOVAL_STATE: Final[LiteralString] = """
     UPDATE removals SET began_us = %(began_us)s, version = %(version)s
     WHERE key = %(key)s AND generation = %(generation)s AND (began_us = %(began_us)s OR version = %(version)s)
+        AND EXISTS (SELECT FROM sagas WHERE sagas.key = removals.key AND epoch = %(epoch)s)
     RETURNING admitted_at IS NOT NULL, refused_at IS NOT NULL, EXISTS (
         SELECT FROM removal_approvals
         WHERE removal_approvals.key = removals.key AND expires_at > statement_timestamp()
@@ -334,6 +335,7 @@ PRUNE_REMOVALS: Final[LiteralString] = """
             WHERE sagas.key = removals.key AND phase = 'removing' AND sagas.generation = removals.generation
         )
 """
+FORGET_APPROVALS: Final[LiteralString] = "DELETE FROM removal_approvals"
 PRUNE_APPROVALS: Final[LiteralString] = "DELETE FROM removal_approvals WHERE expires_at <= statement_timestamp()"
 NOTE_UNCONFIRMED: Final[LiteralString] = """
     UPDATE removals SET unconfirmed = %(unconfirmed)s, unconfirmed_since = CASE
