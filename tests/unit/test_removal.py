@@ -8,6 +8,7 @@ from schemas.genesys import Integration
 from schemas.outcome import Direction, State
 from schemas.saga import Phase
 from schemas.saga_row import SagaRow
+from schemas.tenant import Desired
 from services.core.saga.calls import Verb
 from services.core.saga.intents import decide
 from services.core.saga.next_move import HELD_US
@@ -17,6 +18,7 @@ from services.core.saga.view import view_of
 from services.core.unwell import (
     GENESYS_SAYS_INSTALLED,
     GENESYS_UNREAD,
+    GRACE,
     HELD_REMOVALS,
     REMOVAL_BRAKED,
     REMOVAL_REFUSED,
@@ -172,6 +174,31 @@ def test_a_second_uninstall_leaves_a_held_teardown_as_it_is() -> None:
     worker.run([(0, versions.uninstalled())])
     turn = decide(worker.plans, worker.journal, worker.desired, worker.now_us)
     assert turn.journal.phase_began_at == began_us
+
+
+def test_a_removal_by_audits_meets_the_brake_after_its_grace_and_a_reinstall_ends_both_waits() -> None:
+    world, versions, worker = active()
+
+    def audited() -> Desired:
+        return versions.change(installed=False, uninstalled_at=versions.at_us, remove_after_s=86_400)
+
+    worker.until_us = worker.now_us
+    worker.run([(0, audited())])
+    assert (worker.last.reason, worker.holds, worker.first_deletes) == (GRACE, [], 0)
+    grace_ends_us = worker.journal.remove_at
+    worker.holds, worker.until_us = [REMOVAL_BRAKED] * 9, grace_ends_us
+    worker.run()
+    assert (worker.phase, worker.last.reason) == (Phase.REMOVING, REMOVAL_BRAKED)
+    worker.run([(0, audited())])
+    assert (worker.last.reason, worker.journal.remove_at) == (REMOVAL_BRAKED, grace_ends_us), "no second grace"
+    worker.until_us = 10**18
+    worker.run([(0, versions.installed())])
+    assert (worker.phase, worker.journal.generation, worker.first_deletes) == (Phase.ACTIVE, 1, 0)
+    assert set(world.made(Verb.DELETE)) <= {"tokens"}
+    worker.holds, again_us = [], worker.now_us
+    worker.run([(0, audited())])
+    assert (worker.phase, worker.first_deletes) == (Phase.EMPTY, 1)
+    assert worker.now_us - again_us >= 86_400_000_000, "another removal has a grace of its own"
 
 
 @pytest.mark.parametrize(
