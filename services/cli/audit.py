@@ -81,7 +81,7 @@ def export(
     if as_json:
         show.as_json({"file": str(where), "records": count})
     else:
-        print(f"{where}: {wording.counted(count, 'record')}; verify it with `lifecycle audit verify --file`")
+        print(f"{where}: {wording.counted(count, 'record')}; verify it with `lifecycle audit verify --file {where}`")
 
 
 def _offline_settings(state_dir: Path | None) -> "Settings":

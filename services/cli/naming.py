@@ -5,7 +5,8 @@ guesses.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from services.cli.options import nearest
 from services.cli.wording import short_keys
 
 if TYPE_CHECKING:
+    from schemas.genesys import Organisation
     from schemas.tenant import Tenant
     from services.adapters.process.settings import Settings
 
@@ -63,7 +65,7 @@ def keys_of(given: Iterable[str], settings: "Settings") -> list[Key]:
 
 
 def organisations_of(given: Iterable[str], settings: "Settings") -> list[str]:
-    """Resolves each name to an organisation of the view or of the credentials folder.
+    """Resolves each id, beginning of an id, or name in a file to an organisation of the view or of the files.
 
     Raises:
         CommandError: as `organisation`; or Kafka does not serve us (UNREACHABLE, REFUSED).
@@ -72,7 +74,18 @@ def organisations_of(given: Iterable[str], settings: "Settings") -> list[str]:
 
     files = organisations.load(settings.orgs_dir)
     known = {tenant.key.partition(":")[0] for tenant in _read_view(settings)} | files.known.keys() | files.faults.keys()
-    return [organisation(one, known) for one in given]
+    ids = ids_by_name(files.known)
+    return [organisation(ids.get(one, one), known) for one in given]
+
+
+def ids_by_name(files: Mapping[str, "Organisation"]) -> dict[str, str]:
+    """Returns the organisation id of each name that exactly one credentials file has.
+
+    Args:
+        files: Organisation id to the content of the file.
+    """
+    count = Counter(one.name for one in files.values())
+    return {one.name: org_id for org_id, one in files.items() if one.name and count[one.name] == 1}
 
 
 def tenant_names(tenants: "Iterable[Tenant]") -> list[TenantName]:

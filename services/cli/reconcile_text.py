@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from schemas.times import instant
+from services.adapters.process.clock import now_us
 from services.cli.exits import Exit
 from services.cli.reconcile_rulings import PLACEHOLDER
 from services.cli.wording import counted, short_keys
@@ -99,11 +101,12 @@ def print_run(found: dict[str, Any], commands: Commands) -> None:
     """
     from services.cli import show
 
-    if found["plan"]:
-        keys = [line["key"] for line in found["plan"]]
-        shown = short_keys(keys) if show.shows_results() else {key: key for key in keys}
-        rows = [(shown[line["key"]], line["action"], line["reason"]) for line in found["plan"]]
-        show.table(("key", "action", "reason"), rows, whole=2)
+    if found["plan"] and not show.shows_results():
+        show.table(
+            ("key", "action", "reason"), [(line["key"], line["action"], line["reason"]) for line in found["plan"]]
+        )
+    elif found["plan"]:
+        print("\n".join(plan_lines(found["plan"])))
     for text in _refusal_lines(found["refusals"]):
         _say(f"no information: {text}")
     if found["stopped"]:
@@ -115,8 +118,23 @@ def print_run(found: dict[str, Any], commands: Commands) -> None:
     _say(
         f"{counted(read, 'organisation')} read, {counted(found['published'], 'observation')} published"
         + (f", keys not read or not whole: {unread}" if unread else "")
-        + (f"; look again at {again}" if again else "")
+        # What the brake or a refusal keeps was seen twice already: another look changes nothing.
+        + (f"; look again at {again}" if again and instant(again) > now_us() else "")
     )
+
+
+def plan_lines(plan: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the plan of a run for a terminal: the key, and action and reason folded below.
+
+    A row of a table does not fit: keys with equal beginnings are printed whole, 73 columns wide.
+
+    Args:
+        plan: The lines as JSON.
+    """
+    shown = short_keys([line["key"] for line in plan])
+    for line in plan:
+        yield shown[line["key"]]
+        yield from _lines(": ".join(filter(None, (line["action"], line["reason"]))), 2)
 
 
 def status_of(found: dict[str, Any], *, named: bool = False) -> Exit:
@@ -270,8 +288,10 @@ def _stopped_line(stop: dict[str, Any]) -> str:
 
 def _say(text: str, indent: int = 0) -> None:
     """Prints a text folded between words, further lines indented by two more columns."""
+    print("\n".join(_lines(text, indent)))
+
+
+def _lines(text: str, indent: int) -> list[str]:
+    """Folds a text between words, further lines indented by two more columns."""
     before = " " * indent
-    for line in textwrap.wrap(
-        text, _WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False
-    ):
-        print(line)
+    return textwrap.wrap(text, _WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False)

@@ -47,6 +47,7 @@ def show_all(
     from services.adapters.process.clock import now_us
     from services.cli import naming, options, show, wording
     from services.core.tenant_list import TenantFilter, filtered
+    from services.core.unwell import REMOVAL_BRAKED, REMOVAL_REFUSED
 
     stages = {options.one_of(one, list(Stage), "--stage", "stage") for one in stage or ()}
     age_us = None if older_than is None else options.span_us(older_than, "--older-than", AGE_MAX)
@@ -66,8 +67,12 @@ def show_all(
         waits = "1 more waits" if found.waiting == 1 else f"{found.waiting} more wait"
         show.say(f"{waits}, for less than 15 min: `lifecycle tenants list` says for what")
     if found.unwell and show.is_terminal():
-        name = found.unwell[0].tenant_id or found.unwell[0].key
-        show.say(f"why: lifecycle tenants timeline {name}    try again: lifecycle sagas retry {name}")
+        first = found.unwell[0]
+        name = first.tenant_id or first.key
+        # A retry does not release a removal from the brake: only a ruling on the whole set does.
+        is_braked = first.reason in {REMOVAL_BRAKED, REMOVAL_REFUSED}
+        remedy = "rule: lifecycle reconcile --report" if is_braked else f"try again: lifecycle sagas retry {name}"
+        show.say(f"why: lifecycle tenants timeline {name}    {remedy}")
 
 
 @tenants.command("show")

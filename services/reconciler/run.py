@@ -342,7 +342,7 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
             return ApprovedSet(one.org_id, one.keys)
     wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
-    what = "; ".join(wanted) or "this run removes nobody"
+    what = "; ".join(wanted) or "this run removes nobody and holds no new tenants"
     raise OtherSet(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --report` shows all")
 
 

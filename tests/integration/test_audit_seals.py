@@ -358,7 +358,7 @@ def sealed_file(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) 
     status, out, err = trail.lifecycle("audit", "export", str(file))
     assert (status, out) == (
         Exit.OK,
-        f"{file}: {len(_lines(file))} records; verify it with `lifecycle audit verify --file`\n",
+        f"{file}: {len(_lines(file))} records; verify it with `lifecycle audit verify --file {file}`\n",
     )
     assert "exporting" in err
     return trail, file

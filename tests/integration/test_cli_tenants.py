@@ -149,7 +149,7 @@ def test_different_filters_combine_by_and_and_repeated_filters_by_or(
         (("reconcile", "--refuse", "x", "--by", "Ada"), "--refuse: 'x': this run removes nobody; nothing was done"),
         (
             ("reconcile", "--now", "--approve", "x", "--by", "Ada"),
-            "--approve: 'x': this run removes nobody; nothing was done",
+            "--approve: 'x': this run removes nobody and holds no new tenants; nothing was done",
         ),
         (("reconcile", "--now", "hooli", "--org", key_of(1)[:36]), "--org: KEY names the tenants already"),
         (("reconcile", "--now", ""), "KEY: ''"),

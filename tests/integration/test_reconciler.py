@@ -344,7 +344,7 @@ def gauge(url: str, name: str) -> float:
 def test_an_approval_of_no_removals_is_refused(world: ReconcilerWorld) -> None:
     key = world.new_key()
     world.know(key)
-    with pytest.raises(Unusable, match="--approve: '0123456789abcdef': this run removes nobody; nothing was done"):
+    with pytest.raises(Unusable, match="--approve: '0123456789abcdef': this run removes nobody and holds"):
         world.run(approval="0123456789abcdef")
     assert world.observations() == []
     assert world.run(dry_run=True).lines != (), "there was something to publish"

@@ -1,9 +1,11 @@
 """Names that an operator may use for a tenant, and names that are refused."""
 
 import pytest
+from pydantic import SecretStr
 
+from schemas.genesys import Organisation
 from services.cli.exits import CommandError, Exit
-from services.cli.naming import TenantName, organisation, resolve
+from services.cli.naming import TenantName, ids_by_name, organisation, resolve
 from services.cli.wording import short_keys
 
 ORG, OTHER = "98765432-1234-5678-9abc-def012345678", "98765439-1234-5678-9abc-def012345678"
@@ -93,3 +95,11 @@ def test_an_unknown_or_ambiguous_organisation_is_refused(given: str, why: str) -
         organisation(given, {ORG, OTHER})
     assert refused.value.status is Exit.UNUSABLE
     assert str(refused.value).startswith("--org: ")
+
+
+def test_a_name_in_exactly_one_file_names_the_organisation() -> None:
+    files = {
+        org_id: Organisation(org_id=org_id, client_id="c", client_secret=SecretStr("s"), name=name)
+        for org_id, name in ((ORG, "Acme"), (OTHER, "Globex"), (ONE, "Globex"), (TWO, None))
+    }
+    assert ids_by_name(files) == {"Acme": ORG}

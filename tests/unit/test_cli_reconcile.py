@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
-from services.cli.reconcile_text import Commands, print_run, status_of
+from services.cli.reconcile_text import Commands, plan_lines, print_run, status_of
 from services.operations.reconciliation import ReportScope
 from tests.support.terminal import COLUMNS
 
@@ -57,6 +57,23 @@ def test_unread_keys_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     assert "its configuration: HTTP 503" in lines[1]
     assert lines[2] == "0 organisations read, 0 observations published, keys not read or not whole: 1"
+
+
+def test_a_plan_fits_a_terminal_where_keys_have_equal_beginnings() -> None:
+    keys = [f"{_ORG}:a0000000-0000-4000-8000-{number:012}" for number in range(2)]
+    reason = "Genesys has it, and the view was never told; the first comparison of a new organisation"
+    said = list(plan_lines([{"key": key, "action": "installed", "reason": reason} for key in keys]))
+    assert [line for line in said if not line.startswith(" ")] == keys
+    assert " ".join(" ".join(said[1 : said.index(keys[1])]).split()) == f"installed: {reason}"
+    assert max(map(len, said)) <= COLUMNS
+
+
+@pytest.mark.parametrize(("at", "is_told"), [("2020-01-01T00:00:00Z", False), ("2999-01-01T00:00:00Z", True)])
+def test_a_second_look_is_named_only_while_it_is_ahead(
+    at: str, *, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_run_of(found(look_again_at=at))
+    assert ("look again at" in capsys.readouterr().out) is is_told
 
 
 def test_a_held_organisation_is_told_with_the_command_that_lets_it_in(capsys: pytest.CaptureFixture[str]) -> None:
