@@ -21,11 +21,10 @@ from services.adapters.secrets import keyring
 from services.adapters.secrets.sealing import Sealer
 from services.core.reconcile.three_views import Orphan, OutsideSight
 from services.core.saga.calls import Absent, Answer, Call, Done
-from services.core.saga.ended_lives import ended_lives, is_over, lookable, with_life
+from services.core.saga.ended_lives import ended_lives, is_over, lookable, present_steps, with_life
 from services.core.saga.moves import LookUp
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan, Plan, Step
-from services.core.saga.step_transitions import NOT_MADE
 from services.provisioner import kinds
 from services.provisioner.caller import Caller
 from services.provisioner.kinds.step_kind import StepKind
@@ -101,11 +100,7 @@ class OutsideLook:
             return OutsideSight(unread={"plan": error.faults[0]})
         life = journal.life
         # While a life is made or removed, the journal is ahead of the systems or behind them: only rest is compared.
-        steps = [
-            step
-            for step in lookable(plans.of(life))
-            if (log := life.steps.get(step.name)) is not None and log.state not in NOT_MADE
-        ] if life is not None and journal.phase is Phase.ACTIVE else []  # fmt: skip
+        steps = present_steps(plans.of(life), life) if life is not None and journal.phase is Phase.ACTIVE else []
         here = await self._each(row.key, journal, [(life, step) for step in steps] if life else [])
         ended = [(over, step) for over in ended_lives(journal, self.plan, row.key) for step in lookable(self.plan)]
         left = await self._each(row.key, journal, ended)

@@ -8,7 +8,15 @@ from services.core.ledger.audit import is_genuine
 from services.core.reconcile.orphans import seen_twice, sighted
 from services.core.reconcile.three_views import Orphan
 from services.core.saga.calls import Verb
-from services.core.saga.ended_lives import GENERATIONS_MOST, condemned, ended_lives, is_over, lookable, with_life
+from services.core.saga.ended_lives import (
+    GENERATIONS_MOST,
+    condemned,
+    ended_lives,
+    is_over,
+    lookable,
+    present_steps,
+    with_life,
+)
 from services.core.saga.intents import life_of
 from services.core.saga.moves import LookUp
 from tests.support.saga_world import KEY, DesiredVersions, MemoryRunner, OutsideSystems, Resource, plan
@@ -49,6 +57,17 @@ def test_the_newest_ended_generations_are_looked_up_by_every_removable_step() ->
         "middleware", "crm", "schema", "subscriptions", "tokens",
     }  # fmt: skip
     assert life_of(with_life(journal, lives[0]), LookUp(24, plan().steps[1], 0)) == lives[0]
+
+
+def test_a_step_without_a_url_has_no_resource_that_could_be_missing() -> None:
+    runner = MemoryRunner(OutsideSystems(), DesiredVersions().installed())
+    runner.run()
+    life = runner.journal.life
+    assert life is not None
+    assert [step.name for step in present_steps(plan(), life)] == [step.name for step in lookable(plan())]
+    nowhere = life.steps["crm"].model_copy(update={"location": None, "locations": ()})
+    without = life.model_copy(update={"steps": {**life.steps, "crm": nowhere}})
+    assert [step.name for step in present_steps(plan(), without)] == ["middleware", "schema", "subscriptions", "tokens"]
 
 
 def test_a_late_create_of_an_ended_life_is_removed_once_an_operator_asks() -> None:

@@ -21,6 +21,7 @@ from services.core.ledger import audit
 from services.core.saga.intents import locations_of
 from services.core.saga.plan import Plan, Step, UndoBy
 from services.core.saga.references import used_configuration
+from services.core.saga.step_transitions import NOT_MADE
 
 GENERATIONS_MOST: Final = 20
 """Ended generations of a key that are looked up, the newest first: a key that is installed and uninstalled for years
@@ -72,6 +73,20 @@ def with_life(journal: Journal, life: Life) -> Journal:
 def lookable(plan: Plan) -> list[Step]:
     """Returns the steps of a plan whose resources can be orphans, in the order of creation."""
     return [step for step in plan.steps if step.undo is not UndoBy.NOTHING and not step.traits.left_behind]
+
+
+def present_steps(plan: Plan, life: Life) -> list[Step]:
+    """Returns the lookable steps of a life that have, by the journal, a resource outside, in the order of creation.
+
+    Left out is a step without a URL, as the CRM of a tenant without `crmEndpoint`: done, with nothing made anywhere.
+    """
+    return [
+        step
+        for step in lookable(plan)
+        if (log := life.steps.get(step.name)) is not None
+        and log.state not in NOT_MADE
+        and ("url" not in step.settings or locations_of(log))
+    ]
 
 
 def condemned(
