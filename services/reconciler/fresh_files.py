@@ -4,7 +4,8 @@ Rule: a file waits until its edits have settled, and causes one early run. A new
 causes none: the tenants' first sight proves the credentials, and the hourly run compares.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.adapters.genesys.organisations_watch import OrganisationChanges
@@ -45,23 +46,32 @@ class FreshFiles:
         due_s = now_s + FILE_SETTLE_S
         self._files |= {org_id: _FreshFile(due_s, is_new=True) for org_id in changes.added}
         self._files |= {org_id: _FreshFile(due_s, is_new=False) for org_id in changes.changed}
-        for org_id in changes.removed:
-            self._files.pop(org_id, None)
+        self.drop(changes.removed)
 
-    def take_due(self, tenants: Tenants, now_s: float) -> frozenset[str]:
-        """Returns the organisations that are due for an early run, and drops their files.
+    def due(self, tenants: Tenants, now_s: float) -> frozenset[str]:
+        """Returns the organisations that are due for an early run; each is due again later unless `drop` follows.
+
+        A file that needs no early run is dropped.
 
         Args:
             tenants: The view.
             now_s: Monotonic time, seconds.
         """
         due = {org_id: file for org_id, file in self._files.items() if now_s >= file.due_s}
-        for org_id in due:
-            del self._files[org_id]
         if not due:
             return frozenset()
         with_tenants = {key.partition(":")[0] for key, tenant in tenants.items() if tenant.installed}
-        return frozenset(org_id for org_id, file in due.items() if not (file.is_new and org_id in with_tenants))
+        idle = frozenset(org_id for org_id, file in due.items() if file.is_new and org_id in with_tenants)
+        self.drop(idle)
+        # A run that fails must neither be repeated every second nor be forgotten.
+        later_s = now_s + FILE_SETTLE_S
+        self._files |= {org_id: replace(file, due_s=later_s) for org_id, file in due.items() if org_id not in idle}
+        return frozenset(due) - idle
+
+    def drop(self, org_ids: Collection[str]) -> None:
+        """Drops the files of these organisations, after their early run."""
+        for org_id in org_ids:
+            self._files.pop(org_id, None)
 
     def clear(self) -> None:
         """Drops all files, after a run over all organisations."""

@@ -264,12 +264,8 @@ async def _work(
         await state.audits.was_read(report, None, began_us)
         return
     began_us = resources.now_us()
-    if orgs := state.fresh.take_due(tenants, now_s):
-        report = await run(resources, RunRequest(orgs=orgs, removals=state.audits.removals()))
-        _log_report(report, log, "file")
-        await state.audits.was_read(report, None, began_us)
-        if report.unanswered:
-            state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
+    if orgs := state.fresh.due(tenants, now_s):
+        await _run_fresh(resources, state, orgs, log)
         return
     memory = resources.sights.load()
     # Before the keys that are due: these may be due at every tick, and an absence counts only after the first sight.
@@ -290,6 +286,17 @@ async def _work(
         report = await run(resources, RunRequest(keys=keys, removals=state.audits.removals()))
         _log_report(report, log, "due")
         await state.audits.was_read(report, keys, began_us)
+
+
+async def _run_fresh(resources: RunResources, state: _State, orgs: frozenset[str], log: logs.Logger) -> None:
+    """Runs over organisations with an added or changed file; a run that fails is due again (`FreshFiles.due`)."""
+    began_us = resources.now_us()
+    report = await run(resources, RunRequest(orgs=orgs, removals=state.audits.removals()))
+    state.fresh.drop(orgs)
+    _log_report(report, log, "file")
+    await state.audits.was_read(report, None, began_us)
+    if report.unanswered:
+        state.next_run_s = min(state.next_run_s, asyncio.get_running_loop().time() + AGAIN_FIRST_S)
 
 
 async def _look_at_files(resources: RunResources, files: OrganisationsWatch, state: _State, now_s: float) -> None:

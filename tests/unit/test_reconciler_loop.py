@@ -1,5 +1,6 @@
 """The loop of the reconciler between two runs: the first sight of active tenants."""
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any, cast
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Flag, Tenant
 from services.adapters.genesys.answers import NoInformation
-from services.adapters.genesys.organisations_watch import OrganisationsWatch
+from services.adapters.genesys.organisations_watch import OrganisationChanges, OrganisationsWatch
 from services.adapters.process import clock, logs
 from services.adapters.process.environment import read
 from services.adapters.process.settings import ReconcilerSettings
 from services.core.reconcile.reconcile import Tenants
 from services.core.reconcile.tenant_census import TenantCensus
 from services.reconciler.audits import AuditFollower
+from services.reconciler.fresh_files import FILE_SETTLE_S
 from services.reconciler.main import _State, _tick
 from services.reconciler.memory import Sights
 from services.reconciler.run import RunResources
@@ -128,3 +130,13 @@ async def test_a_new_file_causes_a_new_first_sight_of_the_tenants(tmp_path: Path
     (tmp_path / f"{ORG}.json").write_text(f'{{"org_id": "{ORG}", "client_id": "{CLIENT}", "client_secret": "s"}}')
     await _tick(resources, files, state, random.Random(1), log)
     assert readers.listings == [ORG]
+
+
+async def test_a_changed_file_whose_early_run_fails_waits_for_the_next(tmp_path: Path) -> None:
+    resources, log = resources_of(tmp_path, Readers()), logs.configure("reconciler", "error")
+    state = _State(float("inf"), AuditFollower(resources.settings, resources.readers, clock.now_us, log))
+    now_s = asyncio.get_running_loop().time()
+    state.fresh.note(OrganisationChanges(changed=frozenset({ORG})), now_s - FILE_SETTLE_S)
+    await _tick(resources, OrganisationsWatch(tmp_path, log), state, random.Random(1), log)
+    assert "KAFKA_BOOTSTRAP_SERVERS" in state.fault
+    assert state.fresh.due(view(tenant(1)), now_s + 2 * FILE_SETTLE_S) == {ORG}
