@@ -12,6 +12,7 @@ from services.core.reconcile.audit_gaps import (
     PATIENCE,
     REACH_US,
     AuditCursor,
+    AuditedKey,
     AuditSort,
     audited,
     cursor_for,
@@ -48,6 +49,19 @@ def test_a_held_cursor_goes_on_where_it_stood_however_long_ago() -> None:
     old = replace(CURSOR, until_us=NOW_US - 40 * 24 * HOUR_US)
     assert cursor_for(old, CLIENT, NOW_US) == old
     assert span_of(old, NOW_US, HOUR_US) == (old.until_us - OVERLAP_US, old.until_us + HOUR_US)
+
+
+@pytest.mark.parametrize("listed_days_ago", [0, 20])
+def test_an_old_cursor_goes_on_from_a_whole_listing_and_skips_none_of_the_last_fourteen_days(
+    listed_days_ago: int,
+) -> None:
+    day_us = 24 * HOUR_US
+    listed_us = NOW_US - listed_days_ago * day_us
+    old = replace(CURSOR, until_us=NOW_US - 40 * day_us, listed_us=listed_us, waiting={key_of(1): AuditedKey(1, 1)})
+    found = cursor_for(old, CLIENT, NOW_US)
+    assert found == replace(old, until_us=min(listed_us, NOW_US - REACH_US))
+    young = replace(CURSOR, listed_us=NOW_US)
+    assert cursor_for(young, CLIENT, NOW_US) == young, "a listing moves no cursor within the reach"
 
 
 def test_new_credentials_begin_fourteen_days_back_and_keep_what_waits() -> None:

@@ -12,6 +12,7 @@ Rules:
 - A cursor moves together with the keys that its audits ask for, in one value: what stores the cursor stores the keys.
 - A key waits until a read that began after its newest audit had settled. Until then a read may show the former state.
 - A lost cursor, and the cursor of former credentials, begins 14 days back: a read too much harms nobody.
+- An older cursor goes on from the last whole listing, at most up to 14 days back.
 """
 
 from collections import Counter
@@ -130,6 +131,8 @@ class AuditCursor:
 def cursor_for(held: AuditCursor | None, client_id: str, now_us: int) -> AuditCursor:
     """Returns the cursor to go on with: the held one, or one from 14 days back for new credentials or a lost cursor.
 
+    A held cursor from before the last 14 days moves to the last whole listing, at most up to 14 days back.
+
     Args:
         held: The stored cursor, or None.
         client_id: Client id of the present credentials; a client with other rights may see further audits.
@@ -142,7 +145,8 @@ def cursor_for(held: AuditCursor | None, client_id: str, now_us: int) -> AuditCu
         waiting = {key: replace(wait, told_us=0, is_removed=False) for key, wait in held.waiting.items()}
         begin_us, since_us = min(held.until_us, now_us - REACH_US), held.synced_us
         return replace(held, client_id=client_id, until_us=begin_us, taken={}, waiting=waiting, since_us=since_us)
-    return held
+    # The API may refuse a span of weeks, and a whole listing has shown every change before it.
+    return replace(held, until_us=max(held.until_us, min(held.listed_us, now_us - REACH_US)))
 
 
 def span_of(cursor: AuditCursor, now_us: int, most_us: int) -> tuple[int, int]:
