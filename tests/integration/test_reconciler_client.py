@@ -138,6 +138,23 @@ async def test_an_incomplete_listing_is_no_information(
         await client.listing()
 
 
+@pytest.mark.parametrize(("repeats", "fault"), [(False, "incomplete: 3 of 2"), (True, "does not end")])
+async def test_a_next_page_without_end_costs_a_page_too_much_at_most(
+    genesys: FakeGenesys, client: GenesysClient, *, repeats: bool, fault: str
+) -> None:
+    asked: list[int] = []
+
+    def endless(request: Request) -> Response:
+        asked.append(number := int(request.query_params["pageNumber"]))
+        entity = {"id": identity(1 if repeats else number), "intendedState": "ENABLED"}
+        return JSONResponse({"entities": [entity], "pageNumber": number, "total": 2, "nextUri": "more"})
+
+    genesys.lie = at("/api/v2/integrations", endless)
+    with pytest.raises(NoInformation, match=fault):
+        await client.listing()
+    assert asked == ([1, 2] if repeats else [1, 2, 3])
+
+
 async def test_an_unreachable_server_is_no_information() -> None:
     async with connections(timeout_s=1.0) as http:
         gone = GenesysClient(organisation(), Hosts("http://127.0.0.1:9", "http://127.0.0.1:9"), http, now_us=now_us)

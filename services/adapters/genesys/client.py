@@ -86,12 +86,15 @@ class GenesysClient:
             # A change during the reading moves entities from page to page, and one may be on none of them.
             if total is not None and page.total != total:
                 raise NoInformation(f"the listing is incomplete: it changed while it was read, {total} to {page.total}")
-            total = page.total
+            total, before = page.total, len(found) + len(odd)
             found.update((entity.id, entity) for entity in page.integrations)
             odd += page.odd
-            if page.last:
+            # Whatever `nextUri` says: more entities than told, or a page of nothing but repeats, is no listing.
+            if page.last or len(found) + len(odd) > total:
                 _require_complete(found, len(odd), page.total)
                 return Reading(self.organisation.org_id, self.organisation.client_id, read_at_us, found, odd=odd)
+            if len(found) + len(odd) == before:
+                break
         raise NoInformation("the listing does not end")
 
     async def own_organisation(self) -> httpx2.Response:
