@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.core.reconcile.audit_gaps import AuditCursor, AuditedKey
-from services.reconciler.memory import replace_json
+from services.reconciler.memory import replace_json, stored_us
 
 _FILE: Final = Path("reconciler") / "audits.json"
 
@@ -65,18 +65,19 @@ def sync_times(state_dir: Path) -> Mapping[str, AuditCursor]:
 def _cursor(stored: Mapping[str, Any]) -> AuditCursor:
     return AuditCursor(
         client_id=str(stored["client_id"]),
-        until_us=int(stored["until_us"]),
-        taken={str(identity): int(at_us) for identity, at_us in stored["taken"].items()},
+        # A span begins before the cursor, and must begin within the years that can be written.
+        until_us=max(0, stored_us(stored["until_us"])),
+        taken={str(identity): stored_us(at_us) for identity, at_us in stored["taken"].items()},
         waiting={
             str(key): AuditedKey(
-                int(wait["since_us"]),
-                int(wait["newest_us"]),
+                stored_us(wait["since_us"]),
+                stored_us(wait["newest_us"]),
                 # Files of before these fields have neither.
-                told_us=int(wait.get("told_us", 0)),
+                told_us=stored_us(wait.get("told_us", 0)),
                 is_removed=bool(wait.get("is_removed", False)),
             )
             for key, wait in stored["waiting"].items()
         },
-        listed_us=int(stored["listed_us"]),
-        since_us=int(stored["since_us"]),
+        listed_us=stored_us(stored["listed_us"]),
+        since_us=stored_us(stored["since_us"]),
     )

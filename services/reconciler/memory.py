@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from schemas.times import FIRST_US, LAST_US
 from schemas.values import Key
 from services.core.reconcile.onboarding import OrganisationState, OrganisationStates
 from services.core.reconcile.reconcile import Doubt, Memory, Sight
@@ -148,7 +149,7 @@ class Sights:
                     by=str(stored["by"]),
                     reason=str(stored["reason"]),
                     keys=frozenset(map(str, stored["keys"])),
-                    expires_us=int(stored["expires_us"]),
+                    expires_us=stored_us(stored["expires_us"]),
                 )
                 for stored in content
             )
@@ -170,7 +171,7 @@ class Sights:
             OSError: the file exists and cannot be read.
         """
         try:
-            return {str(name): int(at_us) for name, at_us in json.loads(self._orphans_file.read_bytes()).items()}
+            return {str(name): stored_us(at_us) for name, at_us in json.loads(self._orphans_file.read_bytes()).items()}
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return {}
 
@@ -190,7 +191,7 @@ class Sights:
         """
         try:
             content = json.loads(self._last_file.read_bytes())
-            return LastRun(**{name: int(content[name]) for name in LastRun.__dataclass_fields__})
+            return LastRun(**{name: stored_us(content[name]) for name in LastRun.__dataclass_fields__})
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return LastRun()
 
@@ -218,6 +219,17 @@ def replace_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     fresh.replace(path)
 
 
+def stored_us(value: object) -> int:
+    """Returns a time as stored, microseconds UTC.
+
+    Raises:
+        ValueError: the value is no whole number, or lies outside the years 1 to 9999: the file is damaged.
+    """
+    if not isinstance(value, int) or not FIRST_US <= value <= LAST_US:
+        raise ValueError("not a time in microseconds")
+    return value
+
+
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -239,6 +251,6 @@ def _sight(stored: Mapping[str, Any]) -> Sight:
     doubt = stored["doubt"]
     return Sight(
         seen_by=None if stored["seen_by"] is None else str(stored["seen_by"]),
-        doubt=None if doubt is None else Doubt(str(doubt["claim"]), int(doubt["since_us"])),
-        observed_at_us=int(stored["observed_at_us"]),
+        doubt=None if doubt is None else Doubt(str(doubt["claim"]), stored_us(doubt["since_us"])),
+        observed_at_us=stored_us(stored["observed_at_us"]),
     )

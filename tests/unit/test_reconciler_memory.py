@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from services.core.reconcile.audit_gaps import AuditCursor, AuditedKey
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.reconcile import Doubt, Sight
 from services.core.rulings import RefusedRemovals
-from services.reconciler.memory import Sights
+from services.reconciler.audit_memory import AuditMemory
+from services.reconciler.memory import LastRun, Sights
 from tests.support.genesys_worlds import key_of
 
 KEPT = {key_of(1): Sight("client", Doubt("absent", 7), 3), key_of(2): Sight()}
@@ -94,3 +96,19 @@ def test_an_unreadable_orphans_file_is_forgotten(tmp_path: Path, text: str) -> N
     sights = Sights(tmp_path)
     (tmp_path / "reconciler" / "orphans.json").write_text(text)
     assert sights.orphans() == {}
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e400", "1e30", "9" * 30, "-" + "9" * 30, "1.5"])
+def test_a_file_with_a_number_that_is_no_time_is_forgotten(tmp_path: Path, number: str) -> None:
+    sights, folder = Sights(tmp_path), tmp_path / "reconciler"
+    sights.save({"k": Sight(None, None, 77)})
+    sights.save_refusals([RefusedRemovals("d", "Ada", "", frozenset({"k"}), 77)])
+    sights.save_orphans({"k g1 schema": 77})
+    sights.save_last(LastRun(ended_us=77))
+    cursor = AuditCursor("client", 1, waiting={"k": AuditedKey(1, 77)}, listed_us=1)
+    AuditMemory(tmp_path).save({"org": cursor})
+    assert AuditMemory(tmp_path).load() == {"org": cursor}
+    for file in folder.glob("*.json"):
+        file.write_text(file.read_text().replace("77", number))
+    assert (sights.load(), sights.refusals(), sights.orphans(), sights.last()) == ({}, (), {}, LastRun())
+    assert AuditMemory(tmp_path).load() == {}
