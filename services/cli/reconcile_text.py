@@ -293,5 +293,7 @@ def _say(text: str, indent: int = 0) -> None:
 
 def _lines(text: str, indent: int) -> list[str]:
     """Folds a text between words, further lines indented by two more columns."""
-    before = " " * indent
+    from services.cli import show
+
+    before, text = " " * indent, show.visible(text)
     return textwrap.wrap(text, _WIDTH, initial_indent=before, subsequent_indent=before + "  ", break_on_hyphens=False)

@@ -1,6 +1,8 @@
 """Prints results and progress: JSON on request, else tables; progress bars and spinners on a terminal only.
 
-Rule: results go to standard output, progress and messages to standard error.
+Rules:
+- Results go to standard output, progress and messages to standard error.
+- A control character of a text from outside is printed as an escape (`visible`).
 """
 
 import json
@@ -10,9 +12,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+from unicodedata import category
 
 from services.cli import environment
 
@@ -25,6 +28,9 @@ _ANY_WIDTH = 10_000
 _GAP: Final = "  "
 _LEAST_WIDTH: Final = 8
 """Least columns of a listing's cell, even on a narrow terminal."""
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of characters that steer a terminal, the order of the letters, or the lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,22 @@ class ListingRow:
     note: str = ""
 
 
+def visible(text: str) -> str:
+    r"""Returns a text with every control and formatting character as an escape like `\x1b`; keeps line breaks and tabs.
+
+    Texts of Genesys and of outside systems reach the terminal, and must not move its cursor or hide what was printed.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char in "\n\t" or category(char) not in _UNSEEN else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def say(text: str) -> None:
     """Prints a message to standard error, folded between words on a terminal; lines of several threads do not mix."""
+    text = visible(text)
     if is_terminal():
         text = "\n".join(_folded(line) for line in text.splitlines())
     with _lock:
@@ -79,7 +99,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    cells = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
+    cells = [tuple("" if cell is None else visible(str(cell)) for cell in row) for row in rows]
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         numeric = bool(cells) and all(row[number].isdecimal() for row in cells)
@@ -105,6 +125,7 @@ def listing(columns: Sequence[str], entries: Sequence[ListingRow]) -> None:
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
+    entries = [replace(one, cells=tuple(map(visible, one.cells)), note=visible(one.note)) for one in entries]
     console = _console()
     if not console.is_terminal:
         table((*columns, "notes"), [(*entry.cells, entry.note) for entry in entries])
@@ -137,7 +158,7 @@ def styled(text: str, style: str) -> None:
     """Prints a line of a result, styled on a terminal."""
     from rich.text import Text
 
-    console = _console()
+    console, text = _console(), visible(text)
     # `soft_wrap`: in a pipe the line stays whole.
     console.print(Text(text, style if console.is_terminal else ""), soft_wrap=not console.is_terminal)
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from schemas.tenant import Flag, Stage, Tenant
-from services.cli import options, wording
+from services.cli import options, show, wording
 from services.cli.exits import CommandError, Exit
+from services.cli.reconcile_text import _say
 from services.core import reasons
 from services.core.unwell import UNWELL_AFTER_US, is_unwell
 from tests.support.genesys_worlds import tenant
@@ -140,3 +141,20 @@ def test_an_unknown_word_is_refused_with_the_choices_and_the_nearest() -> None:
         CommandError, match="'activ' is no stage; the nearest: active; there are pending_install, active"
     ):
         options.one_of("activ", list(Stage), "--stage", "stage")
+
+
+def test_texts_of_others_steer_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "pre\x1b[2J\x9b1A\x7f\r\u202emium-é"
+    show.table(("type",), [(hostile,)])
+    show.listing(("type",), [show.ListingRow((hostile,), note=hostile)])
+    show.styled(hostile, "red")
+    show.say(hostile)
+    _say(hostile)
+    out, err = capsys.readouterr()
+    shown = r"pre\x1b[2J\x9b1A\x7f\r\u202emium-é"
+    assert (out.count(shown), err.count(shown)) == (5, 1)
+    assert all(char == "\n" or char.isprintable() for char in out + err)
+
+
+def test_line_breaks_and_usual_letters_stay() -> None:
+    assert show.visible("Zoë\n\t日本 · 1") == "Zoë\n\t日本 · 1"
