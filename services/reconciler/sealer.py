@@ -36,9 +36,10 @@ AGAIN_FIRST_S: Final = 15.0
 """Seconds from a failed look to the next; doubled after each further one, up to the interval."""
 _SILENCE_S: Final = 5.0
 """Longest silence of the broker. A stop of the service waits as long."""
-_CLOSE: Final = 1_000
+_CLOSE: Final = chain.WINDOW // 2
 """Offsets written during a reading up to which a seal may be written; after a longer reading the new ones are read
-first, since a seal too far behind its range does not count (`chain.WINDOW`)."""
+first, since a seal too far behind its range does not count (`chain.WINDOW`). Half of the window: a storm never lets the
+reader catch up wholly, and the other half is left for the write."""
 
 
 class _Stopped(Exception):
