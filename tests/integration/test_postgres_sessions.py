@@ -59,7 +59,7 @@ def _as(url: str, role: str, *, password: str = PASSWORD, database: str | None =
 async def _asked(url: str) -> Answer:
     kind = PostgresKind(url)
     try:
-        return await kind.call(a_call(Verb.READ, key=f"words:{secrets.token_hex(6)}"))
+        return await kind.call(a_call(Verb.CREATE, key=f"words:{secrets.token_hex(6)}"))
     finally:
         await kind.close()
 
