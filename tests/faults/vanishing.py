@@ -82,7 +82,7 @@ def by_listing(world: LifeWorld, keys: Sequence[Key]) -> None:
     assert status == Exit.OK, errors
     eventually(lambda: not unequal(world), 120)
     assert {call["key"] for call in _destructive(world)} == {*gone, keys[-1]}
-    assert world.metric("reconciler", "lifecycle_reconciler_brake_engaged") == 0
+    eventually(lambda: world.metric("reconciler", "lifecycle_reconciler_brake_engaged") == 0, 30)
     # Used: the word is of no set any more.
     status, _, errors = world.lifecycle("reconcile", "--now", "--approve", word)
     assert status == Exit.UNUSABLE, errors

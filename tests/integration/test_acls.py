@@ -21,7 +21,7 @@ import pytest
 from psycopg import sql
 
 from schemas.rights import Operation, Resource, Right, Service, rights
-from schemas.topics import DESIRED, EVENTS, LOOKS_GROUP, RECEIVED, TENANTS
+from schemas.topics import AUDIT, DESIRED, EVENTS, LOOKS_GROUP, RECEIVED, TENANTS
 from services.adapters.kafka import tenant_view
 from services.adapters.tables.exits import WorkerExit as Ended
 from services.cli.exits import Exit
@@ -134,8 +134,9 @@ def test_the_journey_needs_exactly_the_printed_rights_over_restarts(installation
     wanted = {
         (name.value, right.resource, right.name, right.operation.name)
         for name in Service
+        if name is not Service.HINTS  # needs a queue of Amazon
         for right in rights(name, PREFIX)
-    }
+    } - {("operator", Resource.TOPIC, PREFIX + AUDIT.name, "WRITE")}  # a ruling by name, which needs a mass removal
 
     def used() -> bool:
         assert wanted - made.guarded.decisions("Allowed") == set()
