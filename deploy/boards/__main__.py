@@ -67,21 +67,27 @@ def main(arguments: Sequence[str]) -> int:
 def report(answers: Sequence[Answered], unused_metrics: Sequence[str]) -> int:
     """Prints the result of the check; returns the number of unexplained faults."""
     errors = [(each, error) for each in answers for error in each.errors]
-    empty = [each for each in answers if each.is_empty and not each.errors]
+    unplayed = [each for each in answers if each.panel.not_played and not each.errors]
+    stale = [each for each in unplayed if not each.is_empty]
+    empty = [each for each in answers if each.is_empty and not each.errors and not each.panel.not_played]
     for each, error in errors:
         say(f"REFUSED  {each.board.title}: {each.panel.title}: {error}")
     for each in empty:
         healthy = each.panel.empty_when_healthy
         why = f"declared empty while {healthy}, and empty with faults too" if healthy else "no samples"
         say(f"EMPTY    {each.board.title}: {each.panel.title}: {why}")
+    for each in unplayed:
+        say(f"UNTRIED  {each.board.title}: {each.panel.title}: {each.panel.not_played}")
+    for each in stale:
+        say(f"TRIED    {each.board.title}: {each.panel.title}: has samples, though declared as not played")
     for name in unused_metrics:
         say(f"UNUSED   {name}: on no board and in no rule")
     queries = sum(len(each.panel.queries) for each in answers)
     say(
         f"{len(answers)} panels with {queries} queries checked, {len(errors)} refused, {len(empty)} empty, "
-        f"{len(unused_metrics)} metrics unused"
+        f"{len(unplayed)} untried, {len(unused_metrics)} metrics unused"
     )
-    return len(errors) + len(empty) + len(unused_metrics)
+    return len(errors) + len(empty) + len(stale) + len(unused_metrics)
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:

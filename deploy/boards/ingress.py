@@ -11,6 +11,8 @@ _BY_STATUS: Final = (
     f"or {occurring(rate('lifecycle_ingress_answers_total', 'status'))}"
 )
 
+_NO_QUEUE: Final = "the day reads no queue of Amazon"
+
 BOARD: Final = Board(
     uid="lifecycle-ingress",
     title="Lifecycle / Ingress",
@@ -75,6 +77,7 @@ BOARD: Final = Board(
                     unit=Unit.PER_SECOND,
                     queries=(Query(occurring(rate("lifecycle_hints_messages_total", "result")), "{{result}}"),),
                     empty_when_healthy="nobody reads hints from a queue",
+                    not_played=_NO_QUEUE,
                 ),
                 Panel(
                     title="The queue of hints",
@@ -90,6 +93,7 @@ BOARD: Final = Board(
                         ),
                     ),
                     empty_when_healthy="nobody reads hints from a queue",
+                    not_played=_NO_QUEUE,
                 ),
                 Panel(
                     title="Sent to the queue until written",
@@ -97,6 +101,7 @@ BOARD: Final = Board(
                     unit=Unit.SECONDS,
                     queries=quantiles("lifecycle_hints_written_seconds"),
                     empty_when_healthy="nobody reads hints from a queue",
+                    not_played=_NO_QUEUE,
                 ),
             ),
         ),

@@ -83,6 +83,7 @@ class Panel:
         empty_when_healthy: Reason why the queries return nothing while nothing is wrong; empty if they always return
             samples.
         decimals: Digits after the point of a number; None for Grafana's own choice.
+        not_played: Reason why the day that tries the boards has no samples for this panel; empty if the day has.
     """
 
     title: str
@@ -96,6 +97,7 @@ class Panel:
     stacked: bool = False
     empty_when_healthy: str = ""
     decimals: int | None = None
+    not_played: str = ""
 
 
 @dataclass(frozen=True, slots=True)

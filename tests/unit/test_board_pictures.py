@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from deploy.boards import draw
-from deploy.boards.asked import Answered, concrete
+from deploy.boards import draw, ingress
+from deploy.boards.__main__ import report
+from deploy.boards.asked import Answered, Series, concrete
 from deploy.boards.draw import Times
 from deploy.boards.pictures import data
 from deploy.boards.provisioning import BOARD
@@ -22,6 +23,19 @@ def test_a_lone_sample_is_drawn_as_a_point() -> None:
     assert draw.lone(*draw.with_gaps([(10, 1), (12, 2), (20, 3), (30, 4)], 10, 2)) == ([10, 20], [3, 4])
     assert draw.lone(*draw.with_gaps([(10, 7)], 10, 2)) == ([0], [7])
     assert draw.lone(*draw.with_gaps([(10, 1), (12, 2)], 10, 2)) == ([], [])
+
+
+def test_a_panel_that_is_not_played_is_named_and_counts_once_it_has_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    panel = next(panel for row in ingress.BOARD.rows for panel in row.panels if panel.not_played)
+    played = next(panel for row in ingress.BOARD.rows for panel in row.panels if not panel.not_played)
+    empty: list[Series] = [[({}, [])]]
+    full: list[Series] = [[({}, [(1.0, 1.0)])]]
+    assert report([Answered(ingress.BOARD, panel, empty)], ()) == 0
+    assert report([Answered(ingress.BOARD, panel, full)], ()) == 1
+    assert report([Answered(ingress.BOARD, played, empty)], ()) == 1
+    assert (
+        "UNTRIED  Lifecycle / Ingress: Hints from a queue: the day reads no queue of Amazon" in capsys.readouterr().err
+    )
 
 
 def test_a_number_is_that_of_the_end_and_no_older_one() -> None:
