@@ -33,8 +33,8 @@ class Audit(Record):
     The `id` of a verdict is `{topic}/{partition}/{offset}/{kind}`, after the position of the judged record. The `id` of
     a change of stage is `{key}/stage/{version}/{topic}/{offset}`: the version of the `lifecycle.tenants` record, and
     the position of the record behind the change. A call of the provisioner has `{key}/step/{number}`, an operator's
-    retry `{key}/retry/{number}`, a request to remove orphans `{key}/orphans_removal/{number}`. An approval or a refusal
-    has `{key}/{what}/{digest}/{at}`.
+    retry `{key}/retry/{number}`, a request to remove orphans `{key}/orphans_removal/{number}`, an adoption or a release
+    `{key}/{what}/{number}`. An approval or a refusal has `{key}/{what}/{digest}/{at}`.
     """
 
     ce_type: ClassVar[str] = "lifecycle.audit.v1"
@@ -44,7 +44,7 @@ class Audit(Record):
     what: str
     """Sort of line: `delivery`, `audited`, `observation`, `recheck` (a verdict of the ledger), `stage` (a change of
     stage), `step` (a call of the provisioner), `retry` (a request of an operator), or an act of an operator by name:
-    `removal_approved`, `removal_refused`, `newcomer_approved`, `orphans_removal`."""
+    `removal_approved`, `removal_refused`, `newcomer_approved`, `orphans_removal`, `adoption`, `release`."""
     verdict: str
     """The verdict (`new`, `duplicate`, …) or the change (`pending_install → active`)."""
     why: str

@@ -39,12 +39,14 @@ class Observed(Record):
     integrationId: Uuid  # noqa: N815
     tenant_id: TenantId | None = None
     read_at: Instant
-    """The `Date` header of the first answer of the read: the clock of Genesys, not ours."""
+    """The `Date` header of the first answer of the read: the clock of Genesys, not ours. Of an adoption the time of the
+    vendor's file, of a release the time of the release."""
     installed: bool
     enabled: bool | None = None
     configuration: Json | None = None
     cause: str
-    """Cause of the observation: `recheck` if the ledger asked for a read of the key, else `drift`. Changes nothing."""
+    """Cause of the observation: `recheck` if the ledger asked for a read of the key, `adoption` or `release` of an
+    operator's `lifecycle adopt`, else `drift`. Changes nothing."""
     source: Source = Source.RECONCILER
 
     @property

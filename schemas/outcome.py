@@ -54,5 +54,6 @@ class Outcome(Record):
     """Class of the last answer (`refused`, `exhausted`, `blocked`, `contradicted`, …), never the text of the answer."""
     reason: str | None = Field(default=None, max_length=WORDS_MAX)
     """`retrying`, `system_away`, `system_refuses`, `waiting_for:STEP` (from 15 minutes on), `compensating`, `grace`,
-    `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `update_refused`, or the step and its last answer's class."""
+    `tenant_conflict`, `tenant_unknown`, `tenant_changed`, `released`, `update_refused`, or the step and the class of
+    its last answer."""
     at: Instant

@@ -256,6 +256,9 @@ class Life(Record):
     """`installed_at` of the version with the last issue of tokens."""
     reissue: tuple[str, ...] = ()
     """Steps to be undone and done again, because an `uninstalled` lay between two installs."""
+    adopted_at: Instant = 0
+    """Time of the vendor's file that told of this life (`lifecycle adopt`); 0 for a life that the provisioner made. The
+    ledger is told of an install at this time, so an older uninstall says nothing about the life."""
 
 
 class OrphanCheck(Record):
@@ -329,6 +332,10 @@ class Journal(Record):
     """The last published reason for waiting, so that an unchanged reason is published only once."""
     orphan_checks: tuple[OrphanCheck, ...] = Field(default=(), alias="sweeps")
     """Ended lives still to be looked up."""
+    forgotten: tuple[int, ...] = ()
+    """Generations that an operator released (`lifecycle adopt --release`): their resources are nobody's orphans."""
+    forgotten_at: Instant = 0
+    """Time of the newest release, and of the `uninstalled` that the ledger is told of it; 0 before the first."""
     seq: int = 0
     """Number of outcomes so far; a recovery goes on at a greater number."""
     lines: int = 0

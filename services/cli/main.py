@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from services.cli import environment
+from services.cli.adopt import adopt
 from services.cli.audit import audit
 from services.cli.exits import EPILOG, CommandError, Exit
 from services.cli.hints import hints
@@ -177,7 +178,7 @@ def version(as_json: Json = False) -> None:
         print(found)
 
 
-for command in (send, reconcile, replay, doctor):
+for command in (send, adopt, reconcile, replay, doctor):
     app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)

@@ -8,10 +8,17 @@ import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from services.cli.exits import CommandError, Exit
 
+if TYPE_CHECKING:
+    from services.adapters.process.settings import Settings
+
+PLACEHOLDER: Final = "YOU"
+"""Stands for the operator in printed commands; never a name."""
+TEXT_MOST: Final = 200
+"""Characters of a name or a reason: an audit record per key carries both."""
 KEY_HELP: Final = "orgId:integrationId, a tenantId, an organisation's id, or the beginning of one of these."
 """Help text of every argument that names a tenant."""
 
@@ -60,6 +67,23 @@ def span_us(text: str, option: str, most: str) -> int:
             f"{option}: {text!r} is neither 0 nor a number with s, m, h or d nor like PT1H, at most {most}",
         )
     return span_s * 1_000_000
+
+
+def operator_name(settings: "Settings", by: str | None, reason: str) -> str:
+    """Returns the operator's name for the audit trail: `--by`, else `LIFECYCLE_OPERATOR`.
+
+    Raises:
+        CommandError: no name is given, or the name or the reason cannot be used (UNUSABLE).
+    """
+    name = (by or settings.lifecycle_operator or "").strip()
+    if not name or name == PLACEHOLDER:
+        raise CommandError(
+            Exit.UNUSABLE, "--by: say who rules, by --by or LIFECYCLE_OPERATOR; the audit trail keeps the name"
+        )
+    for option, text in (("--by", name), ("--reason", reason)):
+        if len(text) > TEXT_MOST or not text.isprintable():
+            raise CommandError(Exit.UNUSABLE, f"{option}: must be printable, and {TEXT_MOST} characters at most")
+    return name
 
 
 def folder(path: Path) -> Path:

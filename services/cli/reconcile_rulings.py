@@ -24,14 +24,10 @@ if TYPE_CHECKING:
     from services.operations.rulings import ActRecorder, Ruling
     from services.reconciler.run import ApprovedSet
 
-PLACEHOLDER: Final = "YOU"
-"""Stands for the operator in printed commands; never a name."""
 APPROVAL_LIFE: Final = "PT1H"
 REFUSAL_LIFE: Final = "P1D"
 _APPROVAL_MOST: Final = "P7D"
 _REFUSAL_MOST: Final = "P30D"
-_TEXT_MOST: Final = 200
-"""Characters of a name or a reason: an audit record per key carries both."""
 _NO_DATABASE: Final = "DATABASE_URL: missing"
 
 
@@ -45,14 +41,7 @@ def ruling_of(
     """
     from services.operations.rulings import Ruling
 
-    name = (by or settings.lifecycle_operator or "").strip()
-    if not name or name == PLACEHOLDER:
-        raise CommandError(
-            Exit.UNUSABLE, "--by: say who rules, by --by or LIFECYCLE_OPERATOR; the audit trail keeps the name"
-        )
-    for option, text in (("--by", name), ("--reason", reason)):
-        if len(text) > _TEXT_MOST or not text.isprintable():
-            raise CommandError(Exit.UNUSABLE, f"{option}: must be printable, and {_TEXT_MOST} characters at most")
+    name = options.operator_name(settings, by, reason)
     life, most = (REFUSAL_LIFE, _REFUSAL_MOST) if refuses else (APPROVAL_LIFE, _APPROVAL_MOST)
     life_us = options.span_us(expires or life, "--expires", most)
     if not life_us:

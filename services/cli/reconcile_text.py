@@ -11,7 +11,7 @@ from typing import Any, Final
 from schemas.times import instant
 from services.adapters.process.clock import now_us
 from services.cli.exits import Exit
-from services.cli.reconcile_rulings import PLACEHOLDER
+from services.cli.options import PLACEHOLDER
 from services.cli.wording import counted, short_keys
 from services.operations.reconciliation import ReportScope
 

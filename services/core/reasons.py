@@ -27,6 +27,7 @@ _REASONS: Final = {
     "tenant_conflict": "another organisation holds this tenantId",
     "tenant_changed": "another tenantId is claimed; the bound one stands",
     "tenant_unknown": "no tenantId is known",
+    "released": "an operator has released it: adopt it again, or `lifecycle sagas retry` provisions it anew",
     "install_unknown": "neither an install nor an uninstall is known",
 }
 _FAILURES: Final = {

@@ -13,11 +13,11 @@ from schemas.audit import OperatorAct
 from schemas.topics import AUDIT
 from schemas.values import Key
 from services.adapters.registry.registry import Registry
-from services.adapters.registry.types import Claim, OutboxMessage, Written
+from services.adapters.registry.types import OutboxMessage, Written
 from services.core.reconcile.three_views import Orphan
 from services.core.saga.ended_lives import condemned
 from services.core.saga.plan import Plan
-from services.operations.sagas import claim_with_patience
+from services.operations.sagas import claim_with_patience, give_back
 
 
 class OrphanEnd(StrEnum):
@@ -61,16 +61,11 @@ async def ask_removal(
         asked = condemned(claim.journal, plan, key, lives, act, now_us=claim.now_us(), material=material)
         if asked is None:
             ends[key] = OrphanEnd.NOT_OVER
-            await _give_back(registry, claim)
+            await give_back(registry, claim)
             continue
         lines = [OutboxMessage(AUDIT.name, asked.journal.lines, codec.dump(asked.line))]
         written = await registry.write(claim, asked.journal, lines, due_in_s=0.0, release=True)
         ends[key] = OrphanEnd.ASKED if isinstance(written, Written) else OrphanEnd.CHANGED
         if ends[key] is OrphanEnd.CHANGED:
-            await _give_back(registry, claim)
+            await give_back(registry, claim)
     return ends
-
-
-async def _give_back(registry: Registry, claim: Claim) -> None:
-    """Gives a lease back, unchanged and due at once: the former due time is unknown here."""
-    await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)

@@ -82,7 +82,7 @@ async def _write(registry: Registry, claim: Claim, again: Retry) -> RetryEnd:
     written = await registry.write(claim, again.journal, lines, due_in_s=0.0, release=True)
     if isinstance(written, NewerDesired | TenantTaken):
         # The lease is still held: returned with the journal of the registry, and with the newer version.
-        await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)
+        await give_back(registry, claim)
     match written:
         case LeaseLost():
             return RetryEnd.LEASE_LOST
@@ -102,3 +102,8 @@ async def claim_with_patience(registry: Registry, key: str) -> Claim | None:
         if claim is not None or time.monotonic() >= until_s or not await registry.sagas(key=key, limit=1):
             return claim
         await asyncio.sleep(_CLAIM_POLL_S)
+
+
+async def give_back(registry: Registry, claim: Claim) -> None:
+    """Gives a lease back, unchanged and due at once: the former due time is unknown here."""
+    await registry.write(claim, claim.journal, (), due_in_s=0.0, release=True)

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from schemas import codec
 from schemas.outcome import WORDS_MAX
@@ -110,6 +110,17 @@ class Caller:
             context = _seal_context(call.generation, call.key, call.step)
             return replace(answer, outputs=self._sealer.seal(context, answer.outputs, names))
         return answer
+
+    def sealed_outputs(self, key: str, generation: int, step: Step, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns outputs as the journal stores them: values declared secret are sealed, as those of an answer.
+
+        Args:
+            key: Key of the saga.
+            generation: Generation of the life.
+            step: Step of the outputs.
+            outputs: Outputs in clear text.
+        """
+        return self._sealer.seal(_seal_context(generation, key, step.name), outputs, step.traits.secret_outputs)
 
     def audit_messages(
         self, key: str, journal: Journal, move: Called, answer: Answer, now_us: int

@@ -75,6 +75,11 @@ class OutsideLook:
         """Returns the plan by which ended lives are looked up."""
         return self._plans.known().current
 
+    @property
+    def caller(self) -> Caller:
+        """Returns the caller of the look."""
+        return self._caller
+
     async def close(self) -> None:
         """Closes the connections of the kinds."""
         for kind in self._kinds.values():
@@ -141,11 +146,18 @@ class OutsideLook:
     async def _each(
         self, key: str, journal: Journal, wanted: list[tuple[Life, Step]]
     ) -> list[tuple[tuple[Life, Step], Answer | str]]:
-        answers = await asyncio.gather(*(self._ask(key, journal, life, step) for life, step in wanted))
+        answers = await asyncio.gather(*(self.ask(key, journal, life, step) for life, step in wanted))
         return list(zip(wanted, answers, strict=True))
 
-    async def _ask(self, key: str, journal: Journal, life: Life, step: Step) -> Answer | str:
-        """Looks one resource up; returns the answer, or why the system is not asked any more."""
+    async def ask(self, key: str, journal: Journal, life: Life, step: Step) -> Answer | str:
+        """Looks one resource up; returns the answer, or why the system is not asked any more.
+
+        Args:
+            key: `orgId:integrationId`.
+            journal: A journal of the key, for the call alone.
+            life: The life of the resource, with the log of the step.
+            step: The step.
+        """
         move = LookUp(life.generation, step, life.steps[step.name].n)
         call = self._caller.prepare(key, _EPOCH, with_life(journal, life), move)
         if not isinstance(call, Call):

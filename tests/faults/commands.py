@@ -50,6 +50,7 @@ GIVEN: Final[Mapping[str, str]] = {
 """Name of a required argument to what it is given."""
 
 VARIANTS: Final[Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
+    ("adopt",): (("history.jsonl", "--by", "operator"), ("--release", KEY, "--by", "operator")),
     ("ledger",): (("--recover-only",),),
     ("reconcile",): (("--now",), ("--dry-run",)),
     ("sagas", "retry"): ((KEY,), ("--failed",)),
@@ -71,6 +72,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("replay",): frozenset(),
     ("send",): frozenset(),
     ("reconcile",): frozenset({_KAFKA}),
+    ("adopt",): frozenset({_KAFKA, _POSTGRES}),
     ("tenants", "list"): frozenset({_KAFKA}),
     ("tenants", "show"): frozenset({_KAFKA}),
     ("tenants", "timeline"): frozenset({_KAFKA}),
@@ -96,6 +98,9 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("topics", "apply"): frozenset({_KAFKA, _CONFIGS}),
 }
 """What a command cannot do without; one that is not here may end either way."""
+
+_MAY_NAME_NOTHING: Final = frozenset({("reconcile",), ("sagas", "retry"), ("adopt",)})
+"""Commands that refuse a line without anything to do before they ask anybody."""
 
 SERVICES: Final = frozenset({("ingress",), ("hints", "sqs"), ("provisioner",), ("reconciler",), ("simulator",)})
 """They wait for the world: `/readyz` and a line of the log say for what, and SIGTERM ends them."""
@@ -213,7 +218,7 @@ class CommandRuns:
         """True if this call may end in the trouble as it does without: `reconcile` alone, say, names nothing to do."""
         if call.runs_on or call.words in WHOLE | {("doctor",)}:
             return False
-        return trouble.of not in NEEDS.get(call.words, ()) or call.words in {("reconcile",), ("sagas", "retry")}
+        return trouble.of not in NEEDS.get(call.words, ()) or call.words in _MAY_NAME_NOTHING
 
     def _run(self, call: Call, trouble: Trouble) -> Cell:
         folder = Path(tempfile.mkdtemp(dir=self._folder))

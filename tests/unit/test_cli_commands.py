@@ -130,6 +130,32 @@ def test_the_version_is_printed_by_option_and_command(words: tuple[str, ...], tm
     assert (done.returncode, done.stdout) == (Exit.OK, version("genesys-lifecycle") + "\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name a FILE of tenants to adopt, or say --release KEY; one of both"),
+        (("f", "--release", "x"), "name a FILE of tenants to adopt, or say --release KEY; one of both"),
+        (("--release", "x", "--dry-run"), "--dry-run: goes with a FILE"),
+        (("--release", "x", "--as-of", "now"), "--as-of: goes with a FILE"),
+        (
+            ("f", "--differing", "kep"),
+            "--differing: 'kep' is no choice; the nearest: keep; there are leave, keep, update",
+        ),
+        (("f", "--as-of", "yesterday"), "--as-of: 'yesterday' is no RFC 3339 date-time with an offset"),
+        (("f", "--as-of", "2999-01-01T00:00:00Z"), "--as-of: 2999-01-01T00:00:00Z is still to come"),
+        (("f",), "--by: say who rules, by --by or LIFECYCLE_OPERATOR; the audit trail keeps the name"),
+        (("f", "--by", "YOU"), "--by: say who rules, by --by or LIFECYCLE_OPERATOR; the audit trail keeps the name"),
+        (("absent", "--by", "Ada"), "absent: No such file or directory"),
+    ],
+)
+def test_an_adoption_without_a_clear_wish_is_refused_before_anything_is_asked(
+    program: CommandLine, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "f").touch()
+    done = program("adopt", *words, cwd=tmp_path, KAFKA_BOOTSTRAP_SERVERS=_NOWHERE)
+    assert (done.returncode, done.stderr) == (Exit.UNUSABLE, f"lifecycle: {said}\n")
+
+
 def test_an_unreachable_ingress_ends_send_with_3(tmp_path: Path) -> None:
     lifecycle("keyring", "init", "keyring.json", cwd=tmp_path)
     words = ("send", "installed", "--url", f"http://{_NOWHERE}/v1/genesys/lifecycle")

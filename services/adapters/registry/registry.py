@@ -38,6 +38,7 @@ from services.adapters.postgres.silence import answering, within
 from services.adapters.registry import sql as statements
 from services.adapters.registry.types import (
     NOT_WAITING,
+    AdoptedRow,
     Arrival,
     Census,
     Claim,
@@ -281,6 +282,32 @@ class Registry:
         )
         async with self._session() as session:
             return (await session.execute(statements.STORE, columns)).rowcount
+
+    async def adopt(self, rows: Sequence[AdoptedRow]) -> set[str]:
+        """Make rows for adopted lives, each with the binding and the audit record; return the keys of the made rows.
+
+        A key with a row is left out, also one that intake stores meanwhile; so is a tenantId of another organisation.
+        During a recovery no row is made.
+        """
+        ordered = sorted(rows, key=lambda row: row.desired.key)
+        keys = [row.desired.key for row in ordered]
+        orgs = [key.partition(":")[0] for key in keys]
+        tenants = [row.desired.tenant_id for row in ordered]
+        columns = (
+            keys,
+            orgs,
+            tenants,
+            [row.desired.model_dump_json() for row in ordered],
+            [row.journal.model_dump_json() for row in ordered],
+            [row.journal.generation for row in ordered],
+            [row.message.topic for row in ordered],
+            [row.message.seq for row in ordered],
+            [row.message.value for row in ordered],
+        )
+        async with self._session() as session, session.transaction():
+            await session.execute(statements.BIND_ADOPTED, (keys, orgs, tenants))
+            made = await (await session.execute(statements.ADOPT, columns)).fetchall()
+            return {str(row[0]) for row in made}
 
     async def claim(self, limit: int) -> list[Claim]:
         """Lease at most `limit` due rows without a valid lease, each under a new epoch; organisations take turns.

@@ -1,6 +1,7 @@
 """The registry's SQL statements. Table names are unqualified: the search path is the registry's schema.
 
-Rule: a row of `sagas` is changed by the lease's holder (under the lease's epoch), by intake (only to a newer version),
+Rule: a row of `sagas` is made by intake or by an adoption, whichever is first, and the second changes nothing of the
+journal. A row is changed by the lease's holder (under the lease's epoch), by intake (only to a newer version),
 by a claim, by `WAKE` (only without a lease), by `WAKE_HELD` (the due time alone), by `REPAIRS` at a start, or by a
 recovery, after the end of all leases.
 
@@ -22,7 +23,8 @@ MIGRATIONS: Final[LiteralString] = """
 MIGRATED: Final[LiteralString] = "SELECT name FROM migrations"
 MIGRATE: Final[LiteralString] = "INSERT INTO migrations (name) VALUES (%s)"
 
-ANY_SAGA: Final[LiteralString] = "SELECT 1 FROM sagas LIMIT 1"
+ANY_SAGA: Final[LiteralString] = "SELECT 1 FROM sagas WHERE desired_version > 0 LIMIT 1"
+"""An adopted row before its first version says nothing about records that intake has read."""
 KEEP_PLAN: Final[LiteralString] = "INSERT INTO plans (digest, text) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 PLAN_TEXT: Final[LiteralString] = "SELECT text FROM plans WHERE digest = %s"
 
@@ -89,6 +91,37 @@ GIVE_BACK: Final[LiteralString] = """
     UPDATE sagas SET lease_until = NULL, waits_epoch = CASE WHEN waits_epoch = epoch - 1 THEN epoch ELSE waits_epoch END
     WHERE key = %s AND epoch = %s
 """
+
+BIND_ADOPTED: Final[LiteralString] = """
+    INSERT INTO bindings (tenant_id, org)
+    SELECT DISTINCT ON (tenant_id) tenant_id, org
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS new (key, org, tenant_id)
+    WHERE NOT EXISTS (SELECT FROM sagas WHERE sagas.key = new.key)
+    ORDER BY tenant_id, key
+    ON CONFLICT (tenant_id) DO NOTHING
+"""
+ADOPT: Final[LiteralString] = """
+    WITH new AS (
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::json[], %s::json[], %s::integer[],
+            %s::text[], %s::bigint[], %s::bytea[])
+        AS new (key, org, tenant_id, desired, journal, generation, topic, seq, value)
+    ), mine AS (
+        INSERT INTO sagas (key, org, desired, desired_version, journal, phase, generation, tenant_id)
+        SELECT key, new.org, desired, 0, journal, 'active', generation, new.tenant_id
+        FROM new JOIN bindings ON bindings.tenant_id = new.tenant_id AND bindings.org = new.org
+        WHERE NOT EXISTS (SELECT FROM recovery)
+        ORDER BY key FOR KEY SHARE OF bindings
+        ON CONFLICT (key) DO NOTHING
+        RETURNING key
+    ), queued AS (
+        INSERT INTO outbox (key, topic, seq, value) SELECT key, topic, seq, value FROM new JOIN mine USING (key)
+        ORDER BY key
+        ON CONFLICT (key, topic, seq) DO NOTHING
+    )
+    SELECT key FROM mine
+"""
+"""Makes rows for adopted lives, not due: the first version that intake stores makes each due. A key with a row, and a
+tenantId bound to another organisation, are left out. Version 0 is older than every version of the ledger."""
 
 _ROW: Final[LiteralString] = """
     key, desired_version, phase, generation, tenant_id, waits_for, why,

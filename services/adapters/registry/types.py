@@ -151,6 +151,21 @@ class OutboxMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptedRow:
+    """A row for a key that the registry does not have: an adopted life.
+
+    Attributes:
+        desired: The version that the vendor's file tells; older than every version of the ledger.
+        journal: The journal with the adopted life.
+        message: The audit record of the adoption.
+    """
+
+    desired: Desired
+    journal: Journal
+    message: OutboxMessage
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxRow:
     """An outbox message not yet acknowledged by Kafka.
 

@@ -9,6 +9,7 @@ organisation publishes nothing until an operator approves exactly these keys (do
 
     state     comes from                                               next comparison
     unknown   no comparison yet                                        judged, unless the view has a tenant of it
+    adopted   an operator's `lifecycle adopt`, before any comparison   judged, also with tenants in the view
     held      too many newcomers                                       judged again, with or without tenants in the view
     admitted  few newcomers, an approval, or tenants before the file   never judged again
 """
@@ -31,6 +32,8 @@ CREATE_MOST: Final = 5
 class OrganisationState(StrEnum):
     """State of an organisation; no entry stands for an unknown organisation."""
 
+    ADOPTED = "adopted"
+    """Tenants were adopted, which proves nothing about the organisation's other integrations."""
     HELD = "held"
     ADMITTED = "admitted"
 
@@ -108,6 +111,16 @@ def held_back(
         if len(keys) > CREATE_MOST:
             found.append(HeldOrganisation(reading.org_id, tuple(keys)))
     return tuple(found)
+
+
+def after_adoption(admissions: OrganisationStates, orgs: Collection[str]) -> OrganisationStates:
+    """Returns the states of the organisations before tenants of some are adopted.
+
+    Args:
+        admissions: States before the adoption.
+        orgs: Organisations of the tenants.
+    """
+    return {**dict.fromkeys(orgs, OrganisationState.ADOPTED), **admissions}
 
 
 def admissions_after(

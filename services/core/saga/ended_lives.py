@@ -42,10 +42,13 @@ class CondemnedOrphans:
 
 
 def is_over(journal: Journal, generation: int) -> bool:
-    """True if a generation of the key is over, and no orphan check of its own is still to come."""
+    """True if a generation of the key is over, and no orphan check of its own is still to come.
+
+    The resources of a released generation are the vendor's, and nobody's orphans.
+    """
     alive = journal.life.generation if journal.life else None
-    checked = {check.life.generation for check in journal.orphan_checks}
-    return 0 < generation <= journal.generation and generation != alive and generation not in checked
+    others = {alive, *journal.forgotten, *(check.life.generation for check in journal.orphan_checks)}
+    return 0 < generation <= journal.generation and generation not in others
 
 
 def ended_lives(journal: Journal, plan: Plan, key: str) -> list[Life]:

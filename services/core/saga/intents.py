@@ -29,11 +29,13 @@ from services.core.saga.next_move import (
     HELD_US,
     NONE,
     OPERATOR_REFUSED,
+    RELEASED,
     RETRYING,
     SYSTEM_AWAY,
     TROUBLE,
     Barred,
     Plans,
+    is_released,
     next_move,
 )
 from services.core.saga.pace import Pace
@@ -183,6 +185,9 @@ def retried_journal(journal: Journal) -> Journal | None:
     if phase is Phase.ROLLED_BACK or is_update_refused:
         # Without a target every desired version is newer, so the next turn takes the version up again.
         return journal.model_copy(update={"target": None, "held_until": 0})
+    if is_released(journal) and _told_kind(journal) == RELEASED:
+        # An operator wants a life of its own beside the released one: the next generation, with names of its own.
+        return journal.model_copy(update={"forgotten_at": 0})
     if journal.held:
         return journal.model_copy(update={"held_until": 0})
     if life is None or phase is Phase.ACTIVE:
@@ -470,6 +475,9 @@ def _reason(journal: Journal) -> str | None:
         return UPDATE_REFUSED
     if journal.phase is Phase.COMPENSATING:
         return _cause(journal.failure)
+    if journal.phase is Phase.REMOVING and journal.life is None and is_released(journal):
+        # A recovery of an older registry reads here that the generation was released, and removes nothing of it.
+        return RELEASED
     life, target = journal.life, journal.target
     if life and target and target.installed and target.tenant_id not in {None, life.tenant_id}:
         return "tenant_changed"

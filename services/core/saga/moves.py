@@ -87,8 +87,8 @@ class Wait:
     Attributes:
         until_us: Microseconds UTC; None until a newer desired version arrives.
         reason: `retrying`, `system_away`, `system_refuses`, `grace`, the reason of a held removal (`HELD_REMOVALS`) or
-            of a held version (`install_unknown`, `tenant_unknown` or `tenant_conflict`), or empty for a saga at rest
-            and for a busy system.
+            of a held version (`install_unknown`, `tenant_unknown`, `tenant_conflict` or `released`), or empty for a
+            saga at rest and for a busy system.
         step: Name of the step at which the saga stands; None outside a step.
     """
 

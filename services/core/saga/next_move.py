@@ -57,6 +57,9 @@ OPERATOR_REFUSED: Final = "system_refuses"
 TROUBLE: Final = frozenset({RETRYING, SYSTEM_AWAY, OPERATOR_REFUSED})
 """Reasons of the waits during which a tenant may become unwell."""
 
+RELEASED: Final = "released"
+"""Reason of a held install of a key that an operator has released: the vendor's resources exist beside this system."""
+
 BEFORE_DESTRUCTION: Final = frozenset({GRACE, *HELD_REMOVALS})
 """Reasons of the waits of a teardown during which a reinstall revives the life."""
 
@@ -166,15 +169,37 @@ def _take_up(journal: Journal, desired: Desired, now_us: int) -> TakeUp | Wait |
     if journal.life is not None and _is_unknown(desired):
         return Wait(None, "install_unknown") if journal.phase is Phase.ACTIVE else None
     phase = AFTER_TAKE_UP[journal.phase][0 if desired.installed else 1]
-    if phase is None:
+    if phase is None or _is_before_adoption(journal, desired):
         return None
-    if phase is Phase.CREATING and journal.life is None:
-        # A life keeps its tenantId until its end, so a life must not begin before the tenantId is known.
-        if desired.tenant_id is None:
-            return Wait(now_us + HELD_US, "tenant_unknown")
-        if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
-            return Wait(journal.held_until, journal.held)
-    return TakeUp(phase, desired)
+    is_first = phase is Phase.CREATING and journal.life is None
+    return (_hold_before_life(journal, desired, now_us) if is_first else None) or TakeUp(phase, desired)
+
+
+def _hold_before_life(journal: Journal, desired: Desired, now_us: int) -> Wait | None:
+    """Returns the wait of an installed version that must not begin a life yet."""
+    if is_released(journal) and (desired.uninstalled_at or 0) <= journal.forgotten_at:
+        # Only an uninstall of another source than the release makes the next install a life of its own.
+        return Wait(None, RELEASED)
+    # A life keeps its tenantId until its end, so a life must not begin before the tenantId is known.
+    if desired.tenant_id is None:
+        return Wait(now_us + HELD_US, "tenant_unknown")
+    if journal.held and journal.held_version == desired.version and now_us < journal.held_until:
+        return Wait(journal.held_until, journal.held)
+    return None
+
+
+def is_released(journal: Journal) -> bool:
+    """True if an operator has released the newest generation, and has not asked for a provisioning since."""
+    return journal.forgotten_at > 0 and journal.generation in journal.forgotten
+
+
+def _is_before_adoption(journal: Journal, desired: Desired) -> bool:
+    """True for an uninstall older than the adoption of the life: the ledger has not been told of the adoption yet.
+
+    The version that the ledger publishes once it was told has both, and the newer one counts.
+    """
+    life = journal.life
+    return life is not None and not desired.installed and (desired.uninstalled_at or 0) < life.adopted_at
 
 
 def _is_unknown(desired: Desired) -> bool:

@@ -28,7 +28,7 @@ from schemas.saga import Journal, Life, OrphanCheck, Phase, StepLog, StepState
 from schemas.tenant import Desired, Stage, Tenant
 from schemas.values import Json, TenantId
 from services.core.saga.intents import locations_of, orphan_check_of
-from services.core.saga.next_move import Plans, desired_inputs
+from services.core.saga.next_move import RELEASED, Plans, desired_inputs
 from services.core.saga.plan import Plan
 from services.core.saga.references import used_configuration
 
@@ -43,7 +43,7 @@ _WHOLE: Final = frozenset({(Direction.UP, State.DONE), (Direction.DOWN, State.WO
 """Outcomes of a generation that counts as once complete."""
 _WHOLE_STAGES: Final = frozenset({Stage.ACTIVE, Stage.DEPROVISIONING})
 """Stages of such a generation."""
-_BEFORE_A_LIFE: Final = frozenset({"tenant_conflict", "tenant_unknown"})
+_BEFORE_A_LIFE: Final = frozenset({"tenant_conflict", "tenant_unknown", RELEASED})
 """Reasons of a held version that has not begun a life."""
 
 
@@ -59,6 +59,7 @@ class KnownOfKey:
         tenant_id: tenantId of the newest life; without a known binding the tenantId of the newest `installed`.
         configurations: Configuration of the view, then the newest desired one. An uninstalled key has an empty
             configuration, and an empty one is never kept.
+        released: True if an operator has released the newest known generation.
     """
 
     seq: int = 0
@@ -67,6 +68,7 @@ class KnownOfKey:
     whole: bool = False
     tenant_id: TenantId | None = None
     configurations: tuple[Json, ...] = ()
+    released: bool = False
 
 
 def with_record(known: KnownOfKey, record: Outcome | Tenant | Desired) -> KnownOfKey:
@@ -99,6 +101,8 @@ def _after_outcome(known: KnownOfKey, outcome: Outcome) -> KnownOfKey:
         tenant_id=outcome.tenant_id or known.tenant_id,
         ended=held or (outcome.direction, outcome.state) in _ENDS,
         whole=whole or (known.whole and outcome.generation == known.generation),
+        # A generation that was adopted again is `up`, and no outcome calls it released any more.
+        released=outcome.reason == RELEASED,
     )
 
 
@@ -112,6 +116,7 @@ def _after_view(known: KnownOfKey, view: Tenant) -> KnownOfKey:
         # The view follows the outcomes with a delay, so an outcome of the same generation is the better source.
         ended=known.ended if same and known.seq else view.stage in _ENDED,
         whole=view.stage in _WHOLE_STAGES or (same and known.whole),
+        released=known.released if same and known.seq else view.reason == RELEASED,
     )
 
 
@@ -161,6 +166,13 @@ def recovered(journal: Journal, desired: Desired, known: KnownOfKey, plans: Plan
         return doubt.renumbered(journal.model_copy(update={"life": journal.life and doubt.of(journal.life)}))
     lives = [doubt.of(life) for life in _lives(journal, desired, known, plans)]
     current = lives.pop() if lives and not known.ended else None
+    if known.released:
+        # The resources of a released generation are the vendor's: nobody looks for them, and nobody removes them.
+        lives = [life for life in lives if life.generation != known.generation]
+        forgotten_us = max(journal.forgotten_at, desired.uninstalled_at or 0, 1)
+        journal = journal.model_copy(
+            update={"forgotten": (*journal.forgotten, known.generation), "forgotten_at": forgotten_us}
+        )
     if current is not None and current.last_applied is None and known.whole:
         # The settings of the complete life are unknown. Any version in `last_applied` keeps the life from being
         # compensated, and the newest configuration is the best guess.
