@@ -70,6 +70,8 @@ def adopt(
         show.as_json(found)
     else:
         (adopt_text.print_release if file is None else adopt_text.print_adoption)(found)
+    if found.get("unknown"):
+        raise typer.Exit(Exit.NOT_FOUND)
     raise typer.Exit(Exit.OK if found["is_done"] else Exit.DEVIATION)
 
 

@@ -17,9 +17,8 @@ BAD_LINE: Final = "bad line"
 
 def adoption_json(order: "AdoptionOrder", bad: "Sequence[BadLine]", ends: "Sequence[AdoptedTenant]") -> dict[str, Any]:
     """Returns the result of an adoption, in the order of the file."""
-    from services.operations.adoption import AdoptionEnd
+    from services.operations.adoption import IN_ORDER
 
-    good = {AdoptionEnd.ADOPTED, AdoptionEnd.ADOPTABLE, AdoptionEnd.ALREADY}
     lines = [_tenant_json(one) for one in ends]
     lines += [{"line": one.number, "key": None, "end": BAD_LINE, "detail": one.why, "steps": {}} for one in bad]
     return {
@@ -29,7 +28,7 @@ def adoption_json(order: "AdoptionOrder", bad: "Sequence[BadLine]", ends: "Seque
         "as_of": rfc3339(order.told_us),
         "digest": order.act.digest,
         "lines": sorted(lines, key=lambda line: line["line"]),
-        "is_done": not bad and all(one.end in good for one in ends),
+        "is_done": not bad and all(one.end in IN_ORDER for one in ends),
     }
 
 
@@ -44,9 +43,10 @@ def _tenant_json(one: "AdoptedTenant") -> dict[str, Any]:
 def print_adoption(found: dict[str, Any]) -> None:
     """Prints every line that was not adopted, or whose resources are not as wanted, and a summary."""
     from services.cli import show, wording
+    from services.operations.adoption import IN_ORDER
 
     short = wording.short_keys({line["key"] for line in found["lines"] if line["key"]})
-    shown = [line for line in found["lines"] if line["detail"] or line["end"] == BAD_LINE]
+    shown = [line for line in found["lines"] if line["detail"] or line["end"] not in IN_ORDER]
     rows = [
         show.ListingRow((str(line["line"]), short.get(line["key"], ""), line["end"]), note=line["detail"])
         for line in shown
@@ -54,9 +54,8 @@ def print_adoption(found: dict[str, Any]) -> None:
     if rows:
         show.listing(("line", "key", "end"), rows)
     counts = Counter(line["end"] for line in found["lines"])
-    show.say(
-        f"{wording.counted(len(found['lines']), 'line')}: " + ", ".join(f"{n:,} {end}" for end, n in counts.items())
-    )
+    ends = ", ".join(f"{number:,} {end}" for end, number in counts.items())
+    show.say(f"{wording.counted(len(found['lines']), 'line')}: {ends}" if ends else "no tenant in the file")
 
 
 def release_json(ends: "Mapping[Key, ReleasedKey]") -> dict[str, Any]:
@@ -66,6 +65,7 @@ def release_json(ends: "Mapping[Key, ReleasedKey]") -> dict[str, Any]:
     good = {ReleasedKey.RELEASED, ReleasedKey.AGAIN}
     return {
         "released": [{"key": key, "end": end} for key, end in ends.items()],
+        "unknown": [key for key, end in ends.items() if end is ReleasedKey.NO_SAGA],
         "is_done": all(end in good for end in ends.values()),
     }
 

@@ -54,6 +54,8 @@ BATCH: Final = 200
 """Tenants looked up, written and told of together: so many are looked up once more after a crash."""
 _SOURCE: Final = "/genesys-lifecycle/operator"
 
+_TAKEN: Final = "bound to another organisation"
+
 Look = Callable[[AdoptionLine, AdoptionBase], Awaitable[LookedLife]]
 """Reads every resource of a tenant, read-only."""
 
@@ -69,9 +71,14 @@ class AdoptionEnd(StrEnum):
     """A resource differs, is missing or was not read."""
     KNOWN = "known already"
     """The key has a row in the registry or a state in the view; nothing of it was changed."""
-    TENANT_TAKEN = "its tenantId is bound to another organisation"
+    TENANT_TAKEN = "tenantId taken"
+    """The tenantId is bound to another organisation."""
     CHANGED = "changed meanwhile"
     """Another worker was at the saga; a repetition of the command decides."""
+
+
+IN_ORDER: Final = frozenset({AdoptionEnd.ADOPTED, AdoptionEnd.ADOPTABLE, AdoptionEnd.ALREADY})
+"""Ends that leave nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +280,12 @@ async def _adopt_fresh(
     made = await hands.registry.adopt(list(written.values()))
     left = await _rows(hands.registry, [key for key in written if key not in made])
     for number, line in lines.items():
-        end = AdoptionEnd.ADOPTED if line.key in made else AdoptionEnd.TENANT_TAKEN
-        detail = ""
+        end, detail = AdoptionEnd.ADOPTED, ""
         if line.key in left:
             # Intake, or another run of this command, was faster.
             end, detail = AdoptionEnd.KNOWN, left[line.key].phase
+        elif line.key not in made:
+            end, detail = AdoptionEnd.TENANT_TAKEN, _TAKEN
         ends[number] = AdoptedTenant(number, line.key, end, looked[number].findings, detail)
     return [adoption_observed(line, written[line.key].journal) for line in lines.values() if line.key in made]
 
@@ -298,7 +306,7 @@ async def _adopt_again(
             case Written() | NewerDesired(written=True):
                 end, journal = AdoptionEnd.ADOPTED, anew
             case TenantTaken():
-                end = AdoptionEnd.TENANT_TAKEN
+                end, detail = AdoptionEnd.TENANT_TAKEN, _TAKEN
     if claim is not None and journal is None:
         await give_back(hands.registry, claim)
     return AdoptedTenant(number, line.key, end, found.findings, detail), journal

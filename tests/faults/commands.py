@@ -100,7 +100,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
 """What a command cannot do without; one that is not here may end either way."""
 
 _MAY_NAME_NOTHING: Final = frozenset({("reconcile",), ("sagas", "retry"), ("adopt",)})
-"""Commands that refuse a line without anything to do before they ask anybody."""
+"""Commands whose plain call names nothing to do, and is refused before anybody is asked."""
 
 SERVICES: Final = frozenset({("ingress",), ("hints", "sqs"), ("provisioner",), ("reconciler",), ("simulator",)})
 """They wait for the world: `/readyz` and a line of the log say for what, and SIGTERM ends them."""
@@ -218,7 +218,7 @@ class CommandRuns:
         """True if this call may end in the trouble as it does without: `reconcile` alone, say, names nothing to do."""
         if call.runs_on or call.words in WHOLE | {("doctor",)}:
             return False
-        return trouble.of not in NEEDS.get(call.words, ()) or call.words in _MAY_NAME_NOTHING
+        return trouble.of not in NEEDS.get(call.words, ()) or (call.words in _MAY_NAME_NOTHING and not call.arguments)
 
     def _run(self, call: Call, trouble: Trouble) -> Cell:
         folder = Path(tempfile.mkdtemp(dir=self._folder))

@@ -176,6 +176,7 @@ def test_a_command_killed_midway_is_repeated_and_tells_the_ledger_once(world: Ad
     assert len({one.id for one in world.acts("adoption")}) == len(keys)
 
 
+@pytest.mark.long
 def test_a_released_tenant_is_forgotten_kept_outside_and_adopted_again(world: AdoptionWorld) -> None:
     (key,) = world.vendors_tenants(1)
     world.know(key, configuration=world.line(key)["configuration"])
@@ -183,6 +184,7 @@ def test_a_released_tenant_is_forgotten_kept_outside_and_adopted_again(world: Ad
     world.adopt(file)
     world.until_active([key])
     world.lifecycle("adopt", "--release", key, status=Exit.UNUSABLE)
+    world.lifecycle("adopt", "--release", unknown_key(world.org_id), "--by", "Bob", status=Exit.NOT_FOUND)
     said = world.lifecycle("adopt", "--release", key, "--by", "Bob", "--reason", "wrong file")
     assert "released: nothing outside was removed" in " ".join(said.split())
     eventually(lambda: changed(world, key, stage=Stage.DEPROVISIONED, reason="released"), 60)
@@ -214,7 +216,7 @@ def test_a_tenant_id_of_another_organisation_is_named(world: AdoptionWorld) -> N
     world.bench.receive(_install(foreign, tenant_of(mine)), foreign)
     eventually(lambda: foreign in world.view.catch_up(30.0) and changed(world, foreign, stage=Stage.ACTIVE), 60)
     found = world.adopt(world.file([world.line(mine), world.line(theirs)]), status=Exit.DEVIATION)
-    assert _ends(found) == {1: "its tenantId is bound to another organisation", 2: "adopted"}
+    assert _ends(found) == {1: "tenantId taken", 2: "adopted"}
     world.until_active([theirs])
     assert mine not in world.rows()
     assert world.things([mine]) == dict.fromkeys(SYSTEMS, 1)
@@ -231,6 +233,16 @@ def test_a_system_in_trouble_is_not_read_and_its_tenants_are_left(world: Adoptio
     world.outside.heal()
     world.adopt(world.file([world.line(key) for key in keys]))
     world.until_active(keys)
+
+
+def test_a_plan_that_no_provisioner_has_kept_adopts_nobody(world: AdoptionWorld) -> None:
+    plan = world.folder / "plan.toml"
+    plan.write_text('[[step]]\nname = "schema"\nkind = "postgres"\nundo = "reverse"\n')
+    (key,) = world.vendors_tenants(1)
+    words = ("adopt", str(world.file([world.line(key, steps={})])), "--by", "Ada")
+    said = world.lifecycle(*words, status=Exit.UNUSABLE, PLAN_FILE=str(plan))
+    assert "PLAN_FILE: no provisioner has run with this plan and this registry" in " ".join(said.split())
+    assert world.rows() == {}
 
 
 def _install(key: str, tenant_id: str) -> bytes:

@@ -7,6 +7,7 @@ from services.core.reconcile.onboarding import (
     HeldOrganisation,
     OrganisationState,
     admissions_after,
+    after_adoption,
     held_back,
     newcomers,
 )
@@ -54,6 +55,20 @@ def test_a_tenant_that_arrives_later_does_not_release_a_held_organisation() -> N
     told = reading(dict.fromkeys(range(20), "ENABLED"))
     (held,) = held_back([(told, organisation())], view(tenant(0)), {ORG: OrganisationState.HELD})
     assert held.newcomers == 19
+
+
+def test_an_organisation_with_adopted_tenants_is_judged_as_a_new_one() -> None:
+    """What a vendor's file has left out must not be made because of what it has."""
+    told, adopted = reading(dict.fromkeys(range(20), "ENABLED")), view(*map(tenant, range(3)))
+    (held,) = held_back([(told, organisation())], adopted, after_adoption({}, [ORG]))
+    assert held.newcomers == 17
+    few = view(*map(tenant, range(16)))
+    assert held_back([(told, organisation())], few, after_adoption({}, [ORG])) == ()
+
+
+@pytest.mark.parametrize("before", list(OrganisationState))
+def test_an_adoption_changes_no_state_of_an_organisation_that_was_judged(before: OrganisationState) -> None:
+    assert after_adoption({ORG: before}, [ORG]) == {ORG: before}
 
 
 def test_a_held_organisation_is_released_when_few_newcomers_are_left() -> None:
