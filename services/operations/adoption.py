@@ -278,12 +278,13 @@ async def _adopt_fresh(
             life.last_applied, journal, _act_message(hands, order, journal, line.key, now_us)
         )
     made = await hands.registry.adopt(list(written.values()))
-    left = await _rows(hands.registry, [key for key in written if key not in made])
+    # Also rows that this release cannot read.
+    left = await hands.registry.progress_of([key for key in written if key not in made])
     for number, line in lines.items():
         end, detail = AdoptionEnd.ADOPTED, ""
         if line.key in left:
             # Intake, or another run of this command, was faster.
-            end, detail = AdoptionEnd.KNOWN, left[line.key].phase
+            end, detail = AdoptionEnd.KNOWN, "its row was written meanwhile, or cannot be read by this release"
         elif line.key not in made:
             end, detail = AdoptionEnd.TENANT_TAKEN, _TAKEN
         ends[number] = AdoptedTenant(number, line.key, end, looked[number].findings, detail)

@@ -15,10 +15,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Event
 
-from schemas.event import Event
+from schemas.event import Event as LifecycleEvent
 from schemas.topics import EVENTS
 from schemas.values import Key
 from services import engines
@@ -32,6 +34,30 @@ from tests.support.simulator_process import outside
 
 _UNBRAKED = {"REMOVALS_AT_ONCE": "100000", "SESSION_TIMEOUT_S": "20"}
 _DEADLINE_S = 280.0
+_POLL_S = 0.2
+
+
+@contextmanager
+def _supervised_ledger(bench: LedgerBench) -> Iterator[None]:
+    """A ledger that is started again when it ends by itself, as by a supervisor: a starved one ends as stalled."""
+    ending = Event()
+
+    def keep() -> None:
+        while not ending.is_set():
+            worker = bench.start(SESSION_TIMEOUT_S="20")
+            while worker.poll() is None and not ending.wait(_POLL_S):
+                pass
+            status = worker.stop(30) if ending.is_set() else worker.poll()
+            if not ending.is_set():
+                say(f"  the ledger ended with {status}, and is started again")
+
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(keep)
+        try:
+            yield
+        finally:
+            ending.set()
+            kept.result(60)
 
 
 @contextmanager
@@ -39,7 +65,7 @@ def _world(folder: Path, bootstrap: str, admin_url: str) -> Iterator[AdoptionWor
     bench = LedgerBench(bootstrap, f"t{secrets.token_hex(5)}-", folder)
     given = {"keyring_file": str(folder / "keyring.json"), "oauth_client_secret": "s" * 32}
     with ExitStack() as stack:
-        stack.enter_context(bench.ledger(SESSION_TIMEOUT_S="20"))
+        stack.enter_context(_supervised_ledger(bench))
         database = stack.enter_context(database_of(admin_url))
         systems = stack.enter_context(outside(folder, database, **given))
         stack.enter_context(provisioner(bench, systems, database, **_UNBRAKED))
@@ -79,7 +105,7 @@ def play(world: AdoptionWorld, count: int, uninstall: int) -> None:
     with _timed("then until all are active"):
         world.until_active(keys, _DEADLINE_S)
     assert (world.changes(keys), world.things(keys)) == (before, there), "something was made, changed or removed"
-    events = [Event.model_validate_json(one.value) for one in world.bench.out(EVENTS)]
+    events = [LifecycleEvent.model_validate_json(one.value) for one in world.bench.out(EVENTS)]
     assert len(events) == len({(one.key, one.event) for one in events}) == 3 * count, "an event was told twice"
     _uninstall(world, keys, keys[:uninstall], before)
 

@@ -112,12 +112,15 @@ class AdoptionWorld(OperatorWorld):
     def until_active(self, keys: Sequence[Key], deadline_s: float = 60.0) -> None:
         """Waits until the view shows each tenant as active in generation 1."""
 
-        def are_active() -> bool:
+        def shown() -> Counter[str]:
             view = self.view.catch_up(30.0)
             found = [view.get(key) for key in keys]
-            return all(one and (one.stage, one.generation) == (Stage.ACTIVE, 1) for one in found)
+            return Counter(f"{one.stage} {one.reason} {one.generation}" if one else "not told" for one in found)
 
-        eventually(are_active, deadline_s)
+        try:
+            eventually(lambda: shown() == {f"{Stage.ACTIVE} None 1": len(keys)}, deadline_s)
+        except AssertionError:
+            raise AssertionError(f"not all are active: {shown()}, {Counter(self.rows().values())}") from None
 
     def changes(self, keys: Sequence[Key]) -> Counter[tuple[str, str]]:
         """The calls of these keys that changed or were to change a system: system and verb."""

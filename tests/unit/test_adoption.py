@@ -125,6 +125,8 @@ def test_a_step_without_a_url_keeps_nothing_and_is_not_looked_up() -> None:
     optional = plan(_OPTIONAL_URL).steps[0]
     assert with_told_step(told_life(plan(), told, BASE), step, told, {}, BASE).needs_look
     without = told_desired(line(configuration={}), BASE)
+    needed = with_told_step(told_life(plan(), without, BASE), step, without, {}, BASE)
+    assert needed.missing == ("configuration.crmEndpoint", "steps.middleware.id"), "nothing can be looked up"
     in_doubt = with_told_step(told_life(plan(), without, BASE), optional, without, {}, BASE)
     assert (in_doubt.needs_look, in_doubt.missing) == (False, ())
     life, finding = without_resource(in_doubt.life, optional)
