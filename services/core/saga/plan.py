@@ -18,7 +18,7 @@ from typing import Any, Final
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.plan_forms import duration_s, faults_of, nearest
 from services.core.saga.plan_keys import FORMER, STEP, default_of
-from services.core.saga.references import references
+from services.core.saga.references import LATE, references
 
 _STEP_KEYS: Final = frozenset((*(key.name for key in STEP), *FORMER))
 """Keys of every step, in this release and in former ones; every other key is a setting of the step's kind."""
@@ -62,6 +62,7 @@ class Step:
         destroy_after_s: Grace period: seconds from the beginning of a teardown to the undo of this step.
         settings: The kind's own keys, with unreplaced references.
         given: Values of `{settings.…}`, equal for every tenant; some are secret.
+        late_s: Seconds after a call during which the call may still take effect.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Step:
     destroy_after_s: int
     settings: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    late_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -93,8 +95,8 @@ class Plan:
 
     @property
     def longest_s(self) -> float:
-        """Returns the greatest `timeout_s` of the steps, in seconds."""
-        return max(step.timeout_s for step in self.steps)
+        """Returns the seconds within which every call of a step has had its effect."""
+        return max(step.timeout_s + step.late_s for step in self.steps)
 
 
 def parse(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, Any]) -> Plan:
@@ -157,6 +159,8 @@ def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Mapping[str, 
 def _reference_faults(own: Mapping[str, Any], earlier: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in own.items():
         for path, optional in references(value):
+            if path.partition(".")[0] in LATE:
+                continue  # a reference of the kind, which checks the name (`KindTraits.step_faults`)
             fault = _reference_fault(path, earlier, settings, optional=optional)
             if fault:
                 yield f"{key}: {{{path}}}: {fault}"
@@ -188,4 +192,5 @@ def _step(row: Mapping[str, Any], traits: KindTraits, own: Mapping[str, Any], se
         destroy_after_s=duration_s(row.get("destroy_after", default_of("destroy_after"))) or 0,
         settings=own,
         given=settings,
+        late_s=traits.late_s(own),
     )

@@ -28,6 +28,7 @@ class Form(StrEnum):
     NUMBER = "number"
     DURATION = "ISO 8601 duration"
     TEXTS = "list of text"
+    STATUSES = "list of HTTP statuses"
     TABLE = "table"
 
 
@@ -130,6 +131,10 @@ def _is_duration(key: PlanKey, value: Any) -> bool:
     return span_s is not None and span_s <= key.most
 
 
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 200 <= value <= 599
+
+
 def _is_url(_: PlanKey, value: Any) -> bool:
     # A URL with a reference is judged at the call, when the reference has a value.
     return isinstance(value, str) and (bool(REFERENCE.search(value)) or value.startswith(("https://", "http://")))
@@ -143,6 +148,7 @@ _CHECKS: Final[Mapping[Form, Callable[[PlanKey, Any], bool]]] = {
     Form.NUMBER: _is_number,
     Form.DURATION: _is_duration,
     Form.TEXTS: lambda _, value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    Form.STATUSES: lambda _, value: isinstance(value, list) and all(map(_is_status, value)),
     Form.TABLE: lambda _, value: isinstance(value, Mapping),
 }
 
@@ -156,6 +162,7 @@ def _wanted(key: PlanKey) -> str:
         Form.DURATION: f"an ISO 8601 duration of weeks, days, hours, minutes, seconds, at most P{key.most // 86_400}D",
         Form.URL: "an http or https URL",
         Form.TEXTS: "a list of text",
+        Form.STATUSES: "a list of HTTP statuses from 200 to 599",
         Form.TABLE: "a table",
     }
     return wanted.get(key.form, str(key.form))

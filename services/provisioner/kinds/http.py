@@ -38,9 +38,10 @@ from services.core.saga.calls import (
     Verb,
     resource_name,
 )
+from services.core.saga.json_values import difference
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
-from services.provisioner.kinds.answers import difference, meaning, shown
+from services.provisioner.kinds.answers import meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
 from services.provisioner.kinds.step_kind import Shared
