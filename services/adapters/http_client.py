@@ -103,12 +103,14 @@ class HttpResponse:
         headers: Header fields by lower-case name.
         body: The parsed JSON; None for an empty body, for `null`, and for a body that is not JSON.
         other: True if the body is not empty and not JSON.
+        text: The body as text, if the body is not JSON; else empty.
     """
 
     status: int
     headers: Mapping[str, str]
     body: Any = field(repr=False)
     other: bool = False
+    text: str = field(default="", repr=False)
 
     @property
     def is_html(self) -> bool:
@@ -239,9 +241,9 @@ async def _read(answer: httpx2.Response) -> HttpResponse:
         # RecursionError: deeply nested JSON. A body that is not JSON is reported by `other`, not by an exception.
         body = None
     headers = {name.lower(): text for name, text in answer.headers.items()}
-    return HttpResponse(
-        answer.status_code, headers, body, other=body is None and bool(read.strip()) and read.strip() != b"null"
-    )
+    other = body is None and bool(read.strip()) and read.strip() != b"null"
+    text = read.decode("utf-8", "replace").strip() if other else ""
+    return HttpResponse(answer.status_code, headers, body, other, text)
 
 
 async def read_body(answer: httpx2.Response, at_most: int) -> bytes:

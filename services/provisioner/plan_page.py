@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.adapters.process.generated import write_or_compare
+from services.core.rest.traits import RestTraits
 from services.core.saga.plan import TENANT_NAMES
 from services.core.saga.plan_forms import Form, PlanKey
 from services.core.saga.plan_keys import STEP
@@ -46,7 +47,8 @@ def _kinds() -> Iterator[str]:
     for name, kind in TRAITS.items():
         yield from _keys(f"Kind `{name}`", kind.meaning, kind.keys)
         outputs = [f"`{output}`" + (" (sealed)" if output in kind.secret_outputs else "") for output in kind.outputs]
-        yield f"Outputs: {', '.join(outputs)}.\n"
+        own = "those that the step declares, and " if isinstance(kind, RestTraits) else ""
+        yield f"Outputs: {own}{', '.join(outputs)}.\n"
 
 
 def _keys(title: str, meaning: str, keys: Sequence[PlanKey]) -> Iterator[str]:
@@ -89,6 +91,11 @@ def _references() -> Iterator[str]:
         ("`{configuration.NAME}`, `{configuration}`", "what the customer configured, or all of it"),
         ("`{steps.STEP.OUTPUT}`", "an output of an earlier step, by the step's name"),
         ("`{settings.NAME}`", f"a setting of the installation, upper-case in the environment: {settings}"),
+        ("`{resource.OUTPUT}`", "kind `rest`: an output of the step itself, once its resource is known"),
+        (
+            "`{secrets.NAME}`",
+            "kind `rest`: a file in SECRETS_DIR, or a value in PLAN_SECRETS; read in the moment of a request",
+        ),
     ]
     yield from _table(("reference", "stands for"), rows)
 

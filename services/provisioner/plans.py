@@ -5,6 +5,7 @@ begins with the plan, so PLAN_FILE may change at any time. A plan is known by th
 makes a new plan.
 """
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +14,13 @@ from schemas.saga import Journal
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.registry.registry import Registry
+from services.adapters.secrets.named_secrets import NamedSecrets
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
-from services.core.saga.plan import BadPlan, Plan, parse
+from services.core.saga.plan import BadPlan, Plan, parse, step_label
 from services.core.saga.plan_check import check
+from services.core.saga.references import references
 
 PLAN_SETTINGS: Final = (
     "middleware_url",
@@ -54,7 +57,28 @@ def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) ->
         raise Unusable(f"PLAN_FILE: {plan}: not UTF-8") from None
     except BadPlan as bad:
         raise Unusable("\n".join(f"PLAN_FILE: {plan}: {fault}" for fault in bad.faults)) from None
+    if missing := missing_secrets(text, NamedSecrets(settings.secrets_dir, settings.plan_secrets)):
+        raise Unusable("\n".join(f"PLAN_FILE: {plan}: {fault}" for fault in missing))
     return text
+
+
+def missing_secrets(text: str, secrets: Mapping[str, str]) -> list[str]:
+    """Returns one sentence per secret that a checked plan names and nobody has given.
+
+    Args:
+        text: TOML of the plan.
+        secrets: Secrets by name.
+    """
+    found = []
+    for number, row in enumerate(tomllib.loads(text)["step"], 1):
+        for path in sorted({path for path, _ in references(row) if path.startswith("secrets.")}):
+            name = path.removeprefix("secrets.")
+            if name not in secrets:
+                found.append(
+                    f"{step_label(number, row)}: {{{path}}}: no such secret; put a file {name} into SECRETS_DIR, "
+                    "or name it in PLAN_SECRETS"
+                )
+    return found
 
 
 class PlanBook:

@@ -40,7 +40,7 @@ def faults(text: str) -> tuple[str, ...]:
         (HTTP + 'token = "t"', "step 1 (a): token: no such key; kind http has"),
         (HTTP + 'URL = "https://x"', "step 1 (a): URL: no such key (did you mean url?)"),
         (HTTP + 'topics = ["a"]', "(topics is a key of kind subscription)"),
-        (POSTGRES + 'url = "https://x"', "(url is a key of kind http, oauth, subscription)"),
+        (POSTGRES + 'url = "https://x"', "(url is a key of kind http, oauth, rest, subscription)"),
         (
             HTTP + 'credentials = { client = "i", client_id = "i", client_secret = "s" }',
             "credentials.client: no such key",
@@ -69,7 +69,7 @@ def faults(text: str) -> tuple[str, ...]:
         (HTTP + "destroy_after = 2026-11-29", "destroy_after: must be an ISO 8601 duration"),
         (
             HTTP.replace('"http"', '"htp"'),
-            "kind: 'htp' is none of archive, http, oauth, postgres, subscription (did you",
+            "kind: 'htp' is none of archive, http, oauth, postgres, rest, subscription (did you",
         ),
         (HTTP + 'path = "{tenant.schemaa}"', "path: {tenant.schemaa}: tenant has"),
         (HTTP + 'path = "{tenant.schemaa}"', "did you mean schema?"),

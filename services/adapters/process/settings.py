@@ -363,6 +363,10 @@ class ProvisionerSettings(GroupSettings, EgressSettings, GenesysSettings, Databa
     """Client id of the shipped plan's OAuth client."""
     oauth_client_secret: str = Field(default="", repr=False)
     """Client secret of the shipped plan's OAuth client."""
+    secrets_dir: Path | None = None
+    """Folder with a file for each `{secrets.NAME}` of the plan, as Kubernetes mounts a secret; read at each use."""
+    plan_secrets: JsonObject = Field(default_factory=dict, repr=False)
+    """Name to value of secrets of the plan that no file in `secrets_dir` has, as a JSON object."""
     archive_url: str | None = None
     """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
 

@@ -102,7 +102,8 @@ class Description:
         update: Changes the resource; None if a resource is never changed.
         delete: Removes the resource; None for a resource that stays.
         job: Shows the state of work under way; None if the resource itself shows the state.
-        outputs: Name of an output to its expression.
+        outputs: Name of an output to its expression, over an answer that shows the resource.
+        job_outputs: Name of an output to its expression, over the answer of `job`.
         idempotent: The reason why a repeated create makes no second resource.
         holds: True if an unknown outcome waits for a person.
         ready: Expression that holds for finished work; None if a shown resource is finished.
@@ -125,6 +126,7 @@ class Description:
     delete: Described | None
     job: Described | None
     outputs: Mapping[str, str]
+    job_outputs: Mapping[str, str]
     idempotent: Idempotent
     holds: bool
     ready: str | None
@@ -159,6 +161,7 @@ def described(settings: Mapping[str, Any]) -> Description:
         delete=_verb(settings, "delete"),
         job=_verb(settings, "job"),
         outputs=settings.get("outputs", {}),
+        job_outputs=(settings.get("job") or {}).get("outputs", {}),
         idempotent=Idempotent(settings.get("idempotent", Idempotent.NO)),
         holds=settings.get("unknown") == "hold",
         ready=settings.get("ready"),

@@ -23,12 +23,12 @@ _COMPILED_MOST: Final = 1_000
 
 
 class _Functions(functions.Functions):  # type: ignore[misc] # the library has no types
-    @functions.signature({"types": ["string"]})  # type: ignore[untyped-decorator]
-    def _func_last_segment(self, url: str) -> str:
+    @functions.signature({"types": ["string", "null"]})  # type: ignore[untyped-decorator]
+    def _func_last_segment(self, url: str | None) -> str | None:
         try:
-            return unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+            return None if url is None else unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
         except ValueError:
-            return ""
+            return None
 
 
 _OPTIONS: Final = jmespath.Options(custom_functions=_Functions())

@@ -45,6 +45,7 @@ def _expression_faults(row: Mapping[str, Any]) -> Iterator[str]:
     given = {
         **{name: row.get(name) for name in ("ready", "failed")},
         **{f"outputs.{name}": value for name, value in _table(row, "outputs").items()},
+        **{f"job.outputs.{name}": value for name, value in _table(_table(row, "job"), "outputs").items()},
         **{f"find.{name}": find.get(name) for name in _EXPRESSIONS},
         **{f"find.match.{name}": name for name in _table(find, "match")},
     }
@@ -63,9 +64,10 @@ def _reference_faults(row: Mapping[str, Any]) -> Iterator[str]:
     outputs = _table(row, "outputs")
     for path, _ in references(row):
         root, _, name = path.partition(".")
-        if root == "resource" and name not in outputs:
+        if root == "resource" and name not in outputs and name != "url":
             has = ", ".join(outputs) or "none yet"
             yield f"{{{path}}}: no such output of this step; add {name} to outputs (it has {has})"
+    yield from _output_faults(row, outputs)
     for name in _secret_in_urls(row):
         yield f"{name}: a secret does not belong into a URL, which proxies write down; put it into headers or auth"
     for name in ("url", "create.path", "create.query", "find.path", "find.query"):
@@ -73,6 +75,14 @@ def _reference_faults(row: Mapping[str, Any]) -> Iterator[str]:
         value = _table(row, table).get(key) if key else row.get(table)
         if any(path.startswith("resource.") for path, _ in references(value)):
             yield f"{name}: names the resource, which is not known before it is made or found; use {{tenant.name}}"
+
+
+def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
+    if "url" in outputs:
+        yield "outputs.url: is ours, the base URL of the resource; name yours otherwise"
+    for name in _table(_table(row, "job"), "outputs"):
+        if name not in outputs:
+            yield f"job.outputs.{name}: no output of this step; add {name} to outputs, for the answers of the resource"
     for name in _strings(row.get("secret_outputs")):
         if name not in outputs:
             yield f"secret_outputs: {name} is no output; add it to outputs"

@@ -79,8 +79,18 @@ def item_document(item: Any) -> dict[str, Any]:
 
 def resource_of(description: Description, document: Mapping[str, Any]) -> SeenResource:
     """Returns the resource in a document, with the outputs that have a value."""
-    values = {name: found(text, document) for name, text in description.outputs.items()}
-    return SeenResource({name: value for name, value in values.items() if _is_output(value)}, document)
+    return SeenResource(outputs_of(description.outputs, document), document)
+
+
+def outputs_of(expressions: Mapping[str, str], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the outputs that have a value in a document.
+
+    Args:
+        expressions: Name of an output to its expression.
+        document: The document.
+    """
+    values = {name: found(text, document) for name, text in expressions.items()}
+    return {name: value for name, value in values.items() if _is_output(value)}
 
 
 def progress_of(description: Description, document: Mapping[str, Any]) -> WorkState:

@@ -19,7 +19,7 @@ class RestTraits(KindTraits):
     def outputs_of(self, row: Mapping[str, Any]) -> Collection[str]:
         """Returns the names in the table `outputs` of the step."""
         outputs = row.get("outputs")
-        return tuple(outputs) if isinstance(outputs, Mapping) else ()
+        return (*outputs, "url") if isinstance(outputs, Mapping) else ("url",)
 
     def secret_outputs_of(self, row: Mapping[str, Any]) -> frozenset[str]:
         """Returns the names in the list `secret_outputs` of the step."""
@@ -122,6 +122,7 @@ KEYS: Final = (
         "job",
         "Shows work under way, where not the resource itself does. `ready` and `failed` then judge its answer.",
         "GET",
+        PlanKey("outputs", Form.TABLE, "Outputs that the finished job shows, such as the id of the resource."),
     ),
     PlanKey("outputs", Form.TABLE, "Name to JMESPath over `{status, headers, body}`; header names in lower case."),
     PlanKey("secret_outputs", Form.TEXTS, "Outputs that are sealed.", default=[]),

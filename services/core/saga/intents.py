@@ -306,6 +306,8 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     change: dict[str, object] = {
         "n": move.n,
         "at": now_us,
+        # A repeat begins anew, unless the system is at work on the first call: the time of the work counts on.
+        "began_at": log.began_at if is_repeat and log.succeeded else now_us,
         "state": state_after(log.state, event),
         "applied": None,  # until the answer it is not known which settings are in force
     }
@@ -319,7 +321,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
         # The former location stays in the list: a resource whose url has changed must be removed from there.
         change |= {"location": move.location, "locations": locations_of(log)}
     else:
-        change["verb"] = Verb.DELETE.value
+        change |= {"verb": Verb.DELETE.value, "succeeded": log.succeeded and is_repeat}
     return with_log(journal, move, log.model_copy(update=change))
 
 

@@ -146,6 +146,15 @@ def fill_late(value: Any, known: Mapping[str, Mapping[str, Any]]) -> tuple[Any, 
     return (None if filled is _NOTHING else filled), tuple(dict.fromkeys(missing))
 
 
+def late_references(value: Any) -> Iterator[str]:
+    """Yields the path of every late reference in a substituted setting, at any depth."""
+    if isinstance(value, FilledText):
+        yield from (part.late for part in value.parts if part.late is not None)
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from late_references(part)
+
+
 def late_value(part: TextPart, known: Mapping[str, Mapping[str, Any]]) -> Any:
     """Returns the value of a late part; None without a value."""
     root, _, name = (part.late or "").partition(".")

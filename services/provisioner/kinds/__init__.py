@@ -22,10 +22,11 @@ from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.postgres import PostgresKind
+from services.provisioner.kinds.rest import RestKind
 from services.provisioner.kinds.step_kind import Shared, StepKind, traits_of
 from services.provisioner.kinds.subscription import SubscriptionKind
 
-KINDS: Final[tuple[type[StepKind], ...]] = (ArchiveKind, HttpKind, OAuthKind, PostgresKind, SubscriptionKind)
+KINDS: Final[tuple[type[StepKind], ...]] = (ArchiveKind, HttpKind, OAuthKind, PostgresKind, RestKind, SubscriptionKind)
 """All kinds of this release, in the order of docs/plan.md."""
 
 TRAITS: Final = traits_of(KINDS)

@@ -82,7 +82,7 @@ def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - on
     # A repeated create whose first answer was lost.
     if status == 409 and call.verb is Verb.CREATE and is_ours(call, response.body):
         return Done()
-    wait_s, reason = _retry_after_s(response.headers), _reason(call, response)
+    wait_s, reason = retry_after_s(response.headers), reason_of(call, response)
     if status == 409 and _STALE in codes:
         return Retryable(reason, wait_s, well=True)
     busy = status == 409 and (wait_s is not None or _is_busy(call, codes))
@@ -164,7 +164,7 @@ def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
     return next((name for name, value in ours.items() if not equal(value, body.get(name))), None)
 
 
-def _reason(call: Call, response: HttpResponse) -> str:
+def reason_of(call: Call, response: HttpResponse) -> str:
     """Returns the status, with the error code of the body if the code quotes no input of the call.
 
     Reasons reach the log and the audit trail; inputs may hold secrets and personal data.
@@ -210,7 +210,7 @@ def _first(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Returns the wait in `Retry-After`, in seconds; None without a valid value.
 
     A date is compared with the `Date` of the response, if given: the clocks of two machines may differ.
