@@ -354,6 +354,34 @@ async def test_a_search_that_shows_no_list_makes_nothing(api: TenantsApi, exchan
     assert api.methods("GET") == []
 
 
+async def test_a_resource_that_moves_to_an_earlier_page_is_not_taken_for_absent(
+    api: TenantsApi, exchange: RestExchange
+) -> None:
+    api.rows = {
+        "s0": {"id": "s0", "ref": "stranger-x"},
+        "s1": {"id": "s1", "ref": "stranger-y"},
+        "1": {"id": 1, "ref": NAME},
+    }
+
+    def before(method: str, path: str) -> None:
+        if "page=2" in path:
+            api.rows.pop("s0", None)  # a stranger's is removed between the pages
+
+    api.before = before
+    assert isinstance(await RestKind(exchange).call(_call(api, Verb.DELETE)), Done)
+    assert _ours(api) == []
+    numbers = iter(range(100))
+
+    def busy(method: str, path: str) -> None:
+        if "page=2" in path:
+            api.rows[f"b{next(numbers)}"] = {"id": f"b{len(api.rows)}", "ref": "stranger-b"}
+
+    api.before = busy
+    answer = await RestKind(exchange).call(_call(api, Verb.CREATE))
+    assert answer == Retryable("find: the listing changes while it is read", well=True)
+    assert "POST" not in api.methods()
+
+
 JOB: Final = """ready = "body.state == 'done'"
 failed = "body.state == 'failed'"
 ready_within = "PT10M"
@@ -602,3 +630,28 @@ async def test_an_upsert_by_name_needs_no_search(api: TenantsApi, exchange: Rest
     assert [row["crm"] for row in _ours(api)] == ["https://b"]
     await saga.uninstalled()
     assert (_phase(saga), _ours(api)) == (Phase.EMPTY, [])
+
+
+EVENTS: Final = (
+    STEP.replace('url = "URL/v1"\nurl_from = "operator"', 'url = "{configuration.crmEndpoint}/v1"')
+    .replace("TOP", "")
+    .replace("CREATE", "")
+)
+
+
+async def test_a_url_of_an_event_that_moves_takes_the_resource_with_it(api: TenantsApi) -> None:
+    with tenants_api() as other:
+        hosts = {"a.example.com": api.url, "b.example.com": other.url}
+        async with HttpClient(connections=4) as client:
+            outbound = Outbound(client, resolve, allow=("*.example.com",), egress_map=hosts)
+            saga = _saga(api, RestExchange(outbound, SECRETS), text=EVENTS)
+            await saga.installed("https://a.example.com")
+            assert (_phase(saga), len(_ours(api)), len(_ours(other))) == (Phase.ACTIVE, 1, 0)
+            # The answer at the new place is lost, and the old place is away for a while.
+            other.loses["POST"], api.loses["DELETE"] = 1, 2
+            await saga.installed("https://b.example.com")
+            assert (_phase(saga), len(_ours(api)), len(_ours(other))) == (Phase.ACTIVE, 0, 1)
+            await saga.installed("https://evil.example.org")
+            assert (_phase(saga), len(_ours(other))) == (Phase.ACTIVE, 1), "restored"
+            await saga.uninstalled()
+            assert (_phase(saga), _ours(api), _ours(other)) == (Phase.EMPTY, [], [])

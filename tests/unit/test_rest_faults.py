@@ -143,6 +143,7 @@ def _bad() -> Iterator[Any]:
         ('type = "client_credentials"', 'type = "bearer"\ntoken = "{secrets.a}"', "auth.client_id: not used by"),
         ('url_from = "operator"\noutputs', "outputs", "url_from: {secrets.…} are the operator's"),
         ('"https://api.example.com/v1"', '"http://api.example.com/v1"', "url: http would send secrets in clear"),
+        ("https://api.example.com/v1", "https://api.example.com/v1?a=b", "url: is a base URL without a query"),
         ("{settings.client}", "{settings.cliet}", "no such setting (did you mean client?)"),
         ("{steps.account.id}", "{steps.account.ident}", "no such output; account has id, location"),
         ("{steps.account.id}", "{steps.acount.id}", "not an output of an earlier step (did you mean account?)"),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from services.core.saga.calls import Verb
 from services.core.saga.plan_forms import duration_s
 
 SETTLES_WITHIN: Final = "PT15S"
@@ -105,7 +104,6 @@ class Description:
         outputs: Name of an output to its expression, over an answer that shows the resource.
         job_outputs: Name of an output to its expression, over the answer of `job`.
         idempotent: The reason why a repeated create makes no second resource.
-        holds: True if an unknown outcome waits for a person.
         ready: Expression that holds for finished work; None if a shown resource is finished.
         failed: Expression that holds for failed work; None if work never fails.
         ready_within_s: Seconds until work that is not ready counts as failed.
@@ -128,7 +126,6 @@ class Description:
     outputs: Mapping[str, str]
     job_outputs: Mapping[str, str]
     idempotent: Idempotent
-    holds: bool
     ready: str | None
     failed: str | None
     ready_within_s: float
@@ -140,15 +137,6 @@ class Description:
     same_origin_redirects: bool
     max_per_second: float | None
     auth: Mapping[str, Any] = field(repr=False)
-
-    def request_of(self, verb: Verb) -> Described | None:
-        """Returns the request of a verb; None if the API has none."""
-        return {
-            Verb.CREATE: self.create,
-            Verb.READ: self.read,
-            Verb.UPDATE: self.update,
-            Verb.DELETE: self.delete,
-        }[verb]
 
 
 def described(settings: Mapping[str, Any]) -> Description:
@@ -163,7 +151,6 @@ def described(settings: Mapping[str, Any]) -> Description:
         outputs=settings.get("outputs", {}),
         job_outputs=(settings.get("job") or {}).get("outputs", {}),
         idempotent=Idempotent(settings.get("idempotent", Idempotent.NO)),
-        holds=settings.get("unknown") == "hold",
         ready=settings.get("ready"),
         failed=settings.get("failed"),
         ready_within_s=seconds_of(settings, "ready_within", READY_WITHIN),

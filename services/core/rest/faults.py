@@ -68,6 +68,8 @@ def _reference_faults(row: Mapping[str, Any]) -> Iterator[str]:
             has = ", ".join(outputs) or "none yet"
             yield f"{{{path}}}: no such output of this step; add {name} to outputs (it has {has})"
     yield from _output_faults(row, outputs)
+    if isinstance(row.get("url"), str) and any(mark in row["url"].replace("?}", "}") for mark in "?#"):
+        yield "url: is a base URL without a query; put parameters into the query of each request"
     for name in _secret_in_urls(row):
         yield f"{name}: a secret does not belong into a URL, which proxies write down; put it into headers or auth"
     for name in ("url", "create.path", "create.query", "find.path", "find.query"):

@@ -18,7 +18,7 @@ a lost call, so a restart costs nothing and no try is counted.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.secrets.named_secrets import NamedSecrets
@@ -54,6 +54,8 @@ from services.provisioner.kinds.outbound import origin
 from services.provisioner.kinds.rest_exchange import RestAnswer, RestExchange, RestTask
 from services.provisioner.kinds.step_kind import Shared
 
+_READINGS_MAX: Final = 5
+"""Readings of a listing that changes all the time, before the step is tried again later."""
 _TWIN: Final = "a second resource of the same name"
 Outputs = Mapping[str, Any]
 
@@ -90,6 +92,9 @@ class RestKind:
         base = call.settings.get("url")
         if not isinstance(base, str):
             return Refused("url: not a text", heard=False)
+        if "?" in base or "#" in base:
+            # A path of the plan behind it would become a part of the query.
+            return Refused("url: has a query", heard=False)
         task = self._exchange.begin(call, described(call.settings), url_origin)
         known = call.outputs.get("url")
         places = dict.fromkeys(place for place in (*call.locations, known) if isinstance(place, str))
@@ -132,6 +137,14 @@ class RestKind:
                 reason = f"left at a former place: {left.reason}"
                 return Refused(reason, partly=True) if isinstance(left, Refused) else Unknown(reason)
         return answer
+
+
+class _Reading(NamedTuple):
+    """One reading of a listing: all items, the items of our name, and the number of pages."""
+
+    items: list[Any]
+    ours: list[Any]
+    pages: int
 
 
 class _Place:
@@ -348,30 +361,45 @@ class _Place:
         return [SeenResource({**outputs, **shown.outputs}, shown.document)]
 
     async def _find(self) -> list[SeenResource] | Answer:
-        """Returns all resources of our name, from all pages of the listing."""
+        """Returns all resources of our name, from all pages of the listing.
+
+        A resource that is removed while the pages are read moves later ones to an earlier page, and a reader misses
+        them. So an absence over several pages counts only when two readings in a row show equal resources.
+        """
+        before: list[Any] | None = None
+        for _ in range(_READINGS_MAX):
+            reading = await self._read_listing()
+            if isinstance(reading, Answer):
+                return reading
+            ids = [outputs_of(self._api.outputs, item_document(item)) or item for item in reading.items]
+            if reading.ours or reading.pages == 1 or ids == before:
+                return [resource_of(self._api, item_document(item)) for item in reading.ours]
+            before = ids
+        return Retryable("find: the listing changes while it is read", well=True)
+
+    async def _read_listing(self) -> "_Reading | Answer":
+        """Reads the listing once, to its end."""
         listing = self._api.find
         assert listing is not None
-        ours: list[SeenResource] = []
+        reading = _Reading([], [], 0)
         page: NextPage | BrokenListing | None = first_page(listing)
         before: ListedPage | None = None
-        number = 0
         while isinstance(page, NextPage):
-            number += 1
             answer = await self._exchange.ask(
                 self._task, Verb.READ, listing.request, self._base, {}, query=page.query, url=page.url
             )
             if isinstance(answer, Absent):
                 # A 404 of a listing is a missing path, unless the plan says that it means an empty list.
-                return ours if 404 in listing.request.absent else Retryable("find: there is no such listing")
+                return reading if 404 in listing.request.absent else Retryable("find: there is no such listing")
             if not isinstance(answer, RestAnswer):
                 return _of_find(answer)
             listed = page_of(listing, answer.document, {"secrets": {}, "resource": {}})
             if listed is None:
                 return Contradicted("find: the answer shows no list")
-            ours += [resource_of(self._api, item_document(item)) for item in listed.ours]
-            page = next_page(listing, number, answer.url, answer.document, listed, before)
+            reading = _Reading([*reading.items, *listed.items], [*reading.ours, *listed.ours], reading.pages + 1)
+            page = next_page(listing, reading.pages, answer.url, answer.document, listed, before)
             before = listed
-        return Contradicted(f"find: {page.reason}") if isinstance(page, BrokenListing) else ours
+        return Contradicted(f"find: {page.reason}") if isinstance(page, BrokenListing) else reading
 
     # --- the way down -----------------------------------------------------------------------------------------------
 
