@@ -217,6 +217,8 @@ class StepLog(Record):
     """Earliest time of the next call."""
     reason: str = ""
     """The reason why the newest answer was not `done`."""
+    retried: bool = False
+    """True if an operator asked for a retry since the newest answer."""
 
     @property
     def open(self) -> bool:

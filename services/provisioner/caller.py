@@ -188,6 +188,8 @@ class Caller:
             own_credentials=not _has_tenant_credentials(move.step),
             open_verb=Verb(log.verb) if log.open and log.verb else None,
             succeeded=log.succeeded,
+            earlier_create_open=log.earlier_create_open,
+            retried=log.retried,
         )
 
     def _log_unsealable(self, context: str, key: str) -> None:

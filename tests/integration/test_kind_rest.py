@@ -25,7 +25,7 @@ from services.core.saga.calls import (
     Verb,
     resource_name,
 )
-from services.core.saga.intents import decide
+from services.core.saga.intents import decide, retried_journal
 from services.core.saga.moves import Run
 from services.core.saga.plan_check import check
 from services.core.saga.view import _position
@@ -577,7 +577,7 @@ unknown = "hold"
 settles_within = "PT5S"
 timeout_s = 5
 outputs = { id = "body.id" }
-create = { path = "/tenants", body = { ref = "{tenant.name}" } }
+create = { path = "/tenants", body = { ref = "{tenant.name}", crm = "{configuration.crmEndpoint?}" } }
 delete = { path = "/tenants/{resource.id}" }
 """
 
@@ -594,6 +594,41 @@ async def test_an_api_without_a_search_waits_for_a_person_after_a_lost_answer(
     assert (_phase(saga), api.made) == (Phase.CREATING, 2)
     assert saga.outcomes[-1].reason == "account_contradicted"
     assert _log(saga).state is StepState.PENDING_DENIED
+    # A newer version is no answer of a person; a retry is: he has removed what was made.
+    await saga.installed("https://b")
+    assert (_phase(saga), api.made) == (Phase.CREATING, 2)
+    api.rows.pop("2")
+    await _retried(saga)
+    assert (_phase(saga), api.made, len(_ours(api))) == (Phase.ACTIVE, 3, 1)
+
+
+async def _retried(saga: Saga) -> None:
+    """As `lifecycle sagas retry` does."""
+    again = retried_journal(saga.journal)
+    assert again is not None
+    saga.journal = again
+    saga.until_us = saga.now_us + 1_000 * 10**6
+    await saga.go_on()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_an_uninstall_without_a_search_waits_for_a_person_after_a_lost_answer(
+    api: TenantsApi, exchange: RestExchange, *, changed: bool
+) -> None:
+    saga = _saga(api, exchange, text=HOLDS.replace("URL", api.url))
+    api.loses["POST"] = 1
+    await saga.installed("https://a")
+    saga.until_us = saga.now_us + 100 * 10**6
+    if changed:
+        await saga.installed("https://b")
+        assert api.made == 1
+    saga.until_us += 100 * 10**6
+    await saga.uninstalled()
+    assert (_phase(saga), len(_ours(api))) == (Phase.REMOVING, 1)
+    assert saga.outcomes[-1].reason == "account_contradicted"
+    api.rows.pop("1")
+    await _retried(saga)
+    assert (_phase(saga), _ours(api)) == (Phase.EMPTY, [])
 
 
 UPSERT: Final = """

@@ -62,6 +62,9 @@ class Call:
         open_verb: Verb of the open intent, also during a look-up of the intent; None without an open intent.
         succeeded: True if the open intent was answered with success and is not finished: work is under way.
         age_s: Seconds since the open intent was written down; a repeat after a success counts on.
+        earlier_create_open: True if an earlier create with different inputs may have had an effect.
+        retried: True if an operator asked for a retry since the newest answer: the answer to a question that only a
+            person can decide.
         is_held: True while the worker's lease lasts. A kind whose system knows no epoch asks before every change, so a
             worker that was stopped for long sends nothing.
     """
@@ -85,6 +88,8 @@ class Call:
     open_verb: Verb | None = None
     succeeded: bool = False
     age_s: float = 0.0
+    earlier_create_open: bool = False
+    retried: bool = False
     is_held: Callable[[], bool] = field(default=_always, repr=False, compare=False)
 
 

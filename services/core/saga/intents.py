@@ -192,7 +192,10 @@ def retried_journal(journal: Journal) -> Journal | None:
     asks_again = phase is Phase.COMPENSATING and not journal.again_asked
     if not waiting and not asks_again:
         return None
-    steps = {name: _without_wait(log) if name in waiting else log for name, log in life.steps.items()}
+    steps = {
+        name: _without_wait(log).model_copy(update={"retried": True}) if name in waiting else log
+        for name, log in life.steps.items()
+    }
     change: dict[str, object] = {"life": life.model_copy(update={"steps": steps})}
     return journal.model_copy(update=change | ({"again_asked": True} if asks_again else {}))
 
@@ -294,7 +297,8 @@ def _without_wait(log: StepLog) -> StepLog:
     if log.open and log.verdict is StepVerdict.CONTRADICTED:
         # `next_move` treats a contradicted intent differently when other settings are wanted.
         verdict = log.verdict
-    return log.model_copy(update={"verdict": verdict, "tries": 0, "not_before": 0, "reason": ""})
+    cleared = {"verdict": verdict, "tries": 0, "not_before": 0, "reason": "", "retried": False}
+    return log.model_copy(update=cleared)
 
 
 def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:

@@ -67,7 +67,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
         change = _after_change(log, answer)
     if isinstance(move, Run):
         change |= _locations_after_change(log, answer)
-    after = log.model_copy(update={"at": now_us} | change)
+    after = log.model_copy(update={"at": now_us, "retried": False} | change)
     # The seed is stable over restarts and differs between tenants and steps, so their waits do not run in step.
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
     after = _with_wait(after, answer, now_us, pace, seed)

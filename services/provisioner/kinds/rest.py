@@ -56,6 +56,7 @@ from services.provisioner.kinds.step_kind import Shared
 
 _READINGS_MAX: Final = 5
 """Readings of a listing that changes all the time, before the step is tried again later."""
+_LOOK: Final = "look there, remove it if it is there, then say `lifecycle sagas retry`"
 _TWIN: Final = "a second resource of the same name"
 Outputs = Mapping[str, Any]
 
@@ -159,17 +160,8 @@ class _Place:
 
     async def create(self) -> Answer:
         """Makes the resource, unless `find` shows one of ours."""
-        if self._call.repeats and self._call.succeeded:
-            # The first call succeeded and its work is not finished: the state of the work counts.
-            state = await self._state_of_work()
-            if not isinstance(state, Done | Absent):
-                return replace(state, partly=True) if isinstance(state, Refused) else state
-        if self._api.find is not None:
-            ours = await self._find()
-            if isinstance(ours, Answer):
-                return ours
-            if ours:
-                return await self._take_over(ours)
+        if (known := await self._before_create()) is not None:
+            return known
         answer = await self._ask(Verb.CREATE, self._api.create)
         if isinstance(answer, Refused) and self._api.find is not None:
             # "Exists already", perhaps, by a create that `find` did not show yet.
@@ -178,6 +170,21 @@ class _Place:
         if not isinstance(answer, RestAnswer):
             return self._later(answer)
         return self._made(answer)
+
+    async def _before_create(self) -> Answer | None:
+        """Returns the answer of the step if no create may be sent; None if no resource of ours exists."""
+        if self._call.repeats and self._call.succeeded:
+            # The first call succeeded and its work is not finished: the state of the work counts.
+            state = await self._state_of_work()
+            if not isinstance(state, Done | Absent):
+                return replace(state, partly=True) if isinstance(state, Refused) else state
+        if self._api.find is None:
+            is_undecided = self._is_undecided
+            return Contradicted(f"nobody can tell if an earlier one was made; {_LOOK}") if is_undecided else None
+        ours = await self._find()
+        if isinstance(ours, Answer):
+            return ours
+        return await self._take_over(ours) if ours else None
 
     async def update(self) -> Answer:
         """Changes the resource; without `update` in the description the resource stays as made."""
@@ -332,7 +339,8 @@ class _Place:
     def _unseen(self) -> Answer:
         """Returns the answer of the step where no request shows the resource."""
         if self._call.open_verb is Verb.CREATE and not self._call.succeeded and self._api.idempotent is Idempotent.NO:
-            return Contradicted("nobody can tell if it was made; look there, remove it if it was, then uninstall")
+            # A retry is the answer of a person: nothing of ours is there.
+            return Absent() if self._call.retried else Contradicted(f"nobody can tell if it was made; {_LOOK}")
         # A repeat shows the state: creates are idempotent, and deletes are by nature.
         return Refused("the API shows no resource")
 
@@ -417,7 +425,10 @@ class _Place:
         if is_known and not any(_same(self._api.delete, self.resource, outputs) for outputs in found):
             found.append(self.resource)
         if not found and not is_known and self._api.find is None:
-            return Contradicted("nothing shows which resource to remove; look there", anothers=True)
+            if self._call.retried:
+                return Absent()
+            reason = f"nothing shows which resource to remove; {_LOOK}"
+            return Contradicted(reason, anothers=not self._call.earlier_create_open)
         return _most_uncertain([await self._delete(outputs) for outputs in found] or [Absent()])
 
     async def _delete(self, outputs: Outputs) -> Answer:
@@ -437,6 +448,11 @@ class _Place:
     @property
     def _is_overdue(self) -> bool:
         return self._call.age_s > self._api.ready_within_s
+
+    @property
+    def _is_undecided(self) -> bool:
+        """True if an earlier create may have made a resource, and only a person can tell."""
+        return self._call.earlier_create_open and self._api.idempotent is Idempotent.NO and not self._call.retried
 
     @property
     def _looks_for_twin(self) -> bool:
