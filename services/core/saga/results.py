@@ -169,7 +169,7 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
             return _failed(log, StepVerdict.OPERATOR_REFUSED, reason)
         case Contradicted(reason):
             return _failed(log, StepVerdict.CONTRADICTED, reason)
-        case Unknown(pending=True):
+        case Unknown(pending=True) if log.open:
             return _pending(log, answer)
         case Retryable(reason) | Unknown(reason):
             return _failed(log, StepVerdict.UNKNOWN if log.open else StepVerdict.RETRYABLE, reason)
