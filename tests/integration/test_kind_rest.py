@@ -470,6 +470,43 @@ async def test_a_resource_with_a_state_is_awaited_and_a_slow_removal_too(
 
 
 CLIENT: Final = 'token_url = "URL/oauth/token", client_id = "us", client_secret = "{secrets.api}"'
+
+
+async def test_a_lost_create_whose_resource_is_not_ready_is_awaited_too(
+    api: TenantsApi, exchange: RestExchange
+) -> None:
+    saga = _saga(api, exchange, top="ready = \"body.state == 'on'\"\npoll_s = 3")
+    reads = 0
+
+    def state(row: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return shows({**(row or {}), "state": "on" if reads > 3 else "off"})
+
+    api.says, api.loses = {"GET": state}, {"POST": 1}
+    await saga.installed("https://a")
+    assert (_phase(saga), reads >= 4, api.made) == (Phase.ACTIVE, True, 1)
+
+
+async def test_a_lost_answer_to_the_removal_of_a_twin_leaves_no_twin(api: TenantsApi, exchange: RestExchange) -> None:
+    saga = _saga(api, exchange)
+    await saga.installed("https://a")
+    api.rows["9"] = {"id": 9, "ref": NAME}
+    deletes = 0
+
+    def before(method: str, path: str) -> None:
+        nonlocal deletes
+        deletes += method == "DELETE"
+        # The second removal has no effect, and its answer is lost.
+        api.deaf = {"DELETE"} if method == "DELETE" and deletes == 2 else set()
+        api.loses = {"DELETE": 1} if api.deaf else {}
+
+    api.before = before
+    saga.until_us = saga.now_us + 30 * 10**6
+    await saga.uninstalled()
+    assert (_phase(saga), _ours(api)) == (Phase.EMPTY, [])
+
+
 AUTH: Final = {
     "bearer": ('{ type = "bearer", token = "{secrets.api}" }', "authorization", "Bearer hush-hush-hush"),
     "basic": (

@@ -259,16 +259,18 @@ class _Place:
         """Returns the state of the resource, for an intent without an outcome or a resource in doubt."""
         if self._call.open_verb in {Verb.CREATE, Verb.UPDATE} and self._call.succeeded:
             return await self._state_of_work()
-        seen = await self._seen(prefers_id=self._call.open_verb is not Verb.CREATE)
+        # By id only where a twin does not matter: a delete is over when every resource of our name is gone.
+        seen = await self._seen(prefers_id=self._call.open_verb not in {Verb.CREATE, Verb.DELETE})
         if seen is None:
             return self._unseen()
         if isinstance(seen, Answer):
             return seen
         if not seen:
             return Absent()
-        if self._call.open_verb is Verb.DELETE and self._call.succeeded and not self._is_overdue:
-            return self._pending("the removal by the system", {})
-        return self._shown(seen)
+        if self._call.open_verb is Verb.DELETE:
+            waits = self._call.succeeded and not self._is_overdue
+            return self._pending("the removal by the system", {}) if waits else self._shown(seen)
+        return self._unfinished(seen) or self._shown(seen)
 
     async def _state_of_work(self) -> Answer:
         """Returns the state of work under way: of its job if known, then of the resource itself."""
@@ -285,12 +287,14 @@ class _Place:
             return seen
         if not seen:
             return self._not_shown()
-        if self._api.job is None:
-            first = min(seen, key=_order)
-            state = progress_of(self._api, first.document)
-            if under_way := self._work(state, {**self.resource, **first.outputs}, None):
-                return under_way
-        return self._shown(seen)
+        return self._unfinished(seen) or self._shown(seen)
+
+    def _unfinished(self, seen: Sequence[SeenResource]) -> Answer | None:
+        """Returns the answer of the step for a resource whose own state is not ready; None for a finished one."""
+        if self._api.job is not None or self._call.open_verb is None:
+            return None
+        first = min(seen, key=_order)
+        return self._work(progress_of(self._api, first.document), {**self.resource, **first.outputs}, None)
 
     async def _state_of_job(self) -> Answer | None:
         """Returns the answer of the step by the job of the work; None if the resource itself must be looked at."""
