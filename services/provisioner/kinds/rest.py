@@ -383,9 +383,11 @@ class _Place:
             reading = await self._read_listing()
             if isinstance(reading, Answer):
                 return reading
-            ids = [outputs_of(self._api.outputs, item_document(item)) or item for item in reading.items]
-            if reading.ours or reading.pages == 1 or ids == before:
+            if reading.ours or reading.pages == 1:
                 return [resource_of(self._api, item_document(item)) for item in reading.ours]
+            ids = [outputs_of(self._api.outputs, item_document(item)) or item for item in reading.items]
+            if ids == before:
+                return []
             before = ids
         return Retryable("find: the listing changes while it is read", well=True)
 
