@@ -27,10 +27,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx2
 
-from schemas.values import Key
+from schemas.values import EventType, Json, Key
 from services import engines
 from services.adapters.process.clock import now_us
 from services.cli.show import say
@@ -40,6 +41,7 @@ from tests.support.eventually import eventually
 from tests.support.life_world import UNBRAKED, LifeWorld, life_world
 
 HEALED_S: Final = 120.0
+CONFIGURATION: Final[Json] = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
 _AT_ONCE: Final = 8
 _STORIES: Final = 4
 
@@ -182,6 +184,17 @@ class _Attempt:
         else:
             how = {"retry": self.delivery.retry, "restamped": self.delivery.restamped}
             self.world.webhook(self.key, self.state, self.metadata, **how)
+
+
+def settle(world: LifeWorld, orgs: int, each: int) -> list[Key]:
+    """Installs `each` integrations in each organisation, and returns the keys once each was seen in a listing."""
+    names = [str(uuid4()) for _ in range(orgs)]
+    keys = [f"{name}:{uuid4()}" for _ in range(each) for name in names]
+    for key in keys:
+        world.webhook(key, world.change(key, EventType.INSTALLED, CONFIGURATION, enabled=True), {})
+    eventually(lambda: not unequal(world), 120)
+    world.until_runs(2)
+    return keys
 
 
 def _operate(world: LifeWorld, over: threading.Event) -> None:

@@ -26,16 +26,10 @@ from services.cli.exits import Exit
 from services.core.reconcile.audit_gaps import cursor_for
 from services.reconciler.audit_memory import AuditMemory
 from tests.support.genesys_server import FakeGenesys, serving_beside
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 from tests.support.terminal import COLUMNS, on_terminal
 
 OUR_TYPE = "lifecycle-premium-app"
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
 
 
 class OrgsFolder:

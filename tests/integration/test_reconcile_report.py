@@ -1,8 +1,6 @@
 """The operator's side of reconciliation on real Kafka, PostgreSQL and outside systems: report, rulings and orphans."""
 
-import secrets
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,13 +24,6 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
 def database(database_admin_url: str) -> Iterator[str]:
     with database_of(database_admin_url) as url:
         yield url
@@ -44,12 +35,6 @@ def systems(tmp_path_factory: pytest.TempPathFactory, database: str, bench: Ledg
     given = {"keyring_file": str(bench.folder / "keyring.json"), "oauth_client_secret": "s" * 32}
     with outside(folder, database, **given) as running, provisioner(bench, running, database):
         yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The reconciler between a real Genesys API, a real ledger and Kafka: differences are observed, lies change nothing."""
 
-import secrets
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -20,29 +18,10 @@ from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
 from tests.support.reconciler_world import CONFIGURATION, ReconcilerWorld, changed, tenant_of
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 from tests.support.terminal import COLUMNS, on_terminal
 
 pytestmark = pytest.mark.engines
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture
@@ -259,6 +238,7 @@ def test_an_integration_with_null_properties_leaves_the_others_read(world: Recon
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 
+@pytest.mark.long
 def test_the_service_shows_the_state_after_an_operators_run(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:

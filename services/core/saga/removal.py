@@ -28,8 +28,8 @@ class GenesysSays(StrEnum):
 def begins_destruction(before: Journal, after: Journal, move: Called) -> bool:
     """True if a move is the first delete in the teardown of a life that was once applied as a whole.
 
-    The look-up of a lost delete counts as a delete: the repeat follows at once. A lost revocation of tokens is older
-    than the teardown, and is looked up first.
+    The look-up of a lost delete counts as a delete: the repeat follows at once. A delete that is older than the
+    teardown (a lost revocation of tokens) is not taken for its first.
 
     Args:
         before: The journal before the turn.
