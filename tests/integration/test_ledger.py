@@ -351,6 +351,7 @@ def test_a_disk_is_recovered_beside_a_running_ledger(bench: LedgerBench) -> None
     assert len(bench.out(TENANTS)) > before
 
 
+@pytest.mark.long
 def test_a_recreated_changelog_ends_a_ledger_with_a_copy_of_the_former_one(bench: LedgerBench) -> None:
     key = new_key()
     with bench.ledger():
@@ -494,6 +495,7 @@ def test_a_dead_letter_of_an_oversized_record_has_its_beginning_and_hash(
     eventually(lambda: len(bench.out(EVENTS, key)) == 1)
 
 
+@pytest.mark.long
 def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(20)]
     log = bench.folder / "ledger.log"
