@@ -106,6 +106,7 @@ def test_an_audit_in_a_queue_alone_installs_an_integration_of_which_nobody_heard
     assert (observed.installed, observed.enabled, observed.cause) == (True, True, "recheck")
 
 
+@pytest.mark.long
 def test_a_hint_is_believed_in_seconds_with_the_second_look_that_ships(
     bench: LedgerBench, genesys: Outside, view: TenantView, edge: Ingress, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def other_vendors_id(world: ReconcilerWorld) -> str:
     return str(found)
 
 
+@pytest.mark.long
 def test_an_organisation_without_credentials_is_hinted_at_in_vain(hinted: Hinted) -> None:
     world, stranger = hinted.world, f"{uuid4()}:{uuid4()}"
     assert hinted.hint(stranger, "Create") == 200

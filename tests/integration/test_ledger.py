@@ -370,6 +370,7 @@ def test_a_recreated_changelog_ends_a_ledger_with_a_copy_of_the_former_one(bench
         bench.receive(body(key), key)
 
 
+@pytest.mark.long
 def test_a_recreated_input_topic_ends_the_running_ledger(bench: LedgerBench) -> None:
     key = new_key()
     worker = bench.start()
@@ -448,6 +449,7 @@ def test_changelogs_that_end_in_transaction_markers_are_recovered(bench: LedgerB
     assert [out.said["revision"] for out in bench.out(EVENTS, key)] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_ledger_raises_its_file_limit_and_reports_a_limit_that_is_too_low(bench: LedgerBench) -> None:
     key = new_key()
     needed = 256 + PARTITIONS * 2 * FILES_PER_TABLE

@@ -63,7 +63,9 @@ def test_a_dry_run_publishes_and_remembers_no_observation(world: ReconcilerWorld
     assert report.as_json()["plan"][0]["action"] == "install"
 
 
-@pytest.mark.parametrize("lie", ["unauthorized", "refuse", "error", "empty", "missing_page", "down"])
+@pytest.mark.parametrize(
+    "lie", ["unauthorized", "refuse", pytest.param("error", marks=pytest.mark.long), "empty", "missing_page", "down"]
+)
 def test_a_lying_or_unreachable_api_publishes_no_observation(world: ReconcilerWorld, lie: str) -> None:
     here, gone = world.new_key(), world.new_key()
     world.install(here)
@@ -345,6 +347,7 @@ def test_the_service_repeats_its_runs_and_ends_on_sigterm(world: ReconcilerWorld
         assert 'lifecycle_reconciler_observations_total{cause="recheck"}' in answer
 
 
+@pytest.mark.long
 def test_the_service_reads_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:
     other, fresh = world.new_key(), world.new_key()
     world.install(other)
