@@ -39,6 +39,7 @@ from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
 from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
+    Memory,
     PlanLine,
     ReconcilePlan,
     ReconcileRules,
@@ -53,7 +54,7 @@ from services.core.reconcile.reconcile import (
 )
 from services.core.reconcile.tenant_census import TenantCensus
 from services.core.rulings import in_force, without_keys
-from services.reconciler.memory import Sights
+from services.reconciler.memory import Sights, to_end
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
 
@@ -240,12 +241,12 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         readings, refusals = await _readings(resources, known, tenants, request)
         # The view again: an event that arrived while Genesys was read must not look like a difference.
         tenants = await _tenants(resources)
-        memory = vouched(resources.sights.load(), tenants, request.removals)
+        memory = vouched(await asyncio.to_thread(resources.sights.load), tenants, request.removals)
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
-        rules = rules_of(resources, began_us, request.approval)
+        rules = await asyncio.to_thread(rules_of, resources, began_us, request.approval)
         # In a thread: hashes of 50,000 configurations would hold up `/metrics` and the audits for seconds.
         plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
-        admissions: OrganisationStates = resources.sights.admissions()
+        admissions: OrganisationStates = await asyncio.to_thread(resources.sights.admissions)
         over = await asyncio.to_thread(held_back, readings, tenants, admissions)
         approved = _approved(request.approval, plan, over)
         if approved is not None and request.on_approved is not None:
@@ -256,19 +257,14 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
             # A process that was paused while it read may have been replaced by another one.
             await resources.confirm()
             # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
-            resources.sights.save({**memory, **plan.memory})
-            # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.
-            admissions = _remember_admissions(resources, admissions, held, set())
+            memory = {**memory, **plan.memory}
+            admissions = await to_end(_keep_sights, resources, memory, admissions, held)
             written, failed = await _publish(resources, plan, held)
             refusals += failed
-            resources.sights.save({**memory, **plan.memory, **written})
-            # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
             unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
             published = set() if plan.stopped is not None else {reading.org_id for reading, _ in readings} - unwritten
-            _remember_admissions(resources, admissions, held, published)
-            if approved is not None and approved.org_id is None:
-                # An approval outweighs an earlier refusal for good: else the next absence of a key would stay refused.
-                _forget_refusals(resources, frozenset(written).intersection(approved.keys))
+            outcome = _Outcome({**memory, **written}, held, published, _removed(approved, written))
+            await to_end(_keep_outcome, resources, outcome, admissions)
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
             dry_run=request.dry_run,
@@ -283,7 +279,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         metrics.RECONCILER_UNREAD.inc(report.unread)
         # A partial run says nothing about the organisations left out and must not move the time of the last success.
         if request.whole:
-            resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
+            await to_end(_save_last, resources, report)
     return report
 
 
@@ -294,6 +290,55 @@ def wrong_topics(settings: ReconcilerSettings, *topics: Topic) -> str:
     with TopicWatcher(settings.kafka, table, timeout_s=_TOPICS_TIMEOUT_S, only_read=only_read) as watcher:
         found = watcher.look()
     return "; ".join(judge(table, found, None).wrong.values())
+
+
+def _keep_sights(
+    resources: RunResources, memory: Memory, admissions: OrganisationStates, held: tuple[HeldOrganisation, ...]
+) -> OrganisationStates:
+    """Saves the memory and the held organisations of a run; returns the states of the organisations."""
+    resources.sights.save(memory)
+    # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.
+    return _remember_admissions(resources, admissions, held, set())
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Outcome of a run's publication, to be stored.
+
+    Attributes:
+        memory: The memory of all keys.
+        held: Organisations held by the run.
+        published: Organisations read by the run, with every difference published.
+        approved: Removed keys that an operator approved.
+    """
+
+    memory: Memory
+    held: tuple[HeldOrganisation, ...]
+    published: set[str]
+    approved: frozenset[Key]
+
+
+def _removed(approved: ApprovedSet | None, written: Mapping[Key, Sight]) -> frozenset[Key]:
+    """Returns the approved removals that were published."""
+    return (
+        frozenset()
+        if approved is None or approved.org_id is not None
+        else frozenset(written).intersection(approved.keys)
+    )
+
+
+def _keep_outcome(resources: RunResources, outcome: _Outcome, admissions: OrganisationStates) -> None:
+    """Saves the outcome of a run."""
+    resources.sights.save(outcome.memory)
+    # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
+    _remember_admissions(resources, admissions, outcome.held, outcome.published)
+    # An approval outweighs an earlier refusal for good: else the next absence of a key would stay refused.
+    if outcome.approved:
+        _forget_refusals(resources, outcome.approved)
+
+
+def _save_last(resources: RunResources, report: RunReport) -> None:
+    resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
 
 
 def _remember_admissions(
@@ -363,13 +408,17 @@ async def sight(resources: RunResources, keys: frozenset[Key]) -> frozenset[Key]
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
         readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))
         listed = [reading for reading in readings if isinstance(reading, Reading)]
-        resources.sights.save(seen(listed, keys, resources.sights.load()))
+        await to_end(_save_seen, resources, listed, keys)
     unlisted = set(orgs) - {reading.org_id for reading in listed}
     return frozenset(key for key in keys if key.partition(":")[0] in unlisted)
 
 
+def _save_seen(resources: RunResources, listed: list[Reading], keys: frozenset[Key]) -> None:
+    resources.sights.save(seen(listed, keys, resources.sights.load()))
+
+
 def rules_of(resources: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:
-    """Returns the rules of a run, with the present time as the end of the reads.
+    """Returns the rules of a run, with the present time as the end of the reads. Blocks.
 
     Args:
         resources: The resources of the process.
