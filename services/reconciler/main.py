@@ -28,9 +28,10 @@ from services.adapters.process import clock, health, logs, metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
+from services.core.reconcile.observed_state import awaits_recheck
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
-from services.core.reconcile.reconcile import Action, Memory, Tenants, awaits_recheck, is_braked
+from services.core.reconcile.reconcile import Action, Memory, Tenants, is_braked
 from services.core.rulings import in_force
 from services.reconciler.audits import AuditFollower
 from services.reconciler.fresh_files import FreshFiles

@@ -4,7 +4,7 @@ Rule: the plan is complete before anything is published, and a dry run ends with
 
     1. lock the state folder, so that only one process runs
     2. check the topics: a misconfigured topic takes no observation
-    3. read Genesys
+    3. read Genesys, and release the configurations that agree with the view
     4. read the view (again) and the memory, and compare; hold organisations with too many newcomers
     5. ask the broker whether this instance is still the active one
     6. save the memory, publish the observations, save the memory with the published observations
@@ -37,6 +37,7 @@ from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
+from services.core.reconcile.observed_state import released
 from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
     Memory,
@@ -244,7 +245,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         memory = vouched(await asyncio.to_thread(resources.sights.load), tenants, request.removals)
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = await asyncio.to_thread(rules_of, resources, began_us, request.approval)
-        # In a thread: hashes of 50,000 configurations would hold up `/metrics` and the audits for seconds.
+        # In a thread: a comparison of 50,000 keys would hold up `/metrics` and the audits for seconds.
         plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
         admissions: OrganisationStates = await asyncio.to_thread(resources.sights.admissions)
         over = await asyncio.to_thread(held_back, readings, tenants, admissions)
@@ -450,7 +451,10 @@ async def _readings(
     tenants: Mapping[Key, Tenant],
     request: RunRequest,
 ) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
-    """Reads the organisations of a run at once; returns the complete readings, and why the rest has none."""
+    """Reads the organisations of a run at once; returns the complete readings, and why the rest has none.
+
+    Of the configurations that agree with the view only the MACs are returned (`released`).
+    """
     wanted = _orgs_to_read(known, tenants, request)
     own = by_organisation(tenants)
 
@@ -460,7 +464,14 @@ async def _readings(
             fault = known.faults.get(org_id)
             why = NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
             return NoInformation(why, sort=Unanswered.NO_CREDENTIALS)
-        return await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
+        reading = await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
+        if isinstance(reading, NoInformation):
+            return reading
+        # At once, and in a thread: the hashes of an organisation take milliseconds, its configurations most of the
+        # memory of a run.
+        return await asyncio.to_thread(
+            released, reading, organisation, own.get(org_id, {}), resources.configuration_key
+        )
 
     results = await asyncio.gather(*(read_organisation(org_id) for org_id in wanted))
     unanswered = [

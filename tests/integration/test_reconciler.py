@@ -1,5 +1,7 @@
 """The reconciler between a real Genesys API, a real ledger and Kafka: differences are observed, lies change nothing."""
 
+import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,15 @@ import pytest
 from schemas.event import Recheck
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
+from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ReconcilerSettings
 from services.cli.exits import Exit
 from services.cli.reconcile_text import Commands, print_run, status_of
 from services.core.reconcile.reconcile import Action
 from services.operations.reconciliation import ReportScope
+from services.reconciler.report import RunReport
+from services.reconciler.run import RunRequest, open_resources, run
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
@@ -28,6 +34,34 @@ pytestmark = pytest.mark.engines
 def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path) -> Iterator[ReconcilerWorld]:
     yield ReconcilerWorld(bench, genesys, tmp_path, view)
     genesys.heal()
+
+
+def test_a_run_holds_the_configurations_of_differing_keys_alone(world: ReconcilerWorld) -> None:
+    marked = {**CONFIGURATION, "mapping": {"mark": world.new_key()}}
+    agreeing, differing = [world.new_key() for _ in range(3)], world.new_key()
+    for key in (*agreeing, differing):
+        world.install(key, marked)
+    world.know(differing, configuration={**marked, "syncInterval": "PT1M"})
+    held: list[int] = []
+
+    async def count_held() -> None:
+        # The plan exists, and nothing is published yet: all that a run has read is still held.
+        held.append(
+            sum(
+                type(found) is dict and found.get("mapping") == marked["mapping"] and found is not marked
+                for found in gc.get_objects()
+            )
+        )
+
+    async def run_and_count() -> RunReport:
+        resources = open_resources(read(world.environ, ReconcilerSettings), now_us, count_held)
+        try:
+            return await run(resources, RunRequest(orgs=[world.org_id]))
+        finally:
+            await resources.close()
+
+    assert {line.key for line in asyncio.run(run_and_count()).lines} == {differing}
+    assert held == [1]
 
 
 def test_unreported_drift_is_observed_and_folded(world: ReconcilerWorld) -> None:

@@ -28,7 +28,15 @@ from schemas.removal import REMOVE_LEAST, REMOVE_PERCENT, removals_digest
 from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
-from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, is_told, look_at, observed
+from services.core.reconcile.observed_state import (
+    ABSENT,
+    ObservedKey,
+    awaits_recheck,
+    differences,
+    is_told,
+    look_at,
+    observed,
+)
 from services.core.rulings import RefusedRemovals
 
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
@@ -158,11 +166,6 @@ class ReconcilePlan:
     limit: int
 
 
-def awaits_recheck(tenant: Tenant | None) -> bool:
-    """True if a re-check of the key is owed: the observation is then published even if Genesys and the view agree."""
-    return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
-
-
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
     """Returns the keys of one organisation to compare, sorted.
 
@@ -190,7 +193,8 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
         for key, tenant in tenants.items()
         if key.startswith(prefix) and (tenant.installed or (awaits_recheck(tenant) and is_told(tenant)))
     }
-    return sorted(key for key in listed | held if keys is None or key in keys)
+    # Of equal texts the union has those of the view: a run holds no second text of 50,000 keys.
+    return sorted(key for key in held | listed if keys is None or key in keys)
 
 
 def by_organisation(tenants: Tenants) -> Mapping[str, Tenants]:
@@ -320,7 +324,14 @@ def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> di
 
 
 def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
-    return replace(sight, seen_by=reading.client_id) if key.partition(":")[2] in reading.integrations else sight
+    if sight.seen_by == reading.client_id or key.partition(":")[2] not in reading.integrations:
+        return sight
+    return replace(sight, seen_by=reading.client_id)
+
+
+def _certain(sight: Sight) -> Sight:
+    """Returns the memory without a claim; the same object if it has none, because a run holds one a key."""
+    return sight if sight.doubt is None else replace(sight, doubt=None)
 
 
 def _judge(
@@ -337,19 +348,18 @@ def _judge(
     asked = awaits_recheck(tenant)
     # Another claim than the waiting one ends the wait: an absence must be seen twice without a sight in between.
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
-        sight = replace(sight, doubt=None)
+        sight = _certain(sight)
     if look.installed is None:
         return (PlanLine(look.key, Action.REFUSE, f"no information: {look.reason}") if look.reason else None), sight
     differing = differences(look, tenant)
-    if EventType.INSTALLED in differing and look.configuration is None:
-        # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare`
-        # adds the line with the reason.
-        return None, replace(sight, doubt=None)
+    # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare` adds
+    # the line with the reason.
+    is_bare = EventType.INSTALLED in differing and look.mac is None
+    if is_bare or (not differing and not asked):
+        return None, _certain(sight)
     certain = look.installed and not differing
     if certain:
-        sight = replace(sight, doubt=None)
-    if not differing and not asked:
-        return None, replace(sight, doubt=None)
+        sight = _certain(sight)
     if early := _too_early(look, tenant, sight, rules):
         return PlanLine(look.key, Action.WAIT, early), sight
     reason = ", ".join(event.value for event in differing) or "agrees"
@@ -364,7 +374,12 @@ def _judge(
 
 
 def _too_early(look: ObservedKey, tenant: Tenant | None, sight: Sight, rules: ReconcileRules) -> str:
-    """Returns why a difference may be our own last observation, not yet folded by the ledger; else empty."""
+    """Returns why a difference may be our own last observation, not yet folded by the ledger; else empty.
+
+    Likewise of a re-check that was asked for after its key was read: no observation of such a read answers it.
+    """
+    if look.is_released and awaits_recheck(tenant):
+        return "a re-check was asked for while Genesys was read"
     if not sight.observed_at_us:
         return ""
     if look.read_at_us <= sight.observed_at_us:
@@ -389,6 +404,9 @@ def _doubt(look: ObservedKey, tenant: Tenant | None, held: Doubt | None, rules: 
         held: The waiting claim of an earlier run, equal to the claim of `look`; or None.
         rules: Times and limits.
     """
+    # It agreed when it was read, so the view has changed since: a reading of after the change has to tell.
+    if look.is_released:
+        return Doubt(look.claim or "", rules.now_us)
     event_us = _event_us(tenant)
     # A first sight from before the newest event proves nothing about the state after the event: the wait begins anew.
     if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
