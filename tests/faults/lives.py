@@ -239,9 +239,9 @@ def play(
     verdict = result.verdict
     say(
         f"seed {seed}: {changes} changes, {told} attempts, {verdict.teardowns} destructive calls "
-        f"({verdict.late} late, {verdict.misled} misled), {result.approvals} approvals, "
-        f"as in Genesys {result.healed_s:.0f} s after healing, next run at {result.run_s:.0f} s, "
-        f"{(now_us() - began_us) / 1e6:.0f} s in all"
+        f"({verdict.late} late, {verdict.misled} misled, {verdict.unconfigured} unconfigured), "
+        f"{result.approvals} approvals, as in Genesys {result.healed_s:.0f} s after healing, "
+        f"next run at {result.run_s:.0f} s, {(now_us() - began_us) / 1e6:.0f} s in all"
     )
     return result, stories
 

@@ -12,7 +12,11 @@ A *destructive* call is a delete that took effect, of any outside system. Rule f
 4. Else *wrongful*.
 5. A teardown (of more than a token, which may be issued anew) is *deaf*, and wrong, if at its first call Genesys has
    the integration, and 3 s before a webhook of that install had been answered 200 as it was, or the newest desired
-   version said installed; unless misled.
+   version said installed; unless misled. A webhook that is marked as a retry tells nothing here: after an uninstall it
+   may be a retry from before, so the ledger holds it for ambiguous and asks Genesys (docs/specification.md, section 3).
+6. *Unconfigured*: a delete of the CRM connection alone, by a desired version that is installed and has no endpoint. An
+   uninstall that came after the reading of a reinstall erases the configuration, if that reading had none. Counted
+   apart; the next reading brings the configuration back.
 """
 
 import json
@@ -50,12 +54,14 @@ class LifeVerdict:
         teardowns: Destructive calls.
         late: Of these, those made while Genesys had the integration again, since the news of that had not come.
         misled: See the rule.
+        unconfigured: See the rule.
     """
 
     faults: dict[Key, str] = field(default_factory=dict)
     teardowns: int = 0
     late: int = 0
     misled: int = 0
+    unconfigured: int = 0
 
 
 def judge(world: LifeWorld) -> LifeVerdict:
@@ -102,8 +108,16 @@ def _judge_calls(
             else:
                 begin = rfc3339(begin_us)
                 verdict.faults.setdefault(key, f"wrongful: {call}; Genesys had it all the time since {begin}")
+    _judge_teardowns(world, key, calls, desired, verdict)
+
+
+def _judge_teardowns(
+    world: LifeWorld, key: Key, calls: list[dict[str, Any]], desired: list[Desired], verdict: LifeVerdict
+) -> None:
     for at_us, call in _teardowns(calls):
-        if why := _is_deaf(world, key, at_us, desired):
+        if _is_unconfigured(call, desired):
+            verdict.unconfigured += 1
+        elif why := _is_deaf(world, key, at_us, desired):
             verdict.faults.setdefault(key, f"deaf: {call}; {why}")
 
 
@@ -140,13 +154,20 @@ def _is_deaf(world: LifeWorld, key: Key, at_us: int, desired: list[Desired]) -> 
     if _was_misled(world, key, install_us, at_us):
         return ""
     heard = [one for one in world.told if one.key == key and one.what == _INSTALLED and one.dated_us == install_us]
-    if any(one.answer.startswith("200") and one.at_us <= known_us for one in heard):
+    if any(one.answer.startswith("200") and one.at_us <= known_us and not one.retry for one in heard):
         return f"the webhook of the install of {rfc3339(install_us)} had come"
     newest = [one for one in desired if one.received_at is not None and one.received_at <= known_us][-1:]
     since = [one for one in desired if one.received_at is not None and known_us < one.received_at <= at_us]
     if newest and all(one.installed for one in (*newest, *since)):
         return f"the newest desired version {newest[0].version} said installed"
     return ""
+
+
+def _is_unconfigured(call: Mapping[str, Any], desired: list[Desired]) -> bool:
+    """True if a call deletes the CRM connection of an installed tenant whose endpoint is not known."""
+    at_us = instant(call["at"])
+    newest = [one for one in desired if one.received_at is not None and one.received_at <= at_us][-1:]
+    return call["system"] == "crm" and any(one.installed and "crmEndpoint" not in one.configuration for one in newest)
 
 
 def _was_misled(world: LifeWorld, key: Key, from_us: int, until_us: int) -> bool:
