@@ -20,6 +20,7 @@ from services.cli.local.commands import down, restart, status
 from services.cli.local.logs import logs
 from services.cli.operate import doctor, replay
 from services.cli.orgs import orgs
+from services.cli.plan import plan
 from services.cli.reconcile import reconcile
 from services.cli.sagas import sagas
 from services.cli.send import send
@@ -181,6 +182,7 @@ for command in (send, reconcile, replay, doctor):
     app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
+app.add_typer(plan, name="plan", rich_help_panel=_OPERATE)
 app.add_typer(audit, name="audit", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)

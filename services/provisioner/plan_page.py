@@ -26,9 +26,10 @@ _HEAD: Final = """# The plan: keys and kinds
 `PLAN_FILE` names a TOML file with an ordered list of `[[step]]`. Steps are done in this order and undone from the end.
 [services/provisioner/plan.toml](../services/provisioner/plan.toml) is the plan that is used where none is named.
 
-The provisioner refuses to start with a plan that has an unknown key, a value of another type or a reference that leads
-nowhere, and names the file, the step, the key and the nearest right one. A plan may be changed at any time: a life is
-finished with the plan it began with.
+The provisioner refuses to start with a plan that has an unknown key, a value of another type, a reference that leads
+nowhere or a URL that holds a secret, and names the file, the step, the key and the nearest right one, each fault in a
+sentence. `lifecycle plan check FILE` says the same beforehand, with the settings of its own environment. A plan may be
+changed at any time: a life is finished with the plan it began with.
 """
 
 _TEXT: Final = """Text may name what is known when the step is done. A value that is one reference and nothing else
@@ -73,6 +74,7 @@ def _value(key: PlanKey) -> str:
         return " or ".join(f'`"{choice}"`' for choice in key.choices)
     limit = {
         Form.NAME: "lower-case letters, digits and `_`, a letter first, 40 at most",
+        Form.PATH: "text that begins with `/`, without `?` and `#`",
         Form.NUMBER: f"number above 0, at most {key.most}",
         Form.DURATION: f"ISO 8601 duration of weeks to seconds, at most P{key.most // 86_400}D",
     }

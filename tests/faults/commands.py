@@ -79,6 +79,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("sagas", "list"): frozenset({_POSTGRES}),
     ("sagas", "show"): frozenset({_POSTGRES}),
     ("sagas", "retry"): frozenset({_POSTGRES}),
+    ("plan", "check"): frozenset(),
     ("keyring", "init"): frozenset(),
     ("keyring", "list"): frozenset(),
     ("keyring", "add"): frozenset(),

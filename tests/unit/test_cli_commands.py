@@ -258,7 +258,7 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
         ("topics", "apply"), ("keyring", "list"), ("keyring", "add", "a"), ("keyring", "rotate", "a"),
         ("keyring", "remove", "a"),        ("keyring", "rotate-material", "seal"), ("doctor",), ("send", "installed"),
         ("orgs", "list"), ("orgs", "check"), ("orgs", "add", "a"), ("orgs", "remove", "a"),
-        ("webhook", "plan"), ("webhook", "apply"), ("webhook", "verify"),
+        ("webhook", "plan"), ("webhook", "apply"), ("webhook", "verify"), ("plan", "check"),
     ],
     ids=" ".join,
 )  # fmt: skip

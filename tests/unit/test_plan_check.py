@@ -16,8 +16,8 @@ from services.provisioner.plans import PLAN_SETTINGS, plan_text
 
 SETTINGS = dict.fromkeys(PLAN_SETTINGS, "https://x")
 HTTP = '[[step]]\nname = "a"\nkind = "http"\nundo = "reverse"\n'
-OAUTH = HTTP.replace("http", "oauth") + 'url = "https://o"\nclient_id = "i"\nclient_secret = "s"\n'
-SUBSCRIPTION = HTTP.replace("http", "subscription") + 'url = "https://o"\n'
+OAUTH = HTTP.replace("http", "oauth") + 'url = "https://o.example"\nclient_id = "i"\nclient_secret = "s"\n'
+SUBSCRIPTION = HTTP.replace("http", "subscription") + 'url = "https://o.example"\n'
 POSTGRES = HTTP.replace("http", "postgres")
 
 
@@ -50,15 +50,15 @@ def faults(text: str) -> tuple[str, ...]:
         (HTTP + 'credentials = "{configuration.c}"', "credentials: must be a table"),
         (OAUTH.replace("client_id", "clientid"), "step 1 (a): client_id: must be text, and is missing"),
         (OAUTH.replace("client_id", "clientid"), "clientid: no such key (did you mean client_id?)"),
-        (OAUTH.replace('url = "https://o"', ""), "url: must be an http or https URL, and is missing"),
+        (OAUTH.replace('url = "https://o.example"', ""), "url: must be an http or https URL, and is missing"),
         (HTTP + "url = 7", "url: must be an http or https URL, and is a number"),
         (HTTP + 'url = "ftp://x"', "url: must be an http or https URL, and is another text"),
         (HTTP + 'url = "middleware:80"', "url: must be an http or https URL"),
         (HTTP + 'url_from = "operater"', 'url_from: must be "event" or "operator"'),
         (HTTP + 'url_from = "{settings.oauth_url}"', 'url_from: must be "event" or "operator"'),
         (HTTP + 'url = "{configuration.u}"\nurl_from = "operator"', 'url_from: must be "event", since the url names'),
-        (HTTP + 'path = ["x"]', "path: must be text, and is a list"),
-        (HTTP + 'body = "{configuration}"', "body: must be a table, and is another text"),
+        (HTTP + 'path = ["x"]', "path: must be text that begins with / and has no ? and no #, and is a list"),
+        (HTTP + 'body = "{configuration}"', "body: must be a table, and is a reference, which may not stand here"),
         (HTTP + 'body = { key = "x" }', "body.key: is a field of the contract"),
         (SUBSCRIPTION + 'topics = "a"', "topics: must be a list of text, and is another text"),
         (SUBSCRIPTION + "topics = [1]", "topics: must be a list of text, and is a list"),
@@ -83,7 +83,10 @@ def faults(text: str) -> tuple[str, ...]:
             POSTGRES + HTTP.replace('"a"', '"b"') + 'path = "{steps.a.shema}"',
             "did you mean schema?); a has schema, role",
         ),
-        (HTTP + HTTP.replace('"a"', '"b"') + 'body = { x = ["{steps.aa.id}"] }', "earlier step (did you mean a?)"),
+        (
+            HTTP + HTTP.replace('"a"', '"b"') + 'body = { x = ["{steps.aa.id}"] }',
+            "no step has this name (did you mean a?); earlier steps are a",
+        ),
         (HTTP + 'path = "{ tenant.id }"', "path: { tenant.id }: not a reference; write {tenant.id}"),
         (HTTP.replace("[[step]]", "[[steps]]"), "steps: no such table (did you mean step?)"),
         ("version = 1\n" + HTTP, "version: no such table"),

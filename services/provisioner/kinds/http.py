@@ -42,7 +42,7 @@ from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.answers import difference, meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
-from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
+from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM, base_url_faults
 from services.provisioner.kinds.step_kind import Shared
 
 _ID_MAX: Final = 1_000
@@ -75,6 +75,7 @@ class HttpKind:
         silent_verbs=frozenset(),
         reissued=False,
         left_behind=False,
+        check=base_url_faults,
     )
 
     def __init__(self, outbound: Outbound) -> None:

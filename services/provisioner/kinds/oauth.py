@@ -29,7 +29,7 @@ from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
-from services.provisioner.kinds.shared_keys import URL_FROM
+from services.provisioner.kinds.shared_keys import URL_FROM, base_url_faults
 from services.provisioner.kinds.step_kind import Shared
 
 
@@ -56,6 +56,7 @@ class OAuthKind:
         # A token from before an uninstall must not live on.
         reissued=True,
         left_behind=False,
+        check=base_url_faults,
     )
 
     def __init__(self, outbound: Outbound) -> None:

@@ -13,7 +13,7 @@ from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
-from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
+from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM, base_url_faults
 from services.provisioner.kinds.step_kind import Shared
 
 
@@ -38,6 +38,7 @@ class SubscriptionKind:
         silent_verbs=frozenset(),
         reissued=False,
         left_behind=False,
+        check=base_url_faults,
     )
 
     def __init__(self, outbound: Outbound) -> None:
