@@ -1,4 +1,4 @@
-"""`lifecycle plan`: check a plan, as the provisioner does at its start."""
+"""`lifecycle plan`: check a plan as the provisioner does at its start, and show the calls of a tenant beforehand."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli import environment
-from services.cli.exits import Exit
+from services.cli.exits import CommandError, Exit
+from services.cli.options import KEY_HELP
 
 if TYPE_CHECKING:
     from services.adapters.process.settings import Settings
 
-plan = typer.Typer(help="The plan of provisioning: its faults, before a tenant meets one.", no_args_is_help=True)
+plan = typer.Typer(help="The plan of provisioning: its faults, and its calls before any is made.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
 PlanFile = Annotated[
@@ -21,7 +22,7 @@ PlanFile = Annotated[
 
 @plan.callback()
 def group() -> None:
-    """The plan of provisioning: its faults, before a tenant meets one."""
+    """The plan of provisioning: its faults, and its calls before any is made."""
 
 
 @plan.command()
@@ -50,6 +51,42 @@ def check(file: PlanFile = None, as_json: Json = False, state_dir: StateDir = No
         show.as_json(plan_text.plan_json(path, found))
     else:
         plan_text.print_plan(path, found)
+
+
+@plan.command("show")
+def show_calls(
+    file: PlanFile = None,
+    key: Annotated[str | None, typer.Option("--for", metavar="KEY", help="The tenant: " + KEY_HELP)] = None,
+    configuration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A tenant's configuration, a JSON object, in place of a living tenant."),
+    ] = None,
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="The calls of an uninstall, in place of the desired state.")
+    ] = False,
+    as_json: Json = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Show each call for a tenant as the provisioner would make it now, secrets hidden; calls nothing.
+
+    Without FILE a living tenant is shown with the plan of its life. With FILE the tenant is shown as a new life. Ends
+    with 1 if a name is missing that the plan needs.
+    """
+    from services.cli import plan_calls, plan_calls_text, show
+
+    if key is None and configuration is None:
+        raise CommandError(Exit.UNUSABLE, "say --for KEY, or --configuration FILE for a tenant that does not exist")
+    if configuration is None:
+        assert key is not None
+        found = plan_calls.of_tenant(environment.settings_of_operator(state_dir), key, file, uninstall=uninstall)
+    else:
+        found = plan_calls.of_configuration(_settings(state_dir), key, file, configuration, uninstall=uninstall)
+    if as_json:
+        show.as_json(plan_calls_text.calls_json(found))
+    else:
+        plan_calls_text.print_calls(found)
+    if found.preview.missing:
+        raise typer.Exit(Exit.DEVIATION)
 
 
 def _settings(state_dir: Path | None) -> "Settings":

@@ -30,6 +30,10 @@ The provisioner refuses to start with a plan that has an unknown key, a value of
 nowhere or a URL that holds a secret, and names the file, the step, the key and the nearest right one, each fault in a
 sentence. `lifecycle plan check FILE` says the same beforehand, with the settings of its own environment. A plan may be
 changed at any time: a life is finished with the plan it began with.
+
+`lifecycle plan show FILE --configuration TENANT.json` prints each call that the plan would make for a tenant with that
+configuration, without any engine; `--for KEY` does so for a living tenant. It calls nothing, names what is missing, and
+hides every secret: all of a configuration but the names in `PUBLISHED_NAMES`.
 """
 
 _TEXT: Final = """Text may name what is known when the step is done. A value that is one reference and nothing else
@@ -74,6 +78,7 @@ def _value(key: PlanKey) -> str:
         return " or ".join(f'`"{choice}"`' for choice in key.choices)
     limit = {
         Form.NAME: "lower-case letters, digits and `_`, a letter first, 40 at most",
+        Form.BASE_URL: "URL without `?` and `#`",
         Form.PATH: "text that begins with `/`, without `?` and `#`",
         Form.NUMBER: f"number above 0, at most {key.most}",
         Form.DURATION: f"ISO 8601 duration of weeks to seconds, at most P{key.most // 86_400}D",

@@ -51,6 +51,7 @@ GIVEN: Final[Mapping[str, str]] = {
 
 VARIANTS: Final[Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
     ("ledger",): (("--recover-only",),),
+    ("plan", "show"): (("--for", KEY),),
     ("reconcile",): (("--now",), ("--dry-run",)),
     ("sagas", "retry"): ((KEY,), ("--failed",)),
     ("send",): (("--url", "http://127.0.0.1:9/v1/genesys/lifecycle/default"),),
@@ -80,6 +81,7 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("sagas", "show"): frozenset({_POSTGRES}),
     ("sagas", "retry"): frozenset({_POSTGRES}),
     ("plan", "check"): frozenset(),
+    ("plan", "show"): frozenset({_POSTGRES}),
     ("keyring", "init"): frozenset(),
     ("keyring", "list"): frozenset(),
     ("keyring", "add"): frozenset(),
@@ -97,6 +99,9 @@ NEEDS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("topics", "apply"): frozenset({_KAFKA, _CONFIGS}),
 }
 """What a command cannot do without; one that is not here may end either way."""
+
+_NAMES_NOTHING: Final = frozenset({("reconcile",), ("sagas", "retry"), ("plan", "show")})
+"""Commands that end with 2 in every trouble where nothing is named to do."""
 
 SERVICES: Final = frozenset({("ingress",), ("hints", "sqs"), ("provisioner",), ("reconciler",), ("simulator",)})
 """They wait for the world: `/readyz` and a line of the log say for what, and SIGTERM ends them."""
@@ -214,7 +219,7 @@ class CommandRuns:
         """True if this call may end in the trouble as it does without: `reconcile` alone, say, names nothing to do."""
         if call.runs_on or call.words in WHOLE | {("doctor",)}:
             return False
-        return trouble.of not in NEEDS.get(call.words, ()) or call.words in {("reconcile",), ("sagas", "retry")}
+        return trouble.of not in NEEDS.get(call.words, ()) or call.words in _NAMES_NOTHING
 
     def _run(self, call: Call, trouble: Trouble) -> Cell:
         folder = Path(tempfile.mkdtemp(dir=self._folder))

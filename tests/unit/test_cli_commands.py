@@ -259,6 +259,7 @@ def test_unusable_arguments_end_with_2(words: tuple[str, ...], tmp_path: Path) -
         ("keyring", "remove", "a"),        ("keyring", "rotate-material", "seal"), ("doctor",), ("send", "installed"),
         ("orgs", "list"), ("orgs", "check"), ("orgs", "add", "a"), ("orgs", "remove", "a"),
         ("webhook", "plan"), ("webhook", "apply"), ("webhook", "verify"), ("plan", "check"),
+        ("plan", "show", "--for", "a"), ("plan", "show", "--configuration", "a"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -347,6 +347,19 @@ class Registry:
             rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
         return self._readable(rows)
 
+    async def present(self, key: str) -> tuple[Desired, Journal] | None:
+        """Return the newest desired version and the journal of a key, without a lease; None if the key has no row.
+
+        Raises:
+            Unreadable: this release cannot read the row.
+        """
+        async with self._session() as session:
+            found = await (await session.execute(statements.PRESENT_ROW, (key,))).fetchone()
+        if found is None:
+            return None
+        _, desired, journal, _ = found
+        return decode(Desired, desired.encode()), decode(Journal, journal.encode())
+
     async def count_sagas(self, keys: Sequence[str] | None, orgs: Sequence[str] | None) -> int:
         """Return the count of the sagas of `all_sagas`."""
         async with self._session() as session:

@@ -3,11 +3,11 @@
 Rule: only the file of a kind knows the kind's name. A decision by kind reads a trait, so a new kind needs a file and a
 line in the list of kinds (`services.provisioner.kinds`).
 
-Every trait is required, except the function `check`: a forgotten trait stops the import of the kind's
-file, and so does a contradiction between two traits.
+Every trait is required: a forgotten trait stops the import of the kind's file, and so does a contradiction between two
+traits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -15,9 +15,6 @@ from typing import Any
 from services.core.saga.calls import Verb
 from services.core.saga.plan_forms import PlanKey
 from services.core.saga.plan_keys import STEP
-
-StepCheck = Callable[[Mapping[str, Any]], Iterable[str]]
-"""Returns the faults of a step as written in the plan: a sentence each, `KEY: fault; remedy`, without any value."""
 
 
 class SystemBy(Enum):
@@ -45,8 +42,6 @@ class KindTraits:
         silent_verbs: Verbs without a request as a rule, hence without a slot at a gate.
         reissued: True if the step is undone and done again when an `uninstalled` lay between two installs.
         left_behind: True if the undo leaves remains on purpose; an orphan check must not look for the remains.
-        check: Further checks of a step in a plan given by the operator, beyond the forms of `keys`; None without any.
-            The check never raises, whatever the types in the step are.
     """
 
     name: str
@@ -59,7 +54,6 @@ class KindTraits:
     silent_verbs: frozenset[Verb]
     reissued: bool
     left_behind: bool
-    check: StepCheck | None = None
 
     def __post_init__(self) -> None:
         """Checks that no traits contradict each other.
@@ -69,6 +63,18 @@ class KindTraits:
         """
         if faults := "; ".join(self._faults()):
             raise ValueError(f"kind {self.name}: {faults}")
+
+    def outputs_of(self, _: Mapping[str, Any]) -> Collection[str]:
+        """Returns the names of the outputs of a step with these settings."""
+        return self.outputs
+
+    def secret_outputs_of(self, _: Mapping[str, Any]) -> frozenset[str]:
+        """Returns the names of the outputs to seal, of a step with these settings."""
+        return self.secret_outputs
+
+    def step_faults(self, _: Mapping[str, Any]) -> Iterator[str]:
+        """Yields the faults of a step beyond unknown keys and wrong forms; the values may have any type."""
+        yield from ()
 
     def _faults(self) -> Iterator[str]:
         names = [key.name for key in self.keys]

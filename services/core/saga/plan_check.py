@@ -17,7 +17,7 @@ from services.core.saga.plan import BadPlan, Plan, parse
 from services.core.saga.plan_faults import PlanFault, of_file, of_step
 from services.core.saga.plan_forms import faults_of, nearest, unknown
 from services.core.saga.plan_keys import FORMER, STEP
-from services.core.saga.plan_urls import UrlRules, origin_faults, url_faults
+from services.core.saga.plan_urls import EarlierStep, UrlRules, origin_faults, url_faults
 from services.core.saga.references import REFERENCE, references
 
 _NEARLY: Final = re.compile(r"\{\{[ \t]*[A-Za-z_][A-Za-z0-9_. \t?-]*\}\}|\$?\{[ \t]*[A-Za-z_][A-Za-z0-9_. \t?-]*\}")
@@ -74,23 +74,23 @@ def _strict_faults(
     rows = document.get("step")
     if not isinstance(rows, list):
         return
-    earlier, outputs = dict[str, Mapping[str, Any]](), dict[str, KindTraits]()
+    earlier: dict[str, EarlierStep] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             continue
         found, kind = [*_typos(row)], kinds.get(str(row.get("kind")))
         if kind is not None:
-            rules = UrlRules(settings, allow, earlier, outputs)
+            rules = UrlRules(settings, allow, earlier)
             found = [
-                *_kind_faults(row, kind, kinds),
                 *origin_faults(row, rules),
                 *url_faults(row, kind, rules),
-                *_output_faults(row, outputs),
+                *_kind_faults(row, kind, kinds),
+                *_output_faults(row, earlier),
                 *found,
-                *(kind.check(row) if kind.check else ()),
+                *kind.step_faults(row),
             ]
             # After the checks of this row, so that a step cannot refer to its own outputs.
-            outputs[str(row.get("name"))], earlier[str(row.get("name"))] = kind, row
+            earlier[str(row.get("name"))] = EarlierStep(row, kind)
         yield from (of_step(number, row, fault) for fault in found)
 
 
@@ -105,12 +105,12 @@ def _kind_faults(row: Mapping[str, Any], kind: KindTraits, kinds: Mapping[str, K
         yield fault + (f" ({name} is a key of kind {', '.join(others)})" if others else "")
 
 
-def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, KindTraits]) -> Iterator[str]:
+def _output_faults(row: Mapping[str, Any], earlier: Mapping[str, EarlierStep]) -> Iterator[str]:
     for key, value in row.items():
         for path, _ in references(value):
             root, *names = path.split(".")
-            if root == "steps" and len(names) == 2 and names[0] in outputs:
-                known = outputs[names[0]].outputs
+            if root == "steps" and len(names) == 2 and names[0] in earlier:
+                known = earlier[names[0]].outputs
                 if names[1] not in known:
                     has = ", ".join(known) or "no outputs"
                     yield f"{key}: {{{path}}}: no such output{nearest(names[1], known)}; {names[0]} has {has}"

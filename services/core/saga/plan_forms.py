@@ -24,6 +24,7 @@ class Form(StrEnum):
     NAME = "name"
     TEXT = "text"
     URL = "URL"
+    BASE_URL = "base URL"
     PATH = "path"
     CHOICE = "choice"
     NUMBER = "number"
@@ -32,7 +33,7 @@ class Form(StrEnum):
     TABLE = "table"
 
 
-_MAY_REFER: Final = frozenset({Form.TEXT, Form.URL, Form.TEXTS})
+_MAY_REFER: Final = frozenset({Form.TEXT, Form.URL, Form.BASE_URL, Form.TEXTS})
 """Forms whose whole value may be one reference. A table is none of them: an event would choose the table's keys."""
 
 
@@ -152,6 +153,11 @@ def _is_url(_: PlanKey, value: Any) -> bool:
     return isinstance(value, str) and (bool(REFERENCE.search(value)) or value.startswith(("https://", "http://")))
 
 
+def _is_base_url(key: PlanKey, value: Any) -> bool:
+    # Paths are appended, and would become a part of a query or a fragment.
+    return _is_url(key, value) and not {"?", "#"} & set(REFERENCE.sub("", value))
+
+
 def _is_path(_: PlanKey, value: Any) -> bool:
     # A path without a slash would go on with the host's name, and so would a reference at its beginning: an event could
     # then choose the host of an operator's URL.
@@ -163,6 +169,7 @@ _CHECKS: Final[Mapping[Form, Callable[[PlanKey, Any], bool]]] = {
     Form.NAME: lambda _, value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
     Form.TEXT: lambda _, value: isinstance(value, str),
     Form.URL: _is_url,
+    Form.BASE_URL: _is_base_url,
     Form.PATH: _is_path,
     Form.CHOICE: lambda key, value: isinstance(value, str) and value in key.choices,
     Form.NUMBER: _is_number,
@@ -180,6 +187,7 @@ def _wanted(key: PlanKey) -> str:
         Form.NUMBER: f"a number above 0, at most {key.most}",
         Form.DURATION: f"an ISO 8601 duration as P1DT12H or PT30M, at most P{key.most // 86_400}D",
         Form.URL: "an http or https URL",
+        Form.BASE_URL: "an http or https URL without ? and #",
         Form.PATH: "text that begins with / and has no ? and no #",
         Form.TEXTS: "a list of text",
         Form.TABLE: "a table",

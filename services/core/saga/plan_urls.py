@@ -12,7 +12,7 @@ A value of the environment (`{settings.…}`) is not judged for plain http: the 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
@@ -28,6 +28,7 @@ _SECRET: Final = re.compile(r"(secret|passw(or)?d|passphrase|token|api[_-]?key|p
 _SECRET_PARAMETER: Final = re.compile(r"[?&;]([A-Za-z0-9_.-]+)=([^&;#]+)")
 _PRESIGNED: Final = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signature"})
 """Query parameters of a URL that is signed beforehand."""
+_OF_URLS: Final = frozenset({Form.URL, Form.BASE_URL, Form.PATH})
 _UNKNOWN: Final = "reference"
 """Stands in a URL for a reference without a value at the time of the check."""
 _INSIDE: Final = frozenset({
@@ -38,20 +39,45 @@ _INSIDE: Final = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierStep:
+    """A step before the checked step.
+
+    Attributes:
+        row: The step as written.
+        kind: Traits of the step's kind.
+    """
+
+    row: Mapping[str, Any]
+    kind: KindTraits
+
+    @property
+    def outputs(self) -> Collection[str]:
+        """Returns the names of the step's outputs."""
+        return self.kind.outputs_of(self.row)
+
+    @property
+    def is_of_event(self) -> bool:
+        """True if an event may name the step's system."""
+        return self.row.get("url_from", "event") == "event" and "url_from" in {key.name for key in self.kind.keys}
+
+    def seals(self, output: str) -> bool:
+        """True if the output is a secret."""
+        return output in self.kind.secret_outputs_of(self.row)
+
+
+@dataclass(frozen=True, slots=True)
 class UrlRules:
     """Facts of the check.
 
     Attributes:
         settings: Values of `{settings.NAME}`.
         allow: Allow-list of hosts for a URL from an event; None if the allow-list is not known.
-        earlier: Name of an earlier step to the step as written.
-        kinds: Name of an earlier step to the traits of the step's kind.
+        earlier: The earlier steps by name.
     """
 
     settings: Mapping[str, Any]
     allow: Sequence[str] | None
-    earlier: Mapping[str, Mapping[str, Any]]
-    kinds: Mapping[str, KindTraits]
+    earlier: Mapping[str, EarlierStep]
 
 
 def is_secret_name(name: str) -> bool:
@@ -70,7 +96,7 @@ def url_faults(row: Mapping[str, Any], kind: KindTraits, rules: UrlRules) -> Ite
     is_operators = row.get("url_from") == "operator" or "url_from" not in {key.name for key in kind.keys}
     for key, form, url in _urls(kind.keys, row):
         yield from (f"{key}: {fault}" for fault in _secret_faults(url, kind, rules))
-        if form is Form.URL:
+        if form is not Form.PATH:
             fault = _operators_fault(url) if is_operators else _event_fault(url, rules)
             if fault:
                 yield f"{key}: {fault}"
@@ -85,20 +111,15 @@ def origin_faults(row: Mapping[str, Any], rules: UrlRules) -> Iterator[str]:
         yield 'url_from: must be "event", since the url names the configuration, which an event gives'
     # What a system answers is as little trusted as the origin of the system's URL.
     for name in dict.fromkeys(path[1] for path in paths if path[0] == "steps" and len(path) > 1):
-        row_of, kind = rules.earlier.get(name), rules.kinds.get(name)
-        if row_of is not None and kind is not None and _is_of_event(row_of, kind):
+        if name in rules.earlier and rules.earlier[name].is_of_event:
             yield f'url_from: must be "event", since the url names an output of {name}, whose system an event names'
-
-
-def _is_of_event(row: Mapping[str, Any], kind: KindTraits) -> bool:
-    return row.get("url_from", "event") == "event" and "url_from" in {key.name for key in kind.keys}
 
 
 def _urls(keys: Sequence[PlanKey], given: Any, above: str = "") -> Iterator[tuple[str, Form, str]]:
     """Yields name, form and text of every URL and path, those of nested tables included."""
     for key in keys:
         value = given.get(key.name) if isinstance(given, Mapping) else None
-        if key.form in {Form.URL, Form.PATH} and isinstance(value, str):
+        if key.form in _OF_URLS and isinstance(value, str):
             yield above + key.name, key.form, value
         yield from _urls(key.keys, value, f"{above}{key.name}.")
 
@@ -114,7 +135,7 @@ def _secret_faults(url: str, kind: KindTraits, rules: UrlRules) -> Iterator[str]
             yield f"has a secret in its query ({name}), and URLs reach logs; take it out and use {where}"
     for path, _ in references(url):
         root, *names = path.split(".")
-        sealed = len(names) == 2 and names[0] in rules.kinds and names[1] in rules.kinds[names[0]].secret_outputs
+        sealed = len(names) == 2 and names[0] in rules.earlier and rules.earlier[names[0]].seals(names[1])
         is_named = bool(names) and is_secret_name(names[-1])
         if root == "secrets" or (root == "steps" and sealed) or (root in {"settings", "configuration"} and is_named):
             yield f"{{{path}}} is a secret, and URLs reach logs; take it out and use {where}"

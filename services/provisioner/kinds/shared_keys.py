@@ -1,10 +1,8 @@
-"""Plan keys shared by several HTTP kinds: origin of the URL, path and credentials; and the check of a base URL."""
+"""Plan keys shared by several HTTP kinds: origin of the URL, path and credentials."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from services.core.saga.plan_forms import Form, PlanKey
-from services.core.saga.references import REFERENCE
 
 URL_FROM: Final = PlanKey(
     "url_from",
@@ -26,14 +24,3 @@ CREDENTIALS: Final = PlanKey(
         PlanKey("client_secret", Form.TEXT, "Client secret.", required=True),
     ),
 )
-
-
-def base_url_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a fault for a base URL with a query or a fragment: paths are appended, and would become a part of both.
-
-    Args:
-        row: The step as written in the plan.
-    """
-    url = row.get("url")
-    if isinstance(url, str) and {"?", "#"} & set(REFERENCE.sub("", url)):
-        yield "url: has a query or a fragment, and paths are appended to a base URL; take out what follows ? or #"
