@@ -1,8 +1,6 @@
 """Prints the calls of a tenant beforehand, as text of 80 columns or as JSON."""
 
 import json
-import shutil
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -33,21 +31,21 @@ def print_calls(found: TenantCalls) -> None:
     """Prints a block per call, in order, and a summary on standard error."""
     preview = found.preview
     show.styled(found.key, "bold")
-    _line(f"tenant {found.tenant_id or '-'}, generation {preview.generation}, {preview.phase}", "")
-    _line(f"plan {found.source}", "")
+    show.folded(f"tenant {found.tenant_id or '-'}, generation {preview.generation}, {preview.phase}")
+    show.folded(f"plan {found.source}")
     for number, call in enumerate(preview.calls, 1):
         print()
         show.styled(f"{number} {call.step.name} ({call.step.kind}): {call.verb}", "bold")
         for line in _lines(call):
-            _line(line, _INDENT)
+            show.folded(line, _INDENT)
     if preview.calls:
         print()
     if unchanged := _unchanged(found):
-        _line(f"no call for {', '.join(unchanged)}", "")
+        show.folded(f"no call for {', '.join(unchanged)}")
     for step, names in preview.missing.items():
-        _line(f"{step}: missing {', '.join(names)}; the tenant is refused at this step and rolled back", "")
+        show.folded(f"{step}: missing {', '.join(names)}; the tenant is refused at this step and rolled back")
     if preview.ends:
-        _line(f"it ends here: {preview.ends}", "")
+        show.folded(f"it ends here: {preview.ends}")
     show.say(f"{wording.counted(len(preview.calls), 'call')}; nothing was called")
 
 
@@ -98,16 +96,3 @@ def _flat(value: Any, path: str = "") -> Iterator[str]:
 def _unchanged(found: TenantCalls) -> list[str]:
     called = {call.step.name for call in found.preview.calls}
     return [step.name for step in found.preview.plan.steps if step.name not in called]
-
-
-def _line(text: str, indent: str) -> None:
-    """Prints a line of the result; on a terminal folded to the width, with the rest indented further."""
-    text = show.visible(text).replace("\n", "\\n")
-    if not show.shows_results():
-        print(indent + text)
-        return
-    inner = indent + text[: len(text) - len(text.lstrip())]
-    for line in textwrap.wrap(
-        text.strip(), shutil.get_terminal_size().columns, initial_indent=inner, subsequent_indent=inner + _INDENT
-    ):
-        show.styled(line, "")

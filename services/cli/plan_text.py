@@ -42,7 +42,7 @@ def plan_json(path: Path, plan: Plan) -> dict[str, Any]:
 def print_faults(path: Path, bad: BadPlan) -> None:
     """Prints a sentence per fault, each with the file's name."""
     for fault in bad.faults:
-        show.styled(f"{path}: {fault}", "")
+        show.folded(f"{path}: {fault}")
     show.say(f"{wording.counted(len(bad.faults), 'fault')}; the provisioner would not start with this plan")
 
 

@@ -15,6 +15,7 @@ from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.secrets.sealing import Sealer
 from services.core.saga.calls import Call, Verb, resource_name
+from services.core.saga.intents import log_of
 from services.core.saga.masking import Masks, masks_for
 from services.core.saga.next_move import Plans
 from services.core.saga.plan import Plan, Step
@@ -117,7 +118,8 @@ def _previewed(caller: Caller, key: str, rehearsed: RehearsedCall, plan: Plan, m
     step = rehearsed.move.step
     move = replace(rehearsed.move, step=masks.step(step))
     built = caller.prepare(key, _EPOCH, masks.journal(rehearsed.journal, plan), move)
-    call = built if isinstance(built, Call) else None
+    log = log_of(rehearsed.journal, rehearsed.move)
+    call = _at_one_location(built, log.location, masks) if isinstance(built, Call) else None
     return PreviewedCall(
         step,
         rehearsed.verb,
@@ -128,6 +130,25 @@ def _previewed(caller: Caller, key: str, rehearsed: RehearsedCall, plan: Plan, m
         rehearsed.missing,
         "" if isinstance(built, Call) else getattr(built, "reason", ""),
     )
+
+
+def _at_one_location(call: Call, location: str | None, masks: Masks) -> Call:
+    """Returns the call with one text for its location.
+
+    The `url` in the settings is hidden by the names of its references, a stored location by its value; two hidden names
+    with an equal value would look like two locations.
+
+    Args:
+        call: The call with hidden values.
+        location: The location of the step's newest create or update, which is the `url` of these settings.
+        masks: The masks of the call.
+    """
+    url, told = call.settings.get("url"), masks.scrubbed(location)
+    if not isinstance(url, str) or told is None:
+        return call
+    locations = tuple(url if one == told else one for one in call.locations)
+    outputs = {name: url if value == told else value for name, value in call.outputs.items()}
+    return replace(call, locations=locations, outputs=outputs)
 
 
 def _requests(call: Call) -> tuple[PlannedRequest, ...]:

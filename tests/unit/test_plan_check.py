@@ -1,6 +1,7 @@
 """A key of a plan that no code would read is refused by step and key."""
 
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,29 @@ def faults(text: str) -> tuple[str, ...]:
 )
 def test_a_plan_key_without_effect_is_refused(text: str, fault: str) -> None:
     assert fault in "\n".join(faults(text))
+
+
+_ODD = (
+    "7", "nan", "true", '""', '"{"', '"{.}"', '"{steps.}"', '"{tenant}"', "[]", "[[]]", "[{}]", "{}", "{ a = {} }",
+    "{ a = [1979-05-27] }", "07:32:00", '[1, "a"]', '"https://[::1"', '"https://[::1]:x/"', '"http://0x7f.1/"',
+    '"https://{settings.oauth_url}@x/"', '"{configuration.a.b?}"', "{ path = 7, client_id = [], client_secret = {} }",
+    '"' + "{a" * 2_000 + '"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*TRAITS, "none"])
+def test_no_value_of_any_type_stops_the_check(kind: str) -> None:
+    later = HTTP.replace('"a"', '"b"') + 'url_from = "operator"\nurl = "{steps.a.url}"\nbody = { x = "{steps.a.id}" }\n'
+    keys = [*STEP, *(TRAITS[kind].keys if kind in TRAITS else ())]
+    for key, value in product([key.name for key in keys], _ODD):
+        row = {"name": '"a"', "kind": f'"{kind}"', "undo": '"reverse"'} | {key: value}
+        text = "[[step]]\n" + "".join(f"{name} = {text}\n" for name, text in row.items())
+        assert all("\n" not in fault for fault in faults(text + later))
+
+
+def test_a_fault_of_a_key_with_a_line_break_is_one_line() -> None:
+    (fault,) = faults(HTTP + '"a\\nb" = 1\n')
+    assert fault.startswith(r"step 1 (a): a\nb: no such key")
 
 
 def test_every_fault_is_named_once_in_the_order_of_steps() -> None:

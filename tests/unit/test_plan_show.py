@@ -9,6 +9,7 @@ import pytest
 
 from schemas.saga import Journal, Life, StepLog
 from services.cli.exits import Exit
+from services.cli.plan_calls import SAMPLE_KEY
 from services.core.saga.masking import Masks, masks_for
 from services.core.saga.plan import Step, parse
 from services.provisioner.kinds import TRAITS
@@ -113,6 +114,17 @@ def test_a_grace_period_is_shown_as_a_wait(tmp_path: Path, program: CommandLine)
         ("mirror", None), ("crm", "grace"), ("tokens", None),
     ]  # fmt: skip
     assert calls[1]["wait_s"] == pytest.approx(86_400, abs=1)
+
+
+def test_a_url_with_the_value_of_another_secret_is_one_location(tmp_path: Path, program: CommandLine) -> None:
+    same = "https://canary.salesforce.com"
+    tenant = Tenant(tmp_path, program, {"mine": same, "other": same})
+    url = 'url = "{configuration.mine}"\n'
+    tmp_path.joinpath("one.toml").write_text('[[step]]\nname = "crm"\nkind = "http"\nundo = "reverse"\n' + url)
+    for words, verb in (((), "PUT"), (("--uninstall",), "DELETE")):
+        (call,) = tenant.show("one.toml", *words)["calls"]
+        name = f"{SAMPLE_KEY.replace(':', '.')}.g1"
+        assert [one["target"] for one in call["requests"]] == [f"{verb} <configuration.mine: hidden>/{name}"]
 
 
 def test_missing_names_are_named_and_the_other_calls_shown(tenant: Tenant) -> None:

@@ -67,8 +67,8 @@ class Masks:
             "inputs": inputs,
             "outputs": self._outputs(step.name, log.outputs, secret),
             "previous_outputs": self._outputs(step.name, log.previous_outputs, secret),
-            "location": self._scrubbed(log.location),
-            "locations": tuple(map(self._scrubbed, log.locations)),
+            "location": self.scrubbed(log.location),
+            "locations": tuple(map(self.scrubbed, log.locations)),
         }
         return log.model_copy(update=change)
 
@@ -88,15 +88,16 @@ class Masks:
         return {
             name: f"<steps.{step}.{name}: hidden>"
             if name in secret or (isinstance(value, Mapping) and _SEALED in value)
-            else self._scrubbed(value)
+            else self.scrubbed(value)
             for name, value in outputs.items()
         }
 
-    def _scrubbed(self, value: Any) -> Any:
+    def scrubbed(self, value: Any) -> Any:
+        """Returns an output or a location with every hidden text replaced."""
         if isinstance(value, Mapping):
-            return {name: self._scrubbed(part) for name, part in value.items()}
+            return {name: self.scrubbed(part) for name, part in value.items()}
         if isinstance(value, list | tuple):
-            return [self._scrubbed(part) for part in value]
+            return [self.scrubbed(part) for part in value]
         if not isinstance(value, str):
             return value
         for text, mask in self.echoes.items():

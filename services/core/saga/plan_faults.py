@@ -51,7 +51,9 @@ class PlanFault:
     def __str__(self) -> str:
         """Returns the whole sentence, without the file's name."""
         step = f"step {self.number} ({self.name or 'without a name'})" if self.number else ""
-        return ": ".join(part for part in (step, self.key, self.text) if part)
+        sentence = ": ".join(part for part in (step, self.key, self.text) if part)
+        # A quoted key or name may hold a line break, and a fault is one line.
+        return sentence if sentence.isprintable() else sentence.encode("unicode_escape").decode()
 
     @property
     def is_reference(self) -> bool:
