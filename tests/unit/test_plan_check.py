@@ -1,13 +1,17 @@
 """A key of a plan that no code would read is refused by step and key."""
 
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import Settings
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.plan import BadPlan, parse
 from services.core.saga.plan_check import check
 from services.core.saga.plan_keys import STEP
@@ -99,6 +103,34 @@ def faults(text: str) -> tuple[str, ...]:
 )
 def test_a_plan_key_without_effect_is_refused(text: str, fault: str) -> None:
     assert fault in "\n".join(faults(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picky(KindTraits):
+    def outputs_of(self, row: Mapping[str, Any]) -> Collection[str]:
+        return ("id", str(row.get("path", "")).strip("/"))
+
+    def secret_outputs_of(self, row: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset({str(row.get("path", "")).strip("/")})
+
+    def step_faults(self, row: Mapping[str, Any]) -> Iterator[str]:
+        if "body" not in row:
+            yield "body.id: is missing; write body = { id = … }"
+
+
+def test_a_kind_adds_faults_of_its_own_and_outputs_by_step() -> None:
+    http = TRAITS["http"]
+    kinds = {**TRAITS, "http": _Picky(**{field.name: getattr(http, field.name) for field in fields(KindTraits)})}
+    first = HTTP + 'path = "/grant"\nurl_from = "operator"\n'
+    url = '"https://o.example/{steps.a.grant}"'
+    second = HTTP.replace('"a"', '"b"') + f'url_from = "operator"\nurl = {url}\nbody = {{ a = "{{steps.a.gran}}" }}\n'
+    with pytest.raises(BadPlan) as found:
+        check(first + second, kinds=kinds, settings=SETTINGS)
+    assert list(found.value.faults) == [
+        "step 1 (a): body.id: is missing; write body = { id = … }",
+        "step 2 (b): url: {steps.a.grant} is a secret, and URLs reach logs; take it out and use credentials",
+        "step 2 (b): body: {steps.a.gran}: no such output (did you mean grant?); a has id, grant",
+    ]
 
 
 _ODD = (
