@@ -69,8 +69,8 @@ def show_calls(
 ) -> None:
     """Show each call for a tenant as the provisioner would make it now, secrets hidden; calls nothing.
 
-    Without FILE a living tenant is shown with the plan of its life. With FILE the tenant is shown as a new life. Ends
-    with 1 if a name is missing that the plan needs.
+    The calls are shown as if each succeeds. Without FILE a living tenant is shown with the plan of its life. With FILE
+    the tenant is shown as a new life. Ends with 1 if a name is missing that the plan needs.
     """
     from services.cli import plan_calls, plan_calls_text, show
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from schemas.saga import Phase
 from services.cli import show, wording
 from services.cli.plan_calls import TenantCalls
 from services.provisioner.preview import PreviewedCall
@@ -44,6 +45,8 @@ def print_calls(found: TenantCalls) -> None:
         show.folded(f"no call for {', '.join(unchanged)}")
     for step, names in preview.missing.items():
         show.folded(f"{step}: missing {', '.join(names)}; the tenant is refused at this step and rolled back")
+    if preview.phase is Phase.REMOVING and preview.calls:
+        show.folded("the brake on removals is not asked here; it may hold the first delete")
     if preview.ends:
         show.folded(f"it ends here: {preview.ends}")
     show.say(f"{wording.counted(len(preview.calls), 'call')}; nothing was called")
