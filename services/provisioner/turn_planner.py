@@ -192,7 +192,8 @@ class TurnPlanner:
             # Nothing is destroyed yet: the life goes on, and uses up neither a place nor an approval.
             return Wait(now_us, REMOVAL_BRAKED)
         version = journal.target.version if journal.target else claim.desired.version
-        removal = Removal(claim.key, journal.generation, journal.phase_began_at, version)
+        installed_at_us = claim.desired.installed_at
+        removal = Removal(claim.key, journal.generation, journal.phase_began_at, version, installed_at_us)
         found = await self._removal_gate.enter(removal, claim.epoch)
         return None if found is None else Wait(now_us + int(found.wait_s * 1_000_000), found.reason)
 

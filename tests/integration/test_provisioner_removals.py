@@ -287,7 +287,7 @@ async def test_an_answer_of_genesys_holds_a_removal_as_the_setting_says(
             confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
             asked = None if mode == "off" else confirmation
             gate = RemovalGate(registry, RemovalRules(9, 0, 60), asked, needs_answer=mode == "always")
-            found = await gate.enter(Removal(of, 1, number, number), claim.epoch)
+            found = await gate.enter(Removal(of, 1, number, number, 1), claim.epoch)
             reason = HOLDS.get((mode, says))
             assert found == (None if reason is None else TurnedAway(reason, 10.0)), mode
             if mode == "off":

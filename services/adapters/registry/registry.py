@@ -30,7 +30,7 @@ from psycopg import sql
 
 from schemas.codec import Unreadable, decode, readable_trace
 from schemas.removal import removals_digest
-from schemas.saga import Journal
+from schemas.saga import Journal, Phase
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set_up
@@ -529,6 +529,7 @@ class Registry:
             "generation": removal.generation,
             "began_us": removal.began_us,
             "version": removal.version,
+            "installed_at_us": removal.installed_at_us,
             "epoch": epoch,
             "limit": limit,
             "window_s": window_s,
@@ -570,7 +571,8 @@ class Registry:
         """Let one removal of each key go, held now or still to come; return the count of stored approvals.
 
         An approval with the digest of another set changes nothing, as does one that has expired. A key without a
-        resource, or with a removal that was let go before, takes no approval.
+        resource, or with a removal that was let go before, takes no approval. An approval is for the present
+        generation and its newest install: the removal of a later install asks again.
 
         Args:
             keys: The keys to remove.
@@ -581,8 +583,15 @@ class Registry:
         """
         if digest != removals_digest(keys):
             return 0
-        asked = {"keys": list(keys), "digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
+        asked = {"digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
         async with self._session() as session, session.transaction():
+            rows = await (await session.execute(statements.APPROVABLE, (list(keys),))).fetchall()
+            fit = [(found, generation) for _, generation, *of in rows if (found := _install_to_remove(*of))]
+            asked |= {
+                "keys": [found.key for found, _ in fit],
+                "generations": [generation for _, generation in fit],
+                "installs": [found.installed_at for found, _ in fit],
+            }
             rows = await (await session.execute(statements.APPROVE_REMOVALS, asked)).fetchall()
             approved = [str(row[0]) for row in rows]
             await session.execute(statements.UNREFUSE_REMOVALS, (approved,))
@@ -706,6 +715,19 @@ def _verdict(*, admitted: bool, refused: bool) -> RemovalVerdict:
     if admitted:
         return RemovalVerdict.ADMITTED
     return RemovalVerdict.REFUSED if refused else RemovalVerdict.HELD
+
+
+def _install_to_remove(phase: str, desired: str) -> Desired | None:
+    """Return the desired version of a saga that takes an approval of its removal, else None.
+
+    A teardown whose integration is installed again takes none: its life is about to go on. Nor does a row that this
+    release cannot read. Parsed here, because PostgreSQL's JSON operators refuse a text with U+0000 in any field.
+    """
+    try:
+        found = decode(Desired, desired.encode())
+    except Unreadable:
+        return None
+    return None if phase == Phase.REMOVING and found.installed else found
 
 
 def _outcome_count(journal: str) -> int | None:
