@@ -3,6 +3,7 @@
 Rule: a source that cannot be read is named in the report, and the rest is reported.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from services.core.reconcile.three_views import ComparedKey, Orphan, OutsideView
     from services.core.saga.plan import Plan
     from services.operations.reconciliation import ReportScope
+    from services.operations.rulings import GracedRemoval
     from services.reconciler.report import RunReport
 
 _NO_REGISTRY: Final = "DATABASE_URL: missing"
@@ -79,6 +81,7 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
             "keys": [one.key for one in outside.held],
             "refused": sum(one.refused_by is not None for one in outside.held),
         },
+        "in_grace": graced_json(outside.in_grace),
         "held": run.as_json()["held"],
         "orphans": _orphans_json(orphans, seen_twice(orphans, now_us(), second_look_us)),
     }
@@ -93,6 +96,7 @@ class OutsideReading:
         views: The keys of the registry; None if the registry was not read.
         unreadable: Keys that this release cannot read, with the reasons.
         held: Removals that the brake of the provisioner holds.
+        in_grace: Removals whose first delete waits for the end of a grace period.
         strangers: Resources of keys that the registry does not have.
         plan: The plan of the look; None without a look.
         why: Why the registry was not read; else empty.
@@ -102,6 +106,7 @@ class OutsideReading:
     views: "dict[Key, OutsideView] | None" = None
     unreadable: "dict[Key, str]" = field(default_factory=dict)
     held: "list[HeldRemoval]" = field(default_factory=list)
+    in_grace: "list[GracedRemoval]" = field(default_factory=list)
     strangers: "tuple[Orphan, ...]" = ()
     plan: "Plan | None" = None
     why: str = ""
@@ -117,10 +122,11 @@ async def read_outside(settings: "Settings", scope: "ReportScope", *, looks: boo
     """Reads the registry, and on request looks every resource up in its system."""
     from services.adapters.postgres.sessions import NoDatabase
     from services.adapters.process import logs
+    from services.adapters.process.clock import now_us
     from services.cli import show
     from services.cli.registry import open_registry
     from services.operations.reconciliation import outside_views
-    from services.operations.rulings import held_removals
+    from services.operations.rulings import held_removals, removals_in_grace
     from services.provisioner.outside_look import OutsideLook
 
     if settings.database_url is None:
@@ -144,6 +150,7 @@ async def read_outside(settings: "Settings", scope: "ReportScope", *, looks: boo
                     progress("looking outside", done, of)
 
             found.held = await held_removals(registry, scope)
+            found.in_grace = await removals_in_grace(registry, scope, now_us())
             held = {one.key for one in found.held}
             found.views = await outside_views(registry, scope, held, look.look if look else None, on_progress)
             if look is not None:
@@ -186,6 +193,11 @@ def _orphans_json(orphans: "tuple[Orphan, ...]", ripe: "tuple[Orphan, ...]") -> 
             for one in orphans
         ],
     }
+
+
+def graced_json(found: "Sequence[GracedRemoval]") -> list[dict[str, str]]:
+    """Returns removals in a grace period, each with its end, as JSON."""
+    return [{"key": one.key, "until": rfc3339(one.until_us)} for one in found]
 
 
 def _key_json(one: "ComparedKey") -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from services.adapters.registry.registry import Registry
     from services.adapters.registry.types import HeldRemoval
     from services.operations.reconciliation import ReportScope
-    from services.operations.rulings import ActRecorder, Ruling
+    from services.operations.rulings import ActRecorder, GracedRemoval, Ruling
     from services.reconciler.run import ApprovedSet
 
 PLACEHOLDER: Final = "YOU"
@@ -69,6 +69,7 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
         CommandError: the registry does not answer.
     """
     from services.adapters.process.clock import now_us
+    from services.cli.reconcile_report import graced_json
     from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of
     from services.reconciler.run import OtherSet, run_once
 
@@ -81,9 +82,10 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
         done: dict[str, Any] = {}
 
         async def on_approved(approved: "ApprovedSet") -> None:
-            await _record_approved(registry, recorder, approved, digest, ruling)
+            put_off = await _record_approved(registry, recorder, approved, digest, ruling)
             of = "newcomers" if approved.org_id else "reconciler"
             done.update(_act_json("approved", of, digest, approved.keys, ruling))
+            done["put_off"] = graced_json(put_off)
 
         try:
             run = await run_once(
@@ -96,7 +98,8 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
                 on_approved=on_approved,
             )
         except OtherSet as error:
-            raise Unusable(f"{error}{_held_text('approved', registry, held)}") from None
+            graced = await _graced_text(registry, scope, now_us())
+            raise Unusable(f"{error}{_held_text('approved', registry, held)}{graced}") from None
         return done | {"run": run.as_json()}
 
 
@@ -220,19 +223,37 @@ async def _sources(
 
 async def _record_approved(
     registry: "Registry | None", recorder: "ActRecorder", approved: "ApprovedSet", digest: str, ruling: "Ruling"
-) -> None:
-    """Records the approval of a run's set; of removals also for the provisioner, which would hold them once more."""
-    from services.operations.rulings import BY_RECONCILER, NEWCOMER, ActKind, approve_removals
+) -> "list[GracedRemoval]":
+    """Records the approval of a run's set; of removals also for the provisioner, which would hold them once more.
+
+    Returns:
+        The removals whose grace period outlasts the approval: the provisioner will hold them all the same.
+    """
+    from services.operations.rulings import BY_RECONCILER, NEWCOMER, ActKind, approve_removals, put_off_beyond
 
     if approved.org_id is not None:
         await recorder.record(ActKind.NEWCOMER_APPROVED, approved.keys, digest, ruling, NEWCOMER)
-        return
+        return []
     if registry is None:
         raise Unusable(
             f"{_NO_DATABASE}: without an approval in the registry the provisioner would hold the same removals once "
             "more; nothing was done"
         )
+    put_off = await put_off_beyond(registry, approved.keys, ruling)
     await approve_removals(registry, recorder, approved.keys, digest, ruling, BY_RECONCILER)
+    return put_off
+
+
+async def _graced_text(registry: "Registry | None", scope: "ReportScope", now_us: int) -> str:
+    """Returns the end of a sentence about the removals that take no approval yet."""
+    from services.operations.rulings import removals_in_grace
+
+    found = [] if registry is None else await removals_in_grace(registry, scope, now_us)
+    if not found:
+        return ""
+    first, last = (rfc3339(of(one.until_us for one in found)) for of in (min, max))
+    until = first if first == last else f"{first} to {last}"
+    return f"; {len(found)} removals are in a grace period until {until} and take an approval after it"
 
 
 def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]") -> str:

@@ -88,6 +88,11 @@ def print_act(found: dict[str, Any], commands: Commands) -> None:
         f"{found['ruling']} by {found['by']}: {counted(len(found['keys']), what)} ({found['digest']}), until "
         f"{found['expires_at']}; recorded in the audit trail"
     )
+    if put_off := found.get("put_off"):
+        _say(
+            f"{counted(len(put_off), 'removal')} of them wait for the end of a grace period, {_ends(put_off)}: this "
+            "approval has ended by then, and the provisioner holds them. Approve them again after it"
+        )
     if "run" in found:
         print_run(found["run"], commands)
 
@@ -252,8 +257,19 @@ def _print_holds(found: dict[str, Any], commands: Commands) -> None:
         refused = f", {held['refused']} of them refused" if held["refused"] else ""
         _say(f"STOPPED: the provisioner holds {counted(len(held['keys']), 'removal')}{refused}")
         commands.print_both(held["digest"])
+    if graced := found["in_grace"]:
+        _say(
+            f"{counted(len(graced), 'removal')} in a grace period, {_ends(graced)}: nothing is deleted before, and the "
+            "brake is asked after it. An approval that is given before counts if it lasts until then"
+        )
     _print_held(found["held"], commands)
     _print_orphans(found["orphans"], commands)
+
+
+def _ends(graced: list[dict[str, str]]) -> str:
+    """Returns the end of one grace period, or the first and the last of several, in words."""
+    ends = sorted(one["until"] for one in graced)
+    return f"until {ends[0]}" if ends[0] == ends[-1] else f"the first until {ends[0]}, the last until {ends[-1]}"
 
 
 def _print_held(held: list[dict[str, Any]], commands: Commands) -> None:

@@ -17,6 +17,8 @@ from typing import Final
 from schemas.audit import OperatorAct
 from schemas.keyring import Material
 from schemas.removal import removals_digest
+from schemas.saga import Phase
+from schemas.saga_row import SagaRow
 from schemas.topics import AUDIT, named
 from schemas.values import Key
 from services.adapters.kafka.producer import Producer
@@ -25,10 +27,13 @@ from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import HeldRemoval
 from services.adapters.secrets.keyring import raw
 from services.core.ledger import audit
+from services.core.saga.graces import first_delete_us, graces_of
 from services.operations.reconciliation import ReportScope
 
 _LINGER_MS: Final = 5
 _TIMEOUT_MS: Final = 30_000
+_MOST: Final = 1_000_000
+"""Teardowns that a report reads: more than an installation has tenants."""
 
 
 class ActKind(StrEnum):
@@ -129,6 +134,53 @@ async def held_removals(registry: Registry, scope: ReportScope) -> list[HeldRemo
 def digest_of(held: Sequence[HeldRemoval]) -> str | None:
     """Returns the digest by which held removals are approved or refused; None without a held removal."""
     return removals_digest(one.key for one in held) if held else None
+
+
+@dataclass(frozen=True, slots=True)
+class GracedRemoval:
+    """A removal whose first delete a grace period puts off.
+
+    Attributes:
+        key: `orgId:integrationId`.
+        until_us: Earliest time of the first delete, at which the brake is asked; microseconds UTC.
+    """
+
+    key: Key
+    until_us: int
+
+
+async def removals_in_grace(registry: Registry, scope: ReportScope, now_us: int) -> list[GracedRemoval]:
+    """Returns the removals under way in the scope whose grace period runs, in the order of their keys.
+
+    Raises:
+        RegistryAway: the database does not answer or refuses.
+    """
+    rows = await registry.sagas(phases=(Phase.REMOVING,), limit=_MOST)
+    return await _graced(registry, [row for row in rows if scope.has(row.key)], now_us)
+
+
+async def put_off_beyond(registry: Registry, keys: Collection[Key], ruling: Ruling) -> list[GracedRemoval]:
+    """Returns the removals of an approval that a grace period puts off beyond the approval's end.
+
+    Raises:
+        RegistryAway: the database does not answer or refuses.
+    """
+    rows = [row async for batch in registry.all_sagas(sorted(keys), None) for row in batch]
+    found = await _graced(registry, rows, ruling.at_us)
+    return [one for one in found if one.until_us >= ruling.expires_us]
+
+
+async def _graced(registry: Registry, rows: Sequence[SagaRow], now_us: int) -> list[GracedRemoval]:
+    graces: dict[str, dict[str, int]] = {}
+    found = []
+    for row in rows:
+        plan = row.journal.life.plan if row.journal.life else ""
+        if plan not in graces:
+            graces[plan] = graces_of(await registry.plan_text(plan) or "")
+        until_us = first_delete_us(row.journal, graces[plan], now_us)
+        if until_us is not None and until_us > now_us:
+            found.append(GracedRemoval(row.key, until_us))
+    return sorted(found, key=lambda one: one.key)
 
 
 async def approve_removals(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
-from services.cli.reconcile_text import Commands, plan_lines, print_run, status_of
+from services.cli.reconcile_text import Commands, plan_lines, print_act, print_report, print_run, status_of
 from services.operations.reconciliation import ReportScope
 from tests.support.terminal import COLUMNS
 
@@ -103,6 +103,39 @@ def test_commands_repeat_the_scope_and_fit_a_terminal(scope: ReportScope, capsys
 
 def test_an_operator_known_by_the_environment_needs_no_name_in_commands() -> None:
     assert "--by" not in " ".join(Commands(ReportScope(), "Ada").of("0123456789abcdef"))
+
+
+_GRACED = [
+    {"key": f"{_ORG}:2", "until": "2026-05-02T10:00:00Z"},
+    {"key": f"{_ORG}:1", "until": "2026-05-01T10:00:00Z"},
+]
+
+
+def test_an_approval_names_the_removals_that_wait_longer_than_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    act = {
+        "ruling": "approved", "held_by": "reconciler", "by": "Ada", "digest": "0123456789abcdef", "keys": ["a", "b"],
+        "expires_at": "2026-04-30T10:00:00Z", "put_off": [],
+    }  # fmt: skip
+    print_act(act, Commands(ReportScope(), None))
+    assert "grace" not in capsys.readouterr().out
+    print_act(act | {"put_off": _GRACED}, Commands(ReportScope(), None))
+    said = capsys.readouterr().out
+    assert all(len(line) <= COLUMNS for line in said.splitlines())
+    assert (
+        "2 removals of them wait for the end of a grace period, the first until 2026-05-01T10:00:00Z, the last until "
+        "2026-05-02T10:00:00Z: this approval has ended by then" in " ".join(said.split())
+    )
+
+
+def test_a_report_names_the_end_of_a_grace_period(capsys: pytest.CaptureFixture[str]) -> None:
+    report: dict[str, Any] = {
+        "keys": [], "agreeing": 1, "unread": [], "refused": [], "held": [], "in_grace": _GRACED[:1],
+        "outside": {"read": True, "looked": False, "why": ""}, "brake": {"holds": False, "absent": 0, "limit": 5},
+        "held_removals": {"digest": None, "keys": [], "refused": 0}, "orphans": {"digest": None, "resources": []},
+    }  # fmt: skip
+    print_report(report, Commands(ReportScope(), None))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 removal in a grace period, until 2026-05-02T10:00:00Z: nothing is deleted before" in said
 
 
 @pytest.mark.parametrize(
