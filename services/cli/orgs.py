@@ -156,11 +156,18 @@ def remove(
 
 
 def _settings(state_dir: Path | None) -> "ReconcilerSettings":
-    """Returns the settings of the reconciler: from the environment, and of a running `up`."""
+    """Returns the settings of the reconciler: from the environment, and of a running `up`.
+
+    Raises:
+        UpStarting: ORGS_DIR is not set, and an `up` starts whose folder of organisations is meant.
+    """
     from services.adapters.process.environment import read
     from services.adapters.process.settings import ReconcilerSettings
 
-    return read(environment.operator(state_dir), ReconcilerSettings)
+    given, folder = environment.operator(state_dir), environment.state_dir(state_dir)
+    if "ORGS_DIR" not in given and environment.is_up_starting(folder):
+        raise environment.UpStarting(folder)
+    return read(given, ReconcilerSettings)
 
 
 def _load(settings: "ReconcilerSettings") -> "Organisations":
