@@ -27,6 +27,7 @@ import asyncio
 import fcntl
 import json
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -267,13 +268,18 @@ def _replace(path: Path, pieces: Iterable[str]) -> None:
     Raises:
         OSError: the file cannot be written; the former file stays.
     """
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.writelines(pieces)
-        file.flush()
-        # Before the rename: else a power loss could leave the new name with an empty file.
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    # A name of its own: with a shared one a second writer renames, or fills, the file of the first.
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with fresh.open("x") as file:
+            file.writelines(pieces)
+            file.flush()
+            # Before the rename: else a power loss could leave the new name with an empty file.
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _pieces(memory: Memory) -> Iterator[str]:

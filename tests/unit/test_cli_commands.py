@@ -332,6 +332,7 @@ def test_the_keyring_of_another_installation_is_not_changed_for_a_state_folder(
         (("keyring", "rotate-material", "seel"), "is not one of 'audit', 'seal', 'outputs'"),
         (("keyring", "rotate", "default", "--overlap", "soon"), "--overlap: 'soon' is neither 0"),
         (("orgs", "add", "acme"), "ORG: 'acme' is no organisation id, which is a UUID"),
+        (("orgs", "add", "acme", "--clear", "name"), "--clear: goes with --replace"),
         (("webhook", "plan"), "--url: missing, and no `lifecycle up` runs here"),
         (("webhook", "plan", *_AT), "ORGS_DIR: orgs has no file of an organisation"),
         (("webhook", "apply", "--wait", "2h", *_AT), "--wait: '2h' is neither 0"),
