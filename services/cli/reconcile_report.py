@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schemas.times import rfc3339
 from services.cli import environment
-from services.cli.exits import CommandError
+from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from schemas.values import Key
@@ -100,6 +100,7 @@ class OutsideReading:
         strangers: Resources of keys that the registry does not have.
         plan: The plan of the look; None without a look.
         why: Why the registry was not read; else empty.
+        status: Exit status of a command that cannot do without the registry.
     """
 
     looked: bool = False
@@ -110,6 +111,7 @@ class OutsideReading:
     strangers: "tuple[Orphan, ...]" = ()
     plan: "Plan | None" = None
     why: str = ""
+    status: Exit = Exit.UNREACHABLE
 
     @property
     def orphans(self) -> "list[Orphan]":
@@ -157,8 +159,10 @@ async def read_outside(settings: "Settings", scope: "ReportScope", *, looks: boo
                 found.looked, found.plan = True, look.plan
                 known = {*found.views, *found.unreadable}
                 found.strangers = tuple(one for one in look.strangers(known) if scope.has(one.key))
-    except (NoDatabase, CommandError) as error:
-        return OutsideReading(why=str(error))
+    except NoDatabase as error:
+        return OutsideReading(why=str(error), status=Exit.REFUSED if error.refused else Exit.UNREACHABLE)
+    except CommandError as error:
+        return OutsideReading(why=str(error), status=error.status)
     return found
 
 

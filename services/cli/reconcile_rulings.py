@@ -168,7 +168,7 @@ async def remove_orphans(settings: "Settings", scope: "ReportScope", digest: str
     required(settings, "database_url")
     outside = await read_outside(settings, scope, looks=True)
     if outside.plan is None:
-        raise CommandError(Exit.UNREACHABLE, f"outside: not read: {outside.why}")
+        raise CommandError(outside.status, f"outside: not read: {outside.why}")
     orphans = await remember_orphans(settings, scope, outside, now_us())
     ripe = seen_twice(orphans, now_us(), int(settings.reconcile_second_look_s * 1_000_000))
     present = orphans_digest(one.name for one in ripe) if ripe else None

@@ -128,8 +128,8 @@ class Sights:
                 return
         except FileNotFoundError:
             pass
-        _replace(self._file, _pieces(memory))
-        # Only the holder of the lock writes, so the file is still this one.
+        # Only the holder of the lock writes: no other writer has the name, and the file is still this one.
+        _replace(self._file, self._file.with_suffix(".new"), _pieces(memory))
         self._cached = self._identity(), dict(memory)
 
     def _identity(self) -> tuple[int, ...]:
@@ -237,7 +237,9 @@ def replace_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
         OSError: the file cannot be written; the former file stays.
     """
     # Not `json.dump`, which encodes in Python and takes ten times as long.
-    _replace(path, (json.dumps(content, separators=(",", ":")),))
+    # A name of its own: with a shared one a second writer renames, or fills, the file of the first.
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    _replace(path, fresh, (json.dumps(content, separators=(",", ":")),))
 
 
 async def to_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -262,16 +264,19 @@ async def to_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     return work.result()
 
 
-def _replace(path: Path, pieces: Iterable[str]) -> None:
+def _replace(path: Path, fresh: Path, pieces: Iterable[str]) -> None:
     """Replaces a text file by the pieces, as a whole or not at all.
+
+    Args:
+        path: The file.
+        fresh: Name of the file until it is whole; in the same folder.
+        pieces: The text.
 
     Raises:
         OSError: the file cannot be written; the former file stays.
     """
-    # A name of its own: with a shared one a second writer renames, or fills, the file of the first.
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with fresh.open("x") as file:
+        with fresh.open("w") as file:
             file.writelines(pieces)
             file.flush()
             # Before the rename: else a power loss could leave the new name with an empty file.
