@@ -139,6 +139,7 @@ faults: test-long ## the long form of the fault tests, five hours: kills of ever
 	@$(BIN)/python -m tests.faults.sources
 	@$(BIN)/python -m tests.faults.silences
 	@$(BIN)/python -m tests.faults.vanishing
+	@$(BIN)/pytest -q tests/faults/test_rivals.py
 	@$(BIN)/python -m deploy.boards --alerts
 	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
