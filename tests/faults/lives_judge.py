@@ -4,7 +4,8 @@ A *destructive* call is a delete that took effect, of any outside system. Rule f
 
 1. The life begins with the install that it answers: `installed_at` of the newest desired version that was known at the
    first create call of (K, G). Versions known within 2 s before that call may all be the one; the earliest counts. The
-   time of an observation is a whole second, so a true install up to 1 s later may be meant.
+   time of an observation is a whole second, so a true install up to 1 s later may be meant. The time of a retry that
+   carries the time of the attempt stands for the change that it tells of: a first attempt that comes later says so.
 2. Legitimate: Genesys lost the integration after that install and before T. Late news of a true uninstall is news.
 3. *Misled*: else, but Genesys itself signed an unmarked `uninstalled`, dated after that install and before T, by a
    retry that carries the time of the attempt and no retry count. No receiver can tell; only asking Genesys first can.
@@ -91,7 +92,7 @@ def _judge_calls(
             continue
         at_us, generation, resource = instant(call["at"]), call["generation"], (call["system"], call["generation"])
         if call["verb"] == "create":
-            began.setdefault(generation, min(at_us, _install_of(desired, at_us)))
+            began.setdefault(generation, _changed_us(world, key, min(at_us, _install_of(desired, at_us))))
             there[resource] += call["system"] not in {"archive", "tokens"}
             if there[resource] > 1:
                 verdict.faults.setdefault(key, f"made twice: {call}")
@@ -143,6 +144,12 @@ def _install_of(desired: list[Desired], at_us: int) -> int:
     before = [one for one in known if one not in newest][-1:]
     times = [one.installed_at for one in (*before, *newest) if one.installed_at is not None]
     return min(times, default=0) if newest else max(times, default=0)
+
+
+def _changed_us(world: LifeWorld, key: Key, dated_us: int) -> int:
+    """Returns the time of the install that a webhook told of under another time; else the time as it is."""
+    told = (one for one in world.told if one.key == key and one.what == _INSTALLED and one.restamped)
+    return next((one.change_us for one in told if one.dated_us == dated_us), dated_us)
 
 
 def _is_deaf(world: LifeWorld, key: Key, at_us: int, desired: list[Desired]) -> str:
