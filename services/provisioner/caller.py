@@ -106,7 +106,7 @@ class Caller:
             answer = await self._ask(call)
         metrics.PROVISIONER_CALLS.labels(call.step, call.verb, answer_word(answer)).inc()
         if isinstance(answer, Done):
-            names = self._traits[call.kind].secret_outputs
+            names = self._traits[call.kind].secret_outputs_of(call.settings)
             context = _seal_context(call.generation, call.key, call.step)
             return replace(answer, outputs=self._sealer.seal(context, answer.outputs, names))
         return answer

@@ -7,9 +7,10 @@ Every trait is required: a forgotten trait stops the import of the kind's file, 
 traits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from services.core.saga.calls import Verb
 from services.core.saga.plan_forms import PlanKey
@@ -62,6 +63,22 @@ class KindTraits:
         """
         if faults := "; ".join(self._faults()):
             raise ValueError(f"kind {self.name}: {faults}")
+
+    def outputs_of(self, _: Mapping[str, Any]) -> Collection[str]:
+        """Returns the names of the outputs of a step with these settings."""
+        return self.outputs
+
+    def secret_outputs_of(self, _: Mapping[str, Any]) -> frozenset[str]:
+        """Returns the names of the outputs to seal, of a step with these settings."""
+        return self.secret_outputs
+
+    def left_behind_of(self, _: Mapping[str, Any]) -> bool:
+        """Returns `left_behind` for a step with these settings."""
+        return self.left_behind
+
+    def step_faults(self, _: Mapping[str, Any]) -> Iterator[str]:
+        """Yields the faults of a step beyond unknown keys and wrong forms; the values may have any type."""
+        yield from ()
 
     def _faults(self) -> Iterator[str]:
         names = [key.name for key in self.keys]

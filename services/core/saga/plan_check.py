@@ -7,7 +7,7 @@ a strict check of stored plans would stop living tenants after an upgrade.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -54,16 +54,17 @@ def _strict_faults(document: Mapping[str, Any], kinds: Mapping[str, KindTraits])
     rows = document.get("step")
     if not isinstance(rows, list):
         return
-    outputs: dict[str, KindTraits] = {}
+    outputs: dict[str, Collection[str]] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             continue
         kind = kinds.get(str(row.get("kind")))
         if kind is not None:
             found = [*_kind_faults(row, kind, kinds), *_origin_faults(row), *_output_faults(row, outputs), *_typos(row)]
+            found += kind.step_faults(row)
             yield from (f"{step_label(number, row)}: {fault}" for fault in found)
             # After the checks of this row, so that a step cannot refer to its own outputs.
-            outputs[str(row.get("name"))] = kind
+            outputs[str(row.get("name"))] = kind.outputs_of(row)
 
 
 def _kind_faults(row: Mapping[str, Any], kind: KindTraits, kinds: Mapping[str, KindTraits]) -> Iterator[str]:
@@ -87,12 +88,12 @@ def _origin_faults(row: Mapping[str, Any]) -> Iterator[str]:
         yield 'url_from: must be "event", since the url names the configuration, which an event gives'
 
 
-def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, KindTraits]) -> Iterator[str]:
+def _output_faults(row: Mapping[str, Any], outputs: Mapping[str, Collection[str]]) -> Iterator[str]:
     for key, value in row.items():
         for path, _ in references(value):
             root, *names = path.split(".")
             if root == "steps" and len(names) == 2 and names[0] in outputs:
-                known = outputs[names[0]].outputs
+                known = outputs[names[0]]
                 if names[1] not in known:
                     has = ", ".join(known) or "no outputs"
                     yield f"{key}: {{{path}}}: no such output{nearest(names[1], known)}; {names[0]} has {has}"

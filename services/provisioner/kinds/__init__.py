@@ -22,10 +22,18 @@ from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.postgres import PostgresKind
+from services.provisioner.kinds.script import ScriptKind
 from services.provisioner.kinds.step_kind import Shared, StepKind, traits_of
 from services.provisioner.kinds.subscription import SubscriptionKind
 
-KINDS: Final[tuple[type[StepKind], ...]] = (ArchiveKind, HttpKind, OAuthKind, PostgresKind, SubscriptionKind)
+KINDS: Final[tuple[type[StepKind], ...]] = (
+    ArchiveKind,
+    HttpKind,
+    OAuthKind,
+    PostgresKind,
+    ScriptKind,
+    SubscriptionKind,
+)
 """All kinds of this release, in the order of docs/plan.md."""
 
 TRAITS: Final = traits_of(KINDS)
@@ -52,5 +60,6 @@ def build(settings: ProvisionerSettings, log: Logger) -> dict[str, StepKind]:
         Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map),
         AuditTrail(settings.kafka, named(AUDIT, settings.topic_prefix), timeout_s=_SCAN_S),
         now_us,
+        log,
     )
     return {kind.traits.name: kind.build(settings, shared) for kind in KINDS}

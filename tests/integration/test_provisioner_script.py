@@ -1,0 +1,204 @@
+"""Steps of kind `script` inside a real provisioner: the example of the docs, kills, stops, and what is stored."""
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.outcome import State
+from services.core.saga.calls import resource_name
+from tests.support.eventually import eventually
+from tests.support.provisioner_process import Scene, desired, end, gone, key
+from tests.support.provisioner_stage import SHIPPED
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "script-step"
+KEY = key(1)
+NAME = resource_name(KEY, 1)
+SLOW = """
+import json, os, subprocess, sys, time
+call = json.load(sys.stdin)
+place = os.environ["PLACE"]
+def note(word):
+    with open(os.path.join(place, "journal"), "a") as journal:
+        fields = [word, call["verb"], call["idempotency_key"], str(call["epoch"])]
+        journal.write(" ".join(fields) + "\\n")
+thing = os.path.join(place, call["name"])
+note("begin")
+if call["verb"] in ("create", "update"):
+    open(thing, "a").write("made\\n")
+    if not os.path.exists(os.path.join(place, "fast")):
+        subprocess.Popen([sys.executable, "-c", "import os, time; os.setsid(); time.sleep(600)", os.environ["WORD"]])
+        open(os.path.join(place, "slow"), "w").close()
+        time.sleep(600)
+elif not os.path.exists(thing):
+    sys.exit(210)
+elif call["verb"] == "delete":
+    os.remove(thing)
+print(json.dumps({"outputs": {}, "differs": None}))
+note("end")
+"""
+
+
+@pytest.fixture
+def scene(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: Path) -> Iterator[Scene]:
+    with Scene(kafka_bootstrap, topic_prefix, database_url, tmp_path, program=SHIPPED) as made:
+        made.environment |= {"STATE_DIR": str(tmp_path / "state"), "LEASE_S": "8"}
+        yield made
+
+
+@pytest.fixture
+def places(scene: Scene, tmp_path: Path) -> dict[str, Path]:
+    """The example's plan with folders of this test, in force."""
+    found = {name: tmp_path / name for name in ("workspaces", "mailboxes")}
+    text = (EXAMPLE / "plan.toml").read_text().replace("/opt/example", str(EXAMPLE))
+    for name, path in found.items():
+        path.mkdir()
+        text = text.replace(f"/srv/{name}", str(path))
+    (tmp_path / "plan.toml").write_text(text)
+    scene.environment["PLAN_FILE"] = str(tmp_path / "plan.toml")
+    return found
+
+
+def there(places: dict[str, Path]) -> dict[str, list[str]]:
+    return {name: sorted(p.name for p in path.iterdir() if p.name != ".lock") for name, path in places.items()}
+
+
+def test_the_example_is_installed_updated_disabled_and_uninstalled(scene: Scene, places: dict[str, Path]) -> None:
+    scene.start()
+    scene.publish_desired([desired(KEY, 1, configuration={"quota": "7-gigabytes"})])
+    assert scene.ended(KEY, 1).state is State.DONE
+    assert there(places) == {"workspaces": [NAME], "mailboxes": [NAME]}
+    workspace = json.loads((places["workspaces"] / NAME / "workspace.json").read_text())
+    mailbox = json.loads((places["mailboxes"] / NAME).read_text())
+    assert workspace["enabled"] is True
+    path = str(places["workspaces"] / NAME)
+    assert mailbox["inputs"] == {"workspace": path, "token": workspace["token"], "quota": "7-gigabytes"}
+    assert (mailbox["tenant_id"], mailbox["generation"], mailbox["verb"]) == (f"tenant-{KEY[-12:]}", 1, "create")
+
+    scene.publish_desired([desired(KEY, 2, configuration={"quota": "8-gigabytes"}, enabled=False)])
+    assert scene.ended(KEY, 2).state is State.DONE
+    assert json.loads((places["workspaces"] / NAME / "workspace.json").read_text())["enabled"] is False
+    assert json.loads((places["mailboxes"] / NAME).read_text())["inputs"]["quota"] == "8-gigabytes"
+
+    stored = str(scene.rows("SELECT journal::text FROM lifecycle.sagas"))
+    assert path in stored, "an output"
+    assert workspace["token"] not in stored, "sealed"
+    assert workspace["token"] not in scene.logs()
+    said = [line for line in scene.logs().splitlines() if '"program says"' in line]
+    assert {(json.loads(line)["said"], json.loads(line)["key"]) for line in said} == {("workspace written", KEY)}
+
+    scene.publish_desired([gone(KEY, 3)])
+    assert scene.ended(KEY, 3).state is State.DONE
+    assert there(places) == {"workspaces": [], "mailboxes": []}
+    assert not list(Path(scene.environment["STATE_DIR"]).glob("programs/*")), "no working folder is left"
+
+
+def test_a_refusal_of_a_later_step_undoes_the_earlier_ones(scene: Scene, places: dict[str, Path]) -> None:
+    text = (scene.folder / "plan.toml").read_text().split("[[step]]")
+    # The mailbox first, so that the refusal of the workspace finds a resource to undo.
+    mailbox = re.sub(r"inputs = .*", "", text[2])
+    (scene.folder / "plan.toml").write_text(f"[[step]]{mailbox}[[step]]{text[1]}")
+    scene.start()
+    scene.publish_desired([desired(KEY, 1, configuration={"region": "atlantis"})])
+    said = scene.ended(KEY, 1)
+    assert said.state is State.ROLLED_BACK
+    assert there(places) == {"workspaces": [], "mailboxes": []}
+    assert "no region of this name: [redacted]" in str(scene.audit(KEY))
+    scene.publish_desired([desired(KEY, 2, configuration={"region": "there"})])
+    assert scene.ended(KEY, 2).state is State.DONE
+    assert there(places) == {"workspaces": [resource_name(KEY, 2)], "mailboxes": [resource_name(KEY, 2)]}
+    scene.publish_desired([desired(KEY, 3, configuration={"region": "atlantis"}, enabled=False)])
+    said = scene.ended(KEY, 3)
+    assert (said.state, said.reason) == (State.DONE, "update_refused")
+    found = json.loads((places["workspaces"] / resource_name(KEY, 2) / "workspace.json").read_text())
+    assert (found["region"], found["enabled"]) == ("there", True), "restored"
+
+
+def test_a_missing_program_is_the_operators_fault_and_rolls_nobody_back(scene: Scene, places: dict[str, Path]) -> None:
+    plan = scene.folder / "plan.toml"
+    plan.write_text(plan.read_text().replace("mailbox.sh", "no-such-program"))
+    scene.start(RETRY_MOST_S="1")
+    scene.publish_desired([desired(KEY, 1)])
+    eventually(lambda: "no-such-program: No such file or directory" in scene.logs())
+    assert "make the program of this step executable" in scene.logs()
+    assert [said.state for said in scene.outcomes(KEY)] in ([], [State.WORKING])
+    assert there(places) == {"workspaces": [NAME], "mailboxes": []}
+
+
+@pytest.fixture
+def slow(scene: Scene, tmp_path: Path) -> Path:
+    """A plan of one program that leaves a child and sleeps after it has made its thing; until `fast` is there."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "slow.py").write_text(SLOW)
+    argv = json.dumps([sys.executable, str(tmp_path / "slow.py")])
+    (tmp_path / "plan.toml").write_text(
+        f'[[step]]\nname = "thing"\nkind = "script"\nundo = "reverse"\nargv = {argv}\ntimeout_s = 60\n'
+        f'environment = {{ PLACE = "{place}", WORD = "{_word(place)}" }}\n'
+    )
+    scene.environment["PLAN_FILE"] = str(tmp_path / "plan.toml")
+    return place
+
+
+def _word(place: Path) -> str:
+    return f"word-{abs(hash(str(place)))}"
+
+
+def _running(place: Path) -> list[str]:
+    """Processes of the slow program and of its child."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if _word(place) in words or str(place.parent / "slow.py") in words:
+            found.append(path.parent.name)
+    return found
+
+
+def _journal(place: Path) -> list[list[str]]:
+    return [line.split() for line in (place / "journal").read_text().splitlines()]
+
+
+def test_a_provisioner_killed_during_a_call_leaves_no_program_and_its_heir_repeats(scene: Scene, slow: Path) -> None:
+    process = scene.start()
+    scene.publish_desired([desired(KEY, 1)])
+    eventually(lambda: (slow / "slow").exists() and len(_running(slow)) == 2)
+    end(process, signal.SIGKILL)
+    eventually(lambda: not _running(slow))
+    eventually(lambda: not list(Path(scene.environment["STATE_DIR"]).glob("programs/*")))
+    (slow / "fast").write_text("")
+    scene.start()
+    assert scene.ended(KEY, 1).state is State.DONE
+    assert (slow / NAME).read_text() == "made\n", "found by `read`, so nothing is made twice"
+    assert [(word, verb) for word, verb, *_ in _journal(slow)] == [
+        ("begin", "create"),
+        ("begin", "read"),
+        ("end", "read"),
+    ]
+
+
+def test_a_stopped_provisioner_does_not_act_beside_its_heir(scene: Scene, slow: Path) -> None:
+    stopped = scene.start()
+    scene.publish_desired([desired(KEY, 1)])
+    eventually(lambda: (slow / "slow").exists() and len(_running(slow)) == 2)
+    (slow / "fast").write_text("")
+    stopped.send_signal(signal.SIGSTOP)
+    scene.start()
+    # The program of the stopped worker is gone before the lease is: nobody else has called yet.
+    eventually(lambda: not _running(slow))
+    assert len(_journal(slow)) == 1
+    assert scene.ended(KEY, 1).state is State.DONE
+    before = _journal(slow)
+    stopped.send_signal(signal.SIGCONT)
+    scene.publish_desired([gone(KEY, 2)])
+    assert scene.ended(KEY, 2).state is State.DONE
+    after = _journal(slow)[len(before) :]
+    assert [verb for word, verb, *_ in after if word == "begin"] == ["delete"], "the stopped worker acts no more"
+    epochs = [int(epoch) for *_, epoch in before + after]
+    assert epochs == sorted(epochs)
