@@ -15,9 +15,10 @@ from services.core.saga.program_contract import HOLD
 from services.core.saga.references import references
 
 ARGV: Final = PlanKey("argv", Form.TEXTS, "Program and arguments, as they are: no shell, no references.", required=True)
-INPUTS: Final = PlanKey(
-    "inputs", Form.TABLE, "Values for the step, in JSON on standard input: `{configuration.…}`, `{steps.…}` and so on."
+CLASS: Final = PlanKey(
+    "class", Form.TEXT, "Name of the class: an entry point of the group `genesys_lifecycle.steps`.", required=True
 )
+INPUTS: Final = PlanKey("inputs", Form.TABLE, "Values for the step: `{configuration.…}`, `{steps.…}` and so on.")
 OUTPUTS: Final = PlanKey("outputs", Form.TEXTS, "Names of its outputs. An answer must show each of them.", default=[])
 SECRET_OUTPUTS: Final = PlanKey(
     "secret_outputs", Form.TEXTS, "Names of further outputs, which are sealed before they are stored.", default=[]

@@ -53,7 +53,7 @@ class ChildProgram:
             argv: Program and arguments.
             text: Text for standard input.
         """
-        environment = _environment(call)
+        environment = _environment(call.settings.get("environment", {}))
         if isinstance(environment, Refused):
             return environment
         program = Program(argv, text, environment, call.timeout_s, OUTPUT_MOST_BYTES)
@@ -61,6 +61,14 @@ class ChildProgram:
         result = await self._programs.run(program, lines.take)
         lines.end()
         return _meaning(call, argv, result)
+
+    async def result(
+        self, argv: tuple[str, ...], text: str, environment: Mapping[str, Any], timeout_s: float
+    ) -> ProgramResult:
+        """Runs a program outside of a call; standard error is dropped."""
+        given = _environment(environment)
+        kept = dict(_BASIC) if isinstance(given, Refused) else given
+        return await self._programs.run(Program(argv, text, kept, timeout_s, OUTPUT_MOST_BYTES), lambda _: None)
 
     async def close(self) -> None:
         """Waits for the end of programs whose calls were cancelled."""
@@ -87,9 +95,8 @@ class _StepLines:
             )
 
 
-def _environment(call: Call) -> dict[str, str] | Refused:
+def _environment(given: Mapping[str, Any]) -> dict[str, str] | Refused:
     """Returns the environment; `Refused` for a value of the configuration that no environment can hold."""
-    given: Any = call.settings.get("environment", {})
     written = {
         name: ("true" if value else "false") if isinstance(value, bool) else str(value)
         for name, value in given.items()
