@@ -41,6 +41,27 @@ elif call["verb"] == "delete":
 print(json.dumps({"outputs": {}, "differs": None}))
 note("end")
 """
+LOSSY = """
+import json, os, signal, sys
+call = json.load(sys.stdin)
+place, verb = os.environ["PLACE"], call["verb"]
+with open(os.path.join(place, "journal"), "a") as journal:
+    journal.write(" ".join((verb, call["idempotency_key"], str(call["repeats"]))) + "\\n")
+thing, lost = os.path.join(place, call["name"]), os.path.join(place, "lost-" + verb)
+if verb in ("create", "update"):
+    open(thing, "a").write(verb + call["idempotency_key"] + "\\n")
+elif not os.path.exists(thing):
+    sys.exit(210)
+elif verb == "delete":
+    os.remove(thing)
+if verb != "read" and not os.path.exists(lost):
+    open(lost, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+if verb == "read" and os.path.exists(os.path.join(place, "blind")):
+    sys.exit(2)
+print("{}" if verb != "read" else '{"differs": null}')
+"""
+"""A program whose first answer to each verb is lost after the effect."""
 
 
 @pytest.fixture
@@ -202,3 +223,49 @@ def test_a_stopped_provisioner_does_not_act_beside_its_heir(scene: Scene, slow: 
     assert [verb for word, verb, *_ in after if word == "begin"] == ["delete"], "the stopped worker acts no more"
     epochs = [int(epoch) for *_, epoch in before + after]
     assert epochs == sorted(epochs)
+
+
+@pytest.fixture
+def lossy(scene: Scene, tmp_path: Path) -> Path:
+    """A plan of one program whose first answers are lost."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "lossy.py").write_text(LOSSY)
+    argv = json.dumps([sys.executable, str(tmp_path / "lossy.py")])
+    (tmp_path / "plan.toml").write_text(
+        f'[[step]]\nname = "thing"\nkind = "script"\nundo = "reverse"\nargv = {argv}\nunknown = "hold"\n'
+        f'inputs.a = "{{configuration.a?}}"\nenvironment = {{ PLACE = "{place}" }}\n'
+    )
+    scene.environment["PLAN_FILE"] = str(tmp_path / "plan.toml")
+    return place
+
+
+def test_a_lost_answer_to_each_verb_is_looked_up_and_repeated_with_its_own_key(scene: Scene, lossy: Path) -> None:
+    scene.start()
+    scene.publish_desired([desired(KEY, 1)])
+    assert scene.ended(KEY, 1).state is State.DONE
+    assert [verb for verb, *_ in _journal(lossy)] == ["create", "read"]
+    scene.publish_desired([desired(KEY, 2, enabled=False)])
+    assert scene.ended(KEY, 2).state is State.DONE
+    updates = _journal(lossy)[2:]
+    assert [verb for verb, *_ in updates] == ["update", "read", "update"], "being there proves no update"
+    assert (updates[0][1], updates[2][2]) == (updates[2][1], "True")
+    scene.publish_desired([gone(KEY, 3)])
+    assert scene.ended(KEY, 3).state is State.DONE
+    assert [verb for verb, *_ in _journal(lossy)[5:]] == ["delete", "read"]
+
+
+def test_a_step_that_cannot_look_is_held_until_it_is_taught_to(scene: Scene, lossy: Path) -> None:
+    (lossy / "blind").write_text("")
+    scene.start(RETRY_MOST_S="0.2")
+    scene.publish_desired([desired(KEY, 1, configuration={"a": "1"})])
+    eventually(lambda: len(_journal(lossy)) > 2 if (lossy / "journal").exists() else False)
+    # Not even other settings make it create again.
+    scene.publish_desired([desired(KEY, 2, configuration={"a": "2"})])
+    count = len(_journal(lossy))
+    eventually(lambda: len(_journal(lossy)) > count + 5)
+    assert [verb for verb, *_ in _journal(lossy)].count("create") == 1
+    assert "held until read is answered: exit status 2" in str(scene.rows("SELECT journal::text FROM lifecycle.sagas"))
+    (lossy / "blind").unlink()
+    assert scene.ended(KEY, 2).state is State.DONE
+    assert [verb for verb, *_ in _journal(lossy)].count("create") == 1
