@@ -269,3 +269,33 @@ def test_a_step_that_cannot_look_is_held_until_it_is_taught_to(scene: Scene, los
     (lossy / "blind").unlink()
     assert scene.ended(KEY, 2).state is State.DONE
     assert [verb for verb, *_ in _journal(lossy)].count("create") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("when", ["before", "after", "returned"])
+def test_a_worker_that_dies_again_and_again_makes_and_removes_each_thing_once(
+    scene: Scene, places: dict[str, Path], when: str
+) -> None:
+    """Each process dies at its fourth mark, which is the least at which an update gets on: look-up, repeat, next."""
+    scene.program = ("tests.support.provisioner_dying",)
+    scene.environment |= {"LEASE_S": "6", "DIES": when, "DIES_AT": "4"}
+    versions = [desired(KEY, 1), desired(KEY, 2, enabled=False, configuration={"quota": "9"}), gone(KEY, 3)]
+    tokens, deaths, process = set(), 0, scene.start()
+    for version in versions:
+        scene.publish_desired([version])
+        while not _has_ended(scene, version.version):
+            if process.poll() is not None:
+                assert process.returncode == -signal.SIGKILL
+                deaths += 1
+                assert deaths < 60, "no end of it"
+                process = scene.start()
+        names = [] if version.version == 3 else [NAME]
+        assert there(places) == {"workspaces": names, "mailboxes": names}
+        tokens |= {json.loads(p.read_text())["token"] for p in places["workspaces"].glob("*/workspace.json")}
+    assert deaths > 0
+    assert len(tokens) == 1, "made once"
+    eventually(lambda: not list(Path(scene.environment["STATE_DIR"]).glob("programs/*")))
+
+
+def _has_ended(scene: Scene, version: int) -> bool:
+    return any(said.desired_version >= version and said.state is State.DONE for said in scene.outcomes(KEY))
