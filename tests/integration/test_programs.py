@@ -139,6 +139,25 @@ async def test_each_call_has_a_private_folder_which_is_removed_whatever_became_o
     assert not list(folder.iterdir())
 
 
+async def test_no_descriptor_and_no_zombie_is_left(folder: Path, tmp_path: Path) -> None:
+    async def some() -> tuple[int, int]:
+        programs = Programs(folder, SILENCE_S)
+        ways = (("true",), ("/no/such",), ("yes",), shell("kill -9 0"), shell("exit 3"))
+        runs = [Program(argv, "x", {"PATH": "/usr/bin:/bin"}, 20, 10) for argv in ways]
+        await asyncio.gather(*(programs.run(program, lambda _: None) for program in runs))
+        task = asyncio.create_task(programs.run(Program(("cat",), "", {"PATH": "/bin"}, 20, 10), lambda _: None))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await programs.close()
+        await asyncio.sleep(0)
+        return len(list(Path("/proc/self/fd").iterdir())), len(launcher._children())
+
+    await some()
+    before = await some()
+    assert [await some() for _ in range(3)] == [before] * 3
+
+
 async def test_a_program_that_does_not_exist_is_named_and_nothing_runs(folder: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("x")
@@ -168,11 +187,9 @@ async def test_the_time_limit_ends_the_program_with_every_descendant(folder: Pat
 
 async def test_a_program_may_tidy_up_after_sigterm(folder: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    begun = time.monotonic()
     result = await run(folder, *shell(f"trap 'echo tidy >{mark}; exit 0' TERM; sleep 60 & wait"), timeout_s=4.0)
     assert result.end is ProgramEnd.TIMED_OUT, "what it says after its time is believed of nobody"
     assert mark.read_text() == "tidy\n"
-    assert time.monotonic() - begun < 60
 
 
 async def test_what_a_program_leaves_running_ends_with_it(folder: Path, family: Path, word: str) -> None:
