@@ -228,6 +228,24 @@ async def test_a_cancelled_call_ends_its_program(folder: Path, family: Path, wor
     assert not list(folder.iterdir())
 
 
+async def test_nothing_starts_without_leave_and_a_program_ends_once_the_leave_is_over(
+    folder: Path, family: Path, word: str, tmp_path: Path
+) -> None:
+    programs, leave = Programs(folder, 1.0), [False]
+    environment = {"PATH": "/usr/bin:/bin"}
+    touch = Program(("touch", str(tmp_path / "mark")), "", environment, 20, 10)
+    assert (await programs.run(touch, lambda _: None, may_act=lambda: leave[0])).end is ProgramEnd.LATE
+    leave[0] = True
+    program = Program((sys.executable, str(family), word, str(tmp_path)), "", environment, 60, 10)
+    task = asyncio.create_task(programs.run(program, lambda _: None, may_act=lambda: leave[0]))
+    await asyncio.to_thread(eventually, lambda: grown(word, folder))
+    leave[0] = False
+    assert (await task).end is ProgramEnd.LOST
+    await programs.close()
+    assert not alive(word)
+    assert not (tmp_path / "mark").exists()
+
+
 async def test_a_killed_launcher_leaves_its_group_to_the_service(folder: Path, word: str) -> None:
     text = f"sh -c 'sleep 600; true' {word} & kill -9 $PPID; sleep 600; true"
     assert (await run(folder, "sh", "-c", text, word)).end is ProgramEnd.LOST

@@ -12,7 +12,7 @@ import pytest
 from schemas.outcome import State
 from services.core.saga.calls import resource_name
 from tests.support.eventually import eventually
-from tests.support.provisioner_process import Scene, desired, end, gone, key
+from tests.support.provisioner_process import Scene, desired, end, gone, key, shut
 from tests.support.provisioner_stage import SHIPPED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "script-step"
@@ -223,6 +223,19 @@ def test_a_stopped_provisioner_does_not_act_beside_its_heir(scene: Scene, slow: 
     assert [verb for word, verb, *_ in after if word == "begin"] == ["delete"], "the stopped worker acts no more"
     epochs = [int(epoch) for *_, epoch in before + after]
     assert epochs == sorted(epochs)
+
+
+def test_a_worker_that_loses_its_lease_ends_its_program(scene: Scene, slow: Path, database_admin_url: str) -> None:
+    scene.start()
+    scene.publish_desired([desired(KEY, 1)])
+    eventually(lambda: (slow / "slow").exists() and len(_running(slow)) == 2)
+    (slow / "fast").write_text("")
+    # The worker runs and cannot renew; the program has a minute.
+    with shut(database_admin_url, scene.database):
+        eventually(lambda: not _running(slow))
+    assert len(_journal(slow)) == 1
+    assert scene.ended(KEY, 1).state is State.DONE
+    assert (slow / NAME).read_text() == "made\n"
 
 
 @pytest.fixture

@@ -170,12 +170,15 @@ class Programs:
         self._folder, self._silence_s = folder, silence_s
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def run(self, program: Program, on_line: Callable[[bytes], None]) -> ProgramResult:
+    async def run(
+        self, program: Program, on_line: Callable[[bytes], None], *, may_act: Callable[[], bool] = lambda: True
+    ) -> ProgramResult:
         """Runs a program to its end; a cancellation ends the program too.
 
         Args:
             program: The program.
             on_line: Called with every line of standard error, without its end; a long line is cut.
+            may_act: True while the program may run. Nothing is started without, and no sign of life is given.
         """
         begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         # The start blocks the loop for about a millisecond. In a thread it could outlive a cancellation.
@@ -185,7 +188,7 @@ class Programs:
         except OSError as error:
             return ProgramResult(ProgramEnd.UNABLE, why=error.strerror or type(error).__name__)
         try:
-            return await self._watch(launched, program, begun_s, on_line)
+            return await self._watch(launched, program, begun_s, on_line, may_act)
         finally:
             launched.hang_up()
             task = asyncio.create_task(_ended(launched), name="end of a program")
@@ -198,17 +201,25 @@ class Programs:
             await asyncio.wait(self._ending)
 
     async def _watch(
-        self, launched: _Launched, program: Program, begun_s: float, on_line: Callable[[bytes], None]
+        self,
+        launched: _Launched,
+        program: Program,
+        begun_s: float,
+        on_line: Callable[[bytes], None],
+        may_act: Callable[[], bool],
     ) -> ProgramResult:
         loop, process = asyncio.get_running_loop(), launched.process
         launched.control, _ = await loop.connect_write_pipe(asyncio.Protocol, process.stdin)
+        # The last look before the program. A stop between this line and the start is noticed by the launcher.
+        if not may_act():
+            return ProgramResult(ProgramEnd.LATE)
         launched.control.write(self._order(launched, program, begun_s))
         output, errors, result = [
             await launched.reader(pipe) for pipe in (process.stdout, process.stderr, launched.result)
         ]
         reading = asyncio.create_task(_read(output, program.output_most, launched.hang_up), name="output")
         lines = asyncio.create_task(_lines(errors, on_line), name="lines")
-        signs = asyncio.create_task(self._give_signs(launched.control), name="signs of life")
+        signs = asyncio.create_task(self._give_signs(launched.control, may_act), name="signs of life")
         try:
             left_s = begun_s + program.timeout_s + _SLACK_S - time.clock_gettime(time.CLOCK_BOOTTIME)
             with suppress(TimeoutError):
@@ -238,10 +249,10 @@ class Programs:
         }
         return json.dumps(order).encode() + b"\n"
 
-    async def _give_signs(self, control: asyncio.WriteTransport) -> None:
+    async def _give_signs(self, control: asyncio.WriteTransport, may_act: Callable[[], bool]) -> None:
         while True:
             await asyncio.sleep(self._silence_s / 4)
-            if not control.is_closing():
+            if may_act() and not control.is_closing():
                 control.write(b".")
 
 

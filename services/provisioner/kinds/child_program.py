@@ -58,7 +58,7 @@ class ChildProgram:
             return environment
         program = Program(argv, text, environment, call.timeout_s, OUTPUT_MOST_BYTES)
         lines = _StepLines(call, self._log)
-        result = await self._programs.run(program, lines.take)
+        result = await self._programs.run(program, lines.take, may_act=call.is_held)
         lines.end()
         return _meaning(call, argv, result)
 
@@ -115,7 +115,7 @@ def _meaning(call: Call, argv: tuple[str, ...], result: ProgramResult) -> Answer
         case ProgramEnd.UNABLE:
             return Retryable(f"no program was started: {result.why}")
         case ProgramEnd.LATE:
-            return Retryable("this worker stood still: no program was started")
+            return Retryable("this worker stood still or lost its lease: no program was started", well=True)
         case ProgramEnd.SIGNALLED:
             return unclear(call, f"ended by signal {result.status}")
         case ProgramEnd.TIMED_OUT:
