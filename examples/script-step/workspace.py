@@ -62,10 +62,13 @@ def read(call: dict[str, Any], folder: Path) -> int:
     return answer(DONE, outputs={"path": str(folder), "token": known["token"]}, differs=differs)
 
 
-def delete(_: dict[str, Any], folder: Path) -> int:
+def delete(call: dict[str, Any], folder: Path) -> int:
     """Removes the workspace."""
     if not folder.exists():
         return ABSENT
+    known = read_file(folder)
+    if known is not None and known["epoch"] > call["epoch"]:
+        return answer(RETRY, reason="a newer worker was here")
     shutil.rmtree(folder)
     return answer(DONE)
 
