@@ -51,7 +51,7 @@ def _kinds() -> Iterator[str]:
     for name, kind in TRAITS.items():
         yield from _keys(f"Kind `{name}`", kind.meaning, kind.keys)
         outputs = [f"`{output}`" + (" (sealed)" if output in kind.secret_outputs else "") for output in kind.outputs]
-        yield f"Outputs: {', '.join(outputs)}.\n"
+        yield f"Outputs: {', '.join(outputs) or 'those that the plan names'}.\n"
 
 
 def _keys(title: str, meaning: str, keys: Sequence[PlanKey]) -> Iterator[str]:

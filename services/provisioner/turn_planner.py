@@ -154,7 +154,7 @@ class TurnPlanner:
                 if turned_away is not None:
                     barred[move.generation, move.step.name] = replace(turned_away, step=move.step.name)
                     continue
-            prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
+            prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move, is_held=claim.is_held)
             if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
                 barred[move.generation, move.step.name] = Wait(now_us + HELD_US, OPERATOR_REFUSED, move.step.name)

@@ -77,7 +77,7 @@ def faults(text: str) -> tuple[str, ...]:
         (HTTP + "destroy_after = 2026-11-29", "destroy_after: must be an ISO 8601 duration"),
         (
             HTTP.replace('"http"', '"htp"'),
-            "kind: 'htp' is none of archive, http, oauth, postgres, subscription (did you",
+            "kind: 'htp' is none of archive, http, oauth, postgres, python, script, subscription (did you",
         ),
         (HTTP + 'path = "{tenant.schemaa}"', "path: {tenant.schemaa}: tenant has"),
         (HTTP + 'path = "{tenant.schemaa}"', "did you mean schema?"),

@@ -15,7 +15,7 @@ The answer classes differ in two questions: may the call have had an effect, and
 An outage must never be reported as `Refused`, because a refusal rolls a tenant back (docs/decisions/0033).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -32,6 +32,10 @@ class Verb(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
     READ = "read"
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Call:
             the `url` of the update alone.
         repeats: True if this intent was called before and the answer was lost.
         own_credentials: True if no credential in `settings` comes from the tenant's configuration.
+        is_held: True while the worker's lease lasts. A kind whose system knows no epoch asks before every change, so a
+            worker that was stopped for long sends nothing.
     """
 
     step: str
@@ -73,6 +79,7 @@ class Call:
     locations: tuple[str, ...] = ()
     repeats: bool = False
     own_credentials: bool = True
+    is_held: Callable[[], bool] = field(default=_always, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,10 @@ class KindTraits:
         """Returns the names of the outputs to seal, of a step with these settings."""
         return self.secret_outputs
 
+    def left_behind_of(self, _: Mapping[str, Any]) -> bool:
+        """Returns `left_behind` for a step with these settings."""
+        return self.left_behind
+
     def step_faults(self, _: Mapping[str, Any]) -> Iterator[str]:
         """Yields the faults of a step beyond unknown keys and wrong forms; the values may have any type."""
         yield from ()

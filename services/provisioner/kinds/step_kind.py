@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Call
 from services.core.saga.kind_traits import KindTraits
@@ -24,11 +25,13 @@ class Shared:
         outbound: Sends HTTP requests under the egress rules; the only way to the shared HTTP client.
         trail: Reads audit records by key.
         now_us: Clock, microseconds UTC.
+        log: Logger of the service.
     """
 
     outbound: Outbound
     trail: AuditTrail
     now_us: Callable[[], int]
+    log: Logger
 
 
 class StepKind(StepHandler, Protocol):
