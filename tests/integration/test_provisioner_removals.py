@@ -296,6 +296,55 @@ async def test_an_answer_of_genesys_holds_a_removal_as_the_setting_says(
     await registry.close()
 
 
+@pytest.mark.parametrize("mode", ["reachable", "always"])
+async def test_a_contradicted_removal_waits_until_genesys_says_gone_whatever_comes_between(
+    mode: str, database_url: str, tmp_path: Path
+) -> None:
+    of = key(1)
+    identity = of.partition(":")[2]
+    registry = Registry(database_url, schema="lifecycle", lease_s=60, worker="one", on_unreadable=unexpected)
+    await registry.start()
+    await registry.store(untraced([desired(of, 1)]))
+    (claim,) = await registry.claim(1)
+    async with serving(FakeGenesys(_one(of))) as genesys:
+        orgs = _orgs(tmp_path, _one(of))
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation, needs_answer=mode == "always")
+
+        async def enter(version: int) -> TurnedAway | None:
+            return await gate.enter(Removal(of, 1, version, version, 1), claim.epoch)
+
+        contradicted = TurnedAway(GENESYS_SAYS_INSTALLED, 10.0)
+        genesys.add(identity)
+        assert await enter(1) == contradicted
+        file = orgs / f"{_one(of)}.json"
+        whole = file.read_text()
+        file.write_text(whole[:20])
+        assert await enter(1) == contradicted, "half a file says nothing"
+        file.write_text(whole)
+        genesys.lie = _answers(200, id=identity, intendedState="SLEEPING")
+        assert await enter(1) == contradicted, "nor does a state that this release does not know"
+        genesys.lie = _answers(500)
+        assert await enter(1) == contradicted, "nor a fault of Genesys"
+        genesys.lie = lambda _: None
+        await confirmation.close()
+        # Another worker, or this one started again: the contradiction stands in the registry.
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation, needs_answer=mode == "always")
+        genesys.integrations.clear()
+        assert await enter(1) is None
+        genesys.add(identity)
+        file.unlink()
+        again = await enter(2)
+        assert again == (TurnedAway(GENESYS_UNREAD, 10.0) if mode == "always" else None), "another removal"
+        await confirmation.close()
+    await registry.close()
+
+
 async def test_few_questions_to_an_organisation_are_under_way_at_once(tmp_path: Path) -> None:
     of = key(1)
     genesys = FakeGenesys(_one(of), silent=lambda request: "/integrations/" in request.url.path)

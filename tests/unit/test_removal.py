@@ -13,7 +13,7 @@ from services.core.saga.calls import Verb
 from services.core.saga.graces import first_delete_us, graces_of
 from services.core.saga.intents import decide
 from services.core.saga.next_move import HELD_US
-from services.core.saga.removal import GenesysSays, genesys_says
+from services.core.saga.removal import GenesysSays, genesys_says, held_by
 from services.core.saga.retry import RetryEnd, decide_retry
 from services.core.saga.view import view_of
 from services.core.unwell import (
@@ -271,3 +271,15 @@ def test_a_first_provisioning_that_never_ended_waits_for_no_approval() -> None:
 )
 def test_a_state_of_genesys_means_gone_installed_or_nothing(found: str | None, says: GenesysSays) -> None:
     assert genesys_says(None if found is None else Integration("i", found, None)) is says
+
+
+@pytest.mark.parametrize("needs_answer", [False, True])
+def test_a_contradiction_stands_until_genesys_says_gone(*, needs_answer: bool) -> None:
+    def held(says: GenesysSays, *, is_contradicted: bool) -> GenesysSays | None:
+        return held_by(says, is_contradicted=is_contradicted, needs_answer=needs_answer)
+
+    for is_contradicted in (False, True):
+        assert held(GenesysSays.GONE, is_contradicted=is_contradicted) is None
+        assert held(GenesysSays.INSTALLED, is_contradicted=is_contradicted) is GenesysSays.INSTALLED
+    assert held(GenesysSays.UNREAD, is_contradicted=True) is GenesysSays.INSTALLED
+    assert held(GenesysSays.UNREAD, is_contradicted=False) == (GenesysSays.UNREAD if needs_answer else None)

@@ -561,6 +561,12 @@ class Registry:
             found = await (await session.execute(statements.NOTE_UNCONFIRMED, asked)).fetchone()
             return float(found[0]) if found and unconfirmed is not None else 0.0
 
+    async def is_contradicted(self, removal: Removal) -> bool:
+        """Return True if the last answer of Genesys about an admitted teardown was an installed integration."""
+        asked = {"key": removal.key, "generation": removal.generation}
+        async with self._session() as session:
+            return await (await session.execute(statements.IS_CONTRADICTED, asked)).fetchone() is not None
+
     async def held_removals(self) -> list[HeldRemoval]:
         """Return the teardowns held by the brake, in the order of their keys."""
         async with self._session() as session:

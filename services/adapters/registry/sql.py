@@ -349,6 +349,9 @@ NOTE_UNCONFIRMED: Final[LiteralString] = """
     WHERE key = %(key)s AND generation = %(generation)s
     RETURNING greatest(0, extract(epoch FROM clock_timestamp() - unconfirmed_since))::float8
 """
+IS_CONTRADICTED: Final[LiteralString] = """
+    SELECT FROM removals WHERE key = %(key)s AND generation = %(generation)s AND unconfirmed = 'installed'
+"""
 _STANDING_REMOVALS: Final[LiteralString] = """
     removals JOIN sagas ON sagas.key = removals.key AND phase = 'removing' AND sagas.generation = removals.generation
 """

@@ -64,3 +64,21 @@ def genesys_says(found: Integration | None) -> GenesysSays:
     if found is None or found.intended_state == _GONE:
         return GenesysSays.GONE
     return GenesysSays.INSTALLED if found.intended_state in _PRESENT else GenesysSays.UNREAD
+
+
+def held_by(says: GenesysSays, *, is_contradicted: bool, needs_answer: bool) -> GenesysSays | None:
+    """Returns the answer for which a removal is held; None if the removal may begin.
+
+    A contradiction stands until Genesys says that the integration is gone: a later question without an answer is no
+    consent to the removal.
+
+    Args:
+        says: The present answer.
+        is_contradicted: True if Genesys has had the integration since this removal was admitted.
+        needs_answer: True to hold a removal about which Genesys gives no information.
+    """
+    if says is GenesysSays.GONE:
+        return None
+    if says is GenesysSays.INSTALLED or is_contradicted:
+        return GenesysSays.INSTALLED
+    return GenesysSays.UNREAD if needs_answer else None
