@@ -37,13 +37,14 @@ class _Asked:
 
     Attributes:
         client: The client with the organisation's token; None while the file cannot be used.
-        proved: True once the token was proved to be of the organisation.
+        proved: The client whose token was proved to be of the organisation. Not a mark of this record: a proof of
+            former credentials, asked for before the file changed, may come after the change.
         silent_until_s: Time of the event loop before which no question is sent.
         under_way: Questions without an answer yet.
     """
 
     client: GenesysClient | None = None
-    proved: bool = False
+    proved: GenesysClient | None = None
     silent_until_s: float = 0.0
     under_way: int = 0
 
@@ -98,9 +99,9 @@ class Confirmation:
         try:
             async with asyncio.timeout(_QUESTION_S):
                 client = self._client(asked, organisation)
-                if not asked.proved:
+                if asked.proved is not client:
                     await client.own_organisation()
-                    asked.proved = True
+                    asked.proved = client
                 says = genesys_says(await client.integration(identity))
         except (NoInformation, TimeoutError) as error:
             asked.silent_until_s = loop.time() + _SILENCE_S
@@ -112,5 +113,5 @@ class Confirmation:
         if asked.client is None or asked.client.organisation != organisation:
             hosts = hosts_for(organisation, self._settings.genesys_login_url, self._settings.genesys_api_url)
             self._http = self._http or connections(_QUESTION_S)
-            asked.client, asked.proved = GenesysClient(organisation, hosts, self._http, now_us=self._now_us), False
+            asked.client = GenesysClient(organisation, hosts, self._http, now_us=self._now_us)
         return asked.client

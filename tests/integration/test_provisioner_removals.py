@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import structlog
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.removal import removals_digest
@@ -355,6 +355,43 @@ async def test_few_questions_to_an_organisation_are_under_way_at_once(tmp_path: 
         assert found.count(None) == 16, "they come again, and hold up nobody"
         await confirmation.close()
     assert [says for says in found if says is not None] == [GenesysSays.GONE] * 4
+
+
+async def test_a_proof_of_former_credentials_proves_nothing_of_the_present_ones(tmp_path: Path) -> None:
+    of = key(1)
+    mine, other = _one(of), "22222222-2222-4222-8222-222222222222"
+    asked, may_answer = (asyncio.Event(), asyncio.Event()), (asyncio.Event(), asyncio.Event())
+
+    async def slowly(number: int, org_id: str) -> AsyncIterator[str]:
+        asked[number].set()
+        await may_answer[number].wait()
+        yield json.dumps({"id": org_id, "name": "org"})
+
+    def answer(request: Request) -> Response | None:
+        if request.url.path.endswith("/organizations/me"):
+            is_former = request.headers["authorization"] == "Bearer token-1"
+            body = slowly(0, mine) if is_former else slowly(1, other)
+            return StreamingResponse(body, media_type="application/json")
+        # Every organisation answers so of an integration that it never had.
+        return JSONResponse({"code": "not.found", "status": 404}, 404) if "/integrations/" in request.url.path else None
+
+    async with serving(FakeGenesys(mine, lie=answer)) as genesys:
+        orgs = _orgs(tmp_path, mine)
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        former = asyncio.create_task(confirmation.ask(of))
+        await asked[0].wait()
+        given = {"org_id": mine, "client_id": "other", "client_secret": "of another organisation"}
+        (orgs / f"{mine}.json").write_text(json.dumps(given))
+        present = asyncio.create_task(confirmation.ask(of))
+        await asked[1].wait()
+        may_answer[0].set()
+        assert await former is GenesysSays.GONE
+        beside = asyncio.create_task(confirmation.ask(of))
+        may_answer[1].set()
+        assert (await present, await beside) == (GenesysSays.UNREAD, GenesysSays.UNREAD)
+        await confirmation.close()
 
 
 async def test_after_trouble_of_an_organisation_it_is_not_asked_for_a_while(tmp_path: Path) -> None:
