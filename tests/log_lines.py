@@ -93,7 +93,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "refused": "deliveries were refused; one line a second for each reason",
     "registry cannot be used": "PostgreSQL is away, refuses, or is not proved yet; sagas wait",
     "removal contradicted": "Genesys was asked before a removal, and has the integration: nothing is removed",
-    "removal not confirmed": "Genesys was asked before a removal, and gave no information",
+    "removal not confirmed": "Genesys gave no information before a removal, or was not asked now: `why`",
     "rights are missing": "Kafka refuses what this service has to do",
     "row cannot be read": "of another release, or edited by hand: looked at again every minute",
     "row cannot be read, nor recovered: mend it, or remove it": "the same, in a recovery",

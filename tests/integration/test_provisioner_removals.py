@@ -21,7 +21,7 @@ from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import Removal, RemovalRules
 from services.core.saga.removal import GenesysSays
 from services.core.unwell import GENESYS_SAYS_INSTALLED, GENESYS_UNREAD, REMOVAL_BRAKED, REMOVAL_REFUSED
-from services.provisioner.confirmation import Confirmation
+from services.provisioner.confirmation import Confirmation, NotAsked
 from services.provisioner.removals import RemovalGate, TurnedAway
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving, serving_beside
@@ -352,9 +352,9 @@ async def test_few_questions_to_an_organisation_are_under_way_at_once(tmp_path: 
         settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(of))), ProvisionerSettings)
         confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
         found = await asyncio.gather(*(confirmation.ask(of) for _ in range(20)))
-        assert found.count(None) == 16, "they come again, and hold up nobody"
+        assert found.count(NotAsked.CROWDED) == 16, "they come again, and hold up nobody"
         await confirmation.close()
-    assert [says for says in found if says is not None] == [GenesysSays.GONE] * 4
+    assert found.count(GenesysSays.GONE) == 4
 
 
 async def test_a_proof_of_former_credentials_proves_nothing_of_the_present_ones(tmp_path: Path) -> None:
@@ -394,16 +394,71 @@ async def test_a_proof_of_former_credentials_proves_nothing_of_the_present_ones(
         await confirmation.close()
 
 
-async def test_after_trouble_of_an_organisation_it_is_not_asked_for_a_while(tmp_path: Path) -> None:
-    of, other = key(1, org=1), key(2, org=2)
+async def test_after_trouble_of_an_organisation_its_removals_are_asked_later_and_none_goes_unasked(
+    database_url: str, tmp_path: Path
+) -> None:
+    of, beside, other = key(1, org=1), key(2, org=1), key(3, org=2)
+    registry = Registry(database_url, schema="lifecycle", lease_s=60, worker="one", on_unreadable=unexpected)
+    await registry.start()
+    await registry.store(untraced([desired(one, 1) for one in (of, beside)]))
+    epochs = {claim.key: claim.epoch for claim in await registry.claim(2)}
     genesys = FakeGenesys(_one(of), lie=_answers(500))
     async with serving(genesys):
         settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(of), _one(other))), ProvisionerSettings)
         confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
-        assert await confirmation.ask(of) is GenesysSays.UNREAD
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation)
+        assert await gate.enter(Removal(of, 1, 1, 1, 1), epochs[of]) is None, "reachable goes on after its own question"
         before = len(genesys.calls)
-        assert await confirmation.ask(of) is GenesysSays.UNREAD
+        found = await gate.enter(Removal(beside, 1, 1, 1, 1), epochs[beside])
+        assert found == TurnedAway(GENESYS_UNREAD, 10.0)
+        assert await confirmation.ask(beside) is NotAsked.LATER
         assert len(genesys.calls) == before
         genesys.org_id, genesys.lie = _one(other), lambda _: None
         assert await confirmation.ask(other) is GenesysSays.GONE, "another organisation is asked"
+        await confirmation.close()
+    await registry.close()
+
+
+async def test_an_odd_answer_about_one_integration_silences_no_other(tmp_path: Path) -> None:
+    odd, well = key(1), key(2)
+    identity = odd.partition(":")[2]
+    answers = {
+        "another integration": JSONResponse({"id": "b", "intendedState": "ENABLED"}),
+        "no fields": JSONResponse({}),
+        "forbidden": JSONResponse({"code": "not.authorized", "status": 403}, 403),
+    }
+    for case, answer in answers.items():
+        lie = lambda request, answer=answer: answer if request.url.path.endswith(identity) else None  # noqa: E731
+        async with serving(FakeGenesys(_one(odd), lie=lie)) as genesys:
+            settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(odd))), ProvisionerSettings)
+            confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
+            assert await confirmation.ask(odd) is GenesysSays.UNREAD, case
+            assert await confirmation.ask(well) is GenesysSays.GONE, case
+            await confirmation.close()
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_a_spent_budget_is_asked_later_and_is_no_missing_answer(status: int, tmp_path: Path) -> None:
+    first, second = key(1), key(2)
+    headers = {"inin-ratelimit-count": "300", "inin-ratelimit-allowed": "300", "inin-ratelimit-reset": "50"}
+    if status == 429:
+        headers["retry-after"] = "50"
+
+    def answer(request: Request) -> Response | None:
+        if "/integrations/" not in request.url.path:
+            return None
+        body = {
+            "id": request.url.path.rpartition("/")[2],
+            "intendedState": "DELETED",
+            "integrationType": {"id": "ours"},
+        }
+        return JSONResponse(body, status, headers)
+
+    async with serving(FakeGenesys(_one(first), lie=answer)) as genesys:
+        settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(first))), ProvisionerSettings)
+        confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
+        assert await confirmation.ask(first) is (GenesysSays.GONE if status == 200 else NotAsked.LATER)
+        calls = len(genesys.calls)
+        assert await confirmation.ask(second) is NotAsked.LATER
+        assert len(genesys.calls) == calls, "a refused request costs the patience of Genesys"
         await confirmation.close()

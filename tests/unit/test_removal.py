@@ -275,11 +275,13 @@ def test_a_state_of_genesys_means_gone_installed_or_nothing(found: str | None, s
 
 @pytest.mark.parametrize("needs_answer", [False, True])
 def test_a_contradiction_stands_until_genesys_says_gone(*, needs_answer: bool) -> None:
-    def held(says: GenesysSays, *, is_contradicted: bool) -> GenesysSays | None:
+    def held(says: GenesysSays | None, *, is_contradicted: bool) -> GenesysSays | None:
         return held_by(says, is_contradicted=is_contradicted, needs_answer=needs_answer)
 
     for is_contradicted in (False, True):
         assert held(GenesysSays.GONE, is_contradicted=is_contradicted) is None
         assert held(GenesysSays.INSTALLED, is_contradicted=is_contradicted) is GenesysSays.INSTALLED
     assert held(GenesysSays.UNREAD, is_contradicted=True) is GenesysSays.INSTALLED
+    assert held(None, is_contradicted=True) is GenesysSays.INSTALLED
+    assert held(None, is_contradicted=False) is GenesysSays.UNREAD, "a question that is put off is no consent"
     assert held(GenesysSays.UNREAD, is_contradicted=False) == (GenesysSays.UNREAD if needs_answer else None)

@@ -66,14 +66,15 @@ def genesys_says(found: Integration | None) -> GenesysSays:
     return GenesysSays.INSTALLED if found.intended_state in _PRESENT else GenesysSays.UNREAD
 
 
-def held_by(says: GenesysSays, *, is_contradicted: bool, needs_answer: bool) -> GenesysSays | None:
+def held_by(says: GenesysSays | None, *, is_contradicted: bool, needs_answer: bool) -> GenesysSays | None:
     """Returns the answer for which a removal is held; None if the removal may begin.
 
     A contradiction stands until Genesys says that the integration is gone: a later question without an answer is no
     consent to the removal.
 
     Args:
-        says: The present answer.
+        says: The present answer; None if the question was put off, which holds a removal as no information does with
+            `needs_answer`.
         is_contradicted: True if Genesys has had the integration since this removal was admitted.
         needs_answer: True to hold a removal about which Genesys gives no information.
     """
@@ -81,4 +82,4 @@ def held_by(says: GenesysSays, *, is_contradicted: bool, needs_answer: bool) -> 
         return None
     if says is GenesysSays.INSTALLED or is_contradicted:
         return GenesysSays.INSTALLED
-    return GenesysSays.UNREAD if needs_answer else None
+    return GenesysSays.UNREAD if needs_answer or says is None else None
