@@ -116,7 +116,7 @@ class TurnPlanner:
         """
         tracing.follow(claim.trace)
         # The version stays: a key that waits for its tenantId is decided anew once the file names it.
-        claim.desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
+        claim.desired = completed(claim.desired, await self._tenant_file.of(claim.key, time.monotonic()))
         try:
             plans = await self._plans.needed_by(journal)
             prepared = await self._admit(claim, plans, journal, open_calls, now_us)
