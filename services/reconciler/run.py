@@ -37,6 +37,7 @@ from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
+from services.core.reconcile.audit_gaps import removals
 from services.core.reconcile.observed_state import released
 from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
@@ -44,6 +45,7 @@ from services.core.reconcile.reconcile import (
     PlanLine,
     ReconcilePlan,
     ReconcileRules,
+    Removals,
     Sight,
     approval_of,
     by_organisation,
@@ -51,10 +53,10 @@ from services.core.reconcile.reconcile import (
     going,
     remember,
     seen,
-    vouched,
 )
 from services.core.reconcile.tenant_census import TenantCensus
 from services.core.rulings import in_force, without_keys
+from services.reconciler.audit_memory import AuditMemory
 from services.reconciler.memory import Sights, to_end
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
@@ -133,7 +135,7 @@ class RunRequest:
         on_approved: Called with the approved set before anything of the set is published or stored; an exception ends
             the run. None if no approval is given.
         named: Keys that an operator named: the report says so if such a key exists nowhere.
-        removals: Keys that an audit calls removed, to the client id of the credentials that read the audit.
+        removals: The audit of each key that its newest audit calls removed.
     """
 
     dry_run: bool = False
@@ -142,7 +144,7 @@ class RunRequest:
     approval: str | None = None
     on_approved: Callable[[ApprovedSet], Awaitable[None]] | None = None
     named: Collection[Key] = ()
-    removals: Mapping[Key, str] = field(default_factory=dict)
+    removals: Removals = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -176,10 +178,14 @@ async def run_once(
         Unusable: brokers or key material are missing.
         OtherSet: `approval` is of no set of this run.
         KafkaError: the view cannot be read, or a topic is misconfigured.
+        OSError: the state folder cannot be read or written.
     """
     resources = open_resources(settings, now, _unleased)
     try:
-        request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or ())
+        # As in the service, or an operator would be told of another set of removals than the service holds.
+        cursors = await asyncio.to_thread(AuditMemory(settings.state_dir).load)
+        of_audits = removals(cursors.values())
+        request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or (), removals=of_audits)
         return await run(resources, request)
     finally:
         await resources.close()
@@ -242,11 +248,13 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         readings, refusals = await _readings(resources, known, tenants, request)
         # The view again: an event that arrived while Genesys was read must not look like a difference.
         tenants = await _tenants(resources)
-        memory = vouched(await asyncio.to_thread(resources.sights.load), tenants, request.removals)
+        memory = await asyncio.to_thread(resources.sights.load)
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
         rules = await asyncio.to_thread(rules_of, resources, began_us, request.approval)
         # In a thread: a comparison of 50,000 keys would hold up `/metrics` and the audits for seconds.
-        plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
+        plan = await asyncio.to_thread(
+            compare, readings, tenants, memory, rules, request.keys, request.named, request.removals
+        )
         admissions: OrganisationStates = await asyncio.to_thread(resources.sights.admissions)
         over = await asyncio.to_thread(held_back, readings, tenants, admissions)
         approved = _approved(request.approval, plan, over)

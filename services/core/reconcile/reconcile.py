@@ -92,6 +92,23 @@ Memory = Mapping[Key, Sight]
 
 
 @dataclass(frozen=True, slots=True)
+class AuditedRemoval:
+    """An audit of Genesys that an integration was removed: the newest audit of its key.
+
+    Attributes:
+        client_id: Client id of the credentials that read the audit.
+        at_us: Time of the audit by Genesys' clock, microseconds UTC.
+    """
+
+    client_id: str
+    at_us: int
+
+
+Removals = Mapping[Key, AuditedRemoval]
+_NO_REMOVALS: Final[Removals] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileRules:
     """Times and limits of one run.
 
@@ -228,6 +245,7 @@ def compare(
     rules: ReconcileRules,
     keys: Collection[Key] | None = None,
     named: Collection[Key] = (),
+    removals: Removals = _NO_REMOVALS,
 ) -> ReconcilePlan:
     """Compares complete readings with the view.
 
@@ -239,6 +257,7 @@ def compare(
         rules: Times and limits.
         keys: Compare these keys alone; None for all.
         named: Keys that an operator named.
+        removals: Keys whose newest audit, still waiting for a settled read, is of a removal.
 
     Returns:
         A plan with a line for each key with a difference, a wait, a refusal or an unread part, and for each of `named`
@@ -257,8 +276,13 @@ def compare(
         looked |= {k: replace(memory[k], doubt=None) for k in doubted if k.startswith(f"{reading.org_id}:")}
         for key in scope(reading, organisation, own.get(reading.org_id, {}), keys):
             sight = _sight(reading, key, memory.get(key, Sight()))
-            look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
-            line, looked[key] = _judge(look, tenants.get(key), sight, rules)
+            tenant, seen_by = tenants.get(key), sight.seen_by
+            if _vouches(removals.get(key), tenant, reading.client_id):
+                # For this look alone, and never remembered: the integration may be restored under its id, and these
+                # credentials may still not see it.
+                seen_by = reading.client_id
+            look = look_at(key, reading, organisation, tenant, seen_by, rules.configuration_key)
+            line, looked[key] = _judge(look, tenant, sight, rules)
             looks[key] = look
             lines.extend([line] if line else [])
             if look.unread:
@@ -296,20 +320,6 @@ def remember(sight: Sight, observation: Observed) -> Sight:
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
 
 
-def vouched(memory: Memory, tenants: Tenants, removals: Mapping[Key, str]) -> Memory:
-    """Returns the memory in which an audit of a removal, read by credentials, stands for their sight of the tenant.
-
-    Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing.
-
-    Args:
-        memory: The memory of earlier runs.
-        tenants: The view.
-        removals: Removed keys to the client id of the credentials that read the audit.
-    """
-    ours = {key: client for key, client in removals.items() if key in tenants and tenants[key].installed}
-    return {**memory, **{key: replace(memory.get(key, Sight()), seen_by=client) for key, client in ours.items()}}
-
-
 def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> dict[Key, Sight]:
     """Returns the memory after listings: the credentials of a listing have now seen each listed key.
 
@@ -332,6 +342,17 @@ def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
 def _certain(sight: Sight) -> Sight:
     """Returns the memory without a claim; the same object if it has none, because a run holds one a key."""
     return sight if sight.doubt is None else replace(sight, doubt=None)
+
+
+def _vouches(removal: AuditedRemoval | None, tenant: Tenant | None, client_id: str) -> bool:
+    """True if an audit of a removal stands for the sight of these credentials, in the look at hand.
+
+    Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing. An
+    event after the audit, like a reinstall under the same id, takes the evidence away.
+    """
+    if removal is None or tenant is None or not tenant.installed:
+        return False
+    return removal.client_id == client_id and removal.at_us > _event_us(tenant)
 
 
 def _judge(
